@@ -1,0 +1,54 @@
+"""``unsup check``: the laws of a model, of a trained run, or of the whole registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unsup.cli.options import Parser
+from unsup.cli.show import write
+from unsup.core.errors import InputError
+from unsup.core.registry import names, row
+
+_EXAMPLES = 64  # of a run's training data that its laws are checked on
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="unsup check", description="Check the laws that a model's abilities imply.")
+    parser.add_argument("what", metavar="NAME_OR_RUN", nargs="?", help="a model's name or a run folder")
+    parser.add_argument("--all", action="store_true", help="every model of the registry")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the parameters and data of the laws [0]")
+    options = parser.parse(arguments)
+    if options.all == (options.what is not None):
+        raise InputError("give a model's name, a run folder, or --all")
+    if options.all:
+        return max(_check_name(name, options.seed) for name in names())
+    return (
+        _check_run(options.what, options.seed)
+        if Path(options.what).is_dir()
+        else _check_name(options.what, options.seed)
+    )
+
+
+def _check_name(name: str, seed: int) -> int:
+    from unsup.testing import check_registry_name
+
+    row(name)
+    status = 0
+    for report in check_registry_name(name, seed=seed):
+        write(str(report))
+        status = max(status, 0 if report.ok else 1)
+    return status
+
+
+def _check_run(path: str, seed: int) -> int:
+    from unsup.core.batch import Batch
+    from unsup.testing import check_model
+    from unsup.train.runs import open_run
+
+    run = open_run(path)
+    train = run.data.train
+    label = None if train.label is None else train.label[:_EXAMPLES]
+    report = check_model(run.model, Batch(train.x[:_EXAMPLES], label), seed=seed)
+    write(str(report))
+    return 0 if report.ok else 1

@@ -1,0 +1,80 @@
+"""The command line: finds the command, runs it, turns errors into one line and an exit status.
+
+Only the chosen command's module is imported, so that ``unsup --help`` starts fast and without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from unsup.core.errors import InputError, UnsupError, nearest
+
+COMMANDS = {
+    "models": "every model: family, what it can do, which data it takes, its paper",
+    "data": "every data set, or what one holds",
+    "fit": "train a model on data and write a run folder",
+    "eval": "likelihood of a run's test split, with its kind",
+    "sample": "draw examples from a run, as a picture or an array",
+    "score": "log-likelihood of each example of your own file",
+    "encode": "codes of examples, to .npz",
+    "decode": "examples of codes, to .npy or .png",
+    "check": "the laws of a model, of a run, or of all models",
+    "reproduce": "the recipes, or one run of one that adds to the results table",
+    "cite": "BibTeX of what a run or model uses",
+    "demo": "fit three models on handwritten digits and compare them",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 130 (interrupted)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except UnsupError as error:
+        sys.stderr.write(f"unsup: error: {' '.join(str(error).split())}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("unsup: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return 0
+    if given[0] == "--version":
+        import unsup
+
+        sys.stdout.write(f"unsup {unsup.__version__}\n")
+        return 0
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        raise InputError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
+    module = importlib.import_module(f"unsup.cli.{name}")
+    status: int = module.main(rest)
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items())
+    return (
+        "unsup: deep unsupervised learning on your own data\n\n"
+        f"usage: unsup COMMAND …\n\n{commands}\n\n"
+        "Try:\n"
+        "  unsup fit digits made -o runs/made --minutes 1\n"
+        "  unsup eval runs/made\n"
+        "  unsup sample runs/made -n 64 -o grid.png\n\n"
+        "unsup COMMAND --help tells more.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

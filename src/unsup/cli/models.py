@@ -1,0 +1,48 @@
+"""``unsup models``: what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unsup.cli.options import Parser
+from unsup.cli.show import table, write, write_json
+from unsup.core.registry import names, row
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="unsup models", description="Every model: family, abilities, data, paper.")
+    parser.add_argument("--family", help="only this family")
+    parser.add_argument("--json", action="store_true", help="one JSON list")
+    options = parser.parse(arguments)
+    rows = [row(name) for name in names(options.family)]
+    if options.json:
+        write_json(
+            [
+                {
+                    "name": r.name,
+                    "family": r.family,
+                    "summary": r.summary,
+                    "abilities": list(r.abilities),
+                    "events": r.events,
+                    "paper": r.paper.reference,
+                    "exceptions": dict(r.exceptions),
+                }
+                for r in rows
+            ]
+        )
+        return 0
+    cells = [
+        (r.name, r.family, " ".join(r.abilities), r.events, f"{_first_author(r.paper.authors)} {r.paper.year}")
+        for r in rows
+    ]
+    write(table(("model", "family", "can", "takes", "paper"), cells))
+    for r in rows:
+        for law, reason in r.exceptions.items():
+            write(f"{r.name} is excepted from the law {law!r}: {reason}")
+    return 0
+
+
+def _first_author(authors: str) -> str:
+    """``"Aapo Hyvärinen, Erkki Oja"`` → ``"Hyvärinen and others"``."""
+    first, _, others = authors.partition(",")
+    return first.split()[-1] + (" and others" if others else "")

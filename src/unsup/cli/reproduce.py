@@ -1,0 +1,36 @@
+"""``unsup reproduce [NAME]``: the recipes, or one run of one, which adds to the results table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unsup.cli.options import Parser
+from unsup.cli.show import table, write
+from unsup.core.errors import InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup reproduce", description="The recipes, or one run of one, which adds to the results table."
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a recipe's name, or the path of your own .toml")
+    parser.add_argument("-o", "--out", default="RESULTS.md", metavar="FILE", help="results table [RESULTS.md]")
+    parser.add_argument(
+        "--runs", default="runs/recipes", metavar="FOLDER", help="where the run folders go [runs/recipes]"
+    )
+    options = parser.parse(arguments)
+    if not options.out.endswith(".md"):
+        raise InputError(f"{options.out} should end in .md")
+
+    from unsup.train.recipes import read_recipe, reproduce, shipped
+
+    if options.name is None:
+        recipes = [read_recipe(name) for name in shipped()]
+        cells = [(r.name, r.data, " ".join(str(s) for s in r.seeds), r.summary) for r in recipes]
+        write(table(("recipe", "data", "seeds", "what"), cells))
+        return 0
+    recipe = read_recipe(options.name)
+    reproduce(recipe, runs=Path(options.runs), results=Path(options.out), say=write)
+    write(f"table written to {options.out}")
+    return 0

@@ -1,0 +1,189 @@
+"""What one example is: its shape and the values each entry may take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from unsup.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+SupportKind = Literal["binary", "ordinal", "nominal", "real"]
+Layout = Literal["vector", "image", "sequence", "video"]
+_LAYOUT_OF_RANK: dict[int, Layout] = {1: "vector", 2: "sequence", 3: "image", 4: "video"}
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values one entry may take.
+
+    ``binary`` is {0, 1}; ``ordinal`` is the ordered integers low, …, low + levels − 1 (pixels, counts);
+    ``nominal`` is the unordered integers 0, …, levels − 1 (tokens, categories); ``real`` is the line.
+
+    >>> Support("ordinal", 256)
+    ordinal(256)
+    """
+
+    kind: SupportKind
+    levels: int = 0
+    low: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "binary" and self.levels == 0:
+            object.__setattr__(self, "levels", 2)
+        if self.kind == "real" and self.levels:
+            raise InputError(f"real support has no levels, but levels={self.levels} was given")
+        if self.kind != "real" and self.levels < 2:
+            raise InputError(f"{self.kind} support needs levels >= 2, but levels={self.levels} was given")
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.kind != "real"
+
+    def __repr__(self) -> str:
+        if self.kind in ("binary", "real"):
+            return self.kind
+        return f"{self.kind}({self.levels}{f', low={self.low}' if self.low else ''})"
+
+
+BINARY = Support("binary")
+REAL = Support("real")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Shape and support of one example, without the batch axis.
+
+    Images are ``(C, H, W)``, vectors and table rows ``(D,)``, sequences ``(T,)`` with ``layout="sequence"`` or
+    ``(T, C)``, video ``(T, C, H, W)``. A table may give each column its own support.
+
+    >>> Event((1, 8, 8), Support("ordinal", 17)).dims
+    64
+    >>> print(Event((2,), REAL))
+    vector of 2, real
+    """
+
+    shape: tuple[int, ...]
+    support: Support | tuple[Support, ...]
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"an event's shape needs at least one axis, all of size >= 1; {self.shape} was given")
+        if self.layout is None:
+            object.__setattr__(self, "layout", _LAYOUT_OF_RANK.get(len(self.shape), "vector"))
+        if isinstance(self.support, tuple):
+            if len(self.shape) != 1 or len(self.support) != self.shape[0]:
+                raise InputError(f"one support a column needs shape ({len(self.support)},); {self.shape} was given")
+            if len(set(self.support)) == 1:
+                object.__setattr__(self, "support", self.support[0])
+
+    @property
+    def dims(self) -> int:
+        """How many numbers one example holds: D in bits/dim."""
+        return math.prod(self.shape)
+
+    @property
+    def columns(self) -> tuple[Support, ...]:
+        """The support of each entry of a flattened example, length ``dims``."""
+        return self.support if isinstance(self.support, tuple) else (self.support,) * self.dims
+
+    @property
+    def uniform(self) -> Support | None:
+        """The one support shared by all entries, or None for a table with mixed columns."""
+        return None if isinstance(self.support, tuple) else self.support
+
+    @property
+    def is_image(self) -> bool:
+        return self.layout == "image"
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every entry is discrete, so that log-probabilities are of masses, not densities."""
+        return all(s.is_discrete for s in self._distinct)
+
+    @property
+    def is_real(self) -> bool:
+        return all(not s.is_discrete for s in self._distinct)
+
+    @property
+    def _distinct(self) -> tuple[Support, ...]:
+        return self.support if isinstance(self.support, tuple) else (self.support,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type raw data of this event has when the library makes it: uint8, int64 or float32."""
+        import torch
+
+        if not self.is_discrete:
+            return torch.float32
+        fits = all(s.low >= 0 and s.low + s.levels <= 256 for s in self._distinct)
+        return torch.uint8 if fits else torch.int64
+
+    def contains(self, x: torch.Tensor) -> torch.Tensor:
+        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``."""
+        import torch
+
+        self.check_shape(x)
+        if self.uniform is not None:
+            return _inside(x, self.uniform).flatten(1).all(1)
+        return torch.stack([_inside(x[:, d], s) for d, s in enumerate(self.columns)], 1).all(1)
+
+    def check_shape(self, x: torch.Tensor) -> None:
+        if tuple(x.shape[1:]) != self.shape:
+            raise InputError(
+                f"x has shape {tuple(x.shape)}; expected a batch axis followed by {self.shape}"
+                + (
+                    f"; add the batch axis with x[None] (shape {(1, *self.shape)})"
+                    if tuple(x.shape) == self.shape
+                    else ""
+                )
+            )
+
+    def check(self, x: torch.Tensor) -> None:
+        """Raise `InputError` unless every example of ``x`` (shape ``(B, *shape)``) lies in the support."""
+        inside = self.contains(x)
+        if not bool(inside.all()):
+            bad = int((~inside).sum())
+            first = int((~inside).nonzero()[0])
+            raise InputError(
+                f"{bad} of {len(x)} examples hold values outside {self} (the first is number {first}); "
+                "x must be the raw data, unscaled and finite"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        supports = [[s.kind, s.levels, s.low] for s in self._distinct]
+        return {"shape": list(self.shape), "support": supports, "layout": self.layout}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Event:
+        supports = tuple(Support(*s) for s in record["support"])
+        return cls(tuple(record["shape"]), supports if len(supports) > 1 else supports[0], record["layout"])
+
+    def __str__(self) -> str:
+        size = "×".join(str(n) for n in self.shape)
+        if self.uniform is not None:
+            return f"{self.layout} of {size}, {self.uniform}"
+        counts: dict[str, int] = {}
+        for s in self.columns:
+            counts[s.kind] = counts.get(s.kind, 0) + 1
+        return f"{self.layout} of {size}, " + " + ".join(f"{n} {k}" for k, n in counts.items())
+
+
+def _inside(x: torch.Tensor, support: Support) -> torch.Tensor:
+    import torch
+
+    if support.kind == "real":
+        return x.isfinite() if x.is_floating_point() else x == x
+    low, high = support.low, support.low + support.levels - 1
+    if x.is_floating_point():
+        return (x == x.round()) & (x >= low) & (x <= high)
+    # torch wraps a number compared with an integer tensor to the tensor's type (256 becomes 0 beside uint8).
+    held = torch.iinfo(torch.uint8 if x.dtype == torch.bool else x.dtype)
+    if low > held.max or high < held.min:
+        return torch.zeros_like(x, dtype=torch.bool)
+    return (x >= max(low, held.min)) & (x <= min(high, held.max))

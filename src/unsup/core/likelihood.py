@@ -1,0 +1,54 @@
+"""A likelihood never travels without its kind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["exact", "bound", "estimate", "unnormalised"]
+_SIGN: dict[Kind, str] = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Mean negative log-likelihood of one example of raw data.
+
+    Args:
+        kind: ``exact``; ``bound`` (log p is at least −nats); ``estimate``; ``unnormalised``.
+        nats: mean of −log p(x) over ``n`` examples, in nats.
+        dims: numbers in one example, D.
+        standard_error: of the mean over examples, in nats.
+        n: examples.
+        samples: importance samples per example behind a bound, 1 where none are used.
+
+    >>> print(Likelihood("bound", 86.8, 784, 0.25, 10000))
+    ≤ 86.800 ± 0.250 nats (≤ 0.1597 bits/dim)
+    """
+
+    kind: Kind
+    nats: float
+    dims: int
+    standard_error: float
+    n: int
+    samples: int = 1
+
+    @property
+    def bits_per_dim(self) -> float:
+        """nats / (D ln 2)."""
+        return self.nats / (self.dims * math.log(2))
+
+    @property
+    def sign(self) -> str:
+        return _SIGN[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        record = asdict(self)
+        record.pop("dims")
+        return {"kind": self.kind, "nats": self.nats, "bits_per_dim": self.bits_per_dim} | record
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sign} {self.nats:.3f} ± {self.standard_error:.3f} nats "
+            f"({self.sign} {self.bits_per_dim:.4f} bits/dim)"
+        )

@@ -1,0 +1,161 @@
+"""Tensors on disk: safetensors and JSON only, written atomically, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from unsup.core.errors import InputError, TrainingError
+from unsup.core.event import Event
+
+if TYPE_CHECKING:
+    from unsup.core.model import Model
+
+FORMAT = "unsup-1"
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` holds either all of it or what it held before.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; ``path`` is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
+            "free some space or choose another folder"
+        ) from error
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON record as one safetensors file with a digest of both."""
+    # A tensor that shares memory with another (tied weights) is written as its own copy.
+    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    text = json.dumps(record, sort_keys=True)
+    metadata = {"format": FORMAT, "record": text, "digest": _digest(own, text)}
+    write_atomically(path, serialise(own, metadata=metadata))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged or no safetensors file ({error}); restore it or use another checkpoint"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path} was not written by unsup; expected format {FORMAT!r}, found {metadata.get('format')!r}"
+        )
+    record = metadata.get("record", "")
+    if metadata.get("digest") != _digest(tensors, record):
+        raise InputError(
+            f"{path} is damaged (its content does not match its digest); restore it or use another checkpoint"
+        )
+    return tensors, json.loads(record)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
+    """Put ``tensors`` into ``model``, or say that they belong to another model."""
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
+    if wrong:
+        raise InputError(
+            f"{origin} belongs to another model than this {type(model).__name__}: {len(wrong)} tensors differ, "
+            f"first {wrong[0]!r}; load it with the configuration it was trained with"
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def model_record(model: Model) -> dict[str, Any]:
+    """What is needed to build the model again: its registry name, event and configuration."""
+    from unsup.core.registry import name_of
+
+    return {"model": name_of(type(model)), "event": model.event.to_json(), "config": model.config}
+
+
+def save_model(model: Model, folder: str | Path) -> None:
+    """Write a model as ``config.json``, ``model.safetensors`` and ``README.md``."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
+    record = model_record(model)
+    save_tensors(folder / "model.safetensors", model.state_dict(), record)
+    write_atomically(folder / "config.json", json.dumps(record, indent=2).encode())
+    write_atomically(folder / "README.md", _card(model, record).encode())
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read what `save_model` wrote. The model is in evaluation mode.
+
+    Raises:
+        InputError: the folder holds no model, or a damaged one.
+    """
+    from unsup.core.registry import create
+
+    folder = Path(folder)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise InputError(
+            f"{folder} holds no model (no config.json); expected a folder written by model.save or unsup fit"
+        )
+    try:
+        record = json.loads(config.read_text())
+        name, event, options = record["model"], Event.from_json(record["event"]), record["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{config} is damaged ({error}); restore it") from error
+    model = create(name, event, **options)
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    load_state(model, tensors, folder / "model.safetensors")
+    return model.eval()
+
+
+def _card(model: Model, record: Mapping[str, Any]) -> str:
+    from unsup.core.registry import row
+
+    about = row(record["model"])
+    options = "\n".join(f"| {k} | {v} |" for k, v in record["config"].items())
+    return (
+        f"# {about.name}\n\n{about.summary}\n\nData: {model.event}. Parameters: {model.parameter_count:,}.\n\n"
+        f"Paper: {about.paper.reference}\n\n| option | value |\n| --- | --- |\n{options}\n\n"
+        f'```python\nimport unsup\n\nmodel = unsup.load("{Path("PATH")}")\n```\n'
+    )

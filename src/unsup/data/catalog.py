@@ -1,0 +1,94 @@
+"""Which data sets have a name: rows of plain data, read without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One data set that `load_data` knows by name.
+
+    Attributes:
+        name: what `load_data` and the command line call it.
+        target: ``"module:function"`` that reads it; the function's keyword-only arguments are its options.
+        summary: one line.
+        source: where it comes from, in words.
+        licence: the terms of its source.
+    """
+
+    name: str
+    target: str
+    summary: str
+    source: str
+    licence: str
+
+    @property
+    def needs_download(self) -> bool:
+        """Whether its files come from outside the library."""
+        return self.source != _HERE
+
+
+_BUILTIN, _STANDARD = "unsup.data.builtin", "unsup.data.standard"
+_HERE = "built in"
+_FETCHED = "$UNSUP_DATA, or --download"
+_FOUND = "$UNSUP_DATA"
+_OURS = "Apache-2.0 (made by this library)"
+
+CATALOG: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "digits",
+            f"{_BUILTIN}:digits",
+            "1,797 handwritten digits, 8×8, 17 grey levels",
+            _HERE,
+            "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
+        ),
+        Entry("moons", f"{_BUILTIN}:moons", "two interleaved half circles in the plane", _HERE, _OURS),
+        Entry("rings", f"{_BUILTIN}:rings", "four concentric circles in the plane", _HERE, _OURS),
+        Entry("ring8", f"{_BUILTIN}:ring8", "eight narrow Gaussians on a circle", _HERE, _OURS),
+        Entry("grid25", f"{_BUILTIN}:grid25", "25 narrow Gaussians on a square grid", _HERE, _OURS),
+        Entry("checkerboard", f"{_BUILTIN}:checkerboard", "uniform on the dark squares of a board", _HERE, _OURS),
+        Entry("pinwheel", f"{_BUILTIN}:pinwheel", "five bent Gaussian arms in the plane", _HERE, _OURS),
+        Entry("spirals", f"{_BUILTIN}:spirals", "two interleaved spirals in the plane", _HERE, _OURS),
+        Entry("shapes", f"{_BUILTIN}:shapes", "16×16 pictures of one disc, square or triangle", _HERE, _OURS),
+        Entry("markov", f"{_BUILTIN}:markov", "token sequences of a Markov chain of known entropy", _HERE, _OURS),
+        Entry(
+            "mnist",
+            f"{_STANDARD}:mnist",
+            "70,000 handwritten digits, 28×28, 256 grey levels",
+            _FETCHED,
+            "none stated (often given as CC BY-SA 3.0)",
+        ),
+        Entry(
+            "dynamic-mnist",
+            f"{_STANDARD}:dynamic_mnist",
+            "MNIST drawn black or white afresh in every epoch; 400 for validation",
+            _FETCHED,
+            "none stated (often given as CC BY-SA 3.0)",
+        ),
+        Entry(
+            "binarized-mnist",
+            f"{_STANDARD}:binarized_mnist",
+            "the fixed binarisation of MNIST by Larochelle and Murray, 50,000 + 10,000 + 10,000",
+            _FOUND,
+            "unknown (derived from MNIST)",
+        ),
+        Entry("fashion-mnist", f"{_STANDARD}:fashion_mnist", "70,000 pictures of clothes, 28×28", _FETCHED, "MIT"),
+        Entry(
+            "cifar10",
+            f"{_STANDARD}:cifar10",
+            "60,000 colour photographs of ten classes, 32×32",
+            _FETCHED,
+            "none stated (cite Krizhevsky 2009)",
+        ),
+        Entry(
+            "omniglot",
+            f"{_STANDARD}:omniglot",
+            "4,840 drawings of 242 characters, 105×105, black and white (the two small background sets)",
+            _FOUND,
+            "MIT",
+        ),
+    )
+}

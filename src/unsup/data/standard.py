@@ -1,0 +1,207 @@
+"""Standard sets: found in ``data_dir``, ``$UNSUP_DATA`` or the cache, downloaded only when asked to."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from torch import Tensor
+
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, Event, Support
+from unsup.data.arrays import read_npz
+from unsup.data.source import Examples, binarise, classes
+
+_PIXELS = Support("ordinal", 256)
+
+_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_MNIST_MD5: dict[str, str | None] = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_FASHION_MD5: dict[str, str | None] = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+_FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}
+_CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+
+_FIXED_SEED = 0  # of the one binarisation of dynamic-mnist's validation and test images
+
+
+def mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation."""
+    files = _find("mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
+    return _idx_images(files, tuple(str(i) for i in range(10)))
+
+
+def fashion_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, https://arxiv.org/abs/1708.07747), split like MNIST."""
+    files = _find("fashion-mnist", "fashion_mnist", _FASHION_MD5, _FASHION_URL, data_dir, download)
+    return _idx_images(files, _FASHION_CLASSES)
+
+
+def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """MNIST with pixels drawn as Bernoulli(grey / 255), afresh in every training epoch, once for all elsewhere.
+
+    The last 400 training images are for validation, as in the IWAE paper (Burda, Grosse, Salakhutdinov 2016,
+    https://arxiv.org/abs/1509.00519).
+    """
+    files = _find("dynamic-mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
+    grey = _idx_images(files, tuple(str(i) for i in range(10)))
+    x = binarise(grey.x, seed=_FIXED_SEED, epoch=0)
+    return Examples(
+        x,
+        Event((1, 28, 28), BINARY),
+        grey.names,
+        grey.label,
+        grey.labels,
+        notes=("training pixels are drawn afresh in every epoch; validation and test pixels were drawn once",),
+        sizes=(59_600, 400, 10_000),
+        split="official test; the last 400 training images are for validation",
+        grey=grey.x,
+    )
+
+
+def binarized_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """The static binarisation of MNIST (Salakhutdinov, Murray 2008; Larochelle, Murray 2011). It has no labels.
+
+    The test images come sorted by digit.
+    """
+    names = [f"binarized_mnist_{part}.npz" for part in ("train", "valid", "test")]
+    files = _find("binarized-mnist", "binarized_mnist", dict.fromkeys(names), None, data_dir, download)
+    parts = [torch.from_numpy(read_npz(file)["x"]).view(-1, 1, 28, 28) for file in files.values()]
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    return Examples(torch.cat(parts), Event((1, 28, 28), BINARY), _part_names(sizes), sizes=sizes, split="official")
+
+
+def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """CIFAR-10 (Krizhevsky 2009), read from its binary version: the last 5,000 training images are for validation."""
+    (file,) = _find("cifar10", "cifar10", _CIFAR_MD5, _CIFAR_URL, data_dir, download).values()
+    batches = [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)] + [
+        "cifar-10-batches-bin/test_batch.bin"
+    ]
+    try:
+        with tarfile.open(file) as archive:
+            content = [archive.extractfile(name).read() for name in batches]  # type: ignore[union-attr]
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+        raise _damaged(file, error) from error
+    records = torch.frombuffer(bytearray(b"".join(content)), dtype=torch.uint8).view(-1, _CIFAR_RECORD)
+    test = len(content[-1]) // _CIFAR_RECORD
+    train = len(records) - test
+    sizes = (train - train // 10, train // 10, test)
+    return Examples(
+        records[:, 1:].reshape(-1, 3, 32, 32),
+        Event((3, 32, 32), _PIXELS),
+        _part_names((train, 0, test)),
+        records[:, 0].long(),
+        _CIFAR_CLASSES,
+        sizes=sizes,
+        split="official test; the last tenth of the training images is for validation",
+    )
+
+
+def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """The two small background sets of Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): (1, 105, 105), 1 is ink."""
+    name = "omniglot_small1and2_105.npz"
+    (file,) = _find("omniglot", "omniglot", {name: None}, None, data_dir, download).values()
+    arrays = read_npz(file)
+    alphabet = np.char.decode(arrays["alphabet"], "utf-8")
+    character = np.array([f"{a} {c:02d}" for a, c in zip(alphabet, arrays["character"].tolist(), strict=True)])
+    label, labels = classes(character, str(file))
+    names = tuple(f"{c} drawer {d}" for c, d in zip(character.tolist(), arrays["drawer"].tolist(), strict=True))
+    return Examples(torch.from_numpy(arrays["x"]).unsqueeze(1), Event((1, 105, 105), BINARY), names, label, labels)
+
+
+def _find(
+    name: str, folder: str, md5: dict[str, str | None], url: str | None, data_dir: str | None, download: bool
+) -> dict[str, Path]:
+    """Where each file of a set lies, downloading what is missing when asked to."""
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise InputError(
+            f"there is no folder {data_dir} (data_dir, or --data-dir); give the folder that holds {folder}/"
+        )
+    cache = Path(pooch.os_cache("unsup"))
+    given = [Path(d) for d in (data_dir, os.environ.get("UNSUP_DATA")) if d]
+    places = [place / folder for place in [*given, cache]]
+    found = {}
+    for file, digest in md5.items():
+        here = next((place / file for place in places if (place / file).is_file()), None)
+        if here is None and download and url is not None and digest is not None:
+            here = _download(url + file, digest, cache / folder, file)
+        if here is None:
+            mend = (
+                f", or run unsup data {name} --download (download=True)"
+                if url is not None
+                else " (it is not downloaded, because its source gives no checksum to hold it against)"
+            )
+            raise InputError(
+                f"{name} needs {folder}/{file}, which is not in {', '.join(map(str, [*given, cache]))}; "
+                f"set $UNSUP_DATA or --data-dir (data_dir=) to the folder that holds {folder}/{mend}"
+            )
+        found[file] = here
+    return found
+
+
+def _download(url: str, md5: str, folder: Path, file: str) -> Path:
+    try:
+        return Path(pooch.retrieve(url, known_hash=f"md5:{md5}", path=folder, fname=file))
+    except (OSError, ValueError) as error:  # no network; a checksum that does not match
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot download {url} ({reason}); fetch it by hand and put it into {folder}") from error
+
+
+def _idx_images(files: dict[str, Path], labels: tuple[str, ...]) -> Examples:
+    read = {name: read_idx(path) for name, path in files.items()}
+    train, test = len(read["train-images-idx3-ubyte.gz"]), len(read["t10k-images-idx3-ubyte.gz"])
+    return Examples(
+        torch.cat([read["train-images-idx3-ubyte.gz"], read["t10k-images-idx3-ubyte.gz"]]).unsqueeze(1),
+        Event((1, 28, 28), _PIXELS),
+        _part_names((train, 0, test)),
+        torch.cat([read["train-labels-idx1-ubyte.gz"], read["t10k-labels-idx1-ubyte.gz"]]).long(),
+        labels,
+        sizes=(train - 10_000, 10_000, test),
+        split="official test; the last 10,000 training images are for validation",
+    )
+
+
+def read_idx(path: Path) -> Tensor:
+    """A gzipped idx file of bytes: magic (its last byte is the number of axes), big-endian sizes, values.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+        axes = content[3]
+        shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * axes).view(shape)
+    except (OSError, EOFError, zlib.error, struct.error, IndexError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"{path} is damaged ({reason}); delete it and fetch it again")
+
+
+def _part_names(sizes: tuple[int, int, int]) -> tuple[str, ...]:
+    parts = ("train", "validation", "test")
+    return tuple(f"{part} {i}" for part, size in zip(parts, sizes, strict=True) for i in range(size))

@@ -1,0 +1,189 @@
+"""Tables: CSV read with the standard library, Parquet through pandas."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unsup.core.errors import InputError, nearest
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.data.source import Examples, classes, listing
+
+_MOST_LEVELS = 256
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Cells as text, by column; ``places`` says where each row stands ("line 7")."""
+
+    columns: dict[str, list[str]]
+    places: list[str]
+
+
+def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
+    """A CSV file (``.csv`` or ``.csv.gz``), separated by commas, semicolons or tabs, with a header or without.
+
+    The first line is a header when none of its cells is a number; without one the columns are called 1, 2, ….
+    Whole-numbered columns of at most 256 levels are binary or ordinal, all others real. A last column of words is
+    the label.
+
+    Args:
+        label: the column that holds the class.
+        drop: columns to leave out.
+
+    Raises:
+        InputError: a missing, non-numeric or infinite cell (its line and column are named), a ragged line.
+    """
+    return _examples(_cells(path), path, label, drop)
+
+
+def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
+    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``."""
+    try:
+        import pandas
+
+        frame = pandas.read_parquet(path)
+    except ImportError as error:
+        raise InputError(f"reading {path} needs pandas and pyarrow: pip install 'unsup[tables]'") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no Parquet file ({' '.join(str(error).split())}); write it again") from error
+    columns = {}
+    for name in frame.columns:
+        column = frame[name].astype("int8") if frame[name].dtype == bool else frame[name]
+        columns[str(name)] = ["" if cell is None else str(cell) for cell in column.tolist()]
+    return _examples(_Table(columns, [f"row {i}" for i in range(len(frame))]), path, label, drop)
+
+
+def column_supports(x: NDArray[Any]) -> tuple[Support, ...]:
+    """The support of each column ``(N, D)``: whole numbers of at most 256 levels are binary or ordinal, others real."""
+    return tuple(_support(x[:, d]) for d in range(x.shape[1]))
+
+
+def _support(column: NDArray[Any]) -> Support:
+    low, high = float(column.min()), float(column.max())
+    if high - low >= _MOST_LEVELS or bool((column != np.floor(column)).any()):
+        return REAL
+    if low >= 0 and high <= 1:
+        return BINARY
+    return Support("ordinal", max(int(high - low) + 1, 2), int(low))
+
+
+def _cells(path: Path) -> _Table:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            separator = max(",;\t", key=first.count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it again as UTF-8"
+        ) from error
+    if not rows:
+        raise InputError(f"{path} is empty; expected lines of numbers separated by , ; or tabs")
+    width = len(rows[0][1])
+    for line, row in rows:
+        if len(row) != width:
+            raise InputError(
+                f"{path}, line {line}: {len(row)} cells, but the first line has {width}; mend or delete the line"
+            )
+    names = [str(i + 1) for i in range(width)]
+    if not any(_is_number(cell) for cell in rows[0][1]):
+        names = [cell.strip() for cell in rows[0][1]]
+        rows = rows[1:]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise InputError(f"{path}: the header names the column {twice[0]!r} {names.count(twice[0])} times; rename one")
+    if not rows:
+        raise InputError(f"{path} holds a header ({listing(names)}) and no rows; expected lines of numbers after it")
+    cells = zip(*(row for _, row in rows), strict=True)
+    return _Table(
+        {n: [c.strip() for c in column] for n, column in zip(names, cells, strict=True)}, [f"line {i}" for i, _ in rows]
+    )
+
+
+def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...]) -> Examples:
+    columns, notes = dict(table.columns), []
+    for name in drop:
+        if name not in columns:
+            raise InputError(f"{path} has no column {name!r} to drop{nearest(name, columns)}")
+        del columns[name]
+    if label is None and columns:
+        last = list(columns)[-1]
+        if not any(_is_number(cell) or _is_missing(cell) for cell in columns[last]):
+            label = last
+            notes.append(f"the last column ({last!r}) holds words and is taken as the label")
+    numbers, labels = None, None
+    if label is not None:
+        if label not in columns:
+            raise InputError(f"{path} has no column {label!r} for the label{nearest(label, columns)}")
+        numbers, labels = _label(columns.pop(label), f"the column {label!r} of {path}")
+    if not columns:
+        raise InputError(
+            f"{path} has no column left besides the label and those dropped; expected one or more of numbers"
+        )
+    x = np.stack([_numbers(name, cells, table.places, path) for name, cells in columns.items()], 1)  # (N, D)
+    constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
+    if constant and len(x) > 1:
+        notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
+    event = Event((x.shape[1],), column_supports(x))
+    tensor = torch.from_numpy(x).to(event.dtype if event.is_discrete else torch.float64)
+    return Examples(tensor, event, table.places, numbers, labels, tuple(notes))
+
+
+def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    if any(_is_missing(cell) for cell in cells):
+        raise InputError(
+            f"{what} (the label) has {sum(map(_is_missing, cells))} missing cells; fill them or delete the lines"
+        )
+    numeric = all(_is_number(cell) for cell in cells)
+    return classes(np.array([float(c) for c in cells]) if numeric else np.array(cells), what)
+
+
+def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> NDArray[np.float64]:
+    """A column as float64, or the error that names its first bad cell."""
+    try:
+        values = np.array(cells, dtype=np.float64)
+    except ValueError:
+        values = None
+    if values is not None and np.isfinite(values).all():
+        return values
+    bad = [i for i, cell in enumerate(cells) if not (_is_number(cell) and math.isfinite(float(cell)))]
+    cell, count = cells[bad[0]], f" ({len(bad)} such cells in this column)" if len(bad) > 1 else ""
+    where = f"{path}, {places[bad[0]]}, column {name!r}"
+    leave_out = f"leave the column out (--drop {name}, drop=({name!r},))"
+    if _is_missing(cell):
+        raise InputError(f"{where}: the cell is missing ({cell!r}){count}; fill it, delete the line, or {leave_out}")
+    if _is_number(cell):
+        raise InputError(f"{where}: {cell!r} is not finite{count}; correct it, delete the line, or {leave_out}")
+    raise InputError(
+        f"{where}: {cell!r} is not a number{count}; correct it, {leave_out}, or take it as the label "
+        f"(--label {name}, label={name!r})"
+    )
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.lower() in _MISSING
+
+
+def _is_number(cell: str) -> bool:
+    """Whether the cell is a number; an infinite one is, a missing one ("nan") is not."""
+    if _is_missing(cell):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

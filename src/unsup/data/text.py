@@ -1,0 +1,102 @@
+"""Text, or any other file, as windows of bytes; a folder of WAV recordings as windows of samples."""
+
+from __future__ import annotations
+
+import logging
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unsup.core.errors import InputError
+from unsup.core.event import Event, Support
+from unsup.data.source import Examples, hashed_order, listing
+
+_log = logging.getLogger(__name__)
+
+
+def read_bytes(path: Path, *, length: int = 64) -> Examples:
+    """Consecutive windows of ``length`` bytes: ``(length,)``, nominal(256), split 80/10/10 in the file's order."""
+    content = path.read_bytes()
+    if not content:
+        raise InputError(f"{path} is empty; expected text or other bytes")
+    x, left = _windows(np.frombuffer(content, np.uint8), length, str(path), "bytes")
+    notes = (f"the last {left} bytes do not fill a window and are left out",) if left else ()
+    names = tuple(f"byte {i * length}" for i in range(len(x)))
+    event = Event((length,), Support("nominal", 256), "sequence")
+    return Examples(torch.from_numpy(x.copy()), event, names, notes=notes, split="in the file's order", in_order=True)
+
+
+def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
+    """Windows of ``length`` samples of every mono recording, 8 bits (levels 0..255) or 16 bits (−32768..32767).
+
+    The files are split in hashed order, so that windows of one recording stay together. Files that cannot be read
+    are named, skipped and counted in the notes.
+    """
+    files = sorted(path.glob("*.[wW][aA][vV]"))
+    sounds, good, bad = [], [], []
+    kinds: dict[tuple[int, int], str] = {}
+    for i in hashed_order(len(files)).tolist():
+        try:
+            samples, rate = _samples(files[i])
+        except (wave.Error, EOFError, OSError, ValueError) as error:
+            bad.append(f"{files[i].name} ({' '.join(str(error).split())})")
+            _log.warning("skipped %s: %s", files[i], error)
+            continue
+        kinds.setdefault((rate, samples.dtype.itemsize * 8), files[i].name)
+        sounds.append(samples)
+        good.append(files[i].name)
+    if 2 * len(bad) > len(files):
+        raise InputError(
+            f"{len(bad)} of {len(files)} recordings in {path} cannot be read: {listing(bad, 3)}; replace them"
+        )
+    if len(kinds) > 1:
+        shown = listing([f"{rate} Hz {bits} bits ({name})" for (rate, bits), name in kinds.items()])
+        raise InputError(f"the recordings in {path} differ: {shown}; convert them to one rate and width")
+    cut = [_windows(s, length, f"{path / n}", "samples") for s, n in zip(sounds, good, strict=True) if len(s) >= length]
+    notes = [f"skipped {len(bad)} of {len(files)} recordings that cannot be read: {listing(bad)}"] if bad else []
+    short = [n for s, n in zip(sounds, good, strict=True) if len(s) < length]
+    if short:
+        notes.append(f"left out {len(short)} recordings shorter than {length} samples: {listing(short)}")
+    if not cut:
+        raise InputError(f"every recording in {path} is shorter than length={length} samples; give a smaller length")
+    notes.append(f"left out {sum(left for _, left in cut):,} samples that do not fill a window")
+    x = np.concatenate([w for w, _ in cut])
+    support = Support("ordinal", 256) if x.dtype == np.uint8 else Support("ordinal", 65536, -32768)
+    event = Event((length,), support, "sequence")
+    long = [n for n in good if n not in set(short)]
+    names = tuple(f"{n} sample {i * length}" for n, (w, _) in zip(long, cut, strict=True) for i in range(len(w)))
+    return Examples(
+        torch.from_numpy(x).to(event.dtype),
+        event,
+        names,
+        notes=tuple(notes),
+        split="in hashed order of the files",
+        in_order=True,
+    )
+
+
+def _samples(file: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int16], int]:
+    with wave.open(str(file), "rb") as sound:
+        channels, width, rate = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
+        if channels != 1 or width > 2:
+            raise ValueError(f"{channels} channels of {8 * width} bits; expected mono, 8 or 16 bits")
+        content = sound.readframes(sound.getnframes())
+        if len(content) != sound.getnframes() * width:
+            raise ValueError(f"truncated: {len(content)} of {sound.getnframes() * width} bytes")
+    return np.frombuffer(content, np.uint8 if width == 1 else "<i2"), rate
+
+
+def _windows(values: NDArray[Any], length: int, origin: str, unit: str) -> tuple[NDArray[Any], int]:
+    """Rows of ``length`` values, and how many values are left over."""
+    if length < 1:
+        raise InputError(f"length={length} given; expected 1 {unit} or more")
+    if len(values) < length:
+        raise InputError(
+            f"{origin} holds {len(values)} {unit}, less than one window of length={length}; give a smaller length"
+        )
+    n = len(values) // length
+    return values[: n * length].reshape(n, length), len(values) - n * length

@@ -1,0 +1,213 @@
+"""Histogram: count, smooth, divide by the width of the bin.
+
+A discrete entry's cells are its levels. A real entry has ``bins`` cells of equal width w between the smallest and the
+largest training value, and one unbounded cell on each side. With n_i of N examples in cell i of K,
+
+    P(i) = (n_i + α) / (N + α K),    p(x) = P(i) · (1 / w inside,  e^(−δ/s) / s in a tail),
+
+δ being the distance beyond the range and s the entry's standard deviation, so that the density is proper on the whole
+line. α = 0 is maximum likelihood: what was never seen has log p = −∞. The entries are independent, or, where the
+product of their numbers of cells is at most 2¹⁶, share one table over all combinations. The fixed-width histogram and
+its place among density estimates: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.core.model import CanTemper, HasDensity, LearnsByCounting, Model, Terms
+
+JOINT_CELLS = 2**16
+
+
+class Histogram(Model, HasDensity, CanTemper, LearnsByCounting):
+    """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
+
+    It has no parameters that a gradient could move: one pass of counting is the whole training. The ``paper`` preset
+    is the default, since the method has no architecture.
+
+    Args:
+        event: any.
+        bins: equal-width cells of each real entry, between the smallest and the largest training value; a constant
+            entry's range is its value ± ½. Beyond them lie two exponential tails, one on each side.
+        smoothing: α, added to the count of every cell (of every combination of cells, in a joint table).
+        joint: ``auto``: one table over all entries when it has at most 65,536 cells, estimated by its own counts where
+            the training data holds at least one example a cell on average, else by the product of its smoothed
+            margins; ``always``: a joint table whatever the amount of data; ``never``: independent entries.
+
+    Raises:
+        InputError: ``bins`` below 1, negative ``smoothing``, or ``joint="always"`` with too many cells.
+
+    >>> import torch
+    >>> from unsup import Batch, Event, Support
+    >>> model = Histogram(Event((1,), Support("ordinal", 4)), smoothing=1.0)
+    >>> model.maximize(model.statistics(Batch(torch.tensor([[0], [0], [3]]))))
+    >>> [round(p, 4) for p in model.log_prob(torch.arange(4)[:, None]).exp().tolist()]
+    [0.4286, 0.1429, 0.1429, 0.2857]
+    """
+
+    presets = {"tiny": {"bins": 8}, "paper": {}}
+    autocast = False
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        bins: int = 32,
+        smoothing: float = 1.0,
+        joint: Literal["auto", "always", "never"] = "auto",
+    ) -> None:
+        if bins < 1:
+            raise InputError(f"Histogram: bins={bins} should be at least 1")
+        if smoothing < 0:
+            raise InputError(f"Histogram: smoothing={smoothing} should be 0 (maximum likelihood) or more")
+        columns = event.columns
+        sizes = [s.levels if s.is_discrete else bins + 2 for s in columns]
+        # Logarithms, because the product over an image's entries is a number of a million digits.
+        fits = sum(math.log2(k) for k in sizes) <= math.log2(JOINT_CELLS) + 1e-9
+        if joint == "always" and not fits:
+            raise InputError(
+                f"Histogram: joint='always' allows {JOINT_CELLS:,} cells, and {event} has more; use 'auto'"
+            )
+        self.bins, self.smoothing, self.joint = bins, smoothing, joint
+        self.one_table = fits and joint != "never"
+        self.sizes = tuple(sizes)
+
+        strides = [1] * len(sizes)
+        for d in reversed(range(len(sizes) - 1)):
+            strides[d] = strides[d + 1] * sizes[d + 1] if self.one_table else 1
+        real = {"dtype": torch.float64}
+        self.register_buffer("discrete", torch.tensor([s.is_discrete for s in columns]), persistent=False)
+        self.register_buffer("size", torch.tensor(sizes), persistent=False)
+        self.register_buffer("stride", torch.tensor(strides), persistent=False)
+        self.register_buffer("low", torch.tensor([s.low for s in columns], **real))
+        self.register_buffer("high", torch.tensor([s.low + max(s.levels - 1, 1) for s in columns], **real))
+        self.register_buffer("tail", torch.ones(len(sizes), **real))  # s, the scale of an exponential tail
+        # One row a table: a single joint one, or one an entry. Cells beyond an entry's own have no mass.
+        rows = torch.zeros(len(sizes), max(sizes), **real).masked_fill(~self._valid, -math.inf)
+        self.register_buffer("log_mass", (self._outer_sum(rows) if self.one_table else rows).log_softmax(1))
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+        """Fix the range and the tails' scale of every real entry from training examples."""
+        flat = x.flatten(1).double()
+        low, high, std = flat.amin(0), flat.amax(0), flat.std(0, correction=0)
+        constant = low == high
+        real = ~self.discrete
+        self.low.copy_(torch.where(real, torch.where(constant, low - 0.5, low), self.low))
+        self.high.copy_(torch.where(real, torch.where(constant, high + 0.5, high), self.high))
+        self.tail.copy_(torch.where(real & ~constant, std, torch.ones_like(std)))
+
+    def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
+        """``counts`` of every cell of every table, and ``count``, the number of examples."""
+        index = self._index(self._cells(batch.x.flatten(1)))  # (B, tables)
+        tables, cells = self.log_mass.shape
+        flat = index + cells * torch.arange(tables, device=index.device)
+        counts = flat.flatten().bincount(minlength=tables * cells).view(tables, cells)
+        return {"counts": counts.double(), "count": self.low.new_tensor(len(index))}
+
+    def maximize(self, statistics: Mapping[str, Tensor]) -> None:
+        """Set every cell's mass to its smoothed frequency, (n + α) / (N + α K)."""
+        counts, count = statistics["counts"], statistics["count"]
+        if not self.one_table:
+            log_mass = self._log_frequency(counts, self._valid)
+        elif self.joint == "always" or count >= counts.numel():
+            log_mass = self._log_frequency(counts, torch.ones_like(counts, dtype=torch.bool))
+        else:
+            table = counts.view(self.sizes)
+            margins = counts.new_zeros(self._valid.shape)
+            for d, size in enumerate(self.sizes):
+                margins[d, :size] = table.movedim(d, 0).reshape(size, -1).sum(1)
+            log_mass = self._outer_sum(self._log_frequency(margins, self._valid))
+        self.log_mass.copy_(log_mass)
+
+    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
+        """Mean negative log-likelihood; it has no gradient."""
+        return {"loss": -self.log_prob(batch.x).mean()}
+
+    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        flat = x.flatten(1)
+        cells = self._cells(flat)
+        log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)
+        if self.event.is_discrete:
+            return log_mass
+        beyond = torch.maximum(self.low - flat, flat - self.high)
+        outside = (cells == 0) | (cells == self.bins + 1)
+        within = torch.where(outside, -self.tail.log() - beyond / self.tail, -self._width.log())
+        return log_mass + within.masked_fill(self.discrete, 0).sum(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Exact draws from p(x)^(1/T) / Z: a cell, then a place in it (uniform in a bin, exponential in a tail)."""
+        log_mass = self.log_mass / temperature
+        if not self.event.is_discrete:
+            log_mass = log_mass - self._log_volumes(1.0) / temperature + self._log_volumes(temperature)
+        cumulative = log_mass.softmax(1).cumsum(1)
+        uniform = self._uniform(len(log_mass), n, generator)
+        # The first cell whose cumulative mass exceeds u: dividing by the last entry makes it 1, and u < 1.
+        index = torch.searchsorted(cumulative / cumulative[:, -1:], uniform, right=True).T  # (n, tables)
+        cells = (index // self.stride) % self.size  # (n, D)
+        x = cells + self.low
+        if not self.event.is_discrete:
+            uniform = self._uniform(n, self.event.dims, generator)
+            beyond = -torch.log1p(-uniform) * self.tail * temperature
+            inside = self.low + (cells - 1 + uniform) * self._width
+            real = torch.where(cells > self.bins, self.high + beyond, inside)
+            x = torch.where(self.discrete, x, torch.where(cells == 0, self.low - beyond, real))
+        return x.view(n, *self.event.shape).to(self.event.dtype)
+
+    def _uniform(self, rows: int, columns: int, generator: Generator | None) -> Tensor:
+        return torch.rand(rows, columns, generator=generator, dtype=torch.float64, device=self.device)
+
+    @property
+    def _width(self) -> Tensor:
+        return (self.high - self.low) / self.bins
+
+    @property
+    def _valid(self) -> Tensor:
+        """``(D, most cells)`` bool: which cells of the padded rows an entry has."""
+        return torch.arange(max(self.sizes), device=self.size.device) < self.size[:, None]
+
+    def _cells(self, flat: Tensor) -> Tensor:
+        """Raw entries → cell numbers, ``(B, D)``; of a real entry 0 and bins + 1 are the tails, the top edge closed."""
+        if self.event.is_discrete:
+            return flat.long() - self.low.long()
+        flat = flat.double()
+        inside = 1 + ((flat - self.low) / self._width).floor().clamp(0, self.bins - 1)
+        inside = inside.masked_fill(flat < self.low, 0).masked_fill(flat > self.high, self.bins + 1)
+        return torch.where(self.discrete, flat - self.low, inside).long()
+
+    def _index(self, cells: Tensor) -> Tensor:
+        """Cell numbers ``(B, D)`` → the cell of each table, ``(B, 1)`` for the joint one."""
+        return (cells * self.stride).sum(1, keepdim=True) if self.one_table else cells
+
+    def _outer_sum(self, rows: Tensor) -> Tensor:
+        """Σ_d rows[d, cell_d] for every combination of cells: ``(D, most cells)`` → ``(1, all combinations)``."""
+        total = rows.new_zeros(1)
+        for row, size in zip(rows, self.sizes, strict=True):
+            total = (total[:, None] + row[:size]).flatten()
+        return total[None]
+
+    def _log_frequency(self, counts: Tensor, valid: Tensor) -> Tensor:
+        smoothed = (counts + self.smoothing) * valid
+        return (smoothed / smoothed.sum(1, keepdim=True)).log()
+
+    def _log_volumes(self, temperature: float) -> Tensor:
+        """log ∫ (density relative to its highest value in the cell)^(1/T), in the shape of ``log_mass``."""
+        rows = torch.zeros(self._valid.shape, dtype=torch.float64, device=self.device)
+        last = self.bins + 1
+        rows[:, 1:last] = self._width.log()[:, None]
+        rows[:, 0] = rows[:, last] = (self.tail * temperature).log()
+        rows = rows.masked_fill(self.discrete[:, None], 0)
+        return self._outer_sum(rows) if self.one_table else rows

@@ -1,0 +1,77 @@
+"""The page of one run: its figures, curves and samples in a single HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from unsup.core.storage import write_atomically
+from unsup.report.pictures import curves, png_bytes
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; image-rendering: pixelated; }
+table { border-collapse: collapse; } td, th { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; }
+code, pre { font-family: ui-monospace, monospace; } pre { overflow-x: auto; padding: .6rem; border: 1px solid #8886; }
+"""
+
+
+def write_page(folder: str | Path) -> None:
+    """Write ``report.html`` and ``README.md`` of a run folder from the files in it."""
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text())
+    events_file = folder / "events.jsonl"
+    lines = events_file.read_text().splitlines() if events_file.is_file() else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    title = f"{config['model']['model']} on {config['data']['name'] if config['data'] else 'arrays in memory'}"
+    scored = [e for e in events if "bits_per_dim" in e]
+    facts = {"steps": events[-1]["step"] if events else 0, "seconds": events[-1]["seconds"] if events else 0}
+    if scored:
+        best = min(scored, key=lambda e: e["nats"])
+        facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
+    test = _read(folder / "eval.json")
+    if test:
+        found = test["likelihood"]
+        facts[f"{test['split']} likelihood"] = (
+            f"{found['nats']:.3f} ± {found['standard_error']:.3f} nats, {found['bits_per_dim']:.4f} bits/dim "
+            f"({found['kind']}, n = {found['n']})"
+        )
+    machine = _read(folder / "env.json") or {}
+    facts["machine"] = machine.get("machine", "")
+    commands = f"unsup eval {folder}\nunsup sample {folder} -n 64 -o grid.png\nunsup fit --resume -o {folder}"
+    grids = sorted((folder / "samples").glob("*.png"))
+    body = [f"<h1>{html.escape(title)}</h1>", _table(facts)]
+    if scored:
+        body.append(
+            "<h2>Training</h2>" + _image(png_bytes(curves(events)), "training and validation curves over steps")
+        )
+    if grids:
+        body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
+    body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))
+    body.append(f"<h2>Commands</h2><pre>{html.escape(commands)}</pre>")
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>"
+    )
+    write_atomically(folder / "report.html", page.encode())
+    facts_lines = "\n".join(f"- {k}: {v}" for k, v in facts.items())
+    write_atomically(folder / "README.md", f"# {title}\n\n{facts_lines}\n\n```\n{commands}\n```\n".encode())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _table(record: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th scope=row>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in record.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _image(png: bytes, text: str) -> str:
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

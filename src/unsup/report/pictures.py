@@ -1,0 +1,112 @@
+"""Pictures of examples: grids of images, scatter plots of points, curves of training."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unsup.core.event import Event
+
+_BACKGROUND = 255
+
+
+def has_picture(event: Event) -> bool:
+    """Whether examples of ``event`` can be shown: grey or colour images, and points of the plane."""
+    return (event.is_image and event.shape[0] in (1, 3)) or event.shape == (2,)
+
+
+def picture(x: Tensor, event: Event) -> Image.Image:
+    """Raw examples ``(N, *event.shape)`` as one picture: a grid of images, or a scatter plot of points."""
+    return _scatter(x) if event.shape == (2,) else image_grid(x, event)
+
+
+def image_grid(x: Tensor, event: Event, *, columns: int | None = None) -> Image.Image:
+    """Raw images ``(N, C, H, W)`` as a grid, levels mapped linearly to 0 … 255, enlarged to 48 pixels."""
+    n, _, height, width = x.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    zoom = max(1, 48 // max(height, width))
+    grey = _to_grey(x, event).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    height, width, gap = height * zoom, width * zoom, 2
+    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), _BACKGROUND, dtype=torch.uint8)
+    for i, tile in enumerate(grey):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)
+    return Image.fromarray(canvas.permute(1, 2, 0).numpy())
+
+
+def _to_grey(x: Tensor, event: Event) -> Tensor:
+    support = event.uniform
+    x = x.detach().cpu().float()
+    if support is not None and support.is_discrete:
+        return ((x - support.low) * 255 / (support.levels - 1)).round().clamp(0, 255).to(torch.uint8)
+    low, high = x.min(), x.max()
+    return ((x - low) * 255 / (high - low).clamp(min=1e-12)).round().to(torch.uint8)
+
+
+def _scatter(x: Tensor) -> Image.Image:
+    figure, axes = _figure(4, 4)
+    points = x.detach().cpu().float().numpy()
+    axes.scatter(points[:, 0], points[:, 1], s=3, alpha=0.6, linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    return _to_image(figure)
+
+
+def curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
+    """Training and validation curves over steps, from the lines of a run's ``events.jsonl``."""
+    figure, axes = _figure(7, 3.5)
+    train = [(e["step"], e["loss"]) for e in events if "loss" in e]
+    validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
+    if train:
+        axes.plot(*np.array(train).T, color="#4477aa", lw=1, label="training loss (nats)")
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats")
+    if validation:
+        right = axes.twinx()
+        right.plot(*np.array(validation).T, color="#cc6677", lw=1.6, marker="o", ms=3, label=f"validation {unit}")
+        right.set_ylabel(unit)
+    figure.legend(loc="upper right", frameon=False, fontsize=8)
+    return _to_image(figure)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _to_image(figure: Any) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def side_by_side(pictures: dict[str, Image.Image]) -> Image.Image:
+    """Pictures of one height in a row, each under its title."""
+    from PIL import ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=18)
+    gap, head = 16, 30
+    width = sum(p.width for p in pictures.values()) + gap * (len(pictures) + 1)
+    height = max(p.height for p in pictures.values()) + head + gap
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = gap
+    for title, image in pictures.items():
+        draw.text((left, 5), title, fill="black", font=font)
+        canvas.paste(image, (left, head))
+        left += image.width + gap
+    return canvas

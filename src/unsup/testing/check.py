@@ -1,0 +1,141 @@
+"""Run laws on a model and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError, nearest
+from unsup.core.model import Model
+from unsup.testing.law import LAWS, Law, LawViolation
+from unsup.testing.subject import Subject
+
+if TYPE_CHECKING:
+    from unsup.data import Data
+
+Status = Literal["passed", "failed", "excepted", "not-applicable"]
+MOST_EXAMPLES = 64
+# What a broken model may raise in the middle of a law; it is then the model that failed, not the check.
+_BREAKAGES = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one law said of a model."""
+
+    law: str
+    status: Status
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What all laws said of a model; ``str(report)`` is a table."""
+
+    title: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.status == "failed")
+
+    def raise_for_failures(self) -> None:
+        """Raise `LawViolation` with every broken law when there is one."""
+        if self.failures:
+            broken = "; ".join(f"{o.law}: {o.detail}" for o in self.failures)
+            raise LawViolation(f"{self.title} breaks {len(self.failures)} law(s): {broken}")
+
+    def __str__(self) -> str:
+        width = max((len(o.law) for o in self.outcomes), default=0)
+        counts = {s: sum(o.status == s for o in self.outcomes) for s in ("passed", "failed", "excepted")}
+        head = f"{self.title}: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n or s == "passed")
+        rows = [f"  {o.law:<{width}}  {o.status:<14}  {o.seconds:6.2f} s  {o.detail}".rstrip() for o in self.outcomes]
+        return "\n".join([head, *rows])
+
+
+def check_model(
+    model: Model,
+    data: Batch | Data,
+    *,
+    laws: Sequence[str] | None = None,
+    seed: int = 0,
+    exceptions: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> Report:
+    """Run every law that the model's capabilities imply. The model is left as it was.
+
+    Args:
+        model: any model; laws work on copies of it.
+        data: examples of its event, as a `Batch` or as data from `unsup.load_data`; at most 64 are used.
+        laws: names of the laws to run; all of them when None.
+        seed: of every draw. The outcome is a function of model, data and seed.
+        exceptions: laws not to run, each with its reason, besides those of the registry row.
+        title: the first words of the report; the class and event when None.
+
+    Raises:
+        InputError: an unknown law, or examples that are not of the model's event.
+
+    >>> import torch, unsup
+    >>> from unsup.testing import check_model
+    >>> event = unsup.Event((3,), unsup.Support("binary"))
+    >>> model = unsup.create("made", event, preset="tiny")
+    >>> report = check_model(model, unsup.Batch(torch.randint(0, 2, (32, 3))), laws=["normalised"])
+    >>> report.outcomes[0].status
+    'passed'
+    """
+    for name in laws or ():
+        if name not in LAWS:
+            raise InputError(f"there is no law {name!r}{nearest(name, LAWS)}")
+    batch = data if isinstance(data, Batch) else Batch(data.train.x, data.train.label)
+    batch = Batch(batch.x[:MOST_EXAMPLES], None if batch.label is None else batch.label[:MOST_EXAMPLES])
+    model.event.check(batch.x)
+    subject = Subject(model, batch.to(model.device), seed)
+    excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}
+    chosen = [LAWS[name] for name in (LAWS if laws is None else laws)]
+    return Report(
+        title or f"{type(model).__name__} on {model.event}", tuple(_judge(law, subject, excepted) for law in chosen)
+    )
+
+
+def _judge(law: Law, subject: Subject, excepted: Mapping[str, str]) -> Outcome:
+    if not law.applies(subject.model):
+        return Outcome(law.name, "not-applicable", f"needs {law.needs}", 0.0)
+    if law.name in excepted:
+        return Outcome(law.name, "excepted", excepted[law.name], 0.0)
+    start = time.perf_counter()
+    status, detail = _run(law, subject)
+    return Outcome(law.name, status, detail, time.perf_counter() - start)
+
+
+def _run(law: Law, subject: Subject) -> tuple[Status, str]:
+    # A model that draws from the global generator where it should not must neither disturb the caller nor make the
+    # outcome depend on what ran before.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(subject.seed)
+        try:
+            law.check(subject)
+        except LawViolation as violation:
+            return "failed", str(violation)
+        except _BREAKAGES as error:
+            return (
+                "failed",
+                f"raised {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+            )
+    return "passed", law.statement
+
+
+def _registered_exceptions(cls: type[Model]) -> Mapping[str, str]:
+    from unsup.families import ROWS
+
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    return next((row.exceptions for row in ROWS.values() if row.target == target), {})

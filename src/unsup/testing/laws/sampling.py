@@ -1,0 +1,244 @@
+"""Laws of sampling: repeatable, in the support, and from the density that is claimed."""
+
+from __future__ import annotations
+
+import torch
+
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.core.model import (
+    CanComplete,
+    CanSample,
+    CanTemper,
+    HasDensity,
+    IsAutoregressive,
+    IsFlow,
+    Model,
+    keyed_generator,
+)
+from unsup.testing import grids
+from unsup.testing.law import LawViolation, law, require
+from unsup.testing.laws.densities import is_bound, is_exact, log_masses
+from unsup.testing.subject import GENERIC_NOISE, STRONG_NOISE, Subject, log_probs
+
+_SAMPLES = 4000
+_MOST_STATES_OF_A_BOUND = 512
+
+
+def _can_sample(model: Model) -> bool:
+    return isinstance(model, CanSample)
+
+
+def _is_oracle(model: Model) -> bool:
+    return is_exact(model) and (grids.is_enumerable(model.event) or grids.is_integrable(model.event))
+
+
+@law("same-seed", "The same generator gives the same samples, another one others.", needs="sample", applies=_can_sample)
+def same_seed(subject: Subject) -> None:
+    model = subject.generic()
+    if not isinstance(model, CanSample):
+        return
+    generator = subject.generator(1)
+    first, second = model.sample(32, generator=generator), model.sample(32, generator=generator)
+    require(
+        torch.equal(first, model.sample(32, generator=subject.generator(1))), "the same generator gave other samples"
+    )
+    require(not torch.equal(first, second), "a generator gave the same samples twice: it was not used up")
+    require(
+        not torch.equal(first, model.sample(32, generator=subject.generator(2))), "another seed gave the same samples"
+    )
+
+
+@law("support", "Samples have the event's shape and type and lie in its support.", needs="sample", applies=_can_sample)
+def support(subject: Subject) -> None:
+    event = subject.model.event
+    for dtype in (None, torch.float64):
+        model = subject.generic(dtype=dtype)
+        if isinstance(model, CanSample):
+            for n in (1, 256):
+                x = model.sample(n, generator=subject.generator(n))
+                require(
+                    tuple(x.shape) == (n, *event.shape),
+                    f"{n} samples have shape {tuple(x.shape)}, not {(n, *event.shape)}",
+                )
+                require(x.dtype == event.dtype, f"samples are {x.dtype}, not {event.dtype}")
+                outside = int((~event.contains(x)).sum())
+                require(outside == 0, f"{outside} of {n} samples lie outside {event}")
+
+
+@law(
+    "entropy",
+    "−log p of the model's own samples averages to the entropy of p.",
+    needs="sample and an exact likelihood on at most 65,536 values or 2 real numbers",
+    applies=lambda model: _can_sample(model) and _is_oracle(model),
+)
+def entropy(subject: Subject) -> None:
+    model = subject.generic()
+    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
+        return
+    x, log_mass = log_masses(subject, model)
+    log_p = log_probs(model, x) if not model.event.is_discrete else log_mass
+    expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
+    own = model.sample(_SAMPLES, generator=subject.generator(1))
+    found, error = grids.mean_and_error(-log_probs(model, own.double() if own.is_floating_point() else own))
+    # 1e-3 is the quadrature's share, see the law "normalised".
+    slack = grids.STANDARD_ERRORS * error + (0 if model.event.is_discrete else 1e-3 * (1 + abs(expected)))
+    require(
+        abs(found - expected) < slack, f"own samples give {found:.4f} ± {error:.4f} nats, the entropy is {expected:.4f}"
+    )
+
+
+@law(
+    "moments",
+    "First and second moments of samples are those of the density.",
+    needs="sample and an exact density of at most 2 real numbers",
+    applies=lambda model: _can_sample(model) and is_exact(model) and grids.is_integrable(model.event),
+)
+def moments(subject: Subject) -> None:
+    model = subject.generic()
+    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
+        return
+    points, log_mass = log_masses(subject, model)
+    centre, scale = subject.batch.x.double().mean(0), subject.batch.x.double().std(0)
+    own = model.sample(_SAMPLES, generator=subject.generator(1)).double()
+
+    def products(x: torch.Tensor) -> torch.Tensor:
+        u = ((x - centre) / scale).flatten(1)
+        return torch.cat([u, (u[:, :, None] * u[:, None, :]).flatten(1)], 1)
+
+    expected = (log_mass.exp()[:, None] * products(points)).sum(0)
+    found = products(own)
+    error = found.std(0) / len(own) ** 0.5
+    apart = ((found.mean(0) - expected).abs() - 2e-3 * (1 + expected.abs())) / error
+    i = int(apart.argmax())
+    require(
+        float(apart[i]) < grids.STANDARD_ERRORS,
+        f"moment {i} of (x, xxᵀ), x in units of the data, is {float(found.mean(0)[i]):.4f} ± {float(error[i]):.4f}, "
+        f"the density says {float(expected[i]):.4f}",
+    )
+
+
+@law(
+    "frequencies",
+    "Frequencies of samples follow the probabilities (chi-square); a bound's may exceed it at the ends of the levels.",
+    needs="sample and an exact likelihood on at most 65,536 values, or a bound on at most 512",
+    applies=lambda model: (
+        _can_sample(model)
+        and (is_exact(model) or is_bound(model))
+        and grids.is_enumerable(model.event, grids.MOST_POINTS if is_exact(model) else _MOST_STATES_OF_A_BOUND)
+    ),
+)
+def frequencies(subject: Subject) -> None:
+    model = subject.generic(noise=STRONG_NOISE if is_exact(subject.model) else GENERIC_NOISE)
+    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
+        return
+    # A bound costs more for each value, and its noise weighs less against fewer samples.
+    n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 2
+    probability = _probabilities(model, subject, n)
+    drawn = model.sample(n, generator=subject.generator(2))
+    counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
+    if model.likelihood_kind == "bound":
+        # Noise on discrete data carries some mass past the first and last level, which sampling puts back on them:
+        # there the bound stays below the frequencies, so those values are pooled and take what mass is missing.
+        ends = _at_an_end(model.event)
+        if float(probability.sum()) < 0.99:
+            expected = n * probability
+            shortfall = ((expected - counts) / expected.sqrt())[expected >= 5]
+            worst = float(shortfall.max()) if len(shortfall) else 0.0
+            require(worst < 6, f"a value is drawn less often than its bound says, by {worst:.1f} standard errors")
+            counts = torch.cat([counts[~ends], counts[ends].sum()[None]])
+            inner = probability[~ends]
+            probability = torch.cat([inner, (1 - inner.sum())[None]])
+    p_value = grids.chi_square(counts, probability)
+    require(p_value > grids.P_VALUE, f"{n} samples do not follow the probabilities (p = {p_value:.1g})")
+
+
+def _at_an_end(event: Event) -> torch.Tensor:
+    """Which values of the event hold an ordinal or binary entry at its first or last level."""
+    flat = grids.enumerate_event(event).flatten(1).long()
+    low = torch.tensor([s.low for s in event.columns])
+    high = low + torch.tensor([s.levels for s in event.columns]) - 1
+    return ((flat == low) | (flat == high)).any(1)
+
+
+def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
+    """p of every value; of a bound, exp of it, which is p up to noise.
+
+    Noise of variance v in a p adds n v / p to a chi-square over n samples. Importance samples are added until that comes
+    to less than the statistic's own deviation, √(2N) for N values.
+    """
+    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
+    if model.likelihood_kind == "exact":
+        return log_probs(model, x).exp()
+    for samples in (64, 256, 1024, 4096):
+        runs = [log_probs(model, x, samples=samples, generator=subject.generator(1, r)).exp() for r in range(8)]
+        p, variance = torch.stack(runs).mean(0), torch.stack(runs).var(0) / len(runs)
+        if float((n * variance / p).sum()) < (2 * len(x)) ** 0.5:
+            return p
+    raise LawViolation(f"{samples} importance samples leave the probabilities uncertain")
+
+
+@law(
+    "temperature",
+    "Temperature 1 is plain sampling; a lower one changes the draws, to more probable ones for exact models and flows.",
+    needs="a sampling temperature and a likelihood",
+    applies=lambda model: isinstance(model, CanTemper) and isinstance(model, HasDensity),
+)
+def temperature(subject: Subject) -> None:
+    plainly = is_exact(subject.model) and subject.model.event.is_discrete
+    model = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE)
+    if not (isinstance(model, CanTemper) and isinstance(model, HasDensity)):
+        return
+    plain = model.sample(512, generator=subject.generator(1))
+    same = model.sample(512, generator=subject.generator(1), temperature=1.0)
+    require(torch.equal(plain, same), "temperature 1 gives other samples than none")
+    cold = model.sample(512, generator=subject.generator(1), temperature=0.25)
+    require(not torch.equal(plain, cold), "temperature 0.25 gives the same samples as temperature 1")
+    if not (is_exact(model) or isinstance(model, IsFlow)):
+        return  # cooling a latent code makes the code more probable, which need not hold for the example
+    scores = [
+        log_probs(model, x.double() if x.is_floating_point() else x, samples=8, generator=subject.generator(3))
+        for x in (plain, cold)
+    ]
+    (warm, a), (cool, b) = (grids.mean_and_error(s) for s in scores)
+    require(
+        cool - warm > 4 * (a * a + b * b) ** 0.5,
+        f"mean log p is {cool:.4f} ± {b:.4f} at temperature 0.25 and {warm:.4f} ± {a:.4f} at 1",
+    )
+
+
+@law(
+    "completion",
+    "Completing keeps what is known and draws the rest from its conditional distribution.",
+    needs="complete and an exact likelihood on at most 65,536 values",
+    applies=lambda model: isinstance(model, CanComplete) and is_exact(model) and grids.is_enumerable(model.event),
+)
+def completion(subject: Subject) -> None:
+    model = subject.generic(noise=STRONG_NOISE)
+    if not (isinstance(model, CanComplete) and isinstance(model, HasDensity)):
+        return
+    dims = model.event.dims
+    position = model.orders[0].cpu().argsort().argsort() if isinstance(model, IsAutoregressive) else torch.arange(dims)
+    scattered = torch.rand(dims, generator=keyed_generator(subject.seed, 1)) < 0.5
+    _follows_conditional(model, model, position < dims // 2, "the first half", subject)
+    try:
+        _follows_conditional(model, model, scattered, "scattered entries", subject)
+    except InputError:
+        return  # a model may refuse to condition on what comes later in its order, but not draw from something else
+
+
+def _follows_conditional(
+    model: CanComplete, density: HasDensity, known: torch.Tensor, what: str, subject: Subject
+) -> None:
+    event, x = subject.model.event, subject.batch.x[:1]
+    given = x.expand(_SAMPLES, *event.shape)
+    mask = known.to(x.device).view(event.shape).expand(_SAMPLES, *event.shape)
+    drawn = model.complete(given, mask, generator=subject.generator(2))
+    require(torch.equal(drawn[mask].to(x.dtype), given[mask]), "completing changed entries that were known")
+    require(bool(event.contains(drawn).all()), "completing gave values outside the support")
+    values = grids.enumerate_event(event).to(x.device)
+    agrees = (values == x)[:, mask[0]].all(1)
+    probability = log_probs(density, values).exp() * agrees
+    counts = grids.index_of(event, drawn).bincount(minlength=len(values))
+    p_value = grids.chi_square(counts, probability)
+    require(p_value > grids.P_VALUE, f"given {what}, {_SAMPLES} completions do not follow p (p = {p_value:.1g})")

@@ -1,0 +1,50 @@
+"""Exponential moving average of a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """ē ← d ē + (1 − d) e after every step, started at e; the early steps use d = min(decay, (1 + t) / (10 + t)).
+
+    Polyak averaging (Polyak & Juditsky 1992); the warm-up of the decay keeps the start from weighing on short runs.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._parameters = list(model.parameters())
+        self.average = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.average, self._parameters, 1 - decay)
+
+    @torch.no_grad()
+    def load(self, average: list[Tensor], steps: int) -> None:
+        self.steps = steps
+        for own, new in zip(self.average, average, strict=True):
+            own.copy_(new)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model has the averaged parameters; after it, its own again."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for own, average in zip(self._parameters, self.average, strict=True):
+            kept = own.detach().clone()
+            own.copy_(average)
+            average.copy_(kept)

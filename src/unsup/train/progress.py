@@ -1,0 +1,106 @@
+"""What a person sees while a model trains: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Literal, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+ProgressMode = Literal["auto", "plain", "off"]
+_PLAIN_EVERY = 10.0  # seconds between plain lines
+_LIVE_EVERY = 0.1
+
+
+class Progress:
+    """Shows step, losses, validation bits/dim, examples per second and time left."""
+
+    def __init__(self, mode: ProgressMode, *, unit: str = "step", stream: TextIO | None = None) -> None:
+        self.mode, self.unit = mode, unit
+        self.stream = stream or sys.stderr
+        self._live = mode == "auto" and self.stream.isatty()
+        self._display: Live | None = None
+        self._shown = time.monotonic()
+        self._started = self._shown
+        self._first: int | None = None
+        self._examples = 0
+        self._validation = ""
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._display = Live(Text(""), console=Console(file=self.stream), auto_refresh=False)
+            self._display.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._display is not None:
+            self._display.stop()
+
+    def due(self) -> bool:
+        """Whether a new line should be shown now (so that losses are read from the device only then)."""
+        if self.mode == "off":
+            return False
+        return time.monotonic() - self._shown >= (_LIVE_EVERY if self._live else _PLAIN_EVERY)
+
+    def count(self, examples: int) -> None:
+        """Note ``examples`` more; the clock of the rate and the time left starts with the second call."""
+        if self._examples == 0:
+            self._started = time.monotonic()
+        self._examples += examples
+
+    def validated(self, text: str) -> None:
+        """Keep the newest validation figure on the line; without a terminal, show it at once on the next line."""
+        self._validation = text
+        if not self._live:
+            self._shown = float("-inf")
+
+    def show(self, done: int, total: int | None, terms: dict[str, float]) -> None:
+        if self.mode == "off":
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done - 1
+        elapsed = max(now - self._started, 1e-9)
+        steps = max(1, done - self._first)
+        left = "?" if total is None else duration((total - done) * elapsed / steps)
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        size = f"{done:,}" + (f"/{total:,}" if total else "")
+        parts = [
+            f"{self.unit} {size}",
+            losses,
+            self._validation,
+            f"{self._examples / elapsed:,.0f} examples/s",
+            f"ETA {left}",
+        ]
+        line = "  ".join(p for p in parts if p)
+        self._shown = now
+        if self._display is not None:
+            self._display.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+        else:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+    def note(self, line: str) -> None:
+        """One line above the live one."""
+        if self.mode == "off":
+            return
+        if self._display is not None:
+            self._display.console.print(line, highlight=False, markup=False)
+        else:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(59), duration(3725)
+    ('0:59', '1:02:05')
+    """
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,236 @@
+"""The run folder: the only contract between the trainer, the command line and the report.
+
+``config.json`` · ``events.jsonl`` (one line a log point) · ``checkpoints/last.safetensors`` and ``best.safetensors`` ·
+``samples/*.png`` · ``eval.json`` · ``env.json`` · ``report.html`` · ``README.md``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import unsup
+from unsup.core.errors import InputError, TrainingError
+from unsup.core.event import Event
+from unsup.core.model import Model
+from unsup.core.registry import create
+from unsup.core.storage import load_model, load_state, load_tensors, save_tensors, write_atomically
+
+if TYPE_CHECKING:
+    from unsup.data import Data
+
+MODEL_PREFIX = "model."
+
+
+class Run:
+    """A run folder on disk.
+
+    >>> Run("runs/none").exists
+    False
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").is_file()
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """What was asked for: data, model, training settings."""
+        return self._read("config.json", "training")
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
+        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it."""
+        run = cls(path)
+        if run.exists:
+            raise InputError(f"{path} already holds a run; go on with it (--resume) or choose another folder (-o NAME)")
+        if run.path.exists() and not run.path.is_dir():
+            raise InputError(f"{path} is a file; a run needs a folder (-o NAME)")
+        try:
+            for folder in (run.path, run.path / "checkpoints", run.path / "samples"):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = run.path / ".write-test"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"cannot write to {path}: {error.strerror}; choose another folder (-o NAME)") from error
+        free = shutil.disk_usage(run.path).free
+        if free < needed_bytes:
+            raise InputError(
+                f"{path}: the run's checkpoints need about {needed_bytes / 1e6:,.0f} MB and the disk has "
+                f"{free / 1e6:,.0f} MB free; free some space or choose another folder (-o NAME)"
+            )
+        run.write_json("env.json", environment())
+        run.write_json("config.json", config)
+        return run
+
+    def write_json(self, name: str, record: Mapping[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(record, indent=2).encode())
+
+    def _read(self, name: str, expected: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{self.path} holds no run (no {name}); expected a folder written by unsup fit")
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); restore it") from error
+        if not isinstance(record, dict) or expected not in record:
+            raise InputError(
+                f"{self.path} holds no run ({name} has no {expected!r}); expected a folder written by unsup fit"
+            )
+        return record
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        try:
+            with (self.path / "events.jsonl").open("a") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.path / 'events.jsonl'}: {error.strerror}; free some space"
+            ) from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log points; a line cut short by a crash is left out."""
+        path = self.path / "events.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def drop_events_after(self, step: int) -> None:
+        kept = [json.dumps(e) for e in self.events() if e["step"] <= step]
+        write_atomically(self.path / "events.jsonl", "".join(line + "\n" for line in kept).encode())
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        save_tensors(self.checkpoint(name), tensors, record)
+
+    def save_picture(self, name: str, png: bytes) -> None:
+        write_atomically(self.path / "samples" / name, png)
+
+    # --- what came of it ------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        return any("finished" in e for e in self.events())
+
+    def new_model(self) -> Model:
+        """The run's model with fresh parameters."""
+        record = self.config["model"]
+        event = Event.from_json(record["event"])
+        return create(record["model"], event, seed=self.config["training"]["seed"], **record["config"])
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The trained model in evaluation mode: the best on validation, else the last."""
+        path = next((p for p in (self.checkpoint("best"), self.checkpoint("last")) if p.is_file()), None)
+        if path is None:
+            raise InputError(f"{self.path} has no checkpoint yet; train it first (unsup fit --resume -o {self.path})")
+        model = self.new_model()
+        tensors, _ = load_tensors(path)
+        state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+        load_state(model, state, path)
+        return model.eval()
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data the run was trained on, loaded again."""
+        from unsup.data import load_data
+
+        record = self.config["data"]
+        if record is None:
+            raise InputError(
+                f"{self.path} was trained on arrays in memory, which no name leads back to; give the data by hand"
+            )
+        return load_data(record["name"], **record["options"])
+
+
+def open_run(path: str | Path) -> Run:
+    """The run folder at ``path``.
+
+    Raises:
+        InputError: there is no run.
+    """
+    run = Run(path)
+    _ = run.config
+    return run
+
+
+def load(path: str | Path) -> Model:
+    """The model in a folder written by ``model.save`` or by `unsup.fit` (its best checkpoint), in evaluation mode.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+
+    >>> import tempfile, unsup
+    >>> model = unsup.create("histogram", unsup.load_data("digits").event)
+    >>> folder = tempfile.mkdtemp()
+    >>> model.save(folder)
+    >>> type(unsup.load(folder)).__name__
+    'Histogram'
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
+    if (folder / "model.safetensors").is_file():
+        return load_model(folder)
+    return open_run(folder).model
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on besides its configuration."""
+    return {
+        "unsup": unsup.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "machine": machine_kind(),
+        "threads": torch.get_num_threads(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def machine_kind() -> str:
+    """Processor, cores and what it is fast at, e.g. ``"AMD EPYC, 2 cores, AVX-512 bf16"``."""
+    name, flags = platform.processor() or platform.machine(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        fields = {k.strip(): v.strip() for k, v in fields.items()}
+        name, flags = fields.get("model name", name), fields.get("flags", "")
+    extra = (
+        "AMX"
+        if "amx_bf16" in flags
+        else "AVX-512 bf16"
+        if "avx512_bf16" in flags
+        else "AVX2"
+        if "avx2" in flags
+        else ""
+    )
+    parts = [name, f"{os.cpu_count()} cores", extra]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(p for p in parts if p)

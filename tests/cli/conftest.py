@@ -1,0 +1,41 @@
+"""What the command-line tests share: calling a command in this process, and small trained runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from unsup.cli.main import main
+
+
+@dataclass(frozen=True)
+class Called:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys) -> Callable[..., Called]:
+    """``call("fit", "digits", …)``: exit status, standard output, standard error."""
+
+    def run(*words: object) -> Called:
+        capsys.readouterr()
+        status = main([str(w) for w in words])
+        captured = capsys.readouterr()
+        return Called(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A folder with small finished runs of every model on digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    steps = ["--steps", "5", "--plain", "--limit", "200"]
+    for name in ("histogram", "gaussian-mixture", "made", "pixelcnn", "realnvp", "vae"):
+        length = [] if name in ("histogram", "gaussian-mixture") else steps[:2]
+        assert main(["fit", "digits", name, "-o", str(folder / name), "--preset", "tiny", *length, *steps[2:]]) == 0
+    return folder

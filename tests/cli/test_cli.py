@@ -1,0 +1,192 @@
+"""A user's stories through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unsup
+from unsup.core.registry import names
+from unsup.evaluate.likelihood import log_probs
+
+MODELS = names()
+
+
+def test_models_lists_every_model_with_its_paper(call):
+    found = call("models")
+    assert found.status == 0
+    assert all(name in found.out for name in MODELS)
+    rows = json.loads(call("models", "--json").out)
+    assert [r["name"] for r in rows] == list(MODELS)
+    flows = json.loads(call("models", "--family", "flows", "--json").out)
+    assert {r["family"] for r in flows} == {"flows"}
+
+
+def test_data_describes_a_set_and_names_the_models_that_take_it(call):
+    assert "1,797 images, 1×8×8, 17 levels, 10 labels" in call("data", "digits").out
+    assert "made" in call("data", "digits").out.splitlines()[-1]
+    assert json.loads(call("data", "digits", "--json").out)["sizes"] == {"train": 1257, "validation": 180, "test": 360}
+    assert "ring8" in call("data").out
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_eval_prints_one_typed_object_that_agrees_with_the_library(call, runs, name):
+    found = json.loads(call("eval", runs / name, "--json").out)
+    assert set(found) == {"run", "model", "data", "split", "likelihood", "seconds"}
+    assert {"kind", "nats", "bits_per_dim", "standard_error", "n"} <= set(found["likelihood"])
+    likelihood = found["likelihood"]
+    assert (found["model"], found["data"], found["split"], likelihood["n"]) == (name, "digits", "test", 360)
+    assert likelihood["bits_per_dim"] == pytest.approx(likelihood["nats"] / (64 * math.log(2)))
+    scores = log_probs(unsup.load(runs / name), unsup.load_data("digits").test.x)
+    assert likelihood["nats"] == pytest.approx(-scores.mean().item(), rel=1e-5)
+    assert likelihood["standard_error"] == pytest.approx(scores.std().item() / math.sqrt(360), rel=1e-5)
+    assert likelihood["kind"] in ("exact", "bound")
+    assert 0 < likelihood["bits_per_dim"] < 3 * math.log2(17)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_are_raw_values_and_follow_the_seed(call, runs, name, tmp_path):
+    for out, seed in (("a.npy", 1), ("b.npy", 1), ("c.npy", 2)):
+        assert call("sample", runs / name, "-n", 7, "-o", tmp_path / out, "--seed", seed).status == 0
+    a, b, c = (np.load(tmp_path / f) for f in ("a.npy", "b.npy", "c.npy"))
+    assert a.shape == (7, 1, 8, 8)
+    assert a.dtype == np.uint8
+    assert a.max() <= 16
+    assert (a == b).all()
+    assert (a != c).any()
+
+
+def test_sample_grid_shows_the_samples(call, runs, tmp_path):
+    call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.npy")
+    call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.png")
+    raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png"))[..., 0]
+    zoom = 6
+    first = grid[2 : 2 + 8 * zoom : zoom, 2 : 2 + 8 * zoom : zoom]
+    assert (first == np.round(raw[0, 0] * 255 / 16)).all()
+
+
+def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):
+    call("sample", runs / "made", "-n", 200, "-o", tmp_path / "cold.npy", "--temperature", 0.01)
+    cold = np.load(tmp_path / "cold.npy")
+    assert len(np.unique(cold.reshape(200, -1), axis=0)) < 20
+    refused = call("sample", runs / "gaussian-mixture", "-o", tmp_path / "x.npy", "--temperature", 0.5)
+    assert (refused.status, (tmp_path / "x.npy").exists()) == (2, False)
+    assert "no temperature" in refused.err
+
+
+def test_score_writes_a_typed_log_likelihood_for_each_example(call, runs, tmp_path):
+    x = unsup.load_data("digits").test.x[:6].numpy()
+    np.save(tmp_path / "mine.npy", x)
+    assert call("score", runs / "made", tmp_path / "mine.npy", "-o", tmp_path / "s.csv").status == 0
+    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    expected = log_probs(unsup.load(runs / "made"), torch.from_numpy(x))
+    assert [float(r["log_prob_nats"]) for r in rows] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert {r["kind"] for r in rows} == {"exact"}
+
+
+@pytest.mark.parametrize("name", ["vae", "realnvp"])
+def test_encode_and_decode_go_through_files(call, runs, name, tmp_path):
+    assert call("encode", runs / name, "digits", "-o", tmp_path / "z.npz").status == 0
+    assert call("decode", runs / name, tmp_path / "z.npz", "-o", tmp_path / "x.npy").status == 0
+    x, z = np.load(tmp_path / "x.npy"), np.load(tmp_path / "z.npz")["z"]
+    real = unsup.load_data("digits").test.x
+    model = unsup.load(runs / name)
+    assert x.shape == tuple(real.shape)
+    assert torch.allclose(model.encode(real[:5]), torch.from_numpy(z[:5]), atol=1e-4)
+    if name == "realnvp":
+        assert (x == real.numpy()).mean() > 0.999  # invertible: codes lead back to the images
+
+
+def test_check_reports_laws_of_a_model_and_of_a_run(call, runs):
+    found = call("check", "histogram")
+    assert found.status == 0, found.out
+    assert "passed" in found.out
+    found = call("check", runs / "made")
+    assert found.status == 0, found.out
+
+
+def test_cite_prints_bibtex_of_a_run(call, runs):
+    found = call("cite", runs / "made")
+    assert found.out.startswith("@")
+    assert "Germain" in found.out
+
+
+def test_run_folder_of_the_users_own_pngs(call, tmp_path):
+    folder = tmp_path / "pngs"
+    folder.mkdir()
+    digits = unsup.load_data("digits").train.x[:40]
+    for i, x in enumerate(digits):
+        Image.fromarray((x[0] * 15).numpy()).save(folder / f"{i}.png")
+    run = tmp_path / "run"
+    done = call("fit", folder, "pixelcnn", "-o", run, "--preset", "tiny", "--steps", 3, "--plain")
+    assert done.status == 0, done.err
+    assert call("eval", run).status == 0
+    assert call("sample", run, "-n", 4, "-o", tmp_path / "g.png").status == 0
+    names_in_run = {p.name for p in run.iterdir()}
+    expected = {
+        "config.json",
+        "events.jsonl",
+        "checkpoints",
+        "samples",
+        "env.json",
+        "eval.json",
+        "report.html",
+        "README.md",
+    }
+    assert expected <= names_in_run
+    assert list((run / "samples").glob("*.png"))
+
+
+def test_score_a_table_of_ones_own(call, tmp_path):
+    generator = np.random.default_rng(0)
+    table = generator.normal(size=(300, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 100.0]]) + [0, 5, 1000]
+    lines = ["a,b,c"] + [",".join(map(repr, row)) for row in table.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    run = tmp_path / "run"
+    assert (
+        call("fit", tmp_path / "t.csv", "gaussian-mixture", "-o", run, "--model.components", 1, "--plain").status == 0
+    )
+    odd = ["a,b,c", "0.0,5.0,1000.0", "9.0,-5.0,3000.0"]
+    (tmp_path / "odd.csv").write_text("\n".join(odd))
+    assert call("score", run, tmp_path / "odd.csv", "-o", tmp_path / "s.csv").status == 0
+    usual, outlier = (float(r["log_prob_nats"]) for r in csv.DictReader((tmp_path / "s.csv").open()))
+    assert usual > outlier + 20
+
+
+def test_own_recipe_writes_the_results_table(call, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'summary = "s"\ndata = "digits"\nseeds = [0, 1]\n\n[[run]]\nmodel = "histogram"\npublished = "none"\n'
+        '\n[[run]]\nmodel = "made"\ntraining = { steps = 2 }\noptions = { hidden = [8] }\n'
+    )
+    for _ in range(2):  # the second time everything is there already, and the table is the same
+        done = call("reproduce", tmp_path / "mine.toml", "-o", tmp_path / "R.md", "--runs", tmp_path / "runs")
+        assert done.status == 0, done.err
+        table = (tmp_path / "R.md").read_text()
+    records = [json.loads(line) for line in (tmp_path / "R.jsonl").read_text().splitlines()]
+    assert len(records) == 8
+    values = {r["likelihood"]["nats"] for r in records if r["model"] == "made"}
+    assert len(values) == 2
+    mean, spread = np.mean(list(values)), np.std(list(values), ddof=1)
+    assert f"{mean:.2f} ± {spread:.2f}" in table
+    assert all(r["environment"]["machine"] for r in records)
+
+
+def test_reproduce_lists_the_recipes(call):
+    out = call("reproduce").out
+    assert "made" in out
+    assert "digits" in out
+
+
+def test_resuming_a_finished_run_changes_nothing(call, runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "made", run)
+    before = (run / "checkpoints" / "best.safetensors").read_bytes()
+    assert call("fit", "--resume", "-o", run).status == 0
+    assert (run / "checkpoints" / "best.safetensors").read_bytes() == before

@@ -1,0 +1,341 @@
+"""Gaussian mixture: scikit-learn step by step, scipy's density, closed forms, quadrature."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.mixture import GaussianMixture as SklearnMixture
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError, TrainingError
+from unsup.core.event import REAL, Event, Support
+from unsup.core.model import keyed_generator
+from unsup.families.classical.gaussian_mixture import GaussianMixture, kmeans_plus_plus
+
+COVARIANCES = ("full", "diagonal", "tied")
+EVENT = Event((3,), REAL)
+SKLEARN_NAME = {"full": "full", "diagonal": "diag", "tied": "tied"}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def clusters(n: int = 300, dims: int = 3, seed: int = 0) -> torch.Tensor:
+    """Three overlapping clusters of different shapes, in units far from the standard ones (float64)."""
+    g = np.random.default_rng(seed)
+    own = g.integers(0, 3, n)
+    shapes, centres = g.normal(size=(3, dims, dims)), 2.5 * g.normal(size=(3, dims))
+    x = np.einsum("nij,nj->ni", shapes[own], g.normal(size=(n, dims))) + centres[own]
+    return torch.tensor(x * np.geomspace(0.1, 30, dims) + 5)
+
+
+def started(x: torch.Tensor, seed: int = 0, event: Event | None = None, **options) -> GaussianMixture:
+    model = GaussianMixture(event or Event(tuple(x.shape[1:]), REAL), **options)
+    model.prepare(x, None, generator=seeded(seed))
+    return model
+
+
+def em(model: GaussianMixture, x: torch.Tensor, passes: int, noise: int = 0) -> list[float]:
+    """Mean log-likelihood before each pass."""
+    reached = []
+    for _ in range(passes):
+        statistics = model.statistics(Batch(x), generator=keyed_generator(noise))
+        reached.append(float(statistics["log_prob"] / statistics["count"]))
+        model.maximize(statistics)
+    return reached
+
+
+def precisions(model: GaussianMixture) -> np.ndarray:
+    """On standardised data, in scikit-learn's shape."""
+    factors = model.factors().detach()
+    full = (factors @ factors.mT).numpy()
+    if model.covariance == "full":
+        return full
+    return full[0] if model.covariance == "tied" else np.diagonal(full, axis1=1, axis2=2)
+
+
+def raw_components(model: GaussianMixture) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """(weight, mean, covariance) of each component in raw units, by dense inverses."""
+    factors = model.factors().detach().expand(model.components, -1, -1).numpy()
+    std, mean = model.front.std.flatten().numpy(), model.front.mean.flatten().numpy()
+    scale = std * model.front.levels.flatten().numpy()
+    offset = mean * model.front.levels.flatten().numpy() + model.front.low.flatten().numpy()
+    weights = model.logits.detach().softmax(0).numpy()
+    means = model.means.detach().numpy() * scale + offset
+    return [
+        (w, m, np.linalg.inv(u @ u.T) * np.outer(scale, scale)) for w, m, u in zip(weights, means, factors, strict=True)
+    ]
+
+
+def set_randomly(model: GaussianMixture, seed: int = 0) -> GaussianMixture:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(seed), dtype=parameter.dtype))
+    model.front.mean.copy_(torch.randn(model.event.shape, generator=seeded(seed + 1)))
+    model.front.std.copy_(torch.rand(model.event.shape, generator=seeded(seed + 2)) + 0.5)
+    return model
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5, 300])
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_em_agrees_with_scikit_learn(covariance: str, passes: int) -> None:
+    x = clusters()
+    model = started(x, components=4, covariance=covariance, floor=1e-6)
+    y = model.front(x)[0].numpy()
+    reference = SklearnMixture(
+        4,
+        covariance_type=SKLEARN_NAME[covariance],
+        tol=0,
+        reg_covar=1e-6,
+        max_iter=passes,
+        weights_init=model.logits.detach().softmax(0).numpy(),
+        means_init=model.means.detach().numpy().copy(),
+        precisions_init=precisions(model),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it did not converge: that is asked for
+        reference.fit(y)
+    em(model, x, passes)
+    np.testing.assert_allclose(model.logits.detach().softmax(0), reference.weights_, rtol=1e-6)
+    np.testing.assert_allclose(model.means.detach(), reference.means_, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(precisions(model), reference.precisions_, rtol=1e-6, atol=1e-6)
+    scores = model.log_prob(x).detach().numpy() - model.front(x)[1].numpy()
+    np.testing.assert_allclose(scores, reference.score_samples(y), rtol=1e-6)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_log_prob_and_responsibilities_are_scipys(covariance: str) -> None:
+    model = set_randomly(GaussianMixture(EVENT, components=4, covariance=covariance))
+    x = torch.randn(20, 3, generator=seeded(5), dtype=torch.float64) * 2
+    densities = np.stack([w * stats.multivariate_normal(m, c).pdf(x.numpy()) for w, m, c in raw_components(model)], 1)
+    np.testing.assert_allclose(model.log_prob(x).detach(), np.log(densities.sum(1)), rtol=1e-9)
+    np.testing.assert_allclose(model.encode(x).detach(), densities / densities.sum(1, keepdims=True), rtol=1e-8)
+    order = torch.tensor([2, 0, 3, 1])
+    before = model.log_prob(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if len(parameter) == 4:
+                parameter.copy_(parameter[order].clone())
+    torch.testing.assert_close(model.log_prob(x), before, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_it_integrates_to_one_in_raw_units(covariance: str) -> None:
+    x = clusters(200, 2)
+    model = started(x, components=3, covariance=covariance)
+    em(model, x, 5)
+    low, high = x.amin(0), x.amax(0)
+    middle, span = (low + high) / 2, high - low
+    ends = zip((middle - 1.5 * span).tolist(), (middle + 1.5 * span).tolist(), strict=True)
+    lines = [torch.linspace(a, b, 801, dtype=torch.float64) for a, b in ends]
+    grid = torch.cartesian_prod(*lines)
+    cell = float((lines[0][1] - lines[0][0]) * (lines[1][1] - lines[1][0]))
+    assert abs(float(model.log_prob(grid).exp().sum().detach()) * cell - 1) < 1e-9
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diagonal"])
+def test_one_component_is_the_sample_mean_and_covariance(covariance: str) -> None:
+    x = clusters()
+    model = started(x, components=1, covariance=covariance, floor=0.0)
+    em(model, x, 2)
+    _, mean, matrix = raw_components(model)[0]
+    expected = np.cov(x.numpy().T, bias=True)
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(matrix, np.diag(np.diag(expected)) if covariance == "diagonal" else expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "event", [EVENT, Event((3,), Support("ordinal", 6)), Event((3,), (REAL, Support("binary"), REAL))]
+)
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_em_never_lowers_the_likelihood(covariance: str, event: Event) -> None:
+    x = clusters()
+    for d, support in enumerate(event.columns):
+        if support.is_discrete:  # quantiles, as levels
+            x[:, d] = (x[:, d].argsort().argsort() * support.levels / len(x)).floor()
+    model = started(x, event=event, components=4, covariance=covariance, floor=0.0)
+    reached = em(model, x, 40)
+    assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-10
+    assert reached[-1] > reached[0] + 0.01
+
+
+def test_statistics_add_over_batches() -> None:
+    x = clusters()
+    for covariance in COVARIANCES:
+        model = started(x, components=3, covariance=covariance)
+        whole = model.statistics(Batch(x))
+        parts = [model.statistics(Batch(p)) for p in x.split((100, 7, 193))]
+        for name, total in whole.items():
+            torch.testing.assert_close(sum(p[name] for p in parts), total, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(whole["log_prob"], model.log_prob(x).sum().detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_gradient_ascent_reaches_the_em_optimum(covariance: str) -> None:
+    x = clusters()
+    by_em = started(x, components=3, covariance=covariance, floor=0.0)
+    em(by_em, x, 600)
+    loss = by_em.loss(Batch(x))["loss"]
+    loss.backward()
+    assert max(float(p.grad.abs().max()) for p in by_em.parameters()) < 1e-6
+
+    by_gradient = started(x, components=3, covariance=covariance, learn="gradient", floor=0.0)
+    assert by_gradient.passes == 0
+    optimizer = torch.optim.LBFGS(
+        by_gradient.parameters(),
+        max_iter=500,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = by_gradient.loss(Batch(x))["loss"]
+        value.backward()
+        return value
+
+    before = float(closure().detach())
+    optimizer.step(closure)
+    assert before > float(loss.detach()) + 1e-3
+    assert abs(float(by_gradient.loss(Batch(x))["loss"].detach()) - float(loss.detach())) < 1e-7
+
+
+def test_seeds_follow_the_definition_of_kmeans_plus_plus() -> None:
+    y = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [2.0, 2.0]], dtype=torch.float64)
+    trials, generator = 6000, seeded()
+    triples = list(itertools.permutations(range(4), 3))
+    seen = dict.fromkeys(triples, 0)
+    for _ in range(trials):
+        seeds, nearest = kmeans_plus_plus(y, 3, generator=generator)
+        seen[tuple(seeds.tolist())] += 1
+    points = y.numpy()
+    chances = []
+    for triple in triples:
+        chance = 1 / 4
+        for k in (1, 2):
+            d2 = np.array([min(((p - points[s]) ** 2).sum() for s in triple[:k]) for p in points])
+            chance *= d2[triple[k]] / d2.sum()
+        chances.append(chance)
+    assert abs(sum(chances) - 1) < 1e-12
+    assert stats.chisquare([seen[t] for t in triples], trials * np.array(chances)).pvalue > 1e-3
+    distances = ((y[:, None] - y[seeds][None]) ** 2).sum(2)
+    assert torch.equal(distances.gather(1, nearest[:, None])[:, 0], distances.amin(1))
+
+
+def test_seeds_of_coinciding_rows_are_different_rows_that_own_themselves() -> None:
+    seeds, nearest = kmeans_plus_plus(torch.ones(6, 2, dtype=torch.float64), 5, generator=seeded())
+    assert len(set(seeds.tolist())) == 5
+    assert nearest[seeds].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_pixels_are_encoded_at_the_middle_of_their_level() -> None:
+    model = set_randomly(GaussianMixture(Event((1, 1, 2), Support("ordinal", 3)), components=3))
+    x = torch.tensor([[[[0, 2]]], [[[1, 1]]]])
+    middle = x.flatten(1).numpy() + 0.5
+    densities = np.stack([w * stats.multivariate_normal(m, c).pdf(middle) for w, m, c in raw_components(model)], 1)
+    np.testing.assert_allclose(model.encode(x).detach(), densities / densities.sum(1, keepdims=True), rtol=1e-8)
+
+
+def test_the_start_is_the_hard_assignment_to_the_seeds() -> None:
+    x = clusters()
+    model = started(x, components=4, covariance="full", floor=1e-6)
+    y = model.front(x)[0]
+    _, nearest = kmeans_plus_plus(y, 4, generator=seeded())
+    for k in range(4):
+        own = y[nearest == k].numpy()
+        np.testing.assert_allclose(model.means[k].detach(), own.mean(0), rtol=1e-9, atol=1e-12)
+        matrix = np.cov(own.T, bias=True) + 1e-6 * np.eye(3)
+        np.testing.assert_allclose(precisions(model)[k], np.linalg.inv(matrix), rtol=1e-6)
+    np.testing.assert_allclose(model.logits.detach().softmax(0), nearest.bincount().double() / len(x), rtol=1e-10)
+
+
+def test_restarts_keep_the_likeliest_short_run() -> None:
+    x, generator, reached = clusters(), seeded(3), []
+    single = GaussianMixture(EVENT, components=5)
+    for _ in range(4):
+        single.prepare(x, None, generator=generator)
+        em(single, x, 10)
+        reached.append(float(single.log_prob(x).mean().detach()))
+    best = started(x, seed=3, components=5, restarts=4)
+    assert max(reached) > reached[-1] + 1e-6  # the last is not the best, so keeping the last would show
+    assert abs(float(best.log_prob(x).mean().detach()) - max(reached)) < 1e-10
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_draws_follow_every_projection_of_the_mixture(covariance: str) -> None:
+    model = set_randomly(GaussianMixture(EVENT, components=3, covariance=covariance))
+    draws = model.sample(10000, generator=seeded()).double().numpy()
+    for direction in np.random.default_rng(0).normal(size=(4, 3)):
+        parts = [
+            (w, stats.norm(m @ direction, np.sqrt(direction @ c @ direction))) for w, m, c in raw_components(model)
+        ]
+        test = stats.kstest(draws @ direction, lambda v, parts=parts: sum(w * p.cdf(v) for w, p in parts))
+        assert test.pvalue > 1e-3
+
+
+def test_pixel_bound_estimates_the_exact_mass_from_below() -> None:
+    event = Event((1, 1, 2), Support("ordinal", 3))
+    model = set_randomly(GaussianMixture(event, components=2, covariance="diagonal"))
+    assert model.likelihood_kind == "bound"
+    n = 40000
+    for pixels in itertools.product(range(3), repeat=2):
+        exact = 0.0  # the integral over the two pixels' unit cells, in closed form
+        for w, m, c in raw_components(model):
+            sides = [stats.norm(m[d], np.sqrt(c[d, d])) for d in range(2)]
+            exact += w * np.prod([s.cdf(p + 1) - s.cdf(p) for s, p in zip(sides, pixels, strict=True)])
+        x = torch.tensor(pixels).view(1, 1, 1, 2)
+        one = model.log_prob(x.expand(n, -1, -1, -1), generator=seeded()).detach()
+        error = float(one.exp().std()) / n**0.5
+        assert abs(float(one.exp().mean()) - exact) < 5 * error
+        assert float(one.mean()) < np.log(exact) + 5 * float(one.std()) / n**0.5
+        many = model.log_prob(x.expand(n // 16, -1, -1, -1), samples=16, generator=seeded()).detach()
+        slack = 5 * float(many.std()) / len(many) ** 0.5
+        assert float(one.mean()) < float(many.mean()) + slack
+        assert float(many.mean()) < np.log(exact) + slack
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_degenerate_data_stays_sound(covariance: str) -> None:
+    same = torch.ones(12, 2)
+    two_rows = torch.tensor([[0.0, 4.0], [1.0, 4.0]]).repeat(6, 1)  # and a constant column
+    for x in (same, two_rows):
+        model = started(x, components=4, covariance=covariance)
+        reached = em(model, x, 10)
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+        assert np.isfinite(reached).all()
+        assert bool(model.sample(10, generator=seeded()).isfinite().all())
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_an_empty_component_is_kept_whole(covariance: str) -> None:
+    x = clusters()
+    model = started(x, components=3, covariance=covariance, floor=0.0)
+    with torch.no_grad():
+        model.means[1] = 1e4
+    before = model.log_diagonal.detach().clone()
+    reached = em(model, x, 20)
+    assert float(model.logits[1].detach()) < -30
+    assert bool((model.means[1] == 1e4).all())
+    if covariance != "tied":
+        assert torch.equal(model.log_diagonal[1].detach(), before[1])
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-10
+
+
+def test_what_cannot_work_is_said() -> None:
+    with pytest.raises(InputError, match=r"components=5 .*there are 4"):
+        started(clusters(4), components=5)
+    with pytest.raises(InputError, match="components=0"):
+        GaussianMixture(EVENT, components=0)
+    with pytest.raises(InputError, match="nominal"):
+        GaussianMixture(Event((3,), Support("nominal", 4)))
+    for covariance in COVARIANCES:
+        with pytest.raises(TrainingError, match="raise floor"):
+            started(torch.ones(9, 3), components=2, covariance=covariance, floor=0.0)

@@ -1,0 +1,220 @@
+"""Histogram: frequencies by a counting loop, sums and integrals, entropy, draws against the density."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.storage import load_model
+from unsup.families.classical.histogram import Histogram
+
+TABLE = Event((3,), (BINARY, Support("ordinal", 3, -1), Support("nominal", 4)))
+MIXED = Event((2,), (Support("ordinal", 3), REAL))
+
+
+def fitted(event: Event, x: torch.Tensor, **options) -> Histogram:
+    model = Histogram(event, **options)
+    model.prepare(x, None, generator=torch.Generator())
+    model.maximize(model.statistics(Batch(x)))
+    return model
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def table_data(n: int) -> torch.Tensor:
+    g = np.random.default_rng(0)
+    a = g.integers(0, 2, n)
+    return torch.tensor(np.stack([a, (a + (g.random(n) < 0.7)) % 3 - 1, g.integers(0, 3, n)], 1))
+
+
+def everything(event: Event) -> torch.Tensor:
+    levels = [range(s.low, s.low + s.levels) for s in event.columns]
+    return torch.tensor(list(itertools.product(*levels)))
+
+
+def brute_force(x: torch.Tensor, event: Event, alpha: float, joint: bool) -> list[float]:
+    """Smoothed frequencies of every value, by counting in a loop."""
+    rows, values = [tuple(r) for r in x.tolist()], [tuple(v) for v in everything(event).tolist()]
+    if joint:
+        return [(rows.count(v) + alpha) / (len(rows) + alpha * len(values)) for v in values]
+    chances = []
+    for v in values:
+        chance = 1.0
+        for d, s in enumerate(event.columns):
+            chance *= (sum(r[d] == v[d] for r in rows) + alpha) / (len(rows) + alpha * s.levels)
+        chances.append(chance)
+    return chances
+
+
+@pytest.mark.parametrize(("joint", "alpha"), [("always", 1.0), ("always", 0.3), ("never", 1.0), ("never", 0.0)])
+def test_masses_are_smoothed_frequencies_and_sum_to_one(joint: str, alpha: float) -> None:
+    x = table_data(40)
+    masses = fitted(TABLE, x, joint=joint, smoothing=alpha).log_prob(everything(TABLE)).exp()
+    expected = brute_force(x, TABLE, alpha, joint == "always")
+    torch.testing.assert_close(masses, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
+    assert abs(float(masses.sum()) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("joint", ["auto", "always", "never"])
+@pytest.mark.parametrize("event", [TABLE, Event((1, 2, 2), BINARY)])
+def test_normalised_before_any_data(event: Event, joint: str) -> None:
+    values = everything(event).view(-1, *event.shape)
+    assert abs(float(Histogram(event, joint=joint).log_prob(values).exp().sum()) - 1) < 1e-12
+
+
+def test_maximum_likelihood_reaches_the_empirical_entropy() -> None:
+    x = table_data(500)
+    _, counts = np.unique(x.numpy(), axis=0, return_counts=True)
+    model = fitted(TABLE, x, joint="always", smoothing=0.0)
+    assert abs(float(model.loss(Batch(x))["loss"]) - stats.entropy(counts)) < 1e-12
+    marginal = sum(stats.entropy(np.unique(c, return_counts=True)[1]) for c in x.numpy().T)
+    independent = fitted(TABLE, x, joint="never", smoothing=0.0)
+    assert abs(float(independent.loss(Batch(x))["loss"]) - marginal) < 1e-12
+    assert float(independent.log_prob(torch.tensor([[0, 0, 3]]))) == -math.inf  # level 3 was never seen
+
+
+def test_auto_is_joint_only_with_an_example_a_cell() -> None:
+    values = everything(TABLE)  # 24 cells
+    few, enough = table_data(23), table_data(24)
+    torch.testing.assert_close(fitted(TABLE, few).log_prob(values), fitted(TABLE, few, joint="never").log_prob(values))
+    assert torch.equal(fitted(TABLE, enough).log_prob(values), fitted(TABLE, enough, joint="always").log_prob(values))
+    assert not torch.allclose(
+        fitted(TABLE, enough).log_prob(values), fitted(TABLE, enough, joint="never").log_prob(values)
+    )
+
+
+@pytest.mark.parametrize("low", [0, -5])
+def test_image_entries_are_independent_frequencies(low: int) -> None:
+    event = Event((2, 3, 3), Support("ordinal", 7, low))
+    x = torch.randint(low, low + 7, (50, 2, 3, 3), generator=seeded())
+    model = fitted(event, x, smoothing=0.5)
+    expected = sum(
+        math.log((int((x[:, c, h, w] == x[0, c, h, w]).sum()) + 0.5) / (50 + 3.5))
+        for c, h, w in itertools.product(range(2), range(3), range(3))
+    )
+    assert abs(float(model.log_prob(x[:1])) - expected) < 1e-12
+
+
+@pytest.mark.parametrize("event", [TABLE, Event((3,), REAL)])
+def test_statistics_add_over_batches(event: Event) -> None:
+    x = table_data(60) if event is TABLE else torch.randn(60, 3, generator=seeded())
+    model = fitted(event, x)
+    whole, parts = model.statistics(Batch(x)), [model.statistics(Batch(p)) for p in x.split((7, 41, 12))]
+    for name, total in whole.items():
+        assert torch.equal(sum(p[name] for p in parts), total)
+    assert whole["count"] == 60
+
+
+def test_real_density_is_the_numpy_histogram_inside_the_range() -> None:
+    x = torch.randn(200, 1, generator=seeded()) * 3 + 1
+    model = fitted(Event((1,), REAL), x, bins=9, smoothing=0.0)
+    density, edges = np.histogram(x.double().numpy(), bins=9, density=True)
+    middles = torch.tensor((edges[1:] + edges[:-1]) / 2)[:, None]
+    np.testing.assert_allclose(model.log_prob(middles).exp(), density, rtol=1e-12)
+    at_ends = torch.tensor([x.min(), x.max()])[:, None]
+    np.testing.assert_allclose(model.log_prob(at_ends).exp(), density[[0, -1]], rtol=1e-12)
+    assert model.log_prob(x.max()[None, None] + 1).item() == -math.inf
+
+
+def density_pieces(model: Histogram, column: int, density) -> float:
+    """∫ density over the line, one smooth piece at a time."""
+    low, high = float(model.low[column]), float(model.high[column])
+    edges = [-np.inf, *np.linspace(low, high, model.bins + 1), np.inf]
+    return sum(integrate.quad(density, a, b, epsabs=1e-11)[0] for a, b in itertools.pairwise(edges))
+
+
+def test_real_density_integrates_to_one_with_its_tails() -> None:
+    model = fitted(Event((1,), REAL), torch.randn(50, 1, generator=seeded()) * 4 - 2, bins=5, smoothing=2.0)
+
+    def density(v: float) -> float:
+        return float(model.log_prob(torch.tensor([[v]], dtype=torch.float64)).exp())
+
+    assert abs(density_pieces(model, 0, density) - 1) < 1e-8
+    smoothed = 2.0 / (50 + 2.0 * 7)  # a tail: no example, α = 2, 5 bins and 2 tails
+    assert abs(integrate.quad(density, float(model.high), np.inf)[0] - smoothed) < 1e-8
+    assert abs(integrate.quad(density, -np.inf, float(model.low))[0] - smoothed) < 1e-8
+
+
+@pytest.mark.parametrize("joint", ["always", "never"])
+def test_mixed_table_sums_and_integrates_to_one(joint: str) -> None:
+    g = seeded()
+    level = torch.randint(0, 3, (40, 1), generator=g)
+    x = torch.cat([level.float(), level + torch.randn(40, 1, generator=g)], 1)
+    model = fitted(MIXED, x, joint=joint, bins=4)
+
+    def marginal(v: float) -> float:
+        rows = torch.tensor([[k, v] for k in range(3)], dtype=torch.float64)
+        return float(model.log_prob(rows).exp().sum())
+
+    assert abs(density_pieces(model, 1, marginal) - 1) < 1e-8
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+@pytest.mark.parametrize("joint", ["always", "never"])
+def test_draws_have_the_tempered_masses(joint: str, temperature: float) -> None:
+    model = fitted(TABLE, table_data(100), joint=joint)
+    n = 20000
+    draws = model.sample(n, generator=seeded(1), temperature=temperature)
+    assert draws.dtype == TABLE.dtype
+    assert bool(TABLE.contains(draws).all())
+    values = everything(TABLE)
+    chance = (model.log_prob(values) / temperature).softmax(0).numpy()
+    seen = (draws[:, None] == values[None]).all(2).sum(0).numpy()
+    assert stats.chisquare(seen, n * chance).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("joint", ["always", "never"])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_real_draws_have_the_tempered_density(temperature: float, joint: str) -> None:
+    g = seeded()
+    level = torch.randint(0, 3, (60, 1), generator=g)
+    model = fitted(MIXED, torch.cat([level.float(), level + torch.randn(60, 1, generator=g)], 1), joint=joint, bins=3)
+    n = 20000
+    draws = model.sample(n, generator=seeded(2), temperature=temperature).double()
+
+    def tempered(v: float) -> float:
+        rows = torch.tensor([[k, v] for k in range(3)], dtype=torch.float64)
+        return float((model.log_prob(rows) / temperature).exp().sum())
+
+    low, high = float(model.low[1]), float(model.high[1])
+    edges = [-np.inf, low - 2, low - 0.5, *np.linspace(low, high, 7), high + 0.5, high + 2, np.inf]
+    chance = np.array([integrate.quad(tempered, a, b)[0] for a, b in itertools.pairwise(edges)])
+    seen = np.histogram(draws[:, 1].numpy(), edges)[0]
+    assert stats.chisquare(seen, n * chance / chance.sum()).pvalue > 1e-3
+
+
+def test_far_and_constant_values_are_finite() -> None:
+    x = torch.cat([torch.full((30, 1), 7.0), torch.randn(30, 1, generator=seeded())], 1)
+    model = fitted(Event((2,), REAL), x)
+    far = torch.tensor([[7.0, 1e6], [-1e6, 0.0], [7.0, 0.0]])
+    assert bool(model.log_prob(far).isfinite().all())
+    assert model.low[0] == 6.5
+    assert model.high[0] == 7.5
+
+
+def test_it_copes_without_parameters_and_comes_back_from_disk(tmp_path) -> None:
+    model = fitted(MIXED, torch.tensor([[0.0, 1.0], [2.0, -3.0], [1.0, 0.5]]))
+    assert [o.parameters for o in model.objectives()] == [()]
+    model.save(tmp_path)
+    again, x = load_model(tmp_path), torch.tensor([[1.0, 0.1], [0.0, 9.0]])
+    assert torch.equal(again.log_prob(x), model.log_prob(x))
+    assert torch.equal(again.sample(5, generator=seeded()), model.sample(5, generator=seeded()))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [({"bins": 0}, "bins=0"), ({"smoothing": -1.0}, "smoothing=-1"), ({"joint": "always"}, "65,536")],
+)
+def test_options_that_make_no_sense_are_refused(options: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        Histogram(Event((17,), BINARY), **options)

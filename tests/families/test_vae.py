@@ -1,0 +1,566 @@
+"""The VAE against closed forms, quadrature, enumeration and hand-written loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.decomposition import FactorAnalysis
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+
+from unsup import Batch, Event, InputError, Support, create
+from unsup.families.latent import vae as vae_module
+from unsup.families.latent.vae import VAE, gaussian_kl
+
+BINARY, REAL = Support("binary"), Support("real")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randomised(model: VAE, scale: float = 0.7, seed: int = 0) -> VAE:
+    """The model in float64 with every parameter drawn afresh, so that nothing is zero by initialisation."""
+    model.double()
+    generator = seeded(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+def all_examples(event: Event) -> Tensor:
+    support = event.uniform
+    values = range(support.low, support.low + support.levels)
+    rows = list(itertools.product(values, repeat=event.dims))
+    return torch.tensor(rows).view(-1, *event.shape)
+
+
+@torch.no_grad()
+def repeated_bound(model: VAE, x: Tensor, samples: int, repeats: int, seed: int = 0) -> tuple[float, float]:
+    """Mean and standard error of L_k of one example ``x`` (1, ...)."""
+    bounds = model.log_prob(x.expand(repeats, *x.shape[1:]), samples=samples, generator=seeded(seed))
+    return float(bounds.mean()), float(bounds.std() / math.sqrt(repeats))
+
+
+class LinearGaussian:
+    """A linear VAE on 5 real columns whose posterior is diagonal: WᵀΨ⁻¹W = diag(s²)."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.data = rng.normal(size=(50, 5)) @ rng.normal(size=(5, 5)) * 3 + 10
+        self.model = VAE(Event((5,), REAL), latent_dim=2, hidden=()).double()
+        self.model.prepare(torch.from_numpy(self.data), None, generator=seeded())
+        psi = np.exp(rng.normal(size=5) * 0.4 - 0.5)
+        s = np.array([1.3, 0.6])
+        w = np.sqrt(psi)[:, None] * np.linalg.qr(rng.normal(size=(5, 2)))[0] * s
+        b = rng.normal(size=5)
+        self.posterior_variance = 1 / (1 + s**2)
+        to_mean = self.posterior_variance[:, None] * w.T / psi
+        mean, std = self.data.mean(0), self.data.std(0)
+        self.raw_mean, self.raw_cov = mean + std * b, std[:, None] * (w @ w.T + np.diag(psi)) * std
+        self.raw_w, self.raw_psi = std[:, None] * w, std**2 * psi
+        self.posterior_mean = ((self.data - mean) / std - b) @ to_mean.T
+        with torch.no_grad():
+            self.model.decoder[-1].weight.copy_(torch.from_numpy(w))
+            self.model.decoder[-1].bias.copy_(torch.from_numpy(b))
+            self.model.observation.log_std.copy_(torch.from_numpy(np.log(psi) / 2))
+            encoder = self.model.encoder[-1]
+            encoder.weight.copy_(torch.from_numpy(np.concatenate([to_mean, np.zeros((2, 5))])))
+            encoder.bias.copy_(torch.from_numpy(np.concatenate([-to_mean @ b, np.log(self.posterior_variance)])))
+        self.x = torch.from_numpy(self.data)
+        self.exact = stats.multivariate_normal(self.raw_mean, self.raw_cov).logpdf(self.data)
+
+
+@pytest.fixture
+def linear() -> LinearGaussian:
+    return LinearGaussian()
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_with_the_exact_posterior_every_bound_is_the_exact_log_likelihood(linear: LinearGaussian, samples: int) -> None:
+    # p(x, z) / q(z|x) = p(x) for every z, so that there is no Monte Carlo error either.
+    bound = linear.model.log_prob(linear.x, samples=samples, generator=seeded()).detach().numpy()
+    np.testing.assert_allclose(bound, linear.exact, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(linear.model.encode(linear.x).detach(), linear.posterior_mean, atol=1e-10)
+
+
+def test_with_the_exact_posterior_the_loss_is_minus_the_exact_log_likelihood(linear: LinearGaussian) -> None:
+    losses = [linear.model.loss(Batch(linear.x), generator=seeded(i))["loss"].item() for i in range(400)]
+    assert abs(np.mean(losses) + linear.exact.mean()) < 4 * np.std(losses) / math.sqrt(len(losses))
+
+
+def test_with_a_wrong_posterior_the_bound_rises_from_the_elbo_to_the_exact_log_likelihood(
+    linear: LinearGaussian,
+) -> None:
+    shift, widen = np.array([0.5, -0.7]), 0.6
+    with torch.no_grad():
+        linear.model.encoder[-1].bias += torch.from_numpy(np.concatenate([shift, [widen, widen]]))
+    # KL(q ‖ p(z|x)) of a Gaussian whose mean is off by `shift` and whose variance is e^widen times too large.
+    gap = 0.5 * (np.exp(widen) - 1 - widen + shift**2 / linear.posterior_variance).sum()
+    x, exact = linear.x[:1], linear.exact[0]
+    bounds = {k: repeated_bound(linear.model, x, k, 4000, seed=k) for k in (1, 4, 16, 256)}
+    assert abs(bounds[1][0] - (exact - gap)) < 4 * bounds[1][1]
+    for below, above in itertools.pairwise(bounds.values()):
+        assert above[0] - below[0] > 4 * (above[1] + below[1])
+    assert exact - 0.02 < bounds[256][0] < exact + 4 * bounds[256][1]
+
+
+def test_samples_of_a_linear_model_have_its_mean_and_covariance_and_temperature_widens_z_only(
+    linear: LinearGaussian,
+) -> None:
+    for temperature in (1.0, 2.0):
+        draws = linear.model.sample(40_000, generator=seeded(), temperature=temperature).double().numpy()
+        cov = temperature**2 * linear.raw_w @ linear.raw_w.T + np.diag(linear.raw_psi)
+        variance = np.diag(cov)
+        assert (np.abs(draws.mean(0) - linear.raw_mean) < 4 * np.sqrt(variance / len(draws))).all()
+        error = np.sqrt((np.outer(variance, variance) + cov**2) / len(draws))
+        assert (np.abs(np.cov(draws.T) - cov) < 4 * error).all()
+
+
+def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis() -> None:
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(300, 1)) @ rng.normal(size=(1, 4)) * 2 + rng.normal(size=(300, 4)) * [0.5, 1, 1.5, 1]
+    reference = FactorAnalysis(1, tol=1e-10, max_iter=5000).fit(data).score(data)
+    torch.manual_seed(0)
+    model = VAE(Event((4,), REAL), latent_dim=1, hidden=()).double()
+    x, generator = torch.from_numpy(data), seeded()
+    model.prepare(x, None, generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(1500):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 1500)
+        optimizer.zero_grad()
+        model.loss(Batch(x), generator=generator)["loss"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        w, b = model.decoder[-1].weight.numpy(), model.decoder[-1].bias.numpy()
+        psi = np.exp(2 * model.observation.log_std.numpy())
+        bound = float(model.log_prob(x, samples=50, generator=generator).mean())
+    mean, std = data.mean(0), data.std(0)
+    exact = stats.multivariate_normal(mean + std * b, np.outer(std, std) * (w @ w.T + np.diag(psi))).logpdf(data).mean()
+    assert reference - 0.005 < exact < reference + 1e-6
+    assert abs(bound - exact) < 0.005
+
+
+def test_kl_is_the_closed_form_and_the_monte_carlo_mean() -> None:
+    mean, log_variance = torch.randn(2, 6, 3, generator=seeded(), dtype=torch.float64)
+    q, p = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(3).double(), 1)
+    kl = gaussian_kl(mean, log_variance)
+    torch.testing.assert_close(kl, kl_divergence(q, p).sum(-1))
+    z = mean + q.stddev * torch.randn(20_000, 6, 3, generator=seeded(), dtype=torch.float64)
+    ratio = (q.log_prob(z) - p.log_prob(z)).sum(-1)
+    assert ((ratio.mean(0) - kl).abs() < 4 * ratio.std(0) / math.sqrt(len(z))).all()
+
+
+def test_the_gap_of_a_decoder_that_ignores_z_is_the_kl() -> None:
+    model = randomised(VAE(Event((3,), BINARY), latent_dim=2, hidden=(5,), activation="tanh"))
+    with torch.no_grad():
+        model.decoder[-1].weight.zero_()
+    x = torch.tensor([[1, 0, 1]])
+    exact = float(Bernoulli(logits=model.decoder[-1].bias).log_prob(x.double()).sum().detach())
+    terms = {n: t.item() for n, t in model.loss(Batch(x), generator=seeded()).items()}
+    assert terms["reconstruction"] == pytest.approx(-exact)
+    assert terms["loss"] == pytest.approx(-exact + terms["kl"])
+    bound, error = repeated_bound(model, x, 1, 20_000)
+    assert abs(exact - bound - terms["kl"]) < 4 * error
+    assert terms["kl"] > 20 * error
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_bounds_stay_below_and_reach_the_log_likelihood_by_quadrature(latent_dim: int) -> None:
+    model = randomised(VAE(Event((4,), BINARY), latent_dim=latent_dim, hidden=(5,), activation="tanh"))
+    x = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 1]])
+    node, weight = np.polynomial.hermite_e.hermegauss(80)
+    grid = torch.from_numpy(np.array(list(itertools.product(node, repeat=latent_dim))))
+    log_weight = torch.from_numpy(
+        np.log([math.prod(w) for w in itertools.product(weight / weight.sum(), repeat=latent_dim)])
+    )
+    with torch.no_grad():
+        logits = model.decoder(grid)
+        log_p = Bernoulli(logits=logits).log_prob(x[:, None].double()).sum(-1)
+        exact = torch.logsumexp(log_p + log_weight, 1)
+    for i in range(2):
+        low, near = (repeated_bound(model, x[i : i + 1], k, r) for k, r in ((1, 4000), (1000, 200)))
+        assert low[0] < float(exact[i]) - 4 * low[1]
+        assert low[0] < near[0] - 4 * near[1]
+        assert abs(near[0] - float(exact[i])) < max(4 * near[1], 2e-3)
+
+
+ENUMERABLE: dict[str, tuple[Event, dict]] = {
+    "bernoulli": (Event((4,), BINARY), {"hidden": (5,)}),
+    "bernoulli conv": (Event((1, 3, 2), BINARY), {"hidden": (3,), "net": "conv"}),
+    "categorical": (Event((3,), Support("nominal", 3)), {"hidden": (5,)}),
+    "categorical conv": (
+        Event((1, 2, 2), Support("ordinal", 3)),
+        {"hidden": (3,), "net": "conv", "decoder": "categorical"},
+    ),
+    "logistic": (Event((3,), Support("ordinal", 4, 2)), {"hidden": (5,)}),
+    "logistic conv": (Event((1, 2, 2), Support("ordinal", 3)), {"hidden": (4,), "net": "conv"}),
+    "gaussian": (Event((2,), Support("ordinal", 3, -1)), {"hidden": (5,), "decoder": "gaussian"}),
+}
+
+
+def enumerable(name: str) -> VAE:
+    """A random model with q(z|x) wider than the prior, so that importance weights are bounded and averages settle."""
+    event, options = ENUMERABLE[name]
+    model = randomised(VAE(event, latent_dim=2, activation="tanh", **options))
+    with torch.no_grad():
+        model.encoder[-1].weight *= 0.2
+        model.encoder[-1].bias.copy_(torch.tensor([0.3, -0.3, 1.0, 0.8]))
+        if name == "gaussian":  # a density leaves mass outside the bins: narrow enough that none is seen
+            model.observation.front.mean.fill_(0.5)
+            model.decoder[-1].weight *= 0.03
+            model.decoder[-1].bias.zero_()
+            model.observation.log_std.fill_(-2.2)
+    return model
+
+
+@pytest.mark.parametrize("name", ENUMERABLE)
+@torch.no_grad()
+def test_importance_weights_of_all_examples_sum_to_one_and_the_bound_to_less(name: str) -> None:
+    model = enumerable(name)
+    x = all_examples(model.event)
+    # exp L_k is an unbiased estimate of p(x) for every k.
+    totals = torch.stack([model.log_prob(x, samples=250, generator=seeded(i)).exp().sum() for i in range(30)])
+    error = float(totals.std()) / math.sqrt(len(totals))
+    assert error < 0.01
+    assert abs(float(totals.mean()) - 1) < 4 * error
+    sums = []
+    for k in (1, 50):
+        bound = torch.stack([model.log_prob(x, samples=k, generator=seeded(i)) for i in range(200)]).mean(0)
+        sums.append(float(bound.exp().sum()))
+    assert sums[0] < sums[1] < 1
+    assert sums[1] > 0.95
+
+
+@torch.no_grad()
+def test_dequantised_columns_have_the_mass_of_their_bins() -> None:
+    event = Event((3,), (REAL, Support("ordinal", 5, 1), BINARY))
+    model = VAE(event, latent_dim=1, hidden=(), decoder="gaussian").double()
+    data = torch.tensor([[0.5, 1, 0], [2.5, 4, 1], [1.0, 5, 1], [-3.0, 3, 0]], dtype=torch.float64)
+    model.prepare(data, None, generator=seeded())
+    model.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
+    model.decoder[-1].weight.zero_()
+    model.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.4]))
+    model.observation.log_std.copy_(torch.tensor([0.1, -0.3, -0.4]))
+    front, std = model.observation.front, model.observation.log_std.exp()
+    x = data[:1]
+    level = (x[0] - front.low) / front.levels
+    edges = [(level - front.mean) / front.std, (level + 1 / front.levels - front.mean) / front.std]
+    low, high = (stats.norm.cdf(e, model.decoder[-1].bias, std) for e in edges)
+    real = stats.norm.logpdf(float(edges[0][0]), 0.3, float(std[0])) - math.log(float(front.std[0]))
+    exact = real + np.log((high - low)[1:]).sum()
+    assert float(model.log_prob(x, samples=40_000, generator=seeded())) == pytest.approx(exact, abs=5e-3)
+    assert model.log_prob(x, samples=1, generator=seeded(1)) != model.log_prob(x, samples=1, generator=seeded(2))
+
+
+@torch.no_grad()
+def test_the_rounded_logistic_sums_to_one_over_its_levels_and_draws_follow_it() -> None:
+    model = VAE(Event((1,), Support("ordinal", 5, 2)), latent_dim=1)
+    outputs = torch.tensor([[0.3, -1.2]])
+    levels = torch.arange(2, 7)[:, None]
+    log_p = model.observation.log_prob(model.observation.target(levels, None), outputs.expand(5, 1, 2)[None])
+    p = log_p.exp().squeeze(0)
+    assert float(p.sum()) == pytest.approx(1, abs=1e-6)
+    n = 40_000
+    draws = model.observation.draw(outputs.expand(n, 1, 2), seeded())
+    share = torch.stack([(draws == v).float().mean() for v in range(2, 7)])
+    assert ((share - p).abs() < 4 * (p * (1 - p) / n).sqrt()).all()
+    assert int(model.observation.typical(outputs[None])) == 2 + int(p.argmax())
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "bernoulli conv", "categorical", "categorical conv"])
+@torch.no_grad()
+def test_decode_gives_the_most_probable_example(name: str) -> None:
+    model = enumerable(name)
+    x = all_examples(model.event)
+    z = torch.randn(5, 2, generator=seeded(), dtype=torch.float64)
+    decoded = model.decode(z)
+    assert decoded.dtype == model.event.dtype
+    for i in range(5):
+        log_p = model._log_likelihood(z[i].expand(1, len(x), 2), model.observation.target(x, None))
+        assert torch.equal(decoded[i].long(), x[int(log_p.argmax())])
+
+
+@torch.no_grad()
+def test_binary_samples_are_draws_and_not_probabilities_or_modes() -> None:
+    model = VAE(Event((3,), BINARY), latent_dim=2, hidden=())
+    model.decoder[-1].weight.zero_()
+    model.decoder[-1].bias.copy_(torch.tensor([0.4, -1.0, 2.0]))
+    p = model.decoder[-1].bias.sigmoid()
+    draws = model.sample(20_000, generator=seeded())
+    assert draws.dtype == torch.uint8
+    assert ((draws.double().mean(0) - p).abs() < 4 * (p * (1 - p) / 20_000).sqrt()).all()
+
+
+def brute_force_log_weights(model: VAE, x: Tensor, noise: Tensor) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+    """[example][sample] → (log w, z, posterior parameters), by distributions objects, one at a time."""
+    table = []
+    for b in range(len(x)):
+        mean, log_variance = model.encoder(x[b : b + 1].double()).chunk(2, -1)
+        row = []
+        for eps in noise[:, b : b + 1]:
+            std = (0.5 * log_variance).exp()
+            z = mean + std * eps
+            log_w = (
+                Bernoulli(logits=model.decoder(z)).log_prob(x[b : b + 1].double()).sum()
+                + Normal(0.0, 1.0).log_prob(z).sum()
+                - Normal(mean, std).log_prob(z).sum()
+            )
+            row.append((log_w, z, torch.cat([mean, std])))
+        table.append(row)
+    return table
+
+
+@pytest.fixture
+def small() -> tuple[VAE, Tensor, Tensor]:
+    event = Event((4,), BINARY)
+    model = randomised(VAE(event, latent_dim=2, hidden=(3,), activation="tanh", samples=5))
+    x = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 0]])
+    generator = seeded(3)
+    noise = torch.stack([torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(5)])
+    return model, x, noise
+
+
+def with_options(model: VAE, **options: object) -> VAE:
+    """A copy of the model with other options of the loss."""
+    other = VAE(model.event, **(model.config | options)).to(model.dtype)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def gradients(model: VAE, loss: Tensor) -> dict[str, Tensor]:
+    names = [n for n, _ in model.named_parameters()]
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, retain_graph=True)
+    return {n: torch.zeros(()) if g is None else g for n, g in zip(names, found, strict=True)}
+
+
+def test_the_k_objective_and_its_gradient_are_those_of_a_loop_over_examples(small: tuple[VAE, Tensor, Tensor]) -> None:
+    model, x, noise = small
+    terms = model.loss(Batch(x), generator=seeded(3))
+    table = brute_force_log_weights(model, x, noise)
+    bounds = [(torch.stack([w for w, _, _ in row]).exp().mean()).log() for row in table]
+    reference = -sum(bounds) / 3
+    torch.testing.assert_close(terms["loss"], reference)
+    torch.testing.assert_close(gradients(model, terms["loss"]), gradients(model, reference))
+    torch.testing.assert_close(model.log_prob(x, samples=5, generator=seeded(3)), torch.stack(bounds))
+    reconstruction = torch.stack(
+        [
+            -Bernoulli(logits=model.decoder(z)).log_prob(x[b].double()).sum()
+            for b, r in enumerate(table)
+            for _, z, _ in r
+        ]
+    )
+    torch.testing.assert_close(terms["reconstruction"], reconstruction.mean().detach())
+
+
+def test_dreg_is_the_formula_of_its_paper(small: tuple[VAE, Tensor, Tensor]) -> None:
+    """Encoder: Σ_i w̃_i² ∂log w_i/∂z_i ∂z_i/∂φ; decoder: Σ_i w̃_i ∂log w_i/∂θ, the plain gradient."""
+    plain, x, noise = small
+    model = with_options(plain, gradient="dreg")
+    terms = model.loss(Batch(x), generator=seeded(3))
+    plain_loss = plain.loss(Batch(x), generator=seeded(3))["loss"]
+    torch.testing.assert_close(terms["loss"], plain_loss)
+    found, ordinary = gradients(model, terms["loss"]), gradients(plain, plain_loss)
+
+    surrogate = torch.zeros((), dtype=torch.float64)
+    for b, row in enumerate(brute_force_log_weights(model, x, noise)):
+        shares = torch.stack([w for w, _, _ in row]).detach().softmax(0)
+        for (_, z, q), share in zip(row, shares, strict=True):
+            held, (mean, std) = z.detach().requires_grad_(), q.detach()
+            log_w = (
+                Bernoulli(logits=model.decoder(held)).log_prob(x[b].double()).sum()
+                + Normal(0.0, 1.0).log_prob(held).sum()
+                - Normal(mean, std).log_prob(held).sum()
+            )
+            slope = torch.autograd.grad(log_w, held)[0]
+            surrogate = surrogate - share**2 * (slope * z).sum() / 3
+    reference = gradients(model, surrogate)
+    for name in found:
+        torch.testing.assert_close(found[name], reference[name] if name.startswith("encoder") else ordinary[name])
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(Batch(x), generator=seeded(3))["loss"], plain_loss)
+
+
+def test_dreg_and_the_plain_gradient_agree_in_mean_and_dreg_is_steadier(small: tuple[VAE, Tensor, Tensor]) -> None:
+    plain, x, _ = small
+    dreg = with_options(plain, gradient="dreg")
+    batch = Batch(x[:1].expand(300, 4))
+    draws = []
+    for model in (plain, dreg):
+        rows = []
+        for i in range(100):
+            found = gradients(model, model.loss(batch, generator=seeded(1000 * (model is dreg) + i))["loss"])
+            rows.append(torch.cat([g.flatten() for n, g in found.items() if n.startswith("encoder")]))
+        draws.append(torch.stack(rows))
+    error = ((draws[0].var(0) + draws[1].var(0)) / 100).sqrt()
+    difference = (draws[0].mean(0) - draws[1].mean(0)).abs()
+    moving = error > 0  # weights from inputs that are 0 have no gradient in either
+    assert int(moving.sum()) > 20
+    assert (difference[moving] < 4 * error[moving]).all()
+    assert (difference[~moving] == 0).all()
+    assert float(draws[1].var(0).sum()) < float(draws[0].var(0).sum())
+
+
+def test_kl_reaches_the_encoder_only_and_beta_scales_it_alone() -> None:
+    plain = randomised(VAE(Event((4,), BINARY), latent_dim=2, hidden=(3,), activation="tanh"))
+    x = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]])
+    terms = plain.loss(Batch(x), generator=seeded())
+    kl, reconstruction = gradients(plain, terms["kl"]), gradients(plain, terms["reconstruction"])
+    for name in kl:
+        assert bool(kl[name].any()) == name.startswith("encoder"), name
+        assert bool(reconstruction[name].any()), name
+    heavy = with_options(plain, beta=4.0)
+    found = gradients(heavy, heavy.loss(Batch(x), generator=seeded())["loss"])
+    torch.testing.assert_close(found, {n: reconstruction[n] + 4 * kl[n] for n in kl})
+    for samples in (1, 8):
+        ours, theirs = (m.log_prob(x, samples=samples, generator=seeded(1)) for m in (plain, heavy))
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "categorical conv", "gaussian"])
+@torch.no_grad()
+def test_chunks_do_not_change_the_bound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = enumerable(name)
+    x = all_examples(model.event)[:3]
+    whole = model.log_prob(x, samples=23, generator=seeded())
+    sizes = []
+    original = type(model)._log_likelihood
+    monkeypatch.setattr(VAE, "_log_likelihood", lambda self, z, t: sizes.append(len(z)) or original(self, z, t))
+    for chunk in (1, 5):
+        sizes.clear()
+        monkeypatch.setattr(vae_module, "_CHUNK_ELEMENTS", chunk * len(x) * model.widest)
+        torch.testing.assert_close(model.log_prob(x, samples=23, generator=seeded()), whole, rtol=1e-12, atol=0)
+        assert sum(sizes) == 23
+        assert max(sizes) == chunk
+
+
+def test_the_paper_preset_is_the_iwae_net() -> None:
+    model = create("vae", Event((1, 28, 28), BINARY), preset="paper")
+    encoder = 784 * 200 + 200 + 200 * 200 + 200 + 2 * (200 * 50 + 50)
+    decoder = 50 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784
+    assert model.parameter_count == encoder + decoder == 425_284
+    assert [type(m).__name__ for m in model.decoder] == ["Flatten", "Linear", "Tanh", "Linear", "Tanh", "Linear"]
+    weight = model.encoder[1].weight.detach()
+    limit = math.sqrt(6 / (784 + 200))  # Glorot's uniform
+    assert 0.99 * limit < float(weight.abs().max()) <= limit
+    assert not model.encoder[1].bias.any()
+
+
+@torch.no_grad()
+def test_prepare_puts_the_output_bias_at_the_marginals() -> None:
+    x = (torch.rand(500, 3, 4, 4, generator=seeded()) < torch.tensor([0.2, 0.5, 0.7]).view(3, 1, 1)).to(torch.uint8)
+    x[:, 0, 0, 0] = 0  # never on: its mean is clipped at 0.001
+    dense, conv = (VAE(Event((3, 4, 4), BINARY), hidden=(8,), net=net) for net in ("dense", "conv"))
+    for model in (dense, conv):
+        model.prepare(x, None, generator=seeded())
+    pixel, channel = x.numpy().mean(0).flatten().clip(0.001, 0.999), x.numpy().mean((0, 2, 3))
+    np.testing.assert_allclose(dense.decoder[-1].bias, np.log(pixel / (1 - pixel)), rtol=1e-5)
+    np.testing.assert_allclose(conv.decoder[-1].bias, np.log(channel / (1 - channel)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("net", ["dense", "conv"])
+@torch.no_grad()
+def test_prepared_categorical_outputs_are_the_frequencies_of_each_dimension_or_channel(net: str) -> None:
+    event = Event((2, 4, 4), Support("ordinal", 3, 5))
+    model = VAE(event, hidden=(4,), net=net, decoder="categorical").double()
+    x = torch.randint(5, 8, (40, 2, 4, 4), generator=seeded())
+    x[:, 1] = torch.where(x[:, 1] == 5, 6, x[:, 1])
+    model.prepare(x, None, generator=seeded())
+    for layer in (model.decoder[-1], model.encoder[-1]):
+        layer.weight.zero_()
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for c, i, j in itertools.product(range(2), range(4), range(4)):
+        cells = x[:, c, i, j] if net == "dense" else x[:, c].flatten()
+        counts = np.array([int((cells == v).sum()) + 1 for v in (5, 6, 7)])
+        total += Categorical(torch.from_numpy(counts / counts.sum())).log_prob(x[:, c, i, j] - 5)
+    torch.testing.assert_close(model.log_prob(x, generator=seeded()), total, rtol=1e-6, atol=0)
+
+
+@torch.no_grad()
+def test_prepared_logistic_outputs_have_the_mean_and_spread_of_the_data() -> None:
+    model = VAE(Event((2,), Support("ordinal", 256)), hidden=())
+    x = torch.stack([stats_draw(90, 20), stats_draw(150, 8)], 1)
+    model.prepare(x, None, generator=seeded())
+    model.decoder[-1].weight.zero_()
+    draws = model.sample(20_000, generator=seeded()).double()
+    np.testing.assert_allclose(draws.mean(0), x.double().mean(0), atol=1)
+    np.testing.assert_allclose(draws.std(0), x.double().std(0), rtol=0.03)
+
+
+def stats_draw(mean: float, std: float) -> Tensor:
+    return (mean + std * torch.randn(2000, generator=seeded(int(mean)))).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("side", [8, 28, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_output_of_the_conv_net_depends_on_z_and_every_input_reaches_it(side: int, channels: int) -> None:
+    model = VAE(Event((channels, side, side), Support("ordinal", 256)), hidden=(6, 8, 8), net="conv", activation="tanh")
+    x = torch.randint(0, 256, (2, channels, side, side), generator=seeded())
+    features = model._features(x).requires_grad_()
+    model.encoder(features).square().sum().backward()
+    assert bool((features.grad != 0).all())
+    z = torch.randn(2, 32, generator=seeded())
+    one, two = model._outputs(z)
+    assert bool((one != two).all())
+    assert bool(model.event.contains(model.sample(2, generator=seeded())).all())
+
+
+def test_under_autocast_products_are_bfloat16_and_log_densities_float32() -> None:
+    torch.manual_seed(0)
+    model = VAE(Event((40,), BINARY), latent_dim=8, hidden=(32,))
+    x = torch.randint(0, 2, (64, 40), generator=seeded())
+    expected = model.loss(Batch(x), generator=seeded())
+    seen = []
+    model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.loss(Batch(x), generator=seeded())
+        bound = model.log_prob(x, samples=3, generator=seeded())
+    assert {output.dtype for output in seen} == {torch.bfloat16}
+    # Every step after the decoder's product is in float32: the reconstruction is that of its outputs to six digits.
+    reconstruction = -Bernoulli(logits=seen[0].double()).log_prob(x.double()).sum(1).mean()
+    assert terms["reconstruction"].item() == pytest.approx(float(reconstruction), rel=2e-6)
+    assert bound.dtype == torch.float32
+    for name, value in terms.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[name], rtol=0.01, atol=0.01)
+    assert bound.unique().numel() == 64  # sums in bfloat16 would round values near -30 to a few eighths
+
+
+def test_far_outliers_and_constant_columns_stay_finite() -> None:
+    event = Event((3,), REAL)
+    model = VAE(event, latent_dim=2, hidden=(8,))
+    data = torch.cat([torch.randn(100, 2, generator=seeded()), torch.full((100, 1), 7.0)], 1)
+    model.prepare(data, None, generator=seeded())
+    with torch.no_grad():
+        model.observation.log_std[2] = -80.0  # where the likelihood of a constant column would drive it
+    x = torch.tensor([[1e5, -1e5, 7.0], [0.0, 0.0, 7.0]])
+    terms = model.loss(Batch(x), generator=seeded())
+    terms["loss"].backward()
+    assert bool(model.log_prob(x, samples=4, generator=seeded()).isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("event", "options", "words"),
+    [
+        (Event((4,), BINARY), {"samples": 5, "beta": 2.0}, "no KL term to weight"),
+        (Event((4,), BINARY), {"gradient": "dreg"}, "samples > 1"),
+        (Event((4,), BINARY), {"samples": 0}, "at least 1"),
+        (Event((4,), BINARY), {"decoder": "logistic"}, "expected 'bernoulli'"),
+        (Event((4,), REAL), {"decoder": "bernoulli"}, "expected 'gaussian'"),
+        (Event((4,), Support("nominal", 5)), {"decoder": "gaussian"}, "expected 'categorical'"),
+        (Event((4,), BINARY), {"net": "conv"}, "use net='dense'"),
+        (Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (8, 8, 8, 8)}, "sides of at least 16"),
+        (Event((4,), BINARY), {"hiden": (3,)}, "did you mean 'hidden'"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_reason(event: Event, options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        VAE(event, **options)
+    assert "\n" not in str(caught.value)
