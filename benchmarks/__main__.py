@@ -10,15 +10,23 @@ import torch
 
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
-from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training
-from unsup.train.runs import machine_kind
+from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
+from unsup.core.machine import machine_kind
 
 HEADER = ("work", "against", "ours, ms", "theirs, ms", "theirs / ours", "promised", "note")
+BENCHMARKS = (
+    made_loop,
+    realnvp_training,
+    realnvp_training_as_fit,
+    realnvp_sampling,
+    pixelcnn_sampling,
+    pixelcnn_bfloat16,
+)
 
 
 def main() -> None:
     rows = []
-    for benchmark in (made_loop, realnvp_training, realnvp_sampling, pixelcnn_sampling, pixelcnn_bfloat16):
+    for benchmark in BENCHMARKS:
         for row in benchmark().rows():
             rows.append(row)
             sys.stdout.write("  ".join(row) + "\n")

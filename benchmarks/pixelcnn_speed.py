@@ -7,7 +7,7 @@ import torch
 import unsup
 from benchmarks.harness import Measured, interleave
 from unsup.core.batch import Batch
-from unsup.train.precision import has_fast_bfloat16
+from unsup.core.machine import has_fast_bfloat16
 
 BINARY = unsup.Support("binary")
 

@@ -1,14 +1,10 @@
 """RealNVP on vectors against zuko, nflows and normflows: one training step, and sampling, in one interleaved run.
 
-All have 43 dimensions, 5 affine couplings with a 2 × 256 ReLU net each, batch 512 and fused Adam. Run with
-``python benchmarks/realnvp_peers.py`` (extra ``bench``); ``OMP_NUM_THREADS`` sets the threads.
+All have 43 dimensions, 5 affine couplings with a 2 × 256 ReLU net each, batch 512 and fused Adam.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
 from collections.abc import Callable
 
 import nflows.distributions
@@ -20,8 +16,10 @@ import torch
 import zuko
 from torch import Tensor, nn
 
+from benchmarks.harness import Measured, interleave
 from unsup.core.batch import Batch
 from unsup.core.event import Event, Support
+from unsup.core.machine import fast_cpu
 from unsup.families.flows.realnvp import RealNVP
 
 DIMS, LAYERS, HIDDEN, BATCH = 43, 5, (256, 256), 512
@@ -67,27 +65,17 @@ def from_normflows(x: Tensor) -> tuple[nn.Module, Step, Step]:
     return flow, lambda: flow.forward_kld(x), lambda: flow.sample(BATCH)
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(BATCH, DIMS)
-    peers = {"unsup": ours, "zuko": from_zuko, "nflows": from_nflows, "normflows": from_normflows}
+def _build() -> tuple[dict[str, Step], dict[str, Step]]:
+    """A training step and a draw of each library, from one seed."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, DIMS, generator=generator)
     train: dict[str, Step] = {}
     sample: dict[str, Step] = {}
-    sizes: dict[str, int] = {}
-    for name, build in peers.items():
+    for name, build in {"ours": ours, "zuko": from_zuko, "nflows": from_nflows, "normflows": from_normflows}.items():
         model, loss, draw = build(x)
-        sizes[name] = sum(p.numel() for p in model.parameters())
         train[name] = training_step(model, loss)
         sample[name] = torch.no_grad()(draw)
-    report = {"threads": torch.get_num_threads(), "parameters": sizes}
-    for what, steps in (("train", train), ("sample", sample)):
-        seconds = interleaved(steps)
-        fastest = min(v for k, v in seconds.items() if k != "unsup")
-        report[what] = {
-            "median_ms": {k: round(1e3 * v, 3) for k, v in seconds.items()},
-            "fastest_peer_over_unsup": round(fastest / seconds["unsup"], 3),
-        }
-    print(json.dumps(report, indent=2))
+    return train, sample
 
 
 def training_step(model: nn.Module, loss: Step) -> Step:
@@ -101,17 +89,31 @@ def training_step(model: nn.Module, loss: Step) -> Step:
     return step
 
 
-def interleaved(steps: dict[str, Step]) -> dict[str, float]:
-    """Median seconds of each, taking turns in every round so that the machine's moods fall on all alike."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for round_number in range(WARM_UP + ROUNDS):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_number >= WARM_UP:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
+def realnvp_training() -> Measured:
+    """The same arithmetic for all: PyTorch's default kernels."""
+    train, _ = _build()
+    step = train.pop("ours")
+    note = "43 dimensions, 5 × (256, 256), batch 512, fused Adam"
+    return interleave("RealNVP training step", step, train, rounds=ROUNDS, target="≥ 1×", note=note, warmup=WARM_UP)
 
 
-if __name__ == "__main__":
-    main()
+def realnvp_training_as_fit() -> Measured:
+    """The step as `unsup.fit` runs it, with the faster float32 kernels where they keep float32's digits."""
+    train, _ = _build()
+    plain = train.pop("ours")
+
+    def step() -> None:
+        with fast_cpu(torch.device("cpu")):
+            plain()
+
+    note = "as above, ours with the kernels that `unsup.fit` chooses"
+    return interleave(
+        "RealNVP step in `unsup.fit`", step, train, rounds=ROUNDS, target="≥ 1×", note=note, warmup=WARM_UP
+    )
+
+
+def realnvp_sampling() -> Measured:
+    _, sample = _build()
+    draw = sample.pop("ours")
+    note = "512 samples of the same flows"
+    return interleave("RealNVP sampling", draw, sample, rounds=ROUNDS, target="≥ 1×", note=note, warmup=WARM_UP)

@@ -32,7 +32,6 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--importance-samples {options.importance_samples} should be at least 1")
 
     from unsup.evaluate.likelihood import likelihood_of, log_probs
-    from unsup.train.precision import fast_float32_matmul
     from unsup.train.progress import Progress
     from unsup.train.runs import open_run
 
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         options.split
     ]().x
     started = time.monotonic()
-    with Progress("off" if options.json else "auto", unit="example") as display, fast_float32_matmul(model.device):
+    with Progress("off" if options.json else "auto", unit="example") as display:
 
         def on_chunk(done: int, total: int) -> None:
             if display.due():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unsup.core.errors import CapabilityError
 from unsup.core.likelihood import Likelihood
+from unsup.core.machine import fast_cpu
 from unsup.core.model import HasDensity, Model, keyed_generator
 
 CHUNK = 200
@@ -40,12 +41,13 @@ def log_probs(
     was_training = model.training
     model.eval()
     parts = []
-    for position, chunk in enumerate(x.split(CHUNK)):
-        generator = keyed_generator(seed, position, device=model.device)
-        part = model.log_prob(chunk.to(model.device), samples=samples, generator=generator)
-        parts.append(part.double().cpu())
-        if on_chunk is not None:
-            on_chunk(min((position + 1) * CHUNK, len(x)), len(x))
+    with fast_cpu(model.device):
+        for position, chunk in enumerate(x.split(CHUNK)):
+            generator = keyed_generator(seed, position, device=model.device)
+            part = model.log_prob(chunk.to(model.device), samples=samples, generator=generator)
+            parts.append(part.double().cpu())
+            if on_chunk is not None:
+                on_chunk(min((position + 1) * CHUNK, len(x)), len(x))
     model.train(was_training)
     return torch.cat(parts)
 

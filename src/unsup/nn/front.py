@@ -48,6 +48,7 @@ class ContinuousFront(nn.Module):
 
     def dequantize(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Raw data with uniform noise added to its discrete entries, in float64 where x is or the model's type."""
+        self.event.check_shape(x)
         x = x.to(torch.float64 if x.dtype == torch.float64 else self.mean.dtype)
         if self.all_real:
             return x

@@ -14,6 +14,8 @@ from unsup.core.model import HasDensity, LearnsByCounting, Model, keyed_generato
 GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models depend on each other plainly
 
+SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -59,6 +61,22 @@ class Subject:
                 for i in range(3):
                     model.loss(self.batch, generator=self.generator(draw, 3, i))
         return (model if dtype is None else model.to(dtype)).eval()
+
+    def settled(self) -> Model:
+        """A generic copy after some steps of training, where its objective has brought posterior and model together.
+
+        Far from there importance weights can have infinite variance, and an average of them says nothing.
+        """
+        model = self.generic()
+        if isinstance(model, LearnsByCounting) and model.passes:
+            return model
+        model.train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=SETTLING_RATE)
+        for step in range(SETTLING_STEPS):
+            optimizer.zero_grad()
+            model.loss(self.batch, generator=self.generator(4, step))["loss"].backward()
+            optimizer.step()
+        return model.eval()
 
     def x(self, model: Model) -> Tensor:
         """The examples, in the model's floating type where they are real."""

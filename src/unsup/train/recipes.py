@@ -20,6 +20,7 @@ from which the results table is written anew; nothing in the table is written by
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tomllib
 from collections.abc import Callable, Iterable
@@ -34,7 +35,6 @@ from unsup.core.storage import write_atomically
 from unsup.data import load_data
 from unsup.evaluate.likelihood import evaluate_likelihood
 from unsup.report.page import write_page
-from unsup.train.precision import fast_float32_matmul
 from unsup.train.progress import ProgressMode
 from unsup.train.runs import Run, environment
 from unsup.train.trainer import fit
@@ -48,6 +48,7 @@ class RecipeRun:
 
     model: str
     label: str = ""
+    preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     published: str = ""
@@ -110,7 +111,7 @@ def reproduce(
     for seed in recipe.seeds:
         for run in recipe.run:
             say(f"{recipe.name}: {run.name}, seed {seed}")
-            folder = runs / recipe.name / f"{run.name}-{seed}"
+            folder = runs / recipe.name / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
             record = _one(recipe, run, seed, data, folder, progress)
             append_result(record, results)
             found = record["likelihood"]
@@ -120,13 +121,12 @@ def reproduce(
 
 
 def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, progress: ProgressMode) -> dict[str, Any]:
-    model = create(run.model, data.event, seed=seed, **run.options)
+    model = create(run.model, data.event, preset=run.preset, seed=seed, **run.options)
     started = Run(folder).exists
     fitted = fit(model, data, out=folder, resume=started, progress=progress, **run.training, seed=seed)
     if fitted.interrupted:
         raise KeyboardInterrupt
-    with fast_float32_matmul(model.device):
-        found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples, seed=seed)
+    found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples, seed=seed)
     record = {
         "recipe": recipe.name,
         "model": run.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 import shutil
 import time
@@ -22,6 +21,7 @@ from torch import Tensor
 import unsup
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
+from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.registry import create
 from unsup.core.storage import load_model, load_state, load_tensors, save_tensors, write_atomically
@@ -211,26 +211,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def machine_kind() -> str:
-    """Processor, cores and what it is fast at, e.g. ``"AMD EPYC, 2 cores, AVX-512 bf16"``."""
-    name, flags = platform.processor() or platform.machine(), ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
-        fields = {k.strip(): v.strip() for k, v in fields.items()}
-        name, flags = fields.get("model name", name), fields.get("flags", "")
-    extra = (
-        "AMX"
-        if "amx_bf16" in flags
-        else "AVX-512 bf16"
-        if "avx512_bf16" in flags
-        else "AVX2"
-        if "avx2" in flags
-        else ""
-    )
-    parts = [name, f"{os.cpu_count()} cores", extra]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(p for p in parts if p)

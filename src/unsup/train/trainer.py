@@ -23,13 +23,13 @@ from unsup.core.batch import Batch
 from unsup.core.config import check_value
 from unsup.core.errors import InputError, TrainingError, nearest
 from unsup.core.likelihood import Likelihood
+from unsup.core.machine import Precision, choose_device, fast_cpu, uses_bfloat16
 from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, Objective, keyed_generator
 from unsup.core.storage import load_tensors, model_record
 from unsup.data.source import Data, permutation
 from unsup.evaluate.likelihood import CHUNK, evaluate_likelihood
 from unsup.report.pictures import has_picture, picture, png_bytes
 from unsup.train.ema import EMA
-from unsup.train.precision import Precision, choose_device, fast_float32_matmul, uses_bfloat16
 from unsup.train.progress import Progress, ProgressMode
 from unsup.train.runs import MODEL_PREFIX, Run
 from unsup.train.schedules import Schedule, learning_rate_factor
@@ -218,7 +218,7 @@ class _Trainer(ABC):
     # --- one run --------------------------------------------------------------------------------------------------
 
     def run(self, out: Path | None, resume: bool) -> Fitted:
-        with self._own_rng(), self._signals(), fast_float32_matmul(self.device):
+        with self._own_rng(), self._signals(), fast_cpu(self.device):
             if resume:
                 assert out is not None
                 self._resume(out)

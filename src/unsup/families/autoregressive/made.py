@@ -151,6 +151,7 @@ class MADE(Model, IsAutoregressive):
         return {"loss": -self._log_prob_in_order(batch.x, order, 1, generator).mean()}
 
     def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        self.event.check_shape(x)
         parts = [self._log_prob_in_order(x, m, samples, generator) for m in range(self.masks)]
         return parts[0] if self.masks == 1 else dist.log_mean_exp(torch.stack(parts), 0)
 

@@ -181,7 +181,7 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
     def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
         if not self.classes:
             return self._entry_log_prob(x, None).flatten(1).sum(1)
-        return (self._log_prob_each_class(x, torch.ones_like(x, dtype=torch.bool)) + self.log_prior).logsumexp(1)
+        return (self._log_prob_each_class(x, torch.ones_like(x, dtype=torch.bool)) + self._log_prior()).logsumexp(1)
 
     def log_prob_given(self, x: Tensor, label: Tensor) -> Tensor:
         return self._entry_log_prob(x, self._labels_of(label)).flatten(1).sum(1)
@@ -207,6 +207,10 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
             reach = (conv2d(pad(reach, (half, half, half, 0)), mask.float()) > 0).float()
         position = self.orders[order].cpu()
         return (position[:, None] > position[None, :]) & (reach.view(dims, dims).T == 0)
+
+    def _log_prior(self) -> Tensor:
+        """log p(y), normalised in the type the model computes in now (a float32 buffer sums to 1 in float32 only)."""
+        return self.log_prior.log_softmax(0)
 
     def _labels_of(self, label: Tensor | None) -> Tensor:
         if not self.classes:
@@ -258,7 +262,7 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
     def _draw_labels(self, n: int, generator: Generator | None) -> Tensor | None:
         if not self.classes:
             return None
-        return dist.sample_categorical(self.log_prior.expand(n, -1), generator=generator)
+        return dist.sample_categorical(self._log_prior().expand(n, -1), generator=generator)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
@@ -303,7 +307,7 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
         x = torch.where(known, x.to(self.dtype), self._blank(len(x)))
         label = None
         if self.classes:
-            posterior = self._log_prob_each_class(x, known) + self.log_prior
+            posterior = self._log_prob_each_class(x, known) + self._log_prior()
             label = dist.sample_categorical(posterior, generator=generator)
         return self._fill_cached(x, known, label, generator, 1.0)
 

@@ -260,6 +260,7 @@ class GaussianMixture(Model, HasDensity, CanSample, CanEncode, LearnsByCounting)
 
     def encode(self, x: Tensor) -> Tensor:
         """Responsibilities p(k | x), ``(B, K)``; discrete entries are taken at the middle of their level."""
+        self.event.check_shape(x)
         y, _ = self.front(x.to(self.dtype) + 0.5 * self.front.discrete)
         return self._log_joint(y.flatten(1)).softmax(1)
 

@@ -137,6 +137,7 @@ class Histogram(Model, HasDensity, CanTemper, LearnsByCounting):
         return {"loss": -self.log_prob(batch.x).mean()}
 
     def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        self.event.check_shape(x)
         flat = x.flatten(1)
         cells = self._cells(flat)
         log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)

@@ -65,34 +65,22 @@ def order(subject: Subject) -> None:
     if event.dims > _MOST_ROWS:
         rows = torch.randperm(event.dims, generator=generator)[:_MOST_ROWS].tolist()
     models = [subject.generic(draw) for draw in range(_FEWEST_DRAWS)]
-    for m in range(_count_orders(models[0])):
-        largest = torch.zeros(len(rows), event.dims, dtype=torch.float64, device=subject.model.device)
-        position, blind = _order(models[0], m)
+    declared = models[0]
+    assert isinstance(declared, IsAutoregressive)
+    for m, position in enumerate(declared.orders):
+        require(len(position.unique()) == event.dims, f"order {m} gives two dimensions the same position")
+        largest = torch.zeros(len(rows), event.dims, dtype=torch.float64, device=position.device)
         earlier = position[None, :] < position[rows][:, None]
-        allowed = earlier & ~blind[rows]
+        allowed = earlier & ~declared.blind_spot(order=m).to(position.device)[rows]
         # A path through a few ReLUs may be shut at every input of a draw, so what is missing gets more draws.
         for draw in range(_MOST_DRAWS):
             model = models[draw] if draw < _FEWEST_DRAWS else subject.generic(draw)
-            if isinstance(model, IsAutoregressive):
-                x = _between_levels(event, subject.batch.x, _INPUTS, generator)
-                largest = torch.maximum(largest, _jacobian_rows(model, x, m, rows, generator))
+            assert isinstance(model, IsAutoregressive)
+            x = _between_levels(event, subject.batch.x, _INPUTS, generator)
+            largest = torch.maximum(largest, _jacobian_rows(model, x, m, rows, generator))
             if draw >= _FEWEST_DRAWS - 1 and bool((largest[allowed] != 0).all()):
                 break
         _compare(largest, allowed, earlier, rows, m)
-
-
-def _count_orders(model: Model) -> int:
-    return len(model.orders) if isinstance(model, IsAutoregressive) else 0
-
-
-def _order(model: Model, m: int) -> tuple[Tensor, Tensor]:
-    if not isinstance(model, IsAutoregressive):
-        raise TypeError
-    position = model.orders[m]
-    blind = model.blind_spot(order=m).to(position.device)
-    both = sorted(position.tolist())
-    require(len(set(both)) == len(both), f"order {m} gives two dimensions the same position")
-    return position, blind
 
 
 def _compare(largest: Tensor, allowed: Tensor, earlier: Tensor, rows: list[int], m: int) -> None:
@@ -119,8 +107,7 @@ def _compare(largest: Tensor, allowed: Tensor, earlier: Tensor, rows: list[int],
 )
 def fast_sampling(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, IsAutoregressive):
-        return
+    assert isinstance(model, IsAutoregressive)
     for round_, temperature in enumerate((1.0, 0.7, 1.0)):
         fast = model.sample(24, generator=subject.generator(round_), temperature=temperature)
         slow = model.sample_naive(24, generator=subject.generator(round_), temperature=temperature)

@@ -34,8 +34,8 @@ def _given(model: IsConditional, x: torch.Tensor) -> torch.Tensor:
 )
 def class_mixture(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
-    if not (isinstance(model, IsConditional) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, IsConditional)
+    assert isinstance(model, HasDensity)
     x = grids.enumerate_event(model.event).to(subject.model.device)
     given = _given(model, x).exp()
     for y, total in enumerate(given.sum(1).tolist()):
@@ -58,8 +58,7 @@ def class_mixture(subject: Subject) -> None:
 )
 def class_frequencies(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
-    if not isinstance(model, IsConditional):
-        return
+    assert isinstance(model, IsConditional)
     x = grids.enumerate_event(subject.model.event).to(subject.model.device)
     probability = _given(model, x).exp()
     # All classes in one call, so that a sampler which mixes up the rows of the batch is seen.

@@ -31,8 +31,7 @@ def _part(batch: Batch, rows: slice) -> Batch:
 )
 def additive_statistics(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, LearnsByCounting):
-        return
+    assert isinstance(model, LearnsByCounting)
     batch = Batch(subject.x(model), subject.batch.label)
     n = len(batch)
     # Parts are drawn from one generator in turn, so that uniform noise, where there is any, is that of the whole.
@@ -55,8 +54,8 @@ def additive_statistics(subject: Subject) -> None:
 )
 def ascent(subject: Subject) -> None:
     model = subject.fresh().double().eval()
-    if not (isinstance(model, LearnsByCounting) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, LearnsByCounting)
+    assert isinstance(model, HasDensity)
     batch = Batch(subject.x(model), subject.batch.label)
 
     def measure(statistics: dict[str, Tensor]) -> float:

@@ -27,8 +27,7 @@ def _continuous(subject: Subject, n: int) -> Tensor:
 @law("inverse", "invert(transform(x)) = x and transform(invert(z)) = z.", needs="a flow", applies=_is_flow)
 def inverse(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, IsFlow):
-        return
+    assert isinstance(model, IsFlow)
     with torch.no_grad():
         x = _continuous(subject, 32)
         there, _ = model.transform(x)
@@ -52,8 +51,7 @@ def inverse(subject: Subject) -> None:
 def log_determinant(subject: Subject) -> None:
     for draw in range(2):
         model = subject.generic(draw)
-        if not isinstance(model, IsFlow):
-            return
+        assert isinstance(model, IsFlow)
         for x in _continuous(subject, 3):
 
             def code(x: Tensor, model: IsFlow = model) -> Tensor:
@@ -77,8 +75,7 @@ def log_determinant(subject: Subject) -> None:
 )
 def change_of_variables(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, IsFlow):
-        return
+    assert isinstance(model, IsFlow)
     with torch.no_grad():
         x = subject.batch.x.double()
         z, log_det = model.transform(x)

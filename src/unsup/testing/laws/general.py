@@ -154,8 +154,7 @@ def _refused(what: str, call: Callable[[Tensor], Tensor], wrong: Tensor) -> None
 )
 def encode(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, CanEncode):
-        return
+    assert isinstance(model, CanEncode)
     x = subject.x(model)[:16]
     with torch.no_grad():
         z = model.encode(x)

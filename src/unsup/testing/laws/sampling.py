@@ -36,8 +36,7 @@ def _is_oracle(model: Model) -> bool:
 @law("same-seed", "The same generator gives the same samples, another one others.", needs="sample", applies=_can_sample)
 def same_seed(subject: Subject) -> None:
     model = subject.generic()
-    if not isinstance(model, CanSample):
-        return
+    assert isinstance(model, CanSample)
     generator = subject.generator(1)
     first, second = model.sample(32, generator=generator), model.sample(32, generator=generator)
     require(
@@ -74,8 +73,8 @@ def support(subject: Subject) -> None:
 )
 def entropy(subject: Subject) -> None:
     model = subject.generic()
-    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, CanSample)
+    assert isinstance(model, HasDensity)
     x, log_mass = log_masses(subject, model)
     log_p = log_probs(model, x) if not model.event.is_discrete else log_mass
     expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
@@ -96,8 +95,8 @@ def entropy(subject: Subject) -> None:
 )
 def moments(subject: Subject) -> None:
     model = subject.generic()
-    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, CanSample)
+    assert isinstance(model, HasDensity)
     points, log_mass = log_masses(subject, model)
     centre, scale = subject.batch.x.double().mean(0), subject.batch.x.double().std(0)
     own = model.sample(_SAMPLES, generator=subject.generator(1)).double()
@@ -129,9 +128,9 @@ def moments(subject: Subject) -> None:
     ),
 )
 def frequencies(subject: Subject) -> None:
-    model = subject.generic(noise=STRONG_NOISE if is_exact(subject.model) else GENERIC_NOISE)
-    if not (isinstance(model, CanSample) and isinstance(model, HasDensity)):
-        return
+    model = subject.generic(noise=STRONG_NOISE) if is_exact(subject.model) else subject.settled()
+    assert isinstance(model, CanSample)
+    assert isinstance(model, HasDensity)
     # A bound costs more for each value, and its noise weighs less against fewer samples.
     n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 2
     probability = _probabilities(model, subject, n)
@@ -164,8 +163,8 @@ def _at_an_end(event: Event) -> torch.Tensor:
 def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
     """p of every value; of a bound, exp of it, which is p up to noise.
 
-    Noise of variance v in a p adds n v / p to a chi-square over n samples. Importance samples are added until that comes
-    to less than the statistic's own deviation, √(2N) for N values.
+    Noise of variance v in a p adds n v / p to a chi-square over n samples. Importance samples are added until that
+    comes to less than the statistic's own deviation, √(2N) for N values.
     """
     x = grids.enumerate_event(subject.model.event).to(subject.model.device)
     if model.likelihood_kind == "exact":
@@ -187,8 +186,8 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
 def temperature(subject: Subject) -> None:
     plainly = is_exact(subject.model) and subject.model.event.is_discrete
     model = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE)
-    if not (isinstance(model, CanTemper) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, CanTemper)
+    assert isinstance(model, HasDensity)
     plain = model.sample(512, generator=subject.generator(1))
     same = model.sample(512, generator=subject.generator(1), temperature=1.0)
     require(torch.equal(plain, same), "temperature 1 gives other samples than none")
@@ -215,8 +214,8 @@ def temperature(subject: Subject) -> None:
 )
 def completion(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
-    if not (isinstance(model, CanComplete) and isinstance(model, HasDensity)):
-        return
+    assert isinstance(model, CanComplete)
+    assert isinstance(model, HasDensity)
     dims = model.event.dims
     position = model.orders[0].cpu().argsort().argsort() if isinstance(model, IsAutoregressive) else torch.arange(dims)
     scattered = torch.rand(dims, generator=keyed_generator(subject.seed, 1)) < 0.5

@@ -1,10 +1,13 @@
-"""Which devices and number formats this machine is fast at."""
+"""What this machine is, and the number formats and kernels it is fast at."""
 
 from __future__ import annotations
 
 import functools
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -40,7 +43,7 @@ def uses_bfloat16(precision: Precision, device: torch.device, *, allowed: bool) 
 
 
 @contextmanager
-def fast_float32_matmul(device: torch.device) -> Iterator[None]:
+def fast_cpu(device: torch.device) -> Iterator[None]:
     """Inside, float32 matrix products take the machine's faster CPU kernels where these keep float32's digits.
 
     PyTorch sends float32 products to MKL by default, which on AMD processors runs at about half the speed of oneDNN's
@@ -48,8 +51,12 @@ def fast_float32_matmul(device: torch.device) -> Iterator[None]:
     bfloat16, so it is made only where a product measured here agrees with float64 as a float32 one does.
     """
     before = torch.get_float32_matmul_precision()
-    if device.type == "cpu" and _medium_keeps_float32():
-        torch.set_float32_matmul_precision("medium")
+    if device.type == "cpu":
+        # glibc hands blocks above its threshold back to the kernel and faults them in again at every use; freeing one
+        # of 32 MB, the most it allows, raises the threshold to that for good.
+        torch.empty(2**23)
+        if _medium_keeps_float32():
+            torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
@@ -68,3 +75,26 @@ def _medium_keeps_float32() -> bool:
         torch.set_float32_matmul_precision(before)
     exact = a.double() @ b.double()
     return bool(((found - exact).abs() / exact).max() < 2e-6)
+
+
+def machine_kind() -> str:
+    """Processor, cores and what it is fast at, e.g. ``"AMD EPYC, 2 cores, AVX-512 bf16"``."""
+    name, flags = platform.processor() or platform.machine(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        fields = {k.strip(): v.strip() for k, v in fields.items()}
+        name, flags = fields.get("model name", name), fields.get("flags", "")
+    extra = (
+        "AMX"
+        if "amx_bf16" in flags
+        else "AVX-512 bf16"
+        if "avx512_bf16" in flags
+        else "AVX2"
+        if "avx2" in flags
+        else ""
+    )
+    parts = [name, f"{os.cpu_count()} cores", extra]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(p for p in parts if p)
