@@ -114,7 +114,7 @@ def test_values_that_are_not_finite(call, tmp_path, value):
     x = np.random.default_rng(0).normal(size=(50, 3))
     x[7, 1] = value
     np.save(tmp_path / "x.npy", x)
-    one_line(call("fit", tmp_path / "x.npy", "made", "-o", tmp_path / "r"), str(value))
+    one_line(call("fit", tmp_path / "x.npy", "made", "-o", tmp_path / "r"), "NaN or infinite", "row 7, column 1")
 
 
 def test_pickled_arrays_are_refused(call, tmp_path):

@@ -69,7 +69,7 @@ def test_sample_grid_shows_the_samples(call, runs, tmp_path):
     raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png"))[..., 0]
     zoom = 6
     first = grid[2 : 2 + 8 * zoom : zoom, 2 : 2 + 8 * zoom : zoom]
-    assert (first == np.round(raw[0, 0] * 255 / 16)).all()
+    assert (first == np.round(raw[0, 0].astype(float) * 255 / 16)).all()
 
 
 def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):

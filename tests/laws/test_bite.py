@@ -294,7 +294,7 @@ class SeesItself(MADE):
 
     def __init__(self, event: Event, *, hidden: tuple[int, ...] = (8,), components: int = 3) -> None:
         super().__init__(event, hidden=hidden, components=components)
-        self.direct.masks.logical_or_(torch.eye(event.dims, dtype=torch.bool))
+        self.direct.strict = False
 
 
 @breaks("order", event=BITS)

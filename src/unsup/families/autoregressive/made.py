@@ -13,6 +13,7 @@ log p(x) = log (1/M) Σ_m p_m(x), a mean of probabilities of the whole example.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -32,27 +33,45 @@ _ONE_HOT_LEVELS = 32  # ordinal inputs with more levels enter as one scaled numb
 
 
 class MaskedLinear(nn.Module):
-    """y = (W ∘ M) x + b with one mask for each ordering."""
+    """y = (W ∘ M) x + b with one mask for each ordering.
 
-    def __init__(self, masks: Tensor, *, bias: bool = True) -> None:
-        """``masks`` is bool ``(orders, outputs, inputs)``; without a bias the weights start at zero (a skip)."""
+    The masks are kept as the degrees they are made from, a few thousand integers in place of millions of entries, and
+    one at a time is written out as floats: a product with a boolean mask is many times slower.
+    """
+
+    def __init__(self, above: Tensor, below: Tensor, *, strict: bool, bias: bool = True) -> None:
+        """Output k keeps input k' where above[k] ≥ below[k'], or > if ``strict``; degrees are int64 ``(orders, units)``.
+
+        Without a bias the weights start at zero (a skip connection).
+        """
         super().__init__()
-        fresh = nn.Linear(masks.shape[2], masks.shape[1], bias=bias)
+        fresh = nn.Linear(below.shape[1], above.shape[1], bias=bias)
         self.weight, self.bias = fresh.weight, fresh.bias
         if not bias:
             nn.init.zeros_(self.weight)
-        self.register_buffer("masks", masks)
-        self._cache: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
+        self.strict = strict
+        self.register_buffer("above", above)
+        self.register_buffer("below", below)
+        self._mask: tuple[tuple[object, ...], Tensor] | None = None
+        self._product: tuple[tuple[object, ...], Tensor] | None = None
+
+    def mask(self, order: int) -> Tensor:
+        """M of one ordering, 0 and 1 in the type of the weight, ``(outputs, inputs)``; the last one is kept."""
+        key = (order, self.above._version, self.below._version, self.weight.dtype, self.weight.device)
+        if self._mask is None or self._mask[0] != key:
+            difference = self.above[order].float()[:, None] - self.below[order].float()
+            self._mask = (key, (difference if self.strict else difference + 1).clamp_(0, 1).to(self.weight.dtype))
+        return self._mask[1]
 
     def masked_weight(self, order: int) -> Tensor:
         """W ∘ M of one ordering; outside training it is multiplied once and kept until the weight changes."""
         if self.training or torch.is_grad_enabled():
-            self._cache = None
-            return self.weight * self.masks[order]
-        key = (order, self.weight._version, self.weight.dtype)
-        if self._cache is None or self._cache[0] != key or self._cache[1].device != self.weight.device:
-            self._cache = (key, self.weight * self.masks[order])
-        return self._cache[1]
+            self._product = None
+            return self.weight * self.mask(order)
+        key = (order, self.weight._version, self.weight.dtype, self.weight.device, self.above._version)
+        if self._product is None or self._product[0] != key:
+            self._product = (key, self.weight * self.mask(order))
+        return self._product[1]
 
     def forward(self, x: Tensor, order: int) -> Tensor:
         return linear(x, self.masked_weight(order), self.bias)
@@ -111,14 +130,11 @@ class MADE(Model, IsAutoregressive):
 
         orders, degrees = _degrees(event.dims, hidden, masks, order, Generator().manual_seed(mask_seed))
         per_input, per_output = orders.repeat_interleave(inputs_each, 1), orders.repeat_interleave(self.outputs_each, 1)
-        below = [per_input, *degrees]
-        layer_masks = [m[:, :, None] >= b[:, None, :] for b, m in zip(below, degrees, strict=False)]
-        layer_masks.append(per_output[:, :, None] > below[-1][:, None, :])
-        self.layers = nn.ModuleList(MaskedLinear(m) for m in layer_masks)
-        self.direct = MaskedLinear(per_output[:, :, None] > per_input[:, None, :], bias=False) if direct else None
+        layers = [MaskedLinear(up, down, strict=False) for down, up in pairwise([per_input, *degrees])]
+        layers.append(MaskedLinear(per_output, degrees[-1] if degrees else per_input, strict=True))
+        self.layers = nn.ModuleList(layers)
+        self.direct = MaskedLinear(per_output, per_input, strict=True, bias=False) if direct else None
         self.register_buffer("_orders", orders)
-        for i, m in enumerate(degrees):
-            self.register_buffer(f"degrees{i}", m)
         self.register_buffer("next_mask", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -177,11 +193,11 @@ class MADE(Model, IsAutoregressive):
     def blind_spot(self, *, order: int = 0) -> Tensor:
         """Pairs that no path of this mask joins, because no hidden unit drew the degree that would."""
         position = self.orders[order]
-        reach = self.layers[0].masks[order].float()
+        reach = self.layers[0].mask(order)
         for layer in self.layers[1:]:
-            reach = ((layer.masks[order].float() @ reach) > 0).float()
+            reach = (layer.mask(order) @ reach).clamp(max=1)
         if self.direct is not None:
-            reach = reach + self.direct.masks[order].float()
+            reach = reach + self.direct.mask(order)
         dims = self.event.dims
         joined = reach.view(dims, self.outputs_each, dims, -1).sum((1, 3)) > 0
         return (position[:, None] > position[None, :]) & ~joined
@@ -248,7 +264,7 @@ class MADE(Model, IsAutoregressive):
         position = self.orders[order]
         dims, n = self.event.dims, len(flat)
         sequence = position.argsort()
-        degrees = [getattr(self, f"degrees{i}")[order] for i in range(len(self.layers) - 1)]
+        degrees = [layer.above[order] for layer in self.layers[:-1]]
         by_degree = [m.argsort(stable=True) for m in degrees]
         # Hidden units sorted by degree: those ready after step t are the contiguous slice [ends[t-1], ends[t]).
         ends = [m.bincount(minlength=dims + 1).cumsum(0).tolist() for m in degrees]
