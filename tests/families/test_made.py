@@ -33,7 +33,9 @@ def shaken(model: MADE) -> MADE:
 
 
 def maximise_likelihood(model: MADE, x: torch.Tensor) -> None:
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=2000, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()

@@ -172,6 +172,20 @@ def test_signal_saves_and_the_run_goes_on_from_there(tmp_path, registered, numbe
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_interrupted_command_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "unsup", "fit", "digits", "made", "-o", tmp_path / "r", "--preset", "tiny"]
+    process = subprocess.Popen(
+        [*command, "--steps", "1000000", "--plain"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    while process.poll() is None and not any("loss" in e for e in Run(tmp_path / "r").events()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"unsup fit --resume -o {tmp_path / 'r'}" in out
+    assert load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["done"] > 0
+
+
 def test_patience_stops_a_run_that_no_longer_gains(registered):
     fitted = fit(Toy(Event((6,), Support("binary"))), binary_data(), steps=4000, lr=0.3, patience=2, progress="off")
     assert fitted.steps < 4000

@@ -1,0 +1,59 @@
+"""What a person sees: plain lines without a terminal, one live line on it."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import unsup
+from unsup.train.progress import Progress, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_tell_loss_validation_speed_and_time_left():
+    stream = io.StringIO()
+    with Progress("auto", stream=stream) as progress:
+        for done in range(1, 4):
+            progress.count(64)
+            progress.validated("validation = 1.2345 bits/dim")
+            progress.show(done, 10, {"loss": 2.0})
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    pattern = r"step 3/10  loss 2  validation = 1\.2345 bits/dim  [\d,]+ examples/s  ETA \d+:\d\d"
+    assert re.fullmatch(pattern, lines[-1])
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_gets_one_live_line():
+    stream = Terminal()
+    with Progress("auto", stream=stream) as progress:
+        progress.show(1, 10, {"loss": 2.0})
+        progress.show(2, 10, {"loss": 1.5})
+    assert "\x1b[" in stream.getvalue()
+    assert "loss 1.5" in stream.getvalue()
+
+
+def test_off_says_nothing():
+    stream = io.StringIO()
+    with Progress("off", stream=stream) as progress:
+        progress.validated("x")
+        progress.show(1, 2, {})
+        progress.note("x")
+        assert not progress.due()
+    assert stream.getvalue() == ""
+
+
+def test_training_prints_nothing_on_standard_output(capsys):
+    data = unsup.load_data("digits", limit=100)
+    unsup.fit(unsup.create("made", data.event, preset="tiny"), data, steps=3, progress="plain")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "step 3/3" in captured.err
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 61, 3600)] == ["0:00", "1:01", "1:00:00"]
