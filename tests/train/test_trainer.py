@@ -28,7 +28,8 @@ from unsup.data import Data, Split
 from unsup.train.ema import EMA
 from unsup.train.runs import Run
 from unsup.train.schedules import learning_rate_factor
-from unsup.train.trainer import Settings, fit, make_settings
+from unsup.train.settings import Settings, make_settings
+from unsup.train.trainer import fit
 
 
 class Toy(Model, HasDensity, CanSample):
@@ -103,7 +104,16 @@ def same_run(a: Path, b: Path) -> bool:
 
 
 ARGUMENTS = ["--steps", "300", "--ema", "0.9", "--clip", "1", "--model.hidden", "16", "--model.dropout", "0.2"]
-ARGUMENTS += ["--model.masks", "2", "--checkpoint-seconds", "0.1", "--validate-every", "100", "--plain"]
+ARGUMENTS += [
+    "--model.masks",
+    "2",
+    "--no-model.direct",
+    "--checkpoint-seconds",
+    "0.05",
+    "--validate-every",
+    "100",
+    "--plain",
+]
 
 
 def test_killed_and_resumed_run_ends_bit_for_bit_like_one_never_stopped(tmp_path):
@@ -122,7 +132,7 @@ def test_killed_and_resumed_run_ends_bit_for_bit_like_one_never_stopped(tmp_path
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(e["step"] >= 130 for e in Run(killed).events()):
-        time.sleep(0.005)
+        time.sleep(0.03)
     process.send_signal(signal.SIGKILL)
     process.wait()
     reached = load_tensors(Run(killed).checkpoint("last"))[1]["done"]

@@ -12,8 +12,8 @@ from unsup.core.errors import InputError
 from unsup.core.registry import create, model_class, row
 
 if TYPE_CHECKING:
+    from unsup.train.base import Fitted
     from unsup.train.progress import ProgressMode
-    from unsup.train.trainer import Fitted
 
 _MODEL = "model."
 
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.data import load_data
     from unsup.train.runs import open_run
-    from unsup.train.trainer import Settings, fit, make_settings
+    from unsup.train.settings import Settings, make_settings
+    from unsup.train.trainer import fit
 
     settings = chosen(options, list(Settings.__dataclass_fields__))
     if options.resume:
@@ -95,7 +96,7 @@ def _model_name(model: str | None, resume: bool, out: str | None) -> str:
 
 
 def _add_options(parser: Parser, model: str | None) -> None:
-    from unsup.train.trainer import Settings
+    from unsup.train.settings import Settings
 
     add_fields(parser, Settings, title="training")
     add_fields(parser, DataOptions, title="data")

@@ -40,7 +40,7 @@ class MaskedLinear(nn.Module):
     """
 
     def __init__(self, above: Tensor, below: Tensor, *, strict: bool, bias: bool = True) -> None:
-        """Output k keeps input k' where above[k] ≥ below[k'], or > if ``strict``; degrees are int64 ``(orders, units)``.
+        """Keep input k' of output k where above[k] ≥ below[k'], or > if ``strict``; int64 degrees ``(orders, units)``.
 
         Without a bias the weights start at zero (a skip connection).
         """

@@ -1,0 +1,267 @@
+"""What both ways of learning share: the run folder, validation, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unsup.core.errors import InputError, TrainingError
+from unsup.core.likelihood import Likelihood
+from unsup.core.machine import choose_device, fast_cpu
+from unsup.core.model import CanSample, HasDensity, Model, keyed_generator
+from unsup.core.storage import load_tensors, model_record
+from unsup.data.source import Data
+from unsup.evaluate.likelihood import evaluate_likelihood
+from unsup.report.pictures import has_picture, picture, png_bytes
+from unsup.train.progress import Progress
+from unsup.train.runs import MODEL_PREFIX, Run
+from unsup.train.settings import Settings
+
+VALIDATIONS = 20  # of a run whose length is known
+_PREPARE_LIMIT = 20_000
+# Keys of the generators, so that no two uses share noise.
+NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET = range(5)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` hands back. The model itself is trained in place and in evaluation mode.
+
+    Attributes:
+        steps: updates (or passes, for models that learn by counting) done in all.
+        seconds: training time, validation included.
+        validation: the kept parameters' likelihood on validation examples, or None where the model has none.
+        events: the log points, as in ``events.jsonl``.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
+        run: the run folder, or None.
+    """
+
+    steps: int
+    seconds: float
+    validation: Likelihood | None
+    events: list[dict[str, Any]]
+    interrupted: bool
+    run: Run | None
+
+
+class Trainer(ABC):
+    """What both ways of learning share: the run folder, validation, checkpoints, stopping."""
+
+    def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
+        self.settings, self.data, self.display = settings, data, display
+        self.device = choose_device(settings.device)
+        self.model = model.to(self.device)
+        self.folder: Run | None = None
+        self.done = 0
+        self.total: int | None = None
+        self.events: list[dict[str, Any]] = []
+        self.best = math.inf
+        self.best_state: dict[str, Tensor] | None = None
+        self.validation: Likelihood | None = None
+        self.stale = 0
+        self.spent = 0.0
+        self.started = time.monotonic()
+        self.saved_at = self.started
+        self.stop_signal: int | None = None
+        limit = settings.validation_limit
+        subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
+        self.watched = data.validation.x[subset.sort().values]
+
+    # --- the parts that differ ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def learn(self) -> None:
+        """Train until done, stopped or out of patience."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `last` holds besides the model."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:  # noqa: B027 - counting needs none
+        """Put back what `tensors` and `record` saved."""
+
+    # --- one run --------------------------------------------------------------------------------------------------
+
+    def run(self, out: Path | None, resume: bool) -> Fitted:
+        with self._own_rng(), self._signals(), fast_cpu(self.device):
+            if resume:
+                assert out is not None
+                self._resume(out)
+            else:
+                if out is not None:
+                    self.folder = Run.create(out, self._config(), needed_bytes=self._needed_bytes())
+                self._prepare()
+                self.save()
+            self.learn()
+            self.save()
+        interrupted = self.stop_signal is not None
+        if not interrupted:
+            self._log({"finished": True})
+        self._keep_best()
+        self.model.eval()
+        return Fitted(self.done, self.seconds, self.validation, self.events, interrupted, self.folder)
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def _config(self) -> dict[str, Any]:
+        data = None if self.data.name is None else {"name": self.data.name, "options": dict(self.data.options)}
+        return {"data": data, "model": model_record(self.model), "training": dataclasses.asdict(self.settings)}
+
+    def _needed_bytes(self) -> int:
+        size = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+        return 8 * size + 1_000_000  # weights, two Adam moments, EMA, best, and one more copy while writing
+
+    def _prepare(self) -> None:
+        train = self.data.train.epoch(self.settings.seed, 0)
+        rows = torch.randperm(len(train), generator=keyed_generator(self.settings.seed, _SUBSET, 1))[:_PREPARE_LIMIT]
+        label = None if train.label is None else train.label[rows].to(self.device)
+        generator = keyed_generator(self.settings.seed, _PREPARE, device=self.device)
+        with torch.no_grad():
+            self.model.prepare(train.x[rows].to(self.device), label, generator=generator)
+
+    def _resume(self, out: Path) -> None:
+        folder = Run(out)
+        own = json.loads(json.dumps(self._config()))  # tuples are lists there
+        if (folder.config["model"], folder.config["data"]) != (own["model"], own["data"]):
+            raise InputError(f"{out} is a run of another model or other data; resume it with those it was started with")
+        tensors, record = load_tensors(folder.checkpoint("last"))
+        self.folder = folder
+        weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+        self.model.load_state_dict(weights)
+        self.done, self.total, self.stale = record["done"], record["total"], record["stale"]
+        self.best = math.inf if record["best"] is None else record["best"]
+        if record["validation"] is not None:
+            self.validation = Likelihood(**record["validation"])
+        self.spent = record["seconds"]
+        self.started = time.monotonic()
+        torch.set_rng_state(tensors["rng.global"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        self.restore(tensors, record)
+        folder.drop_events_after(self.done)
+        self.events = folder.events()
+        if folder.checkpoint("best").is_file():
+            best, _ = load_tensors(folder.checkpoint("best"))
+            self.best_state = {k.removeprefix(MODEL_PREFIX): v for k, v in best.items()}
+
+    def save(self) -> None:
+        """Write ``last``; parameters that are not finite are never written over good ones."""
+        if self.folder is None:
+            return
+        state = self.model.state_dict()
+        if not all(bool(t.isfinite().all()) for t in state.values() if t.is_floating_point()):
+            raise TrainingError(self._advice("a parameter is not finite"))
+        tensors = {MODEL_PREFIX + k: v for k, v in state.items()} | {"rng.global": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        record = {
+            "done": self.done,
+            "total": self.total,
+            "best": None if math.isinf(self.best) else self.best,
+            "validation": None if self.validation is None else dataclasses.asdict(self.validation),
+            "stale": self.stale,
+            "seconds": self.seconds,
+        }
+        extra = self.tensors()
+        self.folder.save_checkpoint("last", tensors | extra, record | self.record())
+        self.saved_at = time.monotonic()
+
+    def record(self) -> dict[str, Any]:
+        """What the JSON part of ``last`` holds besides the common fields."""
+        return {}
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
+            self.save()
+
+    def _log(self, event: dict[str, Any]) -> None:
+        event = {"step": self.done, "seconds": round(self.seconds, 3)} | event
+        self.events.append(event)
+        if self.folder is not None:
+            self.folder.append_event(event)
+
+    def validate(self) -> None:
+        """Score validation examples, remember the best parameters, draw the fixed-noise grid."""
+        if isinstance(self.model, HasDensity):
+            found = evaluate_likelihood(self.model, self.watched, seed=self._key(_VALIDATE))
+            if not math.isfinite(found.nats):
+                raise TrainingError(self._advice(f"the validation likelihood is {found.nats}"))
+            if found.nats < self.best:
+                self.best, self.validation, self.stale = found.nats, found, 0
+                self.best_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                if self.folder is not None:
+                    best = {MODEL_PREFIX + k: v for k, v in self.best_state.items()}
+                    self.folder.save_checkpoint("best", best, {"done": self.done, "nats": found.nats})
+            else:
+                self.stale += 1
+            self._log({"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind})
+            self.display.validated(f"validation {found.sign} {found.bits_per_dim:.4f} bits/dim")
+        if self.folder is not None and isinstance(self.model, CanSample) and has_picture(self.model.event):
+            self.model.eval()
+            count = 500 if self.model.event.shape == (2,) else 25
+            generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
+            grid = picture(self.model.sample(count, generator=generator), self.model.event)
+            self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+
+    def _key(self, use: int) -> int:
+        return self.settings.seed * 1000 + use
+
+    def _keep_best(self) -> None:
+        if self.best_state is not None:
+            self.model.load_state_dict(self.best_state)
+
+    @property
+    def stopped(self) -> bool:
+        """By a signal, or out of patience."""
+        return self.stop_signal is not None or 0 < self.settings.patience <= self.stale
+
+    def _advice(self, what: str) -> str:
+        kept = "nothing was saved" if self.folder is None else f"the last good checkpoint is in {self.folder.path}"
+        return (
+            f"{what} at {self.display.unit} {self.done}; {kept}; try a smaller --lr (now {self.settings.lr:g}), "
+            "--clip 1, --warmup 500, or --precision float32"
+        )
+
+    @contextmanager
+    def _own_rng(self) -> Iterator[None]:
+        """Dropout draws from the global generators: inside they are keyed by the seed, after it as they were."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.default_generator.manual_seed(self.settings.seed)
+            if cuda:
+                torch.cuda.manual_seed(self.settings.seed)
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end training after the step in hand, so that it can be saved."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: object) -> None:
+            if self.stop_signal is not None:
+                raise KeyboardInterrupt  # the second time, at once
+            self.stop_signal = number
+
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

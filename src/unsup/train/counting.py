@@ -1,0 +1,56 @@
+"""Learning by counting and expectation-maximisation: sums over all the data, then one closed-form update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unsup.core.errors import TrainingError
+from unsup.core.model import keyed_generator
+from unsup.evaluate.likelihood import CHUNK
+from unsup.train.base import NOISE, VALIDATIONS, Trainer
+
+
+class CountingTrainer(Trainer):
+    """Expectation-maximisation and counting: sums over all the data, then one closed-form update."""
+
+    model: Any  # a Model that is also LearnsByCounting
+
+    def learn(self) -> None:
+        self.total = self.model.passes
+        train = self.data.train.epoch(self.settings.seed, 0)
+        previous = -math.inf if not self.events else self.events[-1].get("log_prob", -math.inf)
+        while self.done < self.total and not self.stopped:
+            statistics: dict[str, Tensor] = {}
+            with torch.no_grad():
+                for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
+                    batch = train.batch(torch.arange(start, min(start + 10 * CHUNK, len(train)))).to(self.device)
+                    self.display.count(len(batch))
+                    # The same noise at every pass: the likelihood that EM raises is that of fixed data.
+                    generator = keyed_generator(self.settings.seed, NOISE, chunk, device=self.device)
+                    for name, value in self.model.statistics(batch, generator=generator).items():
+                        statistics[name] = statistics[name] + value if name in statistics else value
+                    if self.display.due():
+                        self.display.show(self.done + 1, self.total, {})
+                self.model.maximize(statistics)
+            self.done += 1
+            terms = {}
+            if "log_prob" in statistics:
+                mean = float(statistics["log_prob"] / statistics["count"])
+                terms = {"loss": -mean, "log_prob": mean}
+                if not math.isfinite(mean):
+                    raise TrainingError(self._advice(f"the log-likelihood is {mean}"))
+                self._log(terms)
+                converged = mean - previous < self.model.tolerance
+                previous = mean
+            else:
+                converged = False
+            if converged or self.done == self.total or self.done % max(1, self.total // VALIDATIONS) == 0:
+                self.validate()
+                self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
+            self.save_if_due()
+            if converged:
+                break

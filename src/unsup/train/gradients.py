@@ -1,0 +1,165 @@
+"""Learning by stochastic gradients: each of the model's objectives with its own optimizer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from unsup.core.batch import Batch
+from unsup.core.errors import TrainingError
+from unsup.core.machine import uses_bfloat16
+from unsup.core.model import Model, Objective, keyed_generator
+from unsup.data.source import Data, permutation
+from unsup.train.base import NOISE, VALIDATIONS, Trainer
+from unsup.train.ema import EMA
+from unsup.train.progress import Progress
+from unsup.train.schedules import learning_rate_factor
+from unsup.train.settings import Settings
+
+_CALIBRATION = 0.05  # share of a time budget spent before its number of steps is fixed
+
+
+class GradientTrainer(Trainer):
+    """Stochastic gradients: each of the model's objectives with its own optimizer."""
+
+    def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
+        super().__init__(model, data, settings, display)
+        if model.event.is_image:
+            self.model.to(memory_format=torch.channels_last)
+        self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
+        self.objectives = model.objectives()
+        self.optimizers = [self._optimizer(o) for o in self.objectives]
+        self.losses = [torch.compile(o.loss) if settings.compile else o.loss for o in self.objectives]
+        self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
+        self.ema = EMA(model, settings.ema) if settings.ema else None
+        self.batch_size = min(settings.batch_size, len(data.train))
+        self.per_epoch = len(data.train) // self.batch_size
+        self.position = 0  # batches taken so far
+        if settings.minutes is None:
+            steps = settings.epochs * self.per_epoch if settings.epochs else settings.steps or 2000
+            self.total = steps
+
+    def _optimizer(self, objective: Objective) -> AdamW:
+        s = self.settings
+        options: dict[str, Any] = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
+        return AdamW(objective.parameters, fused=True, **(options | dict(objective.optimizer)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {"rng.noise": self.generator.get_state()}
+        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
+            for i, state in optimizer.state_dict()["state"].items():
+                found |= {f"optimizer.{objective.name}.{i}.{k}": v for k, v in state.items()}
+        if self.ema is not None:
+            found |= {f"ema.{i}": v for i, v in enumerate(self.ema.average)}
+        return found
+
+    def record(self) -> dict[str, Any]:
+        return {"position": self.position, "ema_steps": self.ema.steps if self.ema else 0}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        self.position = record["position"]
+        self.generator.set_state(tensors["rng.noise"])
+        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
+            prefix = f"optimizer.{objective.name}."
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith(prefix):
+                    index, _, key = name.removeprefix(prefix).partition(".")
+                    state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if self.ema is not None:
+            self.ema.load([tensors[f"ema.{i}"] for i in range(len(self.ema.average))], record["ema_steps"])
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches from ``position`` on, for ever; the order of an epoch is keyed by (seed, epoch)."""
+        seed = self.settings.seed
+        while True:
+            epoch, first = divmod(self.position, self.per_epoch)
+            split = self.data.train.epoch(seed, epoch)
+            order = permutation(seed, epoch, len(split))
+            for i in range(first, self.per_epoch):
+                self.position += 1
+                yield split.batch(order[i * self.batch_size : (i + 1) * self.batch_size]).to(self.device)
+
+    def learn(self) -> None:
+        batches = self.batches()
+        log_every = 1
+        calibration: tuple[int, float] | None = None
+        if self.done == 0:
+            self._validate()
+        while (self.total is None or self.done < self.total) and not self.stopped:
+            terms = self._step(batches)
+            self.done += 1
+            if self.total is None:
+                if calibration is None and self.done == 3:  # the first steps warm caches up
+                    calibration = (self.done, time.monotonic())
+                self._fix_total(calibration)
+            logged = self.done % log_every == 0 or self.done == self.total
+            if logged or self.display.due():
+                values = {k: float(v) for k, v in terms.items()}
+                if not all(math.isfinite(v) for v in values.values()):
+                    raise TrainingError(self._advice(f"the loss is {values['loss']}"))
+                if logged:
+                    self._log(values)
+                    log_every = max(1, (self.total or 1000) // 400)
+                if self.display.due():
+                    self.display.show(self.done, self.total, values)
+            if self._validation_due():
+                self._validate()
+                self.display.show(self.done, self.total, {k: float(v) for k, v in terms.items()})
+            self.save_if_due()
+
+    def _validation_due(self) -> bool:
+        if self.total is None:
+            return False
+        every = self.settings.validate_every or max(1, self.total // VALIDATIONS)
+        return self.done % every == 0 or self.done == self.total
+
+    def _validate(self) -> None:
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            self.validate()
+
+    def _fix_total(self, calibration: tuple[int, float] | None) -> None:
+        """Turn the time budget into a number of steps, once, so that the schedule and a resumed run agree on it."""
+        budget = 60 * (self.settings.minutes or 0)
+        if calibration is None or (self.seconds < _CALIBRATION * budget and self.seconds < 10) or self.done < 8:
+            return
+        steps, since = calibration
+        each = (time.monotonic() - since) / (self.done - steps)
+        validation = VALIDATIONS * (self.events[0]["seconds"] if self.events else 0)
+        left = max(0.0, budget - self.seconds - validation)
+        self.total = self.done + max(1, int(left / each))
+
+    def _step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        self.model.train()
+        shown: dict[str, Tensor] = {}
+        s = self.settings
+        factor = learning_rate_factor(self.done, self.total or 10**9, s.warmup, s.schedule)
+        for objective, optimizer, loss in zip(self.objectives, self.optimizers, self.losses, strict=True):
+            if self.done % objective.every:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = objective.optimizer.get("lr", s.lr) * factor
+            for _ in range(objective.repeats):
+                batch = next(batches)
+                self.display.count(len(batch))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    terms = loss(batch, generator=self.generator)
+                optimizer.zero_grad()
+                terms["loss"].backward()
+                if s.clip:
+                    torch.nn.utils.clip_grad_norm_(objective.parameters, s.clip)
+                optimizer.step()
+            prefix = "" if len(self.objectives) == 1 else f"{objective.name}/"
+            shown |= {prefix + k: v.detach() for k, v in terms.items()}
+        if self.ema is not None:
+            self.ema.update()
+        self.model.after_step(self.done)
+        return shown
