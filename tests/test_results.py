@@ -1,0 +1,38 @@
+"""The results table is what the program writes from its records, and the recipes behind it exist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unsup.core.config import normalise_options
+from unsup.core.registry import model_class
+from unsup.train.recipes import read_recipe, results_table, shipped
+from unsup.train.settings import make_settings
+
+ROOT = Path(__file__).parent.parent
+RECORDS = [json.loads(line) for line in (ROOT / "RESULTS.jsonl").read_text().splitlines()]
+
+
+def test_table_is_written_from_the_records():
+    assert (ROOT / "RESULTS.md").read_text() == results_table(RECORDS)
+
+
+def test_every_record_belongs_to_a_recipe_of_today():
+    for record in RECORDS:
+        recipe = read_recipe(record["recipe"])
+        assert record["seed"] in recipe.seeds
+        assert record["model"] in {r.name for r in recipe.run}
+        assert record["likelihood"]["n"] > 0
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_recipes_name_options_that_exist(name):
+    recipe = read_recipe(name)
+    for run in recipe.run:
+        cls = model_class(run.model)
+        normalise_options(run.model, vars(cls)["__init__"], run.options)
+        assert run.preset is None or run.preset in cls.presets
+        make_settings(cls, run.training)
