@@ -43,6 +43,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _first_author(authors: str) -> str:
-    """``"Aapo Hyvärinen, Erkki Oja"`` → ``"Hyvärinen and others"``."""
+    """The surname, with its particles, of the first author.
+
+    >>> _first_author("Aaron van den Oord, Nal Kalchbrenner"), _first_author("Murray Rosenblatt")
+    ('van den Oord and others', 'Rosenblatt')
+    """
     first, _, others = authors.partition(",")
-    return first.split()[-1] + (" and others" if others else "")
+    words = first.split()
+    start = next((i for i, w in enumerate(words) if w.islower()), len(words) - 1)
+    return " ".join(words[start:]) + (" and others" if others else "")

@@ -145,4 +145,4 @@ def _argument_texts(docstring: str) -> dict[str, str]:
             texts[current] = entry[3].strip()
         elif current:
             texts[current] += " " + line.strip()
-    return {k: v.replace("`", "").rstrip(".") for k, v in texts.items()}
+    return {k: v.replace("`", "").strip().rstrip(".") for k, v in texts.items()}
