@@ -39,9 +39,12 @@ class Toy(Model, HasDensity, CanSample):
         self.logits = nn.Parameter(torch.zeros(event.shape))
         self.nan_at = nan_at
         self.losses = 0
+        self.interrupt_at = 0
 
     def loss(self, batch, *, generator=None):
         self.losses += 1
+        if self.losses == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
         loss = -self.log_prob(batch.x).mean()
         return {"loss": loss * (math.nan if self.nan_at and self.losses > self.nan_at else 1)}
 
@@ -209,6 +212,18 @@ def test_minutes_fix_the_number_of_steps_and_are_kept(registered):
     fitted = fit(Toy(Event((6,), Support("binary"))), binary_data(), minutes=0.05, progress="off")
     assert fitted.events[-1].get("finished")
     assert 1.5 < time.monotonic() - started < 9
+
+
+def test_a_time_budget_interrupted_before_its_steps_are_fixed_goes_on(tmp_path, registered):
+    model = Toy(Event((6,), Support("binary")))
+    model.interrupt_at = 6
+    fitted = fit(model, binary_data(), out=tmp_path / "r", minutes=0.05, progress="off")
+    assert fitted.interrupted
+    assert load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["total"] is None
+    model = Toy(Event((6,), Support("binary")))
+    fitted = fit(model, binary_data(), out=tmp_path / "r", resume=True, minutes=0.05, progress="off")
+    assert fitted.events[-1].get("finished")
+    assert fitted.steps > 6
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ class GradientTrainer(Trainer):
     def learn(self) -> None:
         batches = self.batches()
         log_every = 1
+        start = self.done
         calibration: tuple[int, float] | None = None
         if self.done == 0:
             self._validate()
@@ -98,14 +99,15 @@ class GradientTrainer(Trainer):
             terms = self._step(batches)
             self.done += 1
             if self.total is None:
-                if calibration is None and self.done == 3:  # the first steps warm caches up
+                if self.done == start + 3:  # the first steps warm caches up
                     calibration = (self.done, time.monotonic())
                 self._fix_total(calibration)
             logged = self.done % log_every == 0 or self.done == self.total
             if logged or self.display.due():
                 values = {k: float(v) for k, v in terms.items()}
-                if not all(math.isfinite(v) for v in values.values()):
-                    raise TrainingError(self._advice(f"the loss is {values['loss']}"))
+                for name, value in values.items():
+                    if not math.isfinite(value):
+                        raise TrainingError(self._advice(f"{name} is {value}"))
                 if logged:
                     self._log(values)
                     log_every = max(1, (self.total or 1000) // 400)
@@ -129,9 +131,11 @@ class GradientTrainer(Trainer):
     def _fix_total(self, calibration: tuple[int, float] | None) -> None:
         """Turn the time budget into a number of steps, once, so that the schedule and a resumed run agree on it."""
         budget = 60 * (self.settings.minutes or 0)
-        if calibration is None or (self.seconds < _CALIBRATION * budget and self.seconds < 10) or self.done < 8:
+        if calibration is None or (self.seconds < _CALIBRATION * budget and self.seconds < 10):
             return
         steps, since = calibration
+        if self.done < steps + 5:
+            return
         each = (time.monotonic() - since) / (self.done - steps)
         validation = VALIDATIONS * (self.events[0]["seconds"] if self.events else 0)
         left = max(0.0, budget - self.seconds - validation)
