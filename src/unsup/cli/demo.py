@@ -15,7 +15,6 @@ _MODELS = {"made": "autoregressive", "realnvp": "flow", "vae": "latent variables
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup demo", description="Fit three models on 8×8 digits, print a table, write sample grids.")
     parser.add_argument("-o", "--out", default="demo", metavar="FOLDER", help="where to write [demo]")
-    parser.add_argument("--minutes", type=float, default=3.0, metavar="X", help="training time in all [3]")
     options = parser.parse(arguments)
 
     from unsup.core.model import CanSample, keyed_generator
@@ -25,20 +24,23 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.evaluate.likelihood import evaluate_likelihood
     from unsup.report.page import write_page
     from unsup.report.pictures import image_grid, png_bytes, side_by_side
+    from unsup.train.recipes import read_recipe
     from unsup.train.trainer import fit
 
     data = load_data("digits")
     write(data.describe())
     out = Path(options.out) / time.strftime("%Y%m%d-%H%M%S")
     rows, grids = [], {"real digits": image_grid(data.validation.x[:64], data.event)}
+    recipe = read_recipe("digits")
+    chosen = {run.model: run for run in recipe.run}
     for name, family in _MODELS.items():
         write(f"\n{name} ({family})")
-        model = create(name, data.event)
-        fitted = fit(model, data, out=out / name, minutes=options.minutes / len(_MODELS))
+        model = create(name, data.event, **chosen[name].options)
+        fitted = fit(model, data, out=out / name, **chosen[name].training)
         if fitted.interrupted:
             raise KeyboardInterrupt
         write_page(out / name)
-        found = evaluate_likelihood(model, data.test.x)
+        found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples)
         started = time.monotonic()
         assert isinstance(model, CanSample)
         grids[name] = image_grid(model.sample(64, generator=keyed_generator(0)), data.event)
@@ -58,7 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     picture = out / "samples.png"
     write_atomically(picture, png_bytes(side_by_side(grids)))
     header = ("model", "family", "bits/dim", "nats", "kind", "parameters", "seconds", "samples/s")
-    write(f"\n{data.name}, test split, n = {len(data.test.x)}; lower is better; a bound may be better than it says")
+    write(
+        f"\n{data.name}, test split, n = {len(data.test.x)}; lower is better; a bound (of {recipe.importance_samples} "
+        "importance samples) may be better than it says"
+    )
     write(table(header, rows, right=(2, 3, 5, 6, 7)))
     write(f"\nsamples: {picture}\nnext:    unsup fit FOLDER_OF_PNGS pixelcnn -o runs/mine")
     return 0
