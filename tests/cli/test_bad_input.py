@@ -49,6 +49,7 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
     one_line(call("fit", "digits", "made", "-o", run, "--steps", 3, "--epochs", 3), "one of steps, epochs and minutes")
     one_line(call("fit", "digits", "made", "-o", run, "--lr", -1), "lr")
     one_line(call("fit", "digits", "made", "-o", run, "--model.order", "sideways"), "sideways", "natural")
+    one_line(call("fit", "digits", "made", "-o", run, "--device", "gpu"), "'gpu'", "cuda:N")
     one_line(call("fit", "digits", "made"), "-o FOLDER")
     one_line(call("fit", "digits"), "-o FOLDER")
     one_line(call("sample", runs / "made", "-n", 0, "-o", tmp_path / "x.npy"), "-n 0")

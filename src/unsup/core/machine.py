@@ -18,9 +18,16 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU."""
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: a name that is none of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a device that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not number.isdigit()):
+        raise InputError(f"there is no device {name!r}; expected auto, cpu, cuda or cuda:N")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {name!r} is not there (PyTorch sees no CUDA); use --device cpu")
     return torch.device(name)
