@@ -354,7 +354,7 @@ def test_objectives_move_their_own_parameters_at_their_own_pace():
 
 def test_ema_closed_form():
     layer = nn.Linear(1, 1, bias=False)
-    ema = EMA(layer, decay=0.9)
+    ema = EMA(0.9, layer)
     expected = layer.weight.item()
     for t in range(1, 40):
         with torch.no_grad():

@@ -15,10 +15,12 @@ class Batch:
     Attributes:
         x: raw data ``(B, *event.shape)``.
         label: class numbers ``(B,)``, int64, or None.
+        domain_b: raw examples ``(B, *event.shape)`` of a second domain, not paired with ``x``, or None.
     """
 
     x: Tensor
     label: Tensor | None = None
+    domain_b: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -31,7 +31,7 @@ class Objective:
         parameters: the tensors its optimizer moves, no others.
         repeats: updates in a row within one step.
         every: the objective acts on steps divisible by this.
-        optimizer: settings that override the run's, e.g. ``{"lr": 2e-4, "betas": (0.5, 0.999)}``.
+        optimizer: settings of this player that override the run's: ``lr``, ``betas``, ``eps``, ``weight_decay``.
     """
 
     name: str
@@ -42,6 +42,19 @@ class Objective:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Symptom:
+    """Something that goes wrong while training, though every number is finite.
+
+    Attributes:
+        name: e.g. ``"collapse"``; a symptom is said when it appears, and again only after it had gone.
+        advice: what was seen, with its numbers, and what to try.
+    """
+
+    name: str
+    advice: str
+
+
 class Model(nn.Module, ABC):
     """A model of one event. Subclasses are final; their keyword-only constructor arguments are their configuration.
 
@@ -50,12 +63,13 @@ class Model(nn.Module, ABC):
 
     Class attributes:
         presets: option sets by name: ``tiny`` (for tests) and ``paper`` (the paper's architecture exactly).
-        fit_defaults: the settings of `unsup.fit` that suit the model, where they differ from the trainer's.
+        fit_defaults: the settings of `unsup.fit` that suit the model, where they differ from the trainer's. A model
+            whose options change them sets ``self.fit_defaults`` in its constructor.
         autocast: whether the loss may run under bfloat16 autocast (its own sums stay in float32).
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    fit_defaults: ClassVar[Mapping[str, Any]] = {}
+    fit_defaults: Mapping[str, Any] = {}
     autocast: ClassVar[bool] = True
 
     event: Event
@@ -106,6 +120,17 @@ class Model(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Called after every step: teachers, queues, clipping."""
 
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """The modules whose parameters an average over steps (``ema``) is kept of. The default is all of the model."""
+        return (self,)
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        """What the terms, averaged over the latest log points, say is going wrong; None when nothing is.
+
+        With several objectives the names are ``objective/term``, as in the log.
+        """
+        return None
+
     @property
     def device(self) -> torch.device:
         return next(self._tensors()).device
@@ -147,6 +172,51 @@ class HasDensity(ABC):
             samples: importance samples per example where the model is a bound; exact models do not use it.
             generator: of the noise behind a bound; exact models do not use it.
         """
+
+
+class HasEnergy(ABC):
+    """p(x) = exp(−E(x)) / Z, where Z need not be known."""
+
+    @abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x) of raw data: ``(B, *event.shape)`` → ``(B,)``. Differences are in nats; the zero is arbitrary."""
+
+
+class HasScore(ABC):
+    """The model gives the gradient of its log-density on continuous raw data."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """∇ₓ log p(x) = −∇ₓE(x), per unit of raw data: ``(B, *event.shape)`` → the same shape, floating."""
+
+
+class HasPartition(HasEnergy, HasDensity):
+    """log p(x) = −E(x) − log Z with a log Z that takes work: enumeration, annealed importance sampling, quadrature.
+
+    `estimate_log_partition` does the work and stores the outcome in buffers of the model; `log_prob` uses it and raises
+    `CapabilityError` when there is none, or the parameters have moved since.
+    """
+
+    @abstractmethod
+    def estimate_log_partition(self, *, effort: int = 1, generator: Generator | None = None) -> tuple[float, float]:
+        """Find log Z and its standard error (0 where it is exact), and keep both for `log_prob`.
+
+        Args:
+            effort: 1 is what training watches; the work grows in proportion.
+        """
+
+    @property
+    @abstractmethod
+    def log_partition_error(self) -> float:
+        """Standard error of the log Z in use, in nats."""
+
+
+class Translates(ABC):
+    """The model maps examples of domain a to domain b and back."""
+
+    @abstractmethod
+    def translate(self, x: Tensor, *, to: Literal["a", "b"]) -> Tensor:
+        """Raw examples of the other domain → raw examples of domain ``to``: ``(B, *event.shape)``, ``event.dtype``."""
 
 
 class CanSample(ABC):

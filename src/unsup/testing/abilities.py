@@ -11,8 +11,11 @@ from unsup.core.model import (
     CanSample,
     CanTemper,
     HasDensity,
+    HasEnergy,
+    HasScore,
     IsConditional,
     Model,
+    Translates,
 )
 
 ABILITIES: Mapping[str, type] = {
@@ -23,6 +26,9 @@ ABILITIES: Mapping[str, type] = {
     "decode": CanDecode,
     "complete": CanComplete,
     "condition": IsConditional,
+    "energy": HasEnergy,
+    "gradient": HasScore,
+    "translate": Translates,
 }
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
-from unsup.core.model import CanSample, HasDensity, Model, keyed_generator
+from unsup.core.model import CanSample, HasDensity, Model, Symptom, keyed_generator
 from unsup.core.storage import load_tensors, model_record
 from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
@@ -29,11 +29,12 @@ from unsup.report.pictures import has_picture, picture, png_bytes
 from unsup.train.progress import Progress
 from unsup.train.runs import MODEL_PREFIX, Run
 from unsup.train.settings import Settings
+from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
 _PREPARE_LIMIT = 20_000
 # Keys of the generators, so that no two uses share noise.
-NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET = range(5)
+NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Trainer(ABC):
         self.started = time.monotonic()
         self.saved_at = self.started
         self.stop_signal: int | None = None
+        self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
         self.watched = data.validation.x[subset.sort().values]
@@ -196,27 +198,50 @@ class Trainer(ABC):
             self.folder.append_event(event)
 
     def validate(self) -> None:
-        """Score validation examples, remember the best parameters, draw the fixed-noise grid."""
+        """Score validation examples, remember the best parameters, draw the fixed-noise grid.
+
+        A model without a density has nothing to be judged by here: its newest parameters are the ones remembered.
+        """
         if isinstance(self.model, HasDensity):
             found = evaluate_likelihood(self.model, self.watched, seed=self._key(_VALIDATE))
             if not math.isfinite(found.nats):
                 raise TrainingError(self._advice(f"the validation likelihood is {found.nats}"))
             if found.nats < self.best:
                 self.best, self.validation, self.stale = found.nats, found, 0
-                self.best_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-                if self.folder is not None:
-                    best = {MODEL_PREFIX + k: v for k, v in self.best_state.items()}
-                    self.folder.save_checkpoint("best", best, {"done": self.done, "nats": found.nats})
+                self._keep({"nats": found.nats})
             else:
                 self.stale += 1
             self._log({"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind})
             self.display.validated(f"validation {found.sign} {found.bits_per_dim:.4f} bits/dim")
+        else:
+            self._keep({})
+            if isinstance(self.model, CanSample) and self.done:
+                self.model.eval()
+                generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
+                self.say(collapse(self.model, self.watched, generator=generator), "samples")
         if self.folder is not None and isinstance(self.model, CanSample) and has_picture(self.model.event):
             self.model.eval()
             count = 500 if self.model.event.shape == (2,) else 25
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             grid = picture(self.model.sample(count, generator=generator), self.model.event)
             self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+
+    def _keep(self, record: dict[str, float]) -> None:
+        """Make the present parameters (averaged ones inside their average) those that the run hands out."""
+        self.best_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        if self.folder is not None:
+            best = {MODEL_PREFIX + k: v for k, v in self.best_state.items()}
+            self.folder.save_checkpoint("best", best, {"done": self.done} | record)
+
+    def say(self, symptom: Symptom | None, observer: str = "terms") -> None:
+        """Show and log a symptom when it appears."""
+        present = self.symptoms.get(observer)
+        if symptom is None:
+            self.symptoms.pop(observer, None)
+        elif symptom.name != present:
+            self.symptoms[observer] = symptom.name
+            self._log({"symptom": symptom.name, "advice": symptom.advice})
+            self.display.note(f"{symptom.name} at {self.display.unit} {self.done}: {symptom.advice}")
 
     def _key(self, use: int) -> int:
         return self.settings.seed * 1000 + use

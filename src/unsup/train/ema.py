@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's parameters."""
+"""Exponential moving average of parameters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class EMA:
     """ē ← d ē + (1 − d) e after every step, started at e; the early steps use d = min(decay, (1 + t) / (10 + t)).
 
     Polyak averaging (Polyak & Juditsky 1992); the warm-up of the decay keeps the start from weighing on short runs.
+    Only the parameters of ``modules`` are averaged; buffers (batch statistics, counters, replay) are the newest ones.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, decay: float, *modules: nn.Module) -> None:
         self.decay = decay
         self.steps = 0
-        self._parameters = list(model.parameters())
+        self._parameters = [p for module in modules for p in module.parameters()]
         self.average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()

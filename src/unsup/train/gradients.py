@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from unsup.core.batch import Batch
 from unsup.core.errors import TrainingError
@@ -24,6 +24,7 @@ from unsup.train.schedules import learning_rate_factor
 from unsup.train.settings import Settings
 
 _CALIBRATION = 0.05  # share of a time budget spent before its number of steps is fixed
+_SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; log points before the first one
 
 
 class GradientTrainer(Trainer):
@@ -38,33 +39,51 @@ class GradientTrainer(Trainer):
         self.optimizers = [self._optimizer(o) for o in self.objectives]
         self.losses = [torch.compile(o.loss) if settings.compile else o.loss for o in self.objectives]
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
-        self.ema = EMA(model, settings.ema) if settings.ema else None
+        self.ema = EMA(settings.ema, *model.averaged()) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
+        self.smoothed: dict[str, float] = {}
         if settings.minutes is None:
-            steps = settings.epochs * self.per_epoch if settings.epochs else settings.steps or 2000
-            self.total = steps
+            self.total = settings.steps or 2000
+            if settings.epochs:
+                batches = sum(o.repeats / o.every for o in self.objectives)
+                self.total = max(1, round(settings.epochs * self.per_epoch / batches))
 
-    def _optimizer(self, objective: Objective) -> AdamW:
+    def _optimizer(self, objective: Objective) -> Optimizer:
         s = self.settings
-        options: dict[str, Any] = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
-        return AdamW(objective.parameters, fused=True, **(options | dict(objective.optimizer)))
+        chosen = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
+        chosen |= objective.optimizer
+        (first, second), parameters = chosen.pop("betas"), objective.parameters
+        match s.optimizer:
+            case "adam":
+                return AdamW(parameters, betas=(first, second), fused=True, **chosen)
+            case "rmsprop":
+                return RMSprop(parameters, alpha=second, foreach=True, **chosen)
+            case "sgd":
+                del chosen["eps"]
+                return SGD(parameters, momentum=first, fused=True, **chosen)
 
     def tensors(self) -> dict[str, Tensor]:
         found = {"rng.noise": self.generator.get_state()}
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             for i, state in optimizer.state_dict()["state"].items():
-                found |= {f"optimizer.{objective.name}.{i}.{k}": v for k, v in state.items()}
+                kept = {k: v for k, v in state.items() if v is not None}  # SGD has no buffer without momentum
+                found |= {f"optimizer.{objective.name}.{i}.{k}": v for k, v in kept.items()}
         if self.ema is not None:
             found |= {f"ema.{i}": v for i, v in enumerate(self.ema.average)}
         return found
 
     def record(self) -> dict[str, Any]:
-        return {"position": self.position, "ema_steps": self.ema.steps if self.ema else 0}
+        return {
+            "position": self.position,
+            "ema_steps": self.ema.steps if self.ema else 0,
+            "smoothed": self.smoothed,
+            "symptoms": self.symptoms,
+        }
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        self.position = record["position"]
+        self.position, self.smoothed, self.symptoms = record["position"], record["smoothed"], record["symptoms"]
         self.generator.set_state(tensors["rng.noise"])
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             prefix = f"optimizer.{objective.name}."
@@ -110,6 +129,7 @@ class GradientTrainer(Trainer):
                         raise TrainingError(self._advice(f"{name} is {value}"))
                 if logged:
                     self._log(values)
+                    self._diagnose(values)
                     log_every = max(1, (self.total or 1000) // 400)
                 if self.display.due():
                     self.display.show(self.done, self.total, values)
@@ -144,13 +164,15 @@ class GradientTrainer(Trainer):
     def _step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         self.model.train()
         shown: dict[str, Tensor] = {}
-        s = self.settings
+        s, several = self.settings, len(self.objectives) > 1
         factor = learning_rate_factor(self.done, self.total or 10**9, s.warmup, s.schedule)
         for objective, optimizer, loss in zip(self.objectives, self.optimizers, self.losses, strict=True):
             if self.done % objective.every:
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = objective.optimizer.get("lr", s.lr) * factor
+            if several:  # a player's gradient passes through the others' parameters and is not taken there
+                self._play(objective)
             for _ in range(objective.repeats):
                 batch = next(batches)
                 self.display.count(len(batch))
@@ -161,9 +183,23 @@ class GradientTrainer(Trainer):
                 if s.clip:
                     torch.nn.utils.clip_grad_norm_(objective.parameters, s.clip)
                 optimizer.step()
-            prefix = "" if len(self.objectives) == 1 else f"{objective.name}/"
+            prefix = f"{objective.name}/" if several else ""
             shown |= {prefix + k: v.detach() for k, v in terms.items()}
+        if several:
+            self._play(*self.objectives)
         if self.ema is not None:
             self.ema.update()
         self.model.after_step(self.done)
         return shown
+
+    def _play(self, *players: Objective) -> None:
+        """Only the parameters of ``players`` take gradients."""
+        for objective in self.objectives:
+            for p in objective.parameters:
+                p.requires_grad_(objective in players)
+
+    def _diagnose(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.smoothed[name] = value + _SMOOTHING * (self.smoothed.get(name, value) - value)
+        if len(self.events) >= _SETTLED:
+            self.say(self.model.diagnose(self.smoothed))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from unsup.core.config import check_value
 from unsup.core.errors import InputError, nearest
 from unsup.core.machine import Precision
 from unsup.core.model import Model
 from unsup.train.schedules import Schedule
+
+OptimizerName = Literal["adam", "rmsprop", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,16 @@ class Settings:
         epochs: passes over the training split.
         minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it.
         batch_size: examples a step.
-        lr: peak learning rate of AdamW.
+        optimizer: ``adam`` (AdamW), ``rmsprop``, or ``sgd`` with momentum.
+        lr: peak learning rate.
         warmup: steps of linear warm-up.
-        schedule: ``cosine`` to 0, or ``constant``.
-        weight_decay: decoupled (AdamW).
-        betas: of AdamW.
-        eps: of AdamW.
+        schedule: ``cosine``, ``linear`` or ``half-linear`` (constant, then linear) to 0, or ``constant``.
+        weight_decay: decoupled with Adam (AdamW), else added to the gradient.
+        betas: of Adam; the first is SGD's momentum, the second RMSprop's decay.
+        eps: of Adam and RMSprop.
         clip: largest gradient norm, or 0 for no clipping.
-        ema: decay of the averaged parameters that are validated and kept, or 0 for none.
+        ema: decay of the averaged parameters that are validated and kept, or 0 for none. What is averaged is the
+            model's to say: a GAN's generator, else everything.
         patience: stop after this many validations without gain, or 0 for never.
         validate_every: steps between validations, or 0 for twenty in a run.
         validation_limit: validation examples used while training.
@@ -44,6 +48,7 @@ class Settings:
     epochs: int | None = None
     minutes: float | None = None
     batch_size: int = 128
+    optimizer: OptimizerName = "adam"
     lr: float = 1e-3
     warmup: int = 0
     schedule: Schedule = "cosine"
@@ -71,7 +76,7 @@ class Settings:
                 raise InputError(f"{name}={value} should be above 0")
 
 
-def make_settings(model: type[Model], given: dict[str, Any]) -> Settings:
+def make_settings(model: Model | type[Model], given: dict[str, Any]) -> Settings:
     """`Settings` from the model's defaults and what was given; unknown names are refused with the nearest one."""
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     for name in given:

@@ -47,7 +47,7 @@ def fit(
     >>> unsup.fit(model, data, steps=20, progress="off").steps
     20
     """
-    chosen = make_settings(type(model), settings)
+    chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: give out=FOLDER")
     counts = isinstance(model, LearnsByCounting) and model.passes > 0

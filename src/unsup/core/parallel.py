@@ -1,0 +1,187 @@
+"""What a model needs to know of being trained by several processes: almost nothing.
+
+Every process holds the whole model and a part of each batch, its rows in order. Three rules make n processes one:
+
+- Noise. A generator is in the same state on every process. Inside `shared_noise` (the trainer's business) a random
+  tensor with the rows of the batch is drawn for the whole batch and each process keeps its own rows; any other random
+  tensor is the same everywhere.
+- Statistics that couple the rows of a batch are averaged with `mean_over_processes`.
+- State made from rows (replay, pools) is gathered with `gather_rows`, so that it is the same everywhere.
+
+With one process all of this is the identity and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+def process_count() -> int:
+    """How many processes work together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if process_count() > 1 else 0
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of every process, in order, without gradient: ``(B / n, ...)`` → ``(B, ...)``."""
+    if process_count() == 1:
+        return x
+    x = x.detach().contiguous()
+    parts = [torch.empty_like(x) for _ in range(process_count())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over processes; its gradient comes back from every process."""
+    if process_count() == 1:
+        return x
+    return dist_functional.all_reduce(x.contiguous()) / process_count()
+
+
+def own_rows(x: Tensor) -> Tensor:
+    """This process's rows of a whole batch: ``(B, ...)`` → ``(B / n, ...)``."""
+    n = process_count()
+    return x if n == 1 else x.tensor_split(n)[process_rank()]
+
+
+class _SharedNoise(TorchFunctionMode):
+    """Draws random tensors that have the rows of the batch for all processes, and keeps this one's rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.count, self.rank = rows, process_count(), process_rank()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        draw = _DRAWS.get(func)
+        return func(*args, **kwargs) if draw is None else draw(self, func, args, kwargs)
+
+    def axis(self, shape: tuple[int, ...]) -> int | None:
+        return next((i for i, n in enumerate(shape) if n == self.rows), None)
+
+    def whole(self, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+        return (*shape[:axis], self.rows * self.count, *shape[axis + 1 :])
+
+    def part(self, x: Tensor, axis: int) -> Tensor:
+        return x.narrow(axis, self.rank * self.rows, self.rows)
+
+
+def _by_size(mode: _SharedNoise, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.rand` and its like: sizes first, as numbers or as one sequence, or as ``size=``."""
+    kwargs = dict(kwargs)
+    leading: tuple[Any, ...] = ()
+    if func is torch.randint:
+        sizes = kwargs.pop("size", None)
+        if sizes is None:
+            *bounds, sizes = args
+            leading = tuple(bounds)
+        else:
+            leading = args
+    elif "size" in kwargs:
+        sizes = kwargs.pop("size")
+    else:
+        sizes = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+    shape = tuple(sizes)
+    axis = mode.axis(shape)
+    if axis is None:
+        return func(*leading, shape, **kwargs)
+    return mode.part(func(*leading, mode.whole(shape, axis), **kwargs), axis)
+
+
+def _by_example(mode: _SharedNoise, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.rand_like` and its like."""
+    like, *rest = args
+    axis = mode.axis(tuple(like.shape))
+    if axis is None:
+        return func(*args, **kwargs)
+    return mode.part(func(like.new_empty(mode.whole(tuple(like.shape), axis)), *rest, **kwargs), axis)
+
+
+def _by_parameters(mode: _SharedNoise, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.bernoulli`, `torch.multinomial`: the other processes' rows stand in as copies of one of ours."""
+    p, *rest = args
+    axis = mode.axis(tuple(p.shape))
+    if axis is None:
+        return func(*args, **kwargs)
+    drawn = func(p.repeat(*(mode.count if i == axis else 1 for i in range(p.ndim))), *rest, **kwargs)
+    return mode.part(drawn, axis)
+
+
+def _in_place(mode: _SharedNoise, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``x.normal_()`` and its like."""
+    x, *rest = args
+    axis = mode.axis(tuple(x.shape))
+    if axis is None:
+        return func(*args, **kwargs)
+    drawn = func(x.new_empty(mode.whole(tuple(x.shape), axis)), *rest, **kwargs)
+    return x.copy_(mode.part(drawn, axis))
+
+
+def _dropout(mode: _SharedNoise, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Dropout draws one number for each entry from the global generator."""
+    x, *rest = args
+    axis = mode.axis(tuple(x.shape))
+    if axis is None:
+        return func(*args, **kwargs)
+    kept = func(torch.ones_like(x).repeat(*(mode.count if i == axis else 1 for i in range(x.ndim))), *rest, **kwargs)
+    return x * mode.part(kept, axis)
+
+
+_DRAWS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((torch.rand, torch.randn, torch.randint), _by_size),
+    **dict.fromkeys((torch.rand_like, torch.randn_like), _by_example),
+    **dict.fromkeys((torch.bernoulli, torch.multinomial), _by_parameters),
+    **dict.fromkeys((Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.random_), _in_place),
+    torch.nn.functional.dropout: _dropout,
+}
+
+
+_ACTIVE: ContextVar[_SharedNoise | None] = ContextVar("_ACTIVE", default=None)
+
+
+@contextmanager
+def shared_noise(rows: int) -> Iterator[None]:
+    """Inside, random tensors with an axis of ``rows`` (this process's part of the batch) are parts of one draw.
+
+    The axis is the first of that length. A random tensor of another shape is drawn alike on every process.
+    """
+    if process_count() == 1:
+        yield
+        return
+    mode = _SharedNoise(rows)
+    token = _ACTIVE.set(mode)
+    try:
+        with mode:
+            yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+@contextmanager
+def replicated_noise() -> Iterator[None]:
+    """Inside, every random tensor is the same on every process: for chains and masks that all of them share."""
+    mode = _ACTIVE.get()
+    if mode is None:
+        yield
+        return
+    rows, mode.rows = mode.rows, -1
+    try:
+        yield
+    finally:
+        mode.rows = rows

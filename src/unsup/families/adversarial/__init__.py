@@ -1,0 +1,5 @@
+"""Adversarial models."""
+
+from unsup.core.registry import Row
+
+ROWS: tuple[Row, ...] = ()

@@ -1,0 +1,42 @@
+"""Symptoms that show in samples, whatever the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core.model import CanSample, Symptom
+
+_SAMPLES = 256
+_TWIN = 0.1  # of the median distance between nearest neighbours in the data
+_SURPLUS = 0.25  # share of samples with a twin, above that of the data, from which it is called collapse
+
+
+def twin_shares(samples: Tensor, data: Tensor) -> tuple[float, float]:
+    """Shares of samples, and of as many data examples, that have a twin: ``(N, *shape)`` twice → two numbers.
+
+    A twin is another member of the same set nearer than a tenth of the median distance between nearest neighbours in
+    the data (equal, where that median is 0).
+    """
+    n = min(len(samples), len(data))
+    nearest = []
+    for x in (samples[:n], data[:n]):
+        flat = x.flatten(1).double()
+        distance = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest.append(distance.fill_diagonal_(torch.inf).amin(1))
+    limit = _TWIN * nearest[1].median()
+    return float((nearest[0] <= limit).double().mean()), float((nearest[1] <= limit).double().mean())
+
+
+@torch.no_grad()
+def collapse(model: CanSample, data: Tensor, *, generator: Generator) -> Symptom | None:
+    """Whether the model's samples repeat each other far more than examples of the data do."""
+    samples = model.sample(min(_SAMPLES, len(data)), generator=generator).cpu()
+    own, theirs = twin_shares(samples, data.cpu())
+    if own <= theirs + _SURPLUS:
+        return None
+    return Symptom(
+        "collapse",
+        f"{own:.0%} of the samples are near copies of another one ({theirs:.0%} in the data); try a smaller --lr, more "
+        "critic steps, a gradient penalty or r1, larger batches, or another seed",
+    )
