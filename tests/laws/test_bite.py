@@ -15,12 +15,16 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import Objective
 from unsup.core.registry import Row, row
+from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.energy.ebm import EBM
+from unsup.families.energy.rbm import RBM
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
+from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from unsup.testing import LAWS, Case, LawViolation, check_model, examples
 
 BITS, PLANE, PIXELS = Event((5,), BINARY), Event((2,), REAL), Event((1, 2, 3), BINARY)
@@ -447,6 +451,87 @@ class MixesUpTheLabels(PixelCNN):
         return super().sample_given(label.roll(1), generator=generator, temperature=temperature)
 
 
+# --- energies and scores
+
+
+@breaks("energies", event=PLANE)
+class CentresItsEnergies(EBM):
+    def energy(self, x):
+        energy = super().energy(x)
+        return energy - energy.mean()
+
+
+@breaks("energies", event=PLANE)
+class TakesAnyWidthOfEnergy(EBM):
+    def energy(self, x):
+        return super().energy(x[..., :2].reshape(-1, 2))
+
+
+@breaks("score-is-gradient", event=PLANE)
+class ScoreClimbsTheEnergy(EBM):
+    def score(self, x):
+        return -super().score(x)
+
+
+@breaks("score-is-gradient", event=PLANE)
+class ScoreIsOfScaledData(EBM):
+    def score(self, x):
+        return super().score(x) * self.net.front.std
+
+
+@breaks("score-is-gradient", event=PLANE)
+class DetachesItsEnergy(EBM):
+    """Autograd agrees with the score; the energy itself does not."""
+
+    def energy(self, x):
+        return super().energy(x) + 0.01 * x.detach().square().flatten(1).sum(1)
+
+
+# --- players
+
+
+@breaks("players", event=PLANE)
+class MovesTheGeneratorWithItsCritic(GAN):
+    """The fakes are not detached in the critic's loss."""
+
+    def critic_loss(self, batch, *, generator=None):
+        real, fake = self.scaled(batch.x), self.fakes(len(batch), generator=generator)
+        return {"loss": discriminator_loss(self.players_loss, self.critic(real), self.critic(fake))}
+
+
+@breaks("players", event=PLANE)
+class DetachesItsFakes(GAN):
+    """Nothing goes back to the generator from its own loss."""
+
+    def generator_loss(self, batch, *, generator=None):
+        logit = self.critic(self.fakes(len(batch), generator=generator).detach())
+        return {"loss": generator_loss(self.players_loss, logit)}
+
+
+@breaks("players", event=PLANE, loss="wgan-gp")
+class PenalisesWithoutAGraph(GAN):
+    """The penalty has its value in the loss, and no gradient."""
+
+    def critic_loss(self, batch, *, generator=None):
+        terms = super().critic_loss(batch, generator=generator)
+        lost = self.penalty * gradient_penalty(
+            self.critic, self.scaled(batch.x), self.fakes(len(batch), generator=generator), generator
+        )
+        return terms | {"loss": terms["loss"] - lost + lost.detach()}
+
+
+@breaks("averaged-generator", event=PLANE)
+class AveragesItsCritic(GAN):
+    def averaged(self):
+        return (self,)
+
+
+@breaks("averaged-generator", event=PLANE)
+class AveragesHalfAGenerator(GAN):
+    def averaged(self):
+        return (self.generator[0],)
+
+
 # --- the runner itself
 
 
@@ -457,6 +542,43 @@ def test_the_callers_model_is_left_as_it_was():
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
+
+
+# --- partition functions
+
+
+@breaks("partition", event=BITS)
+class ForgetsThatHiddenUnitsMayBeOff(RBM):
+    def energy(self, x):
+        w, b, c = self.interaction()
+        v = self._bits(x)
+        return -(v @ b) - (v @ w + c).sum(1)
+
+
+@breaks("partition", event=BITS)
+class LeavesOutTheLastState(RBM):
+    def _enumerate(self):
+        total, last = super()._enumerate(), -float(self.energy(torch.ones(1, *self.event.shape)))
+        return total + math.log1p(-math.exp(last - total))
+
+
+@breaks("partition", event=BITS)
+class HoldsAnotherError(RBM):
+    @property
+    def log_partition_error(self):
+        return 0.5
+
+
+@breaks("partition", event=BITS)
+class AddsLogZ(RBM):
+    def log_prob(self, x, *, samples=1, generator=None):
+        return super().log_prob(x) + 2 * self.log_partition[0]
+
+
+@breaks("partition-of-these-parameters", event=BITS)
+class KeepsItsLogZ(RBM):
+    def _is_current(self):
+        return True
 
 
 def test_reports_are_repeatable_and_leave_the_global_generator_alone():

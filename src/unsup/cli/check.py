@@ -48,7 +48,7 @@ def _check_run(path: str, seed: int) -> int:
 
     run = open_run(path)
     train = run.data.train
-    label = None if train.label is None else train.label[:_EXAMPLES]
-    report = check_model(run.model, Batch(train.x[:_EXAMPLES], label), seed=seed)
+    rest = (None if t is None else t[:_EXAMPLES] for t in (train.label, train.domain_b))
+    report = check_model(run.model, Batch(train.x[:_EXAMPLES], *rest), seed=seed)
     write(str(report))
     return 0 if report.ok else 1

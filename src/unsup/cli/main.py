@@ -5,6 +5,7 @@ Only the chosen command's module is imported, so that ``unsup --help`` starts fa
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -21,6 +22,7 @@ COMMANDS = {
     "score": "log-likelihood of each example of your own file",
     "encode": "codes of examples, to .npz",
     "decode": "examples of codes, to .npy or .png",
+    "translate": "images of one domain into the other, as .png files",
     "check": "the laws of a model, of a run, or of all models",
     "reproduce": "the recipes, or one run of one that adds to the results table",
     "cite": "BibTeX of what a run or model uses",
@@ -29,9 +31,14 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 130 (interrupted)."""
+    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 130 (interrupted).
+
+    Started several times by ``torchrun``, the processes work as one and the first of them speaks.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return _dispatch_together(given)
         return _dispatch(given)
     except UnsupError as error:
         sys.stderr.write(f"unsup: error: {' '.join(str(error).split())}\n")
@@ -60,6 +67,20 @@ def _dispatch(given: list[str]) -> int:
     module = importlib.import_module(f"unsup.cli.{name}")
     status: int = module.main(rest)
     return status
+
+
+def _dispatch_together(given: list[str]) -> int:
+    from unsup.train.parallel import process_group
+
+    first = int(os.environ["RANK"]) == 0
+    with process_group(), contextlib.redirect_stdout(sys.stdout if first else open(os.devnull, "w")):
+        try:
+            return _dispatch(given)
+        except InputError as error:
+            # Every process meets bad input alike; one of them says so.
+            if first:
+                raise
+            return error.exit_status
 
 
 def _help() -> str:

@@ -27,6 +27,7 @@ class DataOptions:
         channels: 1 or 3, of the procedural pictures.
         symbols: of the procedural sequences.
         data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+        domain_b: name or path of a second domain, for models that translate.
     """
 
     limit: int | None = None
@@ -38,6 +39,7 @@ class DataOptions:
     channels: int | None = None
     symbols: int | None = None
     data_dir: str | None = None
+    domain_b: str | None = None
 
 
 EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")  # those that a file to be scored may need

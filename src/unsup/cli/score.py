@@ -19,7 +19,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
     parser.add_argument("-o", "--out", metavar="FILE", help="CSV to write [standard output]")
     parser.add_argument(
-        "--importance-samples", type=int, default=1, metavar="K", help="draws per example behind a bound [1]"
+        "--importance-samples",
+        type=int,
+        default=1,
+        metavar="K",
+        help="draws per example behind a bound; above 1, effort of a new estimate of log Z, not the run's [1]",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
     add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
@@ -36,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{run.config['model']['model']} gives no likelihood (unsup models tells who can score)")
     x, names = load_examples(options.file, model.event, **chosen(options, EXAMPLE_OPTIONS))
-    scores = log_probs(model, x, samples=options.importance_samples, seed=options.seed).tolist()
+    samples = options.importance_samples
+    scores = log_probs(model, x, samples=samples, seed=options.seed, stored=samples == 1).tolist()
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("example", "log_prob_nats", "bits_per_dim", "kind"))

@@ -32,6 +32,7 @@ class Objective:
         repeats: updates in a row within one step.
         every: the objective acts on steps divisible by this.
         optimizer: settings of this player that override the run's: ``lr``, ``betas``, ``eps``, ``weight_decay``.
+        after: called after each of this player's updates, every repeat included: clipping of weights.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Objective:
     repeats: int = 1
     every: int = 1
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ With one process all of this is the identity and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -49,7 +48,35 @@ def mean_over_processes(x: Tensor) -> Tensor:
     """The mean of ``x`` over processes; its gradient comes back from every process."""
     if process_count() == 1:
         return x
-    return dist_functional.all_reduce(x.contiguous()) / process_count()
+    return _Sum.apply(x) / process_count()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; each process's part takes the gradients that all of them have at the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient)
+
+
+def sum_over_processes(*tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sums of named tensors over tables, those of every process; a process may have none."""
+    if process_count() > 1:
+        found: list[Any] = [None] * process_count()
+        dist.all_gather_object(found, [{k: v.cpu() for k, v in table.items()} for table in tables])
+        device = next((v.device for table in tables for v in table.values()), torch.device("cpu"))
+        tables = tuple({k: v.to(device) for k, v in table.items()} for part in found for table in part)
+    total: dict[str, Tensor] = {}
+    for table in tables:
+        for name, value in table.items():
+            total[name] = total[name] + value if name in total else value
+    return total
 
 
 def own_rows(x: Tensor) -> Tensor:
@@ -176,12 +203,22 @@ def shared_noise(rows: int) -> Iterator[None]:
 @contextmanager
 def replicated_noise() -> Iterator[None]:
     """Inside, every random tensor is the same on every process: for chains and masks that all of them share."""
+    with noise_rows(-1):
+        yield
+
+
+@contextmanager
+def noise_rows(rows: int) -> Iterator[None]:
+    """Inside, it is random tensors with an axis of ``rows`` that are parts of one draw over all processes.
+
+    For parts of a batch: pairs of its examples, several draws for each.
+    """
     mode = _ACTIVE.get()
     if mode is None:
         yield
         return
-    rows, mode.rows = mode.rows, -1
+    before, mode.rows = mode.rows, rows
     try:
         yield
     finally:
-        mode.rows = rows
+        mode.rows = before

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
+from unsup.core.parallel import process_rank
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -26,9 +27,13 @@ FORMAT = "unsup-1"
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either all of it or what it held before.
 
+    Of several processes only the first one writes.
+
     Raises:
         TrainingError: the disk is full or the folder cannot be written; ``path`` is left as it was.
     """
+    if process_rank() > 0:
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -120,12 +120,7 @@ def shapes(*, n: int = 5_000, channels: Literal[1, 3] = 1) -> Examples:
     label = rng.integers(3, size=total)
     centre, radius = rng.uniform(5, 10, (total, 2)), rng.uniform(3, 5, total)
     ground, ink = rng.integers(0, 96, (total, channels)), rng.integers(128, 256, (total, channels))
-    down, right = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
-    v = (down[None] - centre[:, 0, None, None]) / radius[:, None, None]  # (N, 16, 16), the shape spans [−1, 1]
-    u = (right[None] - centre[:, 1, None, None]) / radius[:, None, None]
-    disc, square = u**2 + v**2 <= 1, np.maximum(abs(u), abs(v)) <= 0.85
-    triangle = (v <= 0.8) & (2 * abs(u) <= v + 1)
-    inside = np.choose(label[:, None, None], [disc, square, triangle])
+    inside = _inside(label, centre, radius)
     x = np.where(inside[:, None], ink[:, :, None, None], ground[:, :, None, None]).astype(np.uint8)
     return Examples(
         torch.from_numpy(x),
@@ -136,6 +131,66 @@ def shapes(*, n: int = 5_000, channels: Literal[1, 3] = 1) -> Examples:
         sizes=sizes,
         split="drawn independently",
     )
+
+
+def stripes(*, n: int = 2_000) -> Examples:
+    """A pair of domains whose true translation is known: plain shapes and striped shapes, ``(3, 16, 16)``, 256 levels.
+
+    Domain a shows two shapes on a dark ground, red discs, green squares or blue triangles of random size and place,
+    the second over the first. Domain b shows the like with stripes of a pale tone of the same colour: with i the row
+    from 0,
+
+        T(x)[:, i, j] = pale(x[:, i, j]) where i is odd and x[:, i, j] is not ground, else x[:, i, j],
+
+    and T⁻¹ puts the full colour back. It is the translation that the two domains ask for: stripes lie in the same rows
+    everywhere, and no exchange of colours fits, since each kind of shape has its own. (T after a mirror image gives the
+    same distribution; that is what an identity loss rules out.) The two domains of the training split hold different
+    shapes; in validation and test ``domain_b`` is T(x).
+    """
+    sizes, rng = _sizes("stripes", n), _source("stripes")
+    x, other = (torch.from_numpy(_two_shapes(size, rng)) for size in (sum(sizes), sizes[0]))
+    return Examples(
+        x,
+        Event((3, 16, 16), Support("ordinal", 256)),
+        _numbered(len(x)),
+        sizes=sizes,
+        split="drawn independently",
+        domain_b=add_stripes(torch.cat([other, x[sizes[0] :]])),
+    )
+
+
+_GROUND = (40, 40, 60)
+_COLOURS = ((210, 60, 50), (50, 170, 70), (60, 90, 220))  # of discs, squares, triangles
+_PALE = ((250, 200, 190), (190, 250, 200), (190, 210, 250))
+
+
+def add_stripes(x: torch.Tensor) -> torch.Tensor:
+    """T of `stripes`, from domain a to b: uint8 ``(N, 3, 16, 16)`` → the same."""
+    striped = (torch.arange(x.shape[2]) % 2 == 1).view(-1, 1)
+    for colour, pale in zip(_COLOURS, _PALE, strict=True):
+        full, light = (torch.tensor(c, dtype=torch.uint8).view(3, 1, 1) for c in (colour, pale))
+        x = torch.where((x == full).all(1, keepdim=True) & striped, light, x)
+    return x
+
+
+def _two_shapes(total: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    x = np.empty((total, 3, 16, 16), np.uint8)
+    x[:] = np.array(_GROUND, np.uint8).reshape(3, 1, 1)
+    for _ in range(2):
+        kind = rng.integers(3, size=total)
+        inside = _inside(kind, rng.uniform(3, 12, (total, 2)), rng.uniform(3, 5, total))
+        x = np.where(inside[:, None], np.array(_COLOURS, np.uint8)[kind][:, :, None, None], x)
+    return x
+
+
+def _inside(kind: Labels, centre: Array, radius: Array) -> NDArray[np.bool_]:
+    """The pixels ``(N, 16, 16)`` inside of discs (kind 0), squares (1) and triangles (2)."""
+    down, right = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
+    v = (down[None] - centre[:, 0, None, None]) / radius[:, None, None]  # the shape spans [−1, 1]
+    u = (right[None] - centre[:, 1, None, None]) / radius[:, None, None]
+    disc, square = u**2 + v**2 <= 1, np.maximum(abs(u), abs(v)) <= 0.85
+    triangle = (v <= 0.8) & (2 * abs(u) <= v + 1)
+    return np.asarray(np.choose(kind[:, None, None], [disc, square, triangle]))
 
 
 def markov(*, n: int = 5_000, length: int = 32, symbols: int = 4) -> Examples:

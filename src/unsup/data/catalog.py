@@ -53,6 +53,13 @@ CATALOG: dict[str, Entry] = {
         Entry("pinwheel", f"{_BUILTIN}:pinwheel", "five bent Gaussian arms in the plane", _HERE, _OURS),
         Entry("spirals", f"{_BUILTIN}:spirals", "two interleaved spirals in the plane", _HERE, _OURS),
         Entry("shapes", f"{_BUILTIN}:shapes", "16×16 pictures of one disc, square or triangle", _HERE, _OURS),
+        Entry(
+            "stripes",
+            f"{_BUILTIN}:stripes",
+            "two domains of 16×16 pictures: plain coloured shapes and the like with white stripes",
+            _HERE,
+            _OURS,
+        ),
         Entry("markov", f"{_BUILTIN}:markov", "token sequences of a Markov chain of known entropy", _HERE, _OURS),
         Entry(
             "mnist",
@@ -65,6 +72,13 @@ CATALOG: dict[str, Entry] = {
             "dynamic-mnist",
             f"{_STANDARD}:dynamic_mnist",
             "MNIST drawn black or white afresh in every epoch; 400 for validation",
+            _FETCHED,
+            "none stated (often given as CC BY-SA 3.0)",
+        ),
+        Entry(
+            "stacked-mnist",
+            f"{_STANDARD}:stacked_mnist",
+            "three MNIST digits as the channels of one 28×28 image: 1,000 modes",
             _FETCHED,
             "none stated (often given as CC BY-SA 3.0)",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
 from unsup.data import arrays, images, tables, text
 from unsup.data.catalog import CATALOG
-from unsup.data.source import Data, Examples, hashed_order
+from unsup.data.source import Data, Examples, Split, hashed_order
 
 Reader = Callable[..., Examples]
 
@@ -33,9 +34,10 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``.
-        **options: ``limit`` (use only that many training examples) and what the data takes: ``resize`` (images);
-            ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D densities, shapes, markov); ``data_dir``,
-            ``download`` (standard sets).
+        **options: ``limit`` (use only that many training examples), ``domain_b`` (name or path of a second domain of
+            the same event, not paired with the first, for models that translate; the options of both are the same) and
+            what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D
+            densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
 
     Raises:
         InputError: unknown name, path or option (the nearest is named), or data that cannot be used as it is.
@@ -47,9 +49,9 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
     torch.Size([2, 1, 8, 8])
     """
     name, read, path = _reader(name_or_path)
-    known = options_of(read) | {"limit": (int | None, None)}
+    known = options_of(read) | {"limit": (int | None, None), "domain_b": (str | Path | None, None)}
     chosen = _checked(name, known, options)
-    limit = chosen.pop("limit", None)
+    limit, second = chosen.pop("limit", None), chosen.pop("domain_b", None)
     if limit is not None and limit < 1:
         raise InputError(f"{name}: limit={limit} given; expected the number of training examples, 1 or more")
     if chosen.get("data_dir") is not None:
@@ -62,7 +64,34 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
     recorded = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items() if k != "download"}
     if limit is not None:
         recorded["limit"] = limit
-    return Data(name, found.event, train, validation, test, found.labels, rule, recorded, found.notes)
+    paired = found.domain_b is not None
+    data = Data(name, found.event, train, validation, test, found.labels, rule, recorded, found.notes, paired)
+    return data if second is None else _with_domain_b(data, second, options)
+
+
+def _with_domain_b(data: Data, second: str | Path, options: Mapping[str, Any]) -> Data:
+    """``data`` with the splits of ``second`` as its second domain, read with the same options where it has them."""
+    name, read, _ = _reader(second)
+    known = {*options_of(read), "limit"}
+    other = load_data(second, **{k: v for k, v in options.items() if k in known})
+    if data.event.is_image and other.event == replace(data.event, shape=(1, *data.event.shape[1:])):
+        coloured = (
+            replace(s, x=s.x.expand(-1, *data.event.shape)) for s in (other.train, other.validation, other.test)
+        )
+        other = _with_splits(replace(other, event=data.event), *coloured)
+    if other.event != data.event:
+        raise InputError(
+            f"domain b, {name}, holds examples of {other.event}, and {data.name} of {data.event}; the two domains need "
+            f"one event{_mend(other.event, data.event)}"
+        )
+    notes = (*data.notes, f"domain b is {name}: {other.describe()}, not paired", *other.notes)
+    data = replace(data, options={**data.options, "domain_b": name}, notes=notes, paired=False)
+    pairs = ((data.train, other.train), (data.validation, other.validation), (data.test, other.test))
+    return _with_splits(data, *(replace(own, domain_b=others.x) for own, others in pairs))
+
+
+def _with_splits(data: Data, train: Split, validation: Split, test: Split) -> Data:
+    return replace(data, train=train, validation=validation, test=test)
 
 
 def from_arrays(x: ArrayLike, label: ArrayLike | None = None) -> Data:

@@ -17,7 +17,7 @@ from unsup.core.event import Event, Support
 from unsup.core.model import keyed_generator
 
 # One number a use, so that draws made for different purposes with one seed are unrelated.
-_SHUFFLE, _BINARISE = 1, 2
+_SHUFFLE, _BINARISE, _SECOND = 1, 2, 3
 _ROWS_AT_ONCE = 4096
 
 
@@ -28,6 +28,17 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
     True
     """
     return torch.randperm(n, generator=keyed_generator(seed, _SHUFFLE, epoch))
+
+
+def companions(seed: int, epoch: int, n: int, others: int) -> Tensor:
+    """Which of ``others`` examples of a second domain go with each of ``n`` in one epoch: int64 ``(n,)``.
+
+    A shuffle keyed by (seed, epoch), unrelated to `permutation`: its first n, or as many shuffles as n needs.
+    """
+    rounds = (
+        torch.randperm(others, generator=keyed_generator(seed, _SECOND, epoch, i)) for i in range(-(-n // others))
+    )
+    return torch.cat(list(rounds))[:n]
 
 
 def binarise(grey: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -52,36 +63,45 @@ class Split:
         x: raw data ``(N, *event.shape)``.
         label: class numbers ``(N,)``, int64, or None.
         grey: grey levels ``(N, *event.shape)``, uint8, from which `epoch` draws; None where the data is as it is.
+        domain_b: raw examples ``(M, *event.shape)`` of a second domain, or None. M may differ from N until `epoch`
+            gives every example a companion.
     """
 
     x: Tensor
     label: Tensor | None = None
     grey: Tensor | None = None
+    domain_b: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, indices: Tensor) -> Batch:
-        """The examples at ``indices`` (int64, ``(B,)``)."""
-        return Batch(self.x[indices], None if self.label is None else self.label[indices])
+        """The examples at ``indices`` (int64, ``(B,)``), with the rows of ``domain_b`` that lie beside them."""
+        return Batch(self.x[indices], *(None if t is None else t[indices] for t in (self.label, self.domain_b)))
 
     def take(self, indices: Tensor | slice) -> Split:
-        """The split that holds only the examples at ``indices``."""
-        label = None if self.label is None else self.label[indices]
-        return Split(self.x[indices], label, None if self.grey is None else self.grey[indices])
+        """The split that holds only the examples at ``indices``, and those of ``domain_b`` beside them."""
+        rest = (None if t is None else t[indices] for t in (self.label, self.grey, self.domain_b))
+        return Split(self.x[indices], *rest)
 
     def to(self, device: torch.device | str) -> Split:
         """The same examples on ``device``; the grey levels, which are only drawn from, stay where they are."""
-        return Split(self.x.to(device), None if self.label is None else self.label.to(device), self.grey)
+        label, domain_b = (None if t is None else t.to(device) for t in (self.label, self.domain_b))
+        return Split(self.x.to(device), label, self.grey, domain_b)
 
     def epoch(self, seed: int, epoch: int) -> Split:
         """The split as it is seen in one epoch: itself, or a fresh binarisation of the grey levels.
 
-        All examples are drawn in one go keyed by (seed, epoch), so batch size and processes do not matter.
+        All examples are drawn in one go keyed by (seed, epoch), so batch size and processes do not matter. Examples of
+        a second domain are dealt out afresh, one to each example of the first.
         """
-        if self.grey is None:
-            return self
-        return Split(binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device), self.label, self.grey)
+        seen = self
+        if self.grey is not None:
+            seen = replace(seen, x=binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device))
+        if self.domain_b is not None:
+            rows = companions(seed, epoch, len(self), len(self.domain_b)).to(self.domain_b.device)
+            seen = replace(seen, domain_b=self.domain_b[rows])
+        return seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +115,8 @@ class Data:
         split: where the splits come from, in words.
         options: the options given, plain JSON values.
         notes: what was skipped, dropped or decided, and why.
+        paired: whether row i of the ``domain_b`` of validation and test is the true translation of row i of ``x``.
+            That of training never is.
     """
 
     name: str | None
@@ -106,6 +128,7 @@ class Data:
     split: str = "official"
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    paired: bool = False
 
     def describe(self) -> str:
         """One line.
@@ -157,6 +180,7 @@ class Examples:
         shares: percent of validation and test where ``sizes`` is None, each rounded up.
         in_order: cut the splits from ``x`` as it lies, not in hashed order.
         grey: as in `Split`, used in training only.
+        domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
     """
 
     x: Tensor
@@ -170,6 +194,7 @@ class Examples:
     shares: tuple[int, int] = (10, 10)
     in_order: bool = False
     grey: Tensor | None = None
+    domain_b: Tensor | None = None
 
     def arranged(self, owner: str) -> tuple[Examples, tuple[int, int, int]]:
         """The same examples with train, validation and test one after the other, and their sizes."""
@@ -182,14 +207,16 @@ class Examples:
 
     def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
         """The examples at ``order``, which puts train, validation and test one after the other."""
-        taken = Split(self.x, self.label, self.grey).take(order)
+        taken = Split(self.x, self.label, self.grey, self.domain_b).take(order)
         names = tuple(self.names[i] for i in order.tolist())
-        return replace(self, x=taken.x, label=taken.label, grey=taken.grey, names=names, sizes=sizes, split=split)
+        found = {"x": taken.x, "label": taken.label, "grey": taken.grey, "domain_b": taken.domain_b}
+        return replace(self, **found, names=names, sizes=sizes, split=split)
 
     def splits(self, owner: str) -> tuple[tuple[Split, Split, Split], str]:
         """(train, validation, test) and where they come from, in words."""
         found, (train, validation, test) = self.arranged(owner)
-        drawn, fixed = Split(found.x, found.label, found.grey), Split(found.x, found.label)
+        drawn = Split(found.x, found.label, found.grey, found.domain_b)
+        fixed = replace(drawn, grey=None)
         middle, end = train + validation, train + validation + test
         return (
             drawn.take(slice(0, train)),

@@ -80,6 +80,39 @@ def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
     )
 
 
+def stacked_mnist(*, n: int = 128_000, data_dir: str | None = None, download: bool = False) -> Examples:
+    """Three MNIST digits as the channels of one image ``(3, 28, 28)``: 1,000 equally likely modes.
+
+    Che, Li, Jacob, Bengio, Li 2017 (https://arxiv.org/abs/1612.02136). The class is the number that the digits write,
+    first channel first. n training images are drawn with replacement from MNIST's training digits, a tenth as many for
+    validation and for test from its own.
+    """
+    if n < 10:
+        raise InputError(f"stacked-mnist: n={n} training examples given; expected 10 or more")
+    digits = mnist(data_dir=data_dir, download=download)
+    assert digits.sizes is not None
+    assert digits.label is not None
+    sizes, rng = (n, n // 10, n // 10), np.random.default_rng(list(b"stacked-mnist"))
+    starts = np.cumsum([0, *digits.sizes[:2]])
+    rows = np.concatenate(
+        [
+            start + rng.integers(own, size=(size, 3))
+            for start, own, size in zip(starts, digits.sizes, sizes, strict=True)
+        ]
+    )
+    x = torch.from_numpy(digits.x.numpy()[:, 0][rows])  # (N, 3, 28, 28)
+    label = (digits.label[torch.from_numpy(rows)] * torch.tensor([100, 10, 1])).sum(1)
+    return Examples(
+        x,
+        Event((3, 28, 28), _PIXELS),
+        _part_names(sizes),
+        label,
+        tuple(f"{i:03}" for i in range(1000)),
+        sizes=sizes,
+        split="drawn from the digits of MNIST's own splits",
+    )
+
+
 def binarized_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """The static binarisation of MNIST (Salakhutdinov, Murray 2008; Larochelle, Murray 2011). It has no labels.
 

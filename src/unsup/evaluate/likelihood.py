@@ -11,10 +11,12 @@ from torch import Tensor
 from unsup.core.errors import CapabilityError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
-from unsup.core.model import HasDensity, Model, keyed_generator
+from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
+from unsup.core.parallel import process_count, process_rank, sum_over_processes
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
+_LOG_PARTITION = -1  # the key of its noise, beside the positions of chunks
 
 
 @torch.no_grad()
@@ -25,31 +27,44 @@ def log_probs(
     samples: int = 1,
     seed: int = 0,
     on_chunk: Callable[[int, int], None] | None = None,
+    stored: bool = False,
 ) -> Tensor:
     """log p of each raw example, float64 on the CPU: ``(N, *shape)`` → ``(N,)``.
 
+    A model with a partition function has log Z estimated first, once for all examples, and keeps it.
+
     Args:
-        samples: importance samples per example where the model is a bound.
-        seed: of the noise behind a bound, keyed by the position of the chunk.
+        samples: importance samples per example where the model is a bound; the effort of the estimate of log Z.
+        seed: of the noise behind a bound, keyed by the position of the chunk, and of that behind log Z.
         on_chunk: told how many examples are done, and how many there are, after each chunk.
+        stored: use the log Z that the model holds, where it has one.
 
     Raises:
-        CapabilityError: the model has no density.
+        CapabilityError: the model has no density, or no valid log Z and ``stored`` is asked for.
     """
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
     was_training = model.training
     model.eval()
     parts = []
+    chunks = x.split(CHUNK)
     with fast_cpu(model.device):
-        for position, chunk in enumerate(x.split(CHUNK)):
-            generator = keyed_generator(seed, position, device=model.device)
-            part = model.log_prob(chunk.to(model.device), samples=samples, generator=generator)
-            parts.append(part.double().cpu())
+        if isinstance(model, HasPartition) and not stored:
+            generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
+            model.estimate_log_partition(effort=samples, generator=generator)
+        # Each process takes every n-th chunk; all take as many, since a sharded model has to be called by all at once.
+        for first in range(0, len(chunks), process_count()):
+            position = first + process_rank()
+            taken = min(position, len(chunks) - 1)
+            generator = keyed_generator(seed, taken, device=model.device)
+            part = model.log_prob(chunks[taken].to(model.device), samples=samples, generator=generator)
+            if taken == position:
+                parts.append({str(position): part.double().cpu()})
             if on_chunk is not None:
-                on_chunk(min((position + 1) * CHUNK, len(x)), len(x))
+                on_chunk(min((first + process_count()) * CHUNK, len(x)), len(x))
     model.train(was_training)
-    return torch.cat(parts)
+    whole = sum_over_processes(*parts)
+    return torch.cat([whole[str(position)] for position in range(len(whole))])
 
 
 def evaluate_likelihood(model: Model, x: Tensor, *, samples: int = 1, seed: int = 0) -> Likelihood:
@@ -64,17 +79,22 @@ def evaluate_likelihood(model: Model, x: Tensor, *, samples: int = 1, seed: int 
 
 
 def likelihood_of(model: Model, scores: Tensor, samples: int = 1) -> Likelihood:
-    """The `Likelihood` record of per-example log-probabilities ``(N,)`` that ``model`` gave."""
+    """The `Likelihood` record of per-example log-probabilities ``(N,)`` that ``model`` gave.
+
+    The error of an estimated log Z is shared by all examples and independent of which examples they are: its square is
+    added to that of the standard error over examples.
+    """
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
     n = len(scores)
     spread = float(scores.std(correction=1)) if n > 1 else math.nan
     exact = model.likelihood_kind == "exact"
+    shared = model.log_partition_error if isinstance(model, HasPartition) else 0.0
     return Likelihood(
         kind=model.likelihood_kind,
         nats=-float(scores.mean()),
         dims=model.event.dims,
-        standard_error=spread / math.sqrt(n),
+        standard_error=math.hypot(spread / math.sqrt(n), shared),
         n=n,
         samples=1 if exact else samples,
     )

@@ -9,6 +9,34 @@ from torch import Tensor, nn
 from unsup.core.parallel import mean_over_processes, process_count
 
 
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm` with the statistics of the whole batch, over all processes."""
+    if not training or process_count() == 1:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    axes = [i for i in range(x.ndim) if i != 1]
+    shape = [-1 if i == 1 else 1 for i in range(x.ndim)]
+    mean = mean_over_processes(x.mean(axes))
+    var = mean_over_processes((x - mean.view(shape)).square().mean(axes))
+    with torch.no_grad():
+        count = x.numel() // x.shape[1] * process_count()
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    y = (x - mean.view(shape)) * scale.view(shape)
+    return y if bias is None else y + bias.view(shape)
+
+
 class BatchNorm(nn.Module):
     """y = γ (x − μ) / √(σ² + ε) + β for each channel (Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167).
 
@@ -29,23 +57,5 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and process_count() > 1:
-            return self._over_processes(x)
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
-
-    def _over_processes(self, x: Tensor) -> Tensor:
-        axes = [i for i in range(x.ndim) if i != 1]
-        shape = [-1 if i == 1 else 1 for i in range(x.ndim)]
-        mean = mean_over_processes(x.mean(axes))
-        var = mean_over_processes((x - mean.view(shape)).square().mean(axes))
-        with torch.no_grad():
-            count = x.numel() // x.shape[1] * process_count()
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
-        scale = (var + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        y = (x - mean.view(shape)) * scale.view(shape)
-        return y if self.bias is None else y + self.bias.view(shape)
+        statistics = (self.running_mean, self.running_var)
+        return batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)

@@ -33,24 +33,35 @@ def write_page(folder: str | Path) -> None:
     if scored:
         best = min(scored, key=lambda e: e["nats"])
         facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
-    test = _read(folder / "eval.json")
-    if test:
+    test = _read(folder / "eval.json") or {}
+    if "likelihood" in test:
         found = test["likelihood"]
         facts[f"{test['split']} likelihood"] = (
             f"{found['nats']:.3f} ± {found['standard_error']:.3f} nats, {found['bits_per_dim']:.4f} bits/dim "
             f"({found['kind']}, n = {found['n']})"
         )
+    if "samples" in test:
+        judged = test["samples"]
+        facts["FID of samples"] = (
+            f"{judged['scores']['fid']['value']:.3f} (held-out data {judged['scores']['fid']['floor']:.3f}, extractor "
+            f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,})"
+        )
+    for name, value in ((test or {}).get("figures") or {}).items():
+        facts[f"test {name}"] = f"{value:.4g}"
     machine = _read(folder / "env.json") or {}
     facts["machine"] = machine.get("machine", "")
     commands = f"unsup eval {folder}\nunsup sample {folder} -n 64 -o grid.png\nunsup fit --resume -o {folder}"
     grids = sorted((folder / "samples").glob("*.png"))
     body = [f"<h1>{html.escape(title)}</h1>", _table(facts)]
-    if scored:
+    if any(name.endswith("loss") for e in events for name in e):
         body.append(
             "<h2>Training</h2>" + _image(png_bytes(curves(events)), "training and validation curves over steps")
         )
     if grids:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
+    said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    if said:
+        body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))
     body.append(f"<h2>Commands</h2><pre>{html.escape(commands)}</pre>")
     page = (

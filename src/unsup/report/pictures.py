@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from unsup.core.event import Event
 
 _BACKGROUND = 255
+_LINES = ("#4477aa", "#228833", "#aa3377", "#ccbb44")
 
 
 def has_picture(event: Event) -> bool:
@@ -41,6 +43,12 @@ def image_grid(x: Tensor, event: Event, *, columns: int | None = None) -> Image.
     return Image.fromarray(canvas.permute(1, 2, 0).numpy())
 
 
+def plain_image(x: Tensor, event: Event) -> Image.Image:
+    """One raw image ``(C, H, W)`` at its own size, levels mapped linearly to 0 … 255."""
+    pixels = _to_grey(x[None], event)[0]
+    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+
+
 def _to_grey(x: Tensor, event: Event) -> Tensor:
     support = event.uniform
     x = x.detach().cpu().float()
@@ -61,12 +69,13 @@ def _scatter(x: Tensor) -> Image.Image:
 def curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
     """Training and validation curves over steps, from the lines of a run's ``events.jsonl``."""
     figure, axes = _figure(7, 3.5)
-    train = [(e["step"], e["loss"]) for e in events if "loss" in e]
+    losses = dict.fromkeys(name for e in events for name in e if name.split("/")[-1] == "loss")
     validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
-    if train:
-        axes.plot(*np.array(train).T, color="#4477aa", lw=1, label="training loss (nats)")
+    for name, color in zip(losses, itertools.cycle(_LINES)):
+        line = np.array([(e["step"], e[name]) for e in events if name in e]).T
+        axes.plot(*line, color=color, lw=1, label="training loss (nats)" if name == "loss" else name)
     axes.set_xlabel("step")
-    axes.set_ylabel("nats")
+    axes.set_ylabel("nats" if "loss" in losses else "loss")
     if validation:
         right = axes.twinx()
         right.plot(*np.array(validation).T, color="#cc6677", lw=1.6, marker="o", ms=3, label=f"validation {unit}")

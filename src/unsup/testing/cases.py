@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.core.model import Model, keyed_generator
-from unsup.core.registry import create, row
+from unsup.core.model import Model, Translates, keyed_generator
+from unsup.core.registry import create, model_class, row
 from unsup.testing.check import MOST_EXAMPLES, Report, check_model
 
 
@@ -38,7 +38,10 @@ class Case:
         return create(self.model, self.event, preset="tiny", seed=seed, **self.options)
 
     def data(self, seed: int = 0) -> Batch:
-        return examples(self.event, MOST_EXAMPLES, classes=self.classes, seed=seed)
+        found = examples(self.event, MOST_EXAMPLES, classes=self.classes, seed=seed)
+        if issubclass(model_class(self.model), Translates):
+            return replace(found, domain_b=examples(self.event, MOST_EXAMPLES, seed=seed + 1).x)
+        return found
 
     def check(self, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> Report:
         return check_model(
@@ -88,6 +91,11 @@ _MIXED = Event((3,), (REAL, Support("ordinal", 4), BINARY))
 _LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
 _CASES: Mapping[str, tuple[Case, ...]] = {
+    "cyclegan": (
+        Case("cyclegan", Event((3, 8, 8), _ordinal(256))),
+        Case("cyclegan", Event((1, 8, 12), BINARY), {"identity": 0.0, "pool": 0}),
+        Case("cyclegan", Event((2, 8, 8), Support("ordinal", 5, low=-2)), {"widths": (6,), "critic_widths": (6,)}),
+    ),
     "histogram": (
         Case("histogram", vector(9)),
         Case("histogram", vector(4, Support("nominal", 3)), {"joint": "never"}),
@@ -144,6 +152,43 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("vae", vector(3, _ordinal(4)), {"latent_dim": 2}),
         Case("vae", Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (4, 8)}),
         Case("vae", _MIXED, {"latent_dim": 2}, exceptions=_LEAK),
+    ),
+    "ebm": (
+        Case("ebm", vector(2, REAL)),
+        Case("ebm", vector(2, REAL), {"start": "data", "regularizer": 0.1}),
+        Case("ebm", vector(2, REAL), {"start": "noise"}),
+        Case("ebm", Event((1, 4, 4), _ordinal(17)), {"hidden": (4, 4)}),
+        Case("ebm", _MIXED),
+    ),
+    "rbm": (
+        Case("rbm", vector(6)),
+        Case("rbm", vector(6), {"persistent": False, "steps": 2, "centred": False}),
+        Case("rbm", Event((1, 2, 3), BINARY), {"hidden": 9, "steps": 3, "chains": 16}),
+        Case("rbm", Event((1, 5, 5), BINARY), {"hidden": 5}),
+    ),
+    "score-matching": (
+        Case("score-matching", vector(2, REAL), {"method": "exact"}),
+        Case("score-matching", vector(3, REAL), {"method": "sliced", "slices": 2}),
+        Case("score-matching", vector(2, REAL), {"sigma": 1.0}),
+        Case("score-matching", Event((1, 4, 4), _ordinal(17)), {"hidden": (4,), "sigma": 0.3}),
+        Case("score-matching", _MIXED, {"sigma": 0.3}),
+    ),
+    "gan": (
+        Case("gan", vector(2, REAL)),
+        Case("gan", vector(2, REAL), {"loss": "minimax", "smoothing": 0.1}),
+        Case("gan", vector(4, REAL), {"loss": "wgan"}),
+        Case("gan", vector(2, REAL), {"loss": "wgan-gp", "packing": 2}),
+        Case("gan", vector(6), {"loss": "hinge", "critic_norm": "spectral"}),
+        Case("gan", vector(3, _ordinal(4)), {"critic_norm": "batch"}),
+        Case("gan", _MIXED, {"loss": "least-squares", "r1": 1.0, "packing": 2}),
+        Case("gan", Event((1, 8, 8), _ordinal(17))),
+        Case(
+            "gan",
+            Event((2, 8, 9), REAL),
+            {"net": "resnet", "loss": "hinge", "packing": 2},
+            exceptions={"gradients": "SNGAN's generator has biases that the batch norm after them cancels"},
+        ),
+        Case("gan", Event((1, 9, 8), BINARY), {"net": "dcgan", "r1": 1.0}),
     ),
 }
 

@@ -96,8 +96,8 @@ def check_model(
     for name in laws or ():
         if name not in LAWS:
             raise InputError(f"there is no law {name!r}{nearest(name, LAWS)}")
-    batch = data if isinstance(data, Batch) else Batch(data.train.x, data.train.label)
-    batch = Batch(batch.x[:MOST_EXAMPLES], None if batch.label is None else batch.label[:MOST_EXAMPLES])
+    batch = data if isinstance(data, Batch) else Batch(data.train.x, data.train.label, data.train.domain_b)
+    batch = Batch(*(None if t is None else t[:MOST_EXAMPLES] for t in (batch.x, batch.label, batch.domain_b)))
     model.event.check(batch.x)
     subject = Subject(model, batch.to(model.device), seed)
     excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}

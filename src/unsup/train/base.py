@@ -21,11 +21,13 @@ from torch import Tensor
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
-from unsup.core.model import CanSample, HasDensity, Model, Symptom, keyed_generator
+from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
+from unsup.core.parallel import process_count, process_rank
 from unsup.core.storage import load_tensors, model_record
 from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
-from unsup.report.pictures import has_picture, picture, png_bytes
+from unsup.report.pictures import has_picture, image_grid, picture, png_bytes
+from unsup.train import parallel
 from unsup.train.progress import Progress
 from unsup.train.runs import MODEL_PREFIX, Run
 from unsup.train.settings import Settings
@@ -33,6 +35,8 @@ from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
 _PREPARE_LIMIT = 20_000
+_TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
+_AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 # Keys of the generators, so that no two uses share noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
 
@@ -76,13 +80,17 @@ class Trainer(ABC):
         self.spent = 0.0
         self.started = time.monotonic()
         self.saved_at = self.started
-        self.stop_signal: int | None = None
+        self.stop_signal: int | None = None  # of this process
+        self.stopping = False  # of any process
         self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
         self.watched = data.validation.x[subset.sort().values]
 
     # --- the parts that differ ------------------------------------------------------------------------------------
+
+    def begin(self) -> None:  # noqa: B027 - counting needs none
+        """Set up what learning needs of the model, once its data-dependent parameters are there."""
 
     @abstractmethod
     def learn(self) -> None:
@@ -98,23 +106,33 @@ class Trainer(ABC):
     # --- one run --------------------------------------------------------------------------------------------------
 
     def run(self, out: Path | None, resume: bool) -> Fitted:
-        with self._own_rng(), self._signals(), fast_cpu(self.device):
+        with self._own_rng(), self._signals(), fast_cpu(self.device), parallel.explained(self._lost):
             if resume:
                 assert out is not None
+                self.begin()
                 self._resume(out)
             else:
-                if out is not None:
+                if out is not None and self.writes:
                     self.folder = Run.create(out, self._config(), needed_bytes=self._needed_bytes())
+                parallel.barrier()
+                if out is not None:
+                    self.folder = Run(out)
                 self._prepare()
+                self.begin()
                 self.save()
             self.learn()
             self.save()
-        interrupted = self.stop_signal is not None
+        interrupted = self.stopping or self.stop_signal is not None
         if not interrupted:
             self._log({"finished": True})
         self._keep_best()
         self.model.eval()
         return Fitted(self.done, self.seconds, self.validation, self.events, interrupted, self.folder)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes the run folder."""
+        return process_rank() == 0
 
     @property
     def seconds(self) -> float:
@@ -144,7 +162,7 @@ class Trainer(ABC):
         tensors, record = load_tensors(folder.checkpoint("last"))
         self.folder = folder
         weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
-        self.model.load_state_dict(weights)
+        self._load(weights)
         self.done, self.total, self.stale = record["done"], record["total"], record["stale"]
         self.best = math.inf if record["best"] is None else record["best"]
         if record["validation"] is not None:
@@ -155,7 +173,9 @@ class Trainer(ABC):
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         self.restore(tensors, record)
-        folder.drop_events_after(self.done)
+        if self.writes:
+            folder.drop_events_after(self.done)
+        parallel.barrier()
         self.events = folder.events()
         if folder.checkpoint("best").is_file():
             best, _ = load_tensors(folder.checkpoint("best"))
@@ -165,7 +185,7 @@ class Trainer(ABC):
         """Write ``last``; parameters that are not finite are never written over good ones."""
         if self.folder is None:
             return
-        state = self.model.state_dict()
+        state = parallel.whole(self.model.state_dict())
         if not all(bool(t.isfinite().all()) for t in state.values() if t.is_floating_point()):
             raise TrainingError(self._advice("a parameter is not finite"))
         tensors = {MODEL_PREFIX + k: v for k, v in state.items()} | {"rng.global": torch.get_rng_state()}
@@ -179,8 +199,9 @@ class Trainer(ABC):
             "stale": self.stale,
             "seconds": self.seconds,
         }
-        extra = self.tensors()
-        self.folder.save_checkpoint("last", tensors | extra, record | self.record())
+        extra = parallel.whole(self.tensors())
+        if self.writes:
+            self.folder.save_checkpoint("last", tensors | extra, record | self.record())
         self.saved_at = time.monotonic()
 
     def record(self) -> dict[str, Any]:
@@ -188,13 +209,18 @@ class Trainer(ABC):
         return {}
 
     def save_if_due(self) -> None:
-        if time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
+        """Save when it is time, and let the processes agree on that and on stopping."""
+        if process_count() > 1 and self.done % _AGREE_EVERY and self.done != self.total:
+            return
+        due = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
+        due, self.stopping = parallel.any_process(due and self.writes, self.stop_signal is not None)
+        if due:
             self.save()
 
     def _log(self, event: dict[str, Any]) -> None:
         event = {"step": self.done, "seconds": round(self.seconds, 3)} | event
         self.events.append(event)
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             self.folder.append_event(event)
 
     def validate(self) -> None:
@@ -224,12 +250,20 @@ class Trainer(ABC):
             count = 500 if self.model.event.shape == (2,) else 25
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             grid = picture(self.model.sample(count, generator=generator), self.model.event)
-            self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+            if self.writes:
+                self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+        elif self.folder is not None and isinstance(self.model, Translates) and has_picture(self.model.event):
+            self.model.eval()
+            a = self.watched[:_TRANSLATED].to(self.device)
+            b = self.model.translate(a, to="b")
+            grid = image_grid(torch.cat([a, b, self.model.translate(b, to="a")]), self.model.event, columns=len(a))
+            if self.writes:
+                self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
 
     def _keep(self, record: dict[str, float]) -> None:
         """Make the present parameters (averaged ones inside their average) those that the run hands out."""
-        self.best_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        if self.folder is not None:
+        self.best_state = {k: v.detach().clone() for k, v in parallel.whole(self.model.state_dict()).items()}
+        if self.folder is not None and self.writes:
             best = {MODEL_PREFIX + k: v for k, v in self.best_state.items()}
             self.folder.save_checkpoint("best", best, {"done": self.done} | record)
 
@@ -248,12 +282,17 @@ class Trainer(ABC):
 
     def _keep_best(self) -> None:
         if self.best_state is not None:
-            self.model.load_state_dict(self.best_state)
+            self._load(self.best_state)
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        own = self.model.state_dict()
+        self.model.load_state_dict({k: parallel.like(own[k], v) if k in own else v for k, v in state.items()})
 
     @property
     def stopped(self) -> bool:
-        """By a signal, or out of patience."""
-        return self.stop_signal is not None or 0 < self.settings.patience <= self.stale
+        """By a signal that every process knows of, or out of patience."""
+        signalled = self.stopping or (process_count() == 1 and self.stop_signal is not None)
+        return signalled or 0 < self.settings.patience <= self.stale
 
     def _advice(self, what: str) -> str:
         kept = "nothing was saved" if self.folder is None else f"the last good checkpoint is in {self.folder.path}"
@@ -261,6 +300,18 @@ class Trainer(ABC):
             f"{what} at {self.display.unit} {self.done}; {kept}; try a smaller --lr (now {self.settings.lr:g}), "
             "--clip 1, --warmup 500, or --precision float32"
         )
+
+    def _lost(self, reason: str) -> str:
+        kept = "nothing was saved" if self.folder is None else f"the last checkpoint is in {self.folder.path}"
+        again = (
+            ""
+            if self.folder is None
+            else (
+                f"; go on from it with any number of processes: torchrun --nproc-per-node N -m unsup fit --resume "
+                f"-o {self.folder.path}, or unsup fit --resume -o {self.folder.path}"
+            )
+        )
+        return f"another process of this run has gone at {self.display.unit} {self.done} ({reason}); {kept}{again}"
 
     @contextmanager
     def _own_rng(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unsup.core.errors import TrainingError
 from unsup.core.model import keyed_generator
+from unsup.core.parallel import process_count, process_rank, sum_over_processes
 from unsup.evaluate.likelihood import CHUNK
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
 
@@ -27,14 +28,17 @@ class CountingTrainer(Trainer):
             statistics: dict[str, Tensor] = {}
             with torch.no_grad():
                 for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
+                    if chunk % process_count() != process_rank():
+                        continue
                     batch = train.batch(torch.arange(start, min(start + 10 * CHUNK, len(train)))).to(self.device)
-                    self.display.count(len(batch))
+                    self.display.count(len(batch) * process_count())
                     # The same noise at every pass: the likelihood that EM raises is that of fixed data.
                     generator = keyed_generator(self.settings.seed, NOISE, chunk, device=self.device)
                     for name, value in self.model.statistics(batch, generator=generator).items():
                         statistics[name] = statistics[name] + value if name in statistics else value
                     if self.display.due():
                         self.display.show(self.done + 1, self.total, {})
+                statistics = sum_over_processes(statistics)
                 self.model.maximize(statistics)
             self.done += 1
             terms = {}

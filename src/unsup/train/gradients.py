@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch.optim import SGD, AdamW, Optimizer, RMSprop
 from unsup.core.batch import Batch
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
-from unsup.core.model import Model, Objective, keyed_generator
+from unsup.core.model import Model, Objective, Terms, keyed_generator
+from unsup.core.parallel import own_rows, process_count
 from unsup.data.source import Data, permutation
+from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
 from unsup.train.ema import EMA
 from unsup.train.progress import Progress
@@ -32,18 +34,24 @@ class GradientTrainer(Trainer):
 
     def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
         super().__init__(model, data, settings, display)
-        if model.event.is_image:
+        if model.event.is_image and not settings.shard:  # which takes contiguous parameters only
             self.model.to(memory_format=torch.channels_last)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
-        self.objectives = model.objectives()
-        self.optimizers = [self._optimizer(o) for o in self.objectives]
-        self.losses = [torch.compile(o.loss) if settings.compile else o.loss for o in self.objectives]
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
-        self.ema = EMA(settings.ema, *model.averaged()) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
+        parallel.check_batch_size(self.batch_size)
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
         self.smoothed: dict[str, float] = {}
+
+    def begin(self) -> None:
+        settings = self.settings
+        if settings.shard:
+            parallel.shard_model(self.model)
+        self.objectives = self.model.objectives()
+        self.optimizers = [self._optimizer(o) for o in self.objectives]
+        self.losses = [self._loss(o) for o in self.objectives]
+        self.ema = EMA(settings.ema, *self.model.averaged()) if settings.ema else None
         if settings.minutes is None:
             self.total = settings.steps or 2000
             if settings.epochs:
@@ -62,7 +70,11 @@ class GradientTrainer(Trainer):
                 return RMSprop(parameters, alpha=second, foreach=True, **chosen)
             case "sgd":
                 del chosen["eps"]
-                return SGD(parameters, momentum=first, fused=True, **chosen)
+                return SGD(parameters, momentum=first, fused=not s.shard, **chosen)
+
+    def _loss(self, objective: Objective) -> Callable[..., Terms]:
+        loss = torch.compile(objective.loss) if self.settings.compile else objective.loss
+        return parallel.player_loss(self.model, objective, loss, self.settings.shard)
 
     def tensors(self) -> dict[str, Tensor]:
         found = {"rng.noise": self.generator.get_state()}
@@ -91,10 +103,14 @@ class GradientTrainer(Trainer):
             for name, value in tensors.items():
                 if name.startswith(prefix):
                     index, _, key = name.removeprefix(prefix).partition(".")
+                    own = objective.parameters[int(index)]
+                    if value.ndim:  # fused optimizers take for granted that it lies in memory as the parameter does
+                        value = torch.empty_like(own, dtype=value.dtype).copy_(parallel.like(own, value))
                     state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         if self.ema is not None:
-            self.ema.load([tensors[f"ema.{i}"] for i in range(len(self.ema.average))], record["ema_steps"])
+            average = [parallel.like(own, tensors[f"ema.{i}"]) for i, own in enumerate(self.ema.average)]
+            self.ema.load(average, record["ema_steps"])
 
     def batches(self) -> Iterator[Batch]:
         """Batches from ``position`` on, for ever; the order of an epoch is keyed by (seed, epoch)."""
@@ -105,7 +121,8 @@ class GradientTrainer(Trainer):
             order = permutation(seed, epoch, len(split))
             for i in range(first, self.per_epoch):
                 self.position += 1
-                yield split.batch(order[i * self.batch_size : (i + 1) * self.batch_size]).to(self.device)
+                rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+                yield split.batch(own_rows(rows)).to(self.device)
 
     def learn(self) -> None:
         batches = self.batches()
@@ -120,10 +137,12 @@ class GradientTrainer(Trainer):
             if self.total is None:
                 if self.done == start + 3:  # the first steps warm caches up
                     calibration = (self.done, time.monotonic())
-                self._fix_total(calibration)
+                self.total = parallel.from_first(self._steps_in_budget(calibration)) or None
             logged = self.done % log_every == 0 or self.done == self.total
             if logged or self.display.due():
                 values = {k: float(v) for k, v in terms.items()}
+                if logged:
+                    values = parallel.mean_values(list(values), list(values.values()))
                 for name, value in values.items():
                     if not math.isfinite(value):
                         raise TrainingError(self._advice(f"{name} is {value}"))
@@ -148,18 +167,18 @@ class GradientTrainer(Trainer):
         with self.ema.applied() if self.ema is not None else nullcontext():
             self.validate()
 
-    def _fix_total(self, calibration: tuple[int, float] | None) -> None:
-        """Turn the time budget into a number of steps, once, so that the schedule and a resumed run agree on it."""
+    def _steps_in_budget(self, calibration: tuple[int, float] | None) -> int:
+        """The time budget in steps, fixed once so that the schedule and a resumed run agree on it; 0: not known yet."""
         budget = 60 * (self.settings.minutes or 0)
         if calibration is None or (self.seconds < _CALIBRATION * budget and self.seconds < 10):
-            return
+            return 0
         steps, since = calibration
         if self.done < steps + 5:
-            return
+            return 0
         each = (time.monotonic() - since) / (self.done - steps)
         validation = VALIDATIONS * (self.events[0]["seconds"] if self.events else 0)
         left = max(0.0, budget - self.seconds - validation)
-        self.total = self.done + max(1, int(left / each))
+        return self.done + max(1, int(left / each))
 
     def _step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
         self.model.train()
@@ -175,7 +194,7 @@ class GradientTrainer(Trainer):
                 self._play(objective)
             for _ in range(objective.repeats):
                 batch = next(batches)
-                self.display.count(len(batch))
+                self.display.count(len(batch) * process_count())
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                     terms = loss(batch, generator=self.generator)
                 optimizer.zero_grad()
@@ -183,6 +202,8 @@ class GradientTrainer(Trainer):
                 if s.clip:
                     torch.nn.utils.clip_grad_norm_(objective.parameters, s.clip)
                 optimizer.step()
+                if objective.after is not None:
+                    objective.after()
             prefix = f"{objective.name}/" if several else ""
             shown |= {prefix + k: v.detach() for k, v in terms.items()}
         if several:

@@ -17,16 +17,22 @@ _LIVE_EVERY = 0.1
 
 
 class Progress:
-    """Shows step, losses, validation bits/dim, examples per second and time left."""
+    """Shows step, losses, validation bits/dim, examples per second and time left.
 
-    def __init__(self, mode: ProgressMode, *, unit: str = "step", stream: TextIO | None = None) -> None:
+    Args:
+        start: how much was done when the clock of the time left began; by default what is shown first.
+    """
+
+    def __init__(
+        self, mode: ProgressMode, *, unit: str = "step", start: int | None = None, stream: TextIO | None = None
+    ) -> None:
         self.mode, self.unit = mode, unit
         self.stream = stream or sys.stderr
         self._live = mode == "auto" and self.stream.isatty()
         self._display: Live | None = None
         self._shown = time.monotonic()
         self._started = self._shown
-        self._first: int | None = None
+        self._first = start
         self._examples = 0
         self._validation = ""
 
@@ -73,7 +79,7 @@ class Progress:
             f"{self.unit} {size}",
             losses,
             self._validation,
-            f"{self._examples / elapsed:,.0f} examples/s",
+            f"{self._examples / elapsed:,.0f} examples/s" if self._examples else "",
             f"ETA {left}",
         ]
         line = "  ".join(p for p in parts if p)

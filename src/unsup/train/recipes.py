@@ -13,29 +13,35 @@ A recipe is a TOML file::
     training = { epochs = 30 }
     published = "88.40 nats (Germain et al. 2015)"
 
+``measure`` may also be ``modes`` (of ring8 and grid25), ``samples`` (FID and its like) or ``translation`` (the pixel
+error against known pairs); ``samples = 2500`` is how many are drawn.
+
 Each ``[[run]]`` is trained and scored on the test split once for each seed. Results are appended to a ``.jsonl`` file,
 from which the results table is written anew; nothing in the table is written by hand.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import statistics
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unsup.core.config import check_value
 from unsup.core.errors import InputError, nearest
+from unsup.core.model import Model
 from unsup.core.registry import create
-from unsup.core.storage import write_atomically
 from unsup.data import load_data
+from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
+from unsup.evaluate.modes import mode_coverage, plane_modes
+from unsup.evaluate.samples import draw_samples, evaluate_samples
+from unsup.evaluate.translation import translation_error
 from unsup.report.page import write_page
 from unsup.train.progress import ProgressMode
+from unsup.train.results import MEASURES, append_result
 from unsup.train.runs import Run, environment
 from unsup.train.trainer import fit
 
@@ -68,7 +74,9 @@ class Recipe:
     seeds: tuple[int, ...]
     run: tuple[RecipeRun, ...]
     data_options: dict[str, Any] = field(default_factory=dict)
+    measure: str = "likelihood"
     importance_samples: int = 1
+    samples: int = 10_000
 
 
 def shipped() -> dict[str, Path]:
@@ -89,9 +97,12 @@ def read_recipe(name_or_path: str) -> Recipe:
         record = tomllib.loads(path.read_text())
         runs = tuple(RecipeRun(**r) for r in record.pop("run"))
         seeds = check_value("seeds", record.pop("seeds"), tuple[int, ...])
-        return Recipe(name=path.stem, run=runs, seeds=seeds, **record)
+        recipe = Recipe(name=path.stem, run=runs, seeds=seeds, **record)
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no recipe: {error}; see src/unsup/recipes for examples") from error
+    if recipe.measure not in MEASURES:
+        raise InputError(f"{path} measures {recipe.measure!r}{nearest(recipe.measure, MEASURES)}")
+    return recipe
 
 
 def reproduce(
@@ -114,8 +125,7 @@ def reproduce(
             folder = runs / recipe.name / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
             record = _one(recipe, run, seed, data, folder, progress)
             append_result(record, results)
-            found = record["likelihood"]
-            say(f"{recipe.name}: {run.name}, seed {seed}: {found['nats']:.3f} nats ({found['kind']})")
+            say(f"{recipe.name}: {run.name}, seed {seed}: {_told(record)}")
             new.append(record)
     return new
 
@@ -126,13 +136,13 @@ def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, pro
     fitted = fit(model, data, out=folder, resume=started, progress=progress, **run.training, seed=seed)
     if fitted.interrupted:
         raise KeyboardInterrupt
-    found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples, seed=seed)
     record = {
         "recipe": recipe.name,
         "model": run.name,
         "data": recipe.data,
         "seed": seed,
-        "likelihood": found.to_json(),
+        "measure": recipe.measure,
+        **_measure(recipe, model, data, seed),
         "published": run.published,
         "parameters": model.parameter_count,
         "steps": fitted.steps,
@@ -145,62 +155,36 @@ def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, pro
     return record
 
 
-def append_result(record: dict[str, Any], results: Path) -> None:
-    """Add one record to the ``.jsonl`` beside ``results`` and write the table anew."""
-    log = results.with_suffix(".jsonl")
-    lines = log.read_text().splitlines() if log.is_file() else []
-    lines.append(json.dumps(record, ensure_ascii=False))
-    write_atomically(log, ("\n".join(lines) + "\n").encode())
-    write_atomically(results, results_table(json.loads(line) for line in lines).encode())
+def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, Any]:
+    """The part of a record that the recipe is about."""
+    match recipe.measure:
+        case "modes":
+            known = plane_modes(data.name)
+            if known is None:
+                raise InputError(f"recipe {recipe.name}: the modes of {data.name} are not known; use ring8 or grid25")
+            found = mode_coverage(draw_samples(model, recipe.samples, seed=seed), *known)
+            true = mode_coverage(data.test.x[: recipe.samples], *known)
+            figures = {"modes": found.modes, "good": found.good, "KL": found.kl}
+            return {"figures": figures | {"true good": true.good, "true KL": true.kl}}
+        case "samples":
+            quality = evaluate_samples(model, data, recipe.samples, seed=seed)
+            figures = {name: score.value for name, score in quality.scores.items()}
+            return {"figures": figures | {"fid floor": quality["fid"].floor}, "quality": quality.to_json()}
+        case "translation":
+            if data.test.domain_b is None or not data.paired:
+                raise InputError(f"recipe {recipe.name}: {data.name} has no pairs to measure translations by")
+            figures = {}
+            for to, x, target in (("b", data.test.x, data.test.domain_b), ("a", data.test.domain_b, data.test.x)):
+                error = translation_error(model, x, target, to=to)
+                figures |= {f"error to {to}": error.error, f"identity to {to}": error.identity}
+                figures |= {f"share to {to}": error.share}
+            return {"figures": figures}
+        case _:
+            found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples, seed=seed)
+            return {"likelihood": found.to_json()}
 
 
-def results_table(records: Iterable[dict[str, Any]]) -> str:
-    """The results page: one row for each model of each recipe, over its seeds, from the newest record of each seed."""
-    groups: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record["recipe"], record["model"]), {})[record["seed"]] = record
-    header = ("data", "model", "test nats", "bits/dim", "kind", "published", "seeds", "steps", "minutes", "command")
-    rows = []
-    for (_, model), by_seed in sorted(groups.items()):
-        newest = list(by_seed.values())
-        last = newest[-1]
-        found = last["likelihood"]
-        kind = found["kind"] + (f", {found['samples']:,} samples" if found["samples"] > 1 else "")
-        rows.append(
-            (
-                last["data"],
-                model,
-                _figure([r["likelihood"]["nats"] for r in newest], found["standard_error"], 2),
-                _figure([r["likelihood"]["bits_per_dim"] for r in newest], None, 4),
-                kind,
-                last["published"] or "–",
-                " ".join(map(str, sorted(by_seed))),
-                f"{last['steps']:,}",
-                f"{statistics.fmean(r['minutes'] for r in newest):.1f}",
-                f"`{last['command']}`",
-            )
-        )
-    machines = sorted({r["environment"]["machine"] for g in groups.values() for r in g.values()})
-    lines = [
-        "# Results",
-        "",
-        "Written by `unsup reproduce` from the records in `RESULTS.jsonl`; do not edit. Negative log-likelihood of "
-        "the test split, lower is better: `exact`, or `bound` (the truth is no higher). With one seed ± is the "
-        "standard error over test examples; with several, the standard deviation over seeds. Minutes are of training, "
-        "validation included.",
-        "",
-        f"Machines: {'; '.join(machines)}.",
-        "",
-        f"| {' | '.join(header)} |",
-        f"|{' --- |' * len(header)}",
-        *(f"| {' | '.join(r)} |" for r in rows),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _figure(values: list[float], standard_error: float | None, digits: int) -> str:
-    if len(values) > 1:
-        return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-    tail = "" if standard_error is None else f" ± {standard_error:.{digits}f}"
-    return f"{values[0]:.{digits}f}{tail}"
+def _told(record: dict[str, Any]) -> str:
+    if "likelihood" in record:
+        return f"{record['likelihood']['nats']:.3f} nats ({record['likelihood']['kind']})"
+    return ", ".join(f"{name} {value:.4g}" for name, value in record["figures"].items())

@@ -23,7 +23,7 @@ class Settings:
         steps: updates.
         epochs: passes over the training split.
         minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it.
-        batch_size: examples a step.
+        batch_size: examples a step, over all processes.
         optimizer: ``adam`` (AdamW), ``rmsprop``, or ``sgd`` with momentum.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
@@ -40,6 +40,7 @@ class Settings:
         checkpoint_seconds: time between checkpoints.
         precision: ``auto`` is bfloat16 autocast where the machine is fast at it.
         compile: compile the loss with `torch.compile`.
+        shard: spread parameters, gradients and optimizer state over the processes of ``torchrun``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of everything random.
     """
@@ -63,6 +64,7 @@ class Settings:
     checkpoint_seconds: float = 30.0
     precision: Precision = "auto"
     compile: bool = False
+    shard: bool = False
     device: str = "auto"
     seed: int = 0
 

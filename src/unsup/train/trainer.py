@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from unsup.core.errors import InputError
-from unsup.core.model import LearnsByCounting, Model
+from unsup.core.model import LearnsByCounting, Model, Translates
+from unsup.core.parallel import process_rank
 from unsup.data.source import Data
 from unsup.train.base import Fitted
 from unsup.train.counting import CountingTrainer
@@ -50,7 +51,12 @@ def fit(
     chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: give out=FOLDER")
+    if isinstance(model, Translates) and data.train.domain_b is None:
+        raise InputError(
+            f"{type(model).__name__} learns from two domains and {data.name or 'this data'} has one; name the second "
+            "with --domain-b PATH (load_data(..., domain_b=PATH))"
+        )
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
-    with Progress(progress, unit="pass" if counts else "step") as display:
+    with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
         trainer = (CountingTrainer if counts else GradientTrainer)(model, data, chosen, display)
         return trainer.run(Path(out) if out is not None else None, resume)

@@ -25,7 +25,9 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import IsFlow, Model, Terms
+from unsup.core.parallel import mean_over_processes
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
+from unsup.nn.norm import batch_norm
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
 _LOGIT_ALPHA = 0.05
@@ -316,8 +318,8 @@ class ImageCoupling(nn.Module, ABC):
     def _batch_moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel's moved entries; the running averages follow them."""
         count = len(y) * self.moves.sum()
-        mean = (y * self.moves).sum((0, 2, 3), keepdim=True) / count
-        var = ((y - mean).square() * self.moves).sum((0, 2, 3), keepdim=True) / count
+        mean = mean_over_processes((y * self.moves).sum((0, 2, 3), keepdim=True) / count)
+        var = mean_over_processes(((y - mean).square() * self.moves).sum((0, 2, 3), keepdim=True) / count)
         with torch.no_grad():
             self.running_mean.lerp_(mean, _MOMENTUM)
             self.running_var.lerp_(var, _MOMENTUM)
@@ -429,7 +431,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, batch_statistics: bool) -> Tensor:
         mean, var = self.running_mean, self.running_var
-        return F.batch_norm(x, mean, var, None, self.shift, batch_statistics, _MOMENTUM, _EPSILON)
+        return batch_norm(x, mean, var, None, self.shift, batch_statistics, _MOMENTUM, _EPSILON)
 
 
 def _checkerboards(n: int, shape: tuple[int, int, int], channels: int, blocks: int) -> nn.ModuleList:

@@ -1,5 +1,27 @@
 """The laws, by theme. Importing this package fills `unsup.testing.law.LAWS`."""
 
-from unsup.testing.laws import autoregressive, conditional, counting, densities, flows, general, learning, sampling
+from unsup.testing.laws import (
+    adversarial,
+    autoregressive,
+    conditional,
+    counting,
+    densities,
+    energy,
+    flows,
+    general,
+    learning,
+    sampling,
+)
 
-__all__ = ["autoregressive", "conditional", "counting", "densities", "flows", "general", "learning", "sampling"]
+__all__ = [
+    "adversarial",
+    "autoregressive",
+    "conditional",
+    "counting",
+    "densities",
+    "energy",
+    "flows",
+    "general",
+    "learning",
+    "sampling",
+]

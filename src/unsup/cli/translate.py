@@ -1,0 +1,74 @@
+"""``unsup translate RUN FILES``: images of one domain into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unsup.cli.options import Parser
+from unsup.cli.sample import make_parent
+from unsup.cli.show import write
+from unsup.core.errors import CapabilityError, InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup translate",
+        description="Translate images into the other domain of a run; each is written as a .png of the same name.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "files", metavar="FILES", nargs="+", help="images, folders of images, .npy arrays, or data sets (test split)"
+    )
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--to", choices=("a", "b"), default="b", help="domain to translate to [b]")
+    parser.add_argument("--resize", type=int, metavar="N", help="side in pixels that images are resized to")
+    options = parser.parse(arguments)
+
+    from unsup.core.model import Translates
+    from unsup.core.storage import write_atomically
+    from unsup.data import load_examples
+    from unsup.report.pictures import has_picture, plain_image, png_bytes
+    from unsup.train.runs import open_run
+
+    run = open_run(options.run)
+    model = run.model
+    if not isinstance(model, Translates):
+        raise CapabilityError(f"{run.config['model']['model']} does not translate (unsup models tells who can)")
+    if not has_picture(model.event):
+        raise InputError(f"a {model.event} has no picture; use model.translate in Python")
+    resize = {} if options.resize is None else {"resize": options.resize}
+    found = [(file, *load_examples(file, model.event, **resize)) for file in options.files]
+    targets = _targets(options.out, [(file, names) for file, _, names in found])
+    for (_, x, _), paths in zip(found, targets, strict=True):
+        translated = model.translate(x.to(model.device), to=options.to)
+        for one, path in zip(translated, paths, strict=True):
+            make_parent(str(path))
+            write_atomically(path, png_bytes(plain_image(one, model.event)))
+    write(f"{sum(map(len, targets))} images of domain {options.to} in {options.out}")
+    return 0
+
+
+def _targets(out: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[list[Path]]:
+    """Where each example of each source is written, refusing to write one place twice or over a source."""
+    folder, targets = Path(out), []
+    taken: dict[Path, Path] = {}
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{out} is a file; -o needs a folder")
+    for source, names in sources:
+        base = Path(source).expanduser()
+        own: list[Path] = []
+        for i, name in enumerate(names):
+            origin = base / name if base.is_dir() else base
+            is_image = origin.is_file() and (base.is_dir() or len(names) == 1)
+            path = folder / (Path(name).with_suffix(".png") if is_image else f"{base.stem}-{i:05d}.png")
+            if path in taken:
+                raise InputError(
+                    f"{taken[path]} and {origin} would both be written to {path}; translate them into two folders"
+                )
+            if path.exists() and origin.exists() and path.samefile(origin):
+                raise InputError(f"{path} would be written over by its own translation; choose another folder (-o DIR)")
+            taken[path] = origin
+            own.append(path)
+        targets.append(own)
+    return targets

@@ -1,0 +1,278 @@
+"""Energy-based model trained by maximum likelihood with Langevin negatives.
+
+p(x) = exp(−E(x)) / Z with E a network. The gradient of the log-likelihood is (Hinton 2002)
+
+    ∇ E_data[log p] = −E_data[∇E] + E_p[∇E]
+
+so that training lowers the energy of data and raises that of samples x⁻ of p, which Langevin dynamics draws
+(Xie, Lu, Zhu, Wu 2016, https://arxiv.org/abs/1602.03264). The chains start from a replay buffer of former samples,
+5 % of them afresh (persistent chains; Du, Mordatch 2019, https://arxiv.org/abs/1903.08689), from the data of the batch
+(contrastive divergence) or from noise (short-run chains; Nijkamp, Hill, Zhu, Wu 2019,
+https://arxiv.org/abs/1904.09770). The loss is
+
+    L = E(x⁺) − E(x⁻) + α (E(x⁺)² + E(x⁻)²)
+
+Its value is no likelihood and hovers near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
+from unsup.core.parallel import gather_rows, own_rows, process_count, replicated_noise
+from unsup.nn.energy import Activation, EnergyNet, frozen
+from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
+
+_IMAGES = {"hidden": (32, 64), "step_size": 10.0, "noise": 0.005, "clamp": 0.01, "regularizer": 1.0}
+_REST = {"hidden": (128, 128, 128), "step_size": 0.002, "noise": None, "clamp": 0.0, "regularizer": 0.0}
+_LARGE_GAP, _LARGE_ENERGY = 20.0, 1e4  # a well-trained model's gap hovers near 0
+
+
+class EBM(Model, HasEnergy, HasScore, CanSample):
+    """Energy-based model by maximum likelihood (Xie et al. 2016; Du, Mordatch 2019).
+
+    Energies are of scaled data, see `unsup.nn.energy.EnergyNet`: real entries are standardised and have a Gaussian
+    reference, discrete ones are filled with uniform noise, scaled to [0, 1] and kept there by clamping in the chain.
+    `energy` and `score` of discrete raw data are those at the middle of a value's cell.
+
+    A chain is x ← x − step_size · ∇E + noise · ξ. It is at temperature T = noise² / (2 step_size): 1 by default on
+    vectors and tables, where samples are those of exp(−E) up to the discretisation; 1.25e-6 with the defaults of images
+    (Du and Mordatch's), which are short, noisy descents: there the model is a generator whose samples are not those of
+    exp(−E), and the energy only ranks. An unadjusted chain of step s cannot be narrower than a variance of 2 s: at
+    temperature 1 a step above half the smallest variance of the (scaled) data, across a curve for instance, makes
+    training sharpen the energy without end, which ``acceptance`` shows by falling.
+
+    The loss terms are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap`` = E(x⁻) − E(x⁺), ``regularizer``
+    = E(x⁺)² + E(x⁻)² and ``acceptance``, the probability with which Metropolis would accept one more step of the chain
+    at its own temperature, bounds aside. A gap that grows means that the chains do not reach where energy is low.
+
+    `sample` continues chains of the replay buffer, or of noise where there is none, for ``sample_steps`` steps.
+
+    Args:
+        event: any but nominal entries.
+        hidden: widths of the dense layers (None: 128, 128, 128), of the residual groups for images (None: 32, 64).
+        blocks: residual blocks in a group (images).
+        activation: of the network.
+        start: of the chains: a replay ``buffer``, the ``data`` of the batch, or ``noise`` (the reference).
+        buffer: chains in the replay buffer, kept as raw data.
+        restart: share of the chains drawn from the buffer that start afresh from noise.
+        steps: of a chain for each loss.
+        step_size: s of the chain, on scaled data. None: 10 for images, else 0.002.
+        noise: τ of the chain. None: 0.005 for images, else √(2 s), temperature 1.
+        clamp: largest entry of a step's gradient, 0 for none. None: 0.01 for images, else 0.
+        regularizer: α. None: 1 for images, else 0.
+        sample_steps: steps of the chains of `sample`.
+
+    Raises:
+        InputError: sides too small for the groups; numbers out of range; a batch larger than the buffer.
+
+    >>> import torch
+    >>> from unsup import Event, Support
+    >>> model = EBM(Event((2,), Support("real")), hidden=(16,), buffer=64)
+    >>> model.score(torch.zeros(1, 2)).shape
+    torch.Size([1, 2])
+    """
+
+    presets = {
+        "tiny": {"hidden": (16,), "buffer": 256, "steps": 5, "sample_steps": 5},
+        # The larger unconditional network for CIFAR-10 and its chains.
+        "paper": {
+            "hidden": (128, 256, 512),
+            "blocks": 3,
+            "activation": "leaky-relu",
+            "steps": 60,
+            "step_size": 10.0,
+            "noise": 0.005,
+            "clamp": 0.01,
+            "regularizer": 1.0,
+        },
+    }
+    fit_defaults = {"lr": 3e-4, "betas": (0.0, 0.999), "batch_size": 128}
+    autocast = False  # the loss is a difference of energies that nearly cancel
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        hidden: tuple[int, ...] | None = None,
+        blocks: int = 1,
+        activation: Activation = "swish",
+        start: Literal["buffer", "data", "noise"] = "buffer",
+        buffer: int = 10_000,
+        restart: float = 0.05,
+        steps: int = 40,
+        step_size: float | None = None,
+        noise: float | None = None,
+        clamp: float | None = None,
+        regularizer: float | None = None,
+        sample_steps: int = 200,
+    ) -> None:
+        given = {
+            "hidden": hidden,
+            "step_size": step_size,
+            "noise": noise,
+            "clamp": clamp,
+            "regularizer": regularizer,
+        }
+        defaults = _IMAGES if event.is_image else _REST
+        chosen: dict[str, Any] = {k: defaults[k] if v is None else v for k, v in given.items()}
+        if chosen["noise"] is None:
+            chosen["noise"] = (2 * chosen["step_size"]) ** 0.5
+        _check(steps, sample_steps, buffer, restart, chosen)
+        self.start, self.restart, self.steps, self.sample_steps = start, restart, steps, sample_steps
+        self.step_size, self.noise = chosen["step_size"], chosen["noise"]
+        self.clamp, self.regularizer = chosen["clamp"], chosen["regularizer"]
+        self.net = EnergyNet(event, hidden=chosen["hidden"], blocks=blocks, activation=activation, bounded=True)
+        if start == "buffer":
+            self.register_buffer("replay", self._kept(self.net.start(buffer)))
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+
+    @property
+    def temperature(self) -> float:
+        """T of the chains, noise² / (2 step_size)."""
+        return temperature_of(self.step_size, self.noise)
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+        """Standardise real entries by the data and fill the replay buffer with noise on their scale."""
+        self.net.prepare(x, generator=generator)
+        if self.start == "buffer":
+            self.replay.copy_(self._kept(self.net.start(len(self.replay), generator=generator)))
+
+    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
+        """The terms named above, means over the batch. In training mode the chains' ends go to the buffer."""
+        positive = self.net.scale(batch.x, generator=generator)
+        negative, acceptance = self._negatives(positive, generator)
+        energies = self.net(torch.cat([positive, negative]))  # one batch: one step of the spectral norms
+        data, samples = energies.split(len(positive))
+        regularizer = (data.square() + samples.square()).mean()
+        gap = (samples - data).mean()
+        return {
+            "loss": self.regularizer * regularizer - gap,
+            "energy_data": data.mean().detach(),
+            "energy_samples": samples.mean().detach(),
+            "gap": gap.detach(),
+            "regularizer": regularizer.detach(),
+            "acceptance": acceptance.mean(),
+        }
+
+    @torch.no_grad()
+    def _negatives(self, positive: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """x⁻ after ``steps`` steps from where chains start, and the acceptance of one more step."""
+        rows = None
+        if self.start == "data":
+            y = positive
+        else:
+            y = self.net.start(len(positive), generator=generator).to(positive.dtype)
+        if self.start == "buffer":
+            rows = self._rows(len(positive), generator)
+            old = self.net.scale(self.replay[rows], generator=generator)
+            fresh = torch.rand(len(y), generator=generator, dtype=y.dtype, device=y.device) < self.restart
+            y = torch.where(fresh.view(-1, *(1,) * (y.ndim - 1)), y, old)
+        with frozen(self.net):
+            y = self._chain(y, self.steps, generator)
+            chain = {"step": self.step_size, "noise": self.noise, "clamp": self.clamp}
+            acceptance = langevin_acceptance(self.net, y, **chain, generator=generator)
+        if rows is not None and self.training:
+            self.replay[gather_rows(rows)] = gather_rows(self._kept(y)).to(self.replay.dtype)
+        return y, acceptance
+
+    def _rows(self, n: int, generator: Generator | None) -> Tensor:
+        """Which chains of the buffer this process continues, none of them twice: ``(n,)``."""
+        size = len(self.replay)
+        if n * process_count() > size:
+            raise InputError(
+                f"a batch of {n * process_count()} needs more chains than the replay buffer's {size}; set buffer to at "
+                "least the batch size"
+            )
+        with replicated_noise():
+            order = torch.randperm(size, generator=generator, device=self.device)
+        return own_rows(order[: n * process_count()])
+
+    def _chain(self, y: Tensor, steps: int, generator: Generator | None) -> Tensor:
+        bounds = {"low": self.net.low, "high": self.net.high} if self.net.any_held else {}
+        return langevin(
+            self.net,
+            y,
+            steps=steps,
+            step=self.step_size,
+            noise=self.noise,
+            clamp=self.clamp,
+            generator=generator,
+            **bounds,
+        )
+
+    def _kept(self, y: Tensor) -> Tensor:
+        """y as the buffer holds it: raw data, discrete values as such (their noise is drawn anew)."""
+        return self.net.unscale(y)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x) of raw data, at the middle of the cell of discrete values: ``(B, *event.shape)`` → ``(B,)``."""
+        return self.net.energy(x)
+
+    def score(self, x: Tensor) -> Tensor:
+        """−∇E(x) per unit of raw data; of discrete data per level, at the middle of the cell."""
+        return self.net.score(x)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """The ends of chains of ``sample_steps`` steps, from the replay buffer or from noise; see the class."""
+        if self.start == "buffer":
+            order = torch.randperm(len(self.replay), generator=generator, device=self.device)
+            y = self.net.scale(
+                self.replay[order[torch.arange(n, device=self.device) % len(order)]], generator=generator
+            )
+        else:
+            y = self.net.start(n, generator=generator)
+        with frozen(self.net):
+            y = self._chain(y, self.sample_steps, generator)
+        return self.net.unscale(y)
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        gap, energies = terms["gap"], (terms["energy_data"], terms["energy_samples"])
+        if max(abs(e) for e in energies) > _LARGE_ENERGY:
+            return Symptom(
+                "exploding-energies",
+                f"energies are {energies[0]:.3g} on data and {energies[1]:.3g} on samples; try a smaller --lr or "
+                f"--step-size (now {self.step_size:g}), a larger --regularizer (now {self.regularizer:g}), or --clip 1",
+            )
+        if abs(gap) > _LARGE_GAP:
+            cause = (
+                "the chains do not reach low energy" if gap > 0 else "the chains found energies lower than the data's"
+            )
+            return Symptom(
+                "energy-gap",
+                f"samples lie {gap:.3g} above the data in energy (acceptance {terms['acceptance']:.2f}): {cause}; try "
+                f"more --steps (now {self.steps}), another --step-size (now {self.step_size:g}), a larger "
+                f"--regularizer (now {self.regularizer:g}), or a smaller --lr",
+            )
+        return None
+
+
+def _check(steps: int, sample_steps: int, buffer: int, restart: float, chosen: dict[str, Any]) -> None:
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("sample_steps", sample_steps, 1),
+        ("buffer", buffer, 1),
+    ):
+        if value < least:
+            raise InputError(f"{name}={value} should be at least {least}")
+    for name in ("step_size", "noise"):
+        if not chosen[name] > 0:
+            raise InputError(f"{name}={chosen[name]} should be above 0")
+    for name in ("clamp", "regularizer"):
+        if chosen[name] < 0:
+            raise InputError(f"{name}={chosen[name]} should not be below 0")
+    if not 0 <= restart <= 1:
+        raise InputError(f"restart={restart} should be a share, from 0 to 1")

@@ -1,0 +1,325 @@
+"""Restricted Boltzmann machine, trained by contrastive divergence or persistent contrastive divergence.
+
+Binary visible units v and hidden units h have p(v, h) ∝ exp(bᵀv + cᵀh + vᵀWh) (Smolensky 1986), so that both
+conditionals are independent bits and the hidden units sum out of the energy of v:
+
+    p(h_j = 1 | v) = σ(c_j + vᵀW_j),   p(v_i = 1 | h) = σ(b_i + W_i h),   F(v) = −bᵀv − Σ_j log(1 + exp(c_j + vᵀW_j))
+
+The gradient of the likelihood is −E_data[∂F] + E_model[∂F]. The second mean is taken over the ends of Gibbs chains of k
+sweeps: chains that start at the examples of the batch (CD-k: Hinton 2002, https://doi.org/10.1162/089976602760128018),
+or chains that go on from step to step and never see data (PCD: Tieleman 2008,
+https://doi.org/10.1145/1390156.1390290). The loss is the difference of the free energies, whose gradient is that; its
+value is no likelihood.
+
+log Z is exact by enumeration of the smaller layer, else estimated by annealed importance sampling from the base rates
+of the data (Salakhutdinov, Murray 2008, https://doi.org/10.1145/1390156.1390266).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+from unsup.core.batch import Batch
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
+from unsup.core.likelihood import Kind
+from unsup.core.model import CanComplete, CanDecode, CanSample, HasPartition, Model, Terms
+from unsup.core.parallel import replicated_noise
+from unsup.prob.annealing import (
+    anneal,
+    base_log_partition,
+    bernoulli_pair_step,
+    draw_bits,
+    ladder,
+    log_mean_and_error,
+)
+
+_ENUMERABLE = 20  # units of the smaller layer up to which log Z is a sum over its states
+_STATES_AT_ONCE = 4096
+_CHAINS, _TEMPERATURES = 100, 1000  # of annealed importance sampling at effort 1
+_INITIAL_STD = 0.01
+
+
+class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
+    """Restricted Boltzmann machine of binary units (Hinton 2002; Tieleman 2008; Salakhutdinov, Murray 2008).
+
+    `energy` is the free energy F(v). `log_prob` is −F(v) − log Z: ``exact`` when the smaller layer has 20 units at most
+    (log Z is then summed over its states, at once if `estimate_log_partition` has not stored it), else an ``estimate``
+    that needs `estimate_log_partition` first and again after the parameters have moved. The estimate of log Z is low
+    in expectation, so that log p is high, by an amount that more effort makes small.
+
+    `sample` and `complete` run ``burn_in`` Gibbs sweeps and return their last state, a draw from the model as far as
+    the chains mix. `sample` starts at persistent chains drawn at random where there are any, else at the base rates of
+    the data, as the unknown entries of `complete` do. The loss terms are ``data`` and ``chains``, the mean free
+    energies of the batch and of the chains up to the same constant; ``loss`` is data − chains.
+
+    Args:
+        event: binary, of any shape.
+        hidden: H.
+        persistent: PCD, or CD when False.
+        steps: k, Gibbs sweeps between updates.
+        chains: how many persistent chains; CD has one for each example of the batch.
+        centred: energies of v − µ and h − ½, µ the data's means, which leaves the model the same and makes its gradient
+            independent of which value is called 1 (Montavon, Müller 2012,
+            https://doi.org/10.1007/978-3-642-35289-8_33).
+        burn_in: sweeps of `sample` and `complete`.
+
+    Raises:
+        InputError: an event that is not binary.
+
+    >>> import torch
+    >>> from unsup import Event, Support
+    >>> model = RBM(Event((4,), Support("binary")), hidden=3)
+    >>> values = torch.cartesian_prod(*[torch.arange(2)] * 4)
+    >>> round(model.log_prob(values).exp().sum().item(), 6)
+    1.0
+    """
+
+    presets = {
+        "tiny": {"hidden": 6, "chains": 64, "burn_in": 200},
+        # The CD-25 machine of Salakhutdinov, Murray (2008): 393,284 parameters at 28×28.
+        "paper": {"hidden": 500, "persistent": False, "steps": 25, "centred": False},
+    }
+    fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear", "ema": 0.999}
+    autocast = False  # a chain's probabilities are compared with uniform numbers: float32
+
+    base_bias: Tensor
+    fantasies: Tensor
+    log_partition: Tensor
+    partition_of: Tensor
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        hidden: int = 500,
+        persistent: bool = True,
+        steps: int = 1,
+        chains: int = 100,
+        centred: bool = True,
+        burn_in: int = 1000,
+    ) -> None:
+        for name, value in (("hidden", hidden), ("steps", steps), ("chains", chains), ("burn_in", burn_in)):
+            if value < 1:
+                raise InputError(f"{name}={value} should be at least 1")
+        self.hidden, self.persistent, self.steps, self.burn_in = hidden, persistent, steps, burn_in
+        self.centred = centred
+        self.weight = nn.Parameter(_INITIAL_STD * torch.randn(event.dims, hidden))
+        self.visible_bias = nn.Parameter(torch.zeros(event.dims))
+        self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+        self.register_buffer("base_bias", torch.zeros(event.dims))  # log-odds of the data's means
+        if persistent:
+            self.register_buffer("fantasies", torch.zeros(chains, hidden, dtype=torch.uint8))  # h of each
+        # log Z, its standard error, and the parameters that they are of (a checksum; 0 for none).
+        self.register_buffer("log_partition", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("partition_of", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+        """Start the visible biases at the log-odds of the data's means, and the persistent chains at random."""
+        ones, n = x.flatten(1).sum(0, dtype=self.base_bias.dtype), len(x)
+        self.base_bias.copy_(((ones + 0.5) / (n + 1)).logit())
+        self.visible_bias.copy_(self.base_bias)
+        if self.persistent:
+            hidden = torch.full_like(self.fantasies, 0.5, dtype=self.dtype)
+            self.fantasies.copy_(draw_bits(hidden, generator))
+
+    # --- energies -------------------------------------------------------------------------------------------------
+
+    def interaction(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W ``(D, H)``, b ``(D,)`` and c ``(H,)`` of the plain form of the energy."""
+        w, b, c = self.weight, self.visible_bias, self.hidden_bias
+        if not self.centred:
+            return w, b, c
+        # (v − µ)ᵀb + cᵀ(h − ½) + (v − µ)ᵀW(h − ½) = vᵀ(b − ½ W1) + (c − Wᵀµ)ᵀh + vᵀWh + constant
+        return w, b - 0.5 * w.sum(1), c - w.t().mv(self.base_bias.sigmoid())
+
+    def energy(self, x: Tensor) -> Tensor:
+        """The free energy F of raw data in nats: ``(B, *event.shape)`` → ``(B,)``."""
+        return free_energy(self._bits(x), *self.interaction())
+
+    def _bits(self, x: Tensor) -> Tensor:
+        self.event.check_shape(x)
+        return x.flatten(1).to(self.dtype)
+
+    def _raw(self, bits: Tensor) -> Tensor:
+        return bits.view(-1, *self.event.shape).to(self.event.dtype)
+
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
+        """Mean free energy of the batch less that of the chains, which move by ``steps`` sweeps.
+
+        Persistent chains are kept where they end in training mode only.
+        """
+        data = self._bits(batch.x)
+        below, inputs = self._free_energy_and_inputs(data)
+        with torch.no_grad(), replicated_noise() if self.persistent else nullcontext():
+            w, b, c = self.interaction()
+            h = self.fantasies.to(data.dtype) if self.persistent else draw_bits(inputs.sigmoid(), generator)
+            v = draw_bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            v = gibbs(v, w, b, c, self.steps - 1, generator)
+        above, inputs = self._free_energy_and_inputs(v)
+        if self.persistent and self.training:
+            with replicated_noise():
+                self.fantasies.copy_(draw_bits(inputs.sigmoid(), generator))
+        return {"loss": below - above, "data": below.detach(), "chains": above.detach()}
+
+    def _free_energy_and_inputs(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean free energy of bits ``(B, V)`` up to a constant, and without gradient the input of every hidden unit.
+
+        Taking µ off v and ½ off h here gives the gradient without passing through sums of W.
+        """
+        if not self.centred:
+            inputs = torch.addmm(self.hidden_bias, v, self.weight)
+            return -(v.mean(0) @ self.visible_bias) - softplus(inputs).sum() / len(v), inputs.detach()
+        v = v - self.base_bias.sigmoid()
+        inputs = torch.addmm(self.hidden_bias, v, self.weight)
+        hidden = softplus(inputs).sum() - 0.5 * inputs.sum()
+        return -(v.mean(0) @ self.visible_bias) - hidden / len(v), inputs.detach()
+
+    # --- log Z ----------------------------------------------------------------------------------------------------
+
+    @property
+    def likelihood_kind(self) -> Kind:
+        return "exact" if min(self.event.dims, self.hidden) <= _ENUMERABLE else "estimate"
+
+    @torch.no_grad()
+    def estimate_log_partition(self, *, effort: int = 1, generator: Generator | None = None) -> tuple[float, float]:
+        """log Z and its standard error, kept for `log_prob`.
+
+        The sum over the smaller layer's states where it has 20 units at most. Else annealed importance sampling from
+        the data's base rates with 100 chains and 1,000 temperatures times ``effort``.
+        """
+        found = (self._enumerate(), 0.0) if self.likelihood_kind == "exact" else self._anneal(effort, generator)
+        self.log_partition.copy_(torch.tensor(found, dtype=torch.float64))
+        self.partition_of.copy_(self._checksum())
+        return found
+
+    @property
+    def log_partition_error(self) -> float:
+        return 0.0 if self.likelihood_kind == "exact" else float(self._stored()[1])
+
+    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        """−F(x) − log Z of raw data, float64: ``(B, *event.shape)`` → ``(B,)`` nats.
+
+        Raises:
+            CapabilityError: log Z is estimated, and was not, or not since the parameters moved.
+        """
+        energy = self.energy(x).double()
+        fresh = self.likelihood_kind == "exact" and not self._is_current()
+        return -energy - (self._enumerate() if fresh else self._stored()[0])
+
+    def _is_current(self) -> bool:
+        return bool(self.partition_of == self._checksum())
+
+    def _stored(self) -> Tensor:
+        if not self._is_current():
+            when = "was never estimated" if not self.partition_of else "is that of other parameters"
+            raise CapabilityError(
+                f"log Z of this RBM {when}, and with {self.event.dims} visible and {self.hidden} hidden units it is no "
+                "sum; call model.estimate_log_partition(effort=..., generator=...) first, or unsup eval"
+            )
+        return self.log_partition
+
+    @torch.no_grad()
+    def _checksum(self) -> Tensor:
+        """A number, not 0, that changes with any bit of the parameters but not with their type or device."""
+        total = torch.ones((), dtype=torch.int64, device=self.device)
+        for p in (*self.parameters(), self.base_bias):
+            bits = p.detach().double().flatten().view(torch.int64)
+            odd = 2 * torch.arange(len(bits), device=bits.device) + 1
+            total = total * 6364136223846793005 + ((bits ^ (bits >> 29)) * odd).sum()
+        return total | 1
+
+    @torch.no_grad()
+    def _enumerate(self) -> float:
+        w, b, c = (p.double() for p in self.interaction())
+        if self.event.dims < self.hidden:
+            w, b, c = w.t(), c, b  # sum over the states of the layer with bias c, the smaller one
+        units = torch.arange(len(c), device=w.device)
+        parts = []
+        for states in torch.arange(2 ** len(c), device=w.device).split(_STATES_AT_ONCE):
+            h = (states[:, None] >> units & 1).double()
+            parts.append((-free_energy(h, w.t(), c, b)).logsumexp(0))
+        return float(torch.stack(parts).logsumexp(0))
+
+    def _anneal(self, effort: int, generator: Generator | None) -> tuple[float, float]:
+        step = bernoulli_pair_step(*self.interaction(), self.base_bias)
+        start = self._from_base_rates(_CHAINS, generator)
+        log_weight = anneal(start, ladder(_TEMPERATURES * effort), step, generator=generator)
+        mean, error = log_mean_and_error(log_weight)
+        return base_log_partition(self.base_bias, self.hidden) + mean, error
+
+    # --- chains ---------------------------------------------------------------------------------------------------
+
+    def _from_base_rates(self, n: int, generator: Generator | None) -> Tensor:
+        return draw_bits(self.base_bias.sigmoid().expand(n, -1), generator)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """The last states of ``n`` chains of ``burn_in`` sweeps: ``(n, *event.shape)``."""
+        if self.persistent:
+            rows = torch.randint(len(self.fantasies), (n,), generator=generator, device=self.device)
+            w, b, _ = self.interaction()
+            h = self.fantasies[rows].to(self.dtype)
+            start = draw_bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+        else:
+            start = self._from_base_rates(n, generator)
+        return self._raw(gibbs(start, *self.interaction(), self.burn_in, generator))
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Gibbs sweeps that leave the known entries where they are."""
+        given, fixed = self._bits(x), known.flatten(1)
+        start = torch.where(fixed, given, self._from_base_rates(len(x), generator))
+        return self._raw(gibbs(start, *self.interaction(), self.burn_in, generator, fixed=fixed))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """p(h = 1 | x) of raw data: ``(B, *event.shape)`` → ``(B, hidden)``."""
+        w, _, c = self.interaction()
+        return torch.addmm(c, self._bits(x), w).sigmoid()
+
+    @property
+    def code_size(self) -> int:
+        return self.hidden
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """The most probable v given h = z, which may be probabilities: ``(B, hidden)`` → ``(B, *event.shape)``."""
+        w, b, _ = self.interaction()
+        return self._raw(torch.addmm(b, z.to(self.dtype), w.t()) > 0)
+
+
+def free_energy(v: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Tensor:
+    """F(v) = −bᵀv − Σ_j softplus(c_j + vᵀW_j): ``(B, V)`` → ``(B,)``."""
+    return -(v @ visible_bias) - softplus(torch.addmm(hidden_bias, v, weight)).sum(1)
+
+
+def gibbs(
+    v: Tensor,
+    weight: Tensor,
+    visible_bias: Tensor,
+    hidden_bias: Tensor,
+    sweeps: int,
+    generator: Generator | None,
+    *,
+    fixed: Tensor | None = None,
+) -> Tensor:
+    """``sweeps`` of h ~ p(h|v), v ~ p(v|h) over all rows of ``v`` ``(B, V)``; entries ``fixed`` (bool) stay."""
+    down = weight.t()
+    given = v
+    for _ in range(sweeps):
+        h = draw_bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
+        v = draw_bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
+        if fixed is not None:
+            v = torch.where(fixed, given, v)
+    return v

@@ -1,0 +1,192 @@
+"""Energy networks: a number for every example, lower where data are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.nn.front import ContinuousFront
+from unsup.nn.spectral import spectral_norm
+from unsup.prob.distributions import at_least_float32
+from unsup.prob.score_matching import score_of
+
+Activation = Literal["swish", "leaky-relu"]
+
+
+class EnergyNet(nn.Module):
+    """E(x) = f(y(x)) + ½ Σ y_d² over unbounded entries d: a network on scaled data, with a Gaussian reference.
+
+    The reference exp(−½ y²), as in Xie et al. 2016, makes the density of unbounded entries normalisable whatever f is,
+    since f grows no faster than linearly. f has no constant of its own: the zero of an energy is arbitrary.
+
+    Scaled data y: real entries are standardised by `prepare`. Discrete ones stand for the cell [x, x + 1) that uniform
+    noise fills: they are scaled to [0, 1] and bounded there when ``bounded``, else standardised like real ones.
+    The energy and the score of discrete raw data are those at the middle of the cell, the score per level.
+
+    Args:
+        event: binary, ordinal, real, or a table that mixes them.
+        hidden: widths of the dense layers; of the residual groups for images.
+        blocks: residual blocks in a group (images).
+        activation: swish is smooth; an energy that is differentiated twice must be.
+        bounded: whether discrete entries stay within their cells.
+    """
+
+    def __init__(
+        self, event: Event, *, hidden: tuple[int, ...], blocks: int = 1, activation: Activation, bounded: bool
+    ) -> None:
+        super().__init__()
+        self.event, self.bounded = event, bounded
+        self.front = ContinuousFront(event)
+        self.net = (
+            ConvEnergy(event, hidden, blocks, activation)
+            if event.is_image
+            else DenseEnergy(event.dims, hidden, activation)
+        )
+        held = self.front.discrete & bounded
+        self.register_buffer("free", ~held, persistent=False)
+        self.register_buffer("low", torch.zeros(event.shape).masked_fill(~held, -torch.inf), persistent=False)
+        self.register_buffer("high", torch.ones(event.shape).masked_fill(~held, torch.inf), persistent=False)
+        self.any_free, self.any_held = bool(self.free.any()), bool(held.any())
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, *, generator: Generator) -> None:
+        """Standardise unbounded entries by training data ``(N, *event.shape)``."""
+        self.front.prepare(x, generator=generator)
+        self.front.mean.masked_fill_(~self.free, 0.0)
+        self.front.std.masked_fill_(~self.free, 1.0)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Energies ``(B,)`` of scaled data ``(B, *event.shape)``."""
+        energy = at_least_float32(self.net(y))
+        return energy + 0.5 * (y * self.free).flatten(1).square().sum(1) if self.any_free else energy
+
+    def scale(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Raw data → y, with uniform noise on discrete entries."""
+        y: Tensor = self.front(self.front.dequantize(x, generator=generator))[0]
+        return y
+
+    def unscale(self, y: Tensor) -> Tensor:
+        """y → raw data of ``event.dtype``, inside the support."""
+        return self.front.to_support(self.front.invert(y))
+
+    def start(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """``n`` draws of y from the reference: N(0, 1) for unbounded entries, uniform on [0, 1] for bounded ones."""
+        shape, like = (n, *self.event.shape), self.front.mean
+        y = torch.empty(shape, dtype=like.dtype, device=like.device)
+        if self.any_free:
+            y = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        if self.any_held:
+            uniform = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+            y = torch.where(self.free, y, uniform)
+        return y
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E of raw data: ``(B, *event.shape)`` → ``(B,)``."""
+        self.event.check_shape(x)
+        x = x.to(torch.float64 if x.dtype == torch.float64 else self.front.mean.dtype)
+        energy: Tensor = self(self.front(x + 0.5 * self.front.discrete)[0])
+        return energy
+
+    def score(self, x: Tensor) -> Tensor:
+        """−∇E of raw data, per raw unit, without a graph: ``(B, *event.shape)`` → the same shape, floating."""
+        self.event.check_shape(x)
+        x = x.to(torch.float64 if x.dtype == torch.float64 else self.front.mean.dtype)
+        return score_of(self.energy, x, graph=False)
+
+
+class DenseEnergy(nn.Module):
+    """Dense layers with activations between them, to one number: ``(B, ...)`` → ``(B,)``."""
+
+    def __init__(self, dims: int, hidden: tuple[int, ...], activation: Activation) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in hidden:
+            layers += [nn.Linear(dims, width), _activation(activation)]
+            dims = width
+        self.layers = nn.Sequential(*layers, nn.Linear(dims, 1, bias=False))
+
+    def forward(self, y: Tensor) -> Tensor:
+        energy: Tensor = self.layers(y).squeeze(1)
+        return energy
+
+
+class ConvEnergy(nn.Module):
+    """The residual net of Du and Mordatch 2019: ``(B, C, H, W)`` → ``(B,)``.
+
+    A 3×3 convolution, groups of residual blocks of which the first widens and halves the sides, a ReLU-like
+    activation, the sum over positions and one linear map. Convolutions have spectral norm 1, the linear map is free;
+    no layer normalises.
+    """
+
+    def __init__(self, event: Event, hidden: tuple[int, ...], blocks: int, activation: Activation) -> None:
+        super().__init__()
+        channels, height, width = event.shape
+        least = 2 ** len(hidden)
+        if not hidden or blocks < 1 or min(height, width) < least:
+            raise InputError(
+                f"hidden={hidden}, blocks={blocks} on {event}: an energy net for images needs at least one group and "
+                f"one block, and sides of at least 2 to the number of groups ({least}); give fewer widths"
+            )
+        self.stem = spectral_norm(nn.Conv2d(channels, hidden[0], 3, padding=1))
+        before = hidden[0]
+        groups: list[nn.Module] = []
+        for group in hidden:
+            for block in range(blocks):
+                groups.append(_Residual(before, group, activation, halve=block == 0))
+                before = group
+        self.groups = nn.Sequential(*groups)
+        self.act = _activation(activation)
+        self.head = nn.Linear(before, 1, bias=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        features = self.groups(self.act(self.stem(y)))
+        energy: Tensor = self.head(features.sum((2, 3))).squeeze(1)
+        return energy
+
+
+class _Residual(nn.Module):
+    """act(pool(conv(act(conv(h))) + skip(h)))."""
+
+    def __init__(self, before: int, after: int, activation: Activation, *, halve: bool) -> None:
+        super().__init__()
+        self.first = spectral_norm(nn.Conv2d(before, after, 3, padding=1))
+        self.second = spectral_norm(nn.Conv2d(after, after, 3, padding=1))
+        self.skip = nn.Identity() if before == after else spectral_norm(nn.Conv2d(before, after, 3, padding=1))
+        self.act, self.halve = _activation(activation), halve
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.second(self.act(self.first(h))) + self.skip(h)
+        if self.halve:
+            h = F.avg_pool2d(h, 2, ceil_mode=True)
+        return cast(Tensor, self.act(h))
+
+
+def _activation(name: Activation) -> nn.Module:
+    return nn.SiLU() if name == "swish" else nn.LeakyReLU(0.2)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, ``module`` is in evaluation mode and its parameters take no gradient; afterwards all is as before.
+
+    Weights that are computed from others (spectral norm) are computed once: inside, no parameter may move.
+    """
+    training = {m: m.training for m in module.modules()}
+    learns = {p: p.requires_grad for p in module.parameters()}
+    module.eval().requires_grad_(False)
+    try:
+        with parametrize.cached():
+            yield
+    finally:
+        for m, mode in training.items():
+            m.training = mode
+        for p, mode in learns.items():
+            p.requires_grad_(mode)

@@ -1,0 +1,68 @@
+"""Spectral normalisation: weights of spectral norm one."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.utils import parametrize
+
+from unsup.core.errors import InputError
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Embedding)
+
+
+class SpectralNorm(nn.Module):
+    """W ↦ W / σ(W), with σ(W) = uᵀWv by power iteration (Miyato et al. 2018, https://arxiv.org/abs/1802.05957).
+
+    W is reshaped to (outputs, the rest). Each use in training mode makes one iteration, v ← Wᵀu / ‖Wᵀu‖ and
+    u ← Wv / ‖Wv‖, from the u of the use before, which is kept in a buffer; a use in evaluation mode finds v from the
+    kept u and moves nothing. Gradients go through W in σ as well, not through u and v.
+
+    Everything is in the weight's own precision, whatever the autocast around it.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("u", normalize(torch.randn(len(weight), dtype=weight.dtype, device=weight.device), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            # σ does not care in which order the columns stand: this one is a view of a channels-last weight
+            matrix = weight.movedim(1, -1).flatten(1)
+            with torch.no_grad():
+                u = self.u.clone()  # what the graph keeps is not the buffer, which the next use overwrites
+                v = normalize(matrix.mT @ u, dim=0)
+                if self.training:
+                    u = normalize(matrix @ v, dim=0)
+                    self.u.copy_(u)
+            return weight / (u @ (matrix @ v))
+
+
+def spectral_norm(module: Layer) -> Layer:
+    """Make ``module`` compute with W / σ(W) from here on, by `SpectralNorm`; returns the same module.
+
+    One forward pass in training mode is one power iteration, so a critic that sees data and samples in one batch
+    makes one a step, and the generator's step makes one too. Reading ``module.weight`` counts as a use.
+
+    Args:
+        module: `nn.Linear`, `nn.Conv2d` or `nn.Embedding`, its weight initialised already.
+
+    Raises:
+        InputError: a module of another kind.
+
+    >>> layer = spectral_norm(nn.Linear(3, 2))
+    >>> for _ in range(50):
+    ...     y = layer(torch.ones(1, 3))
+    >>> round(float(torch.linalg.matrix_norm(layer.eval().weight.detach(), 2)), 4)
+    1.0
+    """
+    if not isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+        raise InputError(
+            f"spectral_norm was given {type(module).__name__}; expected nn.Linear, nn.Conv2d or nn.Embedding"
+        )
+    # unsafe: the weight keeps shape and type, and skipping PyTorch's check of that saves an iteration
+    parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight.detach()), unsafe=True)
+    return module

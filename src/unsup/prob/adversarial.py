@@ -1,0 +1,140 @@
+"""Losses of two players on logits, and penalties on a critic's gradient. Pure functions.
+
+The critic's output v = D(x) is a logit throughout; log σ(v) = −softplus(−v), so that nothing saturates into log 0.
+Every loss is a mean over examples that its player minimises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import relu, softplus
+
+from unsup.core.errors import InputError
+from unsup.prob.distributions import at_least_float32
+
+AdversarialLoss = Literal["minimax", "non-saturating", "least-squares", "wgan", "wgan-gp", "hinge"]
+Critic = Callable[[Tensor], Tensor]
+
+
+def discriminator_loss(
+    name: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """The critic's loss without its penalty.
+
+    - ``minimax``, ``non-saturating``: E softplus(−v_r) + E softplus(v_f) (Goodfellow et al. 2014,
+      https://arxiv.org/abs/1406.2661).
+    - ``least-squares``: ½E(v_r − 1)² + ½E v_f² (Mao et al. 2017, https://arxiv.org/abs/1611.04076).
+    - ``wgan``, ``wgan-gp``: E v_f − E v_r (Arjovsky et al. 2017, https://arxiv.org/abs/1701.07875; the penalty of
+      ``wgan-gp`` is `gradient_penalty`).
+    - ``hinge``: E max(0, 1 − v_r) + E max(0, 1 + v_f) (Lim and Ye 2017, https://arxiv.org/abs/1705.02894).
+
+    Args:
+        name: of the loss.
+        real_logits: ``(B,)``, of data.
+        fake_logits: ``(B',)``, of samples.
+        smoothing: s puts the target of real examples at 1 − s, that of fakes stays 0 (Salimans et al. 2016,
+            https://arxiv.org/abs/1606.03498); losses with targets only.
+
+    Raises:
+        InputError: ``smoothing`` with a loss that has no targets.
+
+    >>> v = torch.zeros(3)
+    >>> [round(float(discriminator_loss(name, v, v)), 4) for name in ("minimax", "least-squares", "hinge", "wgan")]
+    [1.3863, 0.5, 2.0, 0.0]
+    """
+    real, fake = at_least_float32(real_logits), at_least_float32(fake_logits)
+    if smoothing and name not in ("minimax", "non-saturating", "least-squares"):
+        raise InputError(
+            f"smoothing={smoothing} was given with the loss {name!r}, which has no targets; use smoothing=0, or "
+            "minimax, non-saturating or least-squares"
+        )
+    match name:
+        case "minimax" | "non-saturating":  # (1 − s) softplus(−v) + s softplus(v) = softplus(−v) + s v
+            return (softplus(-real) + smoothing * real).mean() + softplus(fake).mean()
+        case "least-squares":
+            return 0.5 * (real - (1 - smoothing)).square().mean() + 0.5 * fake.square().mean()
+        case "wgan" | "wgan-gp":
+            return fake.mean() - real.mean()
+        case "hinge":
+            return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
+    """The generator's loss; the papers are those of `discriminator_loss`.
+
+    - ``minimax``: E log(1 − σ(v_f)) = −E softplus(v_f).
+    - ``non-saturating``: −E log σ(v_f) = E softplus(−v_f).
+    - ``least-squares``: ½E(v_f − 1)².
+    - ``wgan``, ``wgan-gp``, ``hinge``: −E v_f.
+
+    Args:
+        name: of the loss.
+        fake_logits: ``(B,)``, of samples.
+
+    >>> v = torch.zeros(3)
+    >>> [round(float(generator_loss(name, v)), 4) for name in ("minimax", "non-saturating", "least-squares")]
+    [-0.6931, 0.6931, 0.5]
+    """
+    fake = at_least_float32(fake_logits)
+    match name:
+        case "minimax":
+            return -softplus(fake).mean()
+        case "non-saturating":
+            return softplus(-fake).mean()
+        case "least-squares":
+            return 0.5 * (fake - 1).square().mean()
+        case "wgan" | "wgan-gp" | "hinge":
+            return -fake.mean()
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Generator | None) -> Tensor:
+    """E(‖∇f(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z), one ε ~ U[0, 1) for each example.
+
+    WGAN-GP's penalty without its weight λ (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028). The norm of an
+    example is over all its axes. Computed in float32 or float64 whatever the autocast around it; where gradients are
+    on, it can be differentiated by the critic's parameters.
+
+    Args:
+        critic: ``(B, ...)`` → ``(B,)``, each output a function of its own row: no batch statistics.
+        real: data ``(B, ...)``.
+        fake: samples, as many; no gradient goes back through them.
+        generator: of the noise ε.
+
+    >>> w = torch.tensor([3.0, 4.0])
+    >>> float(gradient_penalty(lambda x: x @ w, torch.zeros(2, 2), torch.ones(2, 2), None))
+    16.0
+    """
+    real, fake = at_least_float32(real.detach()), at_least_float32(fake.detach())
+    shape = (len(real), *(1 for _ in real.shape[1:]))
+    epsilon = torch.rand(shape, generator=generator, dtype=real.dtype, device=real.device)
+    gradient = _input_gradient(critic, epsilon * real + (1 - epsilon) * fake)
+    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
+
+
+def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
+    """E‖∇D(x)‖² on data, without the weight γ/2 (Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406).
+
+    Computed and differentiable as `gradient_penalty` is.
+
+    Args:
+        critic: ``(B, ...)`` → ``(B,)``, each output a function of its own row: no batch statistics.
+        real: data ``(B, ...)``.
+
+    >>> w = torch.tensor([3.0, 4.0])
+    >>> float(r1_penalty(lambda x: x @ w, torch.zeros(2, 2)))
+    25.0
+    """
+    return _input_gradient(critic, at_least_float32(real.detach())).flatten(1).square().sum(1).mean()
+
+
+def _input_gradient(critic: Critic, x: Tensor) -> Tensor:
+    """∂f(x_b)/∂x_b of every row, with a graph where gradients are on."""
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=differentiable)
+    return gradient

@@ -1,0 +1,154 @@
+"""Two processes against one: the same losses, gradients, scores, files; a lost process; another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import together
+import torch
+import torch.distributed as dist
+
+import unsup
+from unsup.core.errors import InputError
+from unsup.core.storage import load_tensors
+from unsup.train.trainer import fit
+
+if not dist.is_gloo_available():
+    pytest.skip("this PyTorch has no gloo", allow_module_level=True)
+
+pytestmark = pytest.mark.timeout(300)
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+# One case of each pattern: a network, batch statistics, two players, replay, a partition function.
+SHARDED = ("made-1", "realnvp-4", "gan-4", "ebm-0", "rbm-0")
+
+
+def torchrun(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*TORCHRUN, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory) -> Path:
+    """What two processes made of every tiny case of the registry."""
+    folder = tmp_path_factory.mktemp("together")
+    torchrun(together.__file__, str(folder), "replicate")
+    return folder
+
+
+@pytest.mark.parametrize("key", together.all_cases())
+def test_two_processes_are_one(outcomes, key):
+    two, _ = load_tensors(outcomes / f"{key}.safetensors")
+    agree(two, together.outcome(together.all_cases()[key]), 1e-5)
+
+
+def test_a_sharded_model_learns_the_same(tmp_path):
+    torchrun(together.__file__, str(tmp_path), "shard", *SHARDED)
+    for key in SHARDED:
+        two, _ = load_tensors(tmp_path / f"{key}.safetensors")
+        agree(two, together.outcome(together.all_cases()[key]), 1e-5)
+
+
+def agree(two: dict[str, torch.Tensor], one: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert set(two) == set(one)
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name].double(), expected.double(), rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_the_command_line_works_in_two_processes(tmp_path):
+    runs = {n: tmp_path / f"run-{n}" for n in (1, 2)}
+    common = ("fit", "digits", "made", "--steps", "20", "--precision", "float32", "--model.hidden", "32")
+    torchrun("-m", "unsup", *common, "-o", str(runs[2]))
+    subprocess.run([sys.executable, "-m", "unsup", *common, "-o", str(runs[1])], env=ENVIRONMENT, check=True)
+    events = {n: [json.loads(line) for line in (run / "events.jsonl").open()] for n, run in runs.items()}
+    assert len(events[1]) == len(events[2])
+    for one, two in zip(events[1], events[2], strict=True):
+        assert two.get("loss", 0) == pytest.approx(one.get("loss", 0), rel=1e-5)
+        assert two.get("nats", 0) == pytest.approx(one.get("nats", 0), rel=1e-5)
+    told = torchrun("-m", "unsup", "eval", str(runs[2]), "--json").stdout
+    alone = unsup.evaluate_likelihood(unsup.load(runs[2]), unsup.load_data("digits").test.x)
+    assert json.loads(told)["likelihood"]["nats"] == pytest.approx(alone.nats, rel=1e-6)
+
+
+def test_bad_input_is_said_once(tmp_path):
+    done = torchrun(
+        "-m", "unsup", "fit", "digits", "made", "-o", str(tmp_path / "r"), "--batch-size", "31", check=False
+    )
+    assert done.stderr.count("batch_size=31 does not divide over 2 processes; use --batch-size 30 or 32") == 1
+
+
+def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
+    run = tmp_path / "run"
+    command = ("fit", "digits", "made", "-o", str(run), "--steps", "100000", "--checkpoint-seconds", "0.5", "--plain")
+    started = subprocess.Popen(
+        [*TORCHRUN, "-m", "unsup", *command], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        saved = wait_for_checkpoint(run)
+        os.kill(worker(started.pid), signal.SIGKILL)
+        _, told = started.communicate(timeout=60)
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode != 0
+    assert "another process of this run has gone" in told
+    assert f"unsup fit --resume -o {run}" in told
+    before = load_tensors(run / "checkpoints" / "last.safetensors")[1]["done"]
+    assert before >= saved > 0
+    # The same run, alone: the checkpoint of two processes is one process's.
+    found = unsup.open_run(run)
+    model = found.new_model()
+    settings = {k: v for k, v in found.config["training"].items() if v is not None} | {"steps": 100_000}
+    stop_after(model, 5)
+    fitted = fit(model, found.data, out=run, resume=True, progress="off", **settings)
+    assert fitted.interrupted
+    assert fitted.steps == before + 5
+
+
+def wait_for_checkpoint(run: Path) -> int:
+    """The number of steps in the first checkpoint that holds any."""
+    path, until = run / "checkpoints" / "last.safetensors", time.monotonic() + 60
+    while time.monotonic() < until:
+        if path.is_file():
+            done = load_tensors(path)[1]["done"]
+            if done:
+                return done
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint")
+
+
+def worker(parent: int) -> int:
+    """The second worker of torchrun."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ranked = {}
+    for child in map(int, children):
+        environment = dict(v.split("=", 1) for v in Path(f"/proc/{child}/environ").read_text().split("\0") if "=" in v)
+        if "RANK" in environment:
+            ranked[environment["RANK"]] = child
+    return ranked["1"]
+
+
+def stop_after(model, steps: int) -> None:
+    """Send this process the signal of Ctrl-C after some steps."""
+    original, left = model.after_step, iter(range(steps - 1, -1, -1))
+
+    def after_step(step: int) -> None:
+        original(step)
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    model.after_step = after_step
+
+
+def test_sharding_needs_processes():
+    data = unsup.load_data("digits")
+    with pytest.raises(InputError, match="start it with torchrun"):
+        fit(unsup.create("made", data.event, preset="tiny"), data, shard=True, steps=1, progress="off")
