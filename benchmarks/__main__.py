@@ -8,9 +8,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.fid_speed import fid_speed
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
+from benchmarks.rbm_epoch import rbm_epoch
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
+from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from unsup.core.machine import machine_kind
 
 HEADER = ("work", "against", "ours, ms", "theirs, ms", "theirs / ours", "promised", "note")
@@ -21,6 +24,10 @@ BENCHMARKS = (
     realnvp_sampling,
     pixelcnn_sampling,
     pixelcnn_bfloat16,
+    sngan_step,
+    sngan_step_bfloat16,
+    rbm_epoch,
+    fid_speed,
 )
 
 

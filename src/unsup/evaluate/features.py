@@ -11,18 +11,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, one_hot, pad
 
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.event import Event
+from unsup.core.event import Event, Support
 from unsup.core.machine import fast_cpu
 from unsup.core.storage import load_tensors
 
@@ -184,7 +183,14 @@ class InceptionExtractor(Extractor):
                 "'unsup[metrics]', or leave the extractor out"
             ) from error
         self.span = span
-        self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+        try:
+            self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the weights of the extractor 'inception' cannot be downloaded ({reason}); go online once, or leave "
+                "the extractor out"
+            ) from error
         self.digest = digest_of(self.net.state_dict())
 
     def compute(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -257,7 +263,7 @@ def to_square(x: Tensor) -> Tensor:
     return interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def digest_of(tensors: dict[str, Any]) -> str:
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -269,8 +275,6 @@ def digest_of(tensors: dict[str, Any]) -> str:
 @functools.cache
 def digit_reader() -> ConvExtractor:
     """The extractor ``grey`` for grey levels 0…255; its first ten classes are MNIST's digits."""
-    from unsup.core.event import Support
-
     return ConvExtractor("grey", Event((1, 28, 28), Support("ordinal", 256)), (0.0, 255.0))
 
 

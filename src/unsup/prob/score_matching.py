@@ -35,8 +35,8 @@ def exact_score_matching(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
 
     >>> s = lambda x: -2 * x
     >>> norm, trace = exact_score_matching(s, torch.tensor([[1.0, 2.0]]))
-    >>> float(norm), float(trace)
-    (10.0, -4.0)
+    >>> norm.tolist(), trace.tolist()
+    ([10.0], [-4.0])
     """
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
