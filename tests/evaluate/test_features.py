@@ -28,6 +28,8 @@ from unsup.evaluate.features import (
     to_unit,
     weights_path,
 )
+from unsup.evaluate.modes import class_coverage
+from unsup.evaluate.samples import known_modes
 from unsup.train import extractors
 from unsup.train.runs import Run
 
@@ -152,6 +154,19 @@ def test_digits_are_read_as_well_as_the_record_says():
     drawn = unsup.load_data("dynamic-mnist").test
     binary = choose_extractor("grey", Event((1, 28, 28), BINARY), drawn.x)(drawn.x[rows]).logits[:, :10].argmax(1)
     assert (binary == drawn.label[rows]).double().mean() > 0.96
+
+
+@needs_mnist
+def test_stacked_digits_are_read_channel_by_channel():
+    test = unsup.load_data("stacked-mnist", n=3000).test
+    read = read_digits(test.x.reshape(-1, 1, 28, 28)).view(-1, 3)
+    assert ((read * torch.tensor([100, 10, 1])).sum(1) == test.label).double().mean() > 0.93
+    found, notes = known_modes("stacked-mnist", test.x)
+    true = class_coverage(test.label, 1000)
+    assert (found.of, found.n) == (1000, 300)
+    assert abs(found.modes - true.modes) <= 8
+    assert found.kl == pytest.approx(true.kl, abs=0.03)
+    assert "98." in notes[0]
 
 
 # --- training them ----------------------------------------------------------------------------------------------------

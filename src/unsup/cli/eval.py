@@ -171,7 +171,7 @@ def _text(found: SampleQuality, what: str) -> str:
         modes = found.modes
         lines.append(
             f"modes covered: {modes.modes:,} of {modes.of:,}; good samples {modes.good:.1%}; KL from equal shares "
-            f"{modes.kl:.4f} nats (true samples: about {modes.chance_kl:.4f})"
+            f"{modes.kl:.4f} nats (chance alone: about {modes.chance_kl:.4f})"
         )
     return "\n".join([*lines, *(f"note: {n}" for n in found.notes)])
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         write(f"{model_name}: {model.parameter_count:,} parameters")
     mode: ProgressMode = "plain" if options.plain else "auto"
     fitted = fit(model, data, out=options.out, resume=options.resume, progress=mode, **settings)
-    return _finish(fitted, options.out)
+    return _finish(fitted, model_name, options.out)
 
 
 def _parser() -> Parser:
@@ -108,8 +108,8 @@ def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _finish(fitted: Fitted, out: str) -> int:
-    from unsup.report.page import write_page
+def _finish(fitted: Fitted, model: str, out: str) -> int:
+    from unsup.report.page import next_commands, write_page
     from unsup.train.progress import duration
 
     write_page(out)
@@ -119,5 +119,6 @@ def _finish(fitted: Fitted, out: str) -> int:
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"
-    write(f"{line}\n\n  unsup eval {out}\n  unsup sample {out} -n 64 -o grid.png\n  open {out}/report.html")
+    commands = "\n  ".join([*next_commands(model, out), f"open {out}/report.html"])
+    write(f"{line}\n\n  {commands}")
     return 0

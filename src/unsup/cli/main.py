@@ -17,7 +17,7 @@ COMMANDS = {
     "models": "every model: family, what it can do, which data it takes, its paper",
     "data": "every data set, or what one holds",
     "fit": "train a model on data and write a run folder",
-    "eval": "likelihood of a run's test split, with its kind",
+    "eval": "likelihood of a run's test split, or the quality of its samples",
     "sample": "draw examples from a run, as a picture or an array",
     "score": "log-likelihood of each example of your own file",
     "encode": "codes of examples, to .npz",

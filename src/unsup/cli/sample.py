@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from unsup.core.model import Model
 
@@ -33,21 +33,30 @@ def main(arguments: Sequence[str]) -> int:
     if options.temperature is not None and not options.temperature > 0:
         raise InputError(f"--temperature {options.temperature} should be above 0")
 
+    from unsup.evaluate.samples import draw_samples
+    from unsup.train.progress import Progress
     from unsup.train.runs import open_run
 
     run = open_run(options.run)
-    x = _draw(run.model, run.config["model"]["model"], options)
+    with Progress("auto", unit="sample", start=0) as display:
+
+        def on_chunk(done: int, total: int) -> None:
+            if display.due():
+                display.show(done, total, {})
+
+        draw = _sampler(run.model, run.config["model"]["model"], options)
+        x = draw_samples(run.model, options.n, seed=options.seed, draw=draw, on_chunk=on_chunk)
     write_examples(x, run.model, options.out)
     write(f"{len(x)} samples of {run.path} in {options.out}")
     return 0
 
 
-def _draw(model: Model, name: str, options: Any) -> Tensor:
+def _sampler(model: Model, name: str, options: Any) -> Callable[[int, Generator], Tensor]:
+    """What draws n examples as the options ask."""
     import torch
 
-    from unsup.core.model import CanSample, CanTemper, IsConditional, keyed_generator
+    from unsup.core.model import CanSample, CanTemper, IsConditional
 
-    generator = keyed_generator(options.seed, device=model.device)
     temper = {} if options.temperature is None else {"temperature": options.temperature}
     if options.label is not None:
         if not (isinstance(model, IsConditional) and model.classes):
@@ -56,13 +65,17 @@ def _draw(model: Model, name: str, options: Any) -> Tensor:
             )
         if not 0 <= options.label < model.classes:
             raise InputError(f"--label {options.label} should be from 0 to {model.classes - 1}")
-        label = torch.full((options.n,), options.label, device=model.device)
-        return model.sample_given(label, generator=generator, **temper)
+        label: int = options.label
+
+        def given(n: int, generator: Generator) -> Tensor:
+            return model.sample_given(torch.full((n,), label, device=model.device), generator=generator, **temper)
+
+        return given
     if temper and not isinstance(model, CanTemper):
         raise CapabilityError(f"{name} has no temperature; leave out --temperature")
     if not isinstance(model, CanSample):
         raise CapabilityError(f"{name} cannot sample (unsup models tells who can)")
-    return model.sample(options.n, generator=generator, **temper)
+    return lambda n, generator: model.sample(n, generator=generator, **temper)
 
 
 def write_examples(x: Tensor, model: Model, out: str) -> None:

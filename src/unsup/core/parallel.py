@@ -79,6 +79,28 @@ def sum_over_processes(*tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return total
 
 
+def share_out(count: int, work: Callable[[int], Tensor], on_done: Callable[[int], None] | None = None) -> Tensor:
+    """The rows of ``work(0)``, …, ``work(count − 1)``, in order, each done by one of the processes.
+
+    Every process makes as many calls, since a sharded model has to be called by all at once: what is left over in the
+    last round is done for nothing.
+
+    Args:
+        work: its rows of the outcome, on the CPU.
+        on_done: told how many are done after each round.
+    """
+    parts: list[dict[str, Tensor]] = []
+    for first in range(0, count, process_count()):
+        position = first + process_rank()
+        rows = work(min(position, count - 1))
+        if position < count:
+            parts.append({str(position): rows})
+        if on_done is not None:
+            on_done(min(first + process_count(), count))
+    whole = sum_over_processes(*parts)
+    return torch.cat([whole[str(position)] for position in range(count)])
+
+
 def own_rows(x: Tensor) -> Tensor:
     """This process's rows of a whole batch: ``(B, ...)`` → ``(B / n, ...)``."""
     n = process_count()

@@ -12,7 +12,7 @@ from unsup.core.errors import CapabilityError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
 from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
-from unsup.core.parallel import process_count, process_rank, sum_over_processes
+from unsup.core.parallel import share_out
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
@@ -46,25 +46,23 @@ def log_probs(
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
     was_training = model.training
     model.eval()
-    parts = []
     chunks = x.split(CHUNK)
+
+    def scored(position: int) -> Tensor:
+        generator = keyed_generator(seed, position, device=model.device)
+        return model.log_prob(chunks[position].to(model.device), samples=samples, generator=generator).double().cpu()
+
+    def report(done: int) -> None:
+        if on_chunk is not None:
+            on_chunk(min(done * CHUNK, len(x)), len(x))
+
     with fast_cpu(model.device):
         if isinstance(model, HasPartition) and not stored:
             generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
             model.estimate_log_partition(effort=samples, generator=generator)
-        # Each process takes every n-th chunk; all take as many, since a sharded model has to be called by all at once.
-        for first in range(0, len(chunks), process_count()):
-            position = first + process_rank()
-            taken = min(position, len(chunks) - 1)
-            generator = keyed_generator(seed, taken, device=model.device)
-            part = model.log_prob(chunks[taken].to(model.device), samples=samples, generator=generator)
-            if taken == position:
-                parts.append({str(position): part.double().cpu()})
-            if on_chunk is not None:
-                on_chunk(min((first + process_count()) * CHUNK, len(x)), len(x))
+        found = share_out(len(chunks), scored, report)
     model.train(was_training)
-    whole = sum_over_processes(*parts)
-    return torch.cat([whole[str(position)] for position in range(len(whole))])
+    return found
 
 
 def evaluate_likelihood(model: Model, x: Tensor, *, samples: int = 1, seed: int = 0) -> Likelihood:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanSample, Model, keyed_generator
+from unsup.core.parallel import share_out
 from unsup.data.source import Data
 from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
 from unsup.evaluate.frechet import deleted_groups, frechet_distance
@@ -163,25 +164,47 @@ def evaluate_samples(
 
 
 @torch.no_grad()
-def draw_samples(model: Model, n: int, *, seed: int = 0, on_chunk: Callable[[int, int], None] | None = None) -> Tensor:
-    """``n`` samples ``(n, *event.shape)`` on the CPU, keyed by (seed, chunk).
+def draw_samples(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    draw: Callable[[int, Generator], Tensor] | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """``n`` samples ``(n, *event.shape)`` on the CPU, keyed by (seed, chunk), so that several processes share them.
+
+    Args:
+        draw: ``draw(n, generator)``, where it is not `model.sample` that is wanted.
 
     Raises:
         CapabilityError: the model cannot sample.
     """
-    if not isinstance(model, CanSample):
-        raise CapabilityError(f"{type(model).__name__} draws no samples; ask a model that can sample (unsup models)")
+    if draw is None:
+        if not isinstance(model, CanSample):
+            raise CapabilityError(
+                f"{type(model).__name__} draws no samples; ask a model that can sample (unsup models)"
+            )
+        draw = _sampler(model)
     was_training = model.training
     model.eval()
-    parts = []
+
+    def drawn(position: int) -> Tensor:
+        generator = keyed_generator(seed, _SAMPLE, position, device=model.device)
+        return draw(min(CHUNK, n - position * CHUNK), generator).cpu()
+
+    def report(done: int) -> None:
+        if on_chunk is not None:
+            on_chunk(min(done * CHUNK, n), n)
+
     with fast_cpu(model.device):
-        for position, start in enumerate(range(0, n, CHUNK)):
-            generator = keyed_generator(seed, _SAMPLE, position, device=model.device)
-            parts.append(model.sample(min(CHUNK, n - start), generator=generator).cpu())
-            if on_chunk is not None:
-                on_chunk(min(start + CHUNK, n), n)
+        found = share_out(-(-n // CHUNK), drawn, report)
     model.train(was_training)
-    return torch.cat(parts)
+    return found
+
+
+def _sampler(model: CanSample) -> Callable[[int, Generator], Tensor]:
+    return lambda n, generator: model.sample(n, generator=generator)
 
 
 def compare_features(

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unsup.core.registry import names, row
 from unsup.core.storage import write_atomically
 from unsup.report.pictures import curves, png_bytes
 
@@ -50,7 +51,7 @@ def write_page(folder: str | Path) -> None:
         facts[f"test {name}"] = f"{value:.4g}"
     machine = _read(folder / "env.json") or {}
     facts["machine"] = machine.get("machine", "")
-    commands = f"unsup eval {folder}\nunsup sample {folder} -n 64 -o grid.png\nunsup fit --resume -o {folder}"
+    commands = "\n".join([*next_commands(config["model"]["model"], folder), f"unsup fit --resume -o {folder}"])
     grids = sorted((folder / "samples").glob("*.png"))
     body = [f"<h1>{html.escape(title)}</h1>", _table(facts)]
     if any(name.endswith("loss") for e in events for name in e):
@@ -71,6 +72,19 @@ def write_page(folder: str | Path) -> None:
     write_atomically(folder / "report.html", page.encode())
     facts_lines = "\n".join(f"- {k}: {v}" for k, v in facts.items())
     write_atomically(folder / "README.md", f"# {title}\n\n{facts_lines}\n\n```\n{commands}\n```\n".encode())
+
+
+def next_commands(model: str, folder: str | Path) -> list[str]:
+    """The commands that look at what came of a run of the model of that name."""
+    able = row(model).abilities if model in names() else ("score", "sample")
+    found = [f"unsup eval {folder}"] if "score" in able else []
+    if "sample" in able:
+        found.append(f"unsup sample {folder} -n 64 -o grid.png")
+    if "sample" in able and "score" not in able:
+        found.append(f"unsup eval {folder} --samples 10000")
+    if "translate" in able:
+        found.append(f"unsup translate {folder} FILES -o DIR --to b")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any] | None:

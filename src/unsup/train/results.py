@@ -97,7 +97,8 @@ def _row(model: str, records: list[Record], figures: Any) -> dict[str, str]:
 def _likelihood(records: list[Record]) -> dict[str, str]:
     found = [r["likelihood"] for r in records]
     last = found[-1]
-    kind = last["kind"] + (f", {last['samples']:,} samples" if last["samples"] > 1 else "")
+    work = f"effort {last['samples']:,}" if last["kind"] == "estimate" else f"{last['samples']:,} samples"
+    kind = last["kind"] + (f", {work}" if last["samples"] > 1 else "")
     nats = _spread([f["nats"] for f in found], 2)
     if len(found) == 1:
         nats += f" ± {last['standard_error']:.2f}"

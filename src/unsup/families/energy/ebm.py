@@ -31,7 +31,7 @@ from unsup.core.parallel import gather_rows, own_rows, process_count, replicated
 from unsup.nn.energy import Activation, EnergyNet, frozen
 from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
 
-_IMAGES = {"hidden": (32, 64), "step_size": 10.0, "noise": 0.005, "clamp": 0.01, "regularizer": 1.0}
+_IMAGES = {"hidden": (32, 64), "step_size": 1.0, "noise": 0.01, "clamp": 0.2, "regularizer": 0.01}
 _REST = {"hidden": (128, 128, 128), "step_size": 0.002, "noise": None, "clamp": 0.0, "regularizer": 0.0}
 _LARGE_GAP, _LARGE_ENERGY = 20.0, 1e4  # a well-trained model's gap hovers near 0
 
@@ -44,11 +44,13 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
     `energy` and `score` of discrete raw data are those at the middle of a value's cell.
 
     A chain is x ← x − step_size · ∇E + noise · ξ. It is at temperature T = noise² / (2 step_size): 1 by default on
-    vectors and tables, where samples are those of exp(−E) up to the discretisation; 1.25e-6 with the defaults of images
-    (Du and Mordatch's), which are short, noisy descents: there the model is a generator whose samples are not those of
-    exp(−E), and the energy only ranks. An unadjusted chain of step s cannot be narrower than a variance of 2 s: at
-    temperature 1 a step above half the smallest variance of the (scaled) data, across a curve for instance, makes
-    training sharpen the energy without end, which ``acceptance`` shows by falling.
+    vectors and tables, where samples are those of exp(−E) up to the discretisation; 5e-5 with the defaults of images
+    and 1.25e-6 with Du and Mordatch's (the preset ``paper``), which are short, noisy descents: there the model is a
+    generator whose samples are not those of exp(−E), and the energy only ranks.
+
+    An unadjusted chain of step s cannot be narrower than a variance of 2 s: at temperature 1 a step above half the
+    smallest variance of the scaled data, across a curve for instance, makes training sharpen the energy without end,
+    which ``acceptance`` shows by falling.
 
     The loss terms are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap`` = E(x⁻) − E(x⁺), ``regularizer``
     = E(x⁺)² + E(x⁻)² and ``acceptance``, the probability with which Metropolis would accept one more step of the chain
@@ -65,10 +67,10 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         buffer: chains in the replay buffer, kept as raw data.
         restart: share of the chains drawn from the buffer that start afresh from noise.
         steps: of a chain for each loss.
-        step_size: s of the chain, on scaled data. None: 10 for images, else 0.002.
-        noise: τ of the chain. None: 0.005 for images, else √(2 s), temperature 1.
-        clamp: largest entry of a step's gradient, 0 for none. None: 0.01 for images, else 0.
-        regularizer: α. None: 1 for images, else 0.
+        step_size: s of the chain, on scaled data. None: 1 for images, else 0.002.
+        noise: τ of the chain. None: 0.01 for images, else √(2 s), temperature 1.
+        clamp: largest entry of a step's gradient, 0 for none. None: 0.2 for images, else 0.
+        regularizer: α. None: 0.01 for images, else 0.
         sample_steps: steps of the chains of `sample`.
 
     Raises:

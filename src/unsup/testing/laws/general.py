@@ -12,7 +12,17 @@ from torch import Tensor
 
 from unsup.core.config import options_of
 from unsup.core.errors import InputError
-from unsup.core.model import CanComplete, CanDecode, CanEncode, CanSample, HasDensity, IsFlow, Model
+from unsup.core.model import (
+    CanComplete,
+    CanDecode,
+    CanEncode,
+    CanSample,
+    HasDensity,
+    HasEnergy,
+    IsFlow,
+    Model,
+    Translates,
+)
 from unsup.core.storage import load_model
 from unsup.families import ROWS
 from unsup.testing.law import law, require
@@ -35,6 +45,10 @@ def _outputs(model: Model, x: Tensor, subject: Subject) -> dict[str, Tensor]:
             found["sample"] = model.sample(5, generator=subject.generator(2))
         if isinstance(model, CanEncode):
             found["encode"] = model.encode(x)
+        if isinstance(model, HasEnergy):
+            found["energy"] = model.energy(x)
+        if isinstance(model, Translates):
+            found["translate"] = model.translate(x, to="b")
     return found
 
 
