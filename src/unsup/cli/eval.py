@@ -75,9 +75,11 @@ def main(arguments: Sequence[str]) -> int:
 def _evaluate_likelihood(run: Run, options: Any) -> None:
     from unsup.core.model import CanSample, HasDensity
     from unsup.evaluate.likelihood import likelihood_of, log_probs
+    from unsup.evaluate.quadrature import with_likelihood
     from unsup.train.progress import Progress
 
-    model, data = run.model, run.data
+    data = run.data
+    model = with_likelihood(run.model, data.train.x)
     if not isinstance(model, HasDensity):
         rest = "; judge its samples with --samples N, e.g. 10000" if isinstance(model, CanSample) else " and no samples"
         raise CapabilityError(f"{_name(run)} gives no likelihood{rest}")

@@ -37,6 +37,7 @@ from unsup.data import load_data
 from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
 from unsup.evaluate.modes import mode_coverage, plane_modes
+from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.samples import draw_samples, evaluate_samples
 from unsup.evaluate.translation import translation_error
 from unsup.report.page import write_page
@@ -180,7 +181,8 @@ def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, A
                 figures |= {f"share to {to}": error.share}
             return {"figures": figures}
         case _:
-            found = evaluate_likelihood(model, data.test.x, samples=recipe.importance_samples, seed=seed)
+            scored = with_likelihood(model, data.train.x)
+            found = evaluate_likelihood(scored, data.test.x, samples=recipe.importance_samples, seed=seed)
             return {"likelihood": found.to_json()}
 
 
