@@ -16,6 +16,7 @@ from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from unsup.core.machine import machine_kind
 
+PAGE = Path("docs/benchmarks.md")
 HEADER = ("work", "against", "ours, ms", "theirs, ms", "theirs / ours", "promised", "note")
 BENCHMARKS = (
     made_loop,
@@ -31,33 +32,47 @@ BENCHMARKS = (
 )
 
 
-def main() -> None:
-    rows = []
-    for benchmark in BENCHMARKS:
+def main(names: list[str]) -> None:
+    """Run the benchmarks named, or all of them; rows of the others are kept as they were."""
+    chosen = [b for b in BENCHMARKS if not names or b.__name__ in names]
+    rows = {(row[0], row[1]): row for row in _written()}
+    for benchmark in chosen:
         for row in benchmark().rows():
-            rows.append(row)
+            rows[row[0], row[1]] = row
             sys.stdout.write("  ".join(row) + "\n")
             sys.stdout.flush()
-    memory = peak_memory_megabytes()
+    memory = peak_memory_megabytes() if not names else None
+    kept = next((line for line in _lines() if line.startswith("Peak memory")), "")
+    if memory is not None:
+        kept = f"Peak memory of training MADE on 60,000 images of 28×28: {memory:,.0f} MB (promised: under 2,000 MB)."
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Each pair was timed in turn in one process; times are medians, the ratio is the "
-        "median over pairs, above 1 means that we are faster.",
+        "Written by `make bench` (or `python -m benchmarks NAME …` for some rows). Each pair was timed in turn in "
+        "one process; times are medians, the ratio is the median over pairs, above 1 means that we are faster.",
         "",
-        f"Machine: {machine_kind()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"Machine of the newest rows: {machine_kind()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
         f"{time.strftime('%Y-%m-%d')}.",
         "",
         f"| {' | '.join(HEADER)} |",
         f"|{' --- |' * len(HEADER)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"| {' | '.join(row)} |" for row in rows.values()),
         "",
-        f"Peak memory of training MADE on 60,000 images of 28×28: {memory:,.0f} MB (promised: under 2,000 MB).",
+        kept,
         "",
     ]
-    Path("docs/benchmarks.md").write_text("\n".join(lines))
-    sys.stdout.write(f"peak memory {memory:,.0f} MB\n")
+    PAGE.write_text("\n".join(lines))
+
+
+def _lines() -> list[str]:
+    return PAGE.read_text().splitlines() if PAGE.is_file() else []
+
+
+def _written() -> list[tuple[str, ...]]:
+    """The rows of the page as it is."""
+    table = [line for line in _lines() if line.startswith("| ")][1:]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
