@@ -32,8 +32,10 @@ $(VENV)/base: pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
+# torch-fidelity is an oracle for plain features; its dependency torchvision has no CPU build and is not needed for that.
 $(VENV)/test: $(VENV)/base
 	$(PIP) --editable '.[test,tables]'
+	$(PIP) --no-deps torch-fidelity tqdm
 	touch $@
 
 $(VENV)/bench: $(VENV)/base
