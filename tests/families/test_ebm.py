@@ -377,9 +377,9 @@ def test_a_mixture_is_learned_to_a_small_divergence() -> None:
     label = torch.randint(0, 3, (6000,), generator=seeded())
     x = means[label] + 0.5 * torch.randn(6000, 2, generator=seeded(1))
     split = Split(x)
-    model = create("ebm", PLANE, hidden=(64, 64), steps=10, step_size=0.01, buffer=2000)
+    model = create("ebm", PLANE, hidden=(64, 64), steps=20, step_size=0.01, buffer=2000)
     unsup.fit(
-        model, Data(None, PLANE, split, split, split), steps=1500, batch_size=200, lr=2e-3, ema=0.99, progress="off"
+        model, Data(None, PLANE, split, split, split), steps=1500, batch_size=200, lr=1e-3, ema=0.995, progress="off"
     )
     partition = find_partition(model, x)
     points, log_weight = grid(torch.stack([partition.low, partition.high]), 301)
