@@ -115,7 +115,7 @@ def test_denoising_is_fishers_divergence_from_the_noisy_density_up_to_a_constant
     weight = torch.from_numpy(weight / weight.sum())
     net = curved(1, seed)
     denoising = sum(
-        w * float((weight * denoising_score_matching(score_by(net), torch.full_like(noise, a), noise, sigma)).sum().detach())
+        w * (weight * denoising_score_matching(score_by(net), torch.full_like(noise, a), noise, sigma)).sum().item()
         for a, w in zip(points, shares, strict=True)
     )
     x = torch.linspace(-8, 9, 4001, dtype=torch.float64).unsqueeze(1).requires_grad_()
