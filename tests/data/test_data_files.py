@@ -415,7 +415,7 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
     assert torch.equal(again.train.label, data.train.label)
     assert refusal(file, drop=("idd",)) == "PATH has no column 'idd' to drop; did you mean 'id'?"
     assert refusal(file, label="clas") == "PATH has no column 'clas' for the label; did you mean 'class'?"
-    assert refusal(file, resize=3) == "PATH has no option 'resize'; known: domain_b, drop, label, limit"
+    assert refusal(file, resize=3) == "PATH has no option 'resize'; known: domain_b, drop, label, limit, without"
     assert refusal(file, drop=("id", "day", "a"), label="class") == (
         "PATH has no column left besides the label and those dropped; expected one or more of numbers"
     )
@@ -673,3 +673,17 @@ def test_arrays_in_memory_are_split_like_a_file(tmp_path):
         assert torch.equal(getattr(memory, part).x, getattr(file, part).x)
         assert torch.equal(getattr(memory, part).label, getattr(file, part).label)
     assert torch.equal(unsup.from_arrays(torch.from_numpy(x)).train.x, memory.train.x)
+
+
+def test_a_class_is_left_out_of_every_split_and_nothing_else():
+    whole, rest = load_data("digits"), load_data("digits", without="3")
+    for name in ("train", "validation", "test"):
+        before, after = getattr(whole, name), getattr(rest, name)
+        assert torch.equal(after.x, before.x[before.label != 3])
+        assert torch.equal(after.label, before.label[before.label != 3])
+    assert rest.labels == whole.labels
+    assert rest.options == {"without": "3"}
+    with pytest.raises(InputError, match="has no class '33'; did you mean '3'"):
+        load_data("digits", without="33")
+    with pytest.raises(InputError, match="markov has no labels"):
+        load_data("markov", without="3")

@@ -34,7 +34,8 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``.
-        **options: ``limit`` (use only that many training examples), ``domain_b`` (name or path of a second domain of
+        **options: ``limit`` (use only that many training examples), ``without`` (the name of a class that is left out of
+            every split, so that its examples can stand for anomalies), ``domain_b`` (name or path of a second domain of
             the same event, not paired with the first, for models that translate; the options of both are the same) and
             what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D
             densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
@@ -49,30 +50,54 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
     torch.Size([2, 1, 8, 8])
     """
     name, read, path = _reader(name_or_path)
-    known = options_of(read) | {"limit": (int | None, None), "domain_b": (str | Path | None, None)}
+    known = options_of(read) | {
+        "limit": (int | None, None),
+        "without": (str | None, None),
+        "domain_b": (str | Path | None, None),
+    }
     chosen = _checked(name, known, options)
-    limit, second = chosen.pop("limit", None), chosen.pop("domain_b", None)
+    limit, without, second = (chosen.pop(k, None) for k in ("limit", "without", "domain_b"))
     if limit is not None and limit < 1:
         raise InputError(f"{name}: limit={limit} given; expected the number of training examples, 1 or more")
     if chosen.get("data_dir") is not None:
         chosen["data_dir"] = str(Path(chosen["data_dir"]).absolute())
     found = _read(read, path, chosen)
     (train, validation, test), rule = found.splits(name)
+    if without is not None:
+        left_out = _class_number(name, found.labels, without)
+        train, validation, test = (_without(s, left_out) for s in (train, validation, test))
+        if not len(train) or not len(validation) or not len(test):
+            raise InputError(f"{name} without its class {without!r} leaves a split empty; leave another class out")
     if limit is not None and limit < len(train):
         train = train.take(torch.from_numpy(hashed_order(len(train))[:limit]))
     # What is downloaded once is found in the cache from then on.
     recorded = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items() if k != "download"}
     if limit is not None:
         recorded["limit"] = limit
+    if without is not None:
+        recorded["without"] = without
     paired = found.domain_b is not None
     data = Data(name, found.event, train, validation, test, found.labels, rule, recorded, found.notes, paired)
     return data if second is None else _with_domain_b(data, second, options)
 
 
+def _class_number(name: str, labels: tuple[str, ...] | None, wanted: str) -> int:
+    if labels is None:
+        raise InputError(f"{name} has no labels, so there is no class {wanted!r} to leave out")
+    if wanted not in labels:
+        raise InputError(f"{name} has no class {wanted!r}{nearest(wanted, labels)}")
+    return labels.index(wanted)
+
+
+def _without(split: Split, number: int) -> Split:
+    assert split.label is not None
+    return split.take(split.label != number)
+
+
 def _with_domain_b(data: Data, second: str | Path, options: Mapping[str, Any]) -> Data:
     """``data`` with the splits of ``second`` as its second domain, read with the same options where it has them."""
     name, read, _ = _reader(second)
-    known = {*options_of(read), "limit"}
+    known = {*options_of(read), "limit", "without"}
     other = load_data(second, **{k: v for k, v in options.items() if k in known})
     if data.event.is_image and other.event == replace(data.event, shape=(1, *data.event.shape[1:])):
         coloured = (
@@ -209,6 +234,15 @@ def _reader(name_or_path: str | Path, *, single: bool = False) -> tuple[str, Rea
             "(unsup data lists the sets)"
         )
     return str(path), _file_reader(path, single), path
+
+
+def full_name(name_or_path: str | Path) -> str:
+    """The name of a set, or the absolute path of a file or folder: what `Data.name` will be.
+
+    Raises:
+        InputError: there is no such thing.
+    """
+    return _reader(name_or_path)[0]
 
 
 def _file_reader(path: Path, single: bool) -> Reader:

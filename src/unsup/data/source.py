@@ -80,7 +80,7 @@ class Split:
         return Batch(self.x[indices], *(None if t is None else t[indices] for t in (self.label, self.domain_b)))
 
     def take(self, indices: Tensor | slice) -> Split:
-        """The split that holds only the examples at ``indices``, and those of ``domain_b`` beside them."""
+        """The split that holds only the examples at ``indices`` (or where a mask is True), and those of ``domain_b`` beside them."""
         rest = (None if t is None else t[indices] for t in (self.label, self.grey, self.domain_b))
         return Split(self.x[indices], *rest)
 
@@ -235,6 +235,15 @@ def hashed_order(n: int) -> NDArray[np.int64]:
         key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return np.argsort(key ^ (key >> np.uint64(31)), kind="stable")
+
+
+def some_of(n: int, most: int) -> Tensor:
+    """Which of n examples are looked at where at most ``most`` are to be: in order, chosen by a hash, int64.
+
+    >>> some_of(5, 2).tolist(), some_of(2, 5).tolist()
+    ([2, 4], [0, 1])
+    """
+    return torch.from_numpy(np.sort(hashed_order(n)[:most]))
 
 
 def split_sizes(n: int, validation: int, test: int, *, owner: str) -> tuple[int, int, int]:

@@ -137,7 +137,6 @@ def evaluate_samples(
     if n < 2:
         raise InputError(f"n = {n} samples asked for; expected 2 or more")
     report = on_progress or (lambda stage, done, total: None)
-    chosen = choose_extractor(extractor, data.event, data.train.x) if isinstance(extractor, str) else extractor
     if isinstance(model_or_samples, Model):
         fake = draw_samples(model_or_samples, n, seed=seed, on_chunk=lambda done, of: report("sampling", done, of))
     else:
@@ -145,22 +144,63 @@ def evaluate_samples(
     if not len(fake):
         raise InputError("no samples given; expected two or more")
     data.event.check(fake)
-    real, held_out = _choose(data.train.x, n, seed, _REAL), _choose(_held_out(data), n, seed, _HELD_OUT)
-    total, done = len(fake) + len(real) + len(held_out), 0
+    total, done = len(fake) + min(n, len(data.train)) + min(n, len(data.test)), 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         report("features", done, total)
 
-    features = [chosen(x, on_chunk=count) for x in (fake, real, held_out)]
-    scores = compare_features(*features, seed=seed, on_progress=lambda i, of: report("metrics", i, of))
-    modes, notes = known_modes(data.name, fake)
-    if len(held_out) < len(fake):
-        notes += (f"the floor is that of only {len(held_out):,} held-out examples, which raises its FID",)
-    return SampleQuality(
-        scores, len(fake), len(real), len(held_out), chosen.name, chosen.digest, chosen.input, seed, modes, notes
-    )
+    real = real_features(data, n, extractor, seed=seed, on_chunk=count)
+    points = real.extractor(fake, on_chunk=count)
+    return judge_features(points, real, known_modes(data.name, fake), lambda i, of: report("metrics", i, of))
+
+
+@dataclass(frozen=True, eq=False)
+class RealFeatures:
+    """Features of the real examples that samples are judged against, made once for any number of models.
+
+    Attributes:
+        extractor: what made them.
+        train: of ``n`` training examples, or all where there are fewer.
+        held_out: of as many test examples.
+        seed: of the choice.
+    """
+
+    extractor: Extractor
+    train: Features
+    held_out: Features
+    seed: int
+
+
+def real_features(
+    data: Data,
+    n: int,
+    extractor: str | Extractor = "auto",
+    *,
+    seed: int = 0,
+    on_chunk: Callable[[int], None] | None = None,
+) -> RealFeatures:
+    """Features of ``n`` examples of the training split and of the test split, chosen by the seed."""
+    chosen = choose_extractor(extractor, data.event, data.train.x) if isinstance(extractor, str) else extractor
+    train, held_out = _choose(data.train.x, n, seed, _REAL), _choose(_held_out(data), n, seed, _HELD_OUT)
+    return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(held_out, on_chunk=on_chunk), seed)
+
+
+def judge_features(
+    fake: Features,
+    real: RealFeatures,
+    found_modes: tuple[ModeCoverage | None, tuple[str, ...]] = (None, ()),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SampleQuality:
+    """Every score of the features of samples; what `evaluate_samples` ends with."""
+    scores = compare_features(fake, real.train, real.held_out, seed=real.seed, on_progress=on_progress)
+    modes, notes = found_modes
+    if len(real.held_out) < len(fake):
+        notes += (f"the floor is that of only {len(real.held_out):,} held-out examples, which raises its FID",)
+    counts = len(fake), len(real.train), len(real.held_out)
+    by = real.extractor
+    return SampleQuality(scores, *counts, by.name, by.digest, by.input, real.seed, modes, notes)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from unsup.core.errors import TrainingError
 from unsup.core.model import keyed_generator
 from unsup.core.parallel import process_count, process_rank, sum_over_processes
 from unsup.evaluate.likelihood import CHUNK
+from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
 
 
@@ -25,6 +27,7 @@ class CountingTrainer(Trainer):
         train = self.data.train.epoch(self.settings.seed, 0)
         previous = -math.inf if not self.events else self.events[-1].get("log_prob", -math.inf)
         while self.done < self.total and not self.stopped:
+            pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
             with torch.no_grad():
                 for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
@@ -52,9 +55,18 @@ class CountingTrainer(Trainer):
                 previous = mean
             else:
                 converged = False
-            if converged or self.done == self.total or self.done % max(1, self.total // VALIDATIONS) == 0:
+            out_of_time = self._over_budget(time.monotonic() - pass_started)
+            ended = converged or out_of_time or self.done == self.total
+            if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
                 self.validate()
                 self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
             self.save_if_due()
-            if converged:
+            if ended:
                 break
+
+    def _over_budget(self, last_pass: float) -> bool:
+        """Whether one more pass as long as the last would go beyond ``minutes``; the processes agree on it."""
+        if self.settings.minutes is None:
+            return False
+        (over,) = parallel.any_process(self.seconds + last_pass > 60 * self.settings.minutes)
+        return over

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TextIO
 
@@ -11,6 +13,26 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where training is.
+
+    Attributes:
+        done, total: steps or passes; the total is None until a time budget has been turned into steps.
+        terms: losses by name.
+        validation: the newest validation figure in words, or "".
+        seconds_left: an estimate, or None.
+    """
+
+    done: int
+    total: int | None
+    terms: dict[str, float]
+    validation: str
+    seconds_left: float | None
+
+
+Listener = Callable[[Snapshot], None]
 ProgressMode = Literal["auto", "plain", "off"]
 _PLAIN_EVERY = 10.0  # seconds between plain lines
 _LIVE_EVERY = 0.1
@@ -20,13 +42,20 @@ class Progress:
     """Shows step, losses, validation bits/dim, examples per second and time left.
 
     Args:
+        mode: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told instead.
         start: how much was done when the clock of the time left began; by default what is shown first.
     """
 
     def __init__(
-        self, mode: ProgressMode, *, unit: str = "step", start: int | None = None, stream: TextIO | None = None
+        self,
+        mode: ProgressMode | Listener,
+        *,
+        unit: str = "step",
+        start: int | None = None,
+        stream: TextIO | None = None,
     ) -> None:
-        self.mode, self.unit = mode, unit
+        self.listener = mode if callable(mode) else None
+        self.mode, self.unit = "off" if callable(mode) else mode, unit
         self.stream = stream or sys.stderr
         self._live = mode == "auto" and self.stream.isatty()
         self._display: Live | None = None
@@ -48,9 +77,10 @@ class Progress:
 
     def due(self) -> bool:
         """Whether a new line should be shown now (so that losses are read from the device only then)."""
-        if self.mode == "off":
+        if self.mode == "off" and self.listener is None:
             return False
-        return time.monotonic() - self._shown >= (_LIVE_EVERY if self._live else _PLAIN_EVERY)
+        often = self._live or self.listener is not None
+        return time.monotonic() - self._shown >= (_LIVE_EVERY if often else _PLAIN_EVERY)
 
     def count(self, examples: int) -> None:
         """Note ``examples`` more; the clock of the rate and the time left starts with the second call."""
@@ -65,14 +95,19 @@ class Progress:
             self._shown = float("-inf")
 
     def show(self, done: int, total: int | None, terms: dict[str, float]) -> None:
-        if self.mode == "off":
+        if self.mode == "off" and self.listener is None:
             return
         now = time.monotonic()
         if self._first is None:
             self._first = done - 1
         elapsed = max(now - self._started, 1e-9)
         steps = max(1, done - self._first)
-        left = "?" if total is None else duration((total - done) * elapsed / steps)
+        seconds_left = None if total is None else (total - done) * elapsed / steps
+        if self.listener is not None:
+            self._shown = now
+            self.listener(Snapshot(done, total, terms, self._validation, seconds_left))
+            return
+        left = "?" if seconds_left is None else duration(seconds_left)
         losses = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
         size = f"{done:,}" + (f"/{total:,}" if total else "")
         parts = [

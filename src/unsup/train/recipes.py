@@ -13,7 +13,7 @@ A recipe is a TOML file::
     training = { epochs = 30 }
     published = "88.40 nats (Germain et al. 2015)"
 
-``measure`` may also be ``modes`` (of ring8 and grid25), ``samples`` (FID and its like) or ``translation`` (the pixel
+``measure`` may also be ``modes`` (of ring8, grid25 and stacked-mnist), ``samples`` (FID and its like) or ``translation`` (the pixel
 error against known pairs); ``samples = 2500`` is how many are drawn.
 
 Each ``[[run]]`` is trained and scored on the test split once for each seed. Results are appended to a ``.jsonl`` file,
@@ -36,9 +36,8 @@ from unsup.core.registry import create
 from unsup.data import load_data
 from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
-from unsup.evaluate.modes import mode_coverage, plane_modes
 from unsup.evaluate.quadrature import with_likelihood
-from unsup.evaluate.samples import draw_samples, evaluate_samples
+from unsup.evaluate.samples import draw_samples, evaluate_samples, known_modes
 from unsup.evaluate.translation import translation_error
 from unsup.report.page import write_page
 from unsup.train.progress import ProgressMode
@@ -160,11 +159,11 @@ def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, A
     """The part of a record that the recipe is about."""
     match recipe.measure:
         case "modes":
-            known = plane_modes(data.name)
-            if known is None:
-                raise InputError(f"recipe {recipe.name}: the modes of {data.name} are not known; use ring8 or grid25")
-            found = mode_coverage(draw_samples(model, recipe.samples, seed=seed), *known)
-            true = mode_coverage(data.test.x[: recipe.samples], *known)
+            found, _ = known_modes(data.name, draw_samples(model, recipe.samples, seed=seed))
+            true, _ = known_modes(data.name, data.test.x[: recipe.samples])
+            if found is None or true is None:
+                known = "ring8, grid25 and stacked-mnist"
+                raise InputError(f"recipe {recipe.name}: the modes of {data.name} are not known, only those of {known}")
             figures = {"modes": found.modes, "good": found.good, "KL": found.kl}
             return {"figures": figures | {"true good": true.good, "true KL": true.kl}}
         case "samples":

@@ -12,7 +12,7 @@ from unsup.data.source import Data
 from unsup.train.base import Fitted
 from unsup.train.counting import CountingTrainer
 from unsup.train.gradients import GradientTrainer
-from unsup.train.progress import Progress, ProgressMode
+from unsup.train.progress import Listener, Progress, ProgressMode
 from unsup.train.settings import make_settings
 
 
@@ -22,7 +22,7 @@ def fit(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: ProgressMode = "auto",
+    progress: ProgressMode | Listener = "auto",
     **settings: Any,
 ) -> Fitted:
     """Train ``model`` in place on ``data.train``, watching ``data.validation``; the test split is never read.
@@ -32,7 +32,7 @@ def fit(
         data: what `load_data` gives.
         out: run folder to write, or None to keep everything in memory.
         resume: go on with the run in ``out`` from its last checkpoint, bit for bit on the CPU.
-        progress: ``auto`` (live on a terminal), ``plain`` or ``off``.
+        progress: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told each `Snapshot`.
         **settings: fields of `Settings`; what is not given comes from ``model.fit_defaults``, then `Settings`.
 
     Returns:
