@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-slow bench format clean
 
 demo: $(VENV)/base
-	$(BIN)/unsup demo -o demo
+	$(BIN)/unsup compare digits --minutes 4 -o demo
 
 test: $(VENV)/test
 	$(BIN)/ruff check .

@@ -227,6 +227,8 @@ ALLOWED = {
     "evaluate": {"core", "data"},
     "report": {"core"},
     "train": {"core", "data", "evaluate", "report"},
+    "compare": {"core", "data", "evaluate", "report", "train"},
+    "sklearn": {"core", "data", "evaluate", "train"},
     "testing": {"core", "prob", "nn", "families", "data", "evaluate", "report", "train"},
 }
 

@@ -407,6 +407,7 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
     data = load_data(file, drop=("id", "day"), label="class")
     assert data.event == Event((1,), BINARY)
     assert data.labels == ("4", "5", "6")
+    assert data.columns == ("a",)
     assert data.train.x.dtype == torch.uint8
     recorded = json.loads(json.dumps(data.to_json()))
     assert recorded["options"] == {"drop": ["id", "day"], "label": "class"}

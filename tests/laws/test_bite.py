@@ -324,6 +324,40 @@ class ClaimsABlindSpot(MADE):
         return blind
 
 
+@breaks("factorisation", event=PLANE)
+class ForgetsTheFrontsScale(MADE):
+    """The densities of the entries are those of the standardised data."""
+
+    def log_conditionals(self, x, *, generator=None):
+        return self._real_entries(self.front(x)[0], 0)
+
+
+@breaks("factorisation", event=BITS)
+class SplitsEvenly(MADE):
+    """The sum is right, and no entry's part is."""
+
+    def log_conditionals(self, x, *, generator=None):
+        return (self.log_prob(x) / self.event.dims)[:, None].expand(-1, self.event.dims)
+
+
+@breaks("factorisation", event=PIXELS, classes=3)
+class WeighsClassesByTheWholeExample(PixelCNN):
+    """Posterior weights see all entries, so that early ones know the later."""
+
+    def log_conditionals(self, x, *, generator=None):
+        each = [self._entry_log_prob(x, torch.full((len(x),), y)).flatten(1) for y in range(self.classes)]
+        joint = torch.stack([e.sum(1) for e in each], 1) + self.log_prior
+        mean = torch.einsum("bm,mbd->bd", joint.softmax(1), torch.stack(each))
+        rest = self.log_prob(x) - mean.sum(1)
+        return mean[:, self.orders[0]] + rest[:, None] / self.event.dims
+
+
+@breaks("factorisation", event=BITS)
+class GivesNoParts(MADE):
+    def log_conditionals(self, x, *, generator=None):
+        return None
+
+
 @breaks("fast-sampling", event=BITS)
 class KeepsAStaleCache(MADE):
     frozen = None

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         metavar="K",
         help="draws per example behind a bound, or the effort of the estimate of log Z; more are tighter [1]",
     )
+    parser.add_argument(
+        "--examples", type=int, metavar="N", help="score N examples of the split only, the same ones every time [all]"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="draw N samples and judge them, e.g. 10000")
     parser.add_argument(
         "--extractor", metavar="NAME", help="features to judge samples by: grey, colour, raw, inception [by the data]"
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     if options.importance_samples < 1:
         raise InputError(f"--importance-samples {options.importance_samples} should be at least 1")
+    if options.examples is not None and options.examples < 1:
+        raise InputError(f"--examples {options.examples} should be at least 1")
     if options.samples is not None and options.samples < 10:
         raise InputError(f"--samples {options.samples} should be at least 10")
     if options.extractor is not None and options.samples is None:
@@ -74,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _evaluate_likelihood(run: Run, options: Any) -> None:
     from unsup.core.model import CanSample, HasDensity
+    from unsup.data.source import some_of
     from unsup.evaluate.likelihood import likelihood_of, log_probs
     from unsup.evaluate.quadrature import with_likelihood
     from unsup.train.progress import Progress
@@ -86,6 +92,8 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
     x = {"test": lambda: data.test, "validation": lambda: data.validation, "train": lambda: data.train}[
         options.split
     ]().x
+    if options.examples is not None:
+        x = x[some_of(len(x), options.examples)]
     started = time.monotonic()
     with Progress("off" if options.json else "auto", unit="example", start=0) as display:
 

@@ -23,10 +23,11 @@ COMMANDS = {
     "encode": "codes of examples, to .npz",
     "decode": "examples of codes, to .npy or .png",
     "translate": "images of one domain into the other, as .png files",
+    "compare": "which model for my data? a contest under a time budget, and one page",
+    "report": "the same page of runs that exist already",
     "check": "the laws of a model, of a run, or of all models",
     "reproduce": "the recipes, or one run of one that adds to the results table",
     "cite": "BibTeX of what a run or model uses",
-    "demo": "fit three models on handwritten digits and compare them",
 }
 
 

@@ -19,6 +19,7 @@ class DataOptions:
 
     Attributes:
         limit: use only that many training examples.
+        without: class that is left out of every split.
         resize: side in pixels that images are resized to.
         label: column that holds the classes of a table.
         drop: columns of a table to leave out.
@@ -31,6 +32,7 @@ class DataOptions:
     """
 
     limit: int | None = None
+    without: str | None = None
     resize: int | None = None
     label: str | None = None
     drop: tuple[str, ...] = ()

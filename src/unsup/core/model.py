@@ -279,7 +279,19 @@ class IsConditional(ABC):
         """One example of each class number in ``label`` ``(B,)``."""
 
 
-class IsAutoregressive(HasDensity, CanTemper):
+class Factorises(HasDensity):
+    """log p(x) = Σ_d log p(x_d | the entries before it), with every term at hand."""
+
+    @abstractmethod
+    def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor | None:
+        """log p of each flattened entry given those before it, in nats: ``(B, *event.shape)`` → ``(B, D)``.
+
+        A row sums to `log_prob` with one sample and the same noise; of a bound these are the terms of the bound. None
+        where log p is no such sum: a mixture over different orders, in which no one entry comes first.
+        """
+
+
+class IsAutoregressive(Factorises, CanTemper):
     """log p(x) = Σᵢ log p(x_i | x_<i) in a known order, with every conditional available at once."""
 
     @property

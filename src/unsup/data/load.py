@@ -34,10 +34,10 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``.
-        **options: ``limit`` (use only that many training examples), ``without`` (the name of a class that is left out of
-            every split, so that its examples can stand for anomalies), ``domain_b`` (name or path of a second domain of
-            the same event, not paired with the first, for models that translate; the options of both are the same) and
-            what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D
+        **options: ``limit`` (use only that many training examples), ``without`` (the name of a class that is left out
+            of every split, so that its examples can stand for anomalies), ``domain_b`` (name or path of a second domain
+            of the same event, not paired with the first, for models that translate; the options of both are the same)
+            and what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D
             densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
 
     Raises:
@@ -77,7 +77,8 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
     if without is not None:
         recorded["without"] = without
     paired = found.domain_b is not None
-    data = Data(name, found.event, train, validation, test, found.labels, rule, recorded, found.notes, paired)
+    about = (found.labels, rule, recorded, found.notes, paired, found.columns)
+    data = Data(name, found.event, train, validation, test, *about)
     return data if second is None else _with_domain_b(data, second, options)
 
 

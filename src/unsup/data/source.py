@@ -80,7 +80,7 @@ class Split:
         return Batch(self.x[indices], *(None if t is None else t[indices] for t in (self.label, self.domain_b)))
 
     def take(self, indices: Tensor | slice) -> Split:
-        """The split that holds only the examples at ``indices`` (or where a mask is True), and those of ``domain_b`` beside them."""
+        """The split that holds only the examples at ``indices`` (or where a mask is True), ``domain_b`` included."""
         rest = (None if t is None else t[indices] for t in (self.label, self.grey, self.domain_b))
         return Split(self.x[indices], *rest)
 
@@ -117,6 +117,7 @@ class Data:
         notes: what was skipped, dropped or decided, and why.
         paired: whether row i of the ``domain_b`` of validation and test is the true translation of row i of ``x``.
             That of training never is.
+        columns: names of the entries of a table's row, or None.
     """
 
     name: str | None
@@ -129,6 +130,7 @@ class Data:
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     paired: bool = False
+    columns: tuple[str, ...] | None = None
 
     def describe(self) -> str:
         """One line.
@@ -181,6 +183,7 @@ class Examples:
         in_order: cut the splits from ``x`` as it lies, not in hashed order.
         grey: as in `Split`, used in training only.
         domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
+        columns: names of the entries of a table's row, or None.
     """
 
     x: Tensor
@@ -195,6 +198,7 @@ class Examples:
     in_order: bool = False
     grey: Tensor | None = None
     domain_b: Tensor | None = None
+    columns: tuple[str, ...] | None = None
 
     def arranged(self, owner: str) -> tuple[Examples, tuple[int, int, int]]:
         """The same examples with train, validation and test one after the other, and their sizes."""

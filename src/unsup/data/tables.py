@@ -140,7 +140,7 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
         notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
     event = Event((x.shape[1],), column_supports(x))
     tensor = torch.from_numpy(x).to(event.dtype if event.is_discrete else torch.float64)
-    return Examples(tensor, event, table.places, numbers, labels, tuple(notes))
+    return Examples(tensor, event, table.places, numbers, labels, tuple(notes), columns=tuple(columns))
 
 
 def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:

@@ -68,6 +68,11 @@ class ContinuousFront(nn.Module):
         log_det = log_det - self.std.log().expand_as(v)
         return y.to(self.mean.dtype), log_det.flatten(1).sum(1).to(self.mean.dtype)
 
+    def log_derivatives(self, x: Tensor) -> Tensor:
+        """log|dy_d/dx_d| of each entry of dequantised raw data: ``(B, *shape)`` → ``(B, D)``; `forward` sums it."""
+        _, log_derivative = self._unit(x)
+        return (log_derivative - self.std.log()).flatten(1).to(self.mean.dtype)
+
     def _unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Everything before standardisation, with the log-derivative of each entry."""
         v = (x - self.low) / self.levels

@@ -102,6 +102,25 @@ def sample_gaussian_mixture(
     return picked_mean + temperature * picked_std * noise
 
 
+def mixture_log_conditionals(entries: Tensor, log_weights: Tensor) -> Tensor:
+    """log p(x_d | x_<d) of a mixture of M products over one order: ``(M, B, D)``, ``(M,)`` → ``(B, D)``, float64.
+
+    p(x_≤d) = Σ_m w_m Π_{i≤d} p_m(x_i | x_<i), and log p(x_d | x_<d) is the difference of two such logarithms.
+
+    >>> entries = torch.tensor([[[0.9, 0.9]], [[0.1, 0.1]]]).log()
+    >>> [round(p, 4) for p in mixture_log_conditionals(entries, torch.tensor([0.5, 0.5]).log())[0].exp().tolist()]
+    [0.5, 0.82]
+    """
+    joint = torch.logsumexp(entries.double().cumsum(-1) + log_weights.double().view(-1, 1, 1), 0)  # log p(x_≤d)
+    return log_ratios(joint)
+
+
+def log_ratios(joint: Tensor) -> Tensor:
+    """log p(x_d | x_<d) from log p(x_≤d) ``(B, D)``: differences, 0 after a −∞, so that the sum stays −∞."""
+    before = torch.cat([torch.zeros_like(joint[:, :1]), joint[:, :-1]], 1)
+    return torch.where(before == -math.inf, torch.zeros_like(joint), joint - before)
+
+
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     """log of the mean of exp(x) along ``dim``."""
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])

@@ -34,6 +34,7 @@ from unsup.train.settings import Settings
 from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
+_SAMPLES = 0.05  # of the time of a run with a time budget that looking at samples may take
 _PREPARE_LIMIT = 20_000
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 _AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
@@ -80,6 +81,7 @@ class Trainer(ABC):
         self.spent = 0.0
         self.started = time.monotonic()
         self.saved_at = self.started
+        self.samples_took = (0.0, 0.0)  # seconds: all looks at samples, the last one
         self.stop_signal: int | None = None  # of this process
         self.stopping = False  # of any process
         self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
@@ -241,24 +243,41 @@ class Trainer(ABC):
             self.display.validated(f"validation {found.sign} {found.bits_per_dim:.4f} bits/dim")
         else:
             self._keep({})
-            if isinstance(self.model, CanSample) and self.done:
+        if self._samples_due():
+            started = time.monotonic()
+            if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
                 self.say(collapse(self.model, self.watched, generator=generator), "samples")
-        if self.folder is not None and isinstance(self.model, CanSample) and has_picture(self.model.event):
+            if self.folder is not None:
+                self._picture(self.folder)
+            last = time.monotonic() - started
+            self.samples_took = self.samples_took[0] + last, last
+
+    def _samples_due(self) -> bool:
+        """Always, but within a time budget only as far as samples stay cheap, and at the end."""
+        if self.settings.minutes is None:
+            return True
+        whole, last = self.samples_took
+        cheap = parallel.from_first(int(whole + last <= _SAMPLES * self.seconds))
+        return self.done > 0 and (self.done == self.total or bool(cheap))
+
+    def _picture(self, folder: Run) -> None:
+        """Draw the fixed-noise grid, or translations of the first validation examples."""
+        if isinstance(self.model, CanSample) and has_picture(self.model.event):
             self.model.eval()
             count = 500 if self.model.event.shape == (2,) else 25
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             grid = picture(self.model.sample(count, generator=generator), self.model.event)
             if self.writes:
-                self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
-        elif self.folder is not None and isinstance(self.model, Translates) and has_picture(self.model.event):
+                folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+        elif isinstance(self.model, Translates) and has_picture(self.model.event):
             self.model.eval()
             a = self.watched[:_TRANSLATED].to(self.device)
             b = self.model.translate(a, to="b")
             grid = image_grid(torch.cat([a, b, self.model.translate(b, to="a")]), self.model.event, columns=len(a))
             if self.writes:
-                self.folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+                folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
 
     def _keep(self, record: dict[str, float]) -> None:
         """Make the present parameters (averaged ones inside their average) those that the run hands out."""

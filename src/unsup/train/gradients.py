@@ -26,6 +26,7 @@ from unsup.train.schedules import learning_rate_factor
 from unsup.train.settings import Settings
 
 _CALIBRATION = 0.05  # share of a time budget spent before its number of steps is fixed
+_VALIDATING, _FEWEST_VALIDATIONS = 0.2, 3  # the share of a time budget for validations, and how many there are at least
 _SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; log points before the first one
 
 
@@ -160,8 +161,15 @@ class GradientTrainer(Trainer):
     def _validation_due(self) -> bool:
         if self.total is None:
             return False
-        every = self.settings.validate_every or max(1, self.total // VALIDATIONS)
+        every = self.settings.validate_every or max(1, self.total // self._validations())
         return self.done % every == 0 or self.done == self.total
+
+    def _validations(self) -> int:
+        """How many there are: fewer where twenty would take more than a fifth of a time budget."""
+        if self.settings.minutes is None or not self.events:
+            return VALIDATIONS
+        each = max(self.events[0]["seconds"], 1e-9)
+        return max(_FEWEST_VALIDATIONS, min(VALIDATIONS, int(_VALIDATING * 60 * self.settings.minutes / each)))
 
     def _validate(self) -> None:
         with self.ema.applied() if self.ema is not None else nullcontext():
@@ -176,7 +184,7 @@ class GradientTrainer(Trainer):
         if self.done < steps + 5:
             return 0
         each = (time.monotonic() - since) / (self.done - steps)
-        validation = VALIDATIONS * (self.events[0]["seconds"] if self.events else 0)
+        validation = self._validations() * (self.events[0]["seconds"] if self.events else 0)
         left = max(0.0, budget - self.seconds - validation)
         return self.done + max(1, int(left / each))
 

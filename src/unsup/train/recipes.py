@@ -13,8 +13,8 @@ A recipe is a TOML file::
     training = { epochs = 30 }
     published = "88.40 nats (Germain et al. 2015)"
 
-``measure`` may also be ``modes`` (of ring8, grid25 and stacked-mnist), ``samples`` (FID and its like) or ``translation`` (the pixel
-error against known pairs); ``samples = 2500`` is how many are drawn.
+``measure`` may also be ``modes`` (of ring8, grid25 and stacked-mnist), ``samples`` (FID and its like) or
+``translation`` (the pixel error against known pairs); ``samples = 2500`` is how many are drawn.
 
 Each ``[[run]]`` is trained and scored on the test split once for each seed. Results are appended to a ``.jsonl`` file,
 from which the results table is written anew; nothing in the table is written by hand.

@@ -171,20 +171,45 @@ class MADE(Model, IsAutoregressive):
         parts = [self._log_prob_in_order(x, m, samples, generator) for m in range(self.masks)]
         return parts[0] if self.masks == 1 else dist.log_mean_exp(torch.stack(parts), 0)
 
+    def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor | None:
+        self.event.check_shape(x)
+        if bool((self.orders != self.orders[0]).any()):
+            return None
+        # The noise of a bound is drawn for each mask in turn, as `log_prob` does.
+        parts = [self._entries_in_order(x, m, generator) for m in range(self.masks)]
+        if self.masks == 1:
+            return parts[0]
+        ranked = torch.stack(parts)[..., self.orders[0].argsort()]
+        weights = ranked.new_full((self.masks,), 1 / self.masks).log()
+        return dist.mixture_log_conditionals(ranked, weights)[:, self.orders[0] - 1]
+
+    def _entries_in_order(self, x: Tensor, order: int, generator: Generator | None) -> Tensor:
+        if self.front is None:
+            return self._discrete_entries(x, order)
+        noisy = self.front.dequantize(x, generator=generator)
+        return self._real_entries(self.front(noisy)[0], order) + self.front.log_derivatives(noisy)
+
     def _log_prob_in_order(self, x: Tensor, order: int, samples: int, generator: Generator | None) -> Tensor:
         if self.front is None:
-            flat = x.flatten(1)
-            parameters = self._net(self._encode(flat), order)
-            if self.levels == 2:
-                return dist.bernoulli_log_prob(flat - self.low, parameters.squeeze(-1)).sum(1)
-            return dist.categorical_log_prob(flat.long() - self.low, parameters).sum(1)
+            return self._discrete_entries(x, order).sum(1)
 
         def density(y: Tensor) -> Tensor:
-            flat = y.flatten(1)
-            parameters = self._net(flat, order).chunk(3, -1)
-            return dist.gaussian_mixture_log_prob(flat, *parameters).sum(1)
+            return self._real_entries(y, order).sum(1)
 
         return dequantized_log_prob(self.front, density, x, samples=samples, generator=generator)
+
+    def _discrete_entries(self, x: Tensor, order: int) -> Tensor:
+        """log p of each discrete entry given the earlier ones, ``(B, D)``."""
+        flat = x.flatten(1)
+        parameters = self._net(self._encode(flat), order)
+        if self.levels == 2:
+            return dist.bernoulli_log_prob(flat - self.low, parameters.squeeze(-1))
+        return dist.categorical_log_prob(flat.long() - self.low, parameters)
+
+    def _real_entries(self, y: Tensor, order: int) -> Tensor:
+        """Log-density of each standardised entry given the earlier ones, ``(B, D)``."""
+        flat = y.flatten(1)
+        return dist.gaussian_mixture_log_prob(flat, *self._net(flat, order).chunk(3, -1))
 
     def conditionals(self, x: Tensor, *, order: int = 0) -> Tensor:
         y = x if self.front is None else self.front(x)[0]

@@ -186,6 +186,12 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
     def log_prob_given(self, x: Tensor, label: Tensor) -> Tensor:
         return self._entry_log_prob(x, self._labels_of(label)).flatten(1).sum(1)
 
+    def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        labels = [torch.full((len(x),), y, device=x.device) for y in range(self.classes)] or [None]
+        raster = torch.stack([self._entry_log_prob(x, label).flatten(1) for label in labels])  # (M, B, H W C)
+        entries = dist.mixture_log_conditionals(raster, self._log_prior()) if self.classes else raster[0]
+        return entries[:, self.orders[0]]
+
     def conditionals(self, x: Tensor, *, order: int = 0) -> Tensor:
         """Logits of every conditional: ``(B, C, H, W)`` → ``(B, D, P)``; of class ``order`` where there are classes."""
         label = torch.full((len(x),), order, device=x.device) if self.classes else None

@@ -23,12 +23,13 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanTemper, HasDensity, LearnsByCounting, Model, Terms
+from unsup.core.model import CanTemper, Factorises, LearnsByCounting, Model, Terms
+from unsup.prob.distributions import log_ratios
 
 JOINT_CELLS = 2**16
 
 
-class Histogram(Model, HasDensity, CanTemper, LearnsByCounting):
+class Histogram(Model, Factorises, CanTemper, LearnsByCounting):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters that a gradient could move: one pass of counting is the whole training. The ``paper`` preset
@@ -141,12 +142,32 @@ class Histogram(Model, HasDensity, CanTemper, LearnsByCounting):
         flat = x.flatten(1)
         cells = self._cells(flat)
         log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)
-        if self.event.is_discrete:
-            return log_mass
+        return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells).sum(1)
+
+    def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        self.event.check_shape(x)
+        flat = x.flatten(1)
+        cells = self._cells(flat)
+        if self.one_table:
+            log_mass = log_ratios(self._log_mass_of_leading(cells))
+        else:
+            log_mass = self.log_mass.gather(1, cells.T).T
+        return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells)
+
+    def _log_mass_of_leading(self, cells: Tensor) -> Tensor:
+        """log P(cells_≤d) for every d, ``(B, D)``: the joint table, summed over the entries that come later."""
+        table, columns = self.log_mass.view(self.sizes), []
+        for d in reversed(range(len(self.sizes))):
+            columns.append(table[tuple(cells[:, : d + 1].T)])
+            table = table.logsumexp(-1)
+        return torch.stack(columns[::-1], 1)
+
+    def _log_within(self, flat: Tensor, cells: Tensor) -> Tensor:
+        """Log-density of each real entry in its cell, 0 for a discrete one: ``(B, D)``."""
         beyond = torch.maximum(self.low - flat, flat - self.high)
         outside = (cells == 0) | (cells == self.bins + 1)
         within = torch.where(outside, -self.tail.log() - beyond / self.tail, -self._width.log())
-        return log_mass + within.masked_fill(self.discrete, 0).sum(1)
+        return within.masked_fill(self.discrete, 0)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:

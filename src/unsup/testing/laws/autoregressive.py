@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.event import Event
-from unsup.core.model import IsAutoregressive, Model
+from unsup.core.model import Factorises, IsAutoregressive, Model
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, perturb
 
@@ -120,3 +120,42 @@ def fast_sampling(subject: Subject) -> None:
         require(same, f"{int((fast != slow).flatten(1).any(1).sum())} of 24 samples differ {when}")
         if round_ == 1:
             perturb(model, subject.generator(8))
+
+
+@law(
+    "factorisation",
+    "The log-probabilities of the entries sum to log p, and that of an entry is blind to all later ones.",
+    needs="a model whose likelihood is a product over entries",
+    applies=lambda model: isinstance(model, Factorises),
+)
+def factorisation(subject: Subject) -> None:
+    model = subject.generic()
+    assert isinstance(model, Factorises)
+    event, x = subject.model.event, subject.x(model)[:_MOST_ROWS]
+    with torch.no_grad():
+        parts = model.log_conditionals(x, generator=subject.generator(1))
+        if parts is None:
+            mixes = isinstance(model, IsAutoregressive) and len(model.orders.unique(dim=0)) > 1
+            require(mixes, "there are no log-probabilities of entries, though there are not several orders")
+            return
+        total = model.log_prob(x, generator=subject.generator(1))
+        shape = (len(x), event.dims)
+        require(parts.shape == shape, f"the log-probabilities have shape {tuple(parts.shape)}; expected {shape}")
+        worst = float(((parts.double().sum(1) - total).abs() / (1 + total.abs())).max())
+        require(worst < 1e-9, f"the log-probabilities of the entries miss log p by {worst:.2g} of its size")
+        position = model.orders[0] if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
+        sequence = position.argsort().tolist()
+        generator = subject.generator(9)
+        for cut in sorted(
+            {int(i) for i in torch.randint(1, event.dims, (3,), generator=generator)} if event.dims > 1 else ()
+        ):
+            early, late = sequence[:cut], sequence[cut:]
+            other = x.roll(1, 0).flatten(1)
+            changed = x.flatten(1).clone()
+            changed[:, late] = other[:, late]
+            again = model.log_conditionals(changed.view_as(x), generator=subject.generator(1))
+            assert again is not None
+            moved = float((again - parts)[:, early].abs().max())
+            require(
+                moved < 1e-9, f"the first {cut} entries' log-probabilities change by {moved:.2g} with later entries"
+            )

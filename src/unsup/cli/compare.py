@@ -1,0 +1,105 @@
+"""``unsup compare DATA``: which model for my data? A contest under a time budget, and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.show import table, write
+from unsup.core.errors import InputError
+
+if TYPE_CHECKING:
+    from unsup.compare.records import Results
+
+_MINUTES, _MOST_SEEDS = 20.0, 100
+_KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup compare",
+        usage="unsup compare DATA -o FOLDER [options]",
+        description="Train the models that fit the data for equal times, measure them alike on the test split, and "
+        "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run again to go on where it was.",
+    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="where the contest and its page go")
+    parser.add_argument("--minutes", type=float, metavar="X", help=f"for the whole contest [{_MINUTES:g}]")
+    parser.add_argument(
+        "--models", metavar="NAMES", help="names with commas between them [one or two a family, as they fit the data]"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="how often each model is trained [1]")
+    parser.add_argument(
+        "--anomalies",
+        metavar="PATH",
+        help="other data to be told from this, or class:NAME, a class that is kept from training "
+        "[test examples with every column dealt out anew]",
+    )
+    parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
+    add_fields(parser, DataOptions, title="data", skip=("domain_b",))
+    options = parser.parse(arguments)
+    if options.out is None:
+        raise InputError("there is no folder; say where to write with -o FOLDER")
+
+    from unsup.cli.scoreboard import Scoreboard
+    from unsup.compare.contest import Contest
+    from unsup.compare.export import HEADER, rows
+
+    contest = Contest(Path(options.out), _asked(options))
+    write(contest.data.describe())
+    for note in contest.data.notes:
+        write(note)
+    write(f"{', '.join(e.model for e in contest.entries)}; {contest.asked.minutes:g} minutes in all")
+    with Scoreboard(contest.names, plain=options.plain) as board:
+        try:
+            results = contest.run(board.tell)
+        except KeyboardInterrupt:
+            board.note(f"stopped and saved; go on with:  unsup compare -o {options.out}")
+            raise
+    write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    finish(results, Path(options.out))
+    if not any(c["runs"] for c in results["contestants"]):
+        raise InputError("every contestant failed; the page tells why")
+    return 0
+
+
+def finish(results: Results, folder: Path) -> None:
+    """What the table means, what came out, and where the page is."""
+    kinds = {m["likelihood"]["kind"] for c in results["contestants"] for m in c["runs"] if m["likelihood"]}
+    said = "; ".join(text for kind, text in _KINDS.items() if kind in kinds)
+    write(f"test split, {results['examples']:,} examples, lower is better{'; ' if said else ''}{said}\n")
+    write("\n".join(f"- {line}" for line in results["summary"]))
+    write("")
+    width = max((len(n["what"]) for n in results["next"]), default=0)
+    write("\n".join(f"{n['what'] + ':':<{width + 1}}  {n['command']}" for n in results["next"]))
+    write(f"\npage: {folder / 'index.html'}  ({results['seconds'] / 60:.1f} minutes)")
+
+
+def _asked(options: Any) -> Any:
+    """What is asked for, or None where only a folder is named: then the contest in it goes on."""
+    from unsup.compare.contest import Asked, contest_in
+    from unsup.core.registry import row
+    from unsup.data.load import full_name
+
+    data_options = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen(options, DATA_OPTIONS).items()}
+    given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
+    given = {k: v for k, v in given.items() if v is not None}
+    if "minutes" in given and not 0 < given["minutes"] < float("inf"):
+        raise InputError(f"--minutes {given['minutes']:g} should be above 0")
+    if "seeds" in given and not 1 <= given["seeds"] <= _MOST_SEEDS:
+        raise InputError(f"--seeds {given['seeds']} should be from 1 to {_MOST_SEEDS}")
+    if "models" in given:
+        given["models"] = tuple(row(name.strip()).name for name in given["models"].split(",") if name.strip())
+        if not given["models"]:
+            raise InputError("--models names no model; say e.g. --models made,realnvp (unsup models lists them)")
+    if options.data is None:
+        if given or data_options:
+            raise InputError(f"there is no DATA; say unsup compare DATA -o {options.out}")
+        return None
+    before = contest_in(Path(options.out))
+    if before is not None:  # what is not said again stays as it was
+        given = {k: getattr(before, k) for k in ("minutes", "models", "seeds", "anomalies")} | given
+        data_options = before.data_options | data_options
+    return Asked(full_name(options.data), data_options, **({"minutes": _MINUTES} | given))

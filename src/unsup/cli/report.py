@@ -1,0 +1,37 @@
+"""``unsup report RUN…``: the page of a comparison, of runs that exist already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unsup.cli.options import Parser
+from unsup.cli.show import table, write
+from unsup.core.errors import InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup report",
+        description="Measure runs of the same data alike on its test split and write one page that compares them.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="where the page goes")
+    parser.add_argument(
+        "--anomalies", metavar="PATH", help="other data to be told from this [test examples dealt out anew by column]"
+    )
+    parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
+    options = parser.parse(arguments)
+    if options.out is None:
+        raise InputError("there is no folder; say where to write with -o FOLDER")
+
+    from unsup.cli.compare import finish
+    from unsup.cli.scoreboard import Scoreboard
+    from unsup.compare.existing import compare_runs
+    from unsup.compare.export import HEADER, rows
+
+    with Scoreboard(options.runs, plain=options.plain) as board:
+        results = compare_runs(options.runs, Path(options.out), options.anomalies, board.tell)
+    write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    finish(results, Path(options.out))
+    return 0

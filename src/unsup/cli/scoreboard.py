@@ -1,0 +1,95 @@
+"""The contest on the terminal: one line a contestant, live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from unsup.compare.outcome import Moment
+
+_PLAIN_EVERY = 10.0  # seconds between plain lines of one training
+_BAR = 20
+_MARKS = {"waiting": "·", "done": "✓", "failed": "✗"}
+
+
+class Scoreboard:
+    """Shows every contestant's stage, progress, current figure and time left.
+
+    Args:
+        names: of the contestants' runs, in order.
+        plain: lines, even on a terminal.
+    """
+
+    def __init__(self, names: Sequence[str], *, plain: bool = False, stream: TextIO | None = None) -> None:
+        from unsup.compare.outcome import Moment
+
+        self.stream = stream or sys.stderr
+        self._latest = {name: Moment(name, "waiting") for name in names}
+        self._figure = dict.fromkeys(names, "")
+        self._width = max(map(len, names))
+        self._shown = float("-inf")
+        live = not plain and self.stream.isatty()
+        self._display = Live(console=Console(file=self.stream), auto_refresh=False) if live else None
+
+    def __enter__(self) -> Scoreboard:
+        if self._display is not None:
+            self._display.start()
+            self._display.update(self._table(), refresh=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._display is not None:
+            self._display.update(self._table(), refresh=True)
+            self._display.stop()
+
+    def tell(self, moment: Moment) -> None:
+        """Take in what the contest tells, and show it."""
+        new_stage = moment.stage != self._latest[moment.name].stage
+        self._latest[moment.name] = moment
+        if moment.snapshot is not None and moment.snapshot.validation:
+            self._figure[moment.name] = moment.snapshot.validation.removeprefix("validation ")
+        elif moment.stage == "done":
+            self._figure[moment.name] = moment.note
+        if self._display is not None:
+            self._display.update(self._table(), refresh=True)
+        elif new_stage or time.monotonic() - self._shown >= _PLAIN_EVERY:
+            self._shown = time.monotonic()
+            self.note(f"{moment.name:<{self._width}}  {'  '.join(p for p in self._cells(moment)[1:] if p)}")
+
+    def note(self, line: str) -> None:
+        """One line beside the contestants'."""
+        if self._display is not None:
+            self._display.console.print(line, highlight=False, markup=False)
+        else:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for moment in self._latest.values():
+            table.add_row(*self._cells(moment))
+        return table
+
+    def _cells(self, moment: Moment) -> tuple[str, str, str, str, str]:
+        """Name, bar, stage, figure, time left."""
+        from unsup.train.progress import duration
+
+        shot, bar, left = moment.snapshot, "", ""
+        if shot is not None and shot.total:
+            filled = round(_BAR * min(1.0, shot.done / shot.total))
+            bar = "█" * filled + "░" * (_BAR - filled)
+        if shot is not None and shot.seconds_left is not None:
+            left = f"ETA {duration(max(0.0, shot.seconds_left))}"
+        stage = f"{_MARKS.get(moment.stage, '▸')} {moment.stage}"
+        if shot is not None:
+            stage += f" {shot.done:,}" + (f"/{shot.total:,}" if shot.total else "")
+        figure = moment.note if moment.stage == "failed" else self._figure[moment.name]
+        return moment.name, bar, stage, figure, left

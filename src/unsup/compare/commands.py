@@ -1,0 +1,68 @@
+"""The command lines that lead to a figure, as a person would type them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from unsup.core.config import options_of
+from unsup.core.registry import model_class
+from unsup.core.storage import load_tensors
+from unsup.train.runs import Run
+from unsup.train.settings import Settings
+
+_OF_LENGTH = ("steps", "epochs", "minutes")
+
+
+def flags(options: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Options as words of a command line.
+
+    >>> flags({"batch_size": 5, "compile": False, "hidden": (8, 8), "label": None})
+    ['--batch-size', '5', '--no-compile', '--hidden', '8', '8']
+    """
+    words = []
+    for name, value in options.items():
+        flag = prefix + name.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, (list, tuple)):
+            words += [f"--{flag}", *map(str, value)]
+        else:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def data_words(record: Mapping[str, Any] | None) -> list[str]:
+    """Name and options of the data of a run, from its configuration."""
+    return ["DATA"] if record is None else [record["name"], *flags(record["options"])]
+
+
+def fit_command(run: Run, folder: str) -> str:
+    """The ``unsup fit`` that trains ``run`` again, by the steps that its time budget came to, into ``folder``."""
+    model, training = run.config["model"], run.config["training"]
+    known = options_of(vars(model_class(model["model"]))["__init__"])
+    own = {k: v for k, v in model["config"].items() if k in known and _plain(v) != _plain(known[k][1])}
+    defaults = {f.name: f.default for f in dataclasses.fields(Settings)} | dict(run.new_model().fit_defaults)
+    chosen = {k: v for k, v in training.items() if _plain(v) != _plain(defaults[k])}
+    length = {k: chosen.pop(k) for k in _OF_LENGTH if k in chosen}
+    if "minutes" in length and (steps := steps_planned(run)) is not None:
+        length = {"steps": steps}
+    data, *data_flags = data_words(run.config["data"])
+    words = ["unsup", "fit", data, model["model"], "-o", folder, *data_flags]
+    return shlex.join([*words, *flags(length), *flags(chosen), *flags(own, "model.")])
+
+
+def steps_planned(run: Run) -> int | None:
+    """The steps that a run's schedule was laid out for, or None where it counts passes or has not come so far."""
+    if "optimizer" not in run.config["training"] or not run.checkpoint("last").is_file():
+        return None
+    _, record = load_tensors(run.checkpoint("last"))
+    return record["total"] if "position" in record else None
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

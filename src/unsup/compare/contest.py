@@ -1,0 +1,288 @@
+"""A contest: models trained and measured in turn, in a folder that can be stopped and gone on with at any time.
+
+``contest.json`` holds what was asked for and what was decided; everything else is read off the run folders, so that the
+folder always tells where the contest stands.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unsup.compare.commands import data_words, flags
+from unsup.compare.measure import HELD_OUT_CLASS, Bench, Measuring
+from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
+from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
+from unsup.compare.records import Contestant, Measures, Results, Status
+from unsup.core.errors import InputError, UnsupError
+from unsup.core.registry import create
+from unsup.core.storage import write_atomically
+from unsup.data import load_data
+from unsup.data.source import Data
+from unsup.report.page import write_page
+from unsup.train.progress import Snapshot
+from unsup.train.runs import Run
+from unsup.train.trainer import fit
+
+_SIDE_MOST, _SIDE = 64, 32  # images larger than the one are looked at at the other
+_SHARE_OF_A_RUN = 0.5  # of a contestant's part of the measuring time that one slow part may take
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a contest is about, as it was asked for."""
+
+    data: str
+    data_options: dict[str, Any]
+    minutes: float
+    models: tuple[str, ...] = ()
+    seeds: int = 1
+    anomalies: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "data": self.data,
+            "data_options": self.data_options,
+            "minutes": self.minutes,
+            "models": list(self.models),
+            "seeds": self.seeds,
+            "anomalies": self.anomalies,
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Asked:
+        return cls(**{**record, "models": tuple(record["models"])})
+
+    def command(self, folder: Path) -> str:
+        words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
+        words += ["--minutes", f"{self.minutes:g}"]
+        words += flags({"models": ",".join(self.models) or None, "seeds": self.seeds if self.seeds > 1 else None})
+        words += flags({"anomalies": self.anomalies})
+        return shlex.join([*words, "-o", str(folder)])
+
+
+def contest_in(folder: Path) -> Asked | None:
+    """What the contest in ``folder`` is about, or None where there is none."""
+    state = folder / "contest.json"
+    return Asked.from_json(_read_state(state)["asked"]) if state.is_file() else None
+
+
+def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> Data:
+    """The data of a contest: a held-out class is left out, and a folder of large or mixed images made 32×32."""
+    options = dict(options)
+    if anomalies is not None and anomalies.startswith(HELD_OUT_CLASS):
+        options["without"] = anomalies.removeprefix(HELD_OUT_CLASS)
+    try:
+        data = load_data(name, **options)
+    except InputError:
+        # Mixed sizes are the one trouble with a folder of images that resizing mends.
+        if not Path(name).is_dir() or "resize" in options:
+            raise
+        try:
+            return load_data(name, **options, resize=_SIDE)
+        except InputError:
+            pass
+        raise
+    large = data.event.is_image and max(data.event.shape[1:]) > _SIDE_MOST
+    if large and Path(name).is_dir() and "resize" not in options:
+        return load_data(name, **options, resize=_SIDE)
+    return data
+
+
+class Contest:
+    """A contest in a folder.
+
+    Args:
+        folder: where it is, or is to be.
+        asked: what it is about; None to go on with the one that is there.
+
+    Raises:
+        InputError: there is another contest, something else, or none to go on with; or the data or models cannot be
+            used.
+    """
+
+    def __init__(self, folder: Path, asked: Asked | None) -> None:
+        self.folder = folder
+        state = folder / "contest.json"
+        if state.is_file():
+            self.state = _read_state(state)
+            before = Asked.from_json(self.state["asked"])
+            if asked is not None and asked != before:
+                what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
+                raise InputError(
+                    f"{folder} holds a contest with other {what}: {before.to_json()[what]!r}, not "
+                    f"{asked.to_json()[what]!r}; go on with it (unsup compare -o {folder}) or choose another folder"
+                )
+            asked = before
+        elif asked is None:
+            raise InputError(f"there is no contest in {folder} to go on with; say unsup compare DATA -o {folder}")
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
+        self.asked = asked
+        self.data = contest_data(asked.data, asked.data_options, asked.anomalies)
+        if not state.is_file():
+            self.state = self._new_state()
+        self.entries = [Entry(**e) for e in self.state["entries"]]
+        learning = 60 * asked.minutes * (1 - TRAINING_SHARE) / (len(self.entries) * asked.seeds)
+        self.measuring = Measuring(
+            examples=counted(asked.minutes, len(self.data.test)),
+            samples=counted(asked.minutes, len(self.data.train)),
+            anomalies=asked.anomalies,
+            seconds=max(5.0, _SHARE_OF_A_RUN * learning),
+        )
+        self.bench = Bench(self.data, self.measuring)
+        if not state.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._keep_state()
+        self._started = time.monotonic()
+
+    def _new_state(self) -> dict[str, Any]:
+        entries, left_out = contestants(self.data.event, len(self.data.train), self.asked.models)
+        return {
+            "asked": self.asked.to_json(),
+            "entries": [e.to_json() for e in entries],
+            "left_out": left_out,
+            "minutes_each": None,
+            "seconds": 0.0,
+        }
+
+    def _keep_state(self) -> None:
+        write_atomically(self.folder / "contest.json", json.dumps(self.state, indent=2).encode())
+
+    @property
+    def names(self) -> list[str]:
+        """Every run to be made, in order: model after model for the first seed, then for the next."""
+        return [self._name(e, s) for s in range(self.asked.seeds) for e in self.entries]
+
+    def _name(self, entry: Entry, seed: int) -> str:
+        return f"{entry.model}-{seed}" if self.asked.seeds > 1 else entry.model
+
+    def _run(self, entry: Entry, seed: int) -> Run:
+        return Run(self.folder / "runs" / f"{entry.model}-{seed}")
+
+    # --- running it -----------------------------------------------------------------------------------------------
+
+    def run(self, tell: Tell = lambda moment: None) -> Results:
+        """Train and measure what is not yet, and write the page after each contestant.
+
+        Raises:
+            KeyboardInterrupt: stopped; what there is has been saved.
+        """
+        try:
+            for seed in range(self.asked.seeds):
+                for entry in self.entries:
+                    self._one(entry, seed, tell)
+                    self._clock()
+                    self.write()
+        finally:
+            self._clock()
+        return self.write()
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        self.state["seconds"] += now - self._started
+        self._started = now
+        self._keep_state()
+
+    def _one(self, entry: Entry, seed: int, tell: Tell) -> None:
+        run, name = self._run(entry, seed), self._name(entry, seed)
+        failure = run.path / "failure.json"
+        if failure.is_file():
+            tell(Moment(name, "failed", note=json.loads(failure.read_text())["reason"]))
+            return
+        try:
+            if not run.finished:
+                self._train(entry, seed, run, lambda s: tell(Moment(name, "training", s)))
+            found = self.bench.measured(run, str(run.path), lambda stage: tell(Moment(name, f"measuring {stage}")))
+            tell(Moment(name, "done", note=figure(found)))
+        except Exception as error:
+            # Whatever stops one contestant must not stop the others: it is kept, shown and reported.
+            reason = (
+                f"{'' if isinstance(error, UnsupError) else type(error).__name__ + ': '}{' '.join(str(error).split())}"
+            )
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write_json("failure.json", {"reason": reason})
+            tell(Moment(name, "failed", note=reason))
+
+    def _train(self, entry: Entry, seed: int, run: Run, listen: Callable[[Snapshot], None]) -> None:
+        started = run.exists and run.checkpoint("last").is_file()
+        if run.exists and not started:
+            shutil.rmtree(run.path)  # stopped before there was anything to go on with
+        model = create(entry.model, self.data.event, seed=seed, **entry.options)
+        fitted = fit(
+            model,
+            self.data,
+            out=run.path,
+            resume=started,
+            progress=listen,
+            minutes=run.config["training"]["minutes"] if started else self._minutes(entry),
+            seed=seed,
+            **entry.training,
+        )
+        write_page(run.path)
+        if fitted.interrupted:
+            raise KeyboardInterrupt
+
+    def _minutes(self, entry: Entry) -> float:
+        """An equal share of all training time for a model that counts; of what those left, for one that learns."""
+        seeds, training = self.asked.seeds, TRAINING_SHARE * self.asked.minutes
+        if entry.counts:
+            return training / (len(self.entries) * seeds)
+        if self.state["minutes_each"] is None:
+            runs = (self._run(e, 0) for e in self.entries if e.counts)
+            used = seeds * sum(r.events()[-1]["seconds"] for r in runs if r.events()) / 60
+            learners = sum(not e.counts for e in self.entries)
+            self.state["minutes_each"] = round(max(training - used, 0.1 * training) / (learners * seeds), 4)
+            self._keep_state()
+        minutes: float = self.state["minutes_each"]
+        return minutes
+
+    # --- what came of it ------------------------------------------------------------------------------------------
+
+    def write(self) -> Results:
+        """Write ``results.json``, ``results.csv`` and ``index.html`` of what there is by now."""
+        found = [self._contestant(e) for e in self.entries]
+        about = in_words(self.entries, self.asked.minutes, self.asked.seeds)
+        if self.state["minutes_each"] is not None:
+            about += f" That came to {60 * self.state['minutes_each']:.0f} s each."
+        if self.state["left_out"]:
+            about += " Left out: " + "; ".join(f"{n} ({r})" for n, r in self.state["left_out"].items()) + "."
+        return write_results(
+            self.folder,
+            self.bench,
+            found,
+            command=self.asked.command(self.folder),
+            plan=about,
+            minutes=self.asked.minutes,
+            seconds=self.state["seconds"],
+            data_argument=data_words({"name": self.asked.data, "options": self.data.options}),
+        )
+
+    def _contestant(self, entry: Entry) -> Contestant:
+        runs: list[Measures] = []
+        status: Status = "done"
+        reason = None
+        for seed in range(self.asked.seeds):
+            run = self._run(entry, seed)
+            if (run.path / "failure.json").is_file():
+                status, reason = "failed", json.loads((run.path / "failure.json").read_text())["reason"]
+            elif (run.path / "measures.json").is_file() and run.finished:
+                runs.append(relative(self.bench.measured(run, str(run.path)), run, self.folder))
+            elif status == "done":
+                status = "unfinished" if run.exists else "waiting"
+        return contestant(entry.model, entry.model, entry.options, entry.training, status, reason, runs)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+        Asked.from_json(state["asked"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it or choose another folder (-o NAME)") from error
+    return state

@@ -1,0 +1,90 @@
+"""The page of runs that exist already."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from unsup.compare.commands import data_words, flags
+from unsup.compare.measure import HELD_OUT_CLASS, Bench, Measuring
+from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
+from unsup.compare.plan import counted
+from unsup.compare.records import Results
+from unsup.core.errors import InputError
+from unsup.train.runs import Run, open_run
+
+
+def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell: Tell = lambda m: None) -> Results:
+    """Measure runs that exist already, all of the same data, and write the same page of them.
+
+    Raises:
+        InputError: no run at a path, one named twice, runs of different data, or a folder that is taken.
+    """
+    runs = [open_run(p) for p in paths]
+    if len({r.path.resolve() for r in runs}) < len(runs):
+        raise InputError("a run is named twice; name each once")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
+        raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
+    if (folder / "contest.json").is_file():
+        raise InputError(f"{folder} holds a contest (unsup compare -o {folder} writes its page); choose another folder")
+    first = runs[0]
+    for run in runs[1:]:
+        if run.config["data"] != first.config["data"]:
+            ours, theirs = (shlex.join(data_words(r.config["data"])) for r in (first, run))
+            raise InputError(
+                f"{first.path} is of {ours} and {run.path} of {theirs}; only runs of the same data with the same "
+                "options can be compared"
+            )
+    if anomalies is not None and anomalies.startswith(HELD_OUT_CLASS):
+        held_out = anomalies.removeprefix(HELD_OUT_CLASS)
+        if first.data.options.get("without") != held_out:
+            raise InputError(
+                f"--anomalies {anomalies}: these runs were trained with that class; train them with "
+                f"--without {held_out}"
+            )
+    started = time.monotonic()
+    data = first.data
+    most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
+    bench = Bench(data, Measuring(*most, anomalies, seconds=60.0))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name, group in _by_model(runs).items():
+        measured = []
+        for run in group:
+            tell(Moment(str(run.path), "measuring"))
+            own = bench.measured(
+                run, str(run.path), lambda stage, r=run: tell(Moment(str(r.path), f"measuring {stage}"))
+            )
+            tell(Moment(str(run.path), "done", note=figure(own)))
+            measured.append(relative(own, run, folder))
+        record = group[0].config["model"]
+        found.append(contestant(name, record["model"], record["config"], {}, "done", None, measured))
+    words = ["unsup", "report", *paths, *flags({"anomalies": anomalies}), "-o", str(folder)]
+    return write_results(
+        folder,
+        bench,
+        found,
+        command=shlex.join(words),
+        plan="These runs were trained before, each in its own time; only the measuring is alike.",
+        minutes=None,
+        seconds=time.monotonic() - started,
+        data_argument=data_words(first.config["data"]),
+    )
+
+
+def _by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in nothing but their seed are one contestant; names tell apart those of one model."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        training = {k: v for k, v in run.config["training"].items() if k != "seed"}
+        groups.setdefault(json.dumps([run.config["model"], training]), []).append(run)
+    models = [g[0].config["model"]["model"] for g in groups.values()]
+    named = {}
+    for group, model in zip(groups.values(), models, strict=True):
+        named[model if models.count(model) == 1 else f"{model} ({group[0].path.name})"] = group
+    if len(named) < len(groups):
+        raise InputError("two of the runs have the same folder name and model; rename one folder")
+    return named

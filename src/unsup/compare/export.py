@@ -1,0 +1,93 @@
+"""The results as a CSV file, one line a run, and as the table that the terminal ends with."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unsup.compare.records import Contestant, Measures, Place, Results
+from unsup.core.storage import write_atomically
+from unsup.train.progress import duration
+
+_SIGN = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
+_SCORES = ("fid", "kid", "precision", "recall")
+
+
+def write_csv(folder: Path, results: Results) -> None:
+    """Write ``results.csv``: a line for each run, and one for a contestant without any."""
+    lines = []
+    for c in results["contestants"]:
+        about = {"contestant": c["name"], "model": c["model"], "family": c["family"], "status": c["status"]}
+        lines += [about | _flat(m) | {"reason": c["reason"]} for m in c["runs"]] or [about | {"reason": c["reason"]}]
+    columns = dict.fromkeys(k for line in lines for k in line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(folder / "results.csv", text.getvalue().encode())
+
+
+def _flat(m: Measures) -> dict[str, Any]:
+    """The numbers of a run as columns."""
+    line: dict[str, Any] = {k: m[k] for k in ("run", "seed", "parameters", "steps", "train_seconds")}  # type: ignore[literal-required]
+    likelihood = m["likelihood"] or {}
+    line |= {k: likelihood.get(k) for k in ("kind", "nats", "standard_error", "bits_per_dim")}
+    line["importance_samples"], line["examples"] = likelihood.get("samples"), likelihood.get("n")
+    scores = (m["quality"] or {}).get("scores", {})
+    found: dict[str, Any] = {name: scores.get(name) for name in _SCORES}
+    found |= {"implied_bytes": m["implied_bytes"]}
+    found |= {"nearer": m["memorisation"] and m["memorisation"]["nearer"]}
+    found |= {k: m["anomaly"] and m["anomaly"][k] for k in ("auroc", "average_precision")}  # type: ignore[literal-required]
+    found |= {"probe_accuracy": m["probe"] and m["probe"]["accuracy"]}
+    found |= {"calibration_error": m["calibration"] and m["calibration"]["error"]}
+    for name, record in found.items():
+        low, high = record["interval"] if record else (None, None)
+        line |= {name: record and record["value"], f"{name}_low": low, f"{name}_high": high}
+    line["samples_per_second"] = m["sampling"] and m["sampling"]["per_second"]
+    line["command"], line["eval_command"] = m["command"], m["eval_command"]
+    return line
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+HEADER = ("model", "family", "bits/dim", "nats", "FID", "samples/s", "seconds", "parameters", "anomalies", "probe")
+
+
+def rows(results: Results) -> list[tuple[str, ...]]:
+    """One row a contestant under `HEADER`, likelihoods of one kind together and the best first."""
+    found = results["places"]
+    order = [*found.get("likelihood", {}), *found.get("fid", {}), *(c["name"] for c in results["contestants"])]
+    by_name = {c["name"]: c for c in results["contestants"]}
+    return [_row(by_name[name], found) for name in dict.fromkeys(order)]
+
+
+def _row(c: Contestant, found: Mapping[str, Mapping[str, Place]]) -> tuple[str, ...]:
+    if not c["runs"]:
+        return (c["name"], c["family"], c["status"], *[""] * (len(HEADER) - 3))
+    name, first = c["name"], c["runs"][0]
+
+    def cell(measure: str, form: Callable[[float], str]) -> str:
+        place = found.get(measure, {}).get(name)
+        return "" if place is None else form(place["value"])
+
+    bits = nats = ""
+    if first["likelihood"] is not None and name in found.get("likelihood", {}):
+        place, sign = found["likelihood"][name], _SIGN[first["likelihood"]["kind"]]
+        bits_each = first["likelihood"]["bits_per_dim"] / first["likelihood"]["nats"]
+        bits = f"{sign} {place['value'] * bits_each:.3f}"
+        nats = f"{sign} {place['value']:.2f} ± {place['noise']:.2f}"
+    return (
+        name,
+        c["family"],
+        bits,
+        nats,
+        cell("fid", lambda v: f"{v:.3g}"),
+        cell("sampling", lambda v: f"{v:,.0f}" if v >= 10 else f"{v:.2g}"),
+        cell("seconds", duration),
+        f"{first['parameters']:,}",
+        cell("auroc", lambda v: f"{v:.3f}"),
+        cell("probe", lambda v: f"{v:.1%}"),
+    )

@@ -1,0 +1,424 @@
+"""Everything that is measured of one run, by the same examples and the same limits for every run of a comparison."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unsup.compare.commands import fit_command
+from unsup.compare.gallery import Drawn, Gallery, interpolate, reconstruct
+from unsup.compare.records import Baselines, Curve, Measures, Picture, Sampling
+from unsup.core.errors import InputError
+from unsup.core.machine import fast_cpu
+from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
+from unsup.core.storage import write_atomically
+from unsup.data import load_data, load_examples
+from unsup.data.source import Data, Split, some_of
+from unsup.evaluate.anomaly import anomaly_detection, break_dependence
+from unsup.evaluate.calibration import calibration
+from unsup.evaluate.dimensions import bits_by_dimension
+from unsup.evaluate.features import Features
+from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
+from unsup.evaluate.memorisation import memorisation
+from unsup.evaluate.probe import encode_all, majority_share, probe, raw_features, training_rows
+from unsup.evaluate.quadrature import with_likelihood
+from unsup.evaluate.samples import RealFeatures, draw_samples, judge_features, known_modes, real_features
+from unsup.evaluate.storage import implied_bytes, stored_sizes
+from unsup.train.runs import Run, environment
+
+FORMAT = 1
+HELD_OUT_CLASS = "class:"
+_IMPORTANCE_SAMPLES = 50
+_NEIGHBOURS_AMONG = 60_000  # training examples
+_TIMED = 64  # samples
+_SHOWN, _FEW, _SOME, _PATHS, _PATH_STEPS = 64, 16, 500, 6, 9
+_CURVE_POINTS = 200
+_Z = 1.96
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What every run of a comparison is measured by.
+
+    Attributes:
+        examples: test examples, chosen by a hash of their position.
+        samples: draws that are judged.
+        anomalies: a name or path of other data, ``class:NAME``, or None for test examples whose entries were dealt out
+            anew, each column on its own.
+        seconds: what one slow part of the measuring of one run may take about.
+        seed: of all draws.
+    """
+
+    examples: int
+    samples: int
+    anomalies: str | None = None
+    seconds: float = 30.0
+    seed: int = 0
+
+
+class Bench:
+    """The real examples that runs are measured against, read and prepared once."""
+
+    def __init__(self, data: Data, measuring: Measuring) -> None:
+        self.data, self.measuring = data, measuring
+        self.test: Split = data.test.take(some_of(len(data.test), measuring.examples))
+        self.anomalies, self.anomalies_are = self._find_anomalies()
+        self.gallery = Gallery(data.event, data.train.x, names=data.columns)
+
+    def _find_anomalies(self) -> tuple[Tensor, str]:
+        asked, data = self.measuring.anomalies, self.data
+        if asked is None:
+            what = "test examples with each entry taken from another one: the marginals stay and what ties them goes"
+            return break_dependence(self.test.x, seed=self.measuring.seed), what
+        if asked.startswith(HELD_OUT_CLASS):
+            name = asked.removeprefix(HELD_OUT_CLASS)
+            assert data.name is not None
+            assert data.labels is not None
+            whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
+            assert whole.test.label is not None
+            found = whole.test.x[whole.test.label == data.labels.index(name)]
+            what = f"test examples of class {name!r}, which no model was trained on"
+        else:
+            found, _ = load_examples(asked, data.event)
+            what = f"examples of {Path(asked).name}"
+        if len(found) < 2:
+            raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
+        return found[some_of(len(found), self.measuring.examples)], what
+
+    @functools.cached_property
+    def real(self) -> RealFeatures:
+        return real_features(self.data, self.measuring.samples, seed=self.measuring.seed)
+
+    @functools.cached_property
+    def train(self) -> Split:
+        """The training examples that a sample's nearest neighbours are looked for among."""
+        return self.data.train.take(some_of(len(self.data.train), _NEIGHBOURS_AMONG))
+
+    @functools.cached_property
+    def train_features(self) -> Features:
+        return self.real.extractor(self.train.x)
+
+    @functools.cached_property
+    def probed(self) -> Split:
+        """The training examples that probes are fitted on."""
+        return self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed))
+
+    @functools.cached_property
+    def baselines(self) -> Baselines:
+        """Real bytes of the measured examples, and what labels can be read off the raw data."""
+        found: Baselines = {"stored": [], "raw_probe": None, "majority": None}
+        found["stored"] = [s.to_json() for s in stored_sizes(self.test.x, self.data.event)]
+        if self.data.train.label is not None and self.test.label is not None:
+            train, test = self.probed, self.test
+            assert train.label is not None
+            features = (raw_features(s.x, self.data.event) for s in (train, test))
+            fitted, asked = features
+            found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
+            found["majority"] = majority_share(self.data.train.label, self.test.label)
+        return found
+
+    def pictures(self, folder: Path) -> dict[str, Picture]:
+        """The picture of real data, written to ``folder/pictures``."""
+        drawn = self.gallery.examples(self.test.x[:_SHOWN] if self.data.event.is_image else self.test.x, "real data")
+        return _written(folder, {"real": drawn})
+
+    def key(self, run: Run) -> str:
+        """What a run's measures depend on: they hold as long as it is the same."""
+        kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
+        parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
+        data = [self.data.name, dict(self.data.options)]
+        depends = [FORMAT, asdict(self.measuring), data, parameters, run.config["model"]]
+        return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
+
+    def measured(self, run: Run, shown: str, tell: Tell = lambda stage: None) -> Measures:
+        """The measures of ``run``, made now unless its folder already holds them.
+
+        Args:
+            shown: the run's folder as commands should name it.
+            tell: told what is being measured.
+        """
+        key, path = self.key(run), run.path / "measures.json"
+        if path.is_file():
+            try:
+                kept = json.loads(path.read_text())
+            except ValueError:
+                kept = {}
+            pictures = kept.get("measures", {}).get("pictures", {}).values()
+            if kept.get("key") == key and all((run.path / p["file"]).is_file() for p in pictures):
+                return kept["measures"] | self._commands(kept["measures"], run, shown)
+        found = _Measured(self, run, shown, tell).all()
+        run.write_json("measures.json", {"key": key, "measures": found})
+        return found | self._commands(found, run, shown)
+
+    def _commands(self, found: Measures, run: Run, shown: str) -> dict[str, Any]:
+        """The fields that depend on where the run is looked at from."""
+        words = ["unsup", "eval", shown]
+        likelihood, quality = found["likelihood"], found["quality"]
+        if likelihood is not None:
+            words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
+            words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(self.data.test) else []
+        elif quality is not None:
+            words += ["--samples", str(quality["fake"])]
+        able = likelihood is not None or quality is not None
+        return {
+            "command": fit_command(run, shown),
+            "eval_command": shlex.join(words) if able else None,
+        }
+
+
+class _Measured:
+    """One run on the bench."""
+
+    def __init__(self, bench: Bench, run: Run, shown: str, tell: Tell) -> None:
+        self.bench, self.run, self.shown, self.tell = bench, run, shown, tell
+        self.m = bench.measuring
+        self.missing: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.drawn: dict[str, Drawn | None] = {}
+        self.model: Model = run.model
+        self.name: str = run.config["model"]["model"]
+        self.importance_samples = 1
+
+    def all(self) -> Measures:
+        started = time.monotonic()
+        events = self.run.events()
+        last = events[-1] if events else {"step": 0, "seconds": 0.0}
+        self._symptoms(events)
+        scored = self._scored()
+        sampling, samples = self._samples()
+        scores = self._scores(scored, self.bench.test.x, stored=False)
+        likelihood = None if scores is None else likelihood_of(scored, scores, self.importance_samples)
+        per_example = None
+        if scores is not None:
+            self._keep_scores(scores)
+            if self.bench.data.event.is_discrete and likelihood is not None:
+                middle = implied_bytes(likelihood.nats, 1)
+                spread = _Z * implied_bytes(likelihood.standard_error, 1)
+                per_example = {"value": middle, "interval": (middle - spread, middle + spread)}
+            else:
+                self.missing["implied_bytes"] = "a density of real numbers says nothing of bytes without a precision"
+        quality, copied = self._quality(samples)
+        anomaly = self._anomaly(scored, scores)
+        calibrated = self._calibration(scored, scores, samples)
+        read = self._probe()
+        self.tell("pictures")
+        self._more_pictures(scored, scores)
+        return {
+            "run": self.shown,
+            "model": self.name,
+            "seed": self.run.config["training"]["seed"],
+            "parameters": self.model.parameter_count,
+            "steps": last["step"],
+            "train_seconds": last["seconds"],
+            "measure_seconds": round(time.monotonic() - started, 2),
+            "command": "",
+            "eval_command": None,
+            "likelihood": None if likelihood is None else likelihood.to_json(),
+            "implied_bytes": per_example,
+            "quality": quality,
+            "memorisation": copied,
+            "sampling": sampling,
+            "anomaly": anomaly,
+            "probe": read,
+            "calibration": calibrated,
+            "missing": self.missing,
+            "notes": self.notes,
+            "curve": _curve(events),
+            "pictures": _written(self.run.path, self.drawn),
+            "environment": environment(),
+        }
+
+    def _symptoms(self, events: list[dict[str, Any]]) -> None:
+        self.notes += [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+
+    # --- likelihood -----------------------------------------------------------------------------------------------
+
+    def _scored(self) -> Model:
+        """The model, or what gives an energy of the plane its likelihood."""
+        try:
+            return with_likelihood(self.model, self.bench.data.train.x)
+        except InputError as error:
+            self.missing["likelihood"] = str(error)
+            return self.model
+
+    def _scores(self, scored: Model, x: Tensor, *, stored: bool) -> Tensor | None:
+        if not isinstance(scored, HasDensity):
+            self.missing.setdefault("likelihood", f"{self.name} gives no likelihood")
+            return None
+        self.tell("likelihood")
+        if not stored and scored.likelihood_kind == "bound":
+            self.importance_samples = self._affordable(scored, x)
+        return log_probs(scored, x, samples=self.importance_samples, seed=self.m.seed, stored=stored)
+
+    def _affordable(self, scored: Model, x: Tensor) -> int:
+        """Importance samples that the test examples, the anomalies and as many draws can be scored with in time."""
+        log_probs(scored, x[:CHUNK], seed=self.m.seed)
+        started = time.monotonic()
+        log_probs(scored, x[:CHUNK], seed=self.m.seed)
+        each = (time.monotonic() - started) / min(CHUNK, len(x))
+        count = len(x) + len(self.bench.anomalies) + self.m.samples
+        return max(1, min(_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
+
+    def _keep_scores(self, scores: Tensor) -> None:
+        np.savez(self.run.path / "scores.npz", log_prob=scores.numpy())
+
+    # --- samples --------------------------------------------------------------------------------------------------
+
+    def _samples(self) -> tuple[Sampling | None, Tensor | None]:
+        """How fast samples come, and as many as are judged, unless that would take too long."""
+        model = self.model
+        if not isinstance(model, CanSample):
+            for name in ("sampling", "quality", "memorisation", "calibration"):
+                self.missing[name] = f"{self.name} draws no samples"
+            return None, None
+        self.tell("sampling")
+        generator = keyed_generator(self.m.seed, _TIMED)
+        with torch.no_grad(), fast_cpu(model.device):
+            model.sample(2, generator=generator)
+            started = time.monotonic()
+            shown = model.sample(_TIMED, generator=generator).cpu()
+            rate = _TIMED / max(time.monotonic() - started, 1e-9)
+        needed = self.m.samples / rate
+        if needed > self.m.seconds:
+            again = f"unsup eval {self.shown} --samples {self.m.samples}"
+            for name in ("quality", "memorisation", "calibration"):
+                self.missing[name] = (
+                    f"{self.m.samples:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were "
+                    f"left for them; {again} makes them"
+                )
+            self.drawn["samples"] = self.bench.gallery.examples(shown, f"samples of {self.name}")
+            return {"per_second": rate, "n": _TIMED}, None
+        samples = draw_samples(model, self.m.samples, seed=self.m.seed)
+        few = samples[:_SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
+        self.drawn["samples"] = self.bench.gallery.examples(few, f"samples of {self.name}")
+        return {"per_second": rate, "n": _TIMED}, samples
+
+    def _quality(self, samples: Tensor | None) -> tuple[dict[str, Any] | None, Any]:
+        if samples is None:
+            return None, None
+        self.tell("sample quality")
+        bench = self.bench
+        try:
+            bench.data.event.check(samples)
+            features = bench.real.extractor(samples)
+            judged = judge_features(features, bench.real, known_modes(bench.data.name, samples))
+            near = memorisation(features.points, bench.real.held_out.points, bench.train_features.points)
+        except InputError as error:
+            self.missing["quality"] = self.missing["memorisation"] = str(error)
+            return None, None
+        order = near.distance[:_SHOWN].argsort()[:_FEW]
+        self.drawn["neighbours"] = bench.gallery.neighbours(samples[order], bench.train.x[near.nearest[order]])
+        return judged.to_json(), near.to_json() | {"space": f"features of the extractor {bench.real.extractor.name}"}
+
+    # --- what it is good for --------------------------------------------------------------------------------------
+
+    def _anomaly(self, scored: Model, scores: Tensor | None) -> Any:
+        self.tell("anomalies")
+        anomalies = self.bench.anomalies
+        if scores is not None:
+            found = self._scores(scored, anomalies, stored=True)
+            assert found is not None
+            ordinary, odd, by = -scores, -found, "log-likelihood"
+        elif isinstance(self.model, HasEnergy):
+            ordinary, odd, by = self._energies(self.bench.test.x), self._energies(anomalies), "energy"
+        else:
+            self.missing["anomaly"] = f"{self.name} gives neither a likelihood nor an energy"
+            return None
+        try:
+            detected = anomaly_detection(ordinary, odd, seed=self.m.seed)
+        except InputError as error:
+            self.missing["anomaly"] = str(error)
+            return None
+        is_anomaly = torch.cat([torch.zeros(len(ordinary)), torch.ones(len(odd))]).bool()
+        both = torch.cat([self.bench.test.x, anomalies.to(self.bench.test.x.dtype)])
+        self.drawn["anomalies"] = self.bench.gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
+        return detected.to_json() | {"by": by}
+
+    @torch.no_grad()
+    def _energies(self, x: Tensor) -> Tensor:
+        model = self.model
+        assert isinstance(model, HasEnergy)
+        with fast_cpu(model.device):
+            return torch.cat([model.energy(part.to(model.device)).double().cpu() for part in x.split(CHUNK)])
+
+    def _calibration(self, scored: Model, scores: Tensor | None, samples: Tensor | None) -> Any:
+        if scores is None:
+            self.missing.setdefault("calibration", "there is no likelihood to calibrate")
+            return None
+        if samples is None:
+            return None
+        self.tell("calibration")
+        own = self._scores(scored, samples, stored=True)
+        assert own is not None
+        try:
+            return calibration(scores, own).to_json()
+        except InputError as error:
+            self.missing["calibration"] = str(error)
+            return None
+
+    def _probe(self) -> Any:
+        train, test = self.bench.probed, self.bench.test
+        if train.label is None or test.label is None:
+            self.missing["probe"] = "the data has no labels"
+            return None
+        if not isinstance(self.model, CanEncode):
+            self.missing["probe"] = f"{self.name} gives no features"
+            return None
+        self.tell("probe")
+        features = (encode_all(self.model, x) for x in (train.x, test.x))
+        fitted, asked = features
+        return probe(fitted, train.label, asked, test.label).to_json()
+
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def _more_pictures(self, scored: Model, scores: Tensor | None) -> None:
+        x, gallery = self.bench.test.x, self.bench.gallery
+        few = x[:_FEW] if self.bench.data.event.is_image else x[:_SOME]  # a plot of columns takes more than a grid
+        if scores is not None:
+            self.drawn["most_likely"] = gallery.extremes(x, -scores, most=True)
+            self.drawn["least_likely"] = gallery.extremes(x, -scores, most=False)
+        if isinstance(self.model, CanDecode):
+            self.drawn["reconstructions"] = gallery.reconstructions(few, reconstruct(self.model, few))
+            if len(x) >= 2 * _PATHS:
+                path = interpolate(self.model, x[:_PATHS], x[_PATHS : 2 * _PATHS], _PATH_STEPS)
+                self.drawn["interpolation"] = gallery.interpolation(path)
+        bits = bits_by_dimension(self.model, few, seed=self.m.seed)
+        if bits is not None:
+            self.drawn["bits"] = gallery.bits(few, bits)
+
+
+def _written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
+    (folder / "pictures").mkdir(exist_ok=True)
+    found: dict[str, Picture] = {}
+    for name, one in drawn.items():
+        if one is not None:
+            file = f"pictures/{name}.png"
+            write_atomically(folder / file, one.png)
+            found[name] = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+    return found
+
+
+def _curve(events: list[dict[str, Any]]) -> Curve:
+    """Losses thinned to a drawable number of points, and every validation."""
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        for name, value in event.items():
+            if name.split("/")[-1] == "loss" and math.isfinite(value):
+                losses.setdefault(name, []).append((event["step"], value))
+    thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
+    validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
+    return {"losses": thinned, "validation": validation}

@@ -1,0 +1,159 @@
+"""What came of a comparison: its records, tables and page, written from measured runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unsup.compare.commands import flags
+from unsup.compare.export import write_csv
+from unsup.compare.measure import Bench
+from unsup.compare.page import write_comparison_page
+from unsup.compare.records import Contestant, Measures, Results, Status
+from unsup.compare.verdict import leader, places, summary
+from unsup.core.registry import row
+from unsup.core.storage import write_atomically
+from unsup.train.progress import Snapshot
+from unsup.train.runs import Run, environment
+
+_LONGER = 30  # minutes, in the advice
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a contest tells while it runs.
+
+    Attributes:
+        name: of the contestant, with its seed where there are several.
+        stage: ``training``, what is being measured, ``done`` or ``failed``.
+        snapshot: of training.
+        note: the outcome or the reason.
+    """
+
+    name: str
+    stage: str
+    snapshot: Snapshot | None = None
+    note: str = ""
+
+
+Tell = Callable[[Moment], None]
+
+
+def contestant(
+    name: str,
+    model: str,
+    options: dict[str, Any],
+    training: dict[str, Any],
+    status: Status,
+    reason: str | None,
+    runs: list[Measures],
+) -> Contestant:
+    known = row(model)
+    paper = f"{known.paper.authors.split(',')[0].split()[-1]} {known.paper.year}"
+    return {
+        "name": name,
+        "model": model,
+        "family": known.family,
+        "paper": paper,
+        "options": options,
+        "training": training,
+        "status": status,
+        "reason": reason,
+        "runs": runs,
+    }
+
+
+def write_results(
+    folder: Path,
+    bench: Bench,
+    found: Sequence[Contestant],
+    *,
+    command: str,
+    plan: str,
+    minutes: float | None,
+    seconds: float,
+    data_argument: Sequence[str],
+) -> Results:
+    """The records, tables and page of contestants that have been measured on ``bench``."""
+    data = bench.data
+    scores = {c["name"]: [_scores(folder, m) for m in c["runs"] if m["likelihood"]] for c in found}
+    stands = places(found, {k: v for k, v in scores.items() if v})
+    baselines = bench.baselines
+    thing = {"image": "image", "sequence": "sequence", "video": "video"}.get(data.event.layout or "", "row")
+    results: Results = {
+        "format": 1,
+        "title": Path(data.name or "arrays").name,
+        "command": command,
+        "data": data.to_json(),
+        "about": data.describe(),
+        "minutes": minutes,
+        "seconds": round(seconds, 1),
+        "seeds": sorted({m["seed"] for c in found for m in c["runs"]}),
+        "plan": plan,
+        "anomalies": bench.anomalies_are,
+        "examples": len(bench.test),
+        "samples": bench.measuring.samples,
+        "baselines": baselines,
+        "contestants": list(found),
+        "places": stands,
+        "summary": summary(found, stands, baselines, thing),
+        "next": _next(found, stands, folder, data_argument),
+        "pictures": bench.pictures(folder),
+        "environment": environment(),
+    }
+    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
+    write_csv(folder, results)
+    write_comparison_page(folder)
+    return results
+
+
+def relative(found: Measures, run: Run, folder: Path) -> Measures:
+    return {**found, "run": os.path.relpath(run.path, folder)}
+
+
+def _scores(folder: Path, m: Measures) -> Any:
+    with np.load(folder / m["run"] / "scores.npz") as file:
+        return file["log_prob"]
+
+
+def figure(m: Measures) -> str:
+    """The one figure of a run that a line has room for."""
+    if m["likelihood"] is not None:
+        sign = {"exact": "=", "bound": "≤"}.get(m["likelihood"]["kind"], "≈")
+        return f"{sign} {m['likelihood']['bits_per_dim']:.4f} bits/dim"
+    if m["quality"] is not None:
+        return f"FID {m['quality']['scores']['fid']['value']:.3g}"
+    return ""
+
+
+def _next(found: Sequence[Contestant], stands: Any, folder: Path, data_argument: Sequence[str]) -> list[dict[str, str]]:
+    """What to run now: train the winner for longer, look at its samples, open a run."""
+    winner = leader(stands)
+    if winner is None:
+        return []
+    best = next(c for c in found if c["name"] == winner)
+    run = os.path.normpath(folder / best["runs"][0]["run"])
+    data, *data_flags = data_argument
+    lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
+    longer = ["unsup", "fit", data, best["model"], "-o", f"{best['model']}-longer", *data_flags]
+    longer += [*flags({"minutes": _LONGER}), *flags(lasting), *flags(best["options"], "model.")]
+    advice = [
+        {"what": f"train {best['name']} for longer", "command": shlex.join(longer)},
+        {"what": "draw from it", "command": shlex.join(["unsup", "sample", run, "-n", "64", "-o", "samples.npy"])},
+        {"what": "score your own examples", "command": shlex.join(["unsup", "score", run, "FILE", "-o", "scores.csv"])},
+    ]
+    lifelike = next(iter(stands.get("fid", {})), best["name"])
+    if lifelike != best["name"]:
+        other = next(c for c in found if c["name"] == lifelike)
+        path = os.path.normpath(folder / other["runs"][0]["run"])
+        command = shlex.join(["unsup", "sample", path, "-n", "64", "-o", "lifelike.npy"])
+        advice.append({"what": f"draw from {lifelike}, the most lifelike", "command": command})
+    able = row(best["model"]).abilities
+    return [a for a in advice if a["what"] != "score your own examples" or "score" in able]

@@ -1,0 +1,145 @@
+"""Inline SVG by hand: scales, ticks, and elements whose colours are the page's CSS variables."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Takes a number between ``low`` and ``high`` to a place between ``start`` and ``end``; ``log`` in ratios.
+
+    >>> Scale(0, 10, 100, 200)(5), Scale(1, 100, 0, 10, log=True)(10)
+    (150.0, 5.0)
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        share = 0.5 if high == low else (value - low) / (high - low)
+        return self.start + share * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, 6)
+
+
+def fitted(values: Sequence[float], start: float, end: float, *, log: bool = False, room: float = 0.06) -> Scale:
+    """A scale that holds ``values`` with a little room on both sides."""
+    low, high = min(values), max(values)
+    if log:
+        factor = (high / low) ** room if high > low else 1.5
+        return Scale(low / factor, high * factor, start, end, log=True)
+    more = (high - low) * room or abs(high) * 0.1 or 1.0
+    return Scale(low - more, high + more, start, end)
+
+
+def spans_decades(values: Sequence[float], ratio: float = 20.0) -> bool:
+    """Whether ``values`` are better seen on a logarithmic scale."""
+    return min(values) > 0 and max(values) > ratio * min(values)
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most ``most`` round numbers within ``low`` … ``high``.
+
+    >>> ticks(0.0, 1.0)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    >>> ticks(13.0, 97.0)
+    [20.0, 40.0, 60.0, 80.0]
+    """
+    if not high > low:
+        return [low]
+    size = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (1, 2, 2.5, 5, 10, 20):
+        first, last = math.ceil(low / (step * size) - 1e-9), math.floor(high / (step * size) + 1e-9)
+        if last - first + 1 <= most:
+            return [i * step * size for i in range(first, last + 1)]
+    return []
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most ``most`` of 1, 2, 5, 10, … or of the powers of ten within ``low`` … ``high``.
+
+    >>> log_ticks(0.9, 12)
+    [1.0, 2.0, 5.0, 10.0]
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for mantissas in ((1, 2, 5), (1, 3), (1,)):
+        found = [m * 10.0**d for d in decades for m in mantissas if low <= m * 10.0**d <= high]
+        if len(found) <= most:
+            return found
+    return found[:: math.ceil(len(found) / most)]
+
+
+def decimals(value: float, digits: int = 3, most: int = 4) -> int:
+    """Places after the point that show ``digits`` digits of ``value``, at most ``most``.
+
+    >>> decimals(86.81), decimals(0.913), decimals(12345.0)
+    (1, 3, 0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return min(most, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def number(value: float, places: int | None = None, digits: int = 3) -> str:
+    """A number as people write it: thousands apart, a true minus.
+
+    >>> number(-0.12345), number(12345.6), number(0.5, 2)
+    ('−0.123', '12,346', '0.50')
+    """
+    text = f"{value:,.{decimals(value, digits) if places is None else places}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) != 0 else text.replace("-", "")
+
+
+def tick_texts(values: Sequence[float]) -> list[str]:
+    """Ticks with as many places as their step needs.
+
+    >>> tick_texts([0.0, 0.25, 0.5])
+    ['0', '0.25', '0.5']
+    """
+    return [f"{v:,.10g}".replace("-", "−") for v in (round(v, 9) for v in values)]
+
+
+def element(tag: str, content: str = "", **attributes: object) -> str:
+    """``<tag …>content</tag>``; ``content`` is markup, attributes are escaped, ``_`` in names is ``-``.
+
+    >>> element("circle", cx=1.234, r=3, class_="dot")
+    '<circle cx="1.2" r="3" class="dot"/>'
+    """
+    parts = [tag]
+    for name, value in attributes.items():
+        shown = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+        parts.append(f'{name.rstrip("_").replace("_", "-")}="{html.escape(shown)}"')
+    return f"<{' '.join(parts)}>{content}</{tag}>" if content else f"<{' '.join(parts)}/>"
+
+
+def text(content: str, x: float, y: float, class_: str = "", anchor: str = "start") -> str:
+    return element("text", html.escape(content), x=x, y=y, class_=class_, text_anchor=anchor)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def polyline(points: Sequence[tuple[float, float]], class_: str, **more: object) -> str:
+    return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_, **more)
+
+
+def drawing(ident: str, width: float, height: float, title: str, description: str, body: str) -> str:
+    """A whole SVG that scales with the page and says what it shows."""
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-labelledby="{ident}-t {ident}-d">'
+        f'<title id="{ident}-t">{html.escape(title)}</title><desc id="{ident}-d">{html.escape(description)}</desc>'
+        f"{body}</svg>"
+    )

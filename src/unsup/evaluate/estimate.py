@@ -1,0 +1,121 @@
+"""A number with its 95 % interval, and the intervals that several measures share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from unsup.core.errors import InputError
+
+_Z = 1.959963984540054  # the 97.5 % point of N(0, 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the ends of its 95 % interval.
+
+    >>> Estimate(0.5, 0.4, 0.6).to_json()
+    {'value': 0.5, 'interval': [0.4, 0.6]}
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "interval": [self.low, self.high]}
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """The share ``successes / n`` with Wilson's interval (Wilson 1927), which has a width at 0 and at 1 too.
+
+    Raises:
+        InputError: not 0 ≤ successes ≤ n, or n < 1.
+
+    >>> wilson(10, 10)
+    Estimate(value=1.0, low=0.722..., high=1.0)
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise InputError(f"{successes} of {n} given; expected a count from 0 to n, and n of 1 or more")
+    p, z2 = successes / n, _Z * _Z / n
+    centre = (p + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
+    # At the ends the root is exact but for rounding.
+    return Estimate(p, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
+
+
+def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
+    """θ = P(a > b) + ½ P(a = b) of independent values a of ``higher`` ``(N,)`` and b of ``lower`` ``(M,)``.
+
+    The area under the ROC curve of ``higher`` against ``lower``. With U_a = P(a > b) + ½ P(a = b) over all b, and U_b
+    over all a, its variance is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595)
+
+        var θ = var(U_a) / N + var(U_b) / M,
+
+    and the interval is normal in log θ / (1 − θ), which keeps it inside [0, 1] and its coverage near 95 % where θ is
+    near an end (Perme, Manevski 2019, Statistical Methods in Medical Research). At complete separation that variance
+    is 0; the interval then reaches to the θ whose variance under exponential laws,
+
+        V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM,
+
+    puts the end 1.96 deviations away (Newcombe 2006, part 2, method 5, https://doi.org/10.1002/sim.2324).
+
+    Args:
+        higher, lower: any real numbers, ±∞ too.
+
+    Raises:
+        InputError: fewer than two values of either, or NaN.
+
+    >>> mann_whitney(torch.tensor([2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0]))
+    Estimate(value=0.666..., low=..., high=...)
+    """
+    a, b = as_values("higher", higher), as_values("lower", lower)
+    of_a, of_b = _below(a, b), 1 - _below(b, a)
+    theta = float(of_a.mean())
+    variance = float(of_a.var() / len(a) + of_b.var() / len(b))
+    if theta in (0.0, 1.0):
+        end = _far_end(len(a), len(b))
+        return Estimate(theta, 1 - end, 1.0) if theta else Estimate(theta, 0.0, end)
+    centre, half = math.log(theta / (1 - theta)), _Z * math.sqrt(variance) / (theta * (1 - theta))
+    return Estimate(theta, _sigmoid(centre - half), _sigmoid(centre + half))
+
+
+def as_values(name: str, values: Tensor, least: int = 2) -> Tensor:
+    """Numbers ``(N,)`` as float64 on the CPU.
+
+    Raises:
+        InputError: another shape, fewer than ``least``, or NaN.
+    """
+    if values.ndim != 1 or len(values) < least:
+        raise InputError(f"{name} of shape {tuple(values.shape)} given; expected (N,) with N of {least} or more")
+    found = values.detach().cpu().double().contiguous()
+    if bad := int(found.isnan().sum()):
+        raise InputError(f"{bad} of {len(found)} values of {name} are NaN; leave these examples out, or mend the model")
+    return found
+
+
+def _below(a: Tensor, b: Tensor) -> Tensor:
+    """For each a the share of b below it, equal ones counted half: ``(N,)``, ``(M,)`` → ``(N,)``."""
+    ordered = b.sort().values
+    strictly, weakly = (torch.searchsorted(ordered, a, right=right) for right in (False, True))
+    return (strictly + weakly).double() / (2 * len(b))
+
+
+def _far_end(n: int, m: int) -> float:
+    """The θ above 0 at which 0 lies 1.96 deviations away: θ² = z² V(θ), divided by θ."""
+    more = (n + m) / 2 - 1
+
+    def beyond(theta: float) -> float:
+        scale = 1 + more * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return theta - _Z * _Z * (1 - theta) * scale / (n * m)
+
+    return float(brentq(beyond, 0.0, 1.0))
+
+
+def _sigmoid(v: float) -> float:
+    return 1 / (1 + math.exp(-v)) if v > 0 else 1 - 1 / (1 + math.exp(v))

@@ -1,0 +1,202 @@
+"""What a code knows about the classes: a logistic regression on features that are held fixed.
+
+Multinomial, with the squared norm of the weights times λ/2 added to the mean loss, fitted by L-BFGS on features that
+are standardised with the training examples (the protocol for small sets of Kornblith, Shlens, Le 2019,
+https://arxiv.org/abs/1805.08974). λ is the one of `PENALTIES` that names most examples of a part of the training set
+correctly; the test examples have no say in anything. Beside it belong the accuracy of the raw data (`raw_features`) and
+that of the commonest class (`majority_share`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
+from unsup.core.machine import fast_cpu
+from unsup.core.model import CanEncode, Model, keyed_generator
+from unsup.core.parallel import share_out
+from unsup.evaluate.estimate import Estimate, wilson
+
+MOST_TRAINING = 5000
+"""Training examples used; of more, a choice keyed by the seed."""
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
+"""λ, from strong to weak."""
+CHUNK = 500
+"""Examples encoded at once."""
+_MOST_STEPS = 200  # of L-BFGS for each λ
+_VALIDATION = 0.2
+_CONSTANT = 1e-12  # of its largest number: less spread than this in a column is rounding
+_MOST_COLUMNS = 2**16  # of raw features
+_CHOICE, _PART = range(2)
+
+Array = NDArray[np.float32]
+Classes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy on held-out examples.
+
+    Attributes:
+        accuracy: with Wilson's interval; the training examples are held fixed.
+        features: numbers in one code.
+        n: held-out examples.
+    """
+
+    accuracy: Estimate
+    features: int
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy.to_json(), "features": self.features, "n": self.n}
+
+
+def probe(
+    train_features: Tensor, train_label: Tensor, test_features: Tensor, test_label: Tensor, *, seed: int = 0
+) -> ProbeResult:
+    """Fit on features ``(N, F)`` and class numbers ``(N,)``, count on ``(M, F)`` and ``(M,)``.
+
+    Args:
+        seed: of the choice of training examples and of the part that λ is chosen by.
+
+    Raises:
+        InputError: no example, shapes that do not fit, features that are not finite.
+
+    >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    >>> found = probe(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long())
+    >>> found.accuracy.value > 0.9, found.features, found.n
+    (True, 2, 100)
+    """
+    _check("train", train_features, train_label)
+    _check("test", test_features, test_label)
+    if train_features.shape[1] != test_features.shape[1]:
+        raise InputError(
+            f"{train_features.shape[1]} training and {test_features.shape[1]} test features given; expected as many"
+        )
+    rows = training_rows(len(train_features), seed=seed)
+    rows = rows[torch.randperm(len(rows), generator=keyed_generator(seed, _PART))]
+    x, y = train_features.detach().cpu()[rows].double(), train_label.cpu()[rows].numpy()
+    mean, std = x.mean(0), x.std(0, correction=0)
+    varies = std > _CONSTANT * x.abs().amax(0)
+    scaled, other = (
+        ((v[:, varies] - mean[varies]) / std[varies]).float().numpy()
+        for v in (x, test_features.detach().cpu().double())
+    )
+    part = max(1, int(_VALIDATION * len(rows)))
+    correct = [int((p == y[:part]).sum()) for p in _predictions(scaled[part:], y[part:], scaled[:part], PENALTIES)]
+    best = correct.index(max(correct))  # the strongest of equally good ones
+    (found,) = _predictions(scaled, y, other, PENALTIES[best : best + 1])
+    right = int((found == test_label.cpu().numpy()).sum())
+    return ProbeResult(wilson(right, len(test_label)), train_features.shape[1], len(test_label))
+
+
+def training_rows(n: int, *, seed: int = 0) -> Tensor:
+    """Which of ``n`` training examples a probe uses, rising: all, or `MOST_TRAINING` keyed by the seed; int64.
+
+    >>> training_rows(3), len(training_rows(60_000))
+    (tensor([0, 1, 2]), 5000)
+    """
+    return torch.randperm(n, generator=keyed_generator(seed, _CHOICE))[:MOST_TRAINING].sort().values
+
+
+def raw_features(x: Tensor, event: Event) -> Tensor:
+    """The data itself as features: raw examples ``(N, *event.shape)`` → float32 ``(N, D)``.
+
+    An ordinal or real entry is one number, a nominal one a column for each of its levels.
+
+    Raises:
+        InputError: examples of another shape, or so many levels that the features would not fit in memory.
+
+    >>> from unsup.core.event import REAL, Support
+    >>> raw_features(torch.tensor([[2, 7], [0, 5]]), Event((2,), (Support("nominal", 3), REAL)))
+    tensor([[0., 0., 1., 7.],
+            [1., 0., 0., 5.]])
+    """
+    event.check_shape(x)
+    flat = x.detach().cpu().flatten(1)
+    columns = event.columns
+    if all(s.kind != "nominal" for s in columns):
+        return flat.float()
+    if (size := sum(s.levels if s.kind == "nominal" else 1 for s in columns)) > _MOST_COLUMNS:
+        raise InputError(f"raw features of {event} would have {size:,} columns; expected at most {_MOST_COLUMNS:,}")
+    parts = [
+        one_hot(flat[:, d].long(), s.levels).float() if s.kind == "nominal" else flat[:, d : d + 1].float()
+        for d, s in enumerate(columns)
+    ]
+    return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def encode_all(model: Model, x: Tensor) -> Tensor:
+    """Codes of raw examples on the CPU: ``(N, *event.shape)`` → ``(N, F)``, float32.
+
+    Raises:
+        CapabilityError: the model gives no codes.
+
+    >>> import unsup
+    >>> digits = unsup.load_data("digits")
+    >>> tuple(encode_all(unsup.create("vae", digits.event, preset="tiny"), digits.test.x).shape)
+    (360, 4)
+    """
+    if not isinstance(model, CanEncode):
+        raise CapabilityError(f"{type(model).__name__} gives no codes; ask a model that can encode (unsup models)")
+    was_training = model.training
+    model.eval()
+    chunks = x.split(CHUNK)
+    with fast_cpu(model.device):
+        found = share_out(
+            len(chunks), lambda position: model.encode(chunks[position].to(model.device)).flatten(1).float().cpu()
+        )
+    model.train(was_training)
+    return found
+
+
+def majority_share(train_label: Tensor, test_label: Tensor) -> float:
+    """Share of test examples in the commonest class of training, the lowest number of equally common ones.
+
+    >>> majority_share(torch.tensor([0, 1, 1]), torch.tensor([1, 1, 0, 2]))
+    0.5
+    """
+    classes, counts = train_label.cpu().unique(return_counts=True)
+    return float((test_label.cpu() == classes[counts.argmax()]).double().mean())
+
+
+def _predictions(x: Array, y: Classes, other: Array, penalties: Sequence[float]) -> list[Classes]:
+    """Classes of ``other`` by regressions on ``x`` with each λ, each of which starts where the one before ended."""
+    classes, counts = np.unique(y, return_counts=True)
+    if len(classes) == 1 or not x.shape[1]:
+        return [np.full(len(other), classes[counts.argmax()])] * len(penalties)
+    model = LogisticRegression(max_iter=_MOST_STEPS, warm_start=True)
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for penalty in penalties:
+            # scikit-learn's C multiplies the sum of the losses.
+            found.append(model.set_params(C=1 / (penalty * len(x))).fit(x, y).predict(other))
+    return found
+
+
+def _check(name: str, features: Tensor, label: Tensor) -> None:
+    """Raise `InputError` unless these are finite features ``(N, F)`` with class numbers ``(N,)``, N of 2 or more."""
+    if features.ndim != 2 or label.shape != features.shape[:1] or len(features) < 2:
+        raise InputError(
+            f"{name} features of shape {tuple(features.shape)} and labels of shape {tuple(label.shape)} given; "
+            "expected (N, F) and (N,), with N of 2 or more"
+        )
+    if bad := int((~features.isfinite()).any(1).sum()):
+        raise InputError(
+            f"{bad} of {len(features)} {name} examples have features that are not finite; leave them out, or mend the "
+            "model"
+        )

@@ -1,0 +1,150 @@
+"""What both estimators share: the event of X, training, and pickling."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import REAL, Event
+from unsup.core.model import HasDensity, LearnsByCounting, Model
+from unsup.core.registry import create, model_class, names, row
+from unsup.core.storage import model_record
+from unsup.data.arrays import read_arrays
+from unsup.data.source import Data, Split, hashed_order, split_sizes
+from unsup.train.settings import make_settings
+from unsup.train.trainer import fit as train
+
+_VALIDATION_PERCENT = 10
+
+
+class Facade(BaseEstimator):
+    """What both estimators share: the event of X, training, and pickling without torch's own format."""
+
+    model: str
+    options: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
+    event: Event | Literal["auto"] | None
+    random_state: int | np.random.RandomState | None
+
+    model_: Model
+    event_: Event
+    n_features_in_: int
+    seed_: int
+
+    def _learn(self, X: ArrayLike, needs: tuple[type, ...], ability: str) -> Tensor:
+        """Train ``model_`` on all of X, in float64 from then on, and give the rows as the model takes them."""
+        rows: NDArray[Any] = validate_data(self, X, dtype="numeric", ensure_min_samples=2)
+        options, training = dict(self.options or {}), dict(self.training or {})
+        for name, given in (("options", options), ("training", training)):
+            if "seed" in given:
+                raise InputError(f"{name} holds a seed; give random_state={given['seed']!r} instead")
+        self.event_ = event_of(rows, self.event)
+        self.seed_ = seed_of(self.random_state)
+        cls = model_class(self.model)
+        if not issubclass(cls, needs):
+            raise CapabilityError(f"{self.model} {ability}; models that fit: {fitting_models(needs, self.event_)}")
+        reason = cls.reason_against(self.event_)
+        if reason is not None:
+            raise InputError(
+                f"{self.model} {reason}; X with n_features={rows.shape[1]} is taken as {self.event_} "
+                "(event=unsup.Event(...) or event='auto' changes that); models that fit: "
+                + fitting_models(needs, self.event_)
+            )
+        x = as_event(rows, self.event_)
+        model = create(self.model, self.event_, seed=self.seed_, **options)
+        make_settings(model, training)  # refuses what is no setting, `out` and `resume` included
+        fitted = train(model, data_of(x, self.event_, model), progress="off", **training, seed=self.seed_)
+        if fitted.interrupted:
+            raise KeyboardInterrupt  # the trainer takes the signal to be able to save; there is nothing to save here
+        for event in fitted.events:
+            if "symptom" in event:
+                warnings.warn(
+                    f"{self.model}, step {event['step']}: {event['advice']}", ConvergenceWarning, stacklevel=3
+                )
+        # Training lays images out channels last; a model that is built again, from a pickle, has to have the same bits.
+        self.model_ = model.double().to(memory_format=torch.contiguous_format).eval()
+        return x
+
+    def _rows(self, X: ArrayLike) -> Tensor:
+        check_is_fitted(self, "model_")
+        return as_event(validate_data(self, X, dtype="numeric", reset=False), self.event_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model as plain arrays: they need neither the device nor the class layout that they were made with."""
+        state = dict(super().__getstate__())
+        if "model_" in state:
+            arrays = {k: v.cpu().numpy() for k, v in self.model_.state_dict().items()}
+            state["model_"] = (model_record(self.model_), arrays)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "model_" in state:
+            record, arrays = state["model_"]
+            model = create(record["model"], Event.from_json(record["event"]), **record["config"]).double()
+            model.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
+            self.model_ = model.eval()
+
+
+def can(ability: str) -> Callable[[Facade], bool]:
+    """Whether the model named has an ability; true for unknown names, which `fit` explains."""
+    return lambda self: self.model not in names() or ability in row(self.model).abilities
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def fitting_models(needs: tuple[type, ...], event: Event) -> str:
+    found = {n: model_class(n) for n in names()}
+    return ", ".join(n for n, c in found.items() if issubclass(c, needs) and c.reason_against(event) is None) or "none"
+
+
+def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
+    """What one row of X is."""
+    if isinstance(given, Event):
+        if given.dims != rows.shape[1]:
+            raise InputError(f"X has {rows.shape[1]} features and event={given} has {given.dims} entries an example")
+        return given
+    if given not in (None, "auto"):
+        raise InputError(f"event={given!r} should be None (real columns), 'auto' or an unsup.Event")
+    if given == "auto" and rows.dtype.kind in "biu":
+        return read_arrays(rows, None).event
+    return Event(rows.shape[1:], REAL)
+
+
+def as_event(rows: NDArray[Any], event: Event) -> Tensor:
+    """Rows ``(N, D)`` as raw data ``(N, *event.shape)``, checked: float64 where there are real entries."""
+    exact = event.is_discrete and rows.dtype.kind in "biu"
+    x = torch.from_numpy(rows.astype(np.int64 if exact else np.float64, order="C")).view(-1, *event.shape)
+    outside = ~event.contains(x)
+    if bool(outside.any()):
+        first = int(outside.nonzero()[0])
+        raise InputError(
+            f"{int(outside.sum())} of {len(x)} rows of X hold values outside {event} (the first is row {first}); "
+            "expected raw data, not scaled; give an event with room for values that come only later, or event=None, "
+            "which takes columns as real"
+        )
+    return x.to(event.dtype) if event.is_discrete else x
+
+
+def data_of(x: Tensor, event: Event, model: Model) -> Data:
+    """All rows for training; where validation chooses among parameters, a share of them is for that instead."""
+    counts = isinstance(model, LearnsByCounting) and model.passes > 0
+    rows = validation = Split(x)
+    if isinstance(model, HasDensity) and not counts:
+        size, *_ = split_sizes(len(x), _VALIDATION_PERCENT, 0, owner="X")
+        order = torch.from_numpy(hashed_order(len(x)))
+        rows, validation = rows.take(order[:size]), rows.take(order[size:])
+    return Data(None, event, rows, validation, Split(x[:0]), split="all rows")

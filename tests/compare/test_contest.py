@@ -1,0 +1,354 @@
+"""A whole contest: its figures can be had again by the commands it names, it survives failures and stops."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unsup
+from unsup.cli.main import main
+from unsup.compare.contest import Asked, Contest, contest_data
+from unsup.core.errors import InputError
+from unsup.train.runs import open_run
+
+MINUTES = 0.02
+
+
+def asked(**changes):
+    chosen = {
+        "data": "moons",
+        "data_options": {"n": 300},
+        "minutes": MINUTES,
+        "models": ("gaussian-mixture", "vae", "gan"),
+    }
+    return Asked(**(chosen | changes))
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory):
+    """A finished contest of three models on points of the plane."""
+    folder = tmp_path_factory.mktemp("contest") / "report"
+    Contest(folder, asked()).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(contest):
+    return json.loads((contest / "results.json").read_text())
+
+
+def by_name(results):
+    return {c["name"]: c for c in results["contestants"]}
+
+
+def test_everyone_is_done_and_has_what_it_can_have(results):
+    found = by_name(results)
+    assert {c["status"] for c in found.values()} == {"done"}
+    gan, vae = found["gan"]["runs"][0], found["vae"]["runs"][0]
+    assert gan["likelihood"] is None
+    assert "gives no likelihood" in gan["missing"]["likelihood"]
+    assert vae["likelihood"]["kind"] == "bound"
+    assert found["gaussian-mixture"]["runs"][0]["likelihood"]["kind"] == "exact"
+    for run in (gan, vae):
+        measured = {k for k in ("likelihood", "quality", "memorisation", "anomaly", "probe", "calibration") if run[k]}
+        assert measured | set(run["missing"]) >= {
+            "likelihood",
+            "quality",
+            "memorisation",
+            "anomaly",
+            "probe",
+            "calibration",
+        }
+        assert not measured & set(run["missing"])
+
+
+def test_the_commands_beside_the_figures_give_the_same_figures(results, call_json):
+    for c in results["contestants"]:
+        run = c["runs"][0]
+        again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
+        if run["likelihood"] is not None:
+            assert again["likelihood"] == run["likelihood"]
+        else:
+            assert again["samples"]["scores"] == run["quality"]["scores"]
+
+
+def test_the_command_that_made_a_run_makes_it_again(results, contest, tmp_path):
+    run = by_name(results)["gaussian-mixture"]["runs"][0]
+    words = shlex.split(run["command"])
+    words[words.index("-o") + 1] = str(tmp_path / "again")
+    assert main([*words[1:], "--plain"]) == 0
+    first, again = open_run(contest / run["run"]).model, open_run(tmp_path / "again").model
+    for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_written_agrees(results, contest):
+    """CSV, JSON and page speak of the same figures."""
+    with (contest / "results.csv").open() as file:
+        lines = {line["contestant"]: line for line in csv.DictReader(file)}
+    page = (contest / "index.html").read_text()
+    for name, c in by_name(results).items():
+        run, line = c["runs"][0], lines[name]
+        assert line["family"] == c["family"]
+        assert line["command"] == run["command"]
+        if run["likelihood"] is not None:
+            assert float(line["nats"]) == run["likelihood"]["nats"]
+            assert line["kind"] == run["likelihood"]["kind"]
+            assert f"{run['likelihood']['nats']:.2f}" in page
+        assert float(line["fid"]) == run["quality"]["scores"]["fid"]["value"]
+        assert run["command"].split(" -o ")[0] in page.replace("&#x27;", "'")
+
+
+def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contest):
+    run = by_name(results)["gaussian-mixture"]["runs"][0]
+    data = unsup.load_data("moons", n=300)
+    model = open_run(contest / run["run"]).model
+    with torch.no_grad():
+        expected = model.log_prob(data.test.x)
+    assert run["likelihood"]["nats"] == pytest.approx(-float(expected.mean()), rel=1e-6)
+    scores = np.load(contest / run["run"] / "scores.npz")["log_prob"]
+    assert scores == pytest.approx(expected.numpy(), rel=1e-6)
+
+
+def test_going_on_with_a_finished_contest_does_no_work(contest):
+    before = {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")}
+    said = []
+    Contest(contest, None).run(said.append)
+    assert [m.stage for m in said] == ["done"] * 3
+    assert {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")} == before
+
+
+def test_a_contest_with_other_wishes_is_refused(contest):
+    with pytest.raises(InputError, match="holds a contest with other seeds: 1, not 2"):
+        Contest(contest, asked(seeds=2))
+    with pytest.raises(InputError, match="holds a contest with other data: 'moons', not 'rings'"):
+        Contest(contest, asked(data="rings"))
+
+
+def test_a_failing_contestant_is_reported_and_the_contest_goes_on(tmp_path, monkeypatch):
+    from unsup.families.latent.vae import VAE
+
+    def broken(self, batch, *, generator=None):
+        raise RuntimeError("the machine is\n  on fire")
+
+    monkeypatch.setattr(VAE, "loss", broken)
+    found = by_name(Contest(tmp_path / "r", asked()).run())
+    assert found["vae"]["status"] == "failed"
+    assert found["vae"]["reason"] == "RuntimeError: the machine is on fire"
+    assert found["gan"]["status"] == found["gaussian-mixture"]["status"] == "done"
+    results = json.loads((tmp_path / "r/results.json").read_text())
+    assert "vae failed: RuntimeError: the machine is on fire." in results["summary"]
+    assert "the machine is on fire" in (tmp_path / "r/index.html").read_text()
+
+
+def test_a_stopped_contest_goes_on_where_it_was(tmp_path, monkeypatch):
+    import unsup.compare.contest as module
+
+    whole, fitted = module.fit, []
+
+    def stopped(model, data, **settings):
+        if fitted:
+            raise KeyboardInterrupt
+        fitted.append(settings["out"])
+        return whole(model, data, **settings)
+
+    monkeypatch.setattr(module, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        Contest(tmp_path / "r", asked()).run()
+    found = by_name(json.loads((tmp_path / "r/results.json").read_text()))
+    assert [c["status"] for c in found.values()] == ["done", "waiting", "waiting"]
+    monkeypatch.setattr(module, "fit", whole)
+    kept = (fitted[0] / "checkpoints/best.safetensors").stat().st_mtime_ns
+    found = by_name(Contest(tmp_path / "r", None).run())
+    assert {c["status"] for c in found.values()} == {"done"}
+    assert (fitted[0] / "checkpoints/best.safetensors").stat().st_mtime_ns == kept
+
+
+def test_training_cut_short_goes_on_with_the_same_steps(tmp_path, monkeypatch):
+    """The steps that a share of the minutes came to are fixed once; a contest that is stopped keeps them."""
+    from unsup.train.gradients import GradientTrainer
+
+    step, steps = GradientTrainer._step, []
+
+    def interrupted(self, batches):
+        steps.append(self.total)
+        if len(steps) == 12:
+            self.stop_signal = 2
+        return step(self, batches)
+
+    monkeypatch.setattr(GradientTrainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Contest(tmp_path / "r", asked(models=("vae",), minutes=0.1)).run()
+    first = open_run(tmp_path / "r/runs/vae-0")
+    assert not first.finished
+    Contest(tmp_path / "r", None).run()
+    assert open_run(tmp_path / "r/runs/vae-0").finished
+    assert [t for t in steps[12:] if t is not None] == [steps[-1]] * len([t for t in steps[12:] if t is not None])
+
+
+def test_a_held_out_class_is_kept_from_training_and_is_the_anomaly(tmp_path):
+    contest = Contest(tmp_path / "r", asked(data="digits", data_options={}, anomalies="class:3", models=("histogram",)))
+    whole = unsup.load_data("digits")
+    assert not bool((contest.data.train.label == 3).any())
+    assert torch.equal(contest.bench.anomalies, whole.test.x[whole.test.label == 3])
+    run = contest.run()["contestants"][0]["runs"][0]
+    assert "--without 3" in run["command"]
+    model = open_run(tmp_path / "r/runs/histogram-0").model
+    ordinary, odd = (-model.log_prob(x) for x in (contest.data.test.x, contest.bench.anomalies))
+    above = (odd[:, None] > ordinary).double() + 0.5 * (odd[:, None] == ordinary)
+    assert run["anomaly"]["auroc"]["value"] == pytest.approx(float(above.mean()))
+
+
+def test_other_data_are_the_anomalies(tmp_path):
+    np.save(tmp_path / "far.npy", np.full((20, 2), 50.0) + np.arange(20)[:, None])
+    results = Contest(tmp_path / "r", asked(models=("gaussian-mixture",), anomalies=str(tmp_path / "far.npy"))).run()
+    assert results["contestants"][0]["runs"][0]["anomaly"]["auroc"]["value"] == 1.0
+    np.save(tmp_path / "wide.npy", np.zeros((20, 3)))
+    with pytest.raises(InputError, match="expected \\(2,\\)"):
+        Contest(tmp_path / "s", asked(models=("gaussian-mixture",), anomalies=str(tmp_path / "wide.npy")))
+
+
+def test_seeds_give_a_run_each_and_one_contestant(tmp_path):
+    results = Contest(tmp_path / "r", asked(models=("gan",), seeds=2)).run()
+    (only,) = results["contestants"]
+    assert [m["seed"] for m in only["runs"]] == [0, 1]
+    values = [m["quality"]["scores"]["fid"]["value"] for m in only["runs"]]
+    assert results["places"]["fid"]["gan"]["value"] == pytest.approx(np.mean(values))
+    assert values[0] != values[1]
+
+
+@pytest.mark.parametrize("sizes", [[(80, 70)] * 12, [(20, 20)] * 6 + [(40, 30)] * 6])
+def test_large_and_mixed_pictures_are_looked_at_small(tmp_path, sizes):
+    for i, size in enumerate(sizes):
+        Image.new("L", size, i).save(tmp_path / f"{i}.png")
+    assert contest_data(str(tmp_path), {}, None).event.shape == (1, 32, 32)
+    assert contest_data(str(tmp_path), {"resize": 8}, None).event.shape == (1, 8, 8)
+
+
+def test_small_pictures_stay_as_they_are(tmp_path):
+    for i in range(12):
+        Image.new("L", (20, 16), i).save(tmp_path / f"{i}.png")
+    assert contest_data(str(tmp_path), {}, None).event.shape == (1, 16, 20)
+
+
+# --- runs that exist already ------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_runs_says_of_them_what_the_contest_said(results, contest, tmp_path, capsys):
+    paths = [str(contest / by_name(results)[n]["runs"][0]["run"]) for n in ("gaussian-mixture", "vae")]
+    assert main(["report", *paths, "-o", str(tmp_path / "page"), "--plain"]) == 0
+    found = by_name(json.loads((tmp_path / "page/results.json").read_text()))
+    ours, theirs = (
+        by_name(r)["gaussian-mixture"]["runs"][0]
+        for r in (json.loads((contest / "results.json").read_text()), {"contestants": found.values()})
+    )
+    assert ours["likelihood"] == theirs["likelihood"]
+    assert ours["anomaly"] == theirs["anomaly"]
+    assert (tmp_path / "page" / theirs["run"] / "pictures").is_dir()
+    assert "gaussian-mixture" in capsys.readouterr().out
+
+
+def test_runs_of_other_data_are_not_compared(contest, tmp_path, call_error):
+    assert main(["fit", "rings", "histogram", "-o", str(tmp_path / "h"), "--n", "50", "--plain"]) == 0
+    ours = str(contest / "runs/gaussian-mixture-0")
+    said = call_error("report", ours, str(tmp_path / "h"), "-o", str(tmp_path / "page"))
+    assert "is of moons --n 300 and" in said
+    assert "only runs of the same data" in said
+    assert not (tmp_path / "page").exists()
+    assert "named twice" in call_error("report", ours, ours, "-o", str(tmp_path / "page"))
+    assert "holds a contest" in call_error("report", ours, "-o", str(contest))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_every_contestant_and_ends_with_the_page(tmp_path, capsys):
+    out = tmp_path / "r"
+    words = ["compare", "moons", "--n", "300", "--minutes", str(MINUTES), "--models", "histogram,gan", "-o", str(out)]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    for name in ("histogram", "gan"):
+        assert re.search(rf"^{name} .*✓ done", said.err, re.M)
+        assert re.search(rf"^{name}  ", said.out, re.M)
+    assert f"page: {out / 'index.html'}" in said.out
+    assert main(["compare", "-o", str(out)]) == 0  # going on needs no more words
+    assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["moons"], "there is no folder"),
+        (["-o", "OUT"], "there is no contest in"),
+        (["moonz", "-o", "OUT"], "did you mean 'moons'"),
+        (["moons", "--minutes", "0", "-o", "OUT"], "--minutes 0 should be above 0"),
+        (["moons", "--minutes", "nan", "-o", "OUT"], "--minutes nan should be above 0"),
+        (["moons", "--seeds", "0", "-o", "OUT"], "--seeds 0 should be from 1"),
+        (["moons", "--models", "mad", "-o", "OUT"], "did you mean 'made'"),
+        (["moons", "--models", ",", "-o", "OUT"], "names no model"),
+        (["moons", "--models", "pixelcnn", "-o", "OUT"], "takes images only"),
+        (["moons", "--anomalies", "nowhere.csv", "-o", "OUT"], "there is no data set, file or folder"),
+        (["moons", "--anomalies", "class:7", "-o", "OUT"], "has no class '7'"),
+        (["markov", "--anomalies", "class:7", "-o", "OUT"], "no labels"),
+        (["moons", "--minute", "1", "-o", "OUT"], "did you mean '--minutes'"),
+        (["--minutes", "1", "-o", "OUT"], "there is no DATA"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, call_error, words, expected):
+    out = tmp_path / "out"
+    said = call_error("compare", *(str(out) if w == "OUT" else w for w in words))
+    assert expected in said
+    assert not out.exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, call_error):
+    (tmp_path / "letters.txt").write_text("dear")
+    assert "holds something else" in call_error("compare", "moons", "-o", str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/contest.json").write_text("{")
+    assert "is damaged" in call_error("compare", "-o", str(tmp_path / "broken"))
+
+
+@pytest.fixture
+def call_json(capsys):
+    def call(*words):
+        capsys.readouterr()
+        assert main(list(words)) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def call_error(capsys):
+    def call(*words):
+        capsys.readouterr()
+        assert main(list(words)) == 2
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return err
+
+    return call
+
+
+def test_nan_never_reaches_the_records(results):
+    def numbers(value):
+        if isinstance(value, dict):
+            for v in value.values():
+                yield from numbers(v)
+        elif isinstance(value, list):
+            for v in value:
+                yield from numbers(v)
+        elif isinstance(value, float):
+            yield value
+
+    assert all(math.isfinite(v) for v in numbers(results))

@@ -1,0 +1,410 @@
+"""Pictures of a contest: the pixels are the examples', in their places, at one scale."""
+
+import io
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unsup
+from unsup.compare.gallery import Gallery, interpolate, reconstruct, spherical_path
+from unsup.compare.tables import mutual_information, strongest_pairs
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.model import keyed_generator
+from unsup.testing.cases import examples
+
+DIGITS = Event((1, 8, 8), Support("ordinal", 17))
+GREY = Event((1, 28, 28), Support("ordinal", 256))
+COLOUR = Event((3, 16, 16), Support("ordinal", 256))
+ORANGE = (213, 94, 0)
+SEQUENCE = Event((24,), Support("nominal", 4), "sequence")
+TEXT = Event((60,), Support("nominal", 256), "sequence")
+MIXED = Event((5,), (REAL, REAL, Support("ordinal", 6, low=3), BINARY, REAL))
+KINDS = {
+    "digits": DIGITS,
+    "binary": Event((1, 6, 9), BINARY),
+    "colour": COLOUR,
+    "large": Event((3, 90, 70), Support("ordinal", 256)),
+    "channels": Event((2, 8, 8), Support("ordinal", 5, low=-2)),
+    "real-image": Event((1, 8, 8), REAL),
+    "film": Event((5, 1, 8, 8), BINARY),
+    "plane": Event((2,), REAL),
+    "table": MIXED,
+    "one-column": Event((1,), REAL),
+    "two-categories": Event((2,), Support("nominal", 3)),
+    "tokens": SEQUENCE,
+    "bytes": TEXT,
+    "sound": Event((40,), Support("ordinal", 256), "sequence"),
+    "series": Event((20, 3), REAL),
+    "piano-roll": Event((20, 12), BINARY),
+}
+
+
+def draw(event, n, seed=0):
+    return examples(event, n, seed=seed).x
+
+
+def uniform(event, n, seed=0):
+    support = event.uniform
+    shape = (n, *event.shape)
+    return (torch.randint(support.levels, shape, generator=keyed_generator(seed)) + support.low).to(event.dtype)
+
+
+def pixels(drawn):
+    return np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB")).astype(int)
+
+
+def tile(picture, row, column, height, width, gap):
+    top, left = gap + row * (height + gap), gap + column * (width + gap)
+    return picture[top : top + height, left : left + width]
+
+
+def as_levels(x, event):
+    """What a support's value looks like, by hand."""
+    support = event.uniform
+    grey = ((x.double() - support.low) * 255 / (support.levels - 1)).round().int().numpy()
+    return np.broadcast_to(np.moveaxis(grey, 0, -1), (*grey.shape[1:], 3))
+
+
+def all_pictures(gallery, x, y, rows, bits, only=None):
+    n = len(x)
+    scores = torch.randn(n, generator=keyed_generator(0))
+    draw_each = {
+        "examples": lambda: gallery.examples(x, "samples of made"),
+        "reconstructions": lambda: gallery.reconstructions(x, y),
+        "neighbours": lambda: gallery.neighbours(x, y),
+        "interpolation": lambda: gallery.interpolation(rows),
+        "likeliest": lambda: gallery.extremes(x, scores, True),
+        "least": lambda: gallery.extremes(x, scores, False),
+        "anomalies": lambda: gallery.anomaly_ranking(x, scores, torch.arange(n) % 3 == 0),
+        "bits": lambda: gallery.bits(x, bits),
+    }
+    return {what: drawing() for what, drawing in draw_each.items() if only is None or what in only}
+
+
+# --- grids of images
+
+
+@pytest.mark.parametrize(("event", "gap"), [(DIGITS, 1), (KINDS["binary"], 1), (COLOUR, 2), (GREY, 2)])
+def test_every_pixel_of_a_grid_is_the_examples_level(event, gap):
+    x = uniform(event, 21)
+    picture = pixels(Gallery(event, uniform(event, 3, 1)).examples(x, "examples"))
+    height, width = event.shape[1:]
+    assert picture.shape == (3 * (height + gap) + gap, 8 * (width + gap) + gap, 3)
+    for i in range(21):
+        np.testing.assert_array_equal(tile(picture, i // 8, i % 8, height, width, gap), as_levels(x[i], event))
+    assert (tile(picture, 2, 6, height, width, gap) == 255).all()
+
+
+def test_two_sets_are_drawn_at_one_scale_whatever_their_range():
+    event = KINDS["real-image"]
+    train = torch.linspace(-1, 1, 4 * 64).view(4, 1, 8, 8)
+    gallery = Gallery(event, train)
+    faint = pixels(gallery.examples(train * 0.5, "faint"))
+    assert faint.min() == 64
+    assert tile(faint, 0, 3, 8, 8, 1).max() == 191
+    assert pixels(gallery.examples(train * 3, "loud")).min() == 0
+
+
+def test_large_images_are_averaged_and_channels_stand_side_by_side():
+    event = Event((1, 140, 140), Support("ordinal", 256))
+    x = uniform(event, 1)
+    picture = pixels(Gallery(event, x).examples(x, "examples"))
+    shrunk = x[0, 0].double().view(70, 2, 70, 2).mean((1, 3)).round().int().numpy()
+    np.testing.assert_array_equal(tile(picture, 0, 0, 70, 70, 2)[..., 0], shrunk)
+
+    event = KINDS["channels"]
+    x = uniform(event, 1)
+    drawn = Gallery(event, x).examples(x, "examples")
+    picture = tile(pixels(drawn), 0, 0, 8, 16, 2)[..., 0]
+    by_hand = torch.cat([x[0, 0], x[0, 1]], 1).add(2).mul(255 / 4).round().int().numpy()
+    np.testing.assert_array_equal(picture, by_hand)
+    assert "channels stand side by side" in drawn.caption
+
+
+def test_pairs_stand_above_each_other():
+    x, y = uniform(DIGITS, 10, 0), uniform(DIGITS, 10, 1)
+    for drawn in (Gallery(DIGITS, x).reconstructions(x, y), Gallery(DIGITS, x).neighbours(x, y)):
+        picture = pixels(drawn)
+        for i in range(10):
+            for half, source in enumerate((x, y)):
+                top = (i // 8) * (2 * 9 + 1 + 3) + 1 + half * 9
+                left = 1 + (i % 8) * 9
+                found = picture[top : top + 8, left : left + 8]
+                np.testing.assert_array_equal(found, as_levels(source[i], DIGITS))
+        assert " above " in drawn.alt
+
+
+def test_a_path_is_a_row():
+    rows = uniform(DIGITS, 15).view(3, 5, 1, 8, 8)
+    picture = pixels(Gallery(DIGITS, rows[0]).interpolation(rows))
+    for r, s in itertools.product(range(3), range(5)):
+        np.testing.assert_array_equal(tile(picture, r, s, 8, 8, 1), as_levels(rows[r, s], DIGITS))
+
+
+def test_extremes_are_in_order_and_say_how_far_they_reach():
+    x = uniform(DIGITS, 30)
+    nats = torch.randperm(30, generator=keyed_generator(1)).double() - 9
+    nats[7] = math.inf
+    gallery = Gallery(DIGITS, x)
+    for most in (True, False):
+        drawn = gallery.extremes(x, nats, most)
+        order = sorted(range(30), key=lambda i: float(nats[i]) if most else -float(nats[i]))
+        picture = pixels(drawn)
+        for place in range(24):
+            found = tile(picture, place // 8, place % 8, 8, 8, 1)
+            np.testing.assert_array_equal(found, as_levels(x[order[place]], DIGITS))
+        first, last = (f"{float(nats[order[i]]):.3g}".replace("inf", "∞").replace("-", "−") for i in (0, 23))
+        assert f"from {first} to {last} nats" in drawn.caption
+        assert f"from {first} to {last} nats" in drawn.alt
+        assert ("likeliest" in drawn.alt) == most
+        assert ("Least likely" in drawn.alt or "least likely" in drawn.alt) != most
+
+
+def test_only_anomalies_are_framed_and_have_a_triangle():
+    x = uniform(DIGITS, 60)
+    scores = torch.randperm(60, generator=keyed_generator(2)).double()
+    is_anomaly = torch.rand(60, generator=keyed_generator(3)) < 0.5
+    drawn = Gallery(DIGITS, x).anomaly_ranking(x, scores, is_anomaly)
+    picture, order = pixels(drawn), scores.argsort(descending=True)[:48].tolist()
+    frame, band = 1, 2
+    height, width = 8 + 2 * frame + band, 8 + 2 * frame
+    for place, i in enumerate(order):
+        cell = tile(picture, place // 8, place % 8, height, width, 1)
+        np.testing.assert_array_equal(cell[frame : frame + 8, frame : frame + 8], as_levels(x[i], DIGITS))
+        around = np.ones((height, width), dtype=bool)
+        around[frame : frame + 8, frame : frame + 8] = False
+        orange = (cell == ORANGE).all(2)
+        if is_anomaly[i]:
+            assert orange[: height - band][around[: height - band]].all()
+            assert 0 < orange[height - band :].sum() < band * width
+        else:
+            assert (cell[around] == 255).all()
+    hits = int(is_anomaly[order].sum())
+    assert f"Of the top 48, {hits} are anomalies ({hits / 48:.0%})" in drawn.caption
+    assert f"Of the top 48, {hits} are anomalies" in drawn.alt
+
+
+def test_the_heat_map_is_beside_its_example_and_bright_where_bits_are_many():
+    x = uniform(DIGITS, 4)
+    bits = torch.zeros(4, 64, dtype=torch.float64)
+    for i in range(4):
+        bits[i, 8 * i + 3 : 8 * i + 5] = 6.0
+    drawn = Gallery(DIGITS, x).bits(x, bits)
+    picture = pixels(drawn)
+    violet, yellow = (68, 1, 84), (253, 231, 36)
+    for i in range(4):
+        np.testing.assert_array_equal(tile(picture, 0, 2 * i, 8, 8, 1), as_levels(x[i], DIGITS))
+        heat = tile(picture, 0, 2 * i + 1, 8, 8, 1)
+        expected = np.full((8, 8, 3), violet)
+        expected[i, 3:5] = yellow
+        assert np.abs(heat - expected).max() <= 1
+    bar = picture[-2, 1:-1]
+    assert tuple(bar[0]) == violet
+    assert np.abs(bar[-1] - yellow).max() <= 1
+    assert "dark violet 0, bright yellow 6 bits" in drawn.caption
+
+
+def test_bits_of_colours_are_summed():
+    x = uniform(COLOUR, 2)
+    bits = torch.zeros(2, 3, 256, dtype=torch.float64)
+    bits[0, :, 5], bits[1, 0, 9] = 1.0, 3.0  # so few that the colour scale goes up to the largest
+    drawn = Gallery(COLOUR, x).bits(x, bits.flatten(1))
+    picture = pixels(drawn)
+    heats = [tile(picture, 0, 2 * i + 1, 16, 16, 2) for i in range(2)]
+    np.testing.assert_array_equal(heats[0][0, 5], heats[1][0, 9])
+    assert "bright yellow 3 bits or more a pixel" in drawn.caption
+
+
+def test_the_pictures_of_mnist_sized_digits_are_small_files():
+    x = (torch.rand(100, 1, 28, 28, generator=keyed_generator(0)) * 256).to(torch.uint8)  # noise: the worst case
+    drawn = all_pictures(Gallery(GREY, x), x, x.flip(0), x[:40].view(5, 8, 1, 28, 28), torch.rand(100, 784) * 8)
+    assert max(len(d.png) for d in drawn.values()) <= 60_000
+    assert sum(len(d.png) for d in drawn.values()) <= 350_000
+    assert all(Image.open(io.BytesIO(d.png)).width * d.scale <= 760 for d in drawn.values())
+
+
+# --- all kinds
+
+
+@pytest.mark.parametrize("name", ["digits", "plane", "table", "tokens", "series"])
+def test_every_picture_is_repeatable_not_blank_and_described(name):
+    event = KINDS[name]
+    train, x = draw(event, 80), draw(event, 30, 1)
+    bits = torch.rand(30, event.dims, generator=keyed_generator(4), dtype=torch.float64) * 5
+    rows = x[:15].view(3, 5, *event.shape)
+    drawn = all_pictures(Gallery(event, train), x, x.flip(0), rows, bits)
+    again = all_pictures(Gallery(event, train), x, x.flip(0), rows, bits, only=("examples", "bits"))
+    assert again == {what: drawn[what] for what in again}
+    assert len({d.png for d in drawn.values()}) >= len(drawn) - 1  # pairs of two kinds may look the same
+    for what, d in drawn.items():
+        picture = pixels(d)
+        assert len(np.unique(picture @ [65536, 256, 1])) > 2, what
+        assert picture.shape[1] * d.scale <= 760, what
+        assert (d.alt[-1], d.caption[-1]) == (".", "."), what
+        assert "nan" not in (d.alt + d.caption).lower().split(), what
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("error")
+def test_one_example_is_enough(name):
+    event = KINDS[name]
+    x = draw(event, 2)[:1]
+    gallery = Gallery(event, x)
+    for drawn in (gallery.examples(x, "one"), gallery.bits(x, torch.zeros(1, event.dims))):
+        assert np.ptp(pixels(drawn)) > 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_columns_infinite_bits_and_broken_samples_are_survived():
+    train = torch.tensor([[3.0, 1.0, 4.0, 0.0, -2.0]]).repeat(30, 1)
+    gallery = Gallery(MIXED, train)
+    broken = train.clone()
+    broken[4, 1], broken[5, 0], broken[6, 0] = math.nan, math.inf, 1e9
+    bits = torch.ones(30, 5, dtype=torch.float64)
+    bits[0, 2] = math.inf
+    drawn = all_pictures(
+        gallery, broken, train, broken[:10].view(2, 5, 5), bits, only=("examples", "likeliest", "bits")
+    )
+    assert "2 with values that are not finite are left out" in drawn["examples"].caption
+    assert "1 entries have probability 0" in drawn["bits"].caption
+    assert gallery.examples(torch.full((3, 5), math.nan), "nothing") is None
+    assert gallery.examples(train[:0], "nothing") is None
+
+
+def test_rows_that_do_not_belong_together_are_refused():
+    x = uniform(DIGITS, 4)
+    gallery = Gallery(DIGITS, x)
+    with pytest.raises(InputError, match="4 examples and 3 rows beside them"):
+        gallery.reconstructions(x, x[:3])
+    with pytest.raises(InputError, match="bits have shape"):
+        gallery.bits(x, torch.zeros(4, 63))
+    with pytest.raises(InputError, match="x has shape"):
+        gallery.examples(x[:, 0], "flat")
+    with pytest.raises(InputError, match="2 names of columns given; expected 5"):
+        Gallery(MIXED, draw(MIXED, 5), names=("a", "b"))
+
+
+# --- plots: what is drawn where, read back from the pixels
+
+
+def test_a_point_is_drawn_at_its_place_in_the_training_frame():
+    event = Event((2,), REAL)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).repeat(100, 1)
+    gallery = Gallery(event, corners)
+
+    def centre(x, y):
+        drawn = pixels(gallery.examples(torch.tensor([[x, y]]), "one"))
+        rows, columns = np.nonzero(drawn[..., 2] - drawn[..., 0] > 40)  # the only blue
+        return rows.mean(), columns.mean()
+
+    middle, right, up = centre(0.0, 0.0), centre(0.5, 0.0), centre(0.0, 0.5)
+    assert right[1] - middle[1] == pytest.approx(middle[0] - up[0], abs=2)
+    assert right[1] - middle[1] > 80
+    assert abs(right[0] - middle[0]) < 2
+    assert abs(up[1] - middle[1]) < 2
+    assert "1 of 2 lie outside the frame" in gallery.examples(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "two").caption
+
+
+def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
+    event = Event((1,), Support("ordinal", 4))
+    train = torch.arange(4).repeat(25)[:, None]
+    picture = pixels(Gallery(event, train).examples(torch.full((50, 1), 2), "twos"))
+    blue = (picture[..., 2] - picture[..., 0] > 40).any(0)
+    left = np.nonzero(blue[:260])[0]  # the first panel; the legend lies to its right
+    black = (picture.sum(2) < 60).any(0)
+    frame = np.nonzero(black[:260])[0]
+    width = (frame.max() - frame.min()) / 4
+    assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
+    assert (left.min() - frame.min()) == pytest.approx(2 * width, rel=0.1)
+
+
+def test_the_most_dependent_columns_are_found():
+    generator = keyed_generator(5)
+    x = torch.randn(3000, 6, generator=generator).double()
+    x[:, 4] = x[:, 1] ** 2 + 0.1 * x[:, 4]  # dependent, with no correlation
+    x[:, 2] = 7.0
+    information = mutual_information(x.numpy())
+    assert strongest_pairs(information, 3)[0] == (1, 4)
+    gallery = Gallery(Event((6,), REAL), x)
+    assert set(gallery.artist.order[:2]) == {1, 4}
+    assert gallery.artist.order[-1] == 2
+    groups = (x[:, [0, 1]].argsort(0).argsort(0) // (3000 / 8)).long()
+    joint = torch.zeros(8, 8, dtype=torch.float64).index_put_(
+        (groups[:, 0], groups[:, 1]), torch.tensor(1 / 3000).double(), True
+    )
+    product = joint.sum(1, keepdim=True) * joint.sum(0)
+    by_hand = float((joint * (joint / product).clamp(min=1e-300).log()).sum())
+    assert information[0, 1] == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_tokens_and_text_are_readable_characters():
+    tokens = torch.tensor([[0, 1, 2, 3] * 6, [3] * 24], dtype=torch.uint8)
+    gallery = Gallery(SEQUENCE, tokens)
+    assert gallery.artist._string(tokens[0]) == "0123" * 6
+    picture = pixels(gallery.examples(tokens, "tokens"))
+    cells = [picture[4:28, 4 + 12 * c : 16 + 12 * c] for c in range(24)]
+    assert all((cells[c] == cells[c % 4]).all() for c in range(24))
+    assert len({cells[c].tobytes() for c in range(4)}) == 4
+
+    text = torch.tensor(list(b"It was the best of times,\nit was the worst of times. Always."), dtype=torch.uint8)
+    gallery = Gallery(TEXT, text.repeat(5, 1))
+    assert gallery.artist._string(text).startswith("It was the best of times,↵it was")
+    assert "↵ is a new line" in gallery.examples(text[None], "text").caption
+    noise = torch.randint(256, (50, 60), generator=keyed_generator(0)).to(torch.uint8)
+    assert Gallery(TEXT, noise).artist.noun == "sequences"
+
+
+def test_anomalous_lines_of_text_have_a_mark_without_colour():
+    x = torch.zeros(4, 24, dtype=torch.uint8)
+    marked = torch.tensor([False, True, False, True])
+    picture = pixels(Gallery(SEQUENCE, x).anomaly_ranking(x, torch.tensor([4.0, 3.0, 2.0, 1.0]), marked))
+    gutter = [(picture[4 + 24 * r : 28 + 24 * r, :100] < 200).any() for r in range(4)]
+    assert gutter == marked.tolist()
+
+
+# --- codes
+
+
+def test_a_path_on_the_sphere_keeps_its_norm_and_speed():
+    a, b = torch.randn(2, 50, generator=keyed_generator(0), dtype=torch.float64)
+    t = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None]
+    path = spherical_path(a, b, t)
+    torch.testing.assert_close(path[0], a)
+    torch.testing.assert_close(path[-1], b)
+    torch.testing.assert_close(path.norm(dim=1), a.norm() + t[:, 0] * (b.norm() - a.norm()))
+    unit = path / path.norm(dim=1, keepdim=True)
+    angles = (unit[1:] * unit[:-1]).sum(1).acos()
+    torch.testing.assert_close(angles, angles.mean().expand(6))
+    for other in (2 * a, -a, torch.zeros_like(a)):
+        assert spherical_path(a, other, t).isfinite().all()
+        torch.testing.assert_close(spherical_path(a, other, t)[-1], other)
+
+
+@pytest.mark.parametrize("name", ["realnvp", "vae"])
+def test_a_path_begins_and_ends_at_the_reconstructions(name):
+    event = Event((6,), REAL)
+    model = unsup.create(name, event, preset="tiny").eval()
+    x = draw(event, 8)
+    rows = interpolate(model, x[:3], x[3:6], 5)
+    assert rows.shape == (3, 5, 6)
+    back = reconstruct(model, x)
+    torch.testing.assert_close(rows[:, 0], back[:3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rows[:, -1], back[3:6], rtol=1e-4, atol=1e-4)
+    codes = model.encode(rows[:, 2]).detach() if name == "realnvp" else None
+    if codes is not None:  # the middle of a flow's path has the mean norm of its ends
+        ends = [model.encode(e).detach().norm(dim=1) for e in (x[:3], x[3:6])]
+        torch.testing.assert_close(codes.norm(dim=1), (ends[0] + ends[1]) / 2, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-4)
+
+
+def test_what_does_not_decode_is_refused():
+    event = Event((2,), REAL)
+    with pytest.raises(InputError, match="MADE does not decode"):
+        reconstruct(unsup.create("made", event, preset="tiny"), torch.zeros(2, 2))
+    with pytest.raises(InputError, match="steps=1"):
+        interpolate(unsup.create("realnvp", event, preset="tiny"), torch.zeros(1, 2), torch.ones(1, 2), 1)

@@ -1,0 +1,328 @@
+"""The page of a comparison, read as text: nothing is lost, nothing unescaped, nothing fetched."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contests import MODELS, write_contest
+
+from unsup.compare import page as page_module
+from unsup.compare.figures import Figure, bits_per_dim, column, in_order, interval, mark
+from unsup.compare.page import comparison_page, write_comparison_page
+from unsup.compare.records import Results
+from unsup.core.errors import InputError
+
+_VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
+
+
+class Reader(HTMLParser):
+    """Elements in order, and whether each closes the one that it should."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attributes}))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attributes}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [a for t, a in self.elements if t == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    folder = tmp_path_factory.mktemp("contest")
+    return folder, write_contest(folder)
+
+
+@pytest.fixture(scope="module")
+def read(contest: tuple[Path, Results]) -> Reader:
+    return Reader(comparison_page(contest[1], contest[0]))
+
+
+def test_every_figure_leads_to_a_run_and_its_commands(contest: tuple[Path, Results], read: Reader) -> None:
+    for contestant in contest[1]["contestants"]:
+        for run in contestant["runs"]:
+            assert run["command"] in read.text
+            assert run["eval_command"] is not None
+            assert run["eval_command"] in read.text
+            assert run["run"] in read.words
+    assert contest[1]["command"] in read.text
+    targets = {a["id"] for _, a in read.elements if "id" in a}
+    links = [a["href"][1:] for a in read.all("a") if a["href"].startswith("#")]
+    assert len(links) > len(MODELS)
+    assert set(links) <= targets
+
+
+def test_failures_reasons_notes_and_absences_are_told(read: Reader) -> None:
+    assert "InputError: 64 columns <of 17 levels> are more than fit" in read.text
+    assert "stopped at step 120 of 4,000" in read.text
+    assert "saturated critic at step 400" in read.text
+    assert "gan gives no likelihood" in read.text
+
+
+def test_names_are_escaped_everywhere(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    evil = "<script>alert(1)</script>\"'&"
+    texts = ("title", "about", "plan", "anomalies", "command")
+    results.update(dict.fromkeys(texts, evil))  # type: ignore[typeddict-item]
+    results["summary"], results["next"] = [evil], [{"what": evil, "command": evil}]
+    results["data"], results["environment"] = {evil: evil}, {"machine": evil}
+    for contestant in results["contestants"]:
+        contestant.update(dict.fromkeys(("name", "family", "paper", "reason"), evil))  # type: ignore[typeddict-item]
+        contestant["options"] = {evil: evil}
+        for run in contestant["runs"]:
+            run.update(dict.fromkeys(("command", "eval_command"), evil))  # type: ignore[typeddict-item]
+            run["missing"], run["notes"] = {evil: evil, "likelihood": evil}, [evil]
+            run["curve"]["losses"] = {evil: [(0, 1.0), (1, 2.0)], evil + "2": [(0, 1.0), (1, 2.0)]}
+            run["pictures"] = {
+                evil: {"file": run["pictures"]["samples"]["file"], "alt": evil, "caption": evil, "scale": 2}
+            }
+    for stored in results["baselines"]["stored"]:
+        stored["codec"] = stored["how"] = evil
+    reader = Reader(comparison_page(results, contest[0]))
+    assert len(reader.all("script")) == 1
+    assert not any(name.startswith("on") for _, attributes in reader.elements for name in attributes)
+
+
+def test_nothing_is_fetched(contest: tuple[Path, Results], read: Reader) -> None:
+    policy = next(a["content"] for a in read.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert all(a["src"].startswith("data:image/png;base64,") for a in read.all("img"))
+    assert {a["href"] for a in read.all("a") if not a["href"].startswith("#")} == {"results.csv", "results.json"}
+    css = files("unsup.compare").joinpath("page.css").read_text()
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+def test_structure_is_accessible(read: Reader) -> None:
+    headings = [int(t[1]) for t, _ in read.elements if re.fullmatch("h[1-6]", t)]
+    assert headings.count(1) == 1
+    assert headings[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(headings))
+    ids = [a["id"] for _, a in read.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert read.all("html")[0]["lang"] == "en"
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(read.all(landmark)) == 1
+    assert all(a["alt"] for a in read.all("img"))
+    assert all("scope" in a for a in read.all("th"))
+    assert len(read.all("caption")) == len(read.all("table"))
+    assert all(a["role"] == "img" and set(a["aria-labelledby"].split()) <= set(ids) for a in read.all("svg"))
+    assert all("type" in a for a in read.all("button"))
+
+
+def test_the_table_means_over_seeds(contest: tuple[Path, Results], read: Reader) -> None:
+    results = contest[1]
+    vae = next(c for c in results["contestants"] if c["name"] == "vae")
+    fids = [r["quality"]["scores"]["fid"]["value"] for r in vae["runs"] if r["quality"]]
+    figure = column("fid").figure(vae)
+    assert figure is not None
+    assert figure.value == pytest.approx(np.mean(fids))
+    assert figure.interval == (min(fids), max(fids))
+    bits = bits_per_dim(vae)
+    assert bits is not None
+    assert bits.value == pytest.approx(
+        np.mean([r["likelihood"]["bits_per_dim"] for r in vae["runs"] if r["likelihood"]])
+    )
+    cells = [float(a["data-value"]) for t, a in read.elements if t == "td" and "data-value" in a]
+    assert any(c == pytest.approx(np.mean(fids)) for c in cells)
+
+
+def test_one_seed_has_its_own_interval(tmp_path: Path) -> None:
+    results = write_contest(tmp_path, seeds=(0,))
+    vae = next(c for c in results["contestants"] if c["name"] == "vae")
+    record = vae["runs"][0]["likelihood"]
+    assert record is not None
+    figure = column("likelihood").figure(vae)
+    assert figure is not None
+    half = 1.96 * record["standard_error"]
+    assert figure.interval == pytest.approx((record["nats"] - half, record["nats"] + half))
+    assert "≤ 124.59 ± 0.62 nats" in Reader(comparison_page(results, tmp_path)).text
+
+
+def test_the_order_is_by_kind_then_best_first(contest: tuple[Path, Results]) -> None:
+    assert [c["name"] for c in in_order(contest[1]["contestants"])] == [
+        "pixelcnn",
+        "made <wide>",
+        "made",
+        "realnvp",
+        "gaussian-mixture",
+        "iwae",
+        "vae",
+        "rbm",
+        "gan",
+    ]
+
+
+def test_marks_are_of_a_kind_and_ties_are_called_so() -> None:
+    def place(rank: int, tied: list[str], group: str) -> dict[str, object]:
+        return {"value": 0.0, "noise": 0.0, "rank": rank, "tied": tied, "group": group}
+
+    likelihood = {
+        "a": place(1, [], "exact"),
+        "b": place(2, ["c"], "exact"),
+        "c": place(2, ["b"], "exact"),
+        "v": place(1, ["w"], "bound"),
+        "w": place(1, ["v"], "bound"),
+        "alone": place(1, [], "estimate"),
+    }
+    measured: dict[str, dict[str, object]] = {"likelihood": likelihood, "seconds": {"a": place(1, [], "all")}}
+    found = {n: mark(measured, column("likelihood"), n) for n in likelihood}  # type: ignore[arg-type]
+    assert found == {"a": "best", "b": None, "c": None, "v": "tie", "w": "tie", "alone": None}
+    assert mark(measured, column("seconds"), "a") is None  # type: ignore[arg-type]
+    assert mark(measured, column("fid"), "a") is None  # type: ignore[arg-type]
+
+
+def test_columns_and_sections_that_nobody_fills_are_left_out(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["contestants"] = [c for c in results["contestants"] if c["name"] == "gan"]
+    results["baselines"] = {"stored": [], "raw_probe": None, "majority": None}
+    reader = Reader(comparison_page(results, contest[0]))
+    assert "FID" in reader.words
+    for absent in ("Likelihood", "Implied bytes", "Probe accuracy", "Storage", "Calibration", "Anomalies and codes"):
+        assert absent not in reader.words
+
+
+def test_nothing_measured_yet_is_said(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["contestants"] = [c for c in results["contestants"] if not c["runs"]]
+    results["summary"] = results["next"] = []  # type: ignore[typeddict-item]
+    results["pictures"], results["places"] = {}, {}
+    text = Reader(comparison_page(results, contest[0])).text
+    assert "No contestant has been measured yet." in text
+    assert "histogram" in text
+
+
+def test_values_that_are_not_finite_are_missing(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    gan = next(c for c in results["contestants"] if c["name"] == "gan")
+    for run in gan["runs"]:
+        assert run["quality"] is not None
+        run["quality"]["scores"]["fid"] |= {"value": None, "interval": [None, None]}
+        run["quality"]["scores"]["kid"] |= {"value": 0.001, "interval": [None, float("nan")]}
+    assert column("fid").figure(gan) is None
+    kid = column("kid").figure(gan)
+    assert kid is not None
+    assert kid.value == 1.0
+    comparison_page(results, contest[0])
+
+
+def test_an_unnormalised_figure_is_not_drawn_with_the_others(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    rbm = next(c for c in results["contestants"] if c["name"] == "rbm")
+    for run in rbm["runs"]:
+        assert run["likelihood"] is not None
+        run["likelihood"]["kind"] = "unnormalised"
+    page = comparison_page(results, contest[0])
+    drawn = page[page.index('id="chart-likelihood-d"') :]
+    assert "rbm" not in drawn[: drawn.index("</desc>")]
+    assert "∝ 126.00" in page
+
+
+def test_a_picture_that_is_gone_is_named(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["pictures"]["real"]["file"] = "pictures/nowhere.png"
+    assert "pictures/nowhere.png" in Reader(comparison_page(results, contest[0])).text
+
+
+def test_pictures_of_a_run_elsewhere_are_found(contest: tuple[Path, Results], tmp_path: Path) -> None:
+    results = copy.deepcopy(contest[1])
+    for contestant in results["contestants"]:
+        for run in contestant["runs"]:
+            run["run"] = str((contest[0] / run["run"]).resolve())
+    results["pictures"] = {}
+    assert "was not found" not in comparison_page(results, tmp_path)
+
+
+def test_pictures_that_do_not_fit_are_left_out_last_things_first(
+    contest: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, results = contest
+    monkeypatch.setattr(page_module, "LIMIT", len(comparison_page(results, folder).encode()) - 60_000)
+    page = comparison_page(results, folder)
+    assert len(page.encode()) <= page_module.LIMIT
+    reader = Reader(page)
+    left = next(w for w in reader.words if w.startswith("Left out, so that"))
+    shown = {a["alt"] for a in reader.all("img")}
+    assert "nearest training examples of pixelcnn" in left
+    for contestant in results["contestants"]:
+        for run in contestant["runs"][:1]:
+            assert run["pictures"]["samples"]["alt"] in shown
+    assert results["pictures"]["real"]["alt"] in shown
+
+
+def test_the_page_is_written_whole_and_small(contest: tuple[Path, Results]) -> None:
+    path = write_comparison_page(contest[0])
+    assert path == contest[0] / "index.html"
+    assert path.stat().st_size < page_module.LIMIT
+    assert path.read_text() == comparison_page(contest[1], contest[0])
+
+
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"format": 1})])
+def test_a_folder_without_good_results_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=r"results\.json"):
+        write_comparison_page(tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_an_interval_of_no_width_is_not_shown() -> None:
+    assert interval(Figure(1.0, (1.0, 1.0), (1.0, 1.0))) == ""
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(a: str, b: str) -> float:
+    light, dark = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("front", "back"),
+    [
+        (front, back)
+        for front in ("ink", "soft", "accent", "warn", "exact", "bound", "estimate", "other")
+        for back in ("paper", "card")
+    ]
+    + [("good", "good-wash"), ("accent", "accent-wash"), ("warn", "warn-wash"), ("ink", "accent-wash")]
+    + [("soft", "accent-wash"), ("bound", "accent-wash"), ("estimate", "accent-wash"), ("exact", "accent-wash")],
+)
+def test_colours_are_far_enough_apart(front: str, back: str, theme: int) -> None:
+    css = files("unsup.compare").joinpath("page.css").read_text()
+    colours = {m[1]: m.groups()[1:] for m in re.finditer(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", css)}
+    assert _contrast(colours[front][theme], colours[back][theme]) >= 4.5

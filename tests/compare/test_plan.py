@@ -1,0 +1,67 @@
+"""Who takes part, with how much time, and how many examples are measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from unsup import Event, Support
+from unsup.compare.plan import contestants, counted
+from unsup.core.errors import InputError
+from unsup.core.registry import model_class
+
+REAL, PIXELS, WORDS, BINARY = Support("real"), Support("ordinal", 256), Support("nominal", 4), Support("binary")
+EVENTS = {
+    "digits": Event((1, 8, 8), Support("ordinal", 17)),
+    "mnist": Event((1, 28, 28), PIXELS),
+    "colour": Event((3, 32, 32), PIXELS),
+    "binary": Event((1, 28, 28), BINARY),
+    "plane": Event((2,), REAL),
+    "line": Event((1,), REAL),
+    "table": Event((12,), (*[REAL] * 11, Support("ordinal", 6, 3))),
+    "words": Event((32,), WORDS, "sequence"),
+    "sound": Event((64,), REAL, "sequence"),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_every_event_has_contestants_that_take_it_one_or_two_a_family(name):
+    entries, left_out = contestants(EVENTS[name], 1000)
+    families = [e.family for e in entries]
+    assert all(model_class(e.model).reason_against(EVENTS[name]) is None for e in entries)
+    assert max(families.count(f) for f in families) <= 2
+    assert not {e.model for e in entries} & set(left_out)
+    assert [e.counts for e in entries] == sorted((e.counts for e in entries), reverse=True)
+
+
+def test_digits_bring_six_families():
+    entries, _ = contestants(EVENTS["digits"], 1257)
+    assert len({e.family for e in entries}) == 6
+
+
+def test_those_asked_for_take_part_though_they_may_be_slow():
+    entries, left_out = contestants(EVENTS["mnist"], 50_000, ("vae", "made"))
+    assert [e.model for e in entries] == ["vae", "made"]
+    assert left_out == {}
+    usual, left_out = contestants(EVENTS["mnist"], 50_000)
+    assert "made" not in [e.model for e in usual]
+    assert "200,704 outputs" in left_out["made"]
+
+
+def test_bad_choices_are_refused_with_the_reason():
+    with pytest.raises(
+        InputError, match="pixelcnn takes images only; this data is vector of 2, real; leave pixelcnn out"
+    ):
+        contestants(EVENTS["plane"], 1000, ("made", "pixelcnn"))
+    with pytest.raises(InputError, match="names vae 2 times"):
+        contestants(EVENTS["plane"], 1000, ("vae", "vae"))
+    with pytest.raises(InputError, match="did you mean 'realnvp'"):
+        contestants(EVENTS["plane"], 1000, ("realnpv",))
+    with pytest.raises(InputError, match="cyclegan learns from two domains"):
+        contestants(EVENTS["colour"], 1000, ("cyclegan",))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "available", "expected"), [(1, 10_000, 500), (20, 10_000, 2000), (500, 60_000, 10_000), (20, 360, 360)]
+)
+def test_more_minutes_measure_more_examples(minutes, available, expected):
+    assert counted(minutes, available) == expected
