@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
@@ -218,3 +219,17 @@ def test_it_copes_without_parameters_and_comes_back_from_disk(tmp_path) -> None:
 def test_options_that_make_no_sense_are_refused(options: dict, word: str) -> None:
     with pytest.raises(InputError, match=word):
         Histogram(Event((17,), BINARY), **options)
+
+
+def test_a_table_of_mixed_columns_is_kept_in_a_run_folder(tmp_path):
+    """Columns of fewer cells leave cells without mass in the table, whose logarithm is minus infinity."""
+    file = tmp_path / "mixed.csv"
+    rng = np.random.default_rng(0)
+    lines = (f"{a:.5f},{b:.5f},{c}" for a, b, c in zip(*rng.normal(size=(2, 90)), rng.integers(3, 9, 90), strict=True))
+    file.write_text("\n".join(lines))
+    data = unsup.load_data(file)
+    model = unsup.create("histogram", data.event)
+    unsup.fit(model, data, out=tmp_path / "run", progress="off")
+    again = unsup.load(tmp_path / "run")
+    assert torch.equal(again.log_prob(data.test.x), model.log_prob(data.test.x))
+    assert bool(again.log_prob(data.test.x).isfinite().all())

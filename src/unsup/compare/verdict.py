@@ -229,8 +229,8 @@ def _said_likelihood(done: Mapping[str, Contestant], found: Mapping[str, Place])
     if {"exact", "bound"} <= leaders.keys():
         if leaders["exact"] in found[leaders["bound"]].get("surpasses", []):
             lines.append(
-                f"A bound can only hide a better model, so {leaders['bound']} is better than {leaders['exact']}, beyond "
-                "the noise."
+                f"A bound can only hide a better model, so {leaders['bound']} is better than {leaders['exact']}, "
+                "beyond the noise."
             )
         else:
             lines.append(

@@ -37,8 +37,8 @@ def load_data(name_or_path: str | Path, **options: Any) -> Data:
         **options: ``limit`` (use only that many training examples), ``without`` (the name of a class that is left out
             of every split, so that its examples can stand for anomalies), ``domain_b`` (name or path of a second domain
             of the same event, not paired with the first, for models that translate; the options of both are the same)
-            and what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n`` (2-D
-            densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
+            and what the data takes: ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV); ``n``
+            (2-D densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
 
     Raises:
         InputError: unknown name, path or option (the nearest is named), or data that cannot be used as it is.

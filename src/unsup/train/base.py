@@ -188,7 +188,10 @@ class Trainer(ABC):
         if self.folder is None:
             return
         state = parallel.whole(self.model.state_dict())
-        if not all(bool(t.isfinite().all()) for t in state.values() if t.is_floating_point()):
+        learned = {name for name, _ in self.model.named_parameters()}
+        # A buffer may hold the logarithm of a mass of 0.
+        sound = (t.isfinite() if k in learned else ~t.isnan() for k, t in state.items() if t.is_floating_point())
+        if not all(bool(s.all()) for s in sound):
             raise TrainingError(self._advice("a parameter is not finite"))
         tensors = {MODEL_PREFIX + k: v for k, v in state.items()} | {"rng.global": torch.get_rng_state()}
         if self.device.type == "cuda":
