@@ -35,6 +35,7 @@ from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
 _SAMPLES = 0.05  # of the time of a run with a time budget that looking at samples may take
+_FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PREPARE_LIMIT = 20_000
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 _AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
@@ -258,12 +259,21 @@ class Trainer(ABC):
             self.samples_took = self.samples_took[0] + last, last
 
     def _samples_due(self) -> bool:
-        """Always, but within a time budget only as far as samples stay cheap, and at the end."""
-        if self.settings.minutes is None:
+        """Always, but within a time budget only as far as samples are cheap, and at the end if they are not dear."""
+        if self.settings.minutes is None or not isinstance(self.model, CanSample):
             return True
+        if self.done == 0:
+            return False
+        if self.samples_took[1] == 0:  # nobody knows yet what a look costs: the first draws tell
+            started = time.monotonic()
+            self.model.eval()
+            self.model.sample(_FIRST_DRAWS, generator=keyed_generator(self.settings.seed, _GRID, device=self.device))
+            took = time.monotonic() - started
+            self.samples_took = took, _LOOK / _FIRST_DRAWS * took
         whole, last = self.samples_took
-        cheap = parallel.from_first(int(whole + last <= _SAMPLES * self.seconds))
-        return self.done > 0 and (self.done == self.total or bool(cheap))
+        cheap = whole + last <= _SAMPLES * self.seconds
+        at_end = self.done == self.total and last <= _SAMPLES * 60 * self.settings.minutes
+        return bool(parallel.from_first(int(cheap or at_end)))
 
     def _picture(self, folder: Run) -> None:
         """Draw the fixed-noise grid, or translations of the first validation examples."""
