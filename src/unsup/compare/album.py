@@ -107,5 +107,5 @@ class Album:
         sharp = ' class="sharp"' if scale > 1 else ""
         uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         alt = html.escape(picture["alt"])
-        image = f'<img{sharp} width="{width}" height="{height}" decoding="async" alt="{alt}" src="{uri}">'
+        image = f'<img{sharp} width="{width}" height="{height}" alt="{alt}" src="{uri}">'
         return f'<figure style="--width:{width}px">{head}{image}{caption}</figure>'
