@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from unsup.compare.outcome import Moment
 
 _PLAIN_EVERY = 10.0  # seconds between plain lines of one training
-_BAR = 20
+_BAR, _ROOMY = 20, 100  # columns of a bar, and of a terminal that has room for bars
 _MARKS = {"waiting": "·", "done": "✓", "failed": "✗"}
 
 
@@ -42,12 +42,12 @@ class Scoreboard:
     def __enter__(self) -> Scoreboard:
         if self._display is not None:
             self._display.start()
-            self._display.update(self._table(), refresh=True)
+            self._display.update(self._lines(), refresh=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._display is not None:
-            self._display.update(self._table(), refresh=True)
+            self._display.update(self._lines(), refresh=True)
             self._display.stop()
 
     def tell(self, moment: Moment) -> None:
@@ -59,7 +59,7 @@ class Scoreboard:
         elif moment.stage == "done":
             self._figure[moment.name] = moment.note
         if self._display is not None:
-            self._display.update(self._table(), refresh=True)
+            self._display.update(self._lines(), refresh=True)
         elif new_stage or time.monotonic() - self._shown >= _PLAIN_EVERY:
             self._shown = time.monotonic()
             self.note(f"{moment.name:<{self._width}}  {'  '.join(p for p in self._cells(moment)[1:] if p)}")
@@ -72,24 +72,29 @@ class Scoreboard:
             self.stream.write(line + "\n")
             self.stream.flush()
 
-    def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
+    def _lines(self) -> Group:
+        """One line a contestant, cut at the width of the terminal; the bar is for those that have room for it."""
+        assert self._display is not None
+        roomy = self._display.console.width >= _ROOMY
+        shown = []
         for moment in self._latest.values():
-            table.add_row(*self._cells(moment))
-        return table
+            name, bar, *rest = self._cells(moment)
+            line = f"{name:<{self._width}}  " + (f"{bar:<{_BAR}}  " if roomy else "") + "  ".join(p for p in rest if p)
+            shown.append(Text(line, no_wrap=True, overflow="ellipsis"))
+        return Group(*shown)
 
     def _cells(self, moment: Moment) -> tuple[str, str, str, str, str]:
         """Name, bar, stage, figure, time left."""
         from unsup.train.progress import duration
 
         shot, bar, left = moment.snapshot, "", ""
+        stage = f"{_MARKS.get(moment.stage, '▸')} {moment.stage}"
         if shot is not None and shot.total:
-            filled = round(_BAR * min(1.0, shot.done / shot.total))
+            share = min(1.0, shot.done / shot.total)
+            filled = round(_BAR * share)
             bar = "█" * filled + "░" * (_BAR - filled)
+            stage += f" {share:.0%}"
         if shot is not None and shot.seconds_left is not None:
             left = f"ETA {duration(max(0.0, shot.seconds_left))}"
-        stage = f"{_MARKS.get(moment.stage, '▸')} {moment.stage}"
-        if shot is not None:
-            stage += f" {shot.done:,}" + (f"/{shot.total:,}" if shot.total else "")
         figure = moment.note if moment.stage == "failed" else self._figure[moment.name]
         return moment.name, bar, stage, figure, left
