@@ -446,3 +446,24 @@ def test_counting_makes_no_pass_that_goes_beyond_its_minutes(monkeypatch):
     cut = unsup.fit(model, data, progress="off", minutes=5)
     assert 1 <= cut.steps < whole
     assert cut.validation is not None
+
+
+def test_a_machine_that_slows_down_ends_a_time_budget_late_but_not_much(monkeypatch, tmp_path):
+    from unsup.train.gradients import GradientTrainer
+
+    step = GradientTrainer._step
+
+    def slower(self, batches):
+        if self.total is not None:
+            time.sleep(0.3)  # after the number of steps is fixed
+        return step(self, batches)
+
+    monkeypatch.setattr(GradientTrainer, "_step", slower)
+    model = unsup.create("vae", unsup.load_data("moons").event, preset="tiny")
+    found = fit(model, unsup.load_data("moons"), out=tmp_path / "run", minutes=0.05, progress="off")
+    assert 1.5 * 3 <= found.seconds < 1.5 * 3 + 2
+    ended = next(e for e in found.events if "ended" in e)
+    assert ended["step"] == found.steps
+    assert ended["ended"].startswith("late: 5 s, step")
+    assert found.run.finished
+    assert found.validation is not None

@@ -244,6 +244,7 @@ class _Measured:
 
     def _symptoms(self, events: list[dict[str, Any]]) -> None:
         self.notes += [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+        self.notes += [f"training ended {e['ended']}" for e in events if "ended" in e]
 
     # --- likelihood -----------------------------------------------------------------------------------------------
 

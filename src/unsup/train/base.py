@@ -38,7 +38,7 @@ _SAMPLES = 0.05  # of the time of a run with a time budget that looking at sampl
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PREPARE_LIMIT = 20_000
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
-_AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
+AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 # Keys of the generators, so that no two uses share noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
 
@@ -216,7 +216,7 @@ class Trainer(ABC):
 
     def save_if_due(self) -> None:
         """Save when it is time, and let the processes agree on that and on stopping."""
-        if process_count() > 1 and self.done % _AGREE_EVERY and self.done != self.total:
+        if process_count() > 1 and self.done % AGREE_EVERY and self.done != self.total:
             return
         due = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
         due, self.stopping = parallel.any_process(due and self.writes, self.stop_signal is not None)

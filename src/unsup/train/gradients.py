@@ -19,13 +19,14 @@ from unsup.core.model import Model, Objective, Terms, keyed_generator
 from unsup.core.parallel import own_rows, process_count
 from unsup.data.source import Data, permutation
 from unsup.train import parallel
-from unsup.train.base import NOISE, VALIDATIONS, Trainer
+from unsup.train.base import AGREE_EVERY, NOISE, VALIDATIONS, Trainer
 from unsup.train.ema import EMA
 from unsup.train.progress import Progress
 from unsup.train.schedules import learning_rate_factor
 from unsup.train.settings import Settings
 
 _CALIBRATION = 0.05  # share of a time budget spent before its number of steps is fixed
+_LATE = 1.5  # times a time budget, when training ends wherever it is
 _VALIDATING, _FEWEST_VALIDATIONS = 0.2, 3  # the share of a time budget for validations, and how many there are at least
 _SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; log points before the first one
 
@@ -133,6 +134,10 @@ class GradientTrainer(Trainer):
         if self.done == 0:
             self._validate()
         while (self.total is None or self.done < self.total) and not self.stopped:
+            if self._late():
+                self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
+                self._validate()
+                break
             terms = self._step(batches)
             self.done += 1
             if self.total is None:
@@ -157,6 +162,12 @@ class GradientTrainer(Trainer):
                 self._validate()
                 self.display.show(self.done, self.total, {k: float(v) for k, v in terms.items()})
             self.save_if_due()
+
+    def _late(self) -> bool:
+        """Whether a time budget is long over, since the machine has become slower than it was at the first steps."""
+        if self.settings.minutes is None or self.total is None or (process_count() > 1 and self.done % AGREE_EVERY):
+            return False
+        return bool(parallel.from_first(int(self.seconds > _LATE * 60 * self.settings.minutes)))
 
     def _validation_due(self) -> bool:
         if self.total is None:

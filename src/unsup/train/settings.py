@@ -22,8 +22,9 @@ class Settings:
     Attributes:
         steps: updates.
         epochs: passes over the training split.
-        minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it. Learning by
-            counting makes no further pass that would go beyond it.
+        minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it, and should the
+            machine slow down, training ends at one and a half times the budget. Learning by counting makes no further
+            pass that would go beyond it.
         batch_size: examples a step, over all processes.
         optimizer: ``adam`` (AdamW), ``rmsprop``, or ``sgd`` with momentum.
         lr: peak learning rate.
