@@ -453,17 +453,18 @@ def test_a_machine_that_slows_down_ends_a_time_budget_late_but_not_much(monkeypa
 
     step = GradientTrainer._step
 
-    def slower(self, batches):
-        if self.total is not None:
-            time.sleep(0.3)  # after the number of steps is fixed
+    def slow(self, batches):
+        time.sleep(0.02)
         return step(self, batches)
 
-    monkeypatch.setattr(GradientTrainer, "_step", slower)
-    model = unsup.create("vae", unsup.load_data("moons").event, preset="tiny")
-    found = fit(model, unsup.load_data("moons"), out=tmp_path / "run", minutes=0.05, progress="off")
-    assert 1.5 * 3 <= found.seconds < 1.5 * 3 + 2
+    monkeypatch.setattr(GradientTrainer, "_step", slow)
+    monkeypatch.setattr(GradientTrainer, "_steps_in_budget", lambda self, calibration: 10_000)
+    data = unsup.load_data("moons", n=200)
+    model = unsup.create("vae", data.event, preset="tiny")
+    found = fit(model, data, out=tmp_path / "run", minutes=0.03, progress="off")
     ended = next(e for e in found.events if "ended" in e)
-    assert ended["step"] == found.steps
-    assert ended["ended"].startswith("late: 5 s, step")
-    assert found.run.finished
+    assert ended["seconds"] >= 1.5 * 60 * 0.03
+    assert ended["step"] == found.steps < 10_000
+    assert ended["ended"].startswith("late: ")
     assert found.validation is not None
+    assert found.run.finished
