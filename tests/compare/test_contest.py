@@ -73,11 +73,11 @@ def test_everyone_is_done_and_has_what_it_can_have(results):
 def test_the_commands_beside_the_figures_give_the_same_figures(results, call_json):
     for c in results["contestants"]:
         run = c["runs"][0]
-        again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
         if run["likelihood"] is not None:
+            again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
             assert again["likelihood"] == run["likelihood"]
-        else:
-            assert again["samples"]["scores"] == run["quality"]["scores"]
+        again = call_json(*shlex.split(run["samples_command"])[1:], "--json")
+        assert again["samples"]["scores"] == run["quality"]["scores"]
 
 
 def test_the_command_that_made_a_run_makes_it_again(results, contest, tmp_path):
@@ -352,3 +352,119 @@ def test_nan_never_reaches_the_records(results):
             yield value
 
     assert all(math.isfinite(v) for v in numbers(results))
+
+
+# --- trouble ----------------------------------------------------------------------------------------------------------
+
+
+def a_table(path, rows, *, seed=0):
+    values = np.random.default_rng(seed).normal(size=(rows, 3))
+    path.write_text("\n".join(",".join(f"{v:.6f}" for v in row) for row in values))
+    return str(path)
+
+
+def test_data_that_has_changed_is_not_mixed_with_what_was_measured(tmp_path, call_error):
+    table = a_table(tmp_path / "t.csv", 60)
+    words = ["compare", table, "--minutes", "0.02", "--models", "histogram", "-o", str(tmp_path / "r")]
+    assert main(words) == 0
+    a_table(tmp_path / "t.csv", 60, seed=1)
+    assert "has changed since it was begun" in call_error(*words)
+    a_table(tmp_path / "t.csv", 60)
+    assert main(words) == 0
+
+
+def test_a_report_leaves_what_a_contest_measured_as_it_is(tmp_path):
+    Contest(tmp_path / "r", asked(models=("histogram",))).run()
+    run = tmp_path / "r/runs/histogram-0"
+    before = {p.name: p.read_bytes() for p in run.glob("*.*") if p.is_file()}
+    assert main(["report", f"{run}/", "-o", str(tmp_path / "page"), "--plain"]) == 0
+    assert {p.name: p.read_bytes() for p in run.glob("*.*") if p.is_file()} == before
+
+
+def test_scores_that_are_lost_are_made_again(tmp_path):
+    first = Contest(tmp_path / "r", asked(models=("histogram",))).run()
+    (tmp_path / "r/runs/histogram-0/scores.npz").unlink()
+    again = Contest(tmp_path / "r", None).run()
+    assert again["places"]["likelihood"] == first["places"]["likelihood"]
+
+
+def test_measuring_that_failed_is_tried_again_and_training_is_not(tmp_path, monkeypatch):
+    import unsup.compare.measure as module
+
+    whole = module.log_probs
+
+    def broken(*args, **kwargs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(module, "log_probs", broken)
+    (failed,) = Contest(tmp_path / "r", asked(models=("histogram",))).run()["contestants"]
+    assert (failed["status"], failed["reason"]) == ("failed", "MemoryError: no room")
+    monkeypatch.setattr(module, "log_probs", whole)
+    kept = (tmp_path / "r/runs/histogram-0/checkpoints/best.safetensors").stat().st_mtime_ns
+    (mended,) = Contest(tmp_path / "r", None).run()["contestants"]
+    assert mended["status"] == "done"
+    assert (tmp_path / "r/runs/histogram-0/checkpoints/best.safetensors").stat().st_mtime_ns == kept
+
+
+def test_mass_of_zero_is_said_and_the_records_stay_json(tmp_path, monkeypatch):
+    import unsup.compare.measure as module
+
+    whole = module.log_probs
+
+    def unseen(model, x, **settings):
+        found = whole(model, x, **settings)
+        found[0] = -torch.inf
+        return found
+
+    monkeypatch.setattr(module, "log_probs", unseen)
+    Contest(tmp_path / "r", asked(models=("histogram",))).run()
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    results = json.loads((tmp_path / "r/results.json").read_text(), parse_constant=refuse)
+    run = results["contestants"][0]["runs"][0]
+    assert run["likelihood"] is None
+    assert "1 of 30 test examples have a log-likelihood of −∞" in run["missing"]["likelihood"]
+
+
+def test_other_pictures_and_tables_are_read_as_the_data_was(tmp_path):
+    for name, side in (("a", 80), ("b", 90)):
+        (tmp_path / name).mkdir()
+        for i in range(24):
+            Image.fromarray(np.full((side, side), i * 9, np.uint8)).save(tmp_path / name / f"{i}.png")
+    wanted = asked(data=str(tmp_path / "a"), data_options={}, models=("histogram",), anomalies=str(tmp_path / "b"))
+    assert Contest(tmp_path / "r", wanted).bench.anomalies.shape == (24, 1, 32, 32)
+    for name in ("t", "o"):
+        lines = "".join(f"{i}.5,{i % 7}.25,k{i % 2}\n" for i in range(40))
+        (tmp_path / f"{name}.csv").write_text("x,y,kind\n" + lines)
+    table, other = str(tmp_path / "t.csv"), str(tmp_path / "o.csv")
+    wanted = asked(data=table, data_options={"label": "kind"}, models=("histogram",), anomalies=other)
+    assert Contest(tmp_path / "s", wanted).bench.anomalies.shape == (40, 2)
+
+
+def test_a_contest_can_be_gone_on_with_from_another_folder(tmp_path, monkeypatch):
+    table = a_table(tmp_path / "t.csv", 60)
+    a_table(tmp_path / "odd.csv", 30, seed=1)
+    monkeypatch.chdir(tmp_path)
+    words = ["--minutes", "0.02", "--models", "histogram", "--anomalies", "odd.csv"]
+    assert main(["compare", table, *words, "-o", "r"]) == 0
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert main(["compare", "-o", "../r"]) == 0
+
+
+def test_two_at_once_are_kept_apart(tmp_path, call_error):
+    contest = Contest(tmp_path / "r", asked(models=("histogram",)))
+    with contest._alone():
+        assert "another unsup compare is at work" in call_error("compare", "-o", str(tmp_path / "r"))
+
+
+def test_what_cannot_be_written_or_is_too_little_is_one_line(tmp_path, call_error):
+    (tmp_path / "file").write_text("")
+    words = ["--minutes", "0.02", "--models", "histogram"]
+    assert "Not a directory" in call_error("compare", "moons", *words, "-o", str(tmp_path / "file/r"))
+    few, out = a_table(tmp_path / "few.csv", 5), tmp_path / "s"
+    said = call_error("compare", few, *words, "-o", str(out))
+    assert "leaves 1 to measure on; a comparison needs two test" in said
+    assert not out.exists()

@@ -22,7 +22,7 @@ def run(kind=None, scores=None, *, fid=None, seconds=10.0, copies=0.01, nearer=(
     if fid is not None:
         value, error = fid
         interval = [value - 1.96 * error, value + 1.96 * error]
-        quality = {"scores": {"fid": {"value": value, "interval": interval, "floor": 0.5}}}
+        quality = {"scores": {"fid": {"value": value, "interval": interval, "floor": 0.5}}, "held_out": 1000}
     near = {"value": nearer[0], "interval": nearer[1:]}
     return {
         "likelihood": likelihood,
@@ -87,12 +87,25 @@ def test_the_spread_between_seeds_makes_ties(noise):
     assert places(steady, {"a": a[:1], "b": b[:1]})["likelihood"]["b"]["rank"] == 2
     spread = [contestant(n, *(run("exact", s, seed=i) for i, s in enumerate(v))) for n, v in (("a", a), ("b", b))]
     found = places(spread, {"a": a, "b": b})["likelihood"]
-    # Two seeds a nat apart: a mean's error is ½ nat, and the difference of 2 nats lies beyond 1.96 × 0.71.
-    assert found["b"]["rank"] == 2
-    assert found["a"]["noise"] == pytest.approx(math.hypot((np.mean(a, 0)).std(ddof=1) / math.sqrt(N), 0.5), rel=1e-6)
-    wide = [[-100 + noise, -103 + noise], b]
-    spread = [contestant(n, *(run("exact", s) for s in v)) for n, v in zip("ab", wide, strict=True)]
-    assert places(spread, dict(zip("ab", wide, strict=True)))["likelihood"]["a"]["tied"] == ["b"]
+    # Two seeds a nat apart tell little: the 95 % interval of their mean is ± 12.7 × ½ nat.
+    assert found["a"]["tied"] == ["b"]
+    own = np.mean(a, 0).std(ddof=1) / math.sqrt(N)
+    assert found["a"]["noise"] == pytest.approx(math.hypot(own, 12.706205 * 0.5 / 1.96), rel=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_models_that_are_equal_but_for_their_seeds_are_seldom_told_apart(seeds):
+    rng, wrong, trials = np.random.default_rng(seeds), 0, 300
+    for _ in range(trials):
+        both = [contestant(n, *(run(fid=(rng.normal(), 1e-6)) for _ in range(seeds))) for n in "ab"]
+        wrong += places(both, {})["fid"]["a"]["tied"] == []
+    assert wrong / trials < 0.08  # 5 % at most but for chance
+
+
+def test_seeds_do_not_make_shared_test_examples_more():
+    """Ten seeds that agree measure by the same examples: the noise of these stays."""
+    found = places([contestant("a", *(run(fid=(5.0, 0.3)) for _ in range(10)))], {})["fid"]["a"]
+    assert found["noise"] == pytest.approx(0.3)
 
 
 def test_kinds_are_ranked_apart_and_never_against_each_other(noise):
@@ -144,6 +157,9 @@ def test_copies_are_said_and_an_honest_model_is_not_accused(noise):
     for trouble in ({"copies": 0.3}, {"nearer": (0.9, 0.88, 0.92)}):
         thief = [contestant("a", run(fid=(1.0, 0.1), **trouble))]
         assert "a may copy its training data" in " ".join(summary(thief, places(thief, {}), nothing(), "row"))
+    few = [contestant("a", run(fid=(1.0, 0.1), copies=0.3))]
+    few[0]["runs"][0]["quality"]["held_out"] = 40  # whose nearest hundredth is one example or none
+    assert "may copy" not in " ".join(summary(few, places(few, {}), nothing(), "row"))
 
 
 def test_implied_bytes_are_called_implied_and_held_against_the_smallest_file(noise):

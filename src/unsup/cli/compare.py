@@ -69,12 +69,21 @@ def finish(results: Results, folder: Path) -> None:
     """What the table means, what came out, and where the page is."""
     kinds = {m["likelihood"]["kind"] for c in results["contestants"] for m in c["runs"] if m["likelihood"]}
     said = "; ".join(text for kind, text in _KINDS.items() if kind in kinds)
-    write(f"test split, {results['examples']:,} examples, lower is better{'; ' if said else ''}{said}\n")
+    about = f"test split, {results['examples']:,} examples, lower is better, ± one standard error"
+    write(f"{about}{'; ' if said else ''}{said}\n")
     write("\n".join(f"- {line}" for line in results["summary"]))
     write("")
     width = max((len(n["what"]) for n in results["next"]), default=0)
     write("\n".join(f"{n['what'] + ':':<{width + 1}}  {n['command']}" for n in results["next"]))
     write(f"\npage: {folder / 'index.html'}  ({results['seconds'] / 60:.1f} minutes)")
+
+
+def found_anomalies(asked: str | None) -> str | None:
+    """The name, absolute path or class that anomalies are taken from, so that it leads there from any folder."""
+    from unsup.compare.measure import HELD_OUT_CLASS
+    from unsup.data.load import full_name
+
+    return asked if asked is None or asked.startswith(HELD_OUT_CLASS) else full_name(asked)
 
 
 def _asked(options: Any) -> Any:
@@ -94,6 +103,8 @@ def _asked(options: Any) -> Any:
         given["models"] = tuple(row(name.strip()).name for name in given["models"].split(",") if name.strip())
         if not given["models"]:
             raise InputError("--models names no model; say e.g. --models made,realnvp (unsup models lists them)")
+    if "anomalies" in given:
+        given["anomalies"] = found_anomalies(given["anomalies"])
     if options.data is None:
         if given or data_options:
             raise InputError(f"there is no DATA; say unsup compare DATA -o {options.out}")

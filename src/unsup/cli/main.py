@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?\n")
+        return 2
 
 
 def _dispatch(given: list[str]) -> int:

@@ -25,13 +25,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.out is None:
         raise InputError("there is no folder; say where to write with -o FOLDER")
 
-    from unsup.cli.compare import finish
+    from unsup.cli.compare import finish, found_anomalies
     from unsup.cli.scoreboard import Scoreboard
     from unsup.compare.existing import compare_runs
     from unsup.compare.export import HEADER, rows
 
-    with Scoreboard(options.runs, plain=options.plain) as board:
-        results = compare_runs(options.runs, Path(options.out), options.anomalies, board.tell)
+    with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
+        results = compare_runs(options.runs, Path(options.out), found_anomalies(options.anomalies), board.tell)
     write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))
     return 0

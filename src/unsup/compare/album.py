@@ -63,7 +63,11 @@ class Album:
             run = pictured(contestant["runs"])
             if run is not None:
                 wanted += [
-                    (1 + i, f"{TITLES.get(n, n).lower()} of {contestant['name']}", self._path(run["run"], p["file"]))
+                    (
+                        1 + i,
+                        f"{TITLES.get(n, n).lower()} of {contestant['name']}",
+                        self._path(run.get("folder", run["run"]), p["file"]),
+                    )
                     for i, n in enumerate(ranked(run["pictures"]))
                     for p in [run["pictures"][n]]
                 ]

@@ -42,18 +42,28 @@ def data_words(record: Mapping[str, Any] | None) -> list[str]:
 
 
 def fit_command(run: Run, folder: str) -> str:
-    """The ``unsup fit`` that trains ``run`` again, by the steps that its time budget came to, into ``folder``."""
-    model, training = run.config["model"], run.config["training"]
-    known = options_of(vars(model_class(model["model"]))["__init__"])
-    own = {k: v for k, v in model["config"].items() if k in known and _plain(v) != _plain(known[k][1])}
-    defaults = {f.name: f.default for f in dataclasses.fields(Settings)} | dict(run.new_model().fit_defaults)
-    chosen = {k: v for k, v in training.items() if _plain(v) != _plain(defaults[k])}
-    length = {k: chosen.pop(k) for k in _OF_LENGTH if k in chosen}
+    """The ``unsup fit`` that trains ``run`` again, for the steps that its time budget came to, into ``folder``."""
+    training = run.config["training"]
+    length: dict[str, Any] = {k: training[k] for k in _OF_LENGTH if training[k] is not None}
     if "minutes" in length and (steps := steps_planned(run)) is not None:
         length = {"steps": steps}
     data, *data_flags = data_words(run.config["data"])
-    words = ["unsup", "fit", data, model["model"], "-o", folder, *data_flags]
-    return shlex.join([*words, *flags(length), *flags(chosen), *flags(own, "model.")])
+    words = ["unsup", "fit", data, run.config["model"]["model"], "-o", folder, *data_flags, *flags(length)]
+    return shlex.join([*words, *flags(changed_training(run)), *flags(changed_options(run), "model.")])
+
+
+def changed_options(run: Run) -> dict[str, Any]:
+    """The model's options that are not its defaults."""
+    model = run.config["model"]
+    known = options_of(vars(model_class(model["model"]))["__init__"])
+    return {k: v for k, v in model["config"].items() if k in known and _plain(v) != _plain(known[k][1])}
+
+
+def changed_training(run: Run) -> dict[str, Any]:
+    """The settings of training, but for its length, that are not the model's defaults."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Settings)} | dict(run.new_model().fit_defaults)
+    training = {k: v for k, v in run.config["training"].items() if k not in _OF_LENGTH}
+    return {k: v for k, v in training.items() if _plain(v) != _plain(defaults[k])}
 
 
 def steps_planned(run: Run) -> int | None:

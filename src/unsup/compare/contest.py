@@ -10,7 +10,8 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run
 from unsup.train.trainer import fit
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _SIDE_MOST, _SIDE = 64, 32  # images larger than the one are looked at at the other
 _SHARE_OF_A_RUN = 0.5  # of a contestant's part of the measuring time that one slow part may take
@@ -122,7 +128,7 @@ class Contest:
             asked = before
         elif asked is None:
             raise InputError(f"there is no contest in {folder} to go on with; say unsup compare DATA -o {folder}")
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
             raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
         self.asked = asked
         self.data = contest_data(asked.data, asked.data_options, asked.anomalies)
@@ -137,6 +143,11 @@ class Contest:
             seconds=max(5.0, _SHARE_OF_A_RUN * learning),
         )
         self.bench = Bench(self.data, self.measuring)
+        if self.state.setdefault("digest", self.bench.digest) != self.bench.digest:
+            raise InputError(
+                f"the data of the contest in {folder} has changed since it was begun; put the data back as it was, or "
+                "begin another contest (-o NAME): figures of different data cannot be compared"
+            )
         if not state.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             self._keep_state()
@@ -174,15 +185,30 @@ class Contest:
         Raises:
             KeyboardInterrupt: stopped; what there is has been saved.
         """
-        try:
-            for seed in range(self.asked.seeds):
-                for entry in self.entries:
-                    self._one(entry, seed, tell)
-                    self._clock()
-                    self.write()
-        finally:
-            self._clock()
-        return self.write()
+        with self._alone():
+            try:
+                for seed in range(self.asked.seeds):
+                    for entry in self.entries:
+                        self._one(entry, seed, tell)
+                        self._clock()
+                        self.write()
+            finally:
+                self._clock()
+            return self.write()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep a second process out of the folder; where there are no file locks, nothing does."""
+        with (self.folder / ".lock").open("w") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise InputError(
+                        f"another unsup compare is at work in {self.folder}; wait for it, stop it, or choose another "
+                        "folder (-o NAME)"
+                    ) from error
+            yield
 
     def _clock(self) -> None:
         now = time.monotonic()
@@ -193,13 +219,15 @@ class Contest:
     def _one(self, entry: Entry, seed: int, tell: Tell) -> None:
         run, name = self._run(entry, seed), self._name(entry, seed)
         failure = run.path / "failure.json"
+        if failure.is_file() and run.finished:
+            failure.unlink()  # only the measuring failed, and what was wrong may have been mended
         if failure.is_file():
             tell(Moment(name, "failed", note=json.loads(failure.read_text())["reason"]))
             return
         try:
             if not run.finished:
                 self._train(entry, seed, run, lambda s: tell(Moment(name, "training", s)))
-            found = self.bench.measured(run, str(run.path), lambda stage: tell(Moment(name, f"measuring {stage}")))
+            found = self.bench.measured(run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")))
             tell(Moment(name, "done", note=figure(found)))
         except Exception as error:
             # Whatever stops one contestant must not stop the others: it is kept, shown and reported.
@@ -272,8 +300,8 @@ class Contest:
             run = self._run(entry, seed)
             if (run.path / "failure.json").is_file():
                 status, reason = "failed", json.loads((run.path / "failure.json").read_text())["reason"]
-            elif (run.path / "measures.json").is_file() and run.finished:
-                runs.append(relative(self.bench.measured(run, str(run.path)), run, self.folder))
+            elif run.finished and (found := self.bench.kept(run, run.path)) is not None:
+                runs.append(relative(found, run, run.path, self.folder))
             elif status == "done":
                 status = "unfinished" if run.exists else "waiting"
         return contestant(entry.model, entry.model, entry.options, entry.training, status, reason, runs)

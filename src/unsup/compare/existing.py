@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsup.compare.commands import data_words, flags
+from unsup.compare.commands import changed_options, changed_training, data_words, flags
 from unsup.compare.measure import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.compare.plan import counted
@@ -54,14 +55,14 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
     for name, group in _by_model(runs).items():
         measured = []
         for run in group:
-            tell(Moment(str(run.path), "measuring"))
-            own = bench.measured(
-                run, str(run.path), lambda stage, r=run: tell(Moment(str(r.path), f"measuring {stage}"))
-            )
-            tell(Moment(str(run.path), "done", note=figure(own)))
-            measured.append(relative(own, run, folder))
+            shown = str(run.path)
+            into = folder / "measured" / hashlib.sha256(shown.encode()).hexdigest()[:12]
+            own = bench.measured(run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}")))  # type: ignore[misc]
+            tell(Moment(shown, "done", note=figure(own)))
+            measured.append(relative(own, run, into, folder))
         record = group[0].config["model"]
-        found.append(contestant(name, record["model"], record["config"], {}, "done", None, measured))
+        training = changed_training(group[0])
+        found.append(contestant(name, record["model"], changed_options(group[0]), training, "done", None, measured))
     words = ["unsup", "report", *paths, *flags({"anomalies": anomalies}), "-o", str(folder)]
     return write_results(
         folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _flat(m: Measures) -> dict[str, Any]:
         low, high = record["interval"] if record else (None, None)
         line |= {name: record and record["value"], f"{name}_low": low, f"{name}_high": high}
     line["samples_per_second"] = m["sampling"] and m["sampling"]["per_second"]
-    line["command"], line["eval_command"] = m["command"], m["eval_command"]
+    line |= {k: m.get(k) for k in ("command", "eval_command", "samples_command")}
     return line
 
 
@@ -61,10 +62,11 @@ def rows(results: Results) -> list[tuple[str, ...]]:
     found = results["places"]
     order = [*found.get("likelihood", {}), *found.get("fid", {}), *(c["name"] for c in results["contestants"])]
     by_name = {c["name"]: c for c in results["contestants"]}
-    return [_row(by_name[name], found) for name in dict.fromkeys(order)]
+    dims = math.prod(results["data"]["event"]["shape"])
+    return [_row(by_name[name], found, dims) for name in dict.fromkeys(order)]
 
 
-def _row(c: Contestant, found: Mapping[str, Mapping[str, Place]]) -> tuple[str, ...]:
+def _row(c: Contestant, found: Mapping[str, Mapping[str, Place]], dims: int) -> tuple[str, ...]:
     if not c["runs"]:
         return (c["name"], c["family"], c["status"], *[""] * (len(HEADER) - 3))
     name, first = c["name"], c["runs"][0]
@@ -76,8 +78,7 @@ def _row(c: Contestant, found: Mapping[str, Mapping[str, Place]]) -> tuple[str, 
     bits = nats = ""
     if first["likelihood"] is not None and name in found.get("likelihood", {}):
         place, sign = found["likelihood"][name], _SIGN[first["likelihood"]["kind"]]
-        bits_each = first["likelihood"]["bits_per_dim"] / first["likelihood"]["nats"]
-        bits = f"{sign} {place['value'] * bits_each:.3f}"
+        bits = f"{sign} {place['value'] / (dims * math.log(2)):.3f}"
         nats = f"{sign} {place['value']:.2f} ± {place['noise']:.2f}"
     return (
         name,

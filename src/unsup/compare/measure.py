@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import math
 import shlex
@@ -25,6 +26,7 @@ from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.core.storage import write_atomically
 from unsup.data import load_data, load_examples
+from unsup.data.load import options_taken
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import anomaly_detection, break_dependence
 from unsup.evaluate.calibration import calibration
@@ -40,9 +42,13 @@ from unsup.train.runs import Run, environment
 
 FORMAT = 1
 HELD_OUT_CLASS = "class:"
+EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
+"""What other data may have to be read with, to be of the same event."""
+SCORES = "scores.npz"
 _IMPORTANCE_SAMPLES = 50
+_ANOMALIES = 500  # of other data, as many at least as of the test examples
 _NEIGHBOURS_AMONG = 60_000  # training examples
-_TIMED = 64  # samples
+_TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
 _SHOWN, _FEW, _SOME, _PATHS, _PATH_STEPS = 64, 16, 500, 6, 9
 _CURVE_POINTS = 200
 _Z = 1.96
@@ -75,6 +81,11 @@ class Bench:
 
     def __init__(self, data: Data, measuring: Measuring) -> None:
         self.data, self.measuring = data, measuring
+        if len(data.test) < 2:
+            raise InputError(
+                f"{data.name or 'this data'} ({data.describe()}) leaves {len(data.test)} to measure on; a comparison "
+                "needs two test examples or more: add examples"
+            )
         self.test: Split = data.test.take(some_of(len(data.test), measuring.examples))
         self.anomalies, self.anomalies_are = self._find_anomalies()
         self.gallery = Gallery(data.event, data.train.x, names=data.columns)
@@ -93,11 +104,13 @@ class Bench:
             found = whole.test.x[whole.test.label == data.labels.index(name)]
             what = f"test examples of class {name!r}, which no model was trained on"
         else:
-            found, _ = load_examples(asked, data.event)
+            taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
+            options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
+            found, _ = load_examples(asked, data.event, **options)
             what = f"examples of {Path(asked).name}"
         if len(found) < 2:
             raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
-        return found[some_of(len(found), self.measuring.examples)], what
+        return found[some_of(len(found), max(self.measuring.examples, _ANOMALIES))], what
 
     @functools.cached_property
     def real(self) -> RealFeatures:
@@ -126,8 +139,11 @@ class Bench:
             train, test = self.probed, self.test
             assert train.label is not None
             features = (raw_features(s.x, self.data.event) for s in (train, test))
-            fitted, asked = features
-            found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
+            try:
+                fitted, asked = features
+                found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
+            except InputError:  # one class only, say: nothing can be read off
+                return found
             found["majority"] = majority_share(self.data.train.label, self.test.label)
         return found
 
@@ -136,55 +152,90 @@ class Bench:
         drawn = self.gallery.examples(self.test.x[:_SHOWN] if self.data.event.is_image else self.test.x, "real data")
         return _written(folder, {"real": drawn})
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all examples that training or measuring sees."""
+        data = self.data
+        tensors = (data.train.x, data.validation.x, data.test.x, data.train.label, data.test.label, self.anomalies)
+        found = hashlib.sha256()
+        for tensor in tensors:
+            if tensor is not None:
+                found.update(tensor.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
     def key(self, run: Run) -> str:
         """What a run's measures depend on: they hold as long as it is the same."""
         kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
         parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
-        data = [self.data.name, dict(self.data.options)]
-        depends = [FORMAT, asdict(self.measuring), data, parameters, run.config["model"]]
+        depends = [FORMAT, asdict(self.measuring), self.digest, parameters, run.config["model"]]
         return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
 
-    def measured(self, run: Run, shown: str, tell: Tell = lambda stage: None) -> Measures:
-        """The measures of ``run``, made now unless its folder already holds them.
+    def measured(self, run: Run, into: Path, tell: Tell = lambda stage: None) -> Measures:
+        """The measures of ``run``, made now unless the folder ``into`` holds them already.
 
         Args:
-            shown: the run's folder as commands should name it.
             tell: told what is being measured.
         """
-        key, path = self.key(run), run.path / "measures.json"
-        if path.is_file():
-            try:
-                kept = json.loads(path.read_text())
-            except ValueError:
-                kept = {}
-            pictures = kept.get("measures", {}).get("pictures", {}).values()
-            if kept.get("key") == key and all((run.path / p["file"]).is_file() for p in pictures):
-                return kept["measures"] | self._commands(kept["measures"], run, shown)
-        found = _Measured(self, run, shown, tell).all()
-        run.write_json("measures.json", {"key": key, "measures": found})
-        return found | self._commands(found, run, shown)
+        found = self.kept(run, into)
+        if found is None:
+            into.mkdir(parents=True, exist_ok=True)
+            measured = _Measured(self, run, into, tell)
+            record = finite(measured.all())
+            key = self.key(run)
+            if measured.scores is not None:
+                buffer = io.BytesIO()
+                np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
+                write_atomically(into / SCORES, buffer.getvalue())
+            text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
+            write_atomically(into / "measures.json", text.encode())
+            found = record | self._commands(record, run)
+        return found
 
-    def _commands(self, found: Measures, run: Run, shown: str) -> dict[str, Any]:
-        """The fields that depend on where the run is looked at from."""
+    def kept(self, run: Run, into: Path) -> Measures | None:
+        """The measures that ``into`` holds, if they are those of this run as it is now."""
+        path, scores = into / "measures.json", into / SCORES
+        if not path.is_file():
+            return None
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError:
+            return None
+        key = self.key(run)
+        if kept.get("key") != key:
+            return None
+        found = kept["measures"]
+        if not all((into / p["file"]).is_file() for p in found["pictures"].values()):
+            return None
+        if found["likelihood"] is not None:
+            if not scores.is_file():
+                return None
+            with np.load(scores) as file:
+                if str(file["key"]) != key:
+                    return None
+        return found | self._commands(found, run)
+
+    def _commands(self, found: Measures, run: Run) -> dict[str, Any]:
+        """The fields that depend on where the run lies."""
+        shown = str(run.path)
         words = ["unsup", "eval", shown]
         likelihood, quality = found["likelihood"], found["quality"]
         if likelihood is not None:
             words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
             words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(self.data.test) else []
-        elif quality is not None:
-            words += ["--samples", str(quality["fake"])]
-        able = likelihood is not None or quality is not None
+        judged = None if quality is None else shlex.join(["unsup", "eval", shown, "--samples", str(quality["fake"])])
         return {
             "command": fit_command(run, shown),
-            "eval_command": shlex.join(words) if able else None,
+            "eval_command": None if likelihood is None else shlex.join(words),
+            "samples_command": judged,
         }
 
 
 class _Measured:
     """One run on the bench."""
 
-    def __init__(self, bench: Bench, run: Run, shown: str, tell: Tell) -> None:
-        self.bench, self.run, self.shown, self.tell = bench, run, shown, tell
+    def __init__(self, bench: Bench, run: Run, into: Path, tell: Tell) -> None:
+        self.bench, self.run, self.into, self.tell = bench, run, into, tell
+        self.scores: Tensor | None = None
         self.m = bench.measuring
         self.missing: dict[str, str] = {}
         self.notes: list[str] = []
@@ -201,10 +252,15 @@ class _Measured:
         scored = self._scored()
         sampling, samples = self._samples()
         scores = self._scores(scored, self.bench.test.x, stored=False)
+        if scores is not None and not bool(scores.isfinite().all()):
+            without = int((~scores.isfinite()).sum())
+            self.missing["likelihood"] = f"{without} of {len(scores)} test examples have a log-likelihood of −∞"
+            self.missing["anomaly"] = self.missing["calibration"] = self.missing["likelihood"]
+            scores = None
         likelihood = None if scores is None else likelihood_of(scored, scores, self.importance_samples)
         per_example = None
         if scores is not None:
-            self._keep_scores(scores)
+            self.scores = scores
             if self.bench.data.event.is_discrete and likelihood is not None:
                 middle = implied_bytes(likelihood.nats, 1)
                 spread = _Z * implied_bytes(likelihood.standard_error, 1)
@@ -218,7 +274,7 @@ class _Measured:
         self.tell("pictures")
         self._more_pictures(scored, scores)
         return {
-            "run": self.shown,
+            "run": "",
             "model": self.name,
             "seed": self.run.config["training"]["seed"],
             "parameters": self.model.parameter_count,
@@ -238,7 +294,7 @@ class _Measured:
             "missing": self.missing,
             "notes": self.notes,
             "curve": _curve(events),
-            "pictures": _written(self.run.path, self.drawn),
+            "pictures": _written(self.into, self.drawn),
             "environment": environment(),
         }
 
@@ -274,9 +330,6 @@ class _Measured:
         count = len(x) + len(self.bench.anomalies) + self.m.samples
         return max(1, min(_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
 
-    def _keep_scores(self, scores: Tensor) -> None:
-        np.savez(self.run.path / "scores.npz", log_prob=scores.numpy())
-
     # --- samples --------------------------------------------------------------------------------------------------
 
     def _samples(self) -> tuple[Sampling | None, Tensor | None]:
@@ -289,24 +342,27 @@ class _Measured:
         self.tell("sampling")
         generator = keyed_generator(self.m.seed, _TIMED)
         with torch.no_grad(), fast_cpu(model.device):
-            model.sample(2, generator=generator)
             started = time.monotonic()
-            shown = model.sample(_TIMED, generator=generator).cpu()
-            rate = _TIMED / max(time.monotonic() - started, 1e-9)
+            model.sample(2, generator=generator)
+            # Thirty-two times as long is the most that the batch can take; slow samplers are timed on a smaller one.
+            count = _TIMED if 32 * (time.monotonic() - started) < _TIMED_MOST * self.m.seconds else _TIMED_FEW
+            started = time.monotonic()
+            shown = model.sample(count, generator=generator).cpu()
+            rate = count / max(time.monotonic() - started, 1e-9)
         needed = self.m.samples / rate
         if needed > self.m.seconds:
-            again = f"unsup eval {self.shown} --samples {self.m.samples}"
+            again = f"unsup eval {self.run.path} --samples {self.m.samples}"
             for name in ("quality", "memorisation", "calibration"):
                 self.missing[name] = (
                     f"{self.m.samples:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were "
                     f"left for them; {again} makes them"
                 )
             self.drawn["samples"] = self.bench.gallery.examples(shown, f"samples of {self.name}")
-            return {"per_second": rate, "n": _TIMED}, None
+            return {"per_second": rate, "n": count}, None
         samples = draw_samples(model, self.m.samples, seed=self.m.seed)
         few = samples[:_SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
         self.drawn["samples"] = self.bench.gallery.examples(few, f"samples of {self.name}")
-        return {"per_second": rate, "n": _TIMED}, samples
+        return {"per_second": rate, "n": count}, samples
 
     def _quality(self, samples: Tensor | None) -> tuple[dict[str, Any] | None, Any]:
         if samples is None:
@@ -381,8 +437,12 @@ class _Measured:
             return None
         self.tell("probe")
         features = (encode_all(self.model, x) for x in (train.x, test.x))
-        fitted, asked = features
-        return probe(fitted, train.label, asked, test.label).to_json()
+        try:
+            fitted, asked = features
+            return probe(fitted, train.label, asked, test.label).to_json()
+        except InputError as error:
+            self.missing["probe"] = str(error)
+            return None
 
     # --- pictures -------------------------------------------------------------------------------------------------
 
@@ -400,6 +460,19 @@ class _Measured:
         bits = bits_by_dimension(self.model, few, seed=self.m.seed)
         if bits is not None:
             self.drawn["bits"] = gallery.bits(few, bits)
+
+
+def finite(record: Any) -> Any:
+    """The record with None in the place of numbers that JSON has not.
+
+    >>> finite({"a": [1.0, math.nan], "b": (math.inf,)})
+    {'a': [1.0, None], 'b': [None]}
+    """
+    if isinstance(record, dict):
+        return {k: finite(v) for k, v in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [finite(v) for v in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 def _written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
@@ -421,5 +494,5 @@ def _curve(events: list[dict[str, Any]]) -> Curve:
             if name.split("/")[-1] == "loss" and math.isfinite(value):
                 losses.setdefault(name, []).append((event["step"], value))
     thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
-    validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
+    validation = [(e["step"], e["bits_per_dim"]) for e in events if math.isfinite(e.get("bits_per_dim", math.nan))]
     return {"losses": thinned, "validation": validation}

@@ -14,7 +14,7 @@ import numpy as np
 
 from unsup.compare.commands import flags
 from unsup.compare.export import write_csv
-from unsup.compare.measure import Bench
+from unsup.compare.measure import SCORES, Bench, finite
 from unsup.compare.page import write_comparison_page
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.compare.verdict import leader, places, summary
@@ -108,18 +108,19 @@ def write_results(
         "pictures": bench.pictures(folder),
         "environment": environment(),
     }
-    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
+    write_atomically(folder / "results.json", json.dumps(finite(results), indent=1, allow_nan=False).encode())
     write_csv(folder, results)
     write_comparison_page(folder)
     return results
 
 
-def relative(found: Measures, run: Run, folder: Path) -> Measures:
-    return {**found, "run": os.path.relpath(run.path, folder)}
+def relative(found: Measures, run: Run, into: Path, folder: Path) -> Measures:
+    """The measures with the run's folder and that of its pictures, as they are seen from ``folder``."""
+    return {**found, "run": os.path.relpath(run.path, folder), "folder": os.path.relpath(into, folder)}
 
 
 def _scores(folder: Path, m: Measures) -> Any:
-    with np.load(folder / m["run"] / "scores.npz") as file:
+    with np.load(folder / m.get("folder", m["run"]) / SCORES) as file:
         return file["log_prob"]
 
 

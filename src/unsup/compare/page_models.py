@@ -21,7 +21,7 @@ def samples_section(results: Results, album: Album) -> str:
     for contestant in in_order(results["contestants"]):
         run = pictured(contestant["runs"])
         if run is not None and "samples" in run["pictures"]:
-            shown.append((run["pictures"]["samples"], run["run"], contestant["name"]))
+            shown.append((run["pictures"]["samples"], run.get("folder", run["run"]), contestant["name"]))
     if not shown:
         return ""
     widest = max(album.width(p, folder) for p, folder, _ in shown)
@@ -86,7 +86,8 @@ def _pictures(contestant: Contestant, album: Album) -> str:
     if not shown:
         return ""
     figures = "".join(
-        album.figure(run["pictures"][n], run["run"], TITLES.get(n, n.replace("_", " ").capitalize())) for n in shown
+        album.figure(run["pictures"][n], run.get("folder", run["run"]), TITLES.get(n, n.replace("_", " ").capitalize()))
+        for n in shown
     )
     several = len(contestant["runs"]) > 1
     note = f"<p class=note>Pictures of the run with seed {run['seed']}.</p>" if several else ""
@@ -112,6 +113,8 @@ def _run(run: Measures) -> str:
     commands = command(run["command"], "made by")
     if run["eval_command"]:
         commands += command(run["eval_command"], "measured again by")
+    if samples := run.get("samples_command"):
+        commands += command(samples, "samples judged again by")
     return (
         f"<div class=run><dl class=facts>{facts}</dl>{commands}<details class=figures><summary>All figures of seed "
         f"{run['seed']}</summary>{_figures(run)}</details></div>"

@@ -97,9 +97,14 @@ class Curve(TypedDict):
 
 
 class Measures(TypedDict):
-    """All that is measured of one run. A measure that a model cannot have is None, and ``missing`` says why."""
+    """All that is measured of one run. A measure that a model cannot have is None, and ``missing`` says why.
+
+    ``run`` is the run's folder and ``folder`` where the pictures and scores lie, both from the folder of the page;
+    without the one they are in the other.
+    """
 
     run: str
+    folder: NotRequired[str]
     model: str
     seed: int
     parameters: int
@@ -108,6 +113,7 @@ class Measures(TypedDict):
     measure_seconds: float
     command: str
     eval_command: str | None
+    samples_command: NotRequired[str | None]
     likelihood: dict[str, Any] | None
     implied_bytes: Interval | None
     quality: dict[str, Any] | None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from unsup.compare.records import Baselines, Contestant, Interval, Measures, Place
 
@@ -22,6 +23,7 @@ _Z = 1.96
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _RANKED = ("exact", "bound", "estimate")
 _COPIES = 0.05  # share of copies, 0.01 expected, from which it is said
+_ENOUGH = 300  # held-out examples, so that their nearest hundredth is more than a few
 _NEARER = 0.6  # lower end of the chance to lie nearer than held-out data from which it is said
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
@@ -88,13 +90,17 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
 
 
 def _over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and its standard error: the measurement's own noise and the spread between seeds."""
-    own = math.sqrt(float(np.mean(np.square(errors))) / len(values))
+    """Mean over seeds and its noise: that of the measurement, whose examples all seeds share, and that of the seeds."""
+    own = math.sqrt(float(np.mean(np.square(errors))))
     return float(np.mean(values)), math.hypot(own, _seed_error(values))
 
 
 def _seed_error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    """Standard error of a mean over seeds, widened so that 1.96 of it are Student's 95 % interval."""
+    if len(values) < 2:
+        return 0.0
+    widened = float(student.ppf(0.975, len(values) - 1)) / _Z
+    return widened * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]:
@@ -249,22 +255,23 @@ def _said_samples(done: Mapping[str, Contestant], found: Mapping[str, Mapping[st
     assert quality is not None
     floor = quality["scores"]["fid"]["floor"]
     return [
-        f"{first} draws the most lifelike samples by FID, {group[first]['value']:.2f} ± "
-        f"{_Z * group[first]['noise']:.2f} beside {floor:.2f} for held-out data in their place.{_ties(group[first])}"
+        f"{first} draws the most lifelike samples by FID: {group[first]['value']:.2f}, beside {floor:.2f} for held-out "
+        f"data in their place.{_ties(group[first])}"
     ]
 
 
 def _said_bytes(
     done: Mapping[str, Contestant], found: Mapping[str, Place], baselines: Baselines, thing: str
 ) -> list[str]:
-    implied = {n: done[n]["runs"][0]["implied_bytes"] for n in found if done[n]["runs"][0]["implied_bytes"]}
-    if not implied or not baselines["stored"]:
+    implied = {n: [m["implied_bytes"]["value"] for m in done[n]["runs"] if m["implied_bytes"]] for n in found}
+    best = leader({"likelihood": found})
+    if best is None or not implied[best] or not baselines["stored"]:
         return []
-    best = min(implied, key=lambda n: implied[n]["value"])  # type: ignore[index]
-    value = implied[best]["value"]  # type: ignore[index]
+    value = float(np.mean(implied[best]))
+    kind = {"bound": "at most ", "estimate": "by estimate "}.get(found[best].get("group", ""), "")
     codec = min(baselines["stored"], key=lambda s: s["bytes"])
     return [
-        f"The likelihood of {best} implies {value:.1f} bytes {_a(thing)}, where the smallest real file here, "
+        f"The likelihood of {best} implies {kind}{value:.1f} bytes {_a(thing)}, where the smallest real file here, "
         f"{codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}: implied, since no such file was written."
     ]
 
@@ -307,7 +314,9 @@ def _said_copies(done: Mapping[str, Contestant]) -> list[str]:
     for name, contestant in done.items():
         for run in contestant["runs"]:
             near = run["memorisation"]
-            if near is not None and (near["copies"] > _COPIES or near["nearer"]["interval"][0] > _NEARER):
+            held_out = (run["quality"] or {}).get("held_out", 0)
+            many = near is not None and near["copies"] > _COPIES and held_out >= _ENOUGH
+            if near is not None and (many or near["nearer"]["interval"][0] > _NEARER):
                 lines.append(
                     f"{name} may copy its training data: its samples lie nearer to them than held-out data does in "
                     f"{near['nearer']['value']:.0%} of pairs (50 % is expected), {near['copies']:.0%} of them nearer "

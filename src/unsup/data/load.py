@@ -237,6 +237,15 @@ def _reader(name_or_path: str | Path, *, single: bool = False) -> tuple[str, Rea
     return str(path), _file_reader(path, single), path
 
 
+def options_taken(name_or_path: str | Path) -> set[str]:
+    """The options that data is read with, by name.
+
+    >>> sorted(options_taken("moons"))
+    ['n']
+    """
+    return set(options_of(_reader(name_or_path, single=True)[1]))
+
+
 def full_name(name_or_path: str | Path) -> str:
     """The name of a set, or the absolute path of a file or folder: what `Data.name` will be.
 

@@ -326,7 +326,10 @@ def jackknife_error(fake: Tensor, real: Tensor) -> float:
     """Standard error of the FID of ``(N, D)`` against ``(M, D)``: a jackknife over disjoint groups of both sets.
 
     With d²₍g₎ the distance without group g of G: se² = (G − 1)/G Σ_g (d²₍g₎ − mean)². G is 20; 10 beyond 512 features.
+    NaN for more than 512 features of fewer examples than features, whose covariances it would take long to say little.
     """
+    if fake.shape[1] > max(_WIDE, len(fake)):
+        return math.nan
     groups = min(_GROUPS if fake.shape[1] <= _WIDE else _GROUPS_WIDE, len(fake) // 2, len(real) // 2)
     if groups < 2:
         return math.nan

@@ -25,7 +25,7 @@ class CountingTrainer(Trainer):
     def learn(self) -> None:
         self.total = self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
-        previous = -math.inf if not self.events else self.events[-1].get("log_prob", -math.inf)
+        previous = next((e["log_prob"] for e in reversed(self.events) if "log_prob" in e), -math.inf)
         while self.done < self.total and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
