@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     write(f"{', '.join(e.model for e in contest.entries)}; {contest.asked.minutes:g} minutes in all")
     with Scoreboard(contest.names, plain=options.plain) as board:
         try:
-            results = contest.run(board.tell)
+            results: Results | None = contest.run(board.tell)
         except KeyboardInterrupt:
-            board.note(f"stopped and saved; go on with:  unsup compare -o {options.out}")
-            raise
+            results = None
+    if results is None:
+        write(f"stopped and saved; go on with:  unsup compare -o {options.out}")
+        return 128 + signal.SIGINT
     write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
@@ -96,7 +99,7 @@ def _asked(options: Any) -> Any:
     given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
     given = {k: v for k, v in given.items() if v is not None}
     if "minutes" in given and not 0 < given["minutes"] < float("inf"):
-        raise InputError(f"--minutes {given['minutes']:g} should be above 0")
+        raise InputError(f"--minutes {given['minutes']:g} should be a number above 0")
     if "seeds" in given and not 1 <= given["seeds"] <= _MOST_SEEDS:
         raise InputError(f"--seeds {given['seeds']} should be from 1 to {_MOST_SEEDS}")
     if "models" in given:
@@ -106,6 +109,9 @@ def _asked(options: Any) -> Any:
     if "anomalies" in given:
         given["anomalies"] = found_anomalies(given["anomalies"])
     if options.data is None:
+        if (given or data_options) and contest_in(Path(options.out)) is not None:
+            said = ", ".join(f"--{k.replace('_', '-')}" for k in {**given, **data_options})
+            raise InputError(f"the contest in {options.out} goes on as it was asked for; leave out {said}")
         if given or data_options:
             raise InputError(f"there is no DATA; say unsup compare DATA -o {options.out}")
         return None

@@ -45,8 +45,9 @@ def fit_command(run: Run, folder: str) -> str:
     """The ``unsup fit`` that trains ``run`` again, for the steps that its time budget came to, into ``folder``."""
     training = run.config["training"]
     length: dict[str, Any] = {k: training[k] for k in _OF_LENGTH if training[k] is not None}
-    if "minutes" in length and (steps := steps_planned(run)) is not None:
-        length = {"steps": steps}
+    if "minutes" in length:  # models that count take as many passes as they need
+        steps = steps_planned(run)
+        length = {} if steps is None else {"steps": steps}
     data, *data_flags = data_words(run.config["data"])
     words = ["unsup", "fit", data, run.config["model"]["model"], "-o", folder, *data_flags, *flags(length)]
     return shlex.join([*words, *flags(changed_training(run)), *flags(changed_options(run), "model.")])

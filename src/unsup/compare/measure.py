@@ -51,6 +51,7 @@ _NEIGHBOURS_AMONG = 60_000  # training examples
 _TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
 _SHOWN, _FEW, _SOME, _PATHS, _PATH_STEPS = 64, 16, 500, 6, 9
 _CURVE_POINTS = 200
+_FOR_QUALITY = 10
 _Z = 1.96
 
 Tell = Callable[[str], None]
@@ -251,6 +252,7 @@ class _Measured:
         self._symptoms(events)
         scored = self._scored()
         sampling, samples = self._samples()
+        self.tell("likelihood")
         scores = self._scores(scored, self.bench.test.x, stored=False)
         if scores is not None and not bool(scores.isfinite().all()):
             without = int((~scores.isfinite()).sum())
@@ -316,7 +318,6 @@ class _Measured:
         if not isinstance(scored, HasDensity):
             self.missing.setdefault("likelihood", f"{self.name} gives no likelihood")
             return None
-        self.tell("likelihood")
         if not stored and scored.likelihood_kind == "bound":
             self.importance_samples = self._affordable(scored, x)
         return log_probs(scored, x, samples=self.importance_samples, seed=self.m.seed, stored=stored)
@@ -369,6 +370,12 @@ class _Measured:
             return None, None
         self.tell("sample quality")
         bench = self.bench
+        fewest = min(len(samples), len(bench.data.test))
+        if fewest < _FOR_QUALITY:
+            self.missing["quality"] = self.missing["memorisation"] = (
+                f"judging samples needs {_FOR_QUALITY} of them and as many test examples; there are {fewest}"
+            )
+            return None, None
         try:
             bench.data.event.check(samples)
             features = bench.real.extractor(samples)

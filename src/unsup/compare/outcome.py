@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 
 from unsup.compare.commands import flags
 from unsup.compare.export import write_csv
-from unsup.compare.measure import SCORES, Bench, finite
+from unsup.compare.measure import EXAMPLE_OPTIONS, SCORES, Bench, finite
 from unsup.compare.page import write_comparison_page
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.compare.verdict import leader, places, summary
-from unsup.core.registry import row
+from unsup.core.model import LearnsByCounting
+from unsup.core.registry import model_class, row
 from unsup.core.storage import write_atomically
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run, environment
@@ -104,7 +105,7 @@ def write_results(
         "contestants": list(found),
         "places": stands,
         "summary": summary(found, stands, baselines, thing),
-        "next": _next(found, stands, folder, data_argument),
+        "next": _next(found, stands, folder, data_argument, data.options),
         "pictures": bench.pictures(folder),
         "environment": environment(),
     }
@@ -134,8 +135,10 @@ def figure(m: Measures) -> str:
     return ""
 
 
-def _next(found: Sequence[Contestant], stands: Any, folder: Path, data_argument: Sequence[str]) -> list[dict[str, str]]:
-    """What to run now: train the winner for longer, look at its samples, open a run."""
+def _next(
+    found: Sequence[Contestant], stands: Any, folder: Path, data_argument: Sequence[str], reading: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """What to run now: more time for the winner, or for all where it needs none; draws; scores of other examples."""
     winner = leader(stands)
     if winner is None:
         return []
@@ -143,18 +146,24 @@ def _next(found: Sequence[Contestant], stands: Any, folder: Path, data_argument:
     run = os.path.normpath(folder / best["runs"][0]["run"])
     data, *data_flags = data_argument
     lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
-    longer = ["unsup", "fit", data, best["model"], "-o", f"{best['model']}-longer", *data_flags]
-    longer += [*flags({"minutes": _LONGER}), *flags(lasting), *flags(best["options"], "model.")]
-    advice = [
-        {"what": f"train {best['name']} for longer", "command": shlex.join(longer)},
-        {"what": "draw from it", "command": shlex.join(["unsup", "sample", run, "-n", "64", "-o", "samples.npy"])},
-        {"what": "score your own examples", "command": shlex.join(["unsup", "score", run, "FILE", "-o", "scores.csv"])},
-    ]
+    if issubclass(model_class(best["model"]), LearnsByCounting):
+        what = "give all of them more time"
+        words = ["unsup", "compare", data, *data_flags, *flags({"minutes": 2 * _LONGER}), "-o", f"{folder.name}-longer"]
+    else:
+        what = f"train {best['name']} for longer"
+        words = ["unsup", "fit", data, best["model"], "-o", f"{best['model']}-longer", *data_flags]
+        words += [*flags({"minutes": _LONGER}), *flags(lasting), *flags(best["options"], "model.")]
+    advice = [(what, words)]
+    able = row(best["model"]).abilities
+    if "sample" in able:
+        advice.append(("draw from it", ["unsup", "sample", run, "-n", "64", "-o", "samples.npy"]))
+    if "score" in able:
+        own = flags({k: v for k, v in reading.items() if k in EXAMPLE_OPTIONS})
+        advice.append(("score your own examples", ["unsup", "score", run, "FILE", *own, "-o", "scores.csv"]))
     lifelike = next(iter(stands.get("fid", {})), best["name"])
     if lifelike != best["name"]:
         other = next(c for c in found if c["name"] == lifelike)
         path = os.path.normpath(folder / other["runs"][0]["run"])
-        command = shlex.join(["unsup", "sample", path, "-n", "64", "-o", "lifelike.npy"])
-        advice.append({"what": f"draw from {lifelike}, the most lifelike", "command": command})
-    able = row(best["model"]).abilities
-    return [a for a in advice if a["what"] != "score your own examples" or "score" in able]
+        what = f"draw from {lifelike}, the most lifelike"
+        advice.append((what, ["unsup", "sample", path, "-n", "64", "-o", "lifelike.npy"]))
+    return [{"what": what, "command": shlex.join(words)} for what, words in advice]

@@ -12,7 +12,7 @@ from unsup.compare.records import Contestant, Measures, Results
 from unsup.compare.svg import number
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
-_STATUS = {"waiting": "did not start", "unfinished": "unfinished", "failed": "failed"}
+_STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
 
 
 def samples_section(results: Results, album: Album) -> str:

@@ -21,7 +21,7 @@ from unsup.compare.records import Contestant, Results
 from unsup.compare.svg import number
 
 _KIND_WORDS = {"exact": "exact", "bound": "bound", "estimate": "estimate", "unnormalised": "unnormalised"}
-_STATUS = {"waiting": "did not start", "unfinished": "unfinished", "failed": "failed"}
+_STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
 
 
 def main_table(results: Results) -> str:
@@ -65,7 +65,8 @@ def _caption(results: Results, rows: list[Contestant]) -> str:
         "the mean over seeds, and below it the lowest and the highest run" if several else "its 95 % interval below it"
     )
     return (
-        f"Every figure is of {results['examples']:,} held-out examples or {results['samples']:,} samples, with {small}."
+        f"Every figure is of {results['examples']:,} held-out examples or {results['samples']:,} samples, with {small};"
+        " nats are ± one standard error. More columns lie to the right."
         " <span class=needs-js>A heading sorts by its column.</span>"
     )
 
@@ -186,7 +187,7 @@ def absentees(results: Results) -> str:
         return ""
     items = "".join(
         f"<li><b>{html.escape(c['name'])}</b> <span class='chip warn'>{_STATUS[c['status']]}</span> "
-        f"{html.escape(c['reason'] or 'no reason was recorded')}</li>"
+        f"{html.escape(c['reason'] or 'its turn comes when the contest goes on')}</li>"
         for c in rows
     )
     return f"<h3>Not finished</h3><ul class=absentees>{items}</ul>"

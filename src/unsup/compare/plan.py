@@ -108,9 +108,10 @@ def _settings(name: str, event: Event, examples: int) -> tuple[dict[str, Any], d
     small = examples < _SMALL
     match name:
         case "gaussian-mixture" if event.is_image or event.dims > 64:
-            return {"covariance": "diagonal", "components": 80 if event.is_image else 20, "floor": 1e-2}, {}
+            most = max(1, examples // 10)
+            return {"covariance": "diagonal", "components": min(80 if event.is_image else 20, most), "floor": 1e-2}, {}
         case "gaussian-mixture":
-            return {"floor": 1e-3}, {}
+            return {"components": min(10, max(1, examples // 10)), "floor": 1e-3}, {}
         case "made" if small:
             width = 512 if event.dims > 16 else 128
             options = {"hidden": (width,), "masks": 8, "order": "random", "direct": False, "dropout": 0.3}

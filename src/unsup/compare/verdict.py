@@ -23,6 +23,7 @@ _Z = 1.96
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _RANKED = ("exact", "bound", "estimate")
 _COPIES = 0.05  # share of copies, 0.01 expected, from which it is said
+_FEW = 100  # test examples below which it is said
 _ENOUGH = 300  # held-out examples, so that their nearest hundredth is more than a few
 _NEARER = 0.6  # lower end of the chance to lie nearer than held-out data from which it is said
 
@@ -80,27 +81,26 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
     done = [c for c in contestants if c["runs"]]
     found = {"likelihood": _likelihoods(done, scores)}
     for name, measure in MEASURES.items():
-        means = {}
+        means, widened = {}, {}
         for c in done:
             read = [r for r in map(measure.read, c["runs"]) if r is not None]
             if len(read) == len(c["runs"]):
-                means[c["name"]] = _over_seeds([v for v, _ in read], [e for _, e in read])
-        found[name] = _ranked(means, measure.better, lambda a, b, m=means: math.hypot(m[a][1], m[b][1]))
+                values = [v for v, _ in read]
+                own = math.sqrt(float(np.mean([e**2 for _, e in read])))  # of the examples, which all seeds share
+                means[c["name"]] = float(np.mean(values)), math.hypot(own, _seed_error(values))
+                widened[c["name"]] = math.hypot(own, _student(len(values)) * _seed_error(values))
+        found[name] = _ranked(means, measure.better, lambda a, b, w=widened: math.hypot(w[a], w[b]))
     return {k: v for k, v in found.items() if v}
 
 
-def _over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and its noise: that of the measurement, whose examples all seeds share, and that of the seeds."""
-    own = math.sqrt(float(np.mean(np.square(errors))))
-    return float(np.mean(values)), math.hypot(own, _seed_error(values))
-
-
 def _seed_error(values: Sequence[float]) -> float:
-    """Standard error of a mean over seeds, widened so that 1.96 of it are Student's 95 % interval."""
-    if len(values) < 2:
-        return 0.0
-    widened = float(student.ppf(0.975, len(values) - 1)) / _Z
-    return widened * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    """Standard error of a mean over seeds."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _student(seeds: int) -> float:
+    """How many times Student's 95 % interval of a mean over so few is as wide as the normal one."""
+    return float(student.ppf(0.975, seeds - 1)) / _Z if seeds > 1 else 1.0
 
 
 def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]:
@@ -128,7 +128,8 @@ def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]
     def noise_of(a: str, b: str) -> float:
         difference = per_example[a] - per_example[b]
         paired = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
-        return math.sqrt(paired**2 + sum(e[n] ** 2 for n in (a, b) for e in (seed_error, shared)))
+        seeds = sum((_student(len(scores[n])) * seed_error[n]) ** 2 for n in (a, b))
+        return math.sqrt(paired**2 + seeds + shared[a] ** 2 + shared[b] ** 2)
 
     found: dict[str, Place] = {}
     for kind in (k for k in _RANKED if k in by_kind):
@@ -188,6 +189,8 @@ def summary(
         thing: what one example is called: ``image``, ``row``, ``sequence``.
     """
     done = {c["name"]: c for c in contestants if c["runs"]}
+    counts = [m["likelihood"]["n"] for c in done.values() for m in c["runs"] if m["likelihood"]]
+    few = f"There are only {max(counts, default=0)} test examples, so that only large differences can be seen."
     lines = [
         *_said_likelihood(done, found.get("likelihood", {})),
         *_said_samples(done, found),
@@ -195,6 +198,7 @@ def summary(
         *_said_use(done, found, baselines),
         *_said_cost(done, found, thing),
         *_said_copies(done),
+        *([few] if counts and max(counts) < _FEW else []),
     ]
     failed = [c for c in contestants if c["status"] == "failed"]
     lines += [f"{c['name']} failed: {c['reason']}." for c in failed]
@@ -233,10 +237,12 @@ def _said_likelihood(done: Mapping[str, Contestant], found: Mapping[str, Place])
             line += f", {group[beaten]['value'] - place['value']:.2f} nats ahead of {beaten}"
         lines.append(line + "." + _ties(place))
     if {"exact", "bound"} <= leaders.keys():
-        if leaders["exact"] in found[leaders["bound"]].get("surpasses", []):
-            lines.append(
-                f"A bound can only hide a better model, so {leaders['bound']} is better than {leaders['exact']}, "
-                "beyond the noise."
+        if leader({"likelihood": found}) == leaders["bound"]:
+            # Who is ahead comes first.
+            lines.insert(
+                0,
+                f"{leaders['bound']} models the data best: its bound is lower than every exact likelihood here, beyond "
+                "the noise, and a bound can only hide a better model.",
             )
         else:
             lines.append(
@@ -254,9 +260,12 @@ def _said_samples(done: Mapping[str, Contestant], found: Mapping[str, Mapping[st
     quality = done[first]["runs"][0]["quality"]
     assert quality is not None
     floor = quality["scores"]["fid"]["floor"]
+    count = quality["held_out"]
+    few = f" ({count:,} of them only, which raises it)" if count < quality["fake"] else ""
+    best = "draws the most lifelike samples by FID" if len(group) > 1 else "draws samples of an FID"
     return [
-        f"{first} draws the most lifelike samples by FID: {group[first]['value']:.2f}, beside {floor:.2f} for held-out "
-        f"data in their place.{_ties(group[first])}"
+        f"{first} {best}: {group[first]['value']:.2f}, beside {floor:.2f} for held-out data in their place{few}."
+        f"{_ties(group[first])}"
     ]
 
 
@@ -282,15 +291,20 @@ def _said_use(
     lines = []
     if group := found.get("auroc"):
         first = _first(group)
-        lines.append(
-            f"{first} tells anomalies best: AUROC {group[first]['value']:.3f} (½ is chance).{_ties(group[first])}"
-        )
+        place = group[first]
+        figure = f"AUROC {place['value']:.3f} (½ is chance)"
+        if place["value"] - _Z * place["noise"] <= 0.5:
+            lines.append(f"Nobody tells anomalies from the data: {figure} at best.")
+        else:
+            best = "tells anomalies best" if len(group) > 1 else "tells anomalies from the data"
+            lines.append(f"{first} {best}: {figure}.{_ties(place)}")
     if group := found.get("probe"):
         first = _first(group)
-        line = f"The features of {first} are the best for classes: {group[first]['value']:.1%} by a linear probe"
+        best = "are the best for classes" if len(group) > 1 else "tell classes"
+        line = f"The features of {first} {best}: {group[first]['value']:.1%} by a linear probe"
         if baselines["raw_probe"] is not None:
             raw = baselines["raw_probe"]["accuracy"]["value"]
-            line += f", where the raw data gives {raw:.1%}"
+            line += f", where the raw data gives {raw:.1%}" + (", more" if raw > group[first]["value"] else "")
         lines.append(f"{line}.{_ties(group[first])}")
     return lines
 
@@ -299,10 +313,10 @@ def _said_cost(done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, 
     winner = leader(found)
     if winner is None:
         return []
-    run = done[winner]["runs"][0]
-    line = f"What it costs: {winner} has {run['parameters']:,} parameters and trained {run['train_seconds']:.0f} s"
-    if run["sampling"]:
-        line += f"; it draws {_rate(run['sampling']['per_second'])} {thing}s a second"
+    parameters, seconds = done[winner]["runs"][0]["parameters"], found["seconds"][winner]["value"]
+    line = f"What it costs: {winner} has {parameters:,} parameters and trained {seconds:.0f} s"
+    if winner in found.get("sampling", {}):
+        line += f"; it draws {_rate(found['sampling'][winner]['value'])} {thing}s a second"
         fastest = _first(found["sampling"])
         if fastest != winner:
             line += f", {fastest}, the fastest, {_rate(found['sampling'][fastest]['value'])}"

@@ -226,6 +226,8 @@ def _reader(name_or_path: str | Path, *, single: bool = False) -> tuple[str, Rea
     if isinstance(name_or_path, str) and name_or_path in CATALOG:
         module, _, function = CATALOG[name_or_path].target.partition(":")
         return name_or_path, getattr(importlib.import_module(module), function), None
+    if not str(name_or_path):
+        raise InputError("the name of the data is empty; expected a set (unsup data lists them), a file or a folder")
     path = Path(name_or_path).expanduser().absolute()
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -15,9 +15,10 @@ from torch.optim import SGD, AdamW, Optimizer, RMSprop
 from unsup.core.batch import Batch
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
-from unsup.core.model import Model, Objective, Terms, keyed_generator
+from unsup.core.model import HasDensity, Model, Objective, Terms, keyed_generator
 from unsup.core.parallel import own_rows, process_count
 from unsup.data.source import Data, permutation
+from unsup.evaluate.likelihood import CHUNK, evaluate_likelihood
 from unsup.train import parallel
 from unsup.train.base import AGREE_EVERY, NOISE, VALIDATIONS, Trainer
 from unsup.train.ema import EMA
@@ -44,6 +45,7 @@ class GradientTrainer(Trainer):
         parallel.check_batch_size(self.batch_size)
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
+        self.validation_took = 0.0  # seconds, the first one
         self.smoothed: dict[str, float] = {}
 
     def begin(self) -> None:
@@ -91,6 +93,7 @@ class GradientTrainer(Trainer):
     def record(self) -> dict[str, Any]:
         return {
             "position": self.position,
+            "validation_took": None if self.settings.minutes is None else self.validation_took,
             "ema_steps": self.ema.steps if self.ema else 0,
             "smoothed": self.smoothed,
             "symptoms": self.symptoms,
@@ -98,6 +101,7 @@ class GradientTrainer(Trainer):
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         self.position, self.smoothed, self.symptoms = record["position"], record["smoothed"], record["symptoms"]
+        self.validation_took = record.get("validation_took") or 0.0
         self.generator.set_state(tensors["rng.noise"])
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             prefix = f"optimizer.{objective.name}."
@@ -132,7 +136,7 @@ class GradientTrainer(Trainer):
         start = self.done
         calibration: tuple[int, float] | None = None
         if self.done == 0:
-            self._validate()
+            self._first_validation()
         while (self.total is None or self.done < self.total) and not self.stopped:
             if self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
@@ -163,6 +167,14 @@ class GradientTrainer(Trainer):
                 self.display.show(self.done, self.total, {k: float(v) for k, v in terms.items()})
             self.save_if_due()
 
+    def _first_validation(self) -> None:
+        """Validate before step 1, and time that for a time budget, once what is slow the first time is done."""
+        if self.settings.minutes is not None and isinstance(self.model, HasDensity):
+            evaluate_likelihood(self.model, self.watched[:CHUNK], seed=self.settings.seed)
+        started = time.monotonic()
+        self._validate()
+        self.validation_took = time.monotonic() - started
+
     def _late(self) -> bool:
         """Whether a time budget is long over, since the machine has become slower than it was at the first steps."""
         if self.settings.minutes is None or self.total is None or (process_count() > 1 and self.done % AGREE_EVERY):
@@ -177,9 +189,9 @@ class GradientTrainer(Trainer):
 
     def _validations(self) -> int:
         """How many there are: fewer where twenty would take more than a fifth of a time budget."""
-        if self.settings.minutes is None or not self.events:
+        if self.settings.minutes is None:
             return VALIDATIONS
-        each = max(self.events[0]["seconds"], 1e-9)
+        each = max(self.validation_took, 1e-9)
         return max(_FEWEST_VALIDATIONS, min(VALIDATIONS, int(_VALIDATING * 60 * self.settings.minutes / each)))
 
     def _validate(self) -> None:
@@ -195,7 +207,7 @@ class GradientTrainer(Trainer):
         if self.done < steps + 5:
             return 0
         each = (time.monotonic() - since) / (self.done - steps)
-        validation = self._validations() * (self.events[0]["seconds"] if self.events else 0)
+        validation = self._validations() * self.validation_took
         left = max(0.0, budget - self.seconds - validation)
         return self.done + max(1, int(left / each))
 
