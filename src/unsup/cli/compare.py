@@ -83,7 +83,7 @@ def finish(results: Results, folder: Path) -> None:
 
 def found_anomalies(asked: str | None) -> str | None:
     """The name, absolute path or class that anomalies are taken from, so that it leads there from any folder."""
-    from unsup.compare.measure import HELD_OUT_CLASS
+    from unsup.compare.bench import HELD_OUT_CLASS
     from unsup.data.load import full_name
 
     return asked if asked is None or asked.startswith(HELD_OUT_CLASS) else full_name(asked)

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.commands import data_words, flags
-from unsup.compare.measure import HELD_OUT_CLASS, Bench, Measuring
+from unsup.compare.measure import kept_measures, measures_of
 from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
 from unsup.compare.records import Contestant, Measures, Results, Status
@@ -227,7 +228,7 @@ class Contest:
         try:
             if not run.finished:
                 self._train(entry, seed, run, lambda s: tell(Moment(name, "training", s)))
-            found = self.bench.measured(run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")))
+            found = measures_of(self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")))
             tell(Moment(name, "done", note=figure(found)))
         except Exception as error:
             # Whatever stops one contestant must not stop the others: it is kept, shown and reported.
@@ -300,7 +301,7 @@ class Contest:
             run = self._run(entry, seed)
             if (run.path / "failure.json").is_file():
                 status, reason = "failed", json.loads((run.path / "failure.json").read_text())["reason"]
-            elif run.finished and (found := self.bench.kept(run, run.path)) is not None:
+            elif run.finished and (found := kept_measures(self.bench, run, run.path)) is not None:
                 runs.append(relative(found, run, run.path, self.folder))
             elif status == "done":
                 status = "unfinished" if run.exists else "waiting"

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.commands import changed_options, changed_training, data_words, flags
-from unsup.compare.measure import HELD_OUT_CLASS, Bench, Measuring
+from unsup.compare.measure import measures_of
 from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.compare.plan import counted
 from unsup.compare.records import Results
@@ -57,7 +58,7 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
         for run in group:
             shown = str(run.path)
             into = folder / "measured" / hashlib.sha256(shown.encode()).hexdigest()[:12]
-            own = bench.measured(run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}")))  # type: ignore[misc]
+            own = measures_of(bench, run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}")))  # type: ignore[misc]
             tell(Moment(shown, "done", note=figure(own)))
             measured.append(relative(own, run, into, folder))
         record = group[0].config["model"]

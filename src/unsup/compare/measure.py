@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import io
 import json
 import math
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +15,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unsup.compare.bench import SHOWN, Bench, finite, written
 from unsup.compare.commands import fit_command
-from unsup.compare.gallery import Drawn, Gallery, interpolate, reconstruct
-from unsup.compare.records import Baselines, Curve, Measures, Picture, Sampling
+from unsup.compare.gallery import Drawn, interpolate, reconstruct
+from unsup.compare.records import Curve, Measures, Sampling
 from unsup.core.errors import InputError
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.core.storage import write_atomically
-from unsup.data import load_data, load_examples
-from unsup.data.load import options_taken
-from unsup.data.source import Data, Split, some_of
-from unsup.evaluate.anomaly import anomaly_detection, break_dependence
+from unsup.evaluate.anomaly import anomaly_detection
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.dimensions import bits_by_dimension
-from unsup.evaluate.features import Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.memorisation import memorisation
-from unsup.evaluate.probe import encode_all, majority_share, probe, raw_features, training_rows
+from unsup.evaluate.probe import encode_all, probe
 from unsup.evaluate.quadrature import with_likelihood
-from unsup.evaluate.samples import RealFeatures, draw_samples, judge_features, known_modes, real_features
-from unsup.evaluate.storage import implied_bytes, stored_sizes
+from unsup.evaluate.samples import draw_samples, judge_features, known_modes
+from unsup.evaluate.storage import implied_bytes
 from unsup.train.runs import Run, environment
 
-FORMAT = 1
-HELD_OUT_CLASS = "class:"
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
-"""What other data may have to be read with, to be of the same event."""
 SCORES = "scores.npz"
 _IMPORTANCE_SAMPLES = 50
-_ANOMALIES = 500  # of other data, as many at least as of the test examples
-_NEIGHBOURS_AMONG = 60_000  # training examples
 _TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
-_SHOWN, _FEW, _SOME, _PATHS, _PATH_STEPS = 64, 16, 500, 6, 9
+_FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
 _CURVE_POINTS = 200
 _FOR_QUALITY = 10
 _Z = 1.96
@@ -57,178 +45,66 @@ _Z = 1.96
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """What every run of a comparison is measured by.
+def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None) -> Measures:
+    """The measures of ``run``, made now unless the folder ``into`` holds them already.
 
-    Attributes:
-        examples: test examples, chosen by a hash of their position.
-        samples: draws that are judged.
-        anomalies: a name or path of other data, ``class:NAME``, or None for test examples whose entries were dealt out
-            anew, each column on its own.
-        seconds: what one slow part of the measuring of one run may take about.
-        seed: of all draws.
+    Args:
+        tell: told what is being measured.
     """
+    found = kept_measures(bench, run, into)
+    if found is None:
+        into.mkdir(parents=True, exist_ok=True)
+        measured = _Measured(bench, run, into, tell)
+        record = finite(measured.all())
+        key = bench.key(run)
+        if measured.scores is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
+            write_atomically(into / SCORES, buffer.getvalue())
+        text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
+        write_atomically(into / "measures.json", text.encode())
+        found = record | _commands(bench, record, run)
+    return found
 
-    examples: int
-    samples: int
-    anomalies: str | None = None
-    seconds: float = 30.0
-    seed: int = 0
 
-
-class Bench:
-    """The real examples that runs are measured against, read and prepared once."""
-
-    def __init__(self, data: Data, measuring: Measuring) -> None:
-        self.data, self.measuring = data, measuring
-        if len(data.test) < 2:
-            raise InputError(
-                f"{data.name or 'this data'} ({data.describe()}) leaves {len(data.test)} to measure on; a comparison "
-                "needs two test examples or more: add examples"
-            )
-        self.test: Split = data.test.take(some_of(len(data.test), measuring.examples))
-        self.anomalies, self.anomalies_are = self._find_anomalies()
-        self.gallery = Gallery(data.event, data.train.x, names=data.columns)
-
-    def _find_anomalies(self) -> tuple[Tensor, str]:
-        asked, data = self.measuring.anomalies, self.data
-        if asked is None:
-            what = "test examples with each entry taken from another one: the marginals stay and what ties them goes"
-            return break_dependence(self.test.x, seed=self.measuring.seed), what
-        if asked.startswith(HELD_OUT_CLASS):
-            name = asked.removeprefix(HELD_OUT_CLASS)
-            assert data.name is not None
-            assert data.labels is not None
-            whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
-            assert whole.test.label is not None
-            found = whole.test.x[whole.test.label == data.labels.index(name)]
-            what = f"test examples of class {name!r}, which no model was trained on"
-        else:
-            taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
-            options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
-            found, _ = load_examples(asked, data.event, **options)
-            what = f"examples of {Path(asked).name}"
-        if len(found) < 2:
-            raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
-        return found[some_of(len(found), max(self.measuring.examples, _ANOMALIES))], what
-
-    @functools.cached_property
-    def real(self) -> RealFeatures:
-        return real_features(self.data, self.measuring.samples, seed=self.measuring.seed)
-
-    @functools.cached_property
-    def train(self) -> Split:
-        """The training examples that a sample's nearest neighbours are looked for among."""
-        return self.data.train.take(some_of(len(self.data.train), _NEIGHBOURS_AMONG))
-
-    @functools.cached_property
-    def train_features(self) -> Features:
-        return self.real.extractor(self.train.x)
-
-    @functools.cached_property
-    def probed(self) -> Split:
-        """The training examples that probes are fitted on."""
-        return self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed))
-
-    @functools.cached_property
-    def baselines(self) -> Baselines:
-        """Real bytes of the measured examples, and what labels can be read off the raw data."""
-        found: Baselines = {"stored": [], "raw_probe": None, "majority": None}
-        found["stored"] = [s.to_json() for s in stored_sizes(self.test.x, self.data.event)]
-        if self.data.train.label is not None and self.test.label is not None:
-            train, test = self.probed, self.test
-            assert train.label is not None
-            features = (raw_features(s.x, self.data.event) for s in (train, test))
-            try:
-                fitted, asked = features
-                found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
-            except InputError:  # one class only, say: nothing can be read off
-                return found
-            found["majority"] = majority_share(self.data.train.label, self.test.label)
-        return found
-
-    def pictures(self, folder: Path) -> dict[str, Picture]:
-        """The picture of real data, written to ``folder/pictures``."""
-        drawn = self.gallery.examples(self.test.x[:_SHOWN] if self.data.event.is_image else self.test.x, "real data")
-        return _written(folder, {"real": drawn})
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of all examples that training or measuring sees."""
-        data = self.data
-        tensors = (data.train.x, data.validation.x, data.test.x, data.train.label, data.test.label, self.anomalies)
-        found = hashlib.sha256()
-        for tensor in tensors:
-            if tensor is not None:
-                found.update(tensor.contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-    def key(self, run: Run) -> str:
-        """What a run's measures depend on: they hold as long as it is the same."""
-        kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
-        parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
-        depends = [FORMAT, asdict(self.measuring), self.digest, parameters, run.config["model"]]
-        return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
-
-    def measured(self, run: Run, into: Path, tell: Tell = lambda stage: None) -> Measures:
-        """The measures of ``run``, made now unless the folder ``into`` holds them already.
-
-        Args:
-            tell: told what is being measured.
-        """
-        found = self.kept(run, into)
-        if found is None:
-            into.mkdir(parents=True, exist_ok=True)
-            measured = _Measured(self, run, into, tell)
-            record = finite(measured.all())
-            key = self.key(run)
-            if measured.scores is not None:
-                buffer = io.BytesIO()
-                np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
-                write_atomically(into / SCORES, buffer.getvalue())
-            text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
-            write_atomically(into / "measures.json", text.encode())
-            found = record | self._commands(record, run)
-        return found
-
-    def kept(self, run: Run, into: Path) -> Measures | None:
-        """The measures that ``into`` holds, if they are those of this run as it is now."""
-        path, scores = into / "measures.json", into / SCORES
-        if not path.is_file():
+def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
+    """The measures that ``into`` holds, if they are those of this run as it is now."""
+    path, scores = into / "measures.json", into / SCORES
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text())
+    except ValueError:
+        return None
+    key = bench.key(run)
+    if kept.get("key") != key:
+        return None
+    found = kept["measures"]
+    if not all((into / p["file"]).is_file() for p in found["pictures"].values()):
+        return None
+    if found["likelihood"] is not None:
+        if not scores.is_file():
             return None
-        try:
-            kept = json.loads(path.read_text())
-        except ValueError:
-            return None
-        key = self.key(run)
-        if kept.get("key") != key:
-            return None
-        found = kept["measures"]
-        if not all((into / p["file"]).is_file() for p in found["pictures"].values()):
-            return None
-        if found["likelihood"] is not None:
-            if not scores.is_file():
+        with np.load(scores) as file:
+            if str(file["key"]) != key:
                 return None
-            with np.load(scores) as file:
-                if str(file["key"]) != key:
-                    return None
-        return found | self._commands(found, run)
+    return found | _commands(bench, found, run)
 
-    def _commands(self, found: Measures, run: Run) -> dict[str, Any]:
-        """The fields that depend on where the run lies."""
-        shown = str(run.path)
-        words = ["unsup", "eval", shown]
-        likelihood, quality = found["likelihood"], found["quality"]
-        if likelihood is not None:
-            words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
-            words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(self.data.test) else []
-        judged = None if quality is None else shlex.join(["unsup", "eval", shown, "--samples", str(quality["fake"])])
-        return {
-            "command": fit_command(run, shown),
-            "eval_command": None if likelihood is None else shlex.join(words),
-            "samples_command": judged,
-        }
+
+def _commands(bench: Bench, found: Measures, run: Run) -> dict[str, Any]:
+    """The fields that depend on where the run lies."""
+    shown = str(run.path)
+    words = ["unsup", "eval", shown]
+    likelihood, quality = found["likelihood"], found["quality"]
+    if likelihood is not None:
+        words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
+        words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(bench.data.test) else []
+    judged = None if quality is None else shlex.join(["unsup", "eval", shown, "--samples", str(quality["fake"])])
+    return {
+        "command": fit_command(run, shown),
+        "eval_command": None if likelihood is None else shlex.join(words),
+        "samples_command": judged,
+    }
 
 
 class _Measured:
@@ -296,7 +172,7 @@ class _Measured:
             "missing": self.missing,
             "notes": self.notes,
             "curve": _curve(events),
-            "pictures": _written(self.into, self.drawn),
+            "pictures": written(self.into, self.drawn),
             "environment": environment(),
         }
 
@@ -361,7 +237,7 @@ class _Measured:
             self.drawn["samples"] = self.bench.gallery.examples(shown, f"samples of {self.name}")
             return {"per_second": rate, "n": count}, None
         samples = draw_samples(model, self.m.samples, seed=self.m.seed)
-        few = samples[:_SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
+        few = samples[:SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
         self.drawn["samples"] = self.bench.gallery.examples(few, f"samples of {self.name}")
         return {"per_second": rate, "n": count}, samples
 
@@ -384,7 +260,7 @@ class _Measured:
         except InputError as error:
             self.missing["quality"] = self.missing["memorisation"] = str(error)
             return None, None
-        order = near.distance[:_SHOWN].argsort()[:_FEW]
+        order = near.distance[:SHOWN].argsort()[:_FEW]
         self.drawn["neighbours"] = bench.gallery.neighbours(samples[order], bench.train.x[near.nearest[order]])
         return judged.to_json(), near.to_json() | {"space": f"features of the extractor {bench.real.extractor.name}"}
 
@@ -467,30 +343,6 @@ class _Measured:
         bits = bits_by_dimension(self.model, few, seed=self.m.seed)
         if bits is not None:
             self.drawn["bits"] = gallery.bits(few, bits)
-
-
-def finite(record: Any) -> Any:
-    """The record with None in the place of numbers that JSON has not.
-
-    >>> finite({"a": [1.0, math.nan], "b": (math.inf,)})
-    {'a': [1.0, None], 'b': [None]}
-    """
-    if isinstance(record, dict):
-        return {k: finite(v) for k, v in record.items()}
-    if isinstance(record, (list, tuple)):
-        return [finite(v) for v in record]
-    return None if isinstance(record, float) and not math.isfinite(record) else record
-
-
-def _written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
-    (folder / "pictures").mkdir(exist_ok=True)
-    found: dict[str, Picture] = {}
-    for name, one in drawn.items():
-        if one is not None:
-            file = f"pictures/{name}.png"
-            write_atomically(folder / file, one.png)
-            found[name] = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
-    return found
 
 
 def _curve(events: list[dict[str, Any]]) -> Curve:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from unsup.compare.bench import EXAMPLE_OPTIONS, Bench, finite
 from unsup.compare.commands import flags
 from unsup.compare.export import write_csv
-from unsup.compare.measure import EXAMPLE_OPTIONS, SCORES, Bench, finite
+from unsup.compare.measure import SCORES
 from unsup.compare.page import write_comparison_page
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.compare.verdict import leader, places, summary
