@@ -65,3 +65,14 @@ def test_bad_choices_are_refused_with_the_reason():
 )
 def test_more_minutes_measure_more_examples(minutes, available, expected):
     assert counted(minutes, available) == expected
+
+
+def test_a_small_budget_has_one_learner_a_family_and_says_so():
+    entries, left_out = contestants(EVENTS["digits"], 1257, minutes=0.5)
+    learning = [e.family for e in entries if not e.counts]
+    assert sorted(set(learning)) == sorted(learning)
+    assert left_out["pixelcnn"] == "would leave less than 10 s for each, and made is there"
+    assert {e.model for e in entries if e.counts} == {"histogram", "gaussian-mixture"}
+    assert "pixelcnn" in [e.model for e in contestants(EVENTS["digits"], 1257, minutes=4)[0]]
+    asked, _ = contestants(EVENTS["digits"], 1257, ("made", "pixelcnn"), 0.5)
+    assert [e.model for e in asked] == ["made", "pixelcnn"]

@@ -155,7 +155,8 @@ class Contest:
         self._started = time.monotonic()
 
     def _new_state(self) -> dict[str, Any]:
-        entries, left_out = contestants(self.data.event, len(self.data.train), self.asked.models)
+        minutes = self.asked.minutes / self.asked.seeds
+        entries, left_out = contestants(self.data.event, len(self.data.train), self.asked.models, minutes)
         return {
             "asked": self.asked.to_json(),
             "entries": [e.to_json() for e in entries],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ _ORDER = (
 """One or two models a family, those that learn by counting first, since they leave most of their time to the others."""
 _SMALL = 10_000  # training examples below which nets of many parameters are regularised
 _MOST_OUTPUTS = 50_000  # of MADE's last layer: entries × levels
+_LEAST_SECONDS = 10  # of training, below which there is one model a family
 _PATIENCE = 8  # of the twenty validations of a run
 _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
 
@@ -47,12 +49,15 @@ class Entry:
         return {"model": self.model, "options": self.options, "training": self.training, "counts": self.counts}
 
 
-def contestants(event: Event, examples: int, models: tuple[str, ...] = ()) -> tuple[list[Entry], dict[str, str]]:
-    """The models for ``event``, and why others of the usual field were left out.
+def contestants(
+    event: Event, examples: int, models: tuple[str, ...] = (), minutes: float = math.inf
+) -> tuple[list[Entry], dict[str, str]]:
+    """The models for ``event`` and the budget, and why others of the usual field were left out.
 
     Args:
         examples: in the training split.
         models: names that the user asked for, in their order; none for the usual field.
+        minutes: for each seed. Where they would leave a model less than ten seconds of training, one a family learns.
 
     Raises:
         InputError: an unknown name, one given twice, a model that asked for cannot take the data, or none can.
@@ -78,6 +83,14 @@ def contestants(event: Event, examples: int, models: tuple[str, ...] = ()) -> tu
         raise InputError(f"{name} {reason}; this data is {event}; leave {name} out of --models")
     if not chosen:
         raise InputError(f"no model takes this data ({event}); unsup models tells what each takes")
+    learners = [e for e in chosen if not e.counts]
+    each = 60 * TRAINING_SHARE * minutes / max(1, len(learners))
+    if not models and each < _LEAST_SECONDS:
+        for entry in learners:
+            first = next(e for e in learners if e.family == entry.family)
+            if entry is not first:
+                chosen.remove(entry)
+                left_out[entry.model] = f"would leave less than {_LEAST_SECONDS} s for each, and {first.model} is there"
     return sorted(chosen, key=lambda e: not e.counts), left_out
 
 
