@@ -210,3 +210,15 @@ def test_thinning_keeps_both_ends() -> None:
 def test_numbers_have_a_true_minus_and_never_a_negative_zero() -> None:
     assert (number(-3.14159), number(-0.00001), number(1234567.0)) == ("−3.14", "0.0000", "1,234,567")
     assert tick_texts([-0.5, 0.1 + 0.2]) == ["−0.5", "0.3"]
+
+
+def test_wide_intervals_of_likelihoods_end_where_they_end():
+    """Ends beyond the worst value stay apart; only what is cut by the frame has no cap."""
+    rows = [Bar("a", 1.0, "= 1.0", (0.5, 1.5)), Bar("b", 1.1, "= 1.1", (0.2, 2.0)), Bar("c", 1.2, "= 1.2", (0.2, 2.2))]
+    whiskers = [e.get("d", "") for e in with_class(parse(likelihood_dots(rows, "x")), "whisker")]
+    ends = [float(d.split("H")[1].split("M")[0]) for d in whiskers]
+    assert ends == sorted(set(ends))
+    assert all(d.count("V") == 2 for d in whiskers)
+    far = [Bar("d", 1.3, "= 1.3", (1.2, 1.4)), Bar("e", 99.0, "= 99", (98.0, 100.0))]
+    whiskers = [e.get("d", "") for e in with_class(parse(likelihood_dots([*rows, *far], "x")), "whisker")]
+    assert sum(d.count("V") for d in whiskers) == 8

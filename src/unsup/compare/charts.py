@@ -71,9 +71,10 @@ class Panel:
 
 def likelihood_dots(rows: Sequence[Bar], ident: str, unit: str = "bits/dim") -> str:
     """Likelihoods with intervals, in groups by kind; a bound's arrow points to where the truth may lie: lower."""
-    values = [v for r in rows for v in (r.value, *r.seeds, *(r.interval or ()))]
     limit = _outer_limit([r.value for r in rows])
-    scale = fitted([v for v in values if v <= limit] or values, _LEFT + 22, _RIGHT - 12)
+    shown = [r for r in rows if r.value <= limit]
+    values = [v for r in shown for v in (r.value, *r.seeds, *(r.interval or ()))]
+    scale = fitted(values, _LEFT + 22, _RIGHT - 12)
     body, y, group = [], 6.0, None
     for row in rows:
         if row.kind != group:
@@ -137,9 +138,11 @@ def _dot(row: Bar, scale: Scale, y: float) -> str:
 def _whisker(interval: Pair | None, scale: Scale, y: float) -> str:
     if interval is None:
         return ""
-    a, b = (min(max(scale(v), scale.start - 8), scale.end + 8) for v in interval)
-    ends = f"M{a:.1f} {y:.1f}H{b:.1f}M{a:.1f} {y - 4:.1f}V{y + 4:.1f}M{b:.1f} {y - 4:.1f}V{y + 4:.1f}"
-    return element("path", d=ends, class_="whisker")
+    found = [scale(v) for v in interval]
+    a, b = (min(max(v, scale.start - 8), scale.end + 8) for v in found)
+    # An end that the frame cuts off has no cap.
+    caps = "".join(f"M{x:.1f} {y - 4:.1f}V{y + 4:.1f}" for x, v in zip((a, b), found, strict=True) if x == v)
+    return element("path", d=f"M{a:.1f} {y:.1f}H{b:.1f}{caps}", class_="whisker")
 
 
 def shape(kind: str, x: float, y: float, size: float = 5.0) -> str:
