@@ -304,7 +304,8 @@ def _said_use(
         line = f"The features of {first} {best}: {group[first]['value']:.1%} by a linear probe"
         if baselines["raw_probe"] is not None:
             raw = baselines["raw_probe"]["accuracy"]["value"]
-            line += f", where the raw data gives {raw:.1%}" + (", more" if raw > group[first]["value"] else "")
+            more = raw > group[first]["value"]
+            line += f", where the raw data alone gives {'more, ' if more else ''}{raw:.1%}"
         lines.append(f"{line}.{_ties(group[first])}")
     return lines
 
