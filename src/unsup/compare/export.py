@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from unsup.compare.records import Contestant, Measures, Place, Results
+from unsup.core.likelihood import SIGN
 from unsup.core.storage import write_atomically
 from unsup.train.progress import duration
 
-_SIGN = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
 _SCORES = ("fid", "kid", "precision", "recall")
 
 
@@ -77,7 +77,7 @@ def _row(c: Contestant, found: Mapping[str, Mapping[str, Place]], dims: int) -> 
 
     bits = nats = ""
     if first["likelihood"] is not None and name in found.get("likelihood", {}):
-        place, sign = found["likelihood"][name], _SIGN[first["likelihood"]["kind"]]
+        place, sign = found["likelihood"][name], SIGN[first["likelihood"]["kind"]]
         bits = f"{sign} {place['value'] / (dims * math.log(2)):.3f}"
         nats = f"{sign} {place['value']:.2f} ± {place['noise']:.2f}"
     return (

@@ -16,6 +16,10 @@ KINDS = ("exact", "bound", "estimate", "unnormalised")
 """Kinds of likelihood in the order the page shows them; contestants without one come last."""
 
 
+STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
+"""What is said of contestants that are not done."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """One run's number, with its 95 % interval where it has one."""

@@ -19,6 +19,7 @@ from unsup.compare.measure import SCORES
 from unsup.compare.page import write_comparison_page
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.compare.verdict import leader, places, summary
+from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
 from unsup.core.registry import model_class, row
 from unsup.core.storage import write_atomically
@@ -129,8 +130,7 @@ def _scores(folder: Path, m: Measures) -> Any:
 def figure(m: Measures) -> str:
     """The one figure of a run that a line has room for."""
     if m["likelihood"] is not None:
-        sign = {"exact": "=", "bound": "≤"}.get(m["likelihood"]["kind"], "≈")
-        return f"{sign} {m['likelihood']['bits_per_dim']:.4f} bits/dim"
+        return f"{SIGN[m['likelihood']['kind']]} {m['likelihood']['bits_per_dim']:.4f} bits/dim"
     if m["quality"] is not None:
         return f"FID {m['quality']['scores']['fid']['value']:.3g}"
     return ""

@@ -7,12 +7,11 @@ import json
 from typing import Any
 
 from unsup.compare.album import TITLES, Album, pictured, ranked
-from unsup.compare.figures import COLUMNS, bits_per_dim, duration, in_order, interval, kind, sign
+from unsup.compare.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
 from unsup.compare.records import Contestant, Measures, Results
 from unsup.compare.svg import number
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
-_STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
 
 
 def samples_section(results: Results, album: Album) -> str:
@@ -43,7 +42,7 @@ def models_section(results: Results, album: Album) -> str:
 
 
 def _model(contestant: Contestant, place: int, album: Album, *, is_open: bool) -> str:
-    status = _STATUS.get(contestant["status"])
+    status = STATUS.get(contestant["status"])
     chip = f' <span class="chip warn">{status}</span>' if status else ""
     reason = f"<p class=absent>{html.escape(contestant['reason'])}</p>" if contestant["reason"] else ""
     paper = f'<p class="note paper">{html.escape(contestant["paper"])}</p>' if contestant["paper"] else ""

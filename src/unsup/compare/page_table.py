@@ -6,6 +6,7 @@ import html
 
 from unsup.compare.figures import (
     COLUMNS,
+    STATUS,
     Column,
     Figure,
     bits_per_dim,
@@ -21,7 +22,6 @@ from unsup.compare.records import Contestant, Results
 from unsup.compare.svg import number
 
 _KIND_WORDS = {"exact": "exact", "bound": "bound", "estimate": "estimate", "unnormalised": "unnormalised"}
-_STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
 
 
 def main_table(results: Results) -> str:
@@ -81,7 +81,7 @@ def _head(column: Column) -> str:
 
 def _name(contestant: Contestant, results: Results) -> str:
     place = results["contestants"].index(contestant)
-    status = _STATUS.get(contestant["status"])
+    status = STATUS.get(contestant["status"])
     chip = f' <span class="chip warn">{status}</span>' if status else ""
     family = contestant["family"]
     if contestant["model"] != contestant["name"]:
@@ -186,7 +186,7 @@ def absentees(results: Results) -> str:
     if not rows:
         return ""
     items = "".join(
-        f"<li><b>{html.escape(c['name'])}</b> <span class='chip warn'>{_STATUS[c['status']]}</span> "
+        f"<li><b>{html.escape(c['name'])}</b> <span class='chip warn'>{STATUS[c['status']]}</span> "
         f"{html.escape(c['reason'] or 'its turn comes when the contest goes on')}</li>"
         for c in rows
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["exact", "bound", "estimate", "unnormalised"]
-_SIGN: dict[Kind, str] = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
+SIGN: dict[Kind, str] = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Likelihood:
 
     @property
     def sign(self) -> str:
-        return _SIGN[self.kind]
+        return SIGN[self.kind]
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
