@@ -142,7 +142,8 @@ class Data:
         sizes = (len(self.train), len(self.validation), len(self.test))
         what = [f"{sum(sizes):,} {self.event.layout}s", "×".join(map(str, self.event.shape)), _values(self.event)]
         if self.labels is not None:
-            what.append(f"{len(self.labels)} label{'s' if len(self.labels) > 1 else ''}")
+            count = len(self.labels) - ("without" in self.options)
+            what.append(f"{count} label{'s' if count != 1 else ''}")
         return f"{', '.join(what)}; {sizes[0]:,} train, {sizes[1]:,} validation, {sizes[2]:,} test"
 
     def to_json(self) -> dict[str, Any]:
