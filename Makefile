@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow bench format clean
+.PHONY: demo test test-slow bench picture format clean
 
 demo: $(VENV)/base
 	$(BIN)/unsup compare digits --minutes 4 -o demo
@@ -20,6 +20,10 @@ test-slow: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
+
+# The README's picture, of the page that make demo wrote; needs Chromium.
+picture: $(VENV)/test
+	$(BIN)/python scripts/readme_picture.py demo
 
 format: $(VENV)/test
 	$(BIN)/ruff check --fix .
