@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import time
 
 import numpy as np
 import pytest
@@ -468,3 +469,22 @@ def test_what_cannot_be_written_or_is_too_little_is_one_line(tmp_path, call_erro
     said = call_error("compare", few, *words, "-o", str(out))
     assert "leaves 1 to measure on; a comparison needs two test" in said
     assert not out.exists()
+
+
+def test_a_sampler_too_slow_to_be_judged_is_timed_on_few_draws_and_says_what_to_run(tmp_path, monkeypatch):
+    from unsup.families.classical.histogram import Histogram
+
+    draw = Histogram.sample
+
+    def slow(self, n, **settings):
+        time.sleep(0.7)
+        return draw(self, n, **settings)
+
+    monkeypatch.setattr(Histogram, "sample", slow)
+    run = Contest(tmp_path / "r", asked(models=("histogram",))).run()["contestants"][0]["runs"][0]
+    assert run["sampling"]["n"] == 4
+    assert run["sampling"]["per_second"] < 4 / 0.7
+    assert run["quality"] is None
+    assert "unsup eval" in run["missing"]["quality"]
+    assert "samples" in run["pictures"]
+    assert run["likelihood"] is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -468,3 +469,53 @@ def test_a_machine_that_slows_down_ends_a_time_budget_late_but_not_much(monkeypa
     assert ended["ended"].startswith("late: ")
     assert found.validation is not None
     assert found.run.finished
+
+
+def test_what_is_slow_the_first_time_does_not_eat_a_time_budget(monkeypatch):
+    from unsup.families.latent.vae import VAE
+
+    log_prob, calls = VAE.log_prob, []
+
+    def slow_once(self, x, **settings):
+        calls.append(len(x))
+        if len(calls) == 1:
+            time.sleep(1.0)
+        return log_prob(self, x, **settings)
+
+    monkeypatch.setattr(VAE, "log_prob", slow_once)
+    data = unsup.load_data("moons", n=300)
+    model = unsup.create("vae", data.event, preset="tiny")
+    # Twenty validations of a second each would leave none of these three seconds to training.
+    assert fit(model, data, minutes=0.05, progress="off").steps > 30
+
+
+def test_em_that_was_stopped_converges_where_it_would_have(monkeypatch, tmp_path):
+    from unsup.train.counting import CountingTrainer
+
+    data = unsup.load_data("moons", n=500)
+    free = unsup.create("gaussian-mixture", data.event, components=8, tolerance=0.0, iterations=100)
+    passes = [e["log_prob"] for e in fit(free, data, progress="off").events if "log_prob" in e]
+    gains = [b - a for a, b in itertools.pairwise(passes)]
+    # Stopped right after a validation (every fifth pass), the next pass is the one that gains too little.
+    last = next(i for i in range(4, len(gains), 5) if gains[i] < min(gains[:i]))
+    tolerance = (gains[last] + min(gains[:last])) / 2
+    options = {"components": 8, "tolerance": tolerance, "iterations": 100}
+    whole = unsup.create("gaussian-mixture", data.event, **options)
+    expected = fit(whole, data, progress="off").steps
+    assert expected == last + 2
+
+    save = CountingTrainer.save_if_due
+
+    def stop(self):
+        if self.done == last + 1:
+            self.stop_signal = signal.SIGINT
+        save(self)
+
+    stopped = unsup.create("gaussian-mixture", data.event, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingTrainer, "save_if_due", stop)
+        assert fit(stopped, data, out=tmp_path / "run", progress="off").interrupted
+    again = unsup.create("gaussian-mixture", data.event, **options)
+    assert fit(again, data, out=tmp_path / "run", resume=True, progress="off").steps == expected
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
