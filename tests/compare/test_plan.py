@@ -76,3 +76,10 @@ def test_a_small_budget_has_one_learner_a_family_and_says_so():
     assert "pixelcnn" in [e.model for e in contestants(EVENTS["digits"], 1257, minutes=4)[0]]
     asked, _ = contestants(EVENTS["digits"], 1257, ("made", "pixelcnn"), 0.5)
     assert [e.model for e in asked] == ["made", "pixelcnn"]
+
+
+@pytest.mark.parametrize("examples", [3, 48, 5000])
+@pytest.mark.parametrize("name", ["digits", "plane", "table"])
+def test_a_mixture_never_has_more_components_than_a_few_examples_can_fill(name, examples):
+    mixture = next(e for e in contestants(EVENTS[name], examples)[0] if e.model == "gaussian-mixture")
+    assert 1 <= mixture.options["components"] <= max(1, examples // 10)

@@ -389,3 +389,11 @@ def test_what_cannot_be_judged_is_refused(plane):
         evaluate_samples(torch.zeros(0, 2), plane)
     with pytest.raises(InputError, match="2 or more"):
         evaluate_samples(Moved(Event((2,), REAL)), plane, 1)
+
+
+def test_no_error_is_made_of_more_features_than_examples():
+    """Its cost grows with the cube of the features, and it would say little of covariances without full rank."""
+    generator = torch.Generator().manual_seed(0)
+    wide, narrow = (torch.randn(60, d, generator=generator) for d in (600, 500))
+    assert math.isnan(jackknife_error(wide, wide + 1))
+    assert jackknife_error(narrow, narrow + 1) > 0

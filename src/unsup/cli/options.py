@@ -44,7 +44,6 @@ class DataOptions:
     domain_b: str | None = None
 
 
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")  # those that a file to be scored may need
 DATA_OPTIONS = tuple(f.name for f in dataclasses.fields(DataOptions))
 
 

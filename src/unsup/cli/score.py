@@ -7,10 +7,11 @@ import io
 import math
 from collections.abc import Sequence
 
-from unsup.cli.options import DATA_OPTIONS, EXAMPLE_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
+from unsup.data.catalog import EXAMPLE_OPTIONS
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from unsup.compare.records import Baselines, Picture
 from unsup.core.errors import InputError
 from unsup.core.storage import write_atomically
 from unsup.data import load_data, load_examples
+from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.data.load import options_taken
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
@@ -28,8 +29,6 @@ from unsup.train.runs import Run
 
 FORMAT = 1
 HELD_OUT_CLASS = "class:"
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
-"""What other data may have to be read with, to be of the same event."""
 SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
 _NEIGHBOURS_AMONG = 60_000  # training examples
@@ -117,9 +116,8 @@ class Bench:
         if self.data.train.label is not None and self.test.label is not None:
             train, test = self.probed, self.test
             assert train.label is not None
-            features = (raw_features(s.x, self.data.event) for s in (train, test))
             try:
-                fitted, asked = features
+                fitted, asked = (raw_features(s.x, self.data.event) for s in (train, test))
                 found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
             except InputError:  # one class only, say: nothing can be read off
                 return found

@@ -319,9 +319,8 @@ class _Measured:
             self.missing["probe"] = f"{self.name} gives no features"
             return None
         self.tell("probe")
-        features = (encode_all(self.model, x) for x in (train.x, test.x))
         try:
-            fitted, asked = features
+            fitted, asked = (encode_all(self.model, x) for x in (train.x, test.x))
             return probe(fitted, train.label, asked, test.label).to_json()
         except InputError as error:
             self.missing["probe"] = str(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unsup.compare.bench import EXAMPLE_OPTIONS, Bench, finite
+from unsup.compare.bench import Bench, finite
 from unsup.compare.commands import flags
 from unsup.compare.export import write_csv
 from unsup.compare.measure import SCORES
@@ -23,6 +23,7 @@ from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
 from unsup.core.registry import model_class, row
 from unsup.core.storage import write_atomically
+from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run, environment
 

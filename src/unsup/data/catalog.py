@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
+"""What other examples may have to be read with, to be of the event of the data."""
+
 
 @dataclass(frozen=True)
 class Entry:
