@@ -42,13 +42,10 @@ def _check_name(name: str, seed: int) -> int:
 
 
 def _check_run(path: str, seed: int) -> int:
-    from unsup.core.batch import Batch
     from unsup.testing import check_model
     from unsup.train.runs import open_run
 
     run = open_run(path)
-    train = run.data.train
-    rest = (None if t is None else t[:_EXAMPLES] for t in (train.label, train.domain_b))
-    report = check_model(run.model, Batch(train.x[:_EXAMPLES], *rest), seed=seed)
+    report = check_model(run.model, run.data, seed=seed)
     write(str(report))
     return 0 if report.ok else 1

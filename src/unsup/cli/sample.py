@@ -83,7 +83,7 @@ def write_examples(x: Tensor, model: Model, out: str) -> None:
     import numpy as np
 
     from unsup.core.storage import write_atomically
-    from unsup.report.pictures import has_picture, picture, png_bytes
+    from unsup.pictures.images import has_picture, picture, png_bytes
 
     suffix = Path(out).suffix.lower()
     if suffix == ".npy":

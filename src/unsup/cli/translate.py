@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import Translates
     from unsup.core.storage import write_atomically
     from unsup.data import load_examples
-    from unsup.report.pictures import has_picture, plain_image, png_bytes
+    from unsup.pictures.images import has_picture, plain_image, png_bytes
     from unsup.train.runs import open_run
 
     run = open_run(options.run)

@@ -16,7 +16,7 @@ from unsup.compare.tiles import Text, Tiles, has_letters
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanDecode, IsFlow, Model
-from unsup.report.pictures import png_bytes, without_waste
+from unsup.pictures.images import png_bytes, without_waste
 
 _AT_ONCE = 200
 _TOP = 48

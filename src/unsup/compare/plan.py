@@ -97,7 +97,7 @@ def contestants(
 def _reason_against(name: str, event: Event, *, asked: bool) -> str | None:
     if "translate" in row(name).abilities:
         return "learns from two domains, which a comparison has not"
-    reason = model_class(name).reason_against(event)
+    reason = model_class(name).refusal(event)
     if reason is not None or asked:
         return reason
     levels = max((s.levels for s in event.columns), default=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from unsup.compare.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, bits_range, number, viridis
 from unsup.core.event import Event
 from unsup.core.model import keyed_generator
-from unsup.report.pictures import coarser, new_figure, to_image
+from unsup.pictures.images import coarser, new_figure, to_image
 
 WIDTH, DPI = 5.4, 140  # inches of every plot: 756 pixels
 LABEL, TICK = 11, 9  # points: 10 and 8 screen pixels on a phone

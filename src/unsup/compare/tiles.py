@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from unsup.compare.artist import ANOMALOUS, WIDEST, Artist, Sheet, bits_range, number, viridis
 from unsup.core.event import Event
-from unsup.report.pictures import coarser, from_pixels, tile_grid, to_levels
+from unsup.pictures.images import coarser, from_pixels, tile_grid, to_levels
 
 _COLUMNS = 8
 _TILE = 5_000  # values of one stored tile: 70×70 in grey, 40×40 in colour

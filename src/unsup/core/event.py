@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 SupportKind = Literal["binary", "ordinal", "nominal", "real"]
-Layout = Literal["vector", "image", "sequence", "video"]
-_LAYOUT_OF_RANK: dict[int, Layout] = {1: "vector", 2: "sequence", 3: "image", 4: "video"}
+Layout = Literal["scalar", "vector", "image", "sequence", "video"]
+_LAYOUT_OF_RANK: dict[int, Layout] = {0: "scalar", 1: "vector", 2: "sequence", 3: "image", 4: "video"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,16 @@ class Event:
     """Shape and support of one example, without the batch axis.
 
     Images are ``(C, H, W)``, vectors and table rows ``(D,)``, sequences ``(T,)`` with ``layout="sequence"`` or
-    ``(T, C)``, video ``(T, C, H, W)``. A table may give each column its own support.
+    ``(T, C)``, video ``(T, C, H, W)``. A table may give each column its own support. A class label, which a model may
+    be conditioned on, is a scalar: ``Event((), Support("nominal", 10))``.
+
+    Attributes:
+        shape: of one example.
+        support: of every entry, or of each column of a table.
+        layout: what the axes are; None takes it from their number.
+        precision: of real entries. ``float64`` where float32 would lose what tells examples apart (values near 1e9).
+        open: whether the first axis has a length of its own in every example, up to ``shape[0]``. Batches then carry
+            ``lengths``, and entries beyond them are padding, which counts for nothing.
 
     >>> Event((1, 8, 8), Support("ordinal", 17)).dims
     64
@@ -69,11 +78,15 @@ class Event:
     shape: tuple[int, ...]
     support: Support | tuple[Support, ...]
     layout: Layout | None = None
+    precision: Literal["float32", "float64"] = "float32"
+    open: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if not self.shape or min(self.shape) < 1:
-            raise InputError(f"an event's shape needs at least one axis, all of size >= 1; {self.shape} was given")
+        if self.shape and min(self.shape) < 1:
+            raise InputError(f"an event's shape needs axes of size >= 1; {self.shape} was given")
+        if self.open and not self.shape:
+            raise InputError("a scalar has no first axis that could be open")
         if self.layout is None:
             object.__setattr__(self, "layout", _LAYOUT_OF_RANK.get(len(self.shape), "vector"))
         if isinstance(self.support, tuple):
@@ -116,25 +129,42 @@ class Event:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type raw data of this event has when the library makes it: uint8, int64 or float32."""
+        """The type raw data of this event has when the library makes it: uint8, int64, float32 or float64."""
         import torch
 
         if not self.is_discrete:
-            return torch.float32
+            return torch.float64 if self.precision == "float64" else torch.float32
         fits = all(s.low >= 0 and s.low + s.levels <= 256 for s in self._distinct)
         return torch.uint8 if fits else torch.int64
 
-    def contains(self, x: torch.Tensor) -> torch.Tensor:
-        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``."""
+    @property
+    def needs_float64(self) -> bool:
+        """Whether float32 would lose what tells values apart: ``precision``, or whole numbers far from 0."""
+        far = (max(abs(s.low), abs(s.low + s.levels)) for s in self._distinct if s.is_discrete)
+        return self.precision == "float64" or any(n > _FAR for n in far)
+
+    def contains(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding, beyond ``lengths``, is ignored."""
         import torch
 
         self.check_shape(x)
         if self.uniform is not None:
-            return _inside(x, self.uniform).flatten(1).all(1)
+            if _holds_all_of(x.dtype, self.uniform):
+                return torch.ones(len(x), dtype=torch.bool, device=x.device)
+            inside = _inside(x, self.uniform)
+            if lengths is not None:
+                inside = inside | self.padding(lengths).view(len(x), -1, *(1,) * (len(self.shape) - 1))
+            return inside.reshape(len(x), self.dims).all(1)
         return torch.stack([_inside(x[:, d], s) for d, s in enumerate(self.columns)], 1).all(1)
 
+    def padding(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Which places of the open first axis lie beyond each length: ``(B,)`` → bool ``(B, shape[0])``."""
+        import torch
+
+        return torch.arange(self.shape[0], device=lengths.device) >= lengths[:, None]
+
     def check_shape(self, x: torch.Tensor) -> None:
-        if tuple(x.shape[1:]) != self.shape:
+        if tuple(x.shape[1:]) != self.shape or not x.ndim:
             raise InputError(
                 f"x has shape {tuple(x.shape)}; expected a batch axis followed by {self.shape}"
                 + (
@@ -144,9 +174,9 @@ class Event:
                 )
             )
 
-    def check(self, x: torch.Tensor) -> None:
+    def check(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> None:
         """Raise `InputError` unless every example of ``x`` (shape ``(B, *shape)``) lies in the support."""
-        inside = self.contains(x)
+        inside = self.contains(x, lengths)
         if not bool(inside.all()):
             bad = int((~inside).sum())
             first = int((~inside).nonzero()[0])
@@ -157,21 +187,49 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         supports = [[s.kind, s.levels, s.low] for s in self._distinct]
-        return {"shape": list(self.shape), "support": supports, "layout": self.layout}
+        record: dict[str, Any] = {"shape": list(self.shape), "support": supports, "layout": self.layout}
+        if self.precision != "float32":
+            record["precision"] = self.precision
+        if self.open:
+            record["open"] = True
+        return record
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Event:
-        supports = tuple(Support(*s) for s in record["support"])
-        return cls(tuple(record["shape"]), supports if len(supports) > 1 else supports[0], record["layout"])
+    def from_json(cls, record: Any) -> Event:
+        try:
+            supports = tuple(Support(*s) for s in record["support"])
+            support = supports if len(supports) > 1 else supports[0]
+            rest = (record["layout"], record.get("precision", "float32"), record.get("open", False))
+            return cls(tuple(record["shape"]), support, *rest)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(f"{record!r} is no event; expected shape, support and layout") from error
 
     def __str__(self) -> str:
-        size = "×".join(str(n) for n in self.shape)
+        if not self.shape:
+            return str(self.uniform)
+        size = ("up to " if self.open else "") + "×".join(str(n) for n in self.shape)
         if self.uniform is not None:
             return f"{self.layout} of {size}, {self.uniform}"
         counts: dict[str, int] = {}
         for s in self.columns:
             counts[s.kind] = counts.get(s.kind, 0) + 1
         return f"{self.layout} of {size}, " + " + ".join(f"{n} {k}" for k, n in counts.items())
+
+
+_FAR = 2**20
+"""float32 keeps 24 bits: whole numbers below this leave four of them for the place within a level."""
+
+
+def labels(classes: int) -> Event:
+    """The event of a class label: a scalar, one of ``classes`` unordered numbers."""
+    return Event((), Support("nominal", classes))
+
+
+def _holds_all_of(dtype: torch.dtype, support: Support) -> bool:
+    """Whether every number of the integer type ``dtype`` lies in ``support``, so that none needs a look."""
+    import torch
+
+    return dtype == torch.uint8 and support.low == 0 and support.levels == 256
 
 
 def _inside(x: torch.Tensor, support: Support) -> torch.Tensor:

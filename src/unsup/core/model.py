@@ -5,34 +5,67 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
-from unsup.core.batch import Batch
-from unsup.core.config import normalise_options
-from unsup.core.errors import InputError
+from unsup.core.batch import Batch, Time
+from unsup.core.config import normalise_options, options_of
+from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
+from unsup.core.random import keyed_generator as keyed_generator  # its home; many import it from here
+from unsup.core.random import uniform
 
 Terms = dict[str, Tensor]
+"""Named numbers of one batch: ``(B,)``, one an example, or ``()``, a mean over the batch or of none of it."""
+
+
+def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0) -> Terms:
+    """Every term as one number: the mean over examples, weighted where there are weights.
+
+    Args:
+        terms: ``(B,)`` or ``()`` each.
+        weight: of the examples, ``(B,)``.
+        share: what the result is multiplied by: this part's share of a batch that several compute.
+
+    Raises:
+        InputError: weights, and a ``loss`` that is a single number already.
+
+    >>> float(reduced({"loss": torch.tensor([1.0, 4.0])}, torch.tensor([2.0, 1.0]))["loss"])
+    2.0
+    """
+    if weight is not None and terms["loss"].ndim == 0:
+        raise InputError("examples have weights, and this loss is one number for the whole batch; leave weights out")
+
+    def mean(term: Tensor) -> Tensor:
+        if term.ndim == 0:
+            return term
+        return term.mean() if weight is None else (term * weight).sum() / weight.sum()
+
+    found = {name: mean(term) for name, term in terms.items()}
+    return found if share == 1.0 else {name: share * term for name, term in found.items()}
 
 
 @dataclass(frozen=True)
 class Objective:
     """One player's loss and the parameters that minimise it.
 
+    A parameter may belong to several players (a trunk with two heads): each moves it by the gradient of its own loss.
+
     Attributes:
         name: shown in logs, e.g. ``"critic"``.
-        loss: ``loss(batch, generator=...)`` → named scalars; ``"loss"`` is minimised.
+        loss: ``loss(batch, generator=...)`` → `Terms`; the mean of ``"loss"`` is minimised.
         parameters: the tensors its optimizer moves, no others.
         repeats: updates in a row within one step.
         every: the objective acts on steps divisible by this.
-        optimizer: settings of this player that override the run's: ``lr``, ``betas``, ``eps``, ``weight_decay``.
+        optimizer: settings of this player that override the run's: ``optimizer``, ``lr``, ``betas``, ``eps``,
+            ``weight_decay``.
         after: called after each of this player's updates, every repeat included: clipping of weights.
+        joins: plays on the batch of the player before it, which may have left something in ``batch.shared``.
     """
 
     name: str
@@ -42,6 +75,7 @@ class Objective:
     every: int = 1
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     after: Callable[[], None] | None = None
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,22 +91,47 @@ class Symptom:
     advice: str
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What suits a model on some data where its defaults do not.
+
+    Attributes:
+        options: of the constructor.
+        training: settings of `unsup.fit`.
+        against: why it is not to be tried on such data at all, or None.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    against: str | None = None
+
+
 class Model(nn.Module, ABC):
     """A model of one event. Subclasses are final; their keyword-only constructor arguments are their configuration.
 
-    The constructor takes the `Event` first and simple typed keyword-only options after it. The base class checks
-    and records them, so ``type(model)(model.event, **model.config)`` is the same model with fresh parameters.
+    The constructor takes the `Event` first and typed keyword-only options after it, whose annotations state their
+    ranges (`unsup.core.config`). The base class checks and records them, so that
+    ``type(model)(model.event, **model.config)`` is the same model with fresh parameters.
 
     Class attributes:
         presets: option sets by name: ``tiny`` (for tests) and ``paper`` (the paper's architecture exactly).
         fit_defaults: the settings of `unsup.fit` that suit the model, where they differ from the trainer's. A model
             whose options change them sets ``self.fit_defaults`` in its constructor.
         autocast: whether the loss may run under bfloat16 autocast (its own sums stay in float32).
+        not_in_half: why the model cannot compute with its parameters in float16 or bfloat16; empty where it can.
+        takes_lengths: whether it takes events with an open first axis.
+        streams: the further streams of data that its losses read, and how many of their examples go with one of ``x``:
+            ``{"unlabelled": 7}``.
+        validator: name of the validator that keeps its best parameters; empty for the usual one.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     fit_defaults: Mapping[str, Any] = {}
     autocast: ClassVar[bool] = True
+    not_in_half: ClassVar[str] = ""
+    takes_lengths: ClassVar[bool] = False
+    streams: Mapping[str, int] = {}
+    validator: str = ""
 
     event: Event
     config: dict[str, Any]
@@ -102,25 +161,55 @@ class Model(nn.Module, ABC):
         return None
 
     @classmethod
+    def refusal(cls, event: Event) -> str | None:
+        """`reason_against`, and what holds for all: examples have axes, and one length unless the model takes lengths."""
+        if not event.shape:
+            return "takes examples with axes, not single numbers (give them an axis: x[:, None])"
+        if event.open and not cls.takes_lengths:
+            return "takes examples of one length only"
+        return cls.reason_against(event)
+
+    @classmethod
     def check_event(cls, event: Event) -> None:
         """Raise `InputError` when the model does not take ``event``."""
-        reason = cls.reason_against(event)
+        reason = cls.refusal(event)
         if reason is not None:
             raise InputError(f"{cls.__name__} {reason}; this data is {event}")
 
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """Options and settings that suit the model on so many training examples, where its defaults do not."""
+        return Advice()
+
     @abstractmethod
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """Named scalars of one batch, means over its examples; ``"loss"`` is what training minimises."""
+        """Named terms of one batch, ``(B,)`` or ``()``; the mean of ``"loss"`` is what training minimises."""
 
     def objectives(self) -> tuple[Objective, ...]:
-        """Who minimises what. The default is one player that owns every parameter."""
-        return (Objective("model", self.loss, tuple(self.parameters())),)
+        """Who minimises what. The default is one player that owns every parameter that is not frozen."""
+        return (Objective("model", self.loss, tuple(p for p in self.parameters() if p.requires_grad)),)
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
-        """Data-dependent initialisation from training examples ``(N, *event.shape)``; called once before step 1."""
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Data-dependent initialisation from training examples; called once before step 1."""
 
-    def after_step(self, step: int) -> None:
-        """Called after every step: teachers, queues, clipping."""
+    def after_step(self, time: Time) -> None:
+        """Called after every step: teachers, queues, clipping. `Part`s of a model are called as well."""
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """The parameters that weight decay leaves alone: biases, gains and scales, all with fewer than two axes."""
+        return (p for p in self.parameters() if p.ndim < 2)
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """What the model says of raw data: `log_prob` where it has a density, else energy, translation or features."""
+        if isinstance(self, HasDensity):
+            return self.log_prob(*arguments, **options)
+        if isinstance(self, HasEnergy):
+            return self.energy(*arguments, **options)
+        if isinstance(self, Translates):
+            return self.translate(*arguments, **options)
+        if isinstance(self, CanEncode):
+            return self.encode(*arguments, **options)
+        raise CapabilityError(f"{type(self).__name__} says nothing of raw data that a call could give")
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """The modules whose parameters an average over steps (``ema``) is kept of. The default is all of the model."""
@@ -165,15 +254,58 @@ class HasDensity(ABC):
         """What `log_prob` returns. ``exact`` unless a model says otherwise."""
         return "exact"
 
-    @abstractmethod
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        given: Tensor | None = None,
+        lengths: Tensor | None = None,
+        samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Tensor:
         """log p(x), or the bound on it, of raw data in nats: ``(B, *event.shape)`` → ``(B,)``.
 
+        An example outside the event's support (a value between levels, NaN, infinity) has log p = −∞. A model that is
+        conditioned on a class and is asked without one gives log Σ_y p(y) p(x | y).
+
+        The gradient is that of log p by x and by the parameters; a result without a graph has none to give.
+
         Args:
-            x: raw data in the event's support.
+            x: raw data.
+            given: what each example is conditioned on, ``(B, *given.shape)``, for models built with ``given``.
+            lengths: of the examples, ``(B,)``, where the event's first axis is open; None: all of it.
             samples: importance samples per example where the model is a bound; exact models do not use it.
             generator: of the noise behind a bound; exact models do not use it.
+
+        Raises:
+            InputError: another shape, or conditions that do not fit.
+            CapabilityError: no condition is given, and the model cannot do without.
         """
+        model = cast(Model, self)
+        event = model.event
+        inside = event.contains(x, lengths)
+        if model.not_in_half and model.dtype in (torch.float16, torch.bfloat16):
+            raise CapabilityError(f"{type(self).__name__} does not score in {model.dtype}: {model.not_in_half}")
+        if not (x.dtype == torch.uint8 and event.uniform is not None and event.uniform.levels == 256):
+            # What lies outside is scored at a value inside, so that no NaN comes back into a gradient.
+            filler = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
+            x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, filler)
+        batch = Batch(x, lengths=lengths)
+        if isinstance(self, IsConditional) and self.given is not None:
+            if given is None:
+                found = self._marginal(batch, samples, generator)
+            else:
+                batch = replace(batch, given=self.condition(given, len(x)))
+                found = self._log_prob(batch, samples=samples, generator=generator)
+        elif given is not None:
+            raise CapabilityError(f"this {type(self).__name__} was built without a condition; leave out given=")
+        else:
+            found = self._log_prob(batch, samples=samples, generator=generator)
+        return torch.where(inside, found, -math.inf)
+
+    @abstractmethod
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        """`log_prob` of examples of the right shape inside the support, ``batch.x`` and what goes with them."""
 
 
 class HasEnergy(ABC):
@@ -222,18 +354,33 @@ class Translates(ABC):
 
 
 class CanSample(ABC):
-    """The model draws new examples."""
+    """The model draws new examples.
+
+    Further keyword-only arguments of a model's own `sample` are its knobs (a temperature, a truncation, a number of
+    steps), which `knobs` lists and the command line offers as ``--sample.NAME``. A model that is conditioned takes
+    ``given=``, one condition for each of the ``n``; one that draws along a path may take ``on_step``, called with the
+    step and the state.
+    """
 
     @abstractmethod
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """``n`` examples ``(n, *event.shape)`` in raw units and of type ``event.dtype``."""
 
 
-class CanTemper(CanSample):
-    """Sampling has a temperature: 1 is the model, below 1 is nearer its modes."""
+_NO_KNOBS = {"generator", "given", "lengths", "on_step"}
 
-    @abstractmethod
-    def sample(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor: ...
+
+def knobs(model: Model | type[Model]) -> dict[str, tuple[Any, Any]]:
+    """The options of a model's `sample`: name → (annotation, default); none where it draws no samples.
+
+    >>> from unsup.core.registry import model_class
+    >>> knobs(model_class("made"))
+    {'temperature': (typing.Annotated[float, Above(low=0)], 1.0)}
+    """
+    cls = model if isinstance(model, type) else type(model)
+    if not issubclass(cls, CanSample):
+        return {}
+    return {k: v for k, v in options_of(cls.sample).items() if k not in _NO_KNOBS}
 
 
 class CanEncode(ABC):
@@ -266,17 +413,142 @@ class CanComplete(ABC):
 
 
 class IsConditional(ABC):
-    """The model can be asked about, and drawn from, one class at a time. ``classes`` is 0 when built without labels."""
+    """The model may be built for a condition, with the option ``given``: it is then p(x | c).
 
-    classes: int
+    Every verb then takes ``given=``, one condition for each example. Class labels are conditions of the event
+    ``Event((), Support("nominal", K))``; their frequencies p(y) are counted by `count_condition`, which makes
+    p(x) = Σ_y p(y) p(x | y) known.
+
+    Attributes:
+        given: the event of the condition, or None for a model built without one.
+        log_prior: log p(y) of class labels ``(K,)``, or None for other conditions.
+    """
+
+    given: Event | None
+    log_prior: Tensor | None
+
+    def take_condition(self, given: Event | None) -> None:
+        """Called in the constructor: record the condition and hold p(y), uniform at first, where it is a class."""
+        self.given = given
+        prior = torch.full((self.classes,), 1 / self.classes).log() if self.classes else None
+        cast(nn.Module, self).register_buffer("log_prior", prior)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the model is conditioned on; 0 where the condition is no class, or there is none."""
+        given = self.given
+        if given is None or given.shape or given.uniform is None or given.uniform.kind == "real":
+            return 0
+        return given.uniform.levels
+
+    def count_condition(self, batch: Batch) -> None:
+        """Set p(y) to the Laplace-smoothed frequencies of the labels in ``batch.given``."""
+        if self.log_prior is not None:
+            label = self.condition(batch.given, len(batch))
+            counts = label.long().bincount(minlength=self.classes).to(self.log_prior.dtype) + 1
+            self.log_prior.copy_((counts / counts.sum()).log())
+
+    def log_class_prior(self) -> Tensor:
+        """log p(y), normalised in the type the model computes in now (a float32 buffer sums to 1 in float32 only)."""
+        if self.log_prior is None:
+            raise CapabilityError(
+                f"this {type(self).__name__} is conditioned on {self.given}, which has no known prior"
+            )
+        return self.log_prior.log_softmax(0)
+
+    def condition(self, given: Tensor | None, n: int) -> Tensor:
+        """The conditions of ``n`` examples, checked; a single one counts for all of them.
+
+        Raises:
+            CapabilityError: the model was built without a condition.
+            InputError: there is none, or one of another shape, or outside the event of the condition.
+        """
+        if self.given is None:
+            raise CapabilityError(
+                f"this {type(self).__name__} was built without a condition; create it with given=EVENT (data.given)"
+            )
+        if given is None:
+            raise InputError(
+                f"this {type(self).__name__} is conditioned on {self.given}; say on which, with given= (in training "
+                "by data with conditions: load_data(..., given=...))"
+            )
+        if tuple(given.shape) == self.given.shape:
+            given = given[None]
+        self.given.check(given)
+        if len(given) not in (1, n):
+            raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
+        return given.expand(n, *self.given.shape) if len(given) != n else given
+
+    def draw_condition(self, n: int, generator: Generator | None) -> Tensor:
+        """``n`` class labels from p(y).
+
+        Raises:
+            CapabilityError: the condition is no class, so nothing says how it is distributed.
+        """
+        if self.log_prior is None:
+            raise CapabilityError(
+                f"this {type(self).__name__} is conditioned on {self.given}, of which it knows no distribution; give given="
+            )
+        cumulative = self.log_class_prior().softmax(0).cumsum(0)
+        noise = uniform((n, 1), generator, like=cumulative)
+        return (cumulative < noise * cumulative[-1:]).sum(-1).clamp(max=self.classes - 1)
+
+    def log_prob_each_class(self, batch: Batch, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        """log p(x | y) of every class y: ``(B, K)``."""
+        density = cast(HasDensity, self)
+        columns = []
+        for y in range(self.classes):
+            label = torch.full((len(batch),), y, dtype=torch.int64, device=batch.x.device)
+            columns.append(density._log_prob(replace(batch, given=label), samples=samples, generator=generator))
+        return torch.stack(columns, 1)
+
+    def _marginal(self, batch: Batch, samples: int, generator: Generator | None) -> Tensor:
+        if not self.classes:
+            raise CapabilityError(
+                f"this {type(self).__name__} is conditioned on {self.given}, over which it cannot sum; give given="
+            )
+        each = self.log_prob_each_class(batch, samples=samples, generator=generator)
+        return (each + self.log_class_prior()).logsumexp(1)
+
+
+class Classifies(ABC):
+    """The model tells classes apart."""
 
     @abstractmethod
-    def log_prob_given(self, x: Tensor, label: Tensor) -> Tensor:
-        """log p(x | label) in nats: ``(B, *event.shape)``, ``(B,)`` → ``(B,)``."""
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``."""
+
+
+class HasLatents(ABC):
+    """p(x) = ∫ p(x, z) dz with an approximate posterior q(z | x) that draws z."""
+
+    @property
+    @abstractmethod
+    def latent_event(self) -> Event:
+        """What one z is."""
 
     @abstractmethod
-    def sample_given(self, label: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """One example of each class number in ``label`` ``(B,)``."""
+    def draw_latents(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """One z ~ q(z | x) for each example, ``(B, *latent_event.shape)``, and log q(z | x), ``(B,)``."""
+
+    @abstractmethod
+    def log_joint(self, batch: Batch, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """log p(x, z), ``(B,)``. ``generator`` is of the noise of dequantised entries."""
+
+
+class HasNegatives(HasEnergy):
+    """Learns by lowering the energy of data and raising that of negatives, which chains of its own find."""
+
+    @abstractmethod
+    def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The examples and the negatives that `loss` compares, as `point_energy` takes them, without gradient.
+
+        With the same generator and state they are those of `loss`.
+        """
+
+    @abstractmethod
+    def point_energy(self, points: Tensor) -> Tensor:
+        """The energy whose difference `loss` is about, of points as `contrast` gives them: ``(N, ...)`` → ``(N,)``."""
 
 
 class Factorises(HasDensity):
@@ -291,7 +563,7 @@ class Factorises(HasDensity):
         """
 
 
-class IsAutoregressive(Factorises, CanTemper):
+class IsAutoregressive(Factorises, CanSample):
     """log p(x) = Σᵢ log p(x_i | x_<i) in a known order, with every conditional available at once."""
 
     @property
@@ -317,12 +589,16 @@ class IsAutoregressive(Factorises, CanTemper):
         """`sample` by one full pass for each dimension: the slow reference."""
 
 
-class IsFlow(HasDensity, CanTemper, CanDecode):
+class IsFlow(HasDensity, CanSample, CanDecode):
     """An invertible map between continuous raw data and a base distribution."""
 
     @abstractmethod
-    def transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Continuous raw data (noise already added to discrete entries) → z ``(B, D)`` and log|det dz/dx| ``(B,)``."""
+    def transform(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Continuous raw data (noise already added to discrete entries) → z ``(B, D)`` and log|det dz/dx| ``(B,)``.
+
+        ``generator`` is of an estimate of the log-determinant, where it is one (``likelihood_kind`` is then
+        ``estimate``); other flows do not use it.
+        """
 
     @abstractmethod
     def invert(self, z: Tensor) -> Tensor:
@@ -353,24 +629,3 @@ class LearnsByCounting(ABC):
     @abstractmethod
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set the parameters from the sums over all data."""
-
-
-def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator keyed by ``(seed, *position)``: the same key gives the same noise whatever was drawn before.
-
-    >>> a, b = keyed_generator(0, 3), keyed_generator(0, 3)
-    >>> bool((torch.rand(2, generator=a) == torch.rand(2, generator=b)).all())
-    True
-    """
-    key = seed & 0xFFFFFFFFFFFFFFFF
-    for number in position:
-        key = _mix(key ^ _mix(number + 0x9E3779B97F4A7C15))
-    return Generator(device=device).manual_seed(key & 0x7FFFFFFFFFFFFFFF)
-
-
-def _mix(key: int) -> int:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014)."""
-    mask = 0xFFFFFFFFFFFFFFFF
-    key = ((key & mask) ^ ((key & mask) >> 30)) * 0xBF58476D1CE4E5B9 & mask
-    key = (key ^ (key >> 27)) * 0x94D049BB133111EB & mask
-    return key ^ (key >> 31)

@@ -1,86 +1,34 @@
-"""Which models there are: rows of plain data, read without importing torch."""
+"""Models by name: which there are, which fit some data, and how they are built."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
+from unsup.core.rows import register, rows
+from unsup.core.rows.record import Paper, Row
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
 
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a method comes from."""
-
-    key: str
-    authors: str
-    year: int
-    title: str
-    venue: str
-    link: str
-
-    @property
-    def reference(self) -> str:
-        return f"{self.authors} ({self.year}). {self.title}. {self.venue}. {self.link}"
-
-    @property
-    def bibtex(self) -> str:
-        return (
-            f"@misc{{{self.key},\n  author = {{{self.authors}}},\n  title = {{{self.title}}},\n"
-            f"  year = {{{self.year}}},\n  howpublished = {{{self.venue}}},\n  url = {{{self.link}}}\n}}"
-        )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model of the registry.
-
-    Attributes:
-        name: what `create` and the command line call it.
-        target: ``"module:Class"``.
-        family: the folder under ``unsup.families``.
-        summary: one line.
-        abilities: what it can do, in words of the command line (``score``, ``sample``, …).
-        events: the data it takes, in words.
-        paper: the paper whose method it is.
-        also: further papers its options come from.
-        exceptions: laws it does not keep, each with its reason.
-    """
-
-    name: str
-    target: str
-    family: str
-    summary: str
-    abilities: tuple[str, ...]
-    events: str
-    paper: Paper
-    also: tuple[Paper, ...] = ()
-    exceptions: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Paper", "Row", "create", "fitting", "load", "model_class", "name_of", "names", "register", "row", "rows"]
 
 
 def row(name: str) -> Row:
     """The registry row of ``name``; an unknown name is an `InputError` that offers the nearest one."""
-    from unsup.families import ROWS
-
-    if name not in ROWS:
-        raise InputError(f"there is no model {name!r}{nearest(name, ROWS)} (unsup models lists them all)")
-    return ROWS[name]
+    if name not in rows():
+        raise InputError(f"there is no model {name!r}{nearest(name, rows())} (unsup models lists them all)")
+    return rows()[name]
 
 
 def names(family: str | None = None) -> tuple[str, ...]:
     """Names of all models, or of one family."""
-    from unsup.families import ROWS
-
-    families = {r.family for r in ROWS.values()}
+    families = {r.family for r in rows().values()}
     if family is not None and family not in families:
         raise InputError(f"there is no family {family!r}{nearest(family, families)}")
-    return tuple(n for n, r in ROWS.items() if family in (None, r.family))
+    return tuple(n for n, r in rows().items() if family in (None, r.family))
 
 
 def model_class(name: str) -> type[Model]:
@@ -90,20 +38,36 @@ def model_class(name: str) -> type[Model]:
     return found
 
 
+def row_of(cls: type[Model]) -> Row | None:
+    """The registry row of a model class, or None where it has none."""
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    return next((found for found in rows().values() if found.target == target), None)
+
+
 def name_of(cls: type[Model]) -> str:
     """The registry name of a model class."""
-    from unsup.families import ROWS
-
-    target = f"{cls.__module__}:{cls.__qualname__}"
-    for name, found in ROWS.items():
-        if found.target == target:
-            return name
-    raise InputError(f"{cls.__name__} is not in the registry, so it has no name to save it under; add its row")
+    found = row_of(cls)
+    if found is None:
+        raise InputError(
+            f"{cls.__name__} is not in the registry, so it has no name to save it under; add its row (unsup.register)"
+        )
+    return found.name
 
 
 def fitting(event: Event) -> tuple[str, ...]:
     """Names of the models that take ``event``."""
-    return tuple(n for n in names() if model_class(n).reason_against(event) is None)
+    return tuple(n for n in names() if model_class(n).refusal(event) is None)
+
+
+def load(folder: str) -> Model:
+    """The model in a folder written by ``model.save`` or by `unsup.fit` (its best checkpoint), in evaluation mode.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    from unsup.core.storage import load_model
+
+    return load_model(folder)
 
 
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model:
@@ -128,7 +92,7 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
     import torch
 
     cls = model_class(name)
-    reason = cls.reason_against(event)
+    reason = cls.refusal(event)
     if reason is not None:
         others = ", ".join(fitting(event)) or "none"
         raise InputError(f"{name} {reason}; this data is {event}; models that take it: {others}")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.parallel import process_rank
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
 
 FORMAT = "unsup-1"
+"""Of the container: safetensors with a record and a digest."""
+LAYOUT = 2
+"""Of what a model or run folder records, counted up when older folders cannot be read any more."""
+MODEL_PREFIX = "model."
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -98,7 +103,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
-    """Put ``tensors`` into ``model``, or say that they belong to another model."""
+    """Put ``tensors`` into ``model``, in the precision they have, or say that they belong to another model."""
     own = model.state_dict()
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
     if wrong:
@@ -106,6 +111,9 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
             f"{origin} belongs to another model than this {type(model).__name__}: {len(wrong)} tensors differ, "
             f"first {wrong[0]!r}; load it with the configuration it was trained with"
         )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in tensors and tensor.is_floating_point():
+            tensor.data = tensor.data.to(tensors[name].dtype)
     model.load_state_dict(dict(tensors))
 
 
@@ -113,7 +121,12 @@ def model_record(model: Model) -> dict[str, Any]:
     """What is needed to build the model again: its registry name, event and configuration."""
     from unsup.core.registry import name_of
 
-    return {"model": name_of(type(model)), "event": model.event.to_json(), "config": model.config}
+    return {
+        "layout": LAYOUT,
+        "model": name_of(type(model)),
+        "event": model.event.to_json(),
+        "config": plain(model.config),
+    }
 
 
 def save_model(model: Model, folder: str | Path) -> None:
@@ -129,8 +142,39 @@ def save_model(model: Model, folder: str | Path) -> None:
     write_atomically(folder / "README.md", _card(model, record).encode())
 
 
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """``model``, ``event`` and ``config`` of the model in a folder of `save_model` or in a run folder.
+
+    Raises:
+        InputError: the folder holds no model, a damaged one, or one of a version that cannot be read any more.
+    """
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        raise InputError(
+            f"{folder} holds no model (no config.json); expected a folder written by model.save or unsup fit"
+        )
+    try:
+        record = json.loads(config.read_text())
+        record = record["model"] if isinstance(record["model"], dict) else record
+        found = {"model": record["model"], "event": record["event"], "config": record["config"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{config} is damaged ({error}); restore it") from error
+    check_layout(record, folder)
+    return found
+
+
+def check_layout(record: Mapping[str, Any], folder: str | Path) -> None:
+    """Raise `InputError` for what another version wrote in a way that this one cannot read."""
+    layout = record.get("layout", 1)
+    if layout != LAYOUT:
+        raise InputError(
+            f"{folder} has layout {layout}, and this version of unsup reads layout {LAYOUT}; read it with the version "
+            "that wrote it, or train again"
+        )
+
+
 def load_model(folder: str | Path) -> Model:
-    """Read what `save_model` wrote. The model is in evaluation mode.
+    """The model in a folder of `save_model`, or the best, else the last one of a run folder, in evaluation mode.
 
     Raises:
         InputError: the folder holds no model, or a damaged one.
@@ -138,19 +182,18 @@ def load_model(folder: str | Path) -> Model:
     from unsup.core.registry import create
 
     folder = Path(folder)
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InputError(
-            f"{folder} holds no model (no config.json); expected a folder written by model.save or unsup fit"
-        )
-    try:
-        record = json.loads(config.read_text())
-        name, event, options = record["model"], Event.from_json(record["event"]), record["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{config} is damaged ({error}); restore it") from error
-    model = create(name, event, **options)
-    tensors, _ = load_tensors(folder / "model.safetensors")
-    load_state(model, tensors, folder / "model.safetensors")
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
+    record = read_record(folder)
+    places = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
+    path = next((folder / place for place in places if (folder / place).is_file()), None)
+    if path is None:
+        raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
+    model = create(record["model"], Event.from_json(record["event"]), **record["config"])
+    tensors, _ = load_tensors(path)
+    if path.parent != folder:
+        tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+    load_state(model, tensors, path)
     return model.eval()
 
 

@@ -113,7 +113,7 @@ def _with_domain_b(data: Data, second: str | Path, options: Mapping[str, Any]) -
     notes = (*data.notes, f"domain b is {name}: {other.describe()}, not paired", *other.notes)
     data = replace(data, options={**data.options, "domain_b": name}, notes=notes, paired=False)
     pairs = ((data.train, other.train), (data.validation, other.validation), (data.test, other.test))
-    return _with_splits(data, *(replace(own, domain_b=others.x) for own, others in pairs))
+    return _with_splits(data, *(replace(own, streams={"domain_b": others}) for own, others in pairs))
 
 
 def _with_splits(data: Data, train: Split, validation: Split, test: Split) -> Data:

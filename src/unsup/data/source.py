@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,10 +16,10 @@ from torch import Tensor
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
-from unsup.core.model import keyed_generator
+from unsup.core.random import Rows, keyed_generator
 
 # One number a use, so that draws made for different purposes with one seed are unrelated.
-_SHUFFLE, _BINARISE, _SECOND = 1, 2, 3
+_SHUFFLE, _BINARISE, _STREAM = 1, 2, 3
 _ROWS_AT_ONCE = 4096
 
 
@@ -30,15 +32,22 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=keyed_generator(seed, _SHUFFLE, epoch))
 
 
-def companions(seed: int, epoch: int, n: int, others: int) -> Tensor:
-    """Which of ``others`` examples of a second domain go with each of ``n`` in one epoch: int64 ``(n,)``.
+def stream_rows(seed: int, name: str, n: int, start: int, count: int) -> Tensor:
+    """Which of the ``n`` examples of a further stream are seen from its position ``start`` on: int64 ``(count,)``.
 
-    A shuffle keyed by (seed, epoch), unrelated to `permutation`: its first n, or as many shuffles as n needs.
+    The stream is one shuffle after another, keyed by (seed, name, how many went before): where it stands is a number,
+    so that going on with a run needs no more.
+
+    >>> [bool((stream_rows(0, "unlabelled", 5, 5 * i, 5).sort().values == torch.arange(5)).all()) for i in range(3)]
+    [True, True, True]
     """
-    rounds = (
-        torch.randperm(others, generator=keyed_generator(seed, _SECOND, epoch, i)) for i in range(-(-n // others))
-    )
-    return torch.cat(list(rounds))[:n]
+    key, rows, found = zlib.crc32(name.encode()), [], 0
+    while found < count:
+        done, offset = divmod(start + found, n)
+        order = torch.randperm(n, generator=keyed_generator(seed, _STREAM, key, done))
+        rows.append(order[offset : offset + count - found])
+        found += len(rows[-1])
+    return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.int64)
 
 
 def binarise(grey: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -55,53 +64,116 @@ def binarise(grey: Tensor, *, seed: int, epoch: int) -> Tensor:
     return torch.from_numpy(out)
 
 
+class Source(ABC):
+    """Examples that are not held in memory: what a `Split` may have as its ``x``."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def rows(self, indices: Tensor) -> Tensor:
+        """The raw examples at ``indices`` (int64), read now: ``(len(indices), *event.shape)``."""
+
+    @abstractmethod
+    def take(self, indices: Tensor) -> Source:
+        """The source that holds only the examples at ``indices``, in that order; nothing is read."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples held in memory.
+    """Examples of one split, and what goes with each.
 
     Attributes:
-        x: raw data ``(N, *event.shape)``.
+        x: raw data ``(N, *event.shape)``: a tensor, or a `Source` where it is larger than memory.
         label: class numbers ``(N,)``, int64, or None.
         grey: grey levels ``(N, *event.shape)``, uint8, from which `epoch` draws; None where the data is as it is.
-        domain_b: raw examples ``(M, *event.shape)`` of a second domain, or None. M may differ from N until `epoch`
-            gives every example a companion.
+        given: what each example is conditioned on, ``(N, *given.shape)``, or None.
+        lengths: of the open first axis of each example, ``(N,)``, int64, or None.
+        weight: of each example in means, ``(N,)``, or None.
+        streams: further streams by name, each of a size and in an order of its own.
     """
 
-    x: Tensor
+    x: Tensor | Source
     label: Tensor | None = None
     grey: Tensor | None = None
-    domain_b: Tensor | None = None
+    given: Tensor | None = None
+    lengths: Tensor | None = None
+    weight: Tensor | None = None
+    streams: Mapping[str, Split] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One example with what goes with it, by name, for `torch.utils.data.DataLoader`."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} examples; number {index} was asked for")
+        batch = self.batch(torch.tensor([index % len(self)]))
+        fields = {name: getattr(batch, name) for name in ("x", "label", "given", "lengths", "weight")}
+        return {name: value[0] for name, value in fields.items() if value is not None}
+
+    @property
+    def tensor(self) -> Tensor:
+        """All of ``x`` in memory."""
+        return self.x if isinstance(self.x, Tensor) else self.x.rows(torch.arange(len(self.x)))
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """The raw examples at ``indices`` (int64)."""
+        return self.x[indices] if isinstance(self.x, Tensor) else self.x.rows(indices)
+
     def batch(self, indices: Tensor) -> Batch:
-        """The examples at ``indices`` (int64, ``(B,)``), with the rows of ``domain_b`` that lie beside them."""
-        return Batch(self.x[indices], *(None if t is None else t[indices] for t in (self.label, self.domain_b)))
+        """The examples at ``indices`` (int64, ``(B,)``), without further streams."""
+        return Batch(self.rows(indices), **self._beside(indices))
+
+    def step(self, indices: Tensor, sizes: Mapping[str, int], *, seed: int, position: int, part: Rows) -> Batch:
+        """What one step sees: the examples at hand, and those of every stream that the model reads.
+
+        Args:
+            indices: of all examples of the batch.
+            sizes: how many examples of each stream go with one of ``x``.
+            position: batches before this one.
+            part: which of ``indices`` are at hand.
+        """
+        streams = {}
+        for name, each in sizes.items():
+            if name not in self.streams:
+                known = ", ".join(self.streams) or "none"
+                raise InputError(f"the model reads a stream {name!r}, and the data has: {known}")
+            split, size = self.streams[name], each * part.total
+            rows = stream_rows(seed, name, len(split), position * size, size)
+            streams[name] = split.batch(rows[each * part.start : each * (part.start + part.count)])
+        own = self.batch(indices[part.start : part.start + part.count])
+        return replace(own, streams=streams) if streams else own
+
+    def _beside(self, indices: Tensor | slice) -> dict[str, Any]:
+        found = {name: getattr(self, name) for name in ("label", "given", "lengths", "weight")}
+        return {name: value[indices] for name, value in found.items() if value is not None}
 
     def take(self, indices: Tensor | slice) -> Split:
-        """The split that holds only the examples at ``indices`` (or where a mask is True), ``domain_b`` included."""
-        rest = (None if t is None else t[indices] for t in (self.label, self.grey, self.domain_b))
-        return Split(self.x[indices], *rest)
+        """The split that holds only the examples at ``indices`` (or where a mask is True); streams stay whole."""
+        if isinstance(self.x, Tensor):
+            x: Tensor | Source = self.x[indices]
+        else:
+            everything = torch.arange(len(self.x))
+            x = self.x.take(everything[indices])
+        grey = None if self.grey is None else self.grey[indices]
+        return replace(self, x=x, grey=grey, **self._beside(indices))
 
     def to(self, device: torch.device | str) -> Split:
-        """The same examples on ``device``; the grey levels, which are only drawn from, stay where they are."""
-        label, domain_b = (None if t is None else t.to(device) for t in (self.label, self.domain_b))
-        return Split(self.x.to(device), label, self.grey, domain_b)
+        """The same examples on ``device``; what is only drawn from (grey levels, sources) stays where it is."""
+        x = self.x.to(device) if isinstance(self.x, Tensor) else self.x
+        beside = {name: value.to(device) for name, value in self._beside(slice(None)).items()}
+        return replace(self, x=x, **beside, streams={k: v.to(device) for k, v in self.streams.items()})
 
     def epoch(self, seed: int, epoch: int) -> Split:
         """The split as it is seen in one epoch: itself, or a fresh binarisation of the grey levels.
 
-        All examples are drawn in one go keyed by (seed, epoch), so batch size and processes do not matter. Examples of
-        a second domain are dealt out afresh, one to each example of the first.
+        All examples are drawn in one go keyed by (seed, epoch), so batch size and processes do not matter.
         """
-        seen = self
-        if self.grey is not None:
-            seen = replace(seen, x=binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device))
-        if self.domain_b is not None:
-            rows = companions(seed, epoch, len(self), len(self.domain_b)).to(self.domain_b.device)
-            seen = replace(seen, domain_b=self.domain_b[rows])
-        return seen
+        if self.grey is None:
+            return self
+        assert isinstance(self.x, Tensor)
+        return replace(self, x=binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +187,10 @@ class Data:
         split: where the splits come from, in words.
         options: the options given, plain JSON values.
         notes: what was skipped, dropped or decided, and why.
-        paired: whether row i of the ``domain_b`` of validation and test is the true translation of row i of ``x``.
-            That of training never is.
+        paired: whether row i of the stream ``domain_b`` of validation and test is the true translation of row i of
+            ``x``. That of training never is.
         columns: names of the entries of a table's row, or None.
+        given: the event of the conditions of the examples, or None: ``create(..., given=data.given)``.
     """
 
     name: str | None
@@ -131,6 +204,7 @@ class Data:
     notes: tuple[str, ...] = ()
     paired: bool = False
     columns: tuple[str, ...] | None = None
+    given: Event | None = None
 
     def describe(self) -> str:
         """One line.
@@ -212,22 +286,25 @@ class Examples:
 
     def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
         """The examples at ``order``, which puts train, validation and test one after the other."""
-        taken = Split(self.x, self.label, self.grey, self.domain_b).take(order)
+        taken = Split(self.x, self.label, self.grey).take(order)
         names = tuple(self.names[i] for i in order.tolist())
-        found = {"x": taken.x, "label": taken.label, "grey": taken.grey, "domain_b": taken.domain_b}
-        return replace(self, **found, names=names, sizes=sizes, split=split)
+        other = None if self.domain_b is None else self.domain_b[order]
+        return replace(
+            self, x=taken.x, label=taken.label, grey=taken.grey, domain_b=other, names=names, sizes=sizes, split=split
+        )
 
     def splits(self, owner: str) -> tuple[tuple[Split, Split, Split], str]:
         """(train, validation, test) and where they come from, in words."""
         found, (train, validation, test) = self.arranged(owner)
-        drawn = Split(found.x, found.label, found.grey, found.domain_b)
+        drawn = Split(found.x, found.label, found.grey)
         fixed = replace(drawn, grey=None)
         middle, end = train + validation, train + validation + test
-        return (
-            drawn.take(slice(0, train)),
-            fixed.take(slice(train, middle)),
-            fixed.take(slice(middle, end)),
-        ), found.split
+        parts = (slice(0, train), slice(train, middle), slice(middle, end))
+        splits = [whole.take(part) for whole, part in zip((drawn, fixed, fixed), parts, strict=True)]
+        if found.domain_b is not None:
+            others = [{"domain_b": Split(found.domain_b[part])} for part in parts]
+            splits = [replace(split, streams=other) for split, other in zip(splits, others, strict=True)]
+        return (splits[0], splits[1], splits[2]), found.split
 
 
 def hashed_order(n: int) -> NDArray[np.int64]:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unsup.core.errors import CapabilityError
+from unsup.core.batch import Batch
+from unsup.core.errors import CapabilityError, InputError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
-from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
+from unsup.core.model import HasDensity, HasPartition, IsConditional, Model, keyed_generator
 from unsup.core.parallel import share_out
+from unsup.data.source import Split
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
@@ -22,7 +24,7 @@ _LOG_PARTITION = -1  # the key of its noise, beside the positions of chunks
 @torch.no_grad()
 def log_probs(
     model: Model,
-    x: Tensor,
+    x: Tensor | Split | Batch,
     *,
     samples: int = 1,
     seed: int = 0,
@@ -31,26 +33,36 @@ def log_probs(
 ) -> Tensor:
     """log p of each raw example, float64 on the CPU: ``(N, *shape)`` → ``(N,)``.
 
-    A model with a partition function has log Z estimated first, once for all examples, and keeps it.
+    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a partition function has log Z estimated first, once for all examples, and keeps it.
 
     Args:
+        x: raw examples, or a split or batch of them, with the conditions and lengths that go with them.
         samples: importance samples per example where the model is a bound; the effort of the estimate of log Z.
         seed: of the noise behind a bound, keyed by the position of the chunk, and of that behind log Z.
         on_chunk: told how many examples are done, and how many there are, after each chunk.
         stored: use the log Z that the model holds, where it has one.
 
     Raises:
+        InputError: there are no examples, or some lie outside the event.
         CapabilityError: the model has no density, or no valid log Z and ``stored`` is asked for.
     """
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
+    if not len(x):
+        raise InputError("there are no examples to score")
+    examples = x if isinstance(x, Split | Batch) else Batch(x)
     was_training = model.training
     model.eval()
-    chunks = x.split(CHUNK)
 
     def scored(position: int) -> Tensor:
+        rows = torch.arange(position * CHUNK, min((position + 1) * CHUNK, len(x)))
+        batch = examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
+        model.event.check(batch.x, batch.lengths)
+        batch = batch.to(model.device)
         generator = keyed_generator(seed, position, device=model.device)
-        return model.log_prob(chunks[position].to(model.device), samples=samples, generator=generator).double().cpu()
+        conditioned = isinstance(model, IsConditional) and model.given is not None
+        beside = {"given": batch.given if conditioned else None, "lengths": batch.lengths}
+        return model.log_prob(batch.x, **beside, samples=samples, generator=generator).double().cpu()
 
     def report(done: int) -> None:
         if on_chunk is not None:
@@ -60,13 +72,21 @@ def log_probs(
         if isinstance(model, HasPartition) and not stored:
             generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
             model.estimate_log_partition(effort=samples, generator=generator)
-        found = share_out(len(chunks), scored, report)
+        found = share_out(-(-len(x) // CHUNK), scored, report)
     model.train(was_training)
     return found
 
 
-def evaluate_likelihood(model: Model, x: Tensor, *, samples: int = 1, seed: int = 0) -> Likelihood:
+def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int = 1, seed: int = 0) -> Likelihood:
     """Mean −log p of raw examples ``(N, *shape)``, in nats, with its standard error over examples.
+
+    Args:
+        x: raw examples, or a split of them (``data.test``), whose conditions and lengths then count.
+        samples: importance samples per example where the model is a bound.
+        seed: of the noise behind a bound.
+
+    Raises:
+        InputError: there are no examples, or some lie outside the event.
 
     >>> import unsup
     >>> data = unsup.load_data("digits")

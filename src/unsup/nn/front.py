@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
+from unsup.core import random
 from unsup.core.event import Event
-from unsup.prob.distributions import log_mean_exp
+from unsup.prob.distributions import at_least_float32, log_mean_exp
+
+_LOCATION = ("levels", "low", "mean", "std")  # buffers that keep the precision of the data
+
+
+class Dequantizer(nn.Module, ABC):
+    """q(u | x): noise in [0, 1) that fills the cells of discrete entries."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Raw data ``(B, *shape)``, floating → u of that shape and log q(u | x), ``(B,)`` or ``()``."""
+
+
+class UniformDequantizer(Dequantizer):
+    """u ~ U[0, 1) (Theis, van den Oord, Bethge 2016, https://arxiv.org/abs/1511.01844)."""
+
+    def forward(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        return random.uniform(x.shape, generator, like=x), x.new_zeros(())
 
 
 class ContinuousFront(nn.Module):
@@ -19,17 +39,31 @@ class ContinuousFront(nn.Module):
     With u ~ U[0, 1) on discrete entries and u = 0 on real ones,
     v = (x − low + u) / K (discrete), v = x (real); then, for discrete entries when ``logit_alpha`` is given,
     v ← logit(α + (1 − 2α) v); y = (v − mean) / std. Uniform dequantisation makes log p(y) + log|det dy/dx| a lower
-    bound on the discrete log-likelihood (Theis, van den Oord, Bethge 2016, https://arxiv.org/abs/1511.01844); the
-    logit is RealNVP's (Dinh, Sohl-Dickstein, Bengio 2017, https://arxiv.org/abs/1605.08803).
+    bound on the discrete log-likelihood (Theis, van den Oord, Bethge 2016, https://arxiv.org/abs/1511.01844), which
+    another ``dequantizer`` makes tighter; the logit is RealNVP's (Dinh, Sohl-Dickstein, Bengio 2017,
+    https://arxiv.org/abs/1605.08803).
+
+    Locations and scales keep the precision of the data, whatever type the model is cast to: y is of the model's type.
 
     Args:
         event: binary, ordinal, real, or a table that mixes them.
         logit_alpha: α of the logit, or None for no logit.
+        dequantizer: q(u | x); None is uniform.
     """
 
-    def __init__(self, event: Event, *, logit_alpha: float | None = None) -> None:
+    discrete: Tensor
+    levels: Tensor
+    low: Tensor
+    mean: Tensor
+    std: Tensor
+    like: Tensor
+
+    def __init__(
+        self, event: Event, *, logit_alpha: float | None = None, dequantizer: Dequantizer | None = None
+    ) -> None:
         super().__init__()
         self.event, self.logit_alpha = event, logit_alpha
+        self.dequantizer = dequantizer or UniformDequantizer()
         columns = event.columns
         discrete = torch.tensor([s.is_discrete for s in columns]).view(event.shape)
         self.all_real = not bool(discrete.any())
@@ -38,6 +72,21 @@ class ContinuousFront(nn.Module):
         self.register_buffer("low", _column([s.low for s in columns], event), persistent=False)
         self.register_buffer("mean", torch.zeros(event.shape))
         self.register_buffer("std", torch.ones(event.shape))
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # of the type that the model computes in
+        self._apply(lambda t: t)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        kept = {name: self._buffers[name] for name in _LOCATION}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            now = self._buffers[name]
+            assert now is not None
+            assert before is not None
+            if self.event.needs_float64:
+                self._buffers[name] = before.to(now.device, torch.float64)
+            elif now.dtype in (torch.float16, torch.bfloat16):
+                self._buffers[name] = before.to(now.device, torch.float32)
+        return self
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
         """Set ``mean`` and ``std`` of every entry from training data ``(N, *shape)``; a constant entry keeps std 1."""
@@ -47,13 +96,26 @@ class ContinuousFront(nn.Module):
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
 
     def dequantize(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Raw data with uniform noise added to its discrete entries, in float64 where x is or the model's type."""
-        self.event.check_shape(x)
-        x = x.to(torch.float64 if x.dtype == torch.float64 else self.mean.dtype)
+        """Raw data with noise added to its discrete entries, in float64 where x is or the model's type."""
+        return self.noisy(x, generator=generator)[0]
+
+    def noisy(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """`dequantize`, and log q of the noise, ``(B,)`` or ``()``."""
+        x = self.floating(x)
         if self.all_real:
-            return x
-        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return x + noise * self.discrete
+            return x, x.new_zeros(())
+        noise, log_q = self.dequantizer(x, generator)
+        return x + noise * self.discrete, log_q
+
+    def floating(self, x: Tensor) -> Tensor:
+        """Raw data in the type that its place on the line is computed in."""
+        self.event.check_shape(x)
+        return x.to(torch.float64 if x.dtype == torch.float64 else self.mean.dtype)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """y of raw data, discrete entries at the middle of their cell: ``(B, *shape)`` → the same shape."""
+        y: Tensor = self(self.floating(x) + 0.5 * self.discrete)[0]
+        return y
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantised raw data → (y, log|det dy/dx|): ``(B, *shape)`` → ``(B, *shape)``, ``(B,)``."""
@@ -62,16 +124,20 @@ class ContinuousFront(nn.Module):
         ):  # affine: one pass over x, and a log-determinant of the front alone
             y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
             log_det = -(self.levels.log() + self.std.log()).sum()
-            return y.to(self.mean.dtype), log_det.to(self.mean.dtype).expand(len(x))
+            return y.to(self.like.dtype), self._summed(log_det).expand(len(x))
         v, log_det = self._unit(x)
         y = (v - self.mean) / self.std
         log_det = log_det - self.std.log().expand_as(v)
-        return y.to(self.mean.dtype), log_det.flatten(1).sum(1).to(self.mean.dtype)
+        return y.to(self.like.dtype), self._summed(log_det.flatten(1).sum(1))
 
     def log_derivatives(self, x: Tensor) -> Tensor:
         """log|dy_d/dx_d| of each entry of dequantised raw data: ``(B, *shape)`` → ``(B, D)``; `forward` sums it."""
         _, log_derivative = self._unit(x)
-        return (log_derivative - self.std.log()).flatten(1).to(self.mean.dtype)
+        return self._summed((log_derivative - self.std.log()).flatten(1))
+
+    def _summed(self, log_det: Tensor) -> Tensor:
+        """Logarithms in the model's type, but float32 at least."""
+        return log_det.to(at_least_float32(self.like).dtype)
 
     def _unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Everything before standardisation, with the log-derivative of each entry."""
@@ -88,7 +154,7 @@ class ContinuousFront(nn.Module):
 
     def invert(self, y: Tensor) -> Tensor:
         """The inverse of `forward`: continuous raw data, not yet rounded to the support."""
-        v = y * self.std + self.mean
+        v = at_least_float32(y) * self.std + self.mean
         if self.logit_alpha is not None and not self.all_real:
             alpha = self.logit_alpha
             v = torch.where(self.discrete, (v.sigmoid() - alpha) / (1 - 2 * alpha), v)
@@ -114,7 +180,7 @@ def dequantized_log_prob(
 ) -> Tensor:
     """log p(x) of raw data from a density over y: exact on real data, else a bound that rises with ``samples``.
 
-    log P(x) ≥ E[log (1/S) Σ_s p(y(x + u_s)) |det dy/dx|] with u_s uniform.
+    log P(x) ≥ E[log (1/S) Σ_s p(y(x + u_s)) |det dy/dx| / q(u_s | x)].
 
     Args:
         density: log-density of y, ``(B, *shape)`` → ``(B,)``.
@@ -122,10 +188,12 @@ def dequantized_log_prob(
     """
     draws = []
     for _ in range(1 if front.all_real else samples):
-        y, log_det = front(front.dequantize(x, generator=generator))
-        draws.append(density(y) + log_det)
+        noisy, log_q = front.noisy(x, generator=generator)
+        y, log_det = front(noisy)
+        draws.append(density(y) + log_det - log_q)
     return draws[0] if len(draws) == 1 else log_mean_exp(torch.stack(draws), 0)
 
 
 def _column(values: list[int], event: Event) -> Tensor:
-    return torch.tensor(values, dtype=torch.get_default_dtype()).view(event.shape)
+    dtype = torch.float64 if event.needs_float64 else torch.get_default_dtype()
+    return torch.tensor(values, dtype=dtype).view(event.shape)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unsup.core.parallel import mean_over_processes, process_count
+from unsup.core.parallel import mean_over_rows, process_count
+from unsup.core.random import rows_at_hand
 
 
 def batch_norm(
@@ -24,10 +25,11 @@ def batch_norm(
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     axes = [i for i in range(x.ndim) if i != 1]
     shape = [-1 if i == 1 else 1 for i in range(x.ndim)]
-    mean = mean_over_processes(x.mean(axes))
-    var = mean_over_processes((x - mean.view(shape)).square().mean(axes))
+    mean = mean_over_rows(x.mean(axes))
+    var = mean_over_rows((x - mean.view(shape)).square().mean(axes))
     with torch.no_grad():
-        count = x.numel() // x.shape[1] * process_count()
+        rows = rows_at_hand()
+        count = x.numel() / x.shape[1] * (process_count() if rows is None else rows.total / rows.count)
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
     scale = (var + eps).rsqrt()

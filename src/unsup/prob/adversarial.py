@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import relu, softplus
 
+from unsup.core import random
 from unsup.core.errors import InputError
 from unsup.prob.distributions import at_least_float32
 
@@ -110,7 +111,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Gene
     """
     real, fake = at_least_float32(real.detach()), at_least_float32(fake.detach())
     shape = (len(real), *(1 for _ in real.shape[1:]))
-    epsilon = torch.rand(shape, generator=generator, dtype=real.dtype, device=real.device)
+    epsilon = random.uniform(shape, generator, like=real)
     gradient = _input_gradient(critic, epsilon * real + (1 - epsilon) * fake)
     return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
 

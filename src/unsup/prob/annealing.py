@@ -21,6 +21,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
+from unsup.core.random import bits
+
 
 def ladder(count: int) -> list[float]:
     """``count`` steps from 0 to 1, in Salakhutdinov and Murray's (2008) proportions: ``count`` + 1 values.
@@ -101,17 +103,11 @@ def bernoulli_pair_step(
         hidden = torch.addmm(hidden_bias, v, up)
         gain = (softplus(hidden * following) - softplus(hidden * beta)).sum(1, dtype=torch.float64)
         gain += (following - beta) * (v @ shift).double()
-        h = draw_bits(hidden.mul_(following).sigmoid_(), generator)
+        h = bits(hidden.mul_(following).sigmoid_(), generator)
         visible = torch.addmm(base_bias + following * shift, h, down, alpha=following)
-        return gain, draw_bits(visible.sigmoid_(), generator)
+        return gain, bits(visible.sigmoid_(), generator)
 
     return step
-
-
-def draw_bits(probability: Tensor, generator: Generator | None) -> Tensor:
-    """Zeros and ones of the probabilities' shape and type, each 1 with its probability."""
-    uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
-    return torch.lt(uniform, probability, out=uniform)
 
 
 def base_log_partition(base_bias: Tensor, hidden: int) -> float:

@@ -12,6 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 
+from unsup.core import random
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -78,17 +80,16 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, le
 def sample_bernoulli(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
     """0/1 draws, int64. One uniform each, so that the draw is a function of the generator's state alone."""
     probability = (at_least_float32(logits) / temperature).sigmoid()
-    uniform = torch.rand(logits.shape, generator=generator, dtype=probability.dtype, device=logits.device)
-    return (uniform < probability).long()
+    noise = random.uniform(logits.shape, generator, like=probability)
+    return (noise < probability).long()
 
 
 def sample_categorical(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
     """Class numbers (…) from ``logits`` (…, K) by inverting the distribution function at one uniform each."""
     cumulative = (at_least_float32(logits) / temperature).softmax(-1).cumsum(-1)
-    shape = (*logits.shape[:-1], 1)
-    uniform = torch.rand(shape, generator=generator, dtype=cumulative.dtype, device=logits.device)
+    noise = random.uniform((*logits.shape[:-1], 1), generator, like=cumulative)
     # Scaling by the last entry absorbs the rounding of the sum, so that no draw falls outside.
-    return (cumulative < uniform * cumulative[..., -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return (cumulative < noise * cumulative[..., -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def sample_gaussian_mixture(
@@ -98,7 +99,7 @@ def sample_gaussian_mixture(
     chosen = sample_categorical(logits, generator=generator, temperature=temperature).unsqueeze(-1)
     picked_mean = mean.gather(-1, chosen).squeeze(-1)
     picked_std = log_std.gather(-1, chosen).squeeze(-1).exp()
-    noise = torch.randn(picked_mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    noise = random.normal(picked_mean.shape, generator, like=mean)
     return picked_mean + temperature * picked_std * noise
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from unsup.core import random
+
 Energy = Callable[[Tensor], Tensor]
 """``(B, ...)`` → ``(B,)``."""
 
@@ -27,8 +29,8 @@ def energy_and_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
     >>> float(value), gradient.tolist()
     (12.5, [[3.0, 4.0]])
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         value = energy(x)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
@@ -109,8 +111,9 @@ def mala(
         proposal = _moved(x, gradient, step, None, 0.0, generator)
         new_value, new_gradient = energy_and_gradient(energy, proposal)
         log_alpha = _log_acceptance(x, proposal, (value, gradient), (new_value, new_gradient), step, None, 0.0)
-        uniform = torch.rand(value.shape, generator=generator, dtype=value.dtype, device=value.device)
-        accept = uniform.log() < log_alpha  # a proposal of infinite or undefined energy is never taken
+        accept = (
+            random.uniform(value.shape, generator, like=value).log() < log_alpha
+        )  # a proposal of infinite or undefined energy is never taken
         rows = accept.view(-1, *(1,) * (x.ndim - 1))
         x, gradient = torch.where(rows, proposal, x), torch.where(rows, new_gradient, gradient)
         value = torch.where(accept, new_value, value)
@@ -122,7 +125,7 @@ def _moved(
     x: Tensor, gradient: Tensor, step: float, noise: float | None, clamp: float, generator: Generator | None
 ) -> Tensor:
     tau = math.sqrt(2 * step) if noise is None else noise
-    drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    drawn = random.normal(x.shape, generator, like=x)
     return torch.add(x, _clamped(gradient, clamp), alpha=-step).add_(drawn, alpha=tau)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unsup.core.registry import names, row
 from unsup.core.storage import write_atomically
-from unsup.report.pictures import curves, png_bytes
+from unsup.pictures.images import curves, png_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }

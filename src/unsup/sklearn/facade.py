@@ -54,7 +54,7 @@ class Facade(BaseEstimator):
         cls = model_class(self.model)
         if not issubclass(cls, needs):
             raise CapabilityError(f"{self.model} {ability}; models that fit: {fitting_models(needs, self.event_)}")
-        reason = cls.reason_against(self.event_)
+        reason = cls.refusal(self.event_)
         if reason is not None:
             raise InputError(
                 f"{self.model} {reason}; X with n_features={rows.shape[1]} is taken as {self.event_} "
@@ -108,7 +108,7 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
 
 def fitting_models(needs: tuple[type, ...], event: Event) -> str:
     found = {n: model_class(n) for n in names()}
-    return ", ".join(n for n, c in found.items() if issubclass(c, needs) and c.reason_against(event) is None) or "none"
+    return ", ".join(n for n, c in found.items() if issubclass(c, needs) and c.refusal(event) is None) or "none"
 
 
 def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:

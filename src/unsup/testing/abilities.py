@@ -9,27 +9,30 @@ from unsup.core.model import (
     CanDecode,
     CanEncode,
     CanSample,
-    CanTemper,
+    Classifies,
     HasDensity,
     HasEnergy,
     HasScore,
     IsConditional,
     Model,
     Translates,
+    knobs,
 )
 
 ABILITIES: Mapping[str, type] = {
     "score": HasDensity,
     "sample": CanSample,
-    "temper": CanTemper,
     "encode": CanEncode,
     "decode": CanDecode,
     "complete": CanComplete,
     "condition": IsConditional,
     "energy": HasEnergy,
     "gradient": HasScore,
+    "predict": Classifies,
     "translate": Translates,
 }
+WORDS = ("score", "sample", "temper", *(word for word in ABILITIES if word not in ("score", "sample")))
+"""The words of the registry: those of capabilities, and ``temper``, a knob of sampling."""
 
 
 def abilities_of(cls: type[Model]) -> tuple[str, ...]:
@@ -39,4 +42,7 @@ def abilities_of(cls: type[Model]) -> tuple[str, ...]:
     >>> abilities_of(model_class("made"))
     ('score', 'sample', 'temper')
     """
-    return tuple(word for word, capability in ABILITIES.items() if issubclass(cls, capability))
+    earned = {word for word, capability in ABILITIES.items() if issubclass(cls, capability)}
+    if "temperature" in knobs(cls):
+        earned.add("temper")
+    return tuple(word for word in WORDS if word in earned)

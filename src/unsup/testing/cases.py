@@ -40,7 +40,7 @@ class Case:
     def data(self, seed: int = 0) -> Batch:
         found = examples(self.event, MOST_EXAMPLES, classes=self.classes, seed=seed)
         if issubclass(model_class(self.model), Translates):
-            return replace(found, domain_b=examples(self.event, MOST_EXAMPLES, seed=seed + 1).x)
+            return replace(found, streams={"domain_b": examples(self.event, MOST_EXAMPLES, seed=seed + 1)})
         return found
 
     def check(self, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> Report:

@@ -12,6 +12,8 @@ import torch
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError, nearest
 from unsup.core.model import Model
+from unsup.core.random import Rows
+from unsup.core.registry import row_of
 from unsup.testing.law import LAWS, Law, LawViolation
 from unsup.testing.subject import Subject
 
@@ -96,8 +98,7 @@ def check_model(
     for name in laws or ():
         if name not in LAWS:
             raise InputError(f"there is no law {name!r}{nearest(name, LAWS)}")
-    batch = data if isinstance(data, Batch) else Batch(data.train.x, data.train.label, data.train.domain_b)
-    batch = Batch(*(None if t is None else t[:MOST_EXAMPLES] for t in (batch.x, batch.label, batch.domain_b)))
+    batch = (data if isinstance(data, Batch) else _examples_of(data, model)).take(slice(0, MOST_EXAMPLES))
     model.event.check(batch.x)
     subject = Subject(model, batch.to(model.device), seed)
     excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}
@@ -134,8 +135,16 @@ def _run(law: Law, subject: Subject) -> tuple[Status, str]:
     return "passed", law.statement
 
 
-def _registered_exceptions(cls: type[Model]) -> Mapping[str, str]:
-    from unsup.families import ROWS
+def _examples_of(data: Data, model: Model) -> Batch:
+    rows = torch.arange(min(MOST_EXAMPLES, len(data.train)))
+    return data.train.step(rows, model.streams, seed=0, position=0, part=Rows(len(rows), 0, len(rows)))
 
-    target = f"{cls.__module__}:{cls.__qualname__}"
-    return next((row.exceptions for row in ROWS.values() if row.target == target), {})
+
+def _registered_exceptions(cls: type[Model]) -> Mapping[str, str]:
+    """The exceptions of the class's row, and of its parents' rows: what a parent may not keep, its child may not."""
+    found: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        declared = row_of(parent)
+        if declared is not None:
+            found |= declared.exceptions
+    return found

@@ -38,7 +38,7 @@ class Subject:
     def fresh(self) -> Model:
         """A new model of the same configuration, prepared on the data, in training mode."""
         model = rebuild(self.model, self.seed)
-        model.prepare(self.batch.x, self.batch.label, generator=self.generator(0))
+        model.prepare(self.batch, generator=self.generator(0))
         return model.train()
 
     def generic(
@@ -51,7 +51,7 @@ class Subject:
         since what it holds (probabilities, covariances) is constrained.
         """
         model = copy.deepcopy(self.model).train()
-        model.prepare(self.batch.x, self.batch.label, generator=self.generator(draw, 0))
+        model.prepare(self.batch, generator=self.generator(draw, 0))
         if isinstance(model, LearnsByCounting) and model.passes:
             for _ in range(3):
                 model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))

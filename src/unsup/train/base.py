@@ -26,7 +26,7 @@ from unsup.core.parallel import process_count, process_rank
 from unsup.core.storage import load_tensors, model_record
 from unsup.data.source import Data
 from unsup.evaluate.likelihood import evaluate_likelihood
-from unsup.report.pictures import has_picture, image_grid, picture, png_bytes
+from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
 from unsup.train import parallel
 from unsup.train.progress import Progress
 from unsup.train.runs import MODEL_PREFIX, Run
@@ -88,7 +88,7 @@ class Trainer(ABC):
         self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
-        self.watched = data.validation.x[subset.sort().values]
+        self.watched = data.validation.take(subset.sort().values)
 
     # --- the parts that differ ------------------------------------------------------------------------------------
 
@@ -152,10 +152,9 @@ class Trainer(ABC):
     def _prepare(self) -> None:
         train = self.data.train.epoch(self.settings.seed, 0)
         rows = torch.randperm(len(train), generator=keyed_generator(self.settings.seed, _SUBSET, 1))[:_PREPARE_LIMIT]
-        label = None if train.label is None else train.label[rows].to(self.device)
         generator = keyed_generator(self.settings.seed, _PREPARE, device=self.device)
         with torch.no_grad():
-            self.model.prepare(train.x[rows].to(self.device), label, generator=generator)
+            self.model.prepare(train.batch(rows).to(self.device), generator=generator)
 
     def _resume(self, out: Path) -> None:
         folder = Run(out)
@@ -252,7 +251,7 @@ class Trainer(ABC):
             if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
-                self.say(collapse(self.model, self.watched, generator=generator), "samples")
+                self.say(collapse(self.model, self.watched.tensor, generator=generator), "samples")
             if self.folder is not None:
                 self._picture(self.folder)
             last = time.monotonic() - started
@@ -286,7 +285,7 @@ class Trainer(ABC):
                 folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
         elif isinstance(self.model, Translates) and has_picture(self.model.event):
             self.model.eval()
-            a = self.watched[:_TRANSLATED].to(self.device)
+            a = self.watched.rows(torch.arange(min(_TRANSLATED, len(self.watched)))).to(self.device)
             b = self.model.translate(a, to="b")
             grid = image_grid(torch.cat([a, b, self.model.translate(b, to="a")]), self.model.event, columns=len(a))
             if self.writes:

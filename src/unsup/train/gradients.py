@@ -6,17 +6,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
-from unsup.core.batch import Batch
+from unsup.core.batch import Batch, Time
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
-from unsup.core.model import HasDensity, Model, Objective, Terms, keyed_generator
-from unsup.core.parallel import own_rows, process_count
+from unsup.core.model import HasDensity, Model, Objective, Terms, keyed_generator, reduced
+from unsup.core.parallel import process_count, process_rank, share_of
 from unsup.data.source import Data, permutation
 from unsup.evaluate.likelihood import CHUNK, evaluate_likelihood
 from unsup.train import parallel
@@ -128,7 +129,9 @@ class GradientTrainer(Trainer):
             for i in range(first, self.per_epoch):
                 self.position += 1
                 rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-                yield split.batch(own_rows(rows)).to(self.device)
+                part = share_of(len(rows), process_count(), process_rank())
+                batch = split.step(rows, self.model.streams, seed=seed, position=self.position - 1, part=part)
+                yield replace(batch.to(self.device), time=Time(self.done, self.total, epoch))
 
     def learn(self) -> None:
         batches = self.batches()
@@ -170,7 +173,7 @@ class GradientTrainer(Trainer):
     def _first_validation(self) -> None:
         """Validate before step 1, and time that for a time budget, once what is slow the first time is done."""
         if self.settings.minutes is not None and isinstance(self.model, HasDensity):
-            evaluate_likelihood(self.model, self.watched[:CHUNK], seed=self.settings.seed)
+            evaluate_likelihood(self.model, self.watched.take(slice(0, CHUNK)), seed=self.settings.seed)
         started = time.monotonic()
         self._validate()
         self.validation_took = time.monotonic() - started
@@ -227,7 +230,7 @@ class GradientTrainer(Trainer):
                 batch = next(batches)
                 self.display.count(len(batch) * process_count())
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    terms = loss(batch, generator=self.generator)
+                    terms = reduced(loss(batch, generator=self.generator), batch.weight)
                 optimizer.zero_grad()
                 terms["loss"].backward()
                 if s.clip:
@@ -241,7 +244,10 @@ class GradientTrainer(Trainer):
             self._play(*self.objectives)
         if self.ema is not None:
             self.ema.update()
-        self.model.after_step(self.done)
+        time = Time(self.done + 1, self.total, self.position // self.per_epoch)
+        for module in self.model.modules():  # parts are models of their own
+            if isinstance(module, Model):
+                module.after_step(time)
         return shown
 
     def _play(self, *players: Objective) -> None:

@@ -22,12 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.model import Model, Objective, Terms
-from unsup.core.parallel import process_count, shared_noise
+from unsup.core.parallel import process_count
+from unsup.core.random import Rows, part_of_batch
 
 # What is called from outside and uses parameters: each has to gather them first.
 _METHODS = (
-    *("loss", "log_prob", "log_prob_given", "energy", "score", "estimate_log_partition"),
-    *("sample", "sample_given", "complete", "encode", "decode", "translate"),
+    *("loss", "log_prob", "energy", "score", "estimate_log_partition"),
+    *("sample", "complete", "encode", "decode", "translate"),
 )
 _TIMEOUT = timedelta(minutes=10)
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl", "gloo", "remote process")
@@ -78,7 +79,8 @@ def player_loss(model: Model, objective: Objective, loss: Callable[..., Terms], 
         run = DistributedDataParallel(_Player(objective, loss), find_unused_parameters=True)
 
     def call(batch: Batch, *, generator: Generator) -> Terms:
-        with shared_noise(len(batch)):
+        n = process_count()
+        with part_of_batch(Rows(n * len(batch), dist.get_rank() * len(batch), len(batch))):
             return run(batch, generator=generator)
 
     return call

@@ -171,10 +171,11 @@ def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, A
             figures = {name: score.value for name, score in quality.scores.items()}
             return {"figures": figures | {"fid floor": quality["fid"].floor}, "quality": quality.to_json()}
         case "translation":
-            if data.test.domain_b is None or not data.paired:
+            if "domain_b" not in data.test.streams or not data.paired:
                 raise InputError(f"recipe {recipe.name}: {data.name} has no pairs to measure translations by")
             figures = {}
-            for to, x, target in (("b", data.test.x, data.test.domain_b), ("a", data.test.domain_b, data.test.x)):
+            other = data.test.streams["domain_b"].tensor
+            for to, x, target in (("b", data.test.tensor, other), ("a", other, data.test.tensor)):
                 error = translation_error(model, x, target, to=to)
                 figures |= {f"error to {to}": error.error, f"identity to {to}": error.identity}
                 figures |= {f"share to {to}": error.share}

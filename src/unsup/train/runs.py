@@ -29,7 +29,7 @@ from unsup.core.storage import load_model, load_state, load_tensors, save_tensor
 if TYPE_CHECKING:
     from unsup.data import Data
 
-MODEL_PREFIX = "model."
+from unsup.core.storage import MODEL_PREFIX
 
 
 class Run:

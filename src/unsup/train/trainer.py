@@ -51,7 +51,7 @@ def fit(
     chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: give out=FOLDER")
-    if isinstance(model, Translates) and data.train.domain_b is None:
+    if isinstance(model, Translates) and "domain_b" not in data.train.streams:
         raise InputError(
             f"{type(model).__name__} learns from two domains and {data.name or 'this data'} has one; name the second "
             "with --domain-b PATH (load_data(..., domain_b=PATH))"

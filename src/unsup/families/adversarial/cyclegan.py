@@ -22,11 +22,12 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.model import Model, Objective, Symptom, Terms, Translates
-from unsup.core.parallel import gather_rows, own_rows, replicated_noise
+from unsup.core.parallel import gather_rows, own_rows
 from unsup.prob.distributions import at_least_float32
 
 _KERNEL = 4  # of a critic's layers
@@ -134,9 +135,8 @@ class History(nn.Module):
         if not self.size:
             return new.detach()
         rows = gather_rows(new.detach()).to(self.examples.dtype)
-        with replicated_noise():
-            keep = torch.rand(len(rows), generator=generator, device=rows.device) < 0.5
-            slots = torch.randint(self.size, (len(rows),), generator=generator, device=rows.device)
+        keep = random.uniform((len(rows),), generator, like=rows, axis=None) < 0.5
+        slots = random.integers(0, self.size, (len(rows),), generator, like=rows, axis=None)
         shown = rows.clone()
         filled = int(self.count)
         for i, (own, slot) in enumerate(zip(keep.tolist(), slots.tolist(), strict=True)):
@@ -185,6 +185,7 @@ class CycleGAN(Model, Translates):
         # At 3×256×256: 11,378,179 parameters in each translator and 2,764,737 in each critic.
         "paper": {"widths": (64, 128, 256), "blocks": 9, "critic_widths": (64, 128, 256, 512)},
     }
+    streams = {"domain_b": 1}
     fit_defaults = {"lr": 2e-4, "betas": (0.5, 0.999), "batch_size": 1, "schedule": "half-linear"}
 
     def __init__(
@@ -313,12 +314,7 @@ class CycleGAN(Model, Translates):
         return 2 * (x.to(self.dtype) - self._support.low) / (self._support.levels - 1) - 1
 
     def _domains(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if batch.domain_b is None:
-            raise InputError(
-                "cyclegan learns from two domains and this data has one; name the second with --domain-b PATH "
-                "(domain_b=), or give batches with domain_b"
-            )
-        return self._scaled(batch.x), self._scaled(batch.domain_b)
+        return self._scaled(batch.x), self._scaled(batch["domain_b"].x)
 
 
 def _squared_distance(scores: Tensor, target: float) -> Tensor:

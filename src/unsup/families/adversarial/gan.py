@@ -32,7 +32,6 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, Model, Objective, Symptom, Terms
-from unsup.core.parallel import noise_rows
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
 from unsup.nn.norm import BatchNorm
@@ -174,8 +173,9 @@ class GAN(Model, CanSample):
         return (self.generator,)
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Location and scale of real entries: mean and std, or, for convolutional nets, the range of each channel."""
+        x = batch.x
         front = self.front
         if self.net != "mlp" and self.event.is_real:
             low, high = x.amin((0, 2, 3)).view(-1, 1, 1), x.amax((0, 2, 3)).view(-1, 1, 1)
@@ -204,8 +204,7 @@ class GAN(Model, CanSample):
         loss = discriminator_loss(self.players_loss, real_logit, fake_logit, self.smoothing)
         terms = {"real": real_logit.detach().mean(), "fake": fake_logit.detach().mean()}
         if self.penalty:
-            with noise_rows(len(real)):  # one ε for each pack
-                penalty = gradient_penalty(self.critic, real, fake, generator)
+            penalty = gradient_penalty(self.critic, real, fake, generator)
             loss = loss + self.penalty * penalty
             terms["penalty"] = penalty.detach()
         if self.r1:

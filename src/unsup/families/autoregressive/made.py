@@ -145,8 +145,9 @@ class MADE(Model, IsAutoregressive):
     def likelihood_kind(self) -> Kind:
         return "exact" if self.levels or self.event.is_real else "bound"
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Start the output bias at the data's marginals (log-odds, log-frequencies), or standardise real data."""
+        x = batch.x
         if self.front is not None:
             self.front.prepare(x, generator=generator)
             return
@@ -166,7 +167,8 @@ class MADE(Model, IsAutoregressive):
         self.next_mask.copy_((self.next_mask + 1) % self.masks)
         return {"loss": -self._log_prob_in_order(batch.x, order, 1, generator).mean()}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        x = batch.x
         self.event.check_shape(x)
         parts = [self._log_prob_in_order(x, m, samples, generator) for m in range(self.masks)]
         return parts[0] if self.masks == 1 else dist.log_mean_exp(torch.stack(parts), 0)

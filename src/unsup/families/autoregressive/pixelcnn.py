@@ -166,10 +166,10 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
         position = torch.arange(self.event.dims, device=self.device).view(height, width, channels)
         return position.permute(2, 0, 1).reshape(1, -1).repeat(max(self.classes, 1), 1)
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Count the class prior, Laplace-smoothed."""
         if self.classes:
-            counts = self._labels_of(label).bincount(minlength=self.classes).to(self.dtype) + 1
+            counts = self._labels_of(batch.label).bincount(minlength=self.classes).to(self.dtype) + 1
             self.log_prior.copy_((counts / counts.sum()).log())
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
@@ -178,7 +178,8 @@ class PixelCNN(Model, IsAutoregressive, IsConditional, CanComplete):
             return {"loss": -self.log_prob_given(batch.x, self._labels_of(batch.label)).mean()}
         return {"loss": -self.log_prob(batch.x).mean()}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        x = batch.x
         if not self.classes:
             return self._entry_log_prob(x, None).flatten(1).sum(1)
         return (self._log_prob_each_class(x, torch.ones_like(x, dtype=torch.bool)) + self._log_prior()).logsumexp(1)

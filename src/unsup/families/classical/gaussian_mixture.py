@@ -114,8 +114,9 @@ class GaussianMixture(Model, HasDensity, CanSample, CanEncode, LearnsByCounting)
         return self._tolerance
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise, then start every component at a k-means++ seed and the examples nearest to it."""
+        x = batch.x
         if len(x) < self.components:
             raise InputError(
                 f"GaussianMixture: components={self.components} needs at least as many training examples; there are "
@@ -252,7 +253,9 @@ class GaussianMixture(Model, HasDensity, CanSample, CanEncode, LearnsByCounting)
         """Mean negative log-likelihood."""
         return {"loss": -self.log_prob(batch.x, generator=generator).mean()}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        x = batch.x
+
         def density(y: Tensor) -> Tensor:
             return self._log_joint(y.flatten(1)).logsumexp(1)
 

@@ -23,13 +23,13 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanTemper, Factorises, LearnsByCounting, Model, Terms
+from unsup.core.model import CanSample, Factorises, LearnsByCounting, Model, Terms
 from unsup.prob.distributions import log_ratios
 
 JOINT_CELLS = 2**16
 
 
-class Histogram(Model, Factorises, CanTemper, LearnsByCounting):
+class Histogram(Model, Factorises, CanSample, LearnsByCounting):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters that a gradient could move: one pass of counting is the whole training. The ``paper`` preset
@@ -100,8 +100,9 @@ class Histogram(Model, Factorises, CanTemper, LearnsByCounting):
     def passes(self) -> int:
         return 1
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Fix the range and the tails' scale of every real entry from training examples."""
+        x = batch.x
         flat = x.flatten(1).double()
         low, high, std = flat.amin(0), flat.amax(0), flat.std(0, correction=0)
         constant = low == high
@@ -137,7 +138,8 @@ class Histogram(Model, Factorises, CanTemper, LearnsByCounting):
         """Mean negative log-likelihood; it has no gradient."""
         return {"loss": -self.log_prob(batch.x).mean()}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        x = batch.x
         self.event.check_shape(x)
         flat = x.flatten(1)
         cells = self._cells(flat)

@@ -23,11 +23,12 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
+from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
-from unsup.core.parallel import gather_rows, own_rows, process_count, replicated_noise
+from unsup.core.parallel import gather_rows, own_rows, process_count
 from unsup.nn.energy import Activation, EnergyNet, frozen
 from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
 
@@ -146,8 +147,9 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         return temperature_of(self.step_size, self.noise)
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise real entries by the data and fill the replay buffer with noise on their scale."""
+        x = batch.x
         self.net.prepare(x, generator=generator)
         if self.start == "buffer":
             self.replay.copy_(self._kept(self.net.start(len(self.replay), generator=generator)))
@@ -198,8 +200,7 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
                 f"a batch of {n * process_count()} needs more chains than the replay buffer's {size}; set buffer to at "
                 "least the batch size"
             )
-        with replicated_noise():
-            order = torch.randperm(size, generator=generator, device=self.device)
+        order = random.permutation(size, generator, like=self.replay)
         return own_rows(order[: n * process_count()])
 
     def _chain(self, y: Tensor, steps: int, generator: Generator | None) -> Tensor:

@@ -28,12 +28,11 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import CanComplete, CanDecode, CanSample, HasPartition, Model, Terms
-from unsup.core.parallel import replicated_noise
+from unsup.core.random import alike, bits
 from unsup.prob.annealing import (
     anneal,
     base_log_partition,
     bernoulli_pair_step,
-    draw_bits,
     ladder,
     log_mean_and_error,
 )
@@ -123,14 +122,15 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Start the visible biases at the log-odds of the data's means, and the persistent chains at random."""
+        x = batch.x
         ones, n = x.flatten(1).sum(0, dtype=self.base_bias.dtype), len(x)
         self.base_bias.copy_(((ones + 0.5) / (n + 1)).logit())
         self.visible_bias.copy_(self.base_bias)
         if self.persistent:
             hidden = torch.full_like(self.fantasies, 0.5, dtype=self.dtype)
-            self.fantasies.copy_(draw_bits(hidden, generator))
+            self.fantasies.copy_(bits(hidden, generator))
 
     # --- energies -------------------------------------------------------------------------------------------------
 
@@ -162,15 +162,15 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         """
         data = self._bits(batch.x)
         below, inputs = self._free_energy_and_inputs(data)
-        with torch.no_grad(), replicated_noise() if self.persistent else nullcontext():
+        with torch.no_grad(), alike() if self.persistent else nullcontext():
             w, b, c = self.interaction()
-            h = self.fantasies.to(data.dtype) if self.persistent else draw_bits(inputs.sigmoid(), generator)
-            v = draw_bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            h = self.fantasies.to(data.dtype) if self.persistent else bits(inputs.sigmoid(), generator)
+            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
             v = gibbs(v, w, b, c, self.steps - 1, generator)
         above, inputs = self._free_energy_and_inputs(v)
         if self.persistent and self.training:
-            with replicated_noise():
-                self.fantasies.copy_(draw_bits(inputs.sigmoid(), generator))
+            with alike():
+                self.fantasies.copy_(bits(inputs.sigmoid(), generator))
         return {"loss": below - above, "data": below.detach(), "chains": above.detach()}
 
     def _free_energy_and_inputs(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,12 +208,13 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
     def log_partition_error(self) -> float:
         return 0.0 if self.likelihood_kind == "exact" else float(self._stored()[1])
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         """−F(x) − log Z of raw data, float64: ``(B, *event.shape)`` → ``(B,)`` nats.
 
         Raises:
             CapabilityError: log Z is estimated, and was not, or not since the parameters moved.
         """
+        x = batch.x
         energy = self.energy(x).double()
         fresh = self.likelihood_kind == "exact" and not self._is_current()
         return -energy - (self._enumerate() if fresh else self._stored()[0])
@@ -262,7 +263,7 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
     # --- chains ---------------------------------------------------------------------------------------------------
 
     def _from_base_rates(self, n: int, generator: Generator | None) -> Tensor:
-        return draw_bits(self.base_bias.sigmoid().expand(n, -1), generator)
+        return bits(self.base_bias.sigmoid().expand(n, -1), generator)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
@@ -271,7 +272,7 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
             rows = torch.randint(len(self.fantasies), (n,), generator=generator, device=self.device)
             w, b, _ = self.interaction()
             h = self.fantasies[rows].to(self.dtype)
-            start = draw_bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            start = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
         else:
             start = self._from_base_rates(n, generator)
         return self._raw(gibbs(start, *self.interaction(), self.burn_in, generator))
@@ -318,8 +319,8 @@ def gibbs(
     down = weight.t()
     given = v
     for _ in range(sweeps):
-        h = draw_bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
-        v = draw_bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
+        h = bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
+        v = bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
         if fixed is not None:
             v = torch.where(fixed, given, v)
     return v

@@ -102,8 +102,9 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
     def reason_against(cls, event: Event) -> str | None:
         return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise every entry by the data."""
+        x = batch.x
         self.net.prepare(x, generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:

@@ -25,7 +25,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import IsFlow, Model, Terms
-from unsup.core.parallel import mean_over_processes
+from unsup.core.parallel import mean_over_rows
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.norm import batch_norm
 from unsup.prob.distributions import LOG_2PI, at_least_float32
@@ -114,8 +114,9 @@ class RealNVP(Model, IsFlow):
     def likelihood_kind(self) -> Kind:
         return "exact" if self.event.is_real else "bound"
 
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise each entry of tables and real data; logits of pixels stay as they are."""
+        x = batch.x
         if not self.has_logit:
             self.front.prepare(x, generator=generator)
 
@@ -128,7 +129,8 @@ class RealNVP(Model, IsFlow):
         penalty = _SCALE_PENALTY * torch.cat([p.flatten() for p in self.flow.scale_parameters()]).square().sum()
         return {"loss": nll + penalty, "nll": nll, "scale_penalty": penalty}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        x = batch.x
         self.event.check_shape(x)
         return dequantized_log_prob(self.front, self._log_density, x, samples=samples, generator=generator)
 
@@ -318,8 +320,8 @@ class ImageCoupling(nn.Module, ABC):
     def _batch_moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel's moved entries; the running averages follow them."""
         count = len(y) * self.moves.sum()
-        mean = mean_over_processes((y * self.moves).sum((0, 2, 3), keepdim=True) / count)
-        var = mean_over_processes(((y - mean).square() * self.moves).sum((0, 2, 3), keepdim=True) / count)
+        mean = mean_over_rows((y * self.moves).sum((0, 2, 3), keepdim=True) / count)
+        var = mean_over_rows(((y - mean).square() * self.moves).sum((0, 2, 3), keepdim=True) / count)
         with torch.no_grad():
             self.running_mean.lerp_(mean, _MOMENTUM)
             self.running_var.lerp_(var, _MOMENTUM)

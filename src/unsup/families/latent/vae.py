@@ -27,7 +27,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import CanDecode, CanTemper, HasDensity, Model, Terms
+from unsup.core.model import CanDecode, CanSample, HasDensity, Model, Terms
 from unsup.nn.front import ContinuousFront
 from unsup.prob import distributions as dist
 
@@ -222,7 +222,7 @@ _OBSERVATIONS: dict[str, type[Observation]] = {
 }
 
 
-class VAE(Model, HasDensity, CanTemper, CanDecode):
+class VAE(Model, HasDensity, CanSample, CanDecode):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114), β-VAE and IWAE.
 
     `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, whatever the loss was: β and the
@@ -310,11 +310,12 @@ class VAE(Model, HasDensity, CanTemper, CanDecode):
         return self.latent_dim
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, label: Tensor | None, *, generator: Generator) -> None:
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Start the output bias at the data's marginals (for Bernoullis, log-odds of the mean within [0.001, 0.999]).
 
         A dense decoder has one bias for each dimension, a convolutional one for each channel.
         """
+        x = batch.x
         self.observation.prepare(x, generator)
         cells = x.reshape(len(x), self.cells, -1).transpose(1, 2).flatten(0, 1)  # (N · H · W, C), or (N, D)
         self.decoder[-1].bias.copy_(self.observation.marginal(cells).flatten())
@@ -345,12 +346,13 @@ class VAE(Model, HasDensity, CanTemper, CanDecode):
             loss = surrogate + (value - surrogate.detach())
         return {"loss": loss, "reconstruction": reconstruction.detach(), "kl": kl.detach()}
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         """One draw of the bound L_k of raw data, k = ``samples``: ``(B, *event.shape)`` → ``(B,)`` nats.
 
         Samples are decoded in chunks, so that memory does not grow with k (under ``torch.no_grad()``: a graph for the
         gradient keeps them all). Noise is drawn sample by sample, so that the chunks do not change the value.
         """
+        x = batch.x
         mean, log_variance = self._posterior(x)
         std = (0.5 * log_variance).exp()
         chunk = max(1, _CHUNK_ELEMENTS // (len(x) * self.widest))

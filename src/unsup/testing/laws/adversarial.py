@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from unsup.core.batch import Batch
 from unsup.core.model import Model, Objective
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject
@@ -36,14 +36,13 @@ def players(subject: Subject) -> None:
     model = subject.generic()
     names = {id(p): name for name, p in model.named_parameters()}
     buffers = [b.clone() for b in model.buffers()]
-    rest = (None if t is None else t[:_EXAMPLES] for t in (subject.batch.label, subject.batch.domain_b))
-    batch = Batch(subject.x(model)[:_EXAMPLES], *rest)
+    batch = replace(subject.batch, x=subject.x(model)).take(slice(0, _EXAMPLES))
 
     def loss(objective: Objective) -> Tensor:
         for buffer, kept in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(kept)  # replay and the like: every call starts from the same
         torch.manual_seed(subject.seed)
-        return objective.loss(batch, generator=subject.generator(1))["loss"]
+        return objective.loss(batch, generator=subject.generator(1))["loss"].mean()
 
     for objective in model.objectives():
         model.zero_grad()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unsup.core.config import options_of
+from unsup.core.config import options_of, plain
 from unsup.core.errors import InputError
 from unsup.core.model import (
     CanComplete,
@@ -23,8 +23,8 @@ from unsup.core.model import (
     Model,
     Translates,
 )
+from unsup.core.registry import row_of
 from unsup.core.storage import load_model
-from unsup.families import ROWS
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, perturb, rebuild, same_state
 
@@ -32,7 +32,7 @@ _FILES = {".json", ".safetensors", ".md"}
 
 
 def _is_registered(model: Model) -> bool:
-    return f"{type(model).__module__}:{type(model).__qualname__}" in {row.target for row in ROWS.values()}
+    return row_of(type(model)) is not None
 
 
 def _outputs(model: Model, x: Tensor, subject: Subject) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def _outputs(model: Model, x: Tensor, subject: Subject) -> dict[str, Tensor]:
 @law("configuration", "The configuration survives JSON and rebuilds the model; an unknown option names the nearest.")
 def configuration(subject: Subject) -> None:
     model = subject.model
-    cls, config = type(model), json.loads(json.dumps(model.config))
+    cls, config = type(model), json.loads(json.dumps(plain(model.config)))
     again = cls(model.event, **config)
     require(again.config == model.config, f"{again.config} came back for {model.config}")
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, again)]

@@ -9,12 +9,12 @@ from unsup.core.event import Event
 from unsup.core.model import (
     CanComplete,
     CanSample,
-    CanTemper,
     HasDensity,
     IsAutoregressive,
     IsFlow,
     Model,
     keyed_generator,
+    knobs,
 )
 from unsup.testing import grids
 from unsup.testing.law import LawViolation, law, require
@@ -181,12 +181,12 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
     "temperature",
     "Temperature 1 is plain sampling; a lower one changes the draws, to more probable ones for exact models and flows.",
     needs="a sampling temperature and a likelihood",
-    applies=lambda model: isinstance(model, CanTemper) and isinstance(model, HasDensity),
+    applies=lambda model: "temperature" in knobs(model) and isinstance(model, HasDensity),
 )
 def temperature(subject: Subject) -> None:
     plainly = is_exact(subject.model) and subject.model.event.is_discrete
     model = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE)
-    assert isinstance(model, CanTemper)
+    assert "temperature" in knobs(model)
     assert isinstance(model, HasDensity)
     plain = model.sample(512, generator=subject.generator(1))
     same = model.sample(512, generator=subject.generator(1), temperature=1.0)

@@ -1,0 +1,59 @@
+"""The rows of the registry: every model as plain data, a family a file. Importing this does not import torch.
+
+Models from outside come by `register`, or from packages with an entry point in the group ``unsup.models`` whose object
+is a `Row` or a sequence of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unsup.core.errors import InputError
+from unsup.core.rows import adversarial, autoregressive, classical, energy, flows, latent
+from unsup.core.rows.record import Paper, Row
+
+__all__ = ["Paper", "Row", "register", "rows"]
+
+ENTRY_POINTS = "unsup.models"
+
+_ROWS: dict[str, Row] = {
+    row.name: row for family in (classical, autoregressive, flows, latent, adversarial, energy) for row in family.ROWS
+}
+_found_installed = False
+
+
+def rows() -> Mapping[str, Row]:
+    """Every row by name: the library's own, those of installed packages, and those registered by hand."""
+    global _found_installed
+    if not _found_installed:
+        from importlib.metadata import entry_points
+
+        _found_installed = True
+        for point in entry_points(group=ENTRY_POINTS):
+            found = point.load()
+            for row in (found,) if isinstance(found, Row) else found:
+                register(row)
+    return _ROWS
+
+
+def register(row: Row) -> None:
+    """Add a model of your own, which then has the commands, the laws, runs and comparisons.
+
+    Args:
+        row: its ``target`` names the class as ``"module:Class"``; its ``cases`` the tuple of its law cases.
+
+    Raises:
+        InputError: another model has that name.
+
+    >>> from dataclasses import replace
+    >>> from unsup.core.rows import rows
+    >>> register(rows()["made"])  # the same row again: nothing happens
+    >>> register(replace(rows()["made"], target="mine:Made"))
+    Traceback (most recent call last):
+    unsup.core.errors.InputError: there is a model 'made' already (unsup.families.autoregressive.made:MADE); give \
+    yours another name
+    """
+    present = rows().get(row.name)
+    if present is not None and present != row:
+        raise InputError(f"there is a model {row.name!r} already ({present.target}); give yours another name")
+    _ROWS[row.name] = row

@@ -1,0 +1,50 @@
+"""Autoregressive models."""
+
+from unsup.core.rows.record import Paper, Row
+
+MADE_PAPER = Paper(
+    key="germain2015made",
+    authors="Mathieu Germain, Karol Gregor, Iain Murray, Hugo Larochelle",
+    year=2015,
+    title="MADE: Masked Autoencoder for Distribution Estimation",
+    venue="ICML 2015",
+    link="https://arxiv.org/abs/1502.03509",
+)
+PIXELRNN_PAPER = Paper(
+    key="oord2016pixel",
+    authors="Aäron van den Oord, Nal Kalchbrenner, Koray Kavukcuoglu",
+    year=2016,
+    title="Pixel Recurrent Neural Networks",
+    venue="ICML 2016",
+    link="https://arxiv.org/abs/1601.06759",
+)
+CONDITIONAL_PIXELCNN_PAPER = Paper(
+    key="oord2016conditional",
+    authors="Aäron van den Oord, Nal Kalchbrenner, Oriol Vinyals, Lasse Espeholt, Alex Graves, Koray Kavukcuoglu",
+    year=2016,
+    title="Conditional Image Generation with PixelCNN Decoders",
+    venue="NeurIPS 2016",
+    link="https://arxiv.org/abs/1606.05328",
+)
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="made",
+        target="unsup.families.autoregressive.made:MADE",
+        family="autoregressive",
+        summary="Masked autoencoder: every conditional of an ordering in one pass of a masked MLP.",
+        abilities=("score", "sample", "temper"),
+        events="any vector, table, sequence or image",
+        paper=MADE_PAPER,
+    ),
+    Row(
+        name="pixelcnn",
+        target="unsup.families.autoregressive.pixelcnn:PixelCNN",
+        family="autoregressive",
+        summary="Masked convolutions in raster order, channel after channel; softmax pixels, optionally given a class.",
+        abilities=("score", "sample", "temper", "complete", "condition"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELRNN_PAPER,
+        also=(CONDITIONAL_PIXELCNN_PAPER,),
+    ),
+)

@@ -1,0 +1,53 @@
+"""Classical density models."""
+
+from unsup.core.rows.record import Paper, Row
+
+ROSENBLATT = Paper(
+    key="rosenblatt1956remarks",
+    authors="Murray Rosenblatt",
+    year=1956,
+    title="Remarks on Some Nonparametric Estimates of a Density Function",
+    venue="Annals of Mathematical Statistics 27(3)",
+    link="https://doi.org/10.1214/aoms/1177728190",
+)
+DEMPSTER = Paper(
+    key="dempster1977maximum",
+    authors="Arthur P. Dempster, Nan M. Laird, Donald B. Rubin",
+    year=1977,
+    title="Maximum Likelihood from Incomplete Data via the EM Algorithm",
+    venue="Journal of the Royal Statistical Society B 39(1)",
+    link="https://doi.org/10.1111/j.2517-6161.1977.tb01600.x",
+)
+KMEANS_PLUS_PLUS = Paper(
+    key="arthur2007kmeans",
+    authors="David Arthur, Sergei Vassilvitskii",
+    year=2007,
+    title="k-means++: The Advantages of Careful Seeding",
+    venue="SODA 2007",
+    link="https://dl.acm.org/doi/10.5555/1283383.1283494",
+)
+
+LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="histogram",
+        target="unsup.families.classical.histogram:Histogram",
+        family="classical",
+        summary="Smoothed frequencies of levels and bins: one joint table where it is small, else independent entries.",
+        abilities=("score", "sample", "temper"),
+        events="any",
+        paper=ROSENBLATT,
+    ),
+    Row(
+        name="gaussian-mixture",
+        target="unsup.families.classical.gaussian_mixture:GaussianMixture",
+        family="classical",
+        summary="Mixture of Gaussians with full, diagonal or tied covariances, by EM or by gradient ascent.",
+        abilities=("score", "sample", "encode"),
+        events="binary, ordinal or real vectors, tables, sequences and images",
+        paper=DEMPSTER,
+        also=(KMEANS_PLUS_PLUS,),
+        exceptions=LEAK,
+    ),
+)

@@ -1,0 +1,27 @@
+"""Normalizing flows."""
+
+from unsup.core.rows.record import Paper, Row
+
+REALNVP_PAPER = Paper(
+    key="dinh2017density",
+    authors="Laurent Dinh, Jascha Sohl-Dickstein, Samy Bengio",
+    year=2017,
+    title="Density estimation using Real NVP",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1605.08803",
+)
+
+LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="realnvp",
+        target="unsup.families.flows.realnvp:RealNVP",
+        family="flows",
+        summary="Affine couplings: an invertible map to a Gaussian with a triangular Jacobian; multi-scale on images.",
+        abilities=("score", "sample", "temper", "encode", "decode"),
+        events="vectors, tables and images without nominal entries",
+        paper=REALNVP_PAPER,
+        exceptions=LEAK,
+    ),
+)

@@ -1,0 +1,58 @@
+"""Latent-variable models."""
+
+from unsup.core.rows.record import Paper, Row
+
+VAE_PAPER = Paper(
+    key="kingma2014vae",
+    authors="Diederik P. Kingma, Max Welling",
+    year=2014,
+    title="Auto-Encoding Variational Bayes",
+    venue="ICLR 2014",
+    link="https://arxiv.org/abs/1312.6114",
+)
+DLGM_PAPER = Paper(
+    key="rezende2014dlgm",
+    authors="Danilo Jimenez Rezende, Shakir Mohamed, Daan Wierstra",
+    year=2014,
+    title="Stochastic Backpropagation and Approximate Inference in Deep Generative Models",
+    venue="ICML 2014",
+    link="https://arxiv.org/abs/1401.4082",
+)
+IWAE_PAPER = Paper(
+    key="burda2016iwae",
+    authors="Yuri Burda, Roger Grosse, Ruslan Salakhutdinov",
+    year=2016,
+    title="Importance Weighted Autoencoders",
+    venue="ICLR 2016",
+    link="https://arxiv.org/abs/1509.00519",
+)
+BETA_VAE_PAPER = Paper(
+    key="higgins2017betavae",
+    authors="Irina Higgins, Loic Matthey, Arka Pal, Christopher Burgess, Xavier Glorot, Matthew Botvinick, "
+    "Shakir Mohamed, Alexander Lerchner",
+    year=2017,
+    title="beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework",
+    venue="ICLR 2017",
+    link="https://openreview.net/forum?id=Sy2fzU9gl",
+)
+DREG_PAPER = Paper(
+    key="tucker2019dreg",
+    authors="George Tucker, Dieterich Lawson, Shixiang Gu, Chris J. Maddison",
+    year=2019,
+    title="Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
+    venue="ICLR 2019",
+    link="https://arxiv.org/abs/1810.04152",
+)
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="vae",
+        target="unsup.families.latent.vae:VAE",
+        family="latent",
+        summary="Variational autoencoder; beta-VAE and the importance-weighted autoencoder by its options.",
+        abilities=("score", "sample", "temper", "encode", "decode"),
+        events="any vector, table, sequence or image; net=conv takes images",
+        paper=VAE_PAPER,
+        also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER),
+    ),
+)

@@ -1,0 +1,292 @@
+"""What models end in: p of the entries of an example, given a network's outputs for each.
+
+An observation model is chosen by the event. It works on *targets*: level numbers from 0 for discrete entries, the
+front's y for continuous ones. Outputs have a last axis of ``outputs_each`` numbers for each entry, and the other axes
+of the targets; leading axes of outputs (several draws) are broadcast.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+from unsup.core import random
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.nn.front import ContinuousFront
+from unsup.nn.inputs import levels_of
+from unsup.prob import distributions as dist
+
+_LOWEST_LOG_SCALE = -7.0  # of scales: a constant column must not make the density infinite
+
+ObservationName = Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"]
+_BY_SUPPORT: dict[str, tuple[str, ...]] = {  # the first is "auto"
+    "binary": ("bernoulli",),
+    "nominal": ("categorical",),
+    "ordinal": ("logistic", "categorical", "gaussian"),
+    "real": ("gaussian",),
+}
+
+
+class Observation(nn.Module, ABC):
+    """p(target | outputs), entry by entry.
+
+    Attributes:
+        outputs_each: numbers that the network gives for each entry.
+        is_noisy: whether targets are random (dequantised).
+    """
+
+    outputs_each: int
+    is_noisy = False
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self.event = event
+
+    @abstractmethod
+    def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Raw data, of any shape where it is discrete, → what `log_prob` scores, of the same shape."""
+
+    @abstractmethod
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """log p of every entry of the *raw* data behind the target: ``(…)``, ``(…, outputs_each)`` → ``(…)``."""
+
+    def total_log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """`log_prob` summed over the last axis of the targets."""
+        return self.log_prob(target, outputs).sum(-1)
+
+    @abstractmethod
+    def typical(self, outputs: Tensor) -> Tensor:
+        """The most typical target."""
+
+    @abstractmethod
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        """One draw of the target."""
+
+    @abstractmethod
+    def marginal(self, cells: Tensor) -> Tensor:
+        """Outputs that fit each column of raw data on its own: ``(N, M)`` → ``(M, outputs_each)``."""
+
+    @abstractmethod
+    def raw(self, target: Tensor) -> Tensor:
+        """Targets ``(B, D)`` → raw data ``(B, *event.shape)`` of ``event.dtype``."""
+
+    def prepare(self, x: Tensor, generator: Generator) -> None:
+        """Statistics of the data that `target` uses."""
+
+
+class Discrete(Observation):
+    """Observations of level numbers."""
+
+    like: Tensor
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        support = event.uniform
+        assert support is not None
+        assert support.is_discrete
+        self.support, self.levels = support, support.levels
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        return levels_of(x, self.support, dist.at_least_float32(self.like))
+
+    def raw(self, target: Tensor) -> Tensor:
+        return (target.long().view(-1, *self.event.shape) + self.support.low).to(self.event.dtype)
+
+    def log_masses(self, outputs: Tensor) -> Tensor:
+        """log p of every level: ``(…, outputs_each)`` → ``(…, levels)``; what a coder needs."""
+        levels = torch.arange(self.levels, dtype=dist.at_least_float32(outputs).dtype, device=outputs.device)
+        return self.log_prob(
+            levels.expand(*outputs.shape[:-1], -1), outputs.unsqueeze(-2).expand(*outputs.shape[:-1], self.levels, -1)
+        )
+
+
+class Bernoulli(Discrete):
+    """p(1) = σ(output)."""
+
+    outputs_each = 1
+
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        logits = outputs.squeeze(-1)
+        return dist.bernoulli_log_prob(target.expand(logits.shape), logits)
+
+    def total_log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        logits = dist.at_least_float32(outputs.squeeze(-1))
+        # Two sums instead of one of Bernoulli terms: log p = Σ x l − Σ log(1 + e^l).
+        return (target * logits).sum(-1) - softplus(logits).sum(-1)
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        return (outputs.squeeze(-1) > 0).long()
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        return dist.sample_bernoulli(outputs.squeeze(-1), generator=generator, temperature=temperature)
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        return self.target(cells).mean(0).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
+
+
+class Categorical(Discrete):
+    """p(v) = softmax(outputs)_v."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        self.outputs_each = self.levels
+
+    def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        return x.long() - self.support.low
+
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        return dist.categorical_log_prob(target.expand(outputs.shape[:-1]), outputs)
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        return dist.sample_categorical(outputs, generator=generator, temperature=temperature)
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1.0
+        return (counts / counts.sum(1, keepdim=True)).log()
+
+
+class Logistic(Discrete):
+    """A logistic (mean, log-scale) rounded to the levels, with range [−1, 1]; see `discretized_logistic_log_prob`."""
+
+    outputs_each = 2
+
+    def _mean_and_log_scale(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_scale = dist.at_least_float32(outputs).unbind(-1)
+        return mean, log_scale.clamp(min=_LOWEST_LOG_SCALE)
+
+    def _level(self, v: Tensor) -> Tensor:
+        return ((v + 1) * (self.levels / 2)).floor().clamp(0, self.levels - 1)
+
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        mean, log_scale = self._mean_and_log_scale(outputs)
+        return dist.discretized_logistic_log_prob(target, mean, log_scale, self.levels)
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        return self._level(self._mean_and_log_scale(outputs)[0])
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        mean, log_scale = self._mean_and_log_scale(outputs)
+        noise = random.uniform(mean.shape, generator, like=mean)
+        return self._level(mean + temperature * log_scale.exp() * noise.logit())
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        v = (2 * self.target(cells) + 1) / self.levels - 1
+        # A logistic's standard deviation is π/√3 scales; a constant column gets that of half a bin.
+        log_scale = (v.std(0, correction=0).clamp(min=1 / self.levels) * math.sqrt(3) / math.pi).log()
+        return torch.stack([v.mean(0), log_scale], -1)
+
+
+class Continuous(Observation):
+    """Observations of the front's y; `log_prob` counts the Jacobian of the way from raw data to y.
+
+    The target is dequantised raw data; outputs are about y.
+    """
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        self.front = ContinuousFront(event)
+        self.is_noisy = not event.is_real
+
+    def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        return self.front.dequantize(x, generator=generator).flatten(1)
+
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        noisy = target.reshape(-1, *self.event.shape)
+        y, derivatives = self.front(noisy)[0].view(target.shape), self.front.log_derivatives(noisy).view(target.shape)
+        return self.density(y, outputs) + derivatives
+
+    def total_log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        y, log_det = self.front(target.reshape(-1, *self.event.shape))
+        return self.density(y.view(target.shape), outputs).sum(-1) + log_det.view(target.shape[:-1])
+
+    @abstractmethod
+    def density(self, y: Tensor, outputs: Tensor) -> Tensor:
+        """Log-density of every y: ``(…)``, ``(…, outputs_each)`` → ``(…)``."""
+
+    def raw(self, target: Tensor) -> Tensor:
+        return self.front.to_support(self.front.invert(target.view(-1, *self.event.shape)))
+
+    def prepare(self, x: Tensor, generator: Generator) -> None:
+        self.front.prepare(x, generator=generator)
+
+
+class Gaussian(Continuous):
+    """y_d ~ N(output, exp(log_std_d)²), one learned log_std for each dimension. Draws and typical values are of y."""
+
+    outputs_each = 1
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        self.log_std = nn.Parameter(torch.zeros(event.dims))
+
+    def density(self, y: Tensor, outputs: Tensor) -> Tensor:
+        mean = dist.at_least_float32(outputs.squeeze(-1))
+        return dist.gaussian_log_prob(y, mean, self.log_std.clamp(min=_LOWEST_LOG_SCALE))
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        return outputs.squeeze(-1)
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        mean = dist.at_least_float32(outputs.squeeze(-1))
+        noise = random.normal(mean.shape, generator, like=mean)
+        return mean + temperature * self.log_std.clamp(min=_LOWEST_LOG_SCALE).exp() * noise
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        return self.log_std.new_zeros(cells.shape[1], 1)  # y is standardised
+
+
+class GaussianMixture(Continuous):
+    """y ~ Σ_k π_k N(µ_k, σ_k²) with (logits, means, log-deviations) of every component as outputs."""
+
+    def __init__(self, event: Event, components: int) -> None:
+        super().__init__(event)
+        self.components, self.outputs_each = components, 3 * components
+
+    def density(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return dist.gaussian_mixture_log_prob(y, *outputs.chunk(3, -1))
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        logits, mean, _ = outputs.chunk(3, -1)
+        return mean.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        return dist.sample_gaussian_mixture(*outputs.chunk(3, -1), generator=generator, temperature=temperature)
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        return self.front.mean.new_zeros(cells.shape[1], self.outputs_each)
+
+
+def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:
+    """The observation model called ``name``; ``auto`` goes by the event.
+
+    Raises:
+        InputError: it does not fit the event; ``owner`` is named.
+    """
+    known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
+    if name not in ("auto", *known):
+        raise InputError(f"{owner}={name!r} does not fit {event}; expected {' or '.join(map(repr, known))}")
+    kinds = {"bernoulli": Bernoulli, "categorical": Categorical, "logistic": Logistic, "gaussian": Gaussian}
+    return kinds[known[0] if name == "auto" else name](event)
+
+
+def symbols_for(event: Event) -> Discrete:
+    """Bernoulli for two levels, a softmax for more: the observation of discrete autoregressive models."""
+    assert event.uniform is not None
+    return Bernoulli(event) if event.uniform.levels == 2 else Categorical(event)
+
+
+def count_levels(level: Tensor, levels: int) -> Tensor:
+    """How often each column holds each level: ``(N, M)`` int64 → ``(M, levels)`` int64."""
+    columns = level.shape[1]
+    offset = levels * torch.arange(columns, device=level.device)
+    return (level.long() + offset).flatten().bincount(minlength=columns * levels).view(columns, levels)
