@@ -51,7 +51,11 @@ class Inputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw entries of any shape ``(B, …)`` → ``(B, …, each)``, without the last axis where it would be 1."""
-        level = levels_of(x, self.support, self.like)
+        return self.levels(levels_of(x, self.support, self.like))
+
+    def levels(self, level: Tensor) -> Tensor:
+        """The same of levels counted from 0."""
+        level = level.to(self.like.dtype)
         if self.one_hot:
             grid = torch.arange(self.each, dtype=level.dtype, device=level.device)
             return relu(1 - (level.unsqueeze(-1) - grid).abs())

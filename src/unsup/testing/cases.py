@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.model import Model, Translates, keyed_generator
 from unsup.core.registry import create, model_class, row
 from unsup.testing.check import MOST_EXAMPLES, Report, check_model
@@ -57,7 +57,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
     """Examples of any event from a seeded distribution with dependent, skewed, two-humped entries.
 
     Two Gaussian factors and a class effect are mixed into every entry; real entries get a location and a scale of
-    their own, discrete ones are cut into levels.
+    their own, discrete ones are cut into levels. Where there are classes they are the labels, and what is given.
     """
     generator = keyed_generator(seed, n)
 
@@ -76,7 +76,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
         else:
             columns.append(3 * location[d] + scale[d] * y[:, d])
     x = torch.stack(columns, 1).view(n, *event.shape).to(event.dtype)
-    return Batch(x, label if classes else None)
+    return Batch(x, label, given=label) if classes else Batch(x)
 
 
 def vector(dims: int, support: Support = BINARY) -> Event:
@@ -132,7 +132,15 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("pixelcnn", Event((1, 2, 2), _ordinal(4))),
         Case("pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
         Case("pixelcnn", Event((1, 6, 6), BINARY), {"kernel": 3}),
-        Case("pixelcnn", Event((1, 2, 3), BINARY), {"classes": 3}, classes=3),
+        Case("pixelcnn", Event((1, 2, 3), BINARY), {"given": labels(3)}, classes=3),
+    ),
+    "gated-pixelcnn": (
+        Case("gated-pixelcnn", Event((1, 3, 3), BINARY)),
+        Case("gated-pixelcnn", Event((3, 2, 2), BINARY)),
+        Case("gated-pixelcnn", Event((1, 2, 2), _ordinal(4)), {"kernel": 5}),
+        Case("gated-pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
+        Case("gated-pixelcnn", Event((1, 5, 6), BINARY), {"layers": 1}),
+        Case("gated-pixelcnn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
     ),
     "realnvp": (
         Case("realnvp", vector(2, REAL)),
