@@ -1,4 +1,4 @@
-"""Record what every law case computes today, so that new code can be held to it: ``python scripts/golden.py OUT.json.gz``.
+"""Record what every law case computes, so that new code can be held to it: ``python scripts/golden.py OUT.json.gz``.
 
 ``tests/golden/test_golden.py`` imports this file by its path, records the same cases with the code under test and
 compares. The functions under "Two code bases" are all that knows how the two differ; a new difference goes there.
@@ -141,8 +141,7 @@ def fit_data(case: Any) -> Any:
         found = {"x": part.x, "label": getattr(part, "label", None), "given": getattr(part, "given", None)}
         if translates(case):
             second = second_domain(part)
-            found |= {"domain_b": second, "streams": {"domain_b": Split(second)}} if "streams" in known else {}
-            found["domain_b"] = second
+            found |= {"domain_b": second} | ({"streams": {"domain_b": Split(second)}} if "streams" in known else {})
         return Split(**{k: v for k, v in found.items() if k in known})
 
     aside = split(slice(-HELD_OUT, None))
@@ -297,7 +296,7 @@ class Subject:
 def transient(model: nn.Module, rename: Rename) -> list[str]:
     """Names of the buffers that are not saved."""
     saved = model.state_dict()
-    return sorted(rename(name) for name, _ in model.named_buffers() if name not in saved)
+    return sorted(rename(name) for name, _ in model.named_buffers(remove_duplicate=False) if name not in saved)
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------
@@ -345,7 +344,12 @@ def conditional(s: Subject) -> Record:
 
 def energy(s: Subject) -> Record:
     model = s.generic()
-    return {name: summary(getattr(model, name)(s.x)) for name in ("energy", "score") if hasattr(model, name)}
+    return {"value": summary(model.energy(s.x))} if hasattr(model, "energy") else {}
+
+
+def score(s: Subject) -> Record:
+    model = s.generic()
+    return {"value": summary(model.score(s.x))} if hasattr(model, "score") else {}
 
 
 def code(s: Subject) -> Record:
@@ -408,10 +412,8 @@ def learning(s: Subject, *, train: bool) -> Record:
     return found
 
 
-def _gradient(g: Tensor | None) -> Record | None:
-    if g is None:
-        return None
-    flat = g.reshape(-1).double()
+def _gradient(g: Tensor | None) -> Record:
+    flat = torch.zeros(1, dtype=torch.float64) if g is None else g.reshape(-1).double()
     return {"norm": number(flat.norm()), "dot": number(flat @ weights(len(flat)))}
 
 
@@ -500,6 +502,7 @@ QUANTITIES: tuple[Callable[[Subject], Record], ...] = (
     log_prob,
     conditional,
     energy,
+    score,
     code,
     factors,
     flow,
