@@ -140,7 +140,8 @@ def fit_data(case: Any) -> Any:
         part = mapped(batch, lambda t: t[rows])
         found = {"x": part.x, "label": getattr(part, "label", None), "given": getattr(part, "given", None)}
         if translates(case):
-            second = second_domain(part)
+            # One example again and again: the order in which a second domain is dealt is the data's business.
+            second = second_domain(part)[:1].expand(part.x.shape).contiguous()
             found |= {"domain_b": second} | ({"streams": {"domain_b": Split(second)}} if "streams" in known else {})
         return Split(**{k: v for k, v in found.items() if k in known})
 
@@ -244,16 +245,21 @@ class Subject:
     scales: Scales
 
     @cached_property
-    def batch(self) -> Any:
+    def _data(self) -> Any:
         return mapped(self.case.data(SEED), lambda t: t.double() if t.is_floating_point() else t)
 
-    @cached_property
+    @property
+    def batch(self) -> Any:
+        """A new batch each time: a player may leave something in one for the next player."""
+        return mapped(self._data, lambda t: t)
+
+    @property
     def few(self) -> Any:
-        return mapped(self.batch, lambda t: t[:ROWS])
+        return mapped(self._data, lambda t: t[:ROWS])
 
     @property
     def x(self) -> Tensor:
-        return self.few.x
+        return self._data.x[:ROWS]
 
     def start(self) -> Any:
         """A new model with parameters drawn by name."""
