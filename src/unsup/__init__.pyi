@@ -1,5 +1,4 @@
 # Written by scripts/stubs.py from the registry; do not edit.
-from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 from unsup.core.batch import Batch as Batch
@@ -9,16 +8,13 @@ from unsup.core.errors import UnsupError as UnsupError
 from unsup.core.event import Event as Event
 from unsup.core.event import Support as Support
 from unsup.core.likelihood import Likelihood as Likelihood
+from unsup.core.model import Model
 from unsup.core.part import Part as Part
 from unsup.core.registry import load as load
 from unsup.core.registry import register as register
 from unsup.data.load import from_arrays as from_arrays
 from unsup.data.load import load_data as load_data
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
-from unsup.train.runs import open_run as open_run
-from unsup.train.settings import Settings as Settings
-from unsup.train.trainer import fit as fit
-from unsup.core.model import Model
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
@@ -30,6 +26,9 @@ from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
+from unsup.train.runs import open_run as open_run
+from unsup.train.settings import Settings as Settings
+from unsup.train.trainer import fit as fit
 
 __version__: str
 

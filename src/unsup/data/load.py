@@ -102,7 +102,7 @@ def _with_domain_b(data: Data, second: str | Path, options: Mapping[str, Any]) -
     other = load_data(second, **{k: v for k, v in options.items() if k in known})
     if data.event.is_image and other.event == replace(data.event, shape=(1, *data.event.shape[1:])):
         coloured = (
-            replace(s, x=s.x.expand(-1, *data.event.shape)) for s in (other.train, other.validation, other.test)
+            replace(s, examples=s.x.expand(-1, *data.event.shape)) for s in (other.train, other.validation, other.test)
         )
         other = _with_splits(replace(other, event=data.event), *coloured)
     if other.event != data.event:
