@@ -84,8 +84,8 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """Fewer components where examples are few."""
-        return Advice({"components": max(1, min(50, examples // 20))})
+        """One component for twenty examples, up to a hundred."""
+        return Advice({"components": max(1, min(100, examples // 20))})
 
     @property
     def n_free(self) -> int:
