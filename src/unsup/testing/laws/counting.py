@@ -48,7 +48,8 @@ def additive_statistics(subject: Subject) -> None:
 
 @law(
     "ascent",
-    "No pass over the data lowers the log-likelihood, and the passes together raise it.",
+    "No pass over the data lowers what it maximises, the log-likelihood plus that of the parameters where they have a "
+    "prior, and the passes together raise it.",
     needs="a model that learns by counting",
     applies=lambda model: _by_counting(model) and isinstance(model, HasDensity),
 )
@@ -60,9 +61,10 @@ def ascent(subject: Subject) -> None:
 
     def measure(statistics: dict[str, Tensor]) -> float:
         # EM ascends the likelihood of the very noise it was given, which only the statistics know.
+        prior = float(model.log_prior()) / len(batch)
         if "log_prob" in statistics:
-            return float(statistics["log_prob"]) / len(batch)
-        return float(log_probs(model, batch.x, generator=subject.generator(1)).mean())
+            return float(statistics["log_prob"]) / len(batch) + prior
+        return float(log_probs(model, batch.x, generator=subject.generator(1)).mean()) + prior
 
     history = []
     for _ in range(_PASSES):
@@ -73,6 +75,6 @@ def ascent(subject: Subject) -> None:
     for before, after in pairwise(history):
         require(
             after >= before - 1e-9 * max(1.0, abs(before)),
-            f"a pass took the mean log-likelihood from {before:.9f} to {after:.9f}",
+            f"a pass took the mean log-likelihood (and prior) from {before:.9f} to {after:.9f}",
         )
     require(history[-1] > history[0] + 1e-3, f"{_PASSES} passes took it from {history[0]:.6f} to {history[-1]:.6f}")
