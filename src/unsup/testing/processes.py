@@ -64,6 +64,9 @@ class ThreadGroup(Group):
     def collect(self, x: Tensor) -> list[Tensor]:
         return [part.clone() for part in self._meeting.exchange(self.rank, x.detach().clone())]
 
+    def first(self, x: Tensor) -> Tensor:
+        return self.collect(x)[0]
+
     def collect_objects(self, value: Any) -> list[Any]:
         return self._meeting.exchange(self.rank, value)
 
