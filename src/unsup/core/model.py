@@ -162,7 +162,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def refusal(cls, event: Event) -> str | None:
-        """`reason_against`, and what holds for all: examples have axes, and one length unless the model takes lengths."""
+        """`reason_against`, and what holds for all: examples have axes, and one length unless a model takes lengths."""
         if not event.shape:
             return "takes examples with axes, not single numbers (give them an axis: x[:, None])"
         if event.open and not cls.takes_lengths:
@@ -487,7 +487,7 @@ class IsConditional(ABC):
         """
         if self.log_prior is None:
             raise CapabilityError(
-                f"this {type(self).__name__} is conditioned on {self.given}, of which it knows no distribution; give given="
+                f"this {type(self).__name__} is conditioned on {self.given}, which has no known prior; give given="
             )
         cumulative = self.log_class_prior().softmax(0).cumsum(0)
         noise = uniform((n, 1), generator, like=cumulative)

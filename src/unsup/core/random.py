@@ -127,7 +127,8 @@ def _whole(shape: Sequence[int], axis: int | None) -> tuple[tuple[int, ...], _Cu
         return shape, _Cut(None)
     axis = axis % len(shape)
     n = shape[axis]
-    if (n * rows.total) % rows.count or (n * rows.start) % rows.count:
+    several, pack = n % rows.count == 0, n and rows.count % n == 0
+    if not several and not (pack and rows.total * n % rows.count == 0 and rows.start * n % rows.count == 0):
         raise ValueError(
             f"axis {axis} of {shape} is no multiple or part of {rows.count} examples of {rows.total}; name the axis of "
             "examples, or axis=None for noise that everybody shares"

@@ -6,12 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsup.data.load import load_batch, load_data, load_examples
-    from unsup.data.memory import from_arrays
+    from unsup.data.load import from_arrays, load_batch, load_data, load_examples
     from unsup.data.source import Data, Split, permutation
 
 _PUBLIC = {
-    "from_arrays": "unsup.data.memory",
+    "from_arrays": "unsup.data.load",
     "load_batch": "unsup.data.load",
     "load_data": "unsup.data.load",
     "load_examples": "unsup.data.load",

@@ -76,7 +76,7 @@ class Examples:
         taken = self.whole.take(order)
         return replace(
             self,
-            x=taken.x,
+            x=taken.examples,
             label=taken.label,
             grey=taken.grey,
             given=taken.given,

@@ -18,11 +18,12 @@ from unsup.data import tables
 from unsup.data.conditions import by_label, conditioned, without_columns
 from unsup.data.events import as_event
 from unsup.data.examples import Examples
+from unsup.data.memory import from_arrays
 from unsup.data.readers import checked, full_name, options_taken, place_of
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
 
-__all__ = ["full_name", "load_batch", "load_data", "load_examples", "options_taken"]
+__all__ = ["from_arrays", "full_name", "load_batch", "load_data", "load_examples", "options_taken"]
 
 _GIVEN = (tuple[str, ...] | str | None, None)
 
@@ -219,7 +220,7 @@ def load_batch(
         found, (train, validation, _) = found.arranged(place.name)
         start = train + validation
     part = found.whole.take(slice(start, None))
-    x = as_event(part.tensor, found.event, event, place.name)
+    x = as_event(part.x, found.event, event, place.name)
     batch = Batch(x, lengths=torch.full((len(x),), x.shape[1]) if event.open else None)
     if condition is not None and part.given is not None:
         batch = replace(batch, given=_as_condition(part.given, found, condition, labels, place.name))

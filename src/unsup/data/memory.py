@@ -75,7 +75,7 @@ def from_arrays(
 
 
 def _fields(split: Split) -> dict[str, Any]:
-    return {"x": split.x, "lengths": split.lengths}
+    return {"x": split.examples, "lengths": split.lengths}
 
 
 def _together(x: Any, unlabelled: Any) -> Any:

@@ -22,6 +22,7 @@ from unsup.core.random import Rows, keyed_generator
 # One number a use, so that draws made for different purposes with one seed are unrelated.
 _SHUFFLE, _BINARISE, _STREAM = 1, 2, 3
 _ROWS_AT_ONCE = 4096
+_GLANCE = 20_000
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
@@ -90,7 +91,8 @@ class Split:
     """Examples of one split, and what goes with each.
 
     Attributes:
-        x: raw data ``(N, *event.shape)``: a tensor, or a `Source` where it is larger than memory.
+        examples: raw data ``(N, *event.shape)``: a tensor, or a `Source` where it is larger than memory. ``x`` is the
+            same as a tensor.
         label: class numbers ``(N,)``, int64, or None.
         grey: grey levels ``(N, *event.shape)``, uint8, from which `epoch` draws; None where the data is as it is.
         given: what each example is conditioned on, ``(N, *given.shape)``, or None.
@@ -99,7 +101,7 @@ class Split:
         streams: further streams by name, each of a size and in an order of its own.
     """
 
-    x: Tensor | Source
+    examples: Tensor | Source
     label: Tensor | None = None
     grey: Tensor | None = None
     given: Tensor | None = None
@@ -108,7 +110,7 @@ class Split:
     streams: Mapping[str, Split] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One example with what goes with it, by name, for `torch.utils.data.DataLoader`."""
@@ -119,13 +121,18 @@ class Split:
         return {name: value[0] for name, value in fields.items() if value is not None}
 
     @property
-    def tensor(self) -> Tensor:
-        """All of ``x`` in memory."""
-        return self.x if isinstance(self.x, Tensor) else self.x.rows(torch.arange(len(self.x)))
+    def x(self) -> Tensor:
+        """All raw examples in memory, ``(N, *event.shape)``; of more than memory holds, ask for `rows`."""
+        return self.examples if isinstance(self.examples, Tensor) else self.examples.rows(torch.arange(len(self)))
+
+    @property
+    def glance(self) -> Tensor:
+        """All raw examples where they are in memory, else the first 20,000: for statistics of the data."""
+        return self.examples if isinstance(self.examples, Tensor) else self.rows(torch.arange(min(len(self), _GLANCE)))
 
     def rows(self, indices: Tensor) -> Tensor:
         """The raw examples at ``indices`` (int64)."""
-        return self.x[indices] if isinstance(self.x, Tensor) else self.x.rows(indices)
+        return self.examples[indices] if isinstance(self.examples, Tensor) else self.examples.rows(indices)
 
     def batch(self, indices: Tensor) -> Batch:
         """The examples at ``indices`` (int64, ``(B,)``), without further streams."""
@@ -157,19 +164,18 @@ class Split:
 
     def take(self, indices: Tensor | slice) -> Split:
         """The split that holds only the examples at ``indices`` (or where a mask is True); streams stay whole."""
-        if isinstance(self.x, Tensor):
-            x: Tensor | Source = self.x[indices]
+        if isinstance(self.examples, Tensor):
+            examples: Tensor | Source = self.examples[indices]
         else:
-            everything = torch.arange(len(self.x))
-            x = self.x.take(everything[indices])
+            examples = self.examples.take(torch.arange(len(self))[indices])
         grey = None if self.grey is None else self.grey[indices]
-        return replace(self, x=x, grey=grey, **self._beside(indices))
+        return replace(self, examples=examples, grey=grey, **self._beside(indices))
 
     def to(self, device: torch.device | str) -> Split:
         """The same examples on ``device``; what is only drawn from (grey levels, sources) stays where it is."""
-        x = self.x.to(device) if isinstance(self.x, Tensor) else self.x
+        examples = self.examples.to(device) if isinstance(self.examples, Tensor) else self.examples
         beside = {name: value.to(device) for name, value in self._beside(slice(None)).items()}
-        return replace(self, x=x, **beside, streams={k: v.to(device) for k, v in self.streams.items()})
+        return replace(self, examples=examples, **beside, streams={k: v.to(device) for k, v in self.streams.items()})
 
     def epoch(self, seed: int, epoch: int) -> Split:
         """The split as it is seen in one epoch: itself, or a fresh binarisation of the grey levels.
@@ -179,8 +185,8 @@ class Split:
         streams = {name: stream.epoch(seed, epoch) for name, stream in self.streams.items()}
         if self.grey is None:
             return replace(self, streams=streams) if streams else self
-        assert isinstance(self.x, Tensor)
-        return replace(self, x=binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device), streams=streams)
+        drawn = binarise(self.grey, seed=seed, epoch=epoch)
+        return replace(self, examples=drawn.to(self.x.device), streams=streams)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +233,7 @@ class Data:
         if self.labels is not None:
             count = len(self.labels) - ("without" in self.options)
             what.append(f"{count} label{'s' if count != 1 else ''}")
-        if not isinstance(self.train.x, Tensor):
+        if not isinstance(self.train.examples, Tensor):
             what.append("read from disk as they are needed")
         said = [", ".join(what), _sizes(splits)]
         said += [f"{name}: {_sizes(self._stream(name))}" for name in self.train.streams]

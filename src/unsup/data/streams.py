@@ -54,7 +54,9 @@ def _coloured(data: Data, event: Event) -> Data:
         return data
 
     def coloured(split: Split) -> Split:
-        return replace(split, x=split.x.expand(-1, *event.shape)) if isinstance(split.x, Tensor) else split
+        return (
+            replace(split, examples=split.x.expand(-1, *event.shape)) if isinstance(split.examples, Tensor) else split
+        )
 
     return replace(_each(data, coloured), event=event)
 
@@ -65,6 +67,6 @@ def _of_event(data: Data, event: Event) -> Data:
         return data
 
     def widened(split: Split) -> Split:
-        return replace(split, x=of_type(split.x, event)) if isinstance(split.x, Tensor) else split
+        return replace(split, examples=of_type(split.x, event)) if isinstance(split.examples, Tensor) else split
 
     return replace(_each(data, widened), event=event)

@@ -33,7 +33,8 @@ def log_probs(
 ) -> Tensor:
     """log p of each raw example, float64 on the CPU: ``(N, *shape)`` → ``(N,)``.
 
-    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a partition function has log Z estimated first, once for all examples, and keeps it.
+    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a
+    partition function has log Z estimated first, once for all examples, and keeps it.
 
     Args:
         x: raw examples, or a split or batch of them, with the conditions and lengths that go with them.

@@ -18,7 +18,7 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.core.parallel import share_out
-from unsup.data.source import Data
+from unsup.data.source import Data, Split
 from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
 from unsup.evaluate.frechet import deleted_groups, frechet_distance
 from unsup.evaluate.kernel import kernel_distance
@@ -182,8 +182,8 @@ def real_features(
     on_chunk: Callable[[int], None] | None = None,
 ) -> RealFeatures:
     """Features of ``n`` examples of the training split and of the test split, chosen by the seed."""
-    chosen = choose_extractor(extractor, data.event, data.train.x) if isinstance(extractor, str) else extractor
-    train, held_out = _choose(data.train.x, n, seed, _REAL), _choose(_held_out(data), n, seed, _HELD_OUT)
+    chosen = choose_extractor(extractor, data.event, data.train.glance) if isinstance(extractor, str) else extractor
+    train, held_out = _choose(data.train, n, seed, _REAL), _choose(data.test, n, seed, _HELD_OUT)
     return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(held_out, on_chunk=on_chunk), seed)
 
 
@@ -350,13 +350,9 @@ def known_modes(name: str | None, fake: Tensor) -> tuple[ModeCoverage | None, tu
     return class_coverage((digits * torch.tensor([100, 10, 1])).sum(1), 1000), (note,)
 
 
-def _held_out(data: Data) -> Tensor:
-    return data.test.x
-
-
-def _choose(x: Tensor, n: int, seed: int, use: int) -> Tensor:
+def _choose(split: Split, n: int, seed: int, use: int) -> Tensor:
     """``n`` of the examples, or all in another order where there are no more."""
-    return x[torch.randperm(len(x), generator=keyed_generator(seed, use))[:n]]
+    return split.rows(torch.randperm(len(split), generator=keyed_generator(seed, use))[:n])
 
 
 def _finite(value: Any) -> Any:
