@@ -488,6 +488,16 @@ class IsConditional(ABC):
             raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
         return given.expand(n, *self.given.shape) if len(given) != n else given
 
+    def condition_or_none(self, given: Tensor | None, n: int) -> Tensor | None:
+        """`condition`; None where the model was built without one and is given none."""
+        return None if self.given is None and given is None else self.condition(given, n)
+
+    def condition_to_sample(self, given: Tensor | None, n: int, generator: Generator | None) -> Tensor | None:
+        """The conditions of ``n`` samples: those given, else class labels from p(y); None without a condition."""
+        if self.given is None or given is not None:
+            return self.condition_or_none(given, n)
+        return self.draw_condition(n, generator)
+
     def draw_condition(self, n: int, generator: Generator | None) -> Tensor:
         """``n`` class labels from p(y).
 
