@@ -649,7 +649,7 @@ class LearnsByCounting(ABC):
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set the parameters from the sums over all data."""
 
-    def log_prior(self) -> Tensor:
+    def parameter_log_prior(self) -> Tensor:
         """Log-density of the parameters, up to a constant: 0 where `maximize` goes by the likelihood alone.
 
         `maximize` maximises the expected log-likelihood plus this (MAP), so that no pass lowers the sum of the
