@@ -16,7 +16,19 @@ from unsup.families.autoregressive import gated_pixelcnn, pixelcnn
 from unsup.families.autoregressive.gated_pixelcnn import GatedLayer, Stacks
 from unsup.families.autoregressive.pixelcnn import ResidualBlock
 from unsup.nn import causal, causal_conv
-from unsup.nn.causal import Causal, Chain, Context, Dropout, Groups, Pointwise, Remembering, Sequential, Shift, Site, gate
+from unsup.nn.causal import (
+    Causal,
+    Chain,
+    Context,
+    Dropout,
+    Groups,
+    Pointwise,
+    Remembering,
+    Sequential,
+    Shift,
+    Site,
+    gate,
+)
 from unsup.nn.causal_conv import POINT, MaskedConv, VerticalConv, Window, square
 
 HEIGHT, WIDTH, N = 4, 5, 3
@@ -173,28 +185,42 @@ def test_strict_layers_step_as_they_look_and_put(name: str) -> None:
         assert all(a is b is None or torch.equal(a, b) for a, b in pairs)
 
 
+def moves(layer: Causal, into: Groups, out: Groups, which: int, seed: int) -> list[Tensor]:
+    """[i, g, row, column]: whether what goes out there moves with input i of one stack, which is a site and group."""
+    places = [(g, *divmod(p, WIDTH)) for g in range(into.count) for p in range(HEIGHT * WIDTH)]
+    context = Context(CONDITION.given[:1].expand(len(places), -1))
+    with torch.no_grad():
+        layer.double()
+        for p in layer.parameters():
+            p.copy_(0.5 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed), dtype=p.dtype))
+        before = inputs_of(layer, into, seed)
+        stacks = [h[:1].repeat(len(places), 1, 1, 1) for h in ((before,) if isinstance(before, Tensor) else before)]
+        old = layer(Stacks(*stacks) if len(stacks) == 2 else stacks[0], context)
+        stacks[which] = stacks[which].clone()  # some layers give back what they were given
+        for i, (group, row, column) in enumerate(places):
+            stacks[which][i, into.of == group, row, column] += 1.7
+        new = layer(Stacks(*stacks) if len(stacks) == 2 else stacks[0], context)
+    found = []
+    for a, b in zip(*((h,) if isinstance(h, Tensor) else h for h in (old, new)), strict=True):
+        groups = out.of if a.shape[1] == len(out.of) else torch.zeros(a.shape[1], dtype=torch.long)  # vertical: all one
+        found.append(torch.stack([(a != b)[:, groups == g].any(1) for g in range(int(groups.max()) + 1)], 1))
+    return found
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_spread_is_the_pattern_of_the_jacobian(name: str) -> None:
-    """The input of one site and group moves the outputs that the layer says it can reach, and no others."""
-    layer, into, out = build(name)
-    before = inputs_of(layer, into)
+def test_spread_is_where_a_change_of_one_input_shows(name: str) -> None:
+    layer, into, out = LAYERS[name]()
+    layer.eval()
     dims = into.count * HEIGHT * WIDTH
-    eye = torch.eye(dims, dtype=torch.float64).view(dims, into.count, HEIGHT, WIDTH)
-    ways = (eye, torch.zeros_like(eye)) if is_of_stacks(layer) else (eye,)
-    for which in range(len(ways)):  # inputs of the vertical stack, then of the horizontal one
-        told = layer.spread(Stacks(*(ways[which - i] for i in range(2))) if len(ways) == 2 else eye)
-        for i, (group, row, column) in enumerate(itertools.product(*map(range, (into.count, HEIGHT, WIDTH)))):
-            moved = Stacks(*(h.clone() for h in before)) if len(ways) == 2 else before.clone()
-            part = moved[which] if len(ways) == 2 else moved
-            part[:, into.of == group, row, column] += 1.7
-            with torch.no_grad():
-                outputs = [(h,) if isinstance(h, Tensor) else h for h in (layer(before, CONDITION), layer(moved, CONDITION))]
-            patterns = (told,) if isinstance(told, Tensor) else told
-            for old, new, pattern in zip(*outputs, patterns, strict=True):
-                changed = (old != new).any(0)
-                groups = out.of if len(changed) == len(out.of) else torch.zeros(len(changed), dtype=torch.long)
-                seen = torch.stack([changed[groups == g].any(0) for g in range(int(groups.max()) + 1)])
-                assert torch.equal(seen, pattern[i][: len(seen)] > 0), (i, which)
+    eye = torch.eye(dims).view(dims, into.count, HEIGHT, WIDTH)
+    for which in range(2 if is_of_stacks(layer) else 1):  # inputs of the vertical stack, then of the horizontal one
+        one = Stacks(*(eye if which == i else torch.zeros_like(eye) for i in range(2)))
+        told = layer.spread(one if is_of_stacks(layer) else eye)
+        # A path through ReLUs may be shut, so several inputs are tried.
+        runs = [moves(layer, into, out, which, seed) for seed in range(12)]
+        for pattern, *shown in zip((told,) if isinstance(told, Tensor) else told, *runs, strict=True):
+            seen = torch.stack(shown).any(0)
+            assert torch.equal(seen, pattern[:, : seen.shape[1]] > 0)
 
 
 def test_masks_keep_half_of_a_kernel() -> None:
@@ -241,7 +267,7 @@ def test_dropout_draws_from_the_generator_of_the_context() -> None:
     layer, h = Dropout(0.25).train(), torch.ones(40, 6, 5, 5)
     first, second = (layer(h, Context(generator=torch.Generator().manual_seed(s))) for s in (1, 1))
     assert torch.equal(first, second)
-    assert set(first.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert first.unique().tolist() == [0.0, pytest.approx(4 / 3)]
     assert float((first == 0).double().mean()) == pytest.approx(0.25, abs=0.03)
     assert torch.equal(layer.eval()(h), h)
 

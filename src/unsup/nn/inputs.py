@@ -64,7 +64,7 @@ class Inputs(nn.Module):
 
     def flat(self, x: Tensor) -> Tensor:
         """``(B, *event.shape)`` → ``(B, size)``, the features of an entry side by side."""
-        return self(x.flatten(1)).flatten(1)
+        return self(x.reshape(len(x), self.event.dims)).flatten(1)
 
     def image(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` → ``(B, channels, H, W)``, the features of a channel side by side."""
@@ -106,6 +106,6 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *event.shape)`` → ``(B, size)``."""
         if self.inputs is not None:
-            return self.inputs(x.reshape(len(x), -1)).flatten(1)
+            return self.inputs.flat(x)
         assert self.front is not None
-        return self.front.middle(x).reshape(len(x), -1)
+        return self.front.middle(x).reshape(len(x), self.size)

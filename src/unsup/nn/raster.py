@@ -20,7 +20,8 @@ from unsup.core.event import Event
 from unsup.core.model import CanComplete, ClassifiesByBayes, IsAutoregressive, Model, Terms
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
 from unsup.nn.causal import Causal, Context, Remembering, Site
-from unsup.nn.inputs import Features, Inputs
+from unsup.nn.conditions import Conditions
+from unsup.nn.inputs import Inputs
 from unsup.nn.observation import Discrete, symbols_for
 from unsup.prob import distributions as dist
 
@@ -60,13 +61,13 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         raster: the order of generation.
         inputs: from pixels to features.
         observation: p(pixel | outputs).
-        features: of the condition, or None for a model without one.
+        conditions: their features; none for a model without a condition.
     """
 
     raster: Raster
     inputs: Inputs
     observation: Discrete
-    features: Features | None
+    conditions: Conditions
 
     def take(self, event: Event, given: Event | None, **widths: int) -> None:
         """Called in the constructor: set the attributes for the event, and for the condition where there is one.
@@ -84,12 +85,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
             )
         self.raster, self.inputs, self.observation = Raster(event), Inputs(event), symbols_for(event)
         self.take_condition(given)
-        self.features = None if given is None else Features(given)
-
-    @property
-    def condition_size(self) -> int:
-        """Features of what the model is conditioned on; 0 without a condition."""
-        return 0 if self.features is None else self.features.size
+        self.conditions = Conditions(given)
 
     @abstractmethod
     def layers(self) -> Sequence[Causal]:
@@ -109,18 +105,15 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Count the classes, or standardise the numbers, that the model is conditioned on."""
-        if self.features is not None:
-            given = self.condition(batch.given, len(batch))
-            self.count_condition(batch)
-            self.features.prepare(given, generator=generator)
+        self.count_condition(batch)
+        self.conditions.prepare(self.condition_or_none(batch.given, len(batch)), generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """−log p(x | c), of x alone where no condition is told in evaluation mode: ``(B,)``."""
-        if self.given is not None and not self.training and batch.given is None:
+        if not self.training and batch.given is None:
             return {"loss": -self.log_prob(batch.x)}
-        if self.given is not None:
-            batch = replace(batch, given=self.condition(batch.given, len(batch)))
-        return {"loss": -self._score(batch, generator)}
+        given = None if self.given is None else self.condition(batch.given, len(batch))
+        return {"loss": -self._score(replace(batch, given=given), generator)}
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         return self._score(batch, None)
@@ -129,7 +122,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         return self.observation.total_log_prob(*self._scored(batch.x, self._context(batch.given, generator)))
 
     def _context(self, given: Tensor | None, generator: Generator | None = None) -> Context:
-        return Context(None if self.features is None or given is None else self.features(given), generator)
+        return Context(self.conditions(given), generator)
 
     def _outputs(self, x: Tensor, context: Context) -> Tensor:
         """``(B, C, H, W)`` → ``(B, D, P)`` in the order of generation."""
@@ -137,7 +130,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         h = self.inputs.image(x)
         for layer in self.layers():
             h = layer(h, context)
-        return h.permute(0, 2, 3, 1).reshape(len(x), self.event.dims, -1)
+        return h.permute(0, 2, 3, 1).reshape(len(x), self.event.dims, self.observation.outputs_each)
 
     def _scored(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Targets ``(B, D)`` and the outputs ``(B, D, P)`` that they are scored by."""
@@ -146,7 +139,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
     def _entries(self, x: Tensor, given: Tensor | None) -> Tensor:
         """log p of every entry given those before it, in the order of generation: ``(M, B, D)``, a row a component."""
         if self.given is None or given is not None:
-            conditions = [None if given is None else self.condition(given, len(x))]
+            conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
         return torch.stack([self.observation.log_prob(*self._scored(x, self._context(c))) for c in conditions])
@@ -163,8 +156,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         """Parameters of every conditional, ``(B, D, P)``; given class ``order`` where no condition is told."""
         if self.classes and given is None:
             given = self._every(order, len(x))
-        if self.given is not None:
-            given = self.condition(given, len(x))
+        given = self.condition_or_none(given, len(x))
         return self._outputs(x, self._context(given))[:, self.orders[0]]
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
@@ -190,7 +182,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
 
         ``temperature`` divides the logits of the pixels; the class is drawn at temperature 1.
         """
-        context = self._context(self._condition_or_draw(n, given, generator))
+        context = self._context(self.condition_to_sample(given, n, generator))
         return self._walked(self._steps(n, context), n, drawing(self.observation, generator, temperature))
 
     @torch.no_grad()
@@ -202,7 +194,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         generator: Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        context = self._context(self._condition_or_draw(n, given, generator))
+        context = self._context(self.condition_to_sample(given, n, generator))
         raster, low = self.raster, self.inputs.support.low
         net = Naive(lambda line: self._outputs(raster.grid(line) + low, context), self._blank(n))
         return self._walked(net, n, drawing(self.observation, generator, temperature))
@@ -235,16 +227,11 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         if self.classes and given is None:
             posterior = (self._entries(x, None) * line).sum(2).T + self.log_class_prior()
             given = dist.sample_categorical(posterior, generator=generator)
-        elif given is not None or self.given is not None:
-            given = self.condition(given, len(x))
+        else:
+            given = self.condition_or_none(given, len(x))
         targets = self.observation.target(self.raster.line(x)).long()
         choose = keeping(line, targets, drawing(self.observation, generator))
         return self._walked(self._steps(len(x), self._context(given)), len(x), choose)
-
-    def _condition_or_draw(self, n: int, given: Tensor | None, generator: Generator | None) -> Tensor | None:
-        if self.given is not None and given is None:
-            return self.draw_condition(n, generator)
-        return None if given is None else self.condition(given, n)
 
     def _steps(self, n: int, context: Context) -> Steps:
         return _Cached(self.layers(), self.inputs, self.raster, n, context)
@@ -254,7 +241,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
 
     def _walked(self, net: Steps, n: int, choose: Choose) -> Tensor:
         targets = walk(net, range(self.event.dims), choose, self._blank(n))
-        return self.observation.raw(self.raster.grid(targets).reshape(n, -1))
+        return self.observation.raw(self.raster.grid(targets).reshape(n, self.event.dims))
 
 
 class _Cached(Steps):
@@ -276,4 +263,4 @@ class _Cached(Steps):
         return cast(Tensor, h)
 
     def put(self, site: int, value: Tensor) -> None:
-        self.first.put(self.memory, self.sites[site], self.inputs.levels(value).view(self.n, -1))
+        self.first.put(self.memory, self.sites[site], self.inputs.levels(value).view(self.n, self.inputs.each))

@@ -154,7 +154,7 @@ class GatedPixelCNN(RasterModel):
         given: Event | None = None,
     ) -> None:
         self.take(event, given, channels=channels, head_channels=head_channels)
-        groups, condition = self.raster.channels, self.condition_size
+        groups, condition = self.raster.channels, self.conditions.size
         ins, ends = [self.inputs.channels] + [channels] * (layers - 1), [False] * (layers - 1) + [True]
         self.stacks = nn.ModuleList(
             GatedLayer(into, channels, groups, kernel, condition, first=not i, last=last)

@@ -207,9 +207,11 @@ class MADE(Model, IsAutoregressive):
     def _sample(
         self, n: int, steps: Callable[[int, int], Steps], generator: Generator | None, temperature: float
     ) -> Tensor:
+        targets, choose = self._blank(n), drawing(self.observation, generator, temperature)
+        if not n:
+            return self.observation.raw(targets)
         weights = torch.ones(self.masks, device=self.device)
         order_of = weights.multinomial(n, replacement=True, generator=generator)
-        targets, choose = self._blank(n), drawing(self.observation, generator, temperature)
         for order in order_of.unique().tolist():
             rows = order_of == order
             net = steps(int(rows.sum()), order)

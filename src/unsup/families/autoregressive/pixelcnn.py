@@ -96,7 +96,7 @@ class PixelCNN(RasterModel):
         given: Event | None = None,
     ) -> None:
         self.take(event, given, channels=channels, head_channels=head_channels)
-        groups, condition = self.raster.channels, self.condition_size
+        groups, condition = self.raster.channels, self.conditions.size
         first = square(_FIRST_KERNEL)
         self.first = MaskedConv(self.inputs.channels, 2 * channels, groups, window=first, mask="A")
         self.blocks = nn.ModuleList(ResidualBlock(channels, groups, kernel, condition) for _ in range(blocks))
