@@ -134,6 +134,14 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("pixelcnn", Event((1, 6, 6), BINARY), {"kernel": 3}),
         Case("pixelcnn", Event((1, 2, 3), BINARY), {"classes": 3}, classes=3),
     ),
+    "nice": (
+        Case("nice", vector(2, REAL)),
+        Case("nice", vector(5, REAL), {"layers": 3, "base": "gaussian"}),
+        Case("nice", vector(3, _ordinal(4))),
+        Case("nice", _MIXED),
+        Case("nice", Event((1, 2, 2), _ordinal(3)), {"base": "gaussian"}),
+        Case("nice", Event((2, 3, 2), REAL)),
+    ),
     "realnvp": (
         Case("realnvp", vector(2, REAL)),
         Case("realnvp", vector(5, REAL), {"layers": 3}),
