@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unsup.core.parallel import mean_over_rows, process_count
+from unsup.core.parallel import mean_over_rows, process_count, rows_together
 from unsup.core.random import rows_at_hand
 
 _BATCH_STATISTICS: ContextVar[bool] = ContextVar("_BATCH_STATISTICS", default=False)
@@ -53,8 +53,9 @@ def batch_norm(
     mean = mean_over_rows(x.mean(axes))
     var = mean_over_rows((x - mean.view(shape)).square().mean(axes))
     with torch.no_grad():
-        rows = rows_at_hand()
-        count = x.numel() / x.shape[1] * (process_count() if rows is None else rows.total / rows.count)
+        rows, together = rows_at_hand(), rows_together()
+        more = process_count() if rows is None or together is None else together / rows.count
+        count = x.numel() / x.shape[1] * more
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
     scale = (var + eps).rsqrt()
