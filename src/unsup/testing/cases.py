@@ -98,6 +98,7 @@ def _ordinal(levels: int) -> Support:
 
 _MIXED = Event((3,), (REAL, Support("ordinal", 4), BINARY))
 _LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
+_PARTS = {"accumulation": "the statistics of a batch that is computed in parts are those of each part"}
 
 _CASES: Mapping[str, tuple[Case, ...]] = {
     "cyclegan": (
@@ -162,9 +163,9 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("realnvp", vector(5, REAL), {"layers": 3}),
         Case("realnvp", vector(3, _ordinal(4))),
         Case("realnvp", _MIXED),
-        Case("realnvp", Event((1, 4, 4), _ordinal(4))),
-        Case("realnvp", Event((3, 4, 4), REAL), {"scales": 2}),
-        Case("realnvp", Event((1, 2, 2), _ordinal(3))),
+        Case("realnvp", Event((1, 4, 4), _ordinal(4)), exceptions=_PARTS),
+        Case("realnvp", Event((3, 4, 4), REAL), {"scales": 2}, exceptions=_PARTS),
+        Case("realnvp", Event((1, 2, 2), _ordinal(3)), exceptions=_PARTS),
     ),
     "vae": (
         Case("vae", vector(6), {"latent_dim": 2}),
