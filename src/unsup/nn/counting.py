@@ -88,7 +88,7 @@ class Counting(Model, HasDensity, LearnsByCounting):
                 return
             for _ in range(_SHORT_RUN):
                 self.maximize(sums())
-            reached = float(sums()["log_prob"]) + float(self.log_prior())
+            reached = float(sums()["log_prob"]) + float(self.parameter_log_prior())
             if reached > best:
                 best, kept = reached, {name: p.clone() for name, p in self.named_parameters()}
         for name, parameter in self.named_parameters():

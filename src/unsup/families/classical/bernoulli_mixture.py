@@ -109,7 +109,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
         log_odds = (ones + self.smoothing).log() - (zeros + self.smoothing).log()
         self.log_odds.copy_(torch.where(alive[:, None], log_odds.clamp(-_CERTAIN, _CERTAIN), self.log_odds))
 
-    def log_prior(self) -> Tensor:
+    def parameter_log_prior(self) -> Tensor:
         """α Σ log θ (1 − θ)."""
         return -self.smoothing * (softplus(self.log_odds) + softplus(-self.log_odds)).sum().detach()
 

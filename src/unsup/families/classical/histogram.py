@@ -145,7 +145,7 @@ class Histogram(Counting, Factorises, CanSample):
         self.log_mass.copy_(self._outer_sum(log_mass) if self.one_table and not joint else log_mass)
         self.apart.fill_(not joint)
 
-    def log_prior(self) -> Tensor:
+    def parameter_log_prior(self) -> Tensor:
         """α Σ log P(cell) over all cells of every table: that of Dirichlet distributions with parameters 1 + α."""
         if not self.smoothing:
             return self.log_mass.new_zeros(())
