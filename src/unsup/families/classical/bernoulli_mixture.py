@@ -111,7 +111,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
 
     def parameter_log_prior(self) -> Tensor:
         """α Σ log θ (1 − θ)."""
-        return -self.smoothing * (softplus(self.log_odds) + softplus(-self.log_odds)).sum().detach()
+        return -self.smoothing * (softplus(self.log_odds) + softplus(-self.log_odds)).sum()
 
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
         return self._raw(bits(self.log_odds[component].sigmoid(), generator))

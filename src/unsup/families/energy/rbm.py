@@ -32,6 +32,7 @@ from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Model, Terms
+from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
 from unsup.prob.annealing import (
     anneal,
@@ -166,7 +167,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
             n, v = len(data), self._chains(None, generator)
             free, inputs = self._free_energy_and_inputs(torch.cat([data, v]))  # one product is faster than two
             below, above = free[:n], free[n:].mean()  # the chains are everybody's
-            if self.training:
+            if self.training and is_last_part():
                 with alike():
                     self.fantasies.copy_(bits(inputs[n:].sigmoid(), generator))
         else:
