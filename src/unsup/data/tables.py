@@ -49,7 +49,12 @@ def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()
 
 
 def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``."""
+    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``.
+
+    Args:
+        label: column that holds the class.
+        drop: columns to leave out.
+    """
     try:
         import pandas
 
