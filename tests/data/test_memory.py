@@ -172,7 +172,7 @@ def test_entries_of_a_split() -> None:
     assert torch.equal(first["x"], data.train.x[0])
     assert torch.equal(last["lengths"], data.train.lengths[-1])
     assert len([*data.train]) == len(data.train)
-    with pytest.raises(IndexError, match="12 examples; number 12"):
+    with pytest.raises(IndexError, match="11 examples; number 11"):
         data.train[len(data.train)]
     assert set(Split(torch.zeros(2, 1))[0]) == {"x"}
 
