@@ -28,7 +28,16 @@ def test_signatures_are_those_of_the_functions(signature: Signature) -> None:
 def test_every_flag_is_explained_and_stands_for_nothing_when_it_is_not_said() -> None:
     record = options.DataOptions
     fields = {field.name: field.default for field in dataclasses.fields(record)}
-    assert set(fields) >= {*catalog.EXAMPLE_OPTIONS, "limit", "without", "domain_b", "unlabelled", "n", "in_memory"}
+    assert set(fields) >= {
+        *catalog.EXAMPLE_OPTIONS,
+        "limit",
+        "without",
+        "domain_b",
+        "unlabelled",
+        "given",
+        "n",
+        "in_memory",
+    }
     assert "download" not in fields
     assert set(fields.values()) == {None}
     assert set(options.DATA_OPTIONS) == set(fields)
@@ -54,7 +63,7 @@ def test_a_new_option_of_a_reader_is_a_flag_by_itself(tmp_path: Path, monkeypatc
         parser = options.Parser(prog="unsup fit")
         options.add_fields(parser, options.DataOptions, title="data")
         found = parser.parse(["--magnitude", "7", "--bands", "u", "g"])
-        assert options.chosen(found, options.DATA_OPTIONS) == {"magnitude": 7.0, "bands": ["u", "g"]}
+        assert options.chosen(found, options.DATA_OPTIONS) == {"magnitude": 7.0, "bands": ("u", "g")}
         assert "of the faintest star" in parser.format_help()
     finally:
         options.data_options.cache_clear()
