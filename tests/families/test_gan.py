@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import unsup
 from unsup import Batch, Event, InputError, Support, create
-from unsup.core.event import REAL
+from unsup.core.event import REAL, labels
 from unsup.data.source import Data, Split
 from unsup.families.adversarial.gan import GAN
 
@@ -208,12 +208,12 @@ def test_packing_joins_examples_along_features_or_channels():
     model = pair(packing=3)
     x = torch.arange(16.0).view(8, 2)
     expected = torch.stack([torch.cat([x[3 * i], x[3 * i + 1], x[3 * i + 2]]) for i in range(2)])  # the last two go
-    assert torch.equal(model.pack(x), expected)
+    assert torch.equal(model.packed(x), expected)
     image = create("gan", Event((2, 8, 8), REAL), preset="tiny", packing=2)
     x = torch.randn(4, 2, 8, 8)
-    assert torch.equal(image.pack(x), torch.stack([torch.cat([x[0], x[1]]), torch.cat([x[2], x[3]])]))
+    assert torch.equal(image.packed(x), torch.stack([torch.cat([x[0], x[1]]), torch.cat([x[2], x[3]])]))
     with pytest.raises(InputError, match="packing=3 needs batches of at least 3"):
-        model.pack(torch.zeros(2, 2))
+        model.packed(torch.zeros(2, 2))
 
 
 def plane(n: int = 64) -> Data:
@@ -299,6 +299,125 @@ def test_binary_data_is_learnt_up_to_its_frequencies():
     found = (2 * drawn[:, 0] + drawn[:, 1]).bincount(minlength=4) / 4000
     expected = code.bincount(minlength=4) / 2000
     assert float((found - expected).abs().sum()) / 2 < 0.08  # total variation; equal shares are 0.25 away
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+CENTRES = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
+
+
+def conditioned(x: Tensor, given: Tensor, condition: Event, event: Event) -> Data:
+    split = Split(x, given=given)
+    aside = split.take(slice(0, 8))
+    return Data(name=None, event=event, train=split, validation=aside, test=aside, given=condition)
+
+
+@pytest.mark.parametrize("options", [{"r1": 0.1}, {"loss": "hinge", "critic_norm": "spectral", "packing": 2}])
+def test_a_generator_that_is_told_the_class_gives_samples_of_it(options):
+    y = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 3000, replacement=True, generator=seeded())
+    x = CENTRES[y] + 0.1 * torch.randn(3000, 2, generator=seeded(1))
+    data = conditioned(x, y, labels(3), Event((2,), REAL))
+    model = create("gan", data.event, latent_dim=4, hidden=(32, 32), given=data.given, critic_steps=1, **options)
+    unsup.fit(model, data, steps=300, batch_size=128, lr=2e-3, betas=(0.0, 0.99), ema=0.98, progress="off")
+    wanted = torch.arange(3).repeat_interleave(200)
+    drawn = model.sample(600, given=wanted, generator=seeded(2))
+    nearest = torch.cdist(drawn, CENTRES).argmin(1)
+    assert float((nearest == wanted).double().mean()) > 0.98
+    for k in range(3):
+        assert float((drawn[wanted == k].mean(0) - CENTRES[k]).norm()) < 0.5
+    free = torch.cdist(model.sample(4000, generator=seeded(3)), CENTRES).argmin(1)
+    share = free.bincount(minlength=3) / 4000
+    assert bool(((share - (y.bincount(minlength=3) / 3000)).abs() < 0.04).all())
+
+
+IMAGES = Event((1, 8, 8), BINARY)
+CONDITIONS = {
+    "class": (labels(3), torch.tensor([0, 2, 1, 0, 2, 1])),
+    "numbers": (Event((2,), REAL), torch.randn(6, 2, generator=seeded(4))),
+    "image": (IMAGES, torch.randint(0, 2, (6, 1, 8, 8), generator=seeded(5))),
+}
+
+
+@pytest.mark.parametrize("packing", [1, 2])
+@pytest.mark.parametrize("kind", CONDITIONS)
+@pytest.mark.parametrize("net", ["mlp", "dcgan", "resnet"])
+def test_both_players_see_the_condition(net, kind, packing):
+    given, c = CONDITIONS[kind]
+    model = create("gan", IMAGES, preset="tiny", net=net, given=given, packing=packing, r1=0.5).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=seeded(p.numel()), dtype=p.dtype))
+    x = torch.randint(0, 2, (6, 1, 8, 8), generator=seeded(6))
+    batch, moved = Batch(x, given=c), Batch(x, given=c.roll(1, 0))
+
+    for loss, player in ((model.critic_loss, model.critic), (model.generator_loss, model.generator)):
+        model.zero_grad()
+        terms = loss(batch, generator=seeded(7))
+        terms["loss"].mean().backward()
+        first = next(p for p in player.parameters() if p.ndim > 1)  # (outputs, inputs, …), the condition's last
+        told = model.conditions.size if player is model.generator else packing * model.conditions.channels
+        slopes = first.grad[:, -told:].transpose(0, 1).flatten(1).abs().amax(1)
+        # pixels of the conditions at hand that are all alike may have none
+        assert int((slopes > 0).sum()) >= (told if kind != "image" else 0.8 * told)
+        assert not torch.allclose(loss(moved, generator=seeded(7))["fake"], terms["fake"])
+
+    # The critic judges a pair: with data and fakes held, another condition is another logit.
+    features, other = model.conditions(c), model.conditions(c.roll(1, 0))
+    packs = model.packed(model.scaled(x, generator=seeded(8)))
+    one, two = (model.judge(packs, model._beside(f)) for f in (features, other))
+    assert bool((one != two).all())
+    # The penalty's slope is by the example alone: a critic that sees only the condition has none.
+    blind = model.critic
+    model.critic = nn.Sequential(nn.Flatten(), Last(packing * 64))
+    assert float(model.critic_loss(batch, generator=seeded(7))["penalty"].max()) == 0
+    model.critic = blind
+
+
+class Last(nn.Module):
+    """A logit from what comes after the first ``skipped`` features."""
+
+    def __init__(self, skipped: int) -> None:
+        super().__init__()
+        self.skipped = skipped
+        self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x[:, self.skipped :].sum(1) + 0 * x.sum(1)
+
+
+def test_packs_hold_the_conditions_of_their_examples():
+    model = create("gan", Event((2,), REAL), preset="tiny", given=labels(3), packing=2)
+    c = torch.tensor([0, 2, 1, 1])
+    hot = torch.nn.functional.one_hot(c, 3).float()
+    assert torch.equal(model._beside(model.conditions(c)), torch.cat([hot[::2], hot[1::2]], 1))
+
+
+def test_calling_the_model_is_its_generator_in_units_of_the_data():
+    event = Event((2,), (REAL, Support("ordinal", 5, low=3)))
+    model = create("gan", event, preset="tiny", given=labels(3)).double()
+    x = torch.stack([torch.randn(50, generator=seeded()) * 7 + 100, torch.randint(3, 8, (50,), generator=seeded(1))], 1)
+    model.prepare(Batch(x.double(), given=torch.arange(50) % 3), generator=seeded())
+    torch.testing.assert_close(model.log_prior.exp(), torch.tensor([18, 18, 17]).double() / 53)
+    y = torch.tensor([0, 1, 2, 2])
+    z = torch.randn(4, model.latent_dim, generator=seeded(5), dtype=torch.float64, requires_grad=True)
+    raw = model(z, given=y)
+    assert torch.equal(model.front.to_support(raw), model.sample(4, given=y, generator=seeded(5)))
+    assert torch.autograd.grad(raw.sum(), z)[0].abs().min() > 0
+    with pytest.raises(InputError, match="given="):
+        model(z)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("net", ["mlp", "dcgan", "resnet"])
+def test_samples_of_a_model_in_half_precision_are_near_those_in_float32(net, dtype):
+    event = Event((1, 8, 8), Support("ordinal", 256, low=1_700_000_000))
+    model = create("gan", event, preset="tiny", net=net, given=labels(3)).eval()
+    z, y = torch.randn(50, model.latent_dim, generator=seeded()), torch.arange(50) % 3
+    with torch.no_grad():
+        whole = model(z, given=y)
+        half = model.to(dtype)(z.to(dtype), given=y)
+    assert float((half - whole).abs().mean()) < 256 * 0.02
+    assert bool(event.contains(model.sample(50, given=y)).all())
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

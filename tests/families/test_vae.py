@@ -399,6 +399,32 @@ def test_dreg_and_the_plain_gradient_agree_in_mean_and_dreg_is_steadier(small: t
     assert float(draws[1].var(0).sum()) < float(draws[0].var(0).sum())
 
 
+def test_sticking_the_landing_has_the_mean_of_the_plain_gradient_and_none_at_the_exact_posterior(
+    linear: LinearGaussian, small: tuple[VAE, Tensor, Tensor]
+) -> None:
+    exact = with_options(linear.model, gradient="stl")
+    found = gradients(exact, exact.loss(Batch(linear.x), generator=seeded())["loss"])
+    usual = gradients(linear.model, linear.model.loss(Batch(linear.x), generator=seeded())["loss"])
+    for name in (n for n in found if n.startswith("encoder")):
+        assert float(found[name].abs().max()) < 1e-9
+        assert float(usual[name].abs().max()) > 1e-3
+    x = small[1]
+    plain, landing = (with_options(small[0], samples=1, gradient=g) for g in ("pathwise", "stl"))
+    batch = Batch(x[:1].expand(300, 4))
+    draws = []
+    for model in (plain, landing):
+        rows = []
+        for i in range(100):
+            found = gradients(model, model.loss(batch, generator=seeded(1000 * (model is landing) + i))["loss"])
+            rows.append(torch.cat([g.flatten() for g in found.values()]))
+        draws.append(torch.stack(rows))
+    error = ((draws[0].var(0) + draws[1].var(0)) / 100).sqrt()
+    assert bool(((draws[0].mean(0) - draws[1].mean(0)).abs() <= 4.5 * error).all())
+    torch.testing.assert_close(
+        -landing.loss(Batch(x), generator=seeded(2))["loss"], landing.log_prob(x, generator=seeded(2))
+    )
+
+
 def test_kl_reaches_the_encoder_only_and_beta_scales_it_alone() -> None:
     plain = randomised(VAE(Event((4,), BINARY), latent_dim=2, hidden=(3,), activation="tanh"))
     x = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]])
@@ -430,6 +456,20 @@ def test_chunks_do_not_change_the_bound(name: str, monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(model.log_prob(x, samples=23, generator=seeded()), whole, rtol=1e-12, atol=0)
         assert sum(sizes) == 23
         assert max(sizes) == chunk
+
+
+@pytest.mark.parametrize("name", ENUMERABLE)
+@torch.no_grad()
+def test_the_weights_of_drawn_latents_average_to_the_bound(name: str) -> None:
+    model = enumerable(name)
+    batch = Batch(all_examples(model.event))
+    assert model.latent_event == Event((2,), REAL)
+    generator, log_weights = seeded(4), []
+    for _ in range(5):
+        z, log_q = model.draw_latents(batch, generator=generator)
+        log_weights.append(model.log_joint(batch, z, generator=generator) - log_q)
+    bound = model.log_prob(batch.x, samples=5, generator=seeded(4))
+    torch.testing.assert_close(torch.stack(log_weights).logsumexp(0) - math.log(5), bound)
 
 
 def test_the_paper_preset_is_the_iwae_net() -> None:
@@ -543,6 +583,7 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
     [
         (Event((4,), BINARY), {"samples": 5, "beta": 2.0}, "no KL term to weight"),
         (Event((4,), BINARY), {"gradient": "dreg"}, "samples > 1"),
+        (Event((4,), BINARY), {"gradient": "stl", "samples": 5}, "biased for samples > 1"),
         (Event((4,), BINARY), {"samples": 0}, "at least 1"),
         (Event((4,), BINARY), {"decoder": "logistic"}, "expected 'bernoulli'"),
         (Event((4,), REAL), {"decoder": "bernoulli"}, "expected 'gaussian'"),
