@@ -102,6 +102,6 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *event.shape)`` → ``(B, size)``."""
         if self.inputs is not None:
-            return self.inputs(x.reshape(len(x), -1)).flatten(1)
+            return self.inputs(x.reshape(len(x), self.event.dims)).flatten(1)
         assert self.front is not None
-        return self.front.middle(x).reshape(len(x), -1)
+        return self.front.middle(x).reshape(len(x), self.event.dims)
