@@ -29,6 +29,7 @@ class DataOptions:
         symbols: of the procedural sequences.
         data_dir: folder with the standard sets, instead of $UNSUP_DATA.
         domain_b: name or path of a second domain, for models that translate.
+        given: what examples are conditioned on: label, columns of a table, or other data whose rows pair with these.
     """
 
     limit: int | None = None
@@ -42,6 +43,7 @@ class DataOptions:
     symbols: int | None = None
     data_dir: str | None = None
     domain_b: str | None = None
+    given: tuple[str, ...] | str | None = None
 
 
 DATA_OPTIONS = tuple(f.name for f in dataclasses.fields(DataOptions))

@@ -7,12 +7,11 @@ import io
 import math
 from collections.abc import Sequence
 
-from unsup.cli.conditions import add_given, examples_of
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields
+from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
-from unsup.data.catalog import EXAMPLE_OPTIONS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,8 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         help="draws per example behind a bound; above 1, effort of a new estimate of log Z, not the run's [1]",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
-    add_given(parser, "what all examples are conditioned on, or a file with one condition for each")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser)
     options = parser.parse(arguments)
 
     from unsup.core.model import HasDensity
