@@ -21,7 +21,19 @@ import pytest
 # Names of parameters and buffers that are no longer what they were: for each model, or "*" for all of them,
 # (regular expression of the whole new name, the old name, in which \1 … are its groups). The first that fits counts.
 # {"made": [(r"net\.(\d+)\.linear\.(.*)", r"layers.\1.\2")]}
-RENAMED: dict[str, list[tuple[str, str]]] = {}
+# An old name NAME[i] is entry i of a vector of parameters that are single ones now.
+RENAMED: dict[str, list[tuple[str, str]]] = {
+    "realnvp": [
+        (r"flow\.conditioners\.(.*)", r"flow.nets.\1"),
+        (r"flow\.bijections\.(\d+)\.scale", r"flow.scale[\1]"),
+        *(
+            (rf"flow\.scales\.(\d+)\.steps\.{step}\.{new}\.(.*)", rf"flow.{group}.\1.{i}{old}.\2")
+            for group, steps in (("fine", (0, 1, 2, 3)), ("coarse", (4, 5, 6)))  # a squeeze lies between them
+            for i, step in enumerate(steps)
+            for new, old in (("conditioner", ".net"), (r"bijection\.inner", ""), ("bijection", ""))
+        ),
+    ]
+}
 
 # Numbers that are meant to differ, each with its reason: (model, quantity). A quantity is a path as failures print it,
 # from its number if it is only one case that differs; in both * stands for anything.

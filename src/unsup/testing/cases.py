@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.model import Model, Translates, keyed_generator
 from unsup.core.registry import create, model_class, row
 from unsup.testing.check import MOST_EXAMPLES, Report, check_model
+from unsup.testing.subject import Oracle
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Case:
         options: over the preset ``tiny``.
         classes: of the labels of the data; 0 for data without labels.
         exceptions: laws that do not hold for this case, each with its reason.
+        oracle: log p(x) of the model by another way, ``oracle(model, x)``.
     """
 
     model: str
@@ -33,6 +35,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 0
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    oracle: Oracle | None = None
 
     def build(self, seed: int = 0) -> Model:
         return create(self.model, self.event, preset="tiny", seed=seed, **self.options)
@@ -45,7 +48,13 @@ class Case:
 
     def check(self, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> Report:
         return check_model(
-            self.build(seed), self.data(seed), laws=laws, seed=seed, exceptions=self.exceptions, title=str(self)
+            self.build(seed),
+            self.data(seed),
+            laws=laws,
+            seed=seed,
+            exceptions=self.exceptions,
+            oracle=self.oracle,
+            title=str(self),
         )
 
     def __str__(self) -> str:
@@ -76,7 +85,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
         else:
             columns.append(3 * location[d] + scale[d] * y[:, d])
     x = torch.stack(columns, 1).view(n, *event.shape).to(event.dtype)
-    return Batch(x, label if classes else None)
+    return Batch(x, label, label) if classes else Batch(x)
 
 
 def vector(dims: int, support: Support = BINARY) -> Event:
@@ -113,6 +122,12 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("gaussian-mixture", Event((1, 2, 2), _ordinal(4))),
         Case("gaussian-mixture", _MIXED, {"covariance": "diagonal"}),
     ),
+    "bernoulli-mixture": (
+        Case("bernoulli-mixture", vector(6)),
+        Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}),
+        Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}),
+        Case("bernoulli-mixture", vector(5), {"learn": "gradient"}),
+    ),
     "made": (
         Case("made", vector(9)),
         Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}),
@@ -132,7 +147,7 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("pixelcnn", Event((1, 2, 2), _ordinal(4))),
         Case("pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
         Case("pixelcnn", Event((1, 6, 6), BINARY), {"kernel": 3}),
-        Case("pixelcnn", Event((1, 2, 3), BINARY), {"classes": 3}, classes=3),
+        Case("pixelcnn", Event((1, 2, 3), BINARY), {"given": labels(3)}, classes=3),
     ),
     "realnvp": (
         Case("realnvp", vector(2, REAL)),
