@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsup.cli.options import Parser, add_fields, chosen
 from unsup.cli.words import is_number
@@ -71,11 +71,6 @@ def conditioned(model: Model) -> Event | None:
     from unsup.core.model import IsConditional
 
     return model.given if isinstance(model, IsConditional) else None
-
-
-def beside(model: Model, given: Tensor | None) -> dict[str, Any]:
-    """The keyword ``given=`` for a verb of a model, where it has one."""
-    return {} if conditioned(model) is None or given is None else {"given": given.to(model.device)}
 
 
 def conditions(options: argparse.Namespace, run: Run, *, needed: bool) -> Conditions | None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from unsup.cli.conditions import add_example_options, beside, examples_of
+from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.model import CanEncode
     from unsup.core.storage import write_atomically
+    from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -39,12 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{run.config['model']['model']} has no codes (unsup models tells who can encode)")
     examples, names = examples_of(options, run, needed=True)
-    codes = []
     with torch.no_grad():
-        for rows in torch.arange(len(examples)).split(CHUNK):
-            batch = examples.take(rows)
-            codes.append(model.encode(batch.x.to(model.device), **beside(model, batch.given)).cpu())
-    z = torch.cat(codes)
+        parts = (batch.to(model.device) for batch in batches(examples, CHUNK))
+        z = torch.cat([model.encode(part.x, **beside(model, part.given)).cpu() for part in parts])
     arrays: dict[str, Any] = {"z": z.numpy(), "names": np.array(names)}
     if examples.given is not None:
         arrays["given"] = examples.given.numpy()

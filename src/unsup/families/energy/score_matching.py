@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
+from unsup.core.model import Advice, CanSample, HasEnergy, HasScore, Model, Symptom, Terms
 from unsup.nn.energy import EnergyNet, frozen
 from unsup.prob.mcmc import langevin
 from unsup.prob.score_matching import (
@@ -101,6 +101,10 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
         return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise every entry by the data."""
