@@ -538,6 +538,24 @@ class Classifies(ABC):
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``."""
 
 
+class ClassifiesByBayes(IsConditional, Classifies):
+    """A conditional density that tells classes apart by Bayes' rule: p(y | x) = p(y) p(x | y) / Σ_y p(y) p(x | y)."""
+
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``.
+
+        Raises:
+            CapabilityError: the model is not conditioned on a class.
+            InputError: examples outside the event.
+        """
+        if not self.classes:
+            raise CapabilityError(
+                f"this {type(self).__name__} tells no classes apart; create it conditioned on one (given=labels(K))"
+            )
+        cast(Model, self).event.check(x)
+        return (self.log_prob_each_class(Batch(x)) + self.log_class_prior()).softmax(1)
+
+
 class HasLatents(ABC):
     """p(x) = ∫ p(x, z) dz with an approximate posterior q(z | x) that draws z."""
 

@@ -66,7 +66,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
     """Examples of any event from a seeded distribution with dependent, skewed, two-humped entries.
 
     Two Gaussian factors and a class effect are mixed into every entry; real entries get a location and a scale of
-    their own, discrete ones are cut into levels.
+    their own, discrete ones are cut into levels. Where there are classes they are the labels, and what is given.
     """
     generator = keyed_generator(seed, n)
 
@@ -148,6 +148,14 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
         Case("pixelcnn", Event((1, 6, 6), BINARY), {"kernel": 3}),
         Case("pixelcnn", Event((1, 2, 3), BINARY), {"given": labels(3)}, classes=3),
+    ),
+    "gated-pixelcnn": (
+        Case("gated-pixelcnn", Event((1, 3, 3), BINARY)),
+        Case("gated-pixelcnn", Event((3, 2, 2), BINARY)),
+        Case("gated-pixelcnn", Event((1, 2, 2), _ordinal(4)), {"kernel": 5}),
+        Case("gated-pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
+        Case("gated-pixelcnn", Event((1, 5, 6), BINARY), {"layers": 1}),
+        Case("gated-pixelcnn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
     ),
     "realnvp": (
         Case("realnvp", vector(2, REAL)),
