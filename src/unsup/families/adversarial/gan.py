@@ -34,7 +34,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, IsConditional, Model, Objective, Symptom, Terms
+from unsup.core.model import Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
@@ -173,6 +173,10 @@ class GAN(Model, CanSample, IsConditional):
         if any(support.kind == "nominal" for support in event.columns):
             return "takes real, binary and ordinal entries, not nominal ones, whose symbols have no order"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
 
     def objectives(self) -> tuple[Objective, ...]:
         """The critic, ``critic_steps`` times in a row, then the generator."""
