@@ -1,10 +1,10 @@
-# make demo | make test | make test-slow | make bench: each sets up what it needs first.
+# make demo | make test | make test-slow | make bench | make docs: each sets up what it needs first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow bench picture format clean
+.PHONY: demo test test-slow bench docs picture format clean
 
 demo: $(VENV)/base
 	$(BIN)/unsup compare digits --minutes 4 -o demo
@@ -20,6 +20,10 @@ test-slow: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks
+
+# The API reference, from the docstrings: open site/api/index.html.
+docs: $(VENV)/docs
+	$(BIN)/python scripts/api_reference.py site/api
 
 # The README's picture, of the page that make demo wrote; needs Chromium.
 picture: $(VENV)/test
@@ -38,8 +42,12 @@ $(VENV)/base: pyproject.toml constraints.txt
 
 # torch-fidelity is an oracle for plain features; its dependency torchvision has no CPU build and is not needed for that.
 $(VENV)/test: $(VENV)/base
-	$(PIP) --editable '.[test,tables]'
+	$(PIP) --editable '.[test,tables,docs]'
 	$(PIP) --no-deps torch-fidelity tqdm
+	touch $@
+
+$(VENV)/docs: $(VENV)/base
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 $(VENV)/bench: $(VENV)/base
@@ -47,4 +55,4 @@ $(VENV)/bench: $(VENV)/base
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) demo runs site

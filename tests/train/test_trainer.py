@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from toys import BITS, Toy, binary_data
 
 import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError, TrainingError
-from unsup.core.event import Event, Support
-from unsup.core.model import CanSample, HasDensity, Model, Objective
+from unsup.core.event import Event
+from unsup.core.model import Model, Objective
 from unsup.core.storage import load_tensors, save_tensors
 from unsup.data import Data, Split
 from unsup.train.ema import EMA
@@ -33,42 +34,9 @@ from unsup.train.settings import Settings, make_settings
 from unsup.train.trainer import fit
 
 
-class Toy(Model, HasDensity, CanSample):
-    """Independent Bernoullis with one free logit each, and switches that make training go wrong."""
-
-    def __init__(self, event: Event, *, nan_at: int = 0) -> None:
-        self.logits = nn.Parameter(torch.zeros(event.shape))
-        self.nan_at = nan_at
-        self.losses = 0
-        self.interrupt_at = 0
-
-    def loss(self, batch, *, generator=None):
-        self.losses += 1
-        if self.losses == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-        loss = -self.log_prob(batch.x).mean()
-        return {"loss": loss * (math.nan if self.nan_at and self.losses > self.nan_at else 1)}
-
-    def log_prob(self, x, *, samples=1, generator=None):
-        return torch.distributions.Bernoulli(logits=self.logits).log_prob(x.float()).flatten(1).sum(1)
-
-    def sample(self, n, *, generator=None):
-        return torch.bernoulli(self.logits.sigmoid().expand(n, *self.event.shape), generator=generator).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def digits():
     return unsup.load_data("digits")
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    """The toy in the registry, so that runs can name it."""
-    from unsup.core.registry import Paper, Row
-    from unsup.families import ROWS
-
-    paper = Paper("k", "A. Uthor", 2000, "T", "V", "https://example.org")
-    monkeypatch.setitem(ROWS, "toy", Row("toy", f"{__name__}:Toy", "tests", "s", ("score",), "any", paper))
 
 
 class PoisonedTest:
@@ -77,19 +45,11 @@ class PoisonedTest:
     name = None
 
     def __init__(self, data):
-        self.train, self.validation, self.event = data.train, data.validation, data.event
+        self.train, self.validation, self.event, self.given = data.train, data.validation, data.event, data.given
 
     @property
     def test(self):
         raise AssertionError("the test split was read while training")
-
-
-def binary_data(n: int = 400):
-    x = (torch.rand(n, 6, generator=torch.Generator().manual_seed(0)) < torch.linspace(0.1, 0.9, 6)).to(torch.uint8)
-    split = Split(x)
-    return Data(
-        name=None, event=Event((6,), Support("binary")), train=split, validation=Split(x[:100]), test=Split(x[:50])
-    )
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
@@ -167,8 +127,8 @@ def test_resume_refuses_another_model(tmp_path, digits):
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def test_nan_stops_with_the_last_good_checkpoint_and_advice(tmp_path, registered):
-    model = Toy(Event((6,), Support("binary")), nan_at=25)
+def test_nan_stops_with_the_last_good_checkpoint_and_advice(tmp_path):
+    model = Toy(BITS, nan_at=25)
     with pytest.raises(TrainingError, match=r"loss is nan at step 2\d.*last good checkpoint.*--lr"):
         fit(model, binary_data(), out=tmp_path / "r", steps=100, checkpoint_seconds=0, progress="off")
     tensors, record = load_tensors(Run(tmp_path / "r").checkpoint("last"))
@@ -177,8 +137,8 @@ def test_nan_stops_with_the_last_good_checkpoint_and_advice(tmp_path, registered
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_the_run_goes_on_from_there(tmp_path, registered, number):
-    model = Toy(Event((6,), Support("binary")))
+def test_signal_saves_and_the_run_goes_on_from_there(tmp_path, number):
+    model = Toy(BITS)
     before = signal.getsignal(signal.SIGINT)
     threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
     fitted = fit(model, binary_data(), out=tmp_path / "r", steps=10**7, checkpoint_seconds=1e9, progress="off")
@@ -201,27 +161,27 @@ def test_interrupted_command_says_how_to_go_on(tmp_path):
     assert load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["done"] > 0
 
 
-def test_patience_stops_a_run_that_no_longer_gains(registered):
-    fitted = fit(Toy(Event((6,), Support("binary"))), binary_data(), steps=4000, lr=0.3, patience=2, progress="off")
+def test_patience_stops_a_run_that_no_longer_gains():
+    fitted = fit(Toy(BITS), binary_data(), steps=4000, lr=0.3, patience=2, progress="off")
     assert fitted.steps < 4000
     best = min(e["nats"] for e in fitted.events if "nats" in e)
     assert fitted.validation.nats == best
 
 
-def test_minutes_fix_the_number_of_steps_and_are_kept(registered):
+def test_minutes_fix_the_number_of_steps_and_are_kept():
     started = time.monotonic()
-    fitted = fit(Toy(Event((6,), Support("binary"))), binary_data(), minutes=0.05, progress="off")
+    fitted = fit(Toy(BITS), binary_data(), minutes=0.05, progress="off")
     assert fitted.events[-1].get("finished")
     assert 1.5 < time.monotonic() - started < 9
 
 
-def test_a_time_budget_interrupted_before_its_steps_are_fixed_goes_on(tmp_path, registered):
-    model = Toy(Event((6,), Support("binary")))
+def test_a_time_budget_interrupted_before_its_steps_are_fixed_goes_on(tmp_path):
+    model = Toy(BITS)
     model.interrupt_at = 6
     fitted = fit(model, binary_data(), out=tmp_path / "r", minutes=0.05, progress="off")
     assert fitted.interrupted
     assert load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["total"] is None
-    model = Toy(Event((6,), Support("binary")))
+    model = Toy(BITS)
     fitted = fit(model, binary_data(), out=tmp_path / "r", resume=True, minutes=0.05, progress="off")
     assert fitted.events[-1].get("finished")
     assert fitted.steps > 6
@@ -245,32 +205,32 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
 
-def test_full_disk_is_refused_before_training(tmp_path, registered, monkeypatch):
+def test_full_disk_is_refused_before_training(tmp_path, monkeypatch):
     import shutil
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError, match="MB free"):
-        fit(Toy(Event((6,), Support("binary"))), binary_data(), out=tmp_path / "r", steps=1, progress="off")
+        fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
 
 
-def test_folder_that_is_a_file_is_refused(tmp_path, registered):
+def test_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "r").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
-        fit(Toy(Event((6,), Support("binary"))), binary_data(), out=tmp_path / "r", steps=1, progress="off")
+        fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     assert (tmp_path / "r").read_text() == "mine"
 
 
-def test_taken_folder_is_refused_and_left_alone(tmp_path, registered):
-    fit(Toy(Event((6,), Support("binary"))), binary_data(), out=tmp_path / "r", steps=1, progress="off")
+def test_taken_folder_is_refused_and_left_alone(tmp_path):
+    fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     before = {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
     with pytest.raises(InputError, match="--resume"):
-        fit(Toy(Event((6,), Support("binary"))), binary_data(), out=tmp_path / "r", steps=1, progress="off")
+        fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
 
 
-def test_damaged_checkpoint_is_refused(tmp_path, registered):
-    fit(Toy(Event((6,), Support("binary"))), binary_data(), out=tmp_path / "r", steps=3, progress="off")
+def test_damaged_checkpoint_is_refused(tmp_path):
+    fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=3, progress="off")
     best = Run(tmp_path / "r").checkpoint("best")
     content = bytearray(best.read_bytes())
     content[-3] ^= 1  # one flipped bit among the weights
@@ -285,7 +245,7 @@ def test_damaged_checkpoint_is_refused(tmp_path, registered):
 # --- what is learned --------------------------------------------------------------------------------------------------
 
 
-def test_maximum_likelihood_of_independent_bernoullis_is_the_mean(registered):
+def test_maximum_likelihood_of_independent_bernoullis_is_the_mean():
     data = binary_data()
     data = dataclasses.replace(data, validation=data.train)
     model = Toy(data.event)
@@ -307,7 +267,7 @@ def test_global_generator_is_left_as_it_was(digits):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_best_parameters_are_kept(registered):
+def test_best_parameters_are_kept():
     """Validation examples with every bit flipped get worse with every step, so the start is the best."""
     data = binary_data()
     data = dataclasses.replace(data, validation=Split(1 - data.train.x))
@@ -345,7 +305,7 @@ class TwoPlayers(Model):
 
 
 def test_objectives_move_their_own_parameters_at_their_own_pace():
-    model = TwoPlayers(Event((6,), Support("binary")))
+    model = TwoPlayers(BITS)
     fitted = fit(model, binary_data(), steps=10, progress="off")
     assert model.calls == {"a": 15, "b": 10}
     assert model.a.item() != 0
@@ -413,7 +373,7 @@ def test_settings_refuse_what_contradicts_or_does_not_exist():
         make_settings(Toy, {"lr": -1.0})
 
 
-def test_an_epoch_shows_every_example_once(registered):
+def test_an_epoch_shows_every_example_once():
     seen = []
 
     class Watching(Toy):
@@ -422,7 +382,7 @@ def test_an_epoch_shows_every_example_once(registered):
             return super().loss(batch)
 
     x = torch.arange(64).view(64, 1) // torch.tensor([32, 16, 8, 4, 2, 1]) % 2  # every 6-bit word once
-    data = Data(name=None, event=Event((6,), Support("binary")), train=Split(x), validation=Split(x), test=Split(x))
+    data = Data(name=None, event=BITS, train=Split(x), validation=Split(x), test=Split(x))
     fit(Watching(data.event), data, epochs=2, batch_size=16, progress="off")
     words = (torch.cat(seen) * torch.tensor([32, 16, 8, 4, 2, 1])).sum(1)
     assert words[:64].sort().values.tolist() == list(range(64))

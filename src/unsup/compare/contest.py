@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.commands import data_words, flags
 from unsup.compare.measure import kept_measures, measures_of
@@ -31,11 +33,6 @@ from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run
 from unsup.train.trainer import fit
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _SIDE_MOST, _SIDE = 64, 32  # images larger than the one are looked at at the other
 _SHARE_OF_A_RUN = 0.5  # of a contestant's part of the measuring time that one slow part may take
@@ -200,17 +197,19 @@ class Contest:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep a second process out of the folder; where there are no file locks, nothing does."""
-        with (self.folder / ".lock").open("w") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise InputError(
-                        f"another unsup compare is at work in {self.folder}; wait for it, stop it, or choose another "
-                        "folder (-o NAME)"
-                    ) from error
+        """Keep a second process out of the folder."""
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"another unsup compare is at work in {self.folder}; wait for it, stop it, or choose another folder "
+                "(-o NAME)"
+            ) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def _clock(self) -> None:
         now = time.monotonic()

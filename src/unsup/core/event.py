@@ -144,7 +144,7 @@ class Event:
         return self.precision == "float64" or any(n > _FAR for n in far)
 
     def contains(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding, beyond ``lengths``, is ignored."""
+        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored."""
         import torch
 
         self.check_shape(x)

@@ -16,8 +16,9 @@ class Likelihood:
 
     Args:
         kind: ``exact``; ``bound`` (log p is at least −nats); ``estimate``; ``unnormalised``.
-        nats: mean of −log p(x) over ``n`` examples, in nats.
-        dims: numbers in one example, D.
+        nats: mean of −log p(x) over ``n`` examples, in nats, weighted where examples have weights.
+        dims: numbers in one example, D; of examples of different lengths their mean number of entries, padding not
+            counted, so that bits/dim is the sum of all bits over that of all entries.
         standard_error: of the mean over examples, in nats.
         n: examples.
         samples: importance samples per example behind a bound, 1 where none are used.
@@ -28,7 +29,7 @@ class Likelihood:
 
     kind: Kind
     nats: float
-    dims: int
+    dims: float
     standard_error: float
     n: int
     samples: int = 1

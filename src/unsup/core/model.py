@@ -24,13 +24,16 @@ Terms = dict[str, Tensor]
 """Named numbers of one batch: ``(B,)``, one an example, or ``()``, a mean over the batch or of none of it."""
 
 
-def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0) -> Terms:
-    """Every term as one number: the mean over examples, weighted where there are weights.
+def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0, total: float | None = None) -> Terms:
+    """Every term as one number: the mean over examples, Σ w t / Σ w where there are weights.
+
+    Of a part of a batch it is what the part adds to the mean over all of it, so that parts add up.
 
     Args:
         terms: ``(B,)`` or ``()`` each.
         weight: of the examples, ``(B,)``.
-        share: what the result is multiplied by: this part's share of a batch that several compute.
+        share: of the batch that is here, where this is a part of it.
+        total: Σ w over all of the batch, where this is a part of it.
 
     Raises:
         InputError: weights, and a ``loss`` that is a single number already.
@@ -41,13 +44,15 @@ def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0) -> T
     if weight is not None and terms["loss"].ndim == 0:
         raise InputError("examples have weights, and this loss is one number for the whole batch; leave weights out")
 
-    def mean(term: Tensor) -> Tensor:
-        if term.ndim == 0:
-            return term
-        return term.mean() if weight is None else (term * weight).sum() / weight.sum()
+    whole = None if weight is None else weight.sum() if total is None else total
 
-    found = {name: mean(term) for name, term in terms.items()}
-    return found if share == 1.0 else {name: share * term for name, term in found.items()}
+    def mean(term: Tensor) -> Tensor:
+        if term.ndim and weight is not None:
+            return (term * weight).sum() / whole
+        found = term.mean() if term.ndim else term
+        return found if share == 1.0 else share * found
+
+    return {name: mean(term) for name, term in terms.items()}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Objective:
         optimizer: settings of this player that override the run's: ``optimizer``, ``lr``, ``betas``, ``eps``,
             ``weight_decay``.
         after: called after each of this player's updates, every repeat included: clipping of weights.
-        joins: plays on the batch of the player before it, which may have left something in ``batch.shared``.
+        joins: plays on the batch of the player before it (of its repeats the last), which may have left something in
+            ``batch.shared``, with its graph: the gradients of all players of a batch are taken at the same parameters,
+            before any of them moves. It plays once, and only when that player does.
     """
 
     name: str
@@ -122,6 +129,7 @@ class Model(nn.Module, ABC):
         takes_lengths: whether it takes events with an open first axis.
         streams: the further streams of data that its losses read, and how many of their examples go with one of ``x``:
             ``{"unlabelled": 7}``.
+        needs_labels: whether its losses read ``batch.label``, so that data without labels is refused.
         validator: name of the validator that keeps its best parameters; empty for the usual one.
     """
 
@@ -131,6 +139,7 @@ class Model(nn.Module, ABC):
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
+    needs_labels: bool = False
     validator: str = ""
 
     event: Event
@@ -162,7 +171,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def refusal(cls, event: Event) -> str | None:
-        """`reason_against`, and what holds for all: examples have axes, and one length unless the model takes lengths."""
+        """`reason_against`, and what holds for all: examples have axes, and one length unless a model takes lengths."""
         if not event.shape:
             return "takes examples with axes, not single numbers (give them an axis: x[:, None])"
         if event.open and not cls.takes_lengths:
@@ -479,6 +488,16 @@ class IsConditional(ABC):
             raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
         return given.expand(n, *self.given.shape) if len(given) != n else given
 
+    def condition_or_none(self, given: Tensor | None, n: int) -> Tensor | None:
+        """`condition`; None where the model was built without one and is given none."""
+        return None if self.given is None and given is None else self.condition(given, n)
+
+    def condition_to_sample(self, given: Tensor | None, n: int, generator: Generator | None) -> Tensor | None:
+        """The conditions of ``n`` samples: those given, else class labels from p(y); None without a condition."""
+        if self.given is None or given is not None:
+            return self.condition_or_none(given, n)
+        return self.draw_condition(n, generator)
+
     def draw_condition(self, n: int, generator: Generator | None) -> Tensor:
         """``n`` class labels from p(y).
 
@@ -487,7 +506,7 @@ class IsConditional(ABC):
         """
         if self.log_prior is None:
             raise CapabilityError(
-                f"this {type(self).__name__} is conditioned on {self.given}, of which it knows no distribution; give given="
+                f"this {type(self).__name__} is conditioned on {self.given}, which has no known prior; give given="
             )
         cumulative = self.log_class_prior().softmax(0).cumsum(0)
         noise = uniform((n, 1), generator, like=cumulative)
@@ -629,3 +648,11 @@ class LearnsByCounting(ABC):
     @abstractmethod
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set the parameters from the sums over all data."""
+
+    def parameter_log_prior(self) -> Tensor:
+        """Log-density of the parameters, up to a constant: 0 where `maximize` goes by the likelihood alone.
+
+        `maximize` maximises the expected log-likelihood plus this (MAP), so that no pass lowers the sum of the
+        log-likelihood of all data and this; the log-likelihood alone may fall.
+        """
+        return torch.zeros((), dtype=torch.float64)

@@ -40,6 +40,10 @@ class Group(ABC):
         """``x`` of every process, all of one shape, in order of rank."""
 
     @abstractmethod
+    def first(self, x: Tensor) -> Tensor:
+        """``x`` of the first process, all of one shape, a new tensor."""
+
+    @abstractmethod
     def collect_objects(self, value: Any) -> list[Any]:
         """A picklable value of every process, in order of rank."""
 
@@ -52,6 +56,9 @@ class _Alone(Group):
 
     def collect(self, x: Tensor) -> list[Tensor]:
         return [x]
+
+    def first(self, x: Tensor) -> Tensor:
+        return x
 
     def collect_objects(self, value: Any) -> list[Any]:
         return [value]
@@ -73,6 +80,11 @@ class _Distributed(Group):
         parts = [torch.empty_like(x) for _ in range(self.count)]
         dist.all_gather(parts, x)
         return parts
+
+    def first(self, x: Tensor) -> Tensor:
+        x = x.detach().clone(memory_format=torch.contiguous_format)
+        dist.broadcast(x, 0)
+        return x
 
     def collect_objects(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.count
@@ -122,11 +134,38 @@ def share_of(total: int, count: int, rank: int) -> Rows:
     return Rows(total, rank * each + min(rank, more), each + (rank < more))
 
 
+def parts_of(total: int, count: int, rank: int, parts: int) -> tuple[Rows, ...]:
+    """The rows of `share_of` in ``parts`` parts, computed one after the other by all processes.
+
+    >>> parts_of(8, 3, 2, 2)
+    (Rows(total=8, start=6, count=1), Rows(total=8, start=7, count=1))
+    """
+    found = []
+    for part in range(parts):
+        beside = tuple(share_of(share_of(total, count, r).count, parts, part).count for r in range(count))
+        own = share_of(total, count, rank)
+        found.append(Rows(total, own.start + share_of(own.count, parts, part).start, beside[rank], beside))
+    return tuple(found)
+
+
+def _at_hand(rows: Rows, processes: Group) -> tuple[int, ...]:
+    """How many rows each process has at hand."""
+    return rows.beside or tuple(share_of(rows.total, processes.count, r).count for r in range(processes.count))
+
+
 def own_rows(x: Tensor) -> Tensor:
-    """This process's rows of a whole batch: ``(B, ...)`` → about ``(B / n, ...)``."""
-    processes = group()
-    rows = share_of(len(x), processes.count, processes.rank)
-    return x if processes.count == 1 else x[rows.start : rows.start + rows.count]
+    """This process's rows of what `gather_rows` put together; the length may also be a multiple or part of theirs."""
+    processes, rows = group(), rows_at_hand()
+    if processes.count == 1:
+        return x
+    if rows is None:
+        own = share_of(len(x), processes.count, processes.rank)
+        return x[own.start : own.start + own.count]
+    counts = _at_hand(rows, processes)
+    start, end = (len(x) * sum(counts[: processes.rank + i]) for i in (0, 1))
+    if start % sum(counts) or end % sum(counts):
+        raise ValueError(f"{len(x)} rows cannot be shared out as {counts} examples are")
+    return x[start // sum(counts) : end // sum(counts)]
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -141,14 +180,22 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def mean_over_rows(x: Tensor) -> Tensor:
-    """The mean over processes of what each found for its own rows, by their number; gradients come back from all."""
-    processes = group()
+    """The mean over processes of what each found for its own rows, by their number; gradients come back from all.
+
+    Of a batch in parts, whose gradients are accumulated, it is the mean over the part at hand.
+    """
+    processes, rows = group(), rows_at_hand()
     if processes.count == 1:
         return x
-    rows = rows_at_hand()
-    share = 1 / processes.count if rows is None else rows.count / rows.total
-    total: Tensor = _Sum.apply(x * share)
+    counts = (1,) * processes.count if rows is None else _at_hand(rows, processes)
+    total: Tensor = _Sum.apply(x * (counts[processes.rank] / sum(counts)))
     return total
+
+
+def rows_together() -> int | None:
+    """How many rows all processes have at hand at this moment; None outside a step of several processes or parts."""
+    rows = rows_at_hand()
+    return None if rows is None else sum(_at_hand(rows, group()))
 
 
 class _Sum(torch.autograd.Function):

@@ -10,10 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+
+from unsup.core.errors import InputError
+
+_SEEDS = range(-(2**63), 2**64)
+"""What PyTorch takes as a seed."""
+
+
+def manual_seed(generator: Generator, seed: int) -> Generator:
+    """Seed ``generator``, with whole numbers of any size: those that PyTorch does not take are mixed down to 64 bits.
+
+    >>> manual_seed(Generator(), 2**70).initial_seed() == manual_seed(Generator(), 2**71).initial_seed()
+    False
+    """
+    if seed in _SEEDS:
+        return generator.manual_seed(seed)
+    key, rest = 0, abs(seed)
+    while rest:
+        key, rest = _mix(key ^ _mix(rest & 0xFFFFFFFFFFFFFFFF)), rest >> 64
+    return generator.manual_seed(key)
 
 
 def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu") -> Generator:
@@ -39,11 +58,16 @@ def _mix(key: int) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which examples of a whole batch are at hand: ``count`` of ``total``, from ``start`` on."""
+    """Which examples of a whole batch are at hand: ``count`` of ``total``, from ``start`` on.
+
+    ``beside`` says how many each process has at hand at the same time, in order of rank, where that is not the whole
+    batch: one part after another of a batch whose gradients are accumulated.
+    """
 
     total: int
     start: int
     count: int
+    beside: tuple[int, ...] = field(default=(), repr=False)
 
 
 _ROWS: ContextVar[Rows | None] = ContextVar("_ROWS", default=None)
@@ -108,6 +132,23 @@ def permutation(n: int, generator: Generator | None, *, like: Tensor) -> Tensor:
     return torch.randperm(n, generator=generator, device=like.device)
 
 
+def whole_count(n: int) -> int:
+    """How many there are in the whole batch of what ``n`` are at hand of."""
+    return _whole((n,), 0)[0][0]
+
+
+def distinct(size: int, n: int, generator: Generator | None, *, like: Tensor) -> Tensor:
+    """One of the numbers 0, …, size − 1 for each of ``n`` examples, none of them twice in the whole batch: int64.
+
+    Raises:
+        InputError: the whole batch has more examples than there are numbers.
+    """
+    (whole,), cut = _whole((n,), 0)
+    if whole > size:
+        raise InputError(f"a batch of {whole} needs {whole} different ones, and there are {size}; use smaller batches")
+    return cut(permutation(size, generator, like=like)[:whole])
+
+
 def dropout(x: Tensor, share: float, generator: Generator | None, *, axis: int | None = 0) -> Tensor:
     """``x`` with a ``share`` of its entries set to 0 and the others divided by 1 − share (Srivastava et al. 2014)."""
     if share == 0:
@@ -127,7 +168,8 @@ def _whole(shape: Sequence[int], axis: int | None) -> tuple[tuple[int, ...], _Cu
         return shape, _Cut(None)
     axis = axis % len(shape)
     n = shape[axis]
-    if (n * rows.total) % rows.count or (n * rows.start) % rows.count:
+    several, pack = n % rows.count == 0, n and rows.count % n == 0
+    if not several and not (pack and rows.total * n % rows.count == 0 and rows.start * n % rows.count == 0):
         raise ValueError(
             f"axis {axis} of {shape} is no multiple or part of {rows.count} examples of {rows.total}; name the axis of "
             "examples, or axis=None for noise that everybody shares"

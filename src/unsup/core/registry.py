@@ -64,6 +64,12 @@ def load(folder: str) -> Model:
 
     Raises:
         InputError: there is none, or it is damaged.
+
+    >>> import tempfile, unsup
+    >>> folder = tempfile.mkdtemp()
+    >>> unsup.create("histogram", unsup.load_data("digits").event).save(folder)
+    >>> type(unsup.load(folder)).__name__
+    'Histogram'
     """
     from unsup.core.storage import load_model
 
@@ -91,6 +97,8 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
     """
     import torch
 
+    from unsup.core.random import manual_seed
+
     cls = model_class(name)
     reason = cls.refusal(event)
     if reason is not None:
@@ -100,5 +108,5 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
         raise InputError(f"{name} has no preset {preset!r}{nearest(preset, cls.presets)}")
     chosen = dict(cls.presets[preset]) if preset else {}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        manual_seed(torch.default_generator, seed)
         return cls(event, **(chosen | options))

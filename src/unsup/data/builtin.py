@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, make_moons
 
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
-from unsup.data.source import Examples
+from unsup.data.examples import Examples
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
-from unsup.data.source import Examples, listing
+from unsup.data.examples import Examples, listing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _KINDS = "PNG, JPEG, WebP or BMP"
@@ -66,6 +66,7 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         label,
         tuple(labels) or None,
         tuple(notes),
+        files=True,
     )
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
-from unsup.data.source import Examples, hashed_order, listing
+from unsup.data.examples import Examples, listing
+from unsup.data.source import hashed_order
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from scipy.optimize import brentq
+from scipy.stats import binomtest
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -42,11 +43,8 @@ def wilson(successes: int, n: int) -> Estimate:
     """
     if not 0 <= successes <= n or n < 1:
         raise InputError(f"{successes} of {n} given; expected a count from 0 to n, and n of 1 or more")
-    p, z2 = successes / n, _Z * _Z / n
-    centre = (p + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
-    # At the ends the root is exact but for rounding.
-    return Estimate(p, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
 def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:

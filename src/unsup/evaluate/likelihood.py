@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
 from unsup.core.model import HasDensity, HasPartition, IsConditional, Model, keyed_generator
@@ -33,7 +34,8 @@ def log_probs(
 ) -> Tensor:
     """log p of each raw example, float64 on the CPU: ``(N, *shape)`` → ``(N,)``.
 
-    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a partition function has log Z estimated first, once for all examples, and keeps it.
+    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a
+    partition function has log Z estimated first, once for all examples, and keeps it.
 
     Args:
         x: raw examples, or a split or batch of them, with the conditions and lengths that go with them.
@@ -81,7 +83,7 @@ def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int
     """Mean −log p of raw examples ``(N, *shape)``, in nats, with its standard error over examples.
 
     Args:
-        x: raw examples, or a split of them (``data.test``), whose conditions and lengths then count.
+        x: raw examples, or a split of them (``data.test``), whose conditions, lengths and weights then count.
         samples: importance samples per example where the model is a bound.
         seed: of the noise behind a bound.
 
@@ -93,26 +95,66 @@ def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int
     >>> evaluate_likelihood(unsup.create("made", data.event), data.test.x).kind
     'exact'
     """
-    return likelihood_of(model, log_probs(model, x, samples=samples, seed=seed), samples)
+    scores = log_probs(model, x, samples=samples, seed=seed)
+    lengths, weight = (None, None) if isinstance(x, Tensor) else (x.lengths, x.weight)
+    return likelihood_of(model, scores, samples, lengths=lengths, weight=weight)
 
 
-def likelihood_of(model: Model, scores: Tensor, samples: int = 1) -> Likelihood:
+def likelihood_of(
+    model: Model,
+    scores: Tensor,
+    samples: int = 1,
+    *,
+    lengths: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Likelihood:
     """The `Likelihood` record of per-example log-probabilities ``(N,)`` that ``model`` gave.
 
-    The error of an estimated log Z is shared by all examples and independent of which examples they are: its square is
-    added to that of the standard error over examples.
+    The mean is Σ w log p / Σ w, with the standard error √(n/(n−1) Σ w² (log p − mean)²) / Σ w over the n examples whose
+    weight is not 0. The error of an estimated log Z is shared by all examples and independent of which examples they
+    are: its square is added to that of the standard error over examples.
+
+    Args:
+        lengths: of the examples, ``(N,)``, where the event's first axis is open: entries beyond them do not count.
+        weight: of the examples, ``(N,)``; None: all alike.
+
+    Raises:
+        InputError: no example has a weight above 0.
     """
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
-    n = len(scores)
-    spread = float(scores.std(correction=1)) if n > 1 else math.nan
+    shares, n = _shares(weight, len(scores))
+    counted = torch.where(shares > 0, scores, 0.0)  # what has no weight may be -inf
+    mean = (shares * counted).sum() if weight is not None else scores.mean()
+    if weight is None:
+        error = float(scores.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
+    else:
+        error = math.sqrt(n / (n - 1) * float((shares * (counted - mean)).square().sum())) if n > 1 else math.nan
     exact = model.likelihood_kind == "exact"
     shared = model.log_partition_error if isinstance(model, HasPartition) else 0.0
     return Likelihood(
         kind=model.likelihood_kind,
-        nats=-float(scores.mean()),
-        dims=model.event.dims,
-        standard_error=math.hypot(spread / math.sqrt(n), shared),
+        nats=-float(mean),
+        dims=_entries(model.event, lengths, shares),
+        standard_error=math.hypot(error, shared),
         n=n,
         samples=1 if exact else samples,
     )
+
+
+def _shares(weight: Tensor | None, n: int) -> tuple[Tensor, int]:
+    """The weights of examples, normalised, in float64, and how many are not 0."""
+    if weight is None:
+        return torch.full((n,), 1 / max(n, 1), dtype=torch.float64), n
+    weight = weight.detach().cpu().double()
+    total = float(weight.sum())
+    if not total > 0:
+        raise InputError("the weights of the examples add up to 0; give some of them a weight above 0")
+    return weight / total, int((weight > 0).sum())
+
+
+def _entries(event: Event, lengths: Tensor | None, shares: Tensor) -> float:
+    """The mean number of entries of an example that are not padding."""
+    if not event.open or lengths is None:
+        return event.dims
+    return float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])

@@ -122,6 +122,12 @@ _CASES: Mapping[str, tuple[Case, ...]] = {
         Case("gaussian-mixture", Event((1, 2, 2), _ordinal(4))),
         Case("gaussian-mixture", _MIXED, {"covariance": "diagonal"}),
     ),
+    "bernoulli-mixture": (
+        Case("bernoulli-mixture", vector(6)),
+        Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}),
+        Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}),
+        Case("bernoulli-mixture", vector(5), {"learn": "gradient"}),
+    ),
     "made": (
         Case("made", vector(9)),
         Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}),

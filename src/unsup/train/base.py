@@ -23,13 +23,14 @@ from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
-from unsup.core.storage import load_tensors, model_record
+from unsup.core.random import Rows, manual_seed
+from unsup.core.storage import MODEL_PREFIX, load_tensors, model_record
 from unsup.data.source import Data
-from unsup.evaluate.likelihood import evaluate_likelihood
+from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
 from unsup.train import parallel
 from unsup.train.progress import Progress
-from unsup.train.runs import MODEL_PREFIX, Run
+from unsup.train.runs import Run
 from unsup.train.settings import Settings
 from unsup.train.symptoms import collapse
 
@@ -50,7 +51,9 @@ class Fitted:
     Attributes:
         steps: updates (or passes, for models that learn by counting) done in all.
         seconds: training time, validation included.
-        validation: the kept parameters' likelihood on validation examples, or None where the model has none.
+        validation: the kept parameters' likelihood on validation examples, or None where they are not kept by it.
+        validator: what the parameters are kept by: a validator's name, or ``newest``.
+        score: what the validator says of the kept parameters, or None.
         events: the log points, as in ``events.jsonl``.
         interrupted: whether Ctrl-C or SIGTERM ended it.
         run: the run folder, or None.
@@ -62,6 +65,8 @@ class Fitted:
     events: list[dict[str, Any]]
     interrupted: bool
     run: Run | None
+    validator: str = NEWEST
+    score: float | None = None
 
 
 class Trainer(ABC):
@@ -75,7 +80,8 @@ class Trainer(ABC):
         self.done = 0
         self.total: int | None = None
         self.events: list[dict[str, Any]] = []
-        self.best = math.inf
+        self.validator = choose_validator(settings.validator, model, data)
+        self.best: float | None = None
         self.best_state: dict[str, Tensor] | None = None
         self.validation: Likelihood | None = None
         self.stale = 0
@@ -89,6 +95,7 @@ class Trainer(ABC):
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
         self.watched = data.validation.take(subset.sort().values)
+        self.judge: Judge | None = None  # made at the first validation
 
     # --- the parts that differ ------------------------------------------------------------------------------------
 
@@ -110,6 +117,7 @@ class Trainer(ABC):
 
     def run(self, out: Path | None, resume: bool) -> Fitted:
         with self._own_rng(), self._signals(), fast_cpu(self.device), parallel.explained(self._lost):
+            parallel.same_start(self.model)
             if resume:
                 assert out is not None
                 self.begin()
@@ -130,12 +138,17 @@ class Trainer(ABC):
             self._log({"finished": True})
         self._keep_best()
         self.model.eval()
-        return Fitted(self.done, self.seconds, self.validation, self.events, interrupted, self.folder)
+        outcome = (self.done, self.seconds, self.validation, self.events, interrupted, self.folder)
+        return Fitted(*outcome, self._kept_by, self.best)
 
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes the run folder."""
         return process_rank() == 0
+
+    @property
+    def _kept_by(self) -> str:
+        return NEWEST if self.validator is None else self.validator.name
 
     @property
     def seconds(self) -> float:
@@ -150,11 +163,15 @@ class Trainer(ABC):
         return 8 * size + 1_000_000  # weights, two Adam moments, EMA, best, and one more copy while writing
 
     def _prepare(self) -> None:
+        if type(self.model).prepare is Model.prepare:
+            return
         train = self.data.train.epoch(self.settings.seed, 0)
         rows = torch.randperm(len(train), generator=keyed_generator(self.settings.seed, _SUBSET, 1))[:_PREPARE_LIMIT]
         generator = keyed_generator(self.settings.seed, _PREPARE, device=self.device)
         with torch.no_grad():
-            self.model.prepare(train.batch(rows).to(self.device), generator=generator)
+            part = Rows(len(rows), 0, len(rows))
+            batch = train.step(rows, self.model.streams, seed=self.settings.seed, position=0, part=part)
+            self.model.prepare(batch.to(self.device), generator=generator)
 
     def _resume(self, out: Path) -> None:
         folder = Run(out)
@@ -162,11 +179,16 @@ class Trainer(ABC):
         if (folder.config["model"], folder.config["data"]) != (own["model"], own["data"]):
             raise InputError(f"{out} is a run of another model or other data; resume it with those it was started with")
         tensors, record = load_tensors(folder.checkpoint("last"))
+        if record["validator"] != self._kept_by:
+            raise InputError(
+                f"{out} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it with "
+                f"validator={record['validator']!r}"
+            )
         self.folder = folder
         weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
         self._load(weights)
         self.done, self.total, self.stale = record["done"], record["total"], record["stale"]
-        self.best = math.inf if record["best"] is None else record["best"]
+        self.best = record["best"]
         if record["validation"] is not None:
             self.validation = Likelihood(**record["validation"])
         self.spent = record["seconds"]
@@ -199,7 +221,8 @@ class Trainer(ABC):
         record = {
             "done": self.done,
             "total": self.total,
-            "best": None if math.isinf(self.best) else self.best,
+            "best": self.best,
+            "validator": self._kept_by,
             "validation": None if self.validation is None else dataclasses.asdict(self.validation),
             "stale": self.stale,
             "seconds": self.seconds,
@@ -229,33 +252,41 @@ class Trainer(ABC):
             self.folder.append_event(event)
 
     def validate(self) -> None:
-        """Score validation examples, remember the best parameters, draw the fixed-noise grid.
+        """Judge the parameters on validation examples, remember the best ones, draw the fixed-noise grid.
 
-        A model without a density has nothing to be judged by here: its newest parameters are the ones remembered.
+        Without a validator there is nothing to judge by: the newest parameters are the ones remembered.
         """
-        if isinstance(self.model, HasDensity):
-            found = evaluate_likelihood(self.model, self.watched, seed=self._key(_VALIDATE))
-            if not math.isfinite(found.nats):
-                raise TrainingError(self._advice(f"the validation likelihood is {found.nats}"))
-            if found.nats < self.best:
-                self.best, self.validation, self.stale = found.nats, found, 0
-                self._keep({"nats": found.nats})
-            else:
-                self.stale += 1
-            self._log({"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind})
-            self.display.validated(f"validation {found.sign} {found.bits_per_dim:.4f} bits/dim")
-        else:
+        if self.validator is None:
             self._keep({})
+        else:
+            self._compare(self.validator)
         if self._samples_due():
             started = time.monotonic()
             if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
-                self.say(collapse(self.model, self.watched.tensor, generator=generator), "samples")
+                self.say(collapse(self.model, self.watched.glance, generator=generator), "samples")
             if self.folder is not None:
                 self._picture(self.folder)
             last = time.monotonic() - started
             self.samples_took = self.samples_took[0] + last, last
+
+    def _compare(self, validator: Validator) -> None:
+        """Keep the present parameters if they are the best so far by ``validator``."""
+        if self.judge is None:
+            self.judge = validator.start(self.data, self.watched, self._key(_VALIDATE))
+        found = self.judge(self.model)
+        value = parallel.number_of_first(found.value)  # so that all decide alike
+        if not math.isfinite(value):
+            what = "the validation likelihood" if found.likelihood is not None else f"the validator {validator.name}"
+            raise TrainingError(self._advice(f"{what} is {value}"))
+        if validator.prefers(value, self.best):
+            self.best, self.validation, self.stale = value, found.likelihood, 0
+            self._keep({k: v for k, v in found.event.items() if k in ("nats", "validator", "value")})
+        else:
+            self.stale += 1
+        self._log(dict(found.event))
+        self.display.validated(f"validation {found.told}")
 
     def _samples_due(self) -> bool:
         """Always, but within a time budget only as far as samples are cheap, and at the end if they are not dear."""
@@ -291,7 +322,7 @@ class Trainer(ABC):
             if self.writes:
                 folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
 
-    def _keep(self, record: dict[str, float]) -> None:
+    def _keep(self, record: dict[str, Any]) -> None:
         """Make the present parameters (averaged ones inside their average) those that the run hands out."""
         self.best_state = {k: v.detach().clone() for k, v in parallel.whole(self.model.state_dict()).items()}
         if self.folder is not None and self.writes:
@@ -349,9 +380,9 @@ class Trainer(ABC):
         """Dropout draws from the global generators: inside they are keyed by the seed, after it as they were."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(self.settings.seed)
+            seed = manual_seed(torch.default_generator, self.settings.seed).initial_seed()
             if cuda:
-                torch.cuda.manual_seed(self.settings.seed)
+                torch.cuda.manual_seed(seed)
             yield
 
     @contextmanager

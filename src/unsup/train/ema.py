@@ -19,7 +19,7 @@ class EMA:
     def __init__(self, decay: float, *modules: nn.Module) -> None:
         self.decay = decay
         self.steps = 0
-        self._parameters = [p for module in modules for p in module.parameters()]
+        self._parameters: list[Tensor] = [p for module in modules for p in module.parameters()]
         self.average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer, RMSprop
+from torch import Tensor, nn
 
 from unsup.core.batch import Batch, Time
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
-from unsup.core.model import HasDensity, Model, Objective, Terms, keyed_generator, reduced
-from unsup.core.parallel import process_count, process_rank, share_of
-from unsup.data.source import Data, permutation
-from unsup.evaluate.likelihood import CHUNK, evaluate_likelihood
+from unsup.core.model import Model, keyed_generator, reduced
+from unsup.core.parallel import parts_of, process_count, process_rank
+from unsup.core.random import Rows, part_of_batch
+from unsup.data.source import Data, Split, permutation
+from unsup.evaluate.likelihood import CHUNK
 from unsup.train import parallel
 from unsup.train.base import AGREE_EVERY, NOISE, VALIDATIONS, Trainer
 from unsup.train.ema import EMA
+from unsup.train.players import Gradients, Player, groups_at, only, players_of
 from unsup.train.progress import Progress
 from unsup.train.schedules import learning_rate_factor
 from unsup.train.settings import Settings
@@ -33,17 +34,48 @@ _VALIDATING, _FEWEST_VALIDATIONS = 0.2, 3  # the share of a time budget for vali
 _SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; log points before the first one
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The examples of one update, read when they are needed, a part at a time.
+
+    Attributes:
+        split: where they come from.
+        indices: of all of them.
+        position: batches before this one.
+        time: when the step happens.
+    """
+
+    split: Split
+    indices: Tensor
+    position: int
+    time: Time
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, part: Rows, streams: dict[str, int], seed: int) -> Batch:
+        """The examples of one part."""
+        batch = self.split.step(self.indices, streams, seed=seed, position=self.position, part=part)
+        return replace(batch, time=self.time)
+
+    def weight(self) -> float | None:
+        """The sum of the weights of all examples; 1 where it is 0, so that they add nothing."""
+        if self.split.weight is None:
+            return None
+        return float(self.split.weight[self.indices].sum()) or 1.0
+
+
 class GradientTrainer(Trainer):
     """Stochastic gradients: each of the model's objectives with its own optimizer."""
 
     def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
         super().__init__(model, data, settings, display)
         if model.event.is_image and not settings.shard:  # which takes contiguous parameters only
-            self.model.to(memory_format=torch.channels_last)
+            nn.Module.to(self.model, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
         self.batch_size = min(settings.batch_size, len(data.train))
-        parallel.check_batch_size(self.batch_size)
+        parallel.check_batch_size(self.batch_size, settings.accumulate)
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
         self.validation_took = 0.0  # seconds, the first one
@@ -53,73 +85,46 @@ class GradientTrainer(Trainer):
         settings = self.settings
         if settings.shard:
             parallel.shard_model(self.model)
-        self.objectives = self.model.objectives()
-        self.optimizers = [self._optimizer(o) for o in self.objectives]
-        self.losses = [self._loss(o) for o in self.objectives]
+        self.players = players_of(self.model, settings)
         self.ema = EMA(settings.ema, *self.model.averaged()) if settings.ema else None
         if settings.minutes is None:
             self.total = settings.steps or 2000
             if settings.epochs:
-                batches = sum(o.repeats / o.every for o in self.objectives)
+                batches = sum(p.objective.repeats / p.objective.every for p in self.players if not p.objective.joins)
                 self.total = max(1, round(settings.epochs * self.per_epoch / batches))
-
-    def _optimizer(self, objective: Objective) -> Optimizer:
-        s = self.settings
-        chosen = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
-        chosen |= objective.optimizer
-        (first, second), parameters = chosen.pop("betas"), objective.parameters
-        match s.optimizer:
-            case "adam":
-                return AdamW(parameters, betas=(first, second), fused=True, **chosen)
-            case "rmsprop":
-                return RMSprop(parameters, alpha=second, foreach=True, **chosen)
-            case "sgd":
-                del chosen["eps"]
-                return SGD(parameters, momentum=first, fused=not s.shard, **chosen)
-
-    def _loss(self, objective: Objective) -> Callable[..., Terms]:
-        loss = torch.compile(objective.loss) if self.settings.compile else objective.loss
-        return parallel.player_loss(self.model, objective, loss, self.settings.shard)
 
     def tensors(self) -> dict[str, Tensor]:
         found = {"rng.noise": self.generator.get_state()}
-        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            for i, state in optimizer.state_dict()["state"].items():
-                kept = {k: v for k, v in state.items() if v is not None}  # SGD has no buffer without momentum
-                found |= {f"optimizer.{objective.name}.{i}.{k}": v for k, v in kept.items()}
+        for player in self.players:
+            found |= {f"optimizer.{player.name}.{k}": v for k, v in player.states() if isinstance(v, Tensor)}
         if self.ema is not None:
             found |= {f"ema.{i}": v for i, v in enumerate(self.ema.average)}
         return found
 
     def record(self) -> dict[str, Any]:
+        numbers = {p.name: {k: v for k, v in p.states() if not isinstance(v, Tensor)} for p in self.players}
         return {
             "position": self.position,
             "validation_took": None if self.settings.minutes is None else self.validation_took,
             "ema_steps": self.ema.steps if self.ema else 0,
+            "optimizers": numbers,
             "smoothed": self.smoothed,
             "symptoms": self.symptoms,
         }
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         self.position, self.smoothed, self.symptoms = record["position"], record["smoothed"], record["symptoms"]
-        self.validation_took = record.get("validation_took") or 0.0
+        self.validation_took = record["validation_took"] or 0.0
         self.generator.set_state(tensors["rng.noise"])
-        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            prefix = f"optimizer.{objective.name}."
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith(prefix):
-                    index, _, key = name.removeprefix(prefix).partition(".")
-                    own = objective.parameters[int(index)]
-                    if value.ndim:  # fused optimizers take for granted that it lies in memory as the parameter does
-                        value = torch.empty_like(own, dtype=value.dtype).copy_(parallel.like(own, value))
-                    state.setdefault(int(index), {})[key] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for player in self.players:
+            prefix = f"optimizer.{player.name}."
+            states = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            player.restore(states | record["optimizers"][player.name])
         if self.ema is not None:
             average = [parallel.like(own, tensors[f"ema.{i}"]) for i, own in enumerate(self.ema.average)]
             self.ema.load(average, record["ema_steps"])
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Drawn]:
         """Batches from ``position`` on, for ever; the order of an epoch is keyed by (seed, epoch)."""
         seed = self.settings.seed
         while True:
@@ -129,9 +134,7 @@ class GradientTrainer(Trainer):
             for i in range(first, self.per_epoch):
                 self.position += 1
                 rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-                part = share_of(len(rows), process_count(), process_rank())
-                batch = split.step(rows, self.model.streams, seed=seed, position=self.position - 1, part=part)
-                yield replace(batch.to(self.device), time=Time(self.done, self.total, epoch))
+                yield Drawn(split, rows, self.position - 1, Time(self.done, self.total, epoch))
 
     def learn(self) -> None:
         batches = self.batches()
@@ -155,7 +158,9 @@ class GradientTrainer(Trainer):
             if logged or self.display.due():
                 values = {k: float(v) for k, v in terms.items()}
                 if logged:
-                    values = parallel.mean_values(list(values), list(values.values()))
+                    values = parallel.summed_values(list(values), list(values.values()))
+                else:
+                    values = {k: v * process_count() for k, v in values.items()}  # about
                 for name, value in values.items():
                     if not math.isfinite(value):
                         raise TrainingError(self._advice(f"{name} is {value}"))
@@ -172,8 +177,8 @@ class GradientTrainer(Trainer):
 
     def _first_validation(self) -> None:
         """Validate before step 1, and time that for a time budget, once what is slow the first time is done."""
-        if self.settings.minutes is not None and isinstance(self.model, HasDensity):
-            evaluate_likelihood(self.model, self.watched.take(slice(0, CHUNK)), seed=self.settings.seed)
+        if self.settings.minutes is not None and self.validator is not None:
+            self.validator.start(self.data, self.watched.take(slice(0, CHUNK)), self.settings.seed)(self.model)
         started = time.monotonic()
         self._validate()
         self.validation_took = time.monotonic() - started
@@ -214,34 +219,27 @@ class GradientTrainer(Trainer):
         left = max(0.0, budget - self.seconds - validation)
         return self.done + max(1, int(left / each))
 
-    def _step(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+    def _step(self, batches: Iterator[Drawn]) -> dict[str, Tensor]:
+        """Let every player whose turn it is move; what each term of this process's rows adds to its mean."""
         self.model.train()
         shown: dict[str, Tensor] = {}
-        s, several = self.settings, len(self.objectives) > 1
+        s, several = self.settings, len(self.players) > 1
         factor = learning_rate_factor(self.done, self.total or 10**9, s.warmup, s.schedule)
-        for objective, optimizer, loss in zip(self.objectives, self.optimizers, self.losses, strict=True):
-            if self.done % objective.every:
-                continue
-            for group in optimizer.param_groups:
-                group["lr"] = objective.optimizer.get("lr", s.lr) * factor
-            if several:  # a player's gradient passes through the others' parameters and is not taken there
-                self._play(objective)
-            for _ in range(objective.repeats):
-                batch = next(batches)
-                self.display.count(len(batch) * process_count())
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    terms = reduced(loss(batch, generator=self.generator), batch.weight)
-                optimizer.zero_grad()
-                terms["loss"].backward()
-                if s.clip:
-                    torch.nn.utils.clip_grad_norm_(objective.parameters, s.clip)
-                optimizer.step()
-                if objective.after is not None:
-                    objective.after()
-            prefix = f"{objective.name}/" if several else ""
-            shown |= {prefix + k: v.detach() for k, v in terms.items()}
+        for together in groups_at(self.players, self.done):
+            for player in together:
+                for group in player.optimizer.param_groups:
+                    group["lr"] = player.lr * factor
+            repeats = together[0].objective.repeats
+            for repeat in range(repeats):
+                playing = together if repeat == repeats - 1 else together[:1]
+                if several:  # a player's gradient passes through the others' parameters and is not taken there
+                    only(playing, self.players)
+                terms = self._update(playing, next(batches))
+            for player, found in zip(together, terms, strict=True):
+                prefix = f"{player.name}/" if several else ""
+                shown |= {prefix + k: v for k, v in found.items()}
         if several:
-            self._play(*self.objectives)
+            only(self.players, self.players)
         if self.ema is not None:
             self.ema.update()
         time = Time(self.done + 1, self.total, self.position // self.per_epoch)
@@ -250,11 +248,39 @@ class GradientTrainer(Trainer):
                 module.after_step(time)
         return shown
 
-    def _play(self, *players: Objective) -> None:
-        """Only the parameters of ``players`` take gradients."""
-        for objective in self.objectives:
-            for p in objective.parameters:
-                p.requires_grad_(objective in players)
+    def _update(self, playing: Sequence[Player], drawn: Drawn) -> list[dict[str, Tensor]]:
+        """One update of players by the gradients of their losses on one batch; the terms of each."""
+        self.display.count(len(drawn))
+        parts = parts_of(len(drawn), process_count(), process_rank(), self.settings.accumulate)
+        state = self.generator.get_state() if len(parts) > 1 else None
+        total = drawn.weight()
+        # Sharded gradients are averaged over processes, where those of the parts of a batch add up.
+        gradients = Gradients(playing, scale=process_count() if self.settings.shard else 1.0)
+        added: list[dict[str, Tensor]] = [{} for _ in playing]
+        for part in parts:
+            if state is not None:  # every part draws the noise of the whole batch and keeps its rows
+                self.generator.set_state(state)
+            batch = drawn.batch(part, dict(self.model.streams), self.settings.seed).to(self.device)
+            losses = []
+            with part_of_batch(None if part.count == part.total else part):
+                for player, sums in zip(playing, added, strict=True):
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                        terms = player.loss(batch, generator=self.generator)
+                        found = reduced(terms, batch.weight, part.count / part.total, total)
+                    losses.append(found["loss"])
+                    for name, term in found.items():
+                        sums[name] = sums[name] + term.detach() if name in sums else term.detach()
+                gradients.take(losses)
+        for player in playing:
+            gradients.give(player)
+            if not self.settings.shard:
+                parallel.sum_gradients(player.parameters)
+            if self.settings.clip:
+                torch.nn.utils.clip_grad_norm_(player.parameters, self.settings.clip)
+            player.optimizer.step()
+            if player.objective.after is not None:
+                player.objective.after()
+        return added
 
     def _diagnose(self, values: dict[str, float]) -> None:
         for name, value in values.items():

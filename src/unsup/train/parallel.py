@@ -1,4 +1,4 @@
-"""Several processes as one: the process group, the players under DistributedDataParallel, sharding, agreement.
+"""Several processes as one: the process group, sums of gradients, sharding, agreement.
 
 `torchrun` starts the processes and sets the environment; everything here is the identity without it. What models see of
 it is in `unsup.core.parallel`.
@@ -7,29 +7,30 @@ it is in `unsup.core.parallel`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from unsup.core.batch import Batch
 from unsup.core.errors import InputError, TrainingError
-from unsup.core.model import Model, Objective, Terms
-from unsup.core.parallel import process_count
-from unsup.core.random import Rows, part_of_batch
+from unsup.core.model import Model
+from unsup.core.parallel import group, process_count
 
 # What is called from outside and uses parameters: each has to gather them first.
 _METHODS = (
-    *("loss", "log_prob", "energy", "score", "estimate_log_partition"),
-    *("sample", "complete", "encode", "decode", "translate"),
+    *("loss", "log_prob", "log_prob_each_class", "log_conditionals", "conditionals", "predict_proba"),
+    *("energy", "score", "estimate_log_partition", "contrast", "point_energy"),
+    *("sample", "sample_naive", "complete", "encode", "decode", "translate", "transform", "invert"),
+    *("draw_latents", "log_joint"),
 )
+_BUCKET = 2**23
+"""Numbers whose gradients are summed over processes in one go."""
 _TIMEOUT = timedelta(minutes=10)
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl", "gloo", "remote process")
 
@@ -53,37 +54,45 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-class _Player(nn.Module):
-    """One objective as a module of its parameters, which is what DistributedDataParallel wraps."""
-
-    def __init__(self, objective: Objective, loss: Callable[..., Terms]) -> None:
-        super().__init__()
-        self.owned = nn.ParameterList(objective.parameters)
-        self.loss = loss
-
-    def forward(self, batch: Batch, generator: Generator) -> Terms:
-        return self.loss(batch, generator=generator)
+def same_start(model: nn.Module) -> None:
+    """Give every process the parameters and buffers of the first one, in place."""
+    if process_count() > 1:
+        with torch.no_grad():
+            for t in (*model.parameters(), *model.buffers()):
+                t.copy_(group().first(t))
 
 
-def player_loss(model: Model, objective: Objective, loss: Callable[..., Terms], shard: bool) -> Callable[..., Terms]:
-    """``loss`` of this process's rows, whose backward pass leaves the gradient of the whole batch.
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each parameter's gradient by its sum over the processes; what has none anywhere keeps none.
 
-    With ``shard`` the model already does so itself (see `shard_model`).
+    Some parameters act in some steps only (one mask of several, one class), and then perhaps on some processes only.
     """
     if process_count() == 1:
-        return loss
-    if shard:
-        run: Callable[..., Terms] = loss
-    else:
-        # Some parameters act in some steps only (one mask of several, one class), hence the search for unused ones.
-        run = DistributedDataParallel(_Player(objective, loss), find_unused_parameters=True)
+        return
+    for bucket in _buckets(parameters):
+        own = [p.grad is not None for p in bucket]
+        for p in bucket:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        flags = torch.tensor(own, dtype=bucket[0].dtype, device=bucket[0].device)
+        total = group().add(torch.cat([*(cast(Tensor, p.grad).reshape(-1) for p in bucket), flags]))
+        *sums, owners = total.split([*(p.numel() for p in bucket), len(bucket)])
+        for i, (p, found) in enumerate(zip(bucket, sums, strict=True)):
+            if own[i] or bool(owners[i] > 0):
+                cast(Tensor, p.grad).copy_(found.view_as(p))  # which keeps the layout in memory
+            else:
+                p.grad = None
 
-    def call(batch: Batch, *, generator: Generator) -> Terms:
-        n = process_count()
-        with part_of_batch(Rows(n * len(batch), dist.get_rank() * len(batch), len(batch))):
-            return run(batch, generator=generator)
 
-    return call
+def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters of one type and device, together."""
+    alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for p in parameters:
+        bucket = alike.setdefault((p.dtype, p.device), [])
+        bucket.append(p)
+        if sum(q.numel() for q in bucket) >= _BUCKET:
+            yield alike.pop((p.dtype, p.device))
+    yield from alike.values()
 
 
 def shard_model(model: Model) -> None:
@@ -128,26 +137,23 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
     """Which flags are raised on at least one process; every process gets the same answer."""
     if process_count() == 1:
         return flags
-    found = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return tuple(bool(f) for f in found)
+    return tuple(bool(f) for f in group().add(torch.tensor(flags, dtype=torch.int64)) > 0)
 
 
 def from_first(value: int) -> int:
     """The number that the first process gives."""
-    if process_count() == 1:
-        return value
-    found = torch.tensor(value)
-    dist.broadcast(found, 0)
-    return int(found)
+    return value if process_count() == 1 else int(group().first(torch.tensor(value)))
 
 
-def mean_values(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Each number averaged over the processes."""
+def number_of_first(value: float) -> float:
+    """The same for any number."""
+    return value if process_count() == 1 else float(group().first(torch.tensor(value, dtype=torch.float64)))
+
+
+def summed_values(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Each number summed over the processes."""
     if process_count() > 1:
-        found = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(found)
-        values = (found / process_count()).tolist()
+        values = group().add(torch.tensor(values, dtype=torch.float64)).tolist()
     return dict(zip(names, values, strict=True))
 
 
@@ -169,10 +175,12 @@ def explained(advice: Callable[[str], str]) -> Iterator[None]:
         raise TrainingError(advice(first)) from error
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raise `InputError` unless every process gets as many rows of a batch."""
-    n: Any = process_count()
-    if batch_size % n:
-        below, above = batch_size // n * n, -(-batch_size // n) * n
-        choices = f"{below} or {above}" if below else f"{above}"
-        raise InputError(f"batch_size={batch_size} does not divide over {n} processes; use --batch-size {choices}")
+def check_batch_size(batch_size: int, parts: int) -> None:
+    """Raise `InputError` unless every process gets a row of a batch, in each of the ``parts`` it is computed in."""
+    n = process_count()
+    if batch_size < n * parts:
+        where = f" over {n} processes" if n > 1 else ""
+        where += f" in {parts} parts each" if n > 1 and parts > 1 else f" in {parts} parts" if parts > 1 else ""
+        raise InputError(
+            f"batch_size={batch_size}{where} leaves some without an example; use --batch-size {n * parts} or more"
+        )

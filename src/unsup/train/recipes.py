@@ -174,8 +174,8 @@ def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, A
             if "domain_b" not in data.test.streams or not data.paired:
                 raise InputError(f"recipe {recipe.name}: {data.name} has no pairs to measure translations by")
             figures = {}
-            other = data.test.streams["domain_b"].tensor
-            for to, x, target in (("b", data.test.tensor, other), ("a", other, data.test.tensor)):
+            other = data.test.streams["domain_b"].x
+            for to, x, target in (("b", data.test.x, other), ("a", other, data.test.x)):
                 error = translation_error(model, x, target, to=to)
                 figures |= {f"error to {to}": error.error, f"identity to {to}": error.identity}
                 figures |= {f"share to {to}": error.share}

@@ -24,12 +24,10 @@ from unsup.core.event import Event
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.registry import create
-from unsup.core.storage import load_model, load_state, load_tensors, save_tensors, write_atomically
+from unsup.core.storage import check_layout, load_model, save_tensors, write_atomically
 
 if TYPE_CHECKING:
     from unsup.data import Data
-
-from unsup.core.storage import MODEL_PREFIX
 
 
 class Run:
@@ -48,8 +46,14 @@ class Run:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """What was asked for: data, model, training settings."""
-        return self._read("config.json", "training")
+        """What was asked for: data, model, training settings.
+
+        Raises:
+            InputError: there is no run, or one of a version that cannot be read any more.
+        """
+        found = self._read("config.json", "training")
+        check_layout(found["model"], self.path)
+        return found
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
@@ -146,14 +150,8 @@ class Run:
     @functools.cached_property
     def model(self) -> Model:
         """The trained model in evaluation mode: the best on validation, else the last."""
-        path = next((p for p in (self.checkpoint("best"), self.checkpoint("last")) if p.is_file()), None)
-        if path is None:
-            raise InputError(f"{self.path} has no checkpoint yet; train it first (unsup fit --resume -o {self.path})")
-        model = self.new_model()
-        tensors, _ = load_tensors(path)
-        state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
-        load_state(model, state, path)
-        return model.eval()
+        _ = self.config  # a folder that holds no run is said to be that
+        return load_model(self.path)
 
     @functools.cached_property
     def data(self) -> Data:
@@ -177,27 +175,6 @@ def open_run(path: str | Path) -> Run:
     run = Run(path)
     _ = run.config
     return run
-
-
-def load(path: str | Path) -> Model:
-    """The model in a folder written by ``model.save`` or by `unsup.fit` (its best checkpoint), in evaluation mode.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-
-    >>> import tempfile, unsup
-    >>> model = unsup.create("histogram", unsup.load_data("digits").event)
-    >>> folder = tempfile.mkdtemp()
-    >>> model.save(folder)
-    >>> type(unsup.load(folder)).__name__
-    'Histogram'
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
-    if (folder / "model.safetensors").is_file():
-        return load_model(folder)
-    return open_run(folder).model
 
 
 def environment() -> dict[str, Any]:

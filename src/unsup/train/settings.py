@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, TypedDict, get_type_hints
 
-from unsup.core.config import check_value
+from unsup.core.config import AtLeast, Count, Positive, Weight, Within, check_value
 from unsup.core.errors import InputError, nearest
 from unsup.core.machine import Precision
 from unsup.core.model import Model
+from unsup.train.optimizers import OptimizerName
 from unsup.train.schedules import Schedule
 
-OptimizerName = Literal["adam", "rmsprop", "sgd"]
+Whole = Annotated[int, AtLeast(0)]
+"""A number of things, 0 or more."""
+Decay = Annotated[float, Within(0, 1, below=True)]
+"""How much of an average stays at each step."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +30,25 @@ class Settings:
         minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it, and should the
             machine slow down, training ends at one and a half times the budget. Learning by counting makes no further
             pass that would go beyond it.
-        batch_size: examples a step, over all processes.
-        optimizer: ``adam`` (AdamW), ``rmsprop``, or ``sgd`` with momentum.
+        batch_size: examples a step, over all processes; the shares of processes may differ by one.
+        accumulate: parts that a batch is computed in, one after the other, which saves memory. The step is the same
+            for losses that are means over examples; batch statistics are then those of a part.
+        optimizer: ``adam`` (AdamW), ``rmsprop``, ``sgd`` with momentum, ``adagrad``, ``adamax``, or ``lars`` for large
+            batches.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
         schedule: ``cosine``, ``linear`` or ``half-linear`` (constant, then linear) to 0, or ``constant``.
-        weight_decay: decoupled with Adam (AdamW), else added to the gradient.
-        betas: of Adam; the first is SGD's momentum, the second RMSprop's decay.
-        eps: of Adam and RMSprop.
+        weight_decay: decoupled with Adam (AdamW), else added to the gradient; biases, gains and what else the model
+            names are left alone.
+        betas: of Adam and Adamax; the first is the momentum of SGD and LARS, the second RMSprop's decay.
+        eps: of Adam, Adamax, RMSprop and Adagrad.
         clip: largest gradient norm, or 0 for no clipping.
         ema: decay of the averaged parameters that are validated and kept, or 0 for none. What is averaged is the
             model's to say: a GAN's generator, else everything.
         patience: stop after this many validations without gain, or 0 for never.
+        validator: what the best parameters are kept by: ``likelihood``, ``error`` (of a classifier), ``knn`` (of
+            features, with labels), ``fid`` (of samples of images), or ``newest``. ``auto`` is what the model names,
+            else its likelihood, else the newest.
         validate_every: steps between validations, or 0 for twenty in a run.
         validation_limit: validation examples used while training.
         checkpoint_seconds: time between checkpoints.
@@ -45,25 +57,33 @@ class Settings:
         shard: spread parameters, gradients and optimizer state over the processes of ``torchrun``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of everything random.
+
+    Raises:
+        InputError: a value of the wrong type or out of its range, or two that contradict each other.
+
+    >>> Settings(steps=100, lr=1e-4).batch_size
+    128
     """
 
-    steps: int | None = None
-    epochs: int | None = None
-    minutes: float | None = None
-    batch_size: int = 128
+    steps: Count | None = None
+    epochs: Count | None = None
+    minutes: Positive | None = None
+    batch_size: Count = 128
+    accumulate: Count = 1
     optimizer: OptimizerName = "adam"
-    lr: float = 1e-3
-    warmup: int = 0
+    lr: Positive = 1e-3
+    warmup: Whole = 0
     schedule: Schedule = "cosine"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: float = 0.0
-    ema: float = 0.0
-    patience: int = 0
-    validate_every: int = 0
-    validation_limit: int = 2000
-    checkpoint_seconds: float = 30.0
+    weight_decay: Weight = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Weight = 1e-8
+    clip: Weight = 0.0
+    ema: Decay = 0.0
+    patience: Whole = 0
+    validator: str = "auto"
+    validate_every: Whole = 0
+    validation_limit: Count = 2000
+    checkpoint_seconds: Weight = 30.0
     precision: Precision = "auto"
     compile: bool = False
     shard: bool = False
@@ -71,25 +91,53 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = [k for k in ("steps", "epochs", "minutes") if getattr(self, k) is not None]
+        for name, annotation in get_type_hints(type(self), include_extras=True).items():
+            object.__setattr__(self, name, check_value(name, getattr(self, name), annotation))
+        given = [k for k in _LENGTHS if getattr(self, k) is not None]
         if len(given) > 1:
             raise InputError(f"give one of steps, epochs and minutes; {' and '.join(given)} were given")
-        for name in ("steps", "epochs", "minutes", "batch_size", "lr", "validation_limit"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name}={value} should be above 0")
 
 
-def make_settings(model: Model | type[Model], given: dict[str, Any]) -> Settings:
+_LENGTHS = ("steps", "epochs", "minutes")
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The fields of `Settings`, as the keyword arguments of `fit`, for editors and type checkers."""
+
+    steps: Count | None
+    epochs: Count | None
+    minutes: Positive | None
+    batch_size: Count
+    accumulate: Count
+    optimizer: OptimizerName
+    lr: Positive
+    warmup: Whole
+    schedule: Schedule
+    weight_decay: Weight
+    betas: tuple[Decay, Decay]
+    eps: Weight
+    clip: Weight
+    ema: Decay
+    patience: Whole
+    validator: str
+    validate_every: Whole
+    validation_limit: Count
+    checkpoint_seconds: Weight
+    precision: Precision
+    compile: bool
+    shard: bool
+    device: str
+    seed: int
+
+
+def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Settings:
     """`Settings` from the model's defaults and what was given; unknown names are refused with the nearest one."""
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     for name in given:
         if name not in fields:
             raise InputError(f"there is no training setting {name!r}{nearest(name, fields)}")
     defaults = dict(model.fit_defaults)
-    if any(given.get(k) is not None for k in ("steps", "epochs", "minutes")):
-        for k in ("steps", "epochs", "minutes"):
+    if any(given.get(k) is not None for k in _LENGTHS):
+        for k in _LENGTHS:
             defaults.pop(k, None)
-    hints = get_type_hints(Settings)
-    checked = {k: check_value(k, v, hints[k]) for k, v in given.items()}
-    return Settings(**(defaults | checked))
+    return Settings(**{**defaults, **given})

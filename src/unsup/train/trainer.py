@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from unsup.core.errors import InputError
-from unsup.core.model import LearnsByCounting, Model, Translates
+from unsup.core.model import LearnsByCounting, Model
 from unsup.core.parallel import process_rank
 from unsup.data.source import Data
 from unsup.train.base import Fitted
 from unsup.train.counting import CountingTrainer
 from unsup.train.gradients import GradientTrainer
 from unsup.train.progress import Listener, Progress, ProgressMode
-from unsup.train.settings import make_settings
+from unsup.train.requirements import check_data
+from unsup.train.settings import SettingsOptions, make_settings
 
 
 def fit(
@@ -23,7 +24,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     progress: ProgressMode | Listener = "auto",
-    **settings: Any,
+    **settings: Unpack[SettingsOptions],
 ) -> Fitted:
     """Train ``model`` in place on ``data.train``, watching ``data.validation``; the test split is never read.
 
@@ -39,7 +40,8 @@ def fit(
         A `Fitted` record.
 
     Raises:
-        InputError: settings that do not exist or contradict, a folder that cannot be used.
+        InputError: settings that do not exist or contradict, data without what the model learns from (streams,
+            conditions, labels), a folder that cannot be used.
         TrainingError: the loss became NaN, or the disk full; the last good checkpoint is kept.
 
     >>> import unsup
@@ -51,11 +53,7 @@ def fit(
     chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: give out=FOLDER")
-    if isinstance(model, Translates) and "domain_b" not in data.train.streams:
-        raise InputError(
-            f"{type(model).__name__} learns from two domains and {data.name or 'this data'} has one; name the second "
-            "with --domain-b PATH (load_data(..., domain_b=PATH))"
-        )
+    check_data(model, data)
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
         trainer = (CountingTrainer if counts else GradientTrainer)(model, data, chosen, display)

@@ -28,7 +28,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
-from unsup.core.parallel import gather_rows, own_rows, process_count
+from unsup.core.parallel import gather_rows
 from unsup.nn.energy import Activation, EnergyNet, frozen
 from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
 
@@ -194,14 +194,13 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
 
     def _rows(self, n: int, generator: Generator | None) -> Tensor:
         """Which chains of the buffer this process continues, none of them twice: ``(n,)``."""
-        size = len(self.replay)
-        if n * process_count() > size:
+        size, whole = len(self.replay), random.whole_count(n)
+        if whole > size:
             raise InputError(
-                f"a batch of {n * process_count()} needs more chains than the replay buffer's {size}; set buffer to at "
-                "least the batch size"
+                f"a batch of {whole} needs more chains than the replay buffer's {size}; set buffer to at least the "
+                "batch size"
             )
-        order = random.permutation(size, generator, like=self.replay)
-        return own_rows(order[: n * process_count()])
+        return random.distinct(size, n, generator, like=self.replay)
 
     def _chain(self, y: Tensor, steps: int, generator: Generator | None) -> Tensor:
         bounds = {"low": self.net.low, "high": self.net.high} if self.net.any_held else {}

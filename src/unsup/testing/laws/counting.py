@@ -96,18 +96,12 @@ def fixed_point(subject: Subject) -> None:
             break
     scores = model.log_prob(batch.x, **subject.given(len(batch)))
     each = torch.stack([_flat_gradient(score, own) for score in scores])
-    slope = each.mean(0) + _flat_gradient(_log_prior(model), own) / len(batch)
+    slope = each.mean(0) + _flat_gradient(model.parameter_log_prior(), own) / len(batch)
     usual = float(each.square().sum(1).mean().sqrt())
     require(
         float(slope.norm()) < _FLAT * usual,
         f"after the last pass the slope of the log-likelihood is {float(slope.norm()) / usual:.2g} of that of an example",
     )
-
-
-def _log_prior(model: LearnsByCounting) -> Tensor:
-    """The log-prior of the parameters that passes ascend beside the likelihood; 0 without one."""
-    prior = getattr(model, "log_prior", None)
-    return prior() if callable(prior) else torch.zeros(())
 
 
 def _flat_gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
@@ -130,7 +124,7 @@ def ascent(subject: Subject) -> None:
     batch = subject.data(model)
 
     def measure(statistics: dict[str, Tensor]) -> float:
-        prior = float(_log_prior(model)) / len(batch)
+        prior = float(model.parameter_log_prior()) / len(batch)
         # EM ascends the likelihood of the very noise it was given, which only the statistics know.
         if "log_prob" in statistics:
             return float(statistics["log_prob"]) / len(batch) + prior
@@ -146,6 +140,6 @@ def ascent(subject: Subject) -> None:
     for before, after in pairwise(history):
         require(
             after >= before - 1e-9 * max(1.0, abs(before)),
-            f"a pass took the mean log-likelihood from {before:.9f} to {after:.9f}",
+            f"a pass took the mean log-likelihood (and prior) from {before:.9f} to {after:.9f}",
         )
     require(history[-1] > history[0] + 1e-3, f"{_PASSES} passes took it from {history[0]:.6f} to {history[-1]:.6f}")

@@ -1,0 +1,78 @@
+"""Write ``src/unsup/__init__.pyi``, from which editors complete the options of every model: ``python scripts/stubs.py``."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import unsup
+from unsup.core.config import options_of
+from unsup.core.event import Event
+from unsup.core.part import Part
+from unsup.core.registry import model_class, names
+
+FILE = Path(__file__).parents[1] / "src" / "unsup" / "__init__.pyi"
+
+
+def text() -> str:
+    """The content of the file."""
+    lines = [
+        "# Written by scripts/stubs.py from the registry; do not edit.",
+        "from collections.abc import Mapping",
+        "from typing import Any, Literal, overload",
+        "",
+    ]
+    for name, module in sorted(unsup._PUBLIC.items(), key=lambda item: (item[1], item[0])):
+        if name != "create":
+            lines.append(f"from {_home(module, name)} import {name} as {name}")
+    lines += ["from unsup.core.model import Model"]
+    classes = {name: model_class(name) for name in names() if model_class(name).__module__.startswith("unsup.")}
+    lines += sorted(f"from {cls.__module__} import {cls.__name__}" for cls in classes.values())
+    lines += ["", "__version__: str", ""]
+    for name, cls in classes.items():
+        lines += ["@overload", "def create(", f'    name: Literal["{name}"],', "    event: Event,", "    *,"]
+        lines += ["    preset: str | None = None,", "    seed: int = 0,"]
+        lines += [f"    {k}: {of(annotation)} = ...," for k, (annotation, _) in options_of(cls.__init__).items()]
+        lines += [f") -> {cls.__name__}: ..."]
+    lines += [
+        "@overload",
+        "def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _home(module: str, name: str) -> str:
+    """The module that defines a public name, so that its type is known without running anything."""
+    found = getattr(unsup, name)
+    return getattr(found, "__module__", module) if module == "unsup.data" else module
+
+
+def of(annotation: Any) -> str:
+    """An annotation as it is written, ranges left out.
+
+    >>> of(Annotated[int, "at least 1"] | None)
+    'int | None'
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return of(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(of(a) for a in arguments)
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments)).replace(chr(39), chr(34))}]"
+    if origin is tuple:
+        return f"tuple[{', '.join('...' if a is Ellipsis else of(a) for a in arguments)}]"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"Mapping[{', '.join(map(of, arguments))}]"
+    if annotation is Part:
+        return "Part | str | Mapping[str, Any]"
+    if annotation is Event:
+        return "Event"
+    return "Any" if annotation is Any else "None" if annotation is type(None) else annotation.__name__
+
+
+if __name__ == "__main__":
+    FILE.write_text(text())

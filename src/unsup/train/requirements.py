@@ -1,0 +1,55 @@
+"""Whether data has what a model learns from, said before anything is written."""
+
+from __future__ import annotations
+
+from unsup.core.errors import InputError
+from unsup.core.model import IsConditional, Model
+from unsup.data.source import Data
+
+
+def check_data(model: Model, data: Data) -> None:
+    """Raise `InputError`, with the mend, unless ``data`` has the examples, streams, conditions and labels it takes.
+
+    >>> import unsup
+    >>> digits, moons = unsup.load_data("digits"), unsup.load_data("moons")
+    >>> check_data(unsup.create("made", digits.event, preset="tiny"), moons)
+    Traceback (most recent call last):
+    unsup.core.errors.InputError: this MADE was built for image of 1×8×8, ordinal(17), and moons holds vector of 2, \
+    real; create it with event=data.event
+    """
+    name, owner = data.name or "this data", type(model).__name__
+    if (model.event.shape, model.event.open) != (data.event.shape, data.event.open):
+        raise InputError(
+            f"this {owner} was built for {model.event}, and {name} holds {data.event}; create it with event=data.event"
+        )
+    for stream in model.streams:
+        if stream not in data.train.streams:
+            raise InputError(f"{owner} learns from a stream {stream!r}, which {name} has not; {_stream_mend(stream)}")
+    if isinstance(model, IsConditional):
+        _check_condition(model, data, name, owner)
+    if model.needs_labels and data.train.label is None:
+        raise InputError(
+            f"{owner} learns from labels, and {name} has none; name their column with --label NAME (load_data(..., "
+            "label=NAME)), or give them to from_arrays"
+        )
+
+
+def _stream_mend(stream: str) -> str:
+    if stream == "domain_b":
+        return "name the second domain with --domain-b PATH (load_data(..., domain_b=PATH))"
+    return f"add it to the training split: Split(x, streams={{{stream!r}: Split(...)}})"
+
+
+def _check_condition(model: IsConditional, data: Data, name: str, owner: str) -> None:
+    if model.given == data.given:
+        if data.given is not None and data.train.given is None:
+            raise InputError(f"{name} says that it has conditions, {data.given}, and its training split has none")
+        return
+    if data.given is None:
+        mend = "load data with conditions (load_data(..., given=...)), or create it without given"
+        raise InputError(f"this {owner} is conditioned on {model.given}, and {name} has no conditions; {mend}")
+    own = "was built without a condition" if model.given is None else f"is conditioned on {model.given}"
+    raise InputError(
+        f"this {owner} {own}, and {name} is conditioned on {data.given}; create it with given=data.given, or load the "
+        "data without given"
+    )

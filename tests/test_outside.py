@@ -1,0 +1,74 @@
+"""A model from an installed package has the commands, the laws, runs and contests; one registered by hand has them too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+OUTSIDE = Path(__file__).parent / "outside"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("outside") / "table.csv"
+    x = np.random.default_rng(0).normal((3, -1), (0.5, 2), size=(400, 2))
+    np.savetxt(path, x, delimiter=",", header="a,b", comments="")
+    return path
+
+
+def unsup(*arguments: object) -> str:
+    """Standard output of one command, with the outside package installed."""
+    paths = [str(OUTSIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "unsup", *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_is_short():
+    assert len((OUTSIDE / "independent_gaussians.py").read_text().splitlines()) <= 60
+
+
+def test_it_has_the_commands_and_a_run(table, tmp_path):
+    assert "independent-gaussians" in unsup("models")
+    run = tmp_path / "run"
+    unsup("fit", table, "independent-gaussians", "-o", run, "--steps", 300, "--lr", 0.05, "--model.spread", 2)
+    found = json.loads(unsup("eval", run, "--json"))["likelihood"]
+    expected = 0.5 * np.log(2 * np.pi * np.e * np.array([0.25, 4])).sum()  # the entropy of the truth
+    assert found["kind"] == "exact"
+    assert found["nats"] == pytest.approx(expected, abs=0.3)
+    unsup("sample", run, "-n", 2000, "-o", tmp_path / "x.npy")
+    assert np.load(tmp_path / "x.npy").mean(0) == pytest.approx([3, -1], abs=0.3)
+    assert "gauss1809" in unsup("cite", run)
+
+
+def test_it_has_the_laws():
+    told = unsup("check", "independent-gaussians")
+    assert "failed" not in told
+    assert "normalised" in told
+
+
+def test_it_takes_part_in_a_contest(table, tmp_path):
+    folder = tmp_path / "contest"
+    models = ("--models", "gaussian-mixture,independent-gaussians")
+    unsup("compare", table, *models, "--minutes", 0.2, "-o", folder)
+    results = json.loads((folder / "results.json").read_text())
+    assert "independent-gaussians" in json.dumps(results)
+
+
+def test_another_model_of_the_same_name_is_refused():
+    code = (
+        "import dataclasses, unsup; from independent_gaussians import ROW\n"
+        "unsup.register(ROW); unsup.register(dataclasses.replace(ROW, target='elsewhere:Model'))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OUTSIDE), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "there is a model 'independent-gaussians' already" in done.stderr
