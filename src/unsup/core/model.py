@@ -44,11 +44,9 @@ def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0, tota
     if weight is not None and terms["loss"].ndim == 0:
         raise InputError("examples have weights, and this loss is one number for the whole batch; leave weights out")
 
-    whole = None if weight is None else weight.sum() if total is None else total
-
     def mean(term: Tensor) -> Tensor:
         if term.ndim and weight is not None:
-            return (term * weight).sum() / whole
+            return (term * weight).sum() / (weight.sum() if total is None else total)
         found = term.mean() if term.ndim else term
         return found if share == 1.0 else share * found
 

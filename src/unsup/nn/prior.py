@@ -77,7 +77,9 @@ class Prior(nn.Module):
 def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
     if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
-        raise InputError(f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not")
+        raise InputError(
+            f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not"
+        )
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(
             f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which makes "
