@@ -9,16 +9,13 @@ from unsup.core.errors import UnsupError as UnsupError
 from unsup.core.event import Event as Event
 from unsup.core.event import Support as Support
 from unsup.core.likelihood import Likelihood as Likelihood
+from unsup.core.model import Model
 from unsup.core.part import Part as Part
 from unsup.core.registry import load as load
 from unsup.core.registry import register as register
-from unsup.data.memory import from_arrays as from_arrays
 from unsup.data.load import load_data as load_data
+from unsup.data.memory import from_arrays as from_arrays
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
-from unsup.train.runs import open_run as open_run
-from unsup.train.settings import Settings as Settings
-from unsup.train.trainer import fit as fit
-from unsup.core.model import Model
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -33,6 +30,9 @@ from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.nice import NICE
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
+from unsup.train.runs import open_run as open_run
+from unsup.train.settings import Settings as Settings
+from unsup.train.trainer import fit as fit
 
 __version__: str
 
@@ -245,6 +245,4 @@ def create(
     step_size: float | None = ...,
 ) -> ScoreMatching: ...
 @overload
-def create(
-    name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any
-) -> Model: ...
+def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...
