@@ -57,7 +57,7 @@ def fit_precision(model: EBM, x: Tensor, steps: int, rate: float) -> Tensor:
     optimizer, found = torch.optim.SGD(model.parameters(), lr=rate), []
     for step in range(steps):
         optimizer.zero_grad()
-        model.loss(Batch(x), generator=seeded(step))["loss"].backward()
+        model.loss(Batch(x), generator=seeded(step))["loss"].mean().backward()
         optimizer.step()
         found.append(torch.eye(2, dtype=torch.float64) + model.net.net.a.detach().clone())
     return torch.stack(found[steps // 2 :]).mean(0)
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_minus_the_log_likelihood() -> None:
     with torch.no_grad():
         model.net.net.a.copy_(torch.tensor([[0.6, 0.2], [0.2, 0.1]]))
     x = whitened(20_000) @ torch.linalg.cholesky(COVARIANCE).T
-    model.loss(Batch(x), generator=seeded())["loss"].backward()
+    model.loss(Batch(x), generator=seeded())["loss"].mean().backward()
     precision = torch.eye(2, dtype=torch.float64) + model.net.net.a.detach()
     chain = torch.linalg.inv(precision @ (torch.eye(2) - 0.01 * precision))
     torch.testing.assert_close(model.net.net.a.grad, 0.5 * (COVARIANCE - chain), rtol=0, atol=0.03)
@@ -113,7 +113,7 @@ def test_every_term_moves_what_it_should_and_nothing_else(weight: float) -> None
     positive, negative = whitened(40, 1) + 1, whitened(40, 2) - 2
     fixed_negatives(model, negative)
     terms = model.loss(Batch(positive), generator=seeded())
-    terms["loss"].backward()
+    terms["loss"].mean().backward()
     found = [p.grad.clone() for p in model.parameters()]
     parameters = list(model.parameters())
     data = torch.autograd.grad(mean_energy(model, positive), parameters)
@@ -248,7 +248,7 @@ def test_images_stay_in_their_range_within_the_chain_and_are_kept_as_levels() ->
 def test_raw_ordinals_are_scaled_to_their_cell_and_real_entries_standardised() -> None:
     model = EBM(Event((2,), (REAL, Support("ordinal", 5, low=-2))), hidden=(4,), buffer=8)
     x = torch.tensor([[3.0, -2.0], [7.0, 2.0], [11.0, 0.0]])
-    model.prepare(x, None, generator=seeded())
+    model.prepare(Batch(x), generator=seeded())
     y = model.net.scale(x, generator=seeded())
     np.testing.assert_allclose(y[:, 0], (x[:, 0] - 7) / x[:, 0].std(correction=0), rtol=1e-6)
     for value, cell in zip(y[:, 1].tolist(), (0, 4, 2), strict=True):
