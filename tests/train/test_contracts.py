@@ -335,3 +335,28 @@ def test_a_run_gives_its_model_back(tmp_path):
         assert not found.training
     fresh = unsup.open_run(tmp_path / "r").new_model()
     assert torch.equal(fresh.logits, torch.zeros(6))
+
+
+def test_a_run_is_not_gone_on_with_on_data_that_has_changed(tmp_path):
+    data = binary_data()
+    fit(Toy(BITS), data, out=tmp_path / "r", steps=2, progress="off")
+    x = data.train.x.clone()
+    x[7, 2] = 1 - x[7, 2]
+    changed = dataclasses.replace(data, train=Split(x))
+    with pytest.raises(InputError, match="holds now: it has changed; restore it"):
+        fit(Toy(BITS), changed, out=tmp_path / "r", resume=True, steps=2, progress="off")
+    fit(Toy(BITS), data, out=tmp_path / "r", resume=True, steps=2, progress="off")
+
+
+def test_two_do_not_train_in_one_folder(tmp_path):
+    tried = []
+
+    def after_step(time):
+        with pytest.raises(InputError, match="another unsup fit is at work in"):
+            fit(Toy(BITS), binary_data(), out=tmp_path / "r", resume=True, steps=4, progress="off")
+        tried.append(time.step)
+
+    model = Toy(BITS)
+    model.after_step = after_step
+    fit(model, binary_data(), out=tmp_path / "r", steps=2, progress="off")
+    assert tried == [1, 2]
