@@ -143,7 +143,8 @@ def fit_data(case: Any) -> Any:
             # One example again and again: the order in which a second domain is dealt is the data's business.
             second = second_domain(part)[:1].expand(part.x.shape).contiguous()
             found |= {"domain_b": second} | ({"streams": {"domain_b": Split(second)}} if "streams" in known else {})
-        return Split(**{k: v for k, v in found.items() if k in known})
+        x = found.pop("x")
+        return Split(x, **{k: v for k, v in found.items() if k in known})
 
     aside = split(slice(-HELD_OUT, None))
     extra = {"given": case.options.get("given")} if "given" in {f.name for f in fields(Data)} else {}
@@ -208,14 +209,36 @@ def scales_of(model: nn.Module, rename: Rename) -> dict[str, list[float]]:
     return found
 
 
+def vector_of(name: str) -> str:
+    """NAME of ``NAME[i]``, which is entry i of a recorded vector that is now single parameters."""
+    return re.sub(r"\[\d+\]$", "", name)
+
+
+def named_noise(purpose: str, name: str, like: Tensor) -> Tensor:
+    """Noise of one parameter by its recorded name."""
+    entry = re.search(r"\[(\d+)\]$", name)
+    generator = noise(purpose, vector_of(name))
+    if entry is None:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+    return torch.randn(int(entry[1]) + 1, generator=generator, dtype=like.dtype)[-1]  # the start of a longer one
+
+
+def vectors(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The same by name, entries ``NAME[i]`` put together again."""
+    found: dict[str, list[Tensor | None]] = {}
+    for name, value in tensors.items():
+        found.setdefault(vector_of(name), []).append(value)
+    return {k: torch.stack(v) if f"{k}[0]" in tensors else v[0] for k, v in found.items()}
+
+
 @torch.no_grad()
 def draw_parameters(model: nn.Module, rename: Rename, scales: Scales) -> None:
     """Initial values drawn by name; a parameter without a scale, which is new, stays as it was built."""
     for name, p in model.named_parameters():
         own = rename(name)
-        if own in scales:
-            centre, spread = scales[own]
-            p.copy_(centre + spread * torch.randn(p.shape, generator=noise("start", own), dtype=p.dtype))
+        if vector_of(own) in scales:
+            centre, spread = scales[vector_of(own)]
+            p.copy_(centre + spread * named_noise("start", own, p))
     for name, buffer in model.named_buffers():
         own = rename(name)
         if re.fullmatch(r"(.*\.)?u", own):  # the vector of a spectral norm starts at random too
@@ -227,8 +250,8 @@ def draw_parameters(model: nn.Module, rename: Rename, scales: Scales) -> None:
 def add_noise(model: nn.Module, rename: Rename, scales: Scales) -> None:
     for name, p in model.named_parameters():
         own = rename(name)
-        if own in scales:
-            p.add_(NOISE * torch.randn(p.shape, generator=noise("noise", own), dtype=p.dtype))
+        if vector_of(own) in scales:
+            p.add_(NOISE * named_noise("noise", own, p))
 
 
 @dataclass(frozen=True)
@@ -296,7 +319,8 @@ class Subject:
         """What is saved of a model."""
         learned = {name for name, _ in model.named_parameters()}
         kept = {k: v for k, v in model.state_dict().items() if (parameters if k in learned else buffers)}
-        return {self.rename(name): summary(value) for name, value in sorted(kept.items())}
+        named = vectors({self.rename(name): value for name, value in sorted(kept.items())})
+        return {name: summary(value) for name, value in named.items()}
 
 
 def transient(model: nn.Module, rename: Rename) -> list[str]:
@@ -412,8 +436,8 @@ def learning(s: Subject, *, train: bool) -> Record:
             known = {id(p): name for name, p in model.named_parameters()}
             parameters = owned(objective)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            pairs = zip(parameters, gradients, strict=True)
-            own["gradient"] = {s.rename(known[id(p)]): _gradient(g) for p, g in pairs}
+            named = zip((s.rename(known[id(p)]) for p in parameters), gradients, strict=True)
+            own["gradient"] = {name: _gradient(g) for name, g in vectors(dict(named)).items()}
         found[player.name] = own | {"buffers": s.state(model, parameters=False)}
     return found
 
@@ -483,8 +507,8 @@ def fit(s: Subject, optimizer: str) -> Record:
     fitted = unsup.fit(model, fit_data(s.case), **settings)
     logged = [event for event in fitted.events if any(k.split("/")[-1] == "loss" for k in event)]
     steps = {str(e["step"]): {k: number(v) for k, v in e.items() if k not in ("step", "seconds")} for e in logged}
-    kept = {s.rename(name): p.detach().double().flatten() for name, p in model.named_parameters()}
-    whole = [kept[name] for name in sorted(kept) if name in s.scales]
+    kept = vectors({s.rename(name): p.detach().double() for name, p in model.named_parameters()})
+    whole = [kept[name].flatten() for name in sorted(kept) if name in s.scales]
     return {
         "terms": steps,
         "parameters": s.state(model) if counts else last,

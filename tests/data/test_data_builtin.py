@@ -16,7 +16,8 @@ from unsup.core.errors import InputError
 from unsup.data import load_data, load_examples, permutation
 from unsup.data.builtin import markov_chain
 from unsup.data.catalog import CATALOG
-from unsup.data.source import Split, binarise, classes, hashed_order, split_sizes
+from unsup.data.examples import classes
+from unsup.data.source import Split, binarise, hashed_order, split_sizes
 
 PLANE = ["moons", "rings", "ring8", "grid25", "checkerboard", "pinwheel", "spirals"]
 BUILT_IN = [name for name, entry in CATALOG.items() if not entry.needs_download]

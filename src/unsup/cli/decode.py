@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from unsup.cli.conditions import add_given, conditioned, conditions
 from unsup.cli.options import Parser
 from unsup.cli.sample import write_examples
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from unsup.train.runs import Run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -16,12 +24,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("codes", metavar="FILE.npz", help="codes under the name z, as unsup encode writes them")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
+    add_given(parser, "what all examples are conditioned on, in place of what the codes were encoded given")
     options = parser.parse(arguments)
 
-    import numpy as np
     import torch
 
     from unsup.core.model import CanDecode
+    from unsup.evaluate.conditions import beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -29,19 +38,47 @@ def main(arguments: Sequence[str]) -> int:
     model = run.model
     if not isinstance(model, CanDecode):
         raise CapabilityError(f"{run.config['model']['model']} cannot decode (unsup models tells who can)")
-    try:
-        with np.load(options.codes, allow_pickle=False) as file:
-            z = torch.from_numpy(file["z"]).to(model.dtype)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{options.codes} holds no codes ({error}); expected an .npz file with z, from unsup encode"
-        ) from error
+    arrays = _read(options.codes)
+    z = torch.from_numpy(arrays["z"]).to(model.dtype)
     if z.ndim != 2 or z.shape[1] != model.code_size:
         raise InputError(
             f"{options.codes} holds codes of shape {tuple(z.shape)}; this run's are (N, {model.code_size})"
         )
+    given = _given(options, run, arrays, len(z))
+    examples = []
     with torch.no_grad():
-        x = torch.cat([model.decode(chunk.to(model.device)).cpu() for chunk in z.split(CHUNK)])
+        for rows in torch.arange(len(z)).split(CHUNK):
+            condition = None if given is None else given[rows].to(model.device)
+            examples.append(model.decode(z[rows].to(model.device), **beside(model, condition)).cpu())
+    x = torch.cat(examples)
     write_examples(x, model, options.out)
     write(f"{len(x)} examples in {options.out}")
     return 0
+
+
+def _read(path: str) -> dict[str, NDArray[Any]]:
+    """``z``, and ``given`` where it is there."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("z", "given") if name in file.files or name == "z"}
+        if any(array.dtype.kind not in "buif" for array in found.values()):
+            raise TypeError("its arrays are no numbers")
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} holds no codes ({error}); expected an .npz file with z, from unsup encode") from error
+    return found
+
+
+def _given(options: Any, run: Run, arrays: dict[str, NDArray[Any]], n: int) -> Tensor | None:
+    """What each of ``n`` codes is decoded given: what was said, or what the codes were encoded given."""
+    import torch
+
+    event = conditioned(run.model)
+    if event is None or "given" not in arrays or hasattr(options, "given"):
+        found = conditions(options, run, needed=True)
+        return None if found is None else found.for_examples(n)
+    given = torch.from_numpy(arrays["given"])
+    if tuple(given.shape) != (n, *event.shape) or not bool(event.contains(given).all()):
+        raise InputError(f"{options.codes} holds conditions that are not {n} of {event}; encode again with this run")
+    return given

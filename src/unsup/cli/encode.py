@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
-from unsup.data.catalog import EXAMPLE_OPTIONS
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup encode", description="Codes of examples, written as z (and names) to an .npz file.")
+    parser = Parser(
+        prog="unsup encode",
+        description="Codes of examples, written as z (with their names) to an .npz file.",
+    )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="DATA", help="your examples, or a data set's name (its test split)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="where to write")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser)
     options = parser.parse(arguments)
     if not options.out.endswith(".npz"):
         raise InputError(f"{options.out} should end in .npz")
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.model import CanEncode
     from unsup.core.storage import write_atomically
-    from unsup.data import load_examples
+    from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -35,11 +39,15 @@ def main(arguments: Sequence[str]) -> int:
     model = run.model
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{run.config['model']['model']} has no codes (unsup models tells who can encode)")
-    x, names = load_examples(options.file, model.event, **chosen(options, EXAMPLE_OPTIONS))
+    examples, names = examples_of(options, run, needed=True)
     with torch.no_grad():
-        z = torch.cat([model.encode(chunk.to(model.device)).cpu() for chunk in x.split(CHUNK)])
+        parts = (batch.to(model.device) for batch in batches(examples, CHUNK))
+        z = torch.cat([model.encode(part.x, **beside(model, part.given)).cpu() for part in parts])
+    arrays: dict[str, Any] = {"z": z.numpy(), "names": np.array(names)}
+    if examples.given is not None:
+        arrays["given"] = examples.given.numpy()
     buffer = io.BytesIO()
-    np.savez(buffer, z=z.numpy(), names=np.array(names))
+    np.savez(buffer, **arrays)
     make_parent(options.out)
     write_atomically(options.out, buffer.getvalue())
     write(f"{len(z)} codes of {z.shape[1]} numbers in {options.out}")

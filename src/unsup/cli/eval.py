@@ -85,15 +85,13 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
     from unsup.train.progress import Progress
 
     data = run.data
-    model = with_likelihood(run.model, data.train.x)
+    model = with_likelihood(run.model, data.train.glance)
     if not isinstance(model, HasDensity):
         rest = "; judge its samples with --samples N, e.g. 10000" if isinstance(model, CanSample) else " and no samples"
         raise CapabilityError(f"{_name(run)} gives no likelihood{rest}")
-    x = {"test": lambda: data.test, "validation": lambda: data.validation, "train": lambda: data.train}[
-        options.split
-    ]().x
+    split = {"test": data.test, "validation": data.validation, "train": data.train}[options.split]
     if options.examples is not None:
-        x = x[some_of(len(x), options.examples)]
+        split = split.take(some_of(len(split), options.examples))
     started = time.monotonic()
     with Progress("off" if options.json else "auto", unit="example", start=0) as display:
 
@@ -101,8 +99,8 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
             if display.due():
                 display.show(done, total, {})
 
-        scores = log_probs(model, x, samples=options.importance_samples, seed=options.seed, on_chunk=on_chunk)
-    found = likelihood_of(model, scores, options.importance_samples)
+        scores = log_probs(model, split, samples=options.importance_samples, seed=options.seed, on_chunk=on_chunk)
+    found = likelihood_of(model, scores, options.importance_samples, lengths=split.lengths, weight=split.weight)
     record = _about(run) | {
         "split": options.split,
         "likelihood": found.to_json(),

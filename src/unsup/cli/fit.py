@@ -4,70 +4,108 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_constructor, add_fields, chosen, given
+from unsup.cli.model_options import MODEL, ModelOptions
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen, under
 from unsup.cli.show import write
-from unsup.core.errors import InputError
-from unsup.core.registry import create, model_class, row
+from unsup.cli.words import Words, is_number
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.registry import create, model_class, names, row, rows
 
 if TYPE_CHECKING:
+    from unsup.core.model import Model
+    from unsup.data.source import Data
     from unsup.train.base import Fitted
     from unsup.train.progress import ProgressMode
 
-_MODEL = "model."
-
 
 def main(arguments: Sequence[str]) -> int:
-    parser = _parser()
-    if "--help" in arguments or "-h" in arguments:
-        words = [a for a in arguments if a not in ("-h", "--help")]
-        early, _ = parser.parse_known_args(words)
-        _add_options(parser, early.model)
+    words = _parser().split(arguments)
+    if words.has("-h", "--help"):
+        found = _candidates(words)
+        name = _named_in_place(arguments, found) or next(reversed(found), None)
+        parser, _ = _parser_for(name, arguments)
         write(parser.format_help())
         return 0
-    early, _ = parser.parse_known_args(list(arguments))
-    model_name = _model_name(early.model, early.resume, early.out)
-    _add_options(parser, model_name)
+    out, resume = words.value("-o", "--out"), words.has("--resume")
+    if out is None:
+        raise InputError("there is no run folder; say where to write with -o FOLDER")
+    name = _name_of_run(out) if resume else _name(arguments, words)
+    parser, model_options = _parser_for(name, arguments)
     options = parser.parse(arguments)
+    mode: ProgressMode = "plain" if options.plain else "auto"
 
-    from unsup.data import load_data
-    from unsup.train.runs import open_run
-    from unsup.train.settings import Settings, make_settings
+    from unsup.train.settings import Settings
     from unsup.train.trainer import fit
 
     settings = chosen(options, list(Settings.__dataclass_fields__))
-    if options.resume:
-        run = open_run(options.out)
-        changed = [k for k, v in settings.items() if v != _plain(run.config["training"][k])]
-        if changed or given(options, _MODEL) or options.preset:
-            what = changed[0] if changed else "model options"
-            raise InputError(f"{options.out} goes on with the settings it was started with; leave out {what}")
-        model, data = run.new_model(), run.data
-        settings = {k: v for k, v in run.config["training"].items() if v is not None}
-        write(f"resuming {options.out}: {model_name} on {data.name}")
+    if resume:
+        model, data, settings = _resumed(name, options, settings)
     else:
-        if options.data is None:
-            raise InputError("there is no DATA; say unsup fit DATA MODEL -o FOLDER")
-        data = load_data(options.data, **chosen(options, DATA_OPTIONS))
-        make_settings(model_class(model_name), settings)  # refuse bad settings before any work
-        seed = settings.get("seed", 0)
-        model = create(model_name, data.event, preset=options.preset, seed=seed, **given(options, _MODEL))
-        write(data.describe())
-        for note in data.notes:
-            write(note)
-        write(f"{model_name}: {model.parameter_count:,} parameters")
-    mode: ProgressMode = "plain" if options.plain else "auto"
-    fitted = fit(model, data, out=options.out, resume=options.resume, progress=mode, **settings)
-    return _finish(fitted, model_name, options.out)
+        model, data = _begun(name, options, settings, model_options.given(options))
+    fitted = fit(model, data, out=out, resume=resume, progress=mode, **settings)
+    return _finish(fitted, name, out)
+
+
+def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, Any]) -> tuple[Model, Data]:
+    """A fresh model and its data."""
+    from unsup.data import load_data
+    from unsup.train.settings import make_settings
+
+    make_settings(model_class(name), settings)  # refuse bad settings before any work
+    data = load_data(options.data, **chosen(options, DATA_OPTIONS))
+    if data.given is not None:
+        given["given"] = _condition(name, data)
+    model = create(name, data.event, preset=options.preset, seed=settings.get("seed", 0), **given)
+    write(data.describe())
+    for note in data.notes:
+        write(note)
+    write(f"{name}: {model.parameter_count:,} parameters")
+    return model, data
+
+
+def _condition(name: str, data: Data) -> Any:
+    """The event that the examples of ``data`` are conditioned on, for a model that takes a condition."""
+    from unsup.core.model import IsConditional
+
+    if not issubclass(model_class(name), IsConditional):
+        able = [n for n in names() if "condition" in row(n).abilities and model_class(n).refusal(data.event) is None]
+        others = f"models of such data that do: {', '.join(able) or 'none'}"
+        raise CapabilityError(f"{name} takes no condition; leave out --given, or choose another model ({others})")
+    return data.given
+
+
+def _resumed(name: str, options: Any, settings: dict[str, Any]) -> tuple[Model, Data, dict[str, Any]]:
+    """The model, data and settings of the run that is to go on."""
+    from unsup.core.config import plain
+    from unsup.train.runs import open_run
+
+    if options.model not in (None, name):
+        raise InputError(
+            f"{options.out} is a run of {name}, not of {options.model}; leave the model out or name {name}"
+        )
+    run = open_run(options.out)
+    changed = [k for k, v in settings.items() if plain(v) != run.config["training"][k]]
+    if changed or under(options, MODEL) or options.preset:
+        what = changed[0] if changed else "model options"
+        raise InputError(f"{options.out} goes on with the settings it was started with; leave out {what}")
+    write(f"resuming {options.out}: {name} on {run.data.name}")
+    return run.new_model(), run.data, {k: v for k, v in run.config["training"].items() if v is not None}
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
 
 
 def _parser() -> Parser:
+    """What is known before the model is."""
+    from unsup.train.settings import Settings
+
     parser = Parser(
         prog="unsup fit",
         usage="unsup fit DATA MODEL -o FOLDER [options]",
-        description="Train a model on data and write a run folder.",
-        epilog="unsup fit DATA MODEL --help lists the options of that model as --model.NAME.",
+        description="Train a model on data and write a run folder. DATA and MODEL may stand anywhere, in this order.",
+        epilog="unsup fit MODEL --help lists the options of that model as --model.NAME.",
         add_help=False,
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
@@ -77,35 +115,51 @@ def _parser() -> Parser:
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
+    add_fields(parser, Settings, title="training")
+    add_fields(parser, DataOptions, title="data")
     return parser
 
 
-def _model_name(model: str | None, resume: bool, out: str | None) -> str:
-    if out is None:
-        raise InputError("there is no run folder; say where to write with -o FOLDER")
-    if resume:
-        from unsup.train.runs import open_run
+def _parser_for(name: str | None, arguments: Sequence[str]) -> tuple[Parser, Any]:
+    """The whole parser, with the options of a model and of those in it."""
+    parser = _parser()
+    return parser, None if name is None else ModelOptions(parser, name, arguments)
 
-        name: str = open_run(out).config["model"]["model"]
-        if model not in (None, name):
-            raise InputError(f"{out} is a run of {name}, not of {model}; leave the model out or name {name}")
+
+def _candidates(words: Words) -> list[str]:
+    """The words that name models and may be meant so: not yet values of flags."""
+    return [w for w in (*words.positionals, *words.loose) if w in rows()]
+
+
+def _named_in_place(arguments: Sequence[str], candidates: Sequence[str]) -> str | None:
+    """The candidate with whose options all flags are known and it is the second positional word."""
+    for name in dict.fromkeys(candidates):
+        parser, _ = _parser_for(name, arguments)
+        words = parser.split(arguments)
+        if not words.unknown and words.positionals[1:2] == (name,):
+            return name
+    return None
+
+
+def _name(arguments: Sequence[str], words: Words) -> str:
+    """The model that is named, or, where the words do not fit together, the one whose parser says why."""
+    candidates = _candidates(words)
+    name = _named_in_place(arguments, candidates)
+    if name is not None:
         return name
-    if model is None:
-        raise InputError("there is no MODEL; say unsup fit DATA MODEL -o FOLDER (unsup models lists them)")
-    return row(model).name
+    if len(words.positionals) > 1:
+        return row(words.positionals[1]).name
+    behind = [w for w in words.loose if not is_number(w)]
+    if len(words.positionals) + len(behind) > 1:
+        return candidates[-1] if candidates else row(behind[-1]).name
+    what = "DATA and no MODEL" if not words.positionals and not behind else "MODEL"
+    raise InputError(f"there is no {what}; say unsup fit DATA MODEL -o FOLDER (unsup models lists them)")
 
 
-def _add_options(parser: Parser, model: str | None) -> None:
-    from unsup.train.settings import Settings
+def _name_of_run(out: str) -> str:
+    from unsup.train.runs import open_run
 
-    add_fields(parser, Settings, title="training")
-    add_fields(parser, DataOptions, title="data")
-    if model is not None:
-        add_constructor(parser, model_class(model), prefix=_MODEL, title=f"options of {model}")
-
-
-def _plain(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    return str(open_run(out).config["model"]["model"])
 
 
 def _finish(fitted: Fitted, model: str, out: str) -> int:

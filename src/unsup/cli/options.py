@@ -4,99 +4,105 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from unsup.core.config import options_of
+from unsup.cli.words import Words, split_words
+from unsup.core.config import bare, check_value, options_of
 from unsup.core.errors import InputError, nearest
 
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """What `unsup.load_data` may be told on the command line; each kind of data knows which of them it takes.
-
-    Attributes:
-        limit: use only that many training examples.
-        without: class that is left out of every split.
-        resize: side in pixels that images are resized to.
-        label: column that holds the classes of a table.
-        drop: columns of a table to leave out.
-        length: numbers in one window of text, bytes or sound.
-        n: examples of a procedural set.
-        channels: 1 or 3, of the procedural pictures.
-        symbols: of the procedural sequences.
-        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
-        domain_b: name or path of a second domain, for models that translate.
-    """
-
-    limit: int | None = None
-    without: str | None = None
-    resize: int | None = None
-    label: str | None = None
-    drop: tuple[str, ...] = ()
-    length: int | None = None
-    n: int | None = None
-    channels: int | None = None
-    symbols: int | None = None
-    data_dir: str | None = None
-    domain_b: str | None = None
-
-
-DATA_OPTIONS = tuple(f.name for f in dataclasses.fields(DataOptions))
+_NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `InputError` and name the nearest known option."""
+    """An argument parser whose errors are `InputError` and name the nearest known option.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Positional words may stand anywhere between the flags.
+
+    Args:
+        mends: what to say of unknown flags, or of all that start with a text that ends in a dot.
+        **kwargs: those of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *, mends: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, exit_on_error=False, **kwargs
         )
+        self.mends = dict(mends or {})
+        self.annotations: dict[str, Any] = {}
+        self._negative_number_matcher = _NUMBER  # argparse's own knows no exponents
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
 
+    @property
+    def flags(self) -> list[str]:
+        """Every long flag."""
+        return [s for s in self._option_string_actions if s.startswith("--")]
+
+    def split(self, arguments: Sequence[str]) -> Words:
+        """The words as flags with values and positionals, by the flags that are known so far."""
+        return split_words(arguments, self._option_string_actions, self._get_positional_actions())
+
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse all of ``arguments``; an unknown option is refused with the nearest known one."""
+        """Parse all of ``arguments``; an unknown option is refused with the nearest known one.
+
+        Raises:
+            InputError: an unknown option, a value of another type or out of range, a word missing or too many.
+        """
+        words = self.split(arguments)
+        for flag in words.unknown:
+            known = [k for k in self.mends if flag == k or (k.endswith(".") and flag.startswith(k))]
+            mend = f"; {self.mends[known[0]]}" if known else nearest(flag, self.flags)
+            raise InputError(f"there is no option {flag!r}{mend}")
         try:
-            found, unknown = self.parse_known_args(list(arguments))
+            found, rest = self.parse_known_args(words.ordered)
         except argparse.ArgumentError as error:
             raise InputError(f"{error} (see {self.prog} --help)") from error
-        for word in unknown:
-            if word.startswith("-"):
-                known = [s for s in self._option_string_actions if s.startswith("--")]
-                raise InputError(f"there is no option {word.split('=')[0]!r}{nearest(word.split('=')[0], known)}")
-        if unknown:
-            raise InputError(f"there is one argument too many: {unknown[0]!r} (see {self.prog} --help)")
+        if rest:
+            raise InputError(f"there is one argument too many: {rest[0]!r} (see {self.prog} --help)")
+        for name in self.annotations.keys() & vars(found).keys():
+            setattr(found, name, check_value(flag_of(name), getattr(found, name), self.annotations[name]))
         return found
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option: ``--batch-size`` of ``batch_size``."""
+    return "--" + name.replace("_", "-")
+
+
+def add_options(
+    parser: Parser,
+    options: Mapping[str, tuple[Any, Any]],
+    texts: Mapping[str, str],
+    *,
+    prefix: str = "",
+    title: str,
+) -> None:
+    """One flag for each option (name → annotation and default) whose type has a form in words."""
+    group = parser.add_argument_group(title)
+    for name, (annotation, default) in options.items():
+        _add(parser, group, prefix + name, annotation, default, texts.get(name, ""))
 
 
 def add_constructor(parser: Parser, constructor: type, *, prefix: str, title: str) -> None:
     """One flag for each keyword-only argument of a class's constructor."""
-    group = parser.add_argument_group(title)
-    texts = _argument_texts(constructor.__doc__ or "")
-    for name, (annotation, default) in options_of(vars(constructor)["__init__"]).items():
-        _add(group, prefix + name, annotation, default, texts.get(name, ""))
+    options = options_of(vars(constructor)["__init__"])
+    add_options(parser, options, argument_texts(constructor.__doc__ or ""), prefix=prefix, title=title)
 
 
 def add_fields(parser: Parser, record: type, *, title: str, skip: Sequence[str] = ()) -> None:
     """One flag for each field of a dataclass."""
-    group = parser.add_argument_group(title)
-    texts, hints = _argument_texts(record.__doc__ or ""), get_type_hints(record)
-    for field in dataclasses.fields(record):
-        if field.name not in skip:
-            _add(group, field.name, hints[field.name], field.default, texts.get(field.name, ""))
+    hints = get_type_hints(record, include_extras=True)
+    options = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(record) if f.name not in skip}
+    add_options(parser, options, argument_texts(record.__doc__ or ""), title=title)
 
 
-def given(namespace: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
-    """The options that were given, by name without ``prefix``."""
-    return {
-        k.removeprefix(prefix): v
-        for k, v in vars(namespace).items()
-        if k.startswith(prefix) and v is not argparse.SUPPRESS
-    }
+def under(namespace: argparse.Namespace, prefix: str) -> dict[str, Any]:
+    """The options that were given whose names start with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in vars(namespace).items() if k.startswith(prefix)}
 
 
 def chosen(namespace: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -104,26 +110,34 @@ def chosen(namespace: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {k: v for k, v in vars(namespace).items() if k in names}
 
 
-def _add(group: Any, name: str, annotation: Any, default: Any, text: str) -> None:
-    flag = "--" + name.replace("_", "-")
+def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, text: str) -> None:
+    settings = _type_settings(annotation)
+    if settings is None:
+        return
     shown = "" if default is None or default == () else f" [{_show(default)}]"
-    settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": (text + shown).replace("%", "%%")}
-    group.add_argument(flag, **settings, **_type_settings(annotation))
+    about = {"dest": name, "default": argparse.SUPPRESS, "help": (text + shown).replace("%", "%%")}
+    group.add_argument(flag_of(name), **about, **settings)
+    parser.annotations[name] = annotation
 
 
-def _type_settings(annotation: Any) -> Mapping[str, Any]:
+def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
+    """How argparse reads an option of that type, or None for types that words have no form for (events, mappings)."""
+    annotation = bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return _type_settings(next(a for a in arguments if a is not type(None)))
     if origin is Literal:
         return {"choices": arguments, "type": type(arguments[0])}
     if origin is tuple:
+        entry = _type_settings(arguments[0])
+        if entry is None or "type" not in entry or "nargs" in entry:
+            return None
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         # An empty list is a choice (no hidden layers), so "*".
-        return {"nargs": "*" if many else len(arguments), "type": arguments[0], "metavar": _metavar(arguments[0])}
+        return {**entry, "nargs": "*" if many else len(arguments)}
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
-    return {"type": annotation, "metavar": _metavar(annotation)}
+    if annotation in (int, float, str):
+        return {"type": annotation, "metavar": _metavar(annotation)}
+    return None
 
 
 def _metavar(annotation: Any) -> str:
@@ -134,7 +148,7 @@ def _show(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _argument_texts(docstring: str) -> dict[str, str]:
+def argument_texts(docstring: str) -> dict[str, str]:
     """``name: text`` entries of the ``Args:`` or ``Attributes:`` section of a docstring."""
     section = re.search(r"^ *(?:Args|Attributes):\n(.*?)(?:\n\s*\n|\Z)", docstring, re.S | re.M)
     if section is None:
@@ -149,3 +163,32 @@ def _argument_texts(docstring: str) -> dict[str, str]:
         elif current:
             texts[current] += " " + line.strip()
     return {k: v.replace("`", "").strip().rstrip(".") for k, v in texts.items()}
+
+
+@functools.cache
+def data_options() -> type:
+    """A record of what `unsup.load_data` may be told on the command line, with a field for each option of each reader.
+
+    Each kind of data knows which of them it takes. All are None where nothing was said. ``unsup data`` alone downloads.
+    """
+    from unsup.data.options import signatures
+
+    fields: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for reader in signatures():
+        texts = argument_texts(reader.docstring) | texts
+        for name, (annotation, _) in reader.options.items():
+            fields.setdefault(name, annotation | None)
+    del fields["download"]
+    record = dataclasses.make_dataclass("DataOptions", [(n, a, None) for n, a in fields.items()], frozen=True)
+    record.__doc__ = "Attributes:\n" + "\n".join(f"    {name}: {texts[name]}" for name in fields)
+    return record
+
+
+def __getattr__(name: str) -> Any:
+    # Reading signatures takes a while, and commands that read no data need none.
+    if name == "DataOptions":
+        return data_options()
+    if name == "DATA_OPTIONS":
+        return tuple(field.name for field in dataclasses.fields(data_options()))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,79 +3,124 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from unsup.cli.options import Parser
+from unsup.cli.conditions import add_given, conditions
+from unsup.cli.options import Parser, add_options, argument_texts, under
 from unsup.cli.show import write
-from unsup.core.errors import CapabilityError, InputError
+from unsup.cli.words import Words
+from unsup.core.errors import CapabilityError, InputError, nearest
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from unsup.core.model import Model
+    from unsup.train.runs import Run
+
+_KNOB = "sample."
+_MANY = 64
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup sample", description="Draw examples from a run.")
-    parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("-n", type=int, default=64, metavar="N", help="how many [64]")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".png for a picture, .npy for raw values")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw [0]")
-    parser.add_argument(
-        "--temperature", type=float, metavar="T", help="below 1 is nearer the modes, where the model has one"
-    )
-    parser.add_argument("--label", type=int, metavar="N", help="class number, for models trained with classes")
+    words = _parser(None).split(arguments)
+    run = _run(words)
+    parser = _parser(run)
+    if words.has("-h", "--help"):
+        write(parser.format_help())
+        return 0
+    if run is not None:
+        _check_knobs(parser.split(arguments).unknown, run)
     options = parser.parse(arguments)
-    if options.n < 1:
-        raise InputError(f"-n {options.n} should be at least 1")
-    if options.temperature is not None and not options.temperature > 0:
-        raise InputError(f"--temperature {options.temperature} should be above 0")
 
+    from unsup.core.model import CanSample
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_run
 
     run = open_run(options.run)
+    if options.n is not None and options.n < 1:
+        raise InputError(f"-n {options.n} should be at least 1")
+    if options.out is None:
+        raise InputError("there is no file; say where to write with -o FILE.png or -o FILE.npy")
+    if not isinstance(run.model, CanSample):
+        raise CapabilityError(f"{run.config['model']['model']} cannot sample (unsup models tells who can)")
+    given = conditions(options, run, needed=False)
+    n = options.n or (1 if given is not None and given.from_file else _MANY)
+    each = None if given is None else given.values.repeat_interleave(n, 0)
     with Progress("auto", unit="sample", start=0) as display:
 
         def on_chunk(done: int, total: int) -> None:
             if display.due():
                 display.show(done, total, {})
 
-        draw = _sampler(run.model, run.config["model"]["model"], options)
-        x = draw_samples(run.model, options.n, seed=options.seed, draw=draw, on_chunk=on_chunk)
+        x = draw_samples(
+            run.model,
+            n if each is None else len(each),
+            seed=options.seed,
+            given=each,
+            options=under(options, _KNOB),
+            on_chunk=on_chunk,
+        )
     write_examples(x, run.model, options.out)
     write(f"{len(x)} samples of {run.path} in {options.out}")
     return 0
 
 
-def _sampler(model: Model, name: str, options: Any) -> Callable[[int, Generator], Tensor]:
-    """What draws n examples as the options ask."""
-    import torch
+def _parser(run: Run | None) -> Parser:
+    parser = Parser(
+        prog="unsup sample",
+        description="Draw examples from a run.",
+        epilog="unsup sample RUN --help lists what can be set of that run's sampling as --sample.NAME.",
+        add_help=False,
+        mends={"--temperature": "it is --sample.temperature now", "--label": "it is --given CLASS now"},
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "-n", type=int, metavar="N", help=f"how many, of each condition that is given [{_MANY}; one for each of a file]"
+    )
+    parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw [0]")
+    add_given(parser, "what the samples are conditioned on, of models trained with a condition")
+    parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
+    if run is not None:
+        _add_knobs(parser, run)
+    return parser
 
-    from unsup.core.model import CanSample, CanTemper, IsConditional
 
-    temper = {} if options.temperature is None else {"temperature": options.temperature}
-    if options.label is not None:
-        if not (isinstance(model, IsConditional) and model.classes):
-            raise CapabilityError(
-                f"{name} was not trained with classes; leave out --label, or fit it with --model.classes"
-            )
-        if not 0 <= options.label < model.classes:
-            raise InputError(f"--label {options.label} should be from 0 to {model.classes - 1}")
-        label: int = options.label
+def _add_knobs(parser: Parser, run: Run) -> None:
+    from unsup.core.model import CanSample, knobs
+    from unsup.core.registry import model_class
 
-        def given(n: int, generator: Generator) -> Tensor:
-            return model.sample_given(torch.full((n,), label, device=model.device), generator=generator, **temper)
+    name = run.config["model"]["model"]
+    cls = model_class(name)
+    if issubclass(cls, CanSample) and knobs(cls):
+        texts = argument_texts(cls.sample.__doc__ or "")
+        add_options(parser, knobs(cls), texts, prefix=_KNOB, title=f"sampling of {name}")
 
-        return given
-    if temper and not isinstance(model, CanTemper):
-        raise CapabilityError(f"{name} has no temperature; leave out --temperature")
-    if not isinstance(model, CanSample):
-        raise CapabilityError(f"{name} cannot sample (unsup models tells who can)")
-    return lambda n, generator: model.sample(n, generator=generator, **temper)
+
+def _check_knobs(unknown: Sequence[str], run: Run) -> None:
+    """Refuse knobs that the run's model has not, by what it has."""
+    from unsup.core.model import knobs
+    from unsup.core.registry import model_class
+
+    name = run.config["model"]["model"]
+    known = [f"--{_KNOB}{k.replace('_', '-')}" for k in knobs(model_class(name))]
+    for flag in unknown:
+        if flag.startswith((f"--{_KNOB}", f"--no-{_KNOB}")):
+            mend = nearest(flag, known) if known else "; there is nothing to set of its sampling"
+            raise InputError(f"{name} has no option {flag!r}{mend}")
+
+
+def _run(words: Words) -> Run | None:
+    """The run that is meant: the positional word, or one that stands behind a flag which only the run explains."""
+    from unsup.train.runs import Run, open_run
+
+    if words.positionals:
+        return open_run(words.positionals[0])
+    there = [word for word in words.loose if Run(word).exists]
+    return open_run(there[-1]) if there else None
 
 
 def write_examples(x: Tensor, model: Model, out: str) -> None:

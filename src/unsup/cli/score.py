@@ -6,12 +6,17 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
-from unsup.data.catalog import EXAMPLE_OPTIONS
+
+if TYPE_CHECKING:
+    from unsup.core.batch import Batch
+    from unsup.core.event import Event
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,12 +32,11 @@ def main(arguments: Sequence[str]) -> int:
         help="draws per example behind a bound; above 1, effort of a new estimate of log Z, not the run's [1]",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser)
     options = parser.parse(arguments)
 
     from unsup.core.model import HasDensity
     from unsup.core.storage import write_atomically
-    from unsup.data import load_examples
     from unsup.evaluate.likelihood import log_probs
     from unsup.train.runs import open_run
 
@@ -40,19 +44,28 @@ def main(arguments: Sequence[str]) -> int:
     model = run.model
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{run.config['model']['model']} gives no likelihood (unsup models tells who can score)")
-    x, names = load_examples(options.file, model.event, **chosen(options, EXAMPLE_OPTIONS))
+    examples, names = examples_of(options, run)
     samples = options.importance_samples
-    scores = log_probs(model, x, samples=samples, seed=options.seed, stored=samples == 1).tolist()
+    scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1).tolist()
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("example", "log_prob_nats", "bits_per_dim", "kind"))
-    for name, score in zip(names, scores, strict=True):
-        bits = -score / (model.event.dims * math.log(2))
+    what = "log p(x)" if examples.given is None else "log p(x | c)"
+    entries = _entries(model.event, examples)
+    for name, score, dims in zip(names, scores, entries, strict=True):
+        bits = -score / (dims * math.log(2))
         rows.writerow((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
     if options.out is None:
         write(text.getvalue())
         return 0
     make_parent(options.out)
     write_atomically(options.out, text.getvalue().encode())
-    write(f"{len(scores)} examples scored in {options.out} (log p(x) in nats, kind: {model.likelihood_kind})")
+    write(f"{len(scores)} examples scored in {options.out} ({what} in nats, kind: {model.likelihood_kind})")
     return 0
+
+
+def _entries(event: Event, examples: Batch) -> list[int]:
+    """How many numbers each example holds."""
+    if examples.lengths is None:
+        return [event.dims] * len(examples)
+    return [max(1, length * event.dims // event.shape[0]) for length in examples.lengths.tolist()]

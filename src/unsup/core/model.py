@@ -44,11 +44,9 @@ def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0, tota
     if weight is not None and terms["loss"].ndim == 0:
         raise InputError("examples have weights, and this loss is one number for the whole batch; leave weights out")
 
-    whole = None if weight is None else weight.sum() if total is None else total
-
     def mean(term: Tensor) -> Tensor:
         if term.ndim and weight is not None:
-            return (term * weight).sum() / whole
+            return (term * weight).sum() / (weight.sum() if total is None else total)
         found = term.mean() if term.ndim else term
         return found if share == 1.0 else share * found
 
@@ -490,6 +488,16 @@ class IsConditional(ABC):
             raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
         return given.expand(n, *self.given.shape) if len(given) != n else given
 
+    def condition_or_none(self, given: Tensor | None, n: int) -> Tensor | None:
+        """`condition`; None where the model was built without one and is given none."""
+        return None if self.given is None and given is None else self.condition(given, n)
+
+    def condition_to_sample(self, given: Tensor | None, n: int, generator: Generator | None) -> Tensor | None:
+        """The conditions of ``n`` samples: those given, else class labels from p(y); None without a condition."""
+        if self.given is None or given is not None:
+            return self.condition_or_none(given, n)
+        return self.draw_condition(n, generator)
+
     def draw_condition(self, n: int, generator: Generator | None) -> Tensor:
         """``n`` class labels from p(y).
 
@@ -528,6 +536,24 @@ class Classifies(ABC):
     @abstractmethod
     def predict_proba(self, x: Tensor) -> Tensor:
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``."""
+
+
+class ClassifiesByBayes(IsConditional, Classifies):
+    """A conditional density that tells classes apart by Bayes' rule: p(y | x) = p(y) p(x | y) / Σ_y p(y) p(x | y)."""
+
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``.
+
+        Raises:
+            CapabilityError: the model is not conditioned on a class.
+            InputError: examples outside the event.
+        """
+        if not self.classes:
+            raise CapabilityError(
+                f"this {type(self).__name__} tells no classes apart; create it conditioned on one (given=labels(K))"
+            )
+        cast(Model, self).event.check(x)
+        return (self.log_prob_each_class(Batch(x)) + self.log_class_prior()).softmax(1)
 
 
 class HasLatents(ABC):
@@ -640,3 +666,11 @@ class LearnsByCounting(ABC):
     @abstractmethod
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set the parameters from the sums over all data."""
+
+    def parameter_log_prior(self) -> Tensor:
+        """Log-density of the parameters, up to a constant: 0 where `maximize` goes by the likelihood alone.
+
+        `maximize` maximises the expected log-likelihood plus this (MAP), so that no pass lowers the sum of the
+        log-likelihood of all data and this; the log-likelihood alone may fall.
+        """
+        return torch.zeros((), dtype=torch.float64)

@@ -155,6 +155,15 @@ def parts_of(total: int, count: int, rank: int, parts: int, pack: int = 1) -> tu
     return tuple(found)
 
 
+def is_last_part() -> bool:
+    """Whether no part of the batch at hand comes after this one, so that state which all parts start from may move."""
+    rows, processes = rows_at_hand(), group()
+    if rows is None:
+        return True
+    own = share_of(rows.total, processes.count, processes.rank)
+    return rows.start + rows.count == own.start + own.count
+
+
 def _at_hand(rows: Rows, processes: Group) -> tuple[int, ...]:
     """How many rows each process has at hand."""
     return rows.beside or tuple(share_of(rows.total, processes.count, r).count for r in range(processes.count))

@@ -39,6 +39,9 @@ class Part:
     frozen: bool = False
     run: str | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", {name: _tuples(value) for name, value in self.options.items()})
+
     @classmethod
     def from_json(cls, record: Any) -> Part:
         from unsup.core.rows import rows
@@ -91,3 +94,8 @@ class Part:
         if trained.event != model.event:
             raise InputError(f"{self.run} was trained on {trained.event}, and a part of {model.event} is needed here")
         model.load_state_dict(trained.state_dict())
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, which JSON knows, as the tuples that options are, so that a part read back is the same part."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

@@ -1,48 +1,107 @@
-"""NumPy files: one ``.npy`` or ``.npz``, or a folder with ``train.npz`` and ``test.npz``."""
+"""NumPy files: ``.npy``, alone or as shards of a folder, ``.npz``, or a folder with ``train.npz`` and ``test.npz``."""
 
 from __future__ import annotations
 
 import lzma
+import re
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.data.source import Examples, classes, hashed_order, listing, split_sizes
-from unsup.data.tables import column_supports
+from unsup.data.examples import Examples, Names, classes, listing, part_names
+from unsup.data.mapped import Form, Mapped, gathered, opened, too_large
+from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
+from unsup.data.source import hashed_order, split_sizes
 
 Arrays = dict[str, NDArray[Any]]
 
-_X, _LABEL = ("x", "X"), ("label", "labels", "y", "Y")
+_X, _LABEL = ("x", "X", "z"), ("label", "labels", "y", "Y")
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _IMAGE_CHANNELS = (1, 3, 4)
 _MOST_LEVELS = 256
+_BYTES_AT_ONCE = 2**24  # of an array that is looked through
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Arrays ``(N, ...)`` that follow one another, perhaps with labels, and the files they lie in."""
+
+    arrays: Sequence[NDArray[Any]]
+    label: NDArray[Any] | None = None
+    files: Sequence[Path] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.arrays))
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The least and the greatest value of every entry ``(D,)``."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+    def with_(self, other: _Range) -> _Range:
+        return _Range(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+def read_array(path: Path, *, in_memory: bool | None = None) -> Examples:
+    """One ``.npy`` file: the examples ``(N, ...)``, without labels.
+
+    Args:
+        in_memory: whether .npy files are read as a whole; left out, those larger than a quarter of the memory stay on
+            disk, and rows are read as they are needed.
+    """
+    return _from_files({"all": [path]}, path, in_memory)
+
+
+def read_shards(path: Path, *, in_memory: bool | None = None) -> Examples:
+    """A folder of ``.npy`` files, in order of their names, as one array.
+
+    Names that start with ``train``, ``validation`` (``valid``, ``val``) and ``test``, and go on with numbers, are those
+    of the parts.
+
+    Args:
+        in_memory: as for a single file.
+
+    Raises:
+        InputError: files of different shapes or types, or only some that are named after parts.
+    """
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".npy" and not p.name.startswith("."))
+    named = {file: _part_of(file) for file in files}
+    parts = {part: [f for f in files if named[f] == part] for part in (*_PARTS, None)}
+    if len(parts[None]) == len(files):
+        return _from_files({"all": files}, path, in_memory)
+    if parts[None] or not parts["train"]:
+        other = listing([f.name for f in parts[None]]) or "no train.npy"
+        raise InputError(f"{path} holds files named after parts of the data, and {other}; name all after parts or none")
+    return _from_files({part: found for part, found in parts.items() if part and found}, path, in_memory)
 
 
 def read_file(path: Path) -> Examples:
-    """One ``.npy`` (the examples) or ``.npz`` (``x`` and perhaps ``label``, or ``x_train``, ``x_test``, …)."""
-    if path.suffix.lower() == ".npy":
-        return _examples({"all": (_read_npy(path), None)}, path)
+    """One ``.npz`` file: ``x`` (or ``z``, codes) and perhaps ``label``, or ``x_train``, ``x_test``, …."""
     arrays = read_npz(path)
     single = _pick(arrays, _X)
     if single is None and len(arrays) == 1:
         (single,) = arrays.values()
     if single is not None:
-        return _examples({"all": (single, _pick(arrays, _LABEL))}, path)
+        return _examples({"all": _Part([single], _pick(arrays, _LABEL))}, path)
     parts = {}
     for part, words in _PARTS.items():
         x = _pick(
             arrays, [f"{k}_{w}" for k in _X for w in words] + [f"{w}_{k}" for k in _X for w in words] + list(words)
         )
         if x is not None:
-            parts[part] = (x, _pick(arrays, [f"{k}_{w}" for k in _LABEL for w in words]))
+            parts[part] = _Part([x], _pick(arrays, [f"{k}_{w}" for k in _LABEL for w in words]))
     if "train" not in parts:
         raise InputError(
             f"{path} holds the arrays {listing(sorted(arrays))}; expected x (and label), or x_train, x_test (and "
@@ -60,13 +119,13 @@ def read_folder(path: Path) -> Examples:
             x = _pick(arrays, _X)
             if x is None:
                 raise InputError(f"{file} holds the arrays {listing(sorted(arrays))}; expected x (and label)")
-            parts[part] = (x, _pick(arrays, _LABEL))
+            parts[part] = _Part([x], _pick(arrays, _LABEL))
     return _examples(parts, path)
 
 
-def read_arrays(x: NDArray[Any], label: NDArray[Any] | None) -> Examples:
+def read_arrays(x: NDArray[Any], label: NDArray[Any] | None = None, *, origin: str = "the array") -> Examples:
     """Arrays in memory: examples ``(N, ...)`` and perhaps labels ``(N,)``."""
-    return _examples({"all": (x, label)}, "the array")
+    return _examples({"all": _Part([x], label)}, origin)
 
 
 def read_npz(path: Path) -> Arrays:
@@ -82,12 +141,34 @@ def read_npz(path: Path) -> Arrays:
         raise _unreadable(path, error) from error
 
 
-def _read_npy(path: Path) -> NDArray[Any]:
+def _from_files(parts: Mapping[str, Sequence[Path]], path: Path, in_memory: bool | None) -> Examples:
+    size = sum(file.stat().st_size for files in parts.values() for file in files)
+    on_disk = too_large(size) if in_memory is None else not in_memory
+    read = {part: _Part([_read_npy(file, on_disk) for file in files], None, files) for part, files in parts.items()}
+    kinds = {
+        (a.shape[1:], a.dtype.str): file.name for p in read.values() for a, file in zip(p.arrays, p.files, strict=True)
+    }
+    if len(kinds) > 1:
+        shown = listing(
+            [f"{name} has rows of shape {shape} and type {np.dtype(kind)}" for (shape, kind), name in kinds.items()]
+        )
+        raise InputError(f"the files in {path} differ: {shown}; expected one shape and one type")
+    return _examples(read, path, on_disk=on_disk)
+
+
+def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
     try:
+        if on_disk:
+            return opened(path)
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path} ({path.stat().st_size / 1e9:,.1f} GB) does not fit into memory; leave it on disk with "
+            "--no-in-memory (in_memory=False)"
+        ) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
@@ -97,104 +178,173 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
     )
 
 
+def _part_of(file: Path) -> str | None:
+    """The part that a shard is named after: ``train-003.npy``."""
+    word = re.fullmatch(r"([a-z]+)(?:[-_.]?\d+)?", file.stem.lower())
+    return next((part for part, words in _PARTS.items() if word and word[1] in words), None)
+
+
 def _pick(arrays: Arrays, keys: Any) -> NDArray[Any] | None:
     return next((arrays[k] for k in keys if k in arrays), None)
 
 
-def _examples(parts: dict[str, tuple[NDArray[Any], NDArray[Any] | None]], path: Path | str) -> Examples:
-    for part, (values, own) in parts.items():
-        _check(values, own, path if part == "all" else f"{path} ({part})")
-    shapes = {a.shape[1:] for a, _ in parts.values()}
+def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = False) -> Examples:
+    shapes, ranges = set(), []
+    for name, part in parts.items():
+        origin = path if name == "all" else f"{path} ({name})"
+        for i, array in enumerate(part.arrays):
+            ranges.append(_checked(array, part.files[i] if len(part.arrays) > 1 else origin))
+            shapes.add(array.shape[1:])
+        check_label(part.label, len(part), origin)
     if len(shapes) > 1:
         raise InputError(f"the parts of {path} have examples of different shapes {sorted(shapes)}; expected one shape")
-    given = [label for _, label in parts.values() if label is not None]
+    arrays = [array for part in parts.values() for array in part.arrays]
     notes: list[str] = []
-    arrays = [a for a, _ in parts.values()]
-    x, event = _raw(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), path, notes)
-    label, labels = None, None
+    n = sum(map(len, arrays))
+    event, form = _event(arrays, n, ranges, path, notes)
+    if on_disk:
+        files = [file for part in parts.values() for file in part.files]
+        notes.append("the array stays on disk, and rows are read as they are needed")
+        found = Examples(Mapped(files, form), event, _names(parts))
+    else:
+        found = Examples(form.tensor(arrays[0] if len(arrays) == 1 else np.concatenate(arrays)), event, _names(parts))
+    given = [part.label for part in parts.values() if part.label is not None]
     if len(given) == len(parts):
         label, labels = classes(np.concatenate(given), f"the label of {path}")
+        found = replace(found, label=label, labels=labels)
     elif given:
         notes.append("labels are left out, because not every part has them")
-    names = tuple(str(i) if part == "all" else f"{part} {i}" for part, (a, _) in parts.items() for i in range(len(a)))
-    found = Examples(x, event, names, label, labels, tuple(notes))
-    return found if "all" in parts else _official(found, {part: len(a) for part, (a, _) in parts.items()}, path)
+    found = replace(found, notes=tuple(notes))
+    return found if "all" in parts else _official(found, {name: len(part) for name, part in parts.items()}, path)
+
+
+def _names(parts: Mapping[str, _Part]) -> Sequence[str]:
+    sizes = {name: len(part) for name, part in parts.items()}
+    return Names(str, range(sizes["all"])) if "all" in sizes else part_names(sizes)
 
 
 def _official(found: Examples, sizes: dict[str, int], path: Path | str) -> Examples:
     """The parts of the file as splits; validation or test, where missing, is cut from the training rows by a hash."""
     missing = [part for part in _PARTS if part not in sizes]
     shares = [10 if part in missing else 0 for part in ("validation", "test")]
-    train = torch.from_numpy(hashed_order(sizes["train"])) if missing else torch.arange(sizes["train"])
-    cut = dict(zip(_PARTS, train.split(split_sizes(len(train), *shares, owner=f"{path} (train)")), strict=True))
+    order = hashed_order(sizes["train"]) if missing else np.arange(sizes["train"])
+    ends = np.cumsum(split_sizes(len(order), *shares, owner=f"{path} (train)"))
+    cut = dict(zip(_PARTS, np.split(order, ends[:-1]), strict=True))
     start = sizes["train"]
     for part in ("validation", "test"):
         if part in sizes:
-            cut[part] = torch.arange(start, start + sizes[part])
+            cut[part] = np.arange(start, start + sizes[part])
             start += sizes[part]
     rule = "the file's own" + (
         f"; a tenth of train is for {' and a tenth for '.join(missing)}, by a hash" if missing else ""
     )
     lengths = (len(cut["train"]), len(cut["validation"]), len(cut["test"]))
-    return found.reordered(torch.cat(list(cut.values())), lengths, rule)
+    return found.reordered(torch.from_numpy(np.concatenate(list(cut.values()))), lengths, rule)
 
 
-def _check(x: NDArray[Any], label: NDArray[Any] | None, origin: Any) -> None:
+def check_label(label: NDArray[Any] | None, n: int, origin: Any) -> None:
+    """Raise `InputError` unless ``label`` has one class for each of ``n`` examples."""
+    if label is not None and (label.shape != (n,) or label.dtype.kind not in "buifUS"):
+        raise InputError(
+            f"{origin}: label has shape {label.shape} and type {label.dtype}; expected ({n},), whole numbers or words"
+        )
+
+
+def _checked(x: NDArray[Any], origin: Any) -> _Range:
+    """The range of each entry of an array of finite numbers ``(N, ...)``, found in one pass of chunks."""
     if x.dtype.kind not in "buif":
         raise InputError(f"{origin}: x has type {x.dtype}; expected numbers (integers or floats)")
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{origin}: x has shape {x.shape}; expected (examples, ...) with two axes or more, none empty")
-    if label is not None and (label.shape != (len(x),) or label.dtype.kind not in "buifUS"):
-        raise InputError(
-            f"{origin}: label has shape {label.shape} and type {label.dtype}; expected ({len(x)},), whole numbers "
-            "or words"
-        )
-    if x.dtype.kind == "f":
-        bad = ~np.isfinite(x)
-        if bad.any():
+    step = max(1, _BYTES_AT_ONCE * len(x) // x.nbytes)
+    found: _Range | None = None
+    for start in range(0, len(x), step):
+        chunk = np.asarray(x[start : start + step]).reshape(-1, x[0].size)
+        own = _Range(chunk.min(0), chunk.max(0))  # a NaN is both
+        found = own if found is None else found.with_(own)
+    assert found is not None
+    if x.dtype.kind == "f" and not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
+        raise _not_finite(x, step, origin)
+    return found
+
+
+def _not_finite(x: NDArray[Any], step: int, origin: Any) -> InputError:
+    count, first = 0, None
+    for start in range(0, len(x), step):
+        bad = ~np.isfinite(x[start : start + step])
+        count += int(bad.sum())
+        if first is None and bad.any():
             row, *rest = (int(i) for i in np.argwhere(bad)[0])
-            place = f"column {rest[0]}" if len(rest) == 1 else f"position {tuple(rest)}"
-            raise InputError(
-                f"{origin}: {int(bad.sum())} values of x are NaN or infinite, the first in row {row}, {place} "
-                "(from 0); "
-                "fill them, or leave those rows out"
-            )
+            first = start + row, rest
+    assert first is not None
+    row, rest = first
+    place = f"column {rest[0]}" if len(rest) == 1 else f"position {tuple(rest)}"
+    return InputError(
+        f"{origin}: {count} values of x are NaN or infinite, the first in row {row}, {place} (from 0); fill them, or "
+        "leave those rows out"
+    )
 
 
-def _raw(x: NDArray[Any], path: Path | str, notes: list[str]) -> tuple[Tensor, Event]:
-    """The tensor and event of an array ``(N, ...)`` of numbers."""
-    if x.dtype.kind == "b":
-        x = x.astype(np.uint8)
-    if x.ndim == 4 and x.shape[1] not in _IMAGE_CHANNELS:
-        if x.shape[3] not in _IMAGE_CHANNELS:
+def _event(
+    arrays: Sequence[NDArray[Any]], n: int, ranges: Sequence[_Range], path: Path | str, notes: list[str]
+) -> tuple[Event, Form]:
+    """What one example is, and how rows of these arrays of numbers become examples."""
+    dtype, shape, last = arrays[0].dtype, arrays[0].shape[1:], False
+    if any(a.dtype != dtype for a in arrays):
+        dtype = np.result_type(*arrays)
+    if len(shape) == 3 and shape[0] not in _IMAGE_CHANNELS:
+        if shape[2] not in _IMAGE_CHANNELS:
             raise InputError(
-                f"{path}: x has shape {x.shape}; expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C"
+                f"{path}: x has shape {(n, *shape)}; expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 "
+                "channels C"
             )
         notes.append("images were given as (N, H, W, C) and are held as (N, C, H, W)")
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim == 3:
+        shape, last = (shape[2], *shape[:2]), True
+    if len(shape) == 2:
         notes.append("x has three axes and is held as images (N, 1, H, W)")
-        x = x[:, None]
-    if x.dtype.kind == "f":
-        kept = np.ascontiguousarray(x, dtype=np.float64 if x.dtype.itemsize >= 8 else np.float32)
-        return torch.from_numpy(kept), Event(x.shape[1:], REAL)
-    if x.ndim == 2:
-        return _whole_table(x)
-    if x.min() < 0 or x.max() > 255:
+        shape = (1, *shape)
+    dims = int(np.prod(shape))
+    if dtype.kind == "f":
+        if dtype.itemsize < 8:
+            return Event(shape, REAL), Form(shape, np.dtype(np.float32), last)
+        rows = gathered(arrays, some_rows(n, dims)).reshape(-1, dims)
+        return precise(Event(shape, REAL), rows), Form(shape, np.dtype(np.float64), last)
+    low = np.min([r.low for r in ranges], 0)
+    high = np.max([r.high for r in ranges], 0)
+    if len(shape) == 1:
+        return _whole_table(low, high, gathered(arrays, some_rows(n, dims)), path)
+    if low.min() < 0 or high.max() > 255:
         raise InputError(
-            f"{path}: x has shape {x.shape} and whole numbers from {x.min()} to {x.max()}; expected 0 to 255 (pixels); "
-            "convert it to float for real values"
+            f"{path}: x has shape {(n, *shape)} and whole numbers from {low.min()} to {high.max()}; expected 0 to 255 "
+            "(pixels); convert it to float for real values"
         )
-    x = np.ascontiguousarray(x, dtype=np.uint8)  # (N, C, H, W)
-    return torch.from_numpy(x), Event(x.shape[1:], BINARY if x.max() <= 1 else Support("ordinal", 256))
+    support = BINARY if high.max() <= 1 else Support("ordinal", 256)
+    return Event(shape, support), Form(shape, np.dtype(np.uint8), last)
 
 
-def _whole_table(x: NDArray[Any]) -> tuple[Tensor, Event]:
+def _whole_table(low: NDArray[Any], high: NDArray[Any], rows: NDArray[Any], path: Path | str) -> tuple[Event, Form]:
     """Rows of whole numbers: one support for all columns where few levels do, else one a column."""
-    low, high = int(x.min()), int(x.max())
-    if high - low < _MOST_LEVELS:
-        one = BINARY if low >= 0 and high <= 1 else Support("ordinal", max(high - low + 1, 2), low)
-        event = Event(x.shape[1:], one)
-    else:
-        event = Event(x.shape[1:], column_supports(x))
-    return torch.from_numpy(x.astype(np.int64)).to(event.dtype if event.is_discrete else torch.float64), event
+    lowest, highest = int(low.min()), int(high.max())
+    supports = (
+        (whole_support(lowest, highest),) * len(low)
+        if highest - lowest < _MOST_LEVELS
+        else tuple(whole_support(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    )
+    bad = beyond_float64(rows, supports)
+    if bad is not None:
+        raise InputError(
+            f"{path}: column {bad} holds whole numbers from {low[bad]} to {high[bad]}, too far from 0 for float64 to "
+            f"tell them apart; {nearer_0(int(low[bad]), int(high[bad]))}"
+        )
+    event = precise(Event(low.shape, supports), rows)
+    kind = {torch.uint8: np.uint8, torch.int64: np.int64}.get(event.dtype, np.float64)
+    return event, Form(low.shape, np.dtype(kind))
+
+
+def whole_support(low: int, high: int) -> Support:
+    """The support of whole numbers from ``low`` to ``high``: binary, ordinal, or real where there are many levels."""
+    if high - low >= _MOST_LEVELS:
+        return REAL
+    if low >= 0 and high <= 1:
+        return BINARY
+    return Support("ordinal", max(high - low + 1, 2), low)

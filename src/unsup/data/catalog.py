@@ -7,6 +7,24 @@ from dataclasses import dataclass
 EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
 """What other examples may have to be read with, to be of the event of the data."""
 
+READERS: dict[str, str] = {
+    "a folder of images": "unsup.data.images:read_folder",
+    "an image": "unsup.data.images:read_file",
+    "a .csv table": "unsup.data.tables:read_csv",
+    "a .parquet table": "unsup.data.tables:read_parquet",
+    "bytes": "unsup.data.text:read_bytes",
+    "a folder of .wav files": "unsup.data.text:read_wav_folder",
+    "an .npy array": "unsup.data.arrays:read_array",
+    "a folder of .npy arrays": "unsup.data.arrays:read_shards",
+    ".npz arrays": "unsup.data.arrays:read_file",
+    "a folder of .npz arrays": "unsup.data.arrays:read_folder",
+    "codes of a run": "unsup.data.codes:read_codes",
+}
+"""What reads data that has no name here, by what it is: ``"module:function"``, as in `Entry`."""
+
+CODES = "codes:"
+"""What a run's codes are called: this and the run's folder."""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -1,10 +1,11 @@
-"""What data is once it is loaded: an event and three fixed splits held as tensors."""
+"""What data is once it is loaded: an event and three fixed splits, in memory or read from disk as they are needed."""
 
 from __future__ import annotations
 
+import functools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from unsup.core.random import Rows, keyed_generator
 # One number a use, so that draws made for different purposes with one seed are unrelated.
 _SHUFFLE, _BINARISE, _STREAM = 1, 2, 3
 _ROWS_AT_ONCE = 4096
+_GLANCE = 20_000
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
@@ -41,13 +43,18 @@ def stream_rows(seed: int, name: str, n: int, start: int, count: int) -> Tensor:
     >>> [bool((stream_rows(0, "unlabelled", 5, 5 * i, 5).sort().values == torch.arange(5)).all()) for i in range(3)]
     [True, True, True]
     """
-    key, rows, found = zlib.crc32(name.encode()), [], 0
+    rows, found = [torch.zeros(0, dtype=torch.int64)], 0
     while found < count:
         done, offset = divmod(start + found, n)
-        order = torch.randperm(n, generator=keyed_generator(seed, _STREAM, key, done))
-        rows.append(order[offset : offset + count - found])
+        rows.append(_stream_order(seed, name, n, done)[offset : offset + count - found])
         found += len(rows[-1])
-    return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.int64)
+    return torch.cat(rows)
+
+
+@functools.lru_cache(maxsize=4)
+def _stream_order(seed: int, name: str, n: int, done: int) -> Tensor:
+    """The shuffle after ``done`` others; kept, since every step of a pass asks for a part of it."""
+    return torch.randperm(n, generator=keyed_generator(seed, _STREAM, zlib.crc32(name.encode()), done))
 
 
 def binarise(grey: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -84,7 +91,8 @@ class Split:
     """Examples of one split, and what goes with each.
 
     Attributes:
-        x: raw data ``(N, *event.shape)``: a tensor, or a `Source` where it is larger than memory.
+        examples: raw data ``(N, *event.shape)``: a tensor, or a `Source` where it is larger than memory. ``x`` is the
+            same as a tensor.
         label: class numbers ``(N,)``, int64, or None.
         grey: grey levels ``(N, *event.shape)``, uint8, from which `epoch` draws; None where the data is as it is.
         given: what each example is conditioned on, ``(N, *given.shape)``, or None.
@@ -93,7 +101,7 @@ class Split:
         streams: further streams by name, each of a size and in an order of its own.
     """
 
-    x: Tensor | Source
+    examples: Tensor | Source
     label: Tensor | None = None
     grey: Tensor | None = None
     given: Tensor | None = None
@@ -102,7 +110,7 @@ class Split:
     streams: Mapping[str, Split] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One example with what goes with it, by name, for `torch.utils.data.DataLoader`."""
@@ -113,13 +121,18 @@ class Split:
         return {name: value[0] for name, value in fields.items() if value is not None}
 
     @property
-    def tensor(self) -> Tensor:
-        """All of ``x`` in memory."""
-        return self.x if isinstance(self.x, Tensor) else self.x.rows(torch.arange(len(self.x)))
+    def x(self) -> Tensor:
+        """All raw examples in memory, ``(N, *event.shape)``; of more than memory holds, ask for `rows`."""
+        return self.examples if isinstance(self.examples, Tensor) else self.examples.rows(torch.arange(len(self)))
+
+    @property
+    def glance(self) -> Tensor:
+        """All raw examples where they are in memory, else the first 20,000: for statistics of the data."""
+        return self.examples if isinstance(self.examples, Tensor) else self.rows(torch.arange(min(len(self), _GLANCE)))
 
     def rows(self, indices: Tensor) -> Tensor:
         """The raw examples at ``indices`` (int64)."""
-        return self.x[indices] if isinstance(self.x, Tensor) else self.x.rows(indices)
+        return self.examples[indices] if isinstance(self.examples, Tensor) else self.examples.rows(indices)
 
     def batch(self, indices: Tensor) -> Batch:
         """The examples at ``indices`` (int64, ``(B,)``), without further streams."""
@@ -151,29 +164,29 @@ class Split:
 
     def take(self, indices: Tensor | slice) -> Split:
         """The split that holds only the examples at ``indices`` (or where a mask is True); streams stay whole."""
-        if isinstance(self.x, Tensor):
-            x: Tensor | Source = self.x[indices]
+        if isinstance(self.examples, Tensor):
+            examples: Tensor | Source = self.examples[indices]
         else:
-            everything = torch.arange(len(self.x))
-            x = self.x.take(everything[indices])
+            examples = self.examples.take(torch.arange(len(self))[indices])
         grey = None if self.grey is None else self.grey[indices]
-        return replace(self, x=x, grey=grey, **self._beside(indices))
+        return replace(self, examples=examples, grey=grey, **self._beside(indices))
 
     def to(self, device: torch.device | str) -> Split:
         """The same examples on ``device``; what is only drawn from (grey levels, sources) stays where it is."""
-        x = self.x.to(device) if isinstance(self.x, Tensor) else self.x
+        examples = self.examples.to(device) if isinstance(self.examples, Tensor) else self.examples
         beside = {name: value.to(device) for name, value in self._beside(slice(None)).items()}
-        return replace(self, x=x, **beside, streams={k: v.to(device) for k, v in self.streams.items()})
+        return replace(self, examples=examples, **beside, streams={k: v.to(device) for k, v in self.streams.items()})
 
     def epoch(self, seed: int, epoch: int) -> Split:
         """The split as it is seen in one epoch: itself, or a fresh binarisation of the grey levels.
 
         All examples are drawn in one go keyed by (seed, epoch), so batch size and processes do not matter.
         """
+        streams = {name: stream.epoch(seed, epoch) for name, stream in self.streams.items()}
         if self.grey is None:
-            return self
-        assert isinstance(self.x, Tensor)
-        return replace(self, x=binarise(self.grey, seed=seed, epoch=epoch).to(self.x.device))
+            return replace(self, streams=streams) if streams else self
+        drawn = binarise(self.grey, seed=seed, epoch=epoch)
+        return replace(self, examples=drawn.to(self.x.device), streams=streams)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,24 +226,65 @@ class Data:
         >>> unsup.load_data("digits").describe()
         '1,797 images, 1×8×8, 17 levels, 10 labels; 1,257 train, 180 validation, 360 test'
         """
-        sizes = (len(self.train), len(self.validation), len(self.test))
-        what = [f"{sum(sizes):,} {self.event.layout}s", "×".join(map(str, self.event.shape)), _values(self.event)]
+        splits = self._splits
+        shape = ("up to " if self.event.open else "") + "×".join(map(str, self.event.shape))
+        examples = sum(map(len, splits.values()))
+        what = [f"{examples:,} {self.event.layout}s", shape, _values(self.event)]
         if self.labels is not None:
             count = len(self.labels) - ("without" in self.options)
             what.append(f"{count} label{'s' if count != 1 else ''}")
-        return f"{', '.join(what)}; {sizes[0]:,} train, {sizes[1]:,} validation, {sizes[2]:,} test"
+        if not isinstance(self.train.examples, Tensor):
+            what.append("read from disk as they are needed")
+        said = [", ".join(what), _sizes(splits)]
+        said += [f"{name}: {_sizes(self._stream(name))}" for name in self.train.streams]
+        if self.given is not None:
+            said.append(f"given {_condition(self.given, self.options.get('given'))}")
+        return "; ".join(said)
 
     def to_json(self) -> dict[str, Any]:
         """What a run folder records about its data."""
-        return {
+        record: dict[str, Any] = {
             "name": self.name,
             "options": dict(self.options),
             "event": self.event.to_json(),
             "labels": None if self.labels is None else list(self.labels),
-            "sizes": {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)},
+            "sizes": {name: len(split) for name, split in self._splits.items()},
             "split": self.split,
             "notes": list(self.notes),
         }
+        if self.columns is not None:
+            record["columns"] = list(self.columns)
+        if self.given is not None:
+            record["given"] = self.given.to_json()
+        if self.train.streams:
+            streams = {name: self._stream(name) for name in self.train.streams}
+            record["streams"] = {name: {k: len(v) for k, v in parts.items()} for name, parts in streams.items()}
+            record["paired"] = self.paired
+        return record
+
+    @property
+    def _splits(self) -> dict[str, Split]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def _stream(self, name: str) -> dict[str, Split]:
+        return {part: split.streams[name] for part, split in self._splits.items() if name in split.streams}
+
+
+def _sizes(splits: Mapping[str, Split]) -> str:
+    return ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+
+
+def _condition(event: Event, asked: Any) -> str:
+    """What examples are conditioned on, in words."""
+    if not event.shape and event.uniform is not None and event.uniform.kind == "nominal":
+        return f"one of {event.uniform.levels} labels"
+    if isinstance(asked, (list, tuple)):
+        return f"{', '.join(asked)} ({_values(event)})"
+    return f"{_article(str(event.layout))} {event}" + (f" of {asked}" if asked else "")
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _values(event: Event) -> str:
@@ -244,67 +298,6 @@ def _word(support: Support) -> str:
     return {"ordinal": f"{support.levels} levels", "nominal": f"{support.levels} categories"}.get(
         support.kind, support.kind
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """What a reader found: all examples in one tensor, before they are split.
-
-    Attributes:
-        names: of rows or files, one an example.
-        sizes: of train, validation and test where they lie one after the other in ``x``; None when there are none yet.
-        split: where the splits come from, in words.
-        shares: percent of validation and test where ``sizes`` is None, each rounded up.
-        in_order: cut the splits from ``x`` as it lies, not in hashed order.
-        grey: as in `Split`, used in training only.
-        domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
-        columns: names of the entries of a table's row, or None.
-    """
-
-    x: Tensor
-    event: Event
-    names: Sequence[str]
-    label: Tensor | None = None
-    labels: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
-    sizes: tuple[int, int, int] | None = None
-    split: str = "by a hash of the row number"
-    shares: tuple[int, int] = (10, 10)
-    in_order: bool = False
-    grey: Tensor | None = None
-    domain_b: Tensor | None = None
-    columns: tuple[str, ...] | None = None
-
-    def arranged(self, owner: str) -> tuple[Examples, tuple[int, int, int]]:
-        """The same examples with train, validation and test one after the other, and their sizes."""
-        if self.sizes is not None:
-            return self, self.sizes
-        sizes = split_sizes(len(self.x), *self.shares, owner=owner)
-        rule = f"{100 - sum(self.shares)}/{self.shares[0]}/{self.shares[1]} {self.split}"
-        order = torch.arange(len(self.x)) if self.in_order else torch.from_numpy(hashed_order(len(self.x)))
-        return self.reordered(order, sizes, rule), sizes
-
-    def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
-        """The examples at ``order``, which puts train, validation and test one after the other."""
-        taken = Split(self.x, self.label, self.grey).take(order)
-        names = tuple(self.names[i] for i in order.tolist())
-        other = None if self.domain_b is None else self.domain_b[order]
-        return replace(
-            self, x=taken.x, label=taken.label, grey=taken.grey, domain_b=other, names=names, sizes=sizes, split=split
-        )
-
-    def splits(self, owner: str) -> tuple[tuple[Split, Split, Split], str]:
-        """(train, validation, test) and where they come from, in words."""
-        found, (train, validation, test) = self.arranged(owner)
-        drawn = Split(found.x, found.label, found.grey)
-        fixed = replace(drawn, grey=None)
-        middle, end = train + validation, train + validation + test
-        parts = (slice(0, train), slice(train, middle), slice(middle, end))
-        splits = [whole.take(part) for whole, part in zip((drawn, fixed, fixed), parts, strict=True)]
-        if found.domain_b is not None:
-            others = [{"domain_b": Split(found.domain_b[part])} for part in parts]
-            splits = [replace(split, streams=other) for split, other in zip(splits, others, strict=True)]
-        return (splits[0], splits[1], splits[2]), found.split
 
 
 def hashed_order(n: int) -> NDArray[np.int64]:
@@ -338,26 +331,3 @@ def split_sizes(n: int, validation: int, test: int, *, owner: str) -> tuple[int,
     if n - sum(aside) < 1:
         raise InputError(f"{owner} holds {n} example{'s' * (n != 1)}; at least 3 are needed to split it; add some")
     return n - sum(aside), *aside
-
-
-def classes(values: NDArray[Any], what: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Class numbers (int64) and class names of a column of whole numbers or words, in sorted order.
-
-    Raises:
-        InputError: a value is no class (a fraction, NaN).
-    """
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    if values.dtype.kind == "f":
-        odd = values[~np.isfinite(values) | (values != np.floor(values))]
-        if len(odd):
-            raise InputError(f"{what} holds {odd[0]}, which is no class; expected whole numbers or words")
-        values = values.astype(np.int64)
-    names, numbers = np.unique(values, return_inverse=True)
-    return torch.from_numpy(numbers.astype(np.int64)), tuple(str(n) for n in names.tolist())
-
-
-def listing(names: Sequence[str], most: int = 5) -> str:
-    """``"a, b and 3 more"``."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -17,7 +17,8 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.data.arrays import read_npz
-from unsup.data.source import Examples, binarise, classes
+from unsup.data.examples import Examples, Names, classes, part_names
+from unsup.data.source import binarise
 
 _PIXELS = Support("ordinal", 256)
 
@@ -47,7 +48,12 @@ _FIXED_SEED = 0  # of the one binarisation of dynamic-mnist's validation and tes
 
 
 def mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
-    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation."""
+    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation.
+
+    Args:
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+        download: fetch what is missing, once, with its checksum verified.
+    """
     files = _find("mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
     return _idx_images(files, tuple(str(i) for i in range(10)))
 
@@ -66,7 +72,7 @@ def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
     """
     files = _find("dynamic-mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
     grey = _idx_images(files, tuple(str(i) for i in range(10)))
-    x = binarise(grey.x, seed=_FIXED_SEED, epoch=0)
+    x = binarise(grey.tensor, seed=_FIXED_SEED, epoch=0)
     return Examples(
         x,
         Event((1, 28, 28), BINARY),
@@ -76,7 +82,7 @@ def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
         notes=("training pixels are drawn afresh in every epoch; validation and test pixels were drawn once",),
         sizes=(59_600, 400, 10_000),
         split="official test; the last 400 training images are for validation",
-        grey=grey.x,
+        grey=grey.tensor,
     )
 
 
@@ -100,7 +106,7 @@ def stacked_mnist(*, n: int = 128_000, data_dir: str | None = None, download: bo
             for start, own, size in zip(starts, digits.sizes, sizes, strict=True)
         ]
     )
-    x = torch.from_numpy(digits.x.numpy()[:, 0][rows])  # (N, 3, 28, 28)
+    x = torch.from_numpy(digits.tensor.numpy()[:, 0][rows])  # (N, 3, 28, 28)
     label = (digits.label[torch.from_numpy(rows)] * torch.tensor([100, 10, 1])).sum(1)
     return Examples(
         x,
@@ -235,6 +241,5 @@ def _damaged(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path} is damaged ({reason}); delete it and fetch it again")
 
 
-def _part_names(sizes: tuple[int, int, int]) -> tuple[str, ...]:
-    parts = ("train", "validation", "test")
-    return tuple(f"{part} {i}" for part, size in zip(parts, sizes, strict=True) for i in range(size))
+def _part_names(sizes: tuple[int, int, int]) -> Names:
+    return part_names(dict(zip(("train", "validation", "test"), sizes, strict=True)))

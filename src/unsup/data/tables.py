@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from unsup.core.errors import InputError, nearest
-from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.data.source import Examples, classes, listing
+from unsup.core.event import REAL, Event, Support
+from unsup.data.arrays import whole_support
+from unsup.data.examples import Examples, classes, listing
+from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
-_MOST_LEVELS = 256
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
 
@@ -38,8 +39,8 @@ def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()
     the label.
 
     Args:
-        label: the column that holds the class.
-        drop: columns to leave out.
+        label: column of a table that holds the class.
+        drop: columns of a table to leave out.
 
     Raises:
         InputError: a missing, non-numeric or infinite cell (its line and column are named), a ragged line.
@@ -48,7 +49,12 @@ def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()
 
 
 def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``."""
+    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``.
+
+    Args:
+        label: column that holds the class.
+        drop: columns to leave out.
+    """
     try:
         import pandas
 
@@ -64,21 +70,36 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
     return _examples(_Table(columns, [f"row {i}" for i in range(len(frame))]), path, label, drop)
 
 
-def column_supports(x: NDArray[Any]) -> tuple[Support, ...]:
-    """The support of each column ``(N, D)``: whole numbers of at most 256 levels are binary or ordinal, others real."""
-    return tuple(_support(x[:, d]) for d in range(x.shape[1]))
+def has_column(path: Path, name: str) -> bool:
+    """Whether a table has a column ``name``; only its header is read."""
+    if path.name.lower().endswith((".parquet", ".pq")):
+        try:
+            from pyarrow.parquet import read_schema
+
+            return name in read_schema(path).names
+        except (ImportError, OSError, ValueError):  # reading it will say so
+            return True
+    return name in _cells(path, most=2).columns
 
 
-def _support(column: NDArray[Any]) -> Support:
-    low, high = float(column.min()), float(column.max())
-    if high - low >= _MOST_LEVELS or bool((column != np.floor(column)).any()):
-        return REAL
-    if low >= 0 and high <= 1:
-        return BINARY
-    return Support("ordinal", max(int(high - low) + 1, 2), int(low))
+def table_event(x: NDArray[np.float64]) -> tuple[torch.Tensor, Event]:
+    """Rows ``(N, D)`` as raw data and its event: whole numbers of at most 256 levels are discrete, others real."""
+    return as_table(torch.from_numpy(x), tuple(_support(x[:, d]) for d in range(x.shape[1])))
 
 
-def _cells(path: Path) -> _Table:
+def as_table(x: torch.Tensor, supports: Sequence[Support]) -> tuple[torch.Tensor, Event]:
+    """Rows ``(N, D)`` of these supports as raw data, and their event."""
+    event = precise(Event(x.shape[1:], tuple(supports)), x[torch.from_numpy(some_rows(*x.shape))].double().numpy())
+    return x.to(event.dtype if event.is_discrete else torch.float64), event
+
+
+def _support(column: NDArray[np.float64]) -> Support:
+    whole = bool((column == np.floor(column)).all())
+    return whole_support(int(column.min()), int(column.max())) if whole else REAL
+
+
+def _cells(path: Path, most: int | None = None) -> _Table:
+    """The cells of a CSV file, or of its first ``most`` lines."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -86,7 +107,7 @@ def _cells(path: Path) -> _Table:
             separator = max(",;\t", key=first.count)
             file.seek(0)
             reader = csv.reader(file, delimiter=separator)
-            rows = [(reader.line_num, row) for row in reader if row]
+            rows = list(itertools.islice(((reader.line_num, row) for row in reader if row), most))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it again as UTF-8"
@@ -138,8 +159,7 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
     constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
     if constant and len(x) > 1:
         notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
-    event = Event((x.shape[1],), column_supports(x))
-    tensor = torch.from_numpy(x).to(event.dtype if event.is_discrete else torch.float64)
+    tensor, event = table_event(x)
     return Examples(tensor, event, table.places, numbers, labels, tuple(notes), columns=tuple(columns))
 
 
@@ -148,8 +168,19 @@ def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
         raise InputError(
             f"{what} (the label) has {sum(map(_is_missing, cells))} missing cells; fill them or delete the lines"
         )
+    whole = _whole(cells)
+    if whole is not None:
+        return classes(whole, what)
     numeric = all(_is_number(cell) for cell in cells)
     return classes(np.array([float(c) for c in cells]) if numeric else np.array(cells), what)
+
+
+def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
+    """Cells that are all written as whole numbers, with all their digits; None where one is not."""
+    try:
+        return np.array([int(cell) for cell in cells], dtype=object)
+    except ValueError:
+        return None
 
 
 def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> NDArray[np.float64]:
@@ -159,6 +190,7 @@ def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> 
     except ValueError:
         values = None
     if values is not None and np.isfinite(values).all():
+        _check_digits(name, cells, values, path)
         return values
     bad = [i for i, cell in enumerate(cells) if not (_is_number(cell) and math.isfinite(float(cell)))]
     cell, count = cells[bad[0]], f" ({len(bad)} such cells in this column)" if len(bad) > 1 else ""
@@ -172,6 +204,19 @@ def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> 
         f"{where}: {cell!r} is not a number{count}; correct it, {leave_out}, or take it as the label "
         f"(--label {name}, label={name!r})"
     )
+
+
+def _check_digits(name: str, cells: Sequence[str], values: NDArray[np.float64], path: Path) -> None:
+    """Raise `InputError` for whole numbers that became equal as float64."""
+    if abs(values).max() < 2**53:
+        return
+    whole = _whole(cells)
+    if whole is not None and beyond_float64(whole[:, None], [_support(values)]) is not None:
+        raise InputError(
+            f"{path}, column {name!r}: whole numbers from {whole.min()} to {whole.max()} are too far from 0 for "
+            f"float64 to tell them apart; {nearer_0(whole.min(), whole.max())}, or leave the column out (--drop "
+            f"{name}, drop=({name!r},))"
+        )
 
 
 def _is_missing(cell: str) -> bool:

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
@@ -131,9 +132,15 @@ class NormalisedEnergy(nn.Module, HasDensity):
         self.model, self.partition = model, partition
         self.event, self.config = model.event, model.config
 
+    not_in_half = ""
+
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
 
     @property
     def likelihood_kind(self) -> Kind:
@@ -143,9 +150,9 @@ class NormalisedEnergy(nn.Module, HasDensity):
     def log_partition_error(self) -> float:
         return self.partition.error
 
-    def log_prob(self, x: Tensor, *, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """−E(x) − log Z of raw data, in nats: ``(B, *event.shape)`` → ``(B,)``."""
-        return -cast(HasEnergy, self.model).energy(x) - self.partition.log_z
+    def _log_prob(self, batch: Batch, *, samples: int, generator: torch.Generator | None) -> Tensor:
+        """−E(x) − log Z."""
+        return -cast(HasEnergy, self.model).energy(batch.x) - self.partition.log_z
 
 
 def with_likelihood(model: Model, x: Tensor) -> Model:

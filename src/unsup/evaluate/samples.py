@@ -6,19 +6,21 @@ what a perfect model would get.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.core.parallel import share_out
-from unsup.data.source import Data
+from unsup.data.source import Data, Split
+from unsup.evaluate.conditions import conditions_of, is_conditioned
 from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
 from unsup.evaluate.frechet import deleted_groups, frechet_distance
 from unsup.evaluate.kernel import kernel_distance
@@ -119,6 +121,8 @@ def evaluate_samples(
 ) -> SampleQuality:
     """Judge a model's samples, or samples ``(N, *event.shape)`` at hand, against the training split of ``data``.
 
+    A model with a condition is asked for samples given the conditions of training examples.
+
     Args:
         n: samples, and training examples they are held against; of samples at hand, how many at most.
         extractor: ``auto`` (by the kind of data), a name of `features.NAMES`, or an extractor.
@@ -138,7 +142,10 @@ def evaluate_samples(
         raise InputError(f"n = {n} samples asked for; expected 2 or more")
     report = on_progress or (lambda stage, done, total: None)
     if isinstance(model_or_samples, Model):
-        fake = draw_samples(model_or_samples, n, seed=seed, on_chunk=lambda done, of: report("sampling", done, of))
+        given = conditions_of(model_or_samples, data.train, n)
+        fake = draw_samples(
+            model_or_samples, n, seed=seed, given=given, on_chunk=lambda done, of: report("sampling", done, of)
+        )
     else:
         fake = model_or_samples[:n]
     if not len(fake):
@@ -182,8 +189,8 @@ def real_features(
     on_chunk: Callable[[int], None] | None = None,
 ) -> RealFeatures:
     """Features of ``n`` examples of the training split and of the test split, chosen by the seed."""
-    chosen = choose_extractor(extractor, data.event, data.train.x) if isinstance(extractor, str) else extractor
-    train, held_out = _choose(data.train.x, n, seed, _REAL), _choose(_held_out(data), n, seed, _HELD_OUT)
+    chosen = choose_extractor(extractor, data.event, data.train.glance) if isinstance(extractor, str) else extractor
+    train, held_out = _choose(data.train, n, seed, _REAL), _choose(data.test, n, seed, _HELD_OUT)
     return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(held_out, on_chunk=on_chunk), seed)
 
 
@@ -209,29 +216,32 @@ def draw_samples(
     n: int,
     *,
     seed: int = 0,
-    draw: Callable[[int, Generator], Tensor] | None = None,
+    given: Tensor | None = None,
+    options: Mapping[str, Any] | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """``n`` samples ``(n, *event.shape)`` on the CPU, keyed by (seed, chunk), so that several processes share them.
 
     Args:
-        draw: ``draw(n, generator)``, where it is not `model.sample` that is wanted.
+        given: what each is conditioned on, ``(n, *given.shape)``, for models built with ``given``.
+        options: of ``model.sample``, e.g. a temperature.
 
     Raises:
-        CapabilityError: the model cannot sample.
+        CapabilityError: the model cannot sample, or takes no condition.
     """
-    if draw is None:
-        if not isinstance(model, CanSample):
-            raise CapabilityError(
-                f"{type(model).__name__} draws no samples; ask a model that can sample (unsup models)"
-            )
-        draw = _sampler(model)
+    if not isinstance(model, CanSample):
+        raise CapabilityError(f"{type(model).__name__} draws no samples; ask a model that can sample (unsup models)")
+    if given is not None and not is_conditioned(model):
+        raise CapabilityError(f"this {type(model).__name__} was built without a condition; leave out given=")
+    sample: Callable[..., Tensor] = functools.partial(model.sample, **(options or {}))
     was_training = model.training
     model.eval()
 
     def drawn(position: int) -> Tensor:
         generator = keyed_generator(seed, _SAMPLE, position, device=model.device)
-        return draw(min(CHUNK, n - position * CHUNK), generator).cpu()
+        start, stop = position * CHUNK, min((position + 1) * CHUNK, n)
+        beside = {} if given is None else {"given": given[start:stop].to(model.device)}
+        return sample(stop - start, generator=generator, **beside).cpu()
 
     def report(done: int) -> None:
         if on_chunk is not None:
@@ -241,10 +251,6 @@ def draw_samples(
         found = share_out(-(-n // CHUNK), drawn, report)
     model.train(was_training)
     return found
-
-
-def _sampler(model: CanSample) -> Callable[[int, Generator], Tensor]:
-    return lambda n, generator: model.sample(n, generator=generator)
 
 
 def compare_features(
@@ -350,13 +356,9 @@ def known_modes(name: str | None, fake: Tensor) -> tuple[ModeCoverage | None, tu
     return class_coverage((digits * torch.tensor([100, 10, 1])).sum(1), 1000), (note,)
 
 
-def _held_out(data: Data) -> Tensor:
-    return data.test.x
-
-
-def _choose(x: Tensor, n: int, seed: int, use: int) -> Tensor:
+def _choose(split: Split, n: int, seed: int, use: int) -> Tensor:
     """``n`` of the examples, or all in another order where there are no more."""
-    return x[torch.randperm(len(x), generator=keyed_generator(seed, use))[:n]]
+    return split.rows(torch.randperm(len(split), generator=keyed_generator(seed, use))[:n])
 
 
 def _finite(value: Any) -> Any:

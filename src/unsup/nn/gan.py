@@ -33,6 +33,7 @@ def image_networks(
     critic_channels: int,
     critic_norm: CriticNorm,
     pack: int = 1,
+    beside: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     """A generator ``(B, latent_dim)`` → ``(B, C, H, W)`` in [−1, 1] and a critic ``(B, C, H, W)`` → ``(B,)`` of logits.
 
@@ -45,12 +46,13 @@ def image_networks(
     Args:
         net: the pair.
         shape: (C, H, W) of an image, sides of 8 or more.
-        latent_dim: size of z.
+        latent_dim: size of z and what is joined to it.
         generator_channels: its width.
         critic_channels: its width.
         critic_norm: ``batch`` normalises activations with batch statistics (real and fake go in separate batches
             then), ``spectral`` the weights of every layer.
-        pack: images stacked along channels that the critic judges together: it takes ``(B, pack · C, H, W)``.
+        pack: images stacked along channels that the critic judges together.
+        beside: channels of a condition that it sees beside each image: it takes ``(B, pack · (C + beside), H, W)``.
 
     Raises:
         InputError: a side below 8.
@@ -65,7 +67,7 @@ def image_networks(
     channels, height, width = shape
     if min(height, width) < 8:
         raise InputError(f"images of shape {shape} are too small for net={net!r}; expected sides of 8 or more")
-    judged = (pack * channels, height, width)
+    judged = (pack * (channels + beside), height, width)
     if net == "dcgan":
         return DCGANGenerator(shape, latent_dim, generator_channels), DCGANCritic(judged, critic_channels, critic_norm)
     return ResNetGenerator(shape, latent_dim, generator_channels), ResNetCritic(judged, critic_channels, critic_norm)
@@ -82,10 +84,12 @@ class _FirstImage(nn.Module):
         super().__init__()
         scale = 2 ** _doublings(shape)
         self.height, self.width = math.ceil(shape[1] / scale), math.ceil(shape[2] / scale)
+        self.channels = channels
         self.linear = nn.Linear(latent_dim, self.height * self.width * channels, bias=bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.linear(z).view(len(z), self.height, self.width, -1).permute(0, 3, 1, 2)
+        h: Tensor = self.linear(z)
+        return h.view(len(z), self.height, self.width, self.channels).permute(0, 3, 1, 2)
 
 
 class DCGANGenerator(nn.Module):
@@ -209,7 +213,7 @@ class _UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels, channels, 1)  # before upsampling: the same, for a quarter of the work
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(relu(self.norm1(x), inplace=True))
+        h: Tensor = self.conv1(relu(self.norm1(x), inplace=True))
         h = self.conv2(relu(self.norm2(h), inplace=True))
         return h + interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
 
@@ -283,4 +287,5 @@ def _initialise_glorot(net: nn.Module) -> None:
     for name, layer in net.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight, math.sqrt(2) if ".conv" in name else 1.0)
+            assert layer.bias is not None  # batch norm in these nets does not replace it
             layer.bias.zero_()

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unsup.core.parallel import mean_over_rows, process_count, rows_together
 from unsup.core.random import rows_at_hand
+
+_BATCH_STATISTICS: ContextVar[bool] = ContextVar("_BATCH_STATISTICS", default=False)
+
+
+@contextmanager
+def batch_statistics(on: bool = True) -> Iterator[None]:
+    """Inside, the layers of flows normalise by the statistics of the batch, which their running averages follow.
+
+    Outside they use the running averages, in training mode too: what a flow says of an example then does not depend on
+    its neighbours, and its inverse is one.
+    """
+    token = _BATCH_STATISTICS.set(on)
+    try:
+        yield
+    finally:
+        _BATCH_STATISTICS.reset(token)
+
+
+def uses_batch_statistics() -> bool:
+    """Whether a forward pass inside `batch_statistics` is at work."""
+    return _BATCH_STATISTICS.get()
 
 
 def batch_norm(
@@ -50,6 +75,9 @@ class BatchNorm(nn.Module):
         channels: size of axis 1 of ``(B, C)`` or ``(B, C, H, W)``.
         affine: whether there are γ and β.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, *, affine: bool = True, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from unsup.core.errors import InputError
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Embedding)
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.Embedding)
 
 
 class SpectralNorm(nn.Module):
@@ -23,6 +23,8 @@ class SpectralNorm(nn.Module):
 
     Everything is in the weight's own precision, whatever the autocast around it.
     """
+
+    u: Tensor
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

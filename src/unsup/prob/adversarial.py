@@ -1,7 +1,7 @@
 """Losses of two players on logits, and penalties on a critic's gradient. Pure functions.
 
 The critic's output v = D(x) is a logit throughout; log σ(v) = −softplus(−v), so that nothing saturates into log 0.
-Every loss is a mean over examples that its player minimises.
+Losses and penalties are of each example, ``(B,)``; a player minimises their mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Critic = Callable[[Tensor], Tensor]
 def discriminator_loss(
     name: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """The critic's loss without its penalty.
+    """The critic's loss of each pair of a real example and a fake one, without its penalty: ``(B,)``.
 
     - ``minimax``, ``non-saturating``: E softplus(−v_r) + E softplus(v_f) (Goodfellow et al. 2014,
       https://arxiv.org/abs/1406.2661).
@@ -36,7 +36,7 @@ def discriminator_loss(
     Args:
         name: of the loss.
         real_logits: ``(B,)``, of data.
-        fake_logits: ``(B',)``, of samples.
+        fake_logits: ``(B,)``, of as many samples.
         smoothing: s puts the target of real examples at 1 − s, that of fakes stays 0 (Salimans et al. 2016,
             https://arxiv.org/abs/1606.03498); losses with targets only.
 
@@ -44,8 +44,8 @@ def discriminator_loss(
         InputError: ``smoothing`` with a loss that has no targets.
 
     >>> v = torch.zeros(3)
-    >>> [round(float(discriminator_loss(name, v, v)), 4) for name in ("minimax", "least-squares", "hinge", "wgan")]
-    [1.3863, 0.5, 2.0, 0.0]
+    >>> {name: round(float(discriminator_loss(name, v, v)[0]), 4) for name in ("minimax", "least-squares", "hinge")}
+    {'minimax': 1.3863, 'least-squares': 0.5, 'hinge': 2.0}
     """
     real, fake = at_least_float32(real_logits), at_least_float32(fake_logits)
     if smoothing and name not in ("minimax", "non-saturating", "least-squares"):
@@ -55,17 +55,17 @@ def discriminator_loss(
         )
     match name:
         case "minimax" | "non-saturating":  # (1 − s) softplus(−v) + s softplus(v) = softplus(−v) + s v
-            return (softplus(-real) + smoothing * real).mean() + softplus(fake).mean()
+            return softplus(-real) + smoothing * real + softplus(fake)
         case "least-squares":
-            return 0.5 * (real - (1 - smoothing)).square().mean() + 0.5 * fake.square().mean()
+            return 0.5 * (real - (1 - smoothing)).square() + 0.5 * fake.square()
         case "wgan" | "wgan-gp":
-            return fake.mean() - real.mean()
+            return fake - real
         case "hinge":
-            return relu(1 - real).mean() + relu(1 + fake).mean()
+            return relu(1 - real) + relu(1 + fake)
 
 
 def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
-    """The generator's loss; the papers are those of `discriminator_loss`.
+    """The generator's loss of each sample, ``(B,)``; the papers are those of `discriminator_loss`.
 
     - ``minimax``: E log(1 − σ(v_f)) = −E softplus(v_f).
     - ``non-saturating``: −E log σ(v_f) = E softplus(−v_f).
@@ -77,23 +77,23 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
         fake_logits: ``(B,)``, of samples.
 
     >>> v = torch.zeros(3)
-    >>> [round(float(generator_loss(name, v)), 4) for name in ("minimax", "non-saturating", "least-squares")]
-    [-0.6931, 0.6931, 0.5]
+    >>> {name: round(float(generator_loss(name, v)[0]), 4) for name in ("minimax", "non-saturating", "least-squares")}
+    {'minimax': -0.6931, 'non-saturating': 0.6931, 'least-squares': 0.5}
     """
     fake = at_least_float32(fake_logits)
     match name:
         case "minimax":
-            return -softplus(fake).mean()
+            return -softplus(fake)
         case "non-saturating":
-            return softplus(-fake).mean()
+            return softplus(-fake)
         case "least-squares":
-            return 0.5 * (fake - 1).square().mean()
+            return 0.5 * (fake - 1).square()
         case "wgan" | "wgan-gp" | "hinge":
-            return -fake.mean()
+            return -fake
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Generator | None) -> Tensor:
-    """E(‖∇f(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z), one ε ~ U[0, 1) for each example.
+    """(‖∇f(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z) of each example, ``(B,)``, with one ε ~ U[0, 1) each.
 
     WGAN-GP's penalty without its weight λ (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028). The norm of an
     example is over all its axes. Computed in float32 or float64 whatever the autocast around it; where gradients are
@@ -106,18 +106,19 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Gene
         generator: of the noise ε.
 
     >>> w = torch.tensor([3.0, 4.0])
-    >>> float(gradient_penalty(lambda x: x @ w, torch.zeros(2, 2), torch.ones(2, 2), None))
-    16.0
+    >>> gradient_penalty(lambda x: x @ w, torch.zeros(2, 2), torch.ones(2, 2), None)
+    tensor([16., 16.])
     """
     real, fake = at_least_float32(real.detach()), at_least_float32(fake.detach())
     shape = (len(real), *(1 for _ in real.shape[1:]))
     epsilon = random.uniform(shape, generator, like=real)
     gradient = _input_gradient(critic, epsilon * real + (1 - epsilon) * fake)
-    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
+    norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return (norm - 1).square()
 
 
 def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
-    """E‖∇D(x)‖² on data, without the weight γ/2 (Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406).
+    """‖∇D(x)‖² of each example, ``(B,)``, without the weight γ/2 (Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406).
 
     Computed and differentiable as `gradient_penalty` is.
 
@@ -126,10 +127,10 @@ def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
         real: data ``(B, ...)``.
 
     >>> w = torch.tensor([3.0, 4.0])
-    >>> float(r1_penalty(lambda x: x @ w, torch.zeros(2, 2)))
-    25.0
+    >>> r1_penalty(lambda x: x @ w, torch.zeros(2, 2))
+    tensor([25., 25.])
     """
-    return _input_gradient(critic, at_least_float32(real.detach())).flatten(1).square().sum(1).mean()
+    return _input_gradient(critic, at_least_float32(real.detach())).flatten(1).square().sum(1)
 
 
 def _input_gradient(critic: Critic, x: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ float64: half-precision parameters are raised to float32 first.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, softplus
 
 from unsup.core import random
 
@@ -47,6 +48,16 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 def standard_gaussian_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, 1), elementwise."""
     return -0.5 * (z**2 + LOG_2PI)
+
+
+def standard_logistic_log_prob(z: Tensor) -> Tensor:
+    """log of σ(z) σ(−z), the standard logistic density, elementwise.
+
+    >>> round(float(standard_logistic_log_prob(torch.tensor(0.0)).exp()), 4)
+    0.25
+    """
+    z = at_least_float32(z)
+    return logsigmoid(z) + logsigmoid(-z)
 
 
 def gaussian_mixture_log_prob(x: Tensor, logits: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -90,6 +101,12 @@ def sample_categorical(logits: Tensor, *, generator: Generator | None = None, te
     noise = random.uniform((*logits.shape[:-1], 1), generator, like=cumulative)
     # Scaling by the last entry absorbs the rounding of the sum, so that no draw falls outside.
     return (cumulative < noise * cumulative[..., -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def sample_standard_logistic(shape: Sequence[int], generator: Generator | None, *, like: Tensor) -> Tensor:
+    """Standard logistic draws by inverting the distribution function at one uniform each."""
+    noise = random.uniform(shape, generator, like=at_least_float32(like))
+    return noise.clamp(min=torch.finfo(noise.dtype).tiny).logit()  # a uniform may be 0, but is never 1
 
 
 def sample_gaussian_mixture(

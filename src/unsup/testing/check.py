@@ -15,7 +15,7 @@ from unsup.core.model import Model
 from unsup.core.random import Rows
 from unsup.core.registry import row_of
 from unsup.testing.law import LAWS, Law, LawViolation
-from unsup.testing.subject import Subject
+from unsup.testing.subject import Oracle, Subject
 
 if TYPE_CHECKING:
     from unsup.data import Data
@@ -72,6 +72,7 @@ def check_model(
     laws: Sequence[str] | None = None,
     seed: int = 0,
     exceptions: Mapping[str, str] | None = None,
+    oracle: Oracle | None = None,
     title: str | None = None,
 ) -> Report:
     """Run every law that the model's capabilities imply. The model is left as it was.
@@ -82,6 +83,7 @@ def check_model(
         laws: names of the laws to run; all of them when None.
         seed: of every draw. The outcome is a function of model, data and seed.
         exceptions: laws not to run, each with its reason, besides those of the registry row.
+        oracle: log p(x) by another way, ``oracle(model, x)``, for the law ``oracle``.
         title: the first words of the report; the class and event when None.
 
     Raises:
@@ -100,7 +102,7 @@ def check_model(
             raise InputError(f"there is no law {name!r}{nearest(name, LAWS)}")
     batch = (data if isinstance(data, Batch) else _examples_of(data, model)).take(slice(0, MOST_EXAMPLES))
     model.event.check(batch.x)
-    subject = Subject(model, batch.to(model.device), seed)
+    subject = Subject(model, batch.to(model.device), seed, oracle)
     excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}
     chosen = [LAWS[name] for name in (LAWS if laws is None else laws)]
     return Report(

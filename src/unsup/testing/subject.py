@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from unsup.core.batch import Batch
-from unsup.core.model import HasDensity, LearnsByCounting, Model, keyed_generator
+from unsup.core.batch import Batch, Time
+from unsup.core.model import (
+    HasDensity,
+    HasPartition,
+    IsConditional,
+    LearnsByCounting,
+    Model,
+    Objective,
+    Terms,
+    keyed_generator,
+    reduced,
+)
+from unsup.core.random import Rows
 
 GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models depend on each other plainly
-
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
+
+Oracle = Callable[[Model, Tensor], Tensor]
+"""log p(x) of a model by another way: closed form, enumeration, another library."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +40,22 @@ class Subject:
         model: the caller's model: read it, never run it.
         batch: some examples of its data.
         seed: of every draw of the check.
+        oracle: log p of a model of this kind, if there is one.
     """
 
     model: Model
     batch: Batch
     seed: int
+    oracle: Oracle | None = None
 
     def generator(self, *position: int) -> Generator:
         """The generator of one place in a law; the same place always gives the same noise."""
         return keyed_generator(self.seed, *position, device=self.model.device)
 
-    def fresh(self) -> Model:
-        """A new model of the same configuration, prepared on the data, in training mode."""
+    def fresh(self, batch: Batch | None = None) -> Model:
+        """A new model of the same configuration, prepared on the data (or on ``batch``), in training mode."""
         model = rebuild(self.model, self.seed)
-        model.prepare(self.batch, generator=self.generator(0))
+        model.prepare(self.batch if batch is None else batch, generator=self.generator(0))
         return model.train()
 
     def generic(
@@ -52,7 +69,7 @@ class Subject:
         """
         model = copy.deepcopy(self.model).train()
         model.prepare(self.batch, generator=self.generator(draw, 0))
-        if isinstance(model, LearnsByCounting) and model.passes:
+        if learns_by_counting(model):
             for _ in range(3):
                 model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
         else:
@@ -60,7 +77,13 @@ class Subject:
             with torch.no_grad():
                 for i in range(3):
                     model.loss(self.batch, generator=self.generator(draw, 3, i))
-        return (model if dtype is None else model.to(dtype)).eval()
+        return self.ready(model if dtype is None else model.to(dtype)).eval()
+
+    def ready(self, model: Model) -> Model:
+        """``model`` with its log Z found for the parameters that it has now, where it has to be found."""
+        if isinstance(model, HasPartition) and model.likelihood_kind == "estimate":
+            model.estimate_log_partition(generator=self.generator(5))
+        return model
 
     def settled(self) -> Model:
         """A generic copy after some steps of training, where its objective has brought posterior and model together.
@@ -68,19 +91,37 @@ class Subject:
         Far from there importance weights can have infinite variance, and an average of them says nothing.
         """
         model = self.generic()
-        if isinstance(model, LearnsByCounting) and model.passes:
+        if learns_by_counting(model):
             return model
-        model.train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=SETTLING_RATE)
-        for step in range(SETTLING_STEPS):
-            optimizer.zero_grad()
-            model.loss(self.batch, generator=self.generator(4, step))["loss"].backward()
-            optimizer.step()
-        return model.eval()
+        learn(
+            model.train(), lambda step: self.batch, SETTLING_STEPS, SETTLING_RATE, lambda step: self.generator(4, step)
+        )
+        return self.ready(model).eval()
 
     def x(self, model: Model) -> Tensor:
         """The examples, in the model's floating type where they are real."""
         return self.batch.x.to(model.dtype) if self.batch.x.is_floating_point() else self.batch.x
+
+    def data(self, model: Model) -> Batch:
+        """The batch with `x`."""
+        return replace(self.batch, x=self.x(model))
+
+    def given(self, n: int) -> dict[str, Any]:
+        """``given=`` of ``n`` examples, those of the batch in turn, for models that are conditioned; else nothing."""
+        if not (isinstance(self.model, IsConditional) and self.model.given is not None):
+            return {}
+        assert self.batch.given is not None
+        return {"given": self.batch.given[torch.arange(n, device=self.batch.given.device) % len(self.batch)]}
+
+    def one_given(self) -> dict[str, Any]:
+        """What makes the model *one* distribution: nothing where it sums over its classes, else one condition."""
+        if isinstance(self.model, IsConditional) and self.model.classes:
+            return {}
+        return self.given(1)
+
+
+def learns_by_counting(model: Model) -> bool:
+    return isinstance(model, LearnsByCounting) and model.passes > 0
 
 
 def rebuild(model: Model, seed: int = 0) -> Model:
@@ -97,11 +138,78 @@ def perturb(model: Model, generator: Generator, scale: float = GENERIC_NOISE) ->
         p.add_(scale * torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device))
 
 
+def play(model: Model, objective: Objective, batch: Batch, generator: Callable[[], Generator]) -> Terms:
+    """The terms of one player on a batch; players whose batch it joins play on it first, without gradient."""
+    line = list(model.objectives())
+    position = next(i for i, o in enumerate(line) if o.name == objective.name)
+    batch = replace(batch, shared={})
+    first = position
+    while line[first].joins and first:
+        first -= 1
+    with torch.no_grad():
+        for before in line[first:position]:
+            before.loss(batch, generator=generator())
+    return objective.loss(batch, generator=generator())
+
+
+def mean_loss(terms: Terms) -> Tensor:
+    """What is minimised, one number."""
+    return reduced({"loss": terms["loss"]})["loss"]
+
+
+def learn(
+    model: Model,
+    batches: Callable[[int], Batch],
+    steps: int,
+    rate: float,
+    generator: Callable[[int], Generator],
+    *,
+    players: Callable[[Objective], bool] = lambda objective: True,
+) -> None:
+    """Steps of Adam by every player, or by those of ``players``, as training takes them."""
+    chosen = [o for o in model.objectives() if players(o)]
+    optimizers = [torch.optim.Adam(o.parameters, lr=rate) for o in chosen]
+    for step in range(steps):
+        time = Time(step, steps)
+        noise = generator(step)
+        batch = replace(batches(step), time=time)
+        for objective, optimizer in zip(chosen, optimizers, strict=True):
+            for _ in range(objective.repeats if step % objective.every == 0 else 0):
+                model.zero_grad()
+                mean_loss(play(model, objective, batch, lambda: noise)).backward()
+                optimizer.step()
+                if objective.after is not None:
+                    objective.after()
+        model.after_step(time)
+    model.zero_grad()
+
+
+def part_of(batch: Batch, rows: Rows) -> Batch:
+    """The rows of a batch at hand, and their share of every further stream."""
+
+    def cut(whole: Batch) -> Batch:
+        start, end = (len(whole) * place // rows.total for place in (rows.start, rows.start + rows.count))
+        return replace(whole, streams={}).take(slice(start, end))
+
+    return replace(cut(batch), streams={k: cut(v) for k, v in batch.streams.items()})
+
+
 @torch.no_grad()
-def log_probs(model: HasDensity, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+def log_probs(
+    model: HasDensity,
+    x: Tensor,
+    *,
+    given: Tensor | None = None,
+    samples: int = 1,
+    generator: Generator | None = None,
+) -> Tensor:
     """`log_prob` in chunks that bound the memory, as float64."""
     chunk = max(1, 65536 // (samples * x[0].numel()))
-    parts = [model.log_prob(part, samples=samples, generator=generator) for part in x.split(chunk)]
+    parts = []
+    for start in range(0, len(x), chunk):
+        rows = slice(start, start + chunk)
+        own = given if given is None or len(given) == 1 else given[rows]
+        parts.append(model.log_prob(x[rows], given=own, samples=samples, generator=generator))
     return torch.cat(parts).double()
 
 

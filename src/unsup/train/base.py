@@ -308,7 +308,7 @@ class Trainer(ABC):
             if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
-                self.say(collapse(self.model, self.watched.tensor, generator=generator), "samples")
+                self.say(collapse(self.model, self.watched.glance, generator=generator), "samples")
             if self.folder is not None:
                 self._picture(self.folder)
             last = time.monotonic() - started

@@ -26,6 +26,14 @@ KMEANS_PLUS_PLUS = Paper(
     venue="SODA 2007",
     link="https://dl.acm.org/doi/10.5555/1283383.1283494",
 )
+JUAN = Paper(
+    key="juan2004bernoulli",
+    authors="Alfons Juan, Enrique Vidal",
+    year=2004,
+    title="Bernoulli Mixture Models for Binary Images",
+    venue="ICPR 2004",
+    link="http://users.dsic.upv.es/~ajuan/research/2004/Juan04_08b.pdf",
+)
 
 LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
@@ -49,5 +57,15 @@ ROWS: tuple[Row, ...] = (
         paper=DEMPSTER,
         also=(KMEANS_PLUS_PLUS,),
         exceptions=LEAK,
+    ),
+    Row(
+        name="bernoulli-mixture",
+        target="unsup.families.classical.bernoulli_mixture:BernoulliMixture",
+        family="classical",
+        summary="Mixture of products of Bernoullis, by EM: exact likelihood, clusters and completions of binary data.",
+        abilities=("score", "sample", "encode", "decode", "complete"),
+        events="binary data of any shape",
+        paper=JUAN,
+        also=(DEMPSTER, KMEANS_PLUS_PLUS),
     ),
 )

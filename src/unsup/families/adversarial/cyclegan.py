@@ -17,17 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core import random
 from unsup.core.batch import Batch
+from unsup.core.config import AtLeast, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.model import Model, Objective, Symptom, Terms, Translates
 from unsup.core.parallel import gather_rows, own_rows
+from unsup.nn.inputs import Inputs
 from unsup.prob.distributions import at_least_float32
 
 _KERNEL = 4  # of a critic's layers
@@ -64,7 +66,8 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        branch: Tensor = self.layers(x)
+        return x + branch
 
 
 def translator(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
@@ -135,7 +138,7 @@ class History(nn.Module):
         if not self.size:
             return new.detach()
         rows = gather_rows(new.detach()).to(self.examples.dtype)
-        keep = random.uniform((len(rows),), generator, like=rows, axis=None) < 0.5
+        keep = random.uniform((len(rows),), generator, like=self.count, axis=None) < 0.5
         slots = random.integers(0, self.size, (len(rows),), generator, like=rows, axis=None)
         shown = rows.clone()
         filled = int(self.count)
@@ -171,7 +174,7 @@ class CycleGAN(Model, Translates):
         pool: translations held in the history of each critic; 0 for none.
 
     Raises:
-        InputError: sides that the widths cannot halve, a critic too deep for the image, weights below 0.
+        InputError: sides that the widths cannot halve, a critic too deep for the image.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -192,18 +195,19 @@ class CycleGAN(Model, Translates):
         self,
         event: Event,
         *,
-        widths: tuple[int, ...] = (64, 128, 256),
-        blocks: int | None = None,
-        critic_widths: tuple[int, ...] | None = None,
-        cycle: float = 10.0,
-        identity: float = 0.5,
-        pool: int = 50,
+        widths: Widths = (64, 128, 256),
+        blocks: Annotated[int, AtLeast(0)] | None = None,
+        critic_widths: Widths | None = None,
+        cycle: Weight = 10.0,
+        identity: Weight = 0.5,
+        pool: Annotated[int, AtLeast(0)] = 50,
     ) -> None:
         channels, *sides = event.shape
         if critic_widths is None:
             critic_widths = (64, 128, 256, 512)[: max(n for n in (1, 2, 3, 4) if n == 1 or patch_side(n) <= min(sides))]
-        _check(event, widths, critic_widths, {"cycle": cycle, "identity": identity, "pool": pool})
+        _check(event, widths, critic_widths)
         self.cycle, self.identity = cycle, identity
+        self.inputs = Inputs(event, one_hot=False, lowest=-1)
         blocks = (9 if max(sides) >= 256 else 6) if blocks is None else blocks
         self.to_b, self.to_a = (translator(channels, widths, blocks) for _ in range(2))  # G, F
         self.critic_a, self.critic_b = (patch_critic(channels, critic_widths) for _ in range(2))
@@ -211,7 +215,8 @@ class CycleGAN(Model, Translates):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=_INITIAL_STD)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -238,7 +243,7 @@ class CycleGAN(Model, Translates):
         return {**translators, **critics, "loss": translators["loss"] + critics["loss"]}
 
     def translators_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """What G and F minimise. Nothing in it is random."""
+        """What G and F minimise, of each pair of a and b at hand. Nothing in it is random."""
         a, b = self._domains(batch)
         # One pass of a translator sees the pictures to translate and those to leave as they are.
         fake_b, same_b = self.to_b(torch.cat([a, b])).split([len(a), len(b)])
@@ -251,6 +256,7 @@ class CycleGAN(Model, Translates):
             "identity_a": _absolute_difference(same_a, a),
             "identity_b": _absolute_difference(same_b, b),
         }
+        terms = _of_pairs(terms)
         adversarial, cycle, identity = (
             terms[f"{kind}_a"] + terms[f"{kind}_b"] for kind in ("adversarial", "cycle", "identity")
         )
@@ -268,7 +274,8 @@ class CycleGAN(Model, Translates):
         terms = {}
         for name, critic, real, fake in (("a", self.critic_a, a, fake_a), ("b", self.critic_b, b, fake_b)):
             of_real, of_fake = critic(torch.cat([real, fake.to(real.dtype)])).split([len(real), len(fake)])
-            terms[f"critic_{name}"] = 0.5 * (_squared_distance(of_real, 1.0) + _squared_distance(of_fake, 0.0))
+            halves = _of_pairs({"real": _squared_distance(of_real, 1.0), "fake": _squared_distance(of_fake, 0.0)})
+            terms[f"critic_{name}"] = 0.5 * (halves["real"] + halves["fake"])
         return {"loss": terms["critic_a"] + terms["critic_b"]} | {k: v.detach() for k, v in terms.items()}
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
@@ -301,7 +308,7 @@ class CycleGAN(Model, Translates):
         translator, support = self.to_b if to == "b" else self.to_a, self._support
         parts = x.split(max(1, _PIXELS_AT_ONCE // math.prod(self.event.shape[1:])))
         y = torch.cat([translator(self._scaled(part)) for part in parts])
-        return (((y + 1) * (support.levels - 1) / 2).round() + support.low).to(self.event.dtype)
+        return (((y + 1) * (support.levels - 1) / 2).round().long() + support.low).to(self.event.dtype)
 
     @property
     def _support(self) -> Support:
@@ -311,24 +318,29 @@ class CycleGAN(Model, Translates):
     def _scaled(self, x: Tensor) -> Tensor:
         """Raw levels → [−1, 1]."""
         self.event.check_shape(x)
-        return 2 * (x.to(self.dtype) - self._support.low) / (self._support.levels - 1) - 1
+        scaled: Tensor = self.inputs(x)
+        return scaled
 
     def _domains(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self._scaled(batch.x), self._scaled(batch["domain_b"].x)
 
 
 def _squared_distance(scores: Tensor, target: float) -> Tensor:
-    return (at_least_float32(scores) - target).square().mean()
+    return (at_least_float32(scores) - target).square().flatten(1).mean(1)
 
 
 def _absolute_difference(one: Tensor, other: Tensor) -> Tensor:
-    return (at_least_float32(one) - other).abs().mean()
+    return (at_least_float32(one) - other).abs().flatten(1).mean(1)
 
 
-def _check(event: Event, widths: tuple[int, ...], critic_widths: tuple[int, ...], weights: dict[str, float]) -> None:
-    for name, value in weights.items():
-        if not (value >= 0 and math.isfinite(value)):
-            raise InputError(f"{name}={value} given; expected 0 or more")
+def _of_pairs(terms: Terms) -> Terms:
+    """Terms of examples as they are, or, where one domain has more of them than the other, their means."""
+    if len({len(term) for term in terms.values()}) == 1:
+        return terms
+    return {name: term.mean() for name, term in terms.items()}
+
+
+def _check(event: Event, widths: tuple[int, ...], critic_widths: tuple[int, ...]) -> None:
     sides = event.shape[1:]
     factor = 2 ** (len(widths) - 1)
     if not widths or any(side % factor or side // factor < 2 for side in sides):

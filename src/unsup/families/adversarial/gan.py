@@ -16,22 +16,26 @@ https://arxiv.org/abs/1705.02894. Wasserstein: Arjovsky, Chintala, Bottou 2017, 
 Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028. The R1 penalty γ/2 E‖∇D(x)‖² (Mescheder, Geiger, Nowozin 2018,
 https://arxiv.org/abs/1801.04406) and spectral normalisation (Miyato et al. 2018, https://arxiv.org/abs/1802.05957) hold
 the critic back; packing shows it m examples at a time, so that it sees a lack of variety (Lin et al. 2018,
-https://arxiv.org/abs/1712.04086).
+https://arxiv.org/abs/1712.04086). With a condition y both players see it: G(z, y) and D(x, y) (Mirza, Osindero 2014,
+https://arxiv.org/abs/1411.1784).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
+from unsup.core import random
 from unsup.core.batch import Batch
+from unsup.core.config import Count, Positive, Weight, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, Model, Objective, Symptom, Terms
+from unsup.core.model import Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
+from unsup.nn.conditions import Conditions, joined
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
 from unsup.nn.norm import BatchNorm
@@ -53,7 +57,7 @@ _SATURATED = {"minimax": 8.0, "non-saturating": 12.0, "hinge": 2.5, "least-squar
 _EXPLODED = 1e4
 
 
-class GAN(Model, CanSample):
+class GAN(Model, CanSample, IsConditional):
     """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661), by six losses.
 
     The critic sees real entries standardised (images of real numbers: each channel's range as [−1, 1]) and discrete
@@ -84,6 +88,8 @@ class GAN(Model, CanSample):
         smoothing: s puts the critic's target for real examples at 1 − s; that of fakes stays 0 (Salimans et al. 2016,
             https://arxiv.org/abs/1606.03498).
         packing: m examples that the critic judges together; what a batch has over a multiple of m is left out.
+        given: what x is conditioned on: a class, real numbers, an image. Its features join z, and each example that the
+            critic sees: as features, or as channels of images.
 
     Raises:
         InputError: options that contradict each other or the event; the message says why.
@@ -112,18 +118,19 @@ class GAN(Model, CanSample):
         event: Event,
         *,
         loss: AdversarialLoss = "non-saturating",
-        latent_dim: int = 64,
+        latent_dim: Count = 64,
         net: Literal["auto", "mlp", "dcgan", "resnet"] = "auto",
-        hidden: tuple[int, ...] = (256, 256),
-        generator_channels: int | None = None,
-        critic_channels: int | None = None,
+        hidden: Widths = (256, 256),
+        generator_channels: Count | None = None,
+        critic_channels: Count | None = None,
         critic_norm: Literal["auto", "none", "batch", "spectral"] = "auto",
-        critic_steps: int | None = None,
-        weight_clip: float | None = None,
-        penalty: float | None = None,
-        r1: float = 0.0,
-        smoothing: float = 0.0,
-        packing: int = 1,
+        critic_steps: Count | None = None,
+        weight_clip: Positive | None = None,
+        penalty: Positive | None = None,
+        r1: Weight = 0.0,
+        smoothing: Annotated[float, Within(0, 0.5, below=True)] = 0.0,
+        packing: Count = 1,
+        given: Event | None = None,
     ) -> None:
         self.players_loss: AdversarialLoss = loss
         self.latent_dim, self.r1, self.smoothing, self.packing = latent_dim, r1, smoothing, packing
@@ -135,22 +142,29 @@ class GAN(Model, CanSample):
         many = loss in _WASSERSTEIN or (loss == "hinge" and self.critic_norm == "spectral")
         self.critic_steps = (5 if many else 1) if critic_steps is None else critic_steps
         self.fit_defaults = _fit_defaults(loss, self.critic_norm, self.net)
+        self.take_condition(given)
         self.front = ContinuousFront(event)
         self._range_of_discrete_entries()
+        self.generator: nn.Module
+        self.critic: nn.Module
         if self.net == "mlp":
-            self.generator = _dense_generator(latent_dim, hidden, event.dims)
-            self.critic = _dense_critic(packing * event.dims, hidden, self.critic_norm)
+            self.conditions = Conditions(given)
+            self.generator = _dense_generator(latent_dim + self.conditions.size, hidden, event.dims)
+            judged = packing * (event.dims + self.conditions.channels)
+            self.critic = _dense_critic(judged, hidden, self.critic_norm)
         else:
             usual = 64 if self.net == "dcgan" else 128
             channels, height, width = event.shape
+            self.conditions = Conditions(given, (height, width))
             self.generator, self.critic = image_networks(
                 self.net,
                 (channels, height, width),
-                latent_dim=latent_dim,
+                latent_dim=latent_dim + self.conditions.size,
                 generator_channels=generator_channels or usual,
                 critic_channels=critic_channels or usual,
                 critic_norm=self.critic_norm,
                 pack=packing,
+                beside=self.conditions.channels,
             )
 
     @classmethod
@@ -158,6 +172,10 @@ class GAN(Model, CanSample):
         if any(support.kind == "nominal" for support in event.columns):
             return "takes real, binary and ordinal entries, not nominal ones, whose symbols have no order"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
 
     def objectives(self) -> tuple[Objective, ...]:
         """The critic, ``critic_steps`` times in a row, then the generator."""
@@ -184,6 +202,9 @@ class GAN(Model, CanSample):
         else:
             front.prepare(x, generator=generator)
             self._range_of_discrete_entries()
+        if self.given is not None:
+            self.count_condition(batch)
+            self.conditions.prepare(self.condition(batch.given, len(batch)), generator=generator)
 
     def _range_of_discrete_entries(self) -> None:
         """The front's (v − ½) / ½ takes the levels' [0, 1] to [−1, 1]."""
@@ -193,30 +214,45 @@ class GAN(Model, CanSample):
     # --- the two players ------------------------------------------------------------------------------------------
 
     def critic_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The critic's ``loss``, the mean logits ``real`` and ``fake``, and its ``penalty``, unweighted, if any."""
-        real = self.pack(self.scaled(batch.x, generator=generator))
+        """The critic's ``loss``, the logits ``real`` and ``fake``, and its ``penalty``, unweighted, if any.
+
+        They are those of each example, or means over packs.
+        """
+        features = self._features(batch)
+        beside = self._beside(features)
+        real = self.packed(self.scaled(batch.x, generator=generator))
         with torch.no_grad():
-            fake = self.pack(self.fakes(len(batch), generator=generator))
+            fake = self.packed(self.fakes(len(batch), features=features, generator=generator))
+
+        def judge(x: Tensor) -> Tensor:
+            return self.judge(x, beside)
+
         if self.critic_norm == "batch":
-            real_logit, fake_logit = self.critic(real), self.critic(fake)
+            real_logit, fake_logit = judge(real), judge(fake)
         else:
-            real_logit, fake_logit = self.critic(torch.cat([real, fake])).chunk(2)
+            both = None if beside is None else torch.cat([beside, beside])
+            real_logit, fake_logit = self.judge(torch.cat([real, fake]), both).chunk(2)
         loss = discriminator_loss(self.players_loss, real_logit, fake_logit, self.smoothing)
-        terms = {"real": real_logit.detach().mean(), "fake": fake_logit.detach().mean()}
+        terms = {"real": real_logit.detach(), "fake": fake_logit.detach()}
         if self.penalty:
-            penalty = gradient_penalty(self.critic, real, fake, generator)
+            penalty = gradient_penalty(judge, real, fake, generator)
             loss = loss + self.penalty * penalty
             terms["penalty"] = penalty.detach()
         if self.r1:
-            penalty = r1_penalty(self.critic, real)
+            penalty = r1_penalty(judge, real)
             loss = loss + self.r1 / 2 * penalty
             terms["penalty"] = penalty.detach()
-        return {"loss": loss} | terms
+        return self._terms({"loss": loss} | terms)
 
     def generator_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The generator's ``loss``, of as many samples as ``batch`` has examples, and their mean logit ``fake``."""
-        logit = self.critic(self.pack(self.fakes(len(batch), generator=generator)))
-        return {"loss": generator_loss(self.players_loss, logit), "fake": logit.detach().mean()}
+        """The generator's ``loss``, of as many samples as ``batch`` has examples, and their logits ``fake``."""
+        features = self._features(batch)
+        fake = self.packed(self.fakes(len(batch), features=features, generator=generator))
+        logit = self.judge(fake, self._beside(features))
+        return self._terms({"loss": generator_loss(self.players_loss, logit), "fake": logit.detach()})
+
+    def _terms(self, terms: Terms) -> Terms:
+        return terms if self.packing == 1 else {name: term.mean() for name, term in terms.items()}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The terms of both players, and the sum of their losses, which nobody minimises."""
@@ -235,16 +271,36 @@ class GAN(Model, CanSample):
         """Raw data as the critic sees it: ``(B, *event.shape)``, standardised, or in [−1, 1] with noise of a level."""
         return self.front(self.front.dequantize(x, generator=generator))[0]
 
-    def fakes(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """G(z) of n fresh z, on the critic's scale: ``(n, *event.shape)``."""
-        z = torch.randn(n, self.latent_dim, generator=generator, dtype=self.dtype, device=self.device)
-        y = self.generator(z)
+    def fakes(self, n: int, *, features: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """G(z) of n fresh z, on the critic's scale: ``(n, *event.shape)``.
+
+        Args:
+            features: of the conditions, ``(n, F)``, where the model has one.
+        """
+        z = random.normal((n, self.latent_dim), generator, like=next(self.generator.parameters()))
+        return self._made(z, features)
+
+    def _made(self, z: Tensor, features: Tensor | None) -> Tensor:
+        y: Tensor = self.generator(joined(z, features))
         if self.net != "mlp":
             return y
-        y = y.view(n, *self.event.shape)
+        y = y.view(len(z), *self.event.shape)
         return y if self.front.all_real else torch.where(self.front.discrete, y.tanh(), y)
 
-    def pack(self, x: Tensor) -> Tensor:
+    def judge(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Logits of packs, ``(B, …)`` → ``(B,)``, with what the critic sees beside them of their conditions."""
+        logit: Tensor = self.critic(joined(x, beside))
+        return logit
+
+    def _features(self, batch: Batch) -> Tensor | None:
+        """Features of the conditions, ``(B, F)``."""
+        return self.conditions(self.condition_or_none(batch.given, len(batch)))
+
+    def _beside(self, features: Tensor | None) -> Tensor | None:
+        beside = self.conditions.beside_examples(features)
+        return None if beside is None else self.packed(beside)
+
+    def packed(self, x: Tensor) -> Tensor:
         """m examples in a row become one, joined along features or channels: ``(B, C, …)`` → ``(B // m, m · C, …)``."""
         m = self.packing
         if m == 1:
@@ -255,10 +311,15 @@ class GAN(Model, CanSample):
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
+    def forward(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
+        """G(z) in units of the data, not yet rounded to levels: ``(B, latent_dim)`` → ``(B, *event.shape)``."""
+        return self.front.invert(self._made(z, self.conditions(self.condition_or_none(given, len(z)))))
+
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, given: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """``n`` examples in raw units; discrete entries are floored to their levels."""
-        return self.front.to_support(self.front.invert(self.fakes(n, generator=generator)))
+        features = self.conditions(self.condition_to_sample(given, n, generator))
+        return self.front.to_support(self.front.invert(self.fakes(n, features=features, generator=generator)))
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         """A critic that has won, or losses without bound."""
@@ -317,23 +378,20 @@ def _check(given: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other; ``critic_norm`` is resolved."""
     loss, norm, smoothing, r1 = given["loss"], given["critic_norm"], given["smoothing"], given["r1"]
     clip, penalty = given["weight_clip"], given["penalty"]
-    for name in ("latent_dim", "packing", "critic_steps", "generator_channels", "critic_channels"):
-        if given[name] is not None and given[name] < 1:
-            raise InputError(f"GAN: {name}={given[name]} should be at least 1")
     if norm == "batch" and (loss == "wgan-gp" or r1):
         raise InputError(
             f"GAN: critic_norm='batch' with {'wgan-gp' if loss == 'wgan-gp' else f'r1={r1:g}'}: the penalty is on the "
             "gradient of each example's own logit, which batch statistics mix with those of others; use "
             "critic_norm='none' or 'spectral'"
         )
-    if penalty is not None and (loss != "wgan-gp" or penalty <= 0):
+    if penalty is not None and loss != "wgan-gp":
         raise InputError(
-            f"GAN: penalty={penalty:g} with loss={loss!r}: it is the λ of 'wgan-gp', above 0, without which that loss "
-            "is not WGAN-GP; the other losses take r1, and 'wgan' clips weights instead"
+            f"GAN: penalty={penalty:g} with loss={loss!r}: it is the λ of 'wgan-gp'; the other losses take r1, and "
+            "'wgan' clips weights instead"
         )
-    if clip is not None and (loss != "wgan" or clip <= 0):
+    if clip is not None and loss != "wgan":
         raise InputError(
-            f"GAN: weight_clip={clip:g} with loss={loss!r}: it is the bound, above 0, by which 'wgan' keeps the critic "
+            f"GAN: weight_clip={clip:g} with loss={loss!r}: it is the bound by which 'wgan' keeps the critic "
             "Lipschitz; the other losses are not defined with it"
         )
     if loss == "wgan" and norm == "spectral":
@@ -341,15 +399,14 @@ def _check(given: Mapping[str, Any]) -> None:
             "GAN: critic_norm='spectral' with loss='wgan': weights that are divided by their norm cannot be bounded by "
             "clipping; use loss='hinge', or critic_norm='none'"
         )
-    if r1 < 0 or (r1 and loss in _WASSERSTEIN):
+    if r1 and loss in _WASSERSTEIN:
         raise InputError(
-            f"GAN: r1={r1:g} with loss={loss!r}: γ is 0 or more, and a Wasserstein critic has a constraint of its own "
-            "(weight_clip, penalty); use another loss, or r1=0"
+            f"GAN: r1={r1:g} with loss={loss!r}: a Wasserstein critic has a constraint of its own (weight_clip, "
+            "penalty); use another loss, or r1=0"
         )
-    if not 0 <= smoothing < 0.5 or (smoothing and loss not in _WITH_TARGETS):
+    if smoothing and loss not in _WITH_TARGETS:
         raise InputError(
-            f"GAN: smoothing={smoothing:g} with loss={loss!r}: expected 0 ≤ s < 0.5, and 0 unless the loss has targets "
-            f"to smooth ({', '.join(_WITH_TARGETS)})"
+            f"GAN: smoothing={smoothing:g} with loss={loss!r}: only {', '.join(_WITH_TARGETS)} have targets to smooth"
         )
 
 

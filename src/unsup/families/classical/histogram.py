@@ -20,16 +20,19 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from unsup.core import random
 from unsup.core.batch import Batch
+from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, Factorises, LearnsByCounting, Model, Terms
+from unsup.core.model import CanSample, Factorises
+from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
 
 JOINT_CELLS = 2**16
 
 
-class Histogram(Model, Factorises, CanSample, LearnsByCounting):
+class Histogram(Counting, Factorises, CanSample):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters that a gradient could move: one pass of counting is the whole training. The ``paper`` preset
@@ -45,7 +48,7 @@ class Histogram(Model, Factorises, CanSample, LearnsByCounting):
             margins; ``always``: a joint table whatever the amount of data; ``never``: independent entries.
 
     Raises:
-        InputError: ``bins`` below 1, negative ``smoothing``, or ``joint="always"`` with too many cells.
+        InputError: ``joint="always"`` with too many cells.
 
     >>> import torch
     >>> from unsup import Batch, Event, Support
@@ -57,19 +60,25 @@ class Histogram(Model, Factorises, CanSample, LearnsByCounting):
 
     presets = {"tiny": {"bins": 8}, "paper": {}}
     autocast = False
+    not_in_half = "its cells are found in float64"
+
+    discrete: Tensor
+    size: Tensor
+    stride: Tensor
+    low: Tensor
+    high: Tensor
+    tail: Tensor
+    log_mass: Tensor
+    apart: Tensor
 
     def __init__(
         self,
         event: Event,
         *,
-        bins: int = 32,
-        smoothing: float = 1.0,
+        bins: Count = 32,
+        smoothing: Weight = 1.0,
         joint: Literal["auto", "always", "never"] = "auto",
     ) -> None:
-        if bins < 1:
-            raise InputError(f"Histogram: bins={bins} should be at least 1")
-        if smoothing < 0:
-            raise InputError(f"Histogram: smoothing={smoothing} should be 0 (maximum likelihood) or more")
         columns = event.columns
         sizes = [s.levels if s.is_discrete else bins + 2 for s in columns]
         # Logarithms, because the product over an image's entries is a number of a million digits.
@@ -81,24 +90,28 @@ class Histogram(Model, Factorises, CanSample, LearnsByCounting):
         self.bins, self.smoothing, self.joint = bins, smoothing, joint
         self.one_table = fits and joint != "never"
         self.sizes = tuple(sizes)
+        self.take_passes(1)
 
         strides = [1] * len(sizes)
         for d in reversed(range(len(sizes) - 1)):
             strides[d] = strides[d + 1] * sizes[d + 1] if self.one_table else 1
-        real = {"dtype": torch.float64}
+        real = torch.float64
         self.register_buffer("discrete", torch.tensor([s.is_discrete for s in columns]), persistent=False)
         self.register_buffer("size", torch.tensor(sizes), persistent=False)
         self.register_buffer("stride", torch.tensor(strides), persistent=False)
-        self.register_buffer("low", torch.tensor([s.low for s in columns], **real))
-        self.register_buffer("high", torch.tensor([s.low + max(s.levels - 1, 1) for s in columns], **real))
-        self.register_buffer("tail", torch.ones(len(sizes), **real))  # s, the scale of an exponential tail
+        self.register_buffer("low", torch.tensor([s.low for s in columns], dtype=real))
+        self.register_buffer("high", torch.tensor([s.low + max(s.levels - 1, 1) for s in columns], dtype=real))
+        self.register_buffer("tail", torch.ones(len(sizes), dtype=real))  # s, the scale of an exponential tail
         # One row a table: a single joint one, or one an entry. Cells beyond an entry's own have no mass.
-        rows = torch.zeros(len(sizes), max(sizes), **real).masked_fill(~self._valid, -math.inf)
+        rows = torch.zeros(len(sizes), max(sizes), dtype=real).masked_fill(~self._valid, -math.inf)
         self.register_buffer("log_mass", (self._outer_sum(rows) if self.one_table else rows).log_softmax(1))
+        self.register_buffer("apart", torch.tensor(not self.one_table))  # whether entries are independent
 
     @property
-    def passes(self) -> int:
-        return 1
+    def n_free(self) -> int:
+        """Masses, of every table one less than its cells, and three numbers of the range of each real entry."""
+        masses = sum(self.sizes) - len(self.sizes) if self.apart else math.prod(self.sizes) - 1
+        return masses + 3 * int((~self.discrete).sum())
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Fix the range and the tails' scale of every real entry from training examples."""
@@ -112,42 +125,51 @@ class Histogram(Model, Factorises, CanSample, LearnsByCounting):
         self.tail.copy_(torch.where(real & ~constant, std, torch.ones_like(std)))
 
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
-        """``counts`` of every cell of every table, and ``count``, the number of examples."""
+        """``counts`` of every cell of every table, and ``count``, the number of examples; they count by weight."""
         index = self._index(self._cells(batch.x.flatten(1)))  # (B, tables)
         tables, cells = self.log_mass.shape
         flat = index + cells * torch.arange(tables, device=index.device)
-        counts = flat.flatten().bincount(minlength=tables * cells).view(tables, cells)
-        return {"counts": counts.double(), "count": self.low.new_tensor(len(index))}
+        weight = None if batch.weight is None else batch.weight.double().repeat_interleave(tables)
+        counts = flat.flatten().bincount(weight, minlength=tables * cells).view(tables, cells)
+        return {"counts": counts.double(), "count": counts[0].sum().double()}
 
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set every cell's mass to its smoothed frequency, (n + α) / (N + α K)."""
         counts, count = statistics["counts"], statistics["count"]
-        if not self.one_table:
-            log_mass = self._log_frequency(counts, self._valid)
-        elif self.joint == "always" or count >= counts.numel():
+        joint = self.one_table and (self.joint == "always" or bool(count >= counts.numel()))
+        if joint:
             log_mass = self._log_frequency(counts, torch.ones_like(counts, dtype=torch.bool))
         else:
-            table = counts.view(self.sizes)
-            margins = counts.new_zeros(self._valid.shape)
-            for d, size in enumerate(self.sizes):
-                margins[d, :size] = table.movedim(d, 0).reshape(size, -1).sum(1)
-            log_mass = self._outer_sum(self._log_frequency(margins, self._valid))
-        self.log_mass.copy_(log_mass)
+            margins = self._margins(counts) if self.one_table else counts
+            log_mass = self._log_frequency(margins, self._valid)
+        self.log_mass.copy_(self._outer_sum(log_mass) if self.one_table and not joint else log_mass)
+        self.apart.fill_(not joint)
 
-    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """Mean negative log-likelihood; it has no gradient."""
-        return {"loss": -self.log_prob(batch.x).mean()}
+    def parameter_log_prior(self) -> Tensor:
+        """α Σ log P(cell) over all cells of every table: that of Dirichlet distributions with parameters 1 + α."""
+        if not self.smoothing:
+            return self.log_mass.new_zeros(())
+        if not self.apart:
+            return self.smoothing * self.log_mass.sum()
+        rows = self._margins(self.log_mass.exp()).log() if self.one_table else self.log_mass
+        return self.smoothing * rows[self._valid].sum()
+
+    def _margins(self, table: Tensor) -> Tensor:
+        """Sums of a joint table over all entries but one, for each: ``(D, most cells)``."""
+        table = table.view(self.sizes)
+        margins = table.new_zeros(self._valid.shape)
+        for d, size in enumerate(self.sizes):
+            margins[d, :size] = table.movedim(d, 0).reshape(size, -1).sum(1)
+        return margins
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        x = batch.x
-        self.event.check_shape(x)
-        flat = x.flatten(1)
+        flat = batch.x.flatten(1)
         cells = self._cells(flat)
         log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)
         return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells).sum(1)
 
     def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        self.event.check_shape(x)
+        self.event.check(x)
         flat = x.flatten(1)
         cells = self._cells(flat)
         if self.one_table:
@@ -172,27 +194,27 @@ class Histogram(Model, Factorises, CanSample, LearnsByCounting):
         return within.masked_fill(self.discrete, 0)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
         """Exact draws from p(x)^(1/T) / Z: a cell, then a place in it (uniform in a bin, exponential in a tail)."""
         log_mass = self.log_mass / temperature
         if not self.event.is_discrete:
             log_mass = log_mass - self._log_volumes(1.0) / temperature + self._log_volumes(temperature)
         cumulative = log_mass.softmax(1).cumsum(1)
-        uniform = self._uniform(len(log_mass), n, generator)
+        uniform = self._uniform((len(log_mass), n), generator, axis=1)
         # The first cell whose cumulative mass exceeds u: dividing by the last entry makes it 1, and u < 1.
         index = torch.searchsorted(cumulative / cumulative[:, -1:], uniform, right=True).T  # (n, tables)
         cells = (index // self.stride) % self.size  # (n, D)
         x = cells + self.low
         if not self.event.is_discrete:
-            uniform = self._uniform(n, self.event.dims, generator)
+            uniform = self._uniform((n, self.event.dims), generator, axis=0)
             beyond = -torch.log1p(-uniform) * self.tail * temperature
             inside = self.low + (cells - 1 + uniform) * self._width
             real = torch.where(cells > self.bins, self.high + beyond, inside)
             x = torch.where(self.discrete, x, torch.where(cells == 0, self.low - beyond, real))
         return x.view(n, *self.event.shape).to(self.event.dtype)
 
-    def _uniform(self, rows: int, columns: int, generator: Generator | None) -> Tensor:
-        return torch.rand(rows, columns, generator=generator, dtype=torch.float64, device=self.device)
+    def _uniform(self, shape: tuple[int, int], generator: Generator | None, *, axis: int) -> Tensor:
+        return random.uniform(shape, generator, like=self.low.double(), axis=axis)
 
     @property
     def _width(self) -> Tensor:

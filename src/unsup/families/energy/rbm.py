@@ -17,17 +17,22 @@ of the data (Salakhutdinov, Murray 2008, https://doi.org/10.1145/1390156.1390266
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
+from torch.utils.checkpoint import checkpoint
 
+from unsup.core import random
 from unsup.core.batch import Batch
-from unsup.core.errors import CapabilityError, InputError
+from unsup.core.config import Count
+from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import CanComplete, CanDecode, CanSample, HasPartition, Model, Terms
+from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Model, Terms
+from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
 from unsup.prob.annealing import (
     anneal,
@@ -43,18 +48,20 @@ _CHAINS, _TEMPERATURES = 100, 1000  # of annealed importance sampling at effort 
 _INITIAL_STD = 0.01
 
 
-class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
+class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     """Restricted Boltzmann machine of binary units (Hinton 2002; Tieleman 2008; Salakhutdinov, Murray 2008).
 
     `energy` is the free energy F(v). `log_prob` is −F(v) − log Z: ``exact`` when the smaller layer has 20 units at most
     (log Z is then summed over its states, at once if `estimate_log_partition` has not stored it), else an ``estimate``
     that needs `estimate_log_partition` first and again after the parameters have moved. The estimate of log Z is low
-    in expectation, so that log p is high, by an amount that more effort makes small.
+    in expectation, so that log p is high, by an amount that more effort makes small. An exact log p has the gradient of
+    log Z as well; an estimated one has none at all, and comes without a graph.
 
     `sample` and `complete` run ``burn_in`` Gibbs sweeps and return their last state, a draw from the model as far as
     the chains mix. `sample` starts at persistent chains drawn at random where there are any, else at the base rates of
-    the data, as the unknown entries of `complete` do. The loss terms are ``data`` and ``chains``, the mean free
-    energies of the batch and of the chains up to the same constant; ``loss`` is data − chains.
+    the data, as the unknown entries of `complete` do. The loss terms are ``data`` and ``chains``, the free energies of
+    the examples and of the chains up to the same constant; ``loss`` is data − chains. An example of CD has a chain of
+    its own; persistent chains are a mean that all examples share.
 
     Args:
         event: binary, of any shape.
@@ -66,9 +73,6 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
             independent of which value is called 1 (Montavon, Müller 2012,
             https://doi.org/10.1007/978-3-642-35289-8_33).
         burn_in: sweeps of `sample` and `complete`.
-
-    Raises:
-        InputError: an event that is not binary.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -85,6 +89,7 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear", "ema": 0.999}
     autocast = False  # a chain's probabilities are compared with uniform numbers: float32
+    not_in_half = "its free energies are sums that nearly cancel"
 
     base_bias: Tensor
     fantasies: Tensor
@@ -95,16 +100,13 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         self,
         event: Event,
         *,
-        hidden: int = 500,
+        hidden: Count = 500,
         persistent: bool = True,
-        steps: int = 1,
-        chains: int = 100,
+        steps: Count = 1,
+        chains: Count = 100,
         centred: bool = True,
-        burn_in: int = 1000,
+        burn_in: Count = 1000,
     ) -> None:
-        for name, value in (("hidden", hidden), ("steps", steps), ("chains", chains), ("burn_in", burn_in)):
-            if value < 1:
-                raise InputError(f"{name}={value} should be at least 1")
         self.hidden, self.persistent, self.steps, self.burn_in = hidden, persistent, steps, burn_in
         self.centred = centred
         self.weight = nn.Parameter(_INITIAL_STD * torch.randn(event.dims, hidden))
@@ -130,7 +132,7 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         self.visible_bias.copy_(self.base_bias)
         if self.persistent:
             hidden = torch.full_like(self.fantasies, 0.5, dtype=self.dtype)
-            self.fantasies.copy_(bits(hidden, generator))
+            self.fantasies.copy_(bits(hidden, generator, axis=None))
 
     # --- energies -------------------------------------------------------------------------------------------------
 
@@ -151,40 +153,59 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         return x.flatten(1).to(self.dtype)
 
     def _raw(self, bits: Tensor) -> Tensor:
-        return bits.view(-1, *self.event.shape).to(self.event.dtype)
+        return bits.view(len(bits), *self.event.shape).to(self.event.dtype)
 
     # --- learning -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """Mean free energy of the batch less that of the chains, which move by ``steps`` sweeps.
+        """Free energy of each example less that of the chains, which move by ``steps`` sweeps.
 
         Persistent chains are kept where they end in training mode only.
         """
         data = self._bits(batch.x)
-        below, inputs = self._free_energy_and_inputs(data)
-        with torch.no_grad(), alike() if self.persistent else nullcontext():
-            w, b, c = self.interaction()
-            h = self.fantasies.to(data.dtype) if self.persistent else bits(inputs.sigmoid(), generator)
-            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
-            v = gibbs(v, w, b, c, self.steps - 1, generator)
-        above, inputs = self._free_energy_and_inputs(v)
-        if self.persistent and self.training:
-            with alike():
-                self.fantasies.copy_(bits(inputs.sigmoid(), generator))
+        if self.persistent:
+            n, v = len(data), self._chains(None, generator)
+            free, inputs = self._free_energy_and_inputs(torch.cat([data, v]))  # one product is faster than two
+            below, above = free[:n], free[n:].mean()  # the chains are everybody's
+            if self.training and is_last_part():
+                with alike():
+                    self.fantasies.copy_(bits(inputs[n:].sigmoid(), generator))
+        else:
+            below, inputs = self._free_energy_and_inputs(data)
+            above, _ = self._free_energy_and_inputs(self._chains(inputs, generator))
         return {"loss": below - above, "data": below.detach(), "chains": above.detach()}
 
+    @torch.no_grad()
+    def _chains(self, inputs: Tensor | None, generator: Generator | None) -> Tensor:
+        """v after ``steps`` sweeps: of persistent chains, or of CD from hidden units given the data's ``inputs``."""
+        w, b, c = self.interaction()
+        with alike() if inputs is None else nullcontext():
+            h = self.fantasies.to(w.dtype) if inputs is None else bits(inputs.sigmoid(), generator)
+            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            return gibbs(v, w, b, c, self.steps - 1, generator)
+
     def _free_energy_and_inputs(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean free energy of bits ``(B, V)`` up to a constant, and without gradient the input of every hidden unit.
+        """Free energy of bits ``(B, V)`` up to a constant, and without gradient the input of every hidden unit.
 
         Taking µ off v and ½ off h here gives the gradient without passing through sums of W.
         """
-        if not self.centred:
-            inputs = torch.addmm(self.hidden_bias, v, self.weight)
-            return -(v.mean(0) @ self.visible_bias) - softplus(inputs).sum() / len(v), inputs.detach()
-        v = v - self.base_bias.sigmoid()
+        if self.centred:
+            v = v - self.base_bias.sigmoid()
         inputs = torch.addmm(self.hidden_bias, v, self.weight)
-        hidden = softplus(inputs).sum() - 0.5 * inputs.sum()
-        return -(v.mean(0) @ self.visible_bias) - hidden / len(v), inputs.detach()
+        hidden = softplus(inputs).sum(1)
+        if self.centred:
+            hidden = hidden - 0.5 * inputs.sum(1)
+        return -(v @ self.visible_bias) - hidden, inputs.detach()
+
+    @torch.no_grad()
+    def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The examples and the ends of the chains as bits, ``(B, V)`` and ``(C, V)``; persistent chains stay."""
+        data = self._bits(batch.x)
+        return data, self._chains(None if self.persistent else self._free_energy_and_inputs(data)[1], generator)
+
+    def point_energy(self, points: Tensor) -> Tensor:
+        """The free energy of bits ``(N, V)``."""
+        return free_energy(points, *self.interaction())
 
     # --- log Z ----------------------------------------------------------------------------------------------------
 
@@ -199,7 +220,8 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         The sum over the smaller layer's states where it has 20 units at most. Else annealed importance sampling from
         the data's base rates with 100 chains and 1,000 temperatures times ``effort``.
         """
-        found = (self._enumerate(), 0.0) if self.likelihood_kind == "exact" else self._anneal(effort, generator)
+        exact = self.likelihood_kind == "exact"
+        found = (float(self._enumerate()), 0.0) if exact else self._anneal(effort, generator)
         self.log_partition.copy_(torch.tensor(found, dtype=torch.float64))
         self.partition_of.copy_(self._checksum())
         return found
@@ -214,10 +236,12 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         Raises:
             CapabilityError: log Z is estimated, and was not, or not since the parameters moved.
         """
-        x = batch.x
-        energy = self.energy(x).double()
-        fresh = self.likelihood_kind == "exact" and not self._is_current()
-        return -energy - (self._enumerate() if fresh else self._stored()[0])
+        if self.likelihood_kind == "estimate":
+            with torch.no_grad():
+                return -self.energy(batch.x).double() - self._stored()[0]
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        log_partition = self._enumerate() if learns or not self._is_current() else self._stored()[0]
+        return -self.energy(batch.x).double() - log_partition
 
     def _is_current(self) -> bool:
         return bool(self.partition_of == self._checksum())
@@ -241,17 +265,22 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
             total = total * 6364136223846793005 + ((bits ^ (bits >> 29)) * odd).sum()
         return total | 1
 
-    @torch.no_grad()
-    def _enumerate(self) -> float:
+    def _enumerate(self) -> Tensor:
+        """log Z as a sum over the states of the smaller layer; its gradient takes the memory of one block of them."""
         w, b, c = (p.double() for p in self.interaction())
         if self.event.dims < self.hidden:
             w, b, c = w.t(), c, b  # sum over the states of the layer with bias c, the smaller one
         units = torch.arange(len(c), device=w.device)
-        parts = []
-        for states in torch.arange(2 ** len(c), device=w.device).split(_STATES_AT_ONCE):
+
+        def part(states: Tensor, w: Tensor, b: Tensor, c: Tensor) -> Tensor:
             h = (states[:, None] >> units & 1).double()
-            parts.append((-free_energy(h, w.t(), c, b)).logsumexp(0))
-        return float(torch.stack(parts).logsumexp(0))
+            return (-free_energy(h, w.t(), c, b)).logsumexp(0)
+
+        parts = [
+            checkpoint(part, states, w, b, c, use_reentrant=False, preserve_rng_state=False)
+            for states in torch.arange(2 ** len(c), device=w.device).split(_STATES_AT_ONCE)
+        ]
+        return torch.stack(parts).logsumexp(0)
 
     def _anneal(self, effort: int, generator: Generator | None) -> tuple[float, float]:
         step = bernoulli_pair_step(*self.interaction(), self.base_bias)
@@ -266,23 +295,38 @@ class RBM(Model, HasPartition, CanSample, CanDecode, CanComplete):
         return bits(self.base_bias.sigmoid().expand(n, -1), generator)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """The last states of ``n`` chains of ``burn_in`` sweeps: ``(n, *event.shape)``."""
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: Generator | None = None,
+        burn_in: Count | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """The last states of ``n`` chains: ``(n, *event.shape)``.
+
+        Args:
+            burn_in: sweeps of the chains; None: the model's own.
+            on_step: told the number of sweeps done, and where the chains are, raw data, after each.
+        """
+        w, b, c = self.interaction()
         if self.persistent:
-            rows = torch.randint(len(self.fantasies), (n,), generator=generator, device=self.device)
-            w, b, _ = self.interaction()
+            rows = random.integers(0, len(self.fantasies), (n,), generator, like=w)
             h = self.fantasies[rows].to(self.dtype)
-            start = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
         else:
-            start = self._from_base_rates(n, generator)
-        return self._raw(gibbs(start, *self.interaction(), self.burn_in, generator))
+            v = self._from_base_rates(n, generator)
+        watch = None if on_step is None else lambda step, v: on_step(step, self._raw(v))
+        return self._raw(gibbs(v, w, b, c, burn_in or self.burn_in, generator, on_step=watch))
 
     @torch.no_grad()
-    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def complete(
+        self, x: Tensor, known: Tensor, *, generator: Generator | None = None, burn_in: Count | None = None
+    ) -> Tensor:
         """Gibbs sweeps that leave the known entries where they are."""
         given, fixed = self._bits(x), known.flatten(1)
         start = torch.where(fixed, given, self._from_base_rates(len(x), generator))
-        return self._raw(gibbs(start, *self.interaction(), self.burn_in, generator, fixed=fixed))
+        return self._raw(gibbs(start, *self.interaction(), burn_in or self.burn_in, generator, fixed=fixed))
 
     def encode(self, x: Tensor) -> Tensor:
         """p(h = 1 | x) of raw data: ``(B, *event.shape)`` → ``(B, hidden)``."""
@@ -314,13 +358,16 @@ def gibbs(
     generator: Generator | None,
     *,
     fixed: Tensor | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """``sweeps`` of h ~ p(h|v), v ~ p(v|h) over all rows of ``v`` ``(B, V)``; entries ``fixed`` (bool) stay."""
     down = weight.t()
     given = v
-    for _ in range(sweeps):
+    for sweep in range(sweeps):
         h = bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
         v = bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
         if fixed is not None:
             v = torch.where(fixed, given, v)
+        if on_step is not None:
+            on_step(sweep + 1, v)
     return v

@@ -10,7 +10,9 @@ from unsup.testing.laws import (
     flows,
     general,
     learning,
+    precision,
     sampling,
+    sharing,
 )
 
 __all__ = [
@@ -23,5 +25,7 @@ __all__ = [
     "flows",
     "general",
     "learning",
+    "precision",
     "sampling",
+    "sharing",
 ]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unsup.core.batch import Batch
 from unsup.core.model import Model, Objective
 from unsup.testing.law import law, require
-from unsup.testing.subject import Subject
+from unsup.testing.laws.densities import slope
+from unsup.testing.subject import Subject, learn, mean_loss, perturb, play
 
 _EXAMPLES = 8
-_STEP = 1e-6  # of a central difference in float64, times the size of the tensor that moves
 _TOLERANCE = 1e-4  # of a player's largest slope
+_STEPS, _RATE = 30, 3e-3  # of the critics, until they have a view
+_DRAWS = 4
+_EDGE = 1e-6  # an ε nearer to 0 or 1 is one of them
+
+
+def _is_critic(objective: Objective) -> bool:
+    return objective.name.startswith("critic")
 
 
 def _critics(model: Model) -> tuple[Objective, ...]:
-    return tuple(o for o in model.objectives() if o.name.startswith("critic"))
+    return tuple(o for o in model.objectives() if _is_critic(o))
 
 
 def _has_critic(model: Model) -> bool:
@@ -36,18 +46,17 @@ def players(subject: Subject) -> None:
     model = subject.generic()
     names = {id(p): name for name, p in model.named_parameters()}
     buffers = [b.clone() for b in model.buffers()]
-    batch = replace(subject.batch, x=subject.x(model)).take(slice(0, _EXAMPLES))
+    batch = subject.data(model).take(slice(0, _EXAMPLES))
 
     def loss(objective: Objective) -> Tensor:
         for buffer, kept in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(kept)  # replay and the like: every call starts from the same
-        torch.manual_seed(subject.seed)
-        return objective.loss(batch, generator=subject.generator(1))["loss"].mean()
+        return mean_loss(play(model, objective, batch, lambda: subject.generator(1)))
 
     for objective in model.objectives():
         model.zero_grad()
         loss(objective).backward()
-        if objective in _critics(model):
+        if _is_critic(objective):
             own = {id(p) for p in objective.parameters}
             touched = [
                 names[id(p)]
@@ -60,7 +69,7 @@ def players(subject: Subject) -> None:
             noise = torch.randn(p.shape, generator=subject.generator(2, i), dtype=p.dtype, device=p.device)
             direction = noise / noise.norm()
             said = 0.0 if p.grad is None else float((p.grad * direction).sum())
-            slopes.append((names[id(p)], said, _slope(lambda o=objective: loss(o), p, direction)))
+            slopes.append((names[id(p)], said, slope(lambda o=objective: loss(o), p.data, direction)))
         largest = max(abs(found) for _, _, found in slopes)
         for name, said, found in slopes:
             require(
@@ -68,19 +77,6 @@ def players(subject: Subject) -> None:
                 f"the loss of {objective.name!r} rises by {found:.6g} along a direction of {name}, its gradient says "
                 f"{said:.6g}",
             )
-
-
-@torch.no_grad()
-def _slope(loss: Callable[[], Tensor], parameter: nn.Parameter, direction: Tensor) -> float:
-    """Central difference along ``direction``."""
-    kept = parameter.detach().clone()
-    step = _STEP * max(1.0, float(kept.norm()))
-    ends = []
-    for sign in (1, -1):
-        parameter.copy_(kept + sign * step * direction)
-        ends.append(float(loss()))
-    parameter.copy_(kept)
-    return (ends[0] - ends[1]) / (2 * step)
 
 
 @law(
@@ -95,8 +91,134 @@ def averaged_generator(subject: Subject) -> None:
     others = []
     for objective in model.objectives():
         share = sum(id(p) in averaged for p in objective.parameters)
-        if objective.name.startswith("critic"):
+        if _is_critic(objective):
             require(share == 0, f"{share} tensors of {objective.name!r} are averaged")
         else:
             others.append(share == len(objective.parameters))
     require(any(others), "no player but the critics is averaged as a whole")
+
+
+@law(
+    "opposition",
+    "Once the critics have a view, a step of the other player against its loss's gradient makes the critics take its "
+    "samples for better (their term ``fake`` rises; without one, their loss).",
+    needs="an objective named critic",
+    applies=_has_critic,
+)
+def opposition(subject: Subject) -> None:
+    model = subject.fresh().double()
+    perturb(model, subject.generator(1))
+    batch = subject.data(model)
+    learn(model, lambda step: batch, _STEPS, _RATE, lambda step: subject.generator(2, step), players=_is_critic)
+    buffers = [b.clone() for b in model.buffers()]
+
+    def restore() -> None:
+        for buffer, kept in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(kept)
+
+    @torch.no_grad()
+    def view() -> Tensor:
+        found = torch.zeros((), dtype=torch.float64)
+        for objective in _critics(model):
+            for draw in range(_DRAWS):
+                restore()
+                terms = play(model, objective, batch, lambda draw=draw: subject.generator(3, draw))
+                found += terms.get("fake", terms["loss"]).mean()
+        return found / _DRAWS
+
+    for objective in model.objectives():
+        if _is_critic(objective):
+            continue
+        restore()
+        model.zero_grad()
+        for draw in range(_DRAWS):
+            mean_loss(play(model, objective, batch, lambda draw=draw: subject.generator(4, draw))).backward()
+        own = [p for p in objective.parameters if p.grad is not None]
+        gradient = torch.cat([p.grad.flatten() for p in own if p.grad is not None])
+        rise = _rise(own, -gradient / gradient.norm(), view)
+        require(rise > 0, f"a step of {objective.name!r} changes the critics' view of its samples by {rise:.4g}")
+
+
+@torch.no_grad()
+def _rise(parameters: list[nn.Parameter], direction: Tensor, view: Any) -> float:
+    """How fast the view rises along a direction of all parameters together."""
+    kept, ends, step = [p.clone() for p in parameters], [], 1e-4
+    for sign in (1, -1):
+        parts = direction.split([p.numel() for p in parameters])
+        for p, old, part in zip(parameters, kept, parts, strict=True):
+            p.copy_(old + sign * step * part.view_as(p))
+        ends.append(float(view()))
+    for p, old in zip(parameters, kept, strict=True):
+        p.copy_(old)
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+@law(
+    "gradient-penalty",
+    "WGAN-GP's penalty is taken at εx + (1 − ε)G(z), strictly between a datum and a sample, with an ε of its own for "
+    "each example.",
+    needs="a critic with the option loss=wgan-gp",
+    applies=lambda model: _has_critic(model) and model.config.get("loss") == "wgan-gp",
+)
+def gradient_penalty(subject: Subject) -> None:
+    model = subject.generic()
+    batch = subject.data(model).take(slice(0, 2 * _EXAMPLES))
+    (objective,) = _critics(model)
+    critic = _module_of(model, objective)
+    shown, points = _inputs(model, objective, critic, batch, subject)
+    other = copy.deepcopy(model)
+    own = {id(p) for p in critic.parameters()}
+    for (_, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        if id(p) not in own:
+            q.data.add_(0.1 * torch.randn(q.shape, generator=subject.generator(3), dtype=q.dtype))
+    (their_objective,) = _critics(other)
+    moved, _ = _inputs(other, their_objective, _module_of(other, their_objective), batch, subject)
+    still = (shown == moved).all(1)  # what another generator leaves as it was is data
+    data, samples = shown[still], shown[~still]
+    require(len(data) > 0 and len(samples) > 0, "the critic is not shown data and samples")
+    require(len(points) > 0, "the critic is asked for no gradient in its inputs")
+    shares = []
+    for point in points:
+        # p = εd + (1 − ε)s: for every pair the ε nearest to it, and how far off that is.
+        span = data[:, None] - samples[None]  # (N, M, D)
+        epsilon = ((point - samples) * span).sum(-1) / span.square().sum(-1)
+        apart = (samples + epsilon[..., None] * span - point).norm(dim=-1) / span.norm(dim=-1)
+        best = int(apart.argmin())
+        share = float(epsilon.flatten()[best])
+        require(
+            float(apart.flatten()[best]) < 1e-6 and _EDGE < share < 1 - _EDGE,
+            f"a penalty is taken at a point with ε = {share:.4g}, {float(apart.flatten()[best]):.2g} off the line between "
+            "a datum and a sample",
+        )
+        shares.append(share)
+    require(len({round(s, 9) for s in shares}) > len(shares) // 2, "several examples share one ε")
+
+
+def _module_of(model: Model, objective: Objective) -> nn.Module:
+    """The smallest module that holds all parameters of a player."""
+    wanted = {id(p) for p in objective.parameters}
+    fitting = [m for m in model.modules() if wanted <= {id(p) for p in m.parameters()}]
+    return min(fitting, key=lambda m: sum(1 for _ in m.parameters()))
+
+
+def _inputs(
+    model: Model, objective: Objective, critic: nn.Module, batch: Batch, subject: Subject
+) -> tuple[Tensor, Tensor]:
+    """What a critic is shown in its own loss: examples, and points where its gradient is asked for, flattened."""
+    with _recorded(critic) as seen:
+        play(model, objective, batch, lambda: subject.generator(1))
+    shown = [x.detach().flatten(1) for x in seen if not x.requires_grad]
+    points = [x.detach().flatten(1) for x in seen if x.requires_grad]
+    width = shown[0].shape[1] if shown else 0
+    return torch.cat(shown or [torch.zeros(0, width)]), torch.cat(points or [torch.zeros(0, width)])
+
+
+@contextmanager
+def _recorded(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The first argument of every call of a module."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -1,29 +1,50 @@
-"""Laws of class-conditional models."""
+"""Laws of models that are conditioned: on a class, or on anything else."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from unsup.core.model import HasDensity, IsConditional, Model
+import torch
+from torch import Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
+from unsup.core.model import CanSample, HasDensity, IsConditional, Model
 from unsup.testing import grids
 from unsup.testing.law import law, require
 from unsup.testing.laws.densities import is_exact
 from unsup.testing.subject import STRONG_NOISE, Subject, log_probs
+from unsup.testing.verbs import Answer, verbs
 
 _SAMPLES = 4000
+_EXAMPLES = 8
+_ROUNDING = 1e-6  # of a prior that is kept in float32
+
+
+def _is_conditional(model: Model) -> bool:
+    return isinstance(model, IsConditional)
+
+
+def _is_given(model: Model) -> bool:
+    return isinstance(model, IsConditional) and model.given is not None
+
+
+def _has_classes(model: Model) -> bool:
+    return isinstance(model, IsConditional) and model.classes > 0
 
 
 def _applies(model: Model) -> bool:
-    return (
-        isinstance(model, IsConditional) and model.classes > 0 and is_exact(model) and grids.is_enumerable(model.event)
-    )
+    return _has_classes(model) and is_exact(model) and grids.is_enumerable(model.event)
 
 
-def _given(model: IsConditional, x: torch.Tensor) -> torch.Tensor:
+def _each_class(model: Model, x: Tensor) -> Tensor:
     """log p(x | y) of every value and class: ``(classes, N)``."""
-    with torch.no_grad():
-        labels = [torch.full((len(x),), y, dtype=torch.int64, device=x.device) for y in range(model.classes)]
-        return torch.stack([model.log_prob_given(x, label).double() for label in labels])
+    assert isinstance(model, IsConditional)
+    assert isinstance(model, HasDensity)
+    return torch.stack([log_probs(model, x, given=torch.tensor([y], device=x.device)) for y in range(model.classes)])
 
 
 @law(
@@ -36,34 +57,152 @@ def class_mixture(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
     assert isinstance(model, IsConditional)
     assert isinstance(model, HasDensity)
-    x = grids.enumerate_event(model.event).to(subject.model.device)
-    given = _given(model, x).exp()
+    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
+    given = _each_class(model, x).exp()
     for y, total in enumerate(given.sum(1).tolist()):
         require(abs(total - 1) < 1e-8, f"p(x | {y}) sums to {total:.9g}")
-    joint = log_probs(model, x).exp()
-    weights = torch.linalg.lstsq(given.T, joint[:, None]).solution[:, 0]
-    worst = float((given.T @ weights - joint).abs().max())
-    require(worst < 1e-9, f"p(x) is no mixture of the p(x | y): the best weights miss by {worst:.2g}")
+    weights = _weights(given, log_probs(model, x).exp())
     require(float(weights.min()) > -1e-6, f"p(x) gives a class the weight {float(weights.min()):.3g}")
     require(abs(float(weights.sum()) - 1) < 1e-6, f"the weights of the classes sum to {float(weights.sum()):.6g}")
     spread = float((given[0] - given[-1]).abs().sum())
     require(spread > 1e-6, "every class has the same distribution: the label is ignored")
 
 
+def _weights(given: Tensor, joint: Tensor) -> Tensor:
+    """The weights with which the distributions ``(K, N)`` mix to ``joint``."""
+    weights = torch.linalg.lstsq(given.T, joint[:, None]).solution[:, 0]
+    worst = float((given.T @ weights - joint).abs().max())
+    require(worst < 1e-9, f"p(x) is no mixture of the p(x | y): the best weights miss by {worst:.2g}")
+    return weights
+
+
+@law(
+    "class-prior",
+    "p(y) are the frequencies (n_y + 1) / (N + K) of the labels that the model was prepared on, and p(x) and samples "
+    "mix the classes by them.",
+    needs="classes",
+    applies=_has_classes,
+)
+def class_prior(subject: Subject) -> None:
+    batch = _skewed(subject.batch)
+    model = replace(subject, batch=batch).generic(noise=STRONG_NOISE)
+    assert isinstance(model, IsConditional)
+    assert batch.given is not None
+    counts = batch.given.long().bincount(minlength=model.classes).double()
+    expected = (counts + 1) / (len(batch) + model.classes)
+    said = {"log_class_prior": model.log_class_prior().double().exp()}
+    if _applies(model):
+        assert isinstance(model, HasDensity)
+        x = grids.enumerate_event(subject.model.event).to(subject.model.device)
+        said["p(x) = Σ p(y) p(x | y)"] = _weights(_each_class(model, x).exp(), log_probs(model, x).exp())
+    for what, found in said.items():
+        worst = float((found - expected).abs().max())
+        told = [round(p, 4) for p in found.tolist()]
+        require(
+            worst < _ROUNDING, f"{what} weighs the classes {told}; their smoothed frequencies are {expected.tolist()}"
+        )
+    drawn = model.draw_condition(_SAMPLES, subject.generator(1)).bincount(minlength=model.classes)
+    require(grids.chi_square(drawn, expected) > grids.P_VALUE, f"classes are drawn {drawn.tolist()} times")
+    if _applies(model) and isinstance(model, CanSample):
+        own = model.sample(_SAMPLES, generator=subject.generator(2))
+        p_value = grids.chi_square(
+            grids.index_of(subject.model.event, own).bincount(minlength=len(x)), expected @ _each_class(model, x).exp()
+        )
+        require(p_value > grids.P_VALUE, f"samples do not mix the classes by their frequencies (p = {p_value:.1g})")
+
+
+def _skewed(batch: Batch) -> Batch:
+    """Three examples of the first class that is there for each of another."""
+    assert batch.given is not None
+    first = batch.given == batch.given[0]
+    rows = torch.cat([first.nonzero()[:, 0].repeat(3), (~first).nonzero()[:, 0]])
+    return batch.take(rows)
+
+
 @law(
     "class-frequencies",
     "Samples of a class follow p(x | y) (chi-square).",
     needs="classes and an exact likelihood on at most 65,536 values",
-    applies=_applies,
+    applies=lambda model: _applies(model) and isinstance(model, CanSample),
 )
 def class_frequencies(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
     assert isinstance(model, IsConditional)
+    assert isinstance(model, CanSample)
     x = grids.enumerate_event(subject.model.event).to(subject.model.device)
-    probability = _given(model, x).exp()
+    probability = _each_class(model, x).exp()
     # All classes in one call, so that a sampler which mixes up the rows of the batch is seen.
-    label = torch.arange(model.classes, device=x.device).repeat(_SAMPLES)
-    drawn = grids.index_of(subject.model.event, model.sample_given(label, generator=subject.generator(1)))
+    options: dict[str, Any] = {"given": torch.arange(model.classes, device=x.device).repeat(_SAMPLES)}
+    drawn = grids.index_of(
+        subject.model.event, model.sample(len(options["given"]), generator=subject.generator(1), **options)
+    )
     for y in range(model.classes):
-        p_value = grids.chi_square(drawn[label == y].bincount(minlength=len(x)), probability[y])
+        p_value = grids.chi_square(drawn[options["given"] == y].bincount(minlength=len(x)), probability[y])
         require(p_value > grids.P_VALUE, f"samples of class {y} do not follow p(x | {y}) (p = {p_value:.1g})")
+
+
+@law(
+    "conditions",
+    "A condition counts: one for all examples is one for each, another one says something else, and one that is not of "
+    "the event, or not one an example, is refused, as is any by a model without a condition.",
+    needs="a model that may be conditioned",
+    applies=_is_conditional,
+)
+def conditions(subject: Subject) -> None:
+    model = subject.generic(noise=STRONG_NOISE)
+    assert isinstance(model, IsConditional)
+    x = subject.x(model)[:_EXAMPLES]
+    if model.given is None:
+        _refuses(model, x, torch.zeros(len(x), dtype=torch.int64), "a condition, though it was built without one")
+        return
+    assert subject.batch.given is not None
+    own = subject.batch.given[: len(x)]
+    one = own[:1]
+
+    def asked(given: Tensor) -> dict[str, Answer]:
+        with torch.no_grad():
+            found = verbs(model, x, subject, given=given)
+            return {name: verb() for name, verb in found.items() if not name.endswith("without a class")}
+
+    several = asked(one.expand_as(own))
+    for what, found in (("in a batch", asked(one)), ("alone", asked(one[0]))):
+        for name, value in several.items():
+            same = all(torch.equal(a, b) for a, b in zip(value, found[name], strict=True))
+            require(same, f"{name} of one condition {what} differs from {name} of that condition for each example")
+    for name, value in asked(own).items():
+        if name in ("log_prob", "sample", "energy"):
+            require(not torch.equal(value[0], several[name][0]), f"{name} is the same whatever the condition")
+    for what, wrong in _wrong_conditions(model.given, own):
+        _refuses(model, x, wrong, what)
+
+
+def _wrong_conditions(event: Event, own: Tensor) -> list[tuple[str, Tensor]]:
+    wrong = [("too few conditions", own[:-1]), ("conditions of another shape", torch.stack([own, own], -1))]
+    support = event.uniform
+    if support is not None and support.is_discrete:
+        high = own.long().clone()
+        high[...] = support.low + support.levels
+        wrong += [
+            ("a condition above the highest level", high),
+            ("a condition below the lowest level", high * 0 + support.low - 1),
+        ]
+    if own.is_floating_point():
+        wrong.append(("a condition that is NaN", own * torch.nan))
+    return wrong
+
+
+def _refuses(model: Model, x: Tensor, given: Tensor, what: str) -> None:
+    calls: dict[str, Callable[[], Tensor]] = {}
+    options: dict[str, Any] = {"given": given}
+    if isinstance(model, HasDensity):
+        calls["log_prob"] = lambda: model.log_prob(x, **options)
+    if isinstance(model, CanSample):
+        calls["sample"] = lambda: model.sample(len(x), **options)
+    for name, call in calls.items():
+        try:
+            call()
+        except (InputError, CapabilityError):
+            continue
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            require(False, f"{name} with {what} raised {type(error).__name__}, not an InputError")
+        require(False, f"{name} takes {what} without a word")

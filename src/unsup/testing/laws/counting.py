@@ -5,38 +5,44 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unsup.core.batch import Batch
-from unsup.core.model import HasDensity, LearnsByCounting, Model
+from unsup.core.model import HasDensity, IsConditional, LearnsByCounting, Model
+from unsup.testing import grids
 from unsup.testing.law import law, require
-from unsup.testing.subject import Subject, log_probs
+from unsup.testing.laws.densities import is_exact
+from unsup.testing.subject import Subject, learns_by_counting, log_probs
 
 _PASSES = 8
+_MOST_PASSES, _STILL = 1000, 1e-12  # passes to a fixed point, and the change of the parameters that counts as none
+_FLAT = 2e-3  # gradient at a fixed point, as a share of the usual gradient of one example
+_COPIES = 1e8  # of the data, beside which no smoothing counts
+_ROUNDING = 1e-5
 
 
-def _by_counting(model: Model) -> bool:
-    return isinstance(model, LearnsByCounting) and model.passes > 0
+def _has_parameters(model: Model) -> bool:
+    return learns_by_counting(model) and is_exact(model) and any(p.requires_grad for p in model.parameters())
 
 
-def _part(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.x[rows], None if batch.label is None else batch.label[rows])
+def _has_margins(model: Model) -> bool:
+    conditioned = isinstance(model, IsConditional) and model.given is not None
+    return learns_by_counting(model) and is_exact(model) and grids.is_enumerable(model.event) and not conditioned
 
 
 @law(
     "additive-statistics",
     "The statistics of a batch are the sums of those of its parts, and ``count`` is the number of examples.",
     needs="a model that learns by counting",
-    applies=_by_counting,
+    applies=learns_by_counting,
 )
 def additive_statistics(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, LearnsByCounting)
-    batch = Batch(subject.x(model), subject.batch.label)
+    batch = subject.data(model)
     n = len(batch)
     # Parts are drawn from one generator in turn, so that uniform noise, where there is any, is that of the whole.
     generator = subject.generator(1)
-    parts = [model.statistics(_part(batch, rows), generator=generator) for rows in (slice(0, n // 3), slice(n // 3, n))]
+    parts = [model.statistics(batch.take(rows), generator=generator) for rows in (slice(0, n // 3), slice(n // 3, n))]
     whole = model.statistics(batch, generator=subject.generator(1))
     require(int(whole["count"]) == n, f"count is {float(whole['count'])} for {n} examples")
     for name, value in whole.items():
@@ -47,22 +53,83 @@ def additive_statistics(subject: Subject) -> None:
 
 
 @law(
+    "margins",
+    "A pass over very much data gives every entry its frequencies.",
+    needs="a model that learns by counting, and an exact likelihood on at most 65,536 values",
+    applies=_has_margins,
+)
+def margins(subject: Subject) -> None:
+    model = subject.fresh().double().eval()
+    assert isinstance(model, LearnsByCounting)
+    assert isinstance(model, HasDensity)
+    statistics = model.statistics(subject.data(model), generator=subject.generator(1))
+    model.maximize({name: _COPIES * value for name, value in statistics.items()})
+    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
+    p, data = log_probs(model, x).exp(), subject.batch.x.flatten(1)
+    for d, support in enumerate(subject.model.event.columns):
+        for level in range(support.low, support.low + support.levels):
+            found = float(p[x.flatten(1)[:, d] == level].sum())
+            expected = float((data[:, d] == level).double().mean())
+            require(
+                abs(found - expected) < _ROUNDING, f"p(x_{d} = {level}) is {found:.6f}, its frequency is {expected:.6f}"
+            )
+
+
+@law(
+    "fixed-point",
+    "Where passes change nothing any more, the log-likelihood of the data, with the log-prior of the parameters, has no "
+    "slope.",
+    needs="a model that learns by counting parameters, and an exact likelihood",
+    applies=_has_parameters,
+)
+def fixed_point(subject: Subject) -> None:
+    model = subject.fresh().double().eval()
+    assert isinstance(model, LearnsByCounting)
+    assert isinstance(model, HasDensity)
+    batch, own = subject.data(model), [p for p in model.parameters() if p.requires_grad]
+    for _ in range(_MOST_PASSES):
+        before = [p.detach().clone() for p in own]
+        with torch.no_grad():
+            model.maximize(model.statistics(batch, generator=subject.generator(2)))
+        moved = max(float((p.detach() - old).abs().max()) for p, old in zip(own, before, strict=True))
+        if moved < _STILL:
+            break
+    scores = model.log_prob(batch.x, **subject.given(len(batch)))
+    each = torch.stack([_flat_gradient(score, own) for score in scores])
+    slope = each.mean(0) + _flat_gradient(model.parameter_log_prior(), own) / len(batch)
+    usual = float(each.square().sum(1).mean().sqrt())
+    require(
+        float(slope.norm()) < _FLAT * usual,
+        f"after the last pass the slope of the log-likelihood is {float(slope.norm()) / usual:.2g} of that of an example",
+    )
+
+
+def _flat_gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten().double() for g in found])
+
+
+@law(
     "ascent",
-    "No pass over the data lowers the log-likelihood, and the passes together raise it.",
+    "No pass over the data lowers the log-likelihood (with the log-prior of the parameters); the passes together raise it.",
     needs="a model that learns by counting",
-    applies=lambda model: _by_counting(model) and isinstance(model, HasDensity),
+    applies=lambda model: learns_by_counting(model) and isinstance(model, HasDensity),
 )
 def ascent(subject: Subject) -> None:
     model = subject.fresh().double().eval()
     assert isinstance(model, LearnsByCounting)
     assert isinstance(model, HasDensity)
-    batch = Batch(subject.x(model), subject.batch.label)
+    batch = subject.data(model)
 
     def measure(statistics: dict[str, Tensor]) -> float:
+        prior = float(model.parameter_log_prior().detach()) / len(batch)
         # EM ascends the likelihood of the very noise it was given, which only the statistics know.
         if "log_prob" in statistics:
-            return float(statistics["log_prob"]) / len(batch)
-        return float(log_probs(model, batch.x, generator=subject.generator(1)).mean())
+            return float(statistics["log_prob"]) / len(batch) + prior
+        given = subject.given(len(batch))
+        return float(log_probs(model, batch.x, generator=subject.generator(1), **given).mean()) + prior
 
     history = []
     for _ in range(_PASSES):
@@ -73,6 +140,6 @@ def ascent(subject: Subject) -> None:
     for before, after in pairwise(history):
         require(
             after >= before - 1e-9 * max(1.0, abs(before)),
-            f"a pass took the mean log-likelihood from {before:.9f} to {after:.9f}",
+            f"a pass took the mean log-likelihood (and prior) from {before:.9f} to {after:.9f}",
         )
     require(history[-1] > history[0] + 1e-3, f"{_PASSES} passes took it from {history[0]:.6f} to {history[-1]:.6f}")

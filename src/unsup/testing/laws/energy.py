@@ -1,17 +1,26 @@
-"""Laws of energies and of the normalisers that make them densities."""
+"""Laws of energies, of the normalisers that make them densities, and of learning them."""
 
 from __future__ import annotations
 
-import torch
+import copy
 
+import torch
+from torch import Tensor
+
+from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.model import HasEnergy, HasPartition, HasScore, Model
+from unsup.core.model import HasEnergy, HasNegatives, HasPartition, HasScore, Model
 from unsup.testing import grids
 from unsup.testing.law import law, require
-from unsup.testing.subject import STRONG_NOISE, Subject, perturb
+from unsup.testing.laws.learning import by_gradient
+from unsup.testing.subject import STRONG_NOISE, Subject, learn, mean_loss, perturb
 
 _ROUNDING = 1e-8
 _EXAMPLES = 16
+_NEAREST = 6  # examples that a model is trained on, against all
+_STEPS, _RATE = 60, 1e-2
+_GAUSSIAN_STEPS, _GAUSSIAN_ROWS, _GAUSSIAN_SLACK = 200, 256, 0.2
+_MOST_GAUSSIAN_DIMS = 4
 
 
 def _has_partition(model: Model) -> bool:
@@ -78,16 +87,17 @@ def energies(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, HasEnergy)
     x = subject.x(model)[:_EXAMPLES]
+    given = subject.one_given()
     with torch.no_grad():
-        together = model.energy(x)
+        together = model.energy(x, **given)
         require(together.shape == (len(x),), f"energy of {len(x)} examples has shape {tuple(together.shape)}")
         require(bool(together.isfinite().all()), "an energy is not finite")
-        alone = torch.cat([model.energy(one[None]) for one in x])
+        alone = torch.cat([model.energy(one[None], **given) for one in x])
     worst = float(((together - alone).abs() / (1 + alone.abs())).max())
     require(worst < 1e-9, f"E changes with the rest of the batch, by {worst:.2g} of its size")
     for what, wrong in (("twice the width", torch.cat([x, x], -1)), ("no batch axis", x[0])):
         try:
-            model.energy(wrong)
+            model.energy(wrong, **given)
         except InputError:
             continue
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
@@ -106,19 +116,139 @@ def score_is_gradient(subject: Subject) -> None:
     assert isinstance(model, HasEnergy)
     assert isinstance(model, HasScore)
     x = subject.x(model)[:_EXAMPLES].double()
-    found = model.score(x)
+    given = subject.given(len(x))
+    found = model.score(x, **given)
     require(found.shape == x.shape, f"the score of {tuple(x.shape)} has shape {tuple(found.shape)}")
     require(not found.requires_grad, "the score carries a graph")
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(model.energy(leaf).sum(), leaf)
+        (gradient,) = torch.autograd.grad(model.energy(leaf, **given).sum(), leaf)
     size = 1 + float(gradient.abs().max())
     worst = float((found + gradient).abs().max())
     require(worst < _ROUNDING * size, f"the score differs from −∇E by {worst:.3g}")
     scale = subject.batch.x.double().std(0).clamp(min=1e-3)  # differences along a direction in units of the data
     direction = scale * torch.randn(x.shape, generator=subject.generator(1), dtype=x.dtype, device=x.device)
     with torch.no_grad():
-        up, down = (model.energy(x + sign * 1e-5 * direction) for sign in (1, -1))
+        up, down = (model.energy(x + sign * 1e-5 * direction, **given) for sign in (1, -1))
     slope, claimed = (up - down) / 2e-5, -(found * direction).flatten(1).sum(1)
     apart = float(((slope - claimed).abs() / (1 + slope.abs())).max())
     require(apart < 1e-5, f"along a direction E rises at another rate than the score says, by {apart:.2g} of it")
+
+
+@law(
+    "contrast",
+    f"Trained on the {_NEAREST} examples nearest to each other, a model lowers their energy below that of all the others.",
+    needs="energy, learned by gradients",
+    applies=lambda model: isinstance(model, HasEnergy) and by_gradient(model),
+)
+def contrast(subject: Subject) -> None:
+    model = subject.fresh().double()
+    assert isinstance(model, HasEnergy)
+    batch = subject.data(model)
+    scaled = (batch.x.double() - batch.x.double().mean(0)) / batch.x.double().std(0).clamp(min=1e-3)
+    distance = torch.cdist(scaled.flatten(1), scaled.flatten(1))
+    centre = int(distance.topk(_NEAREST, largest=False).values.sum(1).argmin())
+    order = distance[centre].argsort()
+    near, far = order[:_NEAREST], order[_NEAREST:]
+    few = batch.take(near.repeat(len(batch) // _NEAREST))
+
+    def gap() -> float:
+        with torch.no_grad():
+            energy = model.eval().energy(batch.x, **subject.given(len(batch)))
+        model.train()
+        return float(energy[far].mean() - energy[near].mean())
+
+    before = gap()
+    learn(model, lambda step: few, _STEPS, _RATE, lambda step: subject.generator(6, step))
+    after = gap()
+    require(
+        after > before + 0.01, f"the other examples lay {before:.4f} above them in energy, after training {after:.4f}"
+    )
+
+
+@law(
+    "likelihood-rises",
+    f"{_STEPS} steps on the data raise their mean log-likelihood.",
+    needs="a partition function and at most 65,536 values, learned by gradients",
+    applies=lambda model: _has_partition(model) and by_gradient(model),
+)
+def likelihood_rises(subject: Subject) -> None:
+    model = subject.fresh().double()
+    assert isinstance(model, HasPartition)
+    batch, found = subject.data(model), []
+    for steps in (0, _STEPS):
+        learn(model, lambda step: batch, steps, _RATE, lambda step: subject.generator(6, step))
+        with torch.no_grad():
+            model.eval().estimate_log_partition(generator=subject.generator(1))
+            found.append(float(model.log_prob(batch.x, **subject.given(len(batch))).mean()))
+        model.train()
+    require(found[1] > found[0] + 1e-3, f"the mean log-likelihood went from {found[0]:.4f} to {found[1]:.4f}")
+
+
+@law(
+    "negatives",
+    "The gradient of the loss is that of the energy of the data less that of the negatives (up to that of a declared "
+    "``regularizer``, the mean of both squared); neither side is the other.",
+    needs="a model that learns from negatives",
+    applies=lambda model: isinstance(model, HasNegatives) and by_gradient(model),
+)
+def negatives(subject: Subject) -> None:
+    start = subject.generic().train()
+    batch = subject.data(start)
+    model, twin = copy.deepcopy(start), copy.deepcopy(start)  # chains move
+    assert isinstance(twin, HasNegatives)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+
+    def gradient(value: Tensor, model: Model) -> list[Tensor]:
+        own = [p for p in model.parameters() if p.requires_grad]
+        return list(torch.autograd.grad(value, own, retain_graph=True, allow_unused=True, materialize_grads=True))
+
+    terms = model.loss(batch, generator=subject.generator(1))
+    found = gradient(mean_loss(terms), model)
+    data, ends = twin.contrast(batch, generator=subject.generator(1))
+    require(not torch.equal(data, ends), "the negatives are the data")
+    # One call, as the loss makes one: weights that move at each (spectral norms) are the same for both sides.
+    of_data, of_ends = twin.point_energy(torch.cat([data, ends])).tensor_split([len(data)])
+    expected = gradient(of_data.mean() - of_ends.mean(), twin)
+    apart = [f - e for f, e in zip(found, expected, strict=True)]
+    if "regularizer" in terms:
+        squares = gradient((of_data.square().mean() + of_ends.square().mean()), twin)
+        norm = sum(float(s.square().sum()) for s in squares)
+        share = sum(float((a * s).sum()) for a, s in zip(apart, squares, strict=True)) / max(norm, 1e-300)
+        require(share > -_ROUNDING, f"the regularizer has the weight {share:.4g}: it rewards large energies")
+        apart = [a - share * s for a, s in zip(apart, squares, strict=True)]
+    largest = max(float(e.abs().max()) for e in expected)
+    worst = [float(a.abs().max()) / largest for a in apart]
+    i = worst.index(max(worst))
+    require(
+        worst[i] < 1e-7,
+        f"the loss's gradient in {names[i]} {tuple(parameters[i].shape)} differs from that of the energies' difference by "
+        f"{worst[i]:.2g} of the largest",
+    )
+
+
+def _is_of_few_reals(model: Model) -> bool:
+    return model.event.is_real and model.event.layout == "vector" and model.event.dims <= _MOST_GAUSSIAN_DIMS
+
+
+@law(
+    "gaussian-score",
+    f"Trained on N(0, I), the score is −x: its regression on x keeps a slope of −1 within {_GAUSSIAN_SLACK}.",
+    needs=f"a score of at most {_MOST_GAUSSIAN_DIMS} real entries, learned by gradients",
+    applies=lambda model: isinstance(model, HasScore) and by_gradient(model) and _is_of_few_reals(model),
+)
+def gaussian_score(subject: Subject) -> None:
+    x = torch.randn(4 * _GAUSSIAN_ROWS, subject.model.event.dims, generator=subject.generator(1), dtype=torch.float64)
+    x = x.to(subject.batch.x.device)
+
+    def rows(step: int) -> Batch:
+        start = step % 4 * _GAUSSIAN_ROWS
+        return Batch(x[start : start + _GAUSSIAN_ROWS], **subject.given(_GAUSSIAN_ROWS))
+
+    model = subject.fresh(Batch(x, **subject.given(len(x)))).double()
+    assert isinstance(model, HasScore)
+    learn(model, rows, _GAUSSIAN_STEPS, _RATE, lambda step: subject.generator(6, step))
+    found = model.eval().score(x, **subject.given(len(x)))
+    slope = float((found * x).sum() / x.square().sum())
+    require(abs(slope + 1) < _GAUSSIAN_SLACK, f"the score's slope is {slope:.3f}, that of N(0, I) is −1")

@@ -30,14 +30,15 @@ def inverse(subject: Subject) -> None:
     assert isinstance(model, IsFlow)
     with torch.no_grad():
         x = _continuous(subject, 32)
-        there, _ = model.transform(x)
+        given = subject.given(len(x))
+        there, _ = model.transform(x, **given)
         require(there.shape == (len(x), model.event.dims), f"codes have shape {tuple(there.shape)}")
-        back = model.invert(there)
+        back = model.invert(there, **given)
         worst = float(((back - x).abs() / (1 + x.abs())).max())
         # float64 keeps 16 digits; a tiny flow at generic parameters loses a few of them, never ten.
         require(worst < 1e-6, f"invert(transform(x)) is off by {worst:.2g}")
         z = torch.randn(there.shape, generator=subject.generator(2), dtype=x.dtype, device=x.device)
-        again, _ = model.transform(model.invert(z))
+        again, _ = model.transform(model.invert(z, **given), **given)
         worst = float((again - z).abs().max())
         require(worst < 1e-6, f"transform(invert(z)) is off by {worst:.2g}")
 
@@ -52,18 +53,19 @@ def log_determinant(subject: Subject) -> None:
     for draw in range(2):
         model = subject.generic(draw)
         assert isinstance(model, IsFlow)
+        given = subject.given(1)
         for x in _continuous(subject, 3):
 
             def code(x: Tensor, model: IsFlow = model) -> Tensor:
-                return model.transform(x[None])[0].flatten()
+                return model.transform(x[None], **given)[0].flatten()
 
             matrix = jacobian(code, x).reshape(model.event.dims, model.event.dims)
             expected = float(torch.linalg.slogdet(matrix).logabsdet)
-            given = float(model.transform(x[None])[1].detach())
+            said = float(model.transform(x[None], **given)[1].detach())
             # slogdet of a D×D matrix in float64 keeps about 16 − log10(D) − log10(condition) digits.
             require(
-                abs(given - expected) < 1e-7 * max(1.0, abs(expected)),
-                f"log|det dz/dx| is {given:.9f}, autograd says {expected:.9f}",
+                abs(said - expected) < 1e-7 * max(1.0, abs(expected)),
+                f"log|det dz/dx| is {said:.9f}, autograd says {expected:.9f}",
             )
 
 
@@ -78,7 +80,8 @@ def change_of_variables(subject: Subject) -> None:
     assert isinstance(model, IsFlow)
     with torch.no_grad():
         x = subject.batch.x.double()
-        z, log_det = model.transform(x)
-        gap = model.log_prob(x) - (model.base_log_prob(z) + log_det)
+        given = subject.given(len(x))
+        z, log_det = model.transform(x, **given)
+        gap = model.log_prob(x, **given) - (model.base_log_prob(z) + log_det)
     worst = float(gap.abs().max())
     require(worst < 1e-8 * model.event.dims, f"log p(x) differs from base + log-determinant by {worst:.2g}")

@@ -12,44 +12,19 @@ from torch import Tensor
 
 from unsup.core.config import options_of, plain
 from unsup.core.errors import InputError
-from unsup.core.model import (
-    CanComplete,
-    CanDecode,
-    CanEncode,
-    CanSample,
-    HasDensity,
-    HasEnergy,
-    IsFlow,
-    Model,
-    Translates,
-)
+from unsup.core.model import CanDecode, CanEncode, HasDensity, IsFlow, Model
 from unsup.core.registry import row_of
 from unsup.core.storage import load_model
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, perturb, rebuild, same_state
+from unsup.testing.verbs import answers, verbs
 
 _FILES = {".json", ".safetensors", ".md"}
+_EXAMPLES = 16
 
 
-def _is_registered(model: Model) -> bool:
+def is_registered(model: Model) -> bool:
     return row_of(type(model)) is not None
-
-
-def _outputs(model: Model, x: Tensor, subject: Subject) -> dict[str, Tensor]:
-    """Everything that the model says about ``x``, from the same noise each time."""
-    found = {}
-    with torch.no_grad():
-        if isinstance(model, HasDensity):
-            found["log_prob"] = model.log_prob(x, generator=subject.generator(1))
-        if isinstance(model, CanSample):
-            found["sample"] = model.sample(5, generator=subject.generator(2))
-        if isinstance(model, CanEncode):
-            found["encode"] = model.encode(x)
-        if isinstance(model, HasEnergy):
-            found["energy"] = model.energy(x)
-        if isinstance(model, Translates):
-            found["translate"] = model.translate(x, to="b")
-    return found
 
 
 @law("configuration", "The configuration survives JSON and rebuilds the model; an unknown option names the nearest.")
@@ -72,30 +47,33 @@ def configuration(subject: Subject) -> None:
 
 @law(
     "save-load",
-    "A saved model loads with the same state, scores and samples; its folder holds no pickle.",
+    "A saved model, of float32 or float64, loads with the same state, scores and samples; its folder holds no pickle.",
     needs="a registered model",
-    applies=_is_registered,
+    applies=is_registered,
 )
 def save_load(subject: Subject) -> None:
-    model = subject.generic(dtype=None)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(folder)
-        odd = sorted(p.name for p in Path(folder).rglob("*") if p.is_file() and p.suffix not in _FILES)
-        require(not odd, f"the folder holds {odd}")
-        loaded = load_model(folder)
-    require(type(loaded) is type(model), f"a {type(model).__name__} came back as a {type(loaded).__name__}")
-    differs = same_state(model.cpu(), loaded)
-    require(differs is None, f"{differs} differs after loading")
-    before, after = (_outputs(m, subject.batch.x.cpu(), subject) for m in (model, loaded))
-    for name, value in before.items():
-        require(torch.equal(value, after[name]), f"{name} differs after loading, although the saved state is the same")
+    for dtype in (None, torch.float64):
+        model = subject.generic(dtype=dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(folder)
+            odd = sorted(p.name for p in Path(folder).rglob("*") if p.is_file() and p.suffix not in _FILES)
+            require(not odd, f"the folder holds {odd}")
+            loaded = load_model(folder)
+        require(type(loaded) is type(model), f"a {type(model).__name__} came back as a {type(loaded).__name__}")
+        require(loaded.dtype == model.dtype, f"a model in {model.dtype} came back in {loaded.dtype}")
+        differs = same_state(model.cpu(), loaded)
+        require(differs is None, f"{differs} differs after loading")
+        before, after = (answers(m, subject.batch.x.cpu(), subject) for m in (model, loaded))
+        for name, value in before.items():
+            same = all(torch.equal(a, b) for a, b in zip(value, after[name], strict=True))
+            require(same, f"{name} differs after loading, although the saved state is the same")
 
 
 @law("state", "Scoring, sampling and encoding leave every tensor of the model as it was.")
 def state(subject: Subject) -> None:
     model = subject.generic()
     untouched = {k: v.clone() for k, v in model.state_dict().items()}
-    _outputs(model, subject.x(model), subject)
+    answers(model, subject.x(model), subject)
     moved = [k for k, v in model.state_dict().items() if not torch.equal(v, untouched[k])]
     require(not moved, f"{moved[:3]} moved")
     require(not model.training, "the model went back into training mode")
@@ -105,16 +83,17 @@ def state(subject: Subject) -> None:
 def no_memory(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)
-    _outputs(model, x, subject)
+    answers(model, x, subject)
     perturb(model, subject.generator(3))
-    moved = _outputs(model, x, subject)
+    moved = answers(subject.ready(model), x, subject)
     twin = rebuild(model).to(model.dtype).eval()
     twin.load_state_dict(model.state_dict())
-    for name, value in _outputs(twin, x, subject).items():
-        require(
-            torch.allclose(value.double(), moved[name].double(), rtol=1e-9, atol=1e-9),
-            f"{name} differs from that of a new model with the same state",
-        )
+    for name, value in answers(twin, x, subject).items():
+        for one, other in zip(value, moved[name], strict=True):
+            require(
+                torch.allclose(one.double(), other.double(), rtol=1e-9, atol=1e-9),
+                f"{name} differs from that of a new model with the same state",
+            )
 
 
 @law(
@@ -123,11 +102,7 @@ def no_memory(subject: Subject) -> None:
 def global_random_state(subject: Subject) -> None:
     model = subject.generic()
     before = torch.random.get_rng_state()
-    _outputs(model, subject.x(model), subject)
-    if isinstance(model, CanComplete):
-        x = subject.x(model)
-        known = torch.zeros_like(x, dtype=torch.bool)
-        model.complete(x, known, generator=subject.generator(3))
+    answers(model, subject.x(model), subject)
     require(torch.equal(before, torch.random.get_rng_state()), "the global generator moved")
 
 
@@ -140,11 +115,12 @@ def global_random_state(subject: Subject) -> None:
 def wrong_shape(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)
+    given = subject.one_given()
     calls: dict[str, Callable[[Tensor], Tensor]] = {}
     if isinstance(model, HasDensity):
-        calls["log_prob"] = model.log_prob
+        calls["log_prob"] = lambda x: model.log_prob(x, **given)
     if isinstance(model, CanEncode):
-        calls["encode"] = model.encode
+        calls["encode"] = lambda x: model.encode(x, **given)
     for name, call in calls.items():
         for what, wrong in (("twice the width", torch.cat([x, x], -1)), ("no batch axis", x[0])):
             _refused(f"{name} of x with {what} {tuple(wrong.shape)}", call, wrong)
@@ -160,6 +136,49 @@ def _refused(what: str, call: Callable[[Tensor], Tensor], wrong: Tensor) -> None
     require(False, f"{what} was taken without a word")
 
 
+@law("no-examples", "Asked about no examples, or for none, every verb gives none, of the usual shape and type.")
+def no_examples(subject: Subject) -> None:
+    model = subject.generic()
+    x = subject.x(model)
+    two = answers(model, x[:2], subject)
+    for name, verb in verbs(model, x[:0], subject).items():
+        with torch.no_grad():
+            try:
+                found = verb()
+            except (RuntimeError, LookupError, TypeError, ValueError) as error:
+                require(False, f"{name} of no examples raised {type(error).__name__}: {str(error).splitlines()[0]}")
+        for none, usual in zip(found, two[name], strict=True):
+            expected = (0, *usual.shape[1:])
+            require(tuple(none.shape) == expected, f"{name} of none has shape {tuple(none.shape)}, not {expected}")
+            require(none.dtype == usual.dtype, f"{name} of none is {none.dtype}, not {usual.dtype}")
+
+
+@law("inference-mode", "Under torch.inference_mode() every verb says what it says without, and still does afterwards.")
+def inference_mode(subject: Subject) -> None:
+    model = subject.generic()
+    x = subject.x(model)[:_EXAMPLES]
+    usual = answers(model, x, subject)
+    with torch.inference_mode():
+        inside = {}
+        for name, verb in verbs(model, x.clone(), subject).items():
+            try:
+                inside[name] = verb()
+            except RuntimeError as error:
+                require(False, f"{name} raised {type(error).__name__}: {str(error).splitlines()[0]}")
+    after = answers(model, x, subject)
+    for name, value in usual.items():
+        for when, others in (("under inference_mode", inside), ("after inference_mode", after)):
+            same = all(torch.equal(a, b.clone()) for a, b in zip(value, others[name], strict=True))
+            require(same, f"{name} differs {when}")
+    if isinstance(model, HasDensity):
+        try:
+            found = model.log_prob(x, generator=subject.generator(1), **subject.given(len(x)))
+            if found.requires_grad:
+                found.sum().backward()
+        except RuntimeError as error:
+            require(False, f"no gradient of log_prob after inference_mode: {str(error).splitlines()[0]}")
+
+
 @law(
     "encode",
     "Features are finite, of shape (B, F) and a function of each example alone; decoding gives examples of the event.",
@@ -169,19 +188,22 @@ def _refused(what: str, call: Callable[[Tensor], Tensor], wrong: Tensor) -> None
 def encode(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, CanEncode)
-    x = subject.x(model)[:16]
+    x = subject.x(model)[:_EXAMPLES]
+    given = subject.given(len(x))
     with torch.no_grad():
-        z = model.encode(x)
+        z = model.encode(x, **given)
         require(z.ndim == 2 and len(z) == len(x), f"features of {tuple(x.shape)} have shape {tuple(z.shape)}")
         require(bool(z.isfinite().all()), "features are not finite")
-        require(torch.equal(z, model.encode(x)), "encoding twice gave two answers")
-        single = torch.cat([model.encode(one[None]) for one in x])
+        require(torch.equal(z, model.encode(x, **given)), "encoding twice gave two answers")
+        rows = [{k: v[i : i + 1] for k, v in given.items()} for i in range(len(x))]
+        single = torch.cat([model.encode(one[None], **row) for one, row in zip(x, rows, strict=True)])
         worst = float((z - single).abs().max())
         require(
             worst <= 1e-9 * max(1.0, float(z.abs().max())), f"features depend on the rest of the batch, by {worst:.2g}"
         )
         if isinstance(model, CanDecode):
-            back = model.decode(z)
+            require(model.code_size == z.shape[1], f"code_size is {model.code_size}, codes have {z.shape[1]} numbers")
+            back = model.decode(z, **given)
             expected = (len(x), *model.event.shape)
             require(tuple(back.shape) == expected, f"decoding gave shape {tuple(back.shape)}, not {expected}")
             require(back.dtype == model.event.dtype, f"decoding gave {back.dtype}, not {model.event.dtype}")

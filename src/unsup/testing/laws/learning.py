@@ -4,43 +4,51 @@ from __future__ import annotations
 
 import torch
 
-from unsup.core.model import HasDensity, LearnsByCounting, Model
+from unsup.core.batch import Time
+from unsup.core.model import HasDensity, Model
 from unsup.testing.law import law, require
-from unsup.testing.subject import Subject
+from unsup.testing.subject import Subject, learns_by_counting, mean_loss, play
 
 _STEPS, _LEARNING_RATE = 30, 3e-3
 _MOST_BATCHES = 32
 _ROUNDING = 1e-13  # of the largest gradient: what is smaller is a zero that float64 did not quite reach
 
 
-def _by_gradient(model: Model) -> bool:
-    return not (isinstance(model, LearnsByCounting) and model.passes > 0)
+def by_gradient(model: Model) -> bool:
+    return not learns_by_counting(model)
 
 
 @law(
     "objectives",
-    "Every trainable parameter belongs to exactly one objective, and nothing else does.",
+    "Every trainable parameter belongs to an objective, to none of them twice, and nothing else does: frozen ones are "
+    "nobody's.",
     needs="a model that learns by gradients",
-    applies=_by_gradient,
+    applies=by_gradient,
 )
 def objectives(subject: Subject) -> None:
     model = subject.generic()
+    players = model.objectives()
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-    owned: dict[int, str] = {}
-    for objective in model.objectives():
-        for p in objective.parameters:
-            require(id(p) in names, f"objective {objective.name!r} moves a tensor that is no parameter of the model")
-            require(id(p) not in owned, f"{names[id(p)]} belongs to {owned.get(id(p))!r} and {objective.name!r}")
-            owned[id(p)] = objective.name
+    require(len({o.name for o in players}) == len(players), f"two of {[o.name for o in players]} have one name")
+    owned = set()
+    for objective in players:
+        own = [id(p) for p in objective.parameters]
+        require(
+            set(own) <= set(names), f"objective {objective.name!r} moves what is no trainable parameter of the model"
+        )
+        twice = [names[key] for key in set(own) if own.count(key) > 1]
+        require(not twice, f"objective {objective.name!r} holds {twice[:3]} twice")
+        owned |= set(own)
     left = [name for key, name in names.items() if key not in owned]
     require(not left, f"no objective moves {left[:3]}")
 
 
 @law(
     "gradients",
-    "Every parameter gets a finite gradient that is not zero.",
+    "Every parameter gets a finite gradient that is not zero, from an objective that moves it (a bias that cancels "
+    "there, as the critic's last in a difference of its outputs, from any).",
     needs="a model that learns by gradients",
-    applies=_by_gradient,
+    applies=by_gradient,
 )
 def gradients(subject: Subject) -> None:
     model = subject.generic().train()
@@ -49,14 +57,15 @@ def gradients(subject: Subject) -> None:
     for step in range(_MOST_BATCHES):
         for objective in model.objectives():
             model.zero_grad()
-            loss = objective.loss(subject.batch, generator=subject.generator(step))["loss"]
-            require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss {loss.detach()} is no finite scalar")
-            loss.backward()
+            terms = play(model, objective, subject.batch, lambda step=step: subject.generator(step))
+            require(bool(terms["loss"].isfinite().all()), f"the loss of {objective.name!r} is not finite")
+            mean_loss(terms).backward()
             largest = max((float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None), default=0.0)
+            own = {id(p) for p in objective.parameters}
             for name, p in model.named_parameters():
                 if p.grad is not None:
                     require(bool(p.grad.isfinite().all()), f"the gradient of {name} is not finite")
-                    if bool((p.grad.abs() > _ROUNDING * largest).any()):
+                    if (id(p) in own or p.ndim < 2) and bool((p.grad.abs() > _ROUNDING * largest).any()):
                         dead.discard(name)
         if not dead:
             return
@@ -64,33 +73,50 @@ def gradients(subject: Subject) -> None:
 
 
 @law(
+    "terms",
+    "Every term of a loss is one number, or one for each example.",
+    needs="a model that learns by gradients",
+    applies=by_gradient,
+)
+def terms(subject: Subject) -> None:
+    model = subject.generic().train()
+    n = len(subject.batch)
+    for objective in model.objectives():
+        found = play(model, objective, subject.batch, lambda: subject.generator(1))
+        require("loss" in found, f"the terms of {objective.name!r} hold no loss: {', '.join(found)}")
+        for name, term in found.items():
+            require(term.shape in ((), (n,)), f"{objective.name}/{name} of {n} examples has shape {tuple(term.shape)}")
+
+
+@law(
     "descent",
     f"{_STEPS} steps of Adam on one batch lower the loss and raise the log-likelihood, measured with fixed noise.",
     needs="a model with one objective, learned by gradients",
-    applies=lambda model: _by_gradient(model) and len(model.objectives()) == 1,
+    applies=lambda model: by_gradient(model) and len(model.objectives()) == 1,
 )
 def descent(subject: Subject) -> None:
     model = subject.fresh()
     (objective,) = model.objectives()
     optimizer = torch.optim.Adam(objective.parameters, lr=_LEARNING_RATE)
+    batch = subject.data(model)
 
     def measure() -> tuple[float, float]:
         model.eval()
         with torch.no_grad():
-            loss = float(objective.loss(subject.batch, generator=subject.generator(1))["loss"])
-            density = isinstance(model, HasDensity)
-            log_prob = (
-                float(model.log_prob(subject.x(model), generator=subject.generator(2)).mean()) if density else 0.0
-            )
+            loss = float(mean_loss(objective.loss(batch, generator=subject.generator(1))))
+            score = 0.0
+            if isinstance(subject.ready(model), HasDensity):
+                given = subject.given(len(batch))
+                score = float(model.log_prob(batch.x, generator=subject.generator(2), **given).mean())
         model.train()
-        return loss, log_prob
+        return loss, score
 
     loss_before, log_prob_before = measure()
     for step in range(_STEPS):
         optimizer.zero_grad()
-        objective.loss(subject.batch, generator=subject.generator(3, step))["loss"].backward()
+        mean_loss(objective.loss(batch, generator=subject.generator(3, step))).backward()
         optimizer.step()
-        model.after_step(step)
+        model.after_step(Time(step, _STEPS))
     loss_after, log_prob_after = measure()
     require(loss_after < loss_before - 1e-3, f"the loss went from {loss_before:.4f} to {loss_after:.4f}")
     if isinstance(model, HasDensity):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import (
     CanComplete,
     CanSample,
+    Factorises,
     HasDensity,
     IsAutoregressive,
+    IsConditional,
     IsFlow,
     Model,
     keyed_generator,
@@ -23,6 +28,7 @@ from unsup.testing.subject import GENERIC_NOISE, STRONG_NOISE, Subject, log_prob
 
 _SAMPLES = 4000
 _MOST_STATES_OF_A_BOUND = 512
+_COOLER = 0.5
 
 
 def _can_sample(model: Model) -> bool:
@@ -33,19 +39,20 @@ def _is_oracle(model: Model) -> bool:
     return is_exact(model) and (grids.is_enumerable(model.event) or grids.is_integrable(model.event))
 
 
+def _has_temperature(model: Model) -> bool:
+    return "temperature" in knobs(model)
+
+
 @law("same-seed", "The same generator gives the same samples, another one others.", needs="sample", applies=_can_sample)
 def same_seed(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, CanSample)
-    generator = subject.generator(1)
-    first, second = model.sample(32, generator=generator), model.sample(32, generator=generator)
-    require(
-        torch.equal(first, model.sample(32, generator=subject.generator(1))), "the same generator gave other samples"
-    )
+    generator, given = subject.generator(1), subject.one_given()
+    first, second = (model.sample(32, generator=generator, **given) for _ in range(2))
+    again, other = (model.sample(32, generator=subject.generator(key), **given) for key in (1, 2))
+    require(torch.equal(first, again), "the same generator gave other samples")
     require(not torch.equal(first, second), "a generator gave the same samples twice: it was not used up")
-    require(
-        not torch.equal(first, model.sample(32, generator=subject.generator(2))), "another seed gave the same samples"
-    )
+    require(not torch.equal(first, other), "another seed gave the same samples")
 
 
 @law("support", "Samples have the event's shape and type and lie in its support.", needs="sample", applies=_can_sample)
@@ -53,16 +60,14 @@ def support(subject: Subject) -> None:
     event = subject.model.event
     for dtype in (None, torch.float64):
         model = subject.generic(dtype=dtype)
-        if isinstance(model, CanSample):
-            for n in (1, 256):
-                x = model.sample(n, generator=subject.generator(n))
-                require(
-                    tuple(x.shape) == (n, *event.shape),
-                    f"{n} samples have shape {tuple(x.shape)}, not {(n, *event.shape)}",
-                )
-                require(x.dtype == event.dtype, f"samples are {x.dtype}, not {event.dtype}")
-                outside = int((~event.contains(x)).sum())
-                require(outside == 0, f"{outside} of {n} samples lie outside {event}")
+        assert isinstance(model, CanSample)
+        for n in (1, 256):
+            x = model.sample(n, generator=subject.generator(n), **subject.one_given())
+            expected = (n, *event.shape)
+            require(tuple(x.shape) == expected, f"{n} samples have shape {tuple(x.shape)}, not {expected}")
+            require(x.dtype == event.dtype, f"samples are {x.dtype}, not {event.dtype}")
+            outside = int((~event.contains(x)).sum())
+            require(outside == 0, f"{outside} of {n} samples lie outside {event}")
 
 
 @law(
@@ -72,19 +77,24 @@ def support(subject: Subject) -> None:
     applies=lambda model: _can_sample(model) and _is_oracle(model),
 )
 def entropy(subject: Subject) -> None:
-    model = subject.generic()
+    model, given = subject.generic(), subject.one_given()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
     x, log_mass = log_masses(subject, model)
-    log_p = log_probs(model, x) if not model.event.is_discrete else log_mass
+    log_p = log_probs(model, x, **given) if not model.event.is_discrete else log_mass
     expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
-    own = model.sample(_SAMPLES, generator=subject.generator(1))
-    found, error = grids.mean_and_error(-log_probs(model, own.double() if own.is_floating_point() else own))
+    own = model.sample(_SAMPLES, generator=subject.generator(1), **given)
+    found, error = grids.mean_and_error(-log_probs(model, _exactly(own), **given))
     # 1e-3 is the quadrature's share, see the law "normalised".
     slack = grids.STANDARD_ERRORS * error + (0 if model.event.is_discrete else 1e-3 * (1 + abs(expected)))
     require(
         abs(found - expected) < slack, f"own samples give {found:.4f} ± {error:.4f} nats, the entropy is {expected:.4f}"
     )
+
+
+def _exactly(x: Tensor) -> Tensor:
+    """Real samples in the type that laws compute in."""
+    return x.double() if x.is_floating_point() else x
 
 
 @law(
@@ -99,9 +109,9 @@ def moments(subject: Subject) -> None:
     assert isinstance(model, HasDensity)
     points, log_mass = log_masses(subject, model)
     centre, scale = subject.batch.x.double().mean(0), subject.batch.x.double().std(0)
-    own = model.sample(_SAMPLES, generator=subject.generator(1)).double()
+    own = model.sample(_SAMPLES, generator=subject.generator(1), **subject.one_given()).double()
 
-    def products(x: torch.Tensor) -> torch.Tensor:
+    def products(x: Tensor) -> Tensor:
         u = ((x - centre) / scale).flatten(1)
         return torch.cat([u, (u[:, :, None] * u[:, None, :]).flatten(1)], 1)
 
@@ -134,7 +144,7 @@ def frequencies(subject: Subject) -> None:
     # A bound costs more for each value, and its noise weighs less against fewer samples.
     n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 2
     probability = _probabilities(model, subject, n)
-    drawn = model.sample(n, generator=subject.generator(2))
+    drawn = model.sample(n, generator=subject.generator(2), **subject.one_given())
     counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
     if model.likelihood_kind == "bound":
         # Noise on discrete data carries some mass past the first and last level, which sampling puts back on them:
@@ -152,7 +162,7 @@ def frequencies(subject: Subject) -> None:
     require(p_value > grids.P_VALUE, f"{n} samples do not follow the probabilities (p = {p_value:.1g})")
 
 
-def _at_an_end(event: Event) -> torch.Tensor:
+def _at_an_end(event: Event) -> Tensor:
     """Which values of the event hold an ordinal or binary entry at its first or last level."""
     flat = grids.enumerate_event(event).flatten(1).long()
     low = torch.tensor([s.low for s in event.columns])
@@ -160,17 +170,19 @@ def _at_an_end(event: Event) -> torch.Tensor:
     return ((flat == low) | (flat == high)).any(1)
 
 
-def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
+def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
     """p of every value; of a bound, exp of it, which is p up to noise.
 
     Noise of variance v in a p adds n v / p to a chi-square over n samples. Importance samples are added until that
     comes to less than the statistic's own deviation, √(2N) for N values.
     """
-    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
+    x, given = grids.enumerate_event(subject.model.event).to(subject.model.device), subject.one_given()
     if model.likelihood_kind == "exact":
-        return log_probs(model, x).exp()
+        return log_probs(model, x, **given).exp()
     for samples in (64, 256, 1024, 4096):
-        runs = [log_probs(model, x, samples=samples, generator=subject.generator(1, r)).exp() for r in range(8)]
+        runs = [
+            log_probs(model, x, samples=samples, generator=subject.generator(1, r), **given).exp() for r in range(8)
+        ]
         p, variance = torch.stack(runs).mean(0), torch.stack(runs).var(0) / len(runs)
         if float((n * variance / p).sum()) < (2 * len(x)) ** 0.5:
             return p
@@ -181,29 +193,106 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> torch.Tensor:
     "temperature",
     "Temperature 1 is plain sampling; a lower one changes the draws, to more probable ones for exact models and flows.",
     needs="a sampling temperature and a likelihood",
-    applies=lambda model: "temperature" in knobs(model) and isinstance(model, HasDensity),
+    applies=lambda model: _has_temperature(model) and isinstance(model, HasDensity),
 )
 def temperature(subject: Subject) -> None:
     plainly = is_exact(subject.model) and subject.model.event.is_discrete
-    model = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE)
-    assert "temperature" in knobs(model)
+    model, given = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE), subject.one_given()
     assert isinstance(model, HasDensity)
-    plain = model.sample(512, generator=subject.generator(1))
-    same = model.sample(512, generator=subject.generator(1), temperature=1.0)
-    require(torch.equal(plain, same), "temperature 1 gives other samples than none")
-    cold = model.sample(512, generator=subject.generator(1), temperature=0.25)
+    assert isinstance(model, CanSample)
+    plain, cold = (_at(model, subject, 512, temperature) for temperature in (1.0, 0.25))
+    unasked = model.sample(512, generator=subject.generator(1), **given)
+    require(torch.equal(plain, unasked), "temperature 1 gives other samples than none")
     require(not torch.equal(plain, cold), "temperature 0.25 gives the same samples as temperature 1")
     if not (is_exact(model) or isinstance(model, IsFlow)):
         return  # cooling a latent code makes the code more probable, which need not hold for the example
-    scores = [
-        log_probs(model, x.double() if x.is_floating_point() else x, samples=8, generator=subject.generator(3))
-        for x in (plain, cold)
-    ]
+    scores = [log_probs(model, _exactly(x), samples=8, generator=subject.generator(3), **given) for x in (plain, cold)]
     (warm, a), (cool, b) = (grids.mean_and_error(s) for s in scores)
     require(
         cool - warm > 4 * (a * a + b * b) ** 0.5,
         f"mean log p is {cool:.4f} ± {b:.4f} at temperature 0.25 and {warm:.4f} ± {a:.4f} at 1",
     )
+
+
+def _at(model: Model, subject: Subject, n: int, temperature: float) -> Tensor:
+    assert isinstance(model, CanSample)
+    options = {"temperature": temperature} | subject.one_given()
+    return model.sample(n, generator=subject.generator(1), **options)
+
+
+def _has_tempered_density(model: Model) -> bool:
+    if not (_has_temperature(model) and is_exact(model)):
+        return False
+    if isinstance(model, IsFlow):
+        return model.event.is_real
+    return isinstance(model, Factorises) and grids.is_enumerable(model.event)
+
+
+@law(
+    "tempered",
+    "At temperature T an autoregressive model draws each entry from p(x_d | x_<d)^(1/T) / Z_d (in each of its orders "
+    "alike), another table of probabilities from p^(1/T) / Z, and the codes of a flow's samples are T times as wide.",
+    needs="a sampling temperature, and a flow on real data or an exact product of at most 65,536 values",
+    applies=_has_tempered_density,
+)
+def tempered(subject: Subject) -> None:
+    model = subject.generic(noise=STRONG_NOISE if subject.model.event.is_discrete else GENERIC_NOISE)
+    assert isinstance(model, HasDensity)
+    for wanted in (_COOLER, 1 / _COOLER):
+        drawn = _at(model, subject, _SAMPLES, wanted)
+        if isinstance(model, IsFlow):
+            widths = []
+            for x in (_at(model, subject, _SAMPLES, 1.0), drawn):
+                with torch.no_grad():
+                    z, _ = model.transform(_exactly(x), **subject.one_given())
+                widths.append(z.square().mean(0).sqrt())
+            # The widths of both have a relative error of 1 / √(2 n) or little more.
+            found = float((widths[1] / widths[0]).log().mean().exp())
+            require(
+                abs(found / wanted - 1) < 6 / _SAMPLES**0.5,
+                f"at temperature {wanted:g} codes are {found:.3f} times as wide",
+            )
+            continue
+        probability = _tempered(model, subject, wanted)
+        if probability is None:
+            return
+        counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
+        p_value = grids.chi_square(counts, probability)
+        require(
+            p_value > grids.P_VALUE, f"{_SAMPLES} samples at temperature {wanted:g} do not follow p (p = {p_value:.1g})"
+        )
+
+
+def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor | None:
+    """The probability of every value at a temperature; None for a mixture of orders, of which p alone says nothing."""
+    event = subject.model.event
+    x = grids.enumerate_event(event).to(subject.model.device)
+    if not isinstance(model, IsAutoregressive):
+        return (log_probs(model, x, **subject.one_given()) / temperature).softmax(0)
+    if len(model.orders) > 1:
+        return None
+    order = model.orders[0].argsort().tolist()
+    levels = [s.levels for s in event.columns]
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for weight, given in _mixture(model, subject):
+        table = log_probs(model, x, **given).view(levels).permute(order)  # axes in the order of generation
+        log_q = torch.zeros_like(table)
+        while table.ndim:
+            marginal = table.logsumexp(-1, keepdim=True)
+            conditional = ((table - marginal) / temperature).log_softmax(-1)
+            log_q = log_q + conditional.view(*conditional.shape, *(1,) * (log_q.ndim - conditional.ndim))
+            table = marginal.squeeze(-1)
+        back = torch.tensor(order).argsort().tolist()
+        total = total + weight * log_q.permute(back).reshape(-1).exp()
+    return total
+
+
+def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str, Any]]]:
+    """The conditions whose mixture the model samples from, with their weights."""
+    if not (isinstance(model, IsConditional) and model.classes):
+        return [(1.0, subject.one_given())]
+    weights = model.log_class_prior().exp().tolist()
+    return [(w, {"given": torch.tensor([y])}) for y, w in enumerate(weights)]
 
 
 @law(
@@ -226,18 +315,16 @@ def completion(subject: Subject) -> None:
         return  # a model may refuse to condition on what comes later in its order, but not draw from something else
 
 
-def _follows_conditional(
-    model: CanComplete, density: HasDensity, known: torch.Tensor, what: str, subject: Subject
-) -> None:
-    event, x = subject.model.event, subject.batch.x[:1]
-    given = x.expand(_SAMPLES, *event.shape)
+def _follows_conditional(model: CanComplete, density: HasDensity, known: Tensor, what: str, subject: Subject) -> None:
+    event, x, given = subject.model.event, subject.batch.x[:1], subject.one_given()
+    whole = x.expand(_SAMPLES, *event.shape)
     mask = known.to(x.device).view(event.shape).expand(_SAMPLES, *event.shape)
-    drawn = model.complete(given, mask, generator=subject.generator(2))
-    require(torch.equal(drawn[mask].to(x.dtype), given[mask]), "completing changed entries that were known")
+    drawn = model.complete(whole, mask, generator=subject.generator(2), **given)
+    require(torch.equal(drawn[mask].to(x.dtype), whole[mask]), "completing changed entries that were known")
     require(bool(event.contains(drawn).all()), "completing gave values outside the support")
     values = grids.enumerate_event(event).to(x.device)
     agrees = (values == x)[:, mask[0]].all(1)
-    probability = log_probs(density, values).exp() * agrees
+    probability = log_probs(density, values, **given).exp() * agrees
     counts = grids.index_of(event, drawn).bincount(minlength=len(values))
     p_value = grids.chi_square(counts, probability)
     require(p_value > grids.P_VALUE, f"given {what}, {_SAMPLES} completions do not follow p (p = {p_value:.1g})")

@@ -1,0 +1,78 @@
+"""``unsup predict RUN FILE``: the class of each example, and how probable each class is."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unsup.cli.conditions import add_example_options, conditioned, examples_of
+from unsup.cli.options import Parser
+from unsup.cli.sample import make_parent
+from unsup.cli.show import write
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.registry import names, row
+
+if TYPE_CHECKING:
+    from unsup.train.runs import Run
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup predict",
+        description="p(y | x) of each example of a file, folder or data set: the likeliest class, then every class.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
+    parser.add_argument("-o", "--out", metavar="CSV", help="CSV to write [standard output]")
+    add_example_options(parser, given=False)
+    options = parser.parse(arguments)
+
+    import torch
+
+    from unsup.core.machine import fast_cpu
+    from unsup.core.model import Classifies
+    from unsup.core.storage import write_atomically
+    from unsup.evaluate.likelihood import CHUNK
+    from unsup.train.runs import open_run
+
+    run = open_run(options.run)
+    model, name = run.model, run.config["model"]["model"]
+    if not isinstance(model, Classifies):
+        able = ", ".join(n for n in names() if "predict" in row(n).abilities) or "none"
+        raise CapabilityError(f"{name} tells no classes apart (models that do: {able})")
+    if "condition" in row(name).abilities and conditioned(model) is None:
+        raise CapabilityError(
+            f"this {name} was trained without classes; train it with them (unsup fit DATA {name} --given label)"
+        )
+    examples, rows = examples_of(options, run)
+    with torch.no_grad(), fast_cpu(model.device):
+        probability = torch.cat(
+            [
+                model.predict_proba(examples.x[part].to(model.device)).double().cpu()
+                for part in torch.arange(len(examples)).split(CHUNK)
+            ]
+        )
+    classes = _class_names(run, probability.shape[1])
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("example", "class", *(f"p({c})" for c in classes)))
+    for example, p in zip(rows, probability.tolist(), strict=True):
+        lines.writerow((example, classes[p.index(max(p))], *(f"{v:.6g}" for v in p)))
+    if options.out is None:
+        write(text.getvalue())
+        return 0
+    make_parent(options.out)
+    write_atomically(options.out, text.getvalue().encode())
+    write(f"{len(rows)} examples in {options.out}, with p(y | x) of {len(classes)} classes")
+    return 0
+
+
+def _class_names(run: Run, classes: int) -> tuple[str, ...]:
+    """The classes' names where they are those of the data, else their numbers."""
+    try:
+        labels = run.data.labels
+    except InputError:  # arrays in memory, or data that has gone
+        labels = None
+    return labels if labels is not None and len(labels) == classes else tuple(map(str, range(classes)))

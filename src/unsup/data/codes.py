@@ -1,0 +1,79 @@
+"""The codes that a run's model gives of the run's data, as data: models in two stages need nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import REAL, Event
+from unsup.core.model import CanEncode, IsConditional, Model
+from unsup.core.registry import load, name_of
+from unsup.data.examples import Examples, part_names
+from unsup.data.precision import precise, some_rows
+from unsup.data.source import Data, Split
+
+_AT_ONCE = 200  # examples that are encoded together
+
+
+def read_codes(path: Path) -> Examples:
+    """The codes ``(N, F)`` of the data that the run in a folder was trained on, by its best parameters.
+
+    Splits and labels are those of that data.
+
+    Raises:
+        InputError: the folder holds no run, or one of data that was in memory only.
+        CapabilityError: its model gives no codes.
+    """
+    model = load(str(path))
+    if not isinstance(model, CanEncode):
+        raise CapabilityError(f"{path} is a run of {name_of(type(model))}, which gives no codes")
+    data = _data_of(path)
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    x = torch.cat([codes(model, split) for split in parts.values()])
+    if not bool(x.isfinite().all()):
+        raise InputError(f"{int((~x.isfinite()).any(1).sum())} of the codes of {path} are not finite; train it again")
+    sizes = (len(data.train), len(data.validation), len(data.test))
+    labels = [split.label for split in parts.values() if split.label is not None]
+    note = f"codes of {data.name} ({data.describe()}) by {name_of(type(model))}"
+    return Examples(
+        x,
+        precise(Event(x.shape[1:], REAL), x[torch.from_numpy(some_rows(*x.shape))].double().numpy()),
+        part_names({name: len(split) for name, split in parts.items()}),
+        torch.cat(labels) if len(labels) == len(parts) else None,
+        data.labels,
+        (note, *data.notes),
+        sizes=sizes,
+        split=data.split,
+    )
+
+
+@torch.no_grad()
+def codes(model: Model, split: Split) -> Tensor:
+    """Codes of all examples of a split, in their order: ``(N, F)``, float32, or float64 where the model is."""
+    assert isinstance(model, CanEncode)
+    found = []
+    for rows in torch.arange(len(split)).split(_AT_ONCE):
+        batch = split.batch(rows).to(model.device)
+        given: dict[str, Any] = {}
+        if isinstance(model, IsConditional) and model.given is not None:
+            given["given"] = model.condition(batch.given, len(batch))
+        z = model.encode(batch.x, **given).flatten(1).cpu()
+        found.append(z if z.dtype == torch.float64 else z.float())
+    return torch.cat(found)
+
+
+def _data_of(path: Path) -> Data:
+    from unsup.data.load import load_data
+
+    record = json.loads((path / "config.json").read_text()).get("data")
+    if record is None:
+        raise InputError(
+            f"{path} names no data (its model learned from arrays in memory, or lies there without its run); encode "
+            "examples with unsup encode, whose .npz is data too"
+        )
+    return load_data(record["name"], **record["options"])

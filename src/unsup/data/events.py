@@ -1,0 +1,83 @@
+"""Examples of one event as those of another: where that goes, and what to do where it does not."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from unsup.core.errors import InputError
+from unsup.core.event import REAL, Event, Support
+from unsup.data.arrays import whole_support
+
+
+def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
+    """``x`` as raw data of ``event``, in float64 where it is or ``event`` asks for it.
+
+    Raises:
+        InputError: ``x`` has another shape, or values outside the event's support.
+    """
+    if own.is_image and own.shape[0] == 1 and event.shape == (3, *own.shape[1:]):
+        x = x.expand(-1, 3, -1, -1)  # what the image reader does with grey images among coloured ones
+    if tuple(x.shape[1:]) != event.shape:
+        shape = tuple(x.shape[1:])
+        raise InputError(f"{name} holds examples of shape {shape}; expected {event.shape} ({event}){mend(own, event)}")
+    inside = event.contains(x)
+    if not bool(inside.all()):
+        first = int((~inside).nonzero()[0])
+        raise InputError(
+            f"{name}: {int((~inside).sum())} of {len(x)} examples hold values outside {event} (the first is number "
+            f"{first}, from 0; values go from {x.min().item():g} to {x.max().item():g}); give raw data in the units of "
+            "the training data"
+        )
+    return of_type(x, event).contiguous()
+
+
+def of_type(x: Tensor, event: Event) -> Tensor:
+    """Raw examples in a type that holds them as ``event`` asks; float64 stays what it is."""
+    if event.is_discrete:
+        return x.to(event.dtype)
+    return x.double() if event.precision == "float64" or not x.is_floating_point() else x
+
+
+def mend(own: Event, event: Event) -> str:
+    """How examples of the event ``own`` could be given the shape of ``event``, to be added to an error."""
+    if own.shape == event.shape:
+        return ""
+    if own.dims == event.dims:
+        return f"; reshape the array to {(-1, *event.shape)}"
+    if own.is_image and event.is_image:
+        if own.shape[0] != event.shape[0]:
+            return f"; convert the images to {event.shape[0]} channel{'s' * (event.shape[0] > 1)}"
+        square = event.shape[1] == event.shape[2]
+        return f"; give --resize {event.shape[1]} (resize={event.shape[1]})" if square else "; resize the images"
+    if own.layout == event.layout == "vector":
+        return "; leave columns out with --drop (drop=) or --label (label=)"
+    return ""
+
+
+def common_event(one: Event, two: Event) -> Event | None:
+    """The event of examples of both: two tables need not show the same whole numbers. None where there is none.
+
+    >>> print(common_event(Event((1,), Support("ordinal", 3)), Event((1,), Support("ordinal", 9, low=-2))))
+    vector of 1, ordinal(9, low=-2)
+    """
+    if one == two:
+        return one
+    if (one.shape, one.layout, one.open) != (two.shape, two.layout, two.open) or one.layout != "vector":
+        return None
+    columns = [_common(a, b) for a, b in zip(one.columns, two.columns, strict=True)]
+    supports = tuple(support for support in columns if support is not None)
+    if len(supports) < len(columns):
+        return None
+    wide = "float64" in (one.precision, two.precision) or Event(one.shape, supports).needs_float64
+    return Event(one.shape, supports, precision="float64" if wide and REAL in supports else "float32")
+
+
+def _common(one: Support, two: Support) -> Support | None:
+    if one == two:
+        return one
+    if REAL in (one, two):
+        return REAL
+    if "nominal" in (one.kind, two.kind):
+        return max(one, two, key=lambda s: s.levels) if one.kind == two.kind else None
+    top = max(one.low + one.levels, two.low + two.levels) - 1
+    return whole_support(min(one.low, two.low), top)

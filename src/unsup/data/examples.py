@@ -1,0 +1,188 @@
+"""What a reader found: all examples together, before they are split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.data.source import Data, Source, Split, hashed_order, split_sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a reader found: all examples together, before they are split.
+
+    Attributes:
+        x: raw examples: a tensor, or a `Source` where they are larger than memory.
+        names: of rows or files, one an example.
+        sizes: of train, validation and test where they lie one after the other in ``x``; None when there are none yet.
+        split: where the splits come from, in words.
+        shares: percent of validation and test where ``sizes`` is None, each rounded up.
+        in_order: cut the splits from ``x`` as it lies, not in hashed order.
+        grey: as in `Split`, used in training only.
+        domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
+        columns: names of the entries of a table's row, or None.
+        files: whether ``names`` are those of files, by which two folders are matched.
+        given: what each example is conditioned on, or None.
+        condition: the event of ``given``.
+        lengths: as in `Split`.
+        weight: as in `Split`.
+    """
+
+    x: Tensor | Source
+    event: Event
+    names: Sequence[str]
+    label: Tensor | None = None
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    sizes: tuple[int, int, int] | None = None
+    split: str = "by a hash of the row number"
+    shares: tuple[int, int] = (10, 10)
+    in_order: bool = False
+    grey: Tensor | None = None
+    domain_b: Tensor | None = None
+    columns: tuple[str, ...] | None = None
+    files: bool = False
+    given: Tensor | None = None
+    condition: Event | None = None
+    lengths: Tensor | None = None
+    weight: Tensor | None = None
+
+    @property
+    def whole(self) -> Split:
+        """All examples as one split."""
+        return Split(self.x, self.label, self.grey, self.given, self.lengths, self.weight)
+
+    def arranged(self, owner: str) -> tuple[Examples, tuple[int, int, int]]:
+        """The same examples with train, validation and test one after the other, and their sizes."""
+        if self.sizes is not None:
+            return self, self.sizes
+        sizes = split_sizes(len(self.x), *self.shares, owner=owner)
+        rule = f"{100 - sum(self.shares)}/{self.shares[0]}/{self.shares[1]} {self.split}"
+        order = torch.arange(len(self.x)) if self.in_order else torch.from_numpy(hashed_order(len(self.x)))
+        return self.reordered(order, sizes, rule), sizes
+
+    def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
+        """The examples at ``order``, which puts train, validation and test one after the other."""
+        taken = self.whole.take(order)
+        return replace(
+            self,
+            x=taken.examples,
+            label=taken.label,
+            grey=taken.grey,
+            given=taken.given,
+            lengths=taken.lengths,
+            weight=taken.weight,
+            domain_b=None if self.domain_b is None else self.domain_b[order],
+            names=Names(self.names.__getitem__, order.numpy()),
+            sizes=sizes,
+            split=split,
+        )
+
+    @property
+    def tensor(self) -> Tensor:
+        """``x`` of a reader that holds it in memory."""
+        assert isinstance(self.x, Tensor)
+        return self.x
+
+    def data(self, owner: str) -> Data:
+        """The examples as three splits.
+
+        Args:
+            owner: named in the error when there are too few of them.
+        """
+        found, sizes = self.arranged(owner)
+        ends = [sum(sizes[:i]) for i in range(4)]
+        parts = [slice(start, end) for start, end in itertools.pairwise(ends)]
+        splits = [found.whole.take(part) for part in parts]
+        if found.domain_b is not None:
+            others = [{"domain_b": Split(found.domain_b[part])} for part in parts]
+            splits = [replace(split, streams=other) for split, other in zip(splits, others, strict=True)]
+        train, validation, test = splits
+        return Data(
+            None,
+            self.event,
+            train,
+            replace(validation, grey=None),
+            replace(test, grey=None),
+            labels=self.labels,
+            split=found.split,
+            notes=self.notes,
+            paired=self.domain_b is not None,
+            columns=self.columns,
+            given=self.condition,
+        )
+
+
+class Names(Sequence[str]):
+    """Names that are made when they are asked for: data larger than memory may have more rows than fit as words.
+
+    >>> Names("row {}".format, range(10**9))[7]
+    'row 7'
+    """
+
+    def __init__(self, name: Callable[[int], str], numbers: range | NDArray[np.int64]) -> None:
+        self._name, self._numbers = name, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+
+    def __getitem__(self, index: int | slice) -> str | Names:
+        if isinstance(index, slice):
+            return Names(self._name, self._numbers[index])
+        return self._name(int(self._numbers[index]))
+
+
+def part_names(sizes: Mapping[str, int]) -> Names:
+    """Names of rows that lie part after part.
+
+    >>> list(part_names({"train": 2, "test": 1}))
+    ['train 0', 'train 1', 'test 0']
+    """
+    words, starts = list(sizes), np.cumsum([0, *sizes.values()])
+
+    def name(row: int) -> str:
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{words[part]} {row - starts[part]}"
+
+    return Names(name, range(int(starts[-1])))
+
+
+def classes(values: NDArray[Any], what: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Class numbers (int64) and class names of a column of whole numbers or words, in sorted order.
+
+    Whole numbers of any size keep their digits.
+
+    Raises:
+        InputError: a value is no class (a fraction, NaN).
+    """
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    if values.dtype.kind == "f":
+        odd = values[~np.isfinite(values) | (values != np.floor(values))]
+        if len(odd):
+            raise InputError(f"{what} holds {odd[0]}, which is no class; expected whole numbers or words")
+    found, numbers = np.unique(values, return_inverse=True)
+    names = tuple(str(int(n) if isinstance(n, float) else n) for n in found.tolist())
+    return torch.from_numpy(numbers.astype(np.int64).reshape(-1)), names
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+    """``"a, b and 3 more"``."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

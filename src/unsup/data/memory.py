@@ -1,0 +1,199 @@
+"""`from_arrays`: data from arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.data.arrays import check_label, read_arrays
+from unsup.data.conditions import LABEL, by_label
+from unsup.data.events import as_event, of_type
+from unsup.data.examples import Examples, Names, classes, listing
+from unsup.data.precision import precise, some_rows
+from unsup.data.source import Data, Split
+from unsup.data.streams import joined
+
+_THE_ARRAY = "the array"
+_MOST_SYMBOLS = 65_536  # of sequences whose whole numbers are taken as symbols or levels
+
+
+def from_arrays(
+    x: ArrayLike | Sequence[ArrayLike],
+    label: ArrayLike | None = None,
+    *,
+    given: ArrayLike | Literal["label"] | None = None,
+    lengths: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    unlabelled: ArrayLike | Sequence[ArrayLike] | None = None,
+    event: Event | None = None,
+) -> Data:
+    """Splits of arrays (or tensors) in memory, made as for a file: 80/10/10 by a hash of the row number.
+
+    Args:
+        x: examples ``(N, ...)``. Floats are real; whole numbers are tables ``(N, D)`` or images ``(N, H, W)``,
+            ``(N, C, H, W)`` with levels 0 … 255, binary where only 0 and 1 occur. A list of arrays ``(T_i,)`` or
+            ``(T_i, C)`` of different lengths are sequences, whose whole numbers from 0 on are symbols.
+        label: classes ``(N,)``, whole numbers or words, or None.
+        given: what each example is conditioned on: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` read as
+            ``x`` is.
+        lengths: ``(N,)``, of sequences that are padded in ``x`` already.
+        weight: of each example in means, ``(N,)``, 0 or more.
+        unlabelled: further examples of the same kind, without labels: the stream ``"unlabelled"``.
+        event: what one example is, where that is not to be read off the values.
+
+    Raises:
+        InputError: values that are not finite or outside the event, or a shape that is none of these.
+
+    >>> import numpy as np
+    >>> print(from_arrays(np.random.default_rng(0).normal(size=(50, 3))).event)
+    vector of 3, real
+    >>> print(from_arrays([[0, 1, 2], [2, 1], [0], [1]]).event)
+    sequence of up to 3, nominal(3)
+    """
+    found = _read(_together(x, unlabelled), lengths, event)
+    n = len(found.x) if unlabelled is None else len(x)  # type: ignore[arg-type]
+    whole, beside = found.whole, None
+    if unlabelled is not None:
+        if lengths is not None:
+            raise InputError("lengths= are of x only; give x and unlabelled as lists of sequences instead")
+        beside = replace(found, **_fields(whole.take(slice(n, None))), names=Names(str, range(len(found.x) - n)))
+        found = replace(found, **_fields(whole.take(slice(0, n))), names=Names(str, range(n)))
+    found = _with_label(found, label)
+    found = _with_given(found, given)
+    if weight is not None:
+        found = replace(found, weight=_weights(weight, n))
+    data = found.data(_THE_ARRAY)
+    return data if beside is None else joined(data, "unlabelled", beside.data("unlabelled"))
+
+
+def _fields(split: Split) -> dict[str, Any]:
+    return {"x": split.examples, "lengths": split.lengths}
+
+
+def _together(x: Any, unlabelled: Any) -> Any:
+    """``x``, and what is unlabelled after it, so that both are read as one kind of data."""
+    if unlabelled is None:
+        return x
+    if isinstance(x, (list, tuple)) or isinstance(unlabelled, (list, tuple)):
+        return [*x, *unlabelled]
+    one, two = np.asarray(x), np.asarray(unlabelled)
+    if one.shape[1:] != two.shape[1:]:
+        raise InputError(f"x has examples of shape {one.shape[1:]} and unlabelled {two.shape[1:]}; expected one shape")
+    return np.concatenate([one, two])
+
+
+def _read(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
+    ragged = isinstance(x, (list, tuple)) and len({np.shape(row)[:1] for row in x}) > 1
+    if ragged or lengths is not None or (event is not None and event.open):
+        return _sequences(x, lengths, event)
+    if event is None:
+        return read_arrays(np.asarray(x))
+    values = np.asarray(x)
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{_THE_ARRAY}: x has type {values.dtype}; expected numbers (integers or floats)")
+    tensor = torch.tensor(values.astype(np.float64 if values.dtype.kind == "f" else np.int64))
+    read = as_event(tensor, event, event, _THE_ARRAY)
+    return Examples(read, event, Names(str, range(len(read))))
+
+
+def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
+    """Sequences of different lengths, padded at their ends with the lowest value."""
+    rows, longest = _rows_of(x, lengths)
+    entries = np.concatenate(rows)
+    if entries.dtype.kind not in "buif":
+        raise InputError(f"{_THE_ARRAY}: x has type {entries.dtype}; expected numbers (integers or floats)")
+    if event is None:
+        event = _sequence_event(entries, longest)
+    if not event.open or event.shape[1:] != entries.shape[1:] or event.shape[0] < longest:
+        raise InputError(f"x holds sequences of up to {(longest, *entries.shape[1:])}; expected {event}")
+    kind = entries.dtype if entries.dtype.kind == "f" else np.dtype(np.int64)
+    padded = np.full((len(rows), *event.shape), event.columns[0].low, kind)
+    for row, target in zip(rows, padded, strict=True):
+        target[: len(row)] = row
+    tensor, sizes = torch.from_numpy(padded), torch.tensor([len(row) for row in rows])
+    event.check(tensor, sizes)
+    return Examples(of_type(tensor, event), event, Names(str, range(len(rows))), lengths=sizes)
+
+
+def _rows_of(x: Any, lengths: ArrayLike | None) -> tuple[list[NDArray[Any]], int]:
+    """The sequences, each an array ``(T_i, ...)``, and how long they may be."""
+    rows = [np.asarray(row) for row in x]
+    shapes = {row.shape[1:] if row.ndim else None for row in rows}
+    if len(shapes) != 1 or None in shapes or not all(len(row) for row in rows):
+        raise InputError("x holds no sequences (T,) or (T, C) with one C for all of them, each with an entry or more")
+    longest = max(map(len, rows))
+    if lengths is not None:
+        given = np.asarray(lengths)
+        if given.shape != (len(rows),) or given.dtype.kind not in "iu":
+            raise InputError(f"lengths have shape {given.shape} and type {given.dtype}; expected ({len(rows)},), whole")
+        if given.min() < 1 or any(given > [len(row) for row in rows]):
+            raise InputError(
+                f"lengths from {given.min()} to {given.max()} given; expected 1 to {longest}, the size of x"
+            )
+        rows = [row[:length] for row, length in zip(rows, given.tolist(), strict=True)]
+    return rows, longest
+
+
+def _sequence_event(entries: NDArray[Any], longest: int) -> Event:
+    """The event of sequences by all of their entries ``(N, ...)``."""
+    event = Event((longest, *entries.shape[1:]), REAL, "sequence", open=True)
+    if entries.dtype.kind == "f":
+        flat = entries.reshape(len(entries), -1)
+        return precise(event, flat[some_rows(*flat.shape)]) if entries.dtype.itemsize >= 8 else event
+    low, high = int(entries.min()), int(entries.max())
+    if low >= 0 and high <= 1:
+        return replace(event, support=BINARY)
+    if low >= 0 and entries.ndim == 1 and high < _MOST_SYMBOLS:
+        return replace(event, support=Support("nominal", high + 1))
+    if high - low < _MOST_SYMBOLS:
+        return replace(event, support=Support("ordinal", high - low + 1 if high > low else 2, low))
+    return replace(event, precision="float64")
+
+
+def _with_label(found: Examples, label: ArrayLike | None) -> Examples:
+    if label is None:
+        return found
+    values = np.asarray(label)
+    check_label(values, len(found.x), _THE_ARRAY)
+    numbers, names = classes(values, f"the label of {_THE_ARRAY}")
+    return replace(found, label=numbers, labels=names)
+
+
+def _with_given(found: Examples, given: Any) -> Examples:
+    if given is None:
+        return found
+    if isinstance(given, str):
+        if given != LABEL or found.label is None:
+            raise InputError(f"given={given!r} should be 'label', with labels to go by, or an array")
+        return by_label(found, _THE_ARRAY)
+    values = np.asarray(given)
+    if values.shape[:1] != (len(found.x),):
+        raise InputError(
+            f"given has shape {values.shape}; expected one condition for each of {len(found.x):,} examples"
+        )
+    if values.ndim == 1 and values.dtype.kind in "biuUS":
+        numbers, names = classes(values, "given")
+        alone = found.label is None
+        labelled = by_label(replace(found, label=numbers, labels=names), "given")
+        note = f"given: the classes {listing(names)}, in this order"
+        return (
+            labelled if alone else replace(labelled, label=found.label, labels=found.labels, notes=(*found.notes, note))
+        )
+    read = read_arrays(values[:, None] if values.ndim == 1 else values, origin="given")
+    assert isinstance(read.x, Tensor)
+    return replace(found, given=read.x.to(read.event.dtype), condition=read.event, notes=(*found.notes, *read.notes))
+
+
+def _weights(weight: ArrayLike, n: int) -> Tensor:
+    values = np.asarray(weight, dtype=np.float64)
+    if values.shape != (n,) or not np.isfinite(values).all() or values.min() < 0 or not values.any():
+        raise InputError(f"weight has shape {values.shape}; expected ({n},), finite, 0 or more and not all 0")
+    return torch.from_numpy(values).to(torch.get_default_dtype())

@@ -1,0 +1,155 @@
+"""Which reader takes a name or a path, and with which options."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unsup.core.config import check_value, options_of
+from unsup.core.errors import InputError, nearest
+from unsup.data.catalog import CATALOG, CODES, READERS
+from unsup.data.examples import Examples
+from unsup.data.images import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where data lies and what reads it.
+
+    Attributes:
+        name: the name of a set, or the absolute path (of codes: ``codes:`` and the absolute path of the run).
+        target: ``"module:function"`` of the reader.
+        path: what it reads, or None for a set with a name.
+    """
+
+    name: str
+    target: str
+    path: Path | None = None
+
+    @property
+    def reader(self) -> Callable[..., Examples]:
+        module, _, function = self.target.partition(":")
+        found: Callable[..., Examples] = getattr(importlib.import_module(module), function)
+        return found
+
+    @property
+    def options(self) -> dict[str, tuple[Any, Any]]:
+        """The options of the reader: name → (annotation, default)."""
+        return options_of(self.reader)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether columns have names."""
+        return self.target in (READERS["a .csv table"], READERS["a .parquet table"])
+
+    @property
+    def splits_itself(self) -> bool:
+        """Whether examples of it are those of its test split: of a set with a name, or of codes."""
+        return self.path is None or self.target == READERS["codes of a run"]
+
+    def read(self, options: Mapping[str, Any]) -> Examples:
+        """All examples.
+
+        Raises:
+            InputError: the data cannot be read, or used as it is.
+        """
+        try:
+            return self.reader(**options) if self.path is None else self.reader(self.path, **options)
+        except OSError as error:
+            raise InputError(
+                f"cannot read {error.filename or self.path} ({error.strerror}); check that you may read it"
+            ) from error
+
+
+def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
+    """Where ``name_or_path`` leads.
+
+    Args:
+        single: whether one image counts as data.
+
+    Raises:
+        InputError: nowhere.
+    """
+    said = str(name_or_path)
+    if said in CATALOG and isinstance(name_or_path, str):
+        return Place(said, CATALOG[said].target)
+    if not said:
+        raise InputError("the name of the data is empty; expected a set (unsup data lists them), a file or a folder")
+    if said.startswith(CODES):
+        run = Path(said.removeprefix(CODES)).expanduser().absolute()
+        return Place(f"{CODES}{run}", READERS["codes of a run"], run)
+    path = Path(name_or_path).expanduser().absolute()
+    if not path.exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, [*CATALOG, *beside], n=1, cutoff=0.5)
+        raise InputError(
+            f"there is no data set, file or folder {said!r}{nearest(path.name, close or CATALOG)} "
+            "(unsup data lists the sets)"
+        )
+    return Place(str(path), READERS[_kind(path, single)], path)
+
+
+def exists(name_or_path: str) -> bool:
+    """Whether there is data of that name or at that path."""
+    return name_or_path in CATALOG or name_or_path.startswith(CODES) or Path(name_or_path).expanduser().exists()
+
+
+def options_taken(name_or_path: str | Path) -> set[str]:
+    """The options that examples of that data are read with, by name.
+
+    >>> sorted(options_taken("moons"))
+    ['given', 'n']
+    """
+    return {*place_of(name_or_path, single=True).options, "given"}
+
+
+def full_name(name_or_path: str | Path) -> str:
+    """The name of a set, or the absolute path of a file or folder: what `Data.name` will be.
+
+    Raises:
+        InputError: there is no such thing.
+    """
+    return place_of(name_or_path).name
+
+
+def checked(name: str, known: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, each as its annotation asks; None counts as not given.
+
+    Raises:
+        InputError: an option that this data does not have, or a value of the wrong type or out of range.
+    """
+    for option in given:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}{nearest(option, known)}")
+    found = {k: check_value(f"{name}: {k}", v, known[k][0]) for k, v in given.items()}
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _kind(path: Path, single: bool) -> str:
+    if path.is_dir():
+        if (path / "train.npz").is_file():
+            return "a folder of .npz arrays"
+        suffixes = {p.suffix.lower() for p in path.iterdir()}
+        if ".npy" in suffixes and not suffixes & set(SUFFIXES):
+            return "a folder of .npy arrays"
+        return "a folder of .wav files" if ".wav" in suffixes else "a folder of images"
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        return "an .npy array"
+    if name.endswith(".npz"):
+        return ".npz arrays"
+    if name.endswith((".csv", ".csv.gz", ".tsv")):
+        return "a .csv table"
+    if name.endswith((".parquet", ".pq")):
+        return "a .parquet table"
+    if name.endswith(SUFFIXES):
+        if single:
+            return "an image"
+        raise InputError(
+            f"{path} is one image; expected a folder of images; put it with others into a folder and give that"
+        )
+    return "bytes"

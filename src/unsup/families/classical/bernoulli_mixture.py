@@ -1,0 +1,142 @@
+"""Mixture of Bernoullis: p(x) = Σ_k π_k Π_d θ_kd^x_d (1 − θ_kd)^(1 − x_d), the latent class model of binary data.
+
+EM (Juan, Vidal 2004, http://users.dsic.upv.es/~ajuan/research/2004/Juan04_08b.pdf; Bishop 2006, section 9.3.3), with a
+prior Beta(1 + α, 1 + α) on every θ, alternates
+
+    r_nk = π_k p(x_n | θ_k) / Σ_j π_j p(x_n | θ_j)
+    N_k = Σ_n r_nk,  π_k = N_k / N,  θ_kd = (Σ_n r_nk x_nd + α) / (N_k + 2α)
+
+and never lowers Σ_n log p(x_n) + log p(θ). With l = log θ / (1 − θ), log p(x | θ_k) = Σ_d x_d l_kd − log(1 + e^l_kd) is
+one matrix product. Given its component an example's entries are independent, so that p(unknown | known) is a mixture
+as well, whose weights are the responsibilities by the known entries alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+from unsup.core.batch import Batch
+from unsup.core.config import Count, Weight
+from unsup.core.event import Event
+from unsup.core.model import Advice, CanComplete, CanDecode
+from unsup.core.random import bits
+from unsup.nn.counting import Mixture
+from unsup.prob import distributions as dist
+
+_CERTAIN = 36.0  # log-odds that no θ exceeds: 1 − θ is the rounding of float64 then
+
+
+class BernoulliMixture(Mixture, CanDecode, CanComplete):
+    """Mixture of K products of Bernoullis (Juan, Vidal 2004), exact in every verb.
+
+    `encode` gives the responsibilities p(k | x), `decode` the most probable value of every entry under the mixture
+    with such weights, `complete` exact draws of the unknown entries given the known ones. The start is k-means++ on
+    the bits. In EM a component that loses all its examples keeps its θ, with a weight of almost nothing.
+
+    Args:
+        event: binary, of any shape.
+        components: K.
+        smoothing: α, imagined ones, and as many zeros, of each entry in each component; 0 is maximum likelihood, by
+            which an entry that is always 0 in a component is certain there, up to 2e-16.
+        learn: ``em``, or ``gradient``: ascent of the likelihood alone.
+        iterations: the most EM passes.
+        tolerance: EM stops when a pass raises the mean log-likelihood by less than this, in nats.
+        restarts: starts tried by ten EM passes each; the best is kept.
+
+    Raises:
+        InputError: fewer training examples than components.
+
+    >>> from unsup import Event, Support
+    >>> model = BernoulliMixture(Event((3,), Support("binary")), components=2)
+    >>> values = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    >>> round(model.log_prob(values).exp().sum().item(), 6)
+    1.0
+    """
+
+    presets = {"tiny": {"components": 3, "iterations": 20}, "paper": {"components": 500, "smoothing": 0.0}}
+    fit_defaults = {"lr": 1e-2}
+    autocast = False
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        components: Count = 50,
+        smoothing: Weight = 0.1,
+        learn: Literal["em", "gradient"] = "em",
+        iterations: Count = 100,
+        tolerance: Weight = 1e-3,
+        restarts: Count = 1,
+    ) -> None:
+        self.smoothing = smoothing
+        self.take_passes(iterations if learn == "em" else 0, tolerance)
+        self.take_components(components, restarts)
+        self.log_odds = nn.Parameter(torch.randn(components, event.dims, dtype=torch.float64))  # l
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """One component for twenty examples, up to a hundred."""
+        return Advice({"components": max(1, min(100, examples // 20))})
+
+    @property
+    def n_free(self) -> int:
+        return self.parameter_count - 1
+
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        return self.log_joint(self.points(batch.x)[0]).logsumexp(1)
+
+    # --- components -----------------------------------------------------------------------------------------------
+
+    def log_components(self, y: Tensor) -> Tensor:
+        return y @ self.log_odds.T - softplus(self.log_odds).sum(1)
+
+    def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+        """``ones``: Σ_n r_nk x_nd, ``(K, D)``."""
+        return {"ones": responsibility.T @ y}
+
+    def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
+        ones = sums["ones"].clamp(min=0)
+        zeros = (sums["weight"][:, None] - ones).clamp(min=0)
+        log_odds = (ones + self.smoothing).log() - (zeros + self.smoothing).log()
+        self.log_odds.copy_(torch.where(alive[:, None], log_odds.clamp(-_CERTAIN, _CERTAIN), self.log_odds))
+
+    def parameter_log_prior(self) -> Tensor:
+        """α Σ log θ (1 − θ)."""
+        return -self.smoothing * (softplus(self.log_odds) + softplus(-self.log_odds)).sum()
+
+    def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
+        return self._raw(bits(self.log_odds[component].sigmoid(), generator))
+
+    def _raw(self, y: Tensor) -> Tensor:
+        return y.view(len(y), *self.event.shape).to(self.event.dtype)
+
+    # --- verbs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def code_size(self) -> int:
+        return self.components
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """The most probable value of each entry under Σ_k z_k p(x_d | k): ``(B, K)`` → ``(B, *event.shape)``."""
+        weight = z.to(self.dtype)
+        return self._raw(2 * weight @ self.log_odds.sigmoid() > weight.sum(1, keepdim=True))
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Exact draws: k ~ p(k | known entries), then the unknown ones from θ_k."""
+        self.event.check_shape(x)
+        fixed = known.flatten(1)
+        y = torch.where(fixed, x.flatten(1).to(self.dtype), 0.0)
+        of_known = y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T
+        component = dist.sample_categorical(self.logits.log_softmax(0) + of_known, generator=generator)
+        return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))

@@ -1,0 +1,123 @@
+"""Networks that tell the moves of invertible steps. They compute in the type of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsup.nn.norm import batch_norm, uses_batch_statistics
+
+
+class MLP(nn.Sequential):
+    """Rectified layers and a linear one that starts at zero: ``(B, inputs)`` → ``(B, outputs)``."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
+        layers: list[nn.Module] = []
+        linear: type[nn.Linear] = _FirstLinear
+        for width in hidden:
+            layers += [linear(inputs, width), nn.ReLU(inplace=True)]
+            inputs, linear = width, nn.Linear
+        last = linear(inputs, outputs)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(*layers, last)
+
+
+class _FirstLinear(nn.Linear):
+    """Takes any floating type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class ResidualConvNet(nn.Module):
+    """RealNVP's net, ``(B, inputs, H, W)`` → ``(B, outputs, H, W)``: weight and batch normalised, skips summed.
+
+    What the paper leaves open follows the authors' released code: it starts from relu([h, −h, m]) with h the
+    normalised input.
+
+    Args:
+        channels: of the inner layers.
+        mask: bool ``(1, 1, H, W)``, the entries of the input that are not blank, half of them; None: all.
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, inputs: int, outputs: int, channels: int, blocks: int, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+        self.norm_in = ShiftedNorm(inputs)
+        self.conv_in = WeightNormConv(2 * inputs + (mask is not None), channels, 3, gain=False)
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
+        self.skips = nn.ModuleList(WeightNormConv(channels, channels, 1) for _ in range(blocks + 1))
+        self.norm_out = ShiftedNorm(channels)
+        self.conv_out = WeightNormConv(channels, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm_in(x.to(self.conv_in.weight.dtype))
+        parts = [h, -h]
+        if self.mask is not None:
+            # Half of the normalised entries are blanks.
+            parts = [2 * h, -2 * h, self.mask.to(h.dtype).expand(len(h), -1, -1, -1)]
+        h = self.conv_in(torch.cat(parts, 1).relu())
+        total = self.skips[0](h)
+        for block, skip in zip(self.blocks, self.skips[1:], strict=True):
+            h = block(h)
+            total = total + skip(h)
+        y: Tensor = self.conv_out(self.norm_out(total).relu())
+        return y
+
+
+class ResidualBlock(nn.Module):
+    """h + conv(relu(norm(conv(relu(norm(h))))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = ShiftedNorm(channels), ShiftedNorm(channels)
+        self.conv1 = WeightNormConv(channels, channels, 3, gain=False)
+        self.conv2 = WeightNormConv(channels, channels, 3)
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = self.conv1(self.norm1(h).relu())
+        y: Tensor = h + self.conv2(self.norm2(inner).relu())
+        return y
+
+
+class WeightNormConv(nn.Module):
+    """Convolution with weight g · v / ‖v‖ for each output (Salimans, Kingma 2016, https://arxiv.org/abs/1602.07868).
+
+    It has no bias, and g = 1 without a gain: a batch normalisation follows.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, gain: bool = True) -> None:
+        super().__init__()
+        bound = (2 / inputs) ** 0.5
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, size, size).uniform_(-bound, bound))
+        # The expected norm of v: the weight starts as it would without normalisation.
+        self.gain = nn.Parameter(torch.full((outputs,), size / 6**0.5)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.weight.square().sum((1, 2, 3), keepdim=True).sqrt()
+        scale = norm.reciprocal() if self.gain is None else self.gain.view(-1, 1, 1, 1) / norm
+        return F.conv2d(x, self.weight * scale, padding="same")
+
+
+class ShiftedNorm(nn.Module):
+    """(x − μ) / √(σ² + ε) + shift for each channel, by the statistics of the batch inside `batch_statistics`."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        on = uses_batch_statistics()
+        return batch_norm(x, self.running_mean, self.running_var, None, self.shift, on, self.momentum, self.eps)

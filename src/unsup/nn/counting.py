@@ -1,0 +1,234 @@
+"""Learning by counting, and by expectation and maximisation: what such models share.
+
+A model with hidden variables h alternates (Dempster, Laird, Rubin 1977,
+https://doi.org/10.1111/j.2517-6161.1977.tb01600.x)
+
+    E:  sums over the data of what log p(x, h) needs, under p(h | x) at the parameters at hand;
+    M:  the parameters that maximise E[log p(x, h)] + log p(parameters), by those sums in closed form.
+
+No such pass lowers Σ log p(x) + log p(parameters). A model without hidden variables is done after one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import one_hot
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.model import CanEncode, CanSample, HasDensity, LearnsByCounting, Model, Terms
+from unsup.prob import distributions as dist
+from unsup.prob.clusters import kmeans_plus_plus
+
+BLOCK = 8192
+"""Examples at a time where all of them are at hand."""
+_SHORT_RUN = 10  # passes that compare starts
+_EMPTY = 1e-10  # examples; a component with fewer stays where it is
+
+
+class Counting(Model, HasDensity, LearnsByCounting):
+    """Abstract: a density that learns from sums over the data, or by gradients of the same likelihood."""
+
+    _passes: int
+    _tolerance: float
+
+    def take_passes(self, passes: int, tolerance: float = 0.0) -> None:
+        """Called in the constructor: the most passes (0: by gradients), and the gain in nats that stops them."""
+        self._passes, self._tolerance = passes, tolerance
+
+    @property
+    def passes(self) -> int:
+        return self._passes
+
+    @property
+    def tolerance(self) -> float:
+        return self._tolerance
+
+    @property
+    @abstractmethod
+    def n_free(self) -> int:
+        """How many free parameters the data determine."""
+
+    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
+        """The negative log-likelihood of each example."""
+        return {"loss": -self._log_prob(batch, samples=1, generator=generator)}
+
+    @torch.no_grad()
+    def bic(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> float:
+        """n_free · log N − 2 Σ log p(x), in nats: of models fitted to the same data the one with the lowest is best.
+
+        The Bayesian information criterion of Schwarz 1978, https://doi.org/10.1214/aos/1176344136.
+
+        Args:
+            x: the training data, ``(N, *event.shape)``.
+            samples, generator: as of `log_prob`, where the likelihood is a bound.
+        """
+        each = (self.log_prob(part, samples=samples, generator=generator) for part in x.split(BLOCK))
+        return self.n_free * math.log(len(x)) - 2 * sum(float(part.sum()) for part in each)
+
+    @torch.no_grad()
+    def keep_best_start(
+        self, restarts: int, start: Callable[[], None], sums: Callable[[], Mapping[str, Tensor]]
+    ) -> None:
+        """Of ``restarts`` starts keep the one that a short run of passes takes furthest, where that run ended.
+
+        Args:
+            start: sets the parameters; a single start is left as it is.
+            sums: `statistics` of the data at the parameters at hand.
+        """
+        best, kept = -math.inf, {}
+        for _ in range(restarts):
+            start()
+            if restarts == 1:
+                return
+            for _ in range(_SHORT_RUN):
+                self.maximize(sums())
+            reached = float(sums()["log_prob"]) + float(self.parameter_log_prior())
+            if reached > best:
+                best, kept = reached, {name: p.clone() for name, p in self.named_parameters()}
+        for name, parameter in self.named_parameters():
+            parameter.copy_(kept[name])
+
+
+class Mixture(Counting, CanEncode, CanSample):
+    """Abstract: p(x) = Σ_k π_k p(x | k), with π = softmax(``logits``), by EM.
+
+    E and M steps see *points*: raw data once noise is added, scaled and flattened, in the model's type. The start is
+    k-means++: every example joins its nearest seed. A component that loses all its examples stays where it is, with a
+    weight of almost nothing.
+
+    A subclass calls `take_components` in its constructor and says what one component is: `log_components`, `moments`,
+    `maximize_components` and `draw`; where points are not raw data as they are, `scale` and `points`.
+    """
+
+    not_in_half = "sums over all the data are in float64"
+    logits: nn.Parameter
+    components: int
+    restarts: int
+
+    def take_components(self, components: int, restarts: int) -> None:
+        """Called in the constructor: K, whose weights become parameters, and the number of starts."""
+        self.components, self.restarts = components, restarts
+        self.logits = nn.Parameter(torch.zeros(components, dtype=torch.float64))
+
+    # --- what a component is --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def log_components(self, y: Tensor) -> Tensor:
+        """log p(y | k) of points: ``(B, D)`` → ``(B, K)``."""
+
+    @abstractmethod
+    def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+        """Sums that `maximize_components` needs: named tensors.
+
+        Args:
+            y: points, ``(B, D)``.
+            responsibility: r_nk times the weight of the example, ``(B, K)``.
+            weight: Σ_k of it, ``(B,)``, or None where that is 1.
+        """
+
+    @abstractmethod
+    def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
+        """The M step of the components that are ``alive``, bool ``(K,)``; ``sums["weight"]`` is N_k, ``(K,)``."""
+
+    @abstractmethod
+    def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
+        """An example of each of the components ``(n,)``: raw data ``(n, *event.shape)``."""
+
+    def scale(self, batch: Batch, *, generator: Generator) -> None:
+        """Fix the units of points by training examples."""
+
+    def points(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Points of raw data, and log|det| of the way there: ``(B, *event.shape)`` → ``(B, D)``, ``(B,)``."""
+        y = x.flatten(1).to(self.dtype)
+        return y, y.new_zeros(len(y))
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Points of raw data without noise."""
+        return self.points(x)[0]
+
+    def take_seeds(self, seeds: Tensor) -> None:
+        """The components are about to start at these points, ``(K, D)``."""
+
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Fix the units, then start every component at a k-means++ seed and the examples nearest to it.
+
+        Raises:
+            InputError: fewer examples than components.
+        """
+        if len(batch) < self.components:
+            raise InputError(
+                f"{type(self).__name__}: components={self.components} needs at least as many training examples; there "
+                f"are {len(batch)}; ask for fewer components or give more data"
+            )
+        self.scale(batch, generator=generator)
+        y, _ = self.points(batch.x, generator=generator)
+
+        def start() -> None:
+            seeds, nearest = kmeans_plus_plus(y, self.components, generator=generator)
+            self.take_seeds(y[seeds])
+            belongs = one_hot(nearest, self.components).to(y.dtype)
+            self.maximize(added(map(self._sums, y.split(BLOCK), belongs.split(BLOCK))))
+
+        self.keep_best_start(self.restarts, start, lambda: added(self._expect(part) for part in y.split(BLOCK)))
+
+    @torch.no_grad()
+    def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The E step: `moments`, ``weight`` (N_k = Σ r_nk), ``count`` and ``log_prob``; examples count by weight."""
+        y, log_det = self.points(batch.x, generator=generator)
+        sums = self._expect(y, batch.weight)
+        own = log_det if batch.weight is None else log_det * batch.weight
+        return sums | {"log_prob": sums["log_prob"] + own.sum()}
+
+    def _expect(self, y: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        joint = self.log_joint(y)
+        log_prob = joint.logsumexp(1)
+        responsibility = (joint - log_prob[:, None]).exp()
+        if weight is not None:
+            weight = weight.to(y.dtype)
+            responsibility, log_prob = responsibility * weight[:, None], log_prob * weight
+        return self._sums(y, responsibility, weight) | {"log_prob": log_prob.sum()}
+
+    def _sums(self, y: Tensor, responsibility: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        count = y.new_tensor(len(y)) if weight is None else weight.sum()
+        return {"count": count, "weight": responsibility.sum(0), **self.moments(y, responsibility, weight)}
+
+    @torch.no_grad()
+    def maximize(self, statistics: Mapping[str, Tensor]) -> None:
+        """The M step: every component by the examples it is responsible for, π_k = N_k / N."""
+        weight = statistics["weight"]
+        self.maximize_components(statistics, weight > _EMPTY)
+        # As in scikit-learn, an empty component keeps a weight whose logarithm is finite.
+        self.logits.copy_(((weight + 10 * torch.finfo(weight.dtype).eps) / statistics["count"]).log())
+
+    # --- verbs ----------------------------------------------------------------------------------------------------
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        """log π_k + log p(y | k) of points: ``(B, D)`` → ``(B, K)``."""
+        return self.logits.log_softmax(0) + self.log_components(y)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Responsibilities p(k | x), ``(B, K)``; discrete entries of continuous models are at the middle of a level."""
+        self.event.check_shape(x)
+        return self.log_joint(self.middle(x)).softmax(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """Exact draws: k ~ π, then x ~ p(x | k)."""
+        return self.draw(dist.sample_categorical(self.logits.expand(n, -1), generator=generator), generator)
+
+
+def added(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums of named tensors over parts of the data."""
+    total: dict[str, Tensor] = {}
+    for part in parts:
+        total = {k: total[k] + v if total else v for k, v in part.items()}
+    return total

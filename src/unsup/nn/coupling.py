@@ -1,0 +1,207 @@
+"""Couplings: one part of an example moves, entry by entry, by what a network says of the other part.
+
+    y_seen = x_seen,  y_moved = b(x_moved; net(x_seen)),  log|det ∂y/∂x| = Σ log b′
+
+(Dinh, Krueger, Bengio 2014, https://arxiv.org/abs/1410.8516). The network is any module, since it is never inverted; b
+is a `Bijection`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from unsup.core.parallel import mean_over_rows
+from unsup.nn.invertible import Invertible
+from unsup.nn.norm import uses_batch_statistics
+from unsup.nn.split import Partition, Split
+from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
+from unsup.prob.distributions import at_least_float32
+
+
+class Bijection(nn.Module, ABC):
+    """Monotone maps of every entry of ``(B, C, ...)``, told by the outputs ``(B, outputs_each · C, ...)`` of a network.
+
+    Outputs are blocks along axis 1, each of the shape of the entries.
+
+    Attributes:
+        outputs_each: numbers that the network gives for each entry.
+    """
+
+    outputs_each: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """y and log dy/dx of every entry, both of the shape of ``x`` (or a log-derivative that expands to it)."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        """The x that `forward` maps to ``y``."""
+
+
+class Additive(Bijection):
+    """y = x + t (NICE)."""
+
+    outputs_each = 1
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return additive(x, outputs)
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return additive_inverse(y, outputs)
+
+
+class BoundedAffine(Bijection):
+    """y = x exp(s) + t with s = scale · tanh(h + bias), h and t from the network, scale learned (RealNVP).
+
+    Args:
+        scale: its value at first.
+        channels: how many biases there are, each of one channel of images; 0 for none.
+    """
+
+    outputs_each = 2
+
+    def __init__(self, scale: float = 1.0, channels: int = 0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return affine(x, *self._scale_and_shift(outputs))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return affine_inverse(y, *self._scale_and_shift(outputs))
+
+    def _scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        h, t = outputs.chunk(2, 1)
+        return self.scale * (h if self.bias is None else h + self.bias).tanh(), t
+
+
+class Normalised(Bijection):
+    """Another bijection, then batch normalisation of the entries that move (RealNVP, section 3.7 and appendix E).
+
+    y = (b(x) − μ) / √(σ² + ε) for images ``(B, C, H, W)`` adds −½ log(σ² + ε) to each log-derivative, with the very μ
+    and σ² it was divided by: those of each channel in the batch inside `unsup.nn.norm.batch_statistics`, else their
+    running averages. The inverse uses the averages. There is no gain and no shift.
+
+    Args:
+        mask: ``(1, 1, H, W)``, where entries move; None: everywhere.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        inner: Bijection,
+        channels: int,
+        mask: Tensor | None = None,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.inner, self.outputs_each = inner, inner.outputs_each
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("running_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("running_var", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_derivative = self.inner(x, outputs)
+        mean, var = self._batch_moments(y) if uses_batch_statistics() else self._running_moments()
+        var = var + self.eps
+        return (y - mean) * var.rsqrt(), log_derivative - 0.5 * var.log()
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        mean, var = self._running_moments()
+        return self.inner.inverse(y * (var + self.eps).sqrt() + mean, outputs)
+
+    def _running_moments(self) -> tuple[Tensor, Tensor]:
+        return at_least_float32(self.running_mean), at_least_float32(self.running_var)
+
+    def _batch_moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel's moved entries; the running averages follow them."""
+        count = len(y) * (math.prod(y.shape[2:]) if self.mask is None else self.mask.sum())
+
+        def mean_of(entries: Tensor) -> Tensor:
+            counted = entries if self.mask is None else entries * self.mask
+            return mean_over_rows(counted.sum((0, 2, 3), keepdim=True) / count)
+
+        mean = mean_of(y)
+        var = mean_of((y - mean).square())
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        return mean, var
+
+
+class Coupling(Invertible):
+    """One part moves by what the conditioner says of the other.
+
+    >>> from unsup.nn.conditioner import MLP
+    >>> from unsup.nn.split import Halves
+    >>> coupling = Coupling(Halves(2), MLP(2, (16,), 1), Additive())
+    >>> y, log_det = coupling(torch.randn(5, 3))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
+
+    Args:
+        split: what is seen and what moves.
+        conditioner: what is seen → the bijection's outputs.
+    """
+
+    def __init__(self, split: Split, conditioner: nn.Module, bijection: Bijection) -> None:
+        super().__init__()
+        self.split, self.conditioner, self.bijection = split, conditioner, bijection
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen, moved = self.split.parts(x)
+        moved, log_derivative = self.bijection(moved, at_least_float32(self.conditioner(seen)))
+        return self.split.join(seen, moved), self.split.total(log_derivative)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        seen, moved = self.split.parts(y)
+        return self.split.join(seen, self.bijection.inverse(moved, at_least_float32(self.conditioner(seen))))
+
+
+class Alternating(Invertible):
+    """Couplings that move the two parts of one partition in turn, the second first.
+
+    The parts are kept apart from the first coupling to the last, so that nothing is gathered or joined between them.
+
+    Args:
+        couplings: conditioner and bijection of each.
+    """
+
+    def __init__(self, split: Partition, couplings: Iterable[tuple[nn.Module, Bijection]]) -> None:
+        super().__init__()
+        conditioners, bijections = zip(*couplings, strict=True)
+        self.split = split
+        self.conditioners, self.bijections = nn.ModuleList(conditioners), nn.ModuleList(bijections)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen, moved = self.split.parts(x)
+        log_det = x.new_zeros(len(x))
+        for conditioner, bijection in self._couplings():
+            now, log_derivative = bijection(moved, at_least_float32(conditioner(seen)))
+            log_det = log_det + self.split.total(log_derivative)
+            seen, moved = now, seen
+        first, second = (moved, seen) if len(self.bijections) % 2 else (seen, moved)
+        return self.split.join(first, second), log_det
+
+    def inverse(self, y: Tensor) -> Tensor:
+        first, second = self.split.parts(y)
+        seen, moved = (second, first) if len(self.bijections) % 2 else (first, second)
+        for conditioner, bijection in reversed(list(self._couplings())):
+            seen, moved = moved, bijection.inverse(seen, at_least_float32(conditioner(moved)))
+        return self.split.join(seen, moved)
+
+    def _couplings(self) -> Iterator[tuple[nn.Module, Bijection]]:
+        return zip(self.conditioners, cast(Iterable[Bijection], self.bijections), strict=True)

@@ -1,0 +1,105 @@
+"""What all flows share: a model is a front and an invertible map.
+
+log p(x) = log p_Z(f(y(x))) + log|det ∂f/∂y| + log|det ∂y/∂x|
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core import random
+from unsup.core.batch import Batch
+from unsup.core.config import Positive
+from unsup.core.event import Event
+from unsup.core.likelihood import Kind
+from unsup.core.model import IsFlow, Model
+from unsup.nn.front import ContinuousFront, dequantized_log_prob
+from unsup.nn.invertible import Invertible
+from unsup.nn.norm import batch_statistics
+from unsup.prob.distributions import LOG_2PI, at_least_float32
+
+
+class Flow(Model, IsFlow):
+    """A model that states its front, its steps and its loss; all verbs follow.
+
+    The base is N(0, I), unless a model overrides `base_log_prob` and `draw_base` together.
+
+    Attributes:
+        front: raw x ⇄ y, ``(B, *event.shape)``.
+        flow: y → z, ``(B, D)``.
+    """
+
+    front: ContinuousFront
+    flow: Invertible
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        if event.layout not in ("vector", "image"):
+            return "takes vectors, tables and images only"
+        if any(s.kind == "nominal" for s in event.columns):
+            return "takes no nominal entries (they have no order to dequantise along)"
+        if event.dims < 2:
+            return "needs two entries or more (one is moved given another)"
+        return None
+
+    @property
+    def likelihood_kind(self) -> Kind:
+        return "exact" if self.event.is_real else "bound"
+
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Standardise each entry by the training data; logits stay as they are."""
+        if self.front.logit_alpha is None:
+            self.front.prepare(batch.x, generator=generator)
+
+    def negative_log_prob(self, batch: Batch, *, generator: Generator | None = None) -> Tensor:
+        """What losses are made of: −log p(x), or its bound, ``(B,)``; by the statistics of the batch in training."""
+        with batch_statistics(self.training):
+            return -self._log_prob(batch, samples=1, generator=generator)
+
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        return dequantized_log_prob(self.front, self._log_density, batch.x, samples=samples, generator=generator)
+
+    def _log_density(self, y: Tensor) -> Tensor:
+        """log p(y) of what the front gives, by the change of variables."""
+        z, log_det = self.flow(at_least_float32(y))
+        return self.base_log_prob(z) + log_det
+
+    def base_log_prob(self, z: Tensor) -> Tensor:
+        z = at_least_float32(z)
+        return -0.5 * (z.square().sum(1) + LOG_2PI * z.shape[1])
+
+    def draw_base(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """``n`` draws of z from the base, ``(n, D)``."""
+        return random.normal((n, self.event.dims), generator, like=self.front.like)
+
+    def transform(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        y, front_log_det = self.front(x)
+        z, log_det = self.flow(at_least_float32(y))
+        return z, log_det + front_log_det
+
+    def invert(self, z: Tensor) -> Tensor:
+        return self.front.invert(self.flow.inverse(at_least_float32(z)))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """z of the middle of each discrete entry's cell."""
+        z: Tensor = self.flow(at_least_float32(self.front.middle(x)))[0]
+        return z
+
+    @property
+    def code_size(self) -> int:
+        return self.event.dims
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.front.to_support(self.invert(z))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
+        """Draws from the model.
+
+        Args:
+            n: how many.
+            generator: of the draws.
+            temperature: what the draws of the base are multiplied by.
+        """
+        return self.decode(temperature * self.draw_base(n, generator=generator))

@@ -1,0 +1,145 @@
+"""Invertible steps: the value and the log-determinant in one call, and the way back. A flow is a chain of them.
+
+A step maps examples ``(B, ...)`` and may change their shape, not their number of entries. Log-determinants are float32
+at least, as are the tensors that pass through; only conditioners compute in a smaller type.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from unsup.nn.split import Partition
+from unsup.prob.distributions import at_least_float32
+
+
+class Invertible(nn.Module, ABC):
+    """A map of examples with an inverse and a known Jacobian determinant."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, ...)`` → y ``(B, ...)`` and log|det ∂y/∂x| ``(B,)``."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        """The x that `forward` maps to ``y``, by running averages where there are statistics of a batch."""
+
+
+class Chain(Invertible):
+    """Steps one after the other; their log-determinants add up.
+
+    >>> chain = Chain([Squeeze(), DiagonalScale((4, 2, 3))])
+    >>> y, log_det = chain(torch.zeros(5, 1, 4, 6))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 4, 2, 3]), torch.Size([5]))
+    """
+
+    def __init__(self, steps: Iterable[Invertible]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = _zero(x)
+        for step in self.steps:
+            x, more = step(x)
+            log_det = log_det + more
+        return x, log_det
+
+    def inverse(self, y: Tensor) -> Tensor:
+        for step in reversed(_steps(self.steps)):
+            y = step.inverse(y)
+        return y
+
+
+class Flatten(Invertible):
+    """Examples of ``shape`` become vectors: ``(B, *shape)`` → ``(B, D)``."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flatten(1), _zero(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y.unflatten(1, self.shape)
+
+
+class Squeeze(Invertible):
+    """The 2 × 2 blocks of an image become channels: ``(B, C, H, W)`` → ``(B, 4C, H/2, W/2)``.
+
+    Numbered as `torch.nn.functional.pixel_unshuffle` has them, which leaves a batch of no images as it is.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        blocks = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
+        return blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), _zero(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        blocks = y.unflatten(1, (-1, 2, 2))  # (B, C, 2, 2, H/2, W/2)
+        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+
+
+class DiagonalScale(Invertible):
+    """y = x ⊙ exp(s) with a learned s of the examples' shape, 0 at first (NICE, section 3.3)."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(*shape))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale = at_least_float32(self.log_scale)
+        return x * log_scale.exp(), log_scale.sum().expand(len(x))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y * (-at_least_float32(self.log_scale)).exp()
+
+
+class MultiScale(Invertible):
+    """After each scale but the last a part of the entries is done, and the others go on (RealNVP, section 3.6).
+
+    What is done, from the first scale to the last, is the vector that comes out: ``(B, *shape)`` → ``(B, D)``.
+
+    Args:
+        scales: the steps of each scale.
+        split: its first part goes on, its second is done.
+        shapes: of one example's part that is done after each scale.
+    """
+
+    def __init__(self, scales: Iterable[Invertible], split: Partition, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.scales, self.split, self.shapes = nn.ModuleList(scales), split, list(shapes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *before, last = _steps(self.scales)
+        log_det, out = _zero(x), []
+        for scale in before:
+            y, more = scale(x)
+            x, done = self.split.parts(y)
+            log_det = log_det + more
+            out.append(done.flatten(1))
+        x, more = last(x)
+        return torch.cat([*out, x.flatten(1)], 1), log_det + more
+
+    def inverse(self, y: Tensor) -> Tensor:
+        pieces = y.split([math.prod(shape) for shape in self.shapes], 1)
+        *before, last = [piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        *scales, last_scale = _steps(self.scales)
+        x = last_scale.inverse(last)
+        for scale, done in zip(reversed(scales), reversed(before), strict=True):
+            x = scale.inverse(self.split.join(x, done))
+        return x
+
+
+def _steps(modules: nn.ModuleList) -> list[Invertible]:
+    return list(cast(Iterable[Invertible], modules))
+
+
+def _zero(x: Tensor) -> Tensor:
+    """The log-determinant of what only moves entries about."""
+    return x.new_zeros(len(x))

@@ -1,0 +1,93 @@
+"""Where codes come from: N(0, I), or another model of the registry."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unsup.core import random
+from unsup.core.batch import Batch
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
+from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
+from unsup.core.part import Part
+from unsup.prob.distributions import standard_gaussian_log_prob
+
+
+class Prior(nn.Module):
+    """p(z) of latents: N(0, I), or any model that scores and samples them.
+
+    Args:
+        part: the model; None is N(0, I), which takes real latents only. A frozen one stays in evaluation mode.
+        event: of the latents.
+        owner: named in errors.
+
+    Raises:
+        InputError: the model gives no likelihood that a bound on log p(x) could hold, draws no samples, or learns by
+            counting, which no gradient does.
+
+    >>> from unsup.core.event import REAL
+    >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), REAL), owner="VAE")
+    >>> prior.log_prob(torch.zeros(3, 5, 2)).shape
+    torch.Size([3, 5])
+    """
+
+    def __init__(self, part: Part | None, event: Event, *, owner: str) -> None:
+        super().__init__()
+        self.event, self.part = event, part
+        self.model = None if part is None else _built(part, event, owner)
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is N(0, I)."""
+        return self.model is None
+
+    def train(self, mode: bool = True) -> Prior:
+        return super().train(mode and not (self.part is not None and self.part.frozen))
+
+    def prepare(self, z: Tensor, *, generator: Generator) -> None:
+        """Data-dependent initialisation by codes of training data; a model that comes trained has had its own."""
+        if self.model is not None and self.part is not None and not (self.part.frozen or self.part.run):
+            self.model.prepare(Batch(z), generator=generator)
+
+    def log_prob(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """log p(z), or the bound on it: ``(k, B, *event.shape)`` → ``(k, B)``."""
+        if not isinstance(self.model, HasDensity):
+            return standard_gaussian_log_prob(z).flatten(2).sum(-1)
+        if self.model.likelihood_kind == "exact":
+            return self.model.log_prob(z.flatten(0, 1)).view(z.shape[:2])
+        # The noise of a bound is that of B examples at a time, so that processes that share them draw alike.
+        return torch.stack([self.model.log_prob(one, generator=generator) for one in z])
+
+    def sample(self, n: int, *, generator: Generator | None, temperature: float, like: Tensor) -> Tensor:
+        """``n`` codes ``(n, *event.shape)``; those of N(0, temperature² I) in the type of ``like``.
+
+        Raises:
+            CapabilityError: a temperature for a model that has none.
+        """
+        if not isinstance(self.model, CanSample):
+            return temperature * random.normal((n, *self.event.shape), generator, like=like)
+        if temperature == 1:
+            return self.model.sample(n, generator=generator)
+        if "temperature" not in knobs(self.model):
+            raise CapabilityError(f"temperature={temperature:g}: {type(self.model).__name__}, the prior, has none")
+        return self.model.sample(n, generator=generator, temperature=temperature)
+
+
+def _built(part: Part, event: Event, owner: str) -> Model:
+    model = part.build(event)
+    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
+        raise InputError(
+            f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not"
+        )
+    if model.likelihood_kind not in ("exact", "bound"):
+        raise InputError(
+            f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which makes "
+            "the outer likelihood no bound; expected a model whose likelihood is exact or a bound"
+        )
+    if isinstance(model, LearnsByCounting) and model.passes and not part.frozen:
+        raise InputError(
+            f"{owner}: prior={part.name!r} learns by counting, and a part learns by gradients; give it an "
+            "option that does so (gaussian-mixture: learn='gradient'), or a trained run, frozen"
+        )
+    return model

@@ -1,0 +1,103 @@
+"""Ways to part an example in two: what a coupling sees and what it moves, or what goes on and what is done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+_DIAGONAL, _ANTIDIAGONAL = [0, 3], [1, 2]  # corners of a 2 × 2 block, as pixel_unshuffle numbers them
+
+
+class Split(nn.Module, ABC):
+    """What a coupling sees, and a tensor in which some entries move."""
+
+    @abstractmethod
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen, and the tensor whose entries (all, or some of them) move."""
+
+    @abstractmethod
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        """The example again: ``join(*parts(x)) = x``."""
+
+    @abstractmethod
+    def total(self, log_derivative: Tensor) -> Tensor:
+        """The sum of a log-derivative, of the moved tensor's shape, over the entries that move: ``(B,)``."""
+
+
+class Checkerboard(Split):
+    """The pixels of one colour of a chessboard are seen (the others blank), those of the other move.
+
+    Both parts are whole images ``(B, C, H, W)``; of the moved one only the entries in ``mask`` count.
+
+    Args:
+        colour: of the pixels that are seen, 0 at the corner.
+    """
+
+    mask: Tensor
+
+    def __init__(self, height: int, width: int, colour: int) -> None:
+        super().__init__()
+        mask = (torch.arange(height)[:, None] + torch.arange(width)) % 2 != colour
+        self.register_buffer("mask", mask[None, None], persistent=False)  # (1, 1, H, W)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * ~self.mask, x
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        return torch.where(self.mask, moved, seen)
+
+    def total(self, log_derivative: Tensor) -> Tensor:
+        return (log_derivative * self.mask).sum((1, 2, 3))
+
+
+class Partition(Split):
+    """Every entry lies in one of two tensors, so that what is seen may move in its turn."""
+
+    def total(self, log_derivative: Tensor) -> Tensor:
+        return log_derivative.flatten(1).sum(1)
+
+
+class Halves(Partition):
+    """Axis 1 is cut in two: the first ``size`` entries or channels, and the others.
+
+    Args:
+        moves_first: whether it is the first part that moves.
+    """
+
+    def __init__(self, size: int, *, moves_first: bool = False) -> None:
+        super().__init__()
+        self.size, self.moves_first = size, moves_first
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, others = x[:, : self.size], x[:, self.size :]
+        return (others, first) if self.moves_first else (first, others)
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat((moved, seen) if self.moves_first else (seen, moved), 1)
+
+
+class EvenOdd(Partition):
+    """The entries 0, 2, 4, … of vectors are seen, the entries 1, 3, 5, … move."""
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, ::2], x[:, 1::2]
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        left = seen.shape[1] - moved.shape[1]  # 1 where the number of entries is odd
+        woven = torch.stack((seen[:, : moved.shape[1]], moved), 2).flatten(1)
+        return torch.cat((woven, seen[:, -1:]), 1) if left else woven
+
+
+class Corners(Partition):
+    """Channels of a squeezed image: the diagonals of the 2 × 2 blocks, and their antidiagonals (RealNVP, figure 4)."""
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        corners = x.unflatten(1, (-1, 4))  # (B, C, 4, H, W)
+        first, second = corners[:, :, _DIAGONAL], corners[:, :, _ANTIDIAGONAL]
+        return first.transpose(1, 2).flatten(1, 2), second.transpose(1, 2).flatten(1, 2)
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        (a, d), (b, c) = seen.chunk(2, 1), moved.chunk(2, 1)
+        return torch.stack((a, b, c, d), 2).flatten(1, 2)

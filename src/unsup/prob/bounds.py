@@ -1,0 +1,59 @@
+"""Lower bounds on log p(x) from importance weights. Pure functions of log-weights.
+
+Of k draws z_i ~ q(z | x) the log-weights are log w_i = log p(x, z_i) − log q(z_i | x), ``(k, B)``; every bound is
+``(B,)``. The gradient by the parameters φ of q reaches log w by two ways: through z_i, and through q's own parameters.
+With the latter held (`unsup.nn.posterior.DiagonalGaussian.held`), `elbo` has the gradient of "sticking the landing"
+(Roeder, Wu, Duvenaud 2017, https://arxiv.org/abs/1703.09194): what is left out is 0 in the mean, and what is left
+vanishes where q is exact. Of `iwae` that gradient would be biased; `dreg` does there what it does here.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from unsup.prob.distributions import log_mean_exp
+
+
+def elbo(log_weight: Tensor) -> Tensor:
+    """The evidence lower bound L_1 = E_q[log p(x, z) − log q(z | x)], a mean over k draws: ``(k, B)`` → ``(B,)``.
+
+    Kingma, Welling 2014, https://arxiv.org/abs/1312.6114.
+
+    >>> import torch
+    >>> elbo(torch.tensor([[0.25], [0.75]]).log()).exp().square()
+    tensor([0.1875])
+    """
+    return log_weight.mean(0)
+
+
+def iwae(log_weight: Tensor) -> Tensor:
+    """L_k = log (1/k) Σ_i w_i, which rises with k to log p(x) in expectation: ``(k, B)`` → ``(B,)``.
+
+    Burda, Grosse, Salakhutdinov 2016, https://arxiv.org/abs/1509.00519.
+
+    >>> import torch
+    >>> iwae(torch.tensor([[0.25], [0.75]]).log()).exp()
+    tensor([0.5000])
+    """
+    return log_mean_exp(log_weight, 0)
+
+
+def dreg(log_weight: Tensor, z: Tensor) -> Tensor:
+    """The value of `iwae` with a gradient whose signal does not drown in noise as k grows.
+
+    With w̃_i = w_i / Σ_j w_j the gradients are Σ_i w̃_i ∂log w_i/∂θ by the parameters of p, and
+
+        Σ_i w̃_i² (∂log w_i/∂z_i) (∂z_i/∂φ)
+
+    by those of q, both unbiased (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152).
+
+    Args:
+        log_weight: ``(k, B)``, a function of ``z`` in which q's own parameters are held.
+        z: the draws ``(k, B, L)``, used for ``log_weight`` and nothing else: gradients that pass them are multiplied
+            by w̃_i.
+    """
+    share = log_weight.detach().softmax(0)
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient * share.unsqueeze(-1))
+    surrogate = (share * log_weight).sum(0)
+    return log_mean_exp(log_weight.detach(), 0) + (surrogate - surrogate.detach())

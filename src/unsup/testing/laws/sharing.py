@@ -1,0 +1,234 @@
+"""Laws of work that is shared: several processes, or the parts of an accumulated batch, are one."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from unsup.core import random
+from unsup.core.batch import Batch, Time
+from unsup.core.model import Model, reduced
+from unsup.core.parallel import share_of
+from unsup.core.random import Rows, part_of_batch
+from unsup.testing.law import law, require
+from unsup.testing.laws.learning import by_gradient
+from unsup.testing.processes import as_processes
+from unsup.testing.subject import Subject, learns_by_counting, part_of
+
+_SMALLEST, _LARGEST = 2, 32  # sizes of batches that could be taken for another axis
+_MOST_ROWS = 96
+_ROUNDING = 1e-9
+
+Found = dict[str, Tensor]
+
+
+def sizes_of(model: Model) -> list[int]:
+    """Every size that an axis of the model's tensors may have by its options and its event, from 2 to 32."""
+    events = [model.event] + [e for e in [getattr(model, "given", None)] if e is not None]
+    found: set[int] = set()
+    for event in events:
+        found |= {*event.shape, event.dims, *(s.levels for s in event.columns)}
+    found |= set(_whole_numbers(model.config))
+    return sorted(n for n in found if _SMALLEST <= n <= _LARGEST)
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (n for inner in value.values() for n in _whole_numbers(inner))
+    elif isinstance(value, (tuple, list)):
+        yield len(value)
+        yield from (n for inner in value for n in _whole_numbers(inner))
+
+
+def _many(batch: Batch, n: int) -> Batch:
+    """``n`` examples: those of the batch again and again."""
+    rows = torch.arange(n, device=batch.x.device)
+    streams = {k: _many(v, n * len(v) // len(batch)) for k, v in batch.streams.items()}
+    return replace(replace(batch, streams={}).take(rows % len(batch)), streams=streams)
+
+
+def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows) -> Found:
+    """What a step finds for the rows at hand: loss, gradients of what each player moves, buffers after it.
+
+    Losses and gradients are multiplied by the rows' share, as training does before it adds them up.
+    """
+    own = part_of(batch, rows)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found: Found = {}
+    generator = subject.generator(1)
+    shared: dict[str, Any] = {}
+    with part_of_batch(rows):
+        for objective in model.objectives():
+            shared = shared if objective.joins else {}
+            model.zero_grad()
+            terms = objective.loss(replace(own, shared=shared, time=Time(1, 10)), generator=generator)
+            loss = reduced({"loss": terms["loss"]}, share=rows.count / rows.total)["loss"]
+            loss.backward()
+            found[f"{objective.name}/loss"] = loss.detach()
+            for p in objective.parameters:
+                found[f"{objective.name}/gradient of {names[id(p)]}"] = (
+                    torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                )
+    return found
+
+
+def compare(what: str, parts: Iterable[Found], whole: Found) -> None:
+    """Whether the parts of losses and gradients add up to those of the whole batch."""
+    parts = list(parts)
+    largest = max(float(v.abs().max()) for name, v in whole.items() if v.numel())
+    for name, value in whole.items():
+        total = torch.stack([part[name] for part in parts]).sum(0)
+        size = max(float(value.abs().max()), 1e-3 * largest) if value.numel() else 1.0
+        worst = float((total - value).abs().max()) / max(size, 1e-12) if value.numel() else 0.0
+        require(worst < _ROUNDING, f"{what}: {name} differs from that of the whole batch by {worst:.2g} of its size")
+
+
+def _states(model: Model) -> Found:
+    return {name: b.detach().clone() for name, b in model.named_buffers()}
+
+
+@law(
+    "processes",
+    "Two and three processes find the losses, gradients and buffers of one, also where a batch is as large as another "
+    "axis of the model.",
+    needs="a model that learns by gradients",
+    applies=by_gradient,
+)
+def processes(subject: Subject) -> None:
+    start = subject.generic().train()
+    pack = int(start.config.get("packing", 1))  # packs of examples lie in one process each
+    number = _is_a_number(start, subject)
+    data = subject.data(start)
+    for count in (2, 3):
+        totals = {}
+        for size in sizes_of(start):
+            totals[size * count * pack] = f"{size} examples each"
+            totals.setdefault(size * pack, f"{size} examples together")
+        for total, told in totals.items():
+            # A loss that is one number for a batch, not one an example, adds up over equal shares only.
+            if total < count * pack or total > _MOST_ROWS or (total % (count * pack) and number):
+                continue
+            batch = _many(data, total)
+            one = copy.deepcopy(start)
+            whole = outcome(one, batch, subject, Rows(total, 0, total))
+            models = [copy.deepcopy(start) for _ in range(count)]
+
+            def work(rank: int, batch: Batch = batch, models: list[Model] = models, total: int = total) -> Found:
+                return outcome(models[rank], batch, subject, share_of(total, len(models), rank))
+
+            what = f"{count} processes, {told}"
+            compare(what, as_processes(count, work), whole)
+            expected = _states(one)
+            for rank, model in enumerate(models):
+                for name, buffer in _states(model).items():
+                    same = torch.allclose(buffer.double(), expected[name].double(), rtol=_ROUNDING, atol=_ROUNDING)
+                    require(same, f"{what}: {name} of process {rank} differs from that of one process")
+
+
+def _is_a_number(model: Model, subject: Subject) -> bool:
+    """Whether some player's loss is one number for the batch, not one an example."""
+    model = copy.deepcopy(model)
+    shared: dict[str, Any] = {}
+    found = False
+    for objective in model.objectives():
+        shared = shared if objective.joins else {}
+        with torch.no_grad():
+            terms = objective.loss(replace(subject.data(model), shared=shared), generator=subject.generator(1))
+        found |= terms["loss"].ndim == 0
+    return found
+
+
+@law(
+    "accumulation",
+    "Where a loss is one number an example, the parts of a batch, each computed on its own, add up to the whole.",
+    needs="a model that learns by gradients",
+    applies=by_gradient,
+)
+def accumulation(subject: Subject) -> None:
+    start = subject.generic().train()
+    if _is_a_number(start, subject):
+        return
+    batch = _many(subject.data(start), 12)
+    whole = outcome(copy.deepcopy(start), batch, subject, Rows(12, 0, 12))
+    for ends in ((5, 12), (4, 8, 12)):
+        parts = [Rows(12, a, b - a) for a, b in zip((0, *ends), ends, strict=False)]
+        found = [outcome(copy.deepcopy(start), batch, subject, rows) for rows in parts]
+        compare(f"{len(parts)} parts", found, whole)
+
+
+# --- draws --------------------------------------------------------------------------------------------------------
+
+_BARE = {
+    *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
+    *("normal", "bernoulli", "multinomial", "poisson", "binomial", "rrelu"),
+    *("normal_", "uniform_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_", "log_normal_"),
+    *("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("feature_dropout", "gumbel_softmax"),
+}
+_HOME = random.__file__
+_TORCH = torch.__path__[0]
+
+
+class BareDraw(Exception):
+    """A draw inside a loss that does not go through `unsup.core.random`."""
+
+
+class NoBareDraws(TorchFunctionMode):
+    """Inside, random numbers come from `unsup.core.random` alone; anything else is a `BareDraw`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        idle = "dropout" in name and not _drops(args, kwargs)
+        if name in _BARE and not idle:
+            file, line = _caller()
+            if file != _HOME:
+                raise BareDraw(f"{name} is called in {file}:{line}")
+        return func(*args, **kwargs)
+
+
+def _drops(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of dropout(x, p, training) draws at all."""
+    p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+    training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
+    return bool(training) and p > 0
+
+
+def _caller() -> tuple[str, int]:
+    """The nearest line of code outside torch and this file."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_TORCH) or frame.f_code.co_filename == __file__
+    ):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+@law("draws", "Every draw inside a loss goes through unsup.core.random, which knows which rows are at hand.")
+def draws(subject: Subject) -> None:
+    model = subject.generic().train()
+    batch = subject.data(model)
+    with torch.enable_grad() if by_gradient(model) else torch.no_grad():
+        try:
+            with NoBareDraws():
+                if learns_by_counting(model):
+                    model.statistics(batch, generator=subject.generator(1))
+                shared: dict[str, Any] = {}
+                for objective in model.objectives():
+                    shared = shared if objective.joins else {}
+                    objective.loss(replace(batch, shared=shared), generator=subject.generator(1))
+        except BareDraw as draw:
+            require(False, f"a loss draws by itself: {draw}")
