@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -275,7 +276,12 @@ def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observat
     known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
     if name not in ("auto", *known):
         raise InputError(f"{owner}={name!r} does not fit {event}; expected {' or '.join(map(repr, known))}")
-    kinds = {"bernoulli": Bernoulli, "categorical": Categorical, "logistic": Logistic, "gaussian": Gaussian}
+    kinds: dict[str, Callable[[Event], Observation]] = {
+        "bernoulli": Bernoulli,
+        "categorical": Categorical,
+        "logistic": Logistic,
+        "gaussian": Gaussian,
+    }
     return kinds[known[0] if name == "auto" else name](event)
 
 
