@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from unsup import InputError, from_arrays, load_data
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.source import Data, Split, hashed_order
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 
 
@@ -185,3 +188,14 @@ def test_what_a_run_records_and_a_user_is_told() -> None:
     assert data.describe() == (
         "15 sequences, up to 3, 4 categories, 3 labels; 11 train, 2 validation, 2 test; given one of 3 labels"
     )
+
+
+def test_the_program_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.S)
+    exec(compile(program, "docs/data.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "300 vectors, 4, real, 3 labels; 240 train, 30 validation, 30 test; unlabelled: 720 train, 90 validation, "
+        "90 test; given one of 3 labels"
+    )
+    assert told[1] in program
