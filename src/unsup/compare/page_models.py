@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from typing import Any
 
 from unsup.compare.album import TITLES, Album, pictured, ranked
@@ -61,7 +60,7 @@ def _model(contestant: Contestant, place: int, album: Album, *, is_open: bool) -
 
 
 def _options(options: dict[str, Any]) -> str:
-    return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items())
+    return ", ".join(f"{k} {told(v)}" for k, v in options.items())
 
 
 def _short(contestant: Contestant) -> str:
