@@ -34,7 +34,7 @@ RENAMED: dict[str, list[tuple[str, str]]] = {
             for i, step in enumerate(steps)
             for new, old in (("conditioner", ".net"), (r"bijection\.inner", ""), ("bijection", ""))
         ),
-    ]
+    ],
 }
 
 # Numbers that are meant to differ, each with its reason: (model, quantity). A quantity is a path as failures print it,

@@ -27,8 +27,8 @@ def by_gradient(model: Model) -> bool:
 )
 def objectives(subject: Subject) -> None:
     model = subject.generic()
-    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     players = model.objectives()
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     require(len({o.name for o in players}) == len(players), f"two of {[o.name for o in players]} have one name")
     owned = set()
     for objective in players:
