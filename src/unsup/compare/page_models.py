@@ -9,6 +9,7 @@ from unsup.compare.album import TITLES, Album, pictured, ranked
 from unsup.compare.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
 from unsup.compare.records import Contestant, Measures, Results
 from unsup.compare.svg import number
+from unsup.report.words import told
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
 
