@@ -1,4 +1,4 @@
-"""Write ``src/unsup/__init__.pyi``, from which editors complete the options of every model: ``python scripts/stubs.py``."""
+"""Write ``src/unsup/__init__.pyi``, from which editors complete the options of models: ``python scripts/stubs.py``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def text() -> str:
         lines += [f") -> {cls.__name__}: ..."]
     lines += [
         "@overload",
-        "def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...",
+        "def create(",
+        "    name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any",
+        ") -> Model: ...",
         "",
     ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,14 @@ def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> D
     return data
 
 
+def without_conditions(data: Data) -> Data:
+    """``data`` for models of p(x): a contest compares no model that is given something with one that is not."""
+    if data.given is None:
+        return data
+    train, validation, test = (replace(split, given=None) for split in (data.train, data.validation, data.test))
+    return replace(data, given=None, train=train, validation=validation, test=test)
+
+
 class Contest:
     """A contest in a folder.
 
@@ -129,7 +137,7 @@ class Contest:
         elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
             raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
         self.asked = asked
-        self.data = contest_data(asked.data, asked.data_options, asked.anomalies)
+        self.data = without_conditions(contest_data(asked.data, asked.data_options, asked.anomalies))
         if not state.is_file():
             self.state = self._new_state()
         self.entries = [Entry(**e) for e in self.state["entries"]]

@@ -9,7 +9,7 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, knobs
+from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
 from unsup.core.part import Part
 from unsup.prob.distributions import standard_gaussian_log_prob
 
@@ -26,7 +26,8 @@ class Prior(nn.Module):
         InputError: the model gives no likelihood that a bound on log p(x) could hold, draws no samples, or learns by
             counting, which no gradient does.
 
-    >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), Support("real")), owner="VAE")
+    >>> from unsup.core.event import REAL
+    >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), REAL), owner="VAE")
     >>> prior.log_prob(torch.zeros(3, 5, 2)).shape
     torch.Size([3, 5])
     """
@@ -75,8 +76,10 @@ class Prior(nn.Module):
 
 def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
-    if not isinstance(model, HasDensity) or not isinstance(model, CanSample):
-        raise InputError(f"{owner}: prior={part.name!r} should both score and sample, which {part.name} does not")
+    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
+        raise InputError(
+            f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not"
+        )
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(
             f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which makes "

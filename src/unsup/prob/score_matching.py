@@ -21,9 +21,13 @@ Score = Callable[[Tensor], Tensor]
 
 
 def score_of(energy: Callable[[Tensor], Tensor], x: Tensor, *, graph: bool) -> Tensor:
-    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and in E's parameters where ``graph`` is true."""
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
+    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and in E's parameters where ``graph`` is true.
+
+    It works under `torch.inference_mode` too, where ``graph`` has to be false.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if not x.requires_grad:
+            x = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=graph)
     return -gradient
 

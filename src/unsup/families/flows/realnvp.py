@@ -28,6 +28,7 @@ from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
+from unsup.prob.distributions import at_least_float32
 
 _LOGIT_ALPHA = 0.05
 _SCALE_PENALTY = 5e-5
@@ -93,6 +94,7 @@ class RealNVP(Flow):
             self.flow = _image_flow(event.shape, channels, blocks, _scale_count(event, scales))
         else:
             self.flow = _vector_flow(event.dims, layers, hidden)
+        self._scaled = [m for m in self.modules() if isinstance(m, (BoundedAffine, WeightNormConv))]
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -111,13 +113,14 @@ class RealNVP(Flow):
         nll = self.negative_log_prob(batch, generator=generator)
         if not self.training:
             return {"loss": nll}
-        penalty = _SCALE_PENALTY * torch.cat([p.flatten() for p in self.scale_parameters()]).square().sum()
+        scales = at_least_float32(torch.cat([p.flatten() for p in self.scale_parameters()]))
+        penalty = _SCALE_PENALTY * scales.square().sum()
         return {"loss": nll + penalty, "nll": nll, "scale_penalty": penalty}
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scales of tanh, and the gains of the weight normalisation."""
-        gains = [m.gain for m in self.modules() if isinstance(m, WeightNormConv) and m.gain is not None]
-        return gains + [m.scale for m in self.modules() if isinstance(m, BoundedAffine)]
+        found = [m.scale if isinstance(m, BoundedAffine) else m.gain for m in self._scaled]
+        return [p for p in found if p is not None]
 
 
 def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...]) -> Invertible:

@@ -124,7 +124,7 @@ def ascent(subject: Subject) -> None:
     batch = subject.data(model)
 
     def measure(statistics: dict[str, Tensor]) -> float:
-        prior = float(model.parameter_log_prior()) / len(batch)
+        prior = float(model.parameter_log_prior().detach()) / len(batch)
         # EM ascends the likelihood of the very noise it was given, which only the statistics know.
         if "log_prob" in statistics:
             return float(statistics["log_prob"]) / len(batch) + prior
