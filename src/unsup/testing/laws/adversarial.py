@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +50,7 @@ def players(subject: Subject) -> None:
     def loss(objective: Objective) -> Tensor:
         for buffer, kept in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(kept)  # replay and the like: every call starts from the same
-        return mean_loss(play(model, objective, batch, lambda: subject.generator(1)))
+        return mean_loss(play(model, objective, batch, subject.generator(1)))
 
     for objective in model.objectives():
         model.zero_grad()
@@ -112,7 +111,7 @@ def opposition(subject: Subject) -> None:
         for objective in _critics(model):
             for draw in range(_DRAWS):
                 restore()
-                terms = play(model, objective, batch, lambda draw=draw: subject.generator(3, draw))
+                terms = play(model, objective, batch, subject.generator(3, draw))
                 found += terms.get("fake", terms["loss"]).mean()
         return found / _DRAWS
 
@@ -122,7 +121,7 @@ def opposition(subject: Subject) -> None:
         restore()
         model.zero_grad()
         for draw in range(_DRAWS):
-            mean_loss(play(model, objective, batch, lambda draw=draw: subject.generator(4, draw))).backward()
+            mean_loss(play(model, objective, batch, subject.generator(4, draw))).backward()
         own = {str(i): p for i, p in enumerate(objective.parameters) if p.grad is not None}
         down = {name: -p.grad for name, p in own.items() if p.grad is not None}
         rise = slope(view, own, down)
@@ -163,8 +162,8 @@ def gradient_penalty(subject: Subject) -> None:
         share = float(epsilon.flatten()[best])
         require(
             float(apart.flatten()[best]) < 1e-6 and _EDGE < share < 1 - _EDGE,
-            f"a penalty is taken at a point with ε = {share:.4g}, {float(apart.flatten()[best]):.2g} off the line between "
-            "a datum and a sample",
+            f"a penalty is taken at a point with ε = {share:.4g}, {float(apart.flatten()[best]):.2g} off the line "
+            "between a datum and a sample",
         )
         shares.append(share)
     require(len({round(s, 9) for s in shares}) > len(shares) // 2, "several examples share one ε")
@@ -182,7 +181,7 @@ def _inputs(
 ) -> tuple[Tensor, Tensor]:
     """What a critic is shown in its own loss: examples, and points where its gradient is asked for, flattened."""
     with _recorded(critic) as seen:
-        play(model, objective, batch, lambda: subject.generator(1))
+        play(model, objective, batch, subject.generator(1))
     shown = [x.detach().flatten(1) for x in seen if not x.requires_grad]
     points = [x.detach().flatten(1) for x in seen if x.requires_grad]
     width = shown[0].shape[1] if shown else 0

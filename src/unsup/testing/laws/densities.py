@@ -284,8 +284,8 @@ def loss_is_likelihood(subject: Subject) -> None:
     apart, error = min(measured, key=lambda found: abs(found[0]))
     require(
         abs(apart) < grids.STANDARD_ERRORS * error + 1e-8,
-        f"on average the loss is {abs(apart):.4f} ± {error:.4f} nats {'above' if apart > 0 else 'below'} the bound with "
-        f"{samples} samples",
+        f"on average the loss is {abs(apart):.4f} ± {error:.4f} nats {'above' if apart > 0 else 'below'} the bound "
+        f"with {samples} samples",
     )
 
 

@@ -14,13 +14,13 @@ from torch.overrides import TorchFunctionMode
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.model import Model, reduced
+from unsup.core.model import LearnsByCounting, Model, reduced
 from unsup.core.parallel import share_of
 from unsup.core.random import Rows, part_of_batch
 from unsup.testing.law import law, require
 from unsup.testing.laws.learning import by_gradient
 from unsup.testing.processes import as_processes
-from unsup.testing.subject import Subject, learns_by_counting, part_of
+from unsup.testing.subject import Subject, part_of
 
 _SMALLEST, _LARGEST = 2, 32  # sizes of batches that could be taken for another axis
 _ROUNDING = 1e-9
@@ -99,8 +99,8 @@ def _buffers(model: Model) -> Found:
 
 @law(
     "processes",
-    "Two and three processes find the losses, gradients and buffers of one, also where a batch, or its part, is as large "
-    "as another axis of the model.",
+    "Two and three processes find the losses, gradients and buffers of one, also where a batch, or its part, is as "
+    "large as another axis of the model.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
@@ -226,7 +226,7 @@ def draws(subject: Subject) -> None:
     with torch.enable_grad() if by_gradient(model) else torch.no_grad():
         try:
             with NoBareDraws():
-                if learns_by_counting(model):
+                if isinstance(model, LearnsByCounting):
                     model.statistics(batch, generator=subject.generator(1))
                 shared: dict[str, Any] = {}
                 for objective in model.objectives():
