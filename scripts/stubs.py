@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +43,8 @@ def text() -> str:
         ") -> Model: ...",
         "",
     ]
-    return "\n".join(lines)
+    ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(FILE), "-"]
+    return subprocess.run(ruff, input="\n".join(lines), capture_output=True, text=True, check=True).stdout
 
 
 def _home(module: str, name: str) -> str:

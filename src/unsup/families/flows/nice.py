@@ -19,7 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
-from unsup.nn.conditioner import MLP
+from unsup.nn.conditioner import mlp
 from unsup.nn.coupling import Additive, Alternating
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
@@ -69,7 +69,7 @@ class NICE(Flow):
         self.base = base
         self.front = ContinuousFront(event)
         sizes = (event.dims - event.dims // 2, event.dims // 2)  # of the even entries and of the odd ones
-        couplings = [(MLP(sizes[i % 2], hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)]
+        couplings = [(mlp(sizes[i % 2], hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)]
         self.flow = Chain([Flatten(event.shape), Alternating(EvenOdd(), couplings), DiagonalScale((event.dims,))])
 
     @classmethod
