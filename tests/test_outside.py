@@ -1,4 +1,4 @@
-"""A model from an installed package has the commands, the laws, runs and contests; one registered by hand has them too."""
+"""A model from an installed package has the commands, the laws, runs and contests."""
 
 from __future__ import annotations
 

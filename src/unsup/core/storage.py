@@ -111,9 +111,9 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
             f"{origin} belongs to another model than this {type(model).__name__}: {len(wrong)} tensors differ, "
             f"first {wrong[0]!r}; load it with the configuration it was trained with"
         )
-    kinds = [tensors[n].dtype for n, p in model.named_parameters() if n in tensors and p.is_floating_point()]
-    if kinds:
-        model.to(kinds[0])  # what is not saved, such as the constants of inputs, follows the parameters
+    learned = {tensors[name].dtype for name, p in model.named_parameters() if p.is_floating_point()}
+    if len(learned) == 1:
+        model.to(learned.pop())  # buffers that are not saved follow the parameters
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in tensors and tensor.is_floating_point():
             tensor.data = tensor.data.to(tensors[name].dtype)

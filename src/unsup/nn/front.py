@@ -82,10 +82,7 @@ class ContinuousFront(nn.Module):
             now = self._buffers[name]
             assert now is not None
             assert before is not None
-            if self.event.needs_float64:
-                self._buffers[name] = before.to(now.device, torch.float64)
-            elif now.dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = before.to(now.device, torch.float32)
+            self._buffers[name] = in_precision_of(self.event, before, now)
         return self
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
@@ -200,6 +197,13 @@ def dequantized_log_prob(
         y, log_det = front(noisy)
         draws.append(density(y) + log_det - log_q)
     return draws[0] if len(draws) == 1 else log_mean_exp(torch.stack(draws), 0)
+
+
+def in_precision_of(event: Event, before: Tensor, now: Tensor) -> Tensor:
+    """A buffer in raw units after its model was cast: never of less precision than the data need."""
+    if event.needs_float64:
+        return before.to(now.device, torch.float64)
+    return before.to(now.device, torch.float32) if now.dtype in (torch.float16, torch.bfloat16) else now
 
 
 def _column(values: list[int], event: Event) -> Tensor:

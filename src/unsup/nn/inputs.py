@@ -51,7 +51,11 @@ class Inputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw entries of any shape ``(B, …)`` → ``(B, …, each)``, without the last axis where it would be 1."""
-        level = levels_of(x, self.support, self.like)
+        return self.levels(levels_of(x, self.support, self.like))
+
+    def levels(self, level: Tensor) -> Tensor:
+        """The same of levels counted from 0."""
+        level = level.to(self.like.dtype)
         if self.one_hot:
             grid = torch.arange(self.each, dtype=level.dtype, device=level.device)
             return relu(1 - (level.unsqueeze(-1) - grid).abs())
@@ -60,7 +64,7 @@ class Inputs(nn.Module):
 
     def flat(self, x: Tensor) -> Tensor:
         """``(B, *event.shape)`` → ``(B, size)``, the features of an entry side by side."""
-        return self(x.flatten(1)).flatten(1)
+        return self(x.reshape(len(x), self.event.dims)).flatten(1)
 
     def image(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` → ``(B, channels, H, W)``, the features of a channel side by side."""
@@ -102,6 +106,6 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *event.shape)`` → ``(B, size)``."""
         if self.inputs is not None:
-            return self.inputs(x.reshape(len(x), self.event.dims)).flatten(1)
+            return self.inputs.flat(x)
         assert self.front is not None
-        return self.front.middle(x).reshape(len(x), self.event.dims)
+        return self.front.middle(x).reshape(len(x), self.size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -128,7 +129,7 @@ class Bernoulli(Discrete):
         return dist.sample_bernoulli(outputs.squeeze(-1), generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
-        return self.target(cells).mean(0).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
+        return self.target(cells).float().mean(0).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
 
 
 class Categorical(Discrete):
@@ -151,7 +152,7 @@ class Categorical(Discrete):
         return dist.sample_categorical(outputs, generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
-        counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1.0
+        counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1
         return (counts / counts.sum(1, keepdim=True)).log()
 
 
@@ -180,7 +181,7 @@ class Logistic(Discrete):
         return self._level(mean + temperature * log_scale.exp() * noise.logit())
 
     def marginal(self, cells: Tensor) -> Tensor:
-        v = (2 * self.target(cells) + 1) / self.levels - 1
+        v = (2 * self.target(cells).float() + 1) / self.levels - 1
         # A logistic's standard deviation is π/√3 scales; a constant column gets that of half a bin.
         log_scale = (v.std(0, correction=0).clamp(min=1 / self.levels) * math.sqrt(3) / math.pi).log()
         return torch.stack([v.mean(0), log_scale], -1)
@@ -275,7 +276,12 @@ def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observat
     known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
     if name not in ("auto", *known):
         raise InputError(f"{owner}={name!r} does not fit {event}; expected {' or '.join(map(repr, known))}")
-    kinds = {"bernoulli": Bernoulli, "categorical": Categorical, "logistic": Logistic, "gaussian": Gaussian}
+    kinds: dict[str, Callable[[Event], Observation]] = {
+        "bernoulli": Bernoulli,
+        "categorical": Categorical,
+        "logistic": Logistic,
+        "gaussian": Gaussian,
+    }
     return kinds[known[0] if name == "auto" else name](event)
 
 

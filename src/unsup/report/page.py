@@ -11,6 +11,7 @@ from typing import Any
 from unsup.core.registry import names, row
 from unsup.core.storage import write_atomically
 from unsup.pictures.images import curves, png_bytes
+from unsup.report.words import told
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -93,7 +94,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _table(record: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in record.items()
+        f"<tr><th scope=row>{html.escape(str(k))}</th><td>{html.escape(told(v))}</td></tr>" for k, v in record.items()
     )
     return f"<table>{rows}</table>"
 

@@ -80,7 +80,7 @@ def verbs(model: Model, x: Tensor, subject: Subject, *, given: Tensor | None = N
         verb("energy", model.energy, x, noise=False, **told)
     if isinstance(model, HasScore):
         verb("score", model.score, x.to(model.dtype), noise=False, **told)
-    if isinstance(model, Classifies):
+    if isinstance(model, Classifies) and (marginal or not isinstance(model, IsConditional)):
         verb("predict_proba", model.predict_proba, x, noise=False)
     if isinstance(model, Translates):
         verb("translate to b", partial(model.translate, to="b"), x, noise=False)

@@ -34,7 +34,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, IsConditional, Model, Objective, Symptom, Terms
+from unsup.core.model import Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
@@ -134,7 +134,6 @@ class GAN(Model, CanSample, IsConditional):
     ) -> None:
         self.players_loss: AdversarialLoss = loss
         self.latent_dim, self.r1, self.smoothing, self.packing = latent_dim, r1, smoothing, packing
-        self.pack = packing
         self.net = _net_for(event, net)
         self.critic_norm = _norm_for(critic_norm, self.net, loss, r1)
         _check(self.config | {"critic_norm": self.critic_norm})
@@ -173,6 +172,10 @@ class GAN(Model, CanSample, IsConditional):
         if any(support.kind == "nominal" for support in event.columns):
             return "takes real, binary and ordinal entries, not nominal ones, whose symbols have no order"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
 
     def objectives(self) -> tuple[Objective, ...]:
         """The critic, ``critic_steps`` times in a row, then the generator."""

@@ -1,0 +1,235 @@
+"""Causal convolutions over the pixels of an image."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from unsup.nn.causal import NOTHING, Context, Groups, Remembering, Site
+
+
+class Window(NamedTuple):
+    """Which pixels a kernel covers besides its centre.
+
+    Attributes:
+        above: rows above the centre's.
+        left: columns on the left.
+        right: columns on the right, in the rows above.
+    """
+
+    above: int = 0
+    left: int = 0
+    right: int = 0
+
+
+POINT = Window()
+
+
+def square(kernel: int) -> Window:
+    """The causal half of a square kernel of odd size."""
+    return Window(kernel // 2, kernel // 2, kernel // 2)
+
+
+class MaskedConv(Remembering):
+    """Convolution under mask A or B of PixelCNN (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759).
+
+    The kernel sees the rows above its centre and, in the centre's row, what is on the left; at the centre itself the
+    features of group g see groups < g (mask A) or ≤ g (mask B). What lies below the centre is not stored.
+
+    Stepping computes what the rows above give once for a whole row, and at a pixel what its own row adds.
+
+    Args:
+        inputs: features that come in, one group after another.
+        outputs: features that go out.
+        groups: colour channels; both kinds of features are split among them.
+        window: pixels that are seen besides the centre.
+        mask: A or B.
+        parts: equal parts of the outputs that are split among the groups each on its own; 2 for what a gate takes.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        groups: int = 1,
+        *,
+        window: Window = POINT,
+        mask: Literal["A", "B"] = "B",
+        parts: int = 1,
+    ) -> None:
+        super().__init__()
+        self.window, self.strict = window, mask == "A"
+        self.weight, self.bias = _fresh(inputs, outputs, window.above + 1, window.left + 1 + window.right)
+        self.into, self.out = Groups(inputs, groups), Groups(outputs, groups, parts)
+        self.register_buffer("mask", self._kept(self.into.of, self.out.of), persistent=False)
+        self._cache: tuple[tuple[int, torch.dtype, torch.device], Tensor] | None = None
+
+    def _kept(self, into: Tensor, out: Tensor) -> Tensor:
+        """Which taps the mask keeps, bool ``(O, I, rows, columns)``, from the groups of inputs and outputs."""
+        above, left, right = self.window
+        kept = torch.ones(len(out), len(into), above + 1, left + 1 + right, dtype=torch.bool)
+        kept[:, :, above, left] = out[:, None] > into if self.strict else out[:, None] >= into
+        kept[:, :, above, left + 1 :] = False
+        return kept
+
+    def masked_weight(self) -> Tensor:
+        """W ∘ M; outside training it is multiplied once and kept until the weight changes."""
+        if self.training or torch.is_grad_enabled():
+            self._cache = None
+            return self.weight * self.mask
+        key = (self.weight._version, self.weight.dtype, self.weight.device)
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, self.weight * self.mask)
+        return self._cache[1]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        above, left, right = self.window
+        return pad(x, (left, right, above, 0)) if above or left or right else x
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        found = conv2d(self._padded(h), self.masked_weight(), self.bias)
+        return _channels_last(found)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
+        return _Memory(self, n, size)
+
+    def put(self, memory: _Memory, site: Site, h: Tensor) -> None:
+        memory.put(site, h)
+
+    def look(self, memory: _Memory, site: Site) -> Tensor:
+        return memory.look(site)
+
+    def step(self, memory: _Memory, site: Site, h: Tensor) -> Tensor:
+        if memory.alone:
+            level, bias = memory.kernels[0]
+            return torch.addmm(bias, h, level)
+        return super().step(memory, site, h)
+
+    def spread(self, seen: Tensor) -> Tensor:
+        group = torch.arange(self.into.count)
+        taps = self._kept(group, group).to(seen.dtype)
+        return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype)
+
+
+class _Memory:
+    """The inputs of a masked convolution so far, and its kernel cut to the taps that count for each group."""
+
+    def __init__(self, conv: MaskedConv, n: int, size: tuple[int, int]) -> None:
+        (above, left, right), (height, width) = conv.window, size
+        self.above, self.left, self.right, self.width = above, left, right, width
+        self.into, self.out = conv.into.slices, conv.out.slices
+        weight, bias = conv.out.sort(conv.masked_weight()), conv.out.sort(conv.bias)
+        inputs = weight.shape[1]
+        self.is_point = conv.window == POINT
+        self.alone = self.is_point and len(self.into) == 1 and not conv.strict
+        # A 1×1 convolution needs the current pixel only; the others keep a map, zero-padded above and at the sides.
+        rows, columns = (1, 1) if self.is_point else (above + height, left + width + right)
+        self.map = weight.new_zeros(n, rows, columns, inputs)
+        self.higher, self.bias = weight[:, :, :above], bias
+        self.row = weight.new_zeros(0)
+        self.kernels: list[tuple[Tensor, Tensor]] = []
+        for group, out in enumerate(self.out):
+            # Of the centre's inputs a group sees the first ones: those of the groups up to it.
+            seen = self.into[group].start if conv.strict else self.into[group].stop
+            level = weight[out, :, above, : left + 1].permute(2, 1, 0).flatten(0, 1)  # (taps I, O_g)
+            self.kernels.append((level[: left * inputs + seen].contiguous(), bias[out]))
+
+    def put(self, site: Site, h: Tensor) -> None:
+        row, column, group = site
+        if self.is_point:
+            self.map[:, 0, 0, self.into[group]] = h
+        else:
+            self.map[:, row + self.above, column + self.left, self.into[group]] = h
+
+    def look(self, site: Site) -> Tensor:
+        row, column, group = site
+        level, bias = self.kernels[group]
+        if self.is_point:
+            return torch.addmm(bias, self.map[:, 0, 0, : len(level)], level)
+        if self.above:
+            if site.opens_row:
+                self.row = self._from_above(row)
+            bias = self.row[:, column, self.out[group]]
+        here = self.map[:, row + self.above, column : column + self.left + 1].flatten(1)[:, : len(level)]
+        return torch.addmm(bias, here, level)
+
+    def _from_above(self, row: int) -> Tensor:
+        """What the rows above add to each pixel of a row, with the bias: ``(B, W, O)``."""
+        rows = self.map[:, row : row + self.above].permute(0, 3, 1, 2)
+        return conv2d(rows, self.higher, self.bias)[:, :, 0].transpose(1, 2).contiguous()
+
+
+class VerticalConv(Remembering):
+    """Convolution over whole rows: those above and, unless it is strict, the row itself, columns on both sides alike.
+
+    Its sites are rows: `look` and `step` are for sites that open one. With strict layers first, features of a row
+    depend on the rows above it only, on all of their columns and groups, so nothing needs a mask (the vertical stack of
+    van den Oord et al. 2016, https://arxiv.org/abs/1606.05328).
+
+    Args:
+        inputs: features that come in.
+        outputs: features that go out.
+        rows: how many the kernel has.
+        reach: columns that it sees on either side.
+        strict: whether its last row is the one above, rather than the row itself.
+        groups: of the inputs, for `put`, which takes them one by one.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, rows: int, reach: int, strict: bool = False, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = _fresh(inputs, outputs, rows, 2 * reach + 1)
+        self.rows, self.reach, self.strict = rows, reach, strict
+        self.above = rows - 1 + strict
+        self.into = Groups(inputs, groups)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return pad(x, (self.reach, self.reach, self.above, -int(self.strict)))
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        found = conv2d(self._padded(h), self.weight, self.bias)
+        return _channels_last(found)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+        height, width = size
+        shape = (n, self.weight.shape[1], self.above + height, width + 2 * self.reach)
+        return self.weight.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+
+    def put(self, memory: Tensor, site: Site, h: Tensor) -> None:
+        """Take the inputs of one site ``(B, I_g)``."""
+        memory[:, self.into.slices[site.group], site.row + self.above, site.column + self.reach] = h
+
+    def look(self, memory: Tensor, site: Site) -> Tensor:
+        """Outputs of a row: ``(B, O, 1, W)``."""
+        return conv2d(memory[:, :, site.row : site.row + self.rows], self.weight, self.bias)
+
+    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
+        """A row ``(B, I, 1, W)`` → ``(B, O, 1, W)``."""
+        found = self.look(memory, site) if self.strict else None
+        memory[:, :, site.row + self.above, self.reach : self.reach + h.shape[-1]] = h[:, :, 0]
+        return self.look(memory, site) if found is None else found
+
+    def spread(self, seen: Tensor) -> Tensor:
+        """Groups are one here: what any of a pixel's has seen, all outputs can depend on."""
+        taps = seen.new_ones(1, seen.shape[1], *self.weight.shape[2:])
+        return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype).expand_as(seen)
+
+
+def _fresh(inputs: int, outputs: int, rows: int, columns: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Initial weight and bias."""
+    made = nn.Conv2d(inputs, outputs, (rows, columns))
+    return nn.Parameter(_channels_last(made.weight.detach())), cast(nn.Parameter, made.bias)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The layout in which CPU and GPU convolutions are fastest, and in which a softmax reads contiguous logits.
+
+    Features follow the layout of what they are made from, but one input channel carries none.
+    """
+    return x.contiguous(memory_format=torch.channels_last)
