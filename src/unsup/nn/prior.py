@@ -78,7 +78,7 @@ def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
     if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
         raise InputError(
-            f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not"
+            f"{owner}: prior={part.name!r} should score and sample, with no log Z to be found, and does not"
         )
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(

@@ -127,7 +127,7 @@ ROWS: tuple[Row, ...] = (
         name="gan",
         target="unsup.families.adversarial.gan:GAN",
         family="adversarial",
-        summary="Generative adversarial network: six losses, R1, spectral norm, packing, conditions; MLP, DCGAN, ResNet.",
+        summary="Generative adversarial network: six losses, R1, spectral norm, packing; MLP, DCGAN or ResNet.",
         abilities=("sample", "condition"),
         events="any real, binary or ordinal vector, table or image; net=dcgan and net=resnet take images",
         paper=GAN_PAPER,
