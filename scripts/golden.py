@@ -143,7 +143,8 @@ def fit_data(case: Any) -> Any:
             # One example again and again: the order in which a second domain is dealt is the data's business.
             second = second_domain(part)[:1].expand(part.x.shape).contiguous()
             found |= {"domain_b": second} | ({"streams": {"domain_b": Split(second)}} if "streams" in known else {})
-        return Split(**{k: v for k, v in found.items() if k in known})
+        x = found.pop("x")
+        return Split(x, **{k: v for k, v in found.items() if k in known})
 
     aside = split(slice(-HELD_OUT, None))
     extra = {"given": case.options.get("given")} if "given" in {f.name for f in fields(Data)} else {}

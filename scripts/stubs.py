@@ -1,7 +1,9 @@
-"""Write ``src/unsup/__init__.pyi``, from which editors complete the options of every model: ``python scripts/stubs.py``."""
+"""Write ``src/unsup/__init__.pyi``, from which editors complete the options of models: ``python scripts/stubs.py``."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +26,10 @@ def text() -> str:
         "from typing import Any, Literal, overload",
         "",
     ]
-    for name, module in sorted(unsup._PUBLIC.items(), key=lambda item: (item[1], item[0])):
-        if name != "create":
-            lines.append(f"from {_home(module, name)} import {name} as {name}")
-    lines += ["from unsup.core.model import Model"]
+    public = {(_home(module, name), f"{name} as {name}") for name, module in unsup._PUBLIC.items() if name != "create"}
     classes = {name: model_class(name) for name in names() if model_class(name).__module__.startswith("unsup.")}
-    lines += sorted(f"from {cls.__module__} import {cls.__name__}" for cls in classes.values())
+    found = public | {(cls.__module__, cls.__name__) for cls in classes.values()} | {("unsup.core.model", "Model")}
+    lines += [f"from {module} import {name}" for module, name in sorted(found)]
     lines += ["", "__version__: str", ""]
     for name, cls in classes.items():
         lines += ["@overload", "def create(", f'    name: Literal["{name}"],', "    event: Event,", "    *,"]
@@ -38,10 +38,13 @@ def text() -> str:
         lines += [f") -> {cls.__name__}: ..."]
     lines += [
         "@overload",
-        "def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...",
+        "def create(",
+        "    name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any",
+        ") -> Model: ...",
         "",
     ]
-    return "\n".join(lines)
+    ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(FILE), "-"]
+    return subprocess.run(ruff, input="\n".join(lines), capture_output=True, text=True, check=True).stdout
 
 
 def _home(module: str, name: str) -> str:

@@ -35,6 +35,19 @@ def call(capsys) -> Callable[..., Called]:
     return run
 
 
+@pytest.fixture(scope="module")
+def own_models():
+    """The models of `own_models` in the registry, for one module of tests."""
+    from own_models import ROWS
+
+    import unsup.core.rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        for found in ROWS:
+            patch.setitem(unsup.core.rows._ROWS, found.name, found)
+        yield
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A folder with small finished runs of every model on digits."""

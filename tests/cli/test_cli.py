@@ -76,12 +76,12 @@ def test_sample_grid_shows_the_samples(call, runs, tmp_path):
 
 
 def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):
-    call("sample", runs / "made", "-n", 200, "-o", tmp_path / "cold.npy", "--temperature", 0.01)
+    call("sample", runs / "made", "-n", 200, "-o", tmp_path / "cold.npy", "--sample.temperature", 0.01)
     cold = np.load(tmp_path / "cold.npy")
     assert len(np.unique(cold.reshape(200, -1), axis=0)) < 20
-    refused = call("sample", runs / "gaussian-mixture", "-o", tmp_path / "x.npy", "--temperature", 0.5)
+    refused = call("sample", runs / "gaussian-mixture", "-o", tmp_path / "x.npy", "--sample.temperature", 0.5)
     assert (refused.status, (tmp_path / "x.npy").exists()) == (2, False)
-    assert "no temperature" in refused.err
+    assert "there is nothing to set of its sampling" in refused.err
 
 
 def test_score_writes_a_typed_log_likelihood_for_each_example(call, runs, tmp_path):

@@ -416,7 +416,10 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
     assert torch.equal(again.train.label, data.train.label)
     assert refusal(file, drop=("idd",)) == "PATH has no column 'idd' to drop; did you mean 'id'?"
     assert refusal(file, label="clas") == "PATH has no column 'clas' for the label; did you mean 'class'?"
-    assert refusal(file, resize=3) == "PATH has no option 'resize'; known: domain_b, drop, given, label, limit, unlabelled, without"
+    assert (
+        refusal(file, resize=3)
+        == "PATH has no option 'resize'; known: domain_b, drop, given, label, limit, unlabelled, without"
+    )
     assert refusal(file, drop=("id", "day", "a"), label="class") == (
         "PATH has no column left besides the label and those dropped; expected one or more of numbers"
     )

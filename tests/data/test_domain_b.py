@@ -11,12 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from unsup import InputError, load_data
+from unsup.core.random import Rows
 from unsup.data import Split
 from unsup.data.builtin import add_stripes
-from unsup.data.source import companions
+from unsup.data.source import stream_rows
 
 GROUND = (40, 40, 60)
 PALE = {(210, 60, 50): (250, 200, 190), (50, 170, 70): (190, 250, 200), (60, 90, 220): (190, 210, 250)}
+
+
+def second(split: Split) -> Tensor:
+    return split.streams["domain_b"].x
 
 
 def by_hand(x: Tensor) -> np.ndarray:
@@ -35,13 +40,13 @@ def test_the_pair_is_aligned_by_its_map_where_it_is_judged_and_nowhere_else() ->
     data = load_data("stripes", n=200)
     assert data.paired
     for split in (data.validation, data.test):
-        assert (split.domain_b.numpy() == by_hand(split.x)).all()
-        assert 8 < float((split.domain_b.double() - split.x.double()).abs().mean()) < 20
+        assert (second(split).numpy() == by_hand(split.x)).all()
+        assert 8 < float((second(split).double() - split.x.double()).abs().mean()) < 20
     own = {x.numpy().tobytes() for x in add_stripes(data.train.x)}
-    theirs = {x.numpy().tobytes() for x in data.train.domain_b}
+    theirs = {x.numpy().tobytes() for x in second(data.train)}
     assert len(theirs) == 200
     assert len(own & theirs) <= 2  # a shape outside the picture may leave two alike
-    data.event.check(data.train.domain_b)
+    data.event.check(second(data.train))
 
 
 def test_the_map_of_the_pair_can_be_undone() -> None:
@@ -56,34 +61,20 @@ def test_both_domains_of_the_pair_have_the_same_kinds_of_shapes() -> None:
     data = load_data("stripes", n=2000)
     for colour in PALE:
         ink = torch.tensor(colour).view(3, 1, 1)
-        a, b = ((x[:, :, ::2] == ink).all(1).flatten(1).double().mean(1) for x in (data.train.x, data.train.domain_b))
+        a, b = ((x[:, :, ::2] == ink).all(1).flatten(1).double().mean(1) for x in (data.train.x, second(data.train)))
         assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / 2000).sqrt()
 
 
-@pytest.mark.parametrize(("n", "others"), [(6, 6), (6, 4), (6, 10), (7, 3)])
-def test_companions_use_every_example_as_evenly_as_can_be_and_follow_their_key(n: int, others: int) -> None:
-    rows = companions(3, 5, n, others)
-    counts = rows.bincount(minlength=others)
-    assert len(rows) == n
-    assert int(counts.max() - counts.min()) <= 1
-    assert torch.equal(rows, companions(3, 5, n, others))
-    assert not torch.equal(companions(3, 5, 100, 100), companions(3, 6, 100, 100))
-    assert not torch.equal(companions(3, 5, 100, 100), companions(4, 5, 100, 100))
-    whole = torch.stack([companions(0, e, 1, 4)[0] for e in range(400)]).bincount(minlength=4)
-    assert int((whole - 100).abs().max()) < 40
-
-
-def test_batches_of_an_epoch_carry_companions_that_change_with_the_epoch() -> None:
+def test_a_step_sees_the_second_domain_in_an_order_of_its_own() -> None:
     x, b = torch.arange(10).view(10, 1), 100 + torch.arange(7).view(7, 1)
-    split = Split(x, domain_b=b)
+    split = Split(x, streams={"domain_b": Split(b)})
     rows = torch.tensor([4, 0, 9])
-    seen = [split.epoch(0, e).batch(rows) for e in range(3)]
+    whole = Rows(3, 0, 3)
+    seen = [split.step(rows, {"domain_b": 1}, seed=0, position=p, part=whole) for p in range(7)]
     assert all(torch.equal(batch.x, x[rows]) for batch in seen)
-    expected = [b[companions(0, e, 10, 7)[rows]] for e in range(3)]
-    assert all(torch.equal(batch.domain_b, want) for batch, want in zip(seen, expected, strict=True))
-    assert not torch.equal(split.epoch(0, 0).domain_b, split.epoch(0, 1).domain_b)
-    assert split.to("cpu").domain_b is not None
-    assert Split(x).epoch(0, 0).batch(rows).domain_b is None
+    found = torch.cat([batch["domain_b"].x for batch in seen])
+    assert torch.equal(found, b[stream_rows(0, "domain_b", 7, 0, 21)])
+    assert all(sorted(found[i : i + 7, 0].tolist()) == list(range(100, 107)) for i in (0, 7, 14))
 
 
 def pngs(folder: Path, count: int, *, seed: int, side: int = 8, mode: str = "RGB") -> Path:
@@ -99,22 +90,23 @@ def test_two_folders_make_two_domains_each_with_its_own_splits(tmp_path: Path) -
     a, b = pngs(tmp_path / "a", 20, seed=0), pngs(tmp_path / "b", 33, seed=1)
     data, other = load_data(a, domain_b=b), load_data(b)
     for one, two in ((data.train, other.train), (data.validation, other.validation), (data.test, other.test)):
-        assert torch.equal(one.domain_b, two.x)
+        assert torch.equal(second(one), two.x)
     assert torch.equal(data.train.x, load_data(a).train.x)
     assert not data.paired
     assert data.options == {"domain_b": str(b)}
     assert any("domain b" in note and "33 images" in note for note in data.notes)
     again = load_data(data.name, **data.options)
-    assert torch.equal(again.train.domain_b, data.train.domain_b)
-    assert len(load_data(a, domain_b=b, limit=5).train.domain_b) == 5
-    assert data.train.epoch(0, 0).batch(torch.arange(16)).domain_b.shape == (16, 3, 8, 8)
+    assert torch.equal(second(again.train), second(data.train))
+    assert len(second(load_data(a, domain_b=b, limit=5).train)) == 5
+    batch = data.train.epoch(0, 0).step(torch.arange(16), {"domain_b": 1}, seed=0, position=3, part=Rows(16, 4, 8))
+    assert batch["domain_b"].x.shape == (8, 3, 8, 8)
 
 
 def test_the_options_of_the_first_domain_are_those_of_the_second(tmp_path: Path) -> None:
     a, b = pngs(tmp_path / "a", 12, seed=0, side=9), pngs(tmp_path / "b", 12, seed=1, side=12)
-    assert load_data(a, domain_b=b, resize=8).train.domain_b.shape[1:] == (3, 8, 8)
+    assert second(load_data(a, domain_b=b, resize=8).train).shape[1:] == (3, 8, 8)
     grey = pngs(tmp_path / "grey", 12, seed=2, mode="L", side=9)
-    mixed = load_data(a, domain_b=grey).train.domain_b
+    mixed = second(load_data(a, domain_b=grey).train)
     assert mixed.shape[1:] == (3, 9, 9)
     assert bool((mixed[:, 0] == mixed[:, 2]).all())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import signal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import unsup
 from unsup import Batch, Event, InputError, Support, create
+from unsup.core.random import Rows, part_of_batch
 from unsup.core.storage import load_tensors
 from unsup.data import Data, Split
 from unsup.evaluate.quadrature import find_partition, grid
@@ -57,7 +59,7 @@ def fit_precision(model: EBM, x: Tensor, steps: int, rate: float) -> Tensor:
     optimizer, found = torch.optim.SGD(model.parameters(), lr=rate), []
     for step in range(steps):
         optimizer.zero_grad()
-        model.loss(Batch(x), generator=seeded(step))["loss"].backward()
+        model.loss(Batch(x), generator=seeded(step))["loss"].mean().backward()
         optimizer.step()
         found.append(torch.eye(2, dtype=torch.float64) + model.net.net.a.detach().clone())
     return torch.stack(found[steps // 2 :]).mean(0)
@@ -88,7 +90,7 @@ def test_the_gradient_is_that_of_minus_the_log_likelihood() -> None:
     with torch.no_grad():
         model.net.net.a.copy_(torch.tensor([[0.6, 0.2], [0.2, 0.1]]))
     x = whitened(20_000) @ torch.linalg.cholesky(COVARIANCE).T
-    model.loss(Batch(x), generator=seeded())["loss"].backward()
+    model.loss(Batch(x), generator=seeded())["loss"].mean().backward()
     precision = torch.eye(2, dtype=torch.float64) + model.net.net.a.detach()
     chain = torch.linalg.inv(precision @ (torch.eye(2) - 0.01 * precision))
     torch.testing.assert_close(model.net.net.a.grad, 0.5 * (COVARIANCE - chain), rtol=0, atol=0.03)
@@ -98,8 +100,12 @@ def test_the_gradient_is_that_of_minus_the_log_likelihood() -> None:
 
 
 def fixed_negatives(model: EBM, negative: Tensor) -> EBM:
-    model._negatives = lambda positive, generator: (negative, torch.ones(len(negative)))
+    model._negatives = lambda positive, generator: (negative, None)
     return model
+
+
+def means(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: term.mean().item() for name, term in terms.items()}
 
 
 def mean_energy(model: EBM, y: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ def test_every_term_moves_what_it_should_and_nothing_else(weight: float) -> None
     positive, negative = whitened(40, 1) + 1, whitened(40, 2) - 2
     fixed_negatives(model, negative)
     terms = model.loss(Batch(positive), generator=seeded())
-    terms["loss"].backward()
+    terms["loss"].mean().backward()
     found = [p.grad.clone() for p in model.parameters()]
     parameters = list(model.parameters())
     data = torch.autograd.grad(mean_energy(model, positive), parameters)
@@ -121,11 +127,13 @@ def test_every_term_moves_what_it_should_and_nothing_else(weight: float) -> None
     squares = torch.autograd.grad((model.net(positive).square() + model.net(negative).square()).mean(), parameters)
     for g, up, down, square in zip(found, data, samples, squares, strict=True):
         torch.testing.assert_close(g, up - down + weight * square, rtol=1e-9, atol=1e-12)
-    before = mean_energy(model, positive).item(), mean_energy(model, negative).item()
-    assert terms["energy_data"].item() == pytest.approx(before[0])
-    assert terms["energy_samples"].item() == pytest.approx(before[1])
-    assert terms["gap"].item() == pytest.approx(before[1] - before[0])
-    assert terms["loss"].item() == pytest.approx(weight * terms["regularizer"].item() - terms["gap"].item())
+    before, mean = (mean_energy(model, positive).item(), mean_energy(model, negative).item()), means(terms)
+    assert mean["energy_data"] == pytest.approx(before[0])
+    assert mean["energy_samples"] == pytest.approx(before[1])
+    assert mean["gap"] == pytest.approx(before[1] - before[0])
+    assert mean["loss"] == pytest.approx(weight * mean["regularizer"] - mean["gap"])
+    torch.testing.assert_close(terms["energy_data"], model.net(positive).detach())  # of each example
+    torch.testing.assert_close(terms["energy_samples"], model.net(negative).detach())
     if not weight:
         with torch.no_grad():
             for p in parameters:
@@ -136,17 +144,17 @@ def test_every_term_moves_what_it_should_and_nothing_else(weight: float) -> None
 
 def test_the_gap_is_positive_where_data_lie_lower_than_samples() -> None:
     model = quadratic(start="noise", step_size=1e-4, steps=1)  # samples stay where they start, N(0, I)
-    low = model.loss(Batch(torch.zeros(2000, 2, dtype=torch.float64)), generator=seeded())
-    high = model.loss(Batch(torch.full((2000, 2), 3.0, dtype=torch.float64)), generator=seeded())
-    assert low["gap"].item() == pytest.approx(1.0, abs=0.1)  # E½‖y‖² of N(0, I) in two dimensions
-    assert high["gap"].item() == pytest.approx(1.0 - 9.0, abs=0.1)
+    low = means(model.loss(Batch(torch.zeros(2000, 2, dtype=torch.float64)), generator=seeded()))
+    high = means(model.loss(Batch(torch.full((2000, 2), 3.0, dtype=torch.float64)), generator=seeded()))
+    assert low["gap"] == pytest.approx(1.0, abs=0.1)  # E½‖y‖² of N(0, I) in two dimensions
+    assert high["gap"] == pytest.approx(1.0 - 9.0, abs=0.1)
 
 
 def test_the_regularizer_is_the_mean_square_of_both_energies() -> None:
     model = fixed_negatives(quadratic(regularizer=2.0), torch.full((3, 2), 2.0, dtype=torch.float64))
-    terms = model.loss(Batch(torch.ones(3, 2, dtype=torch.float64)), generator=seeded())
-    assert terms["regularizer"].item() == pytest.approx(1.0**2 + 4.0**2)
-    assert terms["loss"].item() == pytest.approx(2 * 17 - 3)
+    terms = means(model.loss(Batch(torch.ones(3, 2, dtype=torch.float64)), generator=seeded()))
+    assert terms["regularizer"] == pytest.approx(1.0**2 + 4.0**2)
+    assert terms["loss"] == pytest.approx(2 * 17 - 3)
 
 
 # --- the chains
@@ -159,10 +167,9 @@ def test_negatives_carry_no_graph_and_parameters_are_as_before() -> None:
     seen = []
     original = EBM._negatives
     model._negatives = lambda *given: seen.append(original(model, *given)) or seen[-1]
-    model.loss(examples(DIGIT, 16), generator=seeded())
-    negative, acceptance = seen[0]
-    assert not negative.requires_grad
-    assert not acceptance.requires_grad
+    terms = model.loss(examples(DIGIT, 16), generator=seeded())
+    assert not seen[0][0].requires_grad
+    assert [name for name, term in terms.items() if term.requires_grad] == ["loss"]
     assert not model.replay.requires_grad
     assert model.training
     assert all(m.training for m in model.modules())
@@ -218,13 +225,55 @@ def test_the_buffer_gets_the_ends_of_its_own_chains_and_only_in_training() -> No
     assert torch.equal(model.replay, before)
     model.train()
     rows = torch.randperm(100, generator=replayed_until_rows(model))[:30]
-    negative, _ = model._negatives(torch.zeros(30, 2, dtype=torch.float64), seeded())
+    _, negative = model.contrast(Batch(torch.zeros(30, 2, dtype=torch.float64)), generator=seeded())
+    assert torch.equal(model.replay, before)  # a contrast moves nothing
+    model.loss(Batch(torch.zeros(30, 2, dtype=torch.float64)), generator=seeded())
     assert len(set(rows.tolist())) == 30
     torch.testing.assert_close(model.replay[rows], negative, rtol=1e-6, atol=1e-6)
     others = torch.ones(100, dtype=torch.bool)
     others[rows] = False
     assert torch.equal(model.replay[others], before[others])
     assert not torch.equal(model.replay, before)
+
+
+@pytest.mark.parametrize("start", ["buffer", "data", "noise"])
+def test_the_contrast_is_what_the_loss_compares(start: str) -> None:
+    model = create("ebm", DIGIT, preset="tiny", hidden=(4,), start=start).double().eval()
+    batch = examples(DIGIT, 16)
+    data, negative = model.contrast(batch, generator=seeded())
+    terms = model.loss(batch, generator=seeded())
+    torch.testing.assert_close(model.point_energy(data), terms["energy_data"])
+    torch.testing.assert_close(model.point_energy(negative), terms["energy_samples"])
+
+
+def test_a_batch_in_parts_is_one_batch() -> None:
+    """Each part continues chains of its own, with the noise of the whole batch: terms, buffer and all."""
+    whole = quadratic(buffer=40, steps=3, restart=0.3)
+    parts = copy.deepcopy(whole)
+    x = whitened(12)
+    loss = whole.loss(Batch(x), generator=seeded())["loss"]
+    found = []
+    for rows in (Rows(12, 0, 5), Rows(12, 5, 4), Rows(12, 9, 3)):
+        with part_of_batch(rows):
+            part = Batch(x[rows.start : rows.start + rows.count])
+            found.append(parts.loss(part, generator=seeded())["loss"])
+    torch.testing.assert_close(torch.cat(found), loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(whole.replay, parts.replay, rtol=1e-12, atol=1e-12)
+
+
+def test_the_buffer_keeps_what_tells_the_data_apart() -> None:
+    """Raw data near 1e9 need float64, whatever type the network is cast to."""
+    event = Event((2,), REAL, precision="float64")
+    model = EBM(event, hidden=(4,), buffer=64)
+    x = 1e9 + whitened(200)
+    model.prepare(Batch(x), generator=seeded())
+    for cast in (torch.nn.Module.float, torch.nn.Module.half):
+        model = cast(model)
+        assert model.replay.dtype == torch.float64
+        assert float((model.replay - 1e9).std()) == pytest.approx(1.0, abs=0.3)
+    model.float().train().loss(Batch(x[:32]), generator=seeded())["loss"].mean().backward()
+    assert len(model.sample(50, generator=seeded())[:, 0].unique()) == 50
+    assert EBM(PLANE, hidden=(4,), buffer=8).half().replay.dtype == torch.float32
 
 
 def replayed_until_rows(model: EBM) -> torch.Generator:
@@ -248,7 +297,7 @@ def test_images_stay_in_their_range_within_the_chain_and_are_kept_as_levels() ->
 def test_raw_ordinals_are_scaled_to_their_cell_and_real_entries_standardised() -> None:
     model = EBM(Event((2,), (REAL, Support("ordinal", 5, low=-2))), hidden=(4,), buffer=8)
     x = torch.tensor([[3.0, -2.0], [7.0, 2.0], [11.0, 0.0]])
-    model.prepare(x, None, generator=seeded())
+    model.prepare(Batch(x), generator=seeded())
     y = model.net.scale(x, generator=seeded())
     np.testing.assert_allclose(y[:, 0], (x[:, 0] - 7) / x[:, 0].std(correction=0), rtol=1e-6)
     for value, cell in zip(y[:, 1].tolist(), (0, 4, 2), strict=True):
@@ -266,6 +315,21 @@ def test_samples_have_the_moments_of_the_chains_density_in_raw_units() -> None:
     x = model.sample(20_000, generator=seeded()).double()
     np.testing.assert_allclose(x.mean(0), centre, atol=0.06)
     np.testing.assert_allclose(x.std(0), scale * math.sqrt(1 / (1 - 0.05)), rtol=0.03)
+
+
+def test_samples_are_told_step_by_step_for_as_many_steps_as_are_asked_for() -> None:
+    """A chain on N(0, I) by hand: y ← y − s y + τ ξ."""
+    model = quadratic(start="noise", step_size=0.1, sample_steps=50)
+    model.net.front.mean.fill_(5.0)
+    path: list[tuple[int, Tensor]] = []
+    found = model.sample(6, generator=seeded(1), steps=3, on_step=lambda *at: path.append(at))
+    generator = seeded(1)
+    y = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    for i in range(3):
+        y = 0.9 * y + model.noise * torch.randn(6, 2, generator=generator, dtype=torch.float64)
+        assert path[i][0] == i + 1
+        torch.testing.assert_close(path[i][1], (y + 5).float())
+    assert torch.equal(found, path[-1][1])
 
 
 def test_sampling_continues_the_buffer_each_chain_once() -> None:
@@ -291,7 +355,7 @@ def test_a_resumed_run_has_the_same_buffer_and_parameters_as_one_never_stopped(t
     unsup.fit(whole, gaussian_data(), out=tmp_path / "whole", **options)
 
     stopped = create("ebm", PLANE, preset="tiny")
-    stopped.after_step = lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None
+    stopped.after_step = lambda time: os.kill(os.getpid(), signal.SIGINT) if time.step == 5 else None
     fitted = unsup.fit(stopped, gaussian_data(), out=tmp_path / "stopped", **options)
     assert fitted.interrupted
     again = create("ebm", PLANE, preset="tiny", seed=7)
@@ -355,10 +419,10 @@ def test_all_pixels_reach_the_energy_at_odd_sides() -> None:
     [
         (Event((2,), Support("nominal", 4)), {}, "nominal"),
         (DIGIT, {"hidden": (4, 4, 4)}, "fewer widths"),
-        (PLANE, {"restart": 1.5}, "a share"),
+        (PLANE, {"restart": 1.5}, "from 0 to 1"),
         (PLANE, {"step_size": 0.0}, "above 0"),
         (PLANE, {"steps": 0}, "at least 1"),
-        (PLANE, {"clamp": -1.0}, "not be below 0"),
+        (PLANE, {"clamp": -1.0}, "at least 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_reason(event: Event, options: dict, words: str) -> None:

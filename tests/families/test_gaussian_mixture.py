@@ -15,7 +15,8 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import REAL, Event, Support
 from unsup.core.model import keyed_generator
-from unsup.families.classical.gaussian_mixture import GaussianMixture, kmeans_plus_plus
+from unsup.families.classical.gaussian_mixture import GaussianMixture
+from unsup.prob.clusters import kmeans_plus_plus
 
 COVARIANCES = ("full", "diagonal", "tied")
 EVENT = Event((3,), REAL)
@@ -37,7 +38,7 @@ def clusters(n: int = 300, dims: int = 3, seed: int = 0) -> torch.Tensor:
 
 def started(x: torch.Tensor, seed: int = 0, event: Event | None = None, **options) -> GaussianMixture:
     model = GaussianMixture(event or Event(tuple(x.shape[1:]), REAL), **options)
-    model.prepare(x, None, generator=seeded(seed))
+    model.prepare(Batch(x), generator=seeded(seed))
     return model
 
 
@@ -181,7 +182,7 @@ def test_gradient_ascent_reaches_the_em_optimum(covariance: str) -> None:
     x = clusters()
     by_em = started(x, components=3, covariance=covariance, floor=0.0)
     em(by_em, x, 600)
-    loss = by_em.loss(Batch(x))["loss"]
+    loss = by_em.loss(Batch(x))["loss"].mean()
     loss.backward()
     assert max(float(p.grad.abs().max()) for p in by_em.parameters()) < 1e-6
 
@@ -197,42 +198,49 @@ def test_gradient_ascent_reaches_the_em_optimum(covariance: str) -> None:
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = by_gradient.loss(Batch(x))["loss"]
+        value = by_gradient.loss(Batch(x))["loss"].mean()
         value.backward()
         return value
 
     before = float(closure().detach())
     optimizer.step(closure)
     assert before > float(loss.detach()) + 1e-3
-    assert abs(float(by_gradient.loss(Batch(x))["loss"].detach()) - float(loss.detach())) < 1e-7
+    assert abs(float(by_gradient.loss(Batch(x))["loss"].mean().detach()) - float(loss.detach())) < 1e-7
 
 
-def test_seeds_follow_the_definition_of_kmeans_plus_plus() -> None:
-    y = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [2.0, 2.0]], dtype=torch.float64)
-    trials, generator = 6000, seeded()
-    triples = list(itertools.permutations(range(4), 3))
-    seen = dict.fromkeys(triples, 0)
-    for _ in range(trials):
-        seeds, nearest = kmeans_plus_plus(y, 3, generator=generator)
-        seen[tuple(seeds.tolist())] += 1
-    points = y.numpy()
-    chances = []
-    for triple in triples:
-        chance = 1 / 4
-        for k in (1, 2):
-            d2 = np.array([min(((p - points[s]) ** 2).sum() for s in triple[:k]) for p in points])
-            chance *= d2[triple[k]] / d2.sum()
-        chances.append(chance)
-    assert abs(sum(chances) - 1) < 1e-12
-    assert stats.chisquare([seen[t] for t in triples], trials * np.array(chances)).pvalue > 1e-3
-    distances = ((y[:, None] - y[seeds][None]) ** 2).sum(2)
-    assert torch.equal(distances.gather(1, nearest[:, None])[:, 0], distances.amin(1))
+def test_examples_count_by_their_weight() -> None:
+    """Weights of 0, 1, 2 are examples that are absent, there, and there twice."""
+    x, weight = clusters(), torch.tensor([0.0, 1.0, 2.0]).repeat(100)
+    often = x.repeat_interleave(weight.long(), 0)
+    for covariance in COVARIANCES:
+        model = started(x, components=3, covariance=covariance)
+        expected = model.statistics(Batch(often))
+        for name, found in model.statistics(Batch(x, weight=weight)).items():
+            torch.testing.assert_close(found, expected[name], rtol=1e-10, atol=1e-10)
 
 
-def test_seeds_of_coinciding_rows_are_different_rows_that_own_themselves() -> None:
-    seeds, nearest = kmeans_plus_plus(torch.ones(6, 2, dtype=torch.float64), 5, generator=seeded())
-    assert len(set(seeds.tolist())) == 5
-    assert nearest[seeds].tolist() == [0, 1, 2, 3, 4]
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_bic_is_scikit_learns(covariance: str) -> None:
+    x = clusters()
+    model = started(x, components=3, covariance=covariance)
+    em(model, x, 20)
+    y = model.front(x)[0].numpy()
+    reference = SklearnMixture(
+        3,
+        covariance_type=SKLEARN_NAME[covariance],
+        max_iter=1,
+        reg_covar=1e-6,
+        weights_init=model.logits.detach().softmax(0).numpy(),
+        means_init=model.means.detach().numpy(),
+        precisions_init=precisions(model),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference.fit(y)
+    assert model.n_free == reference._n_parameters()
+    em(model, x, 1)
+    in_raw_units = reference.bic(y) - 2 * float(model.front(x)[1].sum())
+    assert model.bic(x) == pytest.approx(in_raw_units, rel=1e-9)
 
 
 def test_pixels_are_encoded_at_the_middle_of_their_level() -> None:
@@ -260,7 +268,7 @@ def test_restarts_keep_the_likeliest_short_run() -> None:
     x, generator, reached = clusters(), seeded(3), []
     single = GaussianMixture(EVENT, components=5)
     for _ in range(4):
-        single.prepare(x, None, generator=generator)
+        single.prepare(Batch(x), generator=generator)
         em(single, x, 10)
         reached.append(float(single.log_prob(x).mean().detach()))
     best = started(x, seed=3, components=5, restarts=4)

@@ -23,7 +23,7 @@ MIXED = Event((2,), (Support("ordinal", 3), REAL))
 
 def fitted(event: Event, x: torch.Tensor, **options) -> Histogram:
     model = Histogram(event, **options)
-    model.prepare(x, None, generator=torch.Generator())
+    model.prepare(Batch(x), generator=torch.Generator())
     model.maximize(model.statistics(Batch(x)))
     return model
 
@@ -77,10 +77,10 @@ def test_maximum_likelihood_reaches_the_empirical_entropy() -> None:
     x = table_data(500)
     _, counts = np.unique(x.numpy(), axis=0, return_counts=True)
     model = fitted(TABLE, x, joint="always", smoothing=0.0)
-    assert abs(float(model.loss(Batch(x))["loss"]) - stats.entropy(counts)) < 1e-12
+    assert abs(float(model.loss(Batch(x))["loss"].mean()) - stats.entropy(counts)) < 1e-12
     marginal = sum(stats.entropy(np.unique(c, return_counts=True)[1]) for c in x.numpy().T)
     independent = fitted(TABLE, x, joint="never", smoothing=0.0)
-    assert abs(float(independent.loss(Batch(x))["loss"]) - marginal) < 1e-12
+    assert abs(float(independent.loss(Batch(x))["loss"].mean()) - marginal) < 1e-12
     assert float(independent.log_prob(torch.tensor([[0, 0, 3]]))) == -math.inf  # level 3 was never seen
 
 
@@ -114,6 +114,35 @@ def test_statistics_add_over_batches(event: Event) -> None:
     for name, total in whole.items():
         assert torch.equal(sum(p[name] for p in parts), total)
     assert whole["count"] == 60
+
+
+@pytest.mark.parametrize("event", [TABLE, Event((3,), REAL)])
+def test_examples_count_by_their_weight(event: Event) -> None:
+    x = table_data(60) if event is TABLE else torch.randn(60, 3, generator=seeded())
+    model, weight = fitted(event, x), torch.tensor([0.0, 1.0, 2.0]).repeat(20)
+    expected = model.statistics(Batch(x.repeat_interleave(weight.long(), 0)))
+    for name, found in model.statistics(Batch(x, weight=weight)).items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("joint", ["always", "never", "auto"])
+def test_no_other_masses_are_better_with_their_prior(joint: str) -> None:
+    """Σ log p(x) + log prior is highest at the smoothed frequencies, among all masses of the same tables."""
+    x = table_data(20)
+    model = fitted(TABLE, x, joint=joint, smoothing=0.7)
+
+    def reached() -> float:
+        return float(model.log_prob(x).sum() + model.parameter_log_prior())
+
+    best, log_mass = reached(), model.log_mass.clone()
+    for seed in range(20):
+        noise = 0.1 * torch.randn(log_mass.shape, generator=seeded(seed), dtype=torch.float64)
+        if joint == "auto":  # 20 examples are fewer than 24 cells: the table is a product
+            rows = torch.randn(3, 4, generator=seeded(seed), dtype=torch.float64)
+            noise = 0.1 * (rows[0, :2, None, None] + rows[1, :3, None] + rows[2]).view(1, -1)
+        model.log_mass.copy_((log_mass + noise).log_softmax(1))
+        assert reached() < best
+    assert model.n_free == (23 if joint == "always" else 1 + 2 + 3)
 
 
 def test_real_density_is_the_numpy_histogram_inside_the_range() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import itertools
 import json
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from unsup import Batch, Event, InputError, Support, create, fit, load
 from unsup.cli.main import main
+from unsup.core.batch import Time
 from unsup.core.errors import CapabilityError
+from unsup.core.random import Rows, part_of_batch
 from unsup.core.storage import load_tensors
 from unsup.data import Data, Split
 from unsup.evaluate.likelihood import evaluate_likelihood, log_probs
@@ -44,7 +47,7 @@ def machine(*, scale: float = 1.0, seed: int = 0, event: Event | None = None, **
     """A small RBM in float64 with every parameter drawn."""
     model = RBM(event or Event((V,), BINARY), **({"hidden": H} | options)).double()
     generator = seeded(seed)
-    model.prepare(examples(model.event, 64, seed=seed).x, None, generator=generator)
+    model.prepare(Batch(examples(model.event, 64, seed=seed).x), generator=generator)
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(scale * torch.randn(p.shape, generator=generator, dtype=p.dtype))
@@ -184,7 +187,7 @@ def test_the_loss_of_cd_has_the_expected_gradient_of_k_sweeps_from_the_batch(ste
     x = VISIBLE[one].repeat(n // 4, 1)
     data = one.bincount(minlength=2**V).double() / 4
     expected = expected_gradient(model, data, data @ torch.linalg.matrix_power(sweep_matrix(model), steps))
-    found = torch.stack([gradient(model, model.loss(Batch(x), generator=seeded(i))["loss"]) for i in range(40)])
+    found = torch.stack([gradient(model, model.loss(Batch(x), generator=seeded(i))["loss"].mean()) for i in range(40)])
     error = found.std(0) / math.sqrt(len(found))
     assert float(((found.mean(0) - expected).abs() / (error + 1e-9)).max()) < 4.5
     wrong = expected_gradient(model, data, data @ torch.linalg.matrix_power(sweep_matrix(model), steps + 1))
@@ -201,7 +204,9 @@ def test_persistent_chains_that_hardly_move_the_parameters_give_the_exact_gradie
     shares = index_of(x).bincount(minlength=2**V).double() / len(x)
     for i in range(30):  # learning rate 0
         model.loss(Batch(x), generator=seeded(i))
-    found = torch.stack([gradient(model, model.loss(Batch(x), generator=seeded(100 + i))["loss"]) for i in range(60)])
+    found = torch.stack(
+        [gradient(model, model.loss(Batch(x), generator=seeded(100 + i))["loss"].mean()) for i in range(60)]
+    )
     expected = expected_gradient(model, shares, joint(model).sum(1))
     assert float((found.mean(0) - expected).abs().max()) < 0.02
     assert float(expected.abs().max()) > 0.1
@@ -220,7 +225,7 @@ def test_persistent_chains_never_see_the_data_and_those_of_cd_start_at_it() -> N
         for name, x in (("ones", ones), ("zeros", zeros)):
             model.load_state_dict(before)
             found = model.loss(Batch(x), generator=seeded(8))
-            after[persistent, name] = (found["chains"].item(), model.state_dict().get("fantasies"))
+            after[persistent, name] = (found["chains"].mean().item(), model.state_dict().get("fantasies"))
     assert after[True, "ones"][0] == after[True, "zeros"][0]
     assert torch.equal(after[True, "ones"][1], after[True, "zeros"][1])
     assert after[False, "ones"][0] != after[False, "zeros"][0]
@@ -252,11 +257,92 @@ def test_persistent_chains_move_in_training_alone_and_go_on_where_they_were() ->
 
 def test_the_loss_is_the_difference_of_the_free_energies_of_batch_and_chains(model: RBM) -> None:
     terms = model.loss(Batch(VISIBLE[3:9]), generator=seeded(10))
-    assert terms["loss"].item() == pytest.approx((terms["data"] - terms["chains"]).item(), abs=1e-12)
-    other = model.loss(Batch(VISIBLE[20:25]), generator=seeded(10))
-    by_energy = model.energy(VISIBLE[3:9]).mean() - model.energy(VISIBLE[20:25]).mean()
-    assert (terms["data"] - other["data"]).item() == pytest.approx(by_energy.item(), abs=1e-12)
+    other = model.loss(Batch(VISIBLE[20:26]), generator=seeded(10))
+    by_energy = (model.energy(VISIBLE[3:9]) - model.energy(VISIBLE[20:26])).detach()
+    torch.testing.assert_close(terms["data"] - other["data"], by_energy, rtol=0, atol=1e-12)
     assert terms["chains"].item() == other["chains"].item()
+    torch.testing.assert_close(terms["loss"].detach(), terms["data"] - terms["chains"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"persistent": False, "steps": 3}, {"chains": 9}], ids=["cd", "pcd"])
+def test_the_contrast_is_what_the_loss_compares_and_moves_nothing(options: dict[str, object]) -> None:
+    model = machine(seed=2, **options).train()
+    batch, before = Batch(VISIBLE[3:11]), copy_of(model)
+    data, chains = model.contrast(batch, generator=seeded(10))
+    assert torch.equal(data, VISIBLE[3:11])
+    assert len(chains) == len(model.fantasies if model.persistent else data)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    found = model.loss(batch, generator=seeded(10))["loss"].mean().item()
+    expected = model.point_energy(data).mean() - model.point_energy(chains).mean()
+    assert found == pytest.approx(expected.item(), abs=1e-12)
+    assert torch.equal(model.point_energy(data), model.energy(data))
+
+
+@pytest.mark.parametrize("options", [{"persistent": False}, {"chains": 7}], ids=["cd", "pcd"])
+def test_a_batch_in_parts_is_one_batch_whose_chains_move_once(options: dict[str, object]) -> None:
+    whole = machine(seed=2, **options).train()
+    parts = copy.deepcopy(whole)
+    loss = whole.loss(Batch(VISIBLE[:12]), generator=seeded(10))["loss"]
+    found = []
+    for rows in (Rows(12, 0, 5), Rows(12, 5, 4), Rows(12, 9, 3)):
+        with part_of_batch(rows):
+            x = VISIBLE[rows.start : rows.start + rows.count]
+            found.append(parts.loss(Batch(x), generator=seeded(10))["loss"])
+    torch.testing.assert_close(torch.cat(found), loss)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("visible", "hidden"), [(4, 7), (7, 4)])
+def test_an_exact_log_probability_has_the_gradient_of_log_z_as_well(
+    visible: int, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", 5)  # several blocks
+    model = machine(event=Event((visible,), BINARY), hidden=hidden)
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=visible)), dtype=torch.float64)
+    x = states[3:9]
+    expected = gradient(model, (-model.energy(x) - (-model.energy(states)).logsumexp(0)).sum())
+    np.testing.assert_allclose(gradient(model, model.log_prob(x).sum()), expected, atol=1e-12)
+    model.estimate_log_partition()  # a stored log Z is a number: it must not stand in where a gradient is wanted
+    np.testing.assert_allclose(gradient(model, model.log_prob(x).sum()), expected, atol=1e-12)
+    uniform = torch.full((len(states),), 1 / len(states), dtype=torch.float64)
+    assert float(gradient(model, uniform @ model.log_prob(states)).norm()) > 0.1
+    # Σ_x p(x) ∇ log p(x) = 0, which no gradient without log Z's fulfils.
+    p = model.log_prob(states).exp().detach()
+    assert float(gradient(model, p @ model.log_prob(states)).abs().max()) < 1e-12
+
+
+def test_the_gradient_of_log_z_takes_the_memory_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for the backward pass does not grow with the number of blocks."""
+    model = machine(event=Event((10,), BINARY), hidden=12)
+
+    def kept(block: int) -> int:
+        monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", block)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            model.log_prob(VISIBLE.new_zeros(1, 10))
+        return max(sizes)
+
+    assert kept(64) < 64 * 12 <= kept(1024)
+
+
+def test_an_estimated_log_probability_comes_without_a_graph(estimated: RBM) -> None:
+    estimated.estimate_log_partition(generator=seeded(1))
+    assert not estimated.log_prob(VISIBLE).requires_grad
+
+
+def test_samples_are_told_step_by_step_for_as_many_sweeps_as_are_asked_for() -> None:
+    model = machine(seed=5, burn_in=4)
+    path: list[tuple[int, Tensor]] = []
+    found = model.sample(6, generator=seeded(1), burn_in=3, on_step=lambda *at: path.append(at))
+    assert [step for step, _ in path] == [1, 2, 3]
+    assert torch.equal(path[-1][1], found)
+    assert found.dtype == path[0][1].dtype == torch.uint8
+    # A chain of 4 sweeps is one of 3 and a sweep more.
+    longer: list[Tensor] = []
+    model.sample(6, generator=seeded(1), on_step=lambda _, x: longer.append(x))
+    assert len(longer) == 4
+    assert all(torch.equal(a, b) for a, (_, b) in zip(longer, path, strict=False))
 
 
 @pytest.mark.parametrize("options", [{"persistent": False, "steps": 5}, {"persistent": True}], ids=["cd", "pcd"])
@@ -271,14 +357,14 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
     torch.manual_seed(0)
     model = RBM(truth.event, hidden=4, chains=200, **options).double().train()
     generator = seeded(12)
-    model.prepare(x, None, generator=generator)
+    model.prepare(Batch(x), generator=generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     steps = 400
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         optimizer.zero_grad()
         rows = torch.randint(len(x), (200,), generator=generator)
-        model.loss(Batch(x[rows]), generator=generator)["loss"].backward()
+        model.loss(Batch(x[rows]), generator=generator)["loss"].mean().backward()
         optimizer.step()
     independent = torch.where(VISIBLE == 1, x.mean(0), 1 - x.mean(0)).prod(1)
     before, after = (float((p * (p / q).log()).sum()) for q in (independent, model.log_prob(VISIBLE).exp().detach()))
@@ -345,7 +431,7 @@ def test_evaluation_estimates_log_partition_once_and_counts_its_error(estimated:
     x = VISIBLE.repeat(10, 1)  # more than one chunk
     found = evaluate_likelihood(estimated, x, seed=3)
     assert (found.kind, found.sign) == ("estimate", "≈")
-    scores = -estimated.energy(x) - estimated.log_partition[0]
+    scores = -estimated.energy(x).detach() - estimated.log_partition[0]
     assert found.nats == pytest.approx(-float(scores.mean()), abs=1e-12)
     over_examples = float(scores.std()) / math.sqrt(len(x))
     assert found.standard_error == pytest.approx(math.hypot(over_examples, estimated.log_partition_error), rel=1e-9)
@@ -398,9 +484,9 @@ def test_a_stopped_run_goes_on_with_its_chains_and_ends_with_the_same_bits(
     stopped = build()
     moves = RBM.after_step
 
-    def interrupt(self: RBM, step: int) -> None:
-        moves(self, step)
-        if step == 17:
+    def interrupt(self: RBM, time: Time) -> None:
+        moves(self, time)
+        if time.step == 17:
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:

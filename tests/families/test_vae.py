@@ -11,11 +11,11 @@ import torch
 from scipy import stats
 from sklearn.decomposition import FactorAnalysis
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.distributions import Bernoulli, Categorical, Normal
 
 from unsup import Batch, Event, InputError, Support, create
 from unsup.families.latent import vae as vae_module
-from unsup.families.latent.vae import VAE, gaussian_kl
+from unsup.families.latent.vae import VAE
 
 BINARY, REAL = Support("binary"), Support("real")
 
@@ -55,7 +55,7 @@ class LinearGaussian:
         rng = np.random.default_rng(0)
         self.data = rng.normal(size=(50, 5)) @ rng.normal(size=(5, 5)) * 3 + 10
         self.model = VAE(Event((5,), REAL), latent_dim=2, hidden=()).double()
-        self.model.prepare(torch.from_numpy(self.data), None, generator=seeded())
+        self.model.prepare(Batch(torch.from_numpy(self.data)), generator=seeded())
         psi = np.exp(rng.normal(size=5) * 0.4 - 0.5)
         s = np.array([1.3, 0.6])
         w = np.sqrt(psi)[:, None] * np.linalg.qr(rng.normal(size=(5, 2)))[0] * s
@@ -91,7 +91,7 @@ def test_with_the_exact_posterior_every_bound_is_the_exact_log_likelihood(linear
 
 
 def test_with_the_exact_posterior_the_loss_is_minus_the_exact_log_likelihood(linear: LinearGaussian) -> None:
-    losses = [linear.model.loss(Batch(linear.x), generator=seeded(i))["loss"].item() for i in range(400)]
+    losses = [linear.model.loss(Batch(linear.x), generator=seeded(i))["loss"].mean().item() for i in range(400)]
     assert abs(np.mean(losses) + linear.exact.mean()) < 4 * np.std(losses) / math.sqrt(len(losses))
 
 
@@ -130,12 +130,12 @@ def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis
     torch.manual_seed(0)
     model = VAE(Event((4,), REAL), latent_dim=1, hidden=()).double()
     x, generator = torch.from_numpy(data), seeded()
-    model.prepare(x, None, generator=generator)
+    model.prepare(Batch(x), generator=generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for step in range(1500):
         optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 1500)
         optimizer.zero_grad()
-        model.loss(Batch(x), generator=generator)["loss"].backward()
+        model.loss(Batch(x), generator=generator)["loss"].mean().backward()
         optimizer.step()
     with torch.no_grad():
         w, b = model.decoder[-1].weight.numpy(), model.decoder[-1].bias.numpy()
@@ -147,23 +147,13 @@ def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis
     assert abs(bound - exact) < 0.005
 
 
-def test_kl_is_the_closed_form_and_the_monte_carlo_mean() -> None:
-    mean, log_variance = torch.randn(2, 6, 3, generator=seeded(), dtype=torch.float64)
-    q, p = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(3).double(), 1)
-    kl = gaussian_kl(mean, log_variance)
-    torch.testing.assert_close(kl, kl_divergence(q, p).sum(-1))
-    z = mean + q.stddev * torch.randn(20_000, 6, 3, generator=seeded(), dtype=torch.float64)
-    ratio = (q.log_prob(z) - p.log_prob(z)).sum(-1)
-    assert ((ratio.mean(0) - kl).abs() < 4 * ratio.std(0) / math.sqrt(len(z))).all()
-
-
 def test_the_gap_of_a_decoder_that_ignores_z_is_the_kl() -> None:
     model = randomised(VAE(Event((3,), BINARY), latent_dim=2, hidden=(5,), activation="tanh"))
     with torch.no_grad():
         model.decoder[-1].weight.zero_()
     x = torch.tensor([[1, 0, 1]])
     exact = float(Bernoulli(logits=model.decoder[-1].bias).log_prob(x.double()).sum().detach())
-    terms = {n: t.item() for n, t in model.loss(Batch(x), generator=seeded()).items()}
+    terms = {n: t.item() for n, t in model.loss(Batch(x), generator=seeded()).items()}  # of one example
     assert terms["reconstruction"] == pytest.approx(-exact)
     assert terms["loss"] == pytest.approx(-exact + terms["kl"])
     bound, error = repeated_bound(model, x, 1, 20_000)
@@ -243,7 +233,7 @@ def test_dequantised_columns_have_the_mass_of_their_bins() -> None:
     event = Event((3,), (REAL, Support("ordinal", 5, 1), BINARY))
     model = VAE(event, latent_dim=1, hidden=(), decoder="gaussian").double()
     data = torch.tensor([[0.5, 1, 0], [2.5, 4, 1], [1.0, 5, 1], [-3.0, 3, 0]], dtype=torch.float64)
-    model.prepare(data, None, generator=seeded())
+    model.prepare(Batch(data), generator=seeded())
     model.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
     model.decoder[-1].weight.zero_()
     model.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.4]))
@@ -264,14 +254,14 @@ def test_the_rounded_logistic_sums_to_one_over_its_levels_and_draws_follow_it() 
     model = VAE(Event((1,), Support("ordinal", 5, 2)), latent_dim=1)
     outputs = torch.tensor([[0.3, -1.2]])
     levels = torch.arange(2, 7)[:, None]
-    log_p = model.observation.log_prob(model.observation.target(levels, None), outputs.expand(5, 1, 2)[None])
-    p = log_p.exp().squeeze(0)
+    log_p = model.observation.total_log_prob(model.observation.target(levels), outputs.expand(5, 1, 2))
+    p = log_p.exp()
     assert float(p.sum()) == pytest.approx(1, abs=1e-6)
     n = 40_000
-    draws = model.observation.draw(outputs.expand(n, 1, 2), seeded())
+    draws = model.observation.raw(model.observation.draw(outputs.expand(n, 1, 2), seeded()))
     share = torch.stack([(draws == v).float().mean() for v in range(2, 7)])
     assert ((share - p).abs() < 4 * (p * (1 - p) / n).sqrt()).all()
-    assert int(model.observation.typical(outputs[None])) == 2 + int(p.argmax())
+    assert int(model.observation.raw(model.observation.typical(outputs[None]))) == 2 + int(p.argmax())
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "bernoulli conv", "categorical", "categorical conv"])
@@ -283,7 +273,7 @@ def test_decode_gives_the_most_probable_example(name: str) -> None:
     decoded = model.decode(z)
     assert decoded.dtype == model.event.dtype
     for i in range(5):
-        log_p = model._log_likelihood(z[i].expand(1, len(x), 2), model.observation.target(x, None))
+        log_p = model._log_likelihood(z[i].expand(1, len(x), 2), model.observation.target(x).flatten(1), None)
         assert torch.equal(decoded[i].long(), x[int(log_p.argmax())])
 
 
@@ -335,8 +325,9 @@ def with_options(model: VAE, **options: object) -> VAE:
 
 
 def gradients(model: VAE, loss: Tensor) -> dict[str, Tensor]:
+    """Of the mean over examples."""
     names = [n for n, _ in model.named_parameters()]
-    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, retain_graph=True)
+    found = torch.autograd.grad(loss.mean(), list(model.parameters()), allow_unused=True, retain_graph=True)
     return {n: torch.zeros(()) if g is None else g for n, g in zip(names, found, strict=True)}
 
 
@@ -345,20 +336,19 @@ def test_the_k_objective_and_its_gradient_are_those_of_a_loop_over_examples(smal
     terms = model.loss(Batch(x), generator=seeded(3))
     table = brute_force_log_weights(model, x, noise)
     bounds = [(torch.stack([w for w, _, _ in row]).exp().mean()).log() for row in table]
-    reference = -sum(bounds) / 3
+    reference = -torch.stack(bounds)
     torch.testing.assert_close(terms["loss"], reference)
     torch.testing.assert_close(gradients(model, terms["loss"]), gradients(model, reference))
     bound = model.log_prob(x, samples=5, generator=seeded(3))
-    torch.testing.assert_close(bound, torch.stack(bounds))
-    torch.testing.assert_close(gradients(model, -bound.mean()), gradients(model, reference))
+    torch.testing.assert_close(bound, -reference)
+    torch.testing.assert_close(gradients(model, -bound), gradients(model, reference))
     reconstruction = torch.stack(
         [
-            -Bernoulli(logits=model.decoder(z)).log_prob(x[b].double()).sum()
-            for b, r in enumerate(table)
-            for _, z, _ in r
+            torch.stack([-Bernoulli(logits=model.decoder(z)).log_prob(x[b].double()).sum() for _, z, _ in row]).mean()
+            for b, row in enumerate(table)
         ]
     )
-    torch.testing.assert_close(terms["reconstruction"], reconstruction.mean().detach())
+    torch.testing.assert_close(terms["reconstruction"], reconstruction.detach())
 
 
 def test_dreg_is_the_formula_of_its_paper(small: tuple[VAE, Tensor, Tensor]) -> None:
@@ -409,6 +399,32 @@ def test_dreg_and_the_plain_gradient_agree_in_mean_and_dreg_is_steadier(small: t
     assert float(draws[1].var(0).sum()) < float(draws[0].var(0).sum())
 
 
+def test_sticking_the_landing_has_the_mean_of_the_plain_gradient_and_none_at_the_exact_posterior(
+    linear: LinearGaussian, small: tuple[VAE, Tensor, Tensor]
+) -> None:
+    exact = with_options(linear.model, gradient="stl")
+    found = gradients(exact, exact.loss(Batch(linear.x), generator=seeded())["loss"])
+    usual = gradients(linear.model, linear.model.loss(Batch(linear.x), generator=seeded())["loss"])
+    for name in (n for n in found if n.startswith("encoder")):
+        assert float(found[name].abs().max()) < 1e-9
+        assert float(usual[name].abs().max()) > 1e-3
+    x = small[1]
+    plain, landing = (with_options(small[0], samples=1, gradient=g) for g in ("pathwise", "stl"))
+    batch = Batch(x[:1].expand(300, 4))
+    draws = []
+    for model in (plain, landing):
+        rows = []
+        for i in range(100):
+            found = gradients(model, model.loss(batch, generator=seeded(1000 * (model is landing) + i))["loss"])
+            rows.append(torch.cat([g.flatten() for g in found.values()]))
+        draws.append(torch.stack(rows))
+    error = ((draws[0].var(0) + draws[1].var(0)) / 100).sqrt()
+    assert bool(((draws[0].mean(0) - draws[1].mean(0)).abs() <= 4.5 * error).all())
+    torch.testing.assert_close(
+        -landing.loss(Batch(x), generator=seeded(2))["loss"], landing.log_prob(x, generator=seeded(2))
+    )
+
+
 def test_kl_reaches_the_encoder_only_and_beta_scales_it_alone() -> None:
     plain = randomised(VAE(Event((4,), BINARY), latent_dim=2, hidden=(3,), activation="tanh"))
     x = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]])
@@ -433,13 +449,27 @@ def test_chunks_do_not_change_the_bound(name: str, monkeypatch: pytest.MonkeyPat
     whole = model.log_prob(x, samples=23, generator=seeded())
     sizes = []
     original = type(model)._log_likelihood
-    monkeypatch.setattr(VAE, "_log_likelihood", lambda self, z, t: sizes.append(len(z)) or original(self, z, t))
+    monkeypatch.setattr(VAE, "_log_likelihood", lambda self, z, *rest: sizes.append(len(z)) or original(self, z, *rest))
     for chunk in (1, 5):
         sizes.clear()
         monkeypatch.setattr(vae_module, "_CHUNK_ELEMENTS", chunk * len(x) * model.widest)
         torch.testing.assert_close(model.log_prob(x, samples=23, generator=seeded()), whole, rtol=1e-12, atol=0)
         assert sum(sizes) == 23
         assert max(sizes) == chunk
+
+
+@pytest.mark.parametrize("name", ENUMERABLE)
+@torch.no_grad()
+def test_the_weights_of_drawn_latents_average_to_the_bound(name: str) -> None:
+    model = enumerable(name)
+    batch = Batch(all_examples(model.event))
+    assert model.latent_event == Event((2,), REAL)
+    generator, log_weights = seeded(4), []
+    for _ in range(5):
+        z, log_q = model.draw_latents(batch, generator=generator)
+        log_weights.append(model.log_joint(batch, z, generator=generator) - log_q)
+    bound = model.log_prob(batch.x, samples=5, generator=seeded(4))
+    torch.testing.assert_close(torch.stack(log_weights).logsumexp(0) - math.log(5), bound)
 
 
 def test_the_paper_preset_is_the_iwae_net() -> None:
@@ -460,7 +490,7 @@ def test_prepare_puts_the_output_bias_at_the_marginals() -> None:
     x[:, 0, 0, 0] = 0  # never on: its mean is clipped at 0.001
     dense, conv = (VAE(Event((3, 4, 4), BINARY), hidden=(8,), net=net) for net in ("dense", "conv"))
     for model in (dense, conv):
-        model.prepare(x, None, generator=seeded())
+        model.prepare(Batch(x), generator=seeded())
     pixel, channel = x.numpy().mean(0).flatten().clip(0.001, 0.999), x.numpy().mean((0, 2, 3))
     np.testing.assert_allclose(dense.decoder[-1].bias, np.log(pixel / (1 - pixel)), rtol=1e-5)
     np.testing.assert_allclose(conv.decoder[-1].bias, np.log(channel / (1 - channel)), rtol=1e-5)
@@ -473,7 +503,7 @@ def test_prepared_categorical_outputs_are_the_frequencies_of_each_dimension_or_c
     model = VAE(event, hidden=(4,), net=net, decoder="categorical").double()
     x = torch.randint(5, 8, (40, 2, 4, 4), generator=seeded())
     x[:, 1] = torch.where(x[:, 1] == 5, 6, x[:, 1])
-    model.prepare(x, None, generator=seeded())
+    model.prepare(Batch(x), generator=seeded())
     for layer in (model.decoder[-1], model.encoder[-1]):
         layer.weight.zero_()
     total = torch.zeros(len(x), dtype=torch.float64)
@@ -488,7 +518,7 @@ def test_prepared_categorical_outputs_are_the_frequencies_of_each_dimension_or_c
 def test_prepared_logistic_outputs_have_the_mean_and_spread_of_the_data() -> None:
     model = VAE(Event((2,), Support("ordinal", 256)), hidden=())
     x = torch.stack([stats_draw(90, 20), stats_draw(150, 8)], 1)
-    model.prepare(x, None, generator=seeded())
+    model.prepare(Batch(x), generator=seeded())
     model.decoder[-1].weight.zero_()
     draws = model.sample(20_000, generator=seeded()).double()
     np.testing.assert_allclose(draws.mean(0), x.double().mean(0), atol=1)
@@ -504,11 +534,11 @@ def stats_draw(mean: float, std: float) -> Tensor:
 def test_every_output_of_the_conv_net_depends_on_z_and_every_input_reaches_it(side: int, channels: int) -> None:
     model = VAE(Event((channels, side, side), Support("ordinal", 256)), hidden=(6, 8, 8), net="conv", activation="tanh")
     x = torch.randint(0, 256, (2, channels, side, side), generator=seeded())
-    features = model._features(x).requires_grad_()
+    features = model.inputs.image(x).requires_grad_()
     model.encoder(features).square().sum().backward()
     assert bool((features.grad != 0).all())
     z = torch.randn(2, 32, generator=seeded())
-    one, two = model._outputs(z)
+    one, two = model._outputs(z, None)
     assert bool((one != two).all())
     assert bool(model.event.contains(model.sample(2, generator=seeded())).all())
 
@@ -525,12 +555,12 @@ def test_under_autocast_products_are_bfloat16_and_log_densities_float32() -> Non
         bound = model.log_prob(x, samples=3, generator=seeded())
     assert {output.dtype for output in seen} == {torch.bfloat16}
     # Every step after the decoder's product is in float32: the reconstruction is that of its outputs to six digits.
-    reconstruction = -Bernoulli(logits=seen[0].double()).log_prob(x.double()).sum(1).mean()
-    assert terms["reconstruction"].item() == pytest.approx(float(reconstruction), rel=2e-6)
+    reconstruction = -Bernoulli(logits=seen[0].double()).log_prob(x.double()).sum(1)
+    torch.testing.assert_close(terms["reconstruction"].double(), reconstruction, rtol=2e-6, atol=0)
     assert bound.dtype == torch.float32
     for name, value in terms.items():
         assert value.dtype == torch.float32
-        torch.testing.assert_close(value, expected[name], rtol=0.01, atol=0.01)
+        torch.testing.assert_close(value.mean(), expected[name].mean(), rtol=0.01, atol=0.01)
     assert bound.unique().numel() == 64  # sums in bfloat16 would round values near -30 to a few eighths
 
 
@@ -538,12 +568,12 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
     event = Event((3,), REAL)
     model = VAE(event, latent_dim=2, hidden=())
     data = torch.cat([torch.randn(100, 2, generator=seeded()), torch.full((100, 1), 7.0)], 1)
-    model.prepare(data, None, generator=seeded())
+    model.prepare(Batch(data), generator=seeded())
     with torch.no_grad():
         model.observation.log_std[2] = -80.0  # where the likelihood of a constant column would drive it
     x = torch.tensor([[1e5, -1e5, 7.0], [-1e5, 1e5, 7.0], [0.0, 0.0, 7.0]])  # log-variances of both signs
     terms = model.loss(Batch(x), generator=seeded())
-    terms["loss"].backward()
+    terms["loss"].mean().backward()
     assert bool(model.log_prob(x, samples=4, generator=seeded()).isfinite().all())
     assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
 
@@ -553,6 +583,7 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
     [
         (Event((4,), BINARY), {"samples": 5, "beta": 2.0}, "no KL term to weight"),
         (Event((4,), BINARY), {"gradient": "dreg"}, "samples > 1"),
+        (Event((4,), BINARY), {"gradient": "stl", "samples": 5}, "biased for samples > 1"),
         (Event((4,), BINARY), {"samples": 0}, "at least 1"),
         (Event((4,), BINARY), {"decoder": "logistic"}, "expected 'bernoulli'"),
         (Event((4,), REAL), {"decoder": "bernoulli"}, "expected 'gaussian'"),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import unsup.families
-from unsup.core.errors import InputError
-from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.core.model import Objective
+import unsup.core.rows
+from unsup.core import random
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import BINARY, REAL, Event, Support, labels
+from unsup.core.model import HasNegatives, Objective
+from unsup.core.random import bits
 from unsup.core.registry import Row, row
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
@@ -22,23 +25,23 @@ from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
+from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
 from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from unsup.prob.score_matching import exact_score_matching, score_of
 from unsup.testing import LAWS, Case, LawViolation, check_model, examples
 
 BITS, PLANE, PIXELS = Event((5,), BINARY), Event((2,), REAL), Event((1, 2, 3), BINARY)
-WIDE = Event((1, 6, 6), BINARY)
+WIDE, LEVELS = Event((1, 6, 6), BINARY), Event((3,), Support("ordinal", 4))
 BREAKS: list = []
 
 
-def breaks(*laws: str, event: Event, classes: int = 0, **options):
+def breaks(*laws: str, event: Event, oracle=None, **options):
     """The decorated class breaks each of ``laws``; its parent is the control."""
 
-    options |= {"classes": classes} if classes else {}
-
     def register(cls):
-        BREAKS.extend(pytest.param(law, cls, event, classes, options, id=f"{law}-{cls.__name__}") for law in laws)
+        BREAKS.extend(pytest.param(law, cls, event, oracle, options, id=f"{law}-{cls.__name__}") for law in laws)
         return cls
 
     return register
@@ -50,17 +53,18 @@ def _registered(monkeypatch):
     for parameter in BREAKS:
         cls = parameter.values[1]
         entry = Row(cls.__name__, f"{cls.__module__}:{cls.__qualname__}", "broken", "", (), "", row("made").paper)
-        monkeypatch.setitem(unsup.families.ROWS, cls.__name__, entry)
+        monkeypatch.setitem(unsup.core.rows._ROWS, cls.__name__, entry)
 
 
-@pytest.mark.parametrize(("law", "cls", "event", "classes", "options"), BREAKS)
-def test_law_catches_the_broken_model_and_passes_its_parent(law, cls, event, classes, options):
-    data = examples(event, 64, classes=classes)
+@pytest.mark.parametrize(("law", "cls", "event", "oracle", "options"), BREAKS)
+def test_law_catches_the_broken_model_and_passes_its_parent(law, cls, event, oracle, options):
+    given = options.get("given")
+    data = examples(event, 64, classes=given.uniform.levels if given is not None else 0)
     outcomes = {}
     for which in (cls, cls.__mro__[1]):
         torch.manual_seed(0)
         model = which(event, **(options | {k: v for k, v in which.presets["tiny"].items() if k not in options}))
-        (outcomes[which],) = check_model(model, data, laws=[law]).outcomes
+        (outcomes[which],) = check_model(model, data, laws=[law], oracle=oracle).outcomes
     assert outcomes[cls].status == "failed"
     assert not outcomes[cls].detail.startswith("raised"), "the model crashed; the law did not catch it"
     assert outcomes[cls.__mro__[1]].status == "passed", outcomes[cls.__mro__[1]].detail
@@ -81,12 +85,17 @@ class RecordsAnotherWidth(MADE):
 
 
 @breaks("save-load", event=BITS)
-class ForgetsABuffer(Histogram):
-    def __init__(self, event: Event, *, bins: int = 8) -> None:
-        super().__init__(event, bins=bins)
-        table = self.log_mass
-        del self.log_mass
-        self.register_buffer("log_mass", table, persistent=False)
+class ForgetsABuffer(MADE):
+    def __init__(self, event: Event, *, hidden: tuple[int, ...] = (8,), components: int = 3) -> None:
+        super().__init__(event, hidden=hidden, components=components)
+        self.register_buffer("offset", torch.zeros(()), persistent=False)
+
+    def prepare(self, batch, *, generator):
+        super().prepare(batch, generator=generator)
+        self.offset.fill_(0.5)
+
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + self.offset
 
 
 @breaks("save-load", event=BITS)
@@ -96,20 +105,32 @@ class LeavesAPickle(MADE):
         (Path(folder) / "weights.pkl").write_bytes(b"")
 
 
+@breaks("save-load", event=BITS)
+class ComesBackInFloat32(MADE):
+    def load_state_dict(self, state, *arguments, **options):
+        found = super().load_state_dict(state, *arguments, **options)
+        self.float()
+        return found
+
+
 @breaks("state", event=BITS)
 class CountsItsCalls(MADE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        self.next_mask += 1
-        return super().log_prob(x, samples=samples, generator=generator)
+    def __init__(self, event: Event, *, hidden: tuple[int, ...] = (8,), components: int = 3) -> None:
+        super().__init__(event, hidden=hidden, components=components)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def log_prob(self, x, **options):
+        self.calls += 1
+        return super().log_prob(x, **options)
 
 
 @breaks("no-memory", event=BITS)
 class KeepsItsFirstAnswer(MADE):
     answer = None
 
-    def log_prob(self, x, *, samples=1, generator=None):
+    def log_prob(self, x, **options):
         if self.answer is None:
-            self.answer = super().log_prob(x).detach()
+            self.answer = super().log_prob(x, **options).detach()
         return self.answer
 
 
@@ -125,22 +146,50 @@ class AlwaysDrawsTheSame(MADE):
         return super().sample(n, generator=torch.Generator().manual_seed(0), temperature=temperature)
 
 
-class Refuses(MADE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        self.event.check_shape(x)
-        return super().log_prob(x, samples=samples, generator=generator)
+@breaks("wrong-shape", event=BITS)
+class TakesAnyWidth(MADE):
+    def log_prob(self, x, **options):
+        return super().log_prob(x[..., : self.event.dims].view(-1, self.event.dims), **options)
 
 
 @breaks("wrong-shape", event=BITS)
-class TakesAnyWidth(Refuses):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x[..., : self.event.dims].view(-1, self.event.dims))
+class CrashesOnAnotherWidth(MADE):
+    def log_prob(self, x, **options):
+        if x.ndim != 2 or x.shape[1] != self.event.dims:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return super().log_prob(x, **options)
 
 
-@breaks("wrong-shape", event=BITS)
-class CrashesOnAnotherWidth(Refuses):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return MADE._log_prob_in_order(self, x, 0, samples, generator) if x.ndim == 2 else super().log_prob(x)
+@breaks("no-examples", event=PLANE)
+class MixesNothing(GaussianMixture):
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + 0 * x.amax()
+
+
+@breaks("no-examples", event=PLANE)
+class GivesNoneAShapeOfItsOwn(GaussianMixture):
+    def encode(self, x):
+        return super().encode(x) if len(x) else torch.zeros(0, dtype=torch.float64)
+
+
+@breaks("inference-mode", event=BITS)
+class DifferentiatesToScore(MADE):
+    def log_prob(self, x, **options):
+        with torch.enable_grad():
+            offset = torch.zeros((), requires_grad=True)
+            (slope,) = torch.autograd.grad(2 * offset, offset)
+        return super().log_prob(x, **options) + slope - 2
+
+
+@breaks("inference-mode", event=BITS)
+class KeepsWhatItFoundInInferenceMode(MADE):
+    kept = None
+
+    def log_prob(self, x, **options):
+        found = super().log_prob(x, **options)
+        if torch.is_inference_mode_enabled():
+            self.kept = torch.ones_like(found)
+        return found if self.kept is None or len(self.kept) != len(found) else found * self.kept
 
 
 @breaks("encode", event=BITS, latent_dim=2)
@@ -169,7 +218,15 @@ class MovesAllButOne(MADE):
 class MovesOneTwice(MADE):
     def objectives(self):
         own = tuple(self.parameters())
-        return Objective("first", self.loss, own), Objective("second", self.loss, own[:1])
+        return (Objective("model", self.loss, own + own[:1]),)
+
+
+@breaks("objectives", event=BITS)
+class MovesWhatIsFrozen(MADE):
+    def objectives(self):
+        own = tuple(self.parameters())
+        own[0].requires_grad_(False)
+        return (Objective("model", self.loss, own),)
 
 
 @breaks("gradients", event=BITS)
@@ -193,6 +250,33 @@ class HasACancelledBias(MADE):
         return {"loss": super().loss(batch)["loss"] + centred.square().mean()}
 
 
+@breaks("gradients", event=BITS)
+class LeavesATrunkToTheOther(MADE):
+    """Each of two players moves one half of the weights, by a loss of the other half."""
+
+    def objectives(self):
+        first, second = list(self.parameters())[::2], list(self.parameters())[1::2]
+
+        def loss(batch, *, generator=None, held=()):
+            for p in self.parameters():
+                p.requires_grad_(all(p is not other for other in held))
+            found = self.loss(batch)
+            for p in self.parameters():
+                p.requires_grad_()
+            return found
+
+        return (
+            Objective("first", partial(loss, held=first), tuple(first)),
+            Objective("second", partial(loss, held=second), tuple(second)),
+        )
+
+
+@breaks("terms", event=BITS)
+class GivesAColumn(MADE):
+    def loss(self, batch, *, generator=None):
+        return {"loss": -self.log_prob(batch.x).mean(), "each": -self.log_prob(batch.x)[:, None].detach()}
+
+
 @breaks("descent", event=BITS)
 class MaximisesItsLoss(MADE):
     def loss(self, batch, *, generator=None):
@@ -204,6 +288,9 @@ class MaximisesItsLoss(MADE):
 class LossHasTheWrongSign(MADE):
     def loss(self, batch, *, generator=None):
         return {"loss": -super().loss(batch)["loss"]}
+
+
+# --- counting
 
 
 @breaks("additive-statistics", event=PLANE)
@@ -230,13 +317,63 @@ class NeverLearns(Histogram):
         pass
 
 
+@breaks("fixed-point", event=PLANE)
+class StretchesItsMeans(GaussianMixture):
+    """The means of an M step are 5 % too far out."""
+
+    def maximize(self, statistics):
+        super().maximize(statistics)
+        with torch.no_grad():
+            self.means.mul_(1.05)
+
+
+@breaks("fixed-point", event=PLANE)
+class FlattensItsWeights(GaussianMixture):
+    """The weights of an M step are π^0.95."""
+
+    def maximize(self, statistics):
+        super().maximize(statistics)
+        with torch.no_grad():
+            self.logits.mul_(0.95)
+
+
+@breaks("fixed-point", event=PLANE)
+class WidensItsCovariances(GaussianMixture):
+    def maximize(self, statistics):
+        super().maximize(statistics)
+        with torch.no_grad():
+            self.log_diagonal.sub_(0.025)
+
+
+@breaks("margins", event=BITS)
+class FavoursWhatIsFrequent(Histogram):
+    """Masses in proportion to n^1.05."""
+
+    def maximize(self, statistics):
+        super().maximize(statistics)
+        self.log_mass.copy_((1.05 * self.log_mass).log_softmax(1))
+
+
+def smoothed_frequencies(model, x):
+    """(n + 1) / (N + K) over all values, of the data that the model was shown."""
+    data = examples(model.event, 64).x
+    same = (x.flatten(1)[:, None] == data.flatten(1)[None]).all(2).sum(1).double()
+    return ((same + 1) / (len(data) + math.prod(s.levels for s in model.event.columns))).log()
+
+
+@breaks("oracle", event=LEVELS, oracle=smoothed_frequencies, joint="always")
+class CountsOneInTwentyLess(Histogram):
+    def maximize(self, statistics):
+        super().maximize({k: 0.95 * v for k, v in statistics.items()})
+
+
 # --- densities
 
 
 @breaks("normalised", "loss-is-likelihood", event=BITS)
 class AddsAConstant(MADE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x) + 1e-4
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + 1e-4
 
     def loss(self, batch, *, generator=None):
         return {"loss": -super().log_prob(batch.x).mean()}
@@ -246,21 +383,77 @@ class AddsAConstant(MADE):
 class AveragesLogits(MADE):
     """The conditionals of several orders averaged before the likelihood: a cycle, no density."""
 
-    def log_prob(self, x, *, samples=1, generator=None):
+    def log_prob(self, x, **options):
         logits = torch.stack([self.conditionals(x, order=m) for m in range(self.masks)]).mean(0).squeeze(-1)
         return -nn.functional.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none").sum(1)
 
 
 @breaks("normalised", event=PLANE)
 class ForgetsTheScale(MADE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x) + self.front.std.log().sum()
+    """The density is that of standardised data."""
+
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + examples(PLANE, 64).x.std(0).log().sum()
 
 
 @breaks("batch-independence", event=PLANE)
 class CentresTheBatch(MADE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x - 1e-3 * (x - x.mean(0)))
+    def log_prob(self, x, **options):
+        return super().log_prob(x - 1e-3 * (x - x.mean(0)), **options)
+
+
+@breaks("outside", event=LEVELS)
+class ClampsToTheLevels(MADE):
+    def log_prob(self, x, **options):
+        return super().log_prob(x.clamp(0, 3), **options)
+
+
+@breaks("outside", event=LEVELS)
+class FloorsToTheLevels(MADE):
+    def log_prob(self, x, **options):
+        return super().log_prob(x.floor() if x.is_floating_point() else x, **options)
+
+
+@breaks("outside", event=PLANE)
+class RefusesNaN(MADE):
+    def log_prob(self, x, **options):
+        if not bool(x.isfinite().all()):
+            raise ValueError("x is not finite")
+        return super().log_prob(x, **options)
+
+
+@breaks("outside", event=PLANE)
+class PassesNaNBack(MADE):
+    """The values are right; a gradient is 0 · NaN."""
+
+    def log_prob(self, x, **options):
+        found = super().log_prob(x, **options)
+        scale = next(self.parameters()).sum()
+        return found + torch.where(x.isfinite().all(1), 0 * (scale * x).sum(1), 0.0)
+
+
+@breaks("outside", event=PLANE)
+class SpoilsTheNeighbours(MADE):
+    def log_prob(self, x, **options):
+        found = super().log_prob(x, **options)
+        return found + 1e-3 * (found == -torch.inf).sum()
+
+
+@breaks("gradient", event=BITS)
+class LeavesOutAParameter(MADE):
+    """log p is right, its gradient leaves one path out."""
+
+    def log_prob(self, x, **options):
+        first = next(self.parameters())
+        return super().log_prob(x, **options) - 0.1 * (first.sin().sum() - first.sin().sum().detach())
+
+
+@breaks("gradient", event=PLANE)
+class ForgetsAnEntry(RealNVP):
+    """The gradient in x stops at the first entry."""
+
+    def log_prob(self, x, **options):
+        return super().log_prob(torch.cat([x[:, :1].detach(), x[:, 1:]], 1), **options)
 
 
 @breaks("loss-is-likelihood", event=BITS)
@@ -275,18 +468,79 @@ class AveragesTheBoundOverEntries(VAE):
         return {"loss": super().loss(batch, generator=generator)["loss"] / self.event.dims}
 
 
+@breaks("loss-is-likelihood", event=BITS, latent_dim=2)
+class HasAPriorOfVarianceTwo(VAE):
+    """KL(q ‖ N(0, 2)) in the loss: E_q[log N(z; 0, 1) − log N(z; 0, 2)] = E_q Σ ½ log 2 − ¼ z² too much."""
+
+    def loss(self, batch, *, generator=None):
+        terms = super().loss(batch, generator=generator)
+        z, _ = self.draw_latents(batch, generator=generator)
+        return terms | {"loss": terms["loss"] + (0.5 * math.log(2) - 0.25 * z.square()).sum(1)}
+
+
+@breaks("loss-is-likelihood", event=BITS, latent_dim=2)
+class WeighsTheKL(VAE):
+    def loss(self, batch, *, generator=None):
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": terms["loss"] - 0.5 * terms["kl"].mean()}
+
+
+@breaks("loss-is-likelihood", event=BITS, latent_dim=2, samples=5)
+class LearnsALooserBound(VAE):
+    """The loss takes one sample of the five that its option says."""
+
+    def loss(self, batch, *, generator=None):
+        return {"loss": -self.log_prob(batch.x, generator=generator).mean()}
+
+
 @breaks("bound-rises", "bound-tight", event=BITS, latent_dim=2)
 class AveragesLogWeights(VAE):
     """The mean of log w where the importance-weighted bound has the log of the mean."""
 
-    def log_prob(self, x, *, samples=1, generator=None):
-        return torch.stack([VAE.log_prob(self, x, generator=generator) for _ in range(samples)]).mean(0)
+    def log_prob(self, x, *, samples=1, generator=None, **options):
+        return torch.stack([VAE.log_prob(self, x, generator=generator, **options) for _ in range(samples)]).mean(0)
 
 
 @breaks("bound-mass", event=BITS, latent_dim=2)
 class SumsTheWeights(VAE):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x, samples=samples, generator=generator) + math.log(samples)
+    def log_prob(self, x, *, samples=1, **options):
+        return super().log_prob(x, samples=samples, **options) + math.log(samples)
+
+
+# --- precision
+
+
+@breaks("precision", event=PLANE)
+class RoundsItsSamples(MADE):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature).float().to(self.event.dtype)
+
+
+@breaks("precision", event=PLANE)
+class SamplesInFloat32(MADE):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature).float()
+
+
+@breaks("precision", event=LEVELS)
+class LeavesItsSupport(Histogram):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature).float().to(self.event.dtype)
+
+
+@breaks("half", event=BITS)
+class OverflowsInHalf(MADE):
+    def log_prob(self, x, **options):
+        large = torch.full((len(x),), 1e5).to(self.dtype)
+        return super().log_prob(x, **options) + large - large
+
+
+@breaks("half", event=BITS)
+class RefusesHalfWithoutAReason(MADE):
+    def log_prob(self, x, **options):
+        if self.dtype == torch.float16:
+            raise CapabilityError("no")
+        return super().log_prob(x, **options)
 
 
 # --- autoregressive
@@ -294,16 +548,13 @@ class SumsTheWeights(VAE):
 
 @breaks("order", event=BITS)
 class SeesItself(MADE):
-    """The mask of the direct connections is off by one: m(d) ≥ m instead of m(d) > m."""
-
-    def __init__(self, event: Event, *, hidden: tuple[int, ...] = (8,), components: int = 3) -> None:
-        super().__init__(event, hidden=hidden, components=components)
-        self.direct.strict = False
+    def conditionals(self, x, *, order=0):
+        return super().conditionals(x, order=order) + 1e-3 * x[..., None].to(self.dtype)
 
 
 @breaks("order", event=BITS)
 class MissesItsNeighbour(MADE):
-    """Off by one the other way: the last conditional does not see the entry before it."""
+    """The last conditional does not see the entry before it."""
 
     def conditionals(self, x, *, order=0):
         x = torch.cat([x[:, :-2], x[:, -2:].detach()], 1)
@@ -329,7 +580,7 @@ class ForgetsTheFrontsScale(MADE):
     """The densities of the entries are those of the standardised data."""
 
     def log_conditionals(self, x, *, generator=None):
-        return self._real_entries(self.front(x)[0], 0)
+        return super().log_conditionals(x) + examples(PLANE, 64).x.std(0).log()
 
 
 @breaks("factorisation", event=BITS)
@@ -340,16 +591,18 @@ class SplitsEvenly(MADE):
         return (self.log_prob(x) / self.event.dims)[:, None].expand(-1, self.event.dims)
 
 
-@breaks("factorisation", event=PIXELS, classes=3)
+@breaks("factorisation", event=PIXELS, given=labels(3))
 class WeighsClassesByTheWholeExample(PixelCNN):
     """Posterior weights see all entries, so that early ones know the later."""
 
-    def log_conditionals(self, x, *, generator=None):
-        each = [self._entry_log_prob(x, torch.full((len(x),), y)).flatten(1) for y in range(self.classes)]
-        joint = torch.stack([e.sum(1) for e in each], 1) + self.log_prior
-        mean = torch.einsum("bm,mbd->bd", joint.softmax(1), torch.stack(each))
+    def log_conditionals(self, x, *, given=None, generator=None):
+        if given is not None:
+            return super().log_conditionals(x, given=given)
+        each = torch.stack([PixelCNN.log_conditionals(self, x, given=torch.tensor([y])) for y in range(self.classes)])
+        joint = each.sum(2).T + self.log_class_prior()
+        mean = torch.einsum("bm,mbd->bd", joint.softmax(1), each)
         rest = self.log_prob(x) - mean.sum(1)
-        return mean[:, self.orders[0]] + rest[:, None] / self.event.dims
+        return mean + rest[:, None] / self.event.dims
 
 
 @breaks("factorisation", event=BITS)
@@ -399,7 +652,7 @@ class DropsTheFrontsJacobian(RealNVP):
 
 @breaks("change-of-variables", "normalised", event=PLANE)
 class SubtractsTheLogDeterminant(RealNVP):
-    def log_prob(self, x, *, samples=1, generator=None):
+    def log_prob(self, x, **options):
         z, log_det = self.transform(x)
         return self.base_log_prob(z) - log_det
 
@@ -437,7 +690,7 @@ class SamplesInReverse(VAE):
         return super().sample(n, generator=generator, temperature=temperature).flip(1)
 
 
-@breaks("frequencies", event=Event((3,), Support("ordinal", 4)))
+@breaks("frequencies", event=LEVELS)
 class SamplesColdFromAFlow(RealNVP):
     def sample(self, n, *, generator=None, temperature=1.0):
         return super().sample(n, generator=generator, temperature=0.5 * temperature)
@@ -455,34 +708,116 @@ class HeatsInsteadOfCooling(MADE):
         return super().sample(n, generator=generator, temperature=1 / temperature)
 
 
-# --- completion and classes
+@breaks("temperature", event=BITS)
+class IsColdByDefault(MADE):
+    def sample(self, n, *, generator=None, temperature=0.9):
+        return super().sample(n, generator=generator, temperature=temperature)
+
+
+@breaks("tempered", event=BITS)
+class SquaresTheTemperature(MADE):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature**2)
+
+
+@breaks("tempered", event=BITS)
+class SquaresTheTemperatureOfATable(Histogram):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature**2)
+
+
+@breaks("tempered", event=PLANE)
+class SquaresTheTemperatureOfAFlow(RealNVP):
+    def sample(self, n, *, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature**2)
+
+
+@breaks("tempered", event=PIXELS, given=labels(3))
+class TempersTheWholePicture(PixelCNN):
+    """Draws from p(x)^(1/T) / Z, where each entry is to be tempered given those before it."""
+
+    def sample(self, n, *, given=None, generator=None, temperature=1.0):
+        if given is not None or temperature == 1:
+            return super().sample(n, given=given, generator=generator, temperature=temperature)
+        x = torch.cartesian_prod(*[torch.arange(2)] * self.event.dims).view(-1, *self.event.shape)
+        log_p = torch.stack([self.log_prob(x, given=torch.tensor([y])) for y in range(self.classes)])
+        label = self.draw_condition(n, generator)
+        rows = (log_p / temperature).softmax(1)[label].multinomial(1, generator=generator)[:, 0]
+        return x[rows].to(self.event.dtype)
+
+
+# --- completion, conditions, classes
 
 
 @breaks("completion", event=PIXELS)
 class PastesTheKnownPart(PixelCNN):
     """Draws without looking at what is known."""
 
-    def complete(self, x, known, *, generator=None):
+    def complete(self, x, known, *, given=None, generator=None):
         return torch.where(known, x, self.sample(len(x), generator=generator))
 
 
 @breaks("completion", event=PIXELS)
 class RedrawsTheKnownPart(PixelCNN):
-    def complete(self, x, known, *, generator=None):
+    def complete(self, x, known, *, given=None, generator=None):
         return self.sample(len(x), generator=generator)
 
 
-@breaks("class-mixture", event=PIXELS, classes=3)
+@breaks("class-mixture", event=PIXELS, given=labels(3))
 class MixesLogarithms(PixelCNN):
-    def log_prob(self, x, *, samples=1, generator=None):
-        each = [self.log_prob_given(x, torch.full((len(x),), y)) for y in range(self.classes)]
-        return torch.stack(each).mean(0)
+    def log_prob(self, x, *, given=None, **options):
+        if given is not None:
+            return super().log_prob(x, given=given, **options)
+        return torch.stack([PixelCNN.log_prob(self, x, given=torch.tensor([y])) for y in range(self.classes)]).mean(0)
 
 
-@breaks("class-frequencies", event=PIXELS, classes=3)
+@breaks("class-frequencies", event=PIXELS, given=labels(3))
 class MixesUpTheLabels(PixelCNN):
-    def sample_given(self, label, *, generator=None, temperature=1.0):
-        return super().sample_given(label.roll(1), generator=generator, temperature=temperature)
+    def sample(self, n, *, given=None, generator=None, temperature=1.0):
+        given = given if given is None else given.roll(1)
+        return super().sample(n, given=given, generator=generator, temperature=temperature)
+
+
+@breaks("class-prior", event=PIXELS, given=labels(3))
+class LeavesThePriorUniform(PixelCNN):
+    def count_condition(self, batch):
+        pass
+
+
+@breaks("class-prior", event=PIXELS, given=labels(3))
+class DrawsClassesAlike(PixelCNN):
+    def sample(self, n, *, given=None, generator=None, temperature=1.0):
+        if given is None:
+            given = torch.randint(self.classes, (n,), generator=generator)
+        return super().sample(n, given=given, generator=generator, temperature=temperature)
+
+
+@breaks("class-prior", event=PIXELS, given=labels(3))
+class MixesClassesAlike(PixelCNN):
+    def log_prob(self, x, *, given=None, **options):
+        if given is not None:
+            return super().log_prob(x, given=given, **options)
+        each = torch.stack([PixelCNN.log_prob(self, x, given=torch.tensor([y])) for y in range(self.classes)])
+        return each.logsumexp(0) - math.log(self.classes)
+
+
+@breaks("conditions", event=PIXELS, given=labels(3))
+class TakesTheFirstConditionOnly(PixelCNN):
+    def sample(self, n, *, given=None, generator=None, temperature=1.0):
+        given = given if given is None or not given.ndim else given[:1]
+        return super().sample(n, given=given, generator=generator, temperature=temperature)
+
+
+@breaks("conditions", event=PIXELS, given=labels(3))
+class ClampsItsConditions(PixelCNN):
+    def log_prob(self, x, *, given=None, **options):
+        return super().log_prob(x, given=given if given is None else given.clamp(0, 2), **options)
+
+
+@breaks("conditions", event=PIXELS)
+class TakesConditionsItCannotUse(PixelCNN):
+    def sample(self, n, *, given=None, generator=None, temperature=1.0):
+        return super().sample(n, generator=generator, temperature=temperature)
 
 
 # --- energies and scores
@@ -519,6 +854,69 @@ class DetachesItsEnergy(EBM):
 
     def energy(self, x):
         return super().energy(x) + 0.01 * x.detach().square().flatten(1).sum(1)
+
+
+@breaks("contrast", event=PLANE)
+class RaisesTheEnergyOfData(EBM):
+    def loss(self, batch, *, generator=None):
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": -terms["loss"]}
+
+
+@breaks("contrast", "likelihood-rises", event=BITS)
+class FlipsItsSign(RBM):
+    def loss(self, batch, *, generator=None):
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": -terms["loss"]}
+
+
+class Machine(RBM, HasNegatives):
+    """An RBM by one sweep from the data, which names its negatives."""
+
+    def contrast(self, batch, *, generator=None):
+        with torch.no_grad():
+            v = batch.x.to(self.dtype)
+            h = bits(self.encode(batch.x), generator)
+            w, b, _ = self.interaction()
+            return v, bits((h @ w.T + b).sigmoid(), generator)
+
+    def point_energy(self, points):
+        return self.energy(points)
+
+    def loss(self, batch, *, generator=None):
+        data, ends = self.contrast(batch, generator=generator)
+        return {"loss": self.point_energy(data) - self.point_energy(ends)}
+
+
+@breaks("negatives", event=BITS, persistent=False)
+class DropsHalfAVisibleBias(Machine):
+    def loss(self, batch, *, generator=None):
+        data, ends = self.contrast(batch, generator=generator)
+        dropped = 0.5 * (data - ends) @ self.visible_bias
+        return {"loss": self.point_energy(data) - self.point_energy(ends) + dropped}
+
+
+@breaks("negatives", event=BITS, persistent=False)
+class ContrastsDataWithItself(Machine):
+    def contrast(self, batch, *, generator=None):
+        data, _ = super().contrast(batch, generator=generator)
+        return data, data
+
+
+@breaks("gaussian-score", event=PLANE, method="exact")
+class HalvesTheTrace(ScoreMatching):
+    share = 0.5
+
+    def loss(self, batch, *, generator=None):
+        norm, trace = exact_score_matching(lambda y: score_of(self.energy, y, graph=True), batch.x)
+        return {"loss": (norm + self.share * trace).mean()}
+
+
+@breaks("gaussian-score", event=PLANE, method="exact")
+class FlipsTheTrace(ScoreMatching):
+    def loss(self, batch, *, generator=None):
+        norm, trace = exact_score_matching(lambda y: score_of(self.energy, y, graph=True), batch.x)
+        return {"loss": (norm - trace).mean()}
 
 
 # --- players
@@ -566,16 +964,72 @@ class AveragesHalfAGenerator(GAN):
         return (self.generator[0],)
 
 
-# --- the runner itself
+def _flips_the_generator(loss: str):
+    class FlipsTheGenerator(GAN):
+        def generator_loss(self, batch, *, generator=None):
+            terms = super().generator_loss(batch, generator=generator)
+            return terms | {"loss": -terms["loss"]}
+
+    return breaks("opposition", event=PLANE, loss=loss)(FlipsTheGenerator)
 
 
-def test_the_callers_model_is_left_as_it_was():
-    model = MADE(BITS, hidden=(8,)).train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    check_model(model, examples(BITS, 64))
-    assert model.training
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
+for name in ("minimax", "non-saturating", "least-squares", "hinge", "wgan", "wgan-gp"):
+    _flips_the_generator(name)
+
+
+class Penalised(GAN):
+    """WGAN-GP's critic with a penalty at points of the class's choice."""
+
+    @staticmethod
+    def points(real, fake, epsilon):
+        return epsilon * real + (1 - epsilon) * fake
+
+    def critic_loss(self, batch, *, generator=None):
+        real, fake = self.scaled(batch.x), self.fakes(len(batch), generator=generator).detach()
+        epsilon = torch.rand(len(real), 1, generator=generator, dtype=real.dtype)
+        at = self.points(real, fake, epsilon).requires_grad_()
+        loss = discriminator_loss(self.players_loss, self.critic(real), self.critic(fake)).mean()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(self.critic(at).sum(), at, create_graph=True)
+        return {"loss": loss + self.penalty * (slope.norm(dim=1) - 1).square().mean()}
+
+
+@breaks("gradient-penalty", event=PLANE, loss="wgan-gp")
+class PenalisesAtTheData(Penalised):
+    @staticmethod
+    def points(real, fake, epsilon):
+        return real.clone()
+
+
+@breaks("gradient-penalty", event=PLANE, loss="wgan-gp")
+class PenalisesAtTheFakes(Penalised):
+    @staticmethod
+    def points(real, fake, epsilon):
+        return fake.clone()
+
+
+@breaks("gradient-penalty", event=PLANE, loss="wgan-gp")
+class SharesOneEpsilon(Penalised):
+    @staticmethod
+    def points(real, fake, epsilon):
+        return epsilon[0] * real + (1 - epsilon[0]) * fake
+
+
+@breaks("gradient-penalty", event=PLANE, loss="wgan-gp")
+class HasAnEpsilonAnEntry(Penalised):
+    @staticmethod
+    def points(real, fake, epsilon):
+        epsilon = torch.cat([epsilon, epsilon.flip(0)], 1)
+        return epsilon * real + (1 - epsilon) * fake
+
+
+@breaks("gradient-penalty", event=PLANE, loss="wgan-gp")
+class AddsNoiseToTheData(Penalised):
+    """DRAGAN's penalty, around the data."""
+
+    @staticmethod
+    def points(real, fake, epsilon):
+        return real + 0.5 * epsilon
 
 
 # --- partition functions
@@ -585,15 +1039,16 @@ def test_the_callers_model_is_left_as_it_was():
 class ForgetsThatHiddenUnitsMayBeOff(RBM):
     def energy(self, x):
         w, b, c = self.interaction()
-        v = self._bits(x)
+        v = x.flatten(1).to(self.dtype)
         return -(v @ b) - (v @ w + c).sum(1)
 
 
 @breaks("partition", event=BITS)
 class LeavesOutTheLastState(RBM):
-    def _enumerate(self):
-        total, last = super()._enumerate(), -float(self.energy(torch.ones(1, *self.event.shape)))
-        return total + math.log1p(-math.exp(last - total))
+    def estimate_log_partition(self, *, effort=1, generator=None):
+        total, error = super().estimate_log_partition(effort=effort, generator=generator)
+        last = -float(self.energy(torch.ones(1, *self.event.shape)))
+        return total + math.log1p(-math.exp(last - total)), error
 
 
 @breaks("partition", event=BITS)
@@ -605,14 +1060,90 @@ class HoldsAnotherError(RBM):
 
 @breaks("partition", event=BITS)
 class AddsLogZ(RBM):
-    def log_prob(self, x, *, samples=1, generator=None):
-        return super().log_prob(x) + 2 * self.log_partition[0]
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + 0.1
 
 
 @breaks("partition-of-these-parameters", event=BITS)
 class KeepsItsLogZ(RBM):
-    def _is_current(self):
-        return True
+    """log p of the energy now, with the log Z of when it was estimated."""
+
+    kept = None
+
+    def estimate_log_partition(self, *, effort=1, generator=None):
+        self.kept, error = super().estimate_log_partition(effort=effort, generator=generator)
+        return self.kept, error
+
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) if self.kept is None else -self.energy(x).double() - self.kept
+
+
+# --- shared work
+
+
+class Noisy(MADE):
+    """A loss with noise of the shape (B, D) in it."""
+
+    def noise(self, shape, like, generator):
+        return random.normal(shape, generator, like=like)
+
+    def loss(self, batch, *, generator=None):
+        noise = self.noise(batch.x.shape, next(self.parameters()), generator)
+        scale = next(self.parameters()).square().mean()
+        return {"loss": -self.log_prob(batch.x) + scale * (noise * batch.x).sum(1)}
+
+
+@breaks("processes", "accumulation", "draws", event=BITS)
+class DrawsByItself(Noisy):
+    def noise(self, shape, like, generator):
+        return torch.randn(shape, generator=generator, dtype=like.dtype)
+
+
+@breaks("processes", event=BITS)
+class GuessesTheAxisBySize(Noisy):
+    """Noise is of examples where an axis is as long as the batch, whichever comes last."""
+
+    def noise(self, shape, like, generator):
+        rows = random.rows_at_hand()
+        fits = [i for i, n in enumerate(shape) if rows is not None and n == rows.count]
+        return random.normal(shape, generator, like=like, axis=fits[-1] if fits else None)
+
+
+@breaks("processes", event=BITS)
+class CentresOverItsOwnRows(MADE):
+    def loss(self, batch, *, generator=None):
+        each = -self.log_prob(batch.x)
+        return {"loss": each.mean() + each.var()}
+
+
+@breaks("processes", event=BITS)
+class KeepsStateOfItsOwnRows(MADE):
+    def __init__(self, event: Event, *, hidden: tuple[int, ...] = (8,), components: int = 3) -> None:
+        super().__init__(event, hidden=hidden, components=components)
+        self.register_buffer("seen", torch.zeros(event.dims))
+
+    def loss(self, batch, *, generator=None):
+        self.seen.copy_(batch.x.to(self.seen.dtype).mean(0))
+        return super().loss(batch, generator=generator)
+
+
+@breaks("accumulation", event=BITS)
+class CouplesItsExamples(MADE):
+    def loss(self, batch, *, generator=None):
+        each = -self.log_prob(batch.x)
+        return {"loss": each + (each - each.mean()).square()}
+
+
+# --- the runner itself
+
+
+def test_the_callers_model_is_left_as_it_was():
+    model = MADE(BITS, hidden=(8,)).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    check_model(model, examples(BITS, 64))
+    assert model.training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_reports_are_repeatable_and_leave_the_global_generator_alone():

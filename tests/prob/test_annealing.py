@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unsup.core.random import bits
 from unsup.prob.annealing import (
     anneal,
     base_log_partition,
     bernoulli_pair_step,
-    draw_bits,
     ladder,
     log_mean_and_error,
 )
@@ -51,7 +51,7 @@ def exact_log_ratio(machine: tuple[Tensor, ...]) -> float:
 
 
 def forward(machine: tuple[Tensor, ...], chains: int, betas: list[float], seed: int) -> Tensor:
-    start = draw_bits(machine[3].sigmoid().expand(chains, -1), seeded(seed))
+    start = bits(machine[3].sigmoid().expand(chains, -1), seeded(seed))
     return anneal(start, betas, bernoulli_pair_step(*machine), generator=seeded(seed + 1000))
 
 
@@ -97,7 +97,7 @@ def test_the_mean_weight_is_the_ratio_of_partition_functions_however_few_tempera
 
 
 def test_one_temperature_is_plain_importance_sampling(machine: tuple[Tensor, ...]) -> None:
-    start = draw_bits(machine[3].sigmoid().expand(50, -1), seeded(7))
+    start = bits(machine[3].sigmoid().expand(50, -1), seeded(7))
     found = anneal(start, [0.0, 1.0], bernoulli_pair_step(*machine), generator=seeded(8))
     index = (start @ 2.0 ** torch.arange(V - 1, -1, -1, dtype=torch.float64)).long()
     expected = unnormalised(machine, 1) - unnormalised(machine, 0)

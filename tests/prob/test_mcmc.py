@@ -53,6 +53,7 @@ def histogram_p_value(x: Tensor, cdf) -> float:
 def test_langevin_is_its_equation_step_by_step_with_clamp_and_bounds() -> None:
     precision = torch.tensor([[2.0, 0.3], [0.3, 0.5]], dtype=torch.float64)
     x = normals(6, 2, seed=1)
+    path: list[tuple[int, Tensor]] = []
     found = langevin(
         lambda y: 0.5 * torch.einsum("bi,ij,bj->b", y, precision, y),
         x,
@@ -63,12 +64,15 @@ def test_langevin_is_its_equation_step_by_step_with_clamp_and_bounds() -> None:
         low=torch.tensor([-1.0, -torch.inf], dtype=torch.float64),
         high=torch.tensor([0.7, torch.inf], dtype=torch.float64),
         generator=seeded(),
+        on_step=lambda *at: path.append(at),
     )
     generator, expected = seeded(), x.numpy().copy()
-    for _ in range(3):
+    for i in range(3):
         noise = torch.randn(6, 2, generator=generator, dtype=torch.float64).numpy()
         expected = expected - 0.2 * np.clip(expected @ precision.numpy(), -0.9, 0.9) + 0.4 * noise
         expected[:, 0] = np.clip(expected[:, 0], -1, 0.7)
+        assert path[i][0] == i + 1
+        np.testing.assert_allclose(path[i][1], expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     assert float(found[:, 1].max()) > 0.7  # no bound there
 
@@ -149,4 +153,6 @@ def test_a_chain_is_no_function_of_the_energys_parameters(sampler: str) -> None:
     assert not x.requires_grad
     assert weight.grad is None
     with torch.no_grad():
+        assert torch.equal(run(), x)
+    with torch.inference_mode():
         assert torch.equal(run(), x)

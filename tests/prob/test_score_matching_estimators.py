@@ -101,7 +101,7 @@ def test_exact_score_matching_is_fishers_divergence_up_to_a_constant_of_the_data
     def gap(net: nn.Module) -> float:
         norm, trace = exact_score_matching(score_by(net), x)
         divergence = 0.5 * (score_by(net)(x) - truth).square().sum(1)
-        return float((p * (norm + trace - divergence)).sum())
+        return float((p * (norm + trace - divergence)).sum().detach())
 
     expected = -0.5 * float((p * truth.square().squeeze(1)).sum())
     assert gap(curved(1, seed)) == pytest.approx(expected, abs=1e-9)
@@ -173,6 +173,27 @@ def test_for_one_variance_the_least_denoising_loss_is_half_the_difference_of_pre
     x, noise = math.sqrt(variance) * draws[:, :1], draws[:, 1:]
     loss = denoising_score_matching(lambda y: -y / (variance + sigma**2), x, noise, sigma).mean()
     assert float(loss) == pytest.approx(0.5 * (1 / sigma**2 - 1 / (variance + sigma**2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["exact", "sliced"])
+def test_under_inference_mode_the_values_are_the_same(method: str) -> None:
+    net, x, signs = curved(3), normals(4, 3), all_signs(3, 4)
+
+    def run() -> tuple[Tensor, ...]:
+        if method == "exact":
+            return exact_score_matching(score_by(net), x + 0)
+        return sliced_score_matching(score_by(net), x + 0, signs + 0)
+
+    def score_by(net: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: score_of(lambda y: net(y).squeeze(1), x, graph=torch.is_grad_enabled())
+
+    expected = run()
+    with torch.inference_mode():
+        found = run()
+        slope = score_of(lambda y: net(y).squeeze(1), x + 0, graph=False)
+    torch.testing.assert_close(slope, score_by(net)(x).detach())
+    for value, same in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, same.detach())
 
 
 @pytest.mark.parametrize("method", ["exact", "sliced"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unsup.compare.records import Results
 
 _MINUTES, _MOST_SEEDS = 20.0, 100
+_UNUSED = ("domain_b", "unlabelled", "given")  # a contest is of models of p(x) alone
 _KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
 
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         "[test examples with every column dealt out anew]",
     )
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    add_fields(parser, DataOptions, title="data", skip=("domain_b",))
+    add_fields(parser, DataOptions, title="data", skip=_UNUSED)
     options = parser.parse(arguments)
     if options.out is None:
         raise InputError("there is no folder; say where to write with -o FOLDER")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from unsup.cli.options import Parser, chosen
+from unsup.cli.options import Parser, add_fields, chosen
 from unsup.cli.words import is_number
 from unsup.core.errors import CapabilityError, InputError, nearest
 from unsup.core.registry import names, row
@@ -16,10 +16,12 @@ from unsup.data.catalog import EXAMPLE_OPTIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsup.core.batch import Batch
     from unsup.core.event import Event
     from unsup.core.model import Model
-    from unsup.data.source import Split
     from unsup.train.runs import Run
+
+_FEW = 16  # numbers that a person may type
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,21 @@ def add_given(parser: Parser, what: str) -> None:
     )
 
 
+def add_example_options(parser: Parser, *, given: bool = True) -> None:
+    """The options that examples are read with; ``given`` is whether conditions are among them."""
+    from unsup.cli.options import DATA_OPTIONS, DataOptions
+
+    if given:
+        add_given(parser, "what all are conditioned on, or where their conditions are, as in unsup fit")
+    skipped = [name for name in DATA_OPTIONS if name not in EXAMPLE_OPTIONS or name == "given"]
+    add_fields(parser, DataOptions, title="data", skip=skipped)
+
+
 def conditioned(model: Model) -> Event | None:
     """The event that a model is conditioned on, or None."""
     from unsup.core.model import IsConditional
 
     return model.given if isinstance(model, IsConditional) else None
-
-
-def beside(model: Model, given: Tensor | None) -> dict[str, Any]:
-    """The keyword ``given=`` for a verb of a model, where it has one."""
-    return {} if conditioned(model) is None or given is None else {"given": given.to(model.device)}
 
 
 def conditions(options: argparse.Namespace, run: Run, *, needed: bool) -> Conditions | None:
@@ -86,28 +93,70 @@ def conditions(options: argparse.Namespace, run: Run, *, needed: bool) -> Condit
         return None
     if event is None:
         raise CapabilityError(_why_none(name))
-    if not event.shape:
-        return Conditions(_classes(words, event, run), from_file=False)
-    if len(words) == 1 and not is_number(words[0]):
-        from unsup.data import load_examples
-
-        return Conditions(load_examples(words[0], event)[0], from_file=True)
-    return Conditions(_numbers(words, event), from_file=False)
+    labels = _labels(run, event)
+    if event.shape and len(words) == 1 and not is_number(words[0]):
+        return Conditions(_examples(words[0], event, run), from_file=True)
+    return Conditions(_values(words, event, labels), from_file=False)
 
 
-def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) -> tuple[Split, tuple[str, ...]]:
+def _examples(path: str, event: Event, run: Run) -> Tensor:
+    """The examples of a file as conditions, read as those of the training data were."""
+    from unsup.data.load import load_examples, options_taken
+
+    record = run.config["data"]
+    known = {"resize", "length", "data_dir"} & options_taken(path)
+    options = {} if record is None else {k: v for k, v in record["options"].items() if k in known}
+    return load_examples(path, event, **options)[0]
+
+
+def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) -> tuple[Batch, tuple[str, ...]]:
     """The user's examples with what they are conditioned on, and their names.
 
-    Args:
-        options: with ``file``, those of `EXAMPLE_OPTIONS`, and perhaps ``given``, which counts for all.
-        needed: whether a model that is conditioned on a class has to be told one.
-    """
-    from unsup.data import load_examples
-    from unsup.data.source import Split
+    ``--given`` is what all of them are conditioned on, or what `load_data` takes: ``label``, columns, other data. Left
+    out, conditions are where those of the training data were.
 
-    given = conditions(options, run, needed=needed)
-    x, names = load_examples(options.file, run.model.event, **chosen(options, EXAMPLE_OPTIONS))
-    return Split(x, given=None if given is None else given.for_examples(len(x))), names
+    Args:
+        options: with ``file`` and those of `EXAMPLE_OPTIONS`.
+        needed: whether a model that is conditioned on a class has to be told one.
+
+    Raises:
+        InputError: examples or conditions that are not the run's, or conditions missing.
+        CapabilityError: conditions for a model that takes none.
+    """
+    from unsup.data.load import load_batch
+
+    event, name = conditioned(run.model), run.config["model"]["model"]
+    words: list[str] | None = getattr(options, "given", None)
+    reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
+    if event is None:
+        if words is not None:
+            raise CapabilityError(_why_none(name))
+        return load_batch(options.file, run.model.event, **reading)
+    labels = _labels(run, event)
+    columns = _columns(run)
+    if words is not None and _are_values(words, labels):
+        batch, names = load_batch(options.file, run.model.event, **reading, given=columns)
+        given = _values(words, event, labels)
+        return replace(batch, given=given.expand(len(batch), *event.shape)), names
+    where = columns if words is None else tuple(words)
+    batch, names = load_batch(
+        options.file, run.model.event, condition=event, labels=labels or (), **reading, given=where
+    )
+    if batch.given is None and (needed or not _is_class(event)):
+        raise InputError(f"this {name} is conditioned on {event}; say on which with --given {_form(event)}")
+    return batch, names
+
+
+def _columns(run: Run) -> tuple[str, ...]:
+    """The columns that the run's conditions were taken from; none where they come from elsewhere."""
+    record = run.config["data"]
+    found = None if record is None else record["options"].get("given")
+    return tuple(found) if isinstance(found, list) else ()
+
+
+def _are_values(words: Sequence[str], labels: tuple[str, ...] | None) -> bool:
+    """Whether words are a condition, and not where conditions are to be found."""
+    return all(is_number(word) or word in (labels or ()) for word in words)
 
 
 def _is_class(event: Event) -> bool:
@@ -117,7 +166,9 @@ def _is_class(event: Event) -> bool:
 def _form(event: Event) -> str:
     if not event.shape:
         return "CLASS" if event.is_discrete else "X"
-    return "PATH (a file or folder)" if event.dims > 16 else " ".join("X" * event.dims) + ", or PATH (a file)"
+    if event.layout != "vector" or event.dims > _FEW:
+        return "PATH (a file or folder)"
+    return " ".join("X" * event.dims) + ", or PATH (a file)"
 
 
 def _why_none(name: str) -> str:
@@ -130,58 +181,44 @@ def _why_none(name: str) -> str:
     return f"{name} takes no condition; leave out --given (models that take one: {', '.join(able) or 'none'})"
 
 
-def _classes(words: Sequence[str], event: Event, run: Run) -> Tensor:
-    """Scalars: names of classes, or numbers."""
+def _values(words: Sequence[str], event: Event, labels: tuple[str, ...] | None) -> Tensor:
+    """Scalars, one a word, or one vector: ``(K, *event.shape)``.
+
+    Raises:
+        InputError: words that are no class or number, too many or too few, or numbers outside the event.
+    """
     import torch
 
-    support = event.columns[0]
-    labels = _labels(run) if support.kind == "nominal" else None
-    if labels is not None and len(labels) != support.levels:
-        labels = None
-    found = [labels.index(w) if labels is not None and w in labels else _number(w, labels, event) for w in words]
-    values = torch.tensor(found).to(event.dtype if not event.is_discrete else torch.int64)
-    _check(values, event, words)
-    return values
+    said = " ".join(words)
+    if event.shape and (len(words) != event.dims or not all(map(is_number, words))):
+        raise InputError(f"--given {said}: expected {_form(event)}, a {event}")
+    numbers = [labels.index(w) if labels is not None and w in labels else _number(w, event, labels) for w in words]
+    values = torch.tensor(numbers, dtype=torch.float64).view(-1, *event.shape)
+    if not bool(event.contains(values).all()):
+        supports = dict.fromkeys(event.columns)
+        allowed = [
+            "finite numbers" if s.kind == "real" else f"whole numbers from {s.low} to {s.low + s.levels - 1}"
+            for s in supports
+        ]
+        raise InputError(f"--given {said} lies outside {event}; expected {' and '.join(allowed)}")
+    return values.to(event.dtype)
 
 
-def _labels(run: Run) -> tuple[str, ...] | None:
+def _labels(run: Run, event: Event) -> tuple[str, ...] | None:
+    """The names of the classes of a condition, where it is one and they are known."""
+    if not _is_class(event):
+        return None
     try:
-        return run.data.labels
+        labels = run.data.labels
     except InputError:  # arrays in memory, or data that has gone: numbers do without
         return None
+    return labels if labels is not None and len(labels) == event.columns[0].levels else None
 
 
-def _number(word: str, labels: tuple[str, ...] | None, event: Event) -> float:
+def _number(word: str, event: Event, labels: tuple[str, ...] | None) -> float:
     """A number; not that of a class where the classes' names are numbers themselves."""
     if labels is not None and (not is_number(word) or any(map(is_number, labels))):
         raise InputError(f"--given {word}: there is no such class{nearest(word, labels)}")
     if not is_number(word):
-        raise InputError(f"--given {word} is no number, and the classes' names are not known; this is given {event}")
-    value = float(word)
-    return int(value) if event.is_discrete and value == int(value) else value
-
-
-def _numbers(words: Sequence[str], event: Event) -> Tensor:
-    """One vector."""
-    import torch
-
-    said = " ".join(words)
-    if len(words) != event.dims or not all(map(is_number, words)):
-        raise InputError(f"--given {said}: expected {_form(event)}, a {event}")
-    value = torch.tensor([float(w) for w in words], dtype=torch.float64).view(1, *event.shape)
-    _check(value, event, words)
-    return value.to(event.dtype)
-
-
-def _check(values: Tensor, event: Event, words: Sequence[str]) -> None:
-    if not bool(event.contains(values).all()):
-        raise InputError(f"--given {' '.join(words)} lies outside {event}; {_range(event)}")
-
-
-def _range(event: Event) -> str:
-    supports = dict.fromkeys(event.columns)
-    said = [
-        "finite numbers" if s.kind == "real" else f"whole numbers from {s.low} to {s.low + s.levels - 1}"
-        for s in supports
-    ]
-    return f"expected {' or '.join(said)}"
+        raise InputError(f"--given {word} is no number, and classes have no names here; this is given {event}")
+    return float(word)

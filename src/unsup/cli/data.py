@@ -21,8 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     add_fields(parser, DataOptions, title="data")
     parser.add_argument("--download", action="store_true", help="fetch a standard set once, with its checksum verified")
     options = parser.parse(arguments)
-    download = {"download": True} if options.download else {}
-    data = load_data(options.what, **chosen(options, DATA_OPTIONS), **download)
+    reading = chosen(options, DATA_OPTIONS) | ({"download": True} if options.download else {})
+    data = load_data(options.what, **reading)
     if options.json:
         write_json(data.to_json())
         return 0

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsup.cli.conditions import add_given, beside, conditioned, conditions
+from unsup.cli.conditions import add_given, conditioned, conditions
 from unsup.cli.options import Parser
 from unsup.cli.sample import write_examples
 from unsup.cli.show import write
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     import torch
 
     from unsup.core.model import CanDecode
+    from unsup.evaluate.conditions import beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -47,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     examples = []
     with torch.no_grad():
         for rows in torch.arange(len(z)).split(CHUNK):
-            condition = beside(model, None if given is None else given[rows])
-            examples.append(model.decode(z[rows].to(model.device), **condition).cpu())
+            condition = None if given is None else given[rows].to(model.device)
+            examples.append(model.decode(z[rows].to(model.device), **beside(model, condition)).cpu())
     x = torch.cat(examples)
     write_examples(x, model, options.out)
     write(f"{len(x)} examples in {options.out}")

@@ -6,12 +6,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from unsup.cli.conditions import add_given, beside, examples_of
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields
+from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
-from unsup.data.catalog import EXAMPLE_OPTIONS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,8 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="DATA", help="your examples, or a data set's name (its test split)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="where to write")
-    add_given(parser, "what all examples are conditioned on, or a file with one condition for each")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser)
     options = parser.parse(arguments)
     if not options.out.endswith(".npz"):
         raise InputError(f"{options.out} should end in .npz")
@@ -33,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.model import CanEncode
     from unsup.core.storage import write_atomically
+    from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -41,12 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{run.config['model']['model']} has no codes (unsup models tells who can encode)")
     examples, names = examples_of(options, run, needed=True)
-    codes = []
     with torch.no_grad():
-        for rows in torch.arange(len(examples)).split(CHUNK):
-            batch = examples.batch(rows)
-            codes.append(model.encode(batch.x.to(model.device), **beside(model, batch.given)).cpu())
-    z = torch.cat(codes)
+        parts = (batch.to(model.device) for batch in batches(examples, CHUNK))
+        z = torch.cat([model.encode(part.x, **beside(model, part.given)).cpu() for part in parts])
     arrays: dict[str, Any] = {"z": z.numpy(), "names": np.array(names)}
     if examples.given is not None:
         arrays["given"] = examples.given.numpy()

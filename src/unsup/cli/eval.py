@@ -100,7 +100,7 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
                 display.show(done, total, {})
 
         scores = log_probs(model, split, samples=options.importance_samples, seed=options.seed, on_chunk=on_chunk)
-    found = likelihood_of(model, scores, options.importance_samples)
+    found = likelihood_of(model, scores, options.importance_samples, lengths=split.lengths, weight=split.weight)
     record = _about(run) | {
         "split": options.split,
         "likelihood": found.to_json(),

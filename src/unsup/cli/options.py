@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -11,41 +12,6 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 from unsup.cli.words import Words, split_words
 from unsup.core.config import bare, check_value, options_of
 from unsup.core.errors import InputError, nearest
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """What `unsup.load_data` may be told on the command line; each kind of data knows which of them it takes.
-
-    Attributes:
-        limit: use only that many training examples.
-        without: class that is left out of every split.
-        resize: side in pixels that images are resized to.
-        label: column that holds the classes of a table.
-        drop: columns of a table to leave out.
-        length: numbers in one window of text, bytes or sound.
-        n: examples of a procedural set.
-        channels: 1 or 3, of the procedural pictures.
-        symbols: of the procedural sequences.
-        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
-        domain_b: name or path of a second domain, for models that translate.
-    """
-
-    limit: int | None = None
-    without: str | None = None
-    resize: int | None = None
-    label: str | None = None
-    drop: tuple[str, ...] = ()
-    length: int | None = None
-    n: int | None = None
-    channels: int | None = None
-    symbols: int | None = None
-    data_dir: str | None = None
-    domain_b: str | None = None
-
-
-DATA_OPTIONS = tuple(f.name for f in dataclasses.fields(DataOptions))
-
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
 
@@ -197,3 +163,32 @@ def argument_texts(docstring: str) -> dict[str, str]:
         elif current:
             texts[current] += " " + line.strip()
     return {k: v.replace("`", "").strip().rstrip(".") for k, v in texts.items()}
+
+
+@functools.cache
+def data_options() -> type:
+    """A record of what `unsup.load_data` may be told on the command line, with a field for each option of each reader.
+
+    Each kind of data knows which of them it takes. All are None where nothing was said. ``unsup data`` alone downloads.
+    """
+    from unsup.data.options import signatures
+
+    fields: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for reader in signatures():
+        texts = argument_texts(reader.docstring) | texts
+        for name, (annotation, _) in reader.options.items():
+            fields.setdefault(name, annotation | None)
+    del fields["download"]
+    record = dataclasses.make_dataclass("DataOptions", [(n, a, None) for n, a in fields.items()], frozen=True)
+    record.__doc__ = "Attributes:\n" + "\n".join(f"    {name}: {texts[name]}" for name in fields)
+    return record
+
+
+def __getattr__(name: str) -> Any:
+    # Reading signatures takes a while, and commands that read no data need none.
+    if name == "DataOptions":
+        return data_options()
+    if name == "DATA_OPTIONS":
+        return tuple(field.name for field in dataclasses.fields(data_options()))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

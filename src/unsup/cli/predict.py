@@ -7,13 +7,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unsup.cli.conditions import conditioned, examples_of
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields
+from unsup.cli.conditions import add_example_options, conditioned, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.registry import names, row
-from unsup.data.catalog import EXAMPLE_OPTIONS
 
 if TYPE_CHECKING:
     from unsup.train.runs import Run
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
     parser.add_argument("-o", "--out", metavar="CSV", help="CSV to write [standard output]")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser, given=False)
     options = parser.parse(arguments)
 
     import torch
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     with torch.no_grad(), fast_cpu(model.device):
         probability = torch.cat(
             [
-                model.predict_proba(examples.rows(part).to(model.device)).double().cpu()
+                model.predict_proba(examples.x[part].to(model.device)).double().cpu()
                 for part in torch.arange(len(examples)).split(CHUNK)
             ]
         )

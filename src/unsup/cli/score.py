@@ -6,13 +6,17 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from unsup.cli.conditions import add_given, examples_of
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields
+from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.options import Parser
 from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
-from unsup.data.catalog import EXAMPLE_OPTIONS
+
+if TYPE_CHECKING:
+    from unsup.core.batch import Batch
+    from unsup.core.event import Event
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,8 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         help="draws per example behind a bound; above 1, effort of a new estimate of log Z, not the run's [1]",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
-    add_given(parser, "what all examples are conditioned on, or a file with one condition for each")
-    add_fields(parser, DataOptions, title="data", skip=[n for n in DATA_OPTIONS if n not in EXAMPLE_OPTIONS])
+    add_example_options(parser)
     options = parser.parse(arguments)
 
     from unsup.core.model import HasDensity
@@ -48,8 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("example", "log_prob_nats", "bits_per_dim", "kind"))
     what = "log p(x)" if examples.given is None else "log p(x | c)"
-    for name, score in zip(names, scores, strict=True):
-        bits = -score / (model.event.dims * math.log(2))
+    entries = _entries(model.event, examples)
+    for name, score, dims in zip(names, scores, entries, strict=True):
+        bits = -score / (dims * math.log(2))
         rows.writerow((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
     if options.out is None:
         write(text.getvalue())
@@ -58,3 +62,10 @@ def main(arguments: Sequence[str]) -> int:
     write_atomically(options.out, text.getvalue().encode())
     write(f"{len(scores)} examples scored in {options.out} ({what} in nats, kind: {model.likelihood_kind})")
     return 0
+
+
+def _entries(event: Event, examples: Batch) -> list[int]:
+    """How many numbers each example holds."""
+    if examples.lengths is None:
+        return [event.dims] * len(examples)
+    return [max(1, length * event.dims // event.shape[0]) for length in examples.lengths.tolist()]

@@ -37,7 +37,7 @@ class Words:
         return any(group[0] in names for group in self.flags)
 
     def value(self, *names: str) -> str | None:
-        """The value that counts, the last, of a flag with one value, by all its ``names``; None where it is not there."""
+        """The value that counts of a flag with one value, by all its ``names``: the last; None without any."""
         found = None
         for first, *values in self.flags:
             flag, attached, own = first.partition("=")

@@ -6,21 +6,22 @@ import functools
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from unsup.compare.gallery import Drawn, Gallery
-from unsup.compare.records import Baselines, Picture
+from unsup.compare.records import Baselines, Picture, Probe, StoredSize
 from unsup.core.errors import InputError
 from unsup.core.storage import write_atomically
-from unsup.data import load_data, load_examples
+from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
-from unsup.data.load import options_taken
+from unsup.data.load import load_batch, options_taken
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
+from unsup.evaluate.conditions import batches
 from unsup.evaluate.features import Features
 from unsup.evaluate.probe import majority_share, probe, raw_features, training_rows
 from unsup.evaluate.samples import RealFeatures, real_features
@@ -32,6 +33,7 @@ HELD_OUT_CLASS = "class:"
 SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
 _NEIGHBOURS_AMONG = 60_000  # training examples
+_READ_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,40 @@ class Bench:
                 f"{data.name or 'this data'} ({data.describe()}) leaves {len(data.test)} to measure on; a comparison "
                 "needs two test examples or more: add examples"
             )
-        self.test: Split = data.test.take(some_of(len(data.test), measuring.examples))
-        self.anomalies, self.anomalies_are = self._find_anomalies()
-        self.gallery = Gallery(data.event, data.train.x, names=data.columns)
+        self.test = _in_memory(data.test.take(some_of(len(data.test), measuring.examples)))
+        self.odd, self.anomalies_are = self._find_anomalies()
+        self.gallery = Gallery(data.event, data.train.glance, names=data.columns)
 
-    def _find_anomalies(self) -> tuple[Tensor, str]:
+    @property
+    def anomalies(self) -> Tensor:
+        """The raw anomalies; ``odd`` is these with what goes with them."""
+        return self.odd.x
+
+    def _find_anomalies(self) -> tuple[Split, str]:
         asked, data = self.measuring.anomalies, self.data
         if asked is None:
             what = "test examples with each entry taken from another one: the marginals stay and what ties them goes"
-            return break_dependence(self.test.x, seed=self.measuring.seed), what
+            broken = break_dependence(self.test.x, seed=self.measuring.seed)
+            return replace(self.test, examples=broken, label=None), what
         if asked.startswith(HELD_OUT_CLASS):
             name = asked.removeprefix(HELD_OUT_CLASS)
             assert data.name is not None
             assert data.labels is not None
             whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
             assert whole.test.label is not None
-            found = whole.test.x[whole.test.label == data.labels.index(name)]
+            found = _in_memory(whole.test.take(whole.test.label == data.labels.index(name)))
             what = f"test examples of class {name!r}, which no model was trained on"
         else:
             taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
-            found, _ = load_examples(asked, data.event, **options)
+            if isinstance(options.get("given"), str):
+                del options["given"]  # other data has rows of its own; labels are found without being asked for
+            batch, _ = load_batch(asked, data.event, condition=data.given, labels=data.labels or (), **options)
+            found = Split(batch.x, given=batch.given, lengths=batch.lengths)
             what = f"examples of {Path(asked).name}"
         if len(found) < 2:
             raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
-        return found[some_of(len(found), max(self.measuring.examples, _ANOMALIES))], what
+        return found.take(some_of(len(found), max(self.measuring.examples, _ANOMALIES))), what
 
     @functools.cached_property
     def real(self) -> RealFeatures:
@@ -97,7 +108,7 @@ class Bench:
     @functools.cached_property
     def train(self) -> Split:
         """The training examples that a sample's nearest neighbours are looked for among."""
-        return self.data.train.take(some_of(len(self.data.train), _NEIGHBOURS_AMONG))
+        return _in_memory(self.data.train.take(some_of(len(self.data.train), _NEIGHBOURS_AMONG)))
 
     @functools.cached_property
     def train_features(self) -> Features:
@@ -106,19 +117,19 @@ class Bench:
     @functools.cached_property
     def probed(self) -> Split:
         """The training examples that probes are fitted on."""
-        return self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed))
+        return _in_memory(self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed)))
 
     @functools.cached_property
     def baselines(self) -> Baselines:
         """Real bytes of the measured examples, and what labels can be read off the raw data."""
         found: Baselines = {"stored": [], "raw_probe": None, "majority": None}
-        found["stored"] = [s.to_json() for s in stored_sizes(self.test.x, self.data.event)]
+        found["stored"] = [cast(StoredSize, s.to_json()) for s in stored_sizes(self.test.x, self.data.event)]
         if self.data.train.label is not None and self.test.label is not None:
             train, test = self.probed, self.test
             assert train.label is not None
             try:
                 fitted, asked = (raw_features(s.x, self.data.event) for s in (train, test))
-                found["raw_probe"] = probe(fitted, train.label, asked, self.test.label).to_json()
+                found["raw_probe"] = cast(Probe, probe(fitted, train.label, asked, self.test.label).to_json())
             except InputError:  # one class only, say: nothing can be read off
                 return found
             found["majority"] = majority_share(self.data.train.label, self.test.label)
@@ -133,9 +144,14 @@ class Bench:
     def digest(self) -> str:
         """Of all examples that training or measuring sees."""
         data = self.data
-        tensors = (data.train.x, data.validation.x, data.test.x, data.train.label, data.test.label, self.anomalies)
         found = hashlib.sha256()
-        for tensor in tensors:
+        for split in (data.train, data.validation, data.test):
+            for batch in batches(split, _READ_AT_ONCE):
+                found.update(batch.x.contiguous().numpy().tobytes())
+        beside = [data.train.label, data.test.label, self.anomalies]
+        for split in (data.train, data.validation, data.test, self.odd):
+            beside += [split.given, split.lengths, split.weight]
+        for tensor in beside:
             if tensor is not None:
                 found.update(tensor.contiguous().numpy().tobytes())
         return found.hexdigest()
@@ -146,6 +162,11 @@ class Bench:
         parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
         depends = [FORMAT, asdict(self.measuring), self.digest, parameters, run.config["model"]]
         return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
+
+
+def _in_memory(split: Split) -> Split:
+    """The same examples, read once."""
+    return replace(split, examples=split.x)
 
 
 def finite(record: Any) -> Any:

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from unsup.core.config import options_of
+from unsup.core.config import bare, options_of, plain
+from unsup.core.event import Event
 from unsup.core.registry import model_class
 from unsup.core.storage import load_tensors
 from unsup.train.runs import Run
@@ -17,10 +18,12 @@ _OF_LENGTH = ("steps", "epochs", "minutes")
 
 
 def flags(options: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Options as words of a command line.
+    """Options, of the types of JSON, as words of a command line.
 
     >>> flags({"batch_size": 5, "compile": False, "hidden": (8, 8), "label": None})
     ['--batch-size', '5', '--no-compile', '--hidden', '8', '8']
+    >>> flags({"prior": {"name": "made", "options": {"masks": 4}, "frozen": True}}, "model.")
+    ['--model.prior', 'made', '--model.prior.masks', '4', '--model.prior.frozen']
     """
     words = []
     for name, value in options.items():
@@ -31,6 +34,9 @@ def flags(options: Mapping[str, Any], prefix: str = "") -> list[str]:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, (list, tuple)):
             words += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, Mapping):  # a model in the model
+            words += [f"--{flag}", value["name"], *flags(value["options"], f"{flag}.")]
+            words += [f"--{flag}.frozen"] if value["frozen"] else []
         else:
             words += [f"--{flag}", str(value)]
     return words
@@ -57,14 +63,15 @@ def changed_options(run: Run) -> dict[str, Any]:
     """The model's options that are not its defaults."""
     model = run.config["model"]
     known = options_of(vars(model_class(model["model"]))["__init__"])
-    return {k: v for k, v in model["config"].items() if k in known and _plain(v) != _plain(known[k][1])}
+    changed = {k: v for k, v in model["config"].items() if k in known and v != plain(known[k][1])}
+    return {k: v for k, v in changed.items() if bare(known[k][0]) is not Event}  # what is given comes with the data
 
 
 def changed_training(run: Run) -> dict[str, Any]:
     """The settings of training, but for its length, that are not the model's defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(Settings)} | dict(run.new_model().fit_defaults)
     training = {k: v for k, v in run.config["training"].items() if k not in _OF_LENGTH}
-    return {k: v for k, v in training.items() if _plain(v) != _plain(defaults[k])}
+    return {k: v for k, v in training.items() if plain(v) != plain(defaults[k])}
 
 
 def steps_planned(run: Run) -> int | None:
@@ -73,7 +80,3 @@ def steps_planned(run: Run) -> int | None:
         return None
     _, record = load_tensors(run.checkpoint("last"))
     return record["total"] if "position" in record else None
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

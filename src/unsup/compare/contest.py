@@ -99,6 +99,18 @@ def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> D
     return data
 
 
+def without_conditions(data: Data) -> Data:
+    """The same examples, read so that nothing is given: contests are of models of p(x), which are all alike in that."""
+    if data.given is None:
+        return data
+    assert data.name is not None
+    options = {k: v for k, v in data.options.items() if k != "given"}
+    columns = data.options["given"]
+    if isinstance(columns, list):  # columns that are given have left x
+        options["drop"] = [*options.get("drop", ()), *columns]
+    return load_data(data.name, **options)
+
+
 class Contest:
     """A contest in a folder.
 
@@ -129,7 +141,7 @@ class Contest:
         elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
             raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
         self.asked = asked
-        self.data = contest_data(asked.data, asked.data_options, asked.anomalies)
+        self.data = without_conditions(contest_data(asked.data, asked.data_options, asked.anomalies))
         if not state.is_file():
             self.state = self._new_state()
         self.entries = [Entry(**e) for e in self.state["entries"]]

@@ -33,7 +33,7 @@ def write_csv(folder: Path, results: Results) -> None:
 
 def _flat(m: Measures) -> dict[str, Any]:
     """The numbers of a run as columns."""
-    line: dict[str, Any] = {k: m[k] for k in ("run", "seed", "parameters", "steps", "train_seconds")}  # type: ignore[literal-required]
+    line: dict[str, Any] = {k: m[k] for k in ("run", "seed", "parameters", "steps", "train_seconds")}
     likelihood = m["likelihood"] or {}
     line |= {k: likelihood.get(k) for k in ("kind", "nats", "standard_error", "bits_per_dim")}
     line["importance_samples"], line["examples"] = likelihood.get("samples"), likelihood.get("n")
@@ -41,7 +41,7 @@ def _flat(m: Measures) -> dict[str, Any]:
     found: dict[str, Any] = {name: scores.get(name) for name in _SCORES}
     found |= {"implied_bytes": m["implied_bytes"]}
     found |= {"nearer": m["memorisation"] and m["memorisation"]["nearer"]}
-    found |= {k: m["anomaly"] and m["anomaly"][k] for k in ("auroc", "average_precision")}  # type: ignore[literal-required]
+    found |= {k: m["anomaly"] and m["anomaly"][k] for k in ("auroc", "average_precision")}
     found |= {"probe_accuracy": m["probe"] and m["probe"]["accuracy"]}
     found |= {"calibration_error": m["calibration"] and m["calibration"]["error"]}
     for name, record in found.items():

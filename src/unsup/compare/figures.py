@@ -245,7 +245,7 @@ COLUMNS = (
         "Samples / s",
         "samples drawn a second",
         "higher",
-        _plain(lambda run: (run["sampling"] or {}).get("per_second")),
+        _plain(lambda run: run["sampling"] and run["sampling"]["per_second"]),
         amount,
     ),
     Column("seconds", "Training", "time spent on training", None, _plain(lambda run: run["train_seconds"]), duration),

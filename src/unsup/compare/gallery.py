@@ -13,9 +13,12 @@ from unsup.compare.artist import Artist, Sheet, number
 from unsup.compare.plots import Lines, Plane
 from unsup.compare.tables import Table
 from unsup.compare.tiles import Text, Tiles, has_letters
+from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanDecode, IsFlow, Model
+from unsup.data.source import Split
+from unsup.evaluate.conditions import batches, beside
 from unsup.pictures.images import png_bytes, without_waste
 
 _AT_ONCE = 200
@@ -183,13 +186,18 @@ def _drawn(sheet: Sheet, what: str, left_out: int, said: str = "") -> Drawn:
 
 
 @torch.no_grad()
-def reconstruct(model: Model, x: Tensor) -> Tensor:
-    """Raw examples ``(N, *event.shape)``, encoded and decoded again.
+def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
+    """Raw examples ``(N, *event.shape)``, encoded and decoded again, both given what goes with them.
 
     Raises:
         InputError: the model does not decode.
     """
-    return _decoded(model, torch.cat([_codes(model, part) for part in x.split(_AT_ONCE)]))
+    found = []
+    for part in (batch.to(model.device) for batch in batches(x, _AT_ONCE)):
+        condition = beside(model, part.given)
+        decoder = _decoder(model)
+        found.append(decoder.decode(decoder.encode(part.x, **condition), **condition).cpu())
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -209,7 +217,9 @@ def interpolate(model: Model, a: Tensor, b: Tensor, steps: int) -> Tensor:
         raise InputError(f"{len(a)} starts and {len(b)} ends given; expected as many")
     start, end = (_codes(model, x) for x in (a, b))
     t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
-    spherical = isinstance(model, IsFlow) and type(model).base_log_prob is IsFlow.base_log_prob
+    spherical = isinstance(model, IsFlow) and torch.allclose(
+        model.base_log_prob(start), IsFlow.base_log_prob(model, start)
+    )
     path = spherical_path if spherical else straight_path
     codes = torch.stack([path(one, other, t) for one, other in zip(start, end, strict=True)])
     return _decoded(model, codes.flatten(0, 1)).unflatten(0, (len(a), steps))

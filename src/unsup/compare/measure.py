@@ -8,6 +8,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from torch import Tensor
 from unsup.compare.bench import SHOWN, Bench, finite, written
 from unsup.compare.commands import fit_command
 from unsup.compare.gallery import Drawn, interpolate, reconstruct
-from unsup.compare.records import Curve, Measures, Sampling
+from unsup.compare.records import Curve, Interval, Measures, Sampling
 from unsup.core.errors import InputError
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.core.storage import write_atomically
+from unsup.data.source import Split
 from unsup.evaluate.anomaly import anomaly_detection
 from unsup.evaluate.calibration import calibration
+from unsup.evaluate.conditions import beside, conditions_of, is_conditioned
 from unsup.evaluate.dimensions import bits_by_dimension
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.memorisation import memorisation
@@ -129,14 +132,19 @@ class _Measured:
         scored = self._scored()
         sampling, samples = self._samples()
         self.tell("likelihood")
-        scores = self._scores(scored, self.bench.test.x, stored=False)
+        scores = self._scores(scored, self.bench.test, stored=False)
         if scores is not None and not bool(scores.isfinite().all()):
             without = int((~scores.isfinite()).sum())
             self.missing["likelihood"] = f"{without} of {len(scores)} test examples have a log-likelihood of −∞"
             self.missing["anomaly"] = self.missing["calibration"] = self.missing["likelihood"]
             scores = None
-        likelihood = None if scores is None else likelihood_of(scored, scores, self.importance_samples)
-        per_example = None
+        test = self.bench.test
+        likelihood = (
+            None
+            if scores is None
+            else likelihood_of(scored, scores, self.importance_samples, lengths=test.lengths, weight=test.weight)
+        )
+        per_example: Interval | None = None
         if scores is not None:
             self.scores = scores
             if self.bench.data.event.is_discrete and likelihood is not None:
@@ -156,8 +164,8 @@ class _Measured:
             "model": self.name,
             "seed": self.run.config["training"]["seed"],
             "parameters": self.model.parameter_count,
-            "steps": last["step"],
-            "train_seconds": last["seconds"],
+            "steps": int(last["step"]),
+            "train_seconds": float(last["seconds"]),
             "measure_seconds": round(time.monotonic() - started, 2),
             "command": "",
             "eval_command": None,
@@ -185,12 +193,12 @@ class _Measured:
     def _scored(self) -> Model:
         """The model, or what gives an energy of the plane its likelihood."""
         try:
-            return with_likelihood(self.model, self.bench.data.train.x)
+            return with_likelihood(self.model, self.bench.data.train.glance)
         except InputError as error:
             self.missing["likelihood"] = str(error)
             return self.model
 
-    def _scores(self, scored: Model, x: Tensor, *, stored: bool) -> Tensor | None:
+    def _scores(self, scored: Model, x: Split, *, stored: bool) -> Tensor | None:
         if not isinstance(scored, HasDensity):
             self.missing.setdefault("likelihood", f"{self.name} gives no likelihood")
             return None
@@ -198,33 +206,43 @@ class _Measured:
             self.importance_samples = self._affordable(scored, x)
         return log_probs(scored, x, samples=self.importance_samples, seed=self.m.seed, stored=stored)
 
-    def _affordable(self, scored: Model, x: Tensor) -> int:
+    def _affordable(self, scored: Model, x: Split) -> int:
         """Importance samples that the test examples, the anomalies and as many draws can be scored with in time."""
-        log_probs(scored, x[:CHUNK], seed=self.m.seed)
+        few = x.take(slice(CHUNK))
+        log_probs(scored, few, seed=self.m.seed)
         started = time.monotonic()
-        log_probs(scored, x[:CHUNK], seed=self.m.seed)
+        log_probs(scored, few, seed=self.m.seed)
         each = (time.monotonic() - started) / min(CHUNK, len(x))
         count = len(x) + len(self.bench.anomalies) + self.m.samples
         return max(1, min(_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
 
     # --- samples --------------------------------------------------------------------------------------------------
 
-    def _samples(self) -> tuple[Sampling | None, Tensor | None]:
-        """How fast samples come, and as many as are judged, unless that would take too long."""
+    def _samples(self) -> tuple[Sampling | None, Split | None]:
+        """How fast samples come, and as many as are judged, unless that would take too long.
+
+        Those of a model with a condition are given what training examples are.
+        """
         model = self.model
         if not isinstance(model, CanSample):
             for name in ("sampling", "quality", "memorisation", "calibration"):
                 self.missing[name] = f"{self.name} draws no samples"
             return None, None
         self.tell("sampling")
-        generator = keyed_generator(self.m.seed, _TIMED)
+        generator = keyed_generator(self.m.seed, _TIMED, device=model.device)
+
+        def draw(n: int) -> Tensor:
+            given = conditions_of(self.model, self.bench.data.train, n)
+            condition = None if given is None else given.to(self.model.device)
+            return model.sample(n, generator=generator, **beside(self.model, condition)).cpu()
+
         with torch.no_grad(), fast_cpu(model.device):
             started = time.monotonic()
-            model.sample(2, generator=generator)
+            draw(2)
             # Thirty-two times as long is the most that the batch can take; slow samplers are timed on a smaller one.
             count = _TIMED if 32 * (time.monotonic() - started) < _TIMED_MOST * self.m.seconds else _TIMED_FEW
             started = time.monotonic()
-            shown = model.sample(count, generator=generator).cpu()
+            shown = draw(count)
             rate = count / max(time.monotonic() - started, 1e-9)
         needed = self.m.samples / rate
         if needed > self.m.seconds:
@@ -236,16 +254,17 @@ class _Measured:
                 )
             self.drawn["samples"] = self.bench.gallery.examples(shown, f"samples of {self.name}")
             return {"per_second": rate, "n": count}, None
-        samples = draw_samples(model, self.m.samples, seed=self.m.seed)
+        given = conditions_of(model, self.bench.data.train, self.m.samples)
+        samples = draw_samples(model, self.m.samples, seed=self.m.seed, given=given)
         few = samples[:SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
         self.drawn["samples"] = self.bench.gallery.examples(few, f"samples of {self.name}")
-        return {"per_second": rate, "n": count}, samples
+        return {"per_second": rate, "n": count}, Split(samples, given=given)
 
-    def _quality(self, samples: Tensor | None) -> tuple[dict[str, Any] | None, Any]:
-        if samples is None:
+    def _quality(self, drawn: Split | None) -> tuple[dict[str, Any] | None, Any]:
+        if drawn is None:
             return None, None
         self.tell("sample quality")
-        bench = self.bench
+        bench, samples = self.bench, drawn.x
         fewest = min(len(samples), len(bench.data.test))
         if fewest < _FOR_QUALITY:
             self.missing["quality"] = self.missing["memorisation"] = (
@@ -269,16 +288,15 @@ class _Measured:
     def _anomaly(self, scored: Model, scores: Tensor | None) -> Any:
         self.tell("anomalies")
         anomalies = self.bench.anomalies
-        if scores is not None:
-            found = self._scores(scored, anomalies, stored=True)
-            assert found is not None
-            ordinary, odd, by = -scores, -found, "log-likelihood"
-        elif isinstance(self.model, HasEnergy):
-            ordinary, odd, by = self._energies(self.bench.test.x), self._energies(anomalies), "energy"
-        else:
-            self.missing["anomaly"] = f"{self.name} gives neither a likelihood nor an energy"
-            return None
         try:
+            if scores is not None:
+                ordinary, odd = self._compared(scored, scores)
+                by = "log-likelihood"
+            elif isinstance(self.model, HasEnergy):
+                ordinary, odd, by = self._energies(self.bench.test.x), self._energies(anomalies), "energy"
+            else:
+                self.missing["anomaly"] = f"{self.name} gives neither a likelihood nor an energy"
+                return None
             detected = anomaly_detection(ordinary, odd, seed=self.m.seed)
         except InputError as error:
             self.missing["anomaly"] = str(error)
@@ -288,6 +306,21 @@ class _Measured:
         self.drawn["anomalies"] = self.bench.gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
         return detected.to_json() | {"by": by}
 
+    def _compared(self, scored: Model, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """−log p of test examples and of anomalies, of both given their conditions or of both without.
+
+        Raises:
+            CapabilityError: the anomalies have no conditions, and the model cannot do without.
+        """
+        test, odd = self.bench.test, self.bench.odd
+        if is_conditioned(self.model) and test.given is not None and odd.given is None:
+            alone = self._scores(scored, replace(test, given=None), stored=True)
+            assert alone is not None
+            scores = alone
+        found = self._scores(scored, odd, stored=True)
+        assert found is not None
+        return -scores, -found
+
     @torch.no_grad()
     def _energies(self, x: Tensor) -> Tensor:
         model = self.model
@@ -295,7 +328,7 @@ class _Measured:
         with fast_cpu(model.device):
             return torch.cat([model.energy(part.to(model.device)).double().cpu() for part in x.split(CHUNK)])
 
-    def _calibration(self, scored: Model, scores: Tensor | None, samples: Tensor | None) -> Any:
+    def _calibration(self, scored: Model, scores: Tensor | None, samples: Split | None) -> Any:
         if scores is None:
             self.missing.setdefault("calibration", "there is no likelihood to calibrate")
             return None
@@ -320,7 +353,7 @@ class _Measured:
             return None
         self.tell("probe")
         try:
-            fitted, asked = (encode_all(self.model, x) for x in (train.x, test.x))
+            fitted, asked = (encode_all(self.model, split) for split in (train, test))
             return probe(fitted, train.label, asked, test.label).to_json()
         except InputError as error:
             self.missing["probe"] = str(error)
@@ -329,17 +362,19 @@ class _Measured:
     # --- pictures -------------------------------------------------------------------------------------------------
 
     def _more_pictures(self, scored: Model, scores: Tensor | None) -> None:
-        x, gallery = self.bench.test.x, self.bench.gallery
-        few = x[:_FEW] if self.bench.data.event.is_image else x[:_SOME]  # a plot of columns takes more than a grid
+        test, gallery = self.bench.test, self.bench.gallery
+        x = test.x
+        some = test.take(slice(_FEW if self.bench.data.event.is_image else _SOME))  # plots take more than grids
+        few = some.x
         if scores is not None:
             self.drawn["most_likely"] = gallery.extremes(x, -scores, most=True)
             self.drawn["least_likely"] = gallery.extremes(x, -scores, most=False)
         if isinstance(self.model, CanDecode):
-            self.drawn["reconstructions"] = gallery.reconstructions(few, reconstruct(self.model, few))
-            if len(x) >= 2 * _PATHS:
+            self.drawn["reconstructions"] = gallery.reconstructions(few, reconstruct(self.model, some))
+            if len(x) >= 2 * _PATHS and not is_conditioned(self.model):  # whose ends may have different conditions
                 path = interpolate(self.model, x[:_PATHS], x[_PATHS : 2 * _PATHS], _PATH_STEPS)
                 self.drawn["interpolation"] = gallery.interpolation(path)
-        bits = bits_by_dimension(self.model, few, seed=self.m.seed)
+        bits = bits_by_dimension(self.model, some, seed=self.m.seed)
         if bits is not None:
             self.drawn["bits"] = gallery.bits(few, bits)
 

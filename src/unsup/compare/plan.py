@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from unsup.core.config import plain
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import LearnsByCounting
+from unsup.core.model import LearnsByCounting, Translates
 from unsup.core.registry import create, model_class, row
 
 TRAINING_SHARE = 0.65
@@ -25,8 +26,6 @@ _ORDER = (
     "score-matching",
 )
 """One or two models a family, those that learn by counting first, since they leave most of their time to the others."""
-_SMALL = 10_000  # training examples below which nets of many parameters are regularised
-_MOST_OUTPUTS = 50_000  # of MADE's last layer: entries × levels
 _LEAST_SECONDS = 10  # of training, below which there is one model a family
 _PATIENCE = 8  # of the twenty validations of a run
 _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
@@ -46,7 +45,12 @@ class Entry:
         return row(self.model).family
 
     def to_json(self) -> dict[str, Any]:
-        return {"model": self.model, "options": self.options, "training": self.training, "counts": self.counts}
+        return {
+            "model": self.model,
+            "options": plain(self.options),
+            "training": plain(self.training),
+            "counts": self.counts,
+        }
 
 
 def contestants(
@@ -73,7 +77,7 @@ def contestants(
     left_out = {}
     chosen = []
     for name in models or _ORDER:
-        reason = _reason_against(name, event, asked=bool(models))
+        reason = _reason_against(name, event, examples, asked=bool(models))
         if reason is None:
             chosen.append(_entry(name, event, examples))
         else:
@@ -94,49 +98,27 @@ def contestants(
     return sorted(chosen, key=lambda e: not e.counts), left_out
 
 
-def _reason_against(name: str, event: Event, *, asked: bool) -> str | None:
-    if "translate" in row(name).abilities:
+def _reason_against(name: str, event: Event, examples: int, *, asked: bool) -> str | None:
+    cls = model_class(name)
+    if issubclass(cls, Translates):
         return "learns from two domains, which a comparison has not"
-    reason = model_class(name).refusal(event)
-    if reason is not None or asked:
-        return reason
-    levels = max((s.levels for s in event.columns), default=0)
-    if name == "made" and event.is_discrete and event.dims * levels > _MOST_OUTPUTS:
-        return f"would have {event.dims * levels:,} outputs, one for each level of each entry, and be too slow here"
-    if name in ("gan", "score-matching") and event.layout not in ("vector", "image"):
-        return "is for vectors and images"
-    return None
+    reason = cls.refusal(event)
+    return reason if reason is not None or asked else cls.advice(event, examples).against
 
 
 def _entry(name: str, event: Event, examples: int) -> Entry:
-    options, training = _settings(name, event, examples)
-    counting = isinstance(model := create(name, event, **options), LearnsByCounting) and model.passes > 0
+    advice = model_class(name).advice(event, examples)
+    model = create(name, event, **advice.options)
+    if model.streams:
+        raise InputError(
+            f"{name} learns from further streams ({', '.join(model.streams)}), which a comparison has not; leave "
+            f"{name} out of --models"
+        )
+    counting = isinstance(model, LearnsByCounting) and model.passes > 0
+    training = dict(advice.training)
     if not counting:
         training |= {"patience": _PATIENCE, "validation_limit": 1000}
-    return Entry(name, options, training, counting)
-
-
-def _settings(name: str, event: Event, examples: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options and training settings where the model's own defaults are not the best guess for unknown data."""
-    small = examples < _SMALL
-    match name:
-        case "gaussian-mixture" if event.is_image or event.dims > 64:
-            most = max(1, examples // 10)
-            return {"covariance": "diagonal", "components": min(80 if event.is_image else 20, most), "floor": 1e-2}, {}
-        case "gaussian-mixture":
-            return {"components": min(10, max(1, examples // 10)), "floor": 1e-3}, {}
-        case "made" if small:
-            width = 512 if event.dims > 16 else 128
-            options = {"hidden": (width,), "masks": 8, "order": "random", "direct": False, "dropout": 0.3}
-            return options, {"weight_decay": 0.1, "ema": 0.99}
-        case "realnvp" if event.layout == "vector" and small:
-            return {"hidden": (64, 64)}, {"ema": 0.99, "weight_decay": 0.1}
-        case "pixelcnn" | "realnvp" | "made":
-            return {}, {"ema": 0.99}
-        case "vae":
-            return {"latent_dim": max(2, min(16, event.dims // 2))} if event.dims <= 64 else {}, {"ema": 0.99}
-        case _:
-            return {}, {}
+    return Entry(name, dict(advice.options), training, counting)
 
 
 def counted(minutes: float | None, available: int) -> int:

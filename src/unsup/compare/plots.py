@@ -151,7 +151,7 @@ class Plane(Artist):
             colours = viridis(((found[:, d] - low) / (high - low)).numpy()) / 255
             axes.scatter(*points.T, s=8, c=colours, linewidths=0)
             axes.set_title(f"bits of entry {d + 1}", fontsize=LABEL)
-        colour_bar(figure, grid, low, high, "bits")
+        colour_bar(figure, list(grid), low, high, "bits")
         reading = f"One colour scale from {number(low)} (dark violet) to {number(high)} bits (bright yellow)."
         layout = f"{len(points):,} points twice, coloured by the bits of each entry"
         return Sheet(finished(figure), 1, len(points), layout, reading)

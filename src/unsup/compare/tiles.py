@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
@@ -208,7 +211,7 @@ class Text(Artist):
     def _fits(self, n: int, wanted: int, lines: int = 1) -> int:
         return max(1, min(n, wanted, _MOST_LINES // (lines * self._lines_each)))
 
-    def _draw(self, entries: list[tuple[str, str, np.ndarray | None]], group: int = 1) -> Image.Image:
+    def _draw(self, entries: Sequence[tuple[str, str, NDArray[Any] | None]], group: int = 1) -> Image.Image:
         """Lines with a word in the gutter and colours behind the characters; a gap after each ``group``."""
         width, height = _CELL
         gutter = width * max((len(word) + 1 for word, _, _ in entries if word), default=0)
@@ -235,7 +238,7 @@ class Text(Artist):
 
     def _sheet(
         self,
-        entries: list[tuple[str, str, np.ndarray | None]],
+        entries: Sequence[tuple[str, str, NDArray[Any] | None]],
         shown: int,
         layout: str,
         group: int = 1,
@@ -276,7 +279,7 @@ class Text(Artist):
         n = self._fits(len(x), 12)
         low, high = bits_range(bits[:n])
         colours = viridis(((bits[:n] - low) / (high - low)).numpy())
-        entries: list[tuple[str, str, np.ndarray | None]] = [
+        entries: list[tuple[str, str, NDArray[Any] | None]] = [
             ("", self._string(row), colours[i]) for i, row in enumerate(x[:n])
         ]
         ramp = viridis(np.linspace(0, 1, min(self.length, _LINE)))

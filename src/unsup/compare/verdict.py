@@ -89,8 +89,13 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
                 own = math.sqrt(float(np.mean([e**2 for _, e in read])))  # of the examples, which all seeds share
                 means[c["name"]] = float(np.mean(values)), math.hypot(own, _seed_error(values))
                 widened[c["name"]] = math.hypot(own, _student(len(values)) * _seed_error(values))
-        found[name] = _ranked(means, measure.better, lambda a, b, w=widened: math.hypot(w[a], w[b]))
+        found[name] = _ranked(means, measure.better, _hypot_of(widened))
     return {k: v for k, v in found.items() if v}
+
+
+def _hypot_of(noise: Mapping[str, float]) -> Callable[[str, str], float]:
+    """The noise of the difference of two, whose own noise is independent."""
+    return lambda a, b: math.hypot(noise[a], noise[b])
 
 
 def _seed_error(values: Sequence[float]) -> float:
@@ -113,7 +118,8 @@ def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]
         if any(r is None for r in records) or c["name"] not in scores:
             continue
         nats = [r["nats"] for r in records if r is not None]
-        name, own = c["name"], np.mean(scores[c["name"]], axis=0)
+        name = c["name"]
+        own: NDArray[np.float64] = np.mean(scores[name], axis=0)
         seed_error[name] = _seed_error(nats)
         spread = float(own.std(ddof=1)) / math.sqrt(len(own)) if len(own) > 1 else 0.0
         # What a run's own error holds beyond the spread over examples: that of an estimated log Z.
@@ -135,9 +141,9 @@ def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]
     for kind in (k for k in _RANKED if k in by_kind):
         for name, place in _ranked(by_kind[kind], "lower", noise_of).items():
             found[name] = {**place, "group": kind}
-    for name, (nats, _) in by_kind.get("bound", {}).items():
+    for name, (mean, _) in by_kind.get("bound", {}).items():
         exact = by_kind.get("exact", {})
-        found[name]["surpasses"] = [n for n in exact if nats + _Z * noise_of(name, n) < exact[n][0]]
+        found[name]["surpasses"] = [n for n in exact if mean + _Z * noise_of(name, n) < exact[n][0]]
     return found
 
 

@@ -44,11 +44,9 @@ def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0, tota
     if weight is not None and terms["loss"].ndim == 0:
         raise InputError("examples have weights, and this loss is one number for the whole batch; leave weights out")
 
-    whole = None if weight is None else weight.sum() if total is None else total
-
     def mean(term: Tensor) -> Tensor:
         if term.ndim and weight is not None:
-            return (term * weight).sum() / whole
+            return (term * weight).sum() / (weight.sum() if total is None else total)
         found = term.mean() if term.ndim else term
         return found if share == 1.0 else share * found
 
@@ -129,6 +127,7 @@ class Model(nn.Module, ABC):
         takes_lengths: whether it takes events with an open first axis.
         streams: the further streams of data that its losses read, and how many of their examples go with one of ``x``:
             ``{"unlabelled": 7}``.
+        packing: examples that a loss takes as one; the shares of several processes are multiples of it.
         needs_labels: whether its losses read ``batch.label``, so that data without labels is refused.
         validator: name of the validator that keeps its best parameters; empty for the usual one.
     """
@@ -139,6 +138,7 @@ class Model(nn.Module, ABC):
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
+    packing: int = 1
     needs_labels: bool = False
     validator: str = ""
 

@@ -134,18 +134,40 @@ def share_of(total: int, count: int, rank: int) -> Rows:
     return Rows(total, rank * each + min(rank, more), each + (rank < more))
 
 
-def parts_of(total: int, count: int, rank: int, parts: int) -> tuple[Rows, ...]:
-    """The rows of `share_of` in ``parts`` parts, computed one after the other by all processes.
+def parts_of(total: int, count: int, rank: int, parts: int, pack: int = 1) -> tuple[Rows, ...]:
+    """The rows of the process ``rank`` of ``count`` in ``parts`` parts, one of which all processes compute at a time.
+
+    Args:
+        pack: rows that stay together; ``total`` is a multiple of it.
 
     >>> parts_of(8, 3, 2, 2)
     (Rows(total=8, start=6, count=1), Rows(total=8, start=7, count=1))
+    >>> [parts_of(8, 3, rank, 1, pack=2)[0].count for rank in range(3)]
+    [4, 2, 2]
     """
+    shares = [share_of(total // pack, count, r) for r in range(count)]
     found = []
     for part in range(parts):
-        beside = tuple(share_of(share_of(total, count, r).count, parts, part).count for r in range(count))
-        own = share_of(total, count, rank)
-        found.append(Rows(total, own.start + share_of(own.count, parts, part).start, beside[rank], beside))
+        of_each = [share_of(share.count, parts, part) for share in shares]
+        beside = tuple(pack * own.count for own in of_each)
+        start = pack * (shares[rank].start + of_each[rank].start)
+        found.append(Rows(total, start, beside[rank], beside, last=part == parts - 1))
     return tuple(found)
+
+
+def is_last_part() -> bool:
+    """Whether no part of the batch at hand comes after this one.
+
+    State that moves once a step, and is not made of rows (which mask comes next, a chain that all examples share), is
+    to be written then only, so that all parts start from the same.
+    """
+    rows, processes = rows_at_hand(), group()
+    if rows is None:
+        return True
+    if rows.last is not None:
+        return rows.last
+    own = share_of(rows.total, processes.count, processes.rank)
+    return rows.start + rows.count == own.start + own.count
 
 
 def _at_hand(rows: Rows, processes: Group) -> tuple[int, ...]:

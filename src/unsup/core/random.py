@@ -60,14 +60,15 @@ def _mix(key: int) -> int:
 class Rows:
     """Which examples of a whole batch are at hand: ``count`` of ``total``, from ``start`` on.
 
-    ``beside`` says how many each process has at hand at the same time, in order of rank, where that is not the whole
-    batch: one part after another of a batch whose gradients are accumulated.
+    Of a batch that is computed in parts, one after the other, ``beside`` says how many examples of this part each
+    process has, in order of rank, and ``last`` whether it is the last part; None is to be found from the rows.
     """
 
     total: int
     start: int
     count: int
     beside: tuple[int, ...] = field(default=(), repr=False)
+    last: bool | None = field(default=None, repr=False)
 
 
 _ROWS: ContextVar[Rows | None] = ContextVar("_ROWS", default=None)

@@ -19,7 +19,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.examples import Examples, Names, classes, listing, part_names
 from unsup.data.mapped import Form, Mapped, gathered, opened, too_large
-from unsup.data.precision import beyond_float64, precise, some_rows
+from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 from unsup.data.source import hashed_order, split_sizes
 
 Arrays = dict[str, NDArray[Any]]
@@ -167,7 +167,7 @@ def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
     except MemoryError as error:
         raise InputError(
             f"{path} ({path.stat().st_size / 1e9:,.1f} GB) does not fit into memory; leave it on disk with "
-            "--no-in-memory (in_memory=False)"
+            "--no-in-memory (in_memory=False), or split it"
         ) from error
 
 
@@ -334,7 +334,7 @@ def _whole_table(low: NDArray[Any], high: NDArray[Any], rows: NDArray[Any], path
     if bad is not None:
         raise InputError(
             f"{path}: column {bad} holds whole numbers from {low[bad]} to {high[bad]}, too far from 0 for float64 to "
-            f"tell them apart; subtract {low[bad]} from it"
+            f"tell them apart; {nearer_0(int(low[bad]), int(high[bad]))}"
         )
     event = precise(Event(low.shape, supports), rows)
     kind = {torch.uint8: np.uint8, torch.int64: np.int64}.get(event.dtype, np.float64)

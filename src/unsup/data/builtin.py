@@ -36,7 +36,11 @@ def digits() -> Examples:
 
 
 def moons(*, n: int = 20_000) -> Examples:
-    """Two half circles with Gaussian noise of std 0.1 (scikit-learn's ``make_moons``)."""
+    """Two half circles with Gaussian noise of std 0.1 (scikit-learn's ``make_moons``).
+
+    Args:
+        n: training examples of a set made by rule; a tenth as many are for validation and for test.
+    """
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         x, label = make_moons(n, noise=0.1, random_state=int(rng.integers(2**31)))
@@ -114,7 +118,12 @@ def spirals(*, n: int = 20_000) -> Examples:
 
 
 def shapes(*, n: int = 5_000, channels: Literal[1, 3] = 1) -> Examples:
-    """One bright disc, square or triangle on a dark ground: ``(channels, 16, 16)``, 256 levels, drawn by rule."""
+    """One bright disc, square or triangle on a dark ground: ``(channels, 16, 16)``, 256 levels, drawn by rule.
+
+    Args:
+        n: training examples, as of `moons`.
+        channels: 1 or 3, of pictures made by rule.
+    """
     sizes = _sizes("shapes", n)
     total, rng = sum(sizes), _source("shapes")
     label = rng.integers(3, size=total)
@@ -198,6 +207,11 @@ def markov(*, n: int = 5_000, length: int = 32, symbols: int = 4) -> Examples:
 
     With π the equilibrium and P the transition matrix of `markov_chain`, an example's entropy is
     H(π) + (length − 1) Σ_i π_i H(P_i): the best any model can reach. The notes give it.
+
+    Args:
+        n: training examples, as of `moons`.
+        length: of every sequence.
+        symbols: in sequences made by rule.
     """
     if length < 1 or not 2 <= symbols <= 256:
         raise InputError(f"markov: length={length}, symbols={symbols} given; expected length >= 1 and 2 to 256 symbols")

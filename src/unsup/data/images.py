@@ -30,7 +30,7 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
     decoded to the end are named, skipped and counted in the notes.
 
     Args:
-        resize: make every image resize × resize: scaled to cover the square, its middle cut out.
+        resize: side in pixels that images get: scaled to cover that square, their middle cut out.
 
     Raises:
         InputError: no images, mixed sizes, or more than half of the images unreadable.

@@ -48,7 +48,12 @@ _FIXED_SEED = 0  # of the one binarisation of dynamic-mnist's validation and tes
 
 
 def mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
-    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation."""
+    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation.
+
+    Args:
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+        download: fetch what is missing, once, with its checksum verified.
+    """
     files = _find("mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
     return _idx_images(files, tuple(str(i) for i in range(10)))
 

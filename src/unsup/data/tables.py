@@ -18,7 +18,7 @@ from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
 from unsup.data.arrays import whole_support
 from unsup.data.examples import Examples, classes, listing
-from unsup.data.precision import beyond_float64, precise, some_rows
+from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
@@ -49,7 +49,12 @@ def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()
 
 
 def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``."""
+    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``.
+
+    Args:
+        label: column that holds the class.
+        drop: columns to leave out.
+    """
     try:
         import pandas
 
@@ -209,8 +214,8 @@ def _check_digits(name: str, cells: Sequence[str], values: NDArray[np.float64], 
     if whole is not None and beyond_float64(whole[:, None], [_support(values)]) is not None:
         raise InputError(
             f"{path}, column {name!r}: whole numbers from {whole.min()} to {whole.max()} are too far from 0 for "
-            f"float64 to tell them apart; subtract {whole.min()} from them, or leave the column out (--drop {name}, "
-            f"drop=({name!r},))"
+            f"float64 to tell them apart; {nearer_0(whole.min(), whole.max())}, or leave the column out (--drop "
+            f"{name}, drop=({name!r},))"
         )
 
 

@@ -20,7 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 def read_bytes(path: Path, *, length: int = 64) -> Examples:
-    """Consecutive windows of ``length`` bytes: ``(length,)``, nominal(256), split 80/10/10 in the file's order."""
+    """Consecutive windows of ``length`` bytes: ``(length,)``, nominal(256), split 80/10/10 in the file's order.
+
+    Args:
+        length: numbers in one window of text, bytes or sound.
+    """
     content = path.read_bytes()
     if not content:
         raise InputError(f"{path} is empty; expected text or other bytes")
@@ -36,6 +40,9 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
 
     The files are split in hashed order, so that windows of one recording stay together. Files that cannot be read
     are named, skipped and counted in the notes.
+
+    Args:
+        length: samples in one window.
     """
     files = sorted(path.glob("*.[wW][aA][vV]"))
     sounds, good, bad = [], [], []

@@ -7,13 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from unsup.core.batch import Batch
 from unsup.core.machine import fast_cpu
 from unsup.core.model import Factorises, Model, keyed_generator
+from unsup.data.source import Split
+from unsup.evaluate.conditions import batches, beside
 from unsup.evaluate.likelihood import CHUNK
 
 
 @torch.no_grad()
-def bits_by_dimension(model: Model, x: Tensor, *, seed: int = 0) -> Tensor | None:
+def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0) -> Tensor | None:
     """−log₂ p(x_d | the entries before it) of raw examples ``(B, *event.shape)``: ``(B, D)``, float64 on the CPU.
 
     A row sums to −log₂ p(x), as `evaluate.likelihood.log_probs` gives it with the same seed and one sample; of a
@@ -21,6 +24,7 @@ def bits_by_dimension(model: Model, x: Tensor, *, seed: int = 0) -> Tensor | Non
     is of another kind, or a mixture over different orders, in which an entry has no share of its own.
 
     Args:
+        x: raw examples, or a split or batch of them, with the conditions that go with them.
         seed: of the noise behind a bound, keyed by the position of the chunk.
 
     >>> import torch, unsup
@@ -30,16 +34,18 @@ def bits_by_dimension(model: Model, x: Tensor, *, seed: int = 0) -> Tensor | Non
     >>> bits_by_dimension(unsup.create("vae", event), torch.tensor([[0, 1, 1]])) is None
     True
     """
-    model.event.check_shape(x)
+    if not isinstance(x, Split):
+        model.event.check_shape(x.x if isinstance(x, Batch) else x)
     if not isinstance(model, Factorises):
         return None
     was_training = model.training
     model.eval()
     found = []
     with fast_cpu(model.device):
-        for position, part in enumerate(x.split(CHUNK)):
+        for position, batch in enumerate(batches(x, CHUNK)):
             generator = keyed_generator(seed, position, device=model.device)
-            nats = model.log_conditionals(part.to(model.device), generator=generator)
+            part = batch.to(model.device)
+            nats = model.log_conditionals(part.x, generator=generator, **beside(model, part.given))
             if nats is None:
                 break
             found.append(-nats.double().cpu() / math.log(2))

@@ -22,11 +22,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanEncode, Model, keyed_generator
 from unsup.core.parallel import share_out
+from unsup.data.source import Split
+from unsup.evaluate.conditions import beside
 from unsup.evaluate.estimate import Estimate, wilson
 
 MOST_TRAINING = 5000
@@ -139,8 +142,11 @@ def raw_features(x: Tensor, event: Event) -> Tensor:
 
 
 @torch.no_grad()
-def encode_all(model: Model, x: Tensor) -> Tensor:
+def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
     """Codes of raw examples on the CPU: ``(N, *event.shape)`` → ``(N, F)``, float32.
+
+    Args:
+        x: raw examples, or a split or batch of them, with the conditions that go with them.
 
     Raises:
         CapabilityError: the model gives no codes.
@@ -154,11 +160,15 @@ def encode_all(model: Model, x: Tensor) -> Tensor:
         raise CapabilityError(f"{type(model).__name__} gives no codes; ask a model that can encode (unsup models)")
     was_training = model.training
     model.eval()
-    chunks = x.split(CHUNK)
+    examples = x if isinstance(x, Split | Batch) else Batch(x)
+
+    def encoded(position: int) -> Tensor:
+        rows = torch.arange(position * CHUNK, min((position + 1) * CHUNK, len(examples)))
+        batch = (examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)).to(model.device)
+        return model.encode(batch.x, **beside(model, batch.given)).flatten(1).float().cpu()
+
     with fast_cpu(model.device):
-        found = share_out(
-            len(chunks), lambda position: model.encode(chunks[position].to(model.device)).flatten(1).float().cpu()
-        )
+        found = share_out(-(-len(examples) // CHUNK), encoded)
     model.train(was_training)
     return found
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.machine import fast_cpu
-from unsup.core.model import CanSample, IsConditional, Model, keyed_generator
+from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.core.parallel import share_out
-from unsup.data.source import Data, Split, some_of
+from unsup.data.source import Data, Split
+from unsup.evaluate.conditions import conditions_of, is_conditioned
 from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
 from unsup.evaluate.frechet import deleted_groups, frechet_distance
 from unsup.evaluate.kernel import kernel_distance
@@ -230,7 +231,7 @@ def draw_samples(
     """
     if not isinstance(model, CanSample):
         raise CapabilityError(f"{type(model).__name__} draws no samples; ask a model that can sample (unsup models)")
-    if given is not None and not (isinstance(model, IsConditional) and model.given is not None):
+    if given is not None and not is_conditioned(model):
         raise CapabilityError(f"this {type(model).__name__} was built without a condition; leave out given=")
     sample: Callable[..., Tensor] = functools.partial(model.sample, **(options or {}))
     was_training = model.training
@@ -250,25 +251,6 @@ def draw_samples(
         found = share_out(-(-n // CHUNK), drawn, report)
     model.train(was_training)
     return found
-
-
-def conditions_of(model: Model, split: Split, n: int) -> Tensor | None:
-    """What ``n`` samples of a model are conditioned on: what examples of ``split`` are, chosen by a hash, in turn.
-
-    None for a model without a condition.
-
-    Raises:
-        InputError: the model is conditioned on something, and the data has no conditions.
-    """
-    if not isinstance(model, IsConditional) or model.given is None:
-        return None
-    if split.given is None:
-        raise InputError(
-            f"this {type(model).__name__} is conditioned on {model.given}, and the data has no conditions; load it "
-            "with --given (given=)"
-        )
-    chosen = split.given[some_of(len(split), n)]
-    return chosen[torch.arange(n) % len(chosen)]
 
 
 def compare_features(

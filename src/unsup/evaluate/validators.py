@@ -225,8 +225,8 @@ def _draws_images(model: Model, data: Data) -> bool:
 
 def _fid(data: Data, watched: Split, seed: int) -> Judge:
     real = _some(watched, _MOST_SAMPLES, seed, _SAMPLES)
-    extractor = choose_extractor("auto", data.event, data.train.take(slice(0, _MOST_SAMPLES)).tensor)
-    points = extractor(real.tensor).points
+    extractor = choose_extractor("auto", data.event, data.train.take(slice(0, _MOST_SAMPLES)).x)
+    points = extractor(real.x).points
 
     def judge(model: Model) -> Judgement:
         assert isinstance(model, CanSample)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +11,24 @@ from torch.nn import functional as F
 from unsup.nn.norm import batch_norm, uses_batch_statistics
 
 
-class MLP(nn.Sequential):
+def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     """Rectified layers and a linear one that starts at zero: ``(B, inputs)`` → ``(B, outputs)``."""
+    layers: list[nn.Module] = []
+    linear: type[nn.Linear] = _FirstLinear
+    for width in hidden:
+        layers += [linear(inputs, width), nn.ReLU(inplace=True)]
+        inputs, linear = width, nn.Linear
+    last = linear(inputs, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
-        sizes = (inputs, *hidden)
-        layers: list[nn.Module] = []
-        for below, width in zip(sizes[:-1], hidden, strict=True):
-            layers += [nn.Linear(below, width), nn.ReLU(inplace=True)]
-        last = nn.Linear(sizes[-1], outputs)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        super().__init__(*layers, last)
+
+class _FirstLinear(nn.Linear):
+    """Takes any floating type."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x.to(cast(nn.Linear, self[-1]).weight.dtype))
-        return y
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 class ResidualConvNet(nn.Module):

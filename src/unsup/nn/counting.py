@@ -88,7 +88,7 @@ class Counting(Model, HasDensity, LearnsByCounting):
                 return
             for _ in range(_SHORT_RUN):
                 self.maximize(sums())
-            reached = float(sums()["log_prob"]) + float(self.log_prior())
+            reached = float(sums()["log_prob"]) + float(self.parameter_log_prior())
             if reached > best:
                 best, kept = reached, {name: p.clone() for name, p in self.named_parameters()}
         for name, parameter in self.named_parameters():
@@ -123,8 +123,14 @@ class Mixture(Counting, CanEncode, CanSample):
         """log p(y | k) of points: ``(B, D)`` → ``(B, K)``."""
 
     @abstractmethod
-    def moments(self, y: Tensor, responsibility: Tensor) -> dict[str, Tensor]:
-        """Sums that `maximize_components` needs, weighted: ``(B, D)``, ``(B, K)`` → named tensors."""
+    def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+        """Sums that `maximize_components` needs: named tensors.
+
+        Args:
+            y: points, ``(B, D)``.
+            responsibility: r_nk times the weight of the example, ``(B, K)``.
+            weight: Σ_k of it, ``(B,)``, or None where that is 1.
+        """
 
     @abstractmethod
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
@@ -193,7 +199,7 @@ class Mixture(Counting, CanEncode, CanSample):
 
     def _sums(self, y: Tensor, responsibility: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         count = y.new_tensor(len(y)) if weight is None else weight.sum()
-        return {"count": count, "weight": responsibility.sum(0), **self.moments(y, responsibility)}
+        return {"count": count, "weight": responsibility.sum(0), **self.moments(y, responsibility, weight)}
 
     @torch.no_grad()
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:

@@ -9,12 +9,12 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.utils import parametrize
 
+from unsup.core import random
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.front import ContinuousFront
-from unsup.nn.spectral import spectral_norm
+from unsup.nn.spectral import computed_once, spectral_norm
 from unsup.prob.distributions import at_least_float32
 from unsup.prob.score_matching import score_of
 
@@ -38,6 +38,10 @@ class EnergyNet(nn.Module):
         activation: swish is smooth; an energy that is differentiated twice must be.
         bounded: whether discrete entries stay within their cells.
     """
+
+    free: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self, event: Event, *, hidden: tuple[int, ...], blocks: int = 1, activation: Activation, bounded: bool
@@ -79,27 +83,21 @@ class EnergyNet(nn.Module):
 
     def start(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """``n`` draws of y from the reference: N(0, 1) for unbounded entries, uniform on [0, 1] for bounded ones."""
-        shape, like = (n, *self.event.shape), self.front.mean
-        y = torch.empty(shape, dtype=like.dtype, device=like.device)
-        if self.any_free:
-            y = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-        if self.any_held:
-            uniform = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-            y = torch.where(self.free, y, uniform)
-        return y
+        shape, like = (n, *self.event.shape), self.front.like
+        normal = random.normal(shape, generator, like=like) if self.any_free else None
+        if not self.any_held:
+            return cast(Tensor, normal)
+        uniform = random.uniform(shape, generator, like=like)
+        return uniform if normal is None else torch.where(self.free, normal, uniform)
 
     def energy(self, x: Tensor) -> Tensor:
         """E of raw data: ``(B, *event.shape)`` → ``(B,)``."""
-        self.event.check_shape(x)
-        x = x.to(torch.float64 if x.dtype == torch.float64 else self.front.mean.dtype)
-        energy: Tensor = self(self.front(x + 0.5 * self.front.discrete)[0])
+        energy: Tensor = self(self.front.middle(x))
         return energy
 
     def score(self, x: Tensor) -> Tensor:
         """−∇E of raw data, per raw unit, without a graph: ``(B, *event.shape)`` → the same shape, floating."""
-        self.event.check_shape(x)
-        x = x.to(torch.float64 if x.dtype == torch.float64 else self.front.mean.dtype)
-        return score_of(self.energy, x, graph=False)
+        return score_of(self.energy, self.front.floating(x), graph=False)
 
 
 class DenseEnergy(nn.Module):
@@ -130,10 +128,10 @@ class ConvEnergy(nn.Module):
         super().__init__()
         channels, height, width = event.shape
         least = 2 ** len(hidden)
-        if not hidden or blocks < 1 or min(height, width) < least:
+        if not hidden or min(height, width) < least:
             raise InputError(
-                f"hidden={hidden}, blocks={blocks} on {event}: an energy net for images needs at least one group and "
-                f"one block, and sides of at least 2 to the number of groups ({least}); give fewer widths"
+                f"hidden={hidden} on {event}: an energy net for images needs at least one group, and sides of at least "
+                f"2 to the number of groups ({least}); give fewer widths"
             )
         self.stem = spectral_norm(nn.Conv2d(channels, hidden[0], 3, padding=1))
         before = hidden[0]
@@ -183,7 +181,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
     learns = {p: p.requires_grad for p in module.parameters()}
     module.eval().requires_grad_(False)
     try:
-        with parametrize.cached():
+        with computed_once(module):
             yield
     finally:
         for m, mode in training.items():

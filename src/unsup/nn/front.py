@@ -82,10 +82,7 @@ class ContinuousFront(nn.Module):
             now = self._buffers[name]
             assert now is not None
             assert before is not None
-            if self.event.needs_float64:
-                self._buffers[name] = before.to(now.device, torch.float64)
-            elif now.dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = before.to(now.device, torch.float32)
+            self._buffers[name] = in_precision_of(self.event, before, now)
         return self
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
@@ -114,17 +111,25 @@ class ContinuousFront(nn.Module):
 
     def middle(self, x: Tensor) -> Tensor:
         """y of raw data, discrete entries at the middle of their cell: ``(B, *shape)`` → the same shape."""
-        y: Tensor = self(self.floating(x) + 0.5 * self.discrete)[0]
+        x = self.floating(x)
+        if self.all_real:
+            return self._affine(x)
+        x = x + 0.5 * self.discrete
+        if self.logit_alpha is None:
+            return self._affine(x)
+        y: Tensor = self(x)[0]
         return y
+
+    def _affine(self, x: Tensor) -> Tensor:
+        """y where there is no logit: one pass over x."""
+        y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
+        return y.to(self.like.dtype)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantised raw data → (y, log|det dy/dx|): ``(B, *shape)`` → ``(B, *shape)``, ``(B,)``."""
-        if (
-            self.logit_alpha is None or self.all_real
-        ):  # affine: one pass over x, and a log-determinant of the front alone
-            y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
+        if self.logit_alpha is None or self.all_real:  # a log-determinant of the front alone
             log_det = -(self.levels.log() + self.std.log()).sum()
-            return y.to(self.like.dtype), self._summed(log_det).expand(len(x))
+            return self._affine(x), self._summed(log_det).expand(len(x))
         v, log_det = self._unit(x)
         y = (v - self.mean) / self.std
         log_det = log_det - self.std.log().expand_as(v)
@@ -192,6 +197,13 @@ def dequantized_log_prob(
         y, log_det = front(noisy)
         draws.append(density(y) + log_det - log_q)
     return draws[0] if len(draws) == 1 else log_mean_exp(torch.stack(draws), 0)
+
+
+def in_precision_of(event: Event, before: Tensor, now: Tensor) -> Tensor:
+    """A buffer in raw units after its model was cast: never of less precision than the data need."""
+    if event.needs_float64:
+        return before.to(now.device, torch.float64)
+    return before.to(now.device, torch.float32) if now.dtype in (torch.float16, torch.bfloat16) else now
 
 
 def _column(values: list[int], event: Event) -> Tensor:

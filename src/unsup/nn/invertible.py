@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unsup.nn.split import Partition
 from unsup.prob.distributions import at_least_float32
@@ -72,13 +71,18 @@ class Flatten(Invertible):
 
 
 class Squeeze(Invertible):
-    """The 2 × 2 blocks of an image become channels: ``(B, C, H, W)`` → ``(B, 4C, H/2, W/2)``."""
+    """The 2 × 2 blocks of an image become channels: ``(B, C, H, W)`` → ``(B, 4C, H/2, W/2)``.
+
+    Numbered as `torch.nn.functional.pixel_unshuffle` has them, which leaves a batch of no images as it is.
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(x, 2), _zero(x)
+        blocks = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
+        return blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), _zero(x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return F.pixel_shuffle(y, 2)
+        blocks = y.unflatten(1, (-1, 2, 2))  # (B, C, 2, 2, H/2, W/2)
+        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 class DiagonalScale(Invertible):

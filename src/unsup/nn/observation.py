@@ -129,7 +129,7 @@ class Bernoulli(Discrete):
         return dist.sample_bernoulli(outputs.squeeze(-1), generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
-        return self.target(cells).mean(0).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
+        return self.target(cells).float().mean(0).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
 
 
 class Categorical(Discrete):
@@ -152,7 +152,7 @@ class Categorical(Discrete):
         return dist.sample_categorical(outputs, generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
-        counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1.0
+        counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1
         return (counts / counts.sum(1, keepdim=True)).log()
 
 
@@ -181,7 +181,7 @@ class Logistic(Discrete):
         return self._level(mean + temperature * log_scale.exp() * noise.logit())
 
     def marginal(self, cells: Tensor) -> Tensor:
-        v = (2 * self.target(cells) + 1) / self.levels - 1
+        v = (2 * self.target(cells).float() + 1) / self.levels - 1
         # A logistic's standard deviation is π/√3 scales; a constant column gets that of half a bin.
         log_scale = (v.std(0, correction=0).clamp(min=1 / self.levels) * math.sqrt(3) / math.pi).log()
         return torch.stack([v.mean(0), log_scale], -1)

@@ -9,9 +9,9 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, knobs
+from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
 from unsup.core.part import Part
-from unsup.prob.distributions import standard_gaussian_log_prob
+from unsup.prob.distributions import LOG_2PI
 
 
 class Prior(nn.Module):
@@ -26,7 +26,8 @@ class Prior(nn.Module):
         InputError: the model gives no likelihood that a bound on log p(x) could hold, draws no samples, or learns by
             counting, which no gradient does.
 
-    >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), Support("real")), owner="VAE")
+    >>> from unsup.core.event import REAL
+    >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), REAL), owner="VAE")
     >>> prior.log_prob(torch.zeros(3, 5, 2)).shape
     torch.Size([3, 5])
     """
@@ -52,7 +53,7 @@ class Prior(nn.Module):
     def log_prob(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         """log p(z), or the bound on it: ``(k, B, *event.shape)`` → ``(k, B)``."""
         if not isinstance(self.model, HasDensity):
-            return standard_gaussian_log_prob(z).flatten(2).sum(-1)
+            return -0.5 * ((z**2).flatten(2).sum(-1) + self.event.dims * LOG_2PI)
         if self.model.likelihood_kind == "exact":
             return self.model.log_prob(z.flatten(0, 1)).view(z.shape[:2])
         # The noise of a bound is that of B examples at a time, so that processes that share them draw alike.
@@ -75,8 +76,10 @@ class Prior(nn.Module):
 
 def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
-    if not isinstance(model, HasDensity) or not isinstance(model, CanSample):
-        raise InputError(f"{owner}: prior={part.name!r} should both score and sample, which {part.name} does not")
+    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
+        raise InputError(
+            f"{owner}: prior={part.name!r} should score and sample, with no log Z to be found, and does not"
+        )
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(
             f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which makes "

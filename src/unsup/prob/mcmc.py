@@ -52,6 +52,7 @@ def langevin(
     low: Tensor | None = None,
     high: Tensor | None = None,
     generator: Generator | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Unadjusted Langevin dynamics (Roberts, Tweedie 1996): where the chains are after ``steps`` steps from ``x``.
 
@@ -62,13 +63,16 @@ def langevin(
         noise: τ; None is √(2 s), temperature 1.
         clamp: largest size of an entry of the gradient, 0 for no limit. A limit that is met changes the target.
         low, high: bounds that every entry is clamped to after each step, broadcast over ``x``; None for none.
+        on_step: told the number of steps done, and where the chains are, after each.
     """
     x = x.detach()
-    for _ in range(steps):
+    for done in range(1, steps + 1):
         _, gradient = energy_and_gradient(energy, x)
         x = _moved(x, gradient, step, noise, clamp, generator)
         if low is not None or high is not None:
             x = x.clamp(low, high)
+        if on_step is not None:
+            on_step(done, x)
     return x
 
 
@@ -111,9 +115,8 @@ def mala(
         proposal = _moved(x, gradient, step, None, 0.0, generator)
         new_value, new_gradient = energy_and_gradient(energy, proposal)
         log_alpha = _log_acceptance(x, proposal, (value, gradient), (new_value, new_gradient), step, None, 0.0)
-        accept = (
-            random.uniform(value.shape, generator, like=value).log() < log_alpha
-        )  # a proposal of infinite or undefined energy is never taken
+        # A proposal of infinite or undefined energy is never taken.
+        accept = random.uniform(value.shape, generator, like=value).log() < log_alpha
         rows = accept.view(-1, *(1,) * (x.ndim - 1))
         x, gradient = torch.where(rows, proposal, x), torch.where(rows, new_gradient, gradient)
         value = torch.where(accept, new_value, value)

@@ -21,9 +21,12 @@ Score = Callable[[Tensor], Tensor]
 
 
 def score_of(energy: Callable[[Tensor], Tensor], x: Tensor, *, graph: bool) -> Tensor:
-    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and in E's parameters where ``graph`` is true."""
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
+    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and in E's parameters where ``graph`` is true.
+
+    It works under `torch.inference_mode` too, where ``graph`` has to be false.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x if x.requires_grad else _leaf(x)
         (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=graph)
     return -gradient
 
@@ -39,8 +42,8 @@ def exact_score_matching(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     ([10.0], [-4.0])
     """
     graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = _leaf(x)
         s = score(x)
         slopes = (
             torch.autograd.grad(s[:, i].sum(), x, create_graph=graph, retain_graph=True)[0][:, i]
@@ -62,8 +65,8 @@ def sliced_score_matching(
         v: ``(K, B, D)``, drawn independently of ``x``; the same v is in both terms.
     """
     graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = _leaf(x)
         s = score(x)
         products = [
             torch.autograd.grad(s, x, slice_, create_graph=graph, retain_graph=True)[0] for slice_ in v
@@ -79,3 +82,8 @@ def denoising_score_matching(score: Score, x: Tensor, noise: Tensor, sigma: floa
     In expectation it is, up to a constant, Fisher's divergence from the density of the *noisy* data, p ∗ N(0, σ²I).
     """
     return 0.5 * (score(x + sigma * noise) + noise / sigma).square().sum(1)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """``x`` as a variable of its own, also of a tensor made under `torch.inference_mode`."""
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

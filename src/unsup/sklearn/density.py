@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasDensity, HasEnergy, keyed_generator
 from unsup.evaluate.likelihood import CHUNK
-from unsup.sklearn.facade import Facade, can, seed_of
+from unsup.sklearn.facade import Facade, seed_of, where_it_can
 from unsup.sklearn.noise import RowNoise
 
 _ROW, _SAMPLE = range(100, 102)  # keys of the generators, apart from each other and the trainer's
@@ -55,7 +54,8 @@ class DensityEstimator(OutlierMixin, Facade):
         feature_names_in_: their names, where they are strings.
 
     Raises:
-        InputError: (a ValueError) from `fit` for a model, option, setting or event that does not fit.
+        InputError: (a ValueError) from `fit` for a model, option, setting or event that does not fit, and from all for
+            rows that are not finite, or not of the event.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -119,7 +119,7 @@ class DensityEstimator(OutlierMixin, Facade):
         with noise:
             return model.log_prob(chunk.to(device), generator=noise.generator)
 
-    @available_if(can("score"))
+    @where_it_can("score")
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean log-likelihood of the rows in nats; models without a density have none."""
         return float(self.score_samples(X).mean())
@@ -132,7 +132,7 @@ class DensityEstimator(OutlierMixin, Facade):
         """−1 for outliers, 1 for the rest: ``(N,)``."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    @available_if(can("sample"))
+    @where_it_can("sample")
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> NDArray[Any]:
         """New rows ``(n_samples, D)``: int64 where all entries are discrete, else float64.
 

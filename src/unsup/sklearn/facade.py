@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -21,11 +22,13 @@ from unsup.core.model import HasDensity, LearnsByCounting, Model
 from unsup.core.registry import create, model_class, names, row
 from unsup.core.storage import model_record
 from unsup.data.arrays import read_arrays
+from unsup.data.precision import precise, some_rows
 from unsup.data.source import Data, Split, hashed_order, split_sizes
 from unsup.train.settings import make_settings
 from unsup.train.trainer import fit as train
 
 _VALIDATION_PERCENT = 10
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Facade(BaseEstimator):
@@ -44,7 +47,7 @@ class Facade(BaseEstimator):
 
     def _learn(self, X: ArrayLike, needs: tuple[type, ...], ability: str) -> Tensor:
         """Train ``model_`` on all of X, in float64 from then on, and give the rows as the model takes them."""
-        rows: NDArray[Any] = validate_data(self, X, dtype="numeric", ensure_min_samples=2)
+        rows = self._table(X, reset=True)
         options, training = dict(self.options or {}), dict(self.training or {})
         for name, given in (("options", options), ("training", training)):
             if "seed" in given:
@@ -73,12 +76,20 @@ class Facade(BaseEstimator):
                     f"{self.model}, step {event['step']}: {event['advice']}", ConvergenceWarning, stacklevel=3
                 )
         # Training lays images out channels last; a model that is built again, from a pickle, has to have the same bits.
-        self.model_ = model.double().to(memory_format=torch.contiguous_format).eval()
+        self.model_ = model.double().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         return x
 
     def _rows(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self, "model_")
-        return as_event(validate_data(self, X, dtype="numeric", reset=False), self.event_)
+        return as_event(self._table(X, reset=False), self.event_)
+
+    def _table(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """X as numbers ``(N, D)``; `as_event` looks at their values."""
+        fewest = 2 if reset else 1
+        rows: NDArray[Any] = validate_data(
+            self, X, dtype="numeric", reset=reset, ensure_all_finite=False, ensure_min_samples=fewest
+        )
+        return rows
 
     def __getstate__(self) -> dict[str, Any]:
         """The model as plain arrays: they need neither the device nor the class layout that they were made with."""
@@ -97,9 +108,14 @@ class Facade(BaseEstimator):
             self.model_ = model.eval()
 
 
-def can(ability: str) -> Callable[[Facade], bool]:
-    """Whether the model named has an ability; true for unknown names, which `fit` explains."""
-    return lambda self: self.model not in names() or ability in row(self.model).abilities
+def where_it_can(ability: str) -> Callable[[Method], Method]:
+    """The method is there where the model named has an ability, and for unknown names, which `fit` explains."""
+
+    def has(self: Facade) -> bool:
+        return self.model not in names() or ability in row(self.model).abilities
+
+    found: Callable[[Method], Method] = available_if(has)
+    return found
 
 
 def seed_of(random_state: int | np.random.RandomState | None) -> int:
@@ -120,8 +136,9 @@ def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
     if given not in (None, "auto"):
         raise InputError(f"event={given!r} should be None (real columns), 'auto' or an unsup.Event")
     if given == "auto" and rows.dtype.kind in "biu":
-        return read_arrays(rows, None).event
-    return Event(rows.shape[1:], REAL)
+        return read_arrays(rows).event
+    event = Event(rows.shape[1:], REAL)
+    return precise(event, rows[some_rows(*rows.shape)]) if rows.dtype.itemsize >= 8 else event
 
 
 def as_event(rows: NDArray[Any], event: Event) -> Tensor:
@@ -130,6 +147,13 @@ def as_event(rows: NDArray[Any], event: Event) -> Tensor:
     x = torch.from_numpy(rows.astype(np.int64 if exact else np.float64, order="C")).view(-1, *event.shape)
     outside = ~event.contains(x)
     if bool(outside.any()):
+        bad = ~np.isfinite(rows)
+        if bad.any():
+            row, feature = (int(i) for i in np.argwhere(bad)[0])
+            raise InputError(
+                f"{int(bad.any(1).sum())} of {len(x)} rows of X hold NaN or infinity, the first is row {row}, feature "
+                f"{feature} (from 0); fill them (sklearn.impute), or leave those rows out"
+            )
         first = int(outside.nonzero()[0])
         raise InputError(
             f"{int(outside.sum())} of {len(x)} rows of X hold values outside {event} (the first is row {first}); "

@@ -124,7 +124,7 @@ def _run(law: Law, subject: Subject) -> tuple[Status, str]:
     # A model that draws from the global generator where it should not must neither disturb the caller nor make the
     # outcome depend on what ran before.
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(subject.seed)
+        torch.default_generator.manual_seed(subject.seed)
         try:
             law.check(subject)
         except LawViolation as violation:

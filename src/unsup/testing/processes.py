@@ -75,7 +75,7 @@ def as_processes(count: int, work: Callable[[int], T]) -> list[T]:
     """What ``work(rank)`` gives in each of ``count`` threads that take the place of processes, in order of rank.
 
     Inside, everything in `unsup.core.parallel` sees ``count`` processes. Each thread needs a model and a generator of
-    its own. Nothing may draw from the global generator, which threads share.
+    its own, made before: nothing inside may draw from the global generator, which threads share (`create` does).
 
     Raises:
         RuntimeError: one thread makes a collective call that another does not make. What ``work`` itself raises comes

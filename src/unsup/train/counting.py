@@ -25,7 +25,7 @@ class CountingTrainer(Trainer):
     def learn(self) -> None:
         self.total = self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
-        previous = next((e["log_prob"] for e in reversed(self.events) if "log_prob" in e), -math.inf)
+        previous = next((-e["loss"] for e in reversed(self.events) if "log_prob" in e), -math.inf)
         while self.done < self.total and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
@@ -42,17 +42,19 @@ class CountingTrainer(Trainer):
                     if self.display.due():
                         self.display.show(self.done + 1, self.total, {})
                 statistics = sum_over_processes(statistics)
+                log_prior = float(self.model.parameter_log_prior())
                 self.model.maximize(statistics)
             self.done += 1
             terms = {}
             if "log_prob" in statistics:
                 mean = float(statistics["log_prob"] / statistics["count"])
-                terms = {"loss": -mean, "log_prob": mean}
-                if not math.isfinite(mean):
-                    raise TrainingError(self._advice(f"the log-likelihood is {mean}"))
+                reached = mean + log_prior / float(statistics["count"])  # what passes raise
+                terms = {"loss": -reached, "log_prob": mean}
+                if not math.isfinite(reached):
+                    raise TrainingError(self._advice(f"the log-likelihood is {mean}, with its prior {reached}"))
                 self._log(terms)
-                converged = mean - previous < self.model.tolerance
-                previous = mean
+                converged = reached - previous < self.model.tolerance
+                previous = reached
             else:
                 converged = False
             out_of_time = self._over_budget(time.monotonic() - pass_started)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -151,7 +152,11 @@ def _forward(net: ConvNet, norms: nn.ModuleList, x: Tensor) -> Tensor:
 @torch.no_grad()
 def fold(net: ConvNet, norms: nn.ModuleList) -> None:
     """Put each batch norm (its running statistics) into the convolution before it."""
-    for convolution, norm in zip(net.convolutions, norms, strict=True):
+    for convolution, norm in zip(cast("Iterable[nn.Conv2d]", net.convolutions), norms, strict=True):
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert convolution.bias is not None
         factor = norm.weight / (norm.running_var + norm.eps).sqrt()
         convolution.weight.mul_(factor[:, None, None, None])
         convolution.bias.copy_((convolution.bias - norm.running_mean) * factor + norm.bias)

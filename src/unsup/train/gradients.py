@@ -75,7 +75,7 @@ class GradientTrainer(Trainer):
         self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
         self.batch_size = min(settings.batch_size, len(data.train))
-        parallel.check_batch_size(self.batch_size, settings.accumulate)
+        parallel.check_batch_size(self.batch_size, settings.accumulate, model.packing)
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
         self.validation_took = 0.0  # seconds, the first one
@@ -251,7 +251,7 @@ class GradientTrainer(Trainer):
     def _update(self, playing: Sequence[Player], drawn: Drawn) -> list[dict[str, Tensor]]:
         """One update of players by the gradients of their losses on one batch; the terms of each."""
         self.display.count(len(drawn))
-        parts = parts_of(len(drawn), process_count(), process_rank(), self.settings.accumulate)
+        parts = self._parts(len(drawn))
         state = self.generator.get_state() if len(parts) > 1 else None
         total = drawn.weight()
         # Sharded gradients are averaged over processes, where those of the parts of a batch add up.
@@ -281,6 +281,12 @@ class GradientTrainer(Trainer):
             if player.objective.after is not None:
                 player.objective.after()
         return added
+
+    def _parts(self, total: int) -> tuple[Rows, ...]:
+        """The rows of a batch that this process computes, one part after the other."""
+        if process_count() == 1 and self.settings.accumulate == 1:
+            return (Rows(total, 0, total),)
+        return parts_of(total, process_count(), process_rank(), self.settings.accumulate, self.model.packing)
 
     def _diagnose(self, values: dict[str, float]) -> None:
         for name, value in values.items():

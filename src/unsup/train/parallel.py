@@ -175,12 +175,21 @@ def explained(advice: Callable[[str], str]) -> Iterator[None]:
         raise TrainingError(advice(first)) from error
 
 
-def check_batch_size(batch_size: int, parts: int) -> None:
-    """Raise `InputError` unless every process gets a row of a batch, in each of the ``parts`` it is computed in."""
+def check_batch_size(batch_size: int, parts: int, pack: int = 1) -> None:
+    """Raise `InputError` unless every process gets a row of a batch, in each of the ``parts`` it is computed in.
+
+    Args:
+        pack: rows that stay together.
+    """
     n = process_count()
-    if batch_size < n * parts:
-        where = f" over {n} processes" if n > 1 else ""
-        where += f" in {parts} parts each" if n > 1 and parts > 1 else f" in {parts} parts" if parts > 1 else ""
+    if n == 1 and parts == 1:
+        return
+    where = f" over {n} processes" if n > 1 else ""
+    where += f" in {parts} parts{' each' if n > 1 else ''}" if parts > 1 else ""
+    if batch_size < n * parts * pack:
+        least = n * parts * pack
         raise InputError(
-            f"batch_size={batch_size}{where} leaves some without an example; use --batch-size {n * parts} or more"
+            f"batch_size={batch_size}{where} leaves some without an example; use --batch-size {least} or more"
         )
+    if batch_size % pack:
+        raise InputError(f"batch_size={batch_size}{where} cuts packs of {pack}; use a multiple of {pack}")

@@ -27,7 +27,9 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
 
 from unsup.core.config import check_value
 from unsup.core.errors import InputError, nearest
@@ -175,15 +177,19 @@ def _measure(recipe: Recipe, model: Model, data: Data, seed: int) -> dict[str, A
                 raise InputError(f"recipe {recipe.name}: {data.name} has no pairs to measure translations by")
             figures = {}
             other = data.test.streams["domain_b"].x
-            for to, x, target in (("b", data.test.x, other), ("a", other, data.test.x)):
+            ways: tuple[tuple[Literal["a", "b"], Tensor, Tensor], ...] = (
+                ("b", data.test.x, other),
+                ("a", other, data.test.x),
+            )
+            for to, x, target in ways:
                 error = translation_error(model, x, target, to=to)
                 figures |= {f"error to {to}": error.error, f"identity to {to}": error.identity}
                 figures |= {f"share to {to}": error.share}
             return {"figures": figures}
         case _:
-            scored = with_likelihood(model, data.train.x)
-            found = evaluate_likelihood(scored, data.test.x, samples=recipe.importance_samples, seed=seed)
-            return {"likelihood": found.to_json()}
+            scored = with_likelihood(model, data.train.glance)
+            likelihood = evaluate_likelihood(scored, data.test, samples=recipe.importance_samples, seed=seed)
+            return {"likelihood": likelihood.to_json()}
 
 
 def _told(record: dict[str, Any]) -> str:

@@ -2,6 +2,14 @@
 
 from unsup.core.rows.record import Paper, Row
 
+NICE_PAPER = Paper(
+    key="dinh2014nice",
+    authors="Laurent Dinh, David Krueger, Yoshua Bengio",
+    year=2014,
+    title="NICE: Non-linear Independent Components Estimation",
+    venue="ICLR 2015 workshop",
+    link="https://arxiv.org/abs/1410.8516",
+)
 REALNVP_PAPER = Paper(
     key="dinh2017density",
     authors="Laurent Dinh, Jascha Sohl-Dickstein, Samy Bengio",
@@ -14,6 +22,16 @@ REALNVP_PAPER = Paper(
 LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="nice",
+        target="unsup.families.flows.nice:NICE",
+        family="flows",
+        summary="Additive couplings, which keep volume, and one diagonal scale; logistic or Gaussian components.",
+        abilities=("score", "sample", "temper", "encode", "decode"),
+        events="vectors, tables and images without nominal entries",
+        paper=NICE_PAPER,
+        exceptions=LEAK,
+    ),
     Row(
         name="realnvp",
         target="unsup.families.flows.realnvp:RealNVP",

@@ -34,7 +34,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, IsConditional, Model, Objective, Symptom, Terms
+from unsup.core.model import Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
@@ -173,6 +173,10 @@ class GAN(Model, CanSample, IsConditional):
             return "takes real, binary and ordinal entries, not nominal ones, whose symbols have no order"
         return None
 
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
+
     def objectives(self) -> tuple[Objective, ...]:
         """The critic, ``critic_steps`` times in a row, then the generator."""
         after = self.clip_weights if self.weight_clip else None
@@ -215,10 +219,10 @@ class GAN(Model, CanSample, IsConditional):
         They are those of each example, or means over packs.
         """
         features = self._features(batch)
-        beside = self._packed_beside(features)
-        real = self.pack(self.scaled(batch.x, generator=generator))
+        beside = self._beside(features)
+        real = self.packed(self.scaled(batch.x, generator=generator))
         with torch.no_grad():
-            fake = self.pack(self.fakes(len(batch), features=features, generator=generator))
+            fake = self.packed(self.fakes(len(batch), features=features, generator=generator))
 
         def judge(x: Tensor) -> Tensor:
             return self.judge(x, beside)
@@ -243,8 +247,8 @@ class GAN(Model, CanSample, IsConditional):
     def generator_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The generator's ``loss``, of as many samples as ``batch`` has examples, and their logits ``fake``."""
         features = self._features(batch)
-        fake = self.pack(self.fakes(len(batch), features=features, generator=generator))
-        logit = self.judge(fake, self._packed_beside(features))
+        fake = self.packed(self.fakes(len(batch), features=features, generator=generator))
+        logit = self.judge(fake, self._beside(features))
         return self._terms({"loss": generator_loss(self.players_loss, logit), "fake": logit.detach()})
 
     def _terms(self, terms: Terms) -> Terms:
@@ -292,11 +296,11 @@ class GAN(Model, CanSample, IsConditional):
         """Features of the conditions, ``(B, F)``."""
         return self.conditions(self.condition_or_none(batch.given, len(batch)))
 
-    def _packed_beside(self, features: Tensor | None) -> Tensor | None:
+    def _beside(self, features: Tensor | None) -> Tensor | None:
         beside = self.conditions.beside_examples(features)
-        return None if beside is None else self.pack(beside)
+        return None if beside is None else self.packed(beside)
 
-    def pack(self, x: Tensor) -> Tensor:
+    def packed(self, x: Tensor) -> Tensor:
         """m examples in a row become one, joined along features or channels: ``(B, C, …)`` → ``(B // m, m · C, …)``."""
         m = self.packing
         if m == 1:

@@ -139,18 +139,18 @@ class GaussianMixture(Mixture):
     def take_seeds(self, seeds: Tensor) -> None:
         self.means.copy_(seeds)
 
-    def moments(self, y: Tensor, responsibility: Tensor) -> dict[str, Tensor]:
+    def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
         """``first`` and ``second`` moments of y: the second about the current means when full, else about zero."""
         first = {"first": responsibility.T @ y}  # (K, D)
         if self.covariance == "diagonal":
             return first | {"second": responsibility.T @ y.square()}  # (K, D)
         if self.covariance == "tied":
-            return first | {"second": (y * responsibility.sum(1, keepdim=True)).T @ y}  # (D, D)
+            return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
         scatters = []
-        for mean, weight in zip(self.means, responsibility.T, strict=True):
-            rows = weight > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
+        for mean, own in zip(self.means, responsibility.T, strict=True):
+            rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
             centred = y[rows] - mean
-            scatters.append((centred * weight[rows, None]).T @ centred)
+            scatters.append((centred * own[rows, None]).T @ centred)
         return first | {"second": torch.stack(scatters)}  # (K, D, D)
 
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:

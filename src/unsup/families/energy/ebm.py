@@ -17,7 +17,7 @@ Its value is no likelihood and hovers near 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -25,11 +25,13 @@ from torch import Generator, Tensor
 
 from unsup.core import random
 from unsup.core.batch import Batch
+from unsup.core.config import Count, Positive, Share, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
+from unsup.core.model import CanSample, HasNegatives, HasScore, Model, Symptom, Terms
 from unsup.core.parallel import gather_rows
 from unsup.nn.energy import Activation, EnergyNet, frozen
+from unsup.nn.front import in_precision_of
 from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
 
 _IMAGES = {"hidden": (32, 64), "step_size": 1.0, "noise": 0.01, "clamp": 0.2, "regularizer": 0.01}
@@ -37,7 +39,7 @@ _REST = {"hidden": (128, 128, 128), "step_size": 0.002, "noise": None, "clamp": 
 _LARGE_GAP, _LARGE_ENERGY = 20.0, 1e4  # a well-trained model's gap hovers near 0
 
 
-class EBM(Model, HasEnergy, HasScore, CanSample):
+class EBM(Model, HasNegatives, HasScore, CanSample):
     """Energy-based model by maximum likelihood (Xie et al. 2016; Du, Mordatch 2019).
 
     Energies are of scaled data, see `unsup.nn.energy.EnergyNet`: real entries are standardised and have a Gaussian
@@ -53,7 +55,8 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
     smallest variance of the scaled data, across a curve for instance, makes training sharpen the energy without end,
     which ``acceptance`` shows by falling.
 
-    The loss terms are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap`` = E(x⁻) − E(x⁺), ``regularizer``
+    The loss terms, each with one negative an example, are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap``
+    = E(x⁻) − E(x⁺), ``regularizer``
     = E(x⁺)² + E(x⁻)² and ``acceptance``, the probability with which Metropolis would accept one more step of the chain
     at its own temperature, bounds aside. A gap that grows means that the chains do not reach where energy is low.
 
@@ -75,7 +78,7 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         sample_steps: steps of the chains of `sample`.
 
     Raises:
-        InputError: sides too small for the groups; numbers out of range; a batch larger than the buffer.
+        InputError: sides too small for the groups; a batch larger than the buffer.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -101,22 +104,24 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
     fit_defaults = {"lr": 3e-4, "betas": (0.0, 0.999), "batch_size": 128}
     autocast = False  # the loss is a difference of energies that nearly cancel
 
+    replay: Tensor
+
     def __init__(
         self,
         event: Event,
         *,
-        hidden: tuple[int, ...] | None = None,
-        blocks: int = 1,
+        hidden: Widths | None = None,
+        blocks: Count = 1,
         activation: Activation = "swish",
         start: Literal["buffer", "data", "noise"] = "buffer",
-        buffer: int = 10_000,
-        restart: float = 0.05,
-        steps: int = 40,
-        step_size: float | None = None,
-        noise: float | None = None,
-        clamp: float | None = None,
-        regularizer: float | None = None,
-        sample_steps: int = 200,
+        buffer: Count = 10_000,
+        restart: Share = 0.05,
+        steps: Count = 40,
+        step_size: Positive | None = None,
+        noise: Positive | None = None,
+        clamp: Weight | None = None,
+        regularizer: Weight | None = None,
+        sample_steps: Count = 200,
     ) -> None:
         given = {
             "hidden": hidden,
@@ -129,13 +134,19 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         chosen: dict[str, Any] = {k: defaults[k] if v is None else v for k, v in given.items()}
         if chosen["noise"] is None:
             chosen["noise"] = (2 * chosen["step_size"]) ** 0.5
-        _check(steps, sample_steps, buffer, restart, chosen)
         self.start, self.restart, self.steps, self.sample_steps = start, restart, steps, sample_steps
         self.step_size, self.noise = chosen["step_size"], chosen["noise"]
         self.clamp, self.regularizer = chosen["clamp"], chosen["regularizer"]
         self.net = EnergyNet(event, hidden=chosen["hidden"], blocks=blocks, activation=activation, bounded=True)
         if start == "buffer":
             self.register_buffer("replay", self._kept(self.net.start(buffer)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        kept = self._buffers.get("replay")
+        super()._apply(fn, recurse)
+        if kept is not None and kept.is_floating_point():
+            self.replay = in_precision_of(self.event, kept, self.replay)
+        return self
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -149,31 +160,45 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise real entries by the data and fill the replay buffer with noise on their scale."""
-        x = batch.x
-        self.net.prepare(x, generator=generator)
+        self.net.prepare(batch.x, generator=generator)
         if self.start == "buffer":
             self.replay.copy_(self._kept(self.net.start(len(self.replay), generator=generator)))
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms named above, means over the batch. In training mode the chains' ends go to the buffer."""
+        """The terms named above, of each example. In training mode the chains' ends go to the buffer."""
         positive = self.net.scale(batch.x, generator=generator)
-        negative, acceptance = self._negatives(positive, generator)
+        negative, rows = self._negatives(positive, generator)
+        with frozen(self.net), torch.no_grad():
+            chain = {"step": self.step_size, "noise": self.noise, "clamp": self.clamp}
+            acceptance = langevin_acceptance(self.net, negative, **chain, generator=generator)
+        if rows is not None and self.training:
+            self.replay[gather_rows(rows)] = gather_rows(self._kept(negative)).to(self.replay.dtype)
         energies = self.net(torch.cat([positive, negative]))  # one batch: one step of the spectral norms
         data, samples = energies.split(len(positive))
-        regularizer = (data.square() + samples.square()).mean()
-        gap = (samples - data).mean()
+        regularizer, gap = data.square() + samples.square(), samples - data
         return {
             "loss": self.regularizer * regularizer - gap,
-            "energy_data": data.mean().detach(),
-            "energy_samples": samples.mean().detach(),
+            "energy_data": data.detach(),
+            "energy_samples": samples.detach(),
             "gap": gap.detach(),
             "regularizer": regularizer.detach(),
-            "acceptance": acceptance.mean(),
+            "acceptance": acceptance,
         }
 
     @torch.no_grad()
-    def _negatives(self, positive: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """x⁻ after ``steps`` steps from where chains start, and the acceptance of one more step."""
+    def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Scaled examples and the ends of their chains, twice ``(B, *event.shape)``; the buffer stays as it is."""
+        positive = self.net.scale(batch.x, generator=generator)
+        return positive, self._negatives(positive, generator)[0]
+
+    def point_energy(self, points: Tensor) -> Tensor:
+        """The energy of scaled data."""
+        energy: Tensor = self.net(points)
+        return energy
+
+    @torch.no_grad()
+    def _negatives(self, positive: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
+        """x⁻ after ``steps`` steps from where chains start, and which of the buffer's chains they are."""
         rows = None
         if self.start == "data":
             y = positive
@@ -182,38 +207,41 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         if self.start == "buffer":
             rows = self._rows(len(positive), generator)
             old = self.net.scale(self.replay[rows], generator=generator)
-            fresh = torch.rand(len(y), generator=generator, dtype=y.dtype, device=y.device) < self.restart
+            fresh = random.uniform((len(y),), generator, like=y) < self.restart
             y = torch.where(fresh.view(-1, *(1,) * (y.ndim - 1)), y, old)
-        with frozen(self.net):
-            y = self._chain(y, self.steps, generator)
-            chain = {"step": self.step_size, "noise": self.noise, "clamp": self.clamp}
-            acceptance = langevin_acceptance(self.net, y, **chain, generator=generator)
-        if rows is not None and self.training:
-            self.replay[gather_rows(rows)] = gather_rows(self._kept(y)).to(self.replay.dtype)
-        return y, acceptance
+        return self._chain(y, self.steps, generator), rows
 
     def _rows(self, n: int, generator: Generator | None) -> Tensor:
-        """Which chains of the buffer this process continues, none of them twice: ``(n,)``."""
-        size, whole = len(self.replay), random.whole_count(n)
-        if whole > size:
+        """Which chain of the buffer each example continues, none of them twice: ``(n,)``."""
+        whole = random.whole_count(n)
+        if whole > len(self.replay):
             raise InputError(
-                f"a batch of {whole} needs more chains than the replay buffer's {size}; set buffer to at least the "
-                "batch size"
+                f"a batch of {whole} needs more chains than the replay buffer's {len(self.replay)}; set buffer to at "
+                "least the batch size"
             )
-        return random.distinct(size, n, generator, like=self.replay)
+        return random.distinct(len(self.replay), n, generator, like=self.replay)
 
-    def _chain(self, y: Tensor, steps: int, generator: Generator | None) -> Tensor:
-        bounds = {"low": self.net.low, "high": self.net.high} if self.net.any_held else {}
-        return langevin(
-            self.net,
-            y,
-            steps=steps,
-            step=self.step_size,
-            noise=self.noise,
-            clamp=self.clamp,
-            generator=generator,
-            **bounds,
-        )
+    def _chain(
+        self,
+        y: Tensor,
+        steps: int,
+        generator: Generator | None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        held = self.net.any_held
+        with frozen(self.net):
+            return langevin(
+                self.net,
+                y,
+                steps=steps,
+                step=self.step_size,
+                noise=self.noise,
+                clamp=self.clamp,
+                low=self.net.low if held else None,
+                high=self.net.high if held else None,
+                generator=generator,
+                on_step=on_step,
+            )
 
     def _kept(self, y: Tensor) -> Tensor:
         """y as the buffer holds it: raw data, discrete values as such (their noise is drawn anew)."""
@@ -228,18 +256,28 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
         return self.net.score(x)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """The ends of chains of ``sample_steps`` steps, from the replay buffer or from noise; see the class."""
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: Generator | None = None,
+        steps: Count | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """The ends of chains from the replay buffer or from noise; see the class.
+
+        Args:
+            steps: of the chains; None: ``sample_steps``.
+            on_step: told the number of steps done, and where the chains are, raw data, after each.
+        """
         if self.start == "buffer":
-            order = torch.randperm(len(self.replay), generator=generator, device=self.device)
-            y = self.net.scale(
-                self.replay[order[torch.arange(n, device=self.device) % len(order)]], generator=generator
-            )
+            order = random.permutation(len(self.replay), generator, like=self.replay)
+            rows = order[torch.arange(n, device=self.device) % len(order)]
+            y = self.net.scale(self.replay[rows], generator=generator)
         else:
             y = self.net.start(n, generator=generator)
-        with frozen(self.net):
-            y = self._chain(y, self.sample_steps, generator)
-        return self.net.unscale(y)
+        watch = None if on_step is None else lambda step, y: on_step(step, self.net.unscale(y))
+        return self.net.unscale(self._chain(y, steps or self.sample_steps, generator, watch))
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         gap, energies = terms["gap"], (terms["energy_data"], terms["energy_samples"])
@@ -260,21 +298,3 @@ class EBM(Model, HasEnergy, HasScore, CanSample):
                 f"--regularizer (now {self.regularizer:g}), or a smaller --lr",
             )
         return None
-
-
-def _check(steps: int, sample_steps: int, buffer: int, restart: float, chosen: dict[str, Any]) -> None:
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("sample_steps", sample_steps, 1),
-        ("buffer", buffer, 1),
-    ):
-        if value < least:
-            raise InputError(f"{name}={value} should be at least {least}")
-    for name in ("step_size", "noise"):
-        if not chosen[name] > 0:
-            raise InputError(f"{name}={chosen[name]} should be above 0")
-    for name in ("clamp", "regularizer"):
-        if chosen[name] < 0:
-            raise InputError(f"{name}={chosen[name]} should not be below 0")
-    if not 0 <= restart <= 1:
-        raise InputError(f"restart={restart} should be a share, from 0 to 1")

@@ -32,6 +32,7 @@ from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Model, Terms
+from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
 from unsup.prob.annealing import (
     anneal,
@@ -162,21 +163,24 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
         Persistent chains are kept where they end in training mode only.
         """
         data = self._bits(batch.x)
-        below, inputs = self._free_energy_and_inputs(data)
-        above, inputs = self._free_energy_and_inputs(self._chains(inputs, generator))
         if self.persistent:
-            above = above.mean()  # of the whole batch's chains: everybody has the same
-            if self.training:
+            n, v = len(data), self._chains(None, generator)
+            free, inputs = self._free_energy_and_inputs(torch.cat([data, v]))  # one product is faster than two
+            below, above = free[:n], free[n:].mean()  # the chains are everybody's
+            if self.training and is_last_part():
                 with alike():
-                    self.fantasies.copy_(bits(inputs.sigmoid(), generator))
+                    self.fantasies.copy_(bits(inputs[n:].sigmoid(), generator))
+        else:
+            below, inputs = self._free_energy_and_inputs(data)
+            above, _ = self._free_energy_and_inputs(self._chains(inputs, generator))
         return {"loss": below - above, "data": below.detach(), "chains": above.detach()}
 
     @torch.no_grad()
-    def _chains(self, inputs: Tensor, generator: Generator | None) -> Tensor:
-        """v after ``steps`` sweeps from the persistent chains or, of CD, from hidden units given the data's inputs."""
+    def _chains(self, inputs: Tensor | None, generator: Generator | None) -> Tensor:
+        """v after ``steps`` sweeps: of persistent chains, or of CD from hidden units given the data's ``inputs``."""
         w, b, c = self.interaction()
-        with alike() if self.persistent else nullcontext():
-            h = self.fantasies.to(inputs.dtype) if self.persistent else bits(inputs.sigmoid(), generator)
+        with alike() if inputs is None else nullcontext():
+            h = self.fantasies.to(w.dtype) if inputs is None else bits(inputs.sigmoid(), generator)
             v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
             return gibbs(v, w, b, c, self.steps - 1, generator)
 
@@ -197,7 +201,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """The examples and the ends of the chains as bits, ``(B, V)`` and ``(C, V)``; persistent chains stay."""
         data = self._bits(batch.x)
-        return data, self._chains(self._free_energy_and_inputs(data)[1], generator)
+        return data, self._chains(None if self.persistent else self._free_energy_and_inputs(data)[1], generator)
 
     def point_energy(self, points: Tensor) -> Tensor:
         """The free energy of bits ``(N, V)``."""

@@ -11,16 +11,18 @@ of three forms (`unsup.prob.score_matching`):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from unsup.core import random
 from unsup.core.batch import Batch
+from unsup.core.config import Count, Positive, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasEnergy, HasScore, Model, Symptom, Terms
+from unsup.core.model import Advice, CanSample, HasEnergy, HasScore, Model, Symptom, Terms
 from unsup.nn.energy import EnergyNet, frozen
 from unsup.prob.mcmc import langevin
 from unsup.prob.score_matching import (
@@ -62,7 +64,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         step_size: s of those chains, on standardised data. None: σ²/4 for ``denoising``, else 0.002.
 
     Raises:
-        InputError: ``exact`` above 64 dimensions; discrete entries with ``exact`` or ``sliced``; numbers out of range.
+        InputError: ``exact`` above 64 dimensions; discrete entries with ``exact`` or ``sliced``.
 
     >>> from unsup import Event, Support
     >>> model = ScoreMatching(Event((2,), Support("real")), hidden=(16,), method="exact")
@@ -82,15 +84,15 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         self,
         event: Event,
         *,
-        hidden: tuple[int, ...] | None = None,
-        blocks: int = 1,
+        hidden: Widths | None = None,
+        blocks: Count = 1,
         method: Literal["exact", "sliced", "denoising"] = "denoising",
-        sigma: float = 0.1,
-        slices: int = 1,
-        steps: int = 500,
-        step_size: float | None = None,
+        sigma: Positive = 0.1,
+        slices: Count = 1,
+        steps: Count = 500,
+        step_size: Positive | None = None,
     ) -> None:
-        _check(event, method, {"sigma": sigma, "slices": slices, "steps": steps, "step_size": step_size})
+        _check(event, method)
         self.method, self.sigma, self.slices, self.steps = method, sigma, slices, steps
         smooth = sigma**2 / 4 if method == "denoising" else _STEP_SIZE
         self.step_size = smooth if step_size is None else step_size
@@ -102,29 +104,28 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
     def reason_against(cls, event: Event) -> str | None:
         return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
 
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """Not for sequences, of which a dense network would see the flattened entries."""
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
+
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise every entry by the data."""
-        x = batch.x
-        self.net.prepare(x, generator=generator)
+        self.net.prepare(batch.x, generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms named above, means over the batch, on standardised data."""
+        """The terms named above, of each example, on standardised data."""
         y = self.net.scale(batch.x, generator=generator).flatten(1)
         if self.method == "denoising":
-            noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
-            loss = denoising_score_matching(self._score, y, noise, self.sigma).mean()
-            return {"loss": loss, "unexplained": loss.detach() * 2 * self.sigma**2 / y.shape[1]}
+            noise = random.normal(y.shape, generator, like=y)
+            loss = denoising_score_matching(self._score, y, noise, self.sigma)
+            return {"loss": loss, "unexplained": loss.detach() * (2 * self.sigma**2 / y.shape[1])}
         if self.method == "exact":
             norm, trace = exact_score_matching(self._score, y)
         else:
-            shape = (self.slices, *y.shape)
-            v = 2 * torch.randint(0, 2, shape, generator=generator, device=y.device).to(y.dtype) - 1
-            norm, trace = sliced_score_matching(self._score, y, v)
-        return {
-            "loss": (norm + trace).mean(),
-            "norm": norm.mean().detach(),
-            "trace": trace.mean().detach(),
-        }
+            signs = random.integers(0, 2, (self.slices, *y.shape), generator, like=y, axis=1)
+            norm, trace = sliced_score_matching(self._score, y, 2 * signs.to(y.dtype) - 1)
+        return {"loss": norm + trace, "norm": norm.detach(), "trace": trace.detach()}
 
     def _score(self, y: Tensor) -> Tensor:
         """−∇E of flattened standardised data ``(B, D)``, with a graph where gradients are enabled."""
@@ -139,11 +140,27 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         return self.net.score(x)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """The ends of Langevin chains from N(0, I), see the class; discrete entries are floored and clamped."""
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: Generator | None = None,
+        steps: Count | None = None,
+        step_size: Positive | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """The ends of Langevin chains from N(0, I), see the class; discrete entries are floored and clamped.
+
+        Args:
+            steps: of the chains; None: the model's own.
+            step_size: s of the chains, on standardised data; None: the model's own.
+            on_step: told the number of steps done, and where the chains are, raw data, after each.
+        """
         y = self.net.start(n, generator=generator)
+        steps, step_size = steps or self.steps, step_size or self.step_size
+        watch = None if on_step is None else lambda step, y: on_step(step, self.net.unscale(y))
         with frozen(self.net):
-            y = langevin(self.net, y, steps=self.steps, step=self.step_size, generator=generator)
+            y = langevin(self.net, y, steps=steps, step=step_size, generator=generator, on_step=watch)
         return self.net.unscale(y)
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
@@ -156,10 +173,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         )
 
 
-def _check(event: Event, method: str, numbers: Mapping[str, float | None]) -> None:
-    for name, value in numbers.items():
-        if value is not None and not value > 0:
-            raise InputError(f"{name}={value} should be above 0")
+def _check(event: Event, method: str) -> None:
     if method != "denoising" and not event.is_real:
         raise InputError(
             f"method={method!r} needs the density's derivatives, which discrete entries do not have; this data is "

@@ -22,12 +22,13 @@ from unsup.core.config import Count, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
-from unsup.nn.conditioner import MLP, ResidualConvNet, WeightNormConv
+from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, BoundedAffine, Coupling, Normalised
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
+from unsup.prob.distributions import at_least_float32
 
 _LOGIT_ALPHA = 0.05
 _SCALE_PENALTY = 5e-5
@@ -93,6 +94,7 @@ class RealNVP(Flow):
             self.flow = _image_flow(event.shape, channels, blocks, _scale_count(event, scales))
         else:
             self.flow = _vector_flow(event.dims, layers, hidden)
+        self._scaled = [m for m in self.modules() if isinstance(m, (BoundedAffine, WeightNormConv))]
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -111,19 +113,20 @@ class RealNVP(Flow):
         nll = self.negative_log_prob(batch, generator=generator)
         if not self.training:
             return {"loss": nll}
-        penalty = _SCALE_PENALTY * torch.cat([p.flatten() for p in self.scale_parameters()]).square().sum()
+        scales = at_least_float32(torch.cat([p.flatten() for p in self.scale_parameters()]))
+        penalty = _SCALE_PENALTY * scales.square().sum()
         return {"loss": nll + penalty, "nll": nll, "scale_penalty": penalty}
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scales of tanh, and the gains of the weight normalisation."""
-        gains = [m.gain for m in self.modules() if isinstance(m, WeightNormConv) and m.gain is not None]
-        return gains + [m.scale for m in self.modules() if isinstance(m, BoundedAffine)]
+        found = [m.scale if isinstance(m, BoundedAffine) else m.gain for m in self._scaled]
+        return [p for p in found if p is not None]
 
 
 def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...]) -> Invertible:
     """The two halves move in turn. Conditioners start at zero: at first the flow is the identity."""
     sizes = (dims - dims // 2, dims // 2)
-    couplings = [(MLP(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
+    couplings = [(mlp(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
     return Alternating(Halves(sizes[0]), couplings)
 
 

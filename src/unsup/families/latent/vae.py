@@ -28,7 +28,7 @@ from unsup.core.config import Count, Positive, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import CanDecode, CanSample, HasDensity, HasLatents, IsConditional, Model, Terms
+from unsup.core.model import Advice, CanDecode, CanSample, HasDensity, HasLatents, IsConditional, Model, Terms
 from unsup.core.part import Part
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.inputs import Inputs
@@ -131,6 +131,11 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
             self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
         start_glorot(self.encoder, self.decoder)  # as in the IWAE paper
         self.prior = Prior(prior, self.latent_event, owner="VAE")
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        small = {"latent_dim": max(2, min(16, event.dims // 2))} if event.dims <= 64 else {}
+        return Advice(small, {"ema": 0.99})
 
     @property
     def likelihood_kind(self) -> Kind:
@@ -251,7 +256,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     def _outputs(self, z: Tensor, features: Tensor | None) -> Tensor:
         """The decoder's outputs ``(N, D, outputs_each)``."""
         each, dims = self.observation.outputs_each, self.event.dims
-        out = self.decoder(joined(z.to(self.dtype), features))
+        out = self.decoder(joined(z.to(self._output_bias.dtype), features))
         out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
         return out.transpose(2, 3).reshape(len(z), dims, each)
 

@@ -77,8 +77,8 @@ def margins(subject: Subject) -> None:
 
 @law(
     "fixed-point",
-    "Where passes change nothing any more, the log-likelihood of the data, with the log-prior of the parameters, has no "
-    "slope.",
+    "Where passes change nothing any more, the log-likelihood of the data, with the log-prior of the parameters, has "
+    "no slope.",
     needs="a model that learns by counting parameters, and an exact likelihood",
     applies=_has_parameters,
 )
@@ -100,7 +100,7 @@ def fixed_point(subject: Subject) -> None:
     usual = float(each.square().sum(1).mean().sqrt())
     require(
         float(slope.norm()) < _FLAT * usual,
-        f"after the last pass the slope of the log-likelihood is {float(slope.norm()) / usual:.2g} of that of an example",
+        f"after the last pass the log-likelihood's slope is {float(slope.norm()) / usual:.2g} of that of an example",
     )
 
 
@@ -113,7 +113,8 @@ def _flat_gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
 
 @law(
     "ascent",
-    "No pass over the data lowers the log-likelihood (with the log-prior of the parameters); the passes together raise it.",
+    "No pass over the data lowers the log-likelihood (with the log-prior of the parameters), and the passes together "
+    "raise it.",
     needs="a model that learns by counting",
     applies=lambda model: learns_by_counting(model) and isinstance(model, HasDensity),
 )
@@ -124,7 +125,7 @@ def ascent(subject: Subject) -> None:
     batch = subject.data(model)
 
     def measure(statistics: dict[str, Tensor]) -> float:
-        prior = float(model.parameter_log_prior()) / len(batch)
+        prior = float(model.parameter_log_prior().detach()) / len(batch)
         # EM ascends the likelihood of the very noise it was given, which only the statistics know.
         if "log_prob" in statistics:
             return float(statistics["log_prob"]) / len(batch) + prior

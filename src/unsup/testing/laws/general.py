@@ -171,9 +171,12 @@ def inference_mode(subject: Subject) -> None:
             same = all(torch.equal(a, b.clone()) for a, b in zip(value, others[name], strict=True))
             require(same, f"{name} differs {when}")
     if isinstance(model, HasDensity):
-        found = model.log_prob(x, generator=subject.generator(1), **subject.given(len(x)))
-        if found.requires_grad:
-            found.sum().backward()
+        try:
+            found = model.log_prob(x, generator=subject.generator(1), **subject.given(len(x)))
+            if found.requires_grad:
+                found.sum().backward()
+        except RuntimeError as error:
+            require(False, f"no gradient of log_prob after inference_mode: {str(error).splitlines()[0]}")
 
 
 @law(

@@ -190,24 +190,8 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
 
 
 @law(
-    "knobs",
-    "A knob at its default is plain sampling.",
-    needs="a knob of sampling",
-    applies=lambda model: bool(knobs(model)),
-)
-def knobs_at_rest(subject: Subject) -> None:
-    model, given = subject.generic(), subject.one_given()
-    assert isinstance(model, CanSample)
-    plain = model.sample(64, generator=subject.generator(1), **given)
-    for name, (_, default) in knobs(model).items():
-        options = {name: default} | given
-        same = model.sample(64, generator=subject.generator(1), **options)
-        require(torch.equal(plain, same), f"{name}={default!r}, its default, gives other samples than none")
-
-
-@law(
     "temperature",
-    "A lower temperature changes the draws, to more probable ones for exact models and flows.",
+    "Temperature 1 is plain sampling; a lower one changes the draws, to more probable ones for exact models and flows.",
     needs="a sampling temperature and a likelihood",
     applies=lambda model: _has_temperature(model) and isinstance(model, HasDensity),
 )
@@ -215,7 +199,10 @@ def temperature(subject: Subject) -> None:
     plainly = is_exact(subject.model) and subject.model.event.is_discrete
     model, given = subject.generic(noise=STRONG_NOISE if plainly else GENERIC_NOISE), subject.one_given()
     assert isinstance(model, HasDensity)
+    assert isinstance(model, CanSample)
     plain, cold = (_at(model, subject, 512, temperature) for temperature in (1.0, 0.25))
+    unasked = model.sample(512, generator=subject.generator(1), **given)
+    require(torch.equal(plain, unasked), "temperature 1 gives other samples than none")
     require(not torch.equal(plain, cold), "temperature 0.25 gives the same samples as temperature 1")
     if not (is_exact(model) or isinstance(model, IsFlow)):
         return  # cooling a latent code makes the code more probable, which need not hold for the example
@@ -282,12 +269,13 @@ def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor
     x = grids.enumerate_event(event).to(subject.model.device)
     if not isinstance(model, IsAutoregressive):
         return (log_probs(model, x, **subject.one_given()) / temperature).softmax(0)
-    if len(model.orders) > 1:
+    mixture = _mixture(model, subject)
+    if len(model.orders) > len(mixture):
         return None
     order = model.orders[0].argsort().tolist()
     levels = [s.levels for s in event.columns]
     total = torch.zeros(len(x), dtype=torch.float64)
-    for weight, given in _mixture(model, subject):
+    for weight, given in mixture:
         table = log_probs(model, x, **given).view(levels).permute(order)  # axes in the order of generation
         log_q = torch.zeros_like(table)
         while table.ndim:
