@@ -19,6 +19,7 @@ from unsup.core.config import Count, Positive, Widths, Within
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, IsAutoregressive, Model, Terms
+from unsup.core.parallel import is_last_part
 from unsup.nn.autoregressor import Naive, Steps, drawing, walk
 from unsup.nn.front import dequantized_log_prob
 from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs
@@ -132,7 +133,8 @@ class MADE(Model, IsAutoregressive):
         if not self.training:
             return {"loss": -self.log_prob(batch.x, generator=generator)}
         order = int(self.next_mask) if self.masks > 1 else 0
-        self.next_mask.copy_((self.next_mask + 1) % self.masks)
+        if is_last_part():
+            self.next_mask.copy_((self.next_mask + 1) % self.masks)
         return {"loss": -self._log_prob_in_order(batch.x, order, 1, generator)}
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
