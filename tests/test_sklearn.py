@@ -334,7 +334,7 @@ def test_fit_says_what_is_wrong_and_how_to_mend_it(parameters, message):
 
 
 def test_only_what_encodes_is_an_encoder():
-    with pytest.raises(InputError, match=r"made does not encode; models that fit: gaussian-mixture, realnvp, vae"):
+    with pytest.raises(InputError, match=r"made does not encode; models that fit: gaussian-mixture, nice, realnvp, vae"):
         Encoder("made").fit(blobs((0.0, 0.0)))
 
 

@@ -1,4 +1,5 @@
 # Written by scripts/stubs.py from the registry; do not edit.
+from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 from unsup.core.batch import Batch as Batch
@@ -8,27 +9,29 @@ from unsup.core.errors import UnsupError as UnsupError
 from unsup.core.event import Event as Event
 from unsup.core.event import Support as Support
 from unsup.core.likelihood import Likelihood as Likelihood
-from unsup.core.model import Model
 from unsup.core.part import Part as Part
 from unsup.core.registry import load as load
 from unsup.core.registry import register as register
-from unsup.data.load import from_arrays as from_arrays
+from unsup.data.memory import from_arrays as from_arrays
 from unsup.data.load import load_data as load_data
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
+from unsup.train.runs import open_run as open_run
+from unsup.train.settings import Settings as Settings
+from unsup.train.trainer import fit as fit
+from unsup.core.model import Model
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
+from unsup.families.flows.nice import NICE
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
-from unsup.train.runs import open_run as open_run
-from unsup.train.settings import Settings as Settings
-from unsup.train.trainer import fit as fit
 
 __version__: str
 
@@ -60,6 +63,20 @@ def create(
 ) -> GaussianMixture: ...
 @overload
 def create(
+    name: Literal["bernoulli-mixture"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    components: int = ...,
+    smoothing: float = ...,
+    learn: Literal["em", "gradient"] = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+    restarts: int = ...,
+) -> BernoulliMixture: ...
+@overload
+def create(
     name: Literal["made"],
     event: Event,
     *,
@@ -88,6 +105,17 @@ def create(
 ) -> PixelCNN: ...
 @overload
 def create(
+    name: Literal["nice"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    hidden: tuple[int, ...] = ...,
+    base: Literal["logistic", "gaussian"] = ...,
+) -> NICE: ...
+@overload
+def create(
     name: Literal["realnvp"],
     event: Event,
     *,
@@ -113,7 +141,9 @@ def create(
     activation: Literal["relu", "tanh"] = ...,
     beta: float = ...,
     samples: int = ...,
-    gradient: Literal["pathwise", "dreg"] = ...,
+    gradient: Literal["pathwise", "stl", "dreg"] = ...,
+    prior: Part | str | Mapping[str, Any] | None = ...,
+    given: Event | None = ...,
 ) -> VAE: ...
 @overload
 def create(
@@ -149,6 +179,7 @@ def create(
     r1: float = ...,
     smoothing: float = ...,
     packing: int = ...,
+    given: Event | None = ...,
 ) -> GAN: ...
 @overload
 def create(
