@@ -174,6 +174,8 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"
+    elif fitted.score is not None:
+        line += f"; validation {fitted.validator} {fitted.score:.4g}"
     given = open_run(out).config["model"]["config"].get("given")
     commands = "\n  ".join([*next_commands(model, out, given), f"open {out}/report.html"])
     write(f"{line}\n\n  {commands}")
