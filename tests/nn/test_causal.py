@@ -175,7 +175,7 @@ def is_strict(name: str) -> bool:
     return isinstance(layer, Remembering) and layer.strict and not isinstance(layer, VerticalConv)
 
 
-@pytest.mark.parametrize("name", filter(is_strict, LAYERS))
+@pytest.mark.parametrize("name", [name for name in LAYERS if is_strict(name)])
 def test_strict_layers_step_as_they_look_and_put(name: str) -> None:
     layer, into, _ = build(name)
     h = inputs_of(layer, into)
