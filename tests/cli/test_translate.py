@@ -32,7 +32,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folders of pictures and a finished run on them."""
     folder = tmp_path_factory.mktemp("story")
     split = unsup.load_data("stripes", n=12).train
-    a, b = pngs(folder / "plain", split.x), pngs(folder / "striped", split.domain_b)
+    a, b = pngs(folder / "plain", split.x), pngs(folder / "striped", split.streams["domain_b"].x)
     assert main(["fit", str(a), "cyclegan", "--domain-b", str(b), "-o", str(folder / "run"), *FIT]) == 0
     return folder
 
@@ -76,7 +76,7 @@ def test_single_files_labelled_folders_arrays_and_other_sizes_are_translated(cal
 def test_the_run_keeps_its_second_domain_and_shows_translations(call, story: Path, tmp_path: Path) -> None:
     run = unsup.open_run(story / "run")
     assert run.data.options["domain_b"] == str(story / "striped")
-    assert run.data.train.domain_b is not None
+    assert set(run.data.train.streams) == {"domain_b"}
     grids = sorted((story / "run" / "samples").glob("step-*.png"))
     assert len(grids) == 3
     columns, zoom = 2, 3  # of the two validation examples: a row of them, then to b, then back

@@ -13,7 +13,8 @@ from unsup.cli.options import Parser
 from unsup.core.errors import InputError
 
 GROUPS = (
-    ("--lr", "-1e-3"),
+    ("--seed", "-3"),
+    ("--lr", "1e-3"),
     ("--model.hidden", "64", "32"),
     ("--betas", "0.5", "0.9"),
     ("--steps=5",),
@@ -39,7 +40,7 @@ def test_every_order_of_options_and_positionals_is_the_same(groups, places):
     expected = parsed(["digits", "made", *itertools.chain(*GROUPS)])
     assert parsed(words) == expected
     assert expected["model.hidden"] == (64, 32)
-    assert (expected["data"], expected["model"], expected["lr"]) == ("digits", "made", -1e-3)
+    assert (expected["data"], expected["model"], expected["seed"]) == ("digits", "made", -3)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,10 @@ def test_what_does_not_fit_is_told_in_one_line(line, said):
 def test_words_after_two_dashes_are_positionals():
     parser = Parser(prog="x")
     parser.add_argument("file")
-    parser.add_argument("-n", type=int)
+    parser.add_argument("-n", type=float)
     assert parser.parse(["-n", "3", "--", "-odd.csv"]).file == "-odd.csv"
-    assert parser.parse(["-n", "-3", "some.csv"]).n == -3
+    assert parser.parse(["-n", "-3e-2", "some.csv"]).n == -0.03
+    assert parser.parse(["some.csv", "-n-3"]).n == -3
 
 
 def test_one_flag_that_looks_like_two_positionals_needs_its_value():

@@ -242,6 +242,51 @@ def test_small_pictures_stay_as_they_are(tmp_path):
     assert contest_data(str(tmp_path), {}, None).event.shape == (1, 16, 20)
 
 
+def table(path):
+    """Rows a, b, kind, where b follows a and the kind says where both lie."""
+    rng = np.random.default_rng(0)
+    lines = ["a,b,kind"]
+    for i in range(300):
+        a = rng.normal(3 * (i % 3))
+        lines.append(f"{a:.4f},{a + rng.normal(scale=0.3):.4f},{'xyz'[i % 3]}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(("given", "columns", "flag"), [("label", 2, ""), (["a"], 1, "--drop a")])
+def test_what_is_given_is_left_out_and_the_commands_say_so(tmp_path, given, columns, flag):
+    path = table(tmp_path / "t.csv")
+    wanted = asked(data=path, data_options={"given": given}, models=("histogram",))
+    contest = Contest(tmp_path / "r", wanted)
+    assert (contest.data.event.dims, contest.data.given) == (columns, None)
+    run = contest.run()["contestants"][0]["runs"][0]
+    assert "--given" not in run["command"]
+    assert flag in run["command"]
+    words = shlex.split(run["command"])
+    words[words.index("-o") + 1] = str(tmp_path / "again")
+    assert main([*words[1:], "--plain"]) == 0
+    first, again = open_run(tmp_path / "r" / run["run"]).model, open_run(tmp_path / "again").model
+    for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_data_on_disk_gives_the_figures_of_the_same_data_in_memory(tmp_path):
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    np.save(tmp_path / "x.npy", x)
+    found = []
+    for name, in_memory in (("a", True), ("b", False)):
+        options = {"in_memory": in_memory}
+        wanted = asked(data=str(tmp_path / "x.npy"), data_options=options, models=("gaussian-mixture",))
+        contest = Contest(tmp_path / name, wanted)
+        assert isinstance(contest.data.train.examples, torch.Tensor) == in_memory
+        found.append((contest.bench.digest, contest.run()["contestants"][0]["runs"][0]))
+    (first, ours), (second, theirs) = found
+    assert first == second
+    for what in ("likelihood", "anomaly", "calibration", "implied_bytes"):
+        assert ours[what] == theirs[what]
+    assert ours["quality"]["scores"] == theirs["quality"]["scores"]
+
+
 # --- runs that exist already ------------------------------------------------------------------------------------------
 
 
@@ -257,6 +302,27 @@ def test_a_report_of_runs_says_of_them_what_the_contest_said(results, contest, t
     assert ours["anomaly"] == theirs["anomaly"]
     assert (tmp_path / "page" / theirs["run"] / "pictures").is_dir()
     assert "gaussian-mixture" in capsys.readouterr().out
+
+
+def test_a_run_with_a_condition_is_measured_as_it_is_evaluated(tmp_path, call_json):
+    words = ["fit", table(tmp_path / "t.csv"), "vae", "--given", "label", "--steps", "20", "--plain"]
+    assert main([*words, "-o", str(tmp_path / "vae")]) == 0
+    assert main(["report", str(tmp_path / "vae"), "-o", str(tmp_path / "page"), "--plain"]) == 0
+    (found,) = json.loads((tmp_path / "page/results.json").read_text())["contestants"]
+    run = found["runs"][0]
+    assert not set(run["missing"]) - {"implied_bytes"}
+    assert {"reconstructions", "samples"} <= set(run["pictures"])
+    again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
+    assert again["likelihood"] == run["likelihood"]
+    again = call_json(*shlex.split(run["samples_command"])[1:], "--json")
+    assert again["samples"]["scores"] == run["quality"]["scores"]
+    assert "--given label" in run["command"]
+    assert "--model.given" not in run["command"]
+    np.savetxt(tmp_path / "o.csv", np.full((9, 2), 50.0), delimiter=",", header="a,b", comments="")
+    far = ["--anomalies", str(tmp_path / "o.csv")]
+    assert main(["report", str(tmp_path / "vae"), *far, "-o", str(tmp_path / "far"), "--plain"]) == 0
+    (found,) = json.loads((tmp_path / "far/results.json").read_text())["contestants"]
+    assert found["runs"][0]["anomaly"]["auroc"]["value"] == 1.0  # of both without a condition
 
 
 def test_runs_of_other_data_are_not_compared(contest, tmp_path, call_error):

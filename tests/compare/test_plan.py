@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from unsup import Event, Support
-from unsup.compare.plan import contestants, counted
+from unsup.compare.plan import Entry, contestants, counted
 from unsup.core.errors import InputError
-from unsup.core.registry import model_class
+from unsup.core.registry import create, model_class
 
 REAL, PIXELS, WORDS, BINARY = Support("real"), Support("ordinal", 256), Support("nominal", 4), Support("binary")
 EVENTS = {
@@ -45,6 +47,46 @@ def test_those_asked_for_take_part_though_they_may_be_slow():
     usual, left_out = contestants(EVENTS["mnist"], 50_000)
     assert "made" not in [e.model for e in usual]
     assert "200,704 outputs" in left_out["made"]
+
+
+SMALL = {"hidden": (512,), "masks": 8, "order": "random", "direct": False, "dropout": 0.3}
+REST = {"patience": 8, "validation_limit": 1000}
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "examples", "options", "training"),
+    [
+        ("histogram", "digits", 1257, {}, {}),
+        ("gaussian-mixture", "digits", 1257, {"covariance": "diagonal", "components": 80, "floor": 1e-2}, {}),
+        ("gaussian-mixture", "table", 1257, {"components": 10, "floor": 1e-3}, {}),
+        ("made", "digits", 1257, SMALL, {"weight_decay": 0.1, "ema": 0.99, **REST}),
+        ("made", "plane", 1257, {**SMALL, "hidden": (128,)}, {"weight_decay": 0.1, "ema": 0.99, **REST}),
+        ("made", "digits", 50_000, {}, {"ema": 0.99, **REST}),
+        ("pixelcnn", "digits", 1257, {}, {"ema": 0.99, **REST}),
+        ("realnvp", "table", 1257, {"hidden": (64, 64)}, {"ema": 0.99, "weight_decay": 0.1, **REST}),
+        ("realnvp", "digits", 1257, {}, {"ema": 0.99, **REST}),
+        ("realnvp", "table", 50_000, {}, {"ema": 0.99, **REST}),
+        ("vae", "digits", 1257, {"latent_dim": 16}, {"ema": 0.99, **REST}),
+        ("vae", "plane", 1257, {"latent_dim": 2}, {"ema": 0.99, **REST}),
+        ("vae", "mnist", 1257, {}, {"ema": 0.99, **REST}),
+        ("gan", "digits", 1257, {}, REST),
+        ("score-matching", "plane", 1257, {}, REST),
+        ("rbm", "binary", 1257, {}, REST),
+    ],
+)
+def test_models_take_part_as_they_advise(name, event, examples, options, training):
+    ((entry,), _) = contestants(EVENTS[event], examples, (name,))
+    assert entry.options == options
+    assert entry.training == training
+    again = Entry(**json.loads(json.dumps(entry.to_json())))
+    assert create(name, EVENTS[event], **again.options).config == create(name, EVENTS[event], **entry.options).config
+
+
+def test_who_is_too_slow_or_not_made_for_the_data_is_left_out_with_the_reason():
+    _, left_out = contestants(EVENTS["words"], 1000)
+    assert "nominal" in left_out["gan"]
+    _, left_out = contestants(EVENTS["sound"], 1000)
+    assert left_out["gan"] == left_out["score-matching"] == "is for vectors and images"
 
 
 def test_bad_choices_are_refused_with_the_reason():

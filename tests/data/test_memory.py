@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from unsup import InputError, from_arrays, load_data
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.source import Data, Split, hashed_order
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 
 
@@ -117,7 +120,8 @@ def test_sequences_without_labels_beside_labelled_ones() -> None:
             "1 of 2 examples hold values outside",
         ),
         ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples hold values outside"),
-        ([["a"], ["a", "b"]], {}, "x has type <U1"),
+        ([["a"], ["a", "b"]], {}, "x has sequences of type <U1"),
+        (np.array([["a"]]), {"event": Event((1,), BINARY)}, "x has type <U1"),
         (np.zeros((4, 3)), {"event": Event((3,), Support("nominal", 3)), "weight": np.ones(3)}, r"expected \(4,\)"),
         (np.zeros((4, 3)), {"weight": [1, 1, 1, -1]}, "0 or more"),
         (np.zeros((4, 3)), {"weight": np.zeros(4)}, "not all 0"),
@@ -149,6 +153,8 @@ def test_an_event_that_is_said_is_the_event() -> None:
     assert data.train.x.dtype == event.dtype
     np.testing.assert_array_equal(data.train.x.numpy(), x[hashed_order(40)[:32]])
     assert from_arrays(x, event=Event((4,), REAL, precision="float64")).train.x.dtype == torch.float64
+    large = RNG.integers(2**63, 2**64 - 1, (40, 2), dtype=np.uint64)
+    assert float(from_arrays(large, event=Event((2,), REAL)).train.x.min()) >= 2**63
 
 
 # --- splits as PyTorch knows them -------------------------------------------------------------------------------------
@@ -185,3 +191,14 @@ def test_what_a_run_records_and_a_user_is_told() -> None:
     assert data.describe() == (
         "15 sequences, up to 3, 4 categories, 3 labels; 11 train, 2 validation, 2 test; given one of 3 labels"
     )
+
+
+def test_the_program_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.S)
+    exec(compile(program, "docs/data.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "300 vectors, 4, real, 3 labels; 240 train, 30 validation, 30 test; unlabelled: 720 train, 90 validation, "
+        "90 test; given one of 3 labels"
+    )
+    assert told[1] in program

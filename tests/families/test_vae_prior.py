@@ -255,7 +255,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     ("prior", "words"),
     [
-        ("ebm", "should both score and sample"),
+        ("ebm", "should score and sample"),
         ("histogram", "learns by counting"),
         ("gaussian-mixture", "learn='gradient'"),
         ("cyclegan", "takes images"),

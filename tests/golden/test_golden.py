@@ -40,7 +40,13 @@ RENAMED: dict[str, list[tuple[str, str]]] = {
 # Numbers that are meant to differ, each with its reason: (model, quantity). A quantity is a path as failures print it,
 # from its number if it is only one case that differs; in both * stands for anything.
 # {("vae", "loss_*/model/terms/kl"): "in bits now", ("vae", "3/fit_sgd/*"): "…", ("vae", "7/case"): "the case is gone"}
+_ENTRY_BY_ENTRY = "one-hot inputs lie entry by entry, no longer level by level: weights drawn by name meet other inputs"
 CHANGED: dict[tuple[str, str], str] = {
+    ("vae", "4/prepared/*"): "the frequencies of levels are counted in the model's type, no longer in float32",
+    **{
+        ("vae", f"4/{q}/*"): _ENTRY_BY_ENTRY
+        for q in ("log_prob", "code", "loss_train", "loss_eval", "fit_sgd", "fit_adam")
+    },
     ("pixelcnn", "5/loss_eval/*"): "in evaluation mode too the loss is given the condition where the batch has one",
     ("pixelcnn", "5/fit_*/nats"): "validation is given the condition where the data has one",
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unsup.core.parallel import share_of
 from unsup.core.random import part_of_batch
-from unsup.nn.conditioner import MLP, ResidualConvNet, ShiftedNorm, WeightNormConv
+from unsup.nn.conditioner import ResidualConvNet, ShiftedNorm, WeightNormConv, mlp
 from unsup.nn.coupling import Additive, Alternating, Bijection, BoundedAffine, Coupling, Normalised
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten, Invertible, MultiScale, Squeeze
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
@@ -44,8 +44,8 @@ def channelwise(half: int, conditioner: nn.Module | None = None) -> Coupling:
 
 
 def alternating(split: Partition, sizes: tuple[int, int], couplings: int) -> Alternating:
-    def net(i: int, each: int) -> MLP:
-        return MLP(sizes[i % 2], (8,), each * sizes[1 - i % 2])
+    def net(i: int, each: int) -> nn.Sequential:
+        return mlp(sizes[i % 2], (8,), each * sizes[1 - i % 2])
 
     kinds = [(2, BoundedAffine), (1, Additive)]
     chosen = [kinds[i % 2] for i in range(couplings)]
@@ -57,10 +57,10 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "squeeze": (Squeeze, (2, 2, 4)),
     "diagonal scale": (lambda: DiagonalScale((4,)), (4,)),
     "diagonal scale of images": (lambda: DiagonalScale((2, 1, 3)), (2, 1, 3)),
-    "additive coupling": (lambda: Coupling(Halves(2), MLP(2, (8,), 3), Additive()), (5,)),
-    "affine coupling": (lambda: Coupling(EvenOdd(), MLP(3, (8,), 4), BoundedAffine()), (5,)),
+    "additive coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 3), Additive()), (5,)),
+    "affine coupling": (lambda: Coupling(EvenOdd(), mlp(3, (8,), 4), BoundedAffine()), (5,)),
     "affine coupling of the first": (
-        lambda: Coupling(Halves(2, moves_first=True), MLP(3, (), 4), BoundedAffine()),
+        lambda: Coupling(Halves(2, moves_first=True), mlp(3, (), 4), BoundedAffine()),
         (5,),
     ),
     "checkerboard coupling": (lambda: checkerboard(0), (2, 3, 2)),
@@ -350,7 +350,7 @@ def test_what_a_masked_net_says_does_not_depend_on_blank_entries() -> None:
 
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 7)])
 def test_mlp_starts_at_zero_and_takes_any_floating_type(hidden: tuple[int, ...]) -> None:
-    net = MLP(3, hidden, 2)
+    net = mlp(3, hidden, 2)
     x = torch.randn(4, 3)
     assert not net(x).any()
     net[-1].bias.data.normal_()

@@ -1,4 +1,4 @@
-"""Two processes against one: the same losses, gradients, scores, files; a lost process; another number of them."""
+"""Several processes against one: the same losses, gradients, scores, files; a lost process; another number of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 import unsup
+from unsup.core.batch import Time
 from unsup.core.errors import InputError
 from unsup.core.storage import load_tensors
 from unsup.train.trainer import fit
@@ -24,14 +25,18 @@ if not dist.is_gloo_available():
     pytest.skip("this PyTorch has no gloo", allow_module_level=True)
 
 pytestmark = pytest.mark.timeout(300)
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+_PATHS = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(_PATHS)}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 # One case of each pattern: a network, batch statistics, two players, replay, a partition function.
 SHARDED = ("made-1", "realnvp-4", "gan-4", "ebm-0", "rbm-0")
+# The same, and packs of examples, where the shares of a batch are not alike.
+UNEQUAL = ("made-1", "realnvp-4", "vae-0", "gan-3", "ebm-0", "rbm-0")
 
 
-def torchrun(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*TORCHRUN, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+def torchrun(*arguments: str, check: bool = True, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, str(processes), *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -40,7 +45,7 @@ def torchrun(*arguments: str, check: bool = True) -> subprocess.CompletedProcess
 def outcomes(tmp_path_factory) -> Path:
     """What two processes made of every tiny case of the registry."""
     folder = tmp_path_factory.mktemp("together")
-    torchrun(together.__file__, str(folder), "replicate")
+    torchrun(together.__file__, str(folder), "replicate", "16")
     return folder
 
 
@@ -51,10 +56,17 @@ def test_two_processes_are_one(outcomes, key):
 
 
 def test_a_sharded_model_learns_the_same(tmp_path):
-    torchrun(together.__file__, str(tmp_path), "shard", *SHARDED)
+    torchrun(together.__file__, str(tmp_path), "shard", "16", *SHARDED)
     for key in SHARDED:
         two, _ = load_tensors(tmp_path / f"{key}.safetensors")
         agree(two, together.outcome(together.all_cases()[key]), 1e-5)
+
+
+def test_three_processes_with_unequal_shares_are_one(tmp_path):
+    torchrun(together.__file__, str(tmp_path), "replicate", "8", *UNEQUAL, processes=3)
+    for key in UNEQUAL:
+        three, _ = load_tensors(tmp_path / f"{key}.safetensors")
+        agree(three, together.outcome(together.all_cases()[key], batch_size=8), 1e-5)
 
 
 def agree(two: dict[str, torch.Tensor], one: dict[str, torch.Tensor], tolerance: float) -> None:
@@ -79,17 +91,20 @@ def test_the_command_line_works_in_two_processes(tmp_path):
 
 
 def test_bad_input_is_said_once(tmp_path):
-    done = torchrun(
-        "-m", "unsup", "fit", "digits", "made", "-o", str(tmp_path / "r"), "--batch-size", "31", check=False
-    )
-    assert done.stderr.count("batch_size=31 does not divide over 2 processes; use --batch-size 30 or 32") == 1
+    done = torchrun("-m", "unsup", "fit", "digits", "made", "-o", str(tmp_path / "r"), "--batch-size", "1", check=False)
+    told = "batch_size=1 over 2 processes leaves some without an example; use --batch-size 2 or more"
+    assert done.stderr.count(told) == 1
 
 
 def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
     run = tmp_path / "run"
     command = ("fit", "digits", "made", "-o", str(run), "--steps", "100000", "--checkpoint-seconds", "0.5", "--plain")
     started = subprocess.Popen(
-        [*TORCHRUN, "-m", "unsup", *command], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*TORCHRUN, "2", "-m", "unsup", *command],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         saved = wait_for_checkpoint(run)
@@ -140,8 +155,8 @@ def stop_after(model, steps: int) -> None:
     """Send this process the signal of Ctrl-C after some steps."""
     original, left = model.after_step, iter(range(steps - 1, -1, -1))
 
-    def after_step(step: int) -> None:
-        original(step)
+    def after_step(time: Time) -> None:
+        original(time)
         if next(left) == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 

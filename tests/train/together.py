@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from unsup.core.model import LearnsByCounting, keyed_generator
+from unsup.core.batch import Batch
+from unsup.core.model import HasDensity, IsConditional, LearnsByCounting, keyed_generator
 from unsup.core.parallel import process_count
 from unsup.core.registry import names
 from unsup.core.storage import save_tensors
@@ -25,13 +26,18 @@ STEPS = 2
 
 
 def data_of(case: Case) -> Data:
-    batch = case.data()
-    fields = {k: v for k, v in vars(batch).items() if k in Split.__dataclass_fields__}
-    split = Split(**fields)
-    return Data(None, case.event, split, split, split)
+    """The examples of a law case as all three splits."""
+    split, model = split_of(case.data()), case.build()
+    given = model.given if isinstance(model, IsConditional) else None
+    return Data(None, case.event, split, split, split, given=given)
 
 
-def outcome(case: Case, *, shard: bool = False) -> dict[str, torch.Tensor]:
+def split_of(batch: Batch) -> Split:
+    beside = {name: getattr(batch, name) for name in ("label", "given", "lengths", "weight")}
+    return Split(batch.x, **beside, streams={name: split_of(other) for name, other in batch.streams.items()})
+
+
+def outcome(case: Case, *, shard: bool = False, batch_size: int = 16) -> dict[str, torch.Tensor]:
     """Losses of each step, parameters and buffers after the last, and scores, of one case."""
     model, data = case.build().double(), data_of(case)
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
@@ -40,27 +46,27 @@ def outcome(case: Case, *, shard: bool = False) -> dict[str, torch.Tensor]:
     rates = (
         {} if counts else {"steps": STEPS, "optimizer": "sgd", "lr": 1e-2, "betas": (0.0, 0.99), "schedule": "constant"}
     )
-    fitted = fit(model, data, batch_size=16, ema=0, precision="float32", progress="off", shard=shard, **rates)
+    batches = {"batch_size": batch_size, "precision": "float32", "shard": shard}
+    fitted = fit(model, data, ema=0, validator="newest", progress="off", **batches, **rates)
     state = parallel.whole(model.state_dict())
     # A fingerprint of the parameters changes with their last bit.
     found = {f"state.{k}": v for k, v in state.items() if not k.endswith("partition_of")}
     for i, event in enumerate(e for e in fitted.events if "loss" in e or any(k.endswith("/loss") for k in e)):
         found |= {f"step {i}.{k}": torch.tensor(v) for k, v in event.items() if k.endswith("loss")}
-    if hasattr(model, "log_prob"):
-        found["scores"] = log_probs(model, data.test.x.repeat(8, *(1,) * (data.test.x.ndim - 1)))
+    if isinstance(model, HasDensity):
+        found["scores"] = log_probs(model, data.test.take(torch.arange(len(data.test)).repeat(8)))
     return found
 
 
 def all_cases() -> dict[str, Case]:
-    from unsup.testing.cases import _CASES
-
-    return {f"{name}-{i}": case for name in names() if name in _CASES for i, case in enumerate(law_cases(name))}
+    return {f"{name}-{i}": case for name in names() for i, case in enumerate(law_cases(name))}
 
 
 if __name__ == "__main__":
-    out, shard = Path(sys.argv[1]), sys.argv[2] == "shard"
+    out, shard, batch_size, keys = Path(sys.argv[1]), sys.argv[2] == "shard", int(sys.argv[3]), sys.argv[4:]
     with parallel.process_group():
-        assert process_count() == 2
+        assert process_count() > 1
         for key, case in all_cases().items():
-            if not shard or key in sys.argv[3:]:
-                save_tensors(out / f"{key}.safetensors", outcome(case, shard=shard), {})
+            if not keys or key in keys:
+                found = outcome(case, shard=shard, batch_size=batch_size)
+                save_tensors(out / f"{key}.safetensors", found, {})

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,15 @@ def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> D
 
 
 def without_conditions(data: Data) -> Data:
-    """``data`` for models of p(x): a contest compares no model that is given something with one that is not."""
+    """The same examples, read so that nothing is given: contests are of models of p(x), which are all alike in that."""
     if data.given is None:
         return data
-    train, validation, test = (replace(split, given=None) for split in (data.train, data.validation, data.test))
-    return replace(data, given=None, train=train, validation=validation, test=test)
+    assert data.name is not None
+    options = {k: v for k, v in data.options.items() if k != "given"}
+    columns = data.options["given"]
+    if isinstance(columns, list):  # columns that are given have left x
+        options["drop"] = [*options.get("drop", ()), *columns]
+    return load_data(data.name, **options)
 
 
 class Contest:

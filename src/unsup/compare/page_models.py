@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 from typing import Any
 
 from unsup.compare.album import TITLES, Album, pictured, ranked
 from unsup.compare.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
 from unsup.compare.records import Contestant, Measures, Results
 from unsup.compare.svg import number
+from unsup.report.words import told
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
 
@@ -61,7 +61,7 @@ def _model(contestant: Contestant, place: int, album: Album, *, is_open: bool) -
 
 
 def _options(options: dict[str, Any]) -> str:
-    return " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items())
+    return ", ".join(f"{k} {told(v)}" for k, v in options.items())
 
 
 def _short(contestant: Contestant) -> str:

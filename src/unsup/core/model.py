@@ -127,7 +127,7 @@ class Model(nn.Module, ABC):
         takes_lengths: whether it takes events with an open first axis.
         streams: the further streams of data that its losses read, and how many of their examples go with one of ``x``:
             ``{"unlabelled": 7}``.
-        pack: examples that a loss takes as one; the shares of several processes are multiples of it.
+        packing: examples that a loss takes as one; the shares of several processes are multiples of it.
         needs_labels: whether its losses read ``batch.label``, so that data without labels is refused.
         validator: name of the validator that keeps its best parameters; empty for the usual one.
     """
@@ -138,7 +138,7 @@ class Model(nn.Module, ABC):
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
-    pack: int = 1
+    packing: int = 1
     needs_labels: bool = False
     validator: str = ""
 

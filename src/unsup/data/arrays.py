@@ -167,7 +167,7 @@ def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
     except MemoryError as error:
         raise InputError(
             f"{path} ({path.stat().st_size / 1e9:,.1f} GB) does not fit into memory; leave it on disk with "
-            "--no-in-memory (in_memory=False)"
+            "--no-in-memory (in_memory=False), or split it"
         ) from error
 
 

@@ -13,7 +13,7 @@ from unsup.core.event import Event, Support
 
 _COARSE = 1e-3  # standard deviations that two neighbouring numbers of the format may be apart
 _KEPT = 0.9  # of the distinct values that must stay distinct
-_ENTRIES, _FEWEST_ROWS = 1_000_000, 1_000  # looked at
+_ENTRIES, _FEWEST_ROWS = 300_000, 200  # looked at
 _WHOLE = 2**53  # float64 holds every whole number up to this
 
 

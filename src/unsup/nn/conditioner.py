@@ -11,19 +11,17 @@ from torch.nn import functional as F
 from unsup.nn.norm import batch_norm, uses_batch_statistics
 
 
-class MLP(nn.Sequential):
+def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     """Rectified layers and a linear one that starts at zero: ``(B, inputs)`` → ``(B, outputs)``."""
-
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
-        layers: list[nn.Module] = []
-        linear: type[nn.Linear] = _FirstLinear
-        for width in hidden:
-            layers += [linear(inputs, width), nn.ReLU(inplace=True)]
-            inputs, linear = width, nn.Linear
-        last = linear(inputs, outputs)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        super().__init__(*layers, last)
+    layers: list[nn.Module] = []
+    linear: type[nn.Linear] = _FirstLinear
+    for width in hidden:
+        layers += [linear(inputs, width), nn.ReLU(inplace=True)]
+        inputs, linear = width, nn.Linear
+    last = linear(inputs, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
 
 
 class _FirstLinear(nn.Linear):

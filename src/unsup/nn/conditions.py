@@ -60,9 +60,10 @@ class Conditions(nn.Module):
         if features is None or self.sides is None:
             return features
         if self.lies_on_pixels and self.given is not None:
-            own: Tensor = features.view(len(features), self.given.shape[0], *self.sides, -1)  # entry by entry
+            each = self.channels // self.given.shape[0]
+            own: Tensor = features.view(len(features), self.given.shape[0], *self.sides, each)  # entry by entry
             return own.movedim(-1, 2).flatten(1, 2)
-        return features.view(len(features), -1, 1, 1).expand(-1, -1, *self.sides)
+        return features.view(len(features), self.channels, 1, 1).expand(-1, -1, *self.sides)
 
 
 def joined(x: Tensor, more: Tensor | None) -> Tensor:

@@ -145,9 +145,9 @@ class Normalised(Bijection):
 class Coupling(Invertible):
     """One part moves by what the conditioner says of the other.
 
-    >>> from unsup.nn.conditioner import MLP
+    >>> from unsup.nn.conditioner import mlp
     >>> from unsup.nn.split import Halves
-    >>> coupling = Coupling(Halves(2), MLP(2, (16,), 1), Additive())
+    >>> coupling = Coupling(Halves(2), mlp(2, (16,), 1), Additive())
     >>> y, log_det = coupling(torch.randn(5, 3))
     >>> y.shape, log_det.shape
     (torch.Size([5, 3]), torch.Size([5]))

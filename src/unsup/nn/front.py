@@ -111,17 +111,25 @@ class ContinuousFront(nn.Module):
 
     def middle(self, x: Tensor) -> Tensor:
         """y of raw data, discrete entries at the middle of their cell: ``(B, *shape)`` → the same shape."""
-        y: Tensor = self(self.floating(x) + 0.5 * self.discrete)[0]
+        x = self.floating(x)
+        if self.all_real:
+            return self._affine(x)
+        x = x + 0.5 * self.discrete
+        if self.logit_alpha is None:
+            return self._affine(x)
+        y: Tensor = self(x)[0]
         return y
+
+    def _affine(self, x: Tensor) -> Tensor:
+        """y where there is no logit: one pass over x."""
+        y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
+        return y.to(self.like.dtype)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantised raw data → (y, log|det dy/dx|): ``(B, *shape)`` → ``(B, *shape)``, ``(B,)``."""
-        if (
-            self.logit_alpha is None or self.all_real
-        ):  # affine: one pass over x, and a log-determinant of the front alone
-            y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
+        if self.logit_alpha is None or self.all_real:  # a log-determinant of the front alone
             log_det = -(self.levels.log() + self.std.log()).sum()
-            return y.to(self.like.dtype), self._summed(log_det).expand(len(x))
+            return self._affine(x), self._summed(log_det).expand(len(x))
         v, log_det = self._unit(x)
         y = (v - self.mean) / self.std
         log_det = log_det - self.std.log().expand_as(v)

@@ -50,7 +50,7 @@ class DiagonalGaussian:
 
     def log_density(self, noise: Tensor) -> Tensor:
         """log q at the z of `at`, to the digits of the noise: ``(…, L)`` → ``(…)``."""
-        return -0.5 * (noise**2 + self.log_variance + LOG_2PI).sum(-1)
+        return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z): ``(…, L)`` → ``(…)``."""

@@ -11,7 +11,7 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
 from unsup.core.part import Part
-from unsup.prob.distributions import standard_gaussian_log_prob
+from unsup.prob.distributions import LOG_2PI
 
 
 class Prior(nn.Module):
@@ -53,7 +53,7 @@ class Prior(nn.Module):
     def log_prob(self, z: Tensor, *, generator: Generator | None = None) -> Tensor:
         """log p(z), or the bound on it: ``(k, B, *event.shape)`` → ``(k, B)``."""
         if not isinstance(self.model, HasDensity):
-            return standard_gaussian_log_prob(z).flatten(2).sum(-1)
+            return -0.5 * ((z**2).flatten(2).sum(-1) + self.event.dims * LOG_2PI)
         if self.model.likelihood_kind == "exact":
             return self.model.log_prob(z.flatten(0, 1)).view(z.shape[:2])
         # The noise of a bound is that of B examples at a time, so that processes that share them draw alike.
@@ -78,7 +78,7 @@ def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
     if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
         raise InputError(
-            f"{owner}: prior={part.name!r} should both score and sample, without a log Z to be found; {part.name} does not"
+            f"{owner}: prior={part.name!r} should score and sample, with no log Z to be found, and does not"
         )
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(

@@ -28,8 +28,8 @@ GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models depend on each other plainly
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
 
-Oracle = Callable[[Model, Tensor], Tensor]
-"""log p(x) of a model by another way: closed form, enumeration, another library."""
+Oracle = Callable[[Model, Tensor, Batch], Tensor]
+"""log p(x) of a model by another way (closed form, enumeration, another library), given its data."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Subject:
         """
         model = copy.deepcopy(self.model).train()
         model.prepare(self.batch, generator=self.generator(draw, 0))
-        if learns_by_counting(model):
+        if isinstance(model, LearnsByCounting) and model.passes:
             for _ in range(3):
                 model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
         else:
@@ -127,7 +127,7 @@ def learns_by_counting(model: Model) -> bool:
 def rebuild(model: Model, seed: int = 0) -> Model:
     """The same class, event and configuration with fresh parameters; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return type(model)(model.event, **model.config).to(device=model.device)
 
 
@@ -138,7 +138,7 @@ def perturb(model: Model, generator: Generator, scale: float = GENERIC_NOISE) ->
         p.add_(scale * torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device))
 
 
-def play(model: Model, objective: Objective, batch: Batch, generator: Callable[[], Generator]) -> Terms:
+def play(model: Model, objective: Objective, batch: Batch, generator: Generator) -> Terms:
     """The terms of one player on a batch; players whose batch it joins play on it first, without gradient."""
     line = list(model.objectives())
     position = next(i for i, o in enumerate(line) if o.name == objective.name)
@@ -148,8 +148,8 @@ def play(model: Model, objective: Objective, batch: Batch, generator: Callable[[
         first -= 1
     with torch.no_grad():
         for before in line[first:position]:
-            before.loss(batch, generator=generator())
-    return objective.loss(batch, generator=generator())
+            before.loss(batch, generator=generator)
+    return objective.loss(batch, generator=generator)
 
 
 def mean_loss(terms: Terms) -> Tensor:
@@ -162,7 +162,7 @@ def learn(
     batches: Callable[[int], Batch],
     steps: int,
     rate: float,
-    generator: Callable[[int], Generator],
+    noise: Callable[[int], Generator],
     *,
     players: Callable[[Objective], bool] = lambda objective: True,
 ) -> None:
@@ -171,12 +171,12 @@ def learn(
     optimizers = [torch.optim.Adam(o.parameters, lr=rate) for o in chosen]
     for step in range(steps):
         time = Time(step, steps)
-        noise = generator(step)
+        generator = noise(step)
         batch = replace(batches(step), time=time)
         for objective, optimizer in zip(chosen, optimizers, strict=True):
             for _ in range(objective.repeats if step % objective.every == 0 else 0):
                 model.zero_grad()
-                mean_loss(play(model, objective, batch, lambda: noise)).backward()
+                mean_loss(play(model, objective, batch, generator)).backward()
                 optimizer.step()
                 if objective.after is not None:
                     objective.after()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import signal
@@ -10,12 +11,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from unsup.core.errors import InputError, TrainingError
@@ -25,7 +27,8 @@ from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, 
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.storage import MODEL_PREFIX, load_tensors, model_record
-from unsup.data.source import Data
+from unsup.data.source import Data, some_of
+from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
 from unsup.train import parallel
@@ -38,6 +41,7 @@ VALIDATIONS = 20  # of a run whose length is known
 _SAMPLES = 0.05  # of the time of a run with a time budget that looking at samples may take
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PREPARE_LIMIT = 20_000
+_DIGESTED = 20_000  # examples of a split that tell whether it has changed
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 # Keys of the generators, so that no two uses share noise.
@@ -116,18 +120,22 @@ class Trainer(ABC):
     # --- one run --------------------------------------------------------------------------------------------------
 
     def run(self, out: Path | None, resume: bool) -> Fitted:
-        with self._own_rng(), self._signals(), fast_cpu(self.device), parallel.explained(self._lost):
+        with ExitStack() as stack:
+            for context in (self._own_rng(), self._signals(), fast_cpu(self.device), parallel.explained(self._lost)):
+                stack.enter_context(context)
             parallel.same_start(self.model)
             if resume:
                 assert out is not None
+                stack.enter_context(self._alone(Run(out)))
                 self.begin()
                 self._resume(out)
             else:
-                if out is not None and self.writes:
-                    self.folder = Run.create(out, self._config(), needed_bytes=self._needed_bytes())
-                parallel.barrier()
                 if out is not None:
+                    if self.writes:
+                        Run.create(out, self._config(), needed_bytes=self._needed_bytes())
+                    parallel.barrier()
                     self.folder = Run(out)
+                    stack.enter_context(self._alone(self.folder))
                 self._prepare()
                 self.begin()
                 self.save()
@@ -156,7 +164,38 @@ class Trainer(ABC):
 
     def _config(self) -> dict[str, Any]:
         data = None if self.data.name is None else {"name": self.data.name, "options": dict(self.data.options)}
-        return {"data": data, "model": model_record(self.model), "training": dataclasses.asdict(self.settings)}
+        training = dataclasses.asdict(self.settings)
+        return {"data": data, "digest": self._digest(), "model": model_record(self.model), "training": training}
+
+    def _digest(self) -> str:
+        """Of the examples of training and validation: all of them, or of many a choice, read anew."""
+        digest = hashlib.blake2b(digest_size=16)
+        for split in (self.data.train, self.data.validation):
+            digest.update(f"{len(split)}".encode())
+            for tensor in vars(split.batch(some_of(len(split), _DIGESTED))).values():
+                if isinstance(tensor, Tensor):
+                    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                    digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _alone(self, folder: Run) -> Iterator[None]:
+        """Keep a second run out of the folder."""
+        if not self.writes or not folder.exists:
+            yield
+            return
+        lock = FileLock(folder.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"another unsup fit is at work in {folder.path}; wait for it, stop it, or choose another folder "
+                "(-o NAME)"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _needed_bytes(self) -> int:
         size = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
@@ -178,6 +217,11 @@ class Trainer(ABC):
         own = json.loads(json.dumps(self._config()))  # tuples are lists there
         if (folder.config["model"], folder.config["data"]) != (own["model"], own["data"]):
             raise InputError(f"{out} is a run of another model or other data; resume it with those it was started with")
+        if folder.config.get("digest") != own["digest"]:
+            raise InputError(
+                f"{out} was started on other examples than {self.data.name or 'this data'} holds now: it has changed; "
+                "restore it, or start anew in another folder (-o NAME)"
+            )
         tensors, record = load_tensors(folder.checkpoint("last"))
         if record["validator"] != self._kept_by:
             raise InputError(
@@ -265,7 +309,7 @@ class Trainer(ABC):
             if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
-                self.say(collapse(self.model, self.watched.glance, generator=generator), "samples")
+                self.say(collapse(self.model, self.watched, generator=generator), "samples")
             if self.folder is not None:
                 self._picture(self.folder)
             last = time.monotonic() - started
@@ -297,7 +341,9 @@ class Trainer(ABC):
         if self.samples_took[1] == 0:  # nobody knows yet what a look costs: the first draws tell
             started = time.monotonic()
             self.model.eval()
-            self.model.sample(_FIRST_DRAWS, generator=keyed_generator(self.settings.seed, _GRID, device=self.device))
+            generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
+            given = for_samples(self.model, self.watched, _FIRST_DRAWS)
+            self.model.sample(_FIRST_DRAWS, generator=generator, **given)
             took = time.monotonic() - started
             self.samples_took = took, _LOOK / _FIRST_DRAWS * took
         whole, last = self.samples_took
@@ -311,7 +357,8 @@ class Trainer(ABC):
             self.model.eval()
             count = 500 if self.model.event.shape == (2,) else 25
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
-            grid = picture(self.model.sample(count, generator=generator), self.model.event)
+            given = for_samples(self.model, self.watched, count)
+            grid = picture(self.model.sample(count, generator=generator, **given), self.model.event)
             if self.writes:
                 folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
         elif isinstance(self.model, Translates) and has_picture(self.model.event):

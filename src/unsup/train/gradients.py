@@ -75,7 +75,7 @@ class GradientTrainer(Trainer):
         self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
         self.batch_size = min(settings.batch_size, len(data.train))
-        parallel.check_batch_size(self.batch_size, settings.accumulate, model.pack)
+        parallel.check_batch_size(self.batch_size, settings.accumulate, model.packing)
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # batches taken so far
         self.validation_took = 0.0  # seconds, the first one
@@ -286,7 +286,7 @@ class GradientTrainer(Trainer):
         """The rows of a batch that this process computes, one part after the other."""
         if process_count() == 1 and self.settings.accumulate == 1:
             return (Rows(total, 0, total),)
-        return parts_of(total, process_count(), process_rank(), self.settings.accumulate, self.model.pack)
+        return parts_of(total, process_count(), process_rank(), self.settings.accumulate, self.model.packing)
 
     def _diagnose(self, values: dict[str, float]) -> None:
         for name, value in values.items():

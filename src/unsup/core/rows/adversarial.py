@@ -83,6 +83,14 @@ PACGAN_PAPER = Paper(
     venue="NeurIPS 2018",
     link="https://arxiv.org/abs/1712.04086",
 )
+CGAN_PAPER = Paper(
+    key="mirza2014cgan",
+    authors="Mehdi Mirza, Simon Osindero",
+    year=2014,
+    title="Conditional Generative Adversarial Nets",
+    venue="arXiv",
+    link="https://arxiv.org/abs/1411.1784",
+)
 CYCLEGAN_PAPER = Paper(
     key="zhu2017cyclegan",
     authors="Jun-Yan Zhu, Taesung Park, Phillip Isola, Alexei A. Efros",
@@ -120,7 +128,7 @@ ROWS: tuple[Row, ...] = (
         target="unsup.families.adversarial.gan:GAN",
         family="adversarial",
         summary="Generative adversarial network: six losses, R1, spectral norm, packing; MLP, DCGAN or ResNet.",
-        abilities=("sample",),
+        abilities=("sample", "condition"),
         events="any real, binary or ordinal vector, table or image; net=dcgan and net=resnet take images",
         paper=GAN_PAPER,
         also=(
@@ -133,6 +141,7 @@ ROWS: tuple[Row, ...] = (
             R1_PAPER,
             SNGAN_PAPER,
             PACGAN_PAPER,
+            CGAN_PAPER,
         ),
     ),
 )

@@ -43,16 +43,32 @@ DREG_PAPER = Paper(
     venue="ICLR 2019",
     link="https://arxiv.org/abs/1810.04152",
 )
+CVAE_PAPER = Paper(
+    key="sohn2015cvae",
+    authors="Kihyuk Sohn, Honglak Lee, Xinchen Yan",
+    year=2015,
+    title="Learning Structured Output Representation using Deep Conditional Generative Models",
+    venue="NeurIPS 2015",
+    link="https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models",
+)
+STL_PAPER = Paper(
+    key="roeder2017stl",
+    authors="Geoffrey Roeder, Yuhuai Wu, David Duvenaud",
+    year=2017,
+    title="Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference",
+    venue="NeurIPS 2017",
+    link="https://arxiv.org/abs/1703.09194",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
         name="vae",
         target="unsup.families.latent.vae:VAE",
         family="latent",
-        summary="Variational autoencoder; beta-VAE and the importance-weighted autoencoder by its options.",
-        abilities=("score", "sample", "temper", "encode", "decode"),
+        summary="Variational autoencoder; beta-VAE, IWAE, conditional VAE and learned priors by its options.",
+        abilities=("score", "sample", "temper", "encode", "decode", "condition"),
         events="any vector, table, sequence or image; net=conv takes images",
         paper=VAE_PAPER,
-        also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER),
+        also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER, STL_PAPER, CVAE_PAPER),
     ),
 )

@@ -134,7 +134,6 @@ class GAN(Model, CanSample, IsConditional):
     ) -> None:
         self.players_loss: AdversarialLoss = loss
         self.latent_dim, self.r1, self.smoothing, self.packing = latent_dim, r1, smoothing, packing
-        self.pack = packing
         self.net = _net_for(event, net)
         self.critic_norm = _norm_for(critic_norm, self.net, loss, r1)
         _check(self.config | {"critic_norm": self.critic_norm})

@@ -22,7 +22,7 @@ from unsup.core.config import Count, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
-from unsup.nn.conditioner import MLP, ResidualConvNet, WeightNormConv
+from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, BoundedAffine, Coupling, Normalised
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
@@ -126,7 +126,7 @@ class RealNVP(Flow):
 def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...]) -> Invertible:
     """The two halves move in turn. Conditioners start at zero: at first the flow is the identity."""
     sizes = (dims - dims // 2, dims // 2)
-    couplings = [(MLP(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
+    couplings = [(mlp(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
     return Alternating(Halves(sizes[0]), couplings)
 
 

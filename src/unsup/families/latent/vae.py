@@ -256,7 +256,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     def _outputs(self, z: Tensor, features: Tensor | None) -> Tensor:
         """The decoder's outputs ``(N, D, outputs_each)``."""
         each, dims = self.observation.outputs_each, self.event.dims
-        out = self.decoder(joined(z.to(self.dtype), features))
+        out = self.decoder(joined(z.to(self._output_bias.dtype), features))
         out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
         return out.transpose(2, 3).reshape(len(z), dims, each)
 

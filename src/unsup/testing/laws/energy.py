@@ -137,7 +137,7 @@ def score_is_gradient(subject: Subject) -> None:
 
 @law(
     "contrast",
-    f"Trained on the {_NEAREST} examples nearest to each other, a model lowers their energy below that of all the others.",
+    f"Trained on the {_NEAREST} examples nearest to each other, a model lowers their energy below that of the others.",
     needs="energy, learned by gradients",
     applies=lambda model: isinstance(model, HasEnergy) and by_gradient(model),
 )
@@ -223,8 +223,8 @@ def negatives(subject: Subject) -> None:
     i = worst.index(max(worst))
     require(
         worst[i] < 1e-7,
-        f"the loss's gradient in {names[i]} {tuple(parameters[i].shape)} differs from that of the energies' difference by "
-        f"{worst[i]:.2g} of the largest",
+        f"the loss's gradient in {names[i]} {tuple(parameters[i].shape)} differs from that of the energies' difference "
+        f"by {worst[i]:.2g} of the largest",
     )
 
 

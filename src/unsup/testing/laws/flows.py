@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
@@ -43,6 +46,10 @@ def inverse(subject: Subject) -> None:
         require(worst < 1e-6, f"transform(invert(z)) is off by {worst:.2g}")
 
 
+def _code(model: IsFlow, given: dict[str, Any], x: Tensor) -> Tensor:
+    return model.transform(x[None], **given)[0].flatten()
+
+
 @law(
     "log-determinant",
     "The log-determinant is that of the autograd Jacobian of the whole model.",
@@ -54,11 +61,8 @@ def log_determinant(subject: Subject) -> None:
         model = subject.generic(draw)
         assert isinstance(model, IsFlow)
         given = subject.given(1)
-        for x in _continuous(subject, 3):
-
-            def code(x: Tensor, model: IsFlow = model) -> Tensor:
-                return model.transform(x[None], **given)[0].flatten()
-
+        code = partial(_code, model, given)
+        for x in _continuous(subject, 2):
             matrix = jacobian(code, x).reshape(model.event.dims, model.event.dims)
             expected = float(torch.linalg.slogdet(matrix).logabsdet)
             said = float(model.transform(x[None], **given)[1].detach())

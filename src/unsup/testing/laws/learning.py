@@ -57,7 +57,7 @@ def gradients(subject: Subject) -> None:
     for step in range(_MOST_BATCHES):
         for objective in model.objectives():
             model.zero_grad()
-            terms = play(model, objective, subject.batch, lambda step=step: subject.generator(step))
+            terms = play(model, objective, subject.batch, subject.generator(step))
             require(bool(terms["loss"].isfinite().all()), f"the loss of {objective.name!r} is not finite")
             mean_loss(terms).backward()
             largest = max((float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None), default=0.0)
@@ -82,7 +82,7 @@ def terms(subject: Subject) -> None:
     model = subject.generic().train()
     n = len(subject.batch)
     for objective in model.objectives():
-        found = play(model, objective, subject.batch, lambda: subject.generator(1))
+        found = play(model, objective, subject.batch, subject.generator(1))
         require("loss" in found, f"the terms of {objective.name!r} hold no loss: {', '.join(found)}")
         for name, term in found.items():
             require(term.shape in ((), (n,)), f"{objective.name}/{name} of {n} examples has shape {tuple(term.shape)}")
@@ -105,7 +105,8 @@ def descent(subject: Subject) -> None:
         with torch.no_grad():
             loss = float(mean_loss(objective.loss(batch, generator=subject.generator(1))))
             score = 0.0
-            if isinstance(subject.ready(model), HasDensity):
+            subject.ready(model)
+            if isinstance(model, HasDensity):
                 given = subject.given(len(batch))
                 score = float(model.log_prob(batch.x, generator=subject.generator(2), **given).mean())
         model.train()

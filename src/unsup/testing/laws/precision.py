@@ -25,15 +25,23 @@ def _may_be_far(model: Model) -> bool:
     return isinstance(model, CanSample) and any(s.kind in ("real", "ordinal") for s in model.event.columns)
 
 
-def _far(subject: Subject) -> tuple[Subject, Tensor]:
-    """The same model and data, far from zero, and how far each entry was moved."""
+def _far(subject: Subject) -> Subject | None:
+    """The same model and data, far from zero; None where the model takes no such events."""
     event, x = subject.model.event, subject.batch.x
+    real = torch.tensor([s.kind == "real" for s in event.columns], device=x.device)
     columns = tuple(replace(s, low=s.low + _LEVEL) if s.kind == "ordinal" else s for s in event.columns)
     moved = event.is_real or event.uniform is None or event.uniform.kind == "ordinal"
     support: Support | tuple[Support, ...] = columns[0] if event.uniform is not None else columns
-    far = Event(event.shape, support if moved else event.support, event.layout, _precision(event), event.open)
+    far = Event(
+        event.shape,
+        support if moved else event.support,
+        event.layout,
+        "float64" if real.any() else event.precision,
+        event.open,
+    )
+    if type(subject.model).refusal(far) is not None:
+        return None
     flat = x.flatten(1).double()
-    real = torch.tensor([s.kind == "real" for s in event.columns], device=x.device)
     flat = torch.where(real, (flat - flat.mean(0)) / flat.std(0), flat)
     shift = torch.tensor(
         [_OFFSET if s.kind == "real" else _LEVEL if s.kind == "ordinal" else 0 for s in event.columns],
@@ -45,22 +53,20 @@ def _far(subject: Subject) -> tuple[Subject, Tensor]:
         k: replace(v, x=(v.x.double() + shift.view(event.shape)).to(far.dtype)) for k, v in batch.streams.items()
     }
     model = type(subject.model)(far, **subject.model.config).to(x.device)
-    return replace(subject, model=model, batch=replace(batch, streams=streams)), shift.view(event.shape)
-
-
-def _precision(event: Event) -> str:
-    return "float64" if any(not s.is_discrete for s in event.columns) else event.precision
+    return replace(subject, model=model, batch=replace(batch, streams=streams))
 
 
 @law(
     "precision",
-    f"Precision follows the data: samples and decodes of reals at {_OFFSET:g} ± 1 are float64 and differ, whole numbers "
-    f"near {_LEVEL:,} stay in their support, and both have a finite log p.",
+    f"Precision follows the data: samples and decodes of reals at {_OFFSET:g} ± 1 are float64 and differ, whole "
+    f"numbers near {_LEVEL:,} stay in their support, and both have a finite log p.",
     needs="sample, and real or ordinal entries",
     applies=_may_be_far,
 )
 def precision(subject: Subject) -> None:
-    far, shift = _far(subject)
+    far = _far(subject)
+    if far is None:
+        return
     event = far.model.event
     model = far.generic(dtype=None)
     assert isinstance(model, CanSample)

@@ -14,16 +14,15 @@ from torch.overrides import TorchFunctionMode
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.model import Model, reduced
+from unsup.core.model import LearnsByCounting, Model, reduced
 from unsup.core.parallel import share_of
 from unsup.core.random import Rows, part_of_batch
 from unsup.testing.law import law, require
 from unsup.testing.laws.learning import by_gradient
 from unsup.testing.processes import as_processes
-from unsup.testing.subject import Subject, learns_by_counting, part_of
+from unsup.testing.subject import Subject, part_of
 
 _SMALLEST, _LARGEST = 2, 32  # sizes of batches that could be taken for another axis
-_MOST_ROWS = 96
 _ROUNDING = 1e-9
 
 Found = dict[str, Tensor]
@@ -94,46 +93,49 @@ def compare(what: str, parts: Iterable[Found], whole: Found) -> None:
         require(worst < _ROUNDING, f"{what}: {name} differs from that of the whole batch by {worst:.2g} of its size")
 
 
-def _states(model: Model) -> Found:
+def _buffers(model: Model) -> Found:
     return {name: b.detach().clone() for name, b in model.named_buffers()}
 
 
 @law(
     "processes",
-    "Two and three processes find the losses, gradients and buffers of one, also where a batch is as large as another "
-    "axis of the model.",
+    "Two and three processes find the losses, gradients and buffers of one, also where a batch, or its part, is as "
+    "large as another axis of the model.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
 def processes(subject: Subject) -> None:
     start = subject.generic().train()
-    pack = int(start.config.get("packing", 1))  # packs of examples lie in one process each
-    number = _is_a_number(start, subject)
-    data = subject.data(start)
+    # Packs of examples lie in one process each; a loss that is one number for a batch adds up over equal shares only.
+    pack, number = int(start.config.get("packing", 1)), _is_a_number(start, subject)
+    data, buffers = subject.data(start), _buffers(start)
     for count in (2, 3):
-        totals = {}
-        for size in sizes_of(start):
-            totals[size * count * pack] = f"{size} examples each"
-            totals.setdefault(size * pack, f"{size} examples together")
-        for total, told in totals.items():
-            # A loss that is one number for a batch, not one an example, adds up over equal shares only.
-            if total < count * pack or total > _MOST_ROWS or (total % (count * pack) and number):
-                continue
+        one, *models = (copy.deepcopy(start) for _ in range(1 + count))
+        for total in _totals(sizes_of(start), count, pack, even=number):
             batch = _many(data, total)
-            one = copy.deepcopy(start)
+            for model in (one, *models):
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
             whole = outcome(one, batch, subject, Rows(total, 0, total))
-            models = [copy.deepcopy(start) for _ in range(count)]
 
             def work(rank: int, batch: Batch = batch, models: list[Model] = models, total: int = total) -> Found:
                 return outcome(models[rank], batch, subject, share_of(total, len(models), rank))
 
-            what = f"{count} processes, {told}"
+            what = f"{count} processes, {total} examples"
             compare(what, as_processes(count, work), whole)
-            expected = _states(one)
+            expected = _buffers(one)
             for rank, model in enumerate(models):
-                for name, buffer in _states(model).items():
+                for name, buffer in model.named_buffers():
                     same = torch.allclose(buffer.double(), expected[name].double(), rtol=_ROUNDING, atol=_ROUNDING)
                     require(same, f"{what}: {name} of process {rank} differs from that of one process")
+
+
+def _totals(sizes: list[int], count: int, pack: int, *, even: bool) -> list[int]:
+    """Sizes of batches: with two processes each part is as large as another axis, with three the whole is."""
+    if count == 2:
+        return [2 * pack * n for n in sizes]
+    found = [pack * n for n in sizes if n >= count and not (even and n % count)]
+    return found or [pack * count * sizes[0]]
 
 
 def _is_a_number(model: Model, subject: Subject) -> bool:
@@ -224,7 +226,7 @@ def draws(subject: Subject) -> None:
     with torch.enable_grad() if by_gradient(model) else torch.no_grad():
         try:
             with NoBareDraws():
-                if learns_by_counting(model):
+                if isinstance(model, LearnsByCounting):
                     model.statistics(batch, generator=subject.generator(1))
                 shared: dict[str, Any] = {}
                 for objective in model.objectives():

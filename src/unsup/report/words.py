@@ -1,0 +1,28 @@
+"""Options of models in words, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unsup.core.event import Event
+
+
+def told(value: Any) -> str:
+    """An option as a run folder records it: numbers and names as they are, events and models in models in words.
+
+    >>> told([64, 64]), told(None), told({"shape": [], "support": [["nominal", 10, 0]], "layout": "scalar"})
+    ('64 64', 'None', 'nominal(10)')
+    >>> told({"name": "made", "options": {"hidden": [8], "masks": 2}, "frozen": True})
+    'made (hidden 8, masks 2), frozen'
+    """
+    if isinstance(value, Mapping) and "support" in value:
+        return str(Event.from_json(value))
+    if isinstance(value, Mapping) and "options" in value:
+        options = ", ".join(f"{k} {told(v)}" for k, v in value["options"].items())
+        return value["name"] + (f" ({options})" if options else "") + (", frozen" if value.get("frozen") else "")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {told(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(told, value))
+    return str(value)
