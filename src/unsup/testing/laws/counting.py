@@ -56,9 +56,8 @@ def additive_statistics(subject: Subject) -> None:
         return  # the two would have noise of their own
     weight = torch.arange(n, device=batch.x.device) % 3
     weighted = model.statistics(replace(batch, weight=weight.to(model.dtype)))
-    for name, value in model.statistics(
-        batch.take(torch.arange(n, device=weight.device).repeat_interleave(weight))
-    ).items():
+    repeated = batch.take(torch.arange(n, device=weight.device).repeat_interleave(weight))
+    for name, value in model.statistics(repeated).items():
         worst = float((weighted[name].double() - value.double()).abs().max())
         require(worst < 1e-9 * max(1.0, float(value.double().abs().max())), f"{name} does not count examples by weight")
 
