@@ -15,7 +15,7 @@ from unsup.testing.laws.densities import is_exact
 from unsup.testing.subject import Subject, learns_by_counting, log_probs
 
 _PASSES = 8
-_MOST_PASSES, _STILL = 1000, 1e-12  # passes to a fixed point, and the change of the parameters that counts as none
+_MOST_PASSES, _STILL = 1000, 1e-8  # passes to a fixed point, and the change of the parameters that counts as none
 _FLAT = 2e-3  # gradient at a fixed point, as a share of the usual gradient of one example
 _COPIES = 1e8  # of the data, beside which no smoothing counts
 _ROUNDING = 1e-5
