@@ -37,7 +37,8 @@ def test_it_is_short():
 
 
 def test_it_has_the_commands_and_a_run(table, tmp_path):
-    assert "independent-gaussians" in unsup("models")
+    (line,) = (line for line in unsup("models").splitlines() if line.startswith("independent-gaussians"))
+    assert "score sample temper" in line
     run = tmp_path / "run"
     unsup("fit", table, "independent-gaussians", "-o", run, "--steps", 300, "--lr", 0.05, "--model.spread", 2)
     found = json.loads(unsup("eval", run, "--json"))["likelihood"]
@@ -46,6 +47,9 @@ def test_it_has_the_commands_and_a_run(table, tmp_path):
     assert found["nats"] == pytest.approx(expected, abs=0.3)
     unsup("sample", run, "-n", 2000, "-o", tmp_path / "x.npy")
     assert np.load(tmp_path / "x.npy").mean(0) == pytest.approx([3, -1], abs=0.3)
+    unsup("sample", "--sample.temperature", 0.001, run, "-o", tmp_path / "cold.npy")
+    assert np.load(tmp_path / "cold.npy").std(0) == pytest.approx([0, 0], abs=0.01)
+    assert "--sample.temperature" in unsup("sample", run, "--help")
     assert "gauss1809" in unsup("cite", run)
 
 

@@ -14,7 +14,6 @@ EXCEPTIONS = {  # how many lines of each file mypy is told to leave alone; lower
     "src/unsup/compare/existing.py": 1,
     "src/unsup/core/batch.py": 2,
     "src/unsup/core/model.py": 1,
-    "src/unsup/data/memory.py": 1,
     "src/unsup/data/standard.py": 1,
     "src/unsup/families/adversarial/gan.py": 2,
     "src/unsup/sklearn/facade.py": 1,

@@ -120,7 +120,8 @@ def test_sequences_without_labels_beside_labelled_ones() -> None:
             "1 of 2 examples hold values outside",
         ),
         ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples hold values outside"),
-        ([["a"], ["a", "b"]], {}, "x has type <U1"),
+        ([["a"], ["a", "b"]], {}, "x has sequences of type <U1"),
+        (np.array([["a"]]), {"event": Event((1,), BINARY)}, "x has type <U1"),
         (np.zeros((4, 3)), {"event": Event((3,), Support("nominal", 3)), "weight": np.ones(3)}, r"expected \(4,\)"),
         (np.zeros((4, 3)), {"weight": [1, 1, 1, -1]}, "0 or more"),
         (np.zeros((4, 3)), {"weight": np.zeros(4)}, "not all 0"),
@@ -152,6 +153,8 @@ def test_an_event_that_is_said_is_the_event() -> None:
     assert data.train.x.dtype == event.dtype
     np.testing.assert_array_equal(data.train.x.numpy(), x[hashed_order(40)[:32]])
     assert from_arrays(x, event=Event((4,), REAL, precision="float64")).train.x.dtype == torch.float64
+    large = RNG.integers(2**63, 2**64 - 1, (40, 2), dtype=np.uint64)
+    assert float(from_arrays(large, event=Event((2,), REAL)).train.x.min()) >= 2**63
 
 
 # --- splits as PyTorch knows them -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,7 @@ import unsup.core.rows
 from unsup.core import random
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
-from unsup.core.model import HasNegatives, Objective
-from unsup.core.random import bits
+from unsup.core.model import Objective
 from unsup.core.registry import Row, row
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
@@ -300,6 +300,12 @@ class AveragesStatistics(GaussianMixture):
         return {k: v if k == "count" else v / len(batch) for k, v in sums.items()}
 
 
+@breaks("additive-statistics", event=PLANE)
+class IgnoresWeights(GaussianMixture):
+    def statistics(self, batch, *, generator=None):
+        return super().statistics(replace(batch, weight=None), generator=generator)
+
+
 @breaks("ascent", event=PLANE)
 class ShrinksItsMeans(GaussianMixture):
     turn = 0
@@ -354,10 +360,9 @@ class FavoursWhatIsFrequent(Histogram):
         self.log_mass.copy_((1.05 * self.log_mass).log_softmax(1))
 
 
-def smoothed_frequencies(model, x):
+def smoothed_frequencies(model, x, data):
     """(n + 1) / (N + K) over all values, of the data that the model was shown."""
-    data = examples(model.event, 64).x
-    same = (x.flatten(1)[:, None] == data.flatten(1)[None]).all(2).sum(1).double()
+    same = (x.flatten(1)[:, None] == data.x.flatten(1)[None]).all(2).sum(1).double()
     return ((same + 1) / (len(data) + math.prod(s.levels for s in model.event.columns))).log()
 
 
@@ -870,34 +875,45 @@ class FlipsItsSign(RBM):
         return terms | {"loss": -terms["loss"]}
 
 
-class Machine(RBM, HasNegatives):
-    """An RBM by one sweep from the data, which names its negatives."""
+def _twin(generator):
+    """A generator in the same state."""
+    return torch.Generator().set_state(generator.get_state())
 
-    def contrast(self, batch, *, generator=None):
-        with torch.no_grad():
-            v = batch.x.to(self.dtype)
-            h = bits(self.encode(batch.x), generator)
-            w, b, _ = self.interaction()
-            return v, bits((h @ w.T + b).sigmoid(), generator)
 
-    def point_energy(self, points):
-        return self.energy(points)
-
+@breaks("negatives", event=BITS)
+class DropsHalfAVisibleBias(RBM):
     def loss(self, batch, *, generator=None):
-        data, ends = self.contrast(batch, generator=generator)
-        return {"loss": self.point_energy(data) - self.point_energy(ends)}
+        data, ends = self.contrast(batch, generator=_twin(generator))
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": terms["loss"] + 0.5 * (data.mean(0) - ends.mean(0)) @ self.visible_bias}
 
 
 @breaks("negatives", event=BITS, persistent=False)
-class DropsHalfAVisibleBias(Machine):
+class DropsHalfAVisibleBiasAtTheData(RBM):
     def loss(self, batch, *, generator=None):
-        data, ends = self.contrast(batch, generator=generator)
-        dropped = 0.5 * (data - ends) @ self.visible_bias
-        return {"loss": self.point_energy(data) - self.point_energy(ends) + dropped}
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": terms["loss"] + 0.5 * batch.x.to(self.dtype).mean(0) @ self.visible_bias}
+
+
+@breaks("negatives", event=PLANE)
+class WeighsItsNegativesByHalf(EBM):
+    def loss(self, batch, *, generator=None):
+        _, ends = self.contrast(batch, generator=_twin(generator))
+        terms = super().loss(batch, generator=generator)
+        return terms | {"loss": terms["loss"] + 0.5 * self.point_energy(ends).mean()}
+
+
+@breaks("negatives", event=PLANE, regularizer=0.1)
+class RewardsLargeEnergies(EBM):
+    def loss(self, batch, *, generator=None):
+        data, ends = self.contrast(batch, generator=_twin(generator))
+        terms = super().loss(batch, generator=generator)
+        squares = self.point_energy(data).square().mean() + self.point_energy(ends).square().mean()
+        return terms | {"loss": terms["loss"] - 0.3 * squares}
 
 
 @breaks("negatives", event=BITS, persistent=False)
-class ContrastsDataWithItself(Machine):
+class ContrastsDataWithItself(RBM):
     def contrast(self, batch, *, generator=None):
         data, _ = super().contrast(batch, generator=generator)
         return data, data
@@ -1160,6 +1176,27 @@ def test_a_failure_is_raised_and_printed_with_its_law():
     assert "normalised  failed" in str(report)
     with pytest.raises(LawViolation, match=r"normalised: the total mass is 1\.0001"):
         report.raise_for_failures()
+
+
+class Childs(RBM):
+    """A subclass without a row of its own, which inherits its parent's exceptions."""
+
+
+class ChildsChild(Childs):
+    pass
+
+
+def test_a_subclass_inherits_the_exceptions_that_its_parents_rows_declare(monkeypatch):
+    entry = replace(row("rbm"), name="childs", target=f"{__name__}:Childs", exceptions={"state": "for a reason"})
+    monkeypatch.setitem(unsup.core.rows._ROWS, "childs", entry)
+    report = check_model(ChildsChild(BITS, hidden=4), examples(BITS, 64), laws=["descent", "state", "encode"])
+    assert [o.status for o in report.outcomes] == ["excepted", "excepted", "passed"]
+    assert [o.detail for o in report.outcomes[:2]] == [row("rbm").exceptions["descent"], "for a reason"]
+
+
+def test_the_law_of_the_oracle_needs_one():
+    (outcome,) = check_model(MADE(BITS, hidden=(8,)), examples(BITS, 64), laws=["oracle"]).outcomes
+    assert outcome.status == "not-applicable"
 
 
 def test_an_exception_is_shown_with_its_reason_and_not_run():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 
 from unsup.core.errors import InputError
-from unsup.nn.spectral import SpectralNorm, spectral_norm
+from unsup.nn.spectral import SpectralNorm, computed_once, spectral_norm
 
 
 def layers() -> list[tuple[nn.Module, torch.Tensor]]:
@@ -171,3 +171,18 @@ def test_channels_last_weights_and_autocast_change_nothing():
 def test_other_modules_are_refused():
     with pytest.raises(InputError, match=r"BatchNorm1d; expected nn\.Linear"):
         spectral_norm(nn.BatchNorm1d(3))
+
+
+def test_weights_computed_once_are_each_models_own():
+    """Of two that hold their weights at the same time, in threads say, the first to end does not wait for the other."""
+    first, second = (spectral_norm(nn.Linear(3, 2)).eval() for _ in range(2))
+    a, b = computed_once(first), computed_once(second)
+    a.__enter__()
+    held = first.weight
+    assert first.weight is held
+    b.__enter__()
+    a.__exit__(None, None, None)
+    with torch.no_grad():
+        first.parametrizations.weight.original.neg_()
+    torch.testing.assert_close(first.weight, -held)
+    b.__exit__(None, None, None)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
     from unsup.train.runs import Run
 
+_FEW = 16  # numbers that a person may type
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -164,7 +166,9 @@ def _is_class(event: Event) -> bool:
 def _form(event: Event) -> str:
     if not event.shape:
         return "CLASS" if event.is_discrete else "X"
-    return "PATH (a file or folder)" if event.dims > 16 else " ".join("X" * event.dims) + ", or PATH (a file)"
+    if event.layout != "vector" or event.dims > _FEW:
+        return "PATH (a file or folder)"
+    return " ".join("X" * event.dims) + ", or PATH (a file)"
 
 
 def _why_none(name: str) -> str:

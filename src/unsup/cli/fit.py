@@ -165,6 +165,7 @@ def _name_of_run(out: str) -> str:
 def _finish(fitted: Fitted, model: str, out: str) -> int:
     from unsup.report.page import next_commands, write_page
     from unsup.train.progress import duration
+    from unsup.train.runs import open_run
 
     write_page(out)
     if fitted.interrupted:
@@ -173,6 +174,9 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"
-    commands = "\n  ".join([*next_commands(model, out), f"open {out}/report.html"])
+    elif fitted.score is not None:
+        line += f"; validation {fitted.validator} {fitted.score:.4g}"
+    given = open_run(out).config["model"]["config"].get("given")
+    commands = "\n  ".join([*next_commands(model, out, given), f"open {out}/report.html"])
     write(f"{line}\n\n  {commands}")
     return 0

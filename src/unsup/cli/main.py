@@ -98,7 +98,9 @@ def _help() -> str:
         "Try:\n"
         "  unsup fit digits made -o runs/made --minutes 1\n"
         "  unsup eval runs/made\n"
-        "  unsup sample runs/made -n 64 -o grid.png\n\n"
+        "  unsup sample runs/made -n 64 -o grid.png --sample.temperature 0.9\n"
+        "  unsup fit digits pixelcnn --given label -o runs/pixelcnn --minutes 5\n"
+        "  unsup sample runs/pixelcnn --given 3 -o threes.png\n\n"
         "unsup COMMAND --help tells more.\n"
     )
 

@@ -156,10 +156,16 @@ def parts_of(total: int, count: int, rank: int, parts: int, pack: int = 1) -> tu
 
 
 def is_last_part() -> bool:
-    """Whether no part of the batch at hand comes after this one, so that state which all parts start from may move."""
+    """Whether no part of the batch at hand comes after this one.
+
+    State that moves once a step, and is not made of rows (which mask comes next, a chain that all examples share), is
+    to be written then only, so that all parts start from the same.
+    """
     rows, processes = rows_at_hand(), group()
     if rows is None:
         return True
+    if rows.last is not None:
+        return rows.last
     own = share_of(rows.total, processes.count, processes.rank)
     return rows.start + rows.count == own.start + own.count
 

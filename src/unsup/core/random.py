@@ -61,14 +61,14 @@ class Rows:
     """Which examples of a whole batch are at hand: ``count`` of ``total``, from ``start`` on.
 
     Of a batch that is computed in parts, one after the other, ``beside`` says how many examples of this part each
-    process has, in order of rank, and ``last`` whether it is the last part.
+    process has, in order of rank, and ``last`` whether it is the last part; None is to be found from the rows.
     """
 
     total: int
     start: int
     count: int
     beside: tuple[int, ...] = field(default=(), repr=False)
-    last: bool = field(default=True, repr=False)
+    last: bool | None = field(default=None, repr=False)
 
 
 _ROWS: ContextVar[Rows | None] = ContextVar("_ROWS", default=None)
@@ -77,16 +77,6 @@ _ROWS: ContextVar[Rows | None] = ContextVar("_ROWS", default=None)
 def rows_at_hand() -> Rows | None:
     """The part of the batch that the step in hand computes; None where that is all of it."""
     return _ROWS.get()
-
-
-def last_part() -> bool:
-    """Whether the step in hand ends with this part of the batch.
-
-    State that moves once a step, and is not made of rows (which mask comes next, a chain that all examples share), is
-    to be written then only, so that all parts see the same.
-    """
-    rows = _ROWS.get()
-    return rows is None or rows.last
 
 
 @contextmanager

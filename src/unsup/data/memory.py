@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -58,8 +58,9 @@ def from_arrays(
     >>> print(from_arrays([[0, 1, 2], [2, 1], [0], [1]]).event)
     sequence of up to 3, nominal(3)
     """
+    x, label, given, lengths, weight, unlabelled = map(_settled, (x, label, given, lengths, weight, unlabelled))
     found = _read(_together(x, unlabelled), lengths, event)
-    n = len(found.x) if unlabelled is None else len(x)  # type: ignore[arg-type]
+    n = len(found.x) if unlabelled is None else len(cast("Sequence[Any]", x))
     whole, beside = found.whole, None
     if unlabelled is not None:
         if lengths is not None:
@@ -78,6 +79,16 @@ def _fields(split: Split) -> dict[str, Any]:
     return {"x": split.examples, "lengths": split.lengths}
 
 
+def _settled(values: Any) -> Any:
+    """Tensors as NumPy takes them: without a graph, on the CPU, of a type that it has; anything else as it is."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return values.float() if values.dtype == torch.bfloat16 else values
+    if isinstance(values, (list, tuple)) and any(isinstance(v, Tensor) for v in values):
+        return [_settled(v) for v in values]
+    return values
+
+
 def _together(x: Any, unlabelled: Any) -> Any:
     """``x``, and what is unlabelled after it, so that both are read as one kind of data."""
     if unlabelled is None:
@@ -94,13 +105,10 @@ def _read(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
     ragged = isinstance(x, (list, tuple)) and len({np.shape(row)[:1] for row in x}) > 1
     if ragged or lengths is not None or (event is not None and event.open):
         return _sequences(x, lengths, event)
-    if event is None:
-        return read_arrays(np.asarray(x))
     values = np.asarray(x)
-    if values.dtype.kind not in "buif":
-        raise InputError(f"{_THE_ARRAY}: x has type {values.dtype}; expected numbers (integers or floats)")
-    tensor = torch.tensor(values.astype(np.float64 if values.dtype.kind == "f" else np.int64))
-    read = as_event(tensor, event, event, _THE_ARRAY)
+    if event is None or values.dtype.kind not in "buif":
+        return read_arrays(values)
+    read = as_event(torch.tensor(values.astype(_type(values, event))), event, event, _THE_ARRAY)
     return Examples(read, event, Names(str, range(len(read))))
 
 
@@ -108,13 +116,11 @@ def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Exampl
     """Sequences of different lengths, padded at their ends with the lowest value."""
     rows, longest = _rows_of(x, lengths)
     entries = np.concatenate(rows)
-    if entries.dtype.kind not in "buif":
-        raise InputError(f"{_THE_ARRAY}: x has type {entries.dtype}; expected numbers (integers or floats)")
     if event is None:
         event = _sequence_event(entries, longest)
+    kind = _type(entries, event)
     if not event.open or event.shape[1:] != entries.shape[1:] or event.shape[0] < longest:
         raise InputError(f"x holds sequences of up to {(longest, *entries.shape[1:])}; expected {event}")
-    kind = entries.dtype if entries.dtype.kind == "f" else np.dtype(np.int64)
     padded = np.full((len(rows), *event.shape), event.columns[0].low, kind)
     for row, target in zip(rows, padded, strict=True):
         target[: len(row)] = row
@@ -123,12 +129,21 @@ def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Exampl
     return Examples(of_type(tensor, event), event, Names(str, range(len(rows))), lengths=sizes)
 
 
+def _type(values: NDArray[Any], event: Event) -> np.dtype[Any]:
+    """The type in which numbers are held until they are known to be of ``event``."""
+    if values.dtype.kind == "f":
+        return np.dtype(np.float64 if values.dtype.itemsize >= 8 else np.float32)
+    return np.dtype(np.int64 if event.is_discrete else np.float64)
+
+
 def _rows_of(x: Any, lengths: ArrayLike | None) -> tuple[list[NDArray[Any]], int]:
     """The sequences, each an array ``(T_i, ...)``, and how long they may be."""
     rows = [np.asarray(row) for row in x]
     shapes = {row.shape[1:] if row.ndim else None for row in rows}
     if len(shapes) != 1 or None in shapes or not all(len(row) for row in rows):
         raise InputError("x holds no sequences (T,) or (T, C) with one C for all of them, each with an entry or more")
+    for kind in sorted({row.dtype.str for row in rows if row.dtype.kind not in "buif"}):
+        raise InputError(f"x has sequences of type {np.dtype(kind)}; expected numbers (integers or floats)")
     longest = max(map(len, rows))
     if lengths is not None:
         given = np.asarray(lengths)

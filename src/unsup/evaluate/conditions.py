@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,6 +43,17 @@ def conditions_of(model: Model, split: Split, n: int) -> Tensor | None:
         raise InputError(f"this {type(model).__name__} is asked given something, and the data has no conditions")
     chosen = split.given[some_of(len(split), n)]
     return chosen[torch.arange(n) % len(chosen)]
+
+
+def for_samples(model: Model, split: Split, n: int) -> dict[str, Any]:
+    """The keyword arguments for ``n`` samples of which nobody says what they are given.
+
+    A model that is conditioned on a class draws it; what others are given is what examples of ``split`` are.
+    """
+    if not is_conditioned(model) or cast(IsConditional, model).classes:
+        return {}
+    given = conditions_of(model, split, n)
+    return {"given": None if given is None else given.to(model.device)}
 
 
 def batches(x: Tensor | Split | Batch, size: int) -> Iterator[Batch]:

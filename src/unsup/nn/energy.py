@@ -9,13 +9,12 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.utils import parametrize
 
 from unsup.core import random
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.front import ContinuousFront
-from unsup.nn.spectral import spectral_norm
+from unsup.nn.spectral import computed_once, spectral_norm
 from unsup.prob.distributions import at_least_float32
 from unsup.prob.score_matching import score_of
 
@@ -182,7 +181,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
     learns = {p: p.requires_grad for p in module.parameters()}
     module.eval().requires_grad_(False)
     try:
-        with parametrize.cached():
+        with computed_once(module):
             yield
     finally:
         for m, mode in training.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -28,9 +30,19 @@ class SpectralNorm(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
+        self.holds = False
+        self.held: Tensor | None = None
         self.register_buffer("u", normalize(torch.randn(len(weight), dtype=weight.dtype, device=weight.device), dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
+        if self.held is not None:
+            return self.held
+        found = self._normalised(weight)
+        if self.holds:
+            self.held = found
+        return found
+
+    def _normalised(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
             # σ does not care in which order the columns stand: this one is a view of a channels-last weight
             matrix = weight.movedim(1, -1).flatten(1)
@@ -41,6 +53,22 @@ class SpectralNorm(nn.Module):
                     u = normalize(matrix @ v, dim=0)
                     self.u.copy_(u)
             return weight / (u @ (matrix @ v))
+
+
+@contextmanager
+def computed_once(module: nn.Module) -> Iterator[None]:
+    """Inside, the weights of ``module`` that are normalised here are computed at their first use, and kept.
+
+    `torch.nn.utils.parametrize.cached` does the same with one store for all threads, of which one empties another's.
+    """
+    before = {m: (m.holds, m.held) for m in module.modules() if isinstance(m, SpectralNorm)}
+    for m in before:
+        m.holds = True
+    try:
+        yield
+    finally:
+        for m, (holds, held) in before.items():
+            m.holds, m.held = holds, held
 
 
 def spectral_norm(module: Layer) -> Layer:

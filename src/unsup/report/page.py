@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def write_page(folder: str | Path) -> None:
     if scored:
         best = min(scored, key=lambda e: e["nats"])
         facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
+    compared = [e for e in events if "validator" in e]
+    if compared:
+        pick = min if compared[0]["better"] == "lower" else max
+        best = pick(compared, key=lambda e: e["value"])
+        facts["best validation"] = f"{best['validator']} {best['value']:.4g} at {best['step']}"
     test = _read(folder / "eval.json") or {}
     if "likelihood" in test:
         found = test["likelihood"]
@@ -52,7 +58,9 @@ def write_page(folder: str | Path) -> None:
         facts[f"test {name}"] = f"{value:.4g}"
     machine = _read(folder / "env.json") or {}
     facts["machine"] = machine.get("machine", "")
-    commands = "\n".join([*next_commands(config["model"]["model"], folder), f"unsup fit --resume -o {folder}"])
+    record = config["model"]
+    suggested = next_commands(record["model"], folder, record["config"].get("given"))
+    commands = "\n".join([*suggested, f"unsup fit --resume -o {folder}"])
     grids = sorted((folder / "samples").glob("*.png"))
     body = [f"<h1>{html.escape(title)}</h1>", _table(facts)]
     if any(name.endswith("loss") for e in events for name in e):
@@ -75,12 +83,17 @@ def write_page(folder: str | Path) -> None:
     write_atomically(folder / "README.md", f"# {title}\n\n{facts_lines}\n\n```\n{commands}\n```\n".encode())
 
 
-def next_commands(model: str, folder: str | Path) -> list[str]:
-    """The commands that look at what came of a run of the model of that name."""
+def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | None = None) -> list[str]:
+    """The commands that look at what came of a run of the model of that name.
+
+    Args:
+        given: the event that the model is conditioned on, as its configuration records it.
+    """
     able = row(model).abilities if model in names() else ("score", "sample")
     found = [f"unsup eval {folder}"] if "score" in able else []
     if "sample" in able:
-        found.append(f"unsup sample {folder} -n 64 -o grid.png")
+        condition = "" if given is None else f" --given {'CLASS' if not given['shape'] else 'PATH'}"
+        found.append(f"unsup sample {folder} -n 64 -o grid.png{condition}")
     if "sample" in able and "score" not in able:
         found.append(f"unsup eval {folder} --samples 10000")
     if "translate" in able:

@@ -83,7 +83,7 @@ def check_model(
         laws: names of the laws to run; all of them when None.
         seed: of every draw. The outcome is a function of model, data and seed.
         exceptions: laws not to run, each with its reason, besides those of the registry row.
-        oracle: log p(x) by another way, ``oracle(model, x)``, for the law ``oracle``.
+        oracle: log p(x) by another way, ``oracle(model, x, data)``, for the law ``oracle``.
         title: the first words of the report; the class and event when None.
 
     Raises:
@@ -111,7 +111,7 @@ def check_model(
 
 
 def _judge(law: Law, subject: Subject, excepted: Mapping[str, str]) -> Outcome:
-    if not law.applies(subject.model):
+    if not (law.applies(subject.model) and law.provided(subject)):
         return Outcome(law.name, "not-applicable", f"needs {law.needs}", 0.0)
     if law.name in excepted:
         return Outcome(law.name, "excepted", excepted[law.name], 0.0)

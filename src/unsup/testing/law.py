@@ -28,6 +28,7 @@ class Law:
         statement: the law in one line.
         needs: which models it is about, in words.
         applies: the same as a predicate.
+        provided: whether the caller gave what the law needs besides the model.
         check: raises `LawViolation` when the subject breaks the law.
     """
 
@@ -35,6 +36,7 @@ class Law:
     statement: str
     needs: str
     applies: Callable[[Model], bool]
+    provided: Callable[[Subject], bool]
     check: Check
 
 
@@ -42,12 +44,17 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    name: str, statement: str, *, needs: str = "any model", applies: Callable[[Model], bool] = lambda model: True
+    name: str,
+    statement: str,
+    *,
+    needs: str = "any model",
+    applies: Callable[[Model], bool] = lambda model: True,
+    provided: Callable[[Subject], bool] = lambda subject: True,
 ) -> Callable[[Check], Check]:
     """Register the decorated function as the law ``name``."""
 
     def register(check: Check) -> Check:
-        LAWS[name] = Law(name, statement, needs, applies, check)
+        LAWS[name] = Law(name, statement, needs, applies, provided, check)
         return check
 
     return register

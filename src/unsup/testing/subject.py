@@ -28,8 +28,8 @@ GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models depend on each other plainly
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
 
-Oracle = Callable[[Model, Tensor], Tensor]
-"""log p(x) of a model by another way: closed form, enumeration, another library."""
+Oracle = Callable[[Model, Tensor, Batch], Tensor]
+"""log p(x) of a model by another way (closed form, enumeration, another library), given its data."""
 
 
 @dataclass(frozen=True)

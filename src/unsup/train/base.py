@@ -28,6 +28,7 @@ from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.storage import MODEL_PREFIX, load_tensors, model_record
 from unsup.data.source import Data, some_of
+from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
 from unsup.train import parallel
@@ -308,7 +309,7 @@ class Trainer(ABC):
             if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
-                self.say(collapse(self.model, self.watched.glance, generator=generator), "samples")
+                self.say(collapse(self.model, self.watched, generator=generator), "samples")
             if self.folder is not None:
                 self._picture(self.folder)
             last = time.monotonic() - started
@@ -340,7 +341,9 @@ class Trainer(ABC):
         if self.samples_took[1] == 0:  # nobody knows yet what a look costs: the first draws tell
             started = time.monotonic()
             self.model.eval()
-            self.model.sample(_FIRST_DRAWS, generator=keyed_generator(self.settings.seed, _GRID, device=self.device))
+            generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
+            given = for_samples(self.model, self.watched, _FIRST_DRAWS)
+            self.model.sample(_FIRST_DRAWS, generator=generator, **given)
             took = time.monotonic() - started
             self.samples_took = took, _LOOK / _FIRST_DRAWS * took
         whole, last = self.samples_took
@@ -354,7 +357,8 @@ class Trainer(ABC):
             self.model.eval()
             count = 500 if self.model.event.shape == (2,) else 25
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
-            grid = picture(self.model.sample(count, generator=generator), self.model.event)
+            given = for_samples(self.model, self.watched, count)
+            grid = picture(self.model.sample(count, generator=generator, **given), self.model.event)
             if self.writes:
                 folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
         elif isinstance(self.model, Translates) and has_picture(self.model.event):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from unsup.core.config import options_of
 from unsup.core.errors import InputError
 from unsup.core.model import IsConditional, Model
+from unsup.data.load import load_data
 from unsup.data.source import Data
 
 
@@ -35,8 +37,8 @@ def check_data(model: Model, data: Data) -> None:
 
 
 def _stream_mend(stream: str) -> str:
-    if stream == "domain_b":
-        return "name the second domain with --domain-b PATH (load_data(..., domain_b=PATH))"
+    if stream in options_of(load_data):
+        return f"name it with --{stream.replace('_', '-')} PATH (load_data(..., {stream}=PATH))"
     return f"add it to the training split: Split(x, streams={{{stream!r}: Split(...)}})"
 
 

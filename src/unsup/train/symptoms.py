@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Generator, Tensor
 
-from unsup.core.model import CanSample, Symptom
+from unsup.core.model import CanSample, Model, Symptom
+from unsup.data.source import Split
+from unsup.evaluate.conditions import for_samples
 
 _SAMPLES = 256
 _TWIN = 0.1  # of the median distance between nearest neighbours in the data
@@ -29,10 +33,11 @@ def twin_shares(samples: Tensor, data: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def collapse(model: CanSample, data: Tensor, *, generator: Generator) -> Symptom | None:
+def collapse(model: CanSample, data: Split, *, generator: Generator) -> Symptom | None:
     """Whether the model's samples repeat each other far more than examples of the data do."""
-    samples = model.sample(min(_SAMPLES, len(data)), generator=generator).cpu()
-    own, theirs = twin_shares(samples, data.cpu())
+    n = min(_SAMPLES, len(data))
+    samples = model.sample(n, generator=generator, **for_samples(cast(Model, model), data, n)).cpu()
+    own, theirs = twin_shares(samples, data.glance.cpu())
     if own <= theirs + _SURPLUS:
         return None
     return Symptom(

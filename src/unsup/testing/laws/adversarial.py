@@ -145,7 +145,7 @@ def gradient_penalty(subject: Subject) -> None:
     own = {id(p) for p in critic.parameters()}
     for (_, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
         if id(p) not in own:
-            q.data.add_(0.1 * torch.randn(q.shape, generator=subject.generator(3), dtype=q.dtype))
+            q.data.add_(0.1 * torch.randn(q.shape, generator=subject.generator(3), dtype=q.dtype, device=q.device))
     (their_objective,) = _critics(other)
     moved, _ = _inputs(other, their_objective, _module_of(other, their_objective), batch, subject)
     still = (shown == moved).all(1)  # what another generator leaves as it was is data

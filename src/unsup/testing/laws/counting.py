@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -31,7 +32,8 @@ def _has_margins(model: Model) -> bool:
 
 @law(
     "additive-statistics",
-    "The statistics of a batch are the sums of those of its parts, and ``count`` is the number of examples.",
+    "The statistics of a batch are the sums of those of its parts, ``count`` is the number of examples, and an example "
+    "of weight 2 counts as two.",
     needs="a model that learns by counting",
     applies=learns_by_counting,
 )
@@ -50,6 +52,15 @@ def additive_statistics(subject: Subject) -> None:
         scale = max(1.0, float(value.double().abs().max()))
         worst = float((total - value.double()).abs().max()) / scale
         require(worst < 1e-9, f"{name} of the parts adds up to something else, by {worst:.2g} of its size")
+    if not is_exact(model):
+        return  # the two would have noise of their own
+    weight = torch.arange(n, device=batch.x.device) % 3
+    weighted = model.statistics(replace(batch, weight=weight.to(model.dtype)))
+    for name, value in model.statistics(
+        batch.take(torch.arange(n, device=weight.device).repeat_interleave(weight))
+    ).items():
+        worst = float((weighted[name].double() - value.double()).abs().max())
+        require(worst < 1e-9 * max(1.0, float(value.double().abs().max())), f"{name} does not count examples by weight")
 
 
 @law(
@@ -106,7 +117,7 @@ def fixed_point(subject: Subject) -> None:
 
 def _flat_gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     if not value.requires_grad:
-        return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+        return torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=parameters[0].device)
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     return torch.cat([g.flatten().double() for g in found])
 

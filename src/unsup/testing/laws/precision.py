@@ -25,8 +25,8 @@ def _may_be_far(model: Model) -> bool:
     return isinstance(model, CanSample) and any(s.kind in ("real", "ordinal") for s in model.event.columns)
 
 
-def _far(subject: Subject) -> Subject:
-    """The same model and data, far from zero."""
+def _far(subject: Subject) -> Subject | None:
+    """The same model and data, far from zero; None where the model takes no such events."""
     event, x = subject.model.event, subject.batch.x
     real = torch.tensor([s.kind == "real" for s in event.columns], device=x.device)
     columns = tuple(replace(s, low=s.low + _LEVEL) if s.kind == "ordinal" else s for s in event.columns)
@@ -39,6 +39,8 @@ def _far(subject: Subject) -> Subject:
         "float64" if real.any() else event.precision,
         event.open,
     )
+    if type(subject.model).refusal(far) is not None:
+        return None
     flat = x.flatten(1).double()
     flat = torch.where(real, (flat - flat.mean(0)) / flat.std(0), flat)
     shift = torch.tensor(
@@ -63,6 +65,8 @@ def _far(subject: Subject) -> Subject:
 )
 def precision(subject: Subject) -> None:
     far = _far(subject)
+    if far is None:
+        return
     event = far.model.event
     model = far.generic(dtype=None)
     assert isinstance(model, CanSample)

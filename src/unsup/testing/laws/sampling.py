@@ -274,7 +274,7 @@ def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor
         return None
     order = model.orders[0].argsort().tolist()
     levels = [s.levels for s in event.columns]
-    total = torch.zeros(len(x), dtype=torch.float64)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for weight, given in mixture:
         table = log_probs(model, x, **given).view(levels).permute(order)  # axes in the order of generation
         log_q = torch.zeros_like(table)
@@ -293,7 +293,7 @@ def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str,
     if not (isinstance(model, IsConditional) and model.classes):
         return [(1.0, subject.one_given())]
     weights = model.log_class_prior().exp().tolist()
-    return [(w, {"given": torch.tensor([y])}) for y, w in enumerate(weights)]
+    return [(w, {"given": torch.tensor([y], device=subject.model.device)}) for y, w in enumerate(weights)]
 
 
 @law(

@@ -1,0 +1,42 @@
+"""Every registry name at tiny size, a family a file: the events, options and data on which its laws are checked.
+
+A model from outside names the tuple of its cases in its row (``cases="module:NAME"``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from unsup.core.errors import InputError
+from unsup.core.registry import row
+from unsup.testing.cases.case import Case, examples
+from unsup.testing.check import Report
+
+__all__ = ["Case", "check_registry_name", "examples", "law_cases"]
+
+
+def law_cases(name: str) -> tuple[Case, ...]:
+    """The tiny cases of a registry name.
+
+    Raises:
+        InputError: there is no such model, or it has no cases.
+    """
+    found = row(name)
+    module, _, attribute = (found.cases or f"{__name__}.{found.family}:CASES").partition(":")
+    if found.cases is None and importlib.util.find_spec(module) is None:
+        raise InputError(f"{name} has no law cases: its row says none (cases=...), and its family has none")
+    cases: tuple[Case, ...] = getattr(importlib.import_module(module), attribute)
+    own = tuple(case for case in cases if case.model == found.name)
+    if not own:
+        raise InputError(f"{name} has no law cases: {module}:{attribute} holds none")
+    return own
+
+
+def check_registry_name(name: str, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> tuple[Report, ...]:
+    """Every law, or those named, on every tiny case of a registry name.
+
+    >>> all(report.ok for report in check_registry_name("made", laws=("normalised",)))
+    True
+    """
+    return tuple(case.check(laws=laws, seed=seed) for case in law_cases(name))

@@ -1,0 +1,35 @@
+"""Law cases of autoregressive models."""
+
+from __future__ import annotations
+
+from unsup.core.event import BINARY, REAL, Event, Support, labels
+from unsup.testing.cases import oracles
+from unsup.testing.cases.case import LEAK, MIXED, Case, ordinal, vector
+
+CASES = (
+    Case("made", vector(9), oracle=oracles.conditionals),
+    Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}),
+    Case("made", vector(6), {"direct": False, "hidden": (48,)}),
+    Case("made", vector(4, Support("nominal", 3)), oracle=oracles.conditionals),
+    Case("made", vector(3, ordinal(17)), {"masks": 2}),
+    Case("made", vector(2, Support("ordinal", 40, low=-5)), oracle=oracles.conditionals),
+    Case("made", Event((1, 2, 2), BINARY), {"order": "random"}),
+    Case("made", vector(1, REAL), exceptions={"gradients": "one dimension has no earlier one to connect to"}),
+    Case("made", vector(2, REAL)),
+    Case("made", vector(3, REAL), {"masks": 2, "order": "random"}),
+    Case("made", MIXED, exceptions=LEAK),
+    Case("pixelcnn", Event((1, 3, 3), BINARY)),
+    Case("pixelcnn", Event((3, 2, 2), BINARY), oracle=oracles.conditionals),
+    Case("pixelcnn", Event((1, 2, 2), ordinal(4))),
+    Case("pixelcnn", Event((2, 2, 2), Support("nominal", 3)), oracle=oracles.conditionals),
+    Case("pixelcnn", Event((1, 6, 6), BINARY), {"kernel": 3}),
+    Case("pixelcnn", Event((1, 2, 3), BINARY), {"given": labels(3)}, classes=3),
+    Case("pixelcnn", Event((1, 2, 2), ordinal(3)), {"given": vector(2, REAL)}),
+    Case("gated-pixelcnn", Event((1, 3, 3), BINARY)),
+    Case("gated-pixelcnn", Event((3, 2, 2), BINARY), oracle=oracles.conditionals),
+    Case("gated-pixelcnn", Event((1, 2, 2), ordinal(4)), {"kernel": 5}, oracle=oracles.conditionals),
+    Case("gated-pixelcnn", Event((2, 2, 2), Support("nominal", 3))),
+    Case("gated-pixelcnn", Event((1, 5, 6), BINARY), {"layers": 1}),
+    Case("gated-pixelcnn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
+    Case("gated-pixelcnn", Event((1, 2, 2), ordinal(3)), {"given": vector(2, REAL)}),
+)

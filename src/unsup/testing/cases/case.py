@@ -1,0 +1,108 @@
+"""What a case is, and the seeded data that it is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.model import Model, keyed_generator
+from unsup.core.registry import create, model_class
+from unsup.testing.check import MOST_EXAMPLES, Report, check_model
+from unsup.testing.subject import Oracle
+
+MIXED = Event((3,), (REAL, Support("ordinal", 4), BINARY))
+"""A table of a real, an ordinal and a binary column."""
+LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model at tiny size.
+
+    Attributes:
+        model: its registry name.
+        event: what one example is.
+        options: over the preset ``tiny``.
+        classes: of the labels of the data; 0 for data without labels.
+        exceptions: laws that do not hold for this case, each with its reason.
+        oracle: log p(x) of the model by another way, ``oracle(model, x, data)``; see the law ``oracle``.
+    """
+
+    model: str
+    event: Event
+    options: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 0
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    oracle: Oracle | None = None
+
+    def build(self, seed: int = 0) -> Model:
+        return create(self.model, self.event, preset="tiny", seed=seed, **self.options)
+
+    def data(self, seed: int = 0) -> Batch:
+        """Examples of the event, with labels, conditions and the further streams that the model reads."""
+        found = examples(self.event, MOST_EXAMPLES, classes=self.classes, seed=seed)
+        given = self.options.get("given")
+        if found.given is None and given is not None:
+            found = replace(found, given=examples(given, MOST_EXAMPLES, seed=seed + 2).x)
+        streams = {
+            name: examples(self.event, each * MOST_EXAMPLES, seed=seed + number)
+            for number, (name, each) in enumerate(model_class(self.model).streams.items(), start=1)
+        }
+        return replace(found, streams=streams)
+
+    def check(self, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> Report:
+        return check_model(
+            self.build(seed),
+            self.data(seed),
+            laws=laws,
+            seed=seed,
+            exceptions=self.exceptions,
+            oracle=self.oracle,
+            title=str(self),
+        )
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.model}({options}) on {self.event}"
+
+
+def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
+    """Examples of any event from a seeded distribution with dependent, skewed, two-humped entries.
+
+    Two Gaussian factors and a class effect are mixed into every entry; real entries get a location and a scale of
+    their own, discrete ones are cut into levels. Where there are classes they are the labels, and what is given.
+    """
+    generator = keyed_generator(seed, n)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    dims = event.dims
+    factors, label = normal(n, 2), torch.randint(max(classes, 1), (n,), generator=generator)
+    y = factors @ normal(2, dims) + factors[:, :1].sign() + 0.5 * normal(n, dims) + normal(max(classes, 1), dims)[label]
+    location, scale = normal(dims), (0.5 * normal(dims)).exp()
+    columns = []
+    for d, support in enumerate(event.columns):
+        if support.is_discrete:
+            unit = torch.special.ndtr(y[:, d] / y[:, d].std())
+            columns.append((unit * support.levels).floor().clamp(max=support.levels - 1) + support.low)
+        else:
+            columns.append(3 * location[d] + scale[d] * y[:, d])
+    x = torch.stack(columns, 1).view(n, *event.shape).to(event.dtype)
+    return Batch(x, label, label) if classes else Batch(x)
+
+
+def vector(dims: int, support: Support = BINARY) -> Event:
+    """The event of ``dims`` entries of one support."""
+    return Event((dims,), support)
+
+
+def ordinal(levels: int) -> Support:
+    """``levels`` ordered numbers from 0."""
+    return Support("ordinal", levels)

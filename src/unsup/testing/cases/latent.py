@@ -1,0 +1,29 @@
+"""Law cases of latent-variable models."""
+
+from __future__ import annotations
+
+from unsup.core.event import BINARY, REAL, Event, Support, labels
+from unsup.core.part import Part
+from unsup.testing.cases.case import LEAK, MIXED, Case, ordinal, vector
+
+CASES = (
+    Case("vae", vector(6), {"latent_dim": 2}),
+    Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
+    Case("vae", vector(6), {"latent_dim": 2, "samples": 5, "gradient": "dreg"}),
+    Case("vae", vector(2, REAL), {"latent_dim": 1, "hidden": ()}),
+    Case("vae", vector(3, Support("nominal", 3)), {"latent_dim": 2}),
+    Case("vae", vector(3, ordinal(4)), {"latent_dim": 2}),
+    Case("vae", Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (4, 8)}),
+    Case("vae", MIXED, {"latent_dim": 2}, exceptions=LEAK),
+    Case("vae", vector(5), {"latent_dim": 2, "prior": Part("made", {"hidden": (12,), "components": 3})}),
+    Case("vae", vector(4), {"latent_dim": 1, "gradient": "stl"}),
+    Case("vae", vector(4), {"latent_dim": 1, "given": labels(3)}, classes=3),
+    Case("vae", Event((1, 4, 4), BINARY), {"net": "conv", "hidden": (4,), "given": labels(2)}, classes=2),
+    Case("vae", vector(3), {"latent_dim": 2, "given": vector(2, REAL)}),
+    Case(
+        "vae",
+        vector(4),
+        {"latent_dim": 1, "beta": 4.0},
+        exceptions={"loss-is-likelihood": "the KL term weighs four times as much in the loss as in the bound"},
+    ),
+)

@@ -1,0 +1,102 @@
+"""log p of some models by another way: scipy, enumeration, counts. Each is ``oracle(model, x, data)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special, stats
+from torch import Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.model import IsAutoregressive, Model
+from unsup.families.classical.bernoulli_mixture import BernoulliMixture
+from unsup.families.classical.gaussian_mixture import GaussianMixture
+from unsup.families.energy.rbm import RBM
+
+
+def _array(x: Tensor) -> Any:
+    return x.detach().double().numpy()
+
+
+def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """scipy's Gaussians in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s."""
+    assert isinstance(model, GaussianMixture)
+    location, scale = _array(model.front.mean), _array(model.front.std)
+    factors = _array(model.factors().expand(model.components, -1, -1))
+    log_weight = special.log_softmax(_array(model.logits))
+    each = []
+    for k in range(model.components):
+        covariance = np.outer(scale, scale) * np.linalg.inv(factors[k] @ factors[k].T)
+        normal = stats.multivariate_normal(location + scale * _array(model.means)[k], covariance, allow_singular=True)
+        each.append(log_weight[k] + normal.logpdf(_array(x)))
+    return torch.from_numpy(special.logsumexp(each, axis=0))
+
+
+def bernoulli_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """scipy's Bernoullis."""
+    assert isinstance(model, BernoulliMixture)
+    bits, theta = x.flatten(1).numpy(), special.expit(_array(model.log_odds))
+    each = [stats.bernoulli.logpmf(bits, theta[k]).sum(1) for k in range(model.components)]
+    return torch.from_numpy(special.logsumexp(each, axis=0, b=special.softmax(_array(model.logits))[:, None]))
+
+
+def rbm(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Both layers enumerated: p(v) = Σ_h e^(bᵀv + cᵀh + vᵀWh) / Σ_v,h e^(bᵀv + cᵀh + vᵀWh)."""
+    assert isinstance(model, RBM)
+    w, b, c = (_array(t) for t in model.interaction())
+
+    def states(n: int) -> Any:
+        return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+
+    def joint(v: Any) -> Any:
+        h = states(len(c))
+        return (v @ b)[:, None] + (h @ c)[None] + v @ w @ h.T
+
+    log_z = special.logsumexp(joint(states(len(b))))
+    return torch.from_numpy(special.logsumexp(joint(x.flatten(1).numpy()), axis=1) - log_z)
+
+
+def histogram(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Smoothed frequencies by numpy's histograms; of a point within the range of the data."""
+    config, columns = model.config, model.event.columns
+    shown, asked = _array(data.x.flatten(1)), _array(x.flatten(1))
+    edges, log_width = [], 0.0
+    for d, support in enumerate(columns):
+        if support.is_discrete:
+            edges.append(np.arange(support.levels + 1) + support.low - 0.5)
+        else:
+            inner = np.linspace(shown[:, d].min(), shown[:, d].max(), config["bins"] + 1)
+            edges.append(np.concatenate([[-np.inf], inner, [np.inf]]))
+            log_width += np.log(inner[1] - inner[0])
+
+    def cells(points: Any) -> Any:
+        found = [np.searchsorted(e, points[:, d], side="right") - 1 for d, e in enumerate(edges)]
+        # The top edge of the data belongs to the last bin.
+        top = [len(e) - (2 if columns[d].is_discrete else 3) for d, e in enumerate(edges)]
+        return np.stack([np.minimum(f, t) for f, t in zip(found, top, strict=True)], 1)
+
+    sizes = [len(e) - 1 for e in edges]
+    joint = config["joint"] == "always" or (config["joint"] == "auto" and np.prod(sizes) <= min(2**16, len(shown)))
+    own, theirs = cells(asked), cells(shown)
+
+    def log_frequency(of: list[int]) -> Any:
+        same = (own[:, None, of] == theirs[None][:, :, of]).all(2).sum(1)
+        alpha = config["smoothing"]
+        return np.log((same + alpha) / (len(shown) + alpha * np.prod([sizes[d] for d in of])))
+
+    places = list(range(len(sizes)))
+    log_mass = log_frequency(places) if joint else sum(log_frequency([d]) for d in places)
+    return torch.from_numpy(log_mass - log_width)
+
+
+def conditionals(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Bernoullis or softmaxes of scipy, of the parameters of every conditional."""
+    assert isinstance(model, IsAutoregressive)
+    parameters = _array(model.conditionals(x.to(model.dtype)))  # (B, D, P)
+    level = x.flatten(1).numpy().astype(int) - np.array([s.low for s in model.event.columns])
+    if parameters.shape[2] == 1:
+        return torch.from_numpy(stats.bernoulli.logpmf(level, special.expit(parameters[..., 0])).sum(1))
+    chosen = np.take_along_axis(special.log_softmax(parameters, axis=2), level[..., None], 2)
+    return torch.from_numpy(chosen.sum((1, 2)))
