@@ -175,6 +175,17 @@ def test_completion_keeps_a_different_prefix_of_each_image() -> None:
     assert not torch.equal(drawn[~known], x[~known])
 
 
+def test_what_is_unknown_need_not_be_a_level() -> None:
+    event = Event((1, 2, 2), Support("ordinal", 4, low=-3))
+    model = random_model("pixelcnn", event)
+    known = torch.zeros(2, 1, 2, 2, dtype=torch.bool)
+    known[:, :, 0] = True
+    for x in (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.where(known, 0.0, torch.nan)):
+        drawn = model.complete(x, known, generator=generator())
+        assert (drawn[known] == 0).all()
+        assert event.contains(drawn).all()
+
+
 def test_completion_refuses_what_it_could_not_condition_on() -> None:
     model = random_model("pixelcnn", Event((2, 2, 2), BINARY))
     x, known = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool)

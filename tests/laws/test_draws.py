@@ -32,7 +32,7 @@ BARE = {
     "random_": lambda g: torch.empty(3).random_(generator=g),
     "dropout": lambda g: F.dropout(X, 0.5),
     "Dropout": lambda g: nn.Dropout(0.5)(X),
-    "Dropout2d": lambda g: nn.Dropout2d(0.5)(X[None]),
+    "Dropout2d": lambda g: nn.Dropout2d(0.5)(X[None, None]),
     "distribution": lambda g: torch.distributions.Normal(0.0, 1.0).sample((3,)),
     "gumbel_softmax": lambda g: F.gumbel_softmax(X),
     "init": lambda g: nn.init.normal_(torch.empty(3)),

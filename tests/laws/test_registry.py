@@ -11,7 +11,8 @@ import unsup.core.rows
 from unsup.core.config import normalise_options
 from unsup.core.errors import InputError
 from unsup.core.registry import model_class, names, row
-from unsup.testing import ABILITIES, LAWS, Case, abilities_of, check_registry_name, law_cases
+from unsup.testing import LAWS, Case, abilities_of, check_registry_name, law_cases
+from unsup.testing.abilities import WORDS
 
 
 def _applicable() -> list:
@@ -38,7 +39,7 @@ def test_law(case: Case, law: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_abilities_in_the_row_are_the_capabilities_of_the_class(name: str) -> None:
     assert set(row(name).abilities) == set(abilities_of(model_class(name)))
-    assert set(row(name).abilities) <= set(ABILITIES)
+    assert set(row(name).abilities) <= set(WORDS)
 
 
 @pytest.mark.parametrize("name", names())

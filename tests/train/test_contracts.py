@@ -19,6 +19,7 @@ from toys import (
     binary_data,
     labelled_data,
     real_data,
+    registered,  # noqa: F401 - a fixture for all
     sequences,
 )
 

@@ -295,7 +295,8 @@ class HasDensity(ABC):
         inside = event.contains(x, lengths)
         if model.not_in_half and model.dtype in (torch.float16, torch.bfloat16):
             raise CapabilityError(f"{type(self).__name__} does not score in {model.dtype}: {model.not_in_half}")
-        if not (x.dtype == torch.uint8 and event.uniform is not None and event.uniform.levels == 256):
+        all_inside = not torch.compiler.is_compiling() and bool(inside.all())
+        if not all_inside:
             # What lies outside is scored at a value inside, so that no NaN comes back into a gradient.
             filler = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
             x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, filler)
@@ -310,7 +311,7 @@ class HasDensity(ABC):
             raise CapabilityError(f"this {type(self).__name__} was built without a condition; leave out given=")
         else:
             found = self._log_prob(batch, samples=samples, generator=generator)
-        return torch.where(inside, found, -math.inf)
+        return found if all_inside else torch.where(inside, found, -math.inf)
 
     @abstractmethod
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:

@@ -29,6 +29,7 @@ from unsup.testing.subject import GENERIC_NOISE, STRONG_NOISE, Subject, log_prob
 _SAMPLES = 4000
 _MOST_STATES_OF_A_BOUND = 512
 _COOLER = 0.5
+_CODES = 1000
 
 
 def _can_sample(model: Model) -> bool:
@@ -142,7 +143,7 @@ def frequencies(subject: Subject) -> None:
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
     # A bound costs more for each value, and its noise weighs less against fewer samples.
-    n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 2
+    n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 4
     probability = _probabilities(model, subject, n)
     drawn = model.sample(n, generator=subject.generator(2), **subject.one_given())
     counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
@@ -239,20 +240,20 @@ def tempered(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE if subject.model.event.is_discrete else GENERIC_NOISE)
     assert isinstance(model, HasDensity)
     for wanted in (_COOLER, 1 / _COOLER):
-        drawn = _at(model, subject, _SAMPLES, wanted)
         if isinstance(model, IsFlow):
             widths = []
-            for x in (_at(model, subject, _SAMPLES, 1.0), drawn):
+            for temperature in (1.0, wanted):
                 with torch.no_grad():
-                    z, _ = model.transform(_exactly(x), **subject.one_given())
-                widths.append(z.square().mean(0).sqrt())
-            # The widths of both have a relative error of 1 / √(2 n) or little more.
-            found = float((widths[1] / widths[0]).log().mean().exp())
+                    z, _ = model.transform(_exactly(_at(model, subject, _CODES, temperature)), **subject.one_given())
+                widths.append(z.square().mean().sqrt())
+            found = float(widths[1] / widths[0])
+            # A width of n Gaussian numbers has a relative error of 1 / √(2 n).
             require(
-                abs(found / wanted - 1) < 6 / _SAMPLES**0.5,
+                abs(found / wanted - 1) < 6 / _CODES**0.5,
                 f"at temperature {wanted:g} codes are {found:.3f} times as wide",
             )
             continue
+        drawn = _at(model, subject, _SAMPLES, wanted)
         probability = _tempered(model, subject, wanted)
         if probability is None:
             return
