@@ -157,7 +157,7 @@ def test_an_image_is_drawn_given_an_image(net: str) -> None:
     ):
         assert float((draws == 1 - fresh).double().mean()) > 0.95
     known = -model.log_prob(1 - fresh, given=fresh, samples=5, generator=seeded(3)).mean()
-    assert float(known) < 0.25 * 16 * math.log(2)
+    assert known.item() < 0.25 * 16 * math.log(2)
 
 
 def test_samples_of_a_class_are_like_it_and_without_one_classes_come_as_often_as_in_the_data(tmp_path: Path) -> None:
