@@ -121,7 +121,7 @@ ROWS: tuple[Row, ...] = (
         exceptions={
             "gradients": "the paper's nets have biases before instance normalisation, which takes them away again; the "
             "model's own test checks all other parameters",
-            "accumulation": "the history is exchanged with one part of a batch after the other",
+            "accumulation": "the histories of the critics exchange one part of a batch after the other",
         },
     ),
     Row(

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from unsup.core import random
 from unsup.core.batch import Batch, Time
 from unsup.core.model import LearnsByCounting, Model, reduced
-from unsup.core.parallel import share_of
+from unsup.core.parallel import Group, share_of, working_in
 from unsup.core.random import Rows, part_of_batch
 from unsup.testing.law import law, require
 from unsup.testing.laws.learning import by_gradient
@@ -151,9 +151,32 @@ def _is_a_number(model: Model, subject: Subject) -> bool:
     return found
 
 
+class _Doubled(Group):
+    """A process beside a twin that has the same rows; ``added`` tells whether they met for a statistic of the batch."""
+
+    count, rank = 2, 0
+
+    def __init__(self) -> None:
+        self.added = False
+
+    def add(self, x: Tensor) -> Tensor:
+        self.added = True
+        return 2 * x
+
+    def collect(self, x: Tensor) -> list[Tensor]:
+        return [x, x]
+
+    def collect_objects(self, value: Any) -> list[Any]:
+        return [value, value]
+
+    def first(self, value: Any) -> Any:
+        return value
+
+
 @law(
     "accumulation",
-    "Where a loss is one number an example, the parts of a batch, each computed on its own, add up to the whole.",
+    "Where a loss is one number an example, and no statistic of all of them, the parts of a batch, each computed on "
+    "its own, add up to the whole.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
@@ -162,6 +185,11 @@ def accumulation(subject: Subject) -> None:
     if _is_a_number(start, subject):
         return
     batch = _many(subject.data(start), 12)
+    twins = _Doubled()
+    with working_in(twins):
+        outcome(copy.deepcopy(start), _many(batch, 24), subject, Rows(24, 0, 12))
+    if twins.added:
+        return
     whole = outcome(copy.deepcopy(start), batch, subject, Rows(12, 0, 12))
     for ends in ((5, 12), (4, 8, 12)):
         parts = [Rows(12, a, b - a) for a, b in zip((0, *ends), ends, strict=False)]
