@@ -214,8 +214,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         Raises:
             InputError: a known entry comes after an unknown one, so the draw would ignore it.
         """
-        self.event.check_shape(x)
-        self.event.check_shape(known)
+        self.check_known(x, known)
         line = self.raster.line(known)
         if bool((line[:, 1:] & ~line[:, :-1]).any()):
             raise InputError(

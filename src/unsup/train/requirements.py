@@ -20,9 +20,15 @@ def check_data(model: Model, data: Data) -> None:
     real; create it with event=data.event
     """
     name, owner = data.name or "this data", type(model).__name__
-    if (model.event.shape, model.event.open) != (data.event.shape, data.event.open):
+    own, theirs = ((event.shape, event.support, event.open) for event in (model.event, data.event))
+    if own != theirs:
         raise InputError(
             f"this {owner} was built for {model.event}, and {name} holds {data.event}; create it with event=data.event"
+        )
+    weight = data.train.weight
+    if weight is not None and not bool((weight >= 0).all() & weight.isfinite().all() & (weight.sum() > 0)):
+        raise InputError(
+            f"{name} has weights that are negative, not finite, or all 0; expected 0 or more, some above 0"
         )
     for stream in model.streams:
         if stream not in data.train.streams:
