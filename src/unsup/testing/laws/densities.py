@@ -165,6 +165,8 @@ def _outsiders(event: Event) -> Iterator[tuple[int, float, str]]:
             yield column, support.low - 1, f"a value below the lowest level of {support}"
             yield column, support.low + support.levels, f"a value above the highest level of {support}"
             yield column, support.low + 0.5, f"a value between the levels of {support}"
+        elif event.precision == "float32":
+            yield column, 1e39, f"a number that float32 cannot hold in {support}"
         yield column, math.nan, f"NaN in {support}"
         yield column, math.inf, f"infinity in {support}"
 
