@@ -309,6 +309,7 @@ class HasDensity(ABC):
         all_inside = not torch.compiler.is_compiling() and bool(inside.all())
         if not all_inside:
             # What lies outside is scored at a value inside, so that no NaN comes back into a gradient.
+            x = x if x.is_floating_point() else x.long()
             filler = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
             x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, filler)
         batch = Batch(x, lengths=lengths)
@@ -459,6 +460,7 @@ class CanComplete(ABC):
                 f"known has type {known.dtype} and shape {tuple(known.shape)}; expected torch.bool and the shape of x, "
                 f"{tuple(x.shape)}"
             )
+        x = x if x.is_floating_point() else x.long()
         lowest = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
         event.check(torch.where(known, x, lowest))
 
@@ -528,8 +530,8 @@ class IsConditional(ABC):
             given = given[None]
         if tuple(given.shape[1:]) != self.given.shape or not bool(self.given.contains(given).all()):
             raise InputError(
-                f"given={_shown(given)} of shape {tuple(given.shape)} is no condition of this {type(self).__name__}: "
-                f"expected {self.given}, one or one for each of {n} examples"
+                f"given={_shown(given)} of shape {tuple(given.shape)} lies outside {self.given}, on which this "
+                f"{type(self).__name__} is conditioned; expected one, or one for each of {n} examples"
             )
         if len(given) not in (1, n):
             raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
