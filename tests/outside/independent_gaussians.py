@@ -1,4 +1,4 @@
-"""A model that lives outside the library: p(x) = ∏_d N(x_d; μ_d, exp(s_d)²), real data, by gradient ascent."""
+"""A model from outside the library: p(y) = ∏_d N(y_d; μ_d, exp(s_d)²) of standardised real data, by gradient ascent."""
 
 from __future__ import annotations
 
