@@ -1,4 +1,4 @@
-"""A model that lives outside the library: p(x) = ∏_d N(x_d; μ_d, exp(s_d)²), real data, by gradient ascent."""
+"""A model from outside the library: p(y) = ∏_d N(y_d; μ_d, exp(s_d)²) of standardised real data, by gradient ascent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unsup.core import random
 from unsup.core.config import Positive
 from unsup.core.model import CanSample, HasDensity, Model, Terms
 from unsup.core.rows import Paper, Row
+from unsup.nn.front import ContinuousFront
 from unsup.prob.distributions import gaussian_log_prob
 from unsup.testing import Case
 
@@ -26,7 +27,7 @@ ROW = Row(
     paper=PAPER,
     cases="independent_gaussians:CASES",
 )
-CASES = (Case("independent-gaussians", Event((2,), Support("real"))),)
+CASES = (Case("independent-gaussians", Event((2,), Support("real")), {"spread": 2.0}),)
 
 
 class IndependentGaussians(Model, HasDensity, CanSample):
@@ -35,6 +36,7 @@ class IndependentGaussians(Model, HasDensity, CanSample):
     presets = {"tiny": {}, "paper": {}}
 
     def __init__(self, event: Event, *, spread: Positive = 1.0) -> None:
+        self.front = ContinuousFront(event)
         self.mean = nn.Parameter(torch.zeros(event.dims))
         self.log_std = nn.Parameter(torch.full((event.dims,), spread).log())
 
@@ -42,17 +44,17 @@ class IndependentGaussians(Model, HasDensity, CanSample):
     def reason_against(cls, event: Event) -> str | None:
         return None if event.is_real and len(event.shape) == 1 else "takes real vectors only"
 
-    @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        self.mean.copy_(batch.x.mean(0))
+        self.front.prepare(batch.x, generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         return {"loss": -self._log_prob(batch, samples=1, generator=generator)}
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        return gaussian_log_prob(batch.x.to(self.dtype), self.mean, self.log_std).sum(1)
+        y, log_det = self.front(self.front.floating(batch.x))
+        return gaussian_log_prob(y, self.mean, self.log_std).sum(1) + log_det
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
         noise = random.normal((n, self.event.dims), generator, like=self.mean)
-        return (self.mean + temperature * self.log_std.exp() * noise).to(self.event.dtype)
+        return self.front.to_support(self.front.invert(self.mean + temperature * self.log_std.exp() * noise))
