@@ -32,7 +32,7 @@ def pixelcnn_bfloat16() -> Measured:
     def step(enabled: bool) -> None:
         for _ in range(3):
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-                loss = model.loss(Batch(x))["loss"]
+                loss = model.loss(Batch(x))["loss"].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -22,7 +22,7 @@ def rbm_epoch() -> Measured:
     x = (torch.rand(EXAMPLES, 1, 28, 28, generator=generator) < 0.13).to(torch.uint8)
     event = unsup.Event((1, 28, 28), unsup.Support("binary"))
     model = unsup.create("rbm", event, hidden=HIDDEN, steps=1, chains=BATCH, centred=False)
-    model.prepare(x, None, generator=generator)
+    model.prepare(Batch(x), generator=generator)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, fused=True)
 
@@ -30,7 +30,7 @@ def rbm_epoch() -> Measured:
         with fast_cpu(model.device):
             for rows in torch.randperm(EXAMPLES, generator=generator).split(BATCH):
                 optimizer.zero_grad()
-                model.loss(Batch(x[rows]), generator=generator)["loss"].backward()
+                model.loss(Batch(x[rows]), generator=generator)["loss"].mean().backward()
                 optimizer.step()
 
     flat = x.flatten(1).float().numpy()

@@ -30,7 +30,7 @@ Step = Callable[[], object]
 
 def ours(x: Tensor) -> tuple[nn.Module, Step, Step]:
     model = RealNVP(Event((DIMS,), Support("real")), layers=LAYERS, hidden=HIDDEN)
-    return model, lambda: model.loss(Batch(x))["loss"], lambda: model.sample(BATCH)
+    return model, lambda: model.loss(Batch(x))["loss"].mean(), lambda: model.sample(BATCH)
 
 
 def from_zuko(x: Tensor) -> tuple[nn.Module, Step, Step]:

@@ -148,7 +148,7 @@ def test_creating_leaves_the_global_generator_alone_and_follows_the_seed(name):
 def test_every_row_cites_a_paper_with_a_link():
     for name in names():
         paper = row(name).paper
-        assert paper.link.startswith("https://")
+        assert paper.link.startswith(("https://", "http://"))
         assert paper.bibtex.count("{") == paper.bibtex.count("}")
 
 
@@ -223,13 +223,14 @@ ALLOWED = {
     "prob": {"core"},
     "nn": {"core", "prob"},
     "families": {"core", "prob", "nn"},
+    "pictures": {"core"},
     "data": {"core"},
-    "evaluate": {"core", "data"},
-    "report": {"core"},
-    "train": {"core", "data", "evaluate", "report"},
-    "compare": {"core", "data", "evaluate", "report", "train"},
+    "evaluate": {"core", "data", "pictures"},
+    "report": {"core", "pictures"},
+    "train": {"core", "data", "evaluate", "pictures", "report"},
+    "compare": {"core", "data", "evaluate", "pictures", "report", "train"},
     "sklearn": {"core", "data", "evaluate", "train"},
-    "testing": {"core", "prob", "nn", "families", "data", "evaluate", "report", "train"},
+    "testing": {"core", "prob", "nn", "families", "data", "evaluate", "pictures", "report", "train"},
 }
 
 
@@ -248,10 +249,7 @@ def test_imports_go_downwards_only(layer):
     for path in (SOURCE / layer).rglob("*.py"):
         for module in imports_of(path):
             target = module.split(".")[1]
-            # The registry reads the families' rows; no other upward import is allowed.
-            if target == layer or (path.name == "registry.py" and module == "unsup.families"):
-                continue
-            assert target in ALLOWED[layer], f"{path} imports {module}"
+            assert target in ALLOWED[layer] | {layer}, f"{path} imports {module}"
 
 
 def test_family_files_never_import_each_other():

@@ -200,3 +200,14 @@ def test_options_may_be_numbers_of_numpy() -> None:
     assert len(data.train) == 30
     assert data.options == {"n": 40, "limit": 30}
     assert all(type(value) is int for value in data.options.values())
+
+
+def test_tensors_from_training_are_arrays():
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    plain = unsup.from_arrays(x)
+    graph = unsup.from_arrays(x.clone().requires_grad_() * 1.0, weight=torch.ones(30, requires_grad=True))
+    assert torch.equal(graph.train.x, plain.train.x)
+    assert not graph.train.x.requires_grad
+    assert torch.equal(unsup.from_arrays(x.bfloat16()).train.x, unsup.from_arrays(x.bfloat16().float()).train.x)
+    rows = [torch.arange(n + 1.0).requires_grad_() for n in range(12)]
+    assert unsup.from_arrays(rows).event.open

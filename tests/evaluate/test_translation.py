@@ -35,7 +35,7 @@ def data():
 
 def test_the_true_map_has_no_error_and_doing_nothing_has_some(data) -> None:
     model = Fixed(data.event).train()
-    x, target = data.test.x, data.test.domain_b
+    x, target = data.test.x, data.test.streams["domain_b"].x
     found = translation_error(model, x, target, to="b")
     assert (found.error, found.n, found.share) == (0.0, 300, 0.0)
     expected = np.abs(x.numpy().astype(float) - target.numpy().astype(float)).mean()

@@ -18,6 +18,7 @@ from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.probe import encode_all
 from unsup.evaluate.validators import VALIDATORS, choose_validator, neighbours_accuracy
+from unsup.report.page import write_page
 from unsup.train.trainer import fit
 
 
@@ -138,7 +139,7 @@ def test_a_gan_is_kept_by_its_fid(digits):
     # As by hand, from samples of the kept parameters under the same key.
     found = VALIDATORS["fid"].start(digits, digits.validation, 1)(model)
     extractor = choose_extractor("auto", digits.event, digits.train.x)
-    samples = model.eval().sample(len(digits.validation), generator=keyed_generator(1, 1, 0))
+    samples = model.eval().sample(len(digits.validation), generator=keyed_generator(1, 0, 0))
     by_hand = frechet_distance(extractor(samples).points, extractor(digits.validation.x).points)
     assert found.value == pytest.approx(by_hand, rel=1e-6)
 
@@ -184,7 +185,7 @@ def test_auto_is_the_models_own_then_the_likelihood_then_nothing(digits):
         ("likelihood", "needs a model with a density, and GAN on digits has not; those that fit: fid, newest"),
         ("knn", "needs a model that encodes, and labels"),
         ("error", "needs a model that classifies, and labels"),
-        ("likelyhood", "there is no validator 'likelyhood', did you mean 'likelihood'"),
+        ("likelyhood", "there is no validator 'likelyhood'; did you mean 'likelihood'"),
     ],
 )
 def test_one_that_does_not_fit_is_refused_with_those_that_do(digits, name, told, tmp_path):
@@ -241,3 +242,10 @@ def test_a_validator_that_is_no_number_stops_the_run(digits, monkeypatch):
     model = unsup.create("vae", digits.event, preset="tiny")
     with pytest.raises(unsup.TrainingError, match="the validator knn is nan"):
         fit(model, digits, steps=2, validator="knn", progress="off")
+
+
+def test_the_page_of_a_run_tells_the_best(digits, tmp_path):
+    model = unsup.create("vae", digits.event, preset="tiny", seed=1)
+    fitted = fit(model, digits, out=tmp_path / "r", steps=9, validate_every=3, validator="knn", progress="off")
+    write_page(tmp_path / "r")
+    assert f"knn {fitted.score:.4g} at" in (tmp_path / "r" / "report.html").read_text()

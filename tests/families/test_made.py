@@ -40,7 +40,7 @@ def maximise_likelihood(model: MADE, x: torch.Tensor) -> None:
 
     def closure():
         optimizer.zero_grad()
-        loss = model.loss(Batch(x))["loss"]
+        loss = model.loss(Batch(x))["loss"].mean()
         loss.backward()
         return loss
 
@@ -51,16 +51,16 @@ def maximise_likelihood(model: MADE, x: torch.Tensor) -> None:
 def test_masks_follow_the_rule_of_the_paper_by_loops(order):
     model = MADE(Event((5,), BINARY), hidden=(7, 6), masks=3, order=order)
     for m in range(3):
-        degrees = [model.orders[m].tolist()] + [layer.above[m].tolist() for layer in model.layers[:-1]]
-        for below, above, layer in zip(degrees[:-1], degrees[1:], model.layers[:-1], strict=True):
+        degrees = [model.orders[m].tolist()] + [layer.above[m].tolist() for layer in model.net.layers[:-1]]
+        for below, above, layer in zip(degrees[:-1], degrees[1:], model.net.layers[:-1], strict=True):
             expected = [[float(up >= down) for down in below] for up in above]
             assert layer.mask(m).tolist() == expected
             assert min(above) >= min(below)
             assert max(above) <= 4
         output = [[float(d > up) for up in degrees[-1]] for d in degrees[0]]
-        assert model.layers[-1].mask(m).tolist() == output
+        assert model.net.layers[-1].mask(m).tolist() == output
         direct = [[float(d > e) for e in degrees[0]] for d in degrees[0]]
-        assert model.direct.mask(m).tolist() == direct
+        assert model.net.direct.mask(m).tolist() == direct
     same = model.orders[0].tolist() == model.orders[1].tolist()
     assert same == (order == "natural")
 
@@ -85,7 +85,7 @@ def test_no_hidden_layer_is_a_logistic_regression_for_each_dimension():
         fitted = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(x[:, :d].numpy(), x[:, d].numpy())
         log_p = torch.from_numpy(fitted.predict_log_proba(x[:, :d].numpy()))
         expected -= float(log_p.gather(1, x[:, d, None].long()).mean())
-    assert model.eval().loss(Batch(x))["loss"].item() == pytest.approx(expected, abs=1e-6)
+    assert model.eval().loss(Batch(x))["loss"].mean().item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_two_dimensions_reach_the_count_table():
@@ -112,12 +112,12 @@ def test_training_cycles_through_the_masks_and_moves_only_kept_weights():
     x = bits(50, 6)
     for step in range(6):
         model.zero_grad()
-        loss = model.loss(Batch(x))["loss"]
+        loss = model.loss(Batch(x))["loss"].mean()
         loss.backward()
         order = step % 3
         expected = -model._log_prob_in_order(x, order, 1, None).mean()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-        for layer in [*model.layers, model.direct]:
+        for layer in [*model.net.layers, model.net.direct]:
             dropped = layer.mask(order) == 0
             assert (layer.weight.grad[dropped] == 0).all()
             assert (layer.weight.grad[~dropped] != 0).any()
@@ -126,9 +126,9 @@ def test_training_cycles_through_the_masks_and_moves_only_kept_weights():
 def test_prepared_bias_gives_the_product_of_marginals():
     x = torch.randint(0, 3, (400, 4), generator=torch.Generator().manual_seed(0))
     model = MADE(Event((4,), Support("nominal", 3)), hidden=(5,)).double()
-    model.prepare(x, None, generator=torch.Generator())
+    model.prepare(Batch(x), generator=torch.Generator())
     with torch.no_grad():
-        model.layers[-1].weight.zero_()
+        model.net.layers[-1].weight.zero_()
     frequency = torch.stack([(x == k).double().sum(0) + 1 for k in range(3)]) / 403
     expected = frequency.log().gather(0, x).sum(1)
     torch.testing.assert_close(model.eval().log_prob(x), expected)
@@ -137,7 +137,7 @@ def test_prepared_bias_gives_the_product_of_marginals():
 def test_real_conditionals_integrate_to_one_in_raw_units():
     model = MADE(Event((1,), REAL), components=4)
     x = 1000 + 50 * torch.randn(500, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    model.prepare(x, None, generator=torch.Generator())
+    model.prepare(Batch(x), generator=torch.Generator())
     model = shaken(model)
     grid = torch.linspace(-4000, 6000, 200_001, dtype=torch.float64)
     assert torch.trapezoid(model.log_prob(grid[:, None]).exp(), grid).item() == pytest.approx(1, abs=1e-6)
@@ -149,7 +149,7 @@ def test_masked_products_are_renewed_when_weights_or_masks_change():
     x = words(4)
     with torch.no_grad():
         before = model.log_prob(x)
-        model.layers[0].weight.mul_(2)
+        model.net.layers[0].weight.mul_(2)
         assert not torch.allclose(model.log_prob(x), before)
         model.load_state_dict(other.state_dict())
         assert torch.equal(model.log_prob(x), other.log_prob(x))

@@ -16,6 +16,7 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from unsup import Batch, Event, InputError, Support, create
 from unsup.families.latent import vae as vae_module
 from unsup.families.latent.vae import VAE
+from unsup.nn.autoencoder import Autoencoder
 
 BINARY, REAL = Support("binary"), Support("real")
 
@@ -67,10 +68,10 @@ class LinearGaussian:
         self.raw_w, self.raw_psi = std[:, None] * w, std**2 * psi
         self.posterior_mean = ((self.data - mean) / std - b) @ to_mean.T
         with torch.no_grad():
-            self.model.decoder[-1].weight.copy_(torch.from_numpy(w))
-            self.model.decoder[-1].bias.copy_(torch.from_numpy(b))
-            self.model.observation.log_std.copy_(torch.from_numpy(np.log(psi) / 2))
-            encoder = self.model.encoder[-1]
+            self.model.nets.decoder[-1].weight.copy_(torch.from_numpy(w))
+            self.model.nets.decoder[-1].bias.copy_(torch.from_numpy(b))
+            self.model.nets.observation.log_std.copy_(torch.from_numpy(np.log(psi) / 2))
+            encoder = self.model.nets.encoder[-1]
             encoder.weight.copy_(torch.from_numpy(np.concatenate([to_mean, np.zeros((2, 5))])))
             encoder.bias.copy_(torch.from_numpy(np.concatenate([-to_mean @ b, np.log(self.posterior_variance)])))
         self.x = torch.from_numpy(self.data)
@@ -100,7 +101,7 @@ def test_with_a_wrong_posterior_the_bound_rises_from_the_elbo_to_the_exact_log_l
 ) -> None:
     shift, widen = np.array([0.5, -0.7]), 0.6
     with torch.no_grad():
-        linear.model.encoder[-1].bias += torch.from_numpy(np.concatenate([shift, [widen, widen]]))
+        linear.model.nets.encoder[-1].bias += torch.from_numpy(np.concatenate([shift, [widen, widen]]))
     # KL(q ‖ p(z|x)) of a Gaussian whose mean is off by `shift` and whose variance is e^widen times too large.
     gap = 0.5 * (np.exp(widen) - 1 - widen + shift**2 / linear.posterior_variance).sum()
     x, exact = linear.x[:1], linear.exact[0]
@@ -138,8 +139,8 @@ def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis
         model.loss(Batch(x), generator=generator)["loss"].mean().backward()
         optimizer.step()
     with torch.no_grad():
-        w, b = model.decoder[-1].weight.numpy(), model.decoder[-1].bias.numpy()
-        psi = np.exp(2 * model.observation.log_std.numpy())
+        w, b = model.nets.decoder[-1].weight.numpy(), model.nets.decoder[-1].bias.numpy()
+        psi = np.exp(2 * model.nets.observation.log_std.numpy())
         bound = float(model.log_prob(x, samples=50, generator=generator).mean())
     mean, std = data.mean(0), data.std(0)
     exact = stats.multivariate_normal(mean + std * b, np.outer(std, std) * (w @ w.T + np.diag(psi))).logpdf(data).mean()
@@ -150,9 +151,9 @@ def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis
 def test_the_gap_of_a_decoder_that_ignores_z_is_the_kl() -> None:
     model = randomised(VAE(Event((3,), BINARY), latent_dim=2, hidden=(5,), activation="tanh"))
     with torch.no_grad():
-        model.decoder[-1].weight.zero_()
+        model.nets.decoder[-1].weight.zero_()
     x = torch.tensor([[1, 0, 1]])
-    exact = float(Bernoulli(logits=model.decoder[-1].bias).log_prob(x.double()).sum().detach())
+    exact = float(Bernoulli(logits=model.nets.decoder[-1].bias).log_prob(x.double()).sum().detach())
     terms = {n: t.item() for n, t in model.loss(Batch(x), generator=seeded()).items()}  # of one example
     assert terms["reconstruction"] == pytest.approx(-exact)
     assert terms["loss"] == pytest.approx(-exact + terms["kl"])
@@ -171,7 +172,7 @@ def test_bounds_stay_below_and_reach_the_log_likelihood_by_quadrature(latent_dim
         np.log([math.prod(w) for w in itertools.product(weight / weight.sum(), repeat=latent_dim)])
     )
     with torch.no_grad():
-        logits = model.decoder(grid)
+        logits = model.nets.decoder(grid)
         log_p = Bernoulli(logits=logits).log_prob(x[:, None].double()).sum(-1)
         exact = torch.logsumexp(log_p + log_weight, 1)
     for i in range(2):
@@ -200,13 +201,13 @@ def enumerable(name: str) -> VAE:
     event, options = ENUMERABLE[name]
     model = randomised(VAE(event, latent_dim=2, activation="tanh", **options))
     with torch.no_grad():
-        model.encoder[-1].weight *= 0.2
-        model.encoder[-1].bias.copy_(torch.tensor([0.3, -0.3, 1.0, 0.8]))
+        model.nets.encoder[-1].weight *= 0.2
+        model.nets.encoder[-1].bias.copy_(torch.tensor([0.3, -0.3, 1.0, 0.8]))
         if name == "gaussian":  # a density leaves mass outside the bins: narrow enough that none is seen
-            model.observation.front.mean.fill_(0.5)
-            model.decoder[-1].weight *= 0.03
-            model.decoder[-1].bias.zero_()
-            model.observation.log_std.fill_(-2.2)
+            model.nets.observation.front.mean.fill_(0.5)
+            model.nets.decoder[-1].weight *= 0.03
+            model.nets.decoder[-1].bias.zero_()
+            model.nets.observation.log_std.fill_(-2.2)
     return model
 
 
@@ -234,15 +235,15 @@ def test_dequantised_columns_have_the_mass_of_their_bins() -> None:
     model = VAE(event, latent_dim=1, hidden=(), decoder="gaussian").double()
     data = torch.tensor([[0.5, 1, 0], [2.5, 4, 1], [1.0, 5, 1], [-3.0, 3, 0]], dtype=torch.float64)
     model.prepare(Batch(data), generator=seeded())
-    model.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
-    model.decoder[-1].weight.zero_()
-    model.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.4]))
-    model.observation.log_std.copy_(torch.tensor([0.1, -0.3, -0.4]))
-    front, std = model.observation.front, model.observation.log_std.exp()
+    model.nets.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
+    model.nets.decoder[-1].weight.zero_()
+    model.nets.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.4]))
+    model.nets.observation.log_std.copy_(torch.tensor([0.1, -0.3, -0.4]))
+    front, std = model.nets.observation.front, model.nets.observation.log_std.exp()
     x = data[:1]
     level = (x[0] - front.low) / front.levels
     edges = [(level - front.mean) / front.std, (level + 1 / front.levels - front.mean) / front.std]
-    low, high = (stats.norm.cdf(e, model.decoder[-1].bias, std) for e in edges)
+    low, high = (stats.norm.cdf(e, model.nets.decoder[-1].bias, std) for e in edges)
     real = stats.norm.logpdf(float(edges[0][0]), 0.3, float(std[0])) - math.log(float(front.std[0]))
     exact = real + np.log((high - low)[1:]).sum()
     assert float(model.log_prob(x, samples=40_000, generator=seeded())) == pytest.approx(exact, abs=5e-3)
@@ -254,14 +255,14 @@ def test_the_rounded_logistic_sums_to_one_over_its_levels_and_draws_follow_it() 
     model = VAE(Event((1,), Support("ordinal", 5, 2)), latent_dim=1)
     outputs = torch.tensor([[0.3, -1.2]])
     levels = torch.arange(2, 7)[:, None]
-    log_p = model.observation.total_log_prob(model.observation.target(levels), outputs.expand(5, 1, 2))
+    log_p = model.nets.observation.total_log_prob(model.nets.observation.target(levels), outputs.expand(5, 1, 2))
     p = log_p.exp()
     assert float(p.sum()) == pytest.approx(1, abs=1e-6)
     n = 40_000
-    draws = model.observation.raw(model.observation.draw(outputs.expand(n, 1, 2), seeded()))
+    draws = model.nets.observation.raw(model.nets.observation.draw(outputs.expand(n, 1, 2), seeded()))
     share = torch.stack([(draws == v).float().mean() for v in range(2, 7)])
     assert ((share - p).abs() < 4 * (p * (1 - p) / n).sqrt()).all()
-    assert int(model.observation.raw(model.observation.typical(outputs[None]))) == 2 + int(p.argmax())
+    assert int(model.nets.observation.raw(model.nets.observation.typical(outputs[None]))) == 2 + int(p.argmax())
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "bernoulli conv", "categorical", "categorical conv"])
@@ -273,16 +274,16 @@ def test_decode_gives_the_most_probable_example(name: str) -> None:
     decoded = model.decode(z)
     assert decoded.dtype == model.event.dtype
     for i in range(5):
-        log_p = model._log_likelihood(z[i].expand(1, len(x), 2), model.observation.target(x).flatten(1), None)
+        log_p = model.nets.log_likelihood(model.nets.target(x), z[i].expand(1, len(x), 2))
         assert torch.equal(decoded[i].long(), x[int(log_p.argmax())])
 
 
 @torch.no_grad()
 def test_binary_samples_are_draws_and_not_probabilities_or_modes() -> None:
     model = VAE(Event((3,), BINARY), latent_dim=2, hidden=())
-    model.decoder[-1].weight.zero_()
-    model.decoder[-1].bias.copy_(torch.tensor([0.4, -1.0, 2.0]))
-    p = model.decoder[-1].bias.sigmoid()
+    model.nets.decoder[-1].weight.zero_()
+    model.nets.decoder[-1].bias.copy_(torch.tensor([0.4, -1.0, 2.0]))
+    p = model.nets.decoder[-1].bias.sigmoid()
     draws = model.sample(20_000, generator=seeded())
     assert draws.dtype == torch.uint8
     assert ((draws.double().mean(0) - p).abs() < 4 * (p * (1 - p) / 20_000).sqrt()).all()
@@ -292,13 +293,13 @@ def brute_force_log_weights(model: VAE, x: Tensor, noise: Tensor) -> list[list[t
     """[example][sample] → (log w, z, posterior parameters), by distributions objects, one at a time."""
     table = []
     for b in range(len(x)):
-        mean, log_variance = model.encoder(x[b : b + 1].double()).chunk(2, -1)
+        mean, log_variance = model.nets.encoder(x[b : b + 1].double()).chunk(2, -1)
         row = []
         for eps in noise[:, b : b + 1]:
             std = (0.5 * log_variance).exp()
             z = mean + std * eps
             log_w = (
-                Bernoulli(logits=model.decoder(z)).log_prob(x[b : b + 1].double()).sum()
+                Bernoulli(logits=model.nets.decoder(z)).log_prob(x[b : b + 1].double()).sum()
                 + Normal(0.0, 1.0).log_prob(z).sum()
                 - Normal(mean, std).log_prob(z).sum()
             )
@@ -344,7 +345,9 @@ def test_the_k_objective_and_its_gradient_are_those_of_a_loop_over_examples(smal
     torch.testing.assert_close(gradients(model, -bound), gradients(model, reference))
     reconstruction = torch.stack(
         [
-            torch.stack([-Bernoulli(logits=model.decoder(z)).log_prob(x[b].double()).sum() for _, z, _ in row]).mean()
+            torch.stack(
+                [-Bernoulli(logits=model.nets.decoder(z)).log_prob(x[b].double()).sum() for _, z, _ in row]
+            ).mean()
             for b, row in enumerate(table)
         ]
     )
@@ -366,7 +369,7 @@ def test_dreg_is_the_formula_of_its_paper(small: tuple[VAE, Tensor, Tensor]) -> 
         for (_, z, q), share in zip(row, shares, strict=True):
             held, (mean, std) = z.detach().requires_grad_(), q.detach()
             log_w = (
-                Bernoulli(logits=model.decoder(held)).log_prob(x[b].double()).sum()
+                Bernoulli(logits=model.nets.decoder(held)).log_prob(x[b].double()).sum()
                 + Normal(0.0, 1.0).log_prob(held).sum()
                 - Normal(mean, std).log_prob(held).sum()
             )
@@ -374,7 +377,7 @@ def test_dreg_is_the_formula_of_its_paper(small: tuple[VAE, Tensor, Tensor]) -> 
             surrogate = surrogate - share**2 * (slope * z).sum() / 3
     reference = gradients(model, surrogate)
     for name in found:
-        torch.testing.assert_close(found[name], reference[name] if name.startswith("encoder") else ordinary[name])
+        torch.testing.assert_close(found[name], reference[name] if name.startswith("nets.encoder") else ordinary[name])
     with torch.no_grad():
         torch.testing.assert_close(model.loss(Batch(x), generator=seeded(3))["loss"], plain_loss)
 
@@ -388,7 +391,7 @@ def test_dreg_and_the_plain_gradient_agree_in_mean_and_dreg_is_steadier(small: t
         rows = []
         for i in range(100):
             found = gradients(model, model.loss(batch, generator=seeded(1000 * (model is dreg) + i))["loss"])
-            rows.append(torch.cat([g.flatten() for n, g in found.items() if n.startswith("encoder")]))
+            rows.append(torch.cat([g.flatten() for n, g in found.items() if n.startswith("nets.encoder")]))
         draws.append(torch.stack(rows))
     error = ((draws[0].var(0) + draws[1].var(0)) / 100).sqrt()
     difference = (draws[0].mean(0) - draws[1].mean(0)).abs()
@@ -405,7 +408,7 @@ def test_sticking_the_landing_has_the_mean_of_the_plain_gradient_and_none_at_the
     exact = with_options(linear.model, gradient="stl")
     found = gradients(exact, exact.loss(Batch(linear.x), generator=seeded())["loss"])
     usual = gradients(linear.model, linear.model.loss(Batch(linear.x), generator=seeded())["loss"])
-    for name in (n for n in found if n.startswith("encoder")):
+    for name in (n for n in found if n.startswith("nets.encoder")):
         assert float(found[name].abs().max()) < 1e-9
         assert float(usual[name].abs().max()) > 1e-3
     x = small[1]
@@ -431,7 +434,7 @@ def test_kl_reaches_the_encoder_only_and_beta_scales_it_alone() -> None:
     terms = plain.loss(Batch(x), generator=seeded())
     kl, reconstruction = gradients(plain, terms["kl"]), gradients(plain, terms["reconstruction"])
     for name in kl:
-        assert bool(kl[name].any()) == name.startswith("encoder"), name
+        assert bool(kl[name].any()) == name.startswith("nets.encoder"), name
         assert bool(reconstruction[name].any()), name
     heavy = with_options(plain, beta=4.0)
     found = gradients(heavy, heavy.loss(Batch(x), generator=seeded())["loss"])
@@ -448,11 +451,16 @@ def test_chunks_do_not_change_the_bound(name: str, monkeypatch: pytest.MonkeyPat
     x = all_examples(model.event)[:3]
     whole = model.log_prob(x, samples=23, generator=seeded())
     sizes = []
-    original = type(model)._log_likelihood
-    monkeypatch.setattr(VAE, "_log_likelihood", lambda self, z, *rest: sizes.append(len(z)) or original(self, z, *rest))
+    original = Autoencoder.log_likelihood
+
+    def counted(self: Autoencoder, target: Tensor, z: Tensor, features: Tensor | None = None) -> Tensor:
+        sizes.append(len(z))
+        return original(self, target, z, features)
+
+    monkeypatch.setattr(Autoencoder, "log_likelihood", counted)
     for chunk in (1, 5):
         sizes.clear()
-        monkeypatch.setattr(vae_module, "_CHUNK_ELEMENTS", chunk * len(x) * model.widest)
+        monkeypatch.setattr(vae_module, "_CHUNK_ELEMENTS", chunk * len(x) * model.nets.widest)
         torch.testing.assert_close(model.log_prob(x, samples=23, generator=seeded()), whole, rtol=1e-12, atol=0)
         assert sum(sizes) == 23
         assert max(sizes) == chunk
@@ -477,11 +485,11 @@ def test_the_paper_preset_is_the_iwae_net() -> None:
     encoder = 784 * 200 + 200 + 200 * 200 + 200 + 2 * (200 * 50 + 50)
     decoder = 50 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784
     assert model.parameter_count == encoder + decoder == 425_284
-    assert [type(m).__name__ for m in model.decoder] == ["Flatten", "Linear", "Tanh", "Linear", "Tanh", "Linear"]
-    weight = model.encoder[1].weight.detach()
+    assert [type(m).__name__ for m in model.nets.decoder] == ["Flatten", "Linear", "Tanh", "Linear", "Tanh", "Linear"]
+    weight = model.nets.encoder[1].weight.detach()
     limit = math.sqrt(6 / (784 + 200))  # Glorot's uniform
     assert 0.99 * limit < float(weight.abs().max()) <= limit
-    assert not model.encoder[1].bias.any()
+    assert not model.nets.encoder[1].bias.any()
 
 
 @torch.no_grad()
@@ -492,8 +500,8 @@ def test_prepare_puts_the_output_bias_at_the_marginals() -> None:
     for model in (dense, conv):
         model.prepare(Batch(x), generator=seeded())
     pixel, channel = x.numpy().mean(0).flatten().clip(0.001, 0.999), x.numpy().mean((0, 2, 3))
-    np.testing.assert_allclose(dense.decoder[-1].bias, np.log(pixel / (1 - pixel)), rtol=1e-5)
-    np.testing.assert_allclose(conv.decoder[-1].bias, np.log(channel / (1 - channel)), rtol=1e-5)
+    np.testing.assert_allclose(dense.nets.decoder[-1].bias, np.log(pixel / (1 - pixel)), rtol=1e-5)
+    np.testing.assert_allclose(conv.nets.decoder[-1].bias, np.log(channel / (1 - channel)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("net", ["dense", "conv"])
@@ -504,7 +512,7 @@ def test_prepared_categorical_outputs_are_the_frequencies_of_each_dimension_or_c
     x = torch.randint(5, 8, (40, 2, 4, 4), generator=seeded())
     x[:, 1] = torch.where(x[:, 1] == 5, 6, x[:, 1])
     model.prepare(Batch(x), generator=seeded())
-    for layer in (model.decoder[-1], model.encoder[-1]):
+    for layer in (model.nets.decoder[-1], model.nets.encoder[-1]):
         layer.weight.zero_()
     total = torch.zeros(len(x), dtype=torch.float64)
     for c, i, j in itertools.product(range(2), range(4), range(4)):
@@ -519,7 +527,7 @@ def test_prepared_logistic_outputs_have_the_mean_and_spread_of_the_data() -> Non
     model = VAE(Event((2,), Support("ordinal", 256)), hidden=())
     x = torch.stack([stats_draw(90, 20), stats_draw(150, 8)], 1)
     model.prepare(Batch(x), generator=seeded())
-    model.decoder[-1].weight.zero_()
+    model.nets.decoder[-1].weight.zero_()
     draws = model.sample(20_000, generator=seeded()).double()
     np.testing.assert_allclose(draws.mean(0), x.double().mean(0), atol=1)
     np.testing.assert_allclose(draws.std(0), x.double().std(0), rtol=0.03)
@@ -534,11 +542,11 @@ def stats_draw(mean: float, std: float) -> Tensor:
 def test_every_output_of_the_conv_net_depends_on_z_and_every_input_reaches_it(side: int, channels: int) -> None:
     model = VAE(Event((channels, side, side), Support("ordinal", 256)), hidden=(6, 8, 8), net="conv", activation="tanh")
     x = torch.randint(0, 256, (2, channels, side, side), generator=seeded())
-    features = model.inputs.image(x).requires_grad_()
-    model.encoder(features).square().sum().backward()
+    features = model.nets.inputs.image(x).requires_grad_()
+    model.nets.encoder(features).square().sum().backward()
     assert bool((features.grad != 0).all())
     z = torch.randn(2, 32, generator=seeded())
-    one, two = model._outputs(z, None)
+    one, two = model.nets.decode(z, None)
     assert bool((one != two).all())
     assert bool(model.event.contains(model.sample(2, generator=seeded())).all())
 
@@ -549,7 +557,7 @@ def test_under_autocast_products_are_bfloat16_and_log_densities_float32() -> Non
     x = torch.randint(0, 2, (64, 40), generator=seeded())
     expected = model.loss(Batch(x), generator=seeded())
     seen = []
-    model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    model.nets.decoder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
     with torch.autocast("cpu", torch.bfloat16):
         terms = model.loss(Batch(x), generator=seeded())
         bound = model.log_prob(x, samples=3, generator=seeded())
@@ -570,7 +578,7 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
     data = torch.cat([torch.randn(100, 2, generator=seeded()), torch.full((100, 1), 7.0)], 1)
     model.prepare(Batch(data), generator=seeded())
     with torch.no_grad():
-        model.observation.log_std[2] = -80.0  # where the likelihood of a constant column would drive it
+        model.nets.observation.log_std[2] = -80.0  # where the likelihood of a constant column would drive it
     x = torch.tensor([[1e5, -1e5, 7.0], [-1e5, 1e5, 7.0], [0.0, 0.0, 7.0]])  # log-variances of both signs
     terms = model.loss(Batch(x), generator=seeded())
     terms["loss"].mean().backward()

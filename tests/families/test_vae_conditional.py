@@ -50,8 +50,8 @@ def generic(name: str, **options: object) -> tuple[VAE, Tensor]:
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(0.7 * torch.randn(p.shape, generator=seeded(p.numel()), dtype=torch.float64))
-        model.encoder[-1].weight *= 0.2
-        model.encoder[-1].bias.copy_(torch.tensor([0.3, -0.3, 1.0, 0.8])[: 2 * model.latent_dim])
+        model.nets.encoder[-1].weight *= 0.2
+        model.nets.encoder[-1].bias.copy_(torch.tensor([0.3, -0.3, 1.0, 0.8])[: 2 * model.latent_dim])
     return model, conditions
 
 
@@ -91,7 +91,7 @@ def test_the_bound_given_a_class_reaches_quadrature_and_its_sum_over_classes_tha
     exact = []
     for y in range(3):
         told = torch.nn.functional.one_hot(torch.full((80,), y), 3).double()
-        log_p = Bernoulli(logits=model.decoder(torch.cat([z, told], 1))).log_prob(x[:, None].double()).sum(-1)
+        log_p = Bernoulli(logits=model.nets.decoder(torch.cat([z, told], 1))).log_prob(x[:, None].double()).sum(-1)
         exact.append(torch.logsumexp(log_p + log_weight, 1))
     for y in range(3):
         near = torch.stack(
@@ -111,16 +111,19 @@ def test_every_parameter_that_sees_the_condition_moves_by_it(name: str) -> None:
     model.train()
     x = all_bits(model.event)[:3]
     model.loss(Batch(x, given=conditions), generator=seeded())["loss"].mean().backward()
-    for net, count in ((model.encoder, model.conditions.channels), (model.decoder, model.conditions.size)):
+    for net, count in (
+        (model.nets.encoder, model.nets.conditions.channels),
+        (model.nets.decoder, model.nets.conditions.size),
+    ):
         first = next(layer for layer in net if hasattr(layer, "weight")).weight.grad
         by_feature = first[:, -count:].transpose(0, 1).flatten(1).any(1)
         assert int(by_feature.sum()) >= count - (model.given == IMAGE)  # a pixel is 0 in all three images
     with torch.no_grad():
         moved = conditions.roll(1, 0)
         assert not torch.equal(model.encode(x, given=conditions), model.encode(x, given=moved))
-        features, other = model.conditions(conditions), model.conditions(moved)
+        features, other = model.nets.conditions(conditions), model.nets.conditions(moved)
         z = torch.zeros(3, 2, dtype=torch.float64)
-        assert not torch.equal(model._outputs(z, features), model._outputs(z, other))
+        assert not torch.equal(model.nets.decode(z, features), model.nets.decode(z, other))
 
 
 def test_the_loss_with_conditions_is_minus_the_bound_given_them() -> None:
@@ -154,7 +157,7 @@ def test_an_image_is_drawn_given_an_image(net: str) -> None:
     ):
         assert float((draws == 1 - fresh).double().mean()) > 0.95
     known = -model.log_prob(1 - fresh, given=fresh, samples=5, generator=seeded(3)).mean()
-    assert float(known) < 0.25 * 16 * math.log(2)
+    assert known.item() < 0.25 * 16 * math.log(2)
 
 
 def test_samples_of_a_class_are_like_it_and_without_one_classes_come_as_often_as_in_the_data(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_log_prob_reaches_the_log_likelihood_by_quadrature_over_the_prior() -> N
     with torch.no_grad():
         log_prior = found.prior.log_prob(grid.unsqueeze(1)).squeeze(1)
         assert float(log_prior.exp().sum()) * 0.002 == pytest.approx(1, abs=1e-6)
-        log_p = Bernoulli(logits=found.decoder(grid)).log_prob(x[:, None].double()).sum(-1)
+        log_p = Bernoulli(logits=found.nets.decoder(grid)).log_prob(x[:, None].double()).sum(-1)
         exact = torch.logsumexp(log_p + log_prior, 1) + math.log(0.002)
         low = torch.stack([found.log_prob(x, generator=seeded(i)) for i in range(2000)])
         near = torch.stack([found.log_prob(x, samples=2000, generator=seeded(i)) for i in range(40)])
@@ -110,11 +110,11 @@ def test_a_chain_of_two_linear_gaussian_layers_has_the_likelihood_of_matrix_alge
     b, b2 = np.array([0.5, 0.0, -1.0]), np.array([0.3, -0.2])
     with torch.no_grad():
         for net, weight, bias in ((found, w, b), (found.prior.model, w2, b2)):
-            net.encoder[-1].weight.zero_()
-            net.encoder[-1].bias.zero_()
-            net.encoder[-1].bias[net.latent_dim :] = 0.6  # wider than the posterior, so that averages settle
-            net.decoder[-1].weight.copy_(torch.from_numpy(weight))
-            net.decoder[-1].bias.copy_(torch.from_numpy(bias))
+            net.nets.encoder[-1].weight.zero_()
+            net.nets.encoder[-1].bias.zero_()
+            net.nets.encoder[-1].bias[net.latent_dim :] = 0.6  # wider than the posterior, so that averages settle
+            net.nets.decoder[-1].weight.copy_(torch.from_numpy(weight))
+            net.nets.decoder[-1].bias.copy_(torch.from_numpy(bias))
         x = torch.tensor([[0.4, -0.2, -0.5], [1.5, 0.3, -1.0]], dtype=torch.float64)
         near = found.log_prob(x.repeat(300, 1), samples=300, generator=seeded()).view(300, 2)
     cov = w @ (w2 @ w2.T + np.eye(2)) @ w.T + np.eye(3)
@@ -130,8 +130,8 @@ def test_samples_are_decoded_from_draws_of_the_prior_and_temperature_is_the_prio
         generator = seeded(7)
         z = found.prior.model.sample(9, generator=generator, temperature=temperature)
         with torch.no_grad():
-            outputs = found._outputs(z.double(), None)
-        expected = found.observation.raw(found.observation.draw(outputs, generator))
+            outputs = found.nets.decode(z.double(), None)
+        expected = found.nets.observation.raw(found.nets.observation.draw(outputs, generator))
         assert torch.equal(found.sample(9, generator=seeded(7), temperature=temperature), expected)
     cold = generic(model(Part("gaussian-mixture", {"learn": "gradient", "components": 2})))
     if "temperature" not in unsup.core.model.knobs(cold.prior.model):
@@ -194,7 +194,7 @@ def test_it_is_prepared_on_codes_of_the_data() -> None:
     found.prepare(Batch(bits()), generator=seeded(4))
     generator = seeded(4)
     z, _ = found.draw_latents(Batch(bits()), generator=generator)  # discrete data takes no noise before
-    front = found.prior.model.front
+    front = found.prior.model.observation.front
     torch.testing.assert_close(front.mean, z.mean(0).detach())
     torch.testing.assert_close(front.std, z.std(0, correction=0).detach())
 
@@ -216,12 +216,12 @@ def test_a_trained_run_is_where_the_prior_starts_and_a_frozen_one_stays_there(tm
     assert all(torch.equal(v, inner.state_dict()[k]) for k, v in made.state_dict().items())
     owned = {id(p) for o in found.objectives() for p in o.parameters}
     assert all((id(p) in owned) != frozen for p in inner.parameters())
-    outer = {k: v.clone() for k, v in found.encoder.named_parameters()}
+    outer = {k: v.clone() for k, v in found.nets.encoder.named_parameters()}
     unsup.fit(found, data(), ema=0.9, weight_decay=0.1, **SETTINGS)
-    assert all(not torch.equal(v, outer[k]) for k, v in found.encoder.named_parameters())
+    assert all(not torch.equal(v, outer[k]) for k, v in found.nets.encoder.named_parameters())
     for name, p in inner.named_parameters():
         assert torch.equal(p, made.get_parameter(name)) == frozen, name
-    for name in ("front.mean", "front.std"):  # it comes standardised
+    for name in ("observation.front.mean", "observation.front.std"):  # it comes standardised
         assert torch.equal(inner.get_buffer(name), made.get_buffer(name))
     found.save(str(tmp_path / "m"))
     loaded = unsup.load(str(tmp_path / "m"))

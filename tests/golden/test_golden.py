@@ -24,6 +24,7 @@ import pytest
 # An old name NAME[i] is entry i of a vector of parameters that are single ones now.
 RENAMED: dict[str, list[tuple[str, str]]] = {
     "made": [(r"net\.(.*)", r"\1"), (r"observation\.(front\..*)", r"\1")],
+    "vae": [(r"nets\.(.*)", r"\1")],
     "pixelcnn": [(r"blocks\.(\d+)\.shift\.weight", r"blocks.\1.label_bias.weight")],
     "realnvp": [
         (r"flow\.conditioners\.(.*)", r"flow.nets.\1"),

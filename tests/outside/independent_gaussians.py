@@ -33,7 +33,7 @@ CASES = (Case("independent-gaussians", Event((2,), Support("real")), {"spread": 
 class IndependentGaussians(Model, HasDensity, CanSample):
     """One Gaussian for each column of real vectors."""
 
-    presets = {"tiny": {}, "paper": {}}
+    presets = {"tiny": {"spread": 2.0}, "paper": {}}
 
     def __init__(self, event: Event, *, spread: Positive = 1.0) -> None:
         self.front = ContinuousFront(event)

@@ -111,7 +111,7 @@ def test_the_mean_of_the_dreg_gradient_is_that_of_the_plain_gradient_and_its_val
 def test_the_dreg_gradient_of_q_is_the_sum_of_squared_shares_and_that_of_p_the_plain_one() -> None:
     model = Model()
     noise = torch.tensor([[0.3], [-1.1], [0.8]], dtype=torch.float64)
-    a, b, m, v = (float(p) for p in model.parameters.values())
+    a, b, m, v = (p.item() for p in model.parameters.values())
     found = model.gradient(dreg(*model.draws(noise, held=True)).sum())
     log_weight, z = (t.detach().flatten() for t in model.draws(noise, held=True))
     share = log_weight.softmax(0)

@@ -123,7 +123,7 @@ def test_denoising_is_fishers_divergence_from_the_noisy_density_up_to_a_constant
     log_p = torch.logsumexp(torch.stack(parts), 0)
     (truth,) = torch.autograd.grad(log_p.sum(), x)  # the score of a mixture of two noisy points
     p = log_p.detach().squeeze(1).softmax(0)
-    divergence = float((p * 0.5 * (score_by(net)(x.detach()) - truth).square().sum(1)).sum())
+    divergence = float((p * 0.5 * (score_by(net)(x.detach()) - truth).square().sum(1)).sum().detach())
     constant = 0.5 / sigma**2 - 0.5 * float((p * truth.square().squeeze(1)).sum())
     assert denoising - divergence == pytest.approx(constant, abs=1e-8)
 

@@ -19,6 +19,7 @@ from toys import (
     binary_data,
     labelled_data,
     real_data,
+    registered,  # noqa: F401 - a fixture for all
     sequences,
 )
 
@@ -183,7 +184,7 @@ def test_a_conditional_model_learns_and_is_kept_by_its_conditional_likelihood():
         (
             lambda: SemiSupervised(Event((2,), REAL)),
             real_data(),
-            r"learns from a stream 'unlabelled', which this data has not; add it to the training split",
+            r"learns from a stream 'unlabelled', which this data has not; name it with --unlabelled PATH",
         ),
         (
             lambda: SemiSupervised(Event((2,), REAL)),
@@ -244,7 +245,7 @@ def test_what_lies_outside_within_the_length_is_refused():
     x = data.test.x.clone()
     x[3, 0] = 9
     with pytest.raises(InputError, match="1 of 50 examples hold values outside"):
-        unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, x=x))
+        unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, examples=x))
 
 
 def test_a_model_that_takes_no_lengths_refuses_open_events():

@@ -7,7 +7,14 @@ from typing import get_args
 
 import pytest
 import torch
-from toys import Killed, Toy, TwoHeads, binary_data, real_data
+from toys import (
+    Killed,
+    Toy,
+    TwoHeads,
+    binary_data,
+    real_data,
+    registered,  # noqa: F401 - a fixture for all
+)
 
 from unsup.core.model import Objective
 from unsup.core.storage import load_tensors

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toys import Outer, Toy, TwoHeads, binary_data, real_data
+from toys import (
+    Outer,
+    Toy,
+    TwoHeads,
+    binary_data,
+    real_data,
+    registered,  # noqa: F401 - a fixture for all
+)
 
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError

@@ -6,10 +6,12 @@ import math
 import os
 import signal
 
+import pytest
 import torch
 from torch import nn
 
 from unsup.core import random
+from unsup.core import rows as core_rows
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, Model, Objective
 from unsup.core.registry import Paper, Row
@@ -191,6 +193,13 @@ def rows() -> dict[str, Row]:
         )
         for cls in TOYS
     }
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toys in the registry, so that runs can name them; a test module that imports this has it."""
+    for name, row in rows().items():
+        monkeypatch.setitem(core_rows._ROWS, name, row)
 
 
 def binary_data(n: int = 400) -> Data:

@@ -148,7 +148,12 @@ def _name(arguments: Sequence[str], words: Words) -> str:
     if name is not None:
         return name
     if len(words.positionals) > 1:
-        return row(words.positionals[1]).name
+        data, model = words.positionals[:2]
+        if data in rows() and model not in rows():
+            raise InputError(
+                f"there is no model {model!r}, but {data!r} is one: DATA comes first, unsup fit {model} {data}"
+            )
+        return row(model).name
     behind = [w for w in words.loose if not is_number(w)]
     if len(words.positionals) + len(behind) > 1:
         return candidates[-1] if candidates else row(behind[-1]).name
@@ -174,6 +179,8 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"
+    elif fitted.score is not None:
+        line += f"; validation {fitted.validator} {fitted.score:.4g}"
     given = open_run(out).config["model"]["config"].get("given")
     commands = "\n  ".join([*next_commands(model, out, given), f"open {out}/report.html"])
     write(f"{line}\n\n  {commands}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,18 +145,24 @@ class Event:
         return self.precision == "float64" or any(n > _FAR for n in far)
 
     def contains(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored."""
+        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored.
+
+        A real entry has to be finite in the event's precision.
+        """
         import torch
 
         self.check_shape(x)
-        if self.uniform is not None:
-            if _holds_all_of(x.dtype, self.uniform):
-                return torch.ones(len(x), dtype=torch.bool, device=x.device)
-            inside = _inside(x, self.uniform)
-            if lengths is not None:
-                inside = inside | self.padding(lengths).view(len(x), -1, *(1,) * (len(self.shape) - 1))
-            return inside.reshape(len(x), self.dims).all(1)
-        return torch.stack([_inside(x[:, d], s) for d, s in enumerate(self.columns)], 1).all(1)
+        if self.uniform is None:
+            discrete, low, high = (bound.to(x.device) for bound in _bounds(self))
+            return ((x >= low) & (x <= high) & (~discrete | (x == x.round()))).all(1)
+        if self.is_real and x.is_floating_point() and x.dtype == torch.float64 and self.precision == "float32":
+            x = x.detach().float()  # what is no number there is none to a model of such data
+        if _holds_all_of(x.dtype, self.uniform) or (self.is_real and lengths is None and _is_plainly_finite(x)):
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        inside = _inside(x, self.uniform)
+        if lengths is not None:
+            inside = inside | self.padding(lengths).view(len(x), -1, *(1,) * (len(self.shape) - 1))
+        return inside.reshape(len(x), self.dims).all(1)
 
     def padding(self, lengths: torch.Tensor) -> torch.Tensor:
         """Which places of the open first axis lie beyond each length: ``(B,)`` → bool ``(B, shape[0])``."""
@@ -230,6 +237,24 @@ def _holds_all_of(dtype: torch.dtype, support: Support) -> bool:
     import torch
 
     return dtype == torch.uint8 and support.low == 0 and support.levels == 256
+
+
+@functools.lru_cache(maxsize=64)
+def _bounds(event: Event) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of every column of a mixed table: whether it is discrete, its lowest and its highest value, ``(D,)`` each."""
+    import torch
+
+    largest = torch.finfo(torch.float64 if event.precision == "float64" else torch.float32).max
+    ends = [(s.low, s.low + s.levels - 1) if s.is_discrete else (-largest, largest) for s in event.columns]
+    low, high = torch.tensor(ends, dtype=torch.float64).unbind(1)
+    return torch.tensor([s.is_discrete for s in event.columns]), low, high
+
+
+def _is_plainly_finite(x: torch.Tensor) -> bool:
+    """Whether one sum, which NaN and infinity spoil, shows that all of ``x`` is finite; False leaves it open."""
+    import torch
+
+    return not torch.compiler.is_compiling() and bool(x.detach().sum().isfinite())
 
 
 def _inside(x: torch.Tensor, support: Support) -> torch.Tensor:

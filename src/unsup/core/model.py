@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.config import normalise_options, options_of
-from unsup.core.errors import CapabilityError, InputError
+from unsup.core.config import check_value, normalise_options, options_of
+from unsup.core.errors import CapabilityError, InputError, nearest
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.random import keyed_generator as keyed_generator  # its home; many import it from here
@@ -51,6 +52,10 @@ def reduced(terms: Terms, weight: Tensor | None = None, share: float = 1.0, tota
         return found if share == 1.0 else share * found
 
     return {name: mean(term) for name, term in terms.items()}
+
+
+def _shown(value: Tensor) -> str:
+    return str(value.tolist()) if value.numel() <= 6 else "…"
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,8 @@ class Model(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "sample" in cls.__dict__ and issubclass(cls, CanSample):
+            setattr(cls, "sample", _with_checked_knobs(cls.__dict__["sample"]))  # noqa: B010 - mypy forbids assigning
         if "__init__" not in cls.__dict__:
             return
         original = cls.__init__
@@ -277,7 +284,8 @@ class HasDensity(ABC):
         An example outside the event's support (a value between levels, NaN, infinity) has log p = −∞. A model that is
         conditioned on a class and is asked without one gives log Σ_y p(y) p(x | y).
 
-        The gradient is that of log p by x and by the parameters; a result without a graph has none to give.
+        The gradient is that of log p by the real entries of x and by the parameters; along discrete entries there is
+        none. A result without a graph has none to give at all.
 
         Args:
             x: raw data.
@@ -295,8 +303,13 @@ class HasDensity(ABC):
         inside = event.contains(x, lengths)
         if model.not_in_half and model.dtype in (torch.float16, torch.bfloat16):
             raise CapabilityError(f"{type(self).__name__} does not score in {model.dtype}: {model.not_in_half}")
-        if not (x.dtype == torch.uint8 and event.uniform is not None and event.uniform.levels == 256):
+        if x.requires_grad and not event.is_real:  # log p has no slope along entries between whose levels nothing lies
+            real = torch.tensor([not s.is_discrete for s in event.columns], device=x.device).view(event.shape)
+            x = torch.where(real, x, x.detach()) if real.any() else x.detach()
+        all_inside = not torch.compiler.is_compiling() and bool(inside.all())
+        if not all_inside:
             # What lies outside is scored at a value inside, so that no NaN comes back into a gradient.
+            x = x if x.is_floating_point() else x.long()
             filler = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
             x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, filler)
         batch = Batch(x, lengths=lengths)
@@ -310,7 +323,7 @@ class HasDensity(ABC):
             raise CapabilityError(f"this {type(self).__name__} was built without a condition; leave out given=")
         else:
             found = self._log_prob(batch, samples=samples, generator=generator)
-        return torch.where(inside, found, -math.inf)
+        return found if all_inside else torch.where(inside, found, -math.inf)
 
     @abstractmethod
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
@@ -376,6 +389,24 @@ class CanSample(ABC):
         """``n`` examples ``(n, *event.shape)`` in raw units and of type ``event.dtype``."""
 
 
+def _with_checked_knobs(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``sample`` with its number of examples and its knobs checked, as options of a constructor are."""
+
+    @functools.wraps(sample)
+    def checked(self: Model, n: int, **options: Any) -> Tensor:
+        if operator.index(n) < 0:
+            raise InputError(f"n={n} samples were asked for; expected 0 or more")
+        types = _options_of(sample)
+        for name in options.keys() - _NO_KNOBS:
+            if name not in types:
+                raise InputError(f"sample of {type(self).__name__} has no option {name!r}{nearest(name, types)}")
+            options[name] = check_value(name, options[name], types[name][0])
+        return sample(self, operator.index(n), **options)
+
+    return checked
+
+
+_options_of = functools.cache(options_of)
 _NO_KNOBS = {"generator", "given", "lengths", "on_step"}
 
 
@@ -420,6 +451,19 @@ class CanComplete(ABC):
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Draw the entries where ``known`` (bool, shape of ``x``) is False given the others."""
 
+    def check_known(self, x: Tensor, known: Tensor) -> None:
+        """Raise `InputError` unless ``known`` is bool, of the shape of ``x``, and what is known lies in the event."""
+        event = cast(Model, self).event
+        event.check_shape(x)
+        if known.dtype != torch.bool or known.shape != x.shape:
+            raise InputError(
+                f"known has type {known.dtype} and shape {tuple(known.shape)}; expected torch.bool and the shape of x, "
+                f"{tuple(x.shape)}"
+            )
+        x = x if x.is_floating_point() else x.long()
+        lowest = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
+        event.check(torch.where(known, x, lowest))
+
 
 class IsConditional(ABC):
     """The model may be built for a condition, with the option ``given``: it is then p(x | c).
@@ -454,7 +498,7 @@ class IsConditional(ABC):
         """Set p(y) to the Laplace-smoothed frequencies of the labels in ``batch.given``."""
         if self.log_prior is not None:
             label = self.condition(batch.given, len(batch))
-            counts = label.long().bincount(minlength=self.classes).to(self.log_prior.dtype) + 1
+            counts = label.long().bincount(batch.weight, minlength=self.classes).to(self.log_prior.dtype) + 1
             self.log_prior.copy_((counts / counts.sum()).log())
 
     def log_class_prior(self) -> Tensor:
@@ -481,9 +525,14 @@ class IsConditional(ABC):
                 f"this {type(self).__name__} is conditioned on {self.given}; say on which, with given= (in training "
                 "by data with conditions: load_data(..., given=...))"
             )
+        given = torch.as_tensor(given, device=cast(Model, self).device)
         if tuple(given.shape) == self.given.shape:
             given = given[None]
-        self.given.check(given)
+        if tuple(given.shape[1:]) != self.given.shape or not bool(self.given.contains(given).all()):
+            raise InputError(
+                f"given={_shown(given)} of shape {tuple(given.shape)} lies outside {self.given}, on which this "
+                f"{type(self).__name__} is conditioned; expected one, or one for each of {n} examples"
+            )
         if len(given) not in (1, n):
             raise InputError(f"{len(given)} conditions were given for {n} examples; give one, or one for each")
         return given.expand(n, *self.given.shape) if len(given) != n else given

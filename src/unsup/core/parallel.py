@@ -35,6 +35,11 @@ class Group(ABC):
     def add(self, x: Tensor) -> Tensor:
         """The sum of ``x`` over the processes, a new tensor."""
 
+    def start_adding(self, x: Tensor) -> Callable[[], Any]:
+        """Begin to replace ``x`` by its sum over the processes; to be called before ``x`` is read."""
+        x.copy_(self.add(x))
+        return lambda: None
+
     @abstractmethod
     def collect(self, x: Tensor) -> list[Tensor]:
         """``x`` of every process, all of one shape, in order of rank."""
@@ -74,6 +79,11 @@ class _Distributed(Group):
         x = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(x)
         return x
+
+    def start_adding(self, x: Tensor) -> Callable[[], Any]:
+        work = dist.all_reduce(x, async_op=True)
+        assert work is not None
+        return work.wait
 
     def collect(self, x: Tensor) -> list[Tensor]:
         x = x.detach().contiguous()

@@ -54,7 +54,11 @@ class Part:
             raise InputError(
                 f"{str(record)!r} is neither a model nor a run that could be a part{nearest(str(record), rows())}"
             )
-        if not isinstance(record, Mapping) or "name" not in record or set(record) - {"name", "options", "frozen"}:
+        if (
+            not isinstance(record, Mapping)
+            or "name" not in record
+            or set(record) - {"name", "options", "frozen", "origin"}
+        ):
             raise InputError(f"{record!r} names no part; expected a model's name, a run's folder, or name and options")
         if record["name"] not in rows():
             found = cls.from_json(record["name"])
@@ -64,7 +68,8 @@ class Part:
         return cls(record["name"], dict(record.get("options", {})), bool(record.get("frozen", False)))
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "options": plain(self.options), "frozen": self.frozen}
+        record = {"name": self.name, "options": plain(self.options), "frozen": self.frozen}
+        return record if self.run is None else record | {"origin": str(self.run)}
 
     @classmethod
     def of_run(cls, folder: str | Path, *, frozen: bool = False) -> Part:
@@ -83,17 +88,18 @@ class Part:
         from unsup.core.registry import model_class
 
         model = model_class(self.name)(event, **self.options)
-        if self.run is not None:
+        if self.run is not None and Path(self.run).is_dir():  # an outer model that is built again has them itself
             self._take_parameters(model)
         return model.requires_grad_(False) if self.frozen else model
 
     def _take_parameters(self, model: Model) -> None:
         from unsup.core.registry import load
+        from unsup.core.storage import load_state
 
         trained = load(str(self.run))
         if trained.event != model.event:
             raise InputError(f"{self.run} was trained on {trained.event}, and a part of {model.event} is needed here")
-        model.load_state_dict(trained.state_dict())
+        load_state(model, trained.state_dict(), str(self.run))
 
 
 def _tuples(value: Any) -> Any:

@@ -169,6 +169,8 @@ def _whole(shape: Sequence[int], axis: int | None) -> tuple[tuple[int, ...], _Cu
         return shape, _Cut(None)
     axis = axis % len(shape)
     n = shape[axis]
+    if not rows.count:
+        return shape, _Cut(None)
     several, pack = n % rows.count == 0, n and rows.count % n == 0
     if not several and not (pack and rows.total * n % rows.count == 0 and rows.start * n % rows.count == 0):
         raise ValueError(

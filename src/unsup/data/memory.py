@@ -58,6 +58,7 @@ def from_arrays(
     >>> print(from_arrays([[0, 1, 2], [2, 1], [0], [1]]).event)
     sequence of up to 3, nominal(3)
     """
+    x, label, given, lengths, weight, unlabelled = map(_settled, (x, label, given, lengths, weight, unlabelled))
     found = _read(_together(x, unlabelled), lengths, event)
     n = len(found.x) if unlabelled is None else len(cast("Sequence[Any]", x))
     whole, beside = found.whole, None
@@ -76,6 +77,16 @@ def from_arrays(
 
 def _fields(split: Split) -> dict[str, Any]:
     return {"x": split.examples, "lengths": split.lengths}
+
+
+def _settled(values: Any) -> Any:
+    """Tensors as NumPy takes them: without a graph, on the CPU, of a type that it has; anything else as it is."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return values.float() if values.dtype == torch.bfloat16 else values
+    if isinstance(values, (list, tuple)) and any(isinstance(v, Tensor) for v in values):
+        return [_settled(v) for v in values]
+    return values
 
 
 def _together(x: Any, unlabelled: Any) -> Any:

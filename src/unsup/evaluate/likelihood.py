@@ -19,6 +19,7 @@ from unsup.data.source import Split
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
+_LOOKED_AT = 20_000
 _LOG_PARTITION = -1  # the key of its noise, beside the positions of chunks
 
 
@@ -53,14 +54,12 @@ def log_probs(
     if not len(x):
         raise InputError("there are no examples to score")
     examples = x if isinstance(x, Split | Batch) else Batch(x)
+    _check(model, examples)
     was_training = model.training
     model.eval()
 
     def scored(position: int) -> Tensor:
-        rows = torch.arange(position * CHUNK, min((position + 1) * CHUNK, len(x)))
-        batch = examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
-        model.event.check(batch.x, batch.lengths)
-        batch = batch.to(model.device)
+        batch = _rows(examples, position * CHUNK, (position + 1) * CHUNK).to(model.device)
         generator = keyed_generator(seed, position, device=model.device)
         conditioned = isinstance(model, IsConditional) and model.given is not None
         beside = {"given": batch.given if conditioned else None, "lengths": batch.lengths}
@@ -70,13 +69,35 @@ def log_probs(
         if on_chunk is not None:
             on_chunk(min(done * CHUNK, len(x)), len(x))
 
-    with fast_cpu(model.device):
-        if isinstance(model, HasPartition) and not stored:
-            generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
-            model.estimate_log_partition(effort=samples, generator=generator)
-        found = share_out(-(-len(x) // CHUNK), scored, report)
-    model.train(was_training)
-    return found
+    try:
+        with fast_cpu(model.device):
+            if isinstance(model, HasPartition) and not stored:
+                generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
+                model.estimate_log_partition(effort=samples, generator=generator)
+            return share_out(-(-len(x) // CHUNK), scored, report)
+    finally:
+        model.train(was_training)
+
+
+def _rows(examples: Split | Batch, start: int, end: int) -> Batch:
+    rows = torch.arange(start, min(end, len(examples)))
+    return examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
+
+
+def _check(model: Model, examples: Split | Batch) -> None:
+    """Raise `InputError` where an example lies outside the event; what is not in memory is looked at part by part."""
+    outside, first = 0, None
+    for start in range(0, len(examples), _LOOKED_AT):
+        batch = _rows(examples, start, start + _LOOKED_AT)
+        bad = ~model.event.contains(batch.x, batch.lengths)
+        if bool(bad.any()):
+            first = start + int(bad.nonzero()[0]) if first is None else first
+            outside += int(bad.sum())
+    if first is not None:
+        raise InputError(
+            f"{outside} of {len(examples)} examples hold values outside {model.event} (the first is number {first}); "
+            "x must be the raw data, unscaled and finite"
+        )
 
 
 def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int = 1, seed: int = 0) -> Likelihood:

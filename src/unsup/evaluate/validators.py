@@ -13,16 +13,18 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from unsup.core.batch import Batch
 from unsup.core.errors import InputError, nearest
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, IsConditional, Model, keyed_generator
 from unsup.core.parallel import share_out
 from unsup.data.source import Data, Split
+from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.likelihood import evaluate_likelihood
+from unsup.evaluate.probe import encode_all
+from unsup.evaluate.samples import draw_samples
 
 NEWEST = "newest"
 """Not a measure: the newest parameters are kept."""
@@ -110,27 +112,6 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
     return found
 
 
-def _conditions(model: Model, batch: Batch) -> dict[str, Tensor | None]:
-    """The keyword argument of a verb that is asked under the conditions of a batch."""
-    return {"given": batch.given} if isinstance(model, IsConditional) and model.given is not None else {}
-
-
-@torch.no_grad()
-def _over(model: Model, examples: Split, work: Callable[[Batch, int], Tensor]) -> Tensor:
-    """``work(batch, position)`` of every chunk, in evaluation mode and shared out over processes, on the CPU."""
-    was_training = model.training
-    model.eval()
-
-    def done(position: int) -> Tensor:
-        rows = torch.arange(position * _CHUNK, min((position + 1) * _CHUNK, len(examples)))
-        return work(examples.batch(rows).to(model.device), position).cpu()
-
-    with fast_cpu(model.device):
-        found = share_out(-(-len(examples) // _CHUNK), done)
-    model.train(was_training)
-    return found
-
-
 def _some(examples: Split, most: int, seed: int, use: int) -> Split:
     """``most`` of the examples, chosen by the seed, or all of them."""
     if len(examples) <= most:
@@ -145,8 +126,8 @@ def _some(examples: Split, most: int, seed: int, use: int) -> Split:
 def _has_likelihood(model: Model, data: Data) -> bool:
     if not isinstance(model, HasDensity):
         return False
-    unknown = isinstance(model, IsConditional) and model.given is not None and not model.classes
-    return not unknown or data.validation.given is not None
+    marginalised = isinstance(model, IsConditional) and model.classes > 0
+    return not is_conditioned(model) or marginalised or data.validation.given is not None
 
 
 def _likelihood(data: Data, watched: Split, seed: int) -> Judge:
@@ -166,14 +147,34 @@ def _classifies(model: Model, data: Data) -> bool:
 
 
 def _error(data: Data, watched: Split, seed: int) -> Judge:
+    label = _label(watched)
+
     def judge(model: Model) -> Judgement:
-        assert isinstance(model, Classifies)
-        classifier = model
-        named = _over(model, watched, lambda batch, _: classifier.predict_proba(batch.x).argmax(1))
-        assert watched.label is not None
-        return _plain("error", float((named != watched.label.cpu()).double().mean()))
+        return _plain("error", float((_classes(model, watched) != label).double().mean()))
 
     return judge
+
+
+@torch.no_grad()
+def _classes(model: Model, examples: Split) -> Tensor:
+    """The most probable class of each example, in evaluation mode and shared out over processes: ``(N,)``, int64."""
+    assert isinstance(model, Classifies)
+    classifier, device, was_training = model, model.device, model.training
+    model.eval()
+
+    def named(position: int) -> Tensor:
+        rows = torch.arange(position * _CHUNK, min((position + 1) * _CHUNK, len(examples)))
+        return classifier.predict_proba(examples.rows(rows).to(device)).argmax(1).cpu()
+
+    with fast_cpu(device):
+        found = share_out(-(-len(examples) // _CHUNK), named)
+    model.train(was_training)
+    return found
+
+
+def _label(examples: Split) -> Tensor:
+    assert examples.label is not None
+    return examples.label.cpu()
 
 
 # --- nearest neighbours of features -----------------------------------------------------------------------------------
@@ -185,18 +186,11 @@ def _has_labelled_features(model: Model, data: Data) -> bool:
 
 def _knn(data: Data, watched: Split, seed: int) -> Judge:
     references = _some(data.train.epoch(seed, 0), _MOST_REFERENCES, seed, _REFERENCES)
+    label, true = _label(references), _label(watched)
 
     def judge(model: Model) -> Judgement:
-        assert isinstance(model, CanEncode)
-        encoder = model
-
-        def features(batch: Batch, _: int) -> Tensor:
-            return encoder.encode(batch.x, **_conditions(model, batch)).flatten(1).double()
-
-        known, asked = _over(model, references, features), _over(model, watched, features)
-        assert references.label is not None
-        assert watched.label is not None
-        return _plain("knn", neighbours_accuracy(known, references.label.cpu(), asked, watched.label.cpu()))
+        known, asked = encode_all(model, references).double(), encode_all(model, watched).double()
+        return _plain("knn", neighbours_accuracy(known, label, asked, true))
 
     return judge
 
@@ -229,20 +223,16 @@ def _fid(data: Data, watched: Split, seed: int) -> Judge:
     points = extractor(real.x).points
 
     def judge(model: Model) -> Judgement:
-        assert isinstance(model, CanSample)
-        sampler = model
-
-        def draw(batch: Batch, position: int) -> Tensor:
-            generator = keyed_generator(seed, _SAMPLES, position, device=model.device)
-            return sampler.sample(len(batch), generator=generator, **_conditions(model, batch))
-
-        return _plain("fid", frechet_distance(extractor(_over(model, real, draw)).points, points))
+        given = real.given if is_conditioned(model) else None
+        samples = draw_samples(model, len(real), seed=seed, given=given)
+        return _plain("fid", frechet_distance(extractor(samples).points, points))
 
     return judge
 
 
 def _plain(name: str, value: float) -> Judgement:
-    return Judgement(value, f"{name} {value:.4g}", {"validator": name, "value": value})
+    event = {"validator": name, "value": value, "better": VALIDATORS[name].better}
+    return Judgement(value, f"{name} {value:.4g}", event)
 
 
 VALIDATORS: dict[str, Validator] = {

@@ -86,11 +86,15 @@ class Squeeze(Invertible):
 
 
 class DiagonalScale(Invertible):
-    """y = x ⊙ exp(s) with a learned s of the examples' shape, 0 at first (NICE, section 3.3)."""
+    """y = x ⊙ exp(s) with a learned s of the examples' shape (NICE, section 3.3).
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    Args:
+        start: every s at first.
+    """
+
+    def __init__(self, shape: Sequence[int], start: float = 0.0) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(*shape))
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), start))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = at_least_float32(self.log_scale)

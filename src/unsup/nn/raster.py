@@ -214,14 +214,14 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         Raises:
             InputError: a known entry comes after an unknown one, so the draw would ignore it.
         """
-        self.event.check_shape(x)
-        self.event.check_shape(known)
+        self.check_known(x, known)
         line = self.raster.line(known)
         if bool((line[:, 1:] & ~line[:, :-1]).any()):
             raise InputError(
                 "a known entry comes after an unknown one, so the draw could not depend on it; "
                 "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
             )
+        x = x if x.is_floating_point() else x.long()
         x = torch.where(known, x, torch.full_like(x, self.inputs.support.low))
         self.event.check(x)
         if self.classes and given is None:

@@ -36,6 +36,11 @@ def write_page(folder: str | Path) -> None:
     if scored:
         best = min(scored, key=lambda e: e["nats"])
         facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
+    compared = [e for e in events if "validator" in e]
+    if compared:
+        pick = min if compared[0]["better"] == "lower" else max
+        best = pick(compared, key=lambda e: e["value"])
+        facts["best validation"] = f"{best['validator']} {best['value']:.4g} at {best['step']}"
     test = _read(folder / "eval.json") or {}
     if "likelihood" in test:
         found = test["likelihood"]

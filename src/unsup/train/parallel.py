@@ -29,8 +29,8 @@ _METHODS = (
     *("sample", "sample_naive", "complete", "encode", "decode", "translate", "transform", "invert"),
     *("draw_latents", "log_joint"),
 )
-_BUCKET = 2**23
-"""Numbers whose gradients are summed over processes in one go."""
+_BUCKET = 2**20
+"""Numbers whose gradients are summed over processes in one go: 4 MB, so that one travels while another is packed."""
 _TIMEOUT = timedelta(minutes=10)
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl", "gloo", "remote process")
 
@@ -70,17 +70,23 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
     """
     if process_count() == 1:
         return
+    begun = []
     for bucket in _buckets(parameters):
         own = [p.grad is not None for p in bucket]
         for p in bucket:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         flags = torch.tensor(own, dtype=bucket[0].dtype, device=bucket[0].device)
-        total = group().add(torch.cat([*(cast(Tensor, p.grad).reshape(-1) for p in bucket), flags]))
+        total = torch.cat([*(cast(Tensor, p.grad).reshape(-1) for p in bucket), flags])
+        begun.append((bucket, own, total, group().start_adding(total)))
+    for bucket, own, total, wait in begun:
+        wait()
         *sums, owners = total.split([*(p.numel() for p in bucket), len(bucket)])
-        for i, (p, found) in enumerate(zip(bucket, sums, strict=True)):
-            if own[i] or bool(owners[i] > 0):
-                cast(Tensor, p.grad).copy_(found.view_as(p))  # which keeps the layout in memory
-            else:
+        # Copied back, since gradients keep the layout in memory that optimizers expect.
+        torch._foreach_copy_(
+            [cast(Tensor, p.grad) for p in bucket], [s.view_as(p) for s, p in zip(sums, bucket, strict=True)]
+        )
+        for i, p in enumerate(bucket):
+            if not own[i] and not bool(owners[i] > 0):
                 p.grad = None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from unsup.core.config import options_of
 from unsup.core.errors import InputError
 from unsup.core.model import IsConditional, Model
+from unsup.data.load import load_data
 from unsup.data.source import Data
 
 
@@ -18,9 +20,15 @@ def check_data(model: Model, data: Data) -> None:
     real; create it with event=data.event
     """
     name, owner = data.name or "this data", type(model).__name__
-    if (model.event.shape, model.event.open) != (data.event.shape, data.event.open):
+    own, theirs = ((event.shape, event.support, event.open) for event in (model.event, data.event))
+    if own != theirs:
         raise InputError(
             f"this {owner} was built for {model.event}, and {name} holds {data.event}; create it with event=data.event"
+        )
+    weight = data.train.weight
+    if weight is not None and not bool((weight >= 0).all() & weight.isfinite().all() & (weight.sum() > 0)):
+        raise InputError(
+            f"{name} has weights that are negative, not finite, or all 0; expected 0 or more, some above 0"
         )
     for stream in model.streams:
         if stream not in data.train.streams:
@@ -35,8 +43,8 @@ def check_data(model: Model, data: Data) -> None:
 
 
 def _stream_mend(stream: str) -> str:
-    if stream == "domain_b":
-        return "name the second domain with --domain-b PATH (load_data(..., domain_b=PATH))"
+    if stream in options_of(load_data):
+        return f"name it with --{stream.replace('_', '-')} PATH (load_data(..., {stream}=PATH))"
     return f"add it to the training split: Split(x, streams={{{stream!r}: Split(...)}})"
 
 

@@ -48,6 +48,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = at_least_float32(x)
+        if not len(x):
+            return x  # no examples have no statistics
         var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         return (x - mean) * (var + self.eps).rsqrt()
 

@@ -13,7 +13,6 @@ one found (figure 2, eq. 4). With f and g the halves that a gate takes,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -36,14 +35,7 @@ class Stacks(NamedTuple):
     horizontal: Tensor
 
 
-@dataclass
-class _Memory:
-    vertical: Tensor
-    horizontal: Any
-    out: Any
-    shift: Any
-    bias: Tensor | None
-    link: Tensor
+_Memory = dict[str, Any]
 
 
 class GatedLayer(Remembering):
@@ -70,39 +62,35 @@ class GatedLayer(Remembering):
         return found if self.last else Stacks(gate(self.vertical_shift(a, context)), found)
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
-        parts = {name: getattr(self, name).begin(n, size, context) for name in ("vertical", "horizontal", "out")}
+        parts = ("vertical", "horizontal", "horizontal_shift", "out")
+        memory = {name: getattr(self, name).begin(n, size, context) for name in parts}
         bias = self.vertical_shift.bias(context)
-        return _Memory(
-            **parts,
-            shift=self.horizontal_shift.begin(n, size, context),
-            bias=None if bias is None else bias[:, :, None, None],
-            link=self.link.weight.new_zeros(0),
-        )
+        return memory | {"bias": 0.0 if bias is None else bias[:, :, None, None]}
 
     def put(self, memory: _Memory, site: Site, h: Tensor) -> None:
-        self.vertical.put(memory.vertical, site, h)
-        self.horizontal.put(memory.horizontal, site, h)
+        self.vertical.put(memory["vertical"], site, h)
+        self.horizontal.put(memory["horizontal"], site, h)
 
     def look(self, memory: _Memory, site: Site) -> Any:
-        a = self.vertical.look(memory.vertical, site) if site.opens_row else None
-        return self._found(memory, site, a, self.horizontal.look(memory.horizontal, site), None)
+        a = self.vertical.look(memory["vertical"], site) if site.opens_row else None
+        return self._found(memory, site, a, self.horizontal.look(memory["horizontal"], site), None)
 
     def step(self, memory: _Memory, site: Site, h: Any) -> Any:
         if self.strict:
             return super().step(memory, site, h)
-        a = self.vertical.step(memory.vertical, site, h.vertical) if site.opens_row else None
-        return self._found(memory, site, a, self.horizontal.step(memory.horizontal, site, h.horizontal), h.horizontal)
+        a = self.vertical.step(memory["vertical"], site, h.vertical) if site.opens_row else None
+        b = self.horizontal.step(memory["horizontal"], site, h.horizontal)
+        return self._found(memory, site, a, b, h.horizontal)
 
     def _found(self, memory: _Memory, site: Site, a: Tensor | None, b: Tensor, h: Tensor | None) -> Any:
         out = self.horizontal.out
-        if a is not None:
-            memory.link = out.sort(self.link(a)[:, :, 0], 1).transpose(1, 2).contiguous()  # (B, W, 2 width)
-        b = b + memory.link[:, site.column, out.slices[site.group]]
-        found = self.out.step(memory.out, site, gate(self.horizontal_shift.step(memory.shift, site, b)))
+        if a is not None:  # a row opens: what the vertical stack adds to each of its pixels, (B, W, 2 width)
+            memory["link"] = out.sort(self.link(a)[:, :, 0], 1).transpose(1, 2).contiguous()
+        b = b + memory["link"][:, site.column, out.slices[site.group]]
+        gated = gate(self.horizontal_shift.step(memory["horizontal_shift"], site, b))
+        found = self.out.step(memory["out"], site, gated)
         found = found if h is None else h + found
-        if self.last:
-            return found
-        return Stacks(None if a is None else gate(a if memory.bias is None else a + memory.bias), found)
+        return found if self.last else Stacks(None if a is None else gate(a + memory["bias"]), found)
 
     def spread(self, seen: Any) -> Any:
         vertical, horizontal = (seen, seen) if self.strict else seen
@@ -132,7 +120,7 @@ class GatedPixelCNN(RasterModel):
         InputError: data that is not discrete images, an even kernel, fewer features than colour channels.
 
     >>> from unsup import Event, Support
-    >>> model = GatedPixelCNN(Event((1, 4, 4), Support("binary")), channels=4, layers=2, head_channels=4)
+    >>> model = GatedPixelCNN(Event((1, 4, 4), Support("binary")), channels=4, layers=3, head_channels=4)
     >>> bool(model.blind_spot().any())
     False
     """
@@ -155,10 +143,10 @@ class GatedPixelCNN(RasterModel):
     ) -> None:
         self.take(event, given, channels=channels, head_channels=head_channels)
         groups, condition = self.raster.channels, self.conditions.size
-        ins, ends = [self.inputs.channels] + [channels] * (layers - 1), [False] * (layers - 1) + [True]
+        ends = [{"first": i == 0, "last": i == layers - 1} for i in range(layers)]
+        into = [self.inputs.channels, *[channels] * (layers - 1)]
         self.stacks = nn.ModuleList(
-            GatedLayer(into, channels, groups, kernel, condition, first=not i, last=last)
-            for i, (into, last) in enumerate(zip(ins, ends, strict=True))
+            GatedLayer(n, channels, groups, kernel, condition, **end) for n, end in zip(into, ends, strict=True)
         )
         widths = (channels, head_channels, head_channels, groups * self.observation.outputs_each)
         convolutions = [MaskedConv(a, b, groups) for a, b in pairwise(widths)]

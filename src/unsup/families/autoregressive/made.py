@@ -21,7 +21,7 @@ from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, IsAutoregressive, Model, Terms
 from unsup.core.parallel import is_last_part
 from unsup.nn.autoregressor import Naive, Steps, drawing, walk
-from unsup.nn.front import dequantized_log_prob
+from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs
 from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
@@ -115,6 +115,11 @@ class MADE(Model, IsAutoregressive):
         return self._orders
 
     @property
+    def front(self) -> ContinuousFront | None:
+        """The way from raw to standardised data, where it is not discrete."""
+        return None if isinstance(self.observation, Discrete) else self.observation.front
+
+    @property
     def likelihood_kind(self) -> Kind:
         return "exact" if self.event.is_real or isinstance(self.observation, Discrete) else "bound"
 
@@ -178,8 +183,8 @@ class MADE(Model, IsAutoregressive):
         """What the net sees of raw data, noise included where it has any: ``(B, *event.shape)`` → ``(B, F)``."""
         if self.inputs is not None:
             return self.inputs.flat(x)
-        assert isinstance(self.observation, GaussianMixture)
-        return self.observation.front(x)[0].flatten(1)
+        assert self.front is not None
+        return self.front(x)[0].flatten(1)
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
         """Pairs that no path of this mask joins, because no hidden unit drew the degree that would."""

@@ -135,7 +135,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Exact draws: k ~ p(k | known entries), then the unknown ones from θ_k."""
-        self.event.check_shape(x)
+        self.check_known(x, known)
         fixed = known.flatten(1)
         y = torch.where(fixed, x.flatten(1).to(self.dtype), 0.0)
         of_known = y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T

@@ -167,8 +167,8 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The terms named above, of each example. In training mode the chains' ends go to the buffer."""
         positive = self.net.scale(batch.x, generator=generator)
-        negative, rows = self._negatives(positive, generator)
-        with frozen(self.net), torch.no_grad():
+        with torch.no_grad(), frozen(self.net):
+            negative, rows = self._negatives(positive, generator)
             chain = {"step": self.step_size, "noise": self.noise, "clamp": self.clamp}
             acceptance = langevin_acceptance(self.net, negative, **chain, generator=generator)
         if rows is not None and self.training:

@@ -324,6 +324,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
         self, x: Tensor, known: Tensor, *, generator: Generator | None = None, burn_in: Count | None = None
     ) -> Tensor:
         """Gibbs sweeps that leave the known entries where they are."""
+        self.check_known(x, known)
         given, fixed = self._bits(x), known.flatten(1)
         start = torch.where(fixed, given, self._from_base_rates(len(x), generator))
         return self._raw(gibbs(start, *self.interaction(), burn_in or self.burn_in, generator, fixed=fixed))

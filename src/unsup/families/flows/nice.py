@@ -11,6 +11,7 @@ alone: the one diagonal scale at the end says how much each component varies (se
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Generator, Tensor
@@ -27,6 +28,7 @@ from unsup.nn.invertible import Chain, DiagonalScale, Flatten
 from unsup.nn.split import EvenOdd
 from unsup.prob.distributions import sample_standard_logistic, standard_logistic_log_prob
 
+_LOGISTIC_STD = math.pi / math.sqrt(3)
 _SMALL = 10_000  # training examples below which the couplings are regularised
 
 
@@ -39,7 +41,8 @@ class NICE(Flow):
 
     The ``paper`` preset is the MNIST model: four couplings, each of five hidden layers of 1000 rectified units. It
     trains for 1500 epochs by Adam with β₁ = 0.9, β₂ = 0.01 in the notation of Adam's first version, which is 0.99
-    today, and ε = 1e-4; these are the defaults of `unsup.fit` here. The last layer of a coupling starts at zero.
+    today, and ε = 1e-4; these are the defaults of `unsup.fit` here. The last layers of the couplings start at zero and
+    the scales at the base's standard deviation: a new model is the base with the mean and deviation of every entry.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
@@ -70,7 +73,8 @@ class NICE(Flow):
         self.front = ContinuousFront(event)
         sizes = (event.dims - event.dims // 2, event.dims // 2)  # of the even entries and of the odd ones
         couplings = [(mlp(sizes[i % 2], hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)]
-        self.flow = Chain([Flatten(event.shape), Alternating(EvenOdd(), couplings), DiagonalScale((event.dims,))])
+        scale = DiagonalScale((event.dims,), math.log(_LOGISTIC_STD) if base == "logistic" else 0.0)
+        self.flow = Chain([Flatten(event.shape), Alternating(EvenOdd(), couplings), scale])
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

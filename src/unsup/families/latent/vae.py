@@ -30,10 +30,9 @@ from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, CanDecode, CanSample, HasDensity, HasLatents, IsConditional, Model, Terms
 from unsup.core.part import Part
-from unsup.nn.conditions import Conditions, joined
-from unsup.nn.inputs import Inputs
-from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
-from unsup.nn.observation import Continuous, ObservationName, observation_for
+from unsup.nn.autoencoder import Autoencoder, NetName
+from unsup.nn.nets import ActivationName
+from unsup.nn.observation import ObservationName
 from unsup.nn.posterior import DiagonalGaussian
 from unsup.nn.prior import Prior
 from unsup.prob import bounds
@@ -90,7 +89,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         *,
         latent_dim: Count = 32,
         hidden: Widths | None = None,
-        net: Literal["dense", "conv"] = "dense",
+        net: NetName = "dense",
         decoder: ObservationName = "auto",
         activation: ActivationName = "relu",
         beta: Weight = 1.0,
@@ -102,34 +101,17 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         _check_objective(beta, samples, gradient)
         self.latent_dim, self.beta, self.samples, self.gradient = latent_dim, beta, samples, gradient
         self.take_condition(given)
-        self.observation = observation_for(event, decoder, owner="VAE: decoder")
-        kind = event.uniform.kind if event.uniform is not None else "real"
-        self.inputs = (
-            None
-            if isinstance(self.observation, Continuous)  # whose front does it
-            else Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
+        self.nets = Autoencoder(
+            event,
+            code_size=latent_dim,
+            encoded_size=2 * latent_dim,
+            hidden=hidden,
+            net=net,
+            decoder=decoder,
+            activation=activation,
+            given=given,
+            owner="VAE",
         )
-        inputs_each, outputs_each = 1 if self.inputs is None else self.inputs.each, self.observation.outputs_each
-        if net == "dense":
-            hidden = (256, 256) if hidden is None else hidden
-            self.cells, self.conditions = event.dims, Conditions(given)
-            seen, made = self.cells * inputs_each + self.conditions.channels, self.cells * outputs_each
-            self.encoder = dense((seen, *hidden, 2 * latent_dim), activation)
-            self.decoder = dense((latent_dim + self.conditions.size, *reversed(hidden), made), activation)
-            self.widest = max((*hidden, made))
-        else:
-            hidden = (32, 64) if hidden is None else hidden
-            _check_conv(event, hidden)
-            self.cells, height, width = event.shape
-            sides = (height, width)
-            self.conditions = Conditions(given, sides)
-            seen, made = self.cells * inputs_each + self.conditions.channels, self.cells * outputs_each
-            self.encoder = conv_encoder((seen, *hidden), sides, 2 * latent_dim, activation)
-            codes = latent_dim + self.conditions.size
-            self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
-            areas = [h * w for h, w in halved(sides, len(hidden))]
-            self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
-        start_glorot(self.encoder, self.decoder)  # as in the IWAE paper
         self.prior = Prior(prior, self.latent_event, owner="VAE")
 
     @classmethod
@@ -149,26 +131,12 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     def latent_event(self) -> Event:
         return Event((self.latent_dim,), REAL)
 
-    @property
-    def _output_bias(self) -> Tensor:
-        bias = self.decoder[-1].bias
-        assert isinstance(bias, Tensor)
-        return bias
-
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Start the output bias at the data's marginals (for Bernoullis, log-odds of the mean within [0.001, 0.999]).
-
-        A dense decoder has one bias for each dimension, a convolutional one for each channel. A prior that is a model
-        is prepared on codes of the data.
-        """
-        x = batch.x
-        self.observation.prepare(x, generator)
-        cells = x.reshape(len(x), self.cells, -1).transpose(1, 2).flatten(0, 1)  # (N · H · W, C), or (N, D)
-        self._output_bias.copy_(self.observation.marginal(cells).flatten())
-        if self.given is not None:
-            self.count_condition(batch)
-            self.conditions.prepare(self.condition(batch.given, len(x)), generator=generator)
+        """Start the output bias at the data's marginals; a prior that is a model is prepared on codes of the data."""
+        given = self.condition_or_none(batch.given, len(batch))
+        self.nets.prepare(batch.x, given, generator=generator)
+        self.count_condition(batch)
         if not self.prior.is_standard:
             self.prior.prepare(self.draw_latents(batch, generator=generator)[0], generator=generator)
 
@@ -180,19 +148,22 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         q = self._posterior(batch.x, features)
         noise, target = self._draws(q, batch.x, self.samples, generator)
         z = q.at(noise)  # (k, B, L)
-        log_likelihood = self._log_likelihood(z, target, features)
-        if self.prior.is_standard and self.samples == 1 and self.gradient == "pathwise":
-            reconstruction, kl = -log_likelihood[0], q.kl()
-            return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
-        log_q = q.log_density(noise) if self.gradient == "pathwise" else q.held().log_prob(z)
-        log_ratio = log_q - self.prior.log_prob(z, generator=generator)
+        log_likelihood = self.nets.log_likelihood(target, z, features)
+        reconstruction = -log_likelihood.mean(0)
         if self.samples == 1:
-            reconstruction, kl = -log_likelihood[0], log_ratio[0]
+            closed = self.prior.is_standard and self.gradient == "pathwise"
+            kl = q.kl() if closed else self._log_ratio(q, noise, z, generator)[0]
             return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+        log_ratio = self._log_ratio(q, noise, z, generator)
         log_weight = log_likelihood - log_ratio
         bound = bounds.dreg(log_weight, z) if self.gradient == "dreg" else bounds.iwae(log_weight)
         kl = q.kl() if self.prior.is_standard else log_ratio.mean(0)
-        return {"loss": -bound, "reconstruction": -log_likelihood.detach().mean(0), "kl": kl.detach()}
+        return {"loss": -bound, "reconstruction": reconstruction.detach(), "kl": kl.detach()}
+
+    def _log_ratio(self, q: DiagonalGaussian, noise: Tensor, z: Tensor, generator: Generator | None) -> Tensor:
+        """log q(z|x) − log p(z), ``(k, B)``; q's own parameters are held where the gradient is not the plain one."""
+        log_q = q.log_density(noise) if self.gradient == "pathwise" else q.held().log_prob(z)
+        return log_q - self.prior.log_prob(z, generator=generator)
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         """One draw of the bound L_k, k = ``samples``.
@@ -202,7 +173,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         """
         features = self._features(batch)
         q = self._posterior(batch.x, features)
-        chunk = max(1, _CHUNK_ELEMENTS // (max(1, len(batch)) * self.widest))
+        chunk = max(1, _CHUNK_ELEMENTS // (max(1, len(batch)) * self.nets.widest))
         # glibc hands freed memory above twice its largest freed block back to the system, which would then fault in
         # every chunk's pages again, a third of the time; one large block, never touched, makes it keep them.
         torch.empty(4 * _CHUNK_ELEMENTS)
@@ -210,7 +181,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         for start in range(0, samples, chunk):
             noise, target = self._draws(q, batch.x, min(chunk, samples - start), generator)
             z = q.at(noise)
-            log_p = self._log_likelihood(z, target, features) + self.prior.log_prob(z, generator=generator)
+            log_p = self.nets.log_likelihood(target, z, features) + self.prior.log_prob(z, generator=generator)
             total = torch.logaddexp(total, (log_p - q.log_density(noise)).logsumexp(0))
         return total - math.log(samples)
 
@@ -218,23 +189,17 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         return self._posterior(batch.x, self._features(batch)).draw(generator)
 
     def log_joint(self, batch: Batch, z: Tensor, *, generator: Generator | None = None) -> Tensor:
-        target, z = self.observation.target(batch.x, generator).flatten(1), z.unsqueeze(0)
-        log_p = self._log_likelihood(z, target, self._features(batch)) + self.prior.log_prob(z, generator=generator)
-        return log_p.squeeze(0)
+        target, z = self.nets.target(batch.x, generator), z.unsqueeze(0)
+        log_likelihood = self.nets.log_likelihood(target, z, self._features(batch))
+        return (log_likelihood + self.prior.log_prob(z, generator=generator)).squeeze(0)
 
     def _features(self, batch: Batch) -> Tensor | None:
-        """Features of the conditions, ``(B, size)``."""
-        return self.conditions(self.condition_or_none(batch.given, len(batch)))
+        """Features of the conditions, ``(B, F)``."""
+        return self.nets.conditions(self.condition_or_none(batch.given, len(batch)))
 
     def _posterior(self, x: Tensor, features: Tensor | None) -> DiagonalGaussian:
-        """q(z|x), ``(B, L)``; the encoder sees levels scaled to [0, 1] or [−1, 1], one-hot, or the front's y."""
-        self.event.check_shape(x)
-        if isinstance(self.observation, Continuous):
-            seen = self.observation.front.middle(x)
-        else:
-            assert self.inputs is not None
-            seen = self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
-        return DiagonalGaussian.of(self.encoder(joined(seen, self.conditions.beside_examples(features))))
+        """q(z|x), ``(B, L)``."""
+        return DiagonalGaussian.of(self.nets.encode(x, features))
 
     def _draws(
         self, q: DiagonalGaussian, x: Tensor, samples: int, generator: Generator | None
@@ -242,23 +207,12 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         """Noise ``(k, B, L)`` and the observation's target ``(B, D)`` or ``(k, B, D)``, drawn sample by sample."""
         noises: list[Tensor] = []
         targets: list[Tensor] = []
+        is_noisy = self.nets.observation.is_noisy
         for _ in range(samples):
             noises.append(q.noise(generator))
-            if self.observation.is_noisy or not targets:
-                targets.append(self.observation.target(x, generator).flatten(1))
-        return torch.stack(noises), torch.stack(targets) if self.observation.is_noisy else targets[0]
-
-    def _log_likelihood(self, z: Tensor, target: Tensor, features: Tensor | None) -> Tensor:
-        """log p(target|z): ``(k, B, L)`` → ``(k, B)``."""
-        outputs = self._outputs(z.flatten(0, 1), None if features is None else features.repeat(len(z), 1))
-        return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
-
-    def _outputs(self, z: Tensor, features: Tensor | None) -> Tensor:
-        """The decoder's outputs ``(N, D, outputs_each)``."""
-        each, dims = self.observation.outputs_each, self.event.dims
-        out = self.decoder(joined(z.to(self._output_bias.dtype), features))
-        out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
-        return out.transpose(2, 3).reshape(len(z), dims, each)
+            if is_noisy or not targets:
+                targets.append(self.nets.target(x, generator))
+        return torch.stack(noises), torch.stack(targets) if is_noisy else targets[0]
 
     # --- what is asked of it --------------------------------------------------------------------------------------
 
@@ -269,17 +223,16 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     @torch.no_grad()
     def decode(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
         """The most probable value (Bernoulli, categorical), or the one at the mean, of every entry given z."""
-        outputs = self._outputs(z, self.conditions(self.condition_or_none(given, len(z))))
-        return self.observation.raw(self.observation.typical(outputs))
+        return self.nets.typical(z, self.nets.conditions(self.condition_or_none(given, len(z))))
 
     @torch.no_grad()
     def sample(
         self, n: int, *, given: Tensor | None = None, generator: Generator | None = None, temperature: Positive = 1.0
     ) -> Tensor:
         """Draws from p(x|z) with z ~ p(z), N(0, temperature² I); the decoder's own noise is that of temperature 1."""
-        given = self.condition_to_sample(given, n, generator)
-        z = self.prior.sample(n, generator=generator, temperature=temperature, like=self._output_bias)
-        return self.observation.raw(self.observation.draw(self._outputs(z, self.conditions(given)), generator))
+        features = self.nets.conditions(self.condition_to_sample(given, n, generator))
+        z = self.prior.sample(n, generator=generator, temperature=temperature, like=self.nets.output_bias)
+        return self.nets.draw(z, features, generator=generator)
 
 
 def _check_objective(beta: float, samples: int, gradient: str) -> None:
@@ -294,13 +247,3 @@ def _check_objective(beta: float, samples: int, gradient: str) -> None:
         )
     if samples > 1 and gradient == "stl":
         raise InputError("VAE: gradient='stl' is biased for samples > 1; give samples=1 or gradient='dreg'")
-
-
-def _check_conv(event: Event, hidden: tuple[int, ...]) -> None:
-    if not event.is_image:
-        raise InputError(f"VAE: net='conv' takes images only; this data is {event}; use net='dense'")
-    if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
-        raise InputError(
-            f"VAE: net='conv' halves the sides once for each width in hidden={hidden}: expected at least one width and "
-            f"sides of at least {2 ** len(hidden)}; this data is {event}"
-        )

@@ -165,14 +165,16 @@ def _outsiders(event: Event) -> Iterator[tuple[int, float, str]]:
             yield column, support.low - 1, f"a value below the lowest level of {support}"
             yield column, support.low + support.levels, f"a value above the highest level of {support}"
             yield column, support.low + 0.5, f"a value between the levels of {support}"
+        elif event.precision == "float32":
+            yield column, 1e39, f"a number that float32 cannot hold in {support}"
         yield column, math.nan, f"NaN in {support}"
         yield column, math.inf, f"infinity in {support}"
 
 
 @law(
     "gradient",
-    "The gradient of log p, in the parameters and in real entries, is its slope (finite differences, fixed noise); or "
-    "the result has no graph.",
+    "The gradient of log p, in the parameters and in real entries, is its slope (finite differences, fixed noise), and "
+    "there is none in discrete ones; or the result has no graph.",
     needs="a likelihood",
     applies=has_likelihood,
 )
@@ -187,7 +189,8 @@ def gradient(subject: Subject) -> None:
         return model.log_prob(x, generator=subject.generator(1), **given).double().sum()
 
     moves: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if model.event.is_real:
+    real = torch.tensor([not s.is_discrete for s in model.event.columns], device=x.device).view(model.event.shape)
+    if bool(real.any()):
         moves["x"] = x.requires_grad_()
     found = score()
     if not found.requires_grad:
@@ -195,7 +198,12 @@ def gradient(subject: Subject) -> None:
     model.zero_grad()
     found.backward()
     said = {name: torch.zeros_like(t) if t.grad is None else t.grad.clone() for name, t in moves.items()}
-    spread = subject.batch.x.double().std(0).clamp(min=1e-3) if "x" in moves else torch.ones(())
+    if "x" in said:
+        level = float((said["x"] * ~real).abs().max())
+        require(
+            level == 0, f"log p has a slope of {level:.3g} along a discrete entry, between whose levels nothing lies"
+        )
+    spread = real * subject.batch.x.double().std(0).clamp(min=1e-3) if "x" in moves else torch.ones(())
     steepness_is_said("Σ log p", score, moves, said, subject, spread)
 
 

@@ -1,0 +1,154 @@
+"""An encoder and a decoder of examples of any event, conditions included: what autoencoders of every kind share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.nn.conditions import Conditions, joined
+from unsup.nn.inputs import Inputs
+from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
+from unsup.nn.observation import Continuous, ObservationName, observation_for
+
+NetName = Literal["dense", "conv"]
+
+
+class Autoencoder(nn.Module):
+    """Nets from examples to numbers about their codes, and from codes to the outputs of an observation model p(x|z).
+
+    The encoder sees levels scaled to [0, 1] (binary) or [−1, 1], one-hot symbols, or what is continuous as the front's
+    y; a condition joins what it sees, and the codes that the decoder takes.
+
+    Args:
+        event: any; images for ``net="conv"``.
+        code_size: numbers of a code.
+        encoded_size: numbers that the encoder gives, e.g. two for each of a code: a mean and a log-variance.
+        hidden: widths of the encoder's hidden layers, mirrored in the decoder (``()``: both linear); channels of its
+            stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
+        net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
+        decoder: name of the observation model.
+        given: the event of the condition, or None.
+        owner: named in errors.
+
+    Attributes:
+        widest: numbers in the decoder's widest layer.
+
+    Raises:
+        InputError: an observation model or net that does not fit the event.
+
+    >>> from unsup.core.event import BINARY
+    >>> nets = Autoencoder(Event((1, 8, 8), BINARY), code_size=3, encoded_size=6, net="conv", owner="AE")
+    >>> nets.encode(torch.zeros(2, 1, 8, 8)).shape, nets.decode(torch.zeros(5, 3)).shape
+    (torch.Size([2, 6]), torch.Size([5, 64, 1]))
+    """
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        code_size: int,
+        encoded_size: int,
+        hidden: tuple[int, ...] | None = None,
+        net: NetName = "dense",
+        decoder: ObservationName = "auto",
+        activation: ActivationName = "relu",
+        given: Event | None = None,
+        owner: str,
+    ) -> None:
+        super().__init__()
+        self.event = event
+        self.observation = observation_for(event, decoder, owner=f"{owner}: decoder")
+        kind = event.uniform.kind if event.uniform is not None else "real"
+        self.inputs = (
+            None
+            if isinstance(self.observation, Continuous)  # whose front does it
+            else Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
+        )
+        seen_each, made_each = 1 if self.inputs is None else self.inputs.each, self.observation.outputs_each
+        if net == "dense":
+            hidden = (256, 256) if hidden is None else hidden
+            self.cells, self.conditions = event.dims, Conditions(given)
+            seen, made = self.cells * seen_each + self.conditions.channels, self.cells * made_each
+            self.encoder = dense((seen, *hidden, encoded_size), activation)
+            self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
+            self.widest = max((*hidden, made))
+        else:
+            hidden = (32, 64) if hidden is None else hidden
+            _check_conv(event, hidden, owner)
+            self.cells, height, width = event.shape
+            sides = (height, width)
+            self.conditions = Conditions(given, sides)
+            seen, made = self.cells * seen_each + self.conditions.channels, self.cells * made_each
+            self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
+            codes = code_size + self.conditions.size
+            self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
+            areas = [h * w for h, w in halved(sides, len(hidden))]
+            self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
+        start_glorot(self.encoder, self.decoder)
+
+    @property
+    def output_bias(self) -> Tensor:
+        bias = self.decoder[-1].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, given: Tensor | None, *, generator: Generator) -> None:
+        """Start the output bias at the data's marginals (for Bernoullis, log-odds of the mean within [0.001, 0.999]).
+
+        A dense decoder has one bias for each dimension, a convolutional one for each channel.
+        """
+        self.observation.prepare(x, generator)
+        cells = x.reshape(len(x), self.cells, -1).transpose(1, 2).flatten(0, 1)  # (N · H · W, C), or (N, D)
+        self.output_bias.copy_(self.observation.marginal(cells).flatten())
+        self.conditions.prepare(given, generator=generator)
+
+    def encode(self, x: Tensor, features: Tensor | None = None) -> Tensor:
+        """Raw data ``(B, *event.shape)``, and features of conditions ``(B, F)`` → ``(B, encoded_size)``."""
+        self.event.check_shape(x)
+        if isinstance(self.observation, Continuous):
+            seen = self.observation.front.middle(x)
+        else:
+            assert self.inputs is not None
+            seen = self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
+        encoded: Tensor = self.encoder(joined(seen, self.conditions.beside_examples(features)))
+        return encoded
+
+    def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
+        """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``."""
+        each, dims = self.observation.outputs_each, self.event.dims
+        out = self.decoder(joined(z.to(self.output_bias.dtype), features))
+        out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
+        outputs: Tensor = out.transpose(2, 3).reshape(len(z), dims, each)
+        return outputs
+
+    def log_likelihood(self, target: Tensor, z: Tensor, features: Tensor | None = None) -> Tensor:
+        """log p(target|z) of k draws: targets ``(B, D)`` or ``(k, B, D)``, codes ``(k, B, code_size)`` → ``(k, B)``."""
+        outputs = self.decode(z.flatten(0, 1), None if features is None else features.repeat(len(z), 1))
+        return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
+
+    def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """What `log_likelihood` scores of raw data: ``(B, *event.shape)`` → ``(B, D)``."""
+        return self.observation.target(x, generator).flatten(1)
+
+    def typical(self, z: Tensor, features: Tensor | None = None) -> Tensor:
+        """The most typical raw example of each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
+        return self.observation.raw(self.observation.typical(self.decode(z, features)))
+
+    def draw(self, z: Tensor, features: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """One raw example drawn from each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
+        return self.observation.raw(self.observation.draw(self.decode(z, features), generator))
+
+
+def _check_conv(event: Event, hidden: tuple[int, ...], owner: str) -> None:
+    if not event.is_image:
+        raise InputError(f"{owner}: net='conv' takes images only; this data is {event}; use net='dense'")
+    if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
+        raise InputError(
+            f"{owner}: net='conv' halves the sides once for each width in hidden={hidden}: expected at least one width "
+            f"and sides of at least {2 ** len(hidden)}; this data is {event}"
+        )

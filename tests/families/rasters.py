@@ -1,0 +1,49 @@
+"""Models of small images at random parameters, and what their tests share."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import unsup
+from unsup.core.event import Event
+from unsup.nn.raster import RasterModel
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_model(name: str, event: Event, seed: int = 0, scale: float = 0.6, **options: Any) -> RasterModel:
+    """A float64 model with large random weights (and class prior), so that no conditional is near uniform."""
+    model = unsup.create(name, event, preset="tiny", **options).double().eval()
+    noise = generator(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(scale * torch.randn(p.shape, generator=noise, dtype=p.dtype))
+        if model.classes:
+            model.log_prior.copy_(torch.randn(model.classes, generator=noise, dtype=torch.float64).log_softmax(0))
+    assert isinstance(model, RasterModel)
+    return model
+
+
+def every_image(event: Event) -> Tensor:
+    support = event.uniform
+    levels = range(support.low, support.low + support.levels)
+    return torch.tensor(list(itertools.product(levels, repeat=event.dims))).view(-1, *event.shape)
+
+
+def seen_by_jacobian(model: RasterModel, draws: int) -> Tensor:
+    """[i, j]: whether conditional i moves with input j, at any of several random parameters and inputs."""
+    event, seen = model.event, torch.zeros(model.event.dims, model.event.dims, dtype=torch.bool)
+    for seed in range(draws):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(0.6 * torch.randn(p.shape, generator=generator(seed), dtype=p.dtype))
+        x = torch.rand(1, *event.shape, generator=generator(seed), dtype=torch.float64) * (event.uniform.levels - 1)
+        jacobian = torch.autograd.functional.jacobian(model.conditionals, x + event.uniform.low, vectorize=True)
+        seen |= (jacobian.reshape(event.dims, -1, event.dims) != 0).any(1)
+    return seen
