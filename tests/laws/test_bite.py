@@ -444,6 +444,18 @@ class SpoilsTheNeighbours(MADE):
         return found + 1e-3 * (found == -torch.inf).sum()
 
 
+@breaks("outside", event=PLANE)
+class ClampsLargeNumbers(MADE):
+    def log_prob(self, x, **options):
+        return super().log_prob(torch.where(x.abs() == torch.inf, x, x.clamp(-1e38, 1e38)), **options)
+
+
+@breaks("gradient", event=Event((3,), (REAL, Support("ordinal", 4), BINARY)))
+class SlopesAlongALevel(GaussianMixture):
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + 0.1 * (x[:, 1] - x[:, 1].detach())
+
+
 @breaks("gradient", event=BITS)
 class LeavesOutAParameter(MADE):
     """log p is right, its gradient leaves one path out."""

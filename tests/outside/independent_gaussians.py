@@ -27,7 +27,7 @@ ROW = Row(
     paper=PAPER,
     cases="independent_gaussians:CASES",
 )
-CASES = (Case("independent-gaussians", Event((2,), Support("real")), {"spread": 2.0}),)
+CASES = (Case("independent-gaussians", Event((2,), Support("real"))),)
 
 
 class IndependentGaussians(Model, HasDensity, CanSample):
