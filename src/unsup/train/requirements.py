@@ -26,10 +26,8 @@ def check_data(model: Model, data: Data) -> None:
             f"this {owner} was built for {model.event}, and {name} holds {data.event}; create it with event=data.event"
         )
     weight = data.train.weight
-    if weight is not None and not bool((weight >= 0).all() & weight.isfinite().all() & (weight.sum() > 0)):
-        raise InputError(
-            f"{name} has weights that are negative, not finite, or all 0; expected 0 or more, some above 0"
-        )
+    if weight is not None and not bool((weight >= 0).all() & weight.isfinite().all()):
+        raise InputError(f"{name} has weights that are negative or not finite; expected numbers from 0 on")
     for stream in model.streams:
         if stream not in data.train.streams:
             raise InputError(f"{owner} learns from a stream {stream!r}, which {name} has not; {_stream_mend(stream)}")
