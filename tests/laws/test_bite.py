@@ -18,6 +18,7 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.model import Objective
 from unsup.core.registry import Row, row
+from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
@@ -30,7 +31,7 @@ from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
 from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from unsup.prob.score_matching import exact_score_matching, score_of
-from unsup.testing import LAWS, Case, LawViolation, check_model, examples
+from unsup.testing import LAWS, Case, LawViolation, check_model, examples, law_cases
 
 BITS, PLANE, PIXELS = Event((5,), BINARY), Event((2,), REAL), Event((1, 2, 3), BINARY)
 WIDE, LEVELS = Event((1, 6, 6), BINARY), Event((3,), Support("ordinal", 4))
@@ -442,6 +443,18 @@ class SpoilsTheNeighbours(MADE):
     def log_prob(self, x, **options):
         found = super().log_prob(x, **options)
         return found + 1e-3 * (found == -torch.inf).sum()
+
+
+@breaks("outside", event=PLANE)
+class ClampsLargeNumbers(MADE):
+    def log_prob(self, x, **options):
+        return super().log_prob(torch.where(x.abs() == torch.inf, x, x.clamp(-1e38, 1e38)), **options)
+
+
+@breaks("gradient", event=Event((3,), (REAL, Support("ordinal", 4), BINARY)))
+class SlopesAlongALevel(GaussianMixture):
+    def log_prob(self, x, **options):
+        return super().log_prob(x, **options) + 0.1 * (x[:, 1] - x[:, 1].detach())
 
 
 @breaks("gradient", event=BITS)
@@ -991,6 +1004,21 @@ def _flips_the_generator(loss: str):
 
 for name in ("minimax", "non-saturating", "least-squares", "hinge", "wgan", "wgan-gp"):
     _flips_the_generator(name)
+
+
+def test_the_law_of_opposition_sees_translators_that_help_the_critics(monkeypatch):
+    """The adversarial terms with their sign flipped: the distance of the critics' scores from 1 is maximised."""
+    case = law_cases("cyclegan")[-1]
+    (before,) = case.check(laws=("opposition",)).outcomes
+    loss = CycleGAN.translators_loss
+
+    def flipped(self, batch, *, generator=None):
+        terms = loss(self, batch, generator=generator)
+        return terms | {"loss": -terms["loss"]}
+
+    monkeypatch.setattr(CycleGAN, "translators_loss", flipped)
+    (after,) = case.check(laws=("opposition",)).outcomes
+    assert (before.status, after.status) == ("passed", "failed")
 
 
 class Penalised(GAN):

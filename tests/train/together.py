@@ -13,7 +13,7 @@ import torch
 from unsup.core.batch import Batch
 from unsup.core.model import HasDensity, IsConditional, LearnsByCounting, keyed_generator
 from unsup.core.parallel import process_count
-from unsup.core.registry import names
+from unsup.core.registry import names, row
 from unsup.core.storage import save_tensors
 from unsup.data.source import Data, Split
 from unsup.evaluate.likelihood import log_probs
@@ -59,7 +59,8 @@ def outcome(case: Case, *, shard: bool = False, batch_size: int = 16) -> dict[st
 
 
 def all_cases() -> dict[str, Case]:
-    return {f"{name}-{i}": case for name in names() for i, case in enumerate(law_cases(name))}
+    own = (name for name in names() if row(name).target.startswith("unsup."))
+    return {f"{name}-{i}": case for name in own for i, case in enumerate(law_cases(name))}
 
 
 if __name__ == "__main__":

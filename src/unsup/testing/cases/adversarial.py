@@ -13,6 +13,12 @@ CASES = (
         Event((2, 8, 8), Support("ordinal", 5, low=-2)),
         {"widths": (6,), "critic_widths": (6,)},
     ),
+    # Nothing but the critics: with cycles of ten times their weight a wrong sign could hide.
+    Case(
+        "cyclegan",
+        Event((1, 8, 8), BINARY),
+        {"cycle": 0.0, "identity": 0.0, "pool": 0, "widths": (4,), "critic_widths": (4,)},
+    ),
     Case("gan", vector(2, REAL)),
     Case("gan", vector(2, REAL), {"loss": "minimax", "smoothing": 0.1}),
     Case("gan", vector(4, REAL), {"loss": "wgan"}),

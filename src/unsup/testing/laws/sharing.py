@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.model import LearnsByCounting, Model, reduced
+from unsup.core.model import IsConditional, LearnsByCounting, Model, reduced
 from unsup.core.parallel import Group, share_of, working_in
 from unsup.core.random import Rows, part_of_batch
 from unsup.testing.law import law, require
@@ -30,12 +30,13 @@ Found = dict[str, Tensor]
 
 def sizes_of(model: Model) -> list[int]:
     """Every size that an axis of the model's tensors may have by its options and its event, from 2 to 32."""
-    events = [model.event] + [e for e in [getattr(model, "given", None)] if e is not None]
+    given = model.given if isinstance(model, IsConditional) else None
+    events = [model.event] if given is None else [model.event, given]
     found: set[int] = set()
     for event in events:
         found |= {*event.shape, event.dims, *(s.levels for s in event.columns)}
     found |= set(_whole_numbers(model.config))
-    return sorted(n for n in found if _SMALLEST <= n <= _LARGEST)
+    return sorted(n for n in found if _SMALLEST <= n <= _LARGEST) or [_SMALLEST]
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
@@ -58,9 +59,9 @@ def _many(batch: Batch, n: int) -> Batch:
 
 
 def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows) -> Found:
-    """What a step finds for the rows at hand: loss, gradients of what each player moves, buffers after it.
+    """What a step finds for the rows at hand: the loss of each player and the gradients of what it moves.
 
-    Losses and gradients are multiplied by the rows' share, as training does before it adds them up.
+    They are multiplied by the rows' share, as training does before it adds them up.
     """
     own = part_of(batch, rows)
     names = {id(p): name for name, p in model.named_parameters()}
