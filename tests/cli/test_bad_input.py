@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -184,3 +185,35 @@ def test_output_that_cannot_be_written(call, tmp_path, runs):
     one_line(call("sample", runs / "made", "-o", tmp_path / "file" / "x.npy"), "choose another")
     one_line(call("fit", "digits", "made", "-o", tmp_path / "file", *FIT), "is a file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_other_things_is_no_place_for_a_run(call, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    refused = call("fit", "digits", "histogram", "-o", tmp_path / "mine")
+    assert refused.status == 2
+    assert "holds other things (README.md)" in refused.err
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["README.md"]
+    assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
+
+
+def test_a_run_that_was_stopped_before_it_was_configured_is_begun_again(call, tmp_path):
+    for name in ("checkpoints", "samples"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / "env.json").write_text("{}")
+    assert call("fit", "digits", "histogram", "-o", tmp_path / "run", "--plain").status == 0
+
+
+@pytest.mark.parametrize("key", ["model", "data", "training", "model.model", "model.event", "model.config"])
+def test_a_configuration_with_a_hole_is_refused_in_one_line(call, tmp_path, key):
+    assert call("fit", "digits", "histogram", "-o", tmp_path / "run", "--plain").status == 0
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    outer, _, inner = key.partition(".")
+    del (config[outer] if inner else config)[inner or outer]
+    path.write_text(json.dumps(config))
+    for command in (("eval", tmp_path / "run"), ("fit", "--resume", "-o", tmp_path / "run")):
+        refused = call(*command)
+        assert refused.status == 2, command
+        assert refused.err.count("\n") == 1
+        assert "restore it" in refused.err or "holds no run" in refused.err

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.commands import data_words, flags
 from unsup.compare.measure import kept_measures, measures_of
@@ -26,7 +24,7 @@ from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_w
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.registry import create
-from unsup.core.storage import write_atomically
+from unsup.core.storage import held_alone, write_atomically
 from unsup.data import load_data
 from unsup.data.source import Data
 from unsup.report.page import write_page
@@ -210,18 +208,8 @@ class Contest:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep a second process out of the folder."""
-        lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"another unsup compare is at work in {self.folder}; wait for it, stop it, or choose another folder "
-                "(-o NAME)"
-            ) from error
-        try:
+        with held_alone(self.folder, "unsup compare"):
             yield
-        finally:
-            lock.release()
 
     def _clock(self) -> None:
         now = time.monotonic()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
@@ -53,6 +55,29 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
             "free some space or choose another folder"
         ) from error
+
+
+@contextmanager
+def held_alone(folder: Path, command: str) -> Iterator[None]:
+    """Keep a second process out of ``folder``.
+
+    Args:
+        command: that works in it, for the message.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another {command} is at work in {folder}; wait for it, stop it, or choose another folder (-o NAME)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from unsup.core.errors import InputError, TrainingError
@@ -26,7 +25,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
-from unsup.core.storage import MODEL_PREFIX, load_tensors, model_record
+from unsup.core.storage import MODEL_PREFIX, held_alone, load_tensors, model_record
 from unsup.data.source import Data, some_of
 from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
@@ -184,18 +183,8 @@ class Trainer(ABC):
         if not self.writes or not folder.exists:
             yield
             return
-        lock = FileLock(folder.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"another unsup fit is at work in {folder.path}; wait for it, stop it, or choose another folder "
-                "(-o NAME)"
-            ) from error
-        try:
+        with held_alone(folder.path, "unsup fit"):
             yield
-        finally:
-            lock.release()
 
     def _needed_bytes(self) -> int:
         size = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from unsup.data import Data
 
 
+_BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
+"""What a run that was stopped before its configuration was written leaves behind."""
+
+
 class Run:
     """A run folder on disk.
 
@@ -51,8 +55,11 @@ class Run:
         Raises:
             InputError: there is no run, or one of a version that cannot be read any more.
         """
-        found = self._read("config.json", "training")
-        check_layout(found["model"], self.path)
+        found = self._read("config.json", "training", "model", "data")
+        model = found["model"]
+        if not isinstance(model, dict) or not {"model", "event", "config"} <= set(model):
+            raise InputError(f"{self.path / 'config.json'} is damaged (it names no model); restore it")
+        check_layout(model, self.path)
         return found
 
     @classmethod
@@ -63,6 +70,11 @@ class Run:
             raise InputError(f"{path} already holds a run; go on with it (--resume) or choose another folder (-o NAME)")
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{path} is a file; a run needs a folder (-o NAME)")
+        foreign = sorted(p.name for p in run.path.iterdir() if p.name not in _BEGUN) if run.path.is_dir() else []
+        if foreign:
+            raise InputError(
+                f"{path} holds other things ({foreign[0]}); a run needs a folder of its own, choose another (-o NAME)"
+            )
         try:
             for folder in (run.path, run.path / "checkpoints", run.path / "samples"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +96,7 @@ class Run:
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(record, indent=2).encode())
 
-    def _read(self, name: str, expected: str) -> dict[str, Any]:
+    def _read(self, name: str, *expected: str) -> dict[str, Any]:
         path = self.path / name
         if not path.is_file():
             raise InputError(f"{self.path} holds no run (no {name}); expected a folder written by unsup fit")
@@ -92,9 +104,10 @@ class Run:
             record = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); restore it") from error
-        if not isinstance(record, dict) or expected not in record:
+        missing = expected if not isinstance(record, dict) else [key for key in expected if key not in record]
+        if missing:
             raise InputError(
-                f"{self.path} holds no run ({name} has no {expected!r}); expected a folder written by unsup fit"
+                f"{self.path} holds no run ({name} has no {missing[0]!r}); expected a folder written by unsup fit"
             )
         return record
 
