@@ -182,7 +182,7 @@ def test_auto_is_the_models_own_then_the_likelihood_then_nothing(digits):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("likelihood", "needs a model with a density, and GAN on digits has not; those that fit: fid, newest"),
+        ("likelihood", "needs a model with a density, which GAN on digits does not have; those that fit: fid, newest"),
         ("knn", "needs a model that encodes, and labels"),
         ("error", "needs a model that classifies, and labels"),
         ("likelyhood", "there is no validator 'likelyhood'; did you mean 'likelihood'"),

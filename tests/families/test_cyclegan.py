@@ -458,7 +458,7 @@ def test_the_deepest_nets_that_the_errors_allow_work() -> None:
 def test_one_domain_is_not_enough() -> None:
     data = load_data("digits")
     model = create("cyclegan", data.event, preset="tiny")
-    with pytest.raises(InputError, match="stream 'domain_b', which digits has not"):
+    with pytest.raises(InputError, match="stream 'domain_b', which digits does not have"):
         fit(model, data, steps=1, progress="off")
     with pytest.raises(InputError, match="no stream 'domain_b'"):
         model.loss(Batch(data.train.x[:2]))

@@ -184,7 +184,7 @@ def test_a_conditional_model_learns_and_is_kept_by_its_conditional_likelihood():
         (
             lambda: SemiSupervised(Event((2,), REAL)),
             real_data(),
-            r"learns from a stream 'unlabelled', which this data has not; name it with --unlabelled PATH",
+            r"learns from a stream 'unlabelled', which this data does not have; name it with --unlabelled PATH",
         ),
         (
             lambda: SemiSupervised(Event((2,), REAL)),
@@ -204,7 +204,7 @@ def test_data_without_what_a_model_needs_is_refused_in_one_line(build, data, tol
 def test_a_second_domain_is_asked_for_by_its_option():
     data = unsup.load_data("digits", limit=20)
     model = unsup.create("cyclegan", data.event, preset="tiny")
-    with pytest.raises(InputError, match=r"stream 'domain_b', which digits has not; .*--domain-b PATH"):
+    with pytest.raises(InputError, match=r"stream 'domain_b', which digits does not have; .*--domain-b PATH"):
         fit(model, data, steps=1, progress="off")
 
 

@@ -101,7 +101,7 @@ def contestants(
 def _reason_against(name: str, event: Event, examples: int, *, asked: bool) -> str | None:
     cls = model_class(name)
     if issubclass(cls, Translates):
-        return "learns from two domains, which a comparison has not"
+        return "learns from two domains, which a comparison does not have"
     reason = cls.refusal(event)
     return reason if reason is not None or asked else cls.advice(event, examples).against
 
@@ -111,7 +111,7 @@ def _entry(name: str, event: Event, examples: int) -> Entry:
     model = create(name, event, **advice.options)
     if model.streams:
         raise InputError(
-            f"{name} learns from further streams ({', '.join(model.streams)}), which a comparison has not; leave "
+            f"{name} learns from further streams ({', '.join(model.streams)}), which a comparison does not have; leave "
             f"{name} out of --models"
         )
     counting = isinstance(model, LearnsByCounting) and model.passes > 0

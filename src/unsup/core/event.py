@@ -164,6 +164,16 @@ class Event:
             inside = inside | self.padding(lengths).view(len(x), -1, *(1,) * (len(self.shape) - 1))
         return inside.reshape(len(x), self.dims).all(1)
 
+    def lowest(self, like: torch.Tensor) -> torch.Tensor:
+        """An example of the event: every discrete entry at its lowest level, every real one 0.
+
+        It is of the device of ``like``, and of its type where that is floating, else int64.
+        """
+        import torch
+
+        dtype = like.dtype if like.is_floating_point() else torch.int64
+        return torch.tensor([s.low for s in self.columns], dtype=dtype, device=like.device).view(self.shape)
+
     def padding(self, lengths: torch.Tensor) -> torch.Tensor:
         """Which places of the open first axis lie beyond each length: ``(B,)`` → bool ``(B, shape[0])``."""
         import torch

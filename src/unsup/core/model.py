@@ -209,7 +209,7 @@ class Model(nn.Module, ABC):
         """Data-dependent initialisation from training examples; called once before step 1."""
 
     def after_step(self, time: Time) -> None:
-        """Called after every step: teachers, queues, clipping. `Part`s of a model are called as well."""
+        """Called after every step: teachers, queues, clipping. `Part`s that are not frozen are called as well."""
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """The parameters that weight decay leaves alone: biases, gains and scales, all with fewer than two axes."""
@@ -309,9 +309,7 @@ class HasDensity(ABC):
         all_inside = not torch.compiler.is_compiling() and bool(inside.all())
         if not all_inside:
             # What lies outside is scored at a value inside, so that no NaN comes back into a gradient.
-            x = x if x.is_floating_point() else x.long()
-            filler = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
-            x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, filler)
+            x = torch.where(inside.view(-1, *(1,) * len(event.shape)), x, event.lowest(x))
         batch = Batch(x, lengths=lengths)
         if isinstance(self, IsConditional) and self.given is not None:
             if given is None:
@@ -460,9 +458,7 @@ class CanComplete(ABC):
                 f"known has type {known.dtype} and shape {tuple(known.shape)}; expected torch.bool and the shape of x, "
                 f"{tuple(x.shape)}"
             )
-        x = x if x.is_floating_point() else x.long()
-        lowest = torch.tensor([s.low for s in event.columns], dtype=x.dtype, device=x.device).view(event.shape)
-        event.check(torch.where(known, x, lowest))
+        event.check(torch.where(known, x, event.lowest(x)))
 
 
 class IsConditional(ABC):

@@ -106,8 +106,8 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
     if not found.fits(model, data):
         others = ", ".join([n for n, v in VALIDATORS.items() if v.fits(model, data)] + [NEWEST])
         raise InputError(
-            f"the validator {name!r} needs {found.needs}, and {type(model).__name__} on {data.name or 'this data'} has "
-            f"not; those that fit: {others}"
+            f"the validator {name!r} needs {found.needs}, which {type(model).__name__} on {data.name or 'this data'} "
+            f"does not have; those that fit: {others}"
         )
     return found
 

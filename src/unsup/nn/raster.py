@@ -221,9 +221,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
                 "a known entry comes after an unknown one, so the draw could not depend on it; "
                 "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
             )
-        x = x if x.is_floating_point() else x.long()
-        x = torch.where(known, x, torch.full_like(x, self.inputs.support.low))
-        self.event.check(x)
+        x = torch.where(known, x, self.event.lowest(x))
         if self.classes and given is None:
             posterior = (self._entries(x, None) * line).sum(2).T + self.log_class_prior()
             given = dist.sample_categorical(posterior, generator=generator)

@@ -243,8 +243,10 @@ class GradientTrainer(Trainer):
         if self.ema is not None:
             self.ema.update()
         time = Time(self.done + 1, self.total, self.position // self.per_epoch)
-        for module in self.model.modules():  # parts are models of their own
-            if isinstance(module, Model):
+        for module in self.model.modules():  # parts are models of their own, and a frozen one stays as it is
+            if isinstance(module, Model) and (
+                module is self.model or any(p.requires_grad for p in module.parameters())
+            ):
                 module.after_step(time)
         return shown
 

@@ -30,7 +30,9 @@ def check_data(model: Model, data: Data) -> None:
         raise InputError(f"{name} has weights that are negative or not finite; expected numbers from 0 on")
     for stream in model.streams:
         if stream not in data.train.streams:
-            raise InputError(f"{owner} learns from a stream {stream!r}, which {name} has not; {_stream_mend(stream)}")
+            raise InputError(
+                f"{owner} learns from a stream {stream!r}, which {name} does not have; {_stream_mend(stream)}"
+            )
     if isinstance(model, IsConditional):
         _check_condition(model, data, name, owner)
     if model.needs_labels and data.train.label is None:
