@@ -1,6 +1,6 @@
 """Classical density models."""
 
-from unsup.core.rows.record import Paper, Row
+from unsup.core.rows.record import LEAK, Paper, Row
 
 ROSENBLATT = Paper(
     key="rosenblatt1956remarks",
@@ -34,8 +34,6 @@ JUAN = Paper(
     venue="ICPR 2004",
     link="http://users.dsic.upv.es/~ajuan/research/2004/Juan04_08b.pdf",
 )
-
-LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
 ROWS: tuple[Row, ...] = (
     Row(

@@ -1,6 +1,6 @@
 """Normalizing flows."""
 
-from unsup.core.rows.record import Paper, Row
+from unsup.core.rows.record import LEAK, Paper, Row
 
 NICE_PAPER = Paper(
     key="dinh2014nice",
@@ -18,8 +18,6 @@ REALNVP_PAPER = Paper(
     venue="ICLR 2017",
     link="https://arxiv.org/abs/1605.08803",
 )
-
-LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
 ROWS: tuple[Row, ...] = (
     Row(
