@@ -70,7 +70,7 @@ def _lines() -> list[str]:
 
 def _written() -> list[tuple[str, ...]]:
     """The rows of the page as it is."""
-    table = [line for line in _lines() if line.startswith("| ")][1:]
+    table = [line for line in _lines() if line.startswith("| ")][2:]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
 
 

@@ -173,7 +173,13 @@ def test_examples_of_another_shape_say_what_was_expected(call, tmp_path, runs):
 
 def test_codes_that_are_none(call, tmp_path, runs):
     (tmp_path / "z.npz").write_bytes(b"nonsense")
-    one_line(call("decode", runs / "vae", tmp_path / "z.npz", "-o", tmp_path / "x.npy"), "no codes")
+    np.save(tmp_path / "z.npy", np.zeros((2, 4)))
+    (tmp_path / "z.csv").write_text("1,2\n3,4\n")
+    for name in ("z.npz", "z.npy", "z.csv"):
+        one_line(call("decode", runs / "vae", tmp_path / name, "-o", tmp_path / "x.npy"), "is no .npz file")
+    one_line(call("decode", runs / "vae", tmp_path / "none.npz", "-o", tmp_path / "x.npy"), "is no file")
+    np.savez(tmp_path / "a.npz", a=np.zeros((2, 4)))
+    one_line(call("decode", runs / "vae", tmp_path / "a.npz", "-o", tmp_path / "x.npy"), "no codes")
     np.savez(tmp_path / "w.npz", z=np.zeros((2, 999)))
     one_line(call("decode", runs / "vae", tmp_path / "w.npz", "-o", tmp_path / "x.npy"), "999")
     one_line(call("encode", runs / "made", "digits", "-o", tmp_path / "z2.npz"), "no codes")

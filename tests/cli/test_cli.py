@@ -193,3 +193,10 @@ def test_resuming_a_finished_run_changes_nothing(call, runs, tmp_path):
     before = (run / "checkpoints" / "best.safetensors").read_bytes()
     assert call("fit", "--resume", "-o", run).status == 0
     assert (run / "checkpoints" / "best.safetensors").read_bytes() == before
+
+
+def test_no_help_holds_the_markup_of_docstrings(call):
+    found = call("fit", "digits", "made", "--help").out
+    assert "--domain-b" in found
+    assert "**" not in found
+    assert "``" not in found

@@ -131,6 +131,7 @@ def test_eval_takes_the_conditions_of_the_split(call, story):
         marginal = -run.model.log_prob(test.x).double().mean()
     assert found["nats"] == pytest.approx(float(own), rel=1e-6)
     assert float(marginal) > float(own) + 0.5  # log 3 is what the class tells
+    assert "p(x | c)" in call("eval", story / "blobs").out
     judged = json.loads(call("eval", story / "sum", "--samples", 50, "--json").out)["samples"]
     assert judged["fake"] == 50
 

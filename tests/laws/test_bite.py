@@ -161,6 +161,18 @@ class CrashesOnAnotherWidth(MADE):
         return super().log_prob(x, **options)
 
 
+@breaks("wrong-shape", event=BITS)
+class ReadsTheStartOfLongCodes(VAE):
+    def decode(self, z, **options):
+        return super().decode(z[..., : self.code_size].view(-1, self.code_size), **options)
+
+
+@breaks("wrong-shape", event=BITS)
+class EncodesWhateverHasAShape(VAE):
+    def encode(self, x, **options):
+        return super().encode(x.to(self.dtype), **options)
+
+
 @breaks("no-examples", event=PLANE)
 class MixesNothing(GaussianMixture):
     def log_prob(self, x, **options):

@@ -89,3 +89,11 @@ def test_a_seed_may_be_any_whole_number(seed, tmp_path):
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     fresh = unsup.open_run(tmp_path / "a").new_model().state_dict()
     assert any(not torch.equal(fresh[k], other[k]) for k in fresh)
+
+
+def test_fit_says_what_it_expected():
+    data = unsup.load_data("digits")
+    with pytest.raises(InputError, match="given a str and a Data; expected a model and data"):
+        unsup.fit("made", data)
+    with pytest.raises(InputError, match="given a MADE and a Tensor"):
+        unsup.fit(unsup.create("made", data.event, preset="tiny"), data.train.x)

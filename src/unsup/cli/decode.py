@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_given, conditioned, conditions
@@ -40,10 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         raise CapabilityError(f"{run.config['model']['model']} cannot decode (unsup models tells who can)")
     arrays = _read(options.codes)
     z = torch.from_numpy(arrays["z"]).to(model.dtype)
-    if z.ndim != 2 or z.shape[1] != model.code_size:
-        raise InputError(
-            f"{options.codes} holds codes of shape {tuple(z.shape)}; this run's are (N, {model.code_size})"
-        )
+    model.check_codes(z)
     given = _given(options, run, arrays, len(z))
     examples = []
     with torch.no_grad():
@@ -60,6 +58,9 @@ def _read(path: str) -> dict[str, NDArray[Any]]:
     """``z``, and ``given`` where it is there."""
     import numpy as np
 
+    if not Path(path).is_file() or not zipfile.is_zipfile(path):
+        what = "is no .npz file" if Path(path).is_file() else "is no file"
+        raise InputError(f"{path} {what}; expected an .npz file with codes under the name z, from unsup encode")
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in ("z", "given") if name in file.files or name == "z"}

@@ -80,6 +80,7 @@ def main(arguments: Sequence[str]) -> int:
 def _evaluate_likelihood(run: Run, options: Any) -> None:
     from unsup.core.model import CanSample, HasDensity
     from unsup.data.source import some_of
+    from unsup.evaluate.conditions import is_conditioned
     from unsup.evaluate.likelihood import likelihood_of, log_probs
     from unsup.evaluate.quadrature import with_likelihood
     from unsup.train.progress import Progress
@@ -112,7 +113,11 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
     else:
         what = "effort {:,}" if found.kind == "estimate" else "{:,} importance samples"
         samples = f", {what.format(found.samples)}" if found.samples > 1 else ""
-        write(f"{record['model']} on {data.name} ({options.split}, n = {found.n:,}): {found} [{found.kind}{samples}]")
+        given = ", of p(x | c)" if is_conditioned(model) and split.given is not None else ""
+        write(
+            f"{record['model']} on {data.name} ({options.split}, n = {found.n:,}): {found} "
+            f"[{found.kind}{given}{samples}]"
+        )
 
 
 def _evaluate_samples(run: Run, options: Any) -> None:

@@ -156,7 +156,7 @@ def argument_texts(docstring: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     current, indent = "", None
     for line in section[1].splitlines():
-        entry = re.match(r"^( +)(\w+): (.*)$", line)
+        entry = re.match(r"^( +)(\**\w+): (.*)$", line)
         if entry and (indent is None or entry[1] == indent):
             indent, current = entry[1], entry[2]
             texts[current] = entry[3].strip()

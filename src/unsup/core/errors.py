@@ -33,10 +33,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "; did you mean 'realnvp'?"
     >>> nearest("zzz", ["made", "vae"])
     '; known: made, vae'
+    >>> nearest("12", ["0", "1", "2"])
+    '; known: 0, 1, 2'
     """
     known = sorted(known)
     close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    if close:
+    if close and any(map(str.isalpha, name)):  # another number is no spelling
         original = next(k for k in known if k.lower() == close[0])
         return f"; did you mean {original!r}?"
     return f"; known: {', '.join(known)}" if known else ""

@@ -181,6 +181,11 @@ class Event:
         return torch.arange(self.shape[0], device=lengths.device) >= lengths[:, None]
 
     def check_shape(self, x: torch.Tensor) -> None:
+        """Raise `InputError` unless ``x`` is a tensor of a batch axis and the event's shape."""
+        import torch
+
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"x is a {type(x).__name__}; expected a tensor of raw data: torch.as_tensor(x)")
         if tuple(x.shape[1:]) != self.shape or not x.ndim:
             raise InputError(
                 f"x has shape {tuple(x.shape)}; expected a batch axis followed by {self.shape}"

@@ -179,6 +179,8 @@ class Model(nn.Module, ABC):
     @classmethod
     def refusal(cls, event: Event) -> str | None:
         """`reason_against`, and what holds for all: examples have axes, and one length unless a model takes lengths."""
+        if not isinstance(event, Event):
+            raise InputError(f"{cls.__name__} was given a {type(event).__name__}; expected an Event: data.event")
         if not event.shape:
             return "takes examples with axes, not single numbers (give them an axis: x[:, None])"
         if event.open and not cls.takes_lengths:
@@ -269,6 +271,14 @@ class HasDensity(ABC):
     def likelihood_kind(self) -> Kind:
         """What `log_prob` returns. ``exact`` unless a model says otherwise."""
         return "exact"
+
+    @property
+    def mass_in_support(self) -> bool:
+        """Whether p(x) sums to one over the support of the event.
+
+        It sums to less where levels are dequantised: some mass of the density lies below the first or above the last.
+        """
+        return True
 
     def log_prob(
         self,
@@ -440,6 +450,13 @@ class CanDecode(CanEncode):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """The most typical raw example of each code: ``(B, F)`` → ``(B, *event.shape)``, type ``event.dtype``."""
+
+    def check_codes(self, z: Tensor) -> None:
+        """Raise `InputError` unless ``z`` is a tensor ``(B, F)``."""
+        if not isinstance(z, Tensor):
+            raise InputError(f"z is a {type(z).__name__}; expected a tensor of codes: torch.as_tensor(z)")
+        if z.ndim != 2 or z.shape[1] != self.code_size:
+            raise InputError(f"codes have shape {tuple(z.shape)}; expected (N, {self.code_size})")
 
 
 class CanComplete(ABC):

@@ -56,14 +56,36 @@ def for_samples(model: Model, split: Split, n: int) -> dict[str, Any]:
     return {"given": None if given is None else given.to(model.device)}
 
 
+def examples_in(x: Tensor | Split | Batch) -> Split | Batch:
+    """Raw examples with what goes with them.
+
+    Raises:
+        InputError: something else was given.
+
+    >>> len(examples_in(torch.zeros(5, 2)))
+    5
+    """
+    if isinstance(x, Split | Batch):
+        return x
+    if isinstance(x, Tensor):
+        return Batch(x)
+    raise InputError(
+        f"a {type(x).__name__} was given for examples; expected a split of data (data.test), a Batch, or a tensor of "
+        "raw data (torch.as_tensor(x))"
+    )
+
+
+def rows_of(examples: Split | Batch, start: int, end: int) -> Batch:
+    """The examples from number ``start`` to ``end``, without ``end``, or as many of them as there are."""
+    rows = torch.arange(start, min(end, len(examples)))
+    return examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
+
+
 def batches(x: Tensor | Split | Batch, size: int) -> Iterator[Batch]:
-    """Raw examples with what goes with them, ``size`` at a time.
+    """Raw examples with what goes with them, ``size`` at a time; one empty batch where there are none.
 
     >>> [len(batch) for batch in batches(torch.zeros(5, 2), 2)]
     [2, 2, 1]
     """
-    for rows in torch.arange(len(x)).split(size):
-        if isinstance(x, Split):
-            yield x.batch(rows)
-        else:
-            yield (x if isinstance(x, Batch) else Batch(x)).take(rows)
+    examples = examples_in(x)
+    return (rows_of(examples, start, start + size) for start in range(0, max(1, len(examples)), size))

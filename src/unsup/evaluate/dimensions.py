@@ -11,7 +11,7 @@ from unsup.core.batch import Batch
 from unsup.core.machine import fast_cpu
 from unsup.core.model import Factorises, Model, keyed_generator
 from unsup.data.source import Split
-from unsup.evaluate.conditions import batches, beside
+from unsup.evaluate.conditions import batches, beside, examples_in
 from unsup.evaluate.likelihood import CHUNK
 
 
@@ -34,15 +34,16 @@ def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0)
     >>> bits_by_dimension(unsup.create("vae", event), torch.tensor([[0, 1, 1]])) is None
     True
     """
-    if not isinstance(x, Split):
-        model.event.check_shape(x.x if isinstance(x, Batch) else x)
+    examples = examples_in(x)
+    if isinstance(examples, Batch):
+        model.event.check_shape(examples.x)
     if not isinstance(model, Factorises):
         return None
     was_training = model.training
     model.eval()
     found = []
     with fast_cpu(model.device):
-        for position, batch in enumerate(batches(x, CHUNK)):
+        for position, batch in enumerate(batches(examples, CHUNK)):
             generator = keyed_generator(seed, position, device=model.device)
             part = batch.to(model.device)
             nats = model.log_conditionals(part.x, generator=generator, **beside(model, part.given))

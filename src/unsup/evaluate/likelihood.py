@@ -13,9 +13,10 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
-from unsup.core.model import HasDensity, HasPartition, IsConditional, Model, keyed_generator
+from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
 from unsup.core.parallel import share_out
 from unsup.data.source import Split
+from unsup.evaluate.conditions import beside, examples_in, rows_of
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
@@ -51,44 +52,38 @@ def log_probs(
     """
     if not isinstance(model, HasDensity):
         raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
-    if not len(x):
+    examples = examples_in(x)
+    if not len(examples):
         raise InputError("there are no examples to score")
-    examples = x if isinstance(x, Split | Batch) else Batch(x)
     _check(model, examples)
     was_training = model.training
     model.eval()
 
     def scored(position: int) -> Tensor:
-        batch = _rows(examples, position * CHUNK, (position + 1) * CHUNK).to(model.device)
+        batch = rows_of(examples, position * CHUNK, (position + 1) * CHUNK).to(model.device)
         generator = keyed_generator(seed, position, device=model.device)
-        conditioned = isinstance(model, IsConditional) and model.given is not None
-        beside = {"given": batch.given if conditioned else None, "lengths": batch.lengths}
-        return model.log_prob(batch.x, **beside, samples=samples, generator=generator).double().cpu()
+        also = {**beside(model, batch.given), "lengths": batch.lengths}
+        return model.log_prob(batch.x, **also, samples=samples, generator=generator).double().cpu()
 
     def report(done: int) -> None:
         if on_chunk is not None:
-            on_chunk(min(done * CHUNK, len(x)), len(x))
+            on_chunk(min(done * CHUNK, len(examples)), len(examples))
 
     try:
         with fast_cpu(model.device):
             if isinstance(model, HasPartition) and not stored:
                 generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
                 model.estimate_log_partition(effort=samples, generator=generator)
-            return share_out(-(-len(x) // CHUNK), scored, report)
+            return share_out(-(-len(examples) // CHUNK), scored, report)
     finally:
         model.train(was_training)
-
-
-def _rows(examples: Split | Batch, start: int, end: int) -> Batch:
-    rows = torch.arange(start, min(end, len(examples)))
-    return examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
 
 
 def _check(model: Model, examples: Split | Batch) -> None:
     """Raise `InputError` where an example lies outside the event; what is not in memory is looked at part by part."""
     outside, first = 0, None
     for start in range(0, len(examples), _LOOKED_AT):
-        batch = _rows(examples, start, start + _LOOKED_AT)
+        batch = rows_of(examples, start, start + _LOOKED_AT)
         bad = ~model.event.contains(batch.x, batch.lengths)
         if bool(bad.any()):
             first = start + int(bad.nonzero()[0]) if first is None else first
@@ -116,9 +111,9 @@ def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int
     >>> evaluate_likelihood(unsup.create("made", data.event), data.test.x).kind
     'exact'
     """
-    scores = log_probs(model, x, samples=samples, seed=seed)
-    lengths, weight = (None, None) if isinstance(x, Tensor) else (x.lengths, x.weight)
-    return likelihood_of(model, scores, samples, lengths=lengths, weight=weight)
+    examples = examples_in(x)
+    scores = log_probs(model, examples, samples=samples, seed=seed)
+    return likelihood_of(model, scores, samples, lengths=examples.lengths, weight=examples.weight)
 
 
 def likelihood_of(

@@ -29,7 +29,7 @@ from unsup.core.machine import fast_cpu
 from unsup.core.model import CanEncode, Model, keyed_generator
 from unsup.core.parallel import share_out
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside
+from unsup.evaluate.conditions import beside, examples_in, rows_of
 from unsup.evaluate.estimate import Estimate, wilson
 
 MOST_TRAINING = 5000
@@ -160,11 +160,10 @@ def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
         raise CapabilityError(f"{type(model).__name__} gives no codes; ask a model that can encode (unsup models)")
     was_training = model.training
     model.eval()
-    examples = x if isinstance(x, Split | Batch) else Batch(x)
+    examples = examples_in(x)
 
     def encoded(position: int) -> Tensor:
-        rows = torch.arange(position * CHUNK, min((position + 1) * CHUNK, len(examples)))
-        batch = (examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)).to(model.device)
+        batch = rows_of(examples, position * CHUNK, (position + 1) * CHUNK).to(model.device)
         return model.encode(batch.x, **beside(model, batch.given)).flatten(1).float().cpu()
 
     with fast_cpu(model.device):

@@ -47,6 +47,10 @@ class Flow(Model, IsFlow):
     def likelihood_kind(self) -> Kind:
         return "exact" if self.event.is_real else "bound"
 
+    @property
+    def mass_in_support(self) -> bool:
+        return self.event.is_real
+
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise each entry by the training data; logits stay as they are."""
         if self.front.logit_alpha is None:
@@ -91,6 +95,7 @@ class Flow(Model, IsFlow):
         return self.event.dims
 
     def decode(self, z: Tensor) -> Tensor:
+        self.check_codes(z)
         return self.front.to_support(self.invert(z))
 
     @torch.no_grad()

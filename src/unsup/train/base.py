@@ -41,6 +41,7 @@ _SAMPLES = 0.05  # of the time of a run with a time budget that looking at sampl
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PREPARE_LIMIT = 20_000
 _DIGESTED = 20_000  # examples of a split that tell whether it has changed
+_UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 # Keys of the generators, so that no two uses share noise.
@@ -295,7 +296,8 @@ class Trainer(ABC):
             self._compare(self.validator)
         if self._samples_due():
             started = time.monotonic()
-            if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and self.done:
+            early = self.total is None or self.done < _UNTRAINED * self.total
+            if isinstance(self.model, CanSample) and not isinstance(self.model, HasDensity) and not early:
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
                 self.say(collapse(self.model, self.watched, generator=generator), "samples")

@@ -40,8 +40,8 @@ def fit(
         A `Fitted` record.
 
     Raises:
-        InputError: settings that do not exist or contradict, data without what the model learns from (streams,
-            conditions, labels), a folder that cannot be used.
+        InputError: no model or no data, settings that do not exist or contradict, data without what the model learns
+            from (streams, conditions, labels), a folder that cannot be used.
         TrainingError: the loss became NaN, or the disk full; the last good checkpoint is kept.
 
     >>> import unsup
@@ -50,6 +50,11 @@ def fit(
     >>> unsup.fit(model, data, steps=20, progress="off").steps
     20
     """
+    if not isinstance(model, Model) or not isinstance(data, Data):
+        raise InputError(
+            f"fit was given a {type(model).__name__} and a {type(data).__name__}; expected a model and data: "
+            'unsup.fit(unsup.create("made", data.event), data)'
+        )
     chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: give out=FOLDER")

@@ -43,7 +43,7 @@ def register(row: Row) -> None:
         row: its ``target`` names the class as ``"module:Class"``; its ``cases`` the tuple of its law cases.
 
     Raises:
-        InputError: another model has that name.
+        InputError: another model has that name, or the row lacks its target or its paper.
 
     >>> from dataclasses import replace
     >>> from unsup.core.rows import rows
@@ -53,6 +53,10 @@ def register(row: Row) -> None:
     unsup.core.errors.InputError: there is a model 'made' already (unsup.families.autoregressive.made:MADE); give \
     yours another name
     """
+    if not isinstance(row.paper, Paper):
+        raise InputError(f"the row of {row.name!r} has no paper; say where the method comes from: paper=Paper(...)")
+    if not all(row.target.partition(":")):
+        raise InputError(f"the row of {row.name!r} has the target {row.target!r}; expected 'module:Class'")
     present = rows().get(row.name)
     if present is not None and present != row:
         raise InputError(f"there is a model {row.name!r} already ({present.target}); give yours another name")

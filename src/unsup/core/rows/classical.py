@@ -1,6 +1,6 @@
 """Classical density models."""
 
-from unsup.core.rows.record import LEAK, Paper, Row
+from unsup.core.rows.record import Paper, Row
 
 ROSENBLATT = Paper(
     key="rosenblatt1956remarks",
@@ -54,7 +54,6 @@ ROWS: tuple[Row, ...] = (
         events="binary, ordinal or real vectors, tables, sequences and images",
         paper=DEMPSTER,
         also=(KMEANS_PLUS_PLUS,),
-        exceptions=LEAK,
     ),
     Row(
         name="bernoulli-mixture",

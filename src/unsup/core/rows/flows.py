@@ -1,6 +1,6 @@
 """Normalizing flows."""
 
-from unsup.core.rows.record import LEAK, Paper, Row
+from unsup.core.rows.record import Paper, Row
 
 NICE_PAPER = Paper(
     key="dinh2014nice",
@@ -28,7 +28,6 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "encode", "decode"),
         events="vectors, tables and images without nominal entries",
         paper=NICE_PAPER,
-        exceptions=LEAK,
     ),
     Row(
         name="realnvp",
@@ -38,6 +37,5 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "encode", "decode"),
         events="vectors, tables and images without nominal entries",
         paper=REALNVP_PAPER,
-        exceptions=LEAK,
     ),
 )

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Why the density of uniformly dequantised levels is excepted from the law of tight bounds.
-LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
-
 
 @dataclass(frozen=True)
 class Paper:

@@ -120,6 +120,10 @@ class MADE(Model, IsAutoregressive):
         return None if isinstance(self.observation, Discrete) else self.observation.front
 
     @property
+    def mass_in_support(self) -> bool:
+        return self.likelihood_kind == "exact"  # not dequantised
+
+    @property
     def likelihood_kind(self) -> Kind:
         return "exact" if self.event.is_real or isinstance(self.observation, Discrete) else "bound"
 

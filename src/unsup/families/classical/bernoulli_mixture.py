@@ -129,6 +129,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The most probable value of each entry under Σ_k z_k p(x_d | k): ``(B, K)`` → ``(B, *event.shape)``."""
+        self.check_codes(z)
         weight = z.to(self.dtype)
         return self._raw(2 * weight @ self.log_odds.sigmoid() > weight.sum(1, keepdim=True))
 

@@ -112,6 +112,10 @@ class GaussianMixture(Mixture):
         return "exact" if self.event.is_real else "bound"
 
     @property
+    def mass_in_support(self) -> bool:
+        return self.event.is_real
+
+    @property
     def n_free(self) -> int:
         """Weights, means and covariances; the units of the data are none."""
         return self.parameter_count - 1

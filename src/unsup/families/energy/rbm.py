@@ -341,6 +341,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The most probable v given h = z, which may be probabilities: ``(B, hidden)`` → ``(B, *event.shape)``."""
+        self.check_codes(z)
         w, b, _ = self.interaction()
         return self._raw(torch.addmm(b, z.to(self.dtype), w.t()) > 0)
 

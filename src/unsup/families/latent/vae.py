@@ -124,6 +124,10 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         return "bound"
 
     @property
+    def mass_in_support(self) -> bool:
+        return not self.nets.observation.is_noisy
+
+    @property
     def code_size(self) -> int:
         return self.latent_dim
 
@@ -223,6 +227,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     @torch.no_grad()
     def decode(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
         """The most probable value (Bernoulli, categorical), or the one at the mean, of every entry given z."""
+        self.check_codes(z)
         return self.nets.typical(z, self.nets.conditions(self.condition_or_none(given, len(z))))
 
     @torch.no_grad()

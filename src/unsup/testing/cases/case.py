@@ -18,7 +18,6 @@ from unsup.testing.subject import Oracle
 
 MIXED = Event((3,), (REAL, Support("ordinal", 4), BINARY))
 """A table of a real, an ordinal and a binary column."""
-LEAK = {"bound-tight": "uniform noise lets mass fall outside the first and last level, where samples are clamped"}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ def is_bound(model: Model) -> bool:
     return isinstance(model, HasDensity) and model.likelihood_kind == "bound"
 
 
+def has_all_mass(model: Model) -> bool:
+    return isinstance(model, HasDensity) and model.mass_in_support
+
+
 def has_likelihood(model: Model) -> bool:
     return isinstance(model, HasDensity) and model.likelihood_kind in ("exact", "bound")
 
@@ -348,8 +352,8 @@ def bound_mass(subject: Subject) -> None:
 @law(
     "bound-tight",
     "With enough samples the exponential of a bound has a total mass of one.",
-    needs="a bound on at most 4096 points",
-    applies=lambda model: is_bound(model) and grids.has_small_grid(model.event),
+    needs="a bound on at most 4096 points, with all its mass on the support",
+    applies=lambda model: is_bound(model) and grids.has_small_grid(model.event) and has_all_mass(model),
 )
 def bound_tight(subject: Subject) -> None:
     # exp of an importance-weighted bound is an unbiased estimate of p(x), so the number of samples needs no allowance.

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,30 +109,40 @@ def global_random_state(subject: Subject) -> None:
 
 @law(
     "wrong-shape",
-    "Examples of another shape are refused with an InputError.",
+    "Examples of another shape, codes of another size and arrays that are no tensors are refused with an InputError.",
     needs="log_prob or encode",
     applies=lambda model: isinstance(model, (HasDensity, CanEncode)),
 )
 def wrong_shape(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)
-    given = subject.one_given()
-    calls: dict[str, Callable[[Tensor], Tensor]] = {}
+    given = subject.given(1)
     if isinstance(model, HasDensity):
-        calls["log_prob"] = lambda x: model.log_prob(x, **given)
+        _refuses_others("log_prob", lambda x: model.log_prob(x, **subject.one_given()), x)
     if isinstance(model, CanEncode):
-        calls["encode"] = lambda x: model.encode(x, **given)
-    for name, call in calls.items():
-        for what, wrong in (("twice the width", torch.cat([x, x], -1)), ("no batch axis", x[0])):
-            _refused(f"{name} of x with {what} {tuple(wrong.shape)}", call, wrong)
+        _refuses_others("encode", lambda x: model.encode(x, **given), x)
+    if isinstance(model, CanDecode):
+        with torch.no_grad():
+            z = model.encode(x, **given)
+        _refuses_others("decode", lambda z: model.decode(z, **given), z)
 
 
-def _refused(what: str, call: Callable[[Tensor], Tensor], wrong: Tensor) -> None:
+def _refuses_others(name: str, call: Callable[[Any], Tensor], right: Tensor) -> None:
+    others: dict[str, Any] = {
+        "twice the width": torch.cat([right, right], -1),
+        "no batch axis": right[0],
+        "a NumPy array": right.cpu().numpy(),
+    }
+    for what, wrong in others.items():
+        _refused(f"{name} of {what} {tuple(wrong.shape)}", call, wrong)
+
+
+def _refused(what: str, call: Callable[[Any], Tensor], wrong: Any) -> None:
     try:
         call(wrong)
     except InputError:
         return
-    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         require(False, f"{what} raised {type(error).__name__}, not an InputError that says what was expected")
     require(False, f"{what} was taken without a word")
 
