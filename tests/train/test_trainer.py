@@ -44,13 +44,11 @@ def digits():
     return unsup.load_data("digits")
 
 
-class PoisonedTest:
+class PoisonedTest(Data):
     """A data set whose test split must not be touched."""
 
-    name = None
-
     def __init__(self, data):
-        self.train, self.validation, self.event, self.given = data.train, data.validation, data.event, data.given
+        vars(self).update(vars(data) | {"name": None})
 
     @property
     def test(self):
