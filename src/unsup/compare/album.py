@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 from pathlib import Path
 
 from unsup.compare.figures import in_order
 from unsup.compare.records import Measures, Picture, Results
+from unsup.core.escapes import markup
 
 ORDER = (
     "samples",
@@ -97,11 +97,11 @@ class Album:
         path = self._path(folder, picture["file"])
         said = picture["caption"].rstrip(".").lower()
         repeats = said in (title.lower(), f"samples of {title.lower()}")
-        caption = "" if repeats else f"<figcaption>{html.escape(picture['caption'])}</figcaption>"
-        head = f"<{heading}>{html.escape(title)}</{heading}>" if title else ""
+        caption = "" if repeats else f"<figcaption>{markup(picture['caption'])}</figcaption>"
+        head = f"<{heading}>{markup(title)}</{heading}>" if title else ""
         content = self._content.get(path)
         if content is None:
-            where = html.escape(f"{folder}/{picture['file']}".lstrip("/"))
+            where = markup(f"{folder}/{picture['file']}".lstrip("/"))
             why = (
                 "was not found or is no PNG" if path in self._missing else "is left out: the page would grow too large"
             )
@@ -110,6 +110,6 @@ class Album:
         width, height = (round(int.from_bytes(content[i : i + 4], "big") * scale) for i in (16, 20))
         sharp = ' class="sharp"' if scale > 1 else ""
         uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-        alt = html.escape(picture["alt"])
+        alt = markup(picture["alt"])
         image = f'<img{sharp} width="{width}" height="{height}" alt="{alt}" src="{uri}">'
         return f'<figure style="--width:{width}px">{head}{image}{caption}</figure>'
