@@ -18,12 +18,13 @@ def write_file(out: str | Path, content: bytes) -> None:
         InputError: the folder cannot be made.
         TrainingError: the file cannot be written.
     """
-    path = Path(os.path.realpath(out))
+    path = Path(out)
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder of {out}: {error.strerror}; choose another place") from error
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
     write_atomically(path, content)

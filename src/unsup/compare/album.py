@@ -58,7 +58,7 @@ class Album:
         self._content: dict[Path, bytes] = {}
         self._missing: set[Path] = set()
         wanted: list[tuple[int, str, Path]] = []
-        wanted += [(0, f"{n} of the data", root / p["file"]) for n, p in results["pictures"].items()]
+        wanted += [(0, f"{n} of the data", self._path("", p["file"])) for n, p in results["pictures"].items()]
         for contestant in in_order(results["contestants"]):
             run = pictured(contestant["runs"])
             if run is not None:
@@ -83,6 +83,8 @@ class Album:
 
     def _path(self, folder: str, file: str) -> Path:
         """A picture of a run, whose folder is named from the contest's or, where it lies elsewhere, by itself."""
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            return self.root / "pictures" / Path(file).name  # it would lead out of the folder
         tried = [self.root / folder / file, Path(folder) / file]
         return next((p for p in tried if p.is_file()), tried[0])
 

@@ -4,8 +4,8 @@ Names of files and classes are text of others. A spreadsheet takes text that beg
 for a formula. So
 
 1. an apostrophe is put before text that begins so, or begins with an apostrophe itself; blanks, quotes and joiners do
-   not count as a beginning. As some spreadsheets split at ``;`` or ``|`` too, text behind ``,``, ``;`` and ``|`` within
-   a cell is treated like a beginning;
+   not count as a beginning. As some spreadsheets split at ``;`` or ``|`` too, text behind these within a cell is
+   treated like a beginning;
 2. what cannot be seen is written as its escape (``\x1b``, ``\udce9``), and so is the backslash of text that looks like
    an escape already.
 
@@ -25,8 +25,8 @@ from unsup.core.escapes import visible
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
 _RUNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"  # also in full width and in small form
-_BEGINS = re.compile(rf"(^|[,;|])(?='|[\s\"\u200c\u200d]*[{_RUNS}])")
-_MARKED = re.compile(r"(^|[,;|])'")
+_BEGINS = re.compile(rf"(^|[;|])(?='|[\s\"\u200c\u200d]*[{_RUNS}])")
+_MARKED = re.compile(r"(^|[;|])'")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}|0010[0-9a-f]{4}))")
 
 
