@@ -27,10 +27,11 @@ TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 # Text that means something to a terminal, a page, a README, a shell or a spreadsheet, and text that escapes mean.
 PIECES = st.lists(
     st.sampled_from(
-        list(
-            "=+-@'\",;|\t\r\n \\<>&`*_[]()!#$~:./xuU09af\x00\x1b\x7f\x9b\u202e\u2028\ufeff\u200dé中\udce9\U000e0041＝＠"
-        )
-        + ["\\x1b", "\\u202e", "\\x5c", "<b>", "</title>", "](", "http://", "www.", "a@b.c", "```", "&lt;", "-3.2"]
+        [
+            *"=+-@'\",;|\t\r\n \\<>&`*_[]()!#$~:./xuU09af",
+            *"\x00\x1b\x7f\x9b\u202e\u2028\ufeff\u200dé中\udce9\U000e0041＝＠",
+            *("\\x1b", "\\u202e", "\\x5c", "<b>", "</title>", "](", "http://", "www.", "a@b.c", "```", "&lt;", "-3.2"),
+        ]
     ),
     max_size=12,
 ).map("".join)

@@ -10,9 +10,10 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 
-from unsup.cli.show import Log, write, write_error
+from unsup.cli.show import Log, show_warning, write, write_error
 from unsup.core.errors import InputError, UnsupError, nearest
 
 COMMANDS = {
@@ -63,13 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """What libraries log is shown as all else is: file names, too, in one line each."""
-    handler = Log(logging.WARNING)
+    """What libraries log and warn of is shown as all else is: file names, too, in one line each."""
+    handler, before = Log(logging.WARNING), warnings.showwarning
     logging.getLogger().addHandler(handler)
+    warnings.showwarning = show_warning
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+        warnings.showwarning = before
 
 
 def _dispatch(given: list[str]) -> int:

@@ -62,3 +62,15 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         write_error(record.getMessage())
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What `warnings` does with a warning, on standard error in one line."""
+    put(file or sys.stderr, f"{filename}:{lineno}: {category.__name__}: {message}")

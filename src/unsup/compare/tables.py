@@ -14,6 +14,7 @@ from unsup.compare.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, numbe
 from unsup.compare.plots import LABEL, TICK, array, colour_bar, few_ticks, figure_of, finished, jittered, robust_limits
 from unsup.core.escapes import visible
 from unsup.core.event import Event
+from unsup.pictures.images import plain_label
 
 _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256
@@ -68,7 +69,7 @@ class Table(Artist):
     def _name(self, d: int, most: int = 15) -> str:
         name = visible(self.names[d])
         cut = name if len(name) <= most else name[: most - 1] + "…"
-        return cut.replace("$", r"\$")  # matplotlib would read mathematics between two of them
+        return plain_label(cut)
 
     def _cells(self, panels: int, extra: int = 0, each: float = 1.35) -> tuple[Any, NDArray[Any]]:
         rows = math.ceil(panels / _ACROSS) + math.ceil(extra / _ACROSS)
