@@ -138,6 +138,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         do("score", run, data)
         do("score", run, data, "-o", root / f"scores-{run.name[:3]}.csv")
         do("cite", run)
+    do("check", table)
+    do("models")
     do("predict", pixels, photos)
     do("predict", pixels, photos, "-o", root / "classes.csv")
     do("sample", pixels, "--given", IMAGE, "-n", "2", "-o", root / f"{IMAGE}.npy")
@@ -548,6 +550,22 @@ def test_no_file_is_named_by_data(place):
     for folder in folders:
         for path in folder.rglob("*"):
             assert re.fullmatch(r"[A-Za-z0-9._-]+", path.name), path
+
+
+def test_a_planted_link_is_not_written_through(place, tmp_path):
+    """A run folder may come from anywhere: what lies in it must not lead the writing out of it."""
+    victim, run = tmp_path / "victim", tmp_path / "run"
+    shutil.copytree(place.run("vae"), run)
+    victim.write_text("mine")
+    for name in ("eval.json", "report.html", "README.md"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(victim)
+        (run / f".{name}.tmp").symlink_to(victim)
+    (run / "eval.json").unlink()
+    assert call("eval", run).status == 0
+    write_page(run)
+    assert victim.read_text() == "mine"
+    assert not any((run / name).is_symlink() for name in ("eval.json", "report.html", "README.md"))
 
 
 @pytest.mark.parametrize("command", ["score", "sample", "predict", "encode"])

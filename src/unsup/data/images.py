@@ -51,8 +51,8 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         raise InputError(
             f"{len(bad)} of {len(files)} images in {path} cannot be read: {listing(bad, 3)}; replace or remove them"
         )
-    for file in bad:
-        _log.warning("skipped %s in %s", file, path)
+    for what in bad:
+        _log.warning("skipped %s in %s", what, path)
     if bad:
         notes.append(f"skipped {len(bad)} of {len(files)} images that cannot be read: {listing(bad)}")
     if transparent:
