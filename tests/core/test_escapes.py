@@ -13,12 +13,14 @@ import subprocess
 import sys
 import unicodedata
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt  # comes with rich
 
+import unsup
 from unsup import InputError, load_data, read_table
 from unsup.core.cells import read, table_text, written
 from unsup.core.escapes import UNSEEN, command_line, json_text, markdown, markdown_code, markup, visible
@@ -230,3 +232,24 @@ def test_a_users_own_csv_is_read_as_it_is(tmp_path):
 
 def test_html_unescape_of_markup_is_what_was_visible():
     assert html.unescape(markup("<é&\x1b'\">")) == "<é&\\x1b'\">"
+
+
+# Who alone may do what an escape has to be a part of.
+PLACES = {
+    r"sys\.(stdout|stderr)\.write|(?<![.\w])print\(": set(),
+    r"html\.escape|shlex|ensure_ascii": {"core/escapes.py"},
+    r"csv\.(writer|DictWriter)": {"core/cells.py"},
+    r"\bstream\.write\(": {"cli/show.py", "cli/scoreboard.py", "train/progress.py"},
+}
+
+
+def test_nothing_is_written_beside_the_escapes():
+    source = Path(unsup.__file__).parent
+    for pattern, allowed in PLACES.items():
+        found = {
+            str(path.relative_to(source))
+            for path in source.rglob("*.py")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if re.search(pattern, line) and not line.lstrip().startswith((">>>", "..."))
+        }
+        assert found == allowed, pattern
