@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from unsup.core.config import normalise_options
+from unsup.core.escapes import UNSEEN
 from unsup.core.registry import model_class
 from unsup.train.recipes import read_recipe, shipped
 from unsup.train.results import results_table
@@ -27,6 +30,19 @@ def test_every_record_belongs_to_a_recipe_of_today():
         assert record["seed"] in recipe.seeds
         assert record["model"] in {r.name for r in recipe.run}
         assert record["likelihood"]["n"] > 0 if "likelihood" in record else record["figures"]
+
+
+def test_words_of_a_recipe_stay_in_their_cells():
+    evil = "a|b `x` <img src=x onerror=alert(1)>\x1b[2J\n| [y](z)\udce9"
+    record = {**RECORDS[0], "data": evil, "model": evil, "published": evil, "command": evil}
+    page = results_table([record])
+    page.encode()
+    assert not UNSEEN.search(page.replace("\n", ""))
+    rendered = MarkdownIt("commonmark").enable("table").render(page)
+    usual = MarkdownIt("commonmark").enable("table").render(results_table([RECORDS[0]]))
+    tags = [re.findall(r"<(\w+)", text) for text in (rendered, usual)]
+    assert tags[0] == tags[1]
+    assert rendered.count("&lt;img") == 4
 
 
 @pytest.mark.parametrize("name", shipped())

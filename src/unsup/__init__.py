@@ -23,6 +23,7 @@ _PUBLIC = {
     "load_data": "unsup.data",
     "from_arrays": "unsup.data",
     "fit": "unsup.train.trainer",
+    "read_table": "unsup.core.cells",
     "open_run": "unsup.train.runs",
     "evaluate_likelihood": "unsup.evaluate.likelihood",
 }

@@ -268,7 +268,7 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
         "places": _places(contestants),
         "summary": [
             "PixelCNN gives held-out digits the highest likelihood, 5.5 nats above the next; the GAN draws the best.",
-            "Among exact likelihoods, `made` and `made <wide>` are tied: 0.2 nats apart, within the noise of 0.5.",
+            "Among exact likelihoods, made and made <wide> are tied: 0.2 nats apart, within the noise of 0.5.",
             "The VAE’s figure is a bound: its true likelihood may be better, and it is not ranked against exact ones.",
             "PixelCNN took 21 minutes to train and draws 35 samples a second; the VAE draws 41,000.",
         ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from contests import write_contest
 
-from unsup.compare.page import LIMIT, write_comparison_page
+from unsup.compare.page import LIMIT, comparison_page, write_comparison_page
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -265,3 +265,26 @@ def test_on_paper_everything_is_open(opened: Opened) -> None:
     assert opened.page.locator("details:not([open])").count() == 0
     opened.page.emulate_media(media="print")
     assert not opened.page.locator("nav").is_visible()
+
+
+def test_the_policy_stops_what_the_escapes_would_not(browser: Any, tmp_path: Path) -> None:
+    """The second wall alone: a page whose names are not escaped runs none of them, and its own script still works."""
+    results = write_contest(tmp_path)
+    results["about"] = (
+        "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+        "<img src=https://example.org/x.png><a id=link href=\"javascript:document.title = 'run'\">a</a>"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unsup.compare.page.markup", str)
+        (tmp_path / "index.html").write_text(comparison_page(results, tmp_path))
+    page = browser.new_page()
+    failures: list[tuple[str, str]] = []
+    page.on("requestfailed", lambda r: failures.append((r.url, r.failure)))
+    page.goto((tmp_path / "index.html").as_uri())
+    page.click("#link")
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.images.length") > 2  # the names did become elements
+    assert page.title() != "run"
+    assert page.locator("button#theme").is_visible()
+    assert ("https://example.org/x.png", "csp") in failures  # forbidden, not merely out of reach
+    page.close()

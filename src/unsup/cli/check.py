@@ -36,7 +36,7 @@ def _check_name(name: str, seed: int) -> int:
     row(name)
     status = 0
     for report in check_registry_name(name, seed=seed):
-        write(str(report))
+        write(*report.lines)
         status = max(status, 0 if report.ok else 1)
     return status
 
@@ -47,5 +47,5 @@ def _check_run(path: str, seed: int) -> int:
 
     run = open_run(path)
     report = check_model(run.model, run.data, seed=seed)
-    write(str(report))
+    write(*report.lines)
     return 0 if report.ok else 1

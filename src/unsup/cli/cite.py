@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("what", metavar="RUN_OR_MODEL", help="a run folder or the name of a model")
     options = parser.parse(arguments)
     papers = _papers(options.what)
-    write("\n\n".join(p.bibtex for p in dict.fromkeys(papers)))
+    write(*"\n\n".join(p.bibtex for p in dict.fromkeys(papers)).split("\n"))
     return 0
 
 

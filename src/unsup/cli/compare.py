@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
 from unsup.cli.show import table, write
 from unsup.core.errors import InputError
+from unsup.core.escapes import command_line
 
 if TYPE_CHECKING:
     from unsup.compare.records import Results
@@ -60,9 +61,9 @@ def main(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             results = None
     if results is None:
-        write(f"stopped and saved; go on with:  unsup compare -o {options.out}")
+        write(f"stopped and saved; go on with:  {command_line(['unsup', 'compare', '-o', options.out])}")
         return 128 + signal.SIGINT
-    write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
         raise InputError("every contestant failed; the page tells why")
@@ -74,12 +75,10 @@ def finish(results: Results, folder: Path) -> None:
     kinds = {m["likelihood"]["kind"] for c in results["contestants"] for m in c["runs"] if m["likelihood"]}
     said = "; ".join(text for kind, text in _KINDS.items() if kind in kinds)
     about = f"test split, {results['examples']:,} examples, lower is better, ± one standard error"
-    write(f"{about}{'; ' if said else ''}{said}\n")
-    write("\n".join(f"- {line}" for line in results["summary"]))
-    write("")
+    write(f"{about}{'; ' if said else ''}{said}", "", *(f"- {line}" for line in results["summary"]), "")
     width = max((len(n["what"]) for n in results["next"]), default=0)
-    write("\n".join(f"{n['what'] + ':':<{width + 1}}  {n['command']}" for n in results["next"]))
-    write(f"\npage: {folder / 'index.html'}  ({results['seconds'] / 60:.1f} minutes)")
+    write(*(f"{n['what'] + ':':<{width + 1}}  {n['command']}" for n in results["next"]))
+    write("", f"page: {folder / 'index.html'}  ({results['seconds'] / 60:.1f} minutes)")
 
 
 def found_anomalies(asked: str | None) -> str | None:

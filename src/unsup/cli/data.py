@@ -42,6 +42,6 @@ def _list(as_json: bool) -> int:
     if as_json:
         write_json([{"name": e.name, "summary": e.summary, "source": e.source} for e in CATALOG.values()])
         return 0
-    write(table(("data", "what it is", "where from"), [(e.name, e.summary, e.source) for e in CATALOG.values()]))
+    write(*table(("data", "what it is", "where from"), [(e.name, e.summary, e.source) for e in CATALOG.values()]))
     write("or a path: a folder of images, .npy/.npz, .csv/.parquet, text or any bytes, a folder of .wav files")
     return 0

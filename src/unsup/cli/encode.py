@@ -8,7 +8,6 @@ from typing import Any
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser
-from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 
@@ -29,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     import numpy as np
     import torch
 
+    from unsup.cli.output import write_file
     from unsup.core.model import CanEncode
-    from unsup.core.storage import write_atomically
     from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
@@ -48,7 +47,6 @@ def main(arguments: Sequence[str]) -> int:
         arrays["given"] = examples.given.numpy()
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    make_parent(options.out)
-    write_atomically(options.out, buffer.getvalue())
+    write_file(options.out, buffer.getvalue())
     write(f"{len(z)} codes of {z.shape[1]} numbers in {options.out}")
     return 0

@@ -138,7 +138,7 @@ def _evaluate_samples(run: Run, options: Any) -> None:
     if options.json:
         write_json(record)
     else:
-        write(_text(found, f"{record['model']} on {record['data']}"))
+        write(*_lines(found, f"{record['model']} on {record['data']}"))
 
 
 class _Stages:
@@ -167,7 +167,7 @@ class _Stages:
             self._display.show(done, total, {})
 
 
-def _text(found: SampleQuality, what: str) -> str:
+def _lines(found: SampleQuality, what: str) -> list[str]:
     rows = []
     for name in (n for n in _TITLES if n in found.scores):
         score, scale = found[name], 1000 if name == "kid" else 1
@@ -176,7 +176,7 @@ def _text(found: SampleQuality, what: str) -> str:
         rows.append((title, f"{scale * score.value:.4g}", f"{low} … {high}", f"{scale * score.floor:.4g}"))
     lines = [
         f"{what}: {found.fake:,} samples against {found.real:,} training examples (↓ lower, ↑ higher is better)",
-        table(("metric", "value", "95 % interval", "held-out data"), rows, right=(1, 2, 3)),
+        *table(("metric", "value", "95 % interval", "held-out data"), rows, right=(1, 2, 3)),
         f"held-out data: {found.held_out:,} test examples in the samples' place",
         f"extractor {found.extractor}, sha256 {found.digest[:16]}…; seed {found.seed}",
     ]
@@ -186,7 +186,7 @@ def _text(found: SampleQuality, what: str) -> str:
             f"modes covered: {modes.modes:,} of {modes.of:,}; good samples {modes.good:.1%}; KL from equal shares "
             f"{modes.kl:.4f} nats (chance alone: about {modes.chance_kl:.4f})"
         )
-    return "\n".join([*lines, *(f"note: {n}" for n in found.notes)])
+    return [*lines, *(f"note: {n}" for n in found.notes)]
 
 
 def _name(run: Run) -> str:

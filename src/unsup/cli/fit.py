@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         found = _candidates(words)
         name = _named_in_place(arguments, found) or next(reversed(found), None)
         parser, _ = _parser_for(name, arguments)
-        write(parser.format_help())
+        parser.print_help()
         return 0
     out, resume = words.value("-o", "--out"), words.has("--resume")
     if out is None:
@@ -168,13 +168,15 @@ def _name_of_run(out: str) -> str:
 
 
 def _finish(fitted: Fitted, model: str, out: str) -> int:
+    from unsup.core.escapes import command_line
     from unsup.report.page import next_commands, write_page
     from unsup.train.progress import duration
     from unsup.train.runs import open_run
 
     write_page(out)
     if fitted.interrupted:
-        write(f"stopped at step {fitted.steps} and saved; go on with:  unsup fit --resume -o {out}")
+        command = command_line(["unsup", "fit", "--resume", "-o", out])
+        write(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
         return 128 + signal.SIGINT
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
@@ -182,6 +184,6 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
     given = open_run(out).config["model"]["config"].get("given")
-    commands = "\n  ".join([*next_commands(model, out, given), f"open {out}/report.html"])
-    write(f"{line}\n\n  {commands}")
+    commands = [*next_commands(model, out, given), command_line(["open", f"{out}/report.html"])]
+    write(line, "", *(f"  {command}" for command in commands))
     return 0

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
+from unsup.cli.show import Log, show_warning, write, write_error
 from unsup.core.errors import InputError, UnsupError, nearest
 
 COMMANDS = {
@@ -39,33 +42,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return _dispatch_together(given)
-        return _dispatch(given)
+        with _logging():
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                return _dispatch_together(given)
+            return _dispatch(given)
     except UnsupError as error:
-        sys.stderr.write(f"unsup: error: {' '.join(str(error).split())}\n")
+        write_error(f"unsup: error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        sys.stderr.write("unsup: interrupted\n")
+        write_error("unsup: interrupted")
         return 130
     except BrokenPipeError:
         # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?\n")
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        write_error(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?")
         return 2
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """What libraries log and warn of is shown as all else is: file names, too, in one line each."""
+    handler, before = Log(logging.WARNING), warnings.showwarning
+    logging.getLogger().addHandler(handler)
+    warnings.showwarning = show_warning
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        warnings.showwarning = before
 
 
 def _dispatch(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_help())
+        write(*_help())
         return 0
     if given[0] == "--version":
         import unsup
 
-        sys.stdout.write(f"unsup {unsup.__version__}\n")
+        write(f"unsup {unsup.__version__}")
         return 0
     name, rest = given[0], given[1:]
     if name not in COMMANDS:
@@ -89,20 +106,24 @@ def _dispatch_together(given: list[str]) -> int:
             return error.exit_status
 
 
-def _help() -> str:
+def _help() -> list[str]:
     width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items())
-    return (
-        "unsup: deep unsupervised learning on your own data\n\n"
-        f"usage: unsup COMMAND …\n\n{commands}\n\n"
-        "Try:\n"
-        "  unsup fit digits made -o runs/made --minutes 1\n"
-        "  unsup eval runs/made\n"
-        "  unsup sample runs/made -n 64 -o grid.png --sample.temperature 0.9\n"
-        "  unsup fit digits pixelcnn --given label -o runs/pixelcnn --minutes 5\n"
-        "  unsup sample runs/pixelcnn --given 3 -o threes.png\n\n"
-        "unsup COMMAND --help tells more.\n"
-    )
+    return [
+        "unsup: deep unsupervised learning on your own data",
+        "",
+        "usage: unsup COMMAND …",
+        "",
+        *(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items()),
+        "",
+        "Try:",
+        "  unsup fit digits made -o runs/made --minutes 1",
+        "  unsup eval runs/made",
+        "  unsup sample runs/made -n 64 -o grid.png --sample.temperature 0.9",
+        "  unsup fit digits pixelcnn --given label -o runs/pixelcnn --minutes 5",
+        "  unsup sample runs/pixelcnn --given 3 -o threes.png",
+        "",
+        "unsup COMMAND --help tells more.",
+    ]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         (r.name, r.family, " ".join(r.abilities), r.events, f"{_first_author(r.paper.authors)} {r.paper.year}")
         for r in rows
     ]
-    write(table(("model", "family", "can", "takes", "paper"), cells))
+    write(*table(("model", "family", "can", "takes", "paper"), cells))
     for r in rows:
         for law, reason in r.exceptions.items():
             write(f"{r.name} is excepted from the law {law!r}: {reason}")

@@ -6,9 +6,11 @@ import argparse
 import dataclasses
 import functools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from unsup.cli.show import put
 from unsup.cli.words import Words, split_words
 from unsup.core.config import bare, check_value, options_of
 from unsup.core.errors import InputError, nearest
@@ -36,6 +38,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(file or sys.stderr, *message.splitlines())
 
     @property
     def flags(self) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_example_options, conditioned, examples_of
 from unsup.cli.options import Parser
-from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.registry import names, row
@@ -31,9 +28,10 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
+    from unsup.cli.output import write_file
+    from unsup.core.cells import table_text
     from unsup.core.machine import fast_cpu
     from unsup.core.model import Classifies
-    from unsup.core.storage import write_atomically
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run
 
@@ -55,16 +53,14 @@ def main(arguments: Sequence[str]) -> int:
             ]
         )
     classes = _class_names(run, probability.shape[1])
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("example", "class", *(f"p({c})" for c in classes)))
+    lines = [("example", "class", *(f"p({c})" for c in classes))]
     for example, p in zip(rows, probability.tolist(), strict=True):
-        lines.writerow((example, classes[p.index(max(p))], *(f"{v:.6g}" for v in p)))
+        lines.append((example, classes[p.index(max(p))], *(f"{v:.6g}" for v in p)))
+    text = table_text(lines)
     if options.out is None:
-        write(text.getvalue())
+        write(*text.splitlines())
         return 0
-    make_parent(options.out)
-    write_atomically(options.out, text.getvalue().encode())
+    write_file(options.out, text.encode())
     write(f"{len(rows)} examples in {options.out}, with p(y | x) of {len(classes)} classes")
     return 0
 

@@ -32,6 +32,6 @@ def main(arguments: Sequence[str]) -> int:
 
     with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
         results = compare_runs(options.runs, Path(options.out), found_anomalies(options.anomalies), board.tell)
-    write(table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))
     return 0

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.name is None:
         recipes = [read_recipe(name) for name in shipped()]
         cells = [(r.name, r.data, " ".join(str(s) for s in r.seeds), r.summary) for r in recipes]
-        write(table(("recipe", "data", "seeds", "what"), cells))
+        write(*table(("recipe", "data", "seeds", "what"), cells))
         return 0
     recipe = read_recipe(options.name)
     reproduce(recipe, runs=Path(options.runs), results=Path(options.out), say=write)

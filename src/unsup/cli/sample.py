@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     run = _run(words)
     parser = _parser(run)
     if words.has("-h", "--help"):
-        write(parser.format_help())
+        parser.print_help()
         return 0
     if run is not None:
         _check_knobs(parser.split(arguments).unknown, run)
@@ -127,7 +127,7 @@ def write_examples(x: Tensor, model: Model, out: str) -> None:
     """Write raw examples as ``.npy``, or as a picture where the event has one."""
     import numpy as np
 
-    from unsup.core.storage import write_atomically
+    from unsup.cli.output import write_file
     from unsup.pictures.images import has_picture, picture, png_bytes
 
     suffix = Path(out).suffix.lower()
@@ -141,13 +141,4 @@ def write_examples(x: Tensor, model: Model, out: str) -> None:
         content = png_bytes(picture(x, model.event))
     else:
         raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
-    make_parent(out)
-    write_atomically(out, content)
-
-
-def make_parent(out: str) -> None:
-    """Make the folder that ``out`` is to lie in."""
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder of {out}: {error.strerror}; choose another place") from error
+    write_file(out, content)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser
-from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
 
@@ -35,8 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     add_example_options(parser)
     options = parser.parse(arguments)
 
+    from unsup.cli.output import write_file
+    from unsup.core.cells import table_text
     from unsup.core.model import HasDensity
-    from unsup.core.storage import write_atomically
     from unsup.evaluate.likelihood import log_probs
     from unsup.train.runs import open_run
 
@@ -47,19 +45,17 @@ def main(arguments: Sequence[str]) -> int:
     examples, names = examples_of(options, run)
     samples = options.importance_samples
     scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1).tolist()
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("example", "log_prob_nats", "bits_per_dim", "kind"))
+    rows = [("example", "log_prob_nats", "bits_per_dim", "kind")]
     what = "log p(x)" if examples.given is None else "log p(x | c)"
     entries = _entries(model.event, examples)
     for name, score, dims in zip(names, scores, entries, strict=True):
         bits = -score / (dims * math.log(2))
-        rows.writerow((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
+        rows.append((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
+    text = table_text(rows)
     if options.out is None:
-        write(text.getvalue())
+        write(*text.splitlines())
         return 0
-    make_parent(options.out)
-    write_atomically(options.out, text.getvalue().encode())
+    write_file(options.out, text.encode())
     write(f"{len(scores)} examples scored in {options.out} ({what} in nats, kind: {model.likelihood_kind})")
     return 0
 

@@ -12,6 +12,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from unsup.core.escapes import visible
+
 if TYPE_CHECKING:
     from unsup.compare.outcome import Moment
 
@@ -34,7 +36,7 @@ class Scoreboard:
         self.stream = stream or sys.stderr
         self._latest = {name: Moment(name, "waiting") for name in names}
         self._figure = dict.fromkeys(names, "")
-        self._width = max(map(len, names))
+        self._width = max(len(visible(name)) for name in names)
         self._shown = float("-inf")
         live = not plain and self.stream.isatty()
         self._display = Live(console=Console(file=self.stream), auto_refresh=False) if live else None
@@ -62,10 +64,12 @@ class Scoreboard:
             self._display.update(self._lines(), refresh=True)
         elif new_stage or time.monotonic() - self._shown >= _PLAIN_EVERY:
             self._shown = time.monotonic()
-            self.note(f"{moment.name:<{self._width}}  {'  '.join(p for p in self._cells(moment)[1:] if p)}")
+            name, *rest = self._cells(moment)
+            self.note(f"{name:<{self._width}}  {'  '.join(p for p in rest if p)}")
 
     def note(self, line: str) -> None:
         """One line beside the contestants'."""
+        line = visible(line)
         if self._display is not None:
             self._display.console.print(line, highlight=False, markup=False)
         else:
@@ -97,4 +101,4 @@ class Scoreboard:
         if shot is not None and shot.seconds_left is not None:
             left = f"ETA {duration(max(0.0, shot.seconds_left))}"
         figure = moment.note if moment.stage == "failed" else self._figure[moment.name]
-        return moment.name, bar, stage, figure, left
+        return visible(moment.name), bar, visible(stage), visible(figure), left

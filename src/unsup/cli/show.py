@@ -1,35 +1,76 @@
-"""Tables and JSON on standard output."""
+"""All that a command writes to the terminal: lines, tables and JSON, and the messages of errors and of logging."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
+
+from unsup.core.escapes import json_text, visible
 
 
-def write(text: str) -> None:
-    """One block of text on standard output."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+def write(*lines: str) -> None:
+    """Lines on standard output, each of them one whatever it holds."""
+    put(sys.stdout, *lines)
+
+
+def write_error(message: str) -> None:
+    """One line on standard error."""
+    put(sys.stderr, re.sub(r"\s*[\r\n]\s*", " ", message))
+
+
+def put(stream: TextIO, *lines: str) -> None:
+    """Lines on ``stream``: what is no plain text, or not known to its encoding, as escapes."""
+    encoding = stream.encoding or "utf-8"
+    text = "".join(f"{visible(line)}\n" for line in lines)
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
 
 
 def write_json(record: Any) -> None:
     """One JSON value on standard output."""
-    write(json.dumps(record, ensure_ascii=False))
+    text = json_text(record)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record)
+    write(text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Aligned columns; those whose numbers are in ``right`` are right-aligned.
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """The lines of aligned columns; those whose numbers are in ``right`` are right-aligned.
 
-    >>> print(table(("name", "n"), [("a", "1"), ("bcd", "20")], right=[1]))
+    >>> write(*table(("name", "n"), [("a", "1"), ("bcd", "20")], right=[1]))
     name   n
     a      1
     bcd   20
     """
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
+    shown = [[visible(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = []
-    for row in [header, *rows]:
+    for row in shown:
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return lines
+
+
+class Log(logging.Handler):
+    """What the libraries log, on standard error, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_error(record.getMessage())
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What `warnings` does with a warning, on standard error in one line."""
+    put(file or sys.stderr, f"{filename}:{lineno}: {category.__name__}: {message}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unsup.cli.options import Parser
-from unsup.cli.sample import make_parent
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 
@@ -25,8 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--resize", type=int, metavar="N", help="side in pixels that images are resized to")
     options = parser.parse(arguments)
 
+    from unsup.cli.output import write_file
     from unsup.core.model import Translates
-    from unsup.core.storage import write_atomically
     from unsup.data import load_examples
     from unsup.pictures.images import has_picture, plain_image, png_bytes
     from unsup.train.runs import open_run
@@ -43,8 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     for (_, x, _), paths in zip(found, targets, strict=True):
         translated = model.translate(x.to(model.device), to=options.to)
         for one, path in zip(translated, paths, strict=True):
-            make_parent(str(path))
-            write_atomically(path, png_bytes(plain_image(one, model.event)))
+            write_file(path, png_bytes(plain_image(one, model.event)))
     write(f"{sum(map(len, targets))} images of domain {options.to} in {options.out}")
     return 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 from pathlib import Path
 
 from unsup.compare.figures import in_order
 from unsup.compare.records import Measures, Picture, Results
+from unsup.core.escapes import markup
 
 ORDER = (
     "samples",
@@ -58,7 +58,7 @@ class Album:
         self._content: dict[Path, bytes] = {}
         self._missing: set[Path] = set()
         wanted: list[tuple[int, str, Path]] = []
-        wanted += [(0, f"{n} of the data", root / p["file"]) for n, p in results["pictures"].items()]
+        wanted += [(0, f"{n} of the data", self._path("", p["file"])) for n, p in results["pictures"].items()]
         for contestant in in_order(results["contestants"]):
             run = pictured(contestant["runs"])
             if run is not None:
@@ -83,6 +83,8 @@ class Album:
 
     def _path(self, folder: str, file: str) -> Path:
         """A picture of a run, whose folder is named from the contest's or, where it lies elsewhere, by itself."""
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            return self.root / "pictures" / Path(file).name  # it would lead out of the folder
         tried = [self.root / folder / file, Path(folder) / file]
         return next((p for p in tried if p.is_file()), tried[0])
 
@@ -97,11 +99,11 @@ class Album:
         path = self._path(folder, picture["file"])
         said = picture["caption"].rstrip(".").lower()
         repeats = said in (title.lower(), f"samples of {title.lower()}")
-        caption = "" if repeats else f"<figcaption>{html.escape(picture['caption'])}</figcaption>"
-        head = f"<{heading}>{html.escape(title)}</{heading}>" if title else ""
+        caption = "" if repeats else f"<figcaption>{markup(picture['caption'])}</figcaption>"
+        head = f"<{heading}>{markup(title)}</{heading}>" if title else ""
         content = self._content.get(path)
         if content is None:
-            where = html.escape(f"{folder}/{picture['file']}".lstrip("/"))
+            where = markup(f"{folder}/{picture['file']}".lstrip("/"))
             why = (
                 "was not found or is no PNG" if path in self._missing else "is left out: the page would grow too large"
             )
@@ -110,6 +112,6 @@ class Album:
         width, height = (round(int.from_bytes(content[i : i + 4], "big") * scale) for i in (16, 20))
         sharp = ' class="sharp"' if scale > 1 else ""
         uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-        alt = html.escape(picture["alt"])
+        alt = markup(picture["alt"])
         image = f'<img{sharp} width="{width}" height="{height}" alt="{alt}" src="{uri}">'
         return f'<figure style="--width:{width}px">{head}{image}{caption}</figure>'

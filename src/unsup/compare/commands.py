@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from unsup.core.config import bare, options_of, plain
+from unsup.core.escapes import command_line
 from unsup.core.event import Event
 from unsup.core.registry import model_class
 from unsup.core.storage import load_tensors
@@ -56,7 +56,7 @@ def fit_command(run: Run, folder: str) -> str:
         length = {} if steps is None else {"steps": steps}
     data, *data_flags = data_words(run.config["data"])
     words = ["unsup", "fit", data, run.config["model"]["model"], "-o", folder, *data_flags, *flags(length)]
-    return shlex.join([*words, *flags(changed_training(run)), *flags(changed_options(run), "model.")])
+    return command_line([*words, *flags(changed_training(run)), *flags(changed_options(run), "model.")])
 
 
 def changed_options(run: Run) -> dict[str, Any]:

@@ -7,7 +7,6 @@ folder always tells where the contest stands.
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, wr
 from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.core.errors import InputError, UnsupError
+from unsup.core.escapes import command_line
 from unsup.core.registry import create
 from unsup.core.storage import held_alone, write_atomically
 from unsup.data import load_data
@@ -66,7 +66,7 @@ class Asked:
         words += ["--minutes", f"{self.minutes:g}"]
         words += flags({"models": ",".join(self.models) or None, "seeds": self.seeds if self.seeds > 1 else None})
         words += flags({"anomalies": self.anomalies})
-        return shlex.join([*words, "-o", str(folder)])
+        return command_line([*words, "-o", str(folder)])
 
 
 def contest_in(folder: Path) -> Asked | None:

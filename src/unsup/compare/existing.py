@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, wr
 from unsup.compare.plan import counted
 from unsup.compare.records import Results
 from unsup.core.errors import InputError
+from unsup.core.escapes import command_line
 from unsup.train.runs import Run, open_run
 
 
@@ -35,7 +36,7 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
     first = runs[0]
     for run in runs[1:]:
         if run.config["data"] != first.config["data"]:
-            ours, theirs = (shlex.join(data_words(r.config["data"])) for r in (first, run))
+            ours, theirs = (command_line(data_words(r.config["data"])) for r in (first, run))
             raise InputError(
                 f"{first.path} is of {ours} and {run.path} of {theirs}; only runs of the same data with the same "
                 "options can be compared"
@@ -57,7 +58,7 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
         measured = []
         for run in group:
             shown = str(run.path)
-            into = folder / "measured" / hashlib.sha256(shown.encode()).hexdigest()[:12]
+            into = folder / "measured" / hashlib.sha256(os.fsencode(shown)).hexdigest()[:12]
             own = measures_of(bench, run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}")))  # type: ignore[misc]
             tell(Moment(shown, "done", note=figure(own)))
             measured.append(relative(own, run, into, folder))
@@ -69,7 +70,7 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
         folder,
         bench,
         found,
-        command=shlex.join(words),
+        command=command_line(words),
         plan="These runs were trained before, each in its own time; only the measuring is alike.",
         minutes=None,
         seconds=time.monotonic() - started,

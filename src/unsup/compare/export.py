@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unsup.compare.records import Contestant, Measures, Place, Results
+from unsup.core.cells import table_text
 from unsup.core.likelihood import SIGN
 from unsup.core.storage import write_atomically
 from unsup.train.progress import duration
@@ -23,12 +22,9 @@ def write_csv(folder: Path, results: Results) -> None:
     for c in results["contestants"]:
         about = {"contestant": c["name"], "model": c["model"], "family": c["family"], "status": c["status"]}
         lines += [about | _flat(m) | {"reason": c["reason"]} for m in c["runs"]] or [about | {"reason": c["reason"]}]
-    columns = dict.fromkeys(k for line in lines for k in line)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomically(folder / "results.csv", text.getvalue().encode())
+    columns = list(dict.fromkeys(k for line in lines for k in line))
+    rows = [columns, *([line.get(name) for name in columns] for line in lines)]
+    write_atomically(folder / "results.csv", table_text(rows).encode())
 
 
 def _flat(m: Measures) -> dict[str, Any]:

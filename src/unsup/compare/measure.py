@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from unsup.compare.commands import fit_command
 from unsup.compare.gallery import Drawn, interpolate, reconstruct
 from unsup.compare.records import Curve, Interval, Measures, Sampling
 from unsup.core.errors import InputError
+from unsup.core.escapes import command_line
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.core.storage import write_atomically
@@ -102,10 +102,10 @@ def _commands(bench: Bench, found: Measures, run: Run) -> dict[str, Any]:
     if likelihood is not None:
         words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
         words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(bench.data.test) else []
-    judged = None if quality is None else shlex.join(["unsup", "eval", shown, "--samples", str(quality["fake"])])
+    judged = None if quality is None else command_line(["unsup", "eval", shown, "--samples", str(quality["fake"])])
     return {
         "command": fit_command(run, shown),
-        "eval_command": None if likelihood is None else shlex.join(words),
+        "eval_command": None if likelihood is None else command_line(words),
         "samples_command": judged,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from unsup.compare.measure import SCORES
 from unsup.compare.page import write_comparison_page
 from unsup.compare.records import Contestant, Measures, Results, Status
 from unsup.compare.verdict import leader, places, summary
+from unsup.core.escapes import command_line
 from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
 from unsup.core.registry import model_class, row
@@ -168,4 +168,4 @@ def _next(
         path = os.path.normpath(folder / other["runs"][0]["run"])
         what = f"draw from {lifelike}, the most lifelike"
         advice.append((what, ["unsup", "sample", path, "-n", "64", "-o", "lifelike.npy"]))
-    return [{"what": what, "command": shlex.join(words)} for what, words in advice]
+    return [{"what": what, "command": command_line(words)} for what, words in advice]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,13 @@ from unsup.compare.page_models import command, environment_text, models_section,
 from unsup.compare.page_table import absentees, main_table, table_notes
 from unsup.compare.records import Results
 from unsup.core.errors import InputError
+from unsup.core.escapes import markup
 from unsup.core.storage import write_atomically
+from unsup.report.page import policy
 
 LIMIT = 5_000_000
 """Bytes that a page may have at most."""
 _MARGIN = 20_000
-_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'"
-)
 
 
 def write_comparison_page(folder: str | Path) -> Path:
@@ -78,19 +74,20 @@ def _page(results: Results, album: Album) -> str:
     )
     measured = sum(bool(c["runs"]) for c in results["contestants"])
     count = f"{measured} models" if measured != 1 else "One model"
-    title = html.escape(f"{count} of {results['title']}")
+    title = markup(f"{count} of {results['title']}")
+    script = _asset("page.js")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"{policy(script)}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<title>{title}</title><link rel="icon" href="data:,"><style>{_asset("page.css")}</style></head><body>'
         '<a class="skip" href="#main">Skip to the content</a>'
         f'<header><div class="bar"><span class="brand">unsup compare</span>'
         '<button type="button" id="theme" class="needs-js">Dark</button></div>'
-        f"<h1>{title}</h1><p class=about>{_inline(results['about'])}</p>"
+        f"<h1>{title}</h1><p class=about>{markup(results['about'])}</p>"
         f'<nav aria-label="On this page"><ul>{links}</ul></nav></header><main id="main" tabindex="-1">'
-        f"{_summary(results)}{body}</main><footer>{_footer(results)}</footer><script>{_asset('page.js')}</script></body></html>"
+        f"{_summary(results)}{body}</main><footer>{_footer(results)}</footer><script>{script}</script></body></html>"
     )
 
 
@@ -98,15 +95,10 @@ def _asset(name: str) -> str:
     return files("unsup.compare").joinpath(name).read_text(encoding="utf-8")
 
 
-def _inline(words: str) -> str:
-    """Plain text as markup; what stands in backquotes is code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words))
-
-
 def _summary(results: Results) -> str:
-    lines = "".join(f"<li>{_inline(s)}</li>" for s in results["summary"])
+    lines = "".join(f"<li>{markup(s)}</li>" for s in results["summary"])
     said = f"<ul class=summary>{lines}</ul>" if lines else "<p class=absent>Nothing can be said yet.</p>"
-    steps = "".join(f"<li><p>{_inline(n['what'])}</p>{command(n['command'])}</li>" for n in results["next"])
+    steps = "".join(f"<li><p>{markup(n['what'])}</p>{command(n['command'])}</li>" for n in results["next"])
     then = f'<div class="next"><h3>What to run next</h3><ol>{steps}</ol></div>' if steps else ""
     return (
         f'<section id="summary" aria-labelledby="summary-heading"><h2 id="summary-heading">In short</h2>'
@@ -121,34 +113,34 @@ def _pair(*parts: str) -> str:
 def _method(results: Results, album: Album) -> str:
     runs = [r for c in results["contestants"] for r in c["runs"]]
     judged = next((r["quality"] for r in runs if r["quality"]), None)
-    facts: dict[str, str] = {"Plan": _inline(results["plan"])}
-    facts["Data"] = html.escape(_plainly(results["data"]))
+    facts: dict[str, str] = {"Plan": markup(results["plan"])}
+    facts["Data"] = markup(_plainly(results["data"]))
     if results["minutes"] is not None:
         facts["Budget"] = f"{results['minutes']:g} minutes"
     facts["Time taken"] = duration(results["seconds"])
-    facts["Seeds"] = ", ".join(map(str, results["seeds"])) or "none"
+    facts["Seeds"] = markup(", ".join(map(str, results["seeds"])) or "none")
     facts["Held-out examples"] = f"{results['examples']:,}"
     facts["Samples a run"] = f"{results['samples']:,}"
     if judged:
         extractor = judged.get("extractor") or {}
-        name, digest, given = (html.escape(str(extractor.get(k))) for k in ("name", "sha256", "input"))
+        name, digest, given = (markup(str(extractor.get(k))) for k in ("name", "sha256", "input"))
         facts["Extractor"] = f"{name}, SHA-256 <code>{digest}</code>; {given}"
         facts["Counts"] = (
             f"{judged.get('fake', 0):,} samples against {judged.get('real', 0):,} training examples; "
             f"{judged.get('held_out', 0):,} held-out examples behind what real data get"
         )
-        facts["Intervals"] = html.escape(str(judged.get("intervals")))
+        facts["Intervals"] = markup(str(judged.get("intervals")))
     spaces = dict.fromkeys(r["memorisation"]["space"] for r in runs if r["memorisation"])
     if spaces:
-        facts["Nearness"] = html.escape("; ".join(spaces))
+        facts["Nearness"] = markup("; ".join(spaces))
     if results["anomalies"]:
-        facts["Anomalies"] = html.escape(results["anomalies"])
+        facts["Anomalies"] = markup(results["anomalies"])
     facts["Over seeds"] = "a figure of several seeds is their mean; below it stand the lowest and the highest run"
-    facts["Machine"] = html.escape(environment_text(results["environment"]))
+    facts["Machine"] = markup(environment_text(results["environment"]))
     rows = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in facts.items())
     left = ""
     if album.left_out:
-        names = html.escape(", ".join(album.left_out))
+        names = markup(", ".join(album.left_out))
         left = (
             f"<p class=absent>Left out, so that the page stays under {LIMIT // 10**6} MB: {names}. They lie in the run "
             "folders.</p>"
@@ -173,4 +165,4 @@ def _plainly(value: Any, between: str = "; ", after: str = ": ") -> str:
 def _footer(results: Results) -> str:
     version = results["environment"].get("unsup", "")
     when = results["environment"].get("time", "")
-    return html.escape(" · ".join(str(p) for p in (f"unsup {version}".strip(), when) if p))
+    return markup(" · ".join(str(p) for p in (f"unsup {version}".strip(), when) if p))

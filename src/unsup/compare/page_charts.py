@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 from unsup.compare.charts import (
     Bar,
     Panel,
@@ -17,12 +15,13 @@ from unsup.compare.charts import (
 from unsup.compare.figures import Figure, bits_per_dim, column, duration, in_order, interval, kind, sign
 from unsup.compare.records import Contestant, Results
 from unsup.compare.svg import number
+from unsup.core.escapes import markup
 
 
 def chart(title: str, drawn: str, caption: str, class_: str = "chart", heading: str = "h3") -> str:
     """A figure with a heading above and a caption, which is markup, below."""
     return (
-        f'<figure class="{class_}"><{heading}>{html.escape(title)}</{heading}>{drawn}'
+        f'<figure class="{class_}"><{heading}>{markup(title)}</{heading}>{drawn}'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -51,7 +50,7 @@ def likelihood_section(results: Results) -> str:
                 "groups: a bound that looks worse than an exact figure may not be.",
             )
         )
-    apart = [html.escape(r["name"]) for r in rows if kind(r) == "unnormalised"]
+    apart = [markup(r["name"]) for r in rows if kind(r) == "unnormalised"]
     if len(points) > 1:
         charts.append(
             chart(
@@ -107,8 +106,8 @@ def storage_section(results: Results) -> str:
     rows.sort(key=lambda r: r.value)
     drawn = bars(rows, "chart-storage", "Bytes per example", "bytes per example")
     hows = "".join(
-        f"<tr><th scope=row>{html.escape(s['codec'])}</th><td>{s['bytes']:,}</td>"
-        f"<td>{number(s['per_example'])}</td><td class=words>{html.escape(s['how'])}</td></tr>"
+        f"<tr><th scope=row>{markup(s['codec'])}</th><td>{s['bytes']:,}</td>"
+        f"<td>{number(s['per_example'])}</td><td class=words>{markup(s['how'])}</td></tr>"
         for s in stored
     )
     table = (
@@ -139,8 +138,8 @@ def anomaly_section(results: Results) -> str:
     domain = (0.5 if low >= 0.5 else max(0.0, low - 0.03), 1.0)
     drawn = bars(rows, "chart-anomaly", "AUROC of anomaly detection", "AUROC; ½ is guessing", base=0.5, domain=domain)
     words = (
-        f"Chance that an anomaly is ranked above an ordinary example, by {html.escape(' or '.join(sorted(by)))}. "
-        f"Anomalies: {html.escape(results['anomalies'])}. A bar left of ½ means that anomalies look more likely "
+        f"Chance that an anomaly is ranked above an ordinary example, by {markup(' or '.join(sorted(by)))}. "
+        f"Anomalies: {markup(results['anomalies'])}. A bar left of ½ means that anomalies look more likely "
         "than the data."
     )
     return chart("Finding anomalies", drawn, words)
@@ -236,5 +235,5 @@ def _key(panel: Panel) -> str:
     names = {n: c for (n, _), c in zip(panel.lines, panel.colours, strict=True)}
     if len(names) < 2:
         return ""
-    items = ", ".join(f'<span class="key s{c % 4}">{html.escape(n)}</span>' for n, c in names.items())
+    items = ", ".join(f'<span class="key s{c % 4}">{markup(n)}</span>' for n, c in names.items())
     return f". {items}"

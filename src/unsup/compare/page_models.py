@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from unsup.compare.album import TITLES, Album, pictured, ranked
 from unsup.compare.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
 from unsup.compare.records import Contestant, Measures, Results
 from unsup.compare.svg import number
+from unsup.core.escapes import markup
 from unsup.report.words import told
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
@@ -44,16 +44,16 @@ def models_section(results: Results, album: Album) -> str:
 def _model(contestant: Contestant, place: int, album: Album, *, is_open: bool) -> str:
     status = STATUS.get(contestant["status"])
     chip = f' <span class="chip warn">{status}</span>' if status else ""
-    reason = f"<p class=absent>{html.escape(contestant['reason'])}</p>" if contestant["reason"] else ""
-    paper = f'<p class="note paper">{html.escape(contestant["paper"])}</p>' if contestant["paper"] else ""
+    reason = f"<p class=absent>{markup(contestant['reason'])}</p>" if contestant["reason"] else ""
+    paper = f'<p class="note paper">{markup(contestant["paper"])}</p>' if contestant["paper"] else ""
     options = (
-        f"<p class=note>Options: <code>{html.escape(_options(contestant['options']))}</code></p>"
+        f"<p class=note>Options: <code>{markup(_options(contestant['options']))}</code></p>"
         if contestant["options"]
         else ""
     )
     return (
         f'<details id="model-{place}" class="model"{" open" if is_open else ""}>'
-        f'<summary><h3>{html.escape(contestant["name"])}</h3><span class="family">{html.escape(contestant["family"])}'
+        f'<summary><h3>{markup(contestant["name"])}</h3><span class="family">{markup(contestant["family"])}'
         f'</span>{chip}<span class="short">{_short(contestant)}</span>'
         f"</summary><div class=inside>{reason}{paper}{options}{_pictures(contestant, album)}{_runs(contestant)}"
         f"{_remarks(contestant)}</div></details>"
@@ -89,7 +89,7 @@ def _pictures(contestant: Contestant, album: Album) -> str:
         for n in shown
     )
     several = len(contestant["runs"]) > 1
-    note = f"<p class=note>Pictures of the run with seed {run['seed']}.</p>" if several else ""
+    note = f"<p class=note>Pictures of the run with seed {markup(run['seed'])}.</p>" if several else ""
     return f"{note}<div class=gallery>{figures}</div>"
 
 
@@ -102,11 +102,11 @@ def _runs(contestant: Contestant) -> str:
 
 def _run(run: Measures) -> str:
     own = {
-        "Folder": f"<code>{html.escape(run['run'])}</code>",
-        "Seed": str(run["seed"]),
+        "Folder": f"<code>{markup(run['run'])}</code>",
+        "Seed": markup(run["seed"]),
         "Steps": f"{run['steps']:,}",
         "Time": f"{duration(run['train_seconds'])} training, {duration(run['measure_seconds'])} measuring",
-        "Environment": html.escape(environment_text(run["environment"])),
+        "Environment": markup(environment_text(run["environment"])),
     }
     facts = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in own.items())
     commands = command(run["command"], "made by")
@@ -116,7 +116,7 @@ def _run(run: Measures) -> str:
         commands += command(samples, "samples judged again by")
     return (
         f"<div class=run><dl class=facts>{facts}</dl>{commands}<details class=figures><summary>All figures of seed "
-        f"{run['seed']}</summary>{_figures(run)}</details></div>"
+        f"{markup(run['seed'])}</summary>{_figures(run)}</details></div>"
     )
 
 
@@ -127,12 +127,13 @@ def _figures(run: Measures) -> str:
         figure = column.figure(alone)
         if figure is not None:
             ends = interval(figure, column.show)
-            name = html.escape(column.title)
+            name = markup(column.title)
             rows += f"<tr><th scope=row>{name}</th><td>{column.show(figure.value)}</td><td>{ends}</td></tr>"
     return (
         "<div class=scroll role=region tabindex=0 aria-label='Figures of one run'><table class=plain>"
-        f"<caption class=visually-hidden>Figures of seed {run['seed']}</caption><thead><tr><th scope=col>Measure</th>"
-        f"<th scope=col>Value</th><th scope=col>95 % interval</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<caption class=visually-hidden>Figures of seed {markup(run['seed'])}</caption><thead><tr>"
+        "<th scope=col>Measure</th><th scope=col>Value</th><th scope=col>95 % interval</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -142,19 +143,19 @@ def _remarks(contestant: Contestant) -> str:
     several = len(contestant["runs"]) > 1
     parts = ""
     if notes:
-        items = "".join(f"<li>{f'Seed {seed}: ' if several else ''}{html.escape(n)}</li>" for seed, n in notes)
+        items = "".join(f"<li>{markup(f'Seed {seed}: ') if several else ''}{markup(n)}</li>" for seed, n in notes)
         parts += f"<h4>Noticed</h4><ul>{items}</ul>"
     if missing:
-        items = "".join(f"<li><b>{html.escape(k.replace('_', ' '))}</b>: {html.escape(v)}</li>" for k, v in missing)
+        items = "".join(f"<li><b>{markup(k.replace('_', ' '))}</b>: {markup(v)}</li>" for k, v in missing)
         parts += f"<h4>Not measured</h4><ul>{items}</ul>"
     return parts
 
 
 def command(line: str, label: str = "") -> str:
     """A command line with a button that copies it."""
-    before = f'<span class="label">{html.escape(label)}</span>' if label else ""
+    before = f'<span class="label">{markup(label)}</span>' if label else ""
     return (
-        f'<div class="command">{before}<pre tabindex="0" aria-label="command"><code>{html.escape(line)}</code></pre>'
+        f'<div class="command">{before}<pre tabindex="0" aria-label="command"><code>{markup(line)}</code></pre>'
         '<button type="button" class="copy needs-js">Copy</button></div>'
     )
 

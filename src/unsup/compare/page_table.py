@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 from unsup.compare.figures import (
     COLUMNS,
     STATUS,
@@ -20,6 +18,7 @@ from unsup.compare.figures import (
 )
 from unsup.compare.records import Contestant, Results
 from unsup.compare.svg import number
+from unsup.core.escapes import markup
 
 _KIND_WORDS = {"exact": "exact", "bound": "bound", "estimate": "estimate", "unnormalised": "unnormalised"}
 
@@ -74,8 +73,8 @@ def _caption(results: Results, rows: list[Contestant]) -> str:
 def _head(column: Column) -> str:
     first = "descending" if column.better == "higher" else "ascending"
     return (
-        f'<th scope="col" data-sort="number" data-first="{first}" title="{html.escape(column.explain)}">'
-        f"{html.escape(column.title)}</th>"
+        f'<th scope="col" data-sort="number" data-first="{first}" title="{markup(column.explain)}">'
+        f"{markup(column.title)}</th>"
     )
 
 
@@ -86,7 +85,7 @@ def _name(contestant: Contestant, results: Results) -> str:
     family = contestant["family"]
     if contestant["model"] != contestant["name"]:
         family = f"{contestant['model']}, {family}"
-    return f'<a href="#model-{place}">{html.escape(contestant["name"])}</a>{chip}<small>{html.escape(family)}</small>'
+    return f'<a href="#model-{place}">{markup(contestant["name"])}</a>{chip}<small>{markup(family)}</small>'
 
 
 def _cell(column: Column, contestant: Contestant, results: Results) -> str:
@@ -100,7 +99,7 @@ def _cell(column: Column, contestant: Contestant, results: Results) -> str:
                 if k in r["missing"]
             )
         )
-        hint = f' title="{html.escape(why)}"' if why else ""
+        hint = f' title="{markup(why)}"' if why else ""
         return f'<td class="none"{hint}><span aria-hidden="true">–</span><span class="visually-hidden">none</span></td>'
     best = mark(results["places"], column, contestant["name"])
     chip = f' <span class="chip {best}">{best}</span>' if best else ""
@@ -135,8 +134,8 @@ def _likelihood(contestant: Contestant, figure: Figure, chip: str) -> str:
         lines.append(f"{number(figure.interval[0], 2)} to {number(figure.interval[1], 2)}")
     small = "".join(f"<small>{t}</small>" for t in lines)
     return (
-        f'<span class=figure>{mark_} {number(figure.value, 2)}{noise} nats</span> <span class="kind {own}">'
-        f"{_KIND_WORDS.get(str(own), str(own))}</span>{chip}{small}"
+        f'<span class=figure>{mark_} {number(figure.value, 2)}{noise} nats</span> <span class="kind {markup(own)}">'
+        f"{markup(_KIND_WORDS.get(str(own), own))}</span>{chip}{small}"
     )
 
 
@@ -186,8 +185,8 @@ def absentees(results: Results) -> str:
     if not rows:
         return ""
     items = "".join(
-        f"<li><b>{html.escape(c['name'])}</b> <span class='chip warn'>{STATUS[c['status']]}</span> "
-        f"{html.escape(c['reason'] or 'its turn comes when the contest goes on')}</li>"
+        f"<li><b>{markup(c['name'])}</b> <span class='chip warn'>{STATUS[c['status']]}</span> "
+        f"{markup(c['reason'] or 'its turn comes when the contest goes on')}</li>"
         for c in rows
     )
     return f"<h3>Not finished</h3><ul class=absentees>{items}</ul>"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from unsup.core.escapes import markup
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,12 @@ def element(tag: str, content: str = "", **attributes: object) -> str:
     parts = [tag]
     for name, value in attributes.items():
         shown = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
-        parts.append(f'{name.rstrip("_").replace("_", "-")}="{html.escape(shown)}"')
+        parts.append(f'{name.rstrip("_").replace("_", "-")}="{markup(shown)}"')
     return f"<{' '.join(parts)}>{content}</{tag}>" if content else f"<{' '.join(parts)}/>"
 
 
 def text(content: str, x: float, y: float, class_: str = "", anchor: str = "start") -> str:
-    return element("text", html.escape(content), x=x, y=y, class_=class_, text_anchor=anchor)
+    return element("text", markup(content), x=x, y=y, class_=class_, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
@@ -141,6 +142,6 @@ def drawing(ident: str, width: float, height: float, title: str, description: st
     """A whole SVG that scales with the page and says what it shows."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-labelledby="{ident}-t {ident}-d">'
-        f'<title id="{ident}-t">{html.escape(title)}</title><desc id="{ident}-d">{html.escape(description)}</desc>'
+        f'<title id="{ident}-t">{markup(title)}</title><desc id="{ident}-d">{markup(description)}</desc>'
         f"{body}</svg>"
     )

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from unsup.compare.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, number, viridis
 from unsup.compare.plots import LABEL, TICK, array, colour_bar, few_ticks, figure_of, finished, jittered, robust_limits
+from unsup.core.escapes import visible
 from unsup.core.event import Event
+from unsup.pictures.images import plain_label
 
 _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256
@@ -65,8 +67,9 @@ class Table(Artist):
         return f"all {everything} columns" if everything > 1 else "the one column"
 
     def _name(self, d: int, most: int = 15) -> str:
-        name = self.names[d].replace("$", r"\$")  # matplotlib would read mathematics between two of them
-        return name if len(self.names[d]) <= most else name[: most - 1] + "…"
+        name = visible(self.names[d])
+        cut = name if len(name) <= most else name[: most - 1] + "…"
+        return plain_label(cut)
 
     def _cells(self, panels: int, extra: int = 0, each: float = 1.35) -> tuple[Any, NDArray[Any]]:
         rows = math.ceil(panels / _ACROSS) + math.ceil(extra / _ACROSS)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
+from unsup.core.escapes import markdown, visible
 from unsup.core.event import Event
 from unsup.core.parallel import process_rank
 
@@ -44,7 +45,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # what a crash left, or a link, which would lead out of the folder
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -229,9 +231,10 @@ def _card(model: Model, record: Mapping[str, Any]) -> str:
     from unsup.core.registry import row
 
     about = row(record["model"])
-    options = "\n".join(f"| {k} | {v} |" for k, v in record["config"].items())
+    options = "\n".join(f"| {markdown(k)} | {markdown(v)} |" for k, v in record["config"].items())
     return (
-        f"# {about.name}\n\n{about.summary}\n\nData: {model.event}. Parameters: {model.parameter_count:,}.\n\n"
-        f"Paper: {about.paper.reference}\n\n| option | value |\n| --- | --- |\n{options}\n\n"
+        f"# {markdown(about.name)}\n\n{markdown(about.summary)}\n\nData: {markdown(model.event)}. "
+        f"Parameters: {model.parameter_count:,}.\n\nPaper: {visible(about.paper.reference)}\n\n"
+        f"| option | value |\n| --- | --- |\n{options}\n\n"
         f'```python\nimport unsup\n\nmodel = unsup.load("{Path("PATH")}")\n```\n'
     )

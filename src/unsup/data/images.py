@@ -42,9 +42,7 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         try:
             decoded, had_alpha = decode(file, resize=resize)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
-            bad.append(f"{file.relative_to(path)} ({reason})")
-            _log.warning("skipped %s: %s", file, reason)
+            bad.append(f"{file.relative_to(path)} ({' '.join(str(error).split())})")
             continue
         pixels.append(decoded)
         good.append(file)
@@ -53,6 +51,8 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         raise InputError(
             f"{len(bad)} of {len(files)} images in {path} cannot be read: {listing(bad, 3)}; replace or remove them"
         )
+    for what in bad:
+        _log.warning("skipped %s in %s", what, path)
     if bad:
         notes.append(f"skipped {len(bad)} of {len(files)} images that cannot be read: {listing(bad)}")
     if transparent:

@@ -52,7 +52,6 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
             samples, rate = _samples(files[i])
         except (wave.Error, EOFError, OSError, ValueError) as error:
             bad.append(f"{files[i].name} ({' '.join(str(error).split())})")
-            _log.warning("skipped %s: %s", files[i], error)
             continue
         kinds.setdefault((rate, samples.dtype.itemsize * 8), files[i].name)
         sounds.append(samples)
@@ -61,6 +60,8 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
         raise InputError(
             f"{len(bad)} of {len(files)} recordings in {path} cannot be read: {listing(bad, 3)}; replace them"
         )
+    for what in bad:
+        _log.warning("skipped %s in %s", what, path)
     if len(kinds) > 1:
         shown = listing([f"{rate} Hz {bits} bits ({name})" for (rate, bits), name in kinds.items()])
         raise InputError(f"the recordings in {path} differ: {shown}; convert them to one rate and width")

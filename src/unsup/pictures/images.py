@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unsup.core.escapes import visible
 from unsup.core.event import Event
 
 _BACKGROUND = 255
@@ -84,7 +85,7 @@ def curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
     validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
     for name, color in zip(losses, itertools.cycle(_LINES)):
         line = np.array([(e["step"], e[name]) for e in events if name in e]).T
-        axes.plot(*line, color=color, lw=1, label="training loss (nats)" if name == "loss" else name)
+        axes.plot(*line, color=color, lw=1, label="training loss (nats)" if name == "loss" else plain_label(name))
     axes.set_xlabel("step")
     axes.set_ylabel("nats" if "loss" in losses else "loss")
     if validation:
@@ -93,6 +94,11 @@ def curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
         right.set_ylabel(unit)
     figure.legend(loc="upper right", frameon=False, fontsize=8)
     return to_image(figure)
+
+
+def plain_label(name: str) -> str:
+    """A name as matplotlib shows it, which would read mathematics between two dollar signs."""
+    return visible(name).replace("$", r"\$")
 
 
 def without_waste(image: Image.Image) -> Image.Image:

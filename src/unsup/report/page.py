@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unsup.core.escapes import command_line, markdown, markup, visible
 from unsup.core.registry import names, row
 from unsup.core.storage import write_atomically
 from unsup.pictures.images import curves, png_bytes
@@ -60,9 +61,9 @@ def write_page(folder: str | Path) -> None:
     facts["machine"] = machine.get("machine", "")
     record = config["model"]
     suggested = next_commands(record["model"], folder, record["config"].get("given"))
-    commands = "\n".join([*suggested, f"unsup fit --resume -o {folder}"])
+    commands = [*suggested, command_line(["unsup", "fit", "--resume", "-o", str(folder)])]
     grids = sorted((folder / "samples").glob("*.png"))
-    body = [f"<h1>{html.escape(title)}</h1>", _table(facts)]
+    body = [f"<h1>{markup(title)}</h1>", _table(facts)]
     if any(name.endswith("loss") for e in events for name in e):
         body.append(
             "<h2>Training</h2>" + _image(png_bytes(curves(events)), "training and validation curves over steps")
@@ -71,16 +72,31 @@ def write_page(folder: str | Path) -> None:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
     said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
     if said:
-        body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in said) + "</ul>")
+        body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{markup(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))
-    body.append(f"<h2>Commands</h2><pre>{html.escape(commands)}</pre>")
+    body.append("<h2>Commands</h2><pre>" + "\n".join(map(markup, commands)) + "</pre>")
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>"
+        f'<!doctype html><html lang="en"><meta charset="utf-8">{policy()}'
+        f'<meta name="viewport" content="width=device-width">'
+        f"<title>{markup(title)}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>"
     )
     write_atomically(folder / "report.html", page.encode())
-    facts_lines = "\n".join(f"- {k}: {v}" for k, v in facts.items())
-    write_atomically(folder / "README.md", f"# {title}\n\n{facts_lines}\n\n```\n{commands}\n```\n".encode())
+    facts_lines = "\n".join(f"- {markdown(k)}: {markdown(v)}" for k, v in facts.items())
+    shown = "\n".join(map(visible, commands))
+    write_atomically(folder / "README.md", f"# {markdown(title)}\n\n{facts_lines}\n\n```\n{shown}\n```\n".encode())
+
+
+def policy(script: str = "") -> str:
+    """The element that forbids a page all but its own pictures, its styles, and ``script`` to the letter.
+
+    So even text that got out of its place would run nothing and fetch nothing.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; " if script else ""
+    rules = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {allowed}base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
 def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | None = None) -> list[str]:
@@ -90,15 +106,16 @@ def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | Non
         given: the event that the model is conditioned on, as its configuration records it.
     """
     able = row(model).abilities if model in names() else ("score", "sample")
-    found = [f"unsup eval {folder}"] if "score" in able else []
+    run = str(folder)
+    found = [["eval", run]] if "score" in able else []
     if "sample" in able:
-        condition = "" if given is None else f" --given {'CLASS' if not given['shape'] else 'PATH'}"
-        found.append(f"unsup sample {folder} -n 64 -o grid.png{condition}")
+        condition = [] if given is None else ["--given", "PATH" if given["shape"] else "CLASS"]
+        found.append(["sample", run, "-n", "64", "-o", "grid.png", *condition])
     if "sample" in able and "score" not in able:
-        found.append(f"unsup eval {folder} --samples 10000")
+        found.append(["eval", run, "--samples", "10000"])
     if "translate" in able:
-        found.append(f"unsup translate {folder} FILES -o DIR --to b")
-    return found
+        found.append(["translate", run, "FILES", "-o", "DIR", "--to", "b"])
+    return [command_line(["unsup", *words]) for words in found]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -106,11 +123,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _table(record: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th scope=row>{html.escape(str(k))}</th><td>{html.escape(told(v))}</td></tr>" for k, v in record.items()
-    )
+    rows = "".join(f"<tr><th scope=row>{markup(k)}</th><td>{markup(told(v))}</td></tr>" for k, v in record.items())
     return f"<table>{rows}</table>"
 
 
 def _image(png: bytes, text: str) -> str:
-    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f'<img alt="{markup(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

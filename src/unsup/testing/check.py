@@ -58,11 +58,16 @@ class Report:
             raise LawViolation(f"{self.title} breaks {len(self.failures)} law(s): {broken}")
 
     def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the table."""
         width = max((len(o.law) for o in self.outcomes), default=0)
         counts = {s: sum(o.status == s for o in self.outcomes) for s in ("passed", "failed", "excepted")}
         head = f"{self.title}: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n or s == "passed")
         rows = [f"  {o.law:<{width}}  {o.status:<14}  {o.seconds:6.2f} s  {o.detail}".rstrip() for o in self.outcomes]
-        return "\n".join([head, *rows])
+        return [head, *rows]
 
 
 def check_model(

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from unsup.core.escapes import visible
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -117,7 +119,7 @@ class Progress:
             f"{self._examples / elapsed:,.0f} examples/s" if self._examples else "",
             f"ETA {left}",
         ]
-        line = "  ".join(p for p in parts if p)
+        line = visible("  ".join(p for p in parts if p))
         self._shown = now
         if self._display is not None:
             self._display.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
@@ -129,6 +131,7 @@ class Progress:
         """One line above the live one."""
         if self.mode == "off":
             return
+        line = visible(line)
         if self._display is not None:
             self._display.console.print(line, highlight=False, markup=False)
         else:

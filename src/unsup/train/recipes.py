@@ -124,7 +124,7 @@ def reproduce(
     for seed in recipe.seeds:
         for run in recipe.run:
             say(f"{recipe.name}: {run.name}, seed {seed}")
-            folder = runs / recipe.name / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
+            folder = runs / re.sub(r"^\.+", "-", recipe.name) / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
             record = _one(recipe, run, seed, data, folder, progress)
             append_result(record, results)
             say(f"{recipe.name}: {run.name}, seed {seed}: {_told(record)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unsup.core.escapes import json_text, markdown, markdown_code
 from unsup.core.storage import write_atomically
 
 Record = dict[str, Any]
@@ -42,7 +43,7 @@ def append_result(record: Record, results: Path) -> None:
     """Add one record to the ``.jsonl`` beside ``results`` and write the page anew."""
     log = results.with_suffix(".jsonl")
     lines = log.read_text().splitlines() if log.is_file() else []
-    lines.append(json.dumps(record, ensure_ascii=False))
+    lines.append(json_text(record))
     write_atomically(log, ("\n".join(lines) + "\n").encode())
     write_atomically(results, results_table(json.loads(line) for line in lines).encode())
 
@@ -63,7 +64,7 @@ def results_table(records: Iterable[Record]) -> str:
         "Written by `unsup reproduce` from the records in `RESULTS.jsonl`; do not edit. Minutes are of training, "
         "validation included, on the number of threads given.",
         "",
-        f"Machines: {'; '.join(sorted({r['environment']['machine'] for r in kept}))}.",
+        f"Machines: {markdown('; '.join(sorted({r['environment']['machine'] for r in kept})))}.",
     ]
     for measure, (title, about) in MEASURES.items():
         if measure in groups:
@@ -76,21 +77,25 @@ def _table(measure: str, rows: Mapping[tuple[str, str], dict[int, Record]]) -> l
     found = [_row(model, list(seeds.values()), figures) for (_, model), seeds in sorted(rows.items())]
     header = list(dict.fromkeys(name for row in found for name in row))
     cells = [[row.get(name, "–") for name in header] for row in found]
-    return [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}", *(f"| {' | '.join(c)} |" for c in cells)]
+    return [
+        f"| {' | '.join(map(markdown, header))} |",
+        f"|{' --- |' * len(header)}",
+        *(f"| {' | '.join(c)} |" for c in cells),
+    ]
 
 
 def _row(model: str, records: list[Record], figures: Any) -> dict[str, str]:
     last = records[-1]
     return {
-        "data": last["data"],
-        "model": model,
+        "data": markdown(last["data"]),
+        "model": markdown(model),
         **figures(records),
-        "published": last["published"] or "–",
+        "published": markdown(last["published"] or "–"),
         "seeds": " ".join(str(r["seed"]) for r in sorted(records, key=lambda r: r["seed"])),
         "steps": f"{last['steps']:,}",
         "minutes": f"{statistics.fmean(r['minutes'] for r in records):.1f}",
         "threads": " ".join(sorted({str(r["environment"]["threads"]) for r in records})),
-        "command": f"`{last['command']}`",
+        "command": markdown_code(last["command"]),
     }
 
 

@@ -6,6 +6,7 @@ is a `Row` or a sequence of rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from unsup.core.errors import InputError
@@ -43,7 +44,7 @@ def register(row: Row) -> None:
         row: its ``target`` names the class as ``"module:Class"``; its ``cases`` the tuple of its law cases.
 
     Raises:
-        InputError: another model has that name, or the row lacks its target or its paper.
+        InputError: another model has that name, it is no word, or the row lacks its target or its paper.
 
     >>> from dataclasses import replace
     >>> from unsup.core.rows import rows
@@ -53,6 +54,10 @@ def register(row: Row) -> None:
     unsup.core.errors.InputError: there is a model 'made' already (unsup.families.autoregressive.made:MADE); give \
     yours another name
     """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", row.name):
+        raise InputError(
+            f"the name {row.name!r} of a model should be letters, digits, dots and dashes: folders are named by it"
+        )
     if not isinstance(row.paper, Paper):
         raise InputError(f"the row of {row.name!r} has no paper; say where the method comes from: paper=Paper(...)")
     if not all(row.target.partition(":")):
