@@ -11,6 +11,7 @@ from typing import Any
 
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
+from unsup.data.bounds import check_kind
 from unsup.data.catalog import CATALOG, CODES, READERS
 from unsup.data.examples import Examples
 from unsup.data.images import SUFFIXES
@@ -90,6 +91,7 @@ def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
             f"there is no data set, file or folder {said!r}{nearest(path.name, close or CATALOG)} "
             "(unsup data lists the sets)"
         )
+    check_kind(path)
     return Place(str(path), READERS[_kind(path, single)], path)
 
 

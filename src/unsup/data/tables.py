@@ -1,4 +1,8 @@
-"""Tables: CSV read with the standard library, Parquet through pandas."""
+"""Tables: CSV read with the standard library, Parquet through pandas.
+
+A row's split goes by all of its cells, those of the label and of dropped columns too: numbers by their value, however
+they are written, and all else by its text.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,30 @@ import csv
 import gzip
 import itertools
 import math
-from collections.abc import Sequence
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unsup.core import memory
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
 from unsup.data.arrays import whole_support
+from unsup.data.bounds import check_fits, described, unpacked_size
 from unsup.data.examples import Examples, classes, listing
+from unsup.data.hashing import cell_words, column_hashes
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
+_MOST_COLUMNS = 100_000
+_LONGEST_LINE = 2**24  # characters
+_PER_BYTE, _PER_CELL = 16, 150  # bytes of memory that a byte of text, or a cell, takes at its peak
+_ELSE = "give numbers as .npy"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
 
@@ -56,13 +70,27 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
         drop: columns to leave out.
     """
     try:
-        import pandas
+        import pandas  # noqa: F401 - what arrow hands out
+        from pyarrow import ArrowException, types
+        from pyarrow.parquet import ParquetFile
 
-        frame = pandas.read_parquet(path)
+        with ParquetFile(path) as file:
+            about, schema = file.metadata, file.schema_arrow
+            groups = [about.row_group(g) for g in range(about.num_row_groups)]
+            _check_width(path, about.num_columns)
+            cells = sum(group.column(c).num_values for group in groups for c in range(group.num_columns))
+            packed = sum(group.total_byte_size for group in groups)
+            check_fits(_PER_CELL * max(cells, about.num_rows) + _PER_BYTE * packed, str(path), _ELSE)
+        words = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
+        # A word that stands in many cells is then held once.
+        with ParquetFile(path, read_dictionary=words) as file:
+            frame = file.read().to_pandas()
     except ImportError as error:
         raise InputError(f"reading {path} needs pandas and pyarrow: pip install 'unsup[tables]'") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no Parquet file ({' '.join(str(error).split())}); write it again") from error
+    except (OSError, ValueError, ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no Parquet file ({described(error)}); write it again") from error
     columns = {}
     for name in frame.columns:
         column = frame[name].astype("int8") if frame[name].dtype == bool else frame[name]
@@ -100,33 +128,35 @@ def _support(column: NDArray[np.float64]) -> Support:
 
 def _cells(path: Path, most: int | None = None) -> _Table:
     """The cells of a CSV file, or of its first ``most`` lines."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    packed = path.name.lower().endswith(".gz")
+    if most is None:
+        size = unpacked_size(path, memory.limit() / _PER_BYTE) if packed else path.stat().st_size
+        more = " or more" if packed else ""
+        check_fits(_PER_BYTE * size, f"{path} ({memory.said(size)} of text{more})", _ELSE)
+    opener = gzip.open if packed else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            separator = max(",;\t", key=first.count)
+            separator = max(",;\t", key=file.readline(_LONGEST_LINE).count)
             file.seek(0)
-            reader = csv.reader(file, delimiter=separator)
-            rows = list(itertools.islice(((reader.line_num, row) for row in reader if row), most))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+            reader = csv.reader(_lines(file, path), delimiter=separator)
+            found = ((reader.line_num, row) for row in reader if row)
+            rows = list(itertools.islice(_even(found, path), most))
+    except csv.Error as error:
         raise InputError(
-            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it again as UTF-8"
+            f"{path}, line {reader.line_num}: {described(error)}; mend the line, or save the table again as UTF-8"
         ) from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({described(error)}); save it again as UTF-8") from error
     if not rows:
         raise InputError(f"{path} is empty; expected lines of numbers separated by , ; or tabs")
     width = len(rows[0][1])
-    for line, row in rows:
-        if len(row) != width:
-            raise InputError(
-                f"{path}, line {line}: {len(row)} cells, but the first line has {width}; mend or delete the line"
-            )
     names = [str(i + 1) for i in range(width)]
     if not any(_is_number(cell) for cell in rows[0][1]):
         names = [cell.strip() for cell in rows[0][1]]
         rows = rows[1:]
-    twice = [n for n in names if names.count(n) > 1]
-    if twice:
-        raise InputError(f"{path}: the header names the column {twice[0]!r} {names.count(twice[0])} times; rename one")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: the header names the column {name!r} {count} times; rename one")
     if not rows:
         raise InputError(f"{path} holds a header ({listing(names)}) and no rows; expected lines of numbers after it")
     cells = zip(*(row for _, row in rows), strict=True)
@@ -135,8 +165,39 @@ def _cells(path: Path, most: int | None = None) -> _Table:
     )
 
 
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE and line[-1] not in "\r\n":
+            raise InputError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; {_ELSE}")
+        yield line
+
+
+def _even(rows: Iterator[tuple[int, list[str]]], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows, all as wide as the first."""
+    width = None
+    for line, row in rows:
+        if width is None:
+            width = len(row)
+            _check_width(path, width)
+        if len(row) != width:
+            raise InputError(
+                f"{path}, line {line}: {len(row)} cells, but the first line has {width}; mend or delete the line"
+            )
+        yield line, row
+
+
+def _check_width(path: Path, width: int) -> None:
+    if width > _MOST_COLUMNS:
+        raise InputError(f"{path} has {width:,} columns; a table may have {_MOST_COLUMNS:,}: {_ELSE}")
+
+
 def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...]) -> Examples:
     columns, notes = dict(table.columns), []
+    values = {name: _values(cells) for name, cells in columns.items()}
+    hashed = (cell_words(cells, values[name]) for name, cells in columns.items())
+    hashes = column_hashes(hashed, len(table.places), len(columns))
     for name in drop:
         if name not in columns:
             raise InputError(f"{path} has no column {name!r} to drop{nearest(name, columns)}")
@@ -155,12 +216,24 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
         raise InputError(
             f"{path} has no column left besides the label and those dropped; expected one or more of numbers"
         )
-    x = np.stack([_numbers(name, cells, table.places, path) for name, cells in columns.items()], 1)  # (N, D)
+    x = np.stack(
+        [_numbers(name, cells, values[name], table.places, path) for name, cells in columns.items()], 1
+    )  # (N, D)
     constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
     if constant and len(x) > 1:
         notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
     tensor, event = table_event(x)
-    return Examples(tensor, event, table.places, numbers, labels, tuple(notes), columns=tuple(columns))
+    return Examples(
+        tensor,
+        event,
+        table.places,
+        numbers,
+        labels,
+        tuple(notes),
+        split="by a hash of each row",
+        hashes=hashes,
+        columns=tuple(columns),
+    )
 
 
 def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -183,12 +256,18 @@ def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
         return None
 
 
-def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> NDArray[np.float64]:
-    """A column as float64, or the error that names its first bad cell."""
+def _values(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """A column as float64, or None where a cell is no number."""
     try:
-        values = np.array(cells, dtype=np.float64)
+        return np.array(cells, dtype=np.float64)
     except ValueError:
-        values = None
+        return None
+
+
+def _numbers(
+    name: str, cells: Sequence[str], values: NDArray[np.float64] | None, places: list[str], path: Path
+) -> NDArray[np.float64]:
+    """A column of finite numbers, or the error that names its first bad cell."""
     if values is not None and np.isfinite(values).all():
         _check_digits(name, cells, values, path)
         return values
