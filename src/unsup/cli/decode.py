@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_given, conditioned, conditions
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.sample import write_examples
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("codes", metavar="FILE.npz", help="codes under the name z, as unsup encode writes them")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
     add_given(parser, "what all examples are conditioned on, in place of what the codes were encoded given")
+    add_memory(parser)
     options = parser.parse(arguments)
 
     import torch

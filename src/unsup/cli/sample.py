@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_given, conditions
-from unsup.cli.options import Parser, add_options, argument_texts, under
+from unsup.cli.options import Parser, add_memory, add_options, argument_texts, under
 from unsup.cli.show import write
 from unsup.cli.words import Words
 from unsup.core.errors import CapabilityError, InputError, nearest
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if run is not None:
         _check_knobs(parser.split(arguments).unknown, run)
+    add_memory(parser)
     options = parser.parse(arguments)
 
     from unsup.core.model import CanSample

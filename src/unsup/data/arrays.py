@@ -212,9 +212,9 @@ def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = F
     for name, part in parts.items():
         origin = path if name == "all" else f"{path} ({name})"
         for i, array in enumerate(part.arrays):
-            found_range, own = _checked(array, part.files[i] if len(part.arrays) > 1 else origin)
+            found_range, hashed = _checked(array, part.files[i] if len(part.arrays) > 1 else origin)
             ranges.append(found_range)
-            hashes.append(own)
+            hashes.append(hashed)
             shapes.add(array.shape[1:])
         check_label(part.label, len(part), origin)
     if len(shapes) > 1:

@@ -55,8 +55,9 @@ def load_data(
         unlabelled: name or path of further examples of the same kind, without labels, for models that learn from both.
         domain_b: name or path of a second domain, not paired with the first, for models that translate.
         **options: what the data takes, e.g. ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV);
-            ``in_memory`` (.npy); ``n`` (2-D densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard
-            sets). Further streams and conditions are read with the same ones, where they have them.
+            ``in_memory`` (.npy); ``changed_data`` (codes); ``n`` (2-D densities, shapes, stripes, markov);
+            ``data_dir``, ``download`` (standard sets). Further streams and conditions are read with the same ones,
+            where they have them.
 
     Raises:
         InputError: unknown name, path or option (the nearest is named), or data that cannot be used as it is.

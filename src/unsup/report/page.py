@@ -46,13 +46,13 @@ def write_page(folder: str | Path) -> None:
         found = test["likelihood"]
         facts[f"{test['split']} likelihood"] = (
             f"{found['nats']:.3f} ± {found['standard_error']:.3f} nats, {found['bits_per_dim']:.4f} bits/dim "
-            f"({found['kind']}, n = {found['n']})"
+            f"({found['kind']}, n = {found['n']}){_of_changed(found)}"
         )
     if "samples" in test:
         judged = test["samples"]
         facts["FID of samples"] = (
             f"{judged['scores']['fid']['value']:.3f} (held-out data {judged['scores']['fid']['floor']:.3f}, extractor "
-            f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,})"
+            f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,}){_of_changed(judged)}"
         )
     for name, value in ((test or {}).get("figures") or {}).items():
         facts[f"test {name}"] = f"{value:.4g}"
@@ -70,6 +70,8 @@ def write_page(folder: str | Path) -> None:
     if grids:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
     said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    changed = [e["step"] for e in events if "changed_data" in e]
+    said += [f"the data had changed at {step}: what follows was learnt from it" for step in changed]
     if said:
         body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))
@@ -81,6 +83,10 @@ def write_page(folder: str | Path) -> None:
     write_atomically(folder / "report.html", page.encode())
     facts_lines = "\n".join(f"- {k}: {v}" for k, v in facts.items())
     write_atomically(folder / "README.md", f"# {title}\n\n{facts_lines}\n\n```\n{commands}\n```\n".encode())
+
+
+def _of_changed(figure: Mapping[str, Any]) -> str:
+    return ", of data that has changed since the training" if figure.get("changed_data") else ""
 
 
 def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | None = None) -> list[str]:
