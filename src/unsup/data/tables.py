@@ -129,12 +129,12 @@ def _support(column: NDArray[np.float64]) -> Support:
 def _cells(path: Path, most: int | None = None) -> _Table:
     """The cells of a CSV file, or of its first ``most`` lines."""
     packed = path.name.lower().endswith(".gz")
-    if most is None:
-        size = unpacked_size(path, memory.limit() / _PER_BYTE) if packed else path.stat().st_size
-        more = " or more" if packed else ""
-        check_fits(_PER_BYTE * size, f"{path} ({memory.said(size)} of text{more})", _ELSE)
     opener = gzip.open if packed else open
     try:
+        if most is None:
+            size = unpacked_size(path, memory.limit() / _PER_BYTE) if packed else path.stat().st_size
+            more = " or more" if packed else ""
+            check_fits(_PER_BYTE * size, f"{path} ({memory.said(size)} of text{more})", _ELSE)
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             separator = max(",;\t", key=file.readline(_LONGEST_LINE).count)
             file.seek(0)
