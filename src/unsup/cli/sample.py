@@ -32,7 +32,6 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if run is not None:
         _check_knobs(parser.split(arguments).unknown, run)
-    add_memory(parser)
     options = parser.parse(arguments)
 
     from unsup.core.model import CanSample
@@ -84,6 +83,7 @@ def _parser(run: Run | None) -> Parser:
     parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw [0]")
     add_given(parser, "what the samples are conditioned on, of models trained with a condition")
+    add_memory(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
     if run is not None:
         _add_knobs(parser, run)

@@ -34,6 +34,7 @@ _IMAGE_CHANNELS = (1, 3, 4)
 _MOST_LEVELS = 256
 _BYTES_AT_ONCE = 2**24  # of an array that is looked through
 _COPIES = 2  # of an array in memory: as it was read, and split
+_PER_ROW = 40  # bytes of memory that a row on disk takes: its hash and its place, twice while rows are put in order
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _from_files(parts: Mapping[str, Sequence[Path]], path: Path, in_memory: bool
     if not on_disk:
         check_fits(_COPIES * size, str(path), "leave it on disk with --no-in-memory (in_memory=False), or split it")
     read = {part: _Part([_read_npy(file, on_disk) for file in files], None, files) for part, files in parts.items()}
+    rows = sum(len(array) for part in read.values() for array in part.arrays)
+    check_fits(_PER_ROW * rows, f"the order of the {rows:,} rows of {path}", "split it")
     kinds = {
         (a.shape[1:], a.dtype.str): file.name for p in read.values() for a, file in zip(p.arrays, p.files, strict=True)
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import stat
-import zlib
+import tokenize
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,13 +13,23 @@ import numpy as np
 from unsup.core import memory
 from unsup.core.errors import InputError
 
+_UNPARSABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,  # of a header that nests without end
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+)
+"""What NumPy raises of headers, besides `ValueError`."""
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_AT_ONCE = 2**20  # bytes that are unpacked together
 
 
 def check_kind(path: Path) -> None:
@@ -63,31 +72,15 @@ def check_array_header(file: IO[bytes], size: int) -> None:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file)
-    except (MemoryError, RecursionError, SyntaxError, TypeError) as error:  # a header that nests without end
+    except _UNPARSABLE as error:
         raise ValueError("its header cannot be read") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    if min(shape, default=0) < 0:
+    if any(isinstance(n, bool) or n < 0 for n in shape):
         raise ValueError(f"its header claims the shape {shape}")
     claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if claimed > there:
         raise ValueError(f"its header claims {claimed:,} bytes of values and it holds {there:,}")
-
-
-def unpacked_size(path: Path, most: float) -> int:
-    """Bytes of a gzip file once it is unpacked, or of ``most`` the first number beyond it: then it is left.
-
-    Raises:
-        OSError: the file is damaged.
-    """
-    size = 0
-    try:
-        with gzip.open(path) as file:
-            while size <= most and (part := file.read(_AT_ONCE)):
-                size += len(part)
-    except (EOFError, zlib.error) as error:
-        raise OSError(str(error)) from error
-    return size
 
 
 def described(value: Any) -> str:

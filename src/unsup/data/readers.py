@@ -135,7 +135,7 @@ def _kind(path: Path, single: bool) -> str:
     if path.is_dir():
         if (path / "train.npz").is_file():
             return "a folder of .npz arrays"
-        suffixes = {p.suffix.lower() for p in path.iterdir()}
+        suffixes = {p.suffix.lower() for p in path.iterdir() if p.is_file()}
         if ".npy" in suffixes and not suffixes & set(SUFFIXES):
             return "a folder of .npy arrays"
         return "a folder of .wav files" if ".wav" in suffixes else "a folder of images"
