@@ -57,18 +57,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _read(path: str) -> dict[str, NDArray[Any]]:
     """``z``, and ``given`` where it is there."""
-    import numpy as np
+    from unsup.data.arrays import read_npz
 
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
         what = "is no .npz file" if Path(path).is_file() else "is no file"
         raise InputError(f"{path} {what}; expected an .npz file with codes under the name z, from unsup encode")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("z", "given") if name in file.files or name == "z"}
-        if any(array.dtype.kind not in "buif" for array in found.values()):
-            raise TypeError("its arrays are no numbers")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} holds no codes ({error}); expected an .npz file with z, from unsup encode") from error
+    found = {name: array for name, array in read_npz(Path(path)).items() if name in ("z", "given")}
+    if "z" not in found or any(array.dtype.kind not in "buif" for array in found.values()):
+        raise InputError(f"{path} holds no codes; expected an .npz file with z, from unsup encode")
     return found
 
 

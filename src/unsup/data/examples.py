@@ -174,7 +174,7 @@ class Examples:
             replace(test, grey=None),
             labels=self.labels,
             split=found.split,
-            notes=self.notes,
+            notes=found.notes,
             paired=self.domain_b is not None,
             columns=self.columns,
             given=self.condition,
