@@ -76,9 +76,7 @@ def as_npy(rows: np.ndarray, folder: Path) -> Data:
 
 
 def as_shards(rows: np.ndarray, folder: Path) -> Data:
-    shards = (
-        folder / f"shards {len([*folder.iterdir()])}"
-    )  # anew each time, since rows are read when they are asked for
+    shards = folder / f"shards {len([*folder.iterdir()])}"  # rows are read when they are asked for
     shards.mkdir()
     for name, part in (("a", rows[:70]), ("b", rows[70:])):
         np.save(shards / f"{name}.npy", part)
