@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orders
 import pytest
 import torch
 from PIL import Image
@@ -70,9 +71,10 @@ def test_lossless_images_come_back(tmp_path: Path, suffix: str, channels: int) -
     assert data.event == Event(expected.shape[1:], Support("ordinal", 256))
     assert data.labels is None
     x = torch.cat([data.train.x, data.validation.x, data.test.x]).numpy()
-    np.testing.assert_array_equal(x, expected[hashed_order(10)])
+    found = orders.parts(orders.files(tmp_path.iterdir()))
+    np.testing.assert_array_equal(x, expected[found[0] + found[1] + found[2]])
     assert x.dtype == np.uint8
-    assert [len(data.train), len(data.validation), len(data.test)] == [8, 1, 1]
+    assert [len(data.train), len(data.validation), len(data.test)] == [len(part) for part in found]
 
 
 def test_jpeg_is_read(tmp_path: Path) -> None:
@@ -91,9 +93,10 @@ def test_subfolders_are_labels_and_other_files_are_told(tmp_path: Path) -> None:
     assert data.labels == ("cat", "dog")
     assert data.notes == ("left out 2 files or folders that are no images: notes.txt, dog/deep",)
     label = torch.cat([data.train.label, data.validation.label, data.test.label])
-    assert label.tolist() == [int(i >= 6) for i in hashed_order(10)]
+    order = orders.order(orders.files(tmp_path.glob("*/*.png")))
+    assert label.tolist() == [int(i >= 6) for i in order]
     x = torch.cat([data.train.x, data.validation.x, data.test.x])[:, 0]
-    np.testing.assert_array_equal(x, np.concatenate([cats, dogs])[hashed_order(10)])
+    np.testing.assert_array_equal(x, np.concatenate([cats, dogs])[order])
     again = load_data(data.name, **json.loads(json.dumps(data.to_json()))["options"])
     assert torch.equal(again.train.x, data.train.x)
 
@@ -116,7 +119,7 @@ def test_transparency_is_dropped_and_told(tmp_path: Path) -> None:
     data = load_data(tmp_path)
     assert data.notes == ("dropped the transparency of 3 images",)
     np.testing.assert_array_equal(torch.cat([data.train.x, data.validation.x, data.test.x])[:, :, 0, 0],
-                                  rgba[hashed_order(3)][:, 0, 0, :3])  # fmt: skip
+                                  rgba[orders.order(orders.files(tmp_path.iterdir()))][:, 0, 0, :3])  # fmt: skip
 
 
 def test_mixed_sizes_and_resize(tmp_path: Path) -> None:
@@ -154,9 +157,8 @@ def test_truncated_image_is_named_skipped_and_counted(tmp_path: Path, caplog: py
         r"^skipped 2 of 9 images that cannot be read: 004\.png \(.+\), 007\.png \(cannot identify .+\)$", data.notes[0]
     )
     kept = np.delete(pixels, [4, 7], 0)
-    np.testing.assert_array_equal(
-        torch.cat([data.train.x, data.validation.x, data.test.x])[:, 0], kept[hashed_order(7)]
-    )
+    order = orders.order([c for i, c in enumerate(orders.files(tmp_path.iterdir())) if i not in (4, 7)])
+    np.testing.assert_array_equal(torch.cat([data.train.x, data.validation.x, data.test.x])[:, 0], kept[order])
 
 
 def test_truncated_jpeg_is_noticed(tmp_path: Path) -> None:
@@ -216,7 +218,6 @@ def test_image_folder_refusals(tmp_path: Path) -> None:
         (np.array([[0, 2], [1, 0], [1, 1]]), Event((2,), Support("ordinal", 3))),
         (np.array([[0, 7], [2, 900], [1, 8]]), Event((2,), (Support("ordinal", 3), REAL))),
         (np.array([[0, 7], [1, 301], [1, 302]]), Event((2,), (BINARY, REAL))),
-        (np.array([[7], [7], [7]]), Event((1,), Support("ordinal", 2, 7))),
         (RNG.standard_normal((9, 7)), Event((7,), REAL)),
         (RNG.standard_normal((9, 7)).astype(np.float16), Event((7,), REAL)),
         (RNG.standard_normal((9, 7)).astype(">f4"), Event((7,), REAL)),
@@ -229,7 +230,7 @@ def test_arrays_come_back(tmp_path: Path, array: np.ndarray, event: Event, kind:
     data = load_data(file)
     assert data.event == event
     x = torch.cat([data.train.x, data.validation.x, data.test.x])
-    np.testing.assert_array_equal(x.numpy(), array.reshape(-1, *event.shape)[hashed_order(len(array))])
+    np.testing.assert_array_equal(x.numpy(), array.reshape(-1, *event.shape)[orders.order(array)])
     event.check(x)
     if event.is_discrete:
         assert x.dtype == event.dtype
@@ -258,7 +259,7 @@ def test_labelled_npz(tmp_path: Path, x_key: str, y_key: str) -> None:
     np.savez(tmp_path / "a.npz", **{x_key: x, y_key: y})
     data = load_data(tmp_path / "a.npz")
     assert data.labels == ("0", "5")
-    assert data.train.label.tolist() == [i % 2 for i in hashed_order(12)[:8]]
+    assert data.train.label.tolist() == [i % 2 for i in orders.parts(x)[0]]
     assert data.train.label.dtype == torch.int64
 
 
@@ -268,6 +269,7 @@ def test_npz_with_its_own_splits(tmp_path: Path) -> None:
              y_val=x[10:14, 0] > 0, y_test=x[14:, 0] > 0)  # fmt: skip
     data = load_data(tmp_path / "a.npz")
     for split, rows in [(data.train, x[:10]), (data.validation, x[10:14]), (data.test, x[14:])]:
+        rows = rows[orders.order(rows, (0, 0))]
         np.testing.assert_array_equal(split.x.numpy(), rows)
         assert split.label.tolist() == (rows[:, 0] > 0).tolist()
     assert data.split == "the file's own"
@@ -285,17 +287,17 @@ def test_missing_validation_is_cut_from_train(tmp_path: Path, form: str) -> None
         np.savez(path / "train.npz", x=x[:20], label=y[:20])
         np.savez(path / "test.npz", x=x[20:], label=y[20:])
     data = load_data(path)
-    order = hashed_order(20)
-    np.testing.assert_array_equal(data.train.x.numpy(), x[:20][order[:18]])
-    np.testing.assert_array_equal(data.validation.x.numpy(), x[:20][order[18:]])
-    np.testing.assert_array_equal(data.test.x.numpy(), x[20:])
-    assert data.split == "the file's own; a tenth of train is for validation, by a hash"
+    train, validation, _ = orders.parts(x[:20], (10, 0))
+    test = [20 + i for i in orders.order(x[20:], (0, 0))]
+    np.testing.assert_array_equal(data.train.x.numpy(), x[train])
+    np.testing.assert_array_equal(data.validation.x.numpy(), x[validation])
+    np.testing.assert_array_equal(data.test.x.numpy(), x[test])
+    assert data.split == "the file's own; a tenth of train is for validation, by a hash of each row"
     if form == "folder":
-        assert data.train.label.tolist() == y[:20][order[:18]].tolist()
-        assert data.test.label.tolist() == y[20:].tolist()
+        assert data.train.label.tolist() == y[train].tolist()
+        assert data.test.label.tolist() == y[test].tolist()
     _, names = load_examples(path, data.event)
-    assert names[0] == f"train {order[0]}"
-    assert names[-1] == "test 5"
+    assert (names[0], names[-1]) == ("train 0", "test 5")
 
 
 def nan_table() -> np.ndarray:
@@ -343,7 +345,11 @@ def nan_table() -> np.ndarray:
             {"x_train": np.zeros((5, 2)), "x_test": np.zeros((5, 3))},
             "the parts of PATH have examples of different shapes [(2,), (3,)]; expected one shape",
         ),
-        ({"x": np.zeros((2, 2))}, "PATH holds 2 examples; at least 3 are needed to split it; add some"),
+        ({"x": np.eye(2)}, "PATH holds 2 examples; at least 3 are needed to split it; add some"),
+        (
+            {"x": np.zeros((2, 2))},
+            "PATH holds 2 examples, 1 of them different; at least 3 are needed to split it; add some",
+        ),
     ],
 )  # fmt: skip
 def test_array_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
@@ -385,7 +391,8 @@ def test_csv_with_header_and_words(tmp_path: Path) -> None:
     assert x.dtype == torch.float64
     assert x.tolist() == [[a, b, c] for a, b, c, _ in rows]
     assert names[:2] == ("line 2", "line 3")
-    assert data.train.label.tolist() == [i % 2 for i in hashed_order(10)[:8]]
+    train, *_ = orders.parts([(a, float(b), float(c), d) for a, b, c, d in rows])
+    assert data.train.label.tolist() == [i % 2 for i in train]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

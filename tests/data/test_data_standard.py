@@ -124,7 +124,7 @@ def test_tables_and_text_of_the_data_folder() -> None:
     assert shuttle.event.shape == (9,)
     assert shuttle.labels == ("0", "1")
     iris = load_data(ROOT / "uci" / "iris.csv")
-    assert iris.describe() == "150 vectors, 4, real, 3 labels; 120 train, 15 validation, 15 test"
+    assert iris.describe() == "150 vectors, 4, real, 3 labels; 118 train, 15 validation, 17 test"
     with pytest.raises(InputError, match=r"line 2, column 'pm2\.5': the cell is missing \('NA'\) \(2067 such cells"):
         load_data(ROOT / "uci" / "pollution.csv.gz")
     text = load_data(ROOT / "text" / "tinyshakespeare" / "input.txt")

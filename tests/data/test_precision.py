@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import orders
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from unsup.core.event import REAL, Event, Support
 from unsup.core.model import CanSample
 from unsup.data import load_examples
 from unsup.data.precision import spoilt
-from unsup.data.source import Data, hashed_order
+from unsup.data.source import Data
 
 RNG = np.random.default_rng(0)
 N = 600
@@ -79,7 +80,7 @@ def test_every_reader_keeps_the_digits_and_says_so(tmp_path: Path, kind: str) ->
     path = saved(kind, tmp_path, FAR)
     data = load_data(path)
     assert data.event == Event((2,), REAL, precision="float64")
-    np.testing.assert_array_equal(torch.cat([data.train.x, data.validation.x, data.test.x]), FAR[hashed_order(N)])
+    np.testing.assert_array_equal(torch.cat([data.train.x, data.validation.x, data.test.x]), FAR[orders.order(FAR)])
     assert data.train.x.dtype == torch.float64
     x, _ = load_examples(path, data.event)
     np.testing.assert_array_equal(x, FAR)
@@ -129,7 +130,7 @@ def test_samples_keep_apart_what_the_data_keeps_apart(tmp_path: Path) -> None:
 def test_unsigned_numbers_do_not_wrap() -> None:
     x = RNG.integers(2**63, 2**64 - 1, (N, 2), dtype=np.uint64)
     data = from_arrays(x)
-    np.testing.assert_array_equal(data.train.x.numpy(), x[hashed_order(N)[: len(data.train)]].astype(float))
+    np.testing.assert_array_equal(data.train.x.numpy(), x[orders.parts(x)[0]].astype(float))
     small = from_arrays((x % 7).astype(np.uint64))
     assert small.event == Event((2,), Support("ordinal", 7))
 
@@ -163,7 +164,8 @@ def test_numbers_that_float64_cannot_tell_apart_are_refused(tmp_path: Path, colu
 def test_numbers_that_float64_does_tell_apart_are_not_refused(tmp_path: Path) -> None:
     column = [int(v) for v in RNG.integers(2**55, 2**62, N)]
     data = load_data(table(tmp_path / "t.csv", column))
-    assert data.train.x[:, 1].tolist() == [float(column[i]) for i in hashed_order(N)[: len(data.train)]]
+    rows = [(i / 7, float(v), "uv"[i % 2]) for i, v in enumerate(column)]
+    assert data.train.x[:, 1].tolist() == [float(column[i]) for i in orders.parts(rows)[0]]
     assert load_data(table(tmp_path / "t.csv", [0, 2**53, 5] * 20)).event.columns[1] == REAL
 
 
@@ -177,13 +179,14 @@ def named(data: Data) -> list[str]:
 def test_labels_keep_all_their_digits(tmp_path: Path, start: int) -> None:
     ids = [start + i % 4 for i in range(60)]
     (tmp_path / "t.csv").write_text("a,id\n" + "\n".join(f"{i}.5,{v}" for i, v in enumerate(ids)))
-    expected = [str(ids[i]) for i in hashed_order(60)[:48]]
+    expected = [str(ids[i]) for i in orders.parts([(i + 0.5, float(v)) for i, v in enumerate(ids)])[0]]
     assert named(load_data(tmp_path / "t.csv", label="id")) == expected
     if start == 2**53:
-        assert named(from_arrays(np.zeros((60, 1)), np.array(ids))) == expected
+        x = np.arange(60.0)[:, None]
+        assert named(from_arrays(x, np.array(ids))) == [str(ids[i]) for i in orders.parts(x)[0]]
         pandas = pytest.importorskip("pandas", reason="needs the extra tables")
         pytest.importorskip("pyarrow", reason="needs the extra tables")
-        pandas.DataFrame({"a": np.arange(60) / 2, "id": ids}).to_parquet(tmp_path / "t.parquet")
+        pandas.DataFrame({"a": np.arange(60) + 0.5, "id": ids}).to_parquet(tmp_path / "t.parquet")
         assert named(load_data(tmp_path / "t.parquet", label="id")) == expected
 
 

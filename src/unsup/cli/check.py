@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import write
 from unsup.core.errors import InputError
 from unsup.core.registry import names, row
@@ -18,13 +18,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("what", metavar="NAME_OR_RUN", nargs="?", help="a model's name or a run folder")
     parser.add_argument("--all", action="store_true", help="every model of the registry")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the parameters and data of the laws [0]")
+    add_changed_data(parser)
+    add_memory(parser)
     options = parser.parse(arguments)
     if options.all == (options.what is not None):
         raise InputError("give a model's name, a run folder, or --all")
     if options.all:
         return max(_check_name(name, options.seed) for name in names())
     return (
-        _check_run(options.what, options.seed)
+        _check_run(options.what, options.seed, options.changed_data)
         if Path(options.what).is_dir()
         else _check_name(options.what, options.seed)
     )
@@ -41,11 +43,11 @@ def _check_name(name: str, seed: int) -> int:
     return status
 
 
-def _check_run(path: str, seed: int) -> int:
+def _check_run(path: str, seed: int, changed_data: bool) -> int:
     from unsup.testing import check_model
     from unsup.train.runs import open_run
 
-    run = open_run(path)
+    run = open_run(path, changed_data=changed_data)
     report = check_model(run.model, run.data, seed=seed)
     write(*report.lines)
     return 0 if report.ok else 1

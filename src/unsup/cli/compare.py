@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
 from unsup.cli.show import table, write
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.data.catalog import CODES
 
 if TYPE_CHECKING:
     from unsup.compare.records import Results
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     add_fields(parser, DataOptions, title="data", skip=_UNUSED)
+    add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:
         raise InputError("there is no folder; say where to write with -o FOLDER")
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.compare.contest import Contest
     from unsup.compare.export import HEADER, rows
 
-    contest = Contest(Path(options.out), _asked(options))
+    changed = bool(getattr(options, "changed_data", False))
+    contest = Contest(Path(options.out), _asked(options), changed_data=changed)
     write(contest.data.describe())
     for note in contest.data.notes:
         write(note)
@@ -96,6 +99,8 @@ def _asked(options: Any) -> Any:
     from unsup.data.load import full_name
 
     data_options = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen(options, DATA_OPTIONS).items()}
+    if options.data is None or not options.data.startswith(CODES):
+        data_options.pop("changed_data", None)  # it is of the contest, not of how its data is read
     given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
     given = {k: v for k, v in given.items() if v is not None}
     if "minutes" in given and not 0 < given["minutes"] < float("inf"):

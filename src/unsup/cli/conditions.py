@@ -208,10 +208,7 @@ def _labels(run: Run, event: Event) -> tuple[str, ...] | None:
     """The names of the classes of a condition, where it is one and they are known."""
     if not _is_class(event):
         return None
-    try:
-        labels = run.data.labels
-    except InputError:  # arrays in memory, or data that has gone: numbers do without
-        return None
+    labels = run.labels
     return labels if labels is not None and len(labels) == event.columns[0].levels else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
 from unsup.cli.show import table, write, write_json
 
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
 
     add_fields(parser, DataOptions, title="data")
     parser.add_argument("--download", action="store_true", help="fetch a standard set once, with its checksum verified")
+    add_memory(parser)
     options = parser.parse(arguments)
     reading = chosen(options, DATA_OPTIONS) | ({"download": True} if options.download else {})
     data = load_data(options.what, **reading)

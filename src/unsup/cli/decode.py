@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_given, conditioned, conditions
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.sample import write_examples
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("codes", metavar="FILE.npz", help="codes under the name z, as unsup encode writes them")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
     add_given(parser, "what all examples are conditioned on, in place of what the codes were encoded given")
+    add_memory(parser)
     options = parser.parse(arguments)
 
     import torch
@@ -56,18 +57,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _read(path: str) -> dict[str, NDArray[Any]]:
     """``z``, and ``given`` where it is there."""
-    import numpy as np
+    from unsup.data.arrays import read_npz
 
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
         what = "is no .npz file" if Path(path).is_file() else "is no file"
         raise InputError(f"{path} {what}; expected an .npz file with codes under the name z, from unsup encode")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("z", "given") if name in file.files or name == "z"}
-        if any(array.dtype.kind not in "buif" for array in found.values()):
-            raise TypeError("its arrays are no numbers")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} holds no codes ({error}); expected an .npz file with z, from unsup encode") from error
+    found = {name: array for name, array in read_npz(Path(path)).items() if name in ("z", "given")}
+    if "z" not in found or any(array.dtype.kind not in "buif" for array in found.values()):
+        raise InputError(f"{path} holds no codes; expected an .npz file with z, from unsup encode")
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unsup.cli.conditions import add_example_options, examples_of
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="DATA", help="your examples, or a data set's name (its test split)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="where to write")
     add_example_options(parser)
+    add_memory(parser)
     options = parser.parse(arguments)
     if not options.out.endswith(".npz"):
         raise InputError(f"{options.out} should end in .npz")

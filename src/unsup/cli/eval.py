@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import table, write, write_json
 from unsup.core.errors import CapabilityError, InputError
 
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the noise behind a bound, or of the samples [0]"
     )
+    add_changed_data(parser)
+    add_memory(parser)
     options = parser.parse(arguments)
     if options.importance_samples < 1:
         raise InputError(f"--importance-samples {options.importance_samples} should be at least 1")
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.train.runs import open_run
 
-    run = open_run(options.run)
+    run = open_run(options.run, changed_data=options.changed_data)
     if options.samples is None:
         _evaluate_likelihood(run, options)
     else:
@@ -104,7 +106,7 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
     found = likelihood_of(model, scores, options.importance_samples, lengths=split.lengths, weight=split.weight)
     record = _about(run) | {
         "split": options.split,
-        "likelihood": found.to_json(),
+        "likelihood": found.to_json() | _of_changed(run),
         "seconds": round(time.monotonic() - started, 3),
     }
     _keep(run, record)
@@ -116,7 +118,8 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
         given = ", of p(x | c)" if is_conditioned(model) and split.given is not None else ""
         write(
             f"{record['model']} on {data.name} ({options.split}, n = {found.n:,}): {found} "
-            f"[{found.kind}{given}{samples}]"
+            f"[{found.kind}{given}{samples}]",
+            *_said_of_changed(run),
         )
 
 
@@ -132,13 +135,13 @@ def _evaluate_samples(run: Run, options: Any) -> None:
         found = evaluate_samples(
             model, run.data, options.samples, options.extractor or "auto", options.seed, display.show
         )
-    judged = found.to_json() | {"seconds": round(time.monotonic() - started, 3)}
+    judged = found.to_json() | {"seconds": round(time.monotonic() - started, 3)} | _of_changed(run)
     record = _about(run) | {"samples": judged}
     _keep(run, record)
     if options.json:
         write_json(record)
     else:
-        write(*_lines(found, f"{record['model']} on {record['data']}"))
+        write(*_lines(found, f"{record['model']} on {record['data']}"), *_said_of_changed(run))
 
 
 class _Stages:
@@ -195,6 +198,15 @@ def _name(run: Run) -> str:
 
 def _about(run: Run) -> dict[str, Any]:
     return {"run": str(run.path), "model": _name(run), "data": run.data.name}
+
+
+def _of_changed(run: Run) -> dict[str, Any]:
+    """What a figure's record says where it is of data that has changed since the run was trained."""
+    return {"changed_data": True} if run.data_changed else {}
+
+
+def _said_of_changed(run: Run) -> tuple[str, ...]:
+    return ("note: this is of data that has changed since the run was trained",) if run.data_changed else ()
 
 
 def _keep(run: Run, record: dict[str, Any]) -> None:

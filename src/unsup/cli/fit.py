@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, chosen, under
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen, under
 from unsup.cli.show import write
 from unsup.cli.words import Words, is_number
 from unsup.core.errors import CapabilityError, InputError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unsup.data.source import Data
     from unsup.train.base import Fitted
     from unsup.train.progress import ProgressMode
+    from unsup.train.runs import Run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,11 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.train.trainer import fit
 
     settings = chosen(options, list(Settings.__dataclass_fields__))
+    changed = resume and bool(getattr(options, "changed_data", False))
     if resume:
-        model, data, settings = _resumed(name, options, settings)
+        model, data, settings = _resumed(name, options, settings, changed)
     else:
         model, data = _begun(name, options, settings, model_options.given(options))
-    fitted = fit(model, data, out=out, resume=resume, progress=mode, **settings)
+    fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
     return _finish(fitted, name, out)
 
 
@@ -76,7 +78,9 @@ def _condition(name: str, data: Data) -> Any:
     return data.given
 
 
-def _resumed(name: str, options: Any, settings: dict[str, Any]) -> tuple[Model, Data, dict[str, Any]]:
+def _resumed(
+    name: str, options: Any, settings: dict[str, Any], changed_data: bool
+) -> tuple[Model, Data, dict[str, Any]]:
     """The model, data and settings of the run that is to go on."""
     from unsup.core.config import plain
     from unsup.train.runs import open_run
@@ -85,13 +89,29 @@ def _resumed(name: str, options: Any, settings: dict[str, Any]) -> tuple[Model, 
         raise InputError(
             f"{options.out} is a run of {name}, not of {options.model}; leave the model out or name {name}"
         )
-    run = open_run(options.out)
+    run = open_run(options.out, changed_data=changed_data)
+    _check_same_data(run, options)
     changed = [k for k, v in settings.items() if plain(v) != run.config["training"][k]]
     if changed or under(options, MODEL) or options.preset:
         what = changed[0] if changed else "model options"
         raise InputError(f"{options.out} goes on with the settings it was started with; leave out {what}")
     write(f"resuming {options.out}: {name} on {run.data.name}")
     return run.new_model(), run.data, {k: v for k, v in run.config["training"].items() if v is not None}
+
+
+def _check_same_data(run: Run, options: Any) -> None:
+    """Raise `InputError` where other data is named than that of the run, or other options of it."""
+    from unsup.core.config import plain
+    from unsup.data.load import full_name
+
+    record = run.config["data"] or {"name": None, "options": {}}
+    if options.data is not None and full_name(options.data) != record["name"]:
+        raise InputError(f"{options.out} goes on with the data it was started with, {record['name']}; leave out DATA")
+    given = {k: v for k, v in chosen(options, DATA_OPTIONS).items() if k != "changed_data"}
+    other = [k for k, v in given.items() if plain(v) != record["options"].get(k)]
+    if other:
+        flag = f"--{other[0].replace('_', '-')}"
+        raise InputError(f"{options.out} goes on with the data as it was read at the start; leave out {flag}")
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -117,6 +137,7 @@ def _parser() -> Parser:
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
     add_fields(parser, Settings, title="training")
     add_fields(parser, DataOptions, title="data")
+    add_memory(parser)
     return parser
 
 

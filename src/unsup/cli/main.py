@@ -6,6 +6,7 @@ Only the chosen command's module is imported, so that ``unsup --help`` starts fa
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import logging
 import os
@@ -88,7 +89,8 @@ def _dispatch(given: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
     module = importlib.import_module(f"unsup.cli.{name}")
-    status: int = module.main(rest)
+    # What a command asks for, such as --max-memory, ends with it.
+    status: int = contextvars.copy_context().run(module.main, rest)
     return status
 
 

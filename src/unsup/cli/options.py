@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unsup.cli.show import put
 from unsup.cli.words import Words, split_words
+from unsup.core import memory
 from unsup.core.config import bare, check_value, options_of
 from unsup.core.errors import InputError, nearest
 
@@ -68,9 +69,31 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{error} (see {self.prog} --help)") from error
         if rest:
             raise InputError(f"there is one argument too many: {rest[0]!r} (see {self.prog} --help)")
+        gigabytes = getattr(found, "max_memory", None)
+        if gigabytes is not None:
+            if not 0 < gigabytes < float("inf"):
+                raise InputError(f"--max-memory {gigabytes:g} should be a number of GB above 0")
+            memory.ask(max(1, int(gigabytes * 1e9)))
         for name in self.annotations.keys() & vars(found).keys():
             setattr(found, name, check_value(flag_of(name), getattr(found, name), self.annotations[name]))
         return found
+
+
+def add_memory(parser: Parser) -> None:
+    """The flag ``--max-memory``, which holds for the whole command once it is parsed."""
+    parser.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help="memory that data and models may take: what would take more is refused [what the machine has free]",
+    )
+
+
+def add_changed_data(parser: Parser) -> None:
+    """The flag ``--changed-data`` of commands that read a run's own data."""
+    parser.add_argument(
+        "--changed-data", action="store_true", help="go on though the data of the run has changed since it was trained"
+    )
 
 
 def flag_of(name: str) -> str:

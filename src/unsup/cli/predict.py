@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_example_options, conditioned, examples_of
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
-from unsup.core.errors import CapabilityError, InputError
+from unsup.core.errors import CapabilityError
 from unsup.core.registry import names, row
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
     parser.add_argument("-o", "--out", metavar="CSV", help="CSV to write [standard output]")
     add_example_options(parser, given=False)
+    add_memory(parser)
     options = parser.parse(arguments)
 
     import torch
@@ -67,8 +68,5 @@ def main(arguments: Sequence[str]) -> int:
 
 def _class_names(run: Run, classes: int) -> tuple[str, ...]:
     """The classes' names where they are those of the data, else their numbers."""
-    try:
-        labels = run.data.labels
-    except InputError:  # arrays in memory, or data that has gone
-        labels = None
+    labels = run.labels
     return labels if labels is not None and len(labels) == classes else tuple(map(str, range(classes)))

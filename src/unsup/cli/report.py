@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import table, write
 from unsup.core.errors import InputError
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str]) -> int:
         "--anomalies", metavar="PATH", help="other data to be told from this [test examples dealt out anew by column]"
     )
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
+    add_changed_data(parser)
+    add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:
         raise InputError("there is no folder; say where to write with -o FOLDER")
@@ -31,7 +33,13 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.compare.export import HEADER, rows
 
     with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
-        results = compare_runs(options.runs, Path(options.out), found_anomalies(options.anomalies), board.tell)
+        results = compare_runs(
+            options.runs,
+            Path(options.out),
+            found_anomalies(options.anomalies),
+            board.tell,
+            changed_data=options.changed_data,
+        )
     write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))
     return 0

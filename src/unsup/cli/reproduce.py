@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import table, write
 from unsup.core.errors import InputError
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--runs", default="runs/recipes", metavar="FOLDER", help="where the run folders go [runs/recipes]"
     )
+    add_memory(parser)
     options = parser.parse(arguments)
     if not options.out.endswith(".md"):
         raise InputError(f"{options.out} should end in .md")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_given, conditions
-from unsup.cli.options import Parser, add_options, argument_texts, under
+from unsup.cli.options import Parser, add_memory, add_options, argument_texts, under
 from unsup.cli.show import write
 from unsup.cli.words import Words
 from unsup.core.errors import CapabilityError, InputError, nearest
@@ -83,6 +83,7 @@ def _parser(run: Run | None) -> Parser:
     parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw [0]")
     add_given(parser, "what the samples are conditioned on, of models trained with a condition")
+    add_memory(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
     if run is not None:
         _add_knobs(parser, run)

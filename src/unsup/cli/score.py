@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_example_options, examples_of
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
     add_example_options(parser)
+    add_memory(parser)
     options = parser.parse(arguments)
 
     from unsup.cli.output import write_file

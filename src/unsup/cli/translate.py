@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unsup.cli.options import Parser
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
 from unsup.core.errors import CapabilityError, InputError
 
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--to", choices=("a", "b"), default="b", help="domain to translate to [b]")
     parser.add_argument("--resize", type=int, metavar="N", help="side in pixels that images are resized to")
+    add_memory(parser)
     options = parser.parse(arguments)
 
     from unsup.cli.output import write_file

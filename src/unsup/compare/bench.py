@@ -19,9 +19,9 @@ from unsup.core.storage import write_atomically
 from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.data.load import load_batch, options_taken
+from unsup.data.recorded import digest_of
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
-from unsup.evaluate.conditions import batches
 from unsup.evaluate.features import Features
 from unsup.evaluate.probe import majority_share, probe, raw_features, training_rows
 from unsup.evaluate.samples import RealFeatures, real_features
@@ -33,7 +33,6 @@ HELD_OUT_CLASS = "class:"
 SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
 _NEIGHBOURS_AMONG = 60_000  # training examples
-_READ_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -142,19 +141,8 @@ class Bench:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of all examples that training or measuring sees."""
-        data = self.data
-        found = hashlib.sha256()
-        for split in (data.train, data.validation, data.test):
-            for batch in batches(split, _READ_AT_ONCE):
-                found.update(batch.x.contiguous().numpy().tobytes())
-        beside = [data.train.label, data.test.label, self.anomalies]
-        for split in (data.train, data.validation, data.test, self.odd):
-            beside += [split.given, split.lengths, split.weight]
-        for tensor in beside:
-            if tensor is not None:
-                found.update(tensor.contiguous().numpy().tobytes())
-        return found.hexdigest()
+        """Of all examples that training or measuring sees, as it is recorded."""
+        return digest_of(f"{self.data.digest} {self.odd.digest()}")
 
     def key(self, run: Run) -> str:
         """What a run's measures depend on: they hold as long as it is the same."""

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from unsup.core.escapes import command_line
 from unsup.core.registry import create
 from unsup.core.storage import held_alone, write_atomically
 from unsup.data import load_data
+from unsup.data.recorded import differs
 from unsup.data.source import Data
 from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
@@ -115,14 +116,15 @@ class Contest:
     Args:
         folder: where it is, or is to be.
         asked: what it is about; None to go on with the one that is there.
+        changed_data: go on though its data has changed since it was begun; its page tells so.
 
     Raises:
         InputError: there is another contest, something else, or none to go on with; or the data or models cannot be
             used.
     """
 
-    def __init__(self, folder: Path, asked: Asked | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, asked: Asked | None, *, changed_data: bool = False) -> None:
+        self.folder, self.changed_data = folder, changed_data
         state = folder / "contest.json"
         if state.is_file():
             self.state = _read_state(state)
@@ -151,11 +153,12 @@ class Contest:
             seconds=max(5.0, _SHARE_OF_A_RUN * learning),
         )
         self.bench = Bench(self.data, self.measuring)
-        if self.state.setdefault("digest", self.bench.digest) != self.bench.digest:
-            raise InputError(
-                f"the data of the contest in {folder} has changed since it was begun; put the data back as it was, or "
-                "begin another contest (-o NAME): figures of different data cannot be compared"
-            )
+        recorded = self.state.setdefault("digest", self.bench.digest)
+        name = self.data.name or "this data"
+        if differs(folder, recorded, self.bench.digest, name, changed_data=changed_data):
+            note = "the data has changed since the contest was begun: models may have been trained on other examples"
+            self.data = replace(self.data, notes=(*self.data.notes, note))
+            self.bench = Bench(self.data, self.measuring)
         if not state.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             self._keep_state()
@@ -249,6 +252,7 @@ class Contest:
             self.data,
             out=run.path,
             resume=started,
+            changed_data=self.changed_data,
             progress=listen,
             minutes=run.config["training"]["minutes"] if started else self._minutes(entry),
             seed=seed,

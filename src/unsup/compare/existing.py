@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
@@ -17,16 +18,32 @@ from unsup.compare.plan import counted
 from unsup.compare.records import Results
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.data.recorded import has_changed
 from unsup.train.runs import Run, open_run
 
 
-def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell: Tell = lambda m: None) -> Results:
+def compare_runs(
+    paths: Sequence[str],
+    folder: Path,
+    anomalies: str | None,
+    tell: Tell = lambda m: None,
+    *,
+    changed_data: bool = False,
+) -> Results:
     """Measure runs that exist already, all of the same data, and write the same page of them.
 
+    Args:
+        paths: of the runs.
+        folder: where the page goes.
+        anomalies: as `Measuring` takes them.
+        tell: is told what goes on.
+        changed_data: measure on the data as it is now, where it has changed since; the page tells so.
+
     Raises:
-        InputError: no run at a path, one named twice, runs of different data, or a folder that is taken.
+        InputError: no run at a path, one named twice, runs of different data, data that has changed, or a folder that
+            is taken.
     """
-    runs = [open_run(p) for p in paths]
+    runs = [open_run(p, changed_data=changed_data) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
         raise InputError("a run is named twice; name each once")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
@@ -50,6 +67,10 @@ def compare_runs(paths: Sequence[str], folder: Path, anomalies: str | None, tell
             )
     started = time.monotonic()
     data = first.data
+    changed = [run for run in runs if has_changed(run.path, run.config, data, changed_data=changed_data)]
+    if changed:
+        said = ", ".join(str(run.path) for run in changed)
+        data = replace(data, notes=(*data.notes, f"the data has changed since these were trained on it: {said}"))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
     bench = Bench(data, Measuring(*most, anomalies, seconds=60.0))
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,20 +15,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.data.examples import Examples, Names, classes, listing, part_names
+from unsup.data.bounds import check_array_header, check_fits, described, does_not_fit
+from unsup.data.examples import SPLITS, Examples, Names, classes, listing, part_names
+from unsup.data.hashing import Words, row_hashes
 from unsup.data.mapped import Form, Mapped, gathered, opened, too_large
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
-from unsup.data.source import hashed_order, split_sizes
 
 Arrays = dict[str, NDArray[Any]]
+
+_BROKEN = (OSError, EOFError, ValueError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 _X, _LABEL = ("x", "X", "z"), ("label", "labels", "y", "Y")
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _IMAGE_CHANNELS = (1, 3, 4)
 _MOST_LEVELS = 256
 _BYTES_AT_ONCE = 2**24  # of an array that is looked through
+_COPIES = 2  # of an array in memory: as it was read, and split
+_PER_ROW = 40  # bytes of memory that a row on disk takes: its hash and its place, twice while rows are put in order
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def read_shards(path: Path, *, in_memory: bool | None = None) -> Examples:
     Raises:
         InputError: files of different shapes or types, or only some that are named after parts.
     """
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".npy" and not p.name.startswith("."))
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".npy" and p.name[0] != "." and p.is_file())
     named = {file: _part_of(file) for file in files}
     parts = {part: [f for f in files if named[f] == part] for part in (*_PARTS, None)}
     if len(parts[None]) == len(files):
@@ -135,16 +141,33 @@ def read_npz(path: Path) -> Arrays:
         InputError: the file is damaged, or holds Python objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            size = sum(member.file_size for member in members)
+            if _COPIES * size <= memory.limit():
+                return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+    except (*_BROKEN, NotImplementedError, RuntimeError) as error:  # a packing that Python lacks; a password
         raise _unreadable(path, error) from error
+    raise does_not_fit(
+        _COPIES * size, f"what {path} holds", "write it as .npy, which stays on disk (--no-in-memory), or split it"
+    )
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(member) as file:
+        check_array_header(file, member.file_size)
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _from_files(parts: Mapping[str, Sequence[Path]], path: Path, in_memory: bool | None) -> Examples:
     size = sum(file.stat().st_size for files in parts.values() for file in files)
     on_disk = too_large(size) if in_memory is None else not in_memory
+    if not on_disk:
+        check_fits(_COPIES * size, str(path), "leave it on disk with --no-in-memory (in_memory=False), or split it")
     read = {part: _Part([_read_npy(file, on_disk) for file in files], None, files) for part, files in parts.items()}
+    rows = sum(len(array) for part in read.values() for array in part.arrays)
+    check_fits(_PER_ROW * rows, f"the order of the {rows:,} rows of {path}", "split it")
     kinds = {
         (a.shape[1:], a.dtype.str): file.name for p in read.values() for a, file in zip(p.arrays, p.files, strict=True)
     }
@@ -158,10 +181,10 @@ def _from_files(parts: Mapping[str, Sequence[Path]], path: Path, in_memory: bool
 
 def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
     try:
-        if on_disk:
-            return opened(path)
         with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            check_array_header(file, path.stat().st_size)
+            file.seek(0)
+            return opened(path) if on_disk else np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise _unreadable(path, error) from error
     except MemoryError as error:
@@ -172,9 +195,8 @@ def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split())
     return InputError(
-        f"{path} holds no numeric arrays ({reason}); write it again with numpy.savez(path, x=x, label=label)"
+        f"{path} holds no numeric arrays ({described(error)}); write it again with numpy.savez(path, x=x, label=label)"
     )
 
 
@@ -189,23 +211,25 @@ def _pick(arrays: Arrays, keys: Any) -> NDArray[Any] | None:
 
 
 def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = False) -> Examples:
-    shapes, ranges = set(), []
+    shapes, ranges, hashes = set(), [], []
     for name, part in parts.items():
         origin = path if name == "all" else f"{path} ({name})"
         for i, array in enumerate(part.arrays):
-            ranges.append(_checked(array, part.files[i] if len(part.arrays) > 1 else origin))
+            found_range, hashed = _checked(array, part.files[i] if len(part.arrays) > 1 else origin)
+            ranges.append(found_range)
+            hashes.append(hashed)
             shapes.add(array.shape[1:])
         check_label(part.label, len(part), origin)
     if len(shapes) > 1:
         raise InputError(f"the parts of {path} have examples of different shapes {sorted(shapes)}; expected one shape")
     arrays = [array for part in parts.values() for array in part.arrays]
     notes: list[str] = []
-    n = sum(map(len, arrays))
+    n, noted = sum(map(len, arrays)), np.concatenate(hashes)
     event, form = _event(arrays, n, ranges, path, notes)
     if on_disk:
         files = [file for part in parts.values() for file in part.files]
         notes.append("the array stays on disk, and rows are read as they are needed")
-        found = Examples(Mapped(files, form), event, _names(parts))
+        found = Examples(Mapped(files, form, noted=noted), event, _names(parts))
     else:
         found = Examples(form.tensor(arrays[0] if len(arrays) == 1 else np.concatenate(arrays)), event, _names(parts))
     given = [part.label for part in parts.values() if part.label is not None]
@@ -214,32 +238,13 @@ def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = F
         found = replace(found, label=label, labels=labels)
     elif given:
         notes.append("labels are left out, because not every part has them")
-    found = replace(found, notes=tuple(notes))
-    return found if "all" in parts else _official(found, {name: len(part) for name, part in parts.items()}, path)
+    own = None if "all" in parts else {name: len(parts[name]) for name in SPLITS if name in parts}
+    return replace(found, notes=tuple(notes), own=own, hashes=noted, split="by a hash of each row")
 
 
 def _names(parts: Mapping[str, _Part]) -> Sequence[str]:
     sizes = {name: len(part) for name, part in parts.items()}
     return Names(str, range(sizes["all"])) if "all" in sizes else part_names(sizes)
-
-
-def _official(found: Examples, sizes: dict[str, int], path: Path | str) -> Examples:
-    """The parts of the file as splits; validation or test, where missing, is cut from the training rows by a hash."""
-    missing = [part for part in _PARTS if part not in sizes]
-    shares = [10 if part in missing else 0 for part in ("validation", "test")]
-    order = hashed_order(sizes["train"]) if missing else np.arange(sizes["train"])
-    ends = np.cumsum(split_sizes(len(order), *shares, owner=f"{path} (train)"))
-    cut = dict(zip(_PARTS, np.split(order, ends[:-1]), strict=True))
-    start = sizes["train"]
-    for part in ("validation", "test"):
-        if part in sizes:
-            cut[part] = np.arange(start, start + sizes[part])
-            start += sizes[part]
-    rule = "the file's own" + (
-        f"; a tenth of train is for {' and a tenth for '.join(missing)}, by a hash" if missing else ""
-    )
-    lengths = (len(cut["train"]), len(cut["validation"]), len(cut["test"]))
-    return found.reordered(torch.from_numpy(np.concatenate(list(cut.values()))), lengths, rule)
 
 
 def check_label(label: NDArray[Any] | None, n: int, origin: Any) -> None:
@@ -250,22 +255,31 @@ def check_label(label: NDArray[Any] | None, n: int, origin: Any) -> None:
         )
 
 
-def _checked(x: NDArray[Any], origin: Any) -> _Range:
-    """The range of each entry of an array of finite numbers ``(N, ...)``, found in one pass of chunks."""
+def _checked(x: NDArray[Any], origin: Any) -> tuple[_Range, Words]:
+    """The range of each entry of an array of finite numbers ``(N, ...)``, and a hash of each row, in one pass."""
     if x.dtype.kind not in "buif":
-        raise InputError(f"{origin}: x has type {x.dtype}; expected numbers (integers or floats)")
+        raise InputError(f"{origin}: x has type {described(x.dtype)}; expected numbers (integers or floats)")
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{origin}: x has shape {x.shape}; expected (examples, ...) with two axes or more, none empty")
     step = max(1, _BYTES_AT_ONCE * len(x) // x.nbytes)
     found: _Range | None = None
+    hashes = np.empty(len(x), np.uint64)
     for start in range(0, len(x), step):
-        chunk = np.asarray(x[start : start + step]).reshape(-1, x[0].size)
+        rows = np.asarray(x[start : start + step])
+        # Of images the order of their channels counts for nothing.
+        hashes[start : start + step] = row_hashes(np.moveaxis(rows, 3, 1) if _channels_last(x.shape) else rows)
+        chunk = rows.reshape(len(rows), -1)
         own = _Range(chunk.min(0), chunk.max(0))  # a NaN is both
         found = own if found is None else found.with_(own)
     assert found is not None
     if x.dtype.kind == "f" and not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
         raise _not_finite(x, step, origin)
-    return found
+    return found, hashes
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether arrays ``(N, ...)`` of that shape are images ``(N, H, W, C)``."""
+    return len(shape) == 4 and shape[1] not in _IMAGE_CHANNELS and shape[3] in _IMAGE_CHANNELS
 
 
 def _not_finite(x: NDArray[Any], step: int, origin: Any) -> InputError:
@@ -293,7 +307,7 @@ def _event(
     if any(a.dtype != dtype for a in arrays):
         dtype = np.result_type(*arrays)
     if len(shape) == 3 and shape[0] not in _IMAGE_CHANNELS:
-        if shape[2] not in _IMAGE_CHANNELS:
+        if not _channels_last(arrays[0].shape):
             raise InputError(
                 f"{path}: x has shape {(n, *shape)}; expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 "
                 "channels C"

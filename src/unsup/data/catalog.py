@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir")
+EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir", "changed_data")
 """What other examples may have to be read with, to be of the event of the data."""
 
 READERS: dict[str, str] = {

@@ -15,31 +15,37 @@ from unsup.core.model import CanEncode, IsConditional, Model
 from unsup.core.registry import load, name_of
 from unsup.data.examples import Examples, part_names
 from unsup.data.precision import precise, some_rows
-from unsup.data.source import Data, Split
+from unsup.data.recorded import data_of_run
+from unsup.data.source import Split
 
 _AT_ONCE = 200  # examples that are encoded together
 
 
-def read_codes(path: Path) -> Examples:
+def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
     """The codes ``(N, F)`` of the data that the run in a folder was trained on, by its best parameters.
 
     Splits and labels are those of that data.
 
+    Args:
+        changed_data: go on though the data of the run has changed since it was trained.
+
     Raises:
-        InputError: the folder holds no run, or one of data that was in memory only.
+        InputError: the folder holds no run, or one of data that was in memory only, or that has changed.
         CapabilityError: its model gives no codes.
     """
     model = load(str(path))
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{path} is a run of {name_of(type(model))}, which gives no codes")
-    data = _data_of(path)
+    config = json.loads((path / "config.json").read_text())
+    data, changed = data_of_run(path, config, changed_data=changed_data)
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     x = torch.cat([codes(model, split) for split in parts.values()])
     if not bool(x.isfinite().all()):
         raise InputError(f"{int((~x.isfinite()).any(1).sum())} of the codes of {path} are not finite; train it again")
     sizes = (len(data.train), len(data.validation), len(data.test))
     labels = [split.label for split in parts.values() if split.label is not None]
-    note = f"codes of {data.name} ({data.describe()}) by {name_of(type(model))}"
+    since = ", which has changed since that was trained" if changed else ""
+    note = f"codes of {data.name} ({data.describe()}) by {name_of(type(model))}{since}"
     return Examples(
         x,
         precise(Event(x.shape[1:], REAL), x[torch.from_numpy(some_rows(*x.shape))].double().numpy()),
@@ -65,15 +71,3 @@ def codes(model: Model, split: Split) -> Tensor:
         z = model.encode(batch.x, **given).flatten(1).cpu()
         found.append(z if z.dtype == torch.float64 else z.float())
     return torch.cat(found)
-
-
-def _data_of(path: Path) -> Data:
-    from unsup.data.load import load_data
-
-    record = json.loads((path / "config.json").read_text()).get("data")
-    if record is None:
-        raise InputError(
-            f"{path} names no data (its model learned from arrays in memory, or lies there without its run); encode "
-            "examples with unsup encode, whose .npz is data too"
-        )
-    return load_data(record["name"], **record["options"])

@@ -97,7 +97,7 @@ def _check_pairs(found: Examples, other: Examples, name: str, other_name: str) -
         raise InputError(
             f"{name} has {len(found.x):,} examples and {other_name} {len(other.x):,}; expected one condition for each"
         )
-    if found.sizes != other.sizes:
+    if found.parts != other.parts:
         raise InputError(
             f"{name} and {other_name} are split differently ({_said(found)} and {_said(other)}); expected row i of one "
             "to belong to row i of the other"
@@ -105,4 +105,4 @@ def _check_pairs(found: Examples, other: Examples, name: str, other_name: str) -
 
 
 def _said(found: Examples) -> str:
-    return "by a hash" if found.sizes is None else " + ".join(f"{n:,}" for n in found.sizes)
+    return "by a hash" if found.parts is None else " + ".join(f"{n:,}" for n in found.parts)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.data.hashing import Words, by_content, row_hashes
 from unsup.data.source import Data, Source, Split, hashed_order, split_sizes
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +28,13 @@ class Examples:
         x: raw examples: a tensor, or a `Source` where they are larger than memory.
         names: of rows or files, one an example.
         sizes: of train, validation and test where they lie one after the other in ``x``; None when there are none yet.
+        own: examples of each part that the data itself has, which lie one after the other in ``x``; what it lacks of
+            validation and test is still to be cut from training. None where it has no parts.
         split: where the splits come from, in words.
-        shares: percent of validation and test where ``sizes`` is None, each rounded up.
-        in_order: cut the splits from ``x`` as it lies, not in hashed order.
+        shares: percent of validation and test where ``sizes`` is None.
+        hashes: of the content of each row, ``(N,)``, by which splits are cut; None to cut by the row number, with
+            shares that are rounded up.
+        in_order: cut the splits from ``x`` as it lies.
         grey: as in `Split`, used in training only.
         domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
         columns: names of the entries of a table's row, or None.
@@ -45,8 +52,10 @@ class Examples:
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     sizes: tuple[int, int, int] | None = None
+    own: Mapping[str, int] | None = None
     split: str = "by a hash of the row number"
     shares: tuple[int, int] = (10, 10)
+    hashes: Words | None = None
     in_order: bool = False
     grey: Tensor | None = None
     domain_b: Tensor | None = None
@@ -66,10 +75,50 @@ class Examples:
         """The same examples with train, validation and test one after the other, and their sizes."""
         if self.sizes is not None:
             return self, self.sizes
-        sizes = split_sizes(len(self.x), *self.shares, owner=owner)
+        if self.own is not None:
+            return self._by_own_parts(self.own, owner)
         rule = f"{100 - sum(self.shares)}/{self.shares[0]}/{self.shares[1]} {self.split}"
+        if self.hashes is not None:
+            found, sizes = by_content(self.hashes, self._ties(), self.shares, owner=owner)
+            return self._noted(self.hashes[found]).reordered(torch.from_numpy(found), sizes, rule), sizes
+        sizes = split_sizes(len(self.x), *self.shares, owner=owner)
         order = torch.arange(len(self.x)) if self.in_order else torch.from_numpy(hashed_order(len(self.x)))
         return self.reordered(order, sizes, rule), sizes
+
+    def _by_own_parts(self, own: Mapping[str, int], owner: str) -> tuple[Examples, tuple[int, int, int]]:
+        """The parts of the data as splits, each in the order of hashes; what is missing is cut from training."""
+        assert self.hashes is not None
+        ties, start = self._ties(), 0
+        missing = [name for name in SPLITS if name not in own]
+        cut: dict[str, NDArray[np.int64]] = {}
+        for part, size in own.items():
+            rows = slice(start, start + size)
+            validation, test = (10 if part == "train" and name in missing else 0 for name in SPLITS[1:])
+            beside = None if ties is None else ties[rows]
+            order, sizes = by_content(self.hashes[rows], beside, (validation, test), owner=f"{owner} ({part})")
+            pieces = dict(zip(SPLITS, np.split(start + order, np.cumsum(sizes)[:2]), strict=True))
+            cut[part] = pieces["train"]
+            if part == "train":
+                cut |= {name: pieces[name] for name in missing}
+            start += size
+        rule = "the file's own" + (
+            f"; a tenth of train is for {' and a tenth for '.join(missing)}, by a hash of each row" if missing else ""
+        )
+        lengths = (len(cut["train"]), len(cut["validation"]), len(cut["test"]))
+        return self.reordered(torch.from_numpy(np.concatenate([cut[name] for name in SPLITS])), lengths, rule), lengths
+
+    def _ties(self) -> Words | None:
+        """What orders rows that hold the same: what goes with them."""
+        beside = [v for v in (self.label, self.given, self.lengths, self.weight, self.domain_b) if v is not None]
+        return row_hashes(np.stack([row_hashes(v.numpy()) for v in beside], 1)) if beside else None
+
+    def _noted(self, ordered: Words) -> Examples:
+        """The same, with a note where most rows are copies of others, since copies stay together."""
+        different = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+        if 2 * different > len(ordered):
+            return self
+        note = f"only {different:,} of {len(ordered):,} rows differ; equal rows lie in one split, so none is in two"
+        return replace(self, notes=(*self.notes, note))
 
     def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
         """The examples at ``order``, which puts train, validation and test one after the other."""
@@ -85,8 +134,17 @@ class Examples:
             domain_b=None if self.domain_b is None else self.domain_b[order],
             names=Names(self.names.__getitem__, order.numpy()),
             sizes=sizes,
+            own=None,
+            hashes=None,
             split=split,
         )
+
+    @property
+    def parts(self) -> tuple[int, ...] | None:
+        """How many examples lie one after the other for each split, where that is settled before they are cut."""
+        if self.sizes is not None or self.own is None:
+            return self.sizes
+        return tuple(self.own.get(name, 0) for name in SPLITS)
 
     @property
     def tensor(self) -> Tensor:
@@ -116,7 +174,7 @@ class Examples:
             replace(test, grey=None),
             labels=self.labels,
             split=found.split,
-            notes=self.notes,
+            notes=found.notes,
             paired=self.domain_b is not None,
             columns=self.columns,
             given=self.condition,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -13,11 +15,18 @@ from PIL import Image, ImageOps
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
+from unsup.data.bounds import check_fits, described
 from unsup.data.examples import Examples, listing
+from unsup.data.hashing import bytes_hash
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _KINDS = "PNG, JPEG, WebP or BMP"
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_COPIES = 3  # of the pixels at the peak: one by one, together, and split
+_LARGE = 10**7  # bytes, or pixels, that are looked at twice
+_MEND = "give a smaller size with --resize N (resize=N), or fewer images"
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MemoryError)
 _log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
@@ -37,15 +46,25 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
     """
     _check_side(resize)
     files, labels, notes = _list(path)
-    pixels, good, bad, transparent = [], [], [], 0
+    if resize is not None:
+        _check_fits(resize**2 * len(files), path)
+    pixels, good, bad, hashes, transparent, size, checked = [], [], [], [], 0, 0, 0
     for file in files:
         try:
-            decoded, had_alpha = decode(file, resize=resize)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            bad.append(f"{file.relative_to(path)} ({' '.join(str(error).split())})")
+            content = _content(file)
+            decoded, had_alpha = decode(content, resize=resize)
+        except InputError:
+            raise
+        except _BROKEN as error:
+            bad.append(f"{file.relative_to(path)} ({described(error)})")
             continue
         pixels.append(decoded)
         good.append(file)
+        hashes.append(bytes_hash(content))
+        size += decoded.nbytes
+        if max(size, decoded.nbytes * len(files)) > checked:
+            checked = 2 * max(size, decoded.nbytes * len(files))  # to be asked again when there are twice as many
+            _check_fits(checked // 2, path)
         transparent += had_alpha
     if 2 * len(bad) > len(files):
         raise InputError(
@@ -66,6 +85,8 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         label,
         tuple(labels) or None,
         tuple(notes),
+        split="by a hash of each file",
+        hashes=np.array(hashes, np.uint64),
         files=True,
     )
 
@@ -74,16 +95,36 @@ def read_file(path: Path, *, resize: int | None = None) -> Examples:
     """One image as one example."""
     _check_side(resize)
     try:
-        pixels, _ = decode(path, resize=resize)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); replace it") from error
+        pixels, _ = decode(_content(path), resize=resize)
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(f"{path} cannot be read ({described(error)}); replace it") from error
     x = torch.from_numpy(_stack([pixels], path)).contiguous()
     return Examples(x, Event(tuple(x.shape[1:]), Support("ordinal", 256)), (path.name,))
 
 
-def decode(file: Path, *, resize: int | None = None) -> tuple[Pixels, bool]:
+def _content(file: Path) -> bytes:
+    """The bytes of a file, which a hash is taken of and then the pixels."""
+    size = file.stat().st_size
+    if size > _LARGE:
+        check_fits(2 * size, str(file), "leave it out")
+    return file.read_bytes()
+
+
+def _check_fits(size: int, path: Path) -> None:
+    check_fits(_COPIES * size, f"the images in {path}", _MEND)
+
+
+def decode(content: bytes, *, resize: int | None = None) -> tuple[Pixels, bool]:
     """All pixels of one image, ``(H, W)`` grey or ``(H, W, 3)`` RGB, and whether it had transparency."""
-    with Image.open(file) as image:
+    with warnings.catch_warnings():  # of large images: whether they fit is asked below
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(io.BytesIO(content), formats=_FORMATS)
+    with opened as image:
+        pixels = image.width * image.height
+        if pixels > _LARGE:
+            check_fits(8 * pixels, f"an image of {image.width:,} × {image.height:,} pixels", "leave it out")
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"more than 8 bits a pixel (mode {image.mode}); expected 8")
         transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unsup.core import memory
+from unsup.data.hashing import Words
 from unsup.data.source import Source
 
 _SHARE = 0.25  # of the memory, above which files are left on disk: splitting an array copies it
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,13 @@ class Mapped(Source):
         files: arrays of one type and one shape of rows.
         form: how rows become raw examples.
         order: which rows these are, int64 ``(N,)``; None for all of them.
+        noted: the hashes of all rows of the files, where they were taken when the files were looked through.
     """
 
-    def __init__(self, files: Sequence[Path], form: Form, order: Tensor | None = None) -> None:
-        self.files, self.form, self.order = tuple(files), form, order
+    def __init__(
+        self, files: Sequence[Path], form: Form, order: Tensor | None = None, noted: Words | None = None
+    ) -> None:
+        self.files, self.form, self.order, self._noted = tuple(files), form, order, noted
 
     @functools.cached_property
     def _arrays(self) -> list[NDArray[Any]]:
@@ -66,17 +69,20 @@ class Mapped(Source):
         return self.form.tensor(gathered(self._arrays, found.cpu().numpy()))
 
     def take(self, indices: Tensor) -> Mapped:
-        return Mapped(self.files, self.form, indices if self.order is None else self.order[indices])
+        return Mapped(self.files, self.form, indices if self.order is None else self.order[indices], self._noted)
+
+    @property
+    def hashes(self) -> Words | None:
+        return self._noted if self._noted is None or self.order is None else self._noted[self.order.numpy()]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open files, which another process (a worker of a DataLoader) opens for itself."""
-        return {"files": self.files, "form": self.form, "order": self.order}
+        return {"files": self.files, "form": self.form, "order": self.order, "_noted": None}
 
 
 def opened(file: Path) -> NDArray[Any]:
     """The array of a ``.npy`` file, left on disk."""
-    found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return found
+    return np.lib.format.open_memmap(file, mode="r")
 
 
 def gathered(arrays: Sequence[NDArray[Any]], where: NDArray[np.int64]) -> NDArray[Any]:
@@ -97,21 +103,5 @@ def gathered(arrays: Sequence[NDArray[Any]], where: NDArray[np.int64]) -> NDArra
 
 
 def too_large(size: int) -> bool:
-    """Whether ``size`` bytes are more than a quarter of the memory that this process may use."""
-    memory = _memory()
-    return memory is not None and size > _SHARE * memory
-
-
-def _memory() -> int | None:
-    """Bytes of memory that this process may use; None where the system does not say."""
-    limits = []
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    if _CGROUP.is_file() and (allowed := _CGROUP.read_text().strip()).isdigit():
-        limits.append(int(allowed))
-    try:
-        import resource
-    except ImportError:  # there are no such limits on Windows
-        return min(limits, default=None)
-    own = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    return min([*limits, *(n for n in own if n != resource.RLIM_INFINITY)], default=None)
+    """Whether ``size`` bytes are more than a quarter of the memory that this process may take."""
+    return size > _SHARE * memory.limit()

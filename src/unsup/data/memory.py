@@ -17,11 +17,13 @@ from unsup.data.arrays import check_label, read_arrays
 from unsup.data.conditions import LABEL, by_label
 from unsup.data.events import as_event, of_type
 from unsup.data.examples import Examples, Names, classes, listing
+from unsup.data.hashing import row_hashes
 from unsup.data.precision import precise, some_rows
-from unsup.data.source import Data, Split
+from unsup.data.source import Data
 from unsup.data.streams import joined
 
 _THE_ARRAY = "the array"
+_SPLIT = "by a hash of each row"
 _MOST_SYMBOLS = 65_536  # of sequences whose whole numbers are taken as symbols or levels
 
 
@@ -35,7 +37,7 @@ def from_arrays(
     unlabelled: ArrayLike | Sequence[ArrayLike] | None = None,
     event: Event | None = None,
 ) -> Data:
-    """Splits of arrays (or tensors) in memory, made as for a file: 80/10/10 by a hash of the row number.
+    """Splits of arrays (or tensors) in memory, made as for a file: 80/10/10 by a hash of each row of ``x``.
 
     Args:
         x: examples ``(N, ...)``. Floats are real; whole numbers are tables ``(N, D)`` or images ``(N, H, W)``,
@@ -61,12 +63,12 @@ def from_arrays(
     x, label, given, lengths, weight, unlabelled = map(_settled, (x, label, given, lengths, weight, unlabelled))
     found = _read(_together(x, unlabelled), lengths, event)
     n = len(found.x) if unlabelled is None else len(cast("Sequence[Any]", x))
-    whole, beside = found.whole, None
+    beside = None
     if unlabelled is not None:
         if lengths is not None:
             raise InputError("lengths= are of x only; give x and unlabelled as lists of sequences instead")
-        beside = replace(found, **_fields(whole.take(slice(n, None))), names=Names(str, range(len(found.x) - n)))
-        found = replace(found, **_fields(whole.take(slice(0, n))), names=Names(str, range(n)))
+        beside = _part(found, slice(n, len(found.x)))
+        found = _part(found, slice(0, n))
     found = _with_label(found, label)
     found = _with_given(found, given)
     if weight is not None:
@@ -75,8 +77,17 @@ def from_arrays(
     return data if beside is None else joined(data, "unlabelled", beside.data("unlabelled"))
 
 
-def _fields(split: Split) -> dict[str, Any]:
-    return {"x": split.examples, "lengths": split.lengths}
+def _part(found: Examples, rows: slice) -> Examples:
+    """Rows of what was read, before anything goes with them."""
+    taken = found.whole.take(rows)
+    assert found.hashes is not None
+    return replace(
+        found,
+        x=taken.examples,
+        lengths=taken.lengths,
+        hashes=found.hashes[rows],
+        names=Names(str, range(rows.stop - rows.start)),
+    )
 
 
 def _settled(values: Any) -> Any:
@@ -109,7 +120,7 @@ def _read(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
     if event is None or values.dtype.kind not in "buif":
         return read_arrays(values)
     read = as_event(torch.tensor(values.astype(_type(values, event))), event, event, _THE_ARRAY)
-    return Examples(read, event, Names(str, range(len(read))))
+    return Examples(read, event, Names(str, range(len(read))), split=_SPLIT, hashes=row_hashes(values))
 
 
 def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
@@ -126,7 +137,9 @@ def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Exampl
         target[: len(row)] = row
     tensor, sizes = torch.from_numpy(padded), torch.tensor([len(row) for row in rows])
     event.check(tensor, sizes)
-    return Examples(of_type(tensor, event), event, Names(str, range(len(rows))), lengths=sizes)
+    hashes = row_hashes(padded, sizes.numpy())
+    names = Names(str, range(len(rows)))
+    return Examples(of_type(tensor, event), event, names, split=_SPLIT, hashes=hashes, lengths=sizes)
 
 
 def _type(values: NDArray[Any], event: Event) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
+from unsup.data.bounds import check_kind
 from unsup.data.catalog import CATALOG, CODES, READERS
 from unsup.data.examples import Examples
 from unsup.data.images import SUFFIXES
@@ -90,6 +91,7 @@ def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
             f"there is no data set, file or folder {said!r}{nearest(path.name, close or CATALOG)} "
             "(unsup data lists the sets)"
         )
+    check_kind(path)
     return Place(str(path), READERS[_kind(path, single)], path)
 
 
@@ -133,7 +135,7 @@ def _kind(path: Path, single: bool) -> str:
     if path.is_dir():
         if (path / "train.npz").is_file():
             return "a folder of .npz arrays"
-        suffixes = {p.suffix.lower() for p in path.iterdir()}
+        suffixes = {p.suffix.lower() for p in path.iterdir() if p.is_file()}
         if ".npy" in suffixes and not suffixes & set(SUFFIXES):
             return "a folder of .npy arrays"
         return "a folder of .wav files" if ".wav" in suffixes else "a folder of images"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.random import Rows, keyed_generator
+from unsup.data.hashing import Words, row_hashes, scrambled
 
 # One number a use, so that draws made for different purposes with one seed are unrelated.
 _SHUFFLE, _BINARISE, _STREAM = 1, 2, 3
@@ -84,6 +86,11 @@ class Source(ABC):
     @abstractmethod
     def take(self, indices: Tensor) -> Source:
         """The source that holds only the examples at ``indices``, in that order; nothing is read."""
+
+    @property
+    def hashes(self) -> Words | None:
+        """`row_hashes` of all examples where they are known without reading, else None."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +169,26 @@ class Split:
         found = {name: getattr(self, name) for name in ("label", "given", "lengths", "weight")}
         return {name: value[indices] for name, value in found.items() if value is not None}
 
+    @property
+    def hashes(self) -> Words:
+        """A hash of each ``x``; of those not in memory, as noted when they were looked through, else of 20,000."""
+        if isinstance(self.examples, Tensor):
+            return row_hashes(self.examples.cpu().numpy())
+        known = self.examples.hashes
+        return row_hashes(self.rows(some_of(len(self), _GLANCE)).cpu().numpy()) if known is None else known
+
+    def digest(self) -> str:
+        """Of all that the split holds, in its order, streams included."""
+        found = hashlib.blake2b(f"{len(self)}".encode(), digest_size=16)
+        found.update(self.hashes.tobytes())
+        for name in ("grey", "label", "given", "lengths", "weight"):
+            value = getattr(self, name)
+            if value is not None:
+                found.update(name.encode() + row_hashes(value.cpu().numpy()).tobytes())
+        for name in sorted(self.streams):
+            found.update(f"{name} {self.streams[name].digest()}".encode())
+        return found.hexdigest()
+
     def take(self, indices: Tensor | slice) -> Split:
         """The split that holds only the examples at ``indices`` (or where a mask is True); streams stay whole."""
         if isinstance(self.examples, Tensor):
@@ -218,6 +245,12 @@ class Data:
     paired: bool = False
     columns: tuple[str, ...] | None = None
     given: Event | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the content of all splits, wherever the data lies: whether data is what it was."""
+        parts = [split.digest() for split in (self.train, self.validation, self.test)]
+        return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
     def describe(self) -> str:
         """One line.
@@ -305,11 +338,7 @@ def hashed_order(n: int) -> NDArray[np.int64]:
 
     The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014).
     """
-    with np.errstate(over="ignore"):
-        key = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.argsort(key ^ (key >> np.uint64(31)), kind="stable")
+    return np.argsort(scrambled(np.arange(1, n + 1, dtype=np.uint64)), kind="stable")
 
 
 def some_of(n: int, most: int) -> Tensor:

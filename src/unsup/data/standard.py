@@ -44,6 +44,7 @@ _CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f12
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
+_MOST = 2**29  # bytes in one file
 _FIXED_SEED = 0  # of the one binarisation of dynamic-mnist's validation and test images
 
 
@@ -228,7 +229,10 @@ def read_idx(path: Path) -> Tensor:
         InputError: the file is damaged.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = file.read(_MOST)
+        if len(content) == _MOST:
+            raise ValueError("it holds more than any of these sets")
         axes = content[3]
         shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * axes).view(shape)

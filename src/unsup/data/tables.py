@@ -1,26 +1,41 @@
-"""Tables: CSV read with the standard library, Parquet through pandas."""
+"""Tables: CSV read with the standard library, Parquet through pandas.
+
+A row's split goes by all of its cells, those of the label and of dropped columns too: numbers by their value, however
+they are written, and all else by its text.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import itertools
 import math
-from collections.abc import Sequence
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unsup.core import memory
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
 from unsup.data.arrays import whole_support
-from unsup.data.examples import Examples, classes, listing
+from unsup.data.bounds import check_fits, described
+from unsup.data.examples import Examples, Names, classes, listing
+from unsup.data.hashing import cell_words, column_hashes
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
+_MOST_COLUMNS = 100_000
+_LONGEST_LINE, _AT_ONCE = 2**24, 2**20  # characters
+_PER_BYTE, _PER_LINE, _PER_CELL = 20, 120, 150  # bytes of memory that a byte of text, a line, or a cell takes
+_ELSE = "give numbers as .npy"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+_LONGEST_MISSING = max(map(len, _MISSING))
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class _Table:
     """Cells as text, by column; ``places`` says where each row stands ("line 7")."""
 
     columns: dict[str, list[str]]
-    places: list[str]
+    places: Sequence[str]
 
 
 def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
@@ -56,18 +71,41 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
         drop: columns to leave out.
     """
     try:
-        import pandas
+        import pandas  # noqa: F401 - what arrow hands out
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
 
-        frame = pandas.read_parquet(path)
+        with ParquetFile(path) as file:
+            about = file.metadata
+            groups = [about.row_group(g) for g in range(about.num_row_groups)]
+            _check_width(path, about.num_columns)
+            cells = sum(group.column(c).num_values for group in groups for c in range(group.num_columns))
+            packed = sum(group.total_byte_size for group in groups)
+            check_fits(_PER_CELL * max(cells, about.num_rows) + _PER_BYTE * packed, str(path), _ELSE)
+        words = [
+            about.row_group(0).column(c).path_in_schema
+            for c in range(about.num_columns if groups else 0)
+            if about.row_group(0).column(c).physical_type == "BYTE_ARRAY"
+        ]
+        # A word that stands in many cells is then held once.
+        with ParquetFile(path, read_dictionary=words) as file:
+            frame = file.read().to_pandas()
     except ImportError as error:
         raise InputError(f"reading {path} needs pandas and pyarrow: pip install 'unsup[tables]'") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no Parquet file ({' '.join(str(error).split())}); write it again") from error
+    except (OSError, ValueError, ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no Parquet file ({described(error)}); write it again") from error
     columns = {}
     for name in frame.columns:
-        column = frame[name].astype("int8") if frame[name].dtype == bool else frame[name]
-        columns[str(name)] = ["" if cell is None else str(cell) for cell in column.tolist()]
-    return _examples(_Table(columns, [f"row {i}" for i in range(len(frame))]), path, label, drop)
+        column = frame[name]
+        if column.dtype == "category":
+            known = [*map(str, column.cat.categories.tolist()), ""]  # the last is that of missing cells, number -1
+            columns[str(name)] = [known[code] for code in column.cat.codes.tolist()]
+        else:
+            cells_of = (column.astype("int8") if column.dtype == bool else column).tolist()
+            columns[str(name)] = ["" if cell is None else str(cell) for cell in cells_of]
+    return _examples(_Table(columns, Names("row {}".format, range(len(frame)))), path, label, drop)
 
 
 def has_column(path: Path, name: str) -> bool:
@@ -102,48 +140,83 @@ def _cells(path: Path, most: int | None = None) -> _Table:
     """The cells of a CSV file, or of its first ``most`` lines."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
+        if most is None:
+            _check_text_fits(path, opener)
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            separator = max(",;\t", key=first.count)
+            separator = max(",;\t", key=file.readline(_LONGEST_LINE).count)
             file.seek(0)
-            reader = csv.reader(file, delimiter=separator)
-            rows = list(itertools.islice(((reader.line_num, row) for row in reader if row), most))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+            reader = csv.reader(_lines(file, path), delimiter=separator)
+            lines = array("q")
+            rows: list[list[str]] = []
+            for row in reader:
+                if row:
+                    if not rows:
+                        _check_width(path, len(row))
+                    elif len(row) != len(rows[0]):
+                        raise InputError(
+                            f"{path}, line {reader.line_num}: {len(row)} cells, but the first line has {len(rows[0])}; "
+                            "mend or delete the line"
+                        )
+                    lines.append(reader.line_num)
+                    rows.append(row)
+                if len(rows) == most:
+                    break
+    except csv.Error as error:
         raise InputError(
-            f"{path} cannot be read as CSV ({' '.join(str(error).split())}); save it again as UTF-8"
+            f"{path}, line {reader.line_num}: {described(error)}; mend the line, or save the table again as UTF-8"
         ) from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({described(error)}); save it again as UTF-8") from error
     if not rows:
         raise InputError(f"{path} is empty; expected lines of numbers separated by , ; or tabs")
-    width = len(rows[0][1])
-    for line, row in rows:
-        if len(row) != width:
-            raise InputError(
-                f"{path}, line {line}: {len(row)} cells, but the first line has {width}; mend or delete the line"
-            )
-    names = [str(i + 1) for i in range(width)]
-    if not any(_is_number(cell) for cell in rows[0][1]):
-        names = [cell.strip() for cell in rows[0][1]]
-        rows = rows[1:]
-    twice = [n for n in names if names.count(n) > 1]
-    if twice:
-        raise InputError(f"{path}: the header names the column {twice[0]!r} {names.count(twice[0])} times; rename one")
+    names = [str(i + 1) for i in range(len(rows[0]))]
+    if not any(_is_number(cell) for cell in rows[0]):
+        names = [cell.strip() for cell in rows[0]]
+        lines, rows = lines[1:], rows[1:]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: the header names the column {name!r} {count} times; rename one")
     if not rows:
         raise InputError(f"{path} holds a header ({listing(names)}) and no rows; expected lines of numbers after it")
-    cells = zip(*(row for _, row in rows), strict=True)
-    return _Table(
-        {n: [c.strip() for c in column] for n, column in zip(names, cells, strict=True)}, [f"line {i}" for i, _ in rows]
-    )
+    columns = {name: [row[d].strip() for row in rows] for d, name in enumerate(names)}
+    return _Table(columns, Names("line {}".format, np.array(lines)))
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE and line[-1] not in "\r\n":
+            raise InputError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; {_ELSE}")
+        yield line
+
+
+def _check_text_fits(path: Path, opener: Callable[..., IO[Any]]) -> None:
+    """Raise `InputError` for text that would not fit into memory as cells; packed text is not unpacked beyond that."""
+    size, most = 0, memory.limit()
+    with opener(path, "rb") as file:
+        while size <= most and (part := file.read(_AT_ONCE)):
+            size += _PER_BYTE * len(part) + _PER_LINE * part.count(b"\n")
+    check_fits(size, f"what {path} holds", _ELSE)
+
+
+def _check_width(path: Path, width: int) -> None:
+    if width > _MOST_COLUMNS:
+        raise InputError(f"{path} has {width:,} columns; a table may have {_MOST_COLUMNS:,}: {_ELSE}")
 
 
 def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...]) -> Examples:
     columns, notes = dict(table.columns), []
+    values = {name: _values(cells) for name, cells in columns.items()}
+    hashed = (cell_words(cells, values[name]) for name, cells in columns.items())
+    hashes = column_hashes(hashed, len(table.places), len(columns))
     for name in drop:
         if name not in columns:
             raise InputError(f"{path} has no column {name!r} to drop{nearest(name, columns)}")
         del columns[name]
     if label is None and columns:
         last = list(columns)[-1]
-        if not any(_is_number(cell) or _is_missing(cell) for cell in columns[last]):
+        if not any(_is_number(cell) or _is_missing(cell) for cell in set(columns[last])):
             label = last
             notes.append(f"the last column ({last!r}) holds words and is taken as the label")
     numbers, labels = None, None
@@ -155,12 +228,24 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
         raise InputError(
             f"{path} has no column left besides the label and those dropped; expected one or more of numbers"
         )
-    x = np.stack([_numbers(name, cells, table.places, path) for name, cells in columns.items()], 1)  # (N, D)
+    x = np.stack(
+        [_numbers(name, cells, values[name], table.places, path) for name, cells in columns.items()], 1
+    )  # (N, D)
     constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
     if constant and len(x) > 1:
         notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
     tensor, event = table_event(x)
-    return Examples(tensor, event, table.places, numbers, labels, tuple(notes), columns=tuple(columns))
+    return Examples(
+        tensor,
+        event,
+        table.places,
+        numbers,
+        labels,
+        tuple(notes),
+        split="by a hash of each row",
+        hashes=hashes,
+        columns=tuple(columns),
+    )
 
 
 def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -171,8 +256,11 @@ def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     whole = _whole(cells)
     if whole is not None:
         return classes(whole, what)
-    numeric = all(_is_number(cell) for cell in cells)
-    return classes(np.array([float(c) for c in cells]) if numeric else np.array(cells), what)
+    names = sorted(set(cells))
+    if all(_is_number(cell) for cell in names):
+        return classes(np.array([float(c) for c in cells]), what)
+    numbers = {name: i for i, name in enumerate(names)}  # an array of words would make all as long as the longest
+    return torch.tensor([numbers[cell] for cell in cells]), tuple(names)
 
 
 def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
@@ -183,12 +271,18 @@ def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
         return None
 
 
-def _numbers(name: str, cells: Sequence[str], places: list[str], path: Path) -> NDArray[np.float64]:
-    """A column as float64, or the error that names its first bad cell."""
+def _values(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """A column as float64, or None where a cell is no number."""
     try:
-        values = np.array(cells, dtype=np.float64)
+        return np.array(cells, dtype=np.float64)
     except ValueError:
-        values = None
+        return None
+
+
+def _numbers(
+    name: str, cells: Sequence[str], values: NDArray[np.float64] | None, places: Sequence[str], path: Path
+) -> NDArray[np.float64]:
+    """A column of finite numbers, or the error that names its first bad cell."""
     if values is not None and np.isfinite(values).all():
         _check_digits(name, cells, values, path)
         return values
@@ -220,7 +314,7 @@ def _check_digits(name: str, cells: Sequence[str], values: NDArray[np.float64], 
 
 
 def _is_missing(cell: str) -> bool:
-    return cell.lower() in _MISSING
+    return len(cell) <= _LONGEST_MISSING and cell.lower() in _MISSING
 
 
 def _is_number(cell: str) -> bool:

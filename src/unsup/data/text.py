@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
+from unsup.data.bounds import check_fits, described
 from unsup.data.examples import Examples, listing
 from unsup.data.source import hashed_order
 
+_PER_BYTE, _PER_SAMPLE_BYTE = 3, 12  # bytes of memory at the peak
 _log = logging.getLogger(__name__)
 
 
@@ -25,6 +27,7 @@ def read_bytes(path: Path, *, length: int = 64) -> Examples:
     Args:
         length: numbers in one window of text, bytes or sound.
     """
+    check_fits(_PER_BYTE * path.stat().st_size, str(path), "give a part of it")
     content = path.read_bytes()
     if not content:
         raise InputError(f"{path} is empty; expected text or other bytes")
@@ -44,14 +47,17 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
     Args:
         length: samples in one window.
     """
-    files = sorted(path.glob("*.[wW][aA][vV]"))
+    files = sorted(file for file in path.glob("*.[wW][aA][vV]") if file.is_file())
+    check_fits(
+        _PER_SAMPLE_BYTE * sum(file.stat().st_size for file in files), f"the recordings in {path}", "give some of them"
+    )
     sounds, good, bad = [], [], []
     kinds: dict[tuple[int, int], str] = {}
     for i in hashed_order(len(files)).tolist():
         try:
             samples, rate = _samples(files[i])
         except (wave.Error, EOFError, OSError, ValueError) as error:
-            bad.append(f"{files[i].name} ({' '.join(str(error).split())})")
+            bad.append(f"{files[i].name} ({described(error)})")
             continue
         kinds.setdefault((rate, samples.dtype.itemsize * 8), files[i].name)
         sounds.append(samples)
@@ -93,6 +99,8 @@ def _samples(file: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int16], int]:
         channels, width, rate = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
         if channels != 1 or width > 2:
             raise ValueError(f"{channels} channels of {8 * width} bits; expected mono, 8 or 16 bits")
+        if sound.getnframes() * width > file.stat().st_size:
+            raise ValueError(f"truncated: its header claims {sound.getnframes() * width:,} bytes")
         content = sound.readframes(sound.getnframes())
         if len(content) != sound.getnframes() * width:
             raise ValueError(f"truncated: {len(content)} of {sound.getnframes() * width} bytes")

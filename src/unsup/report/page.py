@@ -47,13 +47,13 @@ def write_page(folder: str | Path) -> None:
         found = test["likelihood"]
         facts[f"{test['split']} likelihood"] = (
             f"{found['nats']:.3f} ± {found['standard_error']:.3f} nats, {found['bits_per_dim']:.4f} bits/dim "
-            f"({found['kind']}, n = {found['n']})"
+            f"({found['kind']}, n = {found['n']}){_of_changed(found)}"
         )
     if "samples" in test:
         judged = test["samples"]
         facts["FID of samples"] = (
             f"{judged['scores']['fid']['value']:.3f} (held-out data {judged['scores']['fid']['floor']:.3f}, extractor "
-            f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,})"
+            f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,}){_of_changed(judged)}"
         )
     for name, value in ((test or {}).get("figures") or {}).items():
         facts[f"test {name}"] = f"{value:.4g}"
@@ -71,6 +71,8 @@ def write_page(folder: str | Path) -> None:
     if grids:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
     said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    changed = [e["step"] for e in events if "changed_data" in e]
+    said += [f"the data had changed at {step}: what follows was learnt from it" for step in changed]
     if said:
         body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{markup(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))
@@ -97,6 +99,10 @@ def policy(script: str = "") -> str:
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {allowed}base-uri 'none'; form-action 'none'"
     )
     return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
+
+
+def _of_changed(figure: Mapping[str, Any]) -> str:
+    return ", of data that has changed since the training" if figure.get("changed_data") else ""
 
 
 def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | None = None) -> list[str]:

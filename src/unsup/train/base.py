@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import signal
@@ -26,7 +25,8 @@ from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, 
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.storage import MODEL_PREFIX, held_alone, load_tensors, model_record
-from unsup.data.source import Data, some_of
+from unsup.data.recorded import digest_of, has_changed
+from unsup.data.source import Data
 from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
@@ -40,7 +40,6 @@ VALIDATIONS = 20  # of a run whose length is known
 _SAMPLES = 0.05  # of the time of a run with a time budget that looking at samples may take
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PREPARE_LIMIT = 20_000
-_DIGESTED = 20_000  # examples of a split that tell whether it has changed
 _UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
@@ -119,7 +118,7 @@ class Trainer(ABC):
 
     # --- one run --------------------------------------------------------------------------------------------------
 
-    def run(self, out: Path | None, resume: bool) -> Fitted:
+    def run(self, out: Path | None, resume: bool, changed_data: bool = False) -> Fitted:
         with ExitStack() as stack:
             for context in (self._own_rng(), self._signals(), fast_cpu(self.device), parallel.explained(self._lost)):
                 stack.enter_context(context)
@@ -128,7 +127,7 @@ class Trainer(ABC):
                 assert out is not None
                 stack.enter_context(self._alone(Run(out)))
                 self.begin()
-                self._resume(out)
+                self._resume(out, changed_data)
             else:
                 if out is not None:
                     if self.writes:
@@ -165,18 +164,13 @@ class Trainer(ABC):
     def _config(self) -> dict[str, Any]:
         data = None if self.data.name is None else {"name": self.data.name, "options": dict(self.data.options)}
         training = dataclasses.asdict(self.settings)
-        return {"data": data, "digest": self._digest(), "model": model_record(self.model), "training": training}
-
-    def _digest(self) -> str:
-        """Of the examples of training and validation: all of them, or of many a choice, read anew."""
-        digest = hashlib.blake2b(digest_size=16)
-        for split in (self.data.train, self.data.validation):
-            digest.update(f"{len(split)}".encode())
-            for tensor in vars(split.batch(some_of(len(split), _DIGESTED))).values():
-                if isinstance(tensor, Tensor):
-                    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                    digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return {
+            "data": data,
+            "digest": digest_of(self.data.digest),
+            "labels": None if self.data.labels is None else list(self.data.labels),
+            "model": model_record(self.model),
+            "training": training,
+        }
 
     @contextmanager
     def _alone(self, folder: Run) -> Iterator[None]:
@@ -202,16 +196,12 @@ class Trainer(ABC):
             batch = train.step(rows, self.model.streams, seed=self.settings.seed, position=0, part=part)
             self.model.prepare(batch.to(self.device), generator=generator)
 
-    def _resume(self, out: Path) -> None:
+    def _resume(self, out: Path, changed_data: bool) -> None:
         folder = Run(out)
         own = json.loads(json.dumps(self._config()))  # tuples are lists there
-        if (folder.config["model"], folder.config["data"]) != (own["model"], own["data"]):
-            raise InputError(f"{out} is a run of another model or other data; resume it with those it was started with")
-        if folder.config.get("digest") != own["digest"]:
-            raise InputError(
-                f"{out} was started on other examples than {self.data.name or 'this data'} holds now: it has changed; "
-                "restore it, or start anew in another folder (-o NAME)"
-            )
+        if folder.config["model"] != own["model"]:
+            raise InputError(f"{out} is a run of another model; resume it with the one it was started with")
+        changed = has_changed(out, folder.config, self.data, changed_data=changed_data)
         tensors, record = load_tensors(folder.checkpoint("last"))
         if record["validator"] != self._kept_by:
             raise InputError(
@@ -235,6 +225,8 @@ class Trainer(ABC):
             folder.drop_events_after(self.done)
         parallel.barrier()
         self.events = folder.events()
+        if changed and not any(event.get("changed_data") == own["digest"] for event in self.events):
+            self._log({"changed_data": own["digest"]})
         if folder.checkpoint("best").is_file():
             best, _ = load_tensors(folder.checkpoint("best"))
             self.best_state = {k.removeprefix(MODEL_PREFIX): v for k, v in best.items()}

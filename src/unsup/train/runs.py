@@ -37,12 +37,16 @@ _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.t
 class Run:
     """A run folder on disk.
 
+    Args:
+        path: of the folder.
+        changed_data: let `data` be what the run's data is now, where that has changed since.
+
     >>> Run("runs/none").exists
     False
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, changed_data: bool = False) -> None:
+        self.path, self._changed_data = Path(path), changed_data
 
     @property
     def exists(self) -> bool:
@@ -167,25 +171,43 @@ class Run:
         return load_model(self.path)
 
     @functools.cached_property
+    def _data(self) -> tuple[Data, bool]:
+        from unsup.data.recorded import data_of_run
+
+        return data_of_run(self.path, self.config, changed_data=self._changed_data)
+
+    @property
     def data(self) -> Data:
-        """The data the run was trained on, loaded again."""
-        from unsup.data import load_data
+        """The data the run was trained on, loaded again.
 
-        record = self.config["data"]
-        if record is None:
-            raise InputError(
-                f"{self.path} was trained on arrays in memory, which no name leads back to; give the data by hand"
-            )
-        return load_data(record["name"], **record["options"])
+        Raises:
+            InputError: no name leads to it, or it has changed since.
+        """
+        return self._data[0]
+
+    @property
+    def data_changed(self) -> bool:
+        """Whether `data` is other than what the run was trained on."""
+        return self._data[1]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes of its data, where they are known."""
+        found = self.config.get("labels")
+        return None if found is None else tuple(found)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
     """The run folder at ``path``.
+
+    Args:
+        path: of the folder.
+        changed_data: let its data be what it is now, where it has changed since.
 
     Raises:
         InputError: there is no run.
     """
-    run = Run(path)
+    run = Run(path, changed_data=changed_data)
     _ = run.config
     return run
 

@@ -23,6 +23,7 @@ def fit(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    changed_data: bool = False,
     progress: ProgressMode | Listener = "auto",
     **settings: Unpack[SettingsOptions],
 ) -> Fitted:
@@ -33,6 +34,7 @@ def fit(
         data: what `load_data` gives.
         out: run folder to write, or None to keep everything in memory.
         resume: go on with the run in ``out`` from its last checkpoint, bit for bit on the CPU.
+        changed_data: resume though ``data`` is other than what the run was started on; its events tell so.
         progress: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told each `Snapshot`.
         **settings: fields of `Settings`; what is not given comes from ``model.fit_defaults``, then `Settings`.
 
@@ -62,4 +64,4 @@ def fit(
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
         trainer = (CountingTrainer if counts else GradientTrainer)(model, data, chosen, display)
-        return trainer.run(Path(out) if out is not None else None, resume)
+        return trainer.run(Path(out) if out is not None else None, resume, changed_data)

@@ -1,0 +1,165 @@
+"""Hashes of rows by what they hold: which split a row belongs to, and whether data are what they were.
+
+A row of words w_1 … w_D has the hash f(Σ_d a_d w_d mod 2⁶⁴), with a_d odd numbers drawn once for all and f the
+finaliser of SplitMix64 (Steele, Lea, Flood 2014). Two rows that differ in one word never have the same sum; others have
+it by chance only. Neither the other rows, nor their number or order, nor a library's version play a part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unsup.core.errors import InputError
+
+Words = NDArray[np.uint64]
+
+_SEED = 0x5851F42D4C957F2D
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WORDS_AT_ONCE = 2**16  # so that what is worked on stays in the processor's cache
+
+
+def scrambled(numbers: Words) -> Words:
+    """SplitMix64's finaliser of each number."""
+    with np.errstate(over="ignore"):
+        key = numbers * np.uint64(_GOLDEN)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(_MIX_1)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(_MIX_2)
+        return np.asarray(key ^ (key >> np.uint64(31)))
+
+
+def row_hashes(values: NDArray[Any], lengths: NDArray[np.int64] | None = None) -> Words:
+    """A hash of every row of numbers ``(N, ...)``: uint64 ``(N,)``.
+
+    Whole numbers count as int64 and fractions as float64, whatever their type, and −0 as 0.
+
+    Args:
+        values: what is hashed.
+        lengths: of the rows ``(N,)``; what lies behind is padding, which counts for nothing.
+
+    >>> x = np.array([[1, 2], [3, 4], [1, 2]])
+    >>> (row_hashes(x) == row_hashes(x.astype(np.uint8))).tolist(), len(set(row_hashes(x).tolist()))
+    ([True, True, True], 2)
+    """
+    flat = values.reshape(len(values), -1) if values.size else np.zeros((len(values), 0))
+    factors = _factors(flat.shape[1])
+    found = np.empty(len(flat), np.uint64)
+    step = max(1, _WORDS_AT_ONCE // max(1, flat.shape[1]))
+    per_entry = flat.shape[1] // values.shape[1] if lengths is not None else 1
+    for start in range(0, len(flat), step):
+        part = slice(start, start + step)
+        own = words(flat[part])
+        if lengths is not None:
+            own = np.where(np.arange(flat.shape[1]) < per_entry * lengths[part, None], own, np.uint64(0))
+        found[part] = np.einsum("nd,d->n", own, factors)
+    if lengths is not None:
+        found += lengths.astype(np.uint64) * np.uint64(_GOLDEN)
+    return scrambled(found ^ np.uint64(_SEED))
+
+
+def column_hashes(columns: Iterable[Words], n: int, count: int) -> Words:
+    """`row_hashes` of ``count`` columns of words ``(n,)`` that come one after another."""
+    found = np.zeros(n, np.uint64)
+    with np.errstate(over="ignore"):
+        for factor, column in zip(_factors(count), columns, strict=True):
+            found += column * factor
+    return scrambled(found ^ np.uint64(_SEED))
+
+
+def words(values: NDArray[Any]) -> Words:
+    """Numbers as the words that are hashed, of the same shape."""
+    if values.dtype.kind == "f":
+        found = (values.astype(np.float64) + 0.0).view(np.uint64)
+        # Round numbers have upper bits only, and the lower bits of a product see lower bits only.
+        found ^= found >> np.uint64(32)
+        found *= np.uint64(_MIX_1)
+        found ^= found >> np.uint64(29)
+        return found
+    found = values.astype(np.int64).view(np.uint64)
+    if values.dtype.kind == "i" or values.dtype.itemsize == 8:
+        found ^= found >> np.uint64(32)
+    return found
+
+
+def cell_words(cells: Sequence[str], values: NDArray[np.float64] | None) -> Words:
+    """Cells of a table as words: finite numbers by their value, however they are written; all else by its text.
+
+    Args:
+        cells: the text.
+        values: the cells as numbers, or None where one is none.
+
+    >>> (cell_words(["1.0", "cat"], None) == cell_words(["1", "cat"], None)).tolist()
+    [True, True]
+    """
+    if values is not None and np.isfinite(values).all():
+        return words(values)
+    known: dict[str, int] = {}
+    for cell in cells:
+        if cell not in known:
+            known[cell] = _cell_word(cell)
+    return np.fromiter((known[cell] for cell in cells), np.uint64, len(cells))
+
+
+def _cell_word(cell: str) -> int:
+    try:
+        value = np.array([float(cell)])
+    except ValueError:
+        return bytes_hash(cell.encode("utf-8", "surrogatepass"))
+    return int(words(value)[0]) if np.isfinite(value[0]) else bytes_hash(cell.lower().encode())
+
+
+def bytes_hash(content: bytes | memoryview) -> int:
+    """A hash of bytes, 64 bits."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=_SEED.to_bytes(8, "little")).digest(), "little")
+
+
+def by_content(
+    hashes: Words, ties: Words | None, shares: tuple[int, int], *, owner: str
+) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
+    """The order that puts train, validation and test one after the other, and their sizes.
+
+    A row is for test where its hash is below that share of 2⁶⁴, for validation where it is below the next share, else
+    for training; so no other row matters. Within a split rows lie in the order of their hashes. Where that leaves a
+    split empty, and only there, the different rows with the lowest hashes are dealt: one to test, the next to
+    validation.
+
+    Args:
+        hashes: of all rows ``(N,)``.
+        ties: what orders rows of one hash, ``(N,)``; None where they are alike.
+        shares: percent of validation and test; a share of 0 gives no rows.
+        owner: named in the error.
+
+    Raises:
+        InputError: too few different rows.
+    """
+    n = len(hashes)
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    new = np.ones(n, np.bool_)
+    new[1:] = ordered[1:] != ordered[:-1]
+    starts = np.append(np.flatnonzero(new), n)
+    different = len(starts) - 1
+    parts = 1 + sum(share > 0 for share in shares)
+    if different < parts:
+        alike = "" if different == n else f", {different} of them different"
+        raise InputError(
+            f"{owner} holds {n} example{'s' * (n != 1)}{alike}; at least {parts} are needed to split it; add some"
+        )
+    if ties is not None and different < n:
+        order = np.lexsort((ties, hashes))
+    validation, test = shares
+    first = ordered[starts[:-1]]
+    below = [int(np.searchsorted(first, np.uint64(share * 2**64 // 100))) for share in (test, test + validation)]
+    for_test = min(max(below[0], 1), different - parts + 1) if test else 0
+    aside = min(max(below[1], for_test + 1), different - 1) if validation else for_test
+    a, b = int(starts[for_test]), int(starts[aside])
+    return np.concatenate([order[b:], order[a:b], order[:a]]), (n - b, b - a, a)
+
+
+def _factors(count: int) -> Words:
+    numbers = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(_SEED)
+    return scrambled(numbers) | np.uint64(1)

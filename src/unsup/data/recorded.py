@@ -1,0 +1,78 @@
+"""The data of a run: loaded again, and held against what the run was trained on. Here alone it is decided.
+
+A run's digest is of the content of all its splits (`Data.digest`), so it does not matter where the data lies, nor in
+which order the rows of a file stand that is split by content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unsup.core.errors import InputError
+from unsup.data.source import Data
+
+_FORM = "2:"  # of digests, counted up when other rows come into splits, or they are hashed otherwise
+
+
+def digest_of(content: str) -> str:
+    """The digest of some content as it is recorded."""
+    return f"{_FORM}{content}"
+
+
+def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool = False) -> tuple[Data, bool]:
+    """The data that the run in a folder was trained on, loaded again, and whether it has changed since.
+
+    Args:
+        folder: of the run.
+        config: what its ``config.json`` holds.
+        changed_data: take the data as it is now.
+
+    Raises:
+        InputError: the run names no data, the data cannot be read, or it has changed.
+    """
+    from unsup.data.load import load_data
+
+    record = config.get("data")
+    if record is None:
+        raise InputError(
+            f"{folder} names no data (its model learned from arrays in memory, or lies there without its run); give "
+            "the data by hand, or encode examples with unsup encode, whose .npz is data too"
+        )
+    if not isinstance(record, dict) or not isinstance(record.get("options"), dict) or "name" not in record:
+        raise InputError(f"{folder / 'config.json'} is damaged (it names no data); restore it")
+    data = load_data(record["name"], **record["options"])
+    return data, has_changed(folder, config, data, changed_data=changed_data)
+
+
+def has_changed(folder: Path, config: Mapping[str, Any], data: Data, *, changed_data: bool = False) -> bool:
+    """Whether ``data`` is other than what the run in a folder was trained on.
+
+    Raises:
+        InputError: it is, and ``changed_data`` does not allow that.
+    """
+    now, name = digest_of(data.digest), data.name or "this data"
+    return differs(folder, config.get("digest"), now, name, changed_data=changed_data)
+
+
+def differs(folder: Path, recorded: Any, now: str, name: str, *, changed_data: bool) -> bool:
+    """Whether two digests differ, of what stands in a folder and of the data of that name.
+
+    Raises:
+        InputError: they do, and ``changed_data`` does not allow that.
+    """
+    if recorded == now:
+        return False
+    if changed_data:
+        return True
+    otherwise = "or go on all the same with --changed-data (changed_data=True)"
+    if not isinstance(recorded, str) or not recorded.startswith(_FORM):
+        raise InputError(
+            f"{folder} is of an older version, which split data otherwise: what it was trained on may be among the "
+            f"test examples of {name} now; begin anew in another folder (-o NAME), {otherwise}"
+        )
+    raise InputError(
+        f"{name} has changed since {folder} was begun: its examples differ; restore it, begin anew in another folder "
+        f"(-o NAME), {otherwise}"
+    )
