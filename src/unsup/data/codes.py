@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -12,10 +11,21 @@ from torch import Tensor
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import CanEncode, IsConditional, Model
+from unsup.core.reading import read_json
 from unsup.core.registry import load, name_of
 from unsup.data.examples import Examples, part_names
 from unsup.data.precision import precise, some_rows
 from unsup.data.source import Data, Split
+
+
+class _Record(TypedDict):
+    name: str
+    options: dict[str, Any]
+
+
+class _Config(TypedDict):
+    data: NotRequired[_Record | None]
+
 
 _AT_ONCE = 200  # examples that are encoded together
 
@@ -70,7 +80,7 @@ def codes(model: Model, split: Split) -> Tensor:
 def _data_of(path: Path) -> Data:
     from unsup.data.load import load_data
 
-    record = json.loads((path / "config.json").read_text()).get("data")
+    record = read_json(path / "config.json", _Config).get("data")
     if record is None:
         raise InputError(
             f"{path} names no data (its model learned from arrays in memory, or lies there without its run); encode "

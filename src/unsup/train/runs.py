@@ -8,26 +8,82 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import platform
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 import unsup
+from unsup.core.config import AtLeast, check_value
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
+from unsup.core.likelihood import Kind
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
+from unsup.core.reading import checked, parse_json, read_json, read_text
 from unsup.core.registry import create
-from unsup.core.storage import check_layout, load_model, save_tensors, write_atomically
+from unsup.core.storage import (
+    RECORD,
+    ModelRecord,
+    asked,
+    check_config,
+    check_layout,
+    load_model,
+    save_tensors,
+    set_aside,
+    write_atomically,
+)
+from unsup.train.settings import Settings
 
 if TYPE_CHECKING:
     from unsup.data import Data
+
+_log = logging.getLogger(__name__)
+
+
+class DataRecord(TypedDict):
+    """What leads to the data of a run again."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class RunRecord(TypedDict):
+    """``config.json``: what was asked for."""
+
+    data: DataRecord | None
+    digest: NotRequired[str]
+    model: ModelRecord
+    training: Settings
+
+
+class LogPoint(TypedDict):
+    """A line of ``events.jsonl``, but for the terms of the loss, which are numbers by any name."""
+
+    step: Annotated[int, AtLeast(0)]
+    seconds: Annotated[float, AtLeast(0)]
+    loss: NotRequired[float]
+    log_prob: NotRequired[float]
+    nats: NotRequired[float]
+    bits_per_dim: NotRequired[float]
+    kind: NotRequired[Kind]
+    validator: NotRequired[str]
+    better: NotRequired[Literal["lower", "higher"]]
+    value: NotRequired[float]
+    symptom: NotRequired[str]
+    advice: NotRequired[str]
+    ended: NotRequired[str]
+    finished: NotRequired[bool]
+
+
+_TOGETHER = ({"bits_per_dim", "nats", "kind"}, {"validator", "better", "value"}, {"symptom", "advice"})
+"""Fields of a log point of which none stands alone."""
 
 
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
@@ -43,6 +99,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._noted: set[str] = set()
 
     @property
     def exists(self) -> bool:
@@ -53,14 +110,23 @@ class Run:
         """What was asked for: data, model, training settings.
 
         Raises:
-            InputError: there is no run, or one of a version that cannot be read any more.
+            InputError: there is no run, a damaged one, one of a version that cannot be read any more, or one whose
+                checkpoints say something else.
         """
-        found = self._read("config.json", "training", "model", "data")
-        model = found["model"]
-        if not isinstance(model, dict) or not {"model", "event", "config"} <= set(model):
-            raise InputError(f"{self.path / 'config.json'} is damaged (it names no model); restore it")
-        check_layout(model, self.path)
-        return found
+        path = self.path / "config.json"
+        if not path.is_file():
+            raise InputError(f"{self.path} holds no run (no config.json); expected a folder written by unsup fit")
+        text = read_text(path)
+        record = checked(path, text, dict[str, Any])
+        missing = [key for key in ("training", "model", "data") if key not in record]
+        if missing:
+            raise InputError(
+                f"{self.path} holds no run (config.json has no {missing[0]!r}); expected a folder written by unsup fit"
+            )
+        found: RunRecord = checked(path, text, RunRecord)
+        check_layout(found["model"], self.path)
+        check_config(self.path, record)
+        return record
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
@@ -96,21 +162,6 @@ class Run:
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(record, indent=2).encode())
 
-    def _read(self, name: str, *expected: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.is_file():
-            raise InputError(f"{self.path} holds no run (no {name}); expected a folder written by unsup fit")
-        try:
-            record = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); restore it") from error
-        missing = expected if not isinstance(record, dict) else [key for key in expected if key not in record]
-        if missing:
-            raise InputError(
-                f"{self.path} holds no run ({name} has no {missing[0]!r}); expected a folder written by unsup fit"
-            )
-        return record
-
     # --- events ---------------------------------------------------------------------------------------------------
 
     def append_event(self, event: Mapping[str, Any]) -> None:
@@ -123,19 +174,66 @@ class Run:
             ) from error
 
     def events(self) -> list[dict[str, Any]]:
-        """The log points; a line cut short by a crash is left out."""
+        """The log points. Lines that are none are left out, and counted in a note; one cut short by a crash is not."""
+        return [event for _, event in self._log_points()]
+
+    def _log_points(self) -> list[tuple[bytes, dict[str, Any]]]:
+        """Every log point behind the line that it was read from."""
         path = self.path / "events.jsonl"
-        found = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
+        found = [(line, event) for line in self._lines() if (event := _log_point(line)) is not None]
+        lost = len(self._lines()) - len(found)
+        if lost:
+            self._note(f"{path}: {lost:,} of {lost + len(found):,} lines are damaged and left out")
         return found
 
+    def _lines(self) -> list[bytes]:
+        path = self.path / "events.jsonl"
+        if path.exists() and not path.is_file():
+            self._note(f"{path} is no regular file and is left out")
+        if not path.is_file():
+            return []
+        try:
+            return path.read_bytes().split(b"\n")[:-1]  # what no newline ends was cut short
+        except OSError as error:
+            self._note(f"{path} cannot be read ({error.strerror}) and is left out")
+            return []
+
     def drop_events_after(self, step: int) -> None:
-        kept = [json.dumps(e) for e in self.events() if e["step"] <= step]
-        write_atomically(self.path / "events.jsonl", "".join(line + "\n" for line in kept).encode())
+        """Leave the log points up to ``step``. A file that is damaged anywhere is kept beside under another name."""
+        path = self.path / "events.jsonl"
+        points = self._log_points()
+        if (path.exists() and not path.is_file()) or len(points) < len(self._lines()):
+            set_aside(path, f"{path} is damaged")
+        kept = [line for line, event in points if event["step"] <= step]
+        write_atomically(path, b"".join(line + b"\n" for line in kept))
+
+    def _note(self, line: str) -> None:
+        """Say once what is wrong with a file that the run can do without."""
+        if line not in self._noted:
+            self._noted.add(line)
+            _log.warning("note: %s", line)
+
+    def side_record(self, name: str) -> dict[str, Any]:
+        """A JSON file that the run can do without (``eval.json``, ``env.json``); nothing, where it is damaged."""
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, Any] = read_json(path, dict[str, Any])
+        except InputError as error:
+            self._note(f"{error}; it is left out")
+            return {}
+        return found
+
+    def replace_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """`write_json` over a file that, if damaged, is kept beside under another name."""
+        path = self.path / name
+        try:
+            if path.exists():
+                read_json(path, dict[str, Any])
+        except InputError:
+            set_aside(path, f"{path} is damaged")
+        self.write_json(name, record)
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -143,7 +241,7 @@ class Run:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        save_tensors(self.checkpoint(name), tensors, record)
+        save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
         write_atomically(self.path / "samples" / name, png)
@@ -188,6 +286,18 @@ def open_run(path: str | Path) -> Run:
     run = Run(path)
     _ = run.config
     return run
+
+
+def _log_point(line: bytes) -> dict[str, Any] | None:
+    """The log point that a line holds, or None."""
+    try:
+        found: dict[str, Any] = check_value("it", parse_json(line.decode()), LogPoint)
+        for name, value in found.items():
+            if name not in LogPoint.__annotations__:
+                check_value(name, value, float if name.endswith("loss") else float | str | bool | None)
+    except (InputError, UnicodeDecodeError):
+        return None
+    return found if all(not group & set(found) or group <= set(found) for group in _TOGETHER) else None
 
 
 def environment() -> dict[str, Any]:

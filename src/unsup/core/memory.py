@@ -1,0 +1,117 @@
+"""How much memory may be used: what the machine has free, or what was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from unsup.core.errors import InputError
+
+_ASKED: ContextVar[int | None] = ContextVar("memory limit", default=None)
+_MEMINFO = Path("/proc/meminfo")
+_CGROUPS = (  # version 2 and version 1: what is allowed, what is used, and the statistics that tell caches apart
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+_UNKNOWN = 2**33  # where the system does not say what is free
+
+
+def limit() -> int:
+    """Bytes that this process may take from now on: as `within` says, else what the machine or its cgroup has free.
+
+    >>> with within(2**30):
+    ...     limit()
+    1073741824
+    >>> limit() > 0
+    True
+    """
+    asked = _ASKED.get()
+    return _free() if asked is None else asked
+
+
+@contextmanager
+def within(limit_bytes: int | None) -> Iterator[None]:
+    """Inside, `limit` is ``limit_bytes``; None leaves it as it is.
+
+    Raises:
+        InputError: no memory at all.
+    """
+    if limit_bytes is None:
+        yield
+        return
+    if limit_bytes < 1:
+        raise InputError(f"a memory limit of {limit_bytes} bytes leaves nothing; give a number above 0")
+    token = _ASKED.set(limit_bytes)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
+def said(size: float) -> str:
+    """Bytes in words.
+
+    >>> said(163_000_000 * 4), said(3e4), said(2.5e13)
+    ('652 MB', '0.03 MB', '25,000 GB')
+    """
+    if size >= 1e9:
+        return f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e6:.2f} MB"
+
+
+def _free() -> int:
+    found = [_available(), _left_of_cgroup(), _left_of_rlimits()]
+    return max(1, min((n for n in found if n is not None), default=_UNKNOWN))
+
+
+def _available() -> int | None:
+    """What the machine can hand out without swapping."""
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        lines = []
+    sizes = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    if "MemAvailable" in sizes:
+        return 1024 * int(sizes["MemAvailable"][0])
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _left_of_cgroup() -> int | None:
+    for folder, most, used, cache in _CGROUPS:
+        try:
+            allowed = (folder / most).read_text().strip()
+            if not allowed.isdigit():
+                continue
+            taken = int((folder / used).read_text())
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        # Pages of files that were read and can be dropped count as used, but are free to take.
+        return int(allowed) - taken + int(statistics.get(cache, 0))
+    return None
+
+
+def _left_of_rlimits() -> int | None:
+    try:
+        import resource
+    except ImportError:  # there are no such limits on Windows
+        return None
+    used = _own_pages()
+    kinds = ((resource.RLIMIT_AS, used[0]), (resource.RLIMIT_DATA, used[1]))
+    left = [resource.getrlimit(kind)[0] - own for kind, own in kinds if resource.getrlimit(kind)[0] != -1]
+    return min(left, default=None)
+
+
+def _own_pages() -> tuple[int, int]:
+    """Bytes of this process's address space and of its data."""
+    try:
+        fields = Path("/proc/self/statm").read_text().split()
+    except OSError:
+        return 0, 0
+    size = os.sysconf("SC_PAGE_SIZE")
+    return int(fields[0]) * size, int(fields[5]) * size
