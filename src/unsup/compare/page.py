@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +22,7 @@ from unsup.compare.page_models import command, environment_text, models_section,
 from unsup.compare.page_table import absentees, main_table, table_notes
 from unsup.compare.records import Results
 from unsup.core.errors import InputError
+from unsup.core.reading import read_json
 from unsup.core.storage import write_atomically
 
 LIMIT = 5_000_000
@@ -44,9 +44,10 @@ def write_comparison_page(folder: str | Path) -> Path:
     path = folder / "results.json"
     if not path.is_file():
         raise InputError(f"{folder} holds no comparison (no results.json); expected a folder of unsup compare")
+    results: Results = read_json(path, dict[str, Any], mend="run unsup compare again to restore it")
     try:
-        page = comparison_page(json.loads(path.read_text()), folder)
-    except (ValueError, KeyError, TypeError) as error:
+        page = comparison_page(results, folder)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(f"{path} is damaged ({error!r}); run unsup compare again to restore it") from error
     write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"

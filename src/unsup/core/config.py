@@ -81,6 +81,17 @@ class Odd:
 
 
 @dataclass(frozen=True)
+class OrNothing:
+    """None stands for what is no number, since JSON has none: NaN and infinity."""
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "or null"
+
+
+@dataclass(frozen=True)
 class NotEmpty:
     """A tuple with an entry or more."""
 
@@ -200,10 +211,10 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
         return value
     if origin is Annotated:
         inner, *ranges = arguments
-        is_nan = (
-            inner is float and isinstance(value, float) and math.isnan(value)
-        )  # refused by the range, which says more
-        checked = value if is_nan else check_value(what, value, inner)
+        if value is None and any(isinstance(allowed, OrNothing) for allowed in ranges):
+            return None
+        is_nan = inner is float and isinstance(value, float) and math.isnan(value)
+        checked = value if is_nan else check_value(what, value, inner)  # the range refuses it, and says more
         if checked is not None:
             for allowed in ranges:
                 if not allowed.holds(checked):

@@ -51,6 +51,17 @@ def within(limit_bytes: int | None) -> Iterator[None]:
         _ASKED.reset(token)
 
 
+def ask(limit_bytes: int) -> None:
+    """Let `limit` be ``limit_bytes`` from here to the end of the present context (`contextvars`).
+
+    Raises:
+        InputError: no memory at all.
+    """
+    if limit_bytes < 1:
+        raise InputError(f"a memory limit of {limit_bytes} bytes leaves nothing; give a number above 0")
+    _ASKED.set(limit_bytes)
+
+
 def said(size: float) -> str:
     """Bytes in words.
 

@@ -98,6 +98,9 @@ class Part:
         """
         from unsup.core.registry import model_class
 
+        own = {"self", "event"} & set(self.options)
+        if own:
+            raise InputError(f"{self.name}, a part, has no option {own.pop()!r}")
         model = model_class(self.name)(event, **self.options)
         if self.run is not None and Path(self.run).is_dir():  # an outer model that is built again has them itself
             self._take_parameters(model)

@@ -19,8 +19,8 @@ _DEEPEST = 50
 """Lists and mappings within each other. What the library writes has a third of it; Python's own limit is a crash."""
 _BYTES_A_BYTE = 32
 """Of memory, that JSON may take once it is read."""
-_LARGEST = 2**63
-"""Whole numbers beyond are no counts, seeds or sizes, and torch cannot hold them."""
+_LARGEST = 10**100
+"""Whole numbers beyond are not even seeds, and take long to be written."""
 
 
 def read_text(path: str | Path) -> str:
@@ -91,7 +91,7 @@ def parse_json(text: str) -> Any:
     for depth, leaf in _walk(value):
         if depth > _DEEPEST:
             raise InputError(f"it is nested more than {_DEEPEST} deep")
-        if isinstance(leaf, int) and not -_LARGEST <= leaf < _LARGEST:
+        if isinstance(leaf, int) and abs(leaf) >= _LARGEST:
             raise InputError(f"it holds {shown(leaf)}, which is too large")
         if isinstance(leaf, str) and not _is_text(leaf):
             raise InputError(f"it holds {shown(leaf)}, which is no text")

@@ -23,7 +23,7 @@ from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event, EventRecord
 from unsup.core.parallel import process_rank
-from unsup.core.reading import checked, difference, parse_json, read_text
+from unsup.core.reading import checked, difference, parse_json, read_json, read_text
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -91,6 +91,27 @@ def _replace(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_over(path: Path, content: bytes) -> None:
+    """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
+    try:
+        if os.path.lexists(path):
+            read_json(path, dict[str, Any])
+    except InputError:
+        set_aside(path, f"{path} is damaged")
+    write_atomically(path, content)
+
+
+def make_way(path: Path) -> None:
+    """Make the folder of a file to be written; what stands in the place of either is kept under another name."""
+    if process_rank() > 0:
+        return
+    if path.parent.exists() and not path.parent.is_dir():
+        set_aside(path.parent, f"{path.parent} is no folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        set_aside(path, f"{path} is a folder")
 
 
 def set_aside(path: Path, reason: str) -> None:
@@ -337,8 +358,6 @@ def load_model(folder: str | Path) -> Model:
     Raises:
         InputError: the folder holds no model, or a damaged one.
     """
-    from unsup.core.registry import create
-
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
@@ -354,9 +373,24 @@ def load_model(folder: str | Path) -> Model:
         )
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
-    model = create(record["model"], Event.from_json(record["event"]), **record["config"])
+    model = build_model(record)
     load_state(model, tensors, path)
     return model.eval()
+
+
+def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:
+    """The model of a `model_record` with fresh parameters.
+
+    Raises:
+        InputError: it names no model, or options that it does not take; or the model is larger than memory.
+    """
+    from unsup.core.registry import create
+
+    config = record["config"]
+    for name in ("self", "name", "event", "preset", "seed"):
+        if name in config:
+            raise InputError(f"{record['model']} has no option {name!r}; restore config.json")
+    return create(record["model"], Event.from_json(record["event"]), seed=seed, **config)
 
 
 def _had_better(last: Mapping[str, Any]) -> bool:

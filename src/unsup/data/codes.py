@@ -86,4 +86,6 @@ def _data_of(path: Path) -> Data:
             f"{path} names no data (its model learned from arrays in memory, or lies there without its run); encode "
             "examples with unsup encode, whose .npz is data too"
         )
+    if "name_or_path" in record["options"]:
+        raise InputError(f"{path / 'config.json'} is damaged (data.options names data again); restore it")
     return load_data(record["name"], **record["options"])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -14,30 +15,31 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 import unsup
-from unsup.core.config import AtLeast, check_value
+from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
-from unsup.core.event import Event
-from unsup.core.likelihood import Kind
+from unsup.core.logbook import read_log
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
-from unsup.core.reading import checked, parse_json, read_json, read_text
-from unsup.core.registry import create
+from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
     RECORD,
     ModelRecord,
     asked,
+    build_model,
     check_config,
     check_layout,
     load_model,
+    make_way,
     save_tensors,
     set_aside,
     write_atomically,
+    write_over,
 )
 from unsup.train.settings import Settings
 
@@ -61,29 +63,6 @@ class RunRecord(TypedDict):
     digest: NotRequired[str]
     model: ModelRecord
     training: Settings
-
-
-class LogPoint(TypedDict):
-    """A line of ``events.jsonl``, but for the terms of the loss, which are numbers by any name."""
-
-    step: Annotated[int, AtLeast(0)]
-    seconds: Annotated[float, AtLeast(0)]
-    loss: NotRequired[float]
-    log_prob: NotRequired[float]
-    nats: NotRequired[float]
-    bits_per_dim: NotRequired[float]
-    kind: NotRequired[Kind]
-    validator: NotRequired[str]
-    better: NotRequired[Literal["lower", "higher"]]
-    value: NotRequired[float]
-    symptom: NotRequired[str]
-    advice: NotRequired[str]
-    ended: NotRequired[str]
-    finished: NotRequired[bool]
-
-
-_TOGETHER = ({"bits_per_dim", "nats", "kind"}, {"validator", "better", "value"}, {"symptom", "advice"})
-"""Fields of a log point of which none stands alone."""
 
 
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
@@ -126,7 +105,7 @@ class Run:
         found: RunRecord = checked(path, text, RunRecord)
         check_layout(found["model"], self.path)
         check_config(self.path, record)
-        return record
+        return record | {"training": plain(dataclasses.asdict(found["training"]))}
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
@@ -160,7 +139,8 @@ class Run:
         return run
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(record, indent=2).encode())
+        """Write a record; what is damaged in its place is kept under another name."""
+        write_over(self.path / name, json.dumps(record, indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -175,36 +155,18 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """The log points. Lines that are none are left out, and counted in a note; one cut short by a crash is not."""
-        return [event for _, event in self._log_points()]
-
-    def _log_points(self) -> list[tuple[bytes, dict[str, Any]]]:
-        """Every log point behind the line that it was read from."""
-        path = self.path / "events.jsonl"
-        found = [(line, event) for line in self._lines() if (event := _log_point(line)) is not None]
-        lost = len(self._lines()) - len(found)
-        if lost:
-            self._note(f"{path}: {lost:,} of {lost + len(found):,} lines are damaged and left out")
-        return found
-
-    def _lines(self) -> list[bytes]:
-        path = self.path / "events.jsonl"
-        if path.exists() and not path.is_file():
-            self._note(f"{path} is no regular file and is left out")
-        if not path.is_file():
-            return []
-        try:
-            return path.read_bytes().split(b"\n")[:-1]  # what no newline ends was cut short
-        except OSError as error:
-            self._note(f"{path} cannot be read ({error.strerror}) and is left out")
-            return []
+        points, wrong = read_log(self.path / "events.jsonl")
+        if wrong is not None:
+            self._note(wrong)
+        return [point for _, point in points]
 
     def drop_events_after(self, step: int) -> None:
         """Leave the log points up to ``step``. A file that is damaged anywhere is kept beside under another name."""
         path = self.path / "events.jsonl"
-        points = self._log_points()
-        if (path.exists() and not path.is_file()) or len(points) < len(self._lines()):
-            set_aside(path, f"{path} is damaged")
-        kept = [line for line, event in points if event["step"] <= step]
+        points, wrong = read_log(path)
+        if wrong is not None:
+            set_aside(path, wrong)
+        kept = [line for line, point in points if point["step"] <= step]
         write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def _note(self, line: str) -> None:
@@ -225,26 +187,19 @@ class Run:
             return {}
         return found
 
-    def replace_json(self, name: str, record: Mapping[str, Any]) -> None:
-        """`write_json` over a file that, if damaged, is kept beside under another name."""
-        path = self.path / name
-        try:
-            if path.exists():
-                read_json(path, dict[str, Any])
-        except InputError:
-            set_aside(path, f"{path} is damaged")
-        self.write_json(name, record)
-
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        make_way(self.checkpoint(name))
         save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
-        write_atomically(self.path / "samples" / name, png)
+        path = self.path / "samples" / name
+        make_way(path)
+        write_atomically(path, png)
 
     # --- what came of it ------------------------------------------------------------------------------------------
 
@@ -254,9 +209,7 @@ class Run:
 
     def new_model(self) -> Model:
         """The run's model with fresh parameters."""
-        record = self.config["model"]
-        event = Event.from_json(record["event"])
-        return create(record["model"], event, seed=self.config["training"]["seed"], **record["config"])
+        return build_model(self.config["model"], seed=self.config["training"]["seed"])
 
     @functools.cached_property
     def model(self) -> Model:
@@ -274,6 +227,8 @@ class Run:
             raise InputError(
                 f"{self.path} was trained on arrays in memory, which no name leads back to; give the data by hand"
             )
+        if "name_or_path" in record["options"]:
+            raise InputError(f"{self.path / 'config.json'} is damaged (data.options names data again); restore it")
         return load_data(record["name"], **record["options"])
 
 
@@ -286,18 +241,6 @@ def open_run(path: str | Path) -> Run:
     run = Run(path)
     _ = run.config
     return run
-
-
-def _log_point(line: bytes) -> dict[str, Any] | None:
-    """The log point that a line holds, or None."""
-    try:
-        found: dict[str, Any] = check_value("it", parse_json(line.decode()), LogPoint)
-        for name, value in found.items():
-            if name not in LogPoint.__annotations__:
-                check_value(name, value, float if name.endswith("loss") else float | str | bool | None)
-    except (InputError, UnicodeDecodeError):
-        return None
-    return found if all(not group & set(found) or group <= set(found) for group in _TOGETHER) else None
 
 
 def environment() -> dict[str, Any]:
