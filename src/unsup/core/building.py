@@ -18,9 +18,9 @@ from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 
-_TENSORS = 100_000
+_TENSORS = 20_000
 """Parameters and buffers of one model: beyond it a count is a slip, and would take minutes to find out."""
-_CALLS = 1_000_000
+_CALLS = 200_000
 """Of torch while one model is built, for the same reason."""
 _BYTES_AN_ENTRY = 256
 """Of an example, while a model of it is built: a few numbers and Python objects."""

@@ -25,7 +25,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
-from unsup.core.storage import MODEL_PREFIX, held_alone, load_tensors, model_record
+from unsup.core.storage import MODEL_PREFIX, held_alone, model_record
 from unsup.data.source import Data, some_of
 from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
@@ -212,7 +212,7 @@ class Trainer(ABC):
                 f"{out} was started on other examples than {self.data.name or 'this data'} holds now: it has changed; "
                 "restore it, or start anew in another folder (-o NAME)"
             )
-        tensors, record = load_tensors(folder.checkpoint("last"))
+        tensors, record = folder.load_checkpoint("last")
         if record["validator"] != self._kept_by:
             raise InputError(
                 f"{out} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it with "
@@ -236,7 +236,7 @@ class Trainer(ABC):
         parallel.barrier()
         self.events = folder.events()
         if folder.checkpoint("best").is_file():
-            best, _ = load_tensors(folder.checkpoint("best"))
+            best, _ = folder.load_checkpoint("best")
             self.best_state = {k.removeprefix(MODEL_PREFIX): v for k, v in best.items()}
 
     def save(self) -> None:

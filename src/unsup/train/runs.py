@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 import unsup
-from unsup.core.config import plain
+from unsup.core.config import Weight, check_value, plain
 from unsup.core.errors import InputError, TrainingError
+from unsup.core.likelihood import Likelihood
 from unsup.core.logbook import read_log
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
@@ -35,13 +36,14 @@ from unsup.core.storage import (
     check_config,
     check_layout,
     load_model,
+    load_tensors,
     make_way,
     save_tensors,
     set_aside,
     write_atomically,
     write_over,
 )
-from unsup.train.settings import Settings
+from unsup.train.settings import Settings, Whole
 
 if TYPE_CHECKING:
     from unsup.data import Data
@@ -63,6 +65,30 @@ class RunRecord(TypedDict):
     digest: NotRequired[str]
     model: ModelRecord
     training: Settings
+
+
+class BestRecord(TypedDict):
+    """The JSON part of ``best``."""
+
+    done: Whole
+
+
+class LastRecord(TypedDict):
+    """The JSON part of ``last``: where training stands. Learning by counting needs the first half."""
+
+    done: Whole
+    total: Whole | None
+    best: float | None
+    validator: str
+    validation: Likelihood | None
+    stale: Whole
+    seconds: Weight
+    position: NotRequired[Whole]
+    validation_took: NotRequired[Weight | None]
+    ema_steps: NotRequired[Whole]
+    optimizers: NotRequired[dict[str, dict[str, Any]]]
+    smoothed: NotRequired[dict[str, float]]
+    symptoms: NotRequired[dict[str, str]]
 
 
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
@@ -191,6 +217,20 @@ class Run:
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def load_checkpoint(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the record of ``last`` or ``best``.
+
+        Raises:
+            InputError: it is missing, damaged, or holds another record than a trainer writes.
+        """
+        path = self.checkpoint(name)
+        tensors, record = load_tensors(path)
+        try:
+            check_value("its record", record, LastRecord if name == "last" else BestRecord)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({error}); restore it or use another checkpoint") from error
+        return tensors, record
 
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         make_way(self.checkpoint(name))
