@@ -167,14 +167,13 @@ def test_the_same_rows_in_another_order_are_the_same_data(story: Path, made: Pat
 
 def test_runs_of_versions_before_are_refused_with_the_reason(story: Path, call: Any) -> None:
     config = json.loads((story / "vae" / "config.json").read_text())
-    for digest in ("0123456789abcdef0123456789abcdef", None, 7):
-        config["digest"] = digest
-        (story / "vae" / "config.json").write_text(json.dumps(config))
-        found = call("eval", story / "vae")
-        assert (found.status, found.err.count("\n")) == (2, 1)
-        assert "is of an older version, which split data otherwise" in found.err
-        assert MEND in found.err
-        assert call("eval", story / "vae", "--changed-data").status == 0
+    config["digest"] = "0123456789abcdef0123456789abcdef"
+    (story / "vae" / "config.json").write_text(json.dumps(config))
+    found = call("eval", story / "vae")
+    assert (found.status, found.err.count("\n")) == (2, 1)
+    assert "is of an older version, which split data otherwise" in found.err
+    assert MEND in found.err
+    assert call("eval", story / "vae", "--changed-data").status == 0
     del config["digest"]
     (story / "vae" / "config.json").write_text(json.dumps(config))
     assert call("eval", story / "vae").status == 2

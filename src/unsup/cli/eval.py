@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -211,9 +210,4 @@ def _said_of_changed(run: Run) -> tuple[str, ...]:
 
 def _keep(run: Run, record: dict[str, Any]) -> None:
     """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays."""
-    path = run.path / "eval.json"
-    try:
-        before = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it") from error
-    run.write_json("eval.json", before | record)
+    run.write_json("eval.json", run.side_record("eval.json") | record)

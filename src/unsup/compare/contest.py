@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.compare.commands import data_words, flags
@@ -21,8 +21,10 @@ from unsup.compare.measure import kept_measures, measures_of
 from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
 from unsup.compare.records import Contestant, Measures, Results, Status
+from unsup.core.config import Count, NotEmpty, Positive, Weight, check_value
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
+from unsup.core.reading import checked, read_text
 from unsup.core.registry import create
 from unsup.core.storage import held_alone, write_atomically
 from unsup.data import load_data
@@ -43,9 +45,9 @@ class Asked:
 
     data: str
     data_options: dict[str, Any]
-    minutes: float
+    minutes: Positive
     models: tuple[str, ...] = ()
-    seeds: int = 1
+    seeds: Count = 1
     anomalies: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -58,10 +60,6 @@ class Asked:
             "anomalies": self.anomalies,
         }
 
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Asked:
-        return cls(**{**record, "models": tuple(record["models"])})
-
     def command(self, folder: Path) -> str:
         words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
         words += ["--minutes", f"{self.minutes:g}"]
@@ -73,7 +71,7 @@ class Asked:
 def contest_in(folder: Path) -> Asked | None:
     """What the contest in ``folder`` is about, or None where there is none."""
     state = folder / "contest.json"
-    return Asked.from_json(_read_state(state)["asked"]) if state.is_file() else None
+    return _asked_in(_read_state(state)) if state.is_file() else None
 
 
 def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> Data:
@@ -128,7 +126,7 @@ class Contest:
         state = folder / "contest.json"
         if state.is_file():
             self.state = _read_state(state)
-            before = Asked.from_json(self.state["asked"])
+            before = _asked_in(self.state)
             if asked is not None and asked != before:
                 what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
                 raise InputError(
@@ -226,7 +224,7 @@ class Contest:
         if failure.is_file() and run.finished:
             failure.unlink()  # only the measuring failed, and what was wrong may have been mended
         if failure.is_file():
-            tell(Moment(name, "failed", note=json.loads(failure.read_text())["reason"]))
+            tell(Moment(name, "failed", note=_reason(run)))
             return
         try:
             if not run.finished:
@@ -304,7 +302,7 @@ class Contest:
         for seed in range(self.asked.seeds):
             run = self._run(entry, seed)
             if (run.path / "failure.json").is_file():
-                status, reason = "failed", json.loads((run.path / "failure.json").read_text())["reason"]
+                status, reason = "failed", _reason(run)
             elif run.finished and (found := kept_measures(self.bench, run, run.path)) is not None:
                 runs.append(relative(found, run, run.path, self.folder))
             elif status == "done":
@@ -312,10 +310,32 @@ class Contest:
         return contestant(entry.model, entry.model, entry.options, entry.training, status, reason, runs)
 
 
+class _State(TypedDict):
+    """``contest.json``."""
+
+    asked: Asked
+    entries: Annotated[list[Entry], NotEmpty()]
+    left_out: dict[str, str]
+    minutes_each: Positive | None
+    seconds: Weight
+    digest: NotRequired[str]
+
+
 def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        Asked.from_json(state["asked"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); restore it or choose another folder (-o NAME)") from error
-    return state
+    """What ``contest.json`` holds, of the types of JSON, once it is seen to be the state of a contest."""
+    mend = "restore it or choose another folder (-o NAME)"
+    text = read_text(path)
+    checked(path, text, _State, mend=mend)
+    found: dict[str, Any] = checked(path, text, dict[str, Any], mend=mend)
+    return found
+
+
+def _asked_in(state: dict[str, Any]) -> Asked:
+    found: Asked = check_value("asked", state["asked"], Asked)
+    return found
+
+
+def _reason(run: Run) -> str:
+    """Why a run failed, as it was written down."""
+    reason = run.side_record("failure.json").get("reason")
+    return reason if isinstance(reason, str) else "failure.json, which said why, is damaged"

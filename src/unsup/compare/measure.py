@@ -6,6 +6,8 @@ import io
 import json
 import math
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +20,13 @@ from torch import Tensor
 from unsup.compare.bench import SHOWN, Bench, finite, written
 from unsup.compare.commands import fit_command
 from unsup.compare.gallery import Drawn, interpolate, reconstruct
-from unsup.compare.records import Curve, Interval, Measures, Sampling
+from unsup.compare.records import Curve, Interval, Measures, Sampling, checked_measures, is_below
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
-from unsup.core.storage import write_atomically
+from unsup.core.reading import read_json
+from unsup.core.storage import write_atomically, write_over
 from unsup.data.source import Split
 from unsup.evaluate.anomaly import anomaly_detection
 from unsup.evaluate.calibration import calibration
@@ -65,7 +68,7 @@ def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: N
             np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
             write_atomically(into / SCORES, buffer.getvalue())
         text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
-        write_atomically(into / "measures.json", text.encode())
+        write_over(into / "measures.json", text.encode())
         found = record | _commands(bench, record, run)
     return found
 
@@ -75,23 +78,33 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
     path, scores = into / "measures.json", into / SCORES
     if not path.is_file():
         return None
-    try:
-        kept = json.loads(path.read_text())
-    except ValueError:
-        return None
     key = bench.key(run)
-    if kept.get("key") != key:
-        return None
-    found = kept["measures"]
-    if not all((into / p["file"]).is_file() for p in found["pictures"].values()):
-        return None
-    if found["likelihood"] is not None:
-        if not scores.is_file():
+    try:
+        kept: dict[str, Any] = read_json(path, dict[str, Any])
+        if kept.get("key") != key:
             return None
-        with np.load(scores) as file:
-            if str(file["key"]) != key:
-                return None
-    return found | _commands(bench, found, run)
+        found = checked_measures(kept.get("measures"))
+    except InputError:
+        return None  # it is measured again, and what is there is kept beside
+    if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
+        return None
+    likelihood = found["likelihood"]
+    if likelihood is not None and not _has_scores(scores, key, likelihood["n"]):
+        return None
+    record: dict[str, Any] = {**found}
+    return record | _commands(bench, found, run)  # type: ignore[return-value]
+
+
+def _has_scores(path: Path, key: str, n: int) -> bool:
+    """Whether a file holds the scores of ``n`` examples under that key."""
+    if not path.is_file():
+        return False
+    try:
+        with np.load(path) as file:
+            found, log_prob = str(file["key"]), file["log_prob"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error):
+        return False  # whatever is damaged in it
+    return found == key and log_prob.shape == (n,) and bool(np.isfinite(log_prob).all())
 
 
 def _commands(bench: Bench, found: Measures, run: Run) -> dict[str, Any]:

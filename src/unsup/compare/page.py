@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from unsup.compare.page_table import absentees, main_table, table_notes
 from unsup.compare.records import Results
 from unsup.core.errors import InputError
 from unsup.core.escapes import markup
+from unsup.core.reading import read_json
 from unsup.core.storage import write_atomically
 from unsup.report.page import policy
 
@@ -40,9 +40,10 @@ def write_comparison_page(folder: str | Path) -> Path:
     path = folder / "results.json"
     if not path.is_file():
         raise InputError(f"{folder} holds no comparison (no results.json); expected a folder of unsup compare")
+    results: Results = read_json(path, dict[str, Any], mend="run unsup compare again to restore it")
     try:
-        page = comparison_page(json.loads(path.read_text()), folder)
-    except (ValueError, KeyError, TypeError) as error:
+        page = comparison_page(results, folder)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(f"{path} is damaged ({error!r}); run unsup compare again to restore it") from error
     write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"

@@ -7,7 +7,14 @@ A contest is a folder: ``contest.json`` (what was asked for), ``runs/`` (ordinar
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from unsup.core.config import OrNothing, check_value
+from unsup.core.likelihood import Kind
+
+Number = Annotated[float, OrNothing()]
+"""A figure; null in the file where it is NaN or infinite."""
 
 Status = Literal["waiting", "unfinished", "failed", "done"]
 
@@ -15,8 +22,38 @@ Status = Literal["waiting", "unfinished", "failed", "done"]
 class Interval(TypedDict):
     """A number with its 95 % interval."""
 
-    value: float
-    interval: tuple[float, float]
+    value: Number
+    interval: tuple[Number, Number]
+
+
+class Likelihood(TypedDict):
+    """``Likelihood.to_json`` of `unsup.core.likelihood`."""
+
+    kind: Kind
+    nats: Number
+    bits_per_dim: Number
+    standard_error: Number
+    n: int
+    samples: int
+
+
+class Judged(TypedDict):
+    """One score of samples: ``Score.to_json`` of `unsup.evaluate.samples`."""
+
+    value: Number
+    interval: tuple[Number, Number]
+    floor: Number
+    better: Literal["lower", "higher"]
+
+
+class Quality(TypedDict):
+    """``SampleQuality.to_json`` of `unsup.evaluate.samples`, as far as pages need it."""
+
+    scores: dict[str, Judged]
+    fake: int
+    real: int
+    held_out: int
+    extractor: dict[str, str]
 
 
 class Memorisation(TypedDict):
@@ -28,7 +65,7 @@ class Memorisation(TypedDict):
     """
 
     nearer: Interval
-    copies: float
+    copies: Number
     space: str
     n: int
 
@@ -36,7 +73,7 @@ class Memorisation(TypedDict):
 class Sampling(TypedDict):
     """How fast samples are drawn: ``per_second`` of ``n`` drawn at once after one draw that is not counted."""
 
-    per_second: float
+    per_second: Number
     n: int
 
 
@@ -66,8 +103,8 @@ class Calibration(TypedDict):
     """
 
     error: Interval
-    curve: list[tuple[float, float]]
-    chance: float
+    curve: list[tuple[Number, Number]]
+    chance: Number
     n: int
 
 
@@ -76,7 +113,7 @@ class StoredSize(TypedDict):
 
     codec: str
     bytes: int
-    per_example: float
+    per_example: Number
     how: str
 
 
@@ -92,8 +129,8 @@ class Picture(TypedDict):
 class Curve(TypedDict):
     """Training: losses by name as (step, value), and validation as (step, bits/dim)."""
 
-    losses: dict[str, list[tuple[float, float]]]
-    validation: list[tuple[float, float]]
+    losses: dict[str, list[tuple[Number, Number]]]
+    validation: list[tuple[Number, Number]]
 
 
 class Measures(TypedDict):
@@ -109,8 +146,8 @@ class Measures(TypedDict):
     seed: int
     parameters: int
     steps: int
-    train_seconds: float
-    measure_seconds: float
+    train_seconds: Number
+    measure_seconds: Number
     command: str
     eval_command: str | None
     samples_command: NotRequired[str | None]
@@ -150,8 +187,8 @@ class Place(TypedDict):
     exact likelihood that a bound is already better than, beyond the noise.
     """
 
-    value: float
-    noise: float
+    value: Number
+    noise: Number
     rank: int
     tied: list[str]
     group: NotRequired[str]
@@ -163,7 +200,7 @@ class Baselines(TypedDict):
 
     stored: list[StoredSize]
     raw_probe: Probe | None
-    majority: float | None
+    majority: Number | None
 
 
 class Results(TypedDict):
@@ -174,8 +211,8 @@ class Results(TypedDict):
     command: str
     data: dict[str, Any]
     about: str
-    minutes: float | None
-    seconds: float
+    minutes: Number | None
+    seconds: Number
     seeds: list[int]
     plan: str
     anomalies: str
@@ -188,3 +225,25 @@ class Results(TypedDict):
     next: list[dict[str, str]]
     pictures: dict[str, Picture]
     environment: dict[str, Any]
+
+
+def checked_measures(record: Any) -> Measures:
+    """The measures that a file holds.
+
+    Raises:
+        InputError: ``record`` is something else; the field is named.
+    """
+    found: Measures = check_value("measures", record, Measures)
+    check_value("measures.likelihood", found["likelihood"], Likelihood | None)
+    check_value("measures.quality", found["quality"], Quality | None)
+    return found
+
+
+def is_below(file: str) -> bool:
+    """Whether the name of a picture leads nowhere but below the folder it is seen from.
+
+    >>> is_below("pictures/samples.png"), is_below("../other.png"), is_below("/etc/passwd")
+    (True, False, False)
+    """
+    path = PurePath(file)
+    return not path.is_absolute() and ".." not in path.parts

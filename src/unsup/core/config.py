@@ -1,15 +1,29 @@
 """A constructor's keyword arguments are its configuration: checked, normalised, JSON.
 
-Ranges stand in annotations: ``layers: Annotated[int, AtLeast(1)] = 2``, or ``layers: Count = 2``.
+Ranges stand in annotations: ``layers: Annotated[int, AtLeast(1)] = 2``, or ``layers: Count = 2``. The same annotations
+say what a JSON file holds (`unsup.core.reading`): `check_value` also takes typed dictionaries and dataclasses.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from unsup.core.errors import InputError, nearest
 
@@ -67,6 +81,17 @@ class Odd:
 
 
 @dataclass(frozen=True)
+class OrNothing:
+    """None stands for what is no number, since JSON has none: NaN and infinity."""
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "or null"
+
+
+@dataclass(frozen=True)
 class NotEmpty:
     """A tuple with an entry or more."""
 
@@ -87,6 +112,8 @@ Share = Annotated[float, Within(0, 1)]
 """A number from 0 to 1."""
 Widths = tuple[Count, ...]
 """Widths of layers, each 1 or more."""
+MOST = 2**20
+"""The largest count or width among a model's options: what is larger is a slip, and building it would not end."""
 
 
 class Configured(Protocol):
@@ -120,10 +147,26 @@ def normalise_options(owner: str, function: Callable[..., Any], given: Mapping[s
     for name in given:
         if name not in known:
             raise InputError(f"{owner} has no option {name!r}{nearest(name, known)}")
-    return {
+    found = {
         name: check_value(f"{owner}: {name}", given[name], annotation) if name in given else default
         for name, (annotation, default) in known.items()
     }
+    for name, (annotation, _) in known.items():
+        if _counts(annotation) and max(_numbers(found[name]), default=0) > MOST:
+            raise InputError(f"{owner}: {name}={shown(found[name])} is too large; a model takes at most {MOST:,} there")
+    return found
+
+
+def _counts(annotation: Any) -> bool:
+    """Whether an option counts something: whole numbers with a range, alone, in a tuple, or beside None."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0] is int
+    return any(map(_counts, get_args(annotation)))
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    found = value if isinstance(value, tuple) else (value,)
+    return tuple(v for v in found if isinstance(v, int))
 
 
 def plain(value: Any) -> Any:
@@ -139,6 +182,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(v) for v in value]
     return value
+
+
+def shown(value: Any) -> str:
+    """``value`` as it was given, cut short where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**100:  # the digits of a longer one may be too many to be written
+        return "a number of more than 100 digits"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 200
 
 
 def check_value(what: str, value: Any, annotation: Any) -> Any:
@@ -157,33 +211,86 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
         return value
     if origin is Annotated:
         inner, *ranges = arguments
-        checked = check_value(what, value, inner)
+        if value is None and any(isinstance(allowed, OrNothing) for allowed in ranges):
+            return None
+        is_nan = inner is float and isinstance(value, float) and math.isnan(value)
+        checked = value if is_nan else check_value(what, value, inner)  # the range refuses it, and says more
         if checked is not None:
             for allowed in ranges:
                 if not allowed.holds(checked):
-                    raise InputError(f"{what}={value!r} should be {allowed}")
+                    raise InputError(f"{what}={shown(value)} should be {allowed}")
         return checked
     if origin in (Union, types.UnionType):
         return _check_union(what, value, arguments)
     if origin is Literal:
-        if value not in arguments:
-            raise InputError(f"{what}={value!r} is none of {', '.join(map(repr, arguments))}")
+        if value not in arguments or type(value) not in map(type, arguments):
+            raise InputError(f"{what}={shown(value)} is none of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         return _check_tuple(what, value, arguments)
+    if origin is list:
+        if not isinstance(value, list):
+            raise InputError(f"{what}={shown(value)} should be a list of {_name(arguments[0])}")
+        return [check_value(f"{what}[{i}]", v, arguments[0]) for i, v in enumerate(value)]
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise InputError(f"{what}={value!r} should be a mapping of names to values")
+            raise InputError(f"{what}={shown(value)} should be a mapping of names to values")
         return {
             check_value(what, k, arguments[0]): check_value(f"{what}.{k}", v, arguments[1]) for k, v in value.items()
         }
     if hasattr(annotation, "from_json"):
         return value if isinstance(value, annotation) else annotation.from_json(value)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, annotation) or (annotation in (int, float) and isinstance(value, bool)):
-        raise InputError(f"{what}={value!r} should be of type {_name(annotation)}")
+    if is_typeddict(annotation):
+        return _check_fields(what, value, annotation)
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return value if isinstance(value, annotation) else _check_dataclass(what, value, annotation)
+    if annotation is float:
+        return _check_float(what, value)
+    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
+        raise InputError(f"{what}={shown(value)} should be of type {_name(annotation)}")
     return value
+
+
+def _check_float(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{what}={shown(value)} should be of type float")
+    try:
+        found = float(value)
+    except OverflowError as error:
+        raise InputError(f"{what}={shown(value)} is larger than any float") from error
+    if math.isnan(found):
+        raise InputError(f"{what}={shown(value)} is no number; expected one")
+    return found
+
+
+def _check_fields(what: str, value: Any, annotation: Any) -> dict[str, Any]:
+    """A mapping with the keys of a typed dictionary; what it holds besides is left as it is."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what}={shown(value)} should be a mapping of names to values")
+    found = dict(value)
+    for name, field in get_type_hints(annotation, include_extras=True).items():
+        needed = get_origin(field) is not NotRequired
+        if name in value:
+            found[name] = check_value(f"{what}.{name}", value[name], field if needed else get_args(field)[0])
+        elif needed:
+            raise InputError(f"{what} has no {name!r}")
+    return found
+
+
+def _check_dataclass(what: str, value: Any, annotation: Any) -> Any:
+    """The record of a dataclass whose fields a mapping holds, and nothing besides."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what}={shown(value)} should be a mapping of names to values")
+    fields = {f.name: f for f in dataclasses.fields(annotation)}
+    for name in value:
+        if name not in fields:
+            raise InputError(f"{what} has no field {shown(name)}{nearest(str(name), fields)}")
+    for name, field in fields.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in value and not optional:
+            raise InputError(f"{what} has no {name!r}")
+    hints = get_type_hints(annotation, include_extras=True)
+    return annotation(**{k: check_value(f"{what}.{k}", v, hints[k]) for k, v in value.items()})
 
 
 def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
@@ -197,16 +304,16 @@ def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
             return check_value(what, value, candidate)
         except InputError:
             continue
-    raise InputError(f"{what}={value!r} is none of {', '.join(map(_name, inner))}")
+    raise InputError(f"{what}={shown(value)} is none of {', '.join(map(_name, inner))}")
 
 
 def _check_tuple(what: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(value, (tuple, list)):
-        raise InputError(f"{what}={value!r} should be a tuple of {_name(arguments[0])}")
+        raise InputError(f"{what}={shown(value)} should be a tuple of {_name(arguments[0])}")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(check_value(what, v, arguments[0]) for v in value)
     if len(value) != len(arguments):
-        raise InputError(f"{what}={value!r} should hold {len(arguments)} values")
+        raise InputError(f"{what}={shown(value)} should hold {len(arguments)} values")
     return tuple(check_value(what, v, a) for v, a in zip(value, arguments, strict=True))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
+from unsup.core.config import AtLeast, check_value, shown
 from unsup.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
 SupportKind = Literal["binary", "ordinal", "nominal", "real"]
 Layout = Literal["scalar", "vector", "image", "sequence", "video"]
 _LAYOUT_OF_RANK: dict[int, Layout] = {0: "scalar", 1: "vector", 2: "sequence", 3: "image", 4: "video"}
+_RANKS: dict[Layout, tuple[int, ...]] = {"scalar": (0,), "sequence": (1, 2), "image": (3,), "video": (4,)}
+"""How many axes a layout has; a vector may have any number."""
+_WHOLE = 2**63
+"""Of the whole numbers that torch holds, the first beyond."""
+
+
+class EventRecord(TypedDict):
+    """An event in JSON."""
+
+    shape: tuple[Annotated[int, AtLeast(1)], ...]
+    support: tuple[tuple[SupportKind, int, int], ...]
+    layout: Layout
+    precision: NotRequired[Literal["float32", "float64"]]
+    open: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,8 @@ class Support:
             raise InputError(f"real support has no levels, but levels={self.levels} was given")
         if self.kind != "real" and self.levels < 2:
             raise InputError(f"{self.kind} support needs levels >= 2, but levels={self.levels} was given")
+        if not -_WHOLE <= self.low <= self.low + self.levels <= _WHOLE:
+            raise InputError(f"{self.kind} support of numbers that 64 bits do not hold: low={shown(self.low)}")
 
     @property
     def is_discrete(self) -> bool:
@@ -90,6 +107,11 @@ class Event:
             raise InputError("a scalar has no first axis that could be open")
         if self.layout is None:
             object.__setattr__(self, "layout", _LAYOUT_OF_RANK.get(len(self.shape), "vector"))
+        ranks = _RANKS.get(self.layout, ())  # type: ignore[arg-type] # it is none of these only before this line
+        if ranks and len(self.shape) not in ranks:
+            raise InputError(
+                f"an event of layout {self.layout} has {' or '.join(map(str, ranks))} axes; {self.shape} was given"
+            )
         if isinstance(self.support, tuple):
             if len(self.shape) != 1 or len(self.support) != self.shape[0]:
                 raise InputError(f"one support a column needs shape ({len(self.support)},); {self.shape} was given")
@@ -218,13 +240,21 @@ class Event:
 
     @classmethod
     def from_json(cls, record: Any) -> Event:
+        """The event that `to_json` wrote.
+
+        Raises:
+            InputError: ``record`` is none.
+        """
         try:
-            supports = tuple(Support(*s) for s in record["support"])
-            support = supports if len(supports) > 1 else supports[0]
-            rest = (record["layout"], record.get("precision", "float32"), record.get("open", False))
-            return cls(tuple(record["shape"]), support, *rest)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(f"{record!r} is no event; expected shape, support and layout") from error
+            found: EventRecord = check_value("event", record, EventRecord)
+        except InputError as error:
+            raise InputError(f"{shown(record)} is no event ({error}); expected shape, support and layout") from error
+        if not found["support"]:
+            raise InputError(f"{shown(record)} is no event (its support is empty); expected shape, support and layout")
+        supports = tuple(Support(*s) for s in found["support"])
+        support = supports if len(supports) > 1 else supports[0]
+        rest = (found["layout"], found.get("precision", "float32"), found.get("open", False))
+        return cls(found["shape"], support, *rest)
 
     def __str__(self) -> str:
         if not self.shape:

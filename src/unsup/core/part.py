@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from unsup.core.config import plain
+from unsup.core.config import check_value, plain, shown
 from unsup.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from unsup.core.event import Event
     from unsup.core.model import Model
+
+
+class PartRecord(TypedDict):
+    """A part in JSON; ``name`` may be the folder of a run, ``origin`` is the one that the parameters came from."""
+
+    name: str
+    options: NotRequired[dict[str, Any]]
+    frozen: NotRequired[bool]
+    origin: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -54,18 +63,20 @@ class Part:
             raise InputError(
                 f"{str(record)!r} is neither a model nor a run that could be a part{nearest(str(record), rows())}"
             )
-        if (
-            not isinstance(record, Mapping)
-            or "name" not in record
-            or set(record) - {"name", "options", "frozen", "origin"}
-        ):
-            raise InputError(f"{record!r} names no part; expected a model's name, a run's folder, or name and options")
-        if record["name"] not in rows():
-            found = cls.from_json(record["name"])
-            return cls(
-                found.name, {**found.options, **record.get("options", {})}, bool(record.get("frozen")), found.run
-            )
-        return cls(record["name"], dict(record.get("options", {})), bool(record.get("frozen", False)))
+        try:
+            found: PartRecord = check_value("part", record, PartRecord)
+        except InputError as error:
+            raise InputError(
+                f"{shown(record)} names no part ({error}); expected a model's name, a run's folder, or name and options"
+            ) from error
+        unknown = sorted(set(map(str, found)) - set(PartRecord.__annotations__))
+        if unknown:
+            raise InputError(f"{shown(record)} names no part: a part has no {unknown[0]!r}; expected name and options")
+        options, frozen = found.get("options", {}), found.get("frozen", False)
+        if found["name"] in rows():
+            return cls(found["name"], options, frozen)
+        run = cls.from_json(found["name"])
+        return cls(run.name, {**run.options, **options}, frozen, run.run)
 
     def to_json(self) -> dict[str, Any]:
         record = {"name": self.name, "options": plain(self.options), "frozen": self.frozen}
@@ -87,6 +98,9 @@ class Part:
         """
         from unsup.core.registry import model_class
 
+        own = {"self", "event"} & set(self.options)
+        if own:
+            raise InputError(f"{self.name}, a part, has no option {own.pop()!r}")
         model = model_class(self.name)(event, **self.options)
         if self.run is not None and Path(self.run).is_dir():  # an outer model that is built again has them itself
             self._take_parameters(model)

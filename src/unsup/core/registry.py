@@ -87,8 +87,8 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
         **options: the model's own options, over the preset's.
 
     Raises:
-        InputError: unknown name, preset or option (the nearest is named), or an event the model does not take
-            (those that take it are named).
+        InputError: unknown name, preset or option (the nearest is named), an event the model does not take (those
+            that take it are named), or a model larger than memory (`unsup.core.memory.limit`).
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
@@ -97,9 +97,11 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
     """
     import torch
 
+    from unsup.core.building import bounded, check_size
     from unsup.core.random import manual_seed
 
     cls = model_class(name)
+    check_size(event)
     reason = cls.refusal(event)
     if reason is not None:
         others = ", ".join(fitting(event)) or "none"
@@ -107,6 +109,7 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
     if preset is not None and preset not in cls.presets:
         raise InputError(f"{name} has no preset {preset!r}{nearest(preset, cls.presets)}")
     chosen = dict(cls.presets[preset]) if preset else {}
-    with torch.random.fork_rng(devices=[]):
+    chosen |= options
+    with torch.random.fork_rng(devices=[]), bounded(name, chosen):
         manual_seed(torch.default_generator, seed)
-        return cls(event, **(chosen | options))
+        return cls(event, **chosen)

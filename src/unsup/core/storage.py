@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,11 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from unsup.core import memory
 from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.escapes import markdown, visible
-from unsup.core.event import Event
+from unsup.core.event import Event, EventRecord
 from unsup.core.parallel import process_rank
+from unsup.core.reading import checked, difference, parse_json, read_json, read_text
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -30,12 +34,33 @@ FORMAT = "unsup-1"
 LAYOUT = 2
 """Of what a model or run folder records, counted up when older folders cannot be read any more."""
 MODEL_PREFIX = "model."
+RECORD = "run"
+"""In the record of a checkpoint: what ``config.json`` says of the model and its training."""
+_PLACES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
+"""Where the parameters of a model may lie in its folder; the first that is there counts."""
+_log = logging.getLogger(__name__)
+
+
+class ModelRecord(TypedDict):
+    """What is needed to build a model again."""
+
+    layout: NotRequired[int]
+    model: str
+    event: EventRecord
+    config: dict[str, Any]
+
+
+class ModelFile(TypedDict):
+    """What ``config.json`` holds of the model in a run's folder."""
+
+    model: ModelRecord
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either all of it or what it held before.
 
-    Of several processes only the first one writes.
+    A link there is replaced, so that nothing outside the folder is written. Of several processes only the first one
+    writes.
 
     Raises:
         TrainingError: the disk is full or the folder cannot be written; ``path`` is left as it was.
@@ -52,11 +77,50 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed is not what is to be said
+            temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
             "free some space or choose another folder"
         ) from error
+
+
+def write_over(path: Path, content: bytes) -> None:
+    """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
+    try:
+        if os.path.lexists(path):
+            read_json(path, dict[str, Any])
+    except InputError:
+        set_aside(path, f"{path} is damaged")
+    write_atomically(path, content)
+
+
+def make_way(path: Path) -> None:
+    """Make the folder of a file to be written; what stands in the place of either is kept under another name."""
+    if process_rank() > 0:
+        return
+    if path.parent.exists() and not path.parent.is_dir():
+        set_aside(path.parent, f"{path.parent} is no folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        set_aside(path, f"{path} is a folder")
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Give a damaged file, or what stands in its place, another name, so that it can be written anew; say so.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    if process_rank() > 0:
+        return
+    names = (path.with_name(f"{path.name}.damaged{'' if n == 1 else f'-{n}'}") for n in itertools.count(1))
+    other = next(name for name in names if not os.path.lexists(name))
+    try:
+        path.rename(other)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; {reason}") from error
+    _log.warning("note: %s; it is kept as %s and written anew", reason, other.name)
 
 
 @contextmanager
@@ -95,29 +159,63 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
     Raises:
-        InputError: the file is missing, damaged, or not ours.
+        InputError: the file is missing, damaged, not ours, or larger than memory.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    size = path.stat().st_size
+    if size > memory.limit():
+        raise InputError(
+            f"{path} holds {memory.said(size)}, more than the {memory.said(memory.limit())} of memory there are; "
+            "free some, or raise --max-memory"
+        )
+    with _opened(path) as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+        text = _metadata(path, file).get("record", "")
+        if _metadata(path, file).get("digest") != _digest(tensors, text):
+            raise InputError(
+                f"{path} is damaged (its content does not match its digest); restore it or use another checkpoint"
+            )
+    return tensors, _record(path, text)
+
+
+def read_checkpoint_record(path: Path) -> dict[str, Any]:
+    """The record of a file of `save_tensors` without its tensors, so that the digest is not looked at.
+
+    Raises:
+        InputError: the file is missing, damaged, or not ours.
+    """
+    with _opened(path) as file:
+        return _record(path, _metadata(path, file).get("record", ""))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+            yield file
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is damaged or no safetensors file ({error}); restore it or use another checkpoint"
+            f"{path} is damaged or no safetensors file ({reason}); restore it or use another checkpoint"
         ) from error
+
+
+def _metadata(path: Path, file: Any) -> dict[str, str]:
+    metadata: dict[str, str] = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{path} was not written by unsup; expected format {FORMAT!r}, found {metadata.get('format')!r}"
         )
-    record = metadata.get("record", "")
-    if metadata.get("digest") != _digest(tensors, record):
-        raise InputError(
-            f"{path} is damaged (its content does not match its digest); restore it or use another checkpoint"
-        )
-    return tensors, json.loads(record)
+    return metadata
+
+
+def _record(path: Path, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = checked(path, text, dict[str, Any], mend="restore it or use another checkpoint")
+    return found
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -132,7 +230,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Put ``tensors`` into ``model``, in the precision they have, or say that they belong to another model."""
     own = model.state_dict()
-    wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
+    wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(
             f"{origin} belongs to another model than this {type(model).__name__}: {len(wrong)} tensors differ, "
@@ -145,6 +243,12 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
         if name in tensors and tensor.is_floating_point():
             tensor.data = tensor.data.to(tensors[name].dtype)
     model.load_state_dict(dict(tensors))
+
+
+def _alike(own: Tensor, other: Tensor) -> bool:
+    """Whether they have one shape and are both floating, or of one type."""
+    kinds = own.is_floating_point() and other.is_floating_point()
+    return own.shape == other.shape and (kinds or own.dtype == other.dtype)
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -176,21 +280,58 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """``model``, ``event`` and ``config`` of the model in a folder of `save_model` or in a run folder.
 
     Raises:
-        InputError: the folder holds no model, a damaged one, or one of a version that cannot be read any more.
+        InputError: the folder holds no model, a damaged one, one of a version that cannot be read any more, or one
+            whose ``config.json`` is not that of its parameters.
     """
-    config = Path(folder) / "config.json"
+    folder = Path(folder)
+    config = folder / "config.json"
     if not config.is_file():
         raise InputError(
             f"{folder} holds no model (no config.json); expected a folder written by model.save or unsup fit"
         )
-    try:
-        record = json.loads(config.read_text())
-        record = record["model"] if isinstance(record["model"], dict) else record
-        found = {"model": record["model"], "event": record["event"], "config": record["config"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{config} is damaged ({error}); restore it") from error
+    text = read_text(config)
+    whole = checked(config, text, dict[str, Any])
+    is_run = isinstance(whole.get("model"), dict)
+    record = checked(config, text, ModelFile)["model"] if is_run else checked(config, text, ModelRecord)
     check_layout(record, folder)
-    return found
+    check_config(folder, parse_json(text))
+    return {"model": record["model"], "event": record["event"], "config": record["config"]}
+
+
+def check_config(folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Hold ``config.json`` against what stands in the checkpoints beside it; neither is guessed to be the right one.
+
+    Checkpoints that cannot be read, or were written before they held a record, say nothing here.
+
+    Raises:
+        InputError: they differ; the first field that does is named.
+    """
+    for place in _PLACES:
+        try:
+            record = read_checkpoint_record(Path(folder) / place)
+        except InputError:
+            continue  # whoever needs its tensors is told
+        beside = record if place == _PLACES[0] else record.get(RECORD)
+        if not isinstance(beside, dict):
+            continue
+        ours = config if place == _PLACES[0] else {k: v for k, v in asked(config).items() if k in beside}
+        told = difference(ours, beside, ("config.json", place))
+        if told is not None:
+            raise InputError(f"{folder} contradicts itself: {told}; restore the one that was changed")
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoints of a run repeat of its ``config.json``: all but where its data lie, which may change.
+
+    That they are the data of the run, their digest tells.
+    """
+    data = config.get("data")
+    options = data.get("options") if isinstance(data, dict) else None
+    kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
+    return {"model": config.get("model"), "training": config.get("training"), "data": kept}
+
+
+_WHEREABOUTS = ("data_dir", "unlabelled", "domain_b", "given")
 
 
 def check_layout(record: Mapping[str, Any], folder: str | Path) -> None:
@@ -209,22 +350,44 @@ def load_model(folder: str | Path) -> Model:
     Raises:
         InputError: the folder holds no model, or a damaged one.
     """
-    from unsup.core.registry import create
-
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
     record = read_record(folder)
-    places = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
-    path = next((folder / place for place in places if (folder / place).is_file()), None)
+    path = next((folder / place for place in _PLACES if (folder / place).is_file()), None)
     if path is None:
         raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
-    model = create(record["model"], Event.from_json(record["event"]), **record["config"])
-    tensors, _ = load_tensors(path)
+    tensors, found = load_tensors(path)
+    if path == folder / _PLACES[-1] and _had_better(found):
+        raise InputError(
+            f"{folder / _PLACES[1]} is lost, and {path.name} holds other parameters; restore it, or go on with the run "
+            f"(unsup fit --resume -o {folder})"
+        )
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
+    model = build_model(record)
     load_state(model, tensors, path)
     return model.eval()
+
+
+def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:
+    """The model of a `model_record` with fresh parameters.
+
+    Raises:
+        InputError: it names no model, or options that it does not take; or the model is larger than memory.
+    """
+    from unsup.core.registry import create
+
+    config = record["config"]
+    for name in ("self", "name", "event", "preset", "seed"):
+        if name in config:
+            raise InputError(f"{record['model']} has no option {name!r}; restore config.json")
+    return create(record["model"], Event.from_json(record["event"]), seed=seed, **config)
+
+
+def _had_better(last: Mapping[str, Any]) -> bool:
+    """Whether there were parameters that the run hands out in place of its last ones, as the record of these tells."""
+    return last.get("best") is not None or (last.get("validator") == "newest" and last.get("done") != 0)
 
 
 def _card(model: Model, record: Mapping[str, Any]) -> str:

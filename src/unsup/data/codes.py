@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -12,11 +11,22 @@ from torch import Tensor
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import CanEncode, IsConditional, Model
+from unsup.core.reading import read_json
 from unsup.core.registry import load, name_of
 from unsup.data.examples import Examples, part_names
 from unsup.data.precision import precise, some_rows
 from unsup.data.recorded import data_of_run
 from unsup.data.source import Split
+
+
+class _Record(TypedDict):
+    name: str
+    options: dict[str, Any]
+
+
+class _Config(TypedDict):
+    data: NotRequired[_Record | None]
+
 
 _AT_ONCE = 200  # examples that are encoded together
 
@@ -36,7 +46,7 @@ def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
     model = load(str(path))
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{path} is a run of {name_of(type(model))}, which gives no codes")
-    config = json.loads((path / "config.json").read_text())
+    config = read_json(path / "config.json", _Config)
     data, changed = data_of_run(path, config, changed_data=changed_data)
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     x = torch.cat([codes(model, split) for split in parts.values()])

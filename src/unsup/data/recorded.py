@@ -42,6 +42,8 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
         )
     if not isinstance(record, dict) or not isinstance(record.get("options"), dict) or "name" not in record:
         raise InputError(f"{folder / 'config.json'} is damaged (it names no data); restore it")
+    if "name_or_path" in record["options"]:
+        raise InputError(f"{folder / 'config.json'} is damaged (data.options names data again); restore it")
     data = load_data(record["name"], **record["options"])
     return data, has_changed(folder, config, data, changed_data=changed_data)
 

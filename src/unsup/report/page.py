@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from unsup.core.config import OrNothing
+from unsup.core.errors import InputError
 from unsup.core.escapes import command_line, markdown, markup, visible
+from unsup.core.logbook import read_log
+from unsup.core.reading import read_json
 from unsup.core.registry import names, row
-from unsup.core.storage import write_atomically
+from unsup.core.storage import ModelRecord, make_way, write_atomically
 from unsup.pictures.images import curves, png_bytes
 from unsup.report.words import told
 
+_log = logging.getLogger(__name__)
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
@@ -27,10 +32,11 @@ code, pre { font-family: ui-monospace, monospace; } pre { overflow-x: auto; padd
 def write_page(folder: str | Path) -> None:
     """Write ``report.html`` and ``README.md`` of a run folder from the files in it."""
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    events_file = folder / "events.jsonl"
-    lines = events_file.read_text().splitlines() if events_file.is_file() else []
-    events = [json.loads(line) for line in lines if line.endswith("}")]
+    config: dict[str, Any] = read_json(folder / "config.json", _Config)
+    points, wrong = read_log(folder / "events.jsonl")
+    if wrong is not None:
+        _log.warning("note: %s", wrong)
+    events = [point for _, point in points]
     title = f"{config['model']['model']} on {config['data']['name'] if config['data'] else 'arrays in memory'}"
     scored = [e for e in events if "bits_per_dim" in e]
     facts = {"steps": events[-1]["step"] if events else 0, "seconds": events[-1]["seconds"] if events else 0}
@@ -42,27 +48,27 @@ def write_page(folder: str | Path) -> None:
         pick = min if compared[0]["better"] == "lower" else max
         best = pick(compared, key=lambda e: e["value"])
         facts["best validation"] = f"{best['validator']} {best['value']:.4g} at {best['step']}"
-    test = _read(folder / "eval.json") or {}
+    test = _side_record(folder / "eval.json", _Evaluation)
     if "likelihood" in test:
         found = test["likelihood"]
-        facts[f"{test['split']} likelihood"] = (
-            f"{found['nats']:.3f} ± {found['standard_error']:.3f} nats, {found['bits_per_dim']:.4f} bits/dim "
-            f"({found['kind']}, n = {found['n']}){_of_changed(found)}"
+        facts[f"{test.get('split', 'test')} likelihood"] = (
+            f"{_digits(found['nats'])} ± {_digits(found['standard_error'])} nats, "
+            f"{_digits(found['bits_per_dim'], 4)} bits/dim ({found['kind']}, n = {found['n']}){_of_changed(found)}"
         )
     if "samples" in test:
         judged = test["samples"]
         facts["FID of samples"] = (
-            f"{judged['scores']['fid']['value']:.3f} (held-out data {judged['scores']['fid']['floor']:.3f}, extractor "
+            f"{_digits(judged['scores']['fid']['value'])} (held-out data "
+            f"{_digits(judged['scores']['fid']['floor'])}, extractor "
             f"{judged['extractor']['name']}, {judged['fake']:,} against {judged['real']:,}){_of_changed(judged)}"
         )
-    for name, value in ((test or {}).get("figures") or {}).items():
+    for name, value in test.get("figures", {}).items():
         facts[f"test {name}"] = f"{value:.4g}"
-    machine = _read(folder / "env.json") or {}
-    facts["machine"] = machine.get("machine", "")
+    facts["machine"] = _side_record(folder / "env.json", _Environment).get("machine", "")
     record = config["model"]
     suggested = next_commands(record["model"], folder, record["config"].get("given"))
     commands = [*suggested, command_line(["unsup", "fit", "--resume", "-o", str(folder)])]
-    grids = sorted((folder / "samples").glob("*.png"))
+    grids = [path for path in sorted((folder / "samples").glob("*.png")) if _is_picture(path)]
     body = [f"<h1>{markup(title)}</h1>", _table(facts)]
     if any(name.endswith("loss") for e in events for name in e):
         body.append(
@@ -82,10 +88,10 @@ def write_page(folder: str | Path) -> None:
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{markup(title)}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>"
     )
-    write_atomically(folder / "report.html", page.encode())
+    _write(folder / "report.html", page)
     facts_lines = "\n".join(f"- {markdown(k)}: {markdown(v)}" for k, v in facts.items())
     shown = "\n".join(map(visible, commands))
-    write_atomically(folder / "README.md", f"# {markdown(title)}\n\n{facts_lines}\n\n```\n{shown}\n```\n".encode())
+    _write(folder / "README.md", f"# {markdown(title)}\n\n{facts_lines}\n\n```\n{shown}\n```\n")
 
 
 def policy(script: str = "") -> str:
@@ -124,8 +130,85 @@ def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | Non
     return [command_line(["unsup", *words]) for words in found]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+class _Data(TypedDict):
+    name: str
+
+
+class _Config(TypedDict):
+    data: _Data | None
+    model: ModelRecord
+    training: dict[str, Any]
+
+
+_Figure = Annotated[float, OrNothing()]
+
+
+class _Likelihood(TypedDict):
+    nats: _Figure
+    standard_error: _Figure
+    bits_per_dim: _Figure
+    kind: str
+    n: int
+
+
+class _Score(TypedDict):
+    value: _Figure
+    floor: _Figure
+
+
+class _Scores(TypedDict):
+    fid: _Score
+
+
+class _Extractor(TypedDict):
+    name: str
+
+
+class _Samples(TypedDict):
+    scores: _Scores
+    extractor: _Extractor
+    fake: int
+    real: int
+
+
+class _Evaluation(TypedDict):
+    """``eval.json``."""
+
+    split: NotRequired[Literal["train", "validation", "test"]]
+    likelihood: NotRequired[_Likelihood]
+    samples: NotRequired[_Samples]
+    figures: NotRequired[dict[str, float]]
+
+
+class _Environment(TypedDict):
+    """``env.json``."""
+
+    machine: NotRequired[str]
+
+
+def _side_record(path: Path, annotation: Any) -> dict[str, Any]:
+    """A file that the page can do without; nothing, and a note, where it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = read_json(path, annotation)
+    except InputError as error:
+        _log.warning("note: %s; it is left out", error)
+        return {}
+    return found
+
+
+def _digits(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _is_picture(path: Path) -> bool:
+    return path.is_file() and path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def _write(path: Path, text: str) -> None:
+    make_way(path)
+    write_atomically(path, text.encode(errors="surrogateescape"))
 
 
 def _table(record: dict[str, Any]) -> str:

@@ -18,9 +18,9 @@ def told(value: Any) -> str:
     """
     if isinstance(value, Mapping) and "support" in value:
         return str(Event.from_json(value))
-    if isinstance(value, Mapping) and "options" in value:
+    if isinstance(value, Mapping) and isinstance(value.get("options"), Mapping) and "name" in value:
         options = ", ".join(f"{k} {told(v)}" for k, v in value["options"].items())
-        return value["name"] + (f" ({options})" if options else "") + (", frozen" if value.get("frozen") else "")
+        return str(value["name"]) + (f" ({options})" if options else "") + (", frozen" if value.get("frozen") else "")
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {told(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):

@@ -24,7 +24,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
-from unsup.core.storage import MODEL_PREFIX, held_alone, load_tensors, model_record
+from unsup.core.storage import MODEL_PREFIX, held_alone, model_record
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data
 from unsup.evaluate.conditions import for_samples
@@ -202,7 +202,7 @@ class Trainer(ABC):
         if folder.config["model"] != own["model"]:
             raise InputError(f"{out} is a run of another model; resume it with the one it was started with")
         changed = has_changed(out, folder.config, self.data, changed_data=changed_data)
-        tensors, record = load_tensors(folder.checkpoint("last"))
+        tensors, record = folder.load_checkpoint("last")
         if record["validator"] != self._kept_by:
             raise InputError(
                 f"{out} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it with "
@@ -228,7 +228,7 @@ class Trainer(ABC):
         if changed and not any(event.get("changed_data") == own["digest"] for event in self.events):
             self._log({"changed_data": own["digest"]})
         if folder.checkpoint("best").is_file():
-            best, _ = load_tensors(folder.checkpoint("best"))
+            best, _ = folder.load_checkpoint("best")
             self.best_state = {k.removeprefix(MODEL_PREFIX): v for k, v in best.items()}
 
     def save(self) -> None:

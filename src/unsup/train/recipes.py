@@ -97,10 +97,8 @@ def read_recipe(name_or_path: str) -> Recipe:
         raise InputError(f"there is no recipe {name_or_path!r}{nearest(name_or_path, shipped())}")
     try:
         record = tomllib.loads(path.read_text())
-        runs = tuple(RecipeRun(**r) for r in record.pop("run"))
-        seeds = check_value("seeds", record.pop("seeds"), tuple[int, ...])
-        recipe = Recipe(name=path.stem, run=runs, seeds=seeds, **record)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        recipe: Recipe = check_value("recipe", {"name": path.stem} | record, Recipe)
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is no recipe: {error}; see src/unsup/recipes for examples") from error
     if recipe.measure not in MEASURES:
         raise InputError(f"{path} measures {recipe.measure!r}{nearest(recipe.measure, MEASURES)}")

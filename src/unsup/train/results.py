@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from unsup.core.escapes import json_text, markdown, markdown_code
+from unsup.core.reading import checked, read_text
 from unsup.core.storage import write_atomically
 
 Record = dict[str, Any]
+
+
+class _Environment(TypedDict):
+    machine: str
+    threads: int
+
+
+class _Likelihood(TypedDict):
+    kind: str
+    nats: float
+    bits_per_dim: float
+    standard_error: float
+    samples: int
+
+
+class _Result(TypedDict):
+    """A line of the ``.jsonl``, as far as the page shows it."""
+
+    recipe: str
+    model: str
+    seed: int
+    data: str
+    published: str | None
+    steps: int
+    minutes: float
+    command: str
+    environment: _Environment
+    measure: NotRequired[str]
+    likelihood: NotRequired[_Likelihood]
+    figures: NotRequired[dict[str, float]]
+
+
 # What a recipe may measure on the test split: the heading of its table, and what its columns say.
 MEASURES: Mapping[str, tuple[str, str]] = {
     "likelihood": (
@@ -40,12 +72,17 @@ MEASURES: Mapping[str, tuple[str, str]] = {
 
 
 def append_result(record: Record, results: Path) -> None:
-    """Add one record to the ``.jsonl`` beside ``results`` and write the page anew."""
+    """Add one record to the ``.jsonl`` beside ``results`` and write the page anew.
+
+    Raises:
+        InputError: the ``.jsonl`` holds a line that is no result.
+    """
     log = results.with_suffix(".jsonl")
-    lines = log.read_text().splitlines() if log.is_file() else []
+    lines = read_text(log).splitlines() if log.exists() else []
+    kept = [checked(f"line {i} of {log}", line, _Result) for i, line in enumerate(lines, start=1)]
     lines.append(json_text(record))
     write_atomically(log, ("\n".join(lines) + "\n").encode())
-    write_atomically(results, results_table(json.loads(line) for line in lines).encode())
+    write_atomically(results, results_table([*kept, record]).encode())
 
 
 def results_table(records: Iterable[Record]) -> str:

@@ -6,28 +6,89 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import logging
 import platform
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 import unsup
+from unsup.core.config import Weight, check_value, plain
 from unsup.core.errors import InputError, TrainingError
-from unsup.core.event import Event
+from unsup.core.likelihood import Likelihood
+from unsup.core.logbook import read_log
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
-from unsup.core.registry import create
-from unsup.core.storage import check_layout, load_model, save_tensors, write_atomically
+from unsup.core.reading import checked, read_json, read_text
+from unsup.core.storage import (
+    RECORD,
+    ModelRecord,
+    asked,
+    build_model,
+    check_config,
+    check_layout,
+    load_model,
+    load_tensors,
+    make_way,
+    save_tensors,
+    set_aside,
+    write_atomically,
+    write_over,
+)
+from unsup.train.settings import Settings, Whole
 
 if TYPE_CHECKING:
     from unsup.data import Data
+
+_log = logging.getLogger(__name__)
+
+
+class DataRecord(TypedDict):
+    """What leads to the data of a run again."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class RunRecord(TypedDict):
+    """``config.json``: what was asked for."""
+
+    data: DataRecord | None
+    digest: NotRequired[str]
+    model: ModelRecord
+    training: Settings
+
+
+class BestRecord(TypedDict):
+    """The JSON part of ``best``."""
+
+    done: Whole
+
+
+class LastRecord(TypedDict):
+    """The JSON part of ``last``: where training stands. Learning by counting needs the first half."""
+
+    done: Whole
+    total: Whole | None
+    best: float | None
+    validator: str
+    validation: Likelihood | None
+    stale: Whole
+    seconds: Weight
+    position: NotRequired[Whole]
+    validation_took: NotRequired[Weight | None]
+    ema_steps: NotRequired[Whole]
+    optimizers: NotRequired[dict[str, dict[str, Any]]]
+    smoothed: NotRequired[dict[str, float]]
+    symptoms: NotRequired[dict[str, str]]
 
 
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
@@ -47,6 +108,7 @@ class Run:
 
     def __init__(self, path: str | Path, *, changed_data: bool = False) -> None:
         self.path, self._changed_data = Path(path), changed_data
+        self._noted: set[str] = set()
 
     @property
     def exists(self) -> bool:
@@ -57,14 +119,23 @@ class Run:
         """What was asked for: data, model, training settings.
 
         Raises:
-            InputError: there is no run, or one of a version that cannot be read any more.
+            InputError: there is no run, a damaged one, one of a version that cannot be read any more, or one whose
+                checkpoints say something else.
         """
-        found = self._read("config.json", "training", "model", "data")
-        model = found["model"]
-        if not isinstance(model, dict) or not {"model", "event", "config"} <= set(model):
-            raise InputError(f"{self.path / 'config.json'} is damaged (it names no model); restore it")
-        check_layout(model, self.path)
-        return found
+        path = self.path / "config.json"
+        if not path.is_file():
+            raise InputError(f"{self.path} holds no run (no config.json); expected a folder written by unsup fit")
+        text = read_text(path)
+        record = checked(path, text, dict[str, Any])
+        missing = [key for key in ("training", "model", "data") if key not in record]
+        if missing:
+            raise InputError(
+                f"{self.path} holds no run (config.json has no {missing[0]!r}); expected a folder written by unsup fit"
+            )
+        found: RunRecord = checked(path, text, RunRecord)
+        check_layout(found["model"], self.path)
+        check_config(self.path, record)
+        return record | {"training": plain(dataclasses.asdict(found["training"]))}
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
@@ -98,22 +169,8 @@ class Run:
         return run
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(record, indent=2).encode())
-
-    def _read(self, name: str, *expected: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.is_file():
-            raise InputError(f"{self.path} holds no run (no {name}); expected a folder written by unsup fit")
-        try:
-            record = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); restore it") from error
-        missing = expected if not isinstance(record, dict) else [key for key in expected if key not in record]
-        if missing:
-            raise InputError(
-                f"{self.path} holds no run ({name} has no {missing[0]!r}); expected a folder written by unsup fit"
-            )
-        return record
+        """Write a record; what is damaged in its place is kept under another name."""
+        write_over(self.path / name, json.dumps(record, indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -127,30 +184,66 @@ class Run:
             ) from error
 
     def events(self) -> list[dict[str, Any]]:
-        """The log points; a line cut short by a crash is left out."""
-        path = self.path / "events.jsonl"
-        found = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        """The log points. Lines that are none are left out, and counted in a note; one cut short by a crash is not."""
+        points, wrong = read_log(self.path / "events.jsonl")
+        if wrong is not None:
+            self._note(wrong)
+        return [point for _, point in points]
 
     def drop_events_after(self, step: int) -> None:
-        kept = [json.dumps(e) for e in self.events() if e["step"] <= step]
-        write_atomically(self.path / "events.jsonl", "".join(line + "\n" for line in kept).encode())
+        """Leave the log points up to ``step``. A file that is damaged anywhere is kept beside under another name."""
+        path = self.path / "events.jsonl"
+        points, wrong = read_log(path)
+        if wrong is not None:
+            set_aside(path, wrong)
+        kept = [line for line, point in points if point["step"] <= step]
+        write_atomically(path, b"".join(line + b"\n" for line in kept))
+
+    def _note(self, line: str) -> None:
+        """Say once what is wrong with a file that the run can do without."""
+        if line not in self._noted:
+            self._noted.add(line)
+            _log.warning("note: %s", line)
+
+    def side_record(self, name: str) -> dict[str, Any]:
+        """A JSON file that the run can do without (``eval.json``, ``env.json``); nothing, where it is damaged."""
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, Any] = read_json(path, dict[str, Any])
+        except InputError as error:
+            self._note(f"{error}; it is left out")
+            return {}
+        return found
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
+    def load_checkpoint(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the record of ``last`` or ``best``.
+
+        Raises:
+            InputError: it is missing, damaged, or holds another record than a trainer writes.
+        """
+        path = self.checkpoint(name)
+        tensors, record = load_tensors(path)
+        try:
+            check_value("its record", record, LastRecord if name == "last" else BestRecord)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({error}); restore it or use another checkpoint") from error
+        return tensors, record
+
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        save_tensors(self.checkpoint(name), tensors, record)
+        make_way(self.checkpoint(name))
+        save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
-        write_atomically(self.path / "samples" / name, png)
+        path = self.path / "samples" / name
+        make_way(path)
+        write_atomically(path, png)
 
     # --- what came of it ------------------------------------------------------------------------------------------
 
@@ -160,9 +253,7 @@ class Run:
 
     def new_model(self) -> Model:
         """The run's model with fresh parameters."""
-        record = self.config["model"]
-        event = Event.from_json(record["event"])
-        return create(record["model"], event, seed=self.config["training"]["seed"], **record["config"])
+        return build_model(self.config["model"], seed=self.config["training"]["seed"])
 
     @functools.cached_property
     def model(self) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.core.model import LearnsByCounting, Model
 from unsup.core.parallel import process_rank
@@ -14,7 +15,7 @@ from unsup.train.counting import CountingTrainer
 from unsup.train.gradients import GradientTrainer
 from unsup.train.progress import Listener, Progress, ProgressMode
 from unsup.train.requirements import check_data
-from unsup.train.settings import SettingsOptions, make_settings
+from unsup.train.settings import Settings, SettingsOptions, make_settings
 
 
 def fit(
@@ -63,5 +64,19 @@ def fit(
     check_data(model, data)
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
+        more = _more_bytes(model, chosen, counts=counts)
+        there = memory.limit()
+        if more > there:
+            display.note(
+                f"note: training takes about {memory.said(more)} beside the parameters, and {memory.said(there)} of "
+                "memory are there; choose a smaller model, or --optimizer sgd and --ema 0"
+            )
         trainer = (CountingTrainer if counts else GradientTrainer)(model, data, chosen, display)
         return trainer.run(Path(out) if out is not None else None, resume, changed_data)
+
+
+def _more_bytes(model: Model, settings: Settings, *, counts: bool) -> int:
+    """What training holds beside the model: the best parameters, gradients, the state of the optimizer, an average."""
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    moments = {"adam": 2, "adamax": 2}.get(settings.optimizer, 1)
+    return size if counts else size * (2 + moments + (settings.ema > 0))

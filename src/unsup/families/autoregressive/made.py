@@ -55,7 +55,7 @@ class MADE(Model, IsAutoregressive):
     """
 
     presets = {
-        "tiny": {"hidden": (24,), "components": 3},
+        "tiny": {"hidden": (24,), "components": 3, "direct": False},  # direct connections grow with D² times the levels
         "paper": {"hidden": (8000, 8000), "masks": 32, "order": "random", "direct": True},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}

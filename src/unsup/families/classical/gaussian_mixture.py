@@ -62,7 +62,7 @@ class GaussianMixture(Mixture):
     """
 
     presets = {
-        "tiny": {"components": 3, "iterations": 20},
+        "tiny": {"components": 3, "iterations": 20, "covariance": "diagonal"},  # full ones grow with D²
         "paper": {"restarts": 10, "tolerance": 1e-3, "floor": 1e-6},
     }
     fit_defaults = {"lr": 1e-2}

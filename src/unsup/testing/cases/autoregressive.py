@@ -6,18 +6,24 @@ from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.testing.cases import oracles
 from unsup.testing.cases.case import MIXED, Case, ordinal, vector
 
+DIRECT = {"direct": True}
 CASES = (
-    Case("made", vector(9), oracle=oracles.conditionals),
-    Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}),
+    Case("made", vector(9), oracle=oracles.conditionals, beside=DIRECT),
+    Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}, beside=DIRECT),
     Case("made", vector(6), {"direct": False, "hidden": (48,)}),
-    Case("made", vector(4, Support("nominal", 3)), oracle=oracles.conditionals),
-    Case("made", vector(3, ordinal(17)), {"masks": 2}),
-    Case("made", vector(2, Support("ordinal", 40, low=-5)), oracle=oracles.conditionals),
-    Case("made", Event((1, 2, 2), BINARY), {"order": "random"}),
-    Case("made", vector(1, REAL), exceptions={"gradients": "one dimension has no earlier one to connect to"}),
-    Case("made", vector(2, REAL)),
-    Case("made", vector(3, REAL), {"masks": 2, "order": "random"}),
-    Case("made", MIXED),
+    Case("made", vector(4, Support("nominal", 3)), oracle=oracles.conditionals, beside=DIRECT),
+    Case("made", vector(3, ordinal(17)), {"masks": 2}, beside=DIRECT),
+    Case("made", vector(2, Support("ordinal", 40, low=-5)), oracle=oracles.conditionals, beside=DIRECT),
+    Case("made", Event((1, 2, 2), BINARY), {"order": "random"}, beside=DIRECT),
+    Case(
+        "made",
+        vector(1, REAL),
+        exceptions={"gradients": "one dimension has no earlier one to connect to"},
+        beside=DIRECT,
+    ),
+    Case("made", vector(2, REAL), beside=DIRECT),
+    Case("made", vector(3, REAL), {"masks": 2, "order": "random"}, beside=DIRECT),
+    Case("made", MIXED, beside=DIRECT),
     Case("pixelcnn", Event((1, 3, 3), BINARY)),
     Case("pixelcnn", Event((3, 2, 2), BINARY), oracle=oracles.conditionals),
     Case("pixelcnn", Event((1, 2, 2), ordinal(4))),

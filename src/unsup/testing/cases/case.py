@@ -31,6 +31,7 @@ class Case:
         classes: of the labels of the data; 0 for data without labels.
         exceptions: laws that do not hold for this case, each with its reason.
         oracle: log p(x) of the model by another way, ``oracle(model, x, data)``; see the law ``oracle``.
+        beside: further options, which the case's name leaves out, since they were the preset's when it got its name.
     """
 
     model: str
@@ -39,9 +40,10 @@ class Case:
     classes: int = 0
     exceptions: Mapping[str, str] = field(default_factory=dict)
     oracle: Oracle | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, seed: int = 0) -> Model:
-        return create(self.model, self.event, preset="tiny", seed=seed, **self.options)
+        return create(self.model, self.event, preset="tiny", seed=seed, **{**self.beside, **self.options})
 
     def data(self, seed: int = 0) -> Batch:
         """Examples of the event, with labels, conditions and the further streams that the model reads."""

@@ -6,6 +6,7 @@ from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.testing.cases import oracles
 from unsup.testing.cases.case import MIXED, Case, ordinal, vector
 
+FULL = {"covariance": "full"}
 CASES = (
     Case("histogram", vector(9), oracle=oracles.histogram),
     Case("histogram", vector(4, Support("nominal", 3)), {"joint": "never"}, oracle=oracles.histogram),
@@ -13,17 +14,17 @@ CASES = (
     Case("histogram", vector(1, REAL), oracle=oracles.histogram),
     Case("histogram", MIXED, {"bins": 4}, oracle=oracles.histogram),
     Case("histogram", MIXED, {"joint": "never"}, oracle=oracles.histogram),
-    Case("gaussian-mixture", vector(2, REAL), oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", vector(2, REAL), oracle=oracles.gaussian_mixture, beside=FULL),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "diagonal"}, oracle=oracles.gaussian_mixture),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "tied"}, oracle=oracles.gaussian_mixture),
-    Case("gaussian-mixture", vector(2, REAL), {"learn": "gradient"}, oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", vector(2, REAL), {"learn": "gradient"}, oracle=oracles.gaussian_mixture, beside=FULL),
     Case(
         "gaussian-mixture",
         vector(4, REAL),
         {"learn": "gradient", "covariance": "tied"},
         oracle=oracles.gaussian_mixture,
     ),
-    Case("gaussian-mixture", Event((1, 2, 2), ordinal(4))),
+    Case("gaussian-mixture", Event((1, 2, 2), ordinal(4)), beside=FULL),
     Case("gaussian-mixture", MIXED, {"covariance": "diagonal"}),
     Case("bernoulli-mixture", vector(6), oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),

@@ -1,0 +1,66 @@
+"""The log of a run, ``events.jsonl``: a line a log point, each of which is checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from unsup.core.config import Within, check_value
+from unsup.core.errors import InputError
+from unsup.core.likelihood import Kind
+from unsup.core.reading import parse_json
+
+
+class LogPoint(TypedDict):
+    """A line of the log, but for the terms of the loss, which are numbers by any name."""
+
+    step: Annotated[int, Within(0, 2**63)]
+    seconds: Annotated[float, Within(0, 2**63)]
+    loss: NotRequired[float]
+    log_prob: NotRequired[float]
+    nats: NotRequired[float]
+    bits_per_dim: NotRequired[float]
+    kind: NotRequired[Kind]
+    validator: NotRequired[str]
+    better: NotRequired[Literal["lower", "higher"]]
+    value: NotRequired[float]
+    symptom: NotRequired[str]
+    advice: NotRequired[str]
+    ended: NotRequired[str]
+    finished: NotRequired[bool]
+
+
+_TOGETHER = ({"bits_per_dim", "nats", "kind"}, {"validator", "better", "value"}, {"symptom", "advice"})
+"""Fields of which none stands alone."""
+
+
+def read_log(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], str | None]:
+    """Every log point behind the line that it was read from, and what is wrong with the file, if anything is.
+
+    A last line that was cut short by a crash is left out, and nothing wrong.
+    """
+    if not path.exists():
+        return [], None
+    if not path.is_file():
+        return [], f"{path} is no regular file and is left out"
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        return [], f"{path} cannot be read ({error.strerror}) and is left out"
+    found = [(line, point) for line in lines if (point := _log_point(line)) is not None]
+    lost = len(lines) - len(found)
+    return found, f"{path}: {lost:,} of {len(lines):,} lines are damaged and left out" if lost else None
+
+
+def _log_point(line: bytes) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = check_value("it", parse_json(line.decode()), LogPoint)
+        for name, value in found.items():
+            if name not in LogPoint.__annotations__:
+                check_value(name, value, float if name.endswith("loss") else _Term)
+    except (InputError, UnicodeDecodeError):
+        return None
+    return found if all(not group & set(found) or group <= set(found) for group in _TOGETHER) else None
+
+
+_Term = float | str | bool | None
