@@ -175,6 +175,51 @@ def test_damaged_folders_give_the_same_or_one_line(folders, tmp_path):
     assert {"refused", "the same"} <= outcomes
 
 
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory) -> Path:
+    """A small contest that is over."""
+    folder = tmp_path_factory.mktemp("contest") / "c"
+    words = ("--minutes", 0.05, "--models", "histogram,gaussian-mixture", "--n", 300, "--plain")
+    status, _, err = called("compare", "moons", "-o", folder, *words)
+    assert status == 0, err
+    return folder
+
+
+def _contests(contest: Path, work: Path, seed: int, count: int) -> Counter[str]:
+    rng = random.Random(seed)
+    found: Counter[str] = Counter()
+    for number in range(count):
+        folder = copied(contest, work / "c")
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+        path = rng.choice([p for p in files if p.suffix in (".json", ".jsonl", ".npz", ".safetensors")])
+        told = f"mutation {number} of seed {seed}: {mutate(path, rng)} in {path.parent.name}"
+        try:
+            status, _, err = called("compare", "-o", folder, "--plain")
+        except BaseException as error:
+            raise AssertionError(f"{told}: {type(error).__name__}: {error}") from error
+        assert "Traceback" not in err, (told, err)
+        assert status in (0, 2), (told, status, err)
+        for failure in folder.rglob("failure.json"):
+            # A contest catches everything, and names what is no error of ours by its type.
+            assert not re.search(r'"reason": "\w+(Error|Exception): ', failure.read_text()), (told, failure.read_text())
+        found["done" if status == 0 else "refused"] += 1
+    return found
+
+
+def test_damaged_contests_are_gone_on_with_or_refused(contest, tmp_path):
+    found = _contests(contest, tmp_path, 1, 12)
+    assert found["done"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_damaged_contests(contest, tmp_path, capsys):
+    found = _contests(contest, tmp_path, 2, 200)
+    with capsys.disabled():
+        print(f"\n{dict(found)}")  # the counts that the docs give
+    assert set(found) == {"done", "refused"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_twenty_thousand_mutations(folders, tmp_path, capsys):

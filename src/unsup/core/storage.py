@@ -70,11 +70,10 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         return
     path = Path(path)
     try:
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        if target.exists() and not target.is_file() and not target.is_dir():
-            target.write_bytes(content)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(content)
         else:
-            _replace(target, content)
+            _replace(Path(os.path.realpath(path)) if path.is_symlink() else path, content)
     except OSError as error:
         raise TrainingError(
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
@@ -111,7 +110,10 @@ def make_way(path: Path) -> None:
         return
     if path.parent.exists() and not path.parent.is_dir():
         set_aside(path.parent, f"{path.parent} is no folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
     if path.is_dir():
         set_aside(path, f"{path} is a folder")
 
