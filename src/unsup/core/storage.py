@@ -38,6 +38,8 @@ RECORD = "run"
 """In the record of a checkpoint: what ``config.json`` says of the model and its training."""
 _PLACES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 """Where the parameters of a model may lie in its folder; the first that is there counts."""
+_TOLD = 300
+"""Characters of what safetensors says of a file, which may repeat all of its header."""
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +103,10 @@ def make_way(path: Path) -> None:
         return
     if path.parent.exists() and not path.parent.is_dir():
         set_aside(path.parent, f"{path.parent} is no folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
     if path.is_dir():
         set_aside(path, f"{path} is a folder")
 
@@ -162,9 +167,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: the file is missing, damaged, not ours, or larger than memory.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    size = path.stat().st_size
+    size = path.stat().st_size if path.is_file() else 0
     if size > memory.limit():
         raise InputError(
             f"{path} holds {memory.said(size)}, more than the {memory.said(memory.limit())} of memory there are; "
@@ -192,13 +195,15 @@ def read_checkpoint_record(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:_TOLD]
         raise InputError(
             f"{path} is damaged or no safetensors file ({reason}); restore it or use another checkpoint"
         ) from error
