@@ -311,7 +311,7 @@ def plane():
 def test_a_true_model_meets_the_floor_and_a_moved_one_does_not(plane):
     true = evaluate_samples(Moved(plane.event), plane, 600)
     moved = evaluate_samples(Moved(plane.event, shift=3.0), plane, 600)
-    assert (true.fake, true.real, true.held_out, true.extractor) == (600, 600, 400, "raw")
+    assert (true.fake, true.real, true.held_out, true.extractor) == (600, 600, len(plane.test), "raw")
     low, high = moved["fid"].interval
     assert low < 18 < high  # shifts of three standard deviations in two columns
     assert true["fid"].value < 0.05
@@ -350,7 +350,7 @@ def test_progress_counts_every_example(plane):
     )
     assert list(seen) == ["sampling", "features", "metrics"]
     assert seen["sampling"] == [(500, 700), (700, 700)]
-    assert seen["features"][-1] == (1800, 1800)
+    assert seen["features"][-1] == (1400 + len(plane.test), 1400 + len(plane.test))
     assert seen["metrics"][-1] == (6, 6)
 
 

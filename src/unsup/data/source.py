@@ -218,7 +218,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: what one example is, and fixed splits. Nothing but an evaluation reads ``test``.
+    """A data set: what one example is, and fixed splits. Nothing but an evaluation, and the digest, reads ``test``.
 
     Attributes:
         name: the name or absolute path; ``load_data(name, **options)`` gives the same data again. None for arrays.
