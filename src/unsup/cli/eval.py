@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.options import Parser
-from unsup.cli.show import table, write, write_json
-from unsup.core.errors import CapabilityError, InputError
+from unsup.cli.show import note, table, write, write_json
+from unsup.core.errors import CapabilityError, InputError, TrainingError
 
 if TYPE_CHECKING:
     from unsup.evaluate.samples import SampleQuality, Stage
@@ -107,7 +107,6 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
         "likelihood": found.to_json(),
         "seconds": round(time.monotonic() - started, 3),
     }
-    _keep(run, record)
     if options.json:
         write_json(record)
     else:
@@ -118,6 +117,7 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
             f"{record['model']} on {data.name} ({options.split}, n = {found.n:,}): {found} "
             f"[{found.kind}{given}{samples}]"
         )
+    _keep(run, record)
 
 
 def _evaluate_samples(run: Run, options: Any) -> None:
@@ -134,11 +134,11 @@ def _evaluate_samples(run: Run, options: Any) -> None:
         )
     judged = found.to_json() | {"seconds": round(time.monotonic() - started, 3)}
     record = _about(run) | {"samples": judged}
-    _keep(run, record)
     if options.json:
         write_json(record)
     else:
         write(_text(found, f"{record['model']} on {record['data']}"))
+    _keep(run, record)
 
 
 class _Stages:
@@ -198,10 +198,16 @@ def _about(run: Run) -> dict[str, Any]:
 
 
 def _keep(run: Run, record: dict[str, Any]) -> None:
-    """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays."""
+    """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays.
+
+    The result has been printed, which is what was asked for: a folder that cannot be written is worth a note.
+    """
     path = run.path / "eval.json"
     try:
         before = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); delete it") from error
-    run.write_json("eval.json", before | record)
+    try:
+        run.write_json("eval.json", before | record)
+    except TrainingError as error:
+        note(f"the result is not saved: {error}")

@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 130 (interrupted).
+    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 128 + n (signal n).
 
     Started several times by ``torchrun``, the processes work as one and the first of them speaks.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,19 @@ def write(text: str) -> None:
     """One block of text on standard output."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
+
+
+def write_if_heard(text: str) -> None:
+    """The same, or nothing where the terminal or the reader has gone."""
+    try:
+        write(text)
+    except OSError:  # what is left in the buffer must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """One line on standard error, about what was done all the same."""
+    sys.stderr.write(f"unsup: note: {' '.join(text.split())}\n")
 
 
 def write_json(record: Any) -> None:

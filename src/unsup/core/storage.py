@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ FORMAT = "unsup-1"
 LAYOUT = 2
 """Of what a model or run folder records, counted up when older folders cannot be read any more."""
 MODEL_PREFIX = "model."
+_log = logging.getLogger(__name__)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -50,11 +53,27 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only folder has none
+            temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
-            "free some space or choose another folder"
+            f"{mend(error, path)}"
         ) from error
+
+
+def mend(error: OSError, path: Path) -> str:
+    """What to do about ``error``, which writing ``path`` met.
+
+    >>> mend(PermissionError(errno.EACCES, "Permission denied"), Path("runs/a/eval.json"))
+    'runs/a may not be written; change that or choose another folder'
+    """
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"{path.parent} may not be written; change that or choose another folder"
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"there is no folder {path.parent}; make it or choose another one"
+        case _:
+            return "free some space or choose another folder"
 
 
 @contextmanager
@@ -65,7 +84,7 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
         command: that works in it, for the message.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or it may not be written.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -73,6 +92,10 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(
             f"another {command} is at work in {folder}; wait for it, stop it, or choose another folder (-o NAME)"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot lock {folder} for {command}: {error.strerror or error}; {mend(error, folder / '.lock')}"
         ) from error
     try:
         yield
@@ -116,6 +139,22 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is damaged (its content does not match its digest); restore it or use another checkpoint"
         )
     return tensors, json.loads(record)
+
+
+def peek_record(path: str | Path) -> dict[str, Any]:
+    """The record alone of what `save_tensors` wrote, which is quick; it is not held against the digest.
+
+    Raises:
+        InputError: the file is missing, or damaged so that there is none to read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})["record"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}); restore it") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged (its record is no object); restore it")
+    return record
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -218,7 +257,12 @@ def load_model(folder: str | Path) -> Model:
     if path is None:
         raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
     model = create(record["model"], Event.from_json(record["event"]), **record["config"])
-    tensors, _ = load_tensors(path)
+    tensors, about = load_tensors(path)
+    if path.name == "last.safetensors" and about.get("kept", about.get("best")) is not None:
+        _log.warning(
+            "%s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
+            *(folder, folder / "checkpoints/best.safetensors", about["done"]),
+        )
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
     load_state(model, tensors, path)

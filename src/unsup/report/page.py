@@ -31,12 +31,14 @@ def write_page(folder: str | Path) -> None:
     lines = events_file.read_text().splitlines() if events_file.is_file() else []
     events = [json.loads(line) for line in lines if line.endswith("}")]
     title = f"{config['model']['model']} on {config['data']['name'] if config['data'] else 'arrays in memory'}"
-    scored = [e for e in events if "bits_per_dim" in e]
+    lost = max((i for i, e in enumerate(events) if "lost" in e), default=-1)
+    held = events[lost + 1 :]  # what is said of the best parameters is true of those that are there
+    scored = [e for e in held if "bits_per_dim" in e]
     facts = {"steps": events[-1]["step"] if events else 0, "seconds": events[-1]["seconds"] if events else 0}
     if scored:
         best = min(scored, key=lambda e: e["nats"])
         facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
-    compared = [e for e in events if "validator" in e]
+    compared = [e for e in held if "validator" in e]
     if compared:
         pick = min if compared[0]["better"] == "lower" else max
         best = pick(compared, key=lambda e: e["value"])
@@ -70,6 +72,7 @@ def write_page(folder: str | Path) -> None:
     if grids:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
     said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    said += [f"lost before {e['step']}: {e['lost']}" for e in events if "lost" in e]
     if said:
         body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))

@@ -11,7 +11,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,15 @@ from unsup.core.event import Event
 from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.registry import create
-from unsup.core.storage import check_layout, load_model, save_tensors, write_atomically
+from unsup.core.storage import (
+    check_layout,
+    held_alone,
+    load_model,
+    mend,
+    peek_record,
+    save_tensors,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from unsup.data import Data
@@ -76,8 +85,7 @@ class Run:
                 f"{path} holds other things ({foreign[0]}); a run needs a folder of its own, choose another (-o NAME)"
             )
         try:
-            for folder in (run.path, run.path / "checkpoints", run.path / "samples"):
-                folder.mkdir(parents=True, exist_ok=True)
+            run.make_folders()
             probe = run.path / ".write-test"
             probe.write_bytes(b"")
             probe.unlink()
@@ -89,9 +97,16 @@ class Run:
                 f"{path}: the run's checkpoints need about {needed_bytes / 1e6:,.0f} MB and the disk has "
                 f"{free / 1e6:,.0f} MB free; free some space or choose another folder (-o NAME)"
             )
-        run.write_json("env.json", environment())
-        run.write_json("config.json", config)
+        with held_alone(run.path, "unsup fit"):
+            if run.exists:  # another process has been faster
+                raise InputError(f"{path} has just become another run; choose another folder (-o NAME)")
+            run.write_json("env.json", environment())
+            run.write_json("config.json", config)
         return run
+
+    def make_folders(self) -> None:
+        for folder in (self.path, self.path / "checkpoints", self.path / "samples"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, json.dumps(record, indent=2).encode())
@@ -114,28 +129,28 @@ class Run:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        try:
-            with (self.path / "events.jsonl").open("a") as file:
-                file.write(json.dumps(event) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.path / 'events.jsonl'}: {error.strerror}; free some space"
-            ) from error
+        path = self.path / "events.jsonl"
+        with self._there():
+            try:
+                with path.open("a") as file:
+                    file.write(json.dumps(event) + "\n")
+            except OSError as error:
+                raise TrainingError(f"cannot write {path}: {error.strerror}; {mend(error, path)}") from error
 
     def events(self) -> list[dict[str, Any]]:
         """The log points; a line cut short by a crash is left out."""
-        path = self.path / "events.jsonl"
-        found = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        return _events_of(self._lines())
 
-    def drop_events_after(self, step: int) -> None:
-        kept = [json.dumps(e) for e in self.events() if e["step"] <= step]
-        write_atomically(self.path / "events.jsonl", "".join(line + "\n" for line in kept).encode())
+    def keep_events(self, count: int) -> None:
+        """Cut the log after its first ``count`` lines, and leave those out that are damaged."""
+        lines = self._lines()
+        kept = [json.dumps(e).encode() for e in _events_of(lines[:count])]
+        if kept != lines:
+            write_atomically(self.path / "events.jsonl", b"".join(line + b"\n" for line in kept))
+
+    def _lines(self) -> list[bytes]:
+        path = self.path / "events.jsonl"
+        return path.read_bytes().splitlines() if path.is_file() else []
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -143,16 +158,35 @@ class Run:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        save_tensors(self.checkpoint(name), tensors, record)
+        with self._there():
+            save_tensors(self.checkpoint(name), tensors, record)
 
     def save_picture(self, name: str, png: bytes) -> None:
-        write_atomically(self.path / "samples" / name, png)
+        with self._there():
+            write_atomically(self.path / "samples" / name, png)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Say of a folder that was deleted under a run's feet that it was."""
+        try:
+            yield
+        except TrainingError as error:
+            if self.path.is_dir():
+                raise
+            raise TrainingError(
+                f"the run folder {self.path} is gone: it was deleted or moved while training ran, so nothing more can "
+                "be saved; go on with it where it is now (--resume -o FOLDER), or train anew"
+            ) from error
 
     # --- what came of it ------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
-        return any("finished" in e for e in self.events())
+        """Whether training is over, as the last checkpoint records it; nothing else decides."""
+        try:
+            return peek_record(self.checkpoint("last")).get("ended") is not None
+        except InputError:  # going on with the run says what is wrong
+            return False
 
     def new_model(self) -> Model:
         """The run's model with fresh parameters."""
@@ -162,7 +196,7 @@ class Run:
 
     @functools.cached_property
     def model(self) -> Model:
-        """The trained model in evaluation mode: the best on validation, else the last."""
+        """The trained model in evaluation mode: the best on validation; a warning tells where only the last is left."""
         _ = self.config  # a folder that holds no run is said to be that
         return load_model(self.path)
 
@@ -188,6 +222,16 @@ def open_run(path: str | Path) -> Run:
     run = Run(path)
     _ = run.config
     return run
+
+
+def _events_of(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def environment() -> dict[str, Any]:
