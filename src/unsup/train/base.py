@@ -326,8 +326,6 @@ class Trainer(ABC):
 
     def _take_best(self, folder: Run) -> None:
         """Read what the run hands out; where that is lost, say so, forget it, and judge anew what there is."""
-        if self.kept is None:  # nothing had been kept
-            return
         path = folder.checkpoint("best")
         lost: str | None = None
         try:
@@ -337,7 +335,8 @@ class Trainer(ABC):
         else:
             state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
             # One of a later step is what a killed process had reached; training comes to the same again.
-            if record["done"] != self.kept and record["done"] <= self.done:
+            first = self.done if self.kept is None else self.done + 1
+            if record["done"] != self.kept and record["done"] < first:
                 lost = f"{path} holds those of {self.display.unit} {record['done']}"
             elif {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.model.state_dict().items()}:
                 lost = f"{path} belongs to another model"
@@ -345,7 +344,7 @@ class Trainer(ABC):
                 found = record.get("validation")
                 self.handed = Kept(state, record.get("value"), None if found is None else Likelihood(**found))
         parallel.barrier()  # all have read it before one writes it anew
-        if lost is None:
+        if lost is None or self.kept is None:
             return
         unit = self.display.unit
         then = (
