@@ -40,7 +40,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     Of several processes only the first one writes.
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written; ``path`` is left as it was.
+        TrainingError: the disk is full, or the folder missing or not to be written; ``path`` is left as it was.
     """
     if process_rank() > 0:
         return
