@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dispatch_together(given)
         return _dispatch(given)
     except UnsupError as error:
-        sys.stderr.write(f"unsup: error: {' '.join(str(error).split())}\n")
+        _complain(f"error: {' '.join(str(error).split())}")
         return error.exit_status
     except KeyboardInterrupt:
-        sys.stderr.write("unsup: interrupted\n")
+        _complain("interrupted")
         return 130
     except BrokenPipeError:
         # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
@@ -54,8 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?\n")
+        _complain(f"error: {where}{error.strerror or error}; is the path right, and may it be written?")
         return 2
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal has gone
+        sys.stderr.write(f"unsup: {line}\n")
 
 
 def _dispatch(given: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TextIO
@@ -69,7 +69,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live:
             self._display = Live(Text(""), console=Console(file=self.stream), auto_refresh=False)
-            self._display.start()
+            with self._heard():
+                self._display.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -148,7 +149,11 @@ class Progress:
         try:
             yield
         except OSError:
-            self._display, self._live, self.mode = None, False, "off"
+            display, self._display = self._display, None
+            self._live, self.mode = False, "off"
+            if display is not None:
+                with suppress(OSError):  # it gives standard output and error back
+                    display.stop()
 
 
 def duration(seconds: float) -> str:
