@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -187,12 +189,38 @@ def test_reproduce_lists_the_recipes(call):
     assert "digits" in out
 
 
-def test_resuming_a_finished_run_changes_nothing(call, runs, tmp_path):
+@pytest.mark.parametrize("name", ["made", "histogram", "gaussian-mixture", "gan"])
+def test_resuming_a_finished_run_changes_nothing_and_says_so_in_one_line(call, runs, tmp_path, name):
     run = tmp_path / "run"
-    shutil.copytree(runs / "made", run)
-    before = (run / "checkpoints" / "best.safetensors").read_bytes()
-    assert call("fit", "--resume", "-o", run).status == 0
-    assert (run / "checkpoints" / "best.safetensors").read_bytes() == before
+    shutil.copytree(runs / name, run)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    found = call("fit", "--resume", "-o", run)
+    assert found.status == 0
+    assert found.out == ""
+    (line,) = found.err.splitlines()
+    assert line.startswith(f"{run} is finished (")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_a_step_is_shown_once(call, tmp_path):
+    """Plain lines: one for each validation, though each wants to be shown at once."""
+    for words, unit in ((("made", "--steps", 30), "step"), (("gaussian-mixture",), "pass")):
+        err = call("fit", "moons", *words, "--n", 300, "-o", tmp_path / words[0], "--preset", "tiny", "--plain").err
+        shown = [line.split()[1] for line in err.splitlines() if line.startswith(unit)]
+        assert len(shown) == len(set(shown)) >= 2, shown
+    assert shown != []
+
+
+def test_a_run_that_lost_its_best_parameters_is_evaluated_with_a_word_about_it(runs, tmp_path):
+    shutil.copytree(runs / "made", tmp_path / "r")
+    (tmp_path / "r/checkpoints/best.safetensors").unlink()
+    command = [sys.executable, "-m", "unsup", "eval", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "nats" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "the best parameters are lost" in line
+    assert "these are the last ones, of step 5" in line
 
 
 def test_no_help_holds_the_markup_of_docstrings(call):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
+import sys
 
 import pytest
 
@@ -57,3 +59,28 @@ def test_the_live_display_has_one_line_a_contestant_that_fits(width, monkeypatch
     assert max(map(len, lines)) <= width
     assert "▸ training 12%  ≤ 12.3456 bits/dim" in lines[0]
     assert ("░" in lines[0]) == (width >= 100)
+
+
+class Closed(Terminal):
+    """A terminal whose window has been closed."""
+
+    closed = False
+
+    def write(self, text):
+        if self.closed:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_terminal_that_has_gone_stops_no_contest(plain, closed):
+    stream = Closed()
+    stream.closed = closed
+    streams = sys.stdout, sys.stderr
+    with Scoreboard(["made"], plain=plain, stream=stream) as board:
+        stream.closed = True
+        board.tell(Moment("made", "training", SHOT))
+        board.note("a line")
+        board.tell(Moment("made", "done", note="= 1.2000 bits/dim"))
+    assert (sys.stdout, sys.stderr) == streams

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
+import sys
+
+import pytest
 
 import unsup
 from unsup.train.progress import Progress, duration
@@ -57,3 +61,32 @@ def test_training_prints_nothing_on_standard_output(capsys):
 
 def test_durations():
     assert [duration(s) for s in (0, 61, 3600)] == ["0:00", "1:01", "1:00:00"]
+
+
+class Closed(Terminal):
+    """A terminal whose window has been closed."""
+
+    closed_at = 1 << 30
+
+    def write(self, text):
+        if self.tell() >= self.closed_at:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("mode", ["auto", "plain"])
+def test_a_terminal_that_has_gone_stops_nothing(mode):
+    stream = Closed()
+    streams = sys.stdout, sys.stderr
+    with Progress(mode, stream=stream) as progress:
+        progress.show(1, 10, {"loss": 2.0})
+        stream.closed_at = 0
+        progress.note("a symptom")
+        progress.show(2, 10, {"loss": 1.5})
+        progress.validated("x")
+        assert not progress.due()
+    assert "loss 2" in stream.getvalue()
+    assert "loss 1.5" not in stream.getvalue()
+    assert (sys.stdout, sys.stderr) == streams
+    with Progress(mode, stream=stream) as progress:
+        progress.show(1, 10, {"loss": 2.0})

@@ -32,6 +32,7 @@ from unsup.core.event import Event
 from unsup.core.model import Model, Objective
 from unsup.core.storage import load_tensors, save_tensors
 from unsup.data import Data, Split
+from unsup.data.source import Source
 from unsup.train.ema import EMA
 from unsup.train.runs import Run
 from unsup.train.schedules import learning_rate_factor
@@ -139,15 +140,16 @@ def test_nan_stops_with_the_last_good_checkpoint_and_advice(tmp_path):
     assert all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_saves_and_the_run_goes_on_from_there(tmp_path, number):
     model = Toy(BITS)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     threading.Timer(0.5, lambda: os.kill(os.getpid(), number)).start()
     fitted = fit(model, binary_data(), out=tmp_path / "r", steps=10**7, checkpoint_seconds=1e9, progress="off")
     assert fitted.interrupted
+    assert fitted.signal == number
     assert load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["done"] == fitted.steps
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_interrupted_command_says_how_to_go_on(tmp_path):
@@ -256,10 +258,24 @@ def test_maximum_likelihood_of_independent_bernoullis_is_the_mean():
     torch.testing.assert_close(model.logits.sigmoid(), data.train.x.float().mean(0), atol=2e-3, rtol=0)
 
 
+class Poisoned(Source):
+    """Examples that must not be read."""
+
+    def __len__(self):
+        return 10
+
+    def rows(self, indices):
+        raise AssertionError("the test split was read while training")
+
+    def take(self, indices):
+        return self
+
+
 def test_test_split_is_never_read(digits):
-    fit(unsup.create("made", digits.event, hidden=(8,)), PoisonedTest(digits), steps=3, progress="off")
+    poisoned = dataclasses.replace(digits, test=Split(Poisoned()))
+    fit(unsup.create("made", digits.event, hidden=(8,)), poisoned, steps=3, progress="off")
     with pytest.raises(AssertionError, match="was read"):
-        _ = PoisonedTest(digits).test
+        _ = poisoned.test.x
 
 
 def test_global_generator_is_left_as_it_was(digits):

@@ -13,7 +13,7 @@ from torch import nn
 from unsup.core import random
 from unsup.core import rows as core_rows
 from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, Model, Objective
+from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, Model, Objective, Symptom
 from unsup.core.registry import Paper, Row
 from unsup.data import Data, Split
 
@@ -48,6 +48,13 @@ class Toy(Model, HasDensity, CanSample):
 
     def sample(self, n, *, generator=None):
         return torch.bernoulli(self.logits.sigmoid().expand(n, *self.event.shape), generator=generator).to(torch.uint8)
+
+
+class Ailing(Toy):
+    """The same; its loss falls under a bound after some steps, which is called a symptom."""
+
+    def diagnose(self, terms):
+        return Symptom("low", "expect more") if terms["loss"] < 4.1 else None
 
 
 class TwoHeads(Model):
@@ -182,7 +189,7 @@ class Outer(Model):
         )
 
 
-TOYS = (Toy, TwoHeads, Ramp, SemiSupervised, Unigram, Outer)
+TOYS = (Toy, Ailing, TwoHeads, Ramp, SemiSupervised, Unigram, Outer)
 
 
 def rows() -> dict[str, Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
-from unsup.cli.show import table, write
+from unsup.cli.show import table, write, write_if_heard
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.data.catalog import CODES
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             results = None
     if results is None:
-        write(f"stopped and saved; go on with:  {command_line(['unsup', 'compare', '-o', options.out])}")
+        write_if_heard(f"stopped and saved; go on with:  {command_line(['unsup', 'compare', '-o', options.out])}")
         return 128 + signal.SIGINT
     write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
     finish(results, Path(options.out))

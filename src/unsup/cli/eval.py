@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
-from unsup.cli.show import table, write, write_json
-from unsup.core.errors import CapabilityError, InputError
+from unsup.cli.show import note, table, write, write_json
+from unsup.core.errors import CapabilityError, InputError, TrainingError
 
 if TYPE_CHECKING:
     from unsup.evaluate.samples import SampleQuality, Stage
@@ -108,7 +108,6 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
         "likelihood": found.to_json() | _of_changed(run),
         "seconds": round(time.monotonic() - started, 3),
     }
-    _keep(run, record)
     if options.json:
         write_json(record)
     else:
@@ -120,6 +119,7 @@ def _evaluate_likelihood(run: Run, options: Any) -> None:
             f"[{found.kind}{given}{samples}]",
             *_said_of_changed(run),
         )
+    _keep(run, record)
 
 
 def _evaluate_samples(run: Run, options: Any) -> None:
@@ -136,11 +136,11 @@ def _evaluate_samples(run: Run, options: Any) -> None:
         )
     judged = found.to_json() | {"seconds": round(time.monotonic() - started, 3)} | _of_changed(run)
     record = _about(run) | {"samples": judged}
-    _keep(run, record)
     if options.json:
         write_json(record)
     else:
         write(*_lines(found, f"{record['model']} on {record['data']}"), *_said_of_changed(run))
+    _keep(run, record)
 
 
 class _Stages:
@@ -209,5 +209,11 @@ def _said_of_changed(run: Run) -> tuple[str, ...]:
 
 
 def _keep(run: Run, record: dict[str, Any]) -> None:
-    """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays."""
-    run.write_json("eval.json", run.side_record("eval.json") | record)
+    """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays.
+
+    The result has been printed, which is what was asked for: a folder that cannot be written is worth a note.
+    """
+    try:
+        run.write_json("eval.json", run.side_record("eval.json") | record)
+    except TrainingError as error:
+        note(f"the result is not saved: {error}")

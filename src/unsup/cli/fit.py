@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
 from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen, under
-from unsup.cli.show import write
+from unsup.cli.show import write, write_if_heard
 from unsup.cli.words import Words, is_number
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.registry import create, model_class, names, row, rows
@@ -37,16 +38,23 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     mode: ProgressMode = "plain" if options.plain else "auto"
 
+    from unsup.train.runs import open_run
     from unsup.train.settings import Settings
     from unsup.train.trainer import fit
 
     settings = chosen(options, list(Settings.__dataclass_fields__))
     changed = resume and bool(getattr(options, "changed_data", False))
     if resume:
+        finished = open_run(out).finished
         model, data, settings = _resumed(name, options, settings, changed)
+        if not finished:
+            write(f"resuming {out}: {name} on {data.name}")
     else:
+        finished = False
         model, data = _begun(name, options, settings, model_options.given(options))
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
+    if finished and (Path(out) / "report.html").is_file():
+        return 0  # the trainer has said so, and the folder stays as it is
     return _finish(fitted, name, out)
 
 
@@ -95,7 +103,6 @@ def _resumed(
     if changed or under(options, MODEL) or options.preset:
         what = changed[0] if changed else "model options"
         raise InputError(f"{options.out} goes on with the settings it was started with; leave out {what}")
-    write(f"resuming {options.out}: {name} on {run.data.name}")
     return run.new_model(), run.data, {k: v for k, v in run.config["training"].items() if v is not None}
 
 
@@ -197,8 +204,8 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
     write_page(out)
     if fitted.interrupted:
         command = command_line(["unsup", "fit", "--resume", "-o", out])
-        write(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
-        return 128 + signal.SIGINT
+        write_if_heard(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
+        return 128 + (fitted.signal or signal.SIGINT)
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"

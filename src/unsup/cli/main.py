@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 130 (interrupted).
+    """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 128 + n (signal n).
 
     Started several times by ``torchrun``, the processes work as one and the first of them speaks.
     """
@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _dispatch_together(given)
             return _dispatch(given)
     except UnsupError as error:
-        write_error(f"unsup: error: {error}")
+        _complain(f"unsup: error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        write_error("unsup: interrupted")
+        _complain("unsup: interrupted")
         return 130
     except BrokenPipeError:
         # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
@@ -59,8 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        write_error(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?")
+        _complain(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?")
         return 2
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal has gone
+        write_error(line)
 
 
 @contextlib.contextmanager

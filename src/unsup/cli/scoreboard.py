@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -38,19 +39,22 @@ class Scoreboard:
         self._figure = dict.fromkeys(names, "")
         self._width = max(len(visible(name)) for name in names)
         self._shown = float("-inf")
+        self._silent = False
         live = not plain and self.stream.isatty()
         self._display = Live(console=Console(file=self.stream), auto_refresh=False) if live else None
 
     def __enter__(self) -> Scoreboard:
         if self._display is not None:
-            self._display.start()
-            self._display.update(self._lines(), refresh=True)
+            self._heard(self._display.start)
+        if self._display is not None:
+            self._refresh()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._display is not None:
-            self._display.update(self._lines(), refresh=True)
-            self._display.stop()
+            self._refresh()
+        if self._display is not None:
+            self._heard(self._display.stop)
 
     def tell(self, moment: Moment) -> None:
         """Take in what the contest tells, and show it."""
@@ -61,7 +65,7 @@ class Scoreboard:
         elif moment.stage == "done":
             self._figure[moment.name] = moment.note
         if self._display is not None:
-            self._display.update(self._lines(), refresh=True)
+            self._refresh()
         elif new_stage or time.monotonic() - self._shown >= _PLAIN_EVERY:
             self._shown = time.monotonic()
             name, *rest = self._cells(moment)
@@ -71,10 +75,27 @@ class Scoreboard:
         """One line beside the contestants'."""
         line = visible(line)
         if self._display is not None:
-            self._display.console.print(line, highlight=False, markup=False)
+            console = self._display.console
+            self._heard(lambda: console.print(line, highlight=False, markup=False))
         else:
-            self.stream.write(line + "\n")
-            self.stream.flush()
+            self._heard(lambda: (self.stream.write(line + "\n"), self.stream.flush()))
+
+    def _refresh(self) -> None:
+        display, lines = self._display, self._lines()
+        assert display is not None
+        self._heard(lambda: display.update(lines, refresh=True))
+
+    def _heard(self, show: Callable[[], object]) -> None:
+        """Fall silent once the terminal has gone: the contest goes on, or is saved, without it."""
+        if self._silent:
+            return
+        try:
+            show()
+        except OSError:
+            display, self._silent, self._display = self._display, True, None
+            if display is not None:
+                with suppress(OSError):  # it gives standard output and error back
+                    display.stop()
 
     def _lines(self) -> Group:
         """One line a contestant, cut at the width of the terminal; the bar is for those that have room for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,19 @@ def put(stream: TextIO, *lines: str) -> None:
     text = "".join(f"{visible(line)}\n" for line in lines)
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def write_if_heard(text: str) -> None:
+    """The same, or nothing where the terminal or the reader has gone."""
+    try:
+        write(text)
+    except OSError:  # what is left in the buffer must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """One line on standard error, about what was done all the same."""
+    write_error(f"unsup: note: {text}")
 
 
 def write_json(record: Any) -> None:

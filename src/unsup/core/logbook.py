@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from unsup.core.config import Within, check_value
 from unsup.core.errors import InputError
@@ -34,8 +34,16 @@ _TOGETHER = ({"bits_per_dim", "nats", "kind"}, {"validator", "better", "value"},
 """Fields of which none stands alone."""
 
 
-def read_log(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], str | None]:
-    """Every log point behind the line that it was read from, and what is wrong with the file, if anything is.
+class Line(NamedTuple):
+    """A log point, the line that it was read from, and the number of that in the file, from 0 on."""
+
+    number: int
+    line: bytes
+    record: dict[str, Any]
+
+
+def read_log(path: Path) -> tuple[list[Line], str | None]:
+    """Every log point, and what is wrong with the file, if anything is.
 
     A last line that was cut short by a crash is left out, and nothing wrong.
     """
@@ -47,7 +55,7 @@ def read_log(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], str | None
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         return [], f"{path} cannot be read ({error.strerror}) and is left out"
-    found = [(line, point) for line in lines if (point := _log_point(line)) is not None]
+    found = [Line(n, line, point) for n, line in enumerate(lines) if (point := _log_point(line)) is not None]
     lost = len(lines) - len(found)
     return found, f"{path}: {lost:,} of {len(lines):,} lines are damaged and left out" if lost else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -65,7 +66,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     writes.
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written; ``path`` is left as it was.
+        TrainingError: the disk is full, or the folder missing or not to be written; ``path`` is left as it was.
     """
     if process_rank() > 0:
         return
@@ -83,7 +84,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
-            "free some space or choose another folder"
+            f"{mend(error, path)}"
         ) from error
 
 
@@ -128,6 +129,21 @@ def set_aside(path: Path, reason: str) -> None:
     _log.warning("note: %s; it is kept as %s and written anew", reason, other.name)
 
 
+def mend(error: OSError, path: Path) -> str:
+    """What to do about ``error``, which writing ``path`` met.
+
+    >>> mend(PermissionError(errno.EACCES, "Permission denied"), Path("runs/a/eval.json"))
+    'runs/a may not be written; change that or choose another folder'
+    """
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"{path.parent} may not be written; change that or choose another folder"
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"there is no folder {path.parent}; make it or choose another one"
+        case _:
+            return "free some space or choose another folder"
+
+
 @contextmanager
 def held_alone(folder: Path, command: str) -> Iterator[None]:
     """Keep a second process out of ``folder``.
@@ -136,7 +152,7 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
         command: that works in it, for the message.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or it may not be written.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -144,6 +160,10 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(
             f"another {command} is at work in {folder}; wait for it, stop it, or choose another folder (-o NAME)"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot lock {folder} for {command}: {error.strerror or error}; {mend(error, folder / '.lock')}"
         ) from error
     try:
         yield
@@ -363,10 +383,10 @@ def load_model(folder: str | Path) -> Model:
     if path is None:
         raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
     tensors, found = load_tensors(path)
-    if path == folder / _PLACES[-1] and _had_better(found):
-        raise InputError(
-            f"{folder / _PLACES[1]} is lost, and {path.name} holds other parameters; restore it, or go on with the run "
-            f"(unsup fit --resume -o {folder})"
+    if path == folder / _PLACES[-1] and found.get("kept") is not None:
+        _log.warning(
+            "%s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
+            *(folder, folder / _PLACES[1], found.get("done")),
         )
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
@@ -388,11 +408,6 @@ def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:
         if name in config:
             raise InputError(f"{record['model']} has no option {name!r}; restore config.json")
     return create(record["model"], Event.from_json(record["event"]), seed=seed, **config)
-
-
-def _had_better(last: Mapping[str, Any]) -> bool:
-    """Whether there were parameters that the run hands out in place of its last ones, as the record of these tells."""
-    return last.get("best") is not None or (last.get("validator") == "newest" and last.get("done") != 0)
 
 
 def _card(model: Model, record: Mapping[str, Any]) -> str:

@@ -36,14 +36,16 @@ def write_page(folder: str | Path) -> None:
     points, wrong = read_log(folder / "events.jsonl")
     if wrong is not None:
         _log.warning("note: %s", wrong)
-    events = [point for _, point in points]
+    events = [point.record for point in points]
     title = f"{config['model']['model']} on {config['data']['name'] if config['data'] else 'arrays in memory'}"
-    scored = [e for e in events if "bits_per_dim" in e]
+    lost = max((i for i, e in enumerate(events) if "lost" in e), default=-1)
+    held = events[lost + 1 :]  # what is said of the best parameters is true of those that are there
+    scored = [e for e in held if "bits_per_dim" in e]
     facts = {"steps": events[-1]["step"] if events else 0, "seconds": events[-1]["seconds"] if events else 0}
     if scored:
         best = min(scored, key=lambda e: e["nats"])
         facts["best validation"] = f"{best['bits_per_dim']:.4f} bits/dim ({best['kind']}) at {best['step']}"
-    compared = [e for e in events if "validator" in e]
+    compared = [e for e in held if "validator" in e]
     if compared:
         pick = min if compared[0]["better"] == "lower" else max
         best = pick(compared, key=lambda e: e["value"])
@@ -79,6 +81,7 @@ def write_page(folder: str | Path) -> None:
     said = [f"{e['symptom']} at {e['step']}: {e['advice']}" for e in events if "symptom" in e]
     changed = [e["step"] for e in events if "changed_data" in e]
     said += [f"the data had changed at {step}: what follows was learnt from it" for step in changed]
+    said += [f"lost before {e['step']}: {e['lost']}" for e in events if "lost" in e]
     if said:
         body.append("<h2>Noticed</h2><ul>" + "".join(f"<li>{markup(line)}</li>" for line in said) + "</ul>")
     body.append("<h2>Settings</h2>" + _table(config["model"]["config"]) + _table(config["training"]))

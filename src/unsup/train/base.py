@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import signal
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ _PREPARE_LIMIT = 20_000
 _UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
 _TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
+_HUGE = 1e15  # squares of such values, summed, overflow in float32
+# Why training is over, as `last` records it, in words.
+_ENDINGS = {
+    "steps": "every {unit} is done",
+    "converged": "it converged at {unit} {done}",
+    "patience": "out of patience at {unit} {done}",
+    "minutes": "its time was over at {unit} {done}",
+}
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not every system has all of them
+_log = logging.getLogger(__name__)
 # Keys of the generators, so that no two uses share noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
 
@@ -57,8 +68,9 @@ class Fitted:
         validation: the kept parameters' likelihood on validation examples, or None where they are not kept by it.
         validator: what the parameters are kept by: a validator's name, or ``newest``.
         score: what the validator says of the kept parameters, or None.
+        signal: the number of the signal that ended it in this process, or None.
         events: the log points, as in ``events.jsonl``.
-        interrupted: whether Ctrl-C or SIGTERM ended it.
+        interrupted: whether a signal (Ctrl-C, SIGTERM, SIGHUP) ended it.
         run: the run folder, or None.
     """
 
@@ -70,6 +82,22 @@ class Fitted:
     run: Run | None
     validator: str = NEWEST
     score: float | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The parameters that a run hands out, and what is known of them.
+
+    Attributes:
+        state: of the model.
+        value: what the validator said, or None without one.
+        validation: their likelihood, where that is what they are kept by.
+    """
+
+    state: dict[str, Tensor]
+    value: float | None
+    validation: Likelihood | None
 
 
 class Trainer(ABC):
@@ -84,10 +112,14 @@ class Trainer(ABC):
         self.total: int | None = None
         self.events: list[dict[str, Any]] = []
         self.validator = choose_validator(settings.validator, model, data)
+        self.ended: str | None = None  # why training is over
         self.best: float | None = None
-        self.best_state: dict[str, Tensor] | None = None
-        self.validation: Likelihood | None = None
+        self.validation: Likelihood | None = None  # of the best parameters so far
+        self.kept: int | None = None  # the step of the parameters that are handed out
+        self.validated: int | None = None  # the step of the last validation
+        self.handed: Kept | None = None  # what the run would hand out now
         self.stale = 0
+        self.logged = 0  # log points so far, those included that a damaged log has lost
         self.spent = 0.0
         self.started = time.monotonic()
         self.saved_at = self.started
@@ -125,8 +157,8 @@ class Trainer(ABC):
             parallel.same_start(self.model)
             if resume:
                 assert out is not None
-                stack.enter_context(self._alone(Run(out)))
-                self.begin()
+                if not Run(out).finished:  # which is only read
+                    stack.enter_context(self._alone(Run(out)))
                 self._resume(out, changed_data)
             else:
                 if out is not None:
@@ -135,18 +167,35 @@ class Trainer(ABC):
                     parallel.barrier()
                     self.folder = Run(out)
                     stack.enter_context(self._alone(self.folder))
-                self._prepare()
-                self.begin()
+                self._start()
+            if self.ended is None:
+                self.learn()
+                if self.ended is not None:  # logged before it is saved: what `last` calls finished has the line
+                    self._check_finite(parallel.whole(self.model.state_dict()))
+                    self._log({"finished": True})
                 self.save()
-            self.learn()
-            self.save()
-        interrupted = self.stopping or self.stop_signal is not None
-        if not interrupted:
-            self._log({"finished": True})
-        self._keep_best()
+                seconds = self.seconds
+            else:
+                seconds = self.spent
+        interrupted = self.ended is None
+        validation = score = None
+        if self.handed is not None:
+            self._load(self.handed.state)
+            validation, score = self.handed.validation, self.handed.value
         self.model.eval()
-        outcome = (self.done, self.seconds, self.validation, self.events, interrupted, self.folder)
-        return Fitted(*outcome, self._kept_by, self.best)
+        outcome = (self.done, seconds, validation, self.events, interrupted, self.folder)
+        return Fitted(*outcome, self._kept_by, score, self.stop_signal if interrupted else None)
+
+    def _start(self) -> None:
+        self._prepare()
+        self.begin()
+        self.save()
+
+    def over(self) -> str | None:
+        """Why training is over, if what was asked for is reached or there is no gain any more."""
+        if self.total is not None and self.done >= self.total:
+            return "steps"
+        return "patience" if 0 < self.settings.patience <= self.stale else None
 
     @property
     def writes(self) -> bool:
@@ -202,55 +251,123 @@ class Trainer(ABC):
         if folder.config["model"] != own["model"]:
             raise InputError(f"{out} is a run of another model; resume it with the one it was started with")
         changed = has_changed(out, folder.config, self.data, changed_data=changed_data)
-        tensors, record = folder.load_checkpoint("last")
+        self.folder = folder
+        if any(folder.checkpoint(name).is_file() for name in ("last", "best")):
+            self.begin()
+            self._go_on(folder)
+            if changed and self.ended is None and not any(e.get("changed_data") == own["digest"] for e in self.events):
+                self._log({"changed_data": own["digest"]})
+            return
+        self.display.note(f"{out} has no checkpoint yet; it starts from the beginning")
+        if self.writes:
+            folder.make_folders()
+            folder.keep_events(0)
+        parallel.barrier()
+        self._start()
+
+    def _go_on(self, folder: Run) -> None:
+        """Be where ``last`` was written; what else is in the folder decides nothing."""
+        tensors, record = self._read_last(folder)
         if record["validator"] != self._kept_by:
             raise InputError(
-                f"{out} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it with "
-                f"validator={record['validator']!r}"
+                f"{folder.path} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it "
+                f"with validator={record['validator']!r}"
             )
-        self.folder = folder
         weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
         self._load(weights)
-        self.done, self.total, self.stale = record["done"], record["total"], record["stale"]
-        self.best = record["best"]
-        if record["validation"] is not None:
-            self.validation = Likelihood(**record["validation"])
+        self.done, self.total, self.ended = record["done"], record["total"], record["ended"]
+        self.best, self.stale, self.validated = record["best"], record["stale"], record["validated"]
+        self.kept, self.logged, self.symptoms = record["kept"], record["logged"], record["symptoms"]
+        self.validation = None if record["validation"] is None else Likelihood(**record["validation"])
         self.spent = record["seconds"]
         self.started = time.monotonic()
         torch.set_rng_state(tensors["rng.global"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         self.restore(tensors, record)
-        if self.writes:
-            folder.drop_events_after(self.done)
+        if self.ended is None and self.writes:
+            folder.make_folders()
+            folder.keep_events(record["events"])
         parallel.barrier()
         self.events = folder.events()
-        if changed and not any(event.get("changed_data") == own["digest"] for event in self.events):
-            self._log({"changed_data": own["digest"]})
-        if folder.checkpoint("best").is_file():
-            best, _ = folder.load_checkpoint("best")
-            self.best_state = {k.removeprefix(MODEL_PREFIX): v for k, v in best.items()}
+        if len(self.events) < record["events"]:
+            missing = f"{record['events'] - len(self.events)} of {record['events']} lines"
+            self._warn(f"{folder.path}: events.jsonl has lost {missing}; the curves of the run have a gap")
+        self._take_best(folder)
+        if self.ended is not None:
+            unit = self.display.unit
+            why = _ENDINGS[self.ended].format(unit=unit, done=f"{self.done:,}")
+            self.display.note(f"{folder.path} is finished ({why}); it stays as it is")
+
+    def _read_last(self, folder: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            tensors, record = folder.load_checkpoint("last")
+        except InputError as error:
+            there = folder.checkpoint("best").is_file()
+            rest = f"; its best parameters are there and can be used (unsup eval {folder.path})" if there else ""
+            raise InputError(
+                f"{folder.path} cannot be gone on with: {error}{rest}; train anew in another folder (-o NAME)"
+            ) from error
+        return tensors, record
+
+    def _take_best(self, folder: Run) -> None:
+        """Read what the run hands out; where that is lost, say so, forget it, and judge anew what there is."""
+        path = folder.checkpoint("best")
+        lost: str | None = None
+        try:
+            tensors, record = folder.load_checkpoint("best")
+        except InputError as error:
+            lost = str(error)
+        else:
+            state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
+            # One of a later step is what a killed process had reached; training comes to the same again.
+            first = self.done if self.kept is None else self.done + 1
+            if record["done"] != self.kept and record["done"] < first:
+                lost = f"{path} holds those of {self.display.unit} {record['done']}"
+            elif {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.model.state_dict().items()}:
+                lost = f"{path} belongs to another model"
+            else:
+                found = record.get("validation")
+                self.handed = Kept(state, record.get("value"), None if found is None else Likelihood(**found))
+        parallel.barrier()  # all have read it before one writes it anew
+        if lost is None or self.kept is None:
+            return
+        unit = self.display.unit
+        then = (
+            f"the run hands out the last ones, of {unit} {self.done:,}"
+            if self.ended is not None
+            else f"they are looked for anew from {unit} {self.done:,} on"
+        )
+        self._warn(f"{folder.path}: the best parameters, of {unit} {self.kept:,}, are lost ({lost}); {then}")
+        if self.ended is None:
+            self._log({"lost": f"the best parameters, of {unit} {self.kept}"})
+            self.best = self.validation = self.kept = None
+            self.stale = 0
+            self.validate()
+            self.save()
 
     def save(self) -> None:
         """Write ``last``; parameters that are not finite are never written over good ones."""
         if self.folder is None:
             return
         state = parallel.whole(self.model.state_dict())
-        learned = {name for name, _ in self.model.named_parameters()}
-        # A buffer may hold the logarithm of a mass of 0.
-        sound = (t.isfinite() if k in learned else ~t.isnan() for k, t in state.items() if t.is_floating_point())
-        if not all(bool(s.all()) for s in sound):
-            raise TrainingError(self._advice("a parameter is not finite"))
+        self._check_finite(state)
         tensors = {MODEL_PREFIX + k: v for k, v in state.items()} | {"rng.global": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         record = {
             "done": self.done,
             "total": self.total,
+            "ended": self.ended,
             "best": self.best,
+            "kept": self.kept,
             "validator": self._kept_by,
             "validation": None if self.validation is None else dataclasses.asdict(self.validation),
+            "validated": self.validated,
             "stale": self.stale,
+            "symptoms": self.symptoms,
+            "logged": self.logged,
+            "events": len(self.events),
             "seconds": self.seconds,
         }
         extra = parallel.whole(self.tensors())
@@ -258,15 +375,22 @@ class Trainer(ABC):
             self.folder.save_checkpoint("last", tensors | extra, record | self.record())
         self.saved_at = time.monotonic()
 
+    def _check_finite(self, state: dict[str, Tensor]) -> None:
+        learned = {name for name, _ in self.model.named_parameters()}
+        # A buffer may hold the logarithm of a mass of 0.
+        sound = (t.isfinite() if k in learned else ~t.isnan() for k, t in state.items() if t.is_floating_point())
+        if not all(bool(s.all()) for s in sound):
+            raise TrainingError(self._advice("a parameter is not finite"))
+
     def record(self) -> dict[str, Any]:
         """What the JSON part of ``last`` holds besides the common fields."""
         return {}
 
-    def save_if_due(self) -> None:
-        """Save when it is time, and let the processes agree on that and on stopping."""
-        if process_count() > 1 and self.done % AGREE_EVERY and self.done != self.total:
+    def save_if_due(self, *, now: bool = False) -> None:
+        """Save when it is time, or ``now``, and let the processes agree on that and on stopping."""
+        if process_count() > 1 and self.done % AGREE_EVERY and self.done != self.total and not now:
             return
-        due = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
+        due = now or time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
         due, self.stopping = parallel.any_process(due and self.writes, self.stop_signal is not None)
         if due:
             self.save()
@@ -274,16 +398,26 @@ class Trainer(ABC):
     def _log(self, event: dict[str, Any]) -> None:
         event = {"step": self.done, "seconds": round(self.seconds, 3)} | event
         self.events.append(event)
+        self.logged += 1
         if self.folder is not None and self.writes:
             self.folder.append_event(event)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the parameters that are judged and kept."""
+        return nullcontext()
 
     def validate(self) -> None:
         """Judge the parameters on validation examples, remember the best ones, draw the fixed-noise grid.
 
         Without a validator there is nothing to judge by: the newest parameters are the ones remembered.
         """
+        self.validated = self.done
+        with self.averaged():
+            self._validate()
+
+    def _validate(self) -> None:
         if self.validator is None:
-            self._keep({})
+            self._keep(None, None)
         else:
             self._compare(self.validator)
         if self._samples_due():
@@ -309,7 +443,7 @@ class Trainer(ABC):
             raise TrainingError(self._advice(f"{what} is {value}"))
         if validator.prefers(value, self.best):
             self.best, self.validation, self.stale = value, found.likelihood, 0
-            self._keep({k: v for k, v in found.event.items() if k in ("nats", "validator", "value")})
+            self._keep(value, found.likelihood)
         else:
             self.stale += 1
         self._log(dict(found.event))
@@ -352,12 +486,18 @@ class Trainer(ABC):
             if self.writes:
                 folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
 
-    def _keep(self, record: dict[str, Any]) -> None:
+    def _keep(self, value: float | None, validation: Likelihood | None) -> None:
         """Make the present parameters (averaged ones inside their average) those that the run hands out."""
-        self.best_state = {k: v.detach().clone() for k, v in parallel.whole(self.model.state_dict()).items()}
+        state = {k: v.detach().clone() for k, v in parallel.whole(self.model.state_dict()).items()}
+        self.kept, self.handed = self.done, Kept(state, value, validation)
         if self.folder is not None and self.writes:
-            best = {MODEL_PREFIX + k: v for k, v in self.best_state.items()}
-            self.folder.save_checkpoint("best", best, {"done": self.done} | record)
+            record = {
+                "done": self.done,
+                "validator": self._kept_by,
+                "value": value,
+                "validation": None if validation is None else dataclasses.asdict(validation),
+            }
+            self.folder.save_checkpoint("best", {MODEL_PREFIX + k: v for k, v in state.items()}, record)
 
     def say(self, symptom: Symptom | None, observer: str = "terms") -> None:
         """Show and log a symptom when it appears."""
@@ -369,12 +509,13 @@ class Trainer(ABC):
             self._log({"symptom": symptom.name, "advice": symptom.advice})
             self.display.note(f"{symptom.name} at {self.display.unit} {self.done}: {symptom.advice}")
 
+    def _warn(self, line: str) -> None:
+        """Say what has to be said even where progress is not shown."""
+        if self.writes:
+            _log.warning("%s", line)
+
     def _key(self, use: int) -> int:
         return self.settings.seed * 1000 + use
-
-    def _keep_best(self) -> None:
-        if self.best_state is not None:
-            self._load(self.best_state)
 
     def _load(self, state: dict[str, Tensor]) -> None:
         own = self.model.state_dict()
@@ -382,16 +523,33 @@ class Trainer(ABC):
 
     @property
     def stopped(self) -> bool:
-        """By a signal that every process knows of, or out of patience."""
-        signalled = self.stopping or (process_count() == 1 and self.stop_signal is not None)
-        return signalled or 0 < self.settings.patience <= self.stale
+        """By a signal that every process knows of."""
+        return self.stopping or (process_count() == 1 and self.stop_signal is not None)
 
     def _advice(self, what: str) -> str:
         kept = "nothing was saved" if self.folder is None else f"the last good checkpoint is in {self.folder.path}"
-        return (
-            f"{what} at {self.display.unit} {self.done}; {kept}; try a smaller --lr (now {self.settings.lr:g}), "
-            "--clip 1, --warmup 500, or --precision float32"
-        )
+        return f"{what} at {self.display.unit} {self.done}; {kept}; {self._scale_advice() or self.remedies()}"
+
+    def _scale_advice(self) -> str | None:
+        """What to do about data whose squares are no numbers any more: then no setting of training helps."""
+        seen = self.data.train.glance
+        if not seen.is_floating_point() or not len(seen):
+            return None
+        largest = float(seen.abs().max())
+        if largest <= _HUGE:
+            return None
+        return f"the examples reach {largest:.3g}, whose square is too large; divide the columns by such a number"
+
+    @property
+    def unusual_examples(self) -> str:
+        """What to try where no setting of training decides."""
+        drawn = type(self.model).prepare is not Model.prepare  # from examples, by the seed
+        again = ", or start elsewhere with another --seed" if drawn else ""
+        return f"look for examples that lie far from all others{again}"
+
+    @abstractmethod
+    def remedies(self) -> str:
+        """What to try when numbers are not finite any more, in settings that this way of learning has."""
 
     def _lost(self, reason: str) -> str:
         kept = "nothing was saved" if self.folder is None else f"the last checkpoint is in {self.folder.path}"
@@ -417,17 +575,21 @@ class Trainer(ABC):
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end training after the step in hand, so that it can be saved."""
+        """Ctrl-C, SIGTERM and SIGHUP end training after the step in hand, so that it can be saved."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: object) -> None:
-            if self.stop_signal is not None:
+            # A closed terminal may send SIGHUP twice, and a service manager other signals after the first one.
+            if self.stop_signal is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt  # the second time, at once
-            self.stop_signal = number
+            self.stop_signal = self.stop_signal or number
 
-        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [s for s in signal.Signals if s.name in _SIGNALS]
+        # nohup has SIGHUP ignored, and that is meant.
+        taken = [s for s in numbers if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
+        previous = {s: signal.signal(s, note) for s in taken}
         try:
             yield
         finally:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from unsup.core.errors import TrainingError
-from unsup.core.model import keyed_generator
+from unsup.core.model import Model, keyed_generator
 from unsup.core.parallel import process_count, process_rank, sum_over_processes
+from unsup.data.source import Data
 from unsup.evaluate.likelihood import CHUNK
 from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
+from unsup.train.progress import Progress
+from unsup.train.settings import Settings
 
 
 class CountingTrainer(Trainer):
@@ -22,11 +25,15 @@ class CountingTrainer(Trainer):
 
     model: Any  # a Model that is also LearnsByCounting
 
+    def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
+        super().__init__(model, data, settings, display)
+        self.previous = -math.inf  # what the pass before raised the log-likelihood, with its prior, to
+
     def learn(self) -> None:
         self.total = self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
-        previous = next((-e["loss"] for e in reversed(self.events) if "log_prob" in e), -math.inf)
-        while self.done < self.total and not self.stopped:
+        ended = None
+        while ended is None and (ended := self.over()) is None and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
             with torch.no_grad():
@@ -53,18 +60,27 @@ class CountingTrainer(Trainer):
                 if not math.isfinite(reached):
                     raise TrainingError(self._advice(f"the log-likelihood is {mean}, with its prior {reached}"))
                 self._log(terms)
-                converged = reached - previous < self.model.tolerance
-                previous = reached
+                converged = reached - self.previous < self.model.tolerance
+                self.previous = reached
             else:
                 converged = False
             out_of_time = self._over_budget(time.monotonic() - pass_started)
-            ended = converged or out_of_time or self.done == self.total
+            ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
             if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
                 self.validate()
                 self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
-            self.save_if_due()
-            if ended:
-                break
+            if ended is None:  # else it is saved with that as soon as it is logged
+                self.save_if_due()
+        self.ended = ended
+
+    def record(self) -> dict[str, Any]:
+        return {"previous": self.previous if math.isfinite(self.previous) else None}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        self.previous = -math.inf if record["previous"] is None else record["previous"]
+
+    def remedies(self) -> str:
+        return self.unusual_examples
 
     def _over_budget(self, last_pass: float) -> bool:
         """Whether one more pass as long as the last would go beyond ``minutes``; the processes agree on it."""

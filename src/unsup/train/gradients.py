@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,11 +109,10 @@ class GradientTrainer(Trainer):
             "ema_steps": self.ema.steps if self.ema else 0,
             "optimizers": numbers,
             "smoothed": self.smoothed,
-            "symptoms": self.symptoms,
         }
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        self.position, self.smoothed, self.symptoms = record["position"], record["smoothed"], record["symptoms"]
+        self.position, self.smoothed = record["position"], record["smoothed"]
         self.validation_took = record["validation_took"] or 0.0
         self.generator.set_state(tensors["rng.noise"])
         for player in self.players:
@@ -138,24 +137,28 @@ class GradientTrainer(Trainer):
 
     def learn(self) -> None:
         batches = self.batches()
-        log_every = 1
         start = self.done
         calibration: tuple[int, float] | None = None
-        if self.done == 0:
+        if self.validated is None:
             self._first_validation()
-        while (self.total is None or self.done < self.total) and not self.stopped:
+        while (ended := self.over()) is None and not self.stopped:
             if self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
-                self._validate()
+                if self.validated != self.done:
+                    self.validate()
+                ended = "minutes"
                 break
             terms = self._step(batches)
             self.done += 1
+            fixed = False
             if self.total is None:
                 if self.done == start + 3:  # the first steps warm caches up
                     calibration = (self.done, time.monotonic())
                 self.total = parallel.from_first(self._steps_in_budget(calibration)) or None
-            logged = self.done % log_every == 0 or self.done == self.total
-            if logged or self.display.due():
+                fixed = self.total is not None
+            logged, validates = self._log_due(), self._validation_due()
+            shows = validates or self.display.due()
+            if logged or shows:
                 values = {k: float(v) for k, v in terms.items()}
                 if logged:
                     values = parallel.summed_values(list(values), list(values.values()))
@@ -167,20 +170,22 @@ class GradientTrainer(Trainer):
                 if logged:
                     self._log(values)
                     self._diagnose(values)
-                    log_every = max(1, (self.total or 1000) // 400)
-                if self.display.due():
+                if validates:
+                    self.validate()
+                if shows:
                     self.display.show(self.done, self.total, values)
-            if self._validation_due():
-                self._validate()
-                self.display.show(self.done, self.total, {k: float(v) for k, v in terms.items()})
-            self.save_if_due()
+            self.save_if_due(now=fixed)  # a length that was measured is the same when the run goes on
+        self.ended = ended
+
+    def _log_due(self) -> bool:
+        return self.done in (1, self.total) or self.done % max(1, (self.total or 1000) // 400) == 0
 
     def _first_validation(self) -> None:
         """Validate before step 1, and time that for a time budget, once what is slow the first time is done."""
         if self.settings.minutes is not None and self.validator is not None:
             self.validator.start(self.data, self.watched.take(slice(0, CHUNK)), self.settings.seed)(self.model)
         started = time.monotonic()
-        self._validate()
+        self.validate()
         self.validation_took = time.monotonic() - started
 
     def _late(self) -> bool:
@@ -202,9 +207,20 @@ class GradientTrainer(Trainer):
         each = max(self.validation_took, 1e-9)
         return max(_FEWEST_VALIDATIONS, min(VALIDATIONS, int(_VALIDATING * 60 * self.settings.minutes / each)))
 
-    def _validate(self) -> None:
-        with self.ema.applied() if self.ema is not None else nullcontext():
-            self.validate()
+    def averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.ema is None else self.ema.applied()
+
+    def remedies(self) -> str:
+        if self.done == 0:
+            return self.unusual_examples
+        s = self.settings
+        tries = {
+            f"a smaller --lr (now {s.lr:g})": any("lr" not in p.objective.optimizer for p in self.players),
+            "--clip 1": not 0 < s.clip <= 1,
+            "--warmup 500": s.warmup < 500,
+            "--precision float32": self.bfloat16,
+        }
+        return f"try {' or '.join(way for way, is_left in tries.items() if is_left) or 'another --seed'}"
 
     def _steps_in_budget(self, calibration: tuple[int, float] | None) -> int:
         """The time budget in steps, fixed once so that the schedule and a resumed run agree on it; 0: not known yet."""
@@ -293,5 +309,5 @@ class GradientTrainer(Trainer):
     def _diagnose(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             self.smoothed[name] = value + _SMOOTHING * (self.smoothed.get(name, value) - value)
-        if len(self.events) >= _SETTLED:
+        if self.logged >= _SETTLED:
             self.say(self.model.diagnose(self.smoothed))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TextIO
@@ -70,12 +71,14 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live:
             self._display = Live(Text(""), console=Console(file=self.stream), auto_refresh=False)
-            self._display.start()
+            with self._heard():
+                self._display.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._display is not None:
-            self._display.stop()
+            with self._heard():
+                self._display.stop()
 
     def due(self) -> bool:
         """Whether a new line should be shown now (so that losses are read from the device only then)."""
@@ -121,22 +124,39 @@ class Progress:
         ]
         line = visible("  ".join(p for p in parts if p))
         self._shown = now
-        if self._display is not None:
-            self._display.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+        if self._display is None:
+            self._write(line)
         else:
-            self.stream.write(line + "\n")
-            self.stream.flush()
+            with self._heard():
+                self._display.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
 
     def note(self, line: str) -> None:
         """One line above the live one."""
         if self.mode == "off":
             return
         line = visible(line)
-        if self._display is not None:
-            self._display.console.print(line, highlight=False, markup=False)
+        if self._display is None:
+            self._write(line)
         else:
+            with self._heard():
+                self._display.console.print(line, highlight=False, markup=False)
+
+    def _write(self, line: str) -> None:
+        with self._heard():
             self.stream.write(line + "\n")
             self.stream.flush()
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Fall silent once the terminal or the reader has gone: training goes on, or is saved, without them."""
+        try:
+            yield
+        except OSError:
+            display, self._display = self._display, None
+            self._live, self.mode = False, "off"
+            if display is not None:
+                with suppress(OSError):  # it gives standard output and error back
+                    display.stop()
 
 
 def duration(seconds: float) -> str:

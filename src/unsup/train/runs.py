@@ -13,9 +13,10 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -35,9 +36,12 @@ from unsup.core.storage import (
     build_model,
     check_config,
     check_layout,
+    held_alone,
     load_model,
     load_tensors,
     make_way,
+    mend,
+    read_checkpoint_record,
     save_tensors,
     set_aside,
     write_atomically,
@@ -67,10 +71,17 @@ class RunRecord(TypedDict):
     training: Settings
 
 
+Ended = Literal["steps", "converged", "patience", "minutes"]
+"""Why training is over."""
+
+
 class BestRecord(TypedDict):
-    """The JSON part of ``best``."""
+    """The JSON part of ``best``: of which step it is, and what the validator says of it."""
 
     done: Whole
+    validator: str
+    value: float | None
+    validation: Likelihood | None
 
 
 class LastRecord(TypedDict):
@@ -78,17 +89,23 @@ class LastRecord(TypedDict):
 
     done: Whole
     total: Whole | None
+    ended: Ended | None
     best: float | None
+    kept: Whole | None
     validator: str
     validation: Likelihood | None
+    validated: Whole | None
     stale: Whole
+    symptoms: dict[str, str]
+    logged: Whole
+    events: Whole
     seconds: Weight
+    previous: NotRequired[float | None]
     position: NotRequired[Whole]
     validation_took: NotRequired[Weight | None]
     ema_steps: NotRequired[Whole]
     optimizers: NotRequired[dict[str, dict[str, Any]]]
     smoothed: NotRequired[dict[str, float]]
-    symptoms: NotRequired[dict[str, str]]
 
 
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
@@ -151,8 +168,7 @@ class Run:
                 f"{path} holds other things ({foreign[0]}); a run needs a folder of its own, choose another (-o NAME)"
             )
         try:
-            for folder in (run.path, run.path / "checkpoints", run.path / "samples"):
-                folder.mkdir(parents=True, exist_ok=True)
+            run.make_folders()
             probe = run.path / ".write-test"
             probe.write_bytes(b"")
             probe.unlink()
@@ -164,9 +180,16 @@ class Run:
                 f"{path}: the run's checkpoints need about {needed_bytes / 1e6:,.0f} MB and the disk has "
                 f"{free / 1e6:,.0f} MB free; free some space or choose another folder (-o NAME)"
             )
-        run.write_json("env.json", environment())
-        run.write_json("config.json", config)
+        with held_alone(run.path, "unsup fit"):
+            if run.exists:  # another process has been faster
+                raise InputError(f"{path} has just become another run; choose another folder (-o NAME)")
+            run.write_json("env.json", environment())
+            run.write_json("config.json", config)
         return run
+
+    def make_folders(self) -> None:
+        for folder in (self.path, self.path / "checkpoints", self.path / "samples"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record; what is damaged in its place is kept under another name."""
@@ -175,29 +198,30 @@ class Run:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        try:
-            with (self.path / "events.jsonl").open("a") as file:
-                file.write(json.dumps(event) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.path / 'events.jsonl'}: {error.strerror}; free some space"
-            ) from error
+        path = self.path / "events.jsonl"
+        with self._there():
+            try:
+                with path.open("a") as file:
+                    file.write(json.dumps(event) + "\n")
+            except OSError as error:
+                raise TrainingError(f"cannot write {path}: {error.strerror}; {mend(error, path)}") from error
 
     def events(self) -> list[dict[str, Any]]:
         """The log points. Lines that are none are left out, and counted in a note; one cut short by a crash is not."""
         points, wrong = read_log(self.path / "events.jsonl")
         if wrong is not None:
             self._note(wrong)
-        return [point for _, point in points]
+        return [point.record for point in points]
 
-    def drop_events_after(self, step: int) -> None:
-        """Leave the log points up to ``step``. A file that is damaged anywhere is kept beside under another name."""
+    def keep_events(self, count: int) -> None:
+        """Cut the log after its first ``count`` lines. A file that is damaged anywhere is kept beside it."""
         path = self.path / "events.jsonl"
         points, wrong = read_log(path)
         if wrong is not None:
             set_aside(path, wrong)
-        kept = [line for line, point in points if point["step"] <= step]
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
+        kept = b"".join(point.line + b"\n" for point in points if point.number < count)
+        if not path.is_file() or path.read_bytes() != kept:
+            write_atomically(path, kept)
 
     def _note(self, line: str) -> None:
         """Say once what is wrong with a file that the run can do without."""
@@ -230,26 +254,51 @@ class Run:
         """
         path = self.checkpoint(name)
         tensors, record = load_tensors(path)
+        form: Any = LastRecord if name == "last" else BestRecord
+        if not set(record) >= form.__required_keys__:
+            raise InputError(
+                f"{self.path} was trained by an earlier version of unsup, which recorded less than going on exactly "
+                f"takes; use what it has learned (unsup eval {self.path}), or train anew in another folder (-o NAME)"
+            )
         try:
-            check_value("its record", record, LastRecord if name == "last" else BestRecord)
+            check_value("its record", record, form)
         except InputError as error:
             raise InputError(f"{path} is damaged ({error}); restore it or use another checkpoint") from error
         return tensors, record
 
     def save_checkpoint(self, name: str, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        make_way(self.checkpoint(name))
-        save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
+        with self._there():
+            make_way(self.checkpoint(name))
+            save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
         path = self.path / "samples" / name
-        make_way(path)
-        write_atomically(path, png)
+        with self._there():
+            make_way(path)
+            write_atomically(path, png)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Say of a folder that was deleted under a run's feet that it was."""
+        try:
+            yield
+        except TrainingError as error:
+            if self.path.is_dir():
+                raise
+            raise TrainingError(
+                f"the run folder {self.path} is gone: it was deleted or moved while training ran, so nothing more can "
+                "be saved; go on with it where it is now (--resume -o FOLDER), or train anew"
+            ) from error
 
     # --- what came of it ------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
-        return any("finished" in e for e in self.events())
+        """Whether training is over, as the last checkpoint records it; nothing else decides."""
+        try:
+            return read_checkpoint_record(self.checkpoint("last")).get("ended") is not None
+        except InputError:  # going on with the run says what is wrong
+            return False
 
     def new_model(self) -> Model:
         """The run's model with fresh parameters."""
@@ -257,7 +306,7 @@ class Run:
 
     @functools.cached_property
     def model(self) -> Model:
-        """The trained model in evaluation mode: the best on validation, else the last."""
+        """The trained model in evaluation mode: the best on validation; a warning tells where only the last is left."""
         _ = self.config  # a folder that holds no run is said to be that
         return load_model(self.path)
 
@@ -301,6 +350,16 @@ def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
     run = Run(path, changed_data=changed_data)
     _ = run.config
     return run
+
+
+def _events_of(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def environment() -> dict[str, Any]:

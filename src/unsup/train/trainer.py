@@ -28,13 +28,14 @@ def fit(
     progress: ProgressMode | Listener = "auto",
     **settings: Unpack[SettingsOptions],
 ) -> Fitted:
-    """Train ``model`` in place on ``data.train``, watching ``data.validation``; of the test split only a digest is taken.
+    """Train ``model`` in place on ``data.train``, watching ``data.validation``; of the test split it takes a digest.
 
     Args:
         model: any model of the registry, or your own `Model`.
         data: what `load_data` gives.
         out: run folder to write, or None to keep everything in memory.
-        resume: go on with the run in ``out`` from its last checkpoint, bit for bit on the CPU.
+        resume: go on with the run in ``out`` from its last checkpoint, bit for bit on the CPU; from the beginning where
+            it was stopped before the first. A finished run stays as it is.
         changed_data: resume though ``data`` is other than what the run was started on; its events tell so.
         progress: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told each `Snapshot`.
         **settings: fields of `Settings`; what is not given comes from ``model.fit_defaults``, then `Settings`.
@@ -45,7 +46,7 @@ def fit(
     Raises:
         InputError: no model or no data, settings that do not exist or contradict, data without what the model learns
             from (streams, conditions, labels), a folder that cannot be used.
-        TrainingError: the loss became NaN, or the disk full; the last good checkpoint is kept.
+        TrainingError: the loss became NaN, the disk full or the folder deleted; the last good checkpoint is kept.
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
