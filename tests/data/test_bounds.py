@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import signal
 import socket
 import struct
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import unsup.cli.fit
 import unsup.train.trainer  # noqa: F401 - what children would import otherwise, each for itself
@@ -26,7 +26,11 @@ from unsup.cli.main import main
 from unsup.core import memory
 from unsup.data import load_data, tables
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and its accounting")
+resource = pytest.importorskip("resource", reason="needs fork and its accounting")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs fork and its accounting"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
 
 SECONDS, MEGABYTES = 5, 400
 _AT_MOST = 60  # seconds, before a child is killed
@@ -41,6 +45,7 @@ def ended(*words: str, stdin: int | None = None) -> tuple[int, str, float, float
         status = 70
         try:
             signal.alarm(_AT_MOST)
+            torch.set_num_threads(1)  # the others of the parent are not there
             os.dup2(write, 2)
             if stdin is not None:
                 os.dup2(stdin, 0)
