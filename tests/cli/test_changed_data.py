@@ -122,6 +122,16 @@ def test_training_that_goes_on_with_changed_data_says_so(story: Path, made: Path
     assert Run(vae).config["digest"] != now  # what the run was begun on
 
 
+def test_data_of_another_shape_is_not_gone_on_with(story: Path, made: Path, call: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    (made / "t.csv").write_text("\n".join(",".join(map(repr, row)) for row in x.tolist()))
+    vae = story / "vae"
+    for command in (("eval", vae), ("fit", "--resume", "-o", vae), ("report", vae, "-o", story / "p"), ("check", vae)):
+        found = call(*command, "--changed-data")
+        assert (found.status, found.err.count("\n")) == (2, 1)
+        assert "t.csv holds vector of 3, real now, and" in found.err
+
+
 def test_a_contest_refuses_other_data(story: Path, made: Path, call: Any) -> None:
     words = [
         "compare",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import signal
 import socket
 import struct
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import unsup.cli.fit
 import unsup.train.trainer  # noqa: F401 - what children would import otherwise, each for itself
@@ -26,7 +26,11 @@ from unsup.cli.main import main
 from unsup.core import memory
 from unsup.data import load_data, tables
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and its accounting")
+resource = pytest.importorskip("resource", reason="needs fork and its accounting")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs fork and its accounting"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
 
 SECONDS, MEGABYTES = 5, 400
 _AT_MOST = 60  # seconds, before a child is killed
@@ -35,31 +39,31 @@ _AT_MOST = 60  # seconds, before a child is killed
 def ended(*words: str, stdin: int | None = None) -> tuple[int, str, float, float]:
     """Status, standard error, seconds and megabytes beyond what it began with, of a command in a child process."""
     read, write = os.pipe()
-    before, started = memory_of_self(), time.monotonic()
+    started = time.monotonic()
     child = os.fork()
     if child == 0:
-        status = 70
+        status, before, told = 70, resident(), io.StringIO()
         try:
             signal.alarm(_AT_MOST)
-            os.dup2(write, 2)
+            torch.set_num_threads(1)  # the others of the parent are not there
             if stdin is not None:
                 os.dup2(stdin, 0)
-            told = io.StringIO()
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
                 status = main(list(words))
-            os.write(2, told.getvalue()[:60_000].encode())
         except BaseException as error:  # a traceback is what is looked for
-            os.write(2, f"Traceback: {error!r}".encode())
+            told.write(f"Traceback: {error!r}")
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        os.write(write, f"{most - before} {told.getvalue()[:60_000]}".encode())
         os._exit(status)
     os.close(write)
     with os.fdopen(read, encoding="utf-8", errors="replace") as pipe:
-        said = pipe.read()
-    _, status, used = os.wait4(child, 0)
-    return os.waitstatus_to_exitcode(status), said, time.monotonic() - started, used.ru_maxrss / 1024 - before
+        taken, _, said = pipe.read().partition(" ")
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said, time.monotonic() - started, float(taken or "inf")
 
 
-def memory_of_self() -> float:
-    """Megabytes that are resident: what a child begins with."""
+def resident() -> float:
+    """Megabytes of this process that are in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

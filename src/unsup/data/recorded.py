@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unsup.core.errors import InputError
+from unsup.core.event import Event
 from unsup.data.source import Data
 
 _FORM = "2:"  # of digests, counted up when other rows come into splits, or they are hashed otherwise
@@ -30,7 +31,7 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
         changed_data: take the data as it is now.
 
     Raises:
-        InputError: the run names no data, the data cannot be read, or it has changed.
+        InputError: the run names no data, the data cannot be read, or it has changed, or to another shape.
     """
     from unsup.data.load import load_data
 
@@ -45,7 +46,15 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
     if "name_or_path" in record["options"]:
         raise InputError(f"{folder / 'config.json'} is damaged (data.options names data again); restore it")
     data = load_data(record["name"], **record["options"])
-    return data, has_changed(folder, config, data, changed_data=changed_data)
+    changed = has_changed(folder, config, data, changed_data=changed_data)
+    if changed:
+        own = Event.from_json(config["model"]["event"])
+        if own.shape != data.event.shape:
+            raise InputError(
+                f"{data.name} holds {data.event} now, and {folder} is of {own}, which does not take that; train anew "
+                "in another folder (-o NAME)"
+            )
+    return data, changed
 
 
 def has_changed(folder: Path, config: Mapping[str, Any], data: Data, *, changed_data: bool = False) -> bool:

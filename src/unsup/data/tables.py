@@ -193,11 +193,15 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
 
 def _check_text_fits(path: Path, opener: Callable[..., IO[Any]]) -> None:
     """Raise `InputError` for text that would not fit into memory as cells; packed text is not unpacked beyond that."""
-    size, most = 0, memory.limit()
+    what, size, endless, most = f"what {path} holds", 0, 0, memory.limit()
+    if opener is open:
+        check_fits(_PER_BYTE * path.stat().st_size, what, _ELSE)
     with opener(path, "rb") as file:
-        while size <= most and (part := file.read(_AT_ONCE)):
+        # A line that goes on for too long is refused where it is read, which needs no look at the rest.
+        while size <= most and endless <= 4 * _LONGEST_LINE and (part := file.read(_AT_ONCE)):
             size += _PER_BYTE * len(part) + _PER_LINE * part.count(b"\n")
-    check_fits(size, f"what {path} holds", _ELSE)
+            endless = 0 if b"\n" in part or b"\r" in part else endless + len(part)
+    check_fits(size, what, _ELSE)
 
 
 def _check_width(path: Path, width: int) -> None:

@@ -108,6 +108,8 @@ class LastRecord(TypedDict):
     smoothed: NotRequired[dict[str, float]]
 
 
+_RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
+"""What ``last`` records by now, and did not in earlier versions."""
 _BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
 """What a run that was stopped before its configuration was written leaves behind."""
 
@@ -254,14 +256,13 @@ class Run:
         """
         path = self.checkpoint(name)
         tensors, record = load_tensors(path)
-        form: Any = LastRecord if name == "last" else BestRecord
-        if not set(record) >= form.__required_keys__:
+        if name == "last" and not record.keys() >= _RECORDED:
             raise InputError(
                 f"{self.path} was trained by an earlier version of unsup, which recorded less than going on exactly "
                 f"takes; use what it has learned (unsup eval {self.path}), or train anew in another folder (-o NAME)"
             )
         try:
-            check_value("its record", record, form)
+            check_value("its record", record, LastRecord if name == "last" else BestRecord)
         except InputError as error:
             raise InputError(f"{path} is damaged ({error}); restore it or use another checkpoint") from error
         return tensors, record

@@ -28,7 +28,7 @@ def fit(
     progress: ProgressMode | Listener = "auto",
     **settings: Unpack[SettingsOptions],
 ) -> Fitted:
-    """Train ``model`` in place on ``data.train``, watching ``data.validation``; of the test split it takes a digest.
+    """Train ``model`` in place on ``data.train``, watching ``data.validation``; of test only a digest is taken.
 
     Args:
         model: any model of the registry, or your own `Model`.
