@@ -91,7 +91,7 @@ def test_a_full_disk_costs_no_result_either(call, runs, tmp_path, monkeypatch):
     path_open = pathlib.Path.open
 
     def full(self, mode="r", *rest, **more):
-        if "w" in mode and self.parent == tmp_path / "r":
+        if set(mode) & {"w", "x"} and self.parent == tmp_path / "r":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
         return path_open(self, mode, *rest, **more)
 

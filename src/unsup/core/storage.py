@@ -105,7 +105,7 @@ def make_way(path: Path) -> None:
     if path.parent.exists() and not path.parent.is_dir():
         set_aside(path.parent, f"{path.parent} is no folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
     if path.is_dir():
