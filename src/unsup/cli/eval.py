@@ -198,4 +198,4 @@ def _about(run: Run) -> dict[str, Any]:
 
 def _keep(run: Run, record: dict[str, Any]) -> None:
     """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays."""
-    run.write_json("eval.json", run.side_record("eval.json") | record)
+    run.update_json("eval.json", record)

@@ -96,12 +96,20 @@ def _replace(path: Path, content: bytes) -> None:
 
 def write_over(path: Path, content: bytes) -> None:
     """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
-    try:
-        if os.path.lexists(path):
-            read_json(path, dict[str, Any])
-    except InputError:
-        set_aside(path, f"{path} is damaged")
+    record_or_aside(path)
     write_atomically(path, content)
+
+
+def record_or_aside(path: Path) -> dict[str, Any]:
+    """The JSON record in a file that is about to be written anew; nothing, and the file set aside, where it is none."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        found: dict[str, Any] = read_json(path, dict[str, Any], mend="")
+    except InputError as error:
+        set_aside(path, str(error).removesuffix("; "))
+        return {}
+    return found
 
 
 def make_way(path: Path) -> None:
@@ -114,8 +122,8 @@ def make_way(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
-    if path.is_dir():
-        set_aside(path, f"{path} is a folder")
+    if path.exists() and not path.is_file():  # a checkpoint that went into a pipe or a device would be lost
+        set_aside(path, f"{path} is no regular file")
 
 
 def set_aside(path: Path, reason: str) -> None:

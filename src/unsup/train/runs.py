@@ -38,6 +38,7 @@ from unsup.core.storage import (
     load_model,
     load_tensors,
     make_way,
+    record_or_aside,
     save_tensors,
     set_aside,
     write_atomically,
@@ -167,6 +168,11 @@ class Run:
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record; what is damaged in its place is kept under another name."""
         write_over(self.path / name, json.dumps(record, indent=2).encode())
+
+    def update_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a record over what it says anew; what else the file holds stays."""
+        path = self.path / name
+        write_atomically(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
