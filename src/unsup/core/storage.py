@@ -348,7 +348,8 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     options = data.get("options") if isinstance(data, dict) else None
     kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
-    return {"model": config.get("model"), "training": config.get("training"), "data": kept}
+    same = {name: config.get(name) for name in ("model", "training", "labels")}
+    return same | {"data": kept}
 
 
 _WHEREABOUTS = ("data_dir", "unlabelled", "domain_b", "given")
@@ -378,10 +379,10 @@ def load_model(folder: str | Path) -> Model:
     if path is None:
         raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
     tensors, found = load_tensors(path)
-    if path == folder / _PLACES[-1] and _had_better(found):
-        raise InputError(
-            f"{folder / _PLACES[1]} is lost, and {path.name} holds other parameters; restore it, or go on with the run "
-            f"(unsup fit --resume -o {folder})"
+    if path == folder / _PLACES[-1] and found.get("kept", found.get("best")) is not None:
+        _log.warning(
+            "note: %s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
+            *(folder, folder / _PLACES[1], found.get("done")),
         )
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
@@ -403,11 +404,6 @@ def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:
         if name in config:
             raise InputError(f"{record['model']} has no option {name!r}; restore config.json")
     return create(record["model"], Event.from_json(record["event"]), seed=seed, **config)
-
-
-def _had_better(last: Mapping[str, Any]) -> bool:
-    """Whether there were parameters that the run hands out in place of its last ones, as the record of these tells."""
-    return last.get("best") is not None or (last.get("validator") == "newest" and last.get("done") != 0)
 
 
 def _card(model: Model, record: Mapping[str, Any]) -> str:

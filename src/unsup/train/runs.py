@@ -64,6 +64,7 @@ class RunRecord(TypedDict):
 
     data: DataRecord | None
     digest: NotRequired[str]
+    labels: NotRequired[list[str] | None]
     model: ModelRecord
     training: Settings
 
@@ -84,6 +85,11 @@ class LastRecord(TypedDict):
     validation: Likelihood | None
     stale: Whole
     seconds: Weight
+    ended: NotRequired[str | None]
+    kept: NotRequired[Whole | None]
+    validated: NotRequired[Whole | None]
+    logged: NotRequired[Whole]
+    events: NotRequired[Whole]
     position: NotRequired[Whole]
     validation_took: NotRequired[Weight | None]
     ema_steps: NotRequired[Whole]
