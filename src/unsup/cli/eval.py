@@ -214,6 +214,6 @@ def _keep(run: Run, record: dict[str, Any]) -> None:
     The result has been printed, which is what was asked for: a folder that cannot be written is worth a note.
     """
     try:
-        run.write_json("eval.json", run.side_record("eval.json") | record)
+        run.update_json("eval.json", record)
     except TrainingError as error:
         note(f"the result is not saved: {error}")

@@ -324,7 +324,7 @@ class _State(TypedDict):
 def _read_state(path: Path) -> dict[str, Any]:
     """What ``contest.json`` holds, of the types of JSON, once it is seen to be the state of a contest."""
     mend = "restore it or choose another folder (-o NAME)"
-    text = read_text(path)
+    text = read_text(path, mend=mend)
     checked(path, text, _State, mend=mend)
     found: dict[str, Any] = checked(path, text, dict[str, Any], mend=mend)
     return found

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -91,8 +91,8 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
     likelihood = found["likelihood"]
     if likelihood is not None and not _has_scores(scores, key, likelihood["n"]):
         return None
-    record: dict[str, Any] = {**found}
-    return record | _commands(bench, found, run)  # type: ignore[return-value]
+    record: Any = {**found, **_commands(bench, found, run)}
+    return cast(Measures, record)
 
 
 def _has_scores(path: Path, key: str, n: int) -> bool:

@@ -107,7 +107,7 @@ class Event:
             raise InputError("a scalar has no first axis that could be open")
         if self.layout is None:
             object.__setattr__(self, "layout", _LAYOUT_OF_RANK.get(len(self.shape), "vector"))
-        ranks = _RANKS.get(self.layout, ())  # type: ignore[arg-type] # it is none of these only before this line
+        ranks = _RANKS.get(self.layout or "vector", ())
         if ranks and len(self.shape) not in ranks:
             raise InputError(
                 f"an event of layout {self.layout} has {' or '.join(map(str, ranks))} axes; {self.shape} was given"

@@ -23,8 +23,11 @@ _LARGEST = 10**100
 """Whole numbers beyond are not even seeds, and take long to be written."""
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, *, mend: str = "restore it") -> str:
     """The text of a regular file of moderate size.
+
+    Args:
+        mend: what is to be done about a damaged file.
 
     Raises:
         InputError: there is none, it is something else (a folder, a pipe, a device), too large, or not UTF-8.
@@ -32,15 +35,14 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     if not path.is_file():
         what = "is no regular file" if path.exists() else "is not there"
-        raise InputError(f"{path} {what}; restore it")
+        raise InputError(f"{path} {what}; {mend}")
     try:
-        if path.stat().st_size * _BYTES_A_BYTE > memory.limit():
-            raise InputError(
-                f"{path} holds {memory.said(path.stat().st_size)} of text, too much to be read; restore it"
-            )
+        size = path.stat().st_size
+        if size * _BYTES_A_BYTE > memory.limit():
+            raise InputError(f"{path} holds {memory.said(size)} of text, too much to be read; {mend}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged (it is no UTF-8 text); restore it") from error
+        raise InputError(f"{path} is damaged (it is no UTF-8 text); {mend}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; is it yours to read?") from error
 
@@ -54,7 +56,7 @@ def read_json(path: str | Path, annotation: Any, *, mend: str = "restore it") ->
     Raises:
         InputError: the file cannot be read, is no JSON, or holds something else.
     """
-    return checked(path, read_text(path), annotation, mend=mend)
+    return checked(path, read_text(path, mend=mend), annotation, mend=mend)
 
 
 def checked(origin: str | Path, text: str, annotation: Any, *, mend: str = "restore it") -> Any:

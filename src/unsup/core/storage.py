@@ -90,12 +90,20 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 def write_over(path: Path, content: bytes) -> None:
     """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
-    try:
-        if os.path.lexists(path):
-            read_json(path, dict[str, Any])
-    except InputError:
-        set_aside(path, f"{path} is damaged")
+    record_or_aside(path)
     write_atomically(path, content)
+
+
+def record_or_aside(path: Path) -> dict[str, Any]:
+    """The JSON record in a file that is about to be written anew; nothing, and the file set aside, where it is none."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        found: dict[str, Any] = read_json(path, dict[str, Any], mend="")
+    except InputError as error:
+        set_aside(path, str(error).removesuffix("; "))
+        return {}
+    return found
 
 
 def make_way(path: Path) -> None:
@@ -108,8 +116,8 @@ def make_way(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
-    if path.is_dir():
-        set_aside(path, f"{path} is a folder")
+    if path.exists() and not path.is_file():  # a checkpoint that went into a pipe or a device would be lost
+        set_aside(path, f"{path} is no regular file")
 
 
 def set_aside(path: Path, reason: str) -> None:
@@ -353,7 +361,8 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     options = data.get("options") if isinstance(data, dict) else None
     kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
-    return {"model": config.get("model"), "training": config.get("training"), "data": kept}
+    same = {name: config.get(name) for name in ("model", "training", "labels")}
+    return same | {"data": kept}
 
 
 _WHEREABOUTS = ("data_dir", "unlabelled", "domain_b", "given")
@@ -383,9 +392,9 @@ def load_model(folder: str | Path) -> Model:
     if path is None:
         raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
     tensors, found = load_tensors(path)
-    if path == folder / _PLACES[-1] and found.get("kept") is not None:
+    if path == folder / _PLACES[-1] and found.get("kept", found.get("best")) is not None:
         _log.warning(
-            "%s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
+            "note: %s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
             *(folder, folder / _PLACES[1], found.get("done")),
         )
     if path.parent != folder:

@@ -42,6 +42,7 @@ from unsup.core.storage import (
     make_way,
     mend,
     read_checkpoint_record,
+    record_or_aside,
     save_tensors,
     set_aside,
     write_atomically,
@@ -67,6 +68,7 @@ class RunRecord(TypedDict):
 
     data: DataRecord | None
     digest: NotRequired[str]
+    labels: NotRequired[list[str] | None]
     model: ModelRecord
     training: Settings
 
@@ -196,6 +198,11 @@ class Run:
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record; what is damaged in its place is kept under another name."""
         write_over(self.path / name, json.dumps(record, indent=2).encode())
+
+    def update_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a record over what it says anew; what else the file holds stays."""
+        path = self.path / name
+        write_atomically(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
