@@ -59,7 +59,7 @@ WAYS: dict[str, Learning] = {
     ),
     "passes that converge": learning(mixture(tolerance=0.01, iterations=60), MOONS),
     "passes up to their number": learning(mixture(tolerance=0.0, iterations=7), MOONS),
-    "passes out of patience": learning(mixture(tolerance=0.0, iterations=200), MOONS, patience=1),
+    "passes out of patience": learning(mixture(tolerance=0.0, iterations=60), MOONS, patience=1),
     "one pass": learning(lambda: unsup.create("histogram", MOONS.event), MOONS),
 }
 ALL = pytest.mark.parametrize("way", WAYS)

@@ -321,9 +321,9 @@ class Trainer(ABC):
         else:
             state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
             # One of a later step is what a killed process had reached; training comes to the same again.
-            first = self.done if self.kept is None else self.done + 1
-            if record["done"] != self.kept and record["done"] < first:
-                lost = f"{path} holds those of {self.display.unit} {record['done']}"
+            step, first = record.get("done", -1), self.done if self.kept is None else self.done + 1
+            if step != self.kept and step < first:
+                lost = f"{path} holds others" + (f", of {self.display.unit} {step:,}" if step >= 0 else "")
             elif {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.model.state_dict().items()}:
                 lost = f"{path} belongs to another model"
             else:
