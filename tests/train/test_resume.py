@@ -105,6 +105,7 @@ def test_a_run_killed_long_after_its_checkpoint_ends_as_one_never_stopped(way, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @ALL
 @pytest.mark.parametrize("seconds", [0, 1e9])
 def test_a_run_killed_at_every_write_ends_as_one_never_stopped(way, seconds, tmp_path, capsys):
