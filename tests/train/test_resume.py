@@ -44,7 +44,7 @@ def learning(model: Callable[[], Any], data: Any, **settings: Any) -> Learning:
 
 
 def mixture(**options: Any) -> Callable[[], Any]:
-    return lambda: unsup.create("gaussian-mixture", MOONS.event, components=3, seed=0, **options)
+    return lambda: unsup.create("gaussian-mixture", MOONS.event, **{"components": 3, "seed": 0} | options)
 
 
 # Every way of learning, and every reason why training ends that no clock decides.
@@ -59,7 +59,7 @@ WAYS: dict[str, Learning] = {
     ),
     "passes that converge": learning(mixture(tolerance=0.01, iterations=60), MOONS),
     "passes up to their number": learning(mixture(tolerance=0.0, iterations=7), MOONS),
-    "passes out of patience": learning(mixture(tolerance=0.0, iterations=60), MOONS, patience=1),
+    "passes out of patience": learning(mixture(components=4, tolerance=0.0, iterations=20), MOONS, patience=2),
     "one pass": learning(lambda: unsup.create("histogram", MOONS.event), MOONS),
 }
 ALL = pytest.mark.parametrize("way", WAYS)
@@ -105,6 +105,7 @@ def test_a_run_killed_long_after_its_checkpoint_ends_as_one_never_stopped(way, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @ALL
 @pytest.mark.parametrize("seconds", [0, 1e9])
 def test_a_run_killed_at_every_write_ends_as_one_never_stopped(way, seconds, tmp_path, capsys):
