@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 from unsup.core.batch import Batch as Batch
+from unsup.core.cells import read_table as read_table
 from unsup.core.errors import InputError as InputError
 from unsup.core.errors import TrainingError as TrainingError
 from unsup.core.errors import UnsupError as UnsupError

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unsup
+from unsup.cli.output import write_file
 from unsup.core import memory
 from unsup.core.config import check_value
 from unsup.core.errors import InputError
@@ -21,7 +22,7 @@ from unsup.core.logbook import read_log
 from unsup.core.part import Part
 from unsup.core.reading import difference, parse_json, read_json
 from unsup.core.registry import create
-from unsup.core.storage import load_model, load_tensors, save_tensors, set_aside, write_atomically
+from unsup.core.storage import load_model, load_tensors, save_tensors, set_aside
 from unsup.train.runs import Run
 
 
@@ -275,7 +276,8 @@ def test_a_line_that_is_no_log_point_is_left_out(line, tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\n".join([POINT, line, POINT]) + b"\n")
     points, wrong = read_log(path)
-    assert [p["loss"] for _, p in points] == [2.0, 2.0]
+    assert [point.record["loss"] for point in points] == [2.0, 2.0]
+    assert [point.number for point in points] == [0, 2]
     assert "1 of 3 lines" in wrong
 
 
@@ -293,7 +295,7 @@ def test_a_damaged_log_is_said_once_and_kept_where_it_is_written_anew(tmp_path, 
     for _ in range(3):
         assert len(run.events()) == 2
     assert sum("1 of 3 lines" in r.message for r in caplog.records) == 1
-    run.drop_events_after(5)
+    run.keep_events(2)
     assert (tmp_path / "events.jsonl").read_bytes() == POINT + b"\n"
     assert (tmp_path / "events.jsonl.damaged").read_bytes() == content
 
@@ -332,7 +334,7 @@ def test_a_link_is_written_through(tmp_path):
     for name, way in (("relative", "there/target"), ("absolute", target), ("of a link", tmp_path / "relative")):
         link = tmp_path / name
         link.symlink_to(way)
-        write_atomically(link, name.encode())
+        write_file(link, name.encode())
         assert link.is_symlink()
         assert target.read_bytes() == name.encode()
     assert sorted(p.name for p in target.parent.iterdir()) == ["target"]
@@ -340,7 +342,7 @@ def test_a_link_is_written_through(tmp_path):
 
 def test_a_link_to_nothing_makes_what_it_names(tmp_path):
     (tmp_path / "link").symlink_to("target")
-    write_atomically(tmp_path / "link", b"new")
+    write_file(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"new"
 
@@ -351,18 +353,21 @@ def test_a_pipe_and_a_device_are_written_to_and_stay(tmp_path):
     read = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
-    write_atomically(pipe, b"through")
+    write_file(pipe, b"through")
     reader.join(10)
     assert read == [b"through"]
     assert pipe.is_fifo()
     link = tmp_path / "null"  # never /dev/null itself: a test that fails must not replace it
     link.symlink_to("/dev/null")
-    write_atomically(link, b"gone")
+    write_file(link, b"gone")
     assert link.is_symlink()
     assert link.is_char_device()
 
 
-def test_tensors_behind_a_link_are_read_and_written(tmp_path):
-    (tmp_path / "link").symlink_to("model")
+def test_in_a_folder_of_ours_a_link_is_replaced(tmp_path):
+    (tmp_path / "target").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("target")
     save_tensors(tmp_path / "link", {}, {"a": 1})
-    assert load_tensors(tmp_path / "model")[1] == {"a": 1}
+    assert not (tmp_path / "link").is_symlink()
+    assert load_tensors(tmp_path / "link")[1] == {"a": 1}
+    assert (tmp_path / "target").read_bytes() == b"before"
