@@ -11,7 +11,7 @@ from typing import Any
 
 from unsup.compare.records import Contestant, Measures, Place, Results
 from unsup.core.likelihood import SIGN
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_inside
 from unsup.train.progress import duration
 
 _SCORES = ("fid", "kid", "precision", "recall")
@@ -28,7 +28,7 @@ def write_csv(folder: Path, results: Results) -> None:
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write_atomically(folder / "results.csv", text.getvalue().encode())
+    write_inside(folder / "results.csv", text.getvalue().encode())
 
 
 def _flat(m: Measures) -> dict[str, Any]:

@@ -94,6 +94,12 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
+def write_inside(path: Path, content: bytes) -> None:
+    """`write_atomically` a file of a folder of the library's own, where nothing but a regular file belongs."""
+    make_way(path)
+    write_atomically(path, content)
+
+
 def write_over(path: Path, content: bytes) -> None:
     """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
     record_or_aside(path)

@@ -41,7 +41,7 @@ from unsup.core.storage import (
     record_or_aside,
     save_tensors,
     set_aside,
-    write_atomically,
+    write_inside,
     write_over,
 )
 from unsup.train.settings import Settings, Whole
@@ -178,7 +178,7 @@ class Run:
     def update_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record over what it says anew; what else the file holds stays."""
         path = self.path / name
-        write_atomically(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
+        write_inside(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Run:
         if wrong is not None:
             set_aside(path, wrong)
         kept = [line for line, point in points if point["step"] <= step]
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
+        write_inside(path, b"".join(line + b"\n" for line in kept))
 
     def _note(self, line: str) -> None:
         """Say once what is wrong with a file that the run can do without."""
@@ -249,9 +249,7 @@ class Run:
         save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
-        path = self.path / "samples" / name
-        make_way(path)
-        write_atomically(path, png)
+        write_inside(self.path / "samples" / name, png)
 
     # --- what came of it ------------------------------------------------------------------------------------------
 
