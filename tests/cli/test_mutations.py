@@ -29,6 +29,10 @@ NEEDED = ("config.json", ".safetensors")  # all other files are beside the matte
 FEW, MANY = 300, 20_000
 
 
+class Late(BaseException):
+    """Not an `OSError`, as `TimeoutError` is: that would be caught where files are written."""
+
+
 def called(*words: object) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of a command that may not take long."""
     out, err = io.StringIO(), io.StringIO()
@@ -36,7 +40,7 @@ def called(*words: object) -> tuple[int, str, str]:
     logging.getLogger("unsup").addHandler(handler)
 
     def late(number: int, frame: object) -> None:
-        raise TimeoutError(f"{words} took more than {SECONDS} s")
+        raise Late(f"{words} took more than {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)

@@ -511,17 +511,29 @@ def test_counting_is_advised_nothing_that_it_does_not_have(monkeypatch):
     assert not any(flag in str(found.value) for flag in ("--lr", "--clip", "--warmup", "--precision"))
 
 
+def hear_hangups() -> None:
+    """In a new process: SIGHUP ends it, also where the tests themselves run under nohup, which is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 FIT = [sys.executable, "-m", "unsup", "fit", "moons", "made", "--preset", "tiny", "--n", "300", "--steps", "1000000"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_saves_at_a_signal_and_its_status_tells_which(number, tmp_path):
     process = subprocess.Popen(
-        [*FIT, "-o", tmp_path / "r", "--plain"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*FIT, "-o", tmp_path / "r", "--plain"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=hear_hangups,
     )
-    wait_for_steps(process, tmp_path / "r")
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    try:
+        wait_for_steps(process, tmp_path / "r")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     assert "and saved; go on with:  unsup fit --resume" in out
     done = load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["done"]
@@ -539,6 +551,7 @@ def test_a_closed_terminal_ends_training_saved(plain, tmp_path):
 
     child, terminal = pty.fork()
     if child == 0:
+        hear_hangups()
         os.execv(sys.executable, [*map(str, FIT), "-o", str(tmp_path / "r"), *["--plain"][:plain]])
     os.set_blocking(terminal, False)
     deadline = time.monotonic() + 120
@@ -562,10 +575,13 @@ def test_nohup_goes_on(tmp_path):
     )
     wait_for_steps(process, tmp_path / "r")
     process.send_signal(signal.SIGHUP)
-    time.sleep(1)
-    assert process.poll() is None
-    process.terminate()
-    process.communicate(timeout=60)
+    try:
+        time.sleep(1)
+        assert process.poll() is None
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + signal.SIGTERM
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from unsup.compare.gallery import Drawn, Gallery
 from unsup.compare.records import Baselines, Picture, Probe, StoredSize
 from unsup.core.errors import InputError
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_inside
 from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.data.load import load_batch, options_taken
@@ -177,6 +177,6 @@ def written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
     for name, one in drawn.items():
         if one is not None:
             file = f"pictures/{name}.png"
-            write_atomically(folder / file, one.png)
+            write_inside(folder / file, one.png)
             found[name] = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
     return found

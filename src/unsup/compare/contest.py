@@ -26,7 +26,7 @@ from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
 from unsup.core.reading import checked, read_text
 from unsup.core.registry import create
-from unsup.core.storage import held_alone, write_atomically
+from unsup.core.storage import held_alone, write_inside
 from unsup.data import load_data
 from unsup.data.recorded import differs
 from unsup.data.source import Data
@@ -174,7 +174,7 @@ class Contest:
         }
 
     def _keep_state(self) -> None:
-        write_atomically(self.folder / "contest.json", json.dumps(self.state, indent=2).encode())
+        write_inside(self.folder / "contest.json", json.dumps(self.state, indent=2).encode())
 
     @property
     def names(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from unsup.compare.records import Contestant, Measures, Place, Results
 from unsup.core.cells import table_text
 from unsup.core.likelihood import SIGN
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_inside
 from unsup.train.progress import duration
 
 _SCORES = ("fid", "kid", "precision", "recall")
@@ -24,7 +24,7 @@ def write_csv(folder: Path, results: Results) -> None:
         lines += [about | _flat(m) | {"reason": c["reason"]} for m in c["runs"]] or [about | {"reason": c["reason"]}]
     columns = list(dict.fromkeys(k for line in lines for k in line))
     rows = [columns, *([line.get(name) for name in columns] for line in lines)]
-    write_atomically(folder / "results.csv", table_text(rows).encode())
+    write_inside(folder / "results.csv", table_text(rows).encode())
 
 
 def _flat(m: Measures) -> dict[str, Any]:

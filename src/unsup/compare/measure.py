@@ -26,7 +26,7 @@ from unsup.core.escapes import command_line
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.core.reading import read_json
-from unsup.core.storage import write_atomically, write_over
+from unsup.core.storage import write_inside, write_over
 from unsup.data.source import Split
 from unsup.evaluate.anomaly import anomaly_detection
 from unsup.evaluate.calibration import calibration
@@ -66,7 +66,7 @@ def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: N
         if measured.scores is not None:
             buffer = io.BytesIO()
             np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
-            write_atomically(into / SCORES, buffer.getvalue())
+            write_inside(into / SCORES, buffer.getvalue())
         text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
         write_over(into / "measures.json", text.encode())
         found = record | _commands(bench, record, run)

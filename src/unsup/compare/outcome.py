@@ -22,7 +22,7 @@ from unsup.core.escapes import command_line
 from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
 from unsup.core.registry import model_class, row
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_inside
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run, environment
@@ -112,7 +112,7 @@ def write_results(
         "pictures": bench.pictures(folder),
         "environment": environment(),
     }
-    write_atomically(folder / "results.json", json.dumps(finite(results), indent=1, allow_nan=False).encode())
+    write_inside(folder / "results.json", json.dumps(finite(results), indent=1, allow_nan=False).encode())
     write_csv(folder, results)
     write_comparison_page(folder)
     return results

@@ -22,7 +22,7 @@ from unsup.compare.records import Results
 from unsup.core.errors import InputError
 from unsup.core.escapes import markup
 from unsup.core.reading import read_json
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_inside
 from unsup.report.page import policy
 
 LIMIT = 5_000_000
@@ -45,7 +45,7 @@ def write_comparison_page(folder: str | Path) -> Path:
         page = comparison_page(results, folder)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(f"{path} is damaged ({error!r}); run unsup compare again to restore it") from error
-    write_atomically(folder / "index.html", page.encode())
+    write_inside(folder / "index.html", page.encode())
     return folder / "index.html"
 
 

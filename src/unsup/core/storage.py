@@ -88,6 +88,12 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         ) from error
 
 
+def write_inside(path: Path, content: bytes) -> None:
+    """`write_atomically` a file of a folder of the library's own, where nothing but a regular file belongs."""
+    make_way(path)
+    write_atomically(path, content)
+
+
 def write_over(path: Path, content: bytes) -> None:
     """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
     record_or_aside(path)

@@ -15,7 +15,7 @@ from unsup.core.escapes import command_line, markdown, markup, visible
 from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import names, row
-from unsup.core.storage import ModelRecord, make_way, write_atomically
+from unsup.core.storage import ModelRecord, write_inside
 from unsup.pictures.images import curves, png_bytes
 from unsup.report.words import told
 
@@ -210,8 +210,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    make_way(path)
-    write_atomically(path, text.encode(errors="surrogateescape"))
+    write_inside(path, text.encode(errors="surrogateescape"))
 
 
 def _table(record: dict[str, Any]) -> str:

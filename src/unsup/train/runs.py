@@ -45,7 +45,7 @@ from unsup.core.storage import (
     record_or_aside,
     save_tensors,
     set_aside,
-    write_atomically,
+    write_inside,
     write_over,
 )
 from unsup.train.settings import Settings, Whole
@@ -202,7 +202,7 @@ class Run:
     def update_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record over what it says anew; what else the file holds stays."""
         path = self.path / name
-        write_atomically(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
+        write_inside(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Run:
             set_aside(path, wrong)
         kept = b"".join(point.line + b"\n" for point in points if point.number < count)
         if not path.is_file() or path.read_bytes() != kept:
-            write_atomically(path, kept)
+            write_inside(path, kept)
 
     def _note(self, line: str) -> None:
         """Say once what is wrong with a file that the run can do without."""
@@ -280,10 +280,8 @@ class Run:
             save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
     def save_picture(self, name: str, png: bytes) -> None:
-        path = self.path / "samples" / name
         with self._there():
-            make_way(path)
-            write_atomically(path, png)
+            write_inside(self.path / "samples" / name, png)
 
     @contextmanager
     def _there(self) -> Iterator[None]:
