@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,11 @@ def test_runs_of_versions_before_are_refused_with_the_reason(story: Path, call: 
     config = json.loads((story / "vae" / "config.json").read_text())
     config["digest"] = "0123456789abcdef0123456789abcdef"
     (story / "vae" / "config.json").write_text(json.dumps(config))
+    assert "contradicts itself: digest is" in call("eval", story / "vae").err
+    for name in ("best", "last"):
+        path = story / "vae" / "checkpoints" / f"{name}.safetensors"
+        tensors, record = load_tensors(path)
+        save_tensors(path, tensors, {k: v for k, v in record.items() if k != "run"})  # versions before kept none there
     found = call("eval", story / "vae")
     assert (found.status, found.err.count("\n")) == (2, 1)
     assert "is of an older version, which split data otherwise" in found.err
@@ -247,7 +253,6 @@ def every_field() -> Data:
 @pytest.mark.parametrize("field", ["examples", "label", "given", "lengths", "weight", "stream x", "stream lengths"])
 @pytest.mark.parametrize("row", [0, -1])
 def test_one_number_anywhere_changes_the_digest(part: str, field: str, row: int) -> None:
-    from dataclasses import replace
 
     data = every_field()
     assert data.digest == every_field().digest
@@ -267,7 +272,6 @@ def test_one_number_anywhere_changes_the_digest(part: str, field: str, row: int)
 
 
 def test_grey_levels_are_part_of_the_digest() -> None:
-    from dataclasses import replace
 
     data = load_data("digits")
     grey = data.train.x.clone()
@@ -314,3 +318,31 @@ def test_one_pixel_of_one_image_of_any_split_is_noticed(tmp_path: Path, call: An
         assert call("eval", tmp_path / "r").status == 0
     (tmp_path / "photos/a/0.png").rename(tmp_path / "photos/b/0.png")  # another label
     refused(call("eval", tmp_path / "r"))
+
+
+def test_a_run_without_a_checkpoint_begins_anew_on_the_data_as_it_is(story: Path, made: Path, call: Any) -> None:
+    vae = story / "vae"
+    for path in (vae / "checkpoints").iterdir():
+        path.unlink()
+    assert "has lost its checkpoints" in call("fit", "--resume", "-o", vae, "--plain").err
+    (vae / "events.jsonl").unlink()  # it was killed before the first of both
+    change(made)
+    refused(call("fit", "--resume", "-o", vae, "--plain"))
+    assert call("fit", "--resume", "-o", vae, "--plain", "--changed-data").status == 0
+    assert Run(vae).config["digest"] == f"2:{load_data(made / 't.csv').digest}"
+    assert call("eval", vae).status == 0
+
+
+def test_names_of_classes_and_columns_are_part_of_the_data() -> None:
+    data = load_data("digits")
+    renamed = replace(data, labels=tuple(f"no. {name}" for name in data.labels or ()))
+    assert renamed.digest != data.digest
+    columns = [replace(unsup.from_arrays(np.eye(30)), columns=tuple(f"{i}{j}" for j in range(30))) for i in "ab"]
+    assert columns[0].digest != columns[1].digest
+
+
+def test_rows_that_are_equal_but_for_what_is_left_out_are_said(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 20},{i % 20 * 2}" for i in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,a,b", *rows]))
+    assert any("80 rows equal another one" in note for note in load_data(tmp_path / "t.csv", drop=("id",)).notes)
+    assert not any("equal another" in note for note in load_data(tmp_path / "t.csv").notes)

@@ -15,7 +15,6 @@ import torch
 
 from unsup.core import storage
 from unsup.core.storage import load_tensors
-from unsup.train import runs
 from unsup.train.runs import Run
 
 
@@ -90,6 +89,5 @@ def kept_at_every_write(folder: Path, into: Path) -> Iterator[list[Path]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "write_atomically", write_watched)
-        patch.setattr(runs, "write_atomically", write_watched)
         patch.setattr(Run, "append_event", append_watched)
         yield found

@@ -28,7 +28,6 @@ import unsup.data
 import unsup.report.page
 from unsup.cli import main as command
 from unsup.core import storage
-from unsup.train import runs
 from unsup.train.runs import Run
 
 AGAIN = 0.25  # of the runs are killed a second time
@@ -57,7 +56,7 @@ def watch(moment: Callable[[str], None]) -> None:
         append(self, event)
         moment("after an event")
 
-    storage.write_atomically = runs.write_atomically = write_watched
+    storage.write_atomically = write_watched
     Run.append_event = append_watched
 
 

@@ -436,9 +436,9 @@ def test_a_lost_last_checkpoint_has_its_own_advice(damage, tmp_path):
     with pytest.raises(InputError) as found:
         learn(tmp_path / "run", resume=True)
     said = str(found.value)
-    assert said.startswith(f"{tmp_path / 'run'} cannot be gone on with: ")
+    assert said.startswith(f"{tmp_path / 'run'} cannot be resumed: ")
     assert str(last) in said
-    assert f"its best parameters are there and can be used (unsup eval {tmp_path / 'run'})" in said
+    assert f"its best parameters can still be used (unsup eval {tmp_path / 'run'})" in said
     assert "-o NAME" in said
     assert "free some space" not in said
 
@@ -448,6 +448,9 @@ def test_a_run_without_any_checkpoint_starts_from_the_beginning_and_says_so(tmp_
     learn(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(InputError, match="has lost its checkpoints"):  # the log tells that there were some
+        learn(tmp_path / "run", resume=True)
+    (tmp_path / "run/events.jsonl").unlink()
     learn(tmp_path / "run", resume=True, progress="plain")
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'run'} has no checkpoint yet; it starts from the beginning")
     assert differences(tmp_path / "whole", tmp_path / "run") == []
@@ -595,3 +598,21 @@ def test_the_second_signal_ends_at_once_only_where_it_is_the_keyboards():
         assert trainer.stop_signal == signal.SIGHUP
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [1, 10**6])
+def test_a_best_of_another_step_is_not_handed_out_by_anybody(step, tmp_path, caplog):
+    """Such as one that was restored from a backup; after the end of training no later one is right either."""
+    learn = WAYS["gradients"]
+    learn(tmp_path / "run")
+    best = Run(tmp_path / "run").checkpoint("best")
+    tensors, record = load_tensors(best)
+    assert record["done"] != step
+    save_tensors(best, {k: v + 1 if v.is_floating_point() else v for k, v in tensors.items()}, record | {"done": step})
+    last, _ = load_tensors(Run(tmp_path / "run").checkpoint("last"))
+    fitted = learn(tmp_path / "run", resume=True)
+    loaded = Run(tmp_path / "run").model
+    assert sum("the best parameters" in r.getMessage() for r in caplog.records) == 2
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, last[f"model.{name}"])
+    assert fitted is None or fitted.score is None

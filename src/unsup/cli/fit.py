@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
     if finished and (Path(out) / "report.html").is_file():
         return 0  # the trainer has said so, and the folder stays as it is
-    return _finish(fitted, name, out)
+    return _finish(fitted, name, out, changed=changed)
 
 
 def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, Any]) -> tuple[Model, Data]:
@@ -195,7 +195,7 @@ def _name_of_run(out: str) -> str:
     return str(open_run(out).config["model"]["model"])
 
 
-def _finish(fitted: Fitted, model: str, out: str) -> int:
+def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
     from unsup.report.page import next_commands, write_page
     from unsup.train.progress import duration
@@ -203,7 +203,7 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
 
     write_page(out)
     if fitted.interrupted:
-        command = command_line(["unsup", "fit", "--resume", "-o", out])
+        command = command_line(["unsup", "fit", "--resume", "-o", out, *["--changed-data"][:changed]])
         write_if_heard(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
         return 128 + (fitted.signal or signal.SIGINT)
     line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
@@ -211,7 +211,10 @@ def _finish(fitted: Fitted, model: str, out: str) -> int:
         line += f"; validation {fitted.validation}"
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
-    given = open_run(out).config["model"]["config"].get("given")
-    commands = [*next_commands(model, out, given), command_line(["open", f"{out}/report.html"])]
+    record = open_run(out).config["model"]
+    commands = [
+        *next_commands(model, out, record["event"], record["config"].get("given")),
+        command_line(["open", f"{out}/report.html"]),
+    ]
     write(line, "", *(f"  {command}" for command in commands))
     return 0

@@ -303,8 +303,14 @@ def model_record(model: Model) -> dict[str, Any]:
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write a model as ``config.json``, ``model.safetensors`` and ``README.md``."""
+    """Write a model as ``config.json``, ``model.safetensors`` and ``README.md``.
+
+    Raises:
+        InputError: the folder is that of a run, whose configuration would be lost, or it cannot be made.
+    """
     folder = Path(folder)
+    if any((folder / place).exists() for place in (*_PLACES[1:], "events.jsonl")):
+        raise InputError(f"{folder} is a run folder, which a saved model would write over; save to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -338,7 +344,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def check_config(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Hold ``config.json`` against what stands in the checkpoints beside it; neither is guessed to be the right one.
+    """Compare ``config.json`` with the records in the checkpoints beside it; neither is assumed to be the right one.
 
     Checkpoints that cannot be read, or were written before they held a record, say nothing here.
 
@@ -360,14 +366,11 @@ def check_config(folder: str | Path, config: Mapping[str, Any]) -> None:
 
 
 def asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the checkpoints of a run repeat of its ``config.json``: all but where its data lie, which may change.
-
-    That they are the data of the run, their digest tells.
-    """
+    """What the checkpoints of a run repeat of its ``config.json``: all but where its data lie, which may change."""
     data = config.get("data")
     options = data.get("options") if isinstance(data, dict) else None
     kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
-    same = {name: config.get(name) for name in ("model", "training", "labels")}
+    same = {name: config.get(name) for name in ("model", "training", "labels", "digest")}
     return same | {"data": kept}
 
 
@@ -394,20 +397,57 @@ def load_model(folder: str | Path) -> Model:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; expected one written by model.save or unsup fit")
     record = read_record(folder)
-    path = next((folder / place for place in _PLACES if (folder / place).is_file()), None)
-    if path is None:
-        raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
-    tensors, found = load_tensors(path)
-    if path == folder / _PLACES[-1] and found.get("kept", found.get("best")) is not None:
-        _log.warning(
-            "note: %s: the best parameters are lost (there is no %s); these are the last ones, of step %s",
-            *(folder, folder / _PLACES[1], found.get("done")),
-        )
+    path = _handed_out(folder)
+    tensors, _ = load_tensors(path)
     if path.parent != folder:
         tensors = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
     model = build_model(record)
     load_state(model, tensors, path)
     return model.eval()
+
+
+def _handed_out(folder: Path) -> Path:
+    """The file of the parameters that a folder stands for; a note tells where the best ones are lost.
+
+    Raises:
+        InputError: there is none.
+    """
+    model, best, last = (folder / place for place in _PLACES)
+    if model.is_file():
+        return model
+    if not last.is_file():
+        if not best.is_file():
+            raise InputError(f"{folder} has no checkpoint yet; train it first (unsup fit --resume -o {folder})")
+        return best
+    newest = read_checkpoint_record(last)
+    if best.is_file():
+        if is_handed_out(read_checkpoint_record(best), newest):
+            return best
+        lost = f"{best} holds those of another step"
+    else:
+        lost = f"there is no {best}"
+    if newest.get("kept", newest.get("best")) is not None:
+        _log.warning(
+            "note: %s: the best parameters are lost (%s); these are the last ones, of step %s",
+            *(folder, lost, newest.get("done")),
+        )
+    return last
+
+
+def is_handed_out(best: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Whether a run hands out its ``best``, by the records of its two checkpoints.
+
+    While a run is not over, a ``best`` of a later step than ``last`` is what a process reached before it was killed:
+    training comes to the same again.
+    """
+    if "kept" not in last:  # of an earlier version, which did not record it
+        return True
+    step, kept, done = best.get("done"), last["kept"], last.get("done")
+    if step == kept:
+        return True
+    if last.get("ended") is not None or not isinstance(step, int) or not isinstance(done, int):
+        return False
+    return step > done or (kept is None and step == done)
 
 
 def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:

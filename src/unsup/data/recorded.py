@@ -45,7 +45,13 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
         raise InputError(f"{folder / 'config.json'} is damaged (it names no data); restore it")
     if "name_or_path" in record["options"]:
         raise InputError(f"{folder / 'config.json'} is damaged (data.options names data again); restore it")
-    data = load_data(record["name"], **record["options"])
+    try:
+        data = load_data(record["name"], **record["options"])
+    except InputError as error:
+        raise InputError(
+            f"the data of {folder} cannot be read: {error}; if it has moved, put it back or write its new place into "
+            f"{folder / 'config.json'} (data.name)"
+        ) from error
     changed = has_changed(folder, config, data, changed_data=changed_data)
     if changed:
         own = Event.from_json(config["model"]["event"])
@@ -53,6 +59,12 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
             raise InputError(
                 f"{data.name} holds {data.event} now, and {folder} is of {own}, which does not take that; train anew "
                 "in another folder (-o NAME)"
+            )
+        labels = config.get("labels")
+        if labels and tuple(labels) != data.labels:
+            raise InputError(
+                f"{data.name} has other classes now than {folder} was trained on, so that their numbers mean something "
+                "else; restore their names, or train anew in another folder (-o NAME)"
             )
     return data, changed
 

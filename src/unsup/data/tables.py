@@ -27,7 +27,7 @@ from unsup.core.event import REAL, Event, Support
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.examples import Examples, Names, classes, listing
-from unsup.data.hashing import cell_words, column_hashes
+from unsup.data.hashing import cell_words, column_hashes, row_hashes
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _MOST_COLUMNS = 100_000
@@ -238,6 +238,12 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
     constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
     if constant and len(x) > 1:
         notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
+    apart = len(np.unique(hashes)) - len(np.unique(row_hashes(x))) if drop else 0
+    if apart:
+        notes.append(
+            f"{apart} rows equal another one but for the label and the columns left out, and may be in another split; "
+            "delete these columns from the file to keep such rows together"
+        )
     tensor, event = table_event(x)
     return Examples(
         tensor,

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from unsup.core.config import OrNothing
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line, markdown, markup, visible
+from unsup.core.event import Event
 from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import names, row
 from unsup.core.storage import ModelRecord, write_inside
-from unsup.pictures.images import curves, png_bytes
+from unsup.pictures.images import curves, has_picture, png_bytes
 from unsup.report.words import told
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def write_page(folder: str | Path) -> None:
         facts[f"test {name}"] = f"{value:.4g}"
     facts["machine"] = _side_record(folder / "env.json", _Environment).get("machine", "")
     record = config["model"]
-    suggested = next_commands(record["model"], folder, record["config"].get("given"))
+    suggested = next_commands(record["model"], folder, record["event"], record["config"].get("given"))
     commands = [*suggested, command_line(["unsup", "fit", "--resume", "-o", str(folder)])]
     grids = [path for path in sorted((folder / "samples").glob("*.png")) if _is_picture(path)]
     body = [f"<h1>{markup(title)}</h1>", _table(facts)]
@@ -114,10 +115,13 @@ def _of_changed(figure: Mapping[str, Any]) -> str:
     return ", of data that has changed since the training" if figure.get("changed_data") else ""
 
 
-def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | None = None) -> list[str]:
+def next_commands(
+    model: str, folder: str | Path, event: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> list[str]:
     """The commands that look at what came of a run of the model of that name.
 
     Args:
+        event: what one example is, as the configuration of the run records it.
         given: the event that the model is conditioned on, as its configuration records it.
     """
     able = row(model).abilities if model in names() else ("score", "sample")
@@ -125,7 +129,8 @@ def next_commands(model: str, folder: str | Path, given: Mapping[str, Any] | Non
     found = [["eval", run]] if "score" in able else []
     if "sample" in able:
         condition = [] if given is None else ["--given", "PATH" if given["shape"] else "CLASS"]
-        found.append(["sample", run, "-n", "64", "-o", "grid.png", *condition])
+        out = "grid.png" if has_picture(Event.from_json(event)) else "samples.npy"
+        found.append(["sample", run, "-n", "64", "-o", out, *condition])
     if "sample" in able and "score" not in able:
         found.append(["eval", run, "--samples", "10000"])
     if "translate" in able:

@@ -25,7 +25,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
-from unsup.core.storage import MODEL_PREFIX, held_alone, model_record
+from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data
 from unsup.evaluate.conditions import for_samples
@@ -258,11 +258,19 @@ class Trainer(ABC):
             if changed and self.ended is None and not any(e.get("changed_data") == own["digest"] for e in self.events):
                 self._log({"changed_data": own["digest"]})
             return
+        if any(event["step"] for event in folder.events()):
+            raise InputError(
+                f"{out} has lost its checkpoints ({folder.checkpoint('last')} and best); restore them, or train anew in "
+                "another folder (-o NAME)"
+            )
         self.display.note(f"{out} has no checkpoint yet; it starts from the beginning")
         if self.writes:
             folder.make_folders()
+            if changed:  # nothing was learned from the data as it was
+                folder.write_json("config.json", own)
             folder.keep_events(0)
         parallel.barrier()
+        self.folder = Run(out)
         self._start()
 
     def _go_on(self, folder: Run) -> None:
@@ -303,10 +311,9 @@ class Trainer(ABC):
         try:
             tensors, record = folder.load_checkpoint("last")
         except InputError as error:
-            there = folder.checkpoint("best").is_file()
-            rest = f"; its best parameters are there and can be used (unsup eval {folder.path})" if there else ""
+            rest = f"; its best parameters can still be used (unsup eval {folder.path})" if _sound(folder) else ""
             raise InputError(
-                f"{folder.path} cannot be gone on with: {error}{rest}; train anew in another folder (-o NAME)"
+                f"{folder.path} cannot be resumed: {error}{rest}; train anew in another folder (-o NAME)"
             ) from error
         return tensors, record
 
@@ -320,10 +327,9 @@ class Trainer(ABC):
             lost = str(error)
         else:
             state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
-            # One of a later step is what a killed process had reached; training comes to the same again.
-            step, first = record.get("done", -1), self.done if self.kept is None else self.done + 1
-            if step != self.kept and step < first:
-                lost = f"{path} holds others" + (f", of {self.display.unit} {step:,}" if step >= 0 else "")
+            last = {"done": self.done, "kept": self.kept, "ended": self.ended}
+            if not is_handed_out(record, last):
+                lost = f"{path} holds those of another {self.display.unit}, {record['done']}"
             elif {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.model.state_dict().items()}:
                 lost = f"{path} belongs to another model"
             else:
@@ -595,3 +601,12 @@ class Trainer(ABC):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _sound(folder: Run) -> bool:
+    """Whether the best parameters of a run can be read."""
+    try:
+        folder.load_checkpoint("best")
+    except InputError:
+        return False
+    return True

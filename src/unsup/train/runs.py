@@ -13,7 +13,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
@@ -356,16 +356,6 @@ def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
     run = Run(path, changed_data=changed_data)
     _ = run.config
     return run
-
-
-def _events_of(lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
 
 
 def environment() -> dict[str, Any]:
