@@ -142,7 +142,7 @@ class Bench:
     @functools.cached_property
     def digest(self) -> str:
         """Of all examples that training or measuring sees, as it is recorded."""
-        return digest_of(f"{self.data.digest} {self.odd.digest()}")
+        return digest_of(self.data, self.odd.digest())
 
     def key(self, run: Run) -> str:
         """What a run's measures depend on: they hold as long as it is the same."""

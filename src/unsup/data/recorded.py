@@ -6,6 +6,8 @@ which order the rows of a file stand that is split by content.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from unsup.data.source import Data
 _FORM = "2:"  # of digests, counted up when other rows come into splits, or they are hashed otherwise
 
 
-def digest_of(content: str) -> str:
-    """The digest of some content as it is recorded."""
-    return f"{_FORM}{content}"
+def digest_of(data: Data, beside: str = "") -> str:
+    """The digest of data as it is recorded: of the content, the names of classes and columns, and what is ``beside``."""
+    meaning = json.dumps([data.digest, data.labels, data.columns, beside])
+    return f"{_FORM}{hashlib.blake2b(meaning.encode(), digest_size=16).hexdigest()}"
 
 
 def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool = False) -> tuple[Data, bool]:
@@ -75,7 +78,7 @@ def has_changed(folder: Path, config: Mapping[str, Any], data: Data, *, changed_
     Raises:
         InputError: it is, and ``changed_data`` does not allow that.
     """
-    now, name = digest_of(data.digest), data.name or "this data"
+    now, name = digest_of(data), data.name or "this data"
     return differs(folder, config.get("digest"), now, name, changed_data=changed_data)
 
 

@@ -215,7 +215,7 @@ class Trainer(ABC):
         training = dataclasses.asdict(self.settings)
         return {
             "data": data,
-            "digest": digest_of(self.data.digest),
+            "digest": digest_of(self.data),
             "labels": None if self.data.labels is None else list(self.data.labels),
             "model": model_record(self.model),
             "training": training,
@@ -260,7 +260,7 @@ class Trainer(ABC):
             return
         if any(event["step"] for event in folder.events()):
             raise InputError(
-                f"{out} has lost its checkpoints ({folder.checkpoint('last')} and best); restore them, or train anew in "
+                f"{out} has lost its checkpoints ({folder.checkpoint('last')}, best); restore them, or train anew in "
                 "another folder (-o NAME)"
             )
         self.display.note(f"{out} has no checkpoint yet; it starts from the beginning")
