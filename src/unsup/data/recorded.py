@@ -20,7 +20,7 @@ _FORM = "2:"  # of digests, counted up when other rows come into splits, or they
 
 
 def digest_of(data: Data, beside: str = "") -> str:
-    """The digest of data as it is recorded: of the content, the names of classes and columns, and what is ``beside``."""
+    """The digest of data as it is recorded: of content, names of classes and columns, and what is ``beside``."""
     meaning = json.dumps([data.digest, data.labels, data.columns, beside])
     return f"{_FORM}{hashlib.blake2b(meaning.encode(), digest_size=16).hexdigest()}"
 
