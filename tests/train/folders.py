@@ -24,7 +24,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def without_seconds(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k not in ("seconds", "validation_took")}
+    """A record without what clocks say, and without how often it was saved, in which compared runs may differ."""
+    kept = {k: v for k, v in record.items() if k not in ("seconds", "validation_took")}
+    if "run" in kept:
+        training = {k: v for k, v in kept["run"]["training"].items() if k != "checkpoint_seconds"}
+        kept["run"] = kept["run"] | {"training": training}
+    return kept
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -320,7 +320,7 @@ def test_lost_best_parameters_are_said_and_looked_for_anew(how, way, tmp_path, c
     caplog.clear()
     fitted = learn(copy, resume=True)
     (said,) = [r.getMessage() for r in caplog.records]
-    assert said.startswith(f"{copy}: the best parameters, of ")
+    assert said.startswith(f"note: {copy}: the best parameters, of ")
     assert "are lost" in said
     assert "looked for anew from" in said
     assert [e["lost"] for e in fitted.events if "lost" in e]

@@ -518,7 +518,7 @@ class Trainer(ABC):
     def _warn(self, line: str) -> None:
         """Say what has to be said even where progress is not shown."""
         if self.writes:
-            _log.warning("%s", line)
+            _log.warning("note: %s", line)
 
     def _key(self, use: int) -> int:
         return self.settings.seed * 1000 + use
