@@ -1,7 +1,7 @@
-"""The data of a run: loaded again, and held against what the run was trained on. Here alone it is decided.
+"""The data of a run: loaded again, and compared with what the run was trained on. It is decided here alone.
 
-A run's digest is of the content of all its splits (`Data.digest`), so it does not matter where the data lies, nor in
-which order the rows of a file stand that is split by content.
+A run's digest is of the content of all its splits (`Data.digest`) and of the names of classes and columns. Neither the
+place of the data counts, nor the order of rows in a file that is split by content.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def differs(folder: Path, recorded: Any, now: str, name: str, *, changed_data: b
         return False
     if changed_data:
         return True
-    otherwise = "or go on all the same with --changed-data (changed_data=True)"
+    otherwise = "or use it as it is with --changed-data (changed_data=True)"
     if not isinstance(recorded, str) or not recorded.startswith(_FORM):
         raise InputError(
             f"{folder} is of an older version, which split data otherwise: what it was trained on may be among the "
-            f"test examples of {name} now; begin anew in another folder (-o NAME), {otherwise}"
+            f"test examples of {name} now; start a new run in another folder (-o NAME), {otherwise}"
         )
     raise InputError(
-        f"{name} has changed since {folder} was begun: its examples differ; restore it, begin anew in another folder "
-        f"(-o NAME), {otherwise}"
+        f"{name} has changed since {folder} was begun: its examples, or names of its classes or columns, differ; "
+        f"restore it, start a new run in another folder (-o NAME), {otherwise}"
     )
