@@ -344,7 +344,8 @@ def test_a_run_is_not_gone_on_with_on_data_that_has_changed(tmp_path):
     x = data.train.x.clone()
     x[7, 2] = 1 - x[7, 2]
     changed = dataclasses.replace(data, train=Split(x))
-    said = r"this data has changed since .* was begun: its examples, or names of its classes or columns, differ; restore"
+    differ = "its examples, or names of its classes or columns, differ"
+    said = f"this data has changed since .* was begun: {differ}; restore it"
     with pytest.raises(InputError, match=said):
         fit(Toy(BITS), changed, out=tmp_path / "r", resume=True, steps=2, progress="off")
     fit(Toy(BITS), data, out=tmp_path / "r", resume=True, steps=2, progress="off")
