@@ -12,7 +12,7 @@ import pdoc.render
 
 import unsup
 
-LEFT_OUT = ("unsup.cli", "unsup.compare", "unsup.report", "unsup.__main__")
+LEFT_OUT = ("unsup.cli", "unsup.contest", "unsup.report", "unsup.__main__")
 """What no user imports."""
 
 

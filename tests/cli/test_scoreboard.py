@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from unsup.cli.scoreboard import Scoreboard
-from unsup.compare.outcome import Moment
+from unsup.contest.outcome import Moment
 from unsup.train.progress import Snapshot
 
 

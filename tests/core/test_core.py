@@ -226,9 +226,9 @@ ALLOWED = {
     "pictures": {"core"},
     "data": {"core"},
     "evaluate": {"core", "data", "pictures"},
-    "report": {"core", "pictures"},
+    "report": {"core", "evaluate", "pictures"},
     "train": {"core", "data", "evaluate", "pictures", "report"},
-    "compare": {"core", "data", "evaluate", "pictures", "report", "train"},
+    "contest": {"core", "data", "evaluate", "pictures", "report", "train"},
     "sklearn": {"core", "data", "evaluate", "train"},
     "testing": {"core", "prob", "nn", "families", "data", "evaluate", "pictures", "report", "train"},
 }

@@ -14,7 +14,7 @@ from unsup.core.escapes import command_line
 from unsup.data.catalog import CODES
 
 if TYPE_CHECKING:
-    from unsup.compare.records import Results
+    from unsup.evaluate.records import Results
 
 _MINUTES, _MOST_SEEDS = 20.0, 100
 _UNUSED = ("domain_b", "unlabelled", "given")  # a contest is of models of p(x) alone
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("there is no folder; say where to write with -o FOLDER")
 
     from unsup.cli.scoreboard import Scoreboard
-    from unsup.compare.contest import Contest
-    from unsup.compare.export import HEADER, rows
+    from unsup.contest.contest import Contest
+    from unsup.report.export import HEADER, rows
 
     changed = bool(getattr(options, "changed_data", False))
     contest = Contest(Path(options.out), _asked(options), changed_data=changed)
@@ -86,15 +86,15 @@ def finish(results: Results, folder: Path) -> None:
 
 def found_anomalies(asked: str | None) -> str | None:
     """The name, absolute path or class that anomalies are taken from, so that it leads there from any folder."""
-    from unsup.compare.bench import HELD_OUT_CLASS
     from unsup.data.load import full_name
+    from unsup.evaluate.bench import HELD_OUT_CLASS
 
     return asked if asked is None or asked.startswith(HELD_OUT_CLASS) else full_name(asked)
 
 
 def _asked(options: Any) -> Any:
     """What is asked for, or None where only a folder is named: then the contest in it goes on."""
-    from unsup.compare.contest import Asked, contest_in
+    from unsup.contest.contest import Asked, contest_in
     from unsup.core.registry import row
     from unsup.data.load import full_name
 

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.cli.compare import finish, found_anomalies
     from unsup.cli.scoreboard import Scoreboard
-    from unsup.compare.existing import compare_runs
-    from unsup.compare.export import HEADER, rows
+    from unsup.contest.existing import compare_runs
+    from unsup.report.export import HEADER, rows
 
     with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
         results = compare_runs(

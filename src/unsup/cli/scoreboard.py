@@ -16,7 +16,7 @@ from rich.text import Text
 from unsup.core.escapes import visible
 
 if TYPE_CHECKING:
-    from unsup.compare.outcome import Moment
+    from unsup.contest.outcome import Moment
 
 _PLAIN_EVERY = 10.0  # seconds between plain lines of one training
 _BAR, _ROOMY = 20, 100  # columns of a bar, and of a terminal that has room for bars
@@ -32,7 +32,7 @@ class Scoreboard:
     """
 
     def __init__(self, names: Sequence[str], *, plain: bool = False, stream: TextIO | None = None) -> None:
-        from unsup.compare.outcome import Moment
+        from unsup.contest.outcome import Moment
 
         self.stream = stream or sys.stderr
         self._latest = {name: Moment(name, "waiting") for name in names}

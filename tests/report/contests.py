@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unsup.compare.records import Contestant, Measures, Picture, Place, Results
+from unsup.evaluate.records import Contestant, Measures, Picture, Place, Results
 
 ENVIRONMENT = {
     "unsup": "0.1.0",

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unsup.compare.records import Contestant, Measures, Place, Results
-from unsup.compare.svg import decimals, number
 from unsup.core.likelihood import Likelihood
+from unsup.evaluate.records import Contestant, Measures, Place, Results
+from unsup.report.svg import decimals, number
 
 Pair = tuple[float, float]
 KINDS = ("exact", "bound", "estimate", "unnormalised")

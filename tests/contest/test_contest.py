@@ -16,7 +16,7 @@ from PIL import Image
 
 import unsup
 from unsup.cli.main import main
-from unsup.compare.contest import Asked, Contest, contest_data
+from unsup.contest.contest import Asked, Contest, contest_data
 from unsup.core.errors import InputError
 from unsup.train.runs import open_run
 
@@ -151,7 +151,7 @@ def test_a_failing_contestant_is_reported_and_the_contest_goes_on(tmp_path, monk
 
 
 def test_a_stopped_contest_goes_on_where_it_was(tmp_path, monkeypatch):
-    import unsup.compare.contest as module
+    import unsup.contest.contest as module
 
     whole, fitted = module.fit, []
 
@@ -458,7 +458,7 @@ def test_scores_that_are_lost_are_made_again(tmp_path):
 
 
 def test_measuring_that_failed_is_tried_again_and_training_is_not(tmp_path, monkeypatch):
-    import unsup.compare.measure as module
+    import unsup.evaluate.exam as module
 
     whole = module.log_probs
 
@@ -476,7 +476,7 @@ def test_measuring_that_failed_is_tried_again_and_training_is_not(tmp_path, monk
 
 
 def test_mass_of_zero_is_said_and_the_records_stay_json(tmp_path, monkeypatch):
-    import unsup.compare.measure as module
+    import unsup.evaluate.exam as module
 
     whole = module.log_probs
 

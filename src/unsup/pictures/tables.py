@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unsup.compare.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, number, viridis
-from unsup.compare.plots import LABEL, TICK, array, colour_bar, few_ticks, figure_of, finished, jittered, robust_limits
 from unsup.core.escapes import visible
 from unsup.core.event import Event
+from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, number, viridis
 from unsup.pictures.images import plain_label
+from unsup.pictures.plots import LABEL, TICK, array, colour_bar, few_ticks, figure_of, finished, jittered, robust_limits
 
 _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256

@@ -1,46 +1,36 @@
-"""Everything that is measured of one run, by the same examples and the same limits for every run of a comparison."""
+"""Everything that is measured of one model, by the same examples and limits for every model of a comparison."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from unsup.compare.bench import SHOWN, Bench, finite, written
-from unsup.compare.commands import fit_command
-from unsup.compare.gallery import Drawn, interpolate, reconstruct
-from unsup.compare.records import Curve, Interval, Measures, Sampling, checked_measures, is_below
 from unsup.core.errors import InputError
-from unsup.core.escapes import command_line
 from unsup.core.machine import fast_cpu
 from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
-from unsup.core.reading import read_json
-from unsup.core.storage import write_inside, write_over
 from unsup.data.source import Split
 from unsup.evaluate.anomaly import anomaly_detection
+from unsup.evaluate.bench import SHOWN, Bench, written
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import beside, conditions_of, is_conditioned
 from unsup.evaluate.dimensions import bits_by_dimension
+from unsup.evaluate.journeys import interpolate, reconstruct
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.memorisation import memorisation
 from unsup.evaluate.probe import encode_all, probe
 from unsup.evaluate.quadrature import with_likelihood
+from unsup.evaluate.records import Curve, Interval, Measures, Sampling
 from unsup.evaluate.samples import draw_samples, judge_features, known_modes
 from unsup.evaluate.storage import implied_bytes
-from unsup.train.runs import Run, environment
+from unsup.pictures.gallery import Drawn
 
-SCORES = "scores.npz"
 _IMPORTANCE_SAMPLES = 50
 _TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
 _FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
@@ -51,95 +41,32 @@ _Z = 1.96
 Tell = Callable[[str], None]
 
 
-def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None) -> Measures:
-    """The measures of ``run``, made now unless the folder ``into`` holds them already.
+class Exam:
+    """One model on the bench."""
 
-    Args:
-        tell: told what is being measured.
-    """
-    found = kept_measures(bench, run, into)
-    if found is None:
-        into.mkdir(parents=True, exist_ok=True)
-        measured = _Measured(bench, run, into, tell)
-        record = finite(measured.all())
-        key = bench.key(run)
-        if measured.scores is not None:
-            buffer = io.BytesIO()
-            np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
-            write_inside(into / SCORES, buffer.getvalue())
-        text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
-        write_over(into / "measures.json", text.encode())
-        found = record | _commands(bench, record, run)
-    return found
-
-
-def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
-    """The measures that ``into`` holds, if they are those of this run as it is now."""
-    path, scores = into / "measures.json", into / SCORES
-    if not path.is_file():
-        return None
-    key = bench.key(run)
-    try:
-        kept: dict[str, Any] = read_json(path, dict[str, Any])
-        if kept.get("key") != key:
-            return None
-        found = checked_measures(kept.get("measures"))
-    except InputError:
-        return None  # it is measured again, and what is there is kept beside
-    if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
-        return None
-    likelihood = found["likelihood"]
-    if likelihood is not None and not _has_scores(scores, key, likelihood["n"]):
-        return None
-    record: Any = {**found, **_commands(bench, found, run)}
-    return cast(Measures, record)
-
-
-def _has_scores(path: Path, key: str, n: int) -> bool:
-    """Whether a file holds the scores of ``n`` examples under that key."""
-    if not path.is_file():
-        return False
-    try:
-        with np.load(path) as file:
-            found, log_prob = str(file["key"]), file["log_prob"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error):
-        return False  # whatever is damaged in it
-    return found == key and log_prob.shape == (n,) and bool(np.isfinite(log_prob).all())
-
-
-def _commands(bench: Bench, found: Measures, run: Run) -> dict[str, Any]:
-    """The fields that depend on where the run lies."""
-    shown = str(run.path)
-    words = ["unsup", "eval", shown]
-    likelihood, quality = found["likelihood"], found["quality"]
-    if likelihood is not None:
-        words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
-        words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(bench.data.test) else []
-    judged = None if quality is None else command_line(["unsup", "eval", shown, "--samples", str(quality["fake"])])
-    return {
-        "command": fit_command(run, shown),
-        "eval_command": None if likelihood is None else command_line(words),
-        "samples_command": judged,
-    }
-
-
-class _Measured:
-    """One run on the bench."""
-
-    def __init__(self, bench: Bench, run: Run, into: Path, tell: Tell) -> None:
-        self.bench, self.run, self.into, self.tell = bench, run, into, tell
+    def __init__(
+        self,
+        bench: Bench,
+        model: Model,
+        record: dict[str, Any],
+        events: list[dict[str, Any]],
+        path: Path,
+        into: Path,
+        tell: Tell,
+    ) -> None:
+        self.bench, self.model, self.into, self.tell = bench, model, into, tell
+        self.events, self.path, self.seed = events, path, record["training"]["seed"]
         self.scores: Tensor | None = None
         self.m = bench.measuring
         self.missing: dict[str, str] = {}
         self.notes: list[str] = []
         self.drawn: dict[str, Drawn | None] = {}
-        self.model: Model = run.model
-        self.name: str = run.config["model"]["model"]
+        self.name: str = record["model"]["model"]
         self.importance_samples = 1
 
     def all(self) -> Measures:
         started = time.monotonic()
-        events = self.run.events()
+        events = self.events
         last = events[-1] if events else {"step": 0, "seconds": 0.0}
         self._symptoms(events)
         scored = self._scored()
@@ -175,7 +102,7 @@ class _Measured:
         return {
             "run": "",
             "model": self.name,
-            "seed": self.run.config["training"]["seed"],
+            "seed": self.seed,
             "parameters": self.model.parameter_count,
             "steps": int(last["step"]),
             "train_seconds": float(last["seconds"]),
@@ -194,7 +121,7 @@ class _Measured:
             "notes": self.notes,
             "curve": _curve(events),
             "pictures": written(self.into, self.drawn),
-            "environment": environment(),
+            "environment": {},
         }
 
     def _symptoms(self, events: list[dict[str, Any]]) -> None:
@@ -259,7 +186,7 @@ class _Measured:
             rate = count / max(time.monotonic() - started, 1e-9)
         needed = self.m.samples / rate
         if needed > self.m.seconds:
-            again = f"unsup eval {self.run.path} --samples {self.m.samples}"
+            again = f"unsup eval {self.path} --samples {self.m.samples}"
             for name in ("quality", "memorisation", "calibration"):
                 self.missing[name] = (
                     f"{self.m.samples:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were "

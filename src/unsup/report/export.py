@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unsup.compare.records import Contestant, Measures, Place, Results
 from unsup.core.cells import table_text
 from unsup.core.likelihood import SIGN
 from unsup.core.storage import write_inside
-from unsup.train.progress import duration
+from unsup.evaluate.records import Contestant, Measures, Place, Results
+from unsup.report.figures import duration
 
 _SCORES = ("fid", "kid", "precision", "recall")
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from unsup.compare.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, bits_range, number, viridis
 from unsup.core.event import Event
 from unsup.core.model import keyed_generator
+from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, bits_range, number, viridis
 from unsup.pictures.images import coarser, new_figure, to_image
 
 WIDTH, DPI = 5.4, 140  # inches of every plot: 756 pixels

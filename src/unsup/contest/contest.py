@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
-from unsup.compare.commands import data_words, flags
-from unsup.compare.measure import kept_measures, measures_of
-from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
-from unsup.compare.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
-from unsup.compare.records import Contestant, Measures, Results, Status
+from unsup.contest.commands import data_words, flags
+from unsup.contest.measured import kept_measures, measures_of
+from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
+from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
 from unsup.core.config import Count, NotEmpty, Positive, Weight, check_value
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
@@ -30,6 +28,8 @@ from unsup.core.storage import held_alone, write_inside
 from unsup.data import load_data
 from unsup.data.recorded import differs
 from unsup.data.source import Data
+from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
+from unsup.evaluate.records import Contestant, Measures, Results, Status
 from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import unsup
-from unsup.compare.gallery import Gallery, interpolate, reconstruct, spherical_path
-from unsup.compare.tables import mutual_information, strongest_pairs
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import keyed_generator
+from unsup.evaluate.journeys import interpolate, reconstruct, spherical_path
+from unsup.pictures.gallery import Gallery
+from unsup.pictures.tables import mutual_information, strongest_pairs
 from unsup.testing.cases import examples
 
 DIGITS = Event((1, 8, 8), Support("ordinal", 17))

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from unsup.compare.artist import ANOMALOUS, WIDEST, Artist, Sheet, bits_range, number, viridis
 from unsup.core.event import Event
+from unsup.pictures.artist import ANOMALOUS, WIDEST, Artist, Sheet, bits_range, number, viridis
 from unsup.pictures.images import coarser, from_pixels, tile_grid, to_levels
 
 _COLUMNS = 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsup.compare.charts import (
+from unsup.report.charts import (
     Bar,
     Panel,
     Point,
@@ -20,7 +20,7 @@ from unsup.compare.charts import (
     thinned,
     training_curves,
 )
-from unsup.compare.svg import fitted, log_ticks, number, tick_texts, ticks
+from unsup.report.svg import fitted, log_ticks, number, tick_texts, ticks
 
 ROWS = [
     Bar("a", 1.0, "= 1.0", (0.9, 1.1), "exact"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unsup.compare.figures import (
+from unsup.core.escapes import markup
+from unsup.evaluate.records import Contestant, Results
+from unsup.report.figures import (
     COLUMNS,
     STATUS,
     Column,
@@ -16,9 +18,7 @@ from unsup.compare.figures import (
     mark,
     sign,
 )
-from unsup.compare.records import Contestant, Results
-from unsup.compare.svg import number
-from unsup.core.escapes import markup
+from unsup.report.svg import number
 
 _KIND_WORDS = {"exact": "exact", "bound": "bound", "estimate": "estimate", "unnormalised": "unnormalised"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from unsup.compare.figures import in_order
-from unsup.compare.records import Measures, Picture, Results
 from unsup.core.escapes import markup
+from unsup.evaluate.records import Measures, Picture, Results
+from unsup.report.figures import in_order
 
 ORDER = (
     "samples",

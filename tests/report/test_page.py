@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from contests import MODELS, write_contest
 
-from unsup.compare import page as page_module
-from unsup.compare.figures import Figure, bits_per_dim, column, in_order, interval, mark
-from unsup.compare.page import comparison_page, write_comparison_page
-from unsup.compare.records import Results
 from unsup.core.errors import InputError
+from unsup.evaluate.records import Results
+from unsup.report import contest as page_module
+from unsup.report.contest import comparison_page, write_comparison_page
+from unsup.report.figures import Figure, bits_per_dim, column, in_order, interval, mark
 
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
 
@@ -118,7 +118,7 @@ def test_nothing_is_fetched(contest: tuple[Path, Results], read: Reader) -> None
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert all(a["src"].startswith("data:image/png;base64,") for a in read.all("img"))
     assert {a["href"] for a in read.all("a") if not a["href"].startswith("#")} == {"results.csv", "results.json"}
-    css = files("unsup.compare").joinpath("page.css").read_text()
+    css = files("unsup.report").joinpath("page.css").read_text()
     assert "url(" not in css
     assert "@import" not in css
 
@@ -323,6 +323,6 @@ def _contrast(a: str, b: str) -> float:
     + [("soft", "accent-wash"), ("bound", "accent-wash"), ("estimate", "accent-wash"), ("exact", "accent-wash")],
 )
 def test_colours_are_far_enough_apart(front: str, back: str, theme: int) -> None:
-    css = files("unsup.compare").joinpath("page.css").read_text()
+    css = files("unsup.report").joinpath("page.css").read_text()
     colours = {m[1]: m.groups()[1:] for m in re.finditer(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", css)}
     assert _contrast(colours[front][theme], colours[back][theme]) >= 4.5

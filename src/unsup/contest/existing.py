@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unsup.compare.bench import HELD_OUT_CLASS, Bench, Measuring
-from unsup.compare.commands import changed_options, changed_training, data_words, flags
-from unsup.compare.measure import measures_of
-from unsup.compare.outcome import Moment, Tell, contestant, figure, relative, write_results
-from unsup.compare.plan import counted
-from unsup.compare.records import Results
+from unsup.contest.commands import changed_options, changed_training, data_words, flags
+from unsup.contest.measured import measures_of
+from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
+from unsup.contest.plan import counted
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.data.recorded import has_changed
+from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
+from unsup.evaluate.records import Results
 from unsup.train.runs import Run, open_run
 
 

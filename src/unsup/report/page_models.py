@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from unsup.compare.album import TITLES, Album, pictured, ranked
-from unsup.compare.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
-from unsup.compare.records import Contestant, Measures, Results
-from unsup.compare.svg import number
 from unsup.core.escapes import markup
+from unsup.evaluate.records import Contestant, Measures, Results
+from unsup.report.album import TITLES, Album, pictured, ranked
+from unsup.report.figures import COLUMNS, STATUS, bits_per_dim, duration, in_order, interval, kind, sign
+from unsup.report.svg import number
 from unsup.report.words import told
 
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from unsup.compare.gallery import Drawn, Gallery
-from unsup.compare.records import Baselines, Picture, Probe, StoredSize
 from unsup.core.errors import InputError
 from unsup.core.storage import write_inside
 from unsup.data import load_data
@@ -24,11 +20,11 @@ from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
 from unsup.evaluate.features import Features
 from unsup.evaluate.probe import majority_share, probe, raw_features, training_rows
+from unsup.evaluate.records import Baselines, Picture, Probe, StoredSize
 from unsup.evaluate.samples import RealFeatures, real_features
 from unsup.evaluate.storage import stored_sizes
-from unsup.train.runs import Run
+from unsup.pictures.gallery import Drawn, Gallery
 
-FORMAT = 1
 HELD_OUT_CLASS = "class:"
 SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
@@ -143,13 +139,6 @@ class Bench:
     def digest(self) -> str:
         """Of all examples that training or measuring sees, as it is recorded."""
         return digest_of(self.data, self.odd.digest())
-
-    def key(self, run: Run) -> str:
-        """What a run's measures depend on: they hold as long as it is the same."""
-        kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
-        parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
-        depends = [FORMAT, asdict(self.measuring), self.digest, parameters, run.config["model"]]
-        return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
 
 
 def _in_memory(split: Split) -> Split:

@@ -6,9 +6,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unsup.compare.album import Album
-from unsup.compare.figures import duration
-from unsup.compare.page_charts import (
+from unsup.core.errors import InputError
+from unsup.core.escapes import markup
+from unsup.core.reading import read_json
+from unsup.core.storage import write_inside
+from unsup.evaluate.records import Results
+from unsup.report.album import Album
+from unsup.report.figures import duration
+from unsup.report.page import policy
+from unsup.report.page_charts import (
     anomaly_section,
     calibration_section,
     likelihood_section,
@@ -16,14 +22,8 @@ from unsup.compare.page_charts import (
     storage_section,
     training_section,
 )
-from unsup.compare.page_models import command, environment_text, models_section, samples_section
-from unsup.compare.page_table import absentees, main_table, table_notes
-from unsup.compare.records import Results
-from unsup.core.errors import InputError
-from unsup.core.escapes import markup
-from unsup.core.reading import read_json
-from unsup.core.storage import write_inside
-from unsup.report.page import policy
+from unsup.report.page_models import command, environment_text, models_section, samples_section
+from unsup.report.page_table import absentees, main_table, table_notes
 
 LIMIT = 5_000_000
 """Bytes that a page may have at most."""
@@ -93,7 +93,7 @@ def _page(results: Results, album: Album) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("unsup.compare").joinpath(name).read_text(encoding="utf-8")
+    return files("unsup.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _summary(results: Results) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unsup.compare.charts import (
+from unsup.core.escapes import markup
+from unsup.evaluate.records import Contestant, Results
+from unsup.report.charts import (
     Bar,
     Panel,
     Point,
@@ -12,10 +14,8 @@ from unsup.compare.charts import (
     scatter,
     training_curves,
 )
-from unsup.compare.figures import Figure, bits_per_dim, column, duration, in_order, interval, kind, sign
-from unsup.compare.records import Contestant, Results
-from unsup.compare.svg import number
-from unsup.core.escapes import markup
+from unsup.report.figures import Figure, bits_per_dim, column, duration, in_order, interval, kind, sign
+from unsup.report.svg import number
 
 
 def chart(title: str, drawn: str, caption: str, class_: str = "chart", heading: str = "h3") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from contests import write_contest
 
-from unsup.compare.page import LIMIT, comparison_page, write_comparison_page
+from unsup.report.contest import LIMIT, comparison_page, write_comparison_page
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -275,7 +275,7 @@ def test_the_policy_stops_what_the_escapes_would_not(browser: Any, tmp_path: Pat
         "<img src=https://example.org/x.png><a id=link href=\"javascript:document.title = 'run'\">a</a>"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unsup.compare.page.markup", str)
+        patch.setattr("unsup.report.contest.markup", str)
         (tmp_path / "index.html").write_text(comparison_page(results, tmp_path))
     page = browser.new_page()
     failures: list[tuple[str, str]] = []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from unsup import Event, Support
-from unsup.compare.plan import Entry, contestants, counted
+from unsup.contest.plan import Entry, contestants, counted
 from unsup.core.errors import InputError
 from unsup.core.registry import create, model_class
 

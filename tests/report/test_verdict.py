@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from unsup.compare.verdict import places, summary
+from unsup.evaluate.ranking import places
+from unsup.report.verdict import summary
 
 N = 400
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from unsup.compare.svg import (
+from unsup.report.svg import (
     Scale,
     drawing,
     element,

@@ -31,10 +31,10 @@ from PIL import Image
 import unsup
 from unsup.cli.main import main
 from unsup.cli.scoreboard import Scoreboard
-from unsup.compare.outcome import Moment
-from unsup.compare.page import comparison_page, write_comparison_page
+from unsup.contest.outcome import Moment
 from unsup.core.errors import InputError
 from unsup.core.escapes import UNSEEN, visible
+from unsup.report.contest import comparison_page, write_comparison_page
 from unsup.report.page import write_page
 from unsup.train.progress import Progress, Snapshot
 
@@ -304,7 +304,7 @@ def test_the_checks_of_tables_bite(place, without):
 
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
 _STYLE = re.compile(r"--width:\d+px|fill:url\(#chart-[a-z0-9-]+-hatch\)")
-_OWN = files("unsup.compare").joinpath("page.js").read_text(encoding="utf-8")
+_OWN = files("unsup.report").joinpath("page.js").read_text(encoding="utf-8")
 
 
 class Parsed(HTMLParser):

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from unsup.compare.bench import Bench, finite
-from unsup.compare.commands import flags
-from unsup.compare.export import write_csv
-from unsup.compare.measure import SCORES
-from unsup.compare.page import write_comparison_page
-from unsup.compare.records import Contestant, Measures, Results, Status
-from unsup.compare.verdict import leader, places, summary
+from unsup.contest.commands import flags
+from unsup.contest.measured import SCORES
 from unsup.core.escapes import command_line
 from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
 from unsup.core.registry import model_class, row
 from unsup.core.storage import write_inside
 from unsup.data.catalog import EXAMPLE_OPTIONS
+from unsup.evaluate.bench import Bench, finite
+from unsup.evaluate.ranking import leader, places
+from unsup.evaluate.records import Contestant, Measures, Results, Status
+from unsup.report.contest import write_comparison_page
+from unsup.report.export import write_csv
+from unsup.report.verdict import summary
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run, environment
 
