@@ -105,6 +105,7 @@ class LastRecord(TypedDict):
     previous: NotRequired[float | None]
     position: NotRequired[Whole]
     validation_took: NotRequired[Weight | None]
+    watched: NotRequired[Whole]
     ema_steps: NotRequired[Whole]
     optimizers: NotRequired[dict[str, dict[str, Any]]]
     smoothed: NotRequired[dict[str, float]]
