@@ -150,7 +150,8 @@ class Place(TypedDict):
     """Where a contestant stands by one measure: its mean over seeds, the noise of that, its rank and whom it ties with.
 
     Ranks count within ``group`` alone: likelihoods of one kind, or all contestants. ``surpasses`` names those with an
-    exact likelihood that a bound is already better than, beyond the noise.
+    exact likelihood that a bound is already better than, beyond the noise. ``beyond`` marks samples that are far better
+    than real data in their place: copies, or too few real examples to tell; they come after all others.
     """
 
     value: Number
@@ -159,6 +160,7 @@ class Place(TypedDict):
     tied: list[str]
     group: NotRequired[str]
     surpasses: NotRequired[list[str]]
+    beyond: NotRequired[bool]
 
 
 class Baselines(TypedDict):

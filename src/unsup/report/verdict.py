@@ -1,43 +1,82 @@
-"""The summary of a contest in plain words."""
+"""The summary of a contest in plain sentences.
+
+Rules: a superlative needs two or more to compare, a lead beyond the noise and a value that real data explain; likelihoods
+of different kinds are compared only where a bound decides; an accuracy or AUROC stands beside chance.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from unsup.evaluate.ranking import RANKED, Z, leader
-from unsup.evaluate.records import Baselines, Contestant, Place
+from unsup.evaluate.estimate import Z
+from unsup.evaluate.ranking import KINDS, Places, deciding, leader
+from unsup.evaluate.records import Contestant, Figure, Place, Purpose, StoredSize
+from unsup.report.words import plural
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
+_NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
 _COPIES = 0.05  # share of copies, 0.01 expected, from which it is said
 _FEW = 100  # test examples below which it is said
 _ENOUGH = 300  # held-out examples, so that their nearest hundredth is more than a few
 _NEARER = 0.6  # lower end of the chance to lie nearer than held-out data from which it is said
+_OVERRUN = 1.25  # times the minutes, from which it is said
 
 
-def summary(
-    contestants: Sequence[Contestant], found: Mapping[str, Mapping[str, Place]], baselines: Baselines, thing: str
-) -> list[str]:
-    """What came out, in plain sentences.
+@dataclass(frozen=True)
+class Outcome:
+    """What the sentences are about.
 
-    Args:
+    Attributes:
+        contestants: with their runs.
+        places: by measure and contestant.
+        purpose: the question of the user, or None.
+        examples: in the test split that were measured.
         thing: what one example is called: ``image``, ``row``, ``sequence``.
+        artificial: whether the anomalies are test examples whose columns are shuffled independently.
+        stored: real bytes of the examples.
+        minutes, seconds: of the contest; how long it took.
     """
-    done = {c["name"]: c for c in contestants if c["runs"]}
-    counts = [m["likelihood"]["n"] for c in done.values() for m in c["runs"] if m["likelihood"]]
-    few = f"There are only {max(counts, default=0)} test examples, so that only large differences can be seen."
-    lines = [
-        *_said_likelihood(done, found.get("likelihood", {})),
-        *_said_samples(done, found),
-        *_said_bytes(done, found.get("likelihood", {}), baselines, thing),
-        *_said_use(done, found, baselines),
-        *_said_cost(done, found, thing),
-        *_said_copies(done),
-        *([few] if counts and max(counts) < _FEW else []),
-    ]
-    failed = [c for c in contestants if c["status"] == "failed"]
-    lines += [f"{c['name']} failed: {c['reason']}." for c in failed]
+
+    contestants: Sequence[Contestant]
+    places: Places
+    purpose: Purpose | None = None
+    examples: int = _FEW
+    thing: str = "row"
+    artificial: bool = True
+    stored: Sequence[StoredSize] = field(default_factory=list)
+    minutes: float | None = None
+    seconds: float = 0.0
+
+    def figure(self, name: str, key: str) -> Figure:
+        """Of the first run of a contestant."""
+        return next(c for c in self.contestants if c["name"] == name)["runs"][0]["figures"][key]
+
+    def mean(self, name: str, read: Any) -> float:
+        """Of a number of each run."""
+        return float(np.mean([read(m) for c in self.contestants if c["name"] == name for m in c["runs"]]))
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """What came out, in plain sentences; those for the user's purpose come first."""
+    said: dict[Purpose, list[str]] = {
+        "density": _density(outcome),
+        "samples": _samples(outcome),
+        "compression": _compression(outcome),
+        "features": _features(outcome),
+        "classes": _classes(outcome),
+        "anomalies": _anomalies(outcome),
+        "cost": _cost(outcome),
+    }
+    if not outcome.artificial:  # else they test less than the others, and come later
+        said = {"density": said["density"], "anomalies": said["anomalies"]} | said
+    first: list[str] = []
+    if outcome.purpose is not None and any(c["runs"] for c in outcome.contestants):
+        first = said.pop(outcome.purpose) or [_nothing_for(outcome, outcome.purpose)]
+    lines = [*first, *(line for section in said.values() for line in section), *_copies(outcome), *_caveats(outcome)]
     return lines or ["No contestant has been measured yet."]
 
 
@@ -45,141 +84,235 @@ def _names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _ties(place: Place) -> str:
-    return f" It ties with {_names(place['tied'])}: they differ by less than the noise." if place["tied"] else ""
+def _first(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
+    """The clause about who comes first in a group: alone in it, ahead of the others, or with whom it ties.
+
+    >>> _first({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
+    'a has a score'
+    """
+    name, place = next(iter(group.items()))
+    if len(group) == 1:
+        return f"{name} {alone}"
+    return f"{name} {best}" if not place["tied"] else f"{_names([name, *place['tied']])} tie for {tie}"
 
 
-def _bits(contestant: Contestant) -> float:
-    return float(np.mean([m["likelihood"]["bits_per_dim"] for m in contestant["runs"] if m["likelihood"]]))
+# --- density ----------------------------------------------------------------------------------------------------------
 
 
-def _first(group: Mapping[str, Place]) -> str:
-    """The one that leads, the first listed where several tie for it."""
-    return next(iter(group))
-
-
-def _said_likelihood(done: Mapping[str, Contestant], found: Mapping[str, Place]) -> list[str]:
-    lines, leaders = [], {}
-    for kind in RANKED:
-        group = {n: p for n, p in found.items() if p.get("group") == kind}
+def _density(o: Outcome) -> list[str]:
+    found = o.places.get("likelihood", {})
+    groups = {kind: {n: p for n, p in found.items() if p.get("group") == kind} for kind in KINDS}
+    lines = []
+    for kind, group in groups.items():
         if not group:
             continue
-        first = leaders[kind] = _first(group)
-        sign, place = _SIGN[kind], group[first]
-        line = f"{first} gives the best {kind} likelihood" if kind != "bound" else f"{first} gives the best bound"
-        line += f": {sign}{_bits(done[first]):.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
-        beaten = next((n for n in group if n != first and n not in place["tied"]), None)
-        if beaten is not None:
-            line += f", {group[beaten]['value'] - place['value']:.2f} nats ahead of {beaten}"
-        lines.append(line + "." + _ties(place))
-    if {"exact", "bound"} <= leaders.keys():
-        if leader({"likelihood": found}) == leaders["bound"]:
+        name, place = next(iter(group.items()))
+        sign, noun = _SIGN[kind], _NOUN[kind]
+        bits = o.mean(name, lambda m: m["figures"]["likelihood"]["detail"]["bits_per_dim"])
+        who = _first(group, f"has {_a(noun)}", f"has the best {noun}", f"the best {noun}")
+        line = f"{who}: {sign}{bits:.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
+        behind = next((n for n in group if n != name and n not in place["tied"]), None)
+        if place["tied"]:
+            line += f" for {name}, and the others differ from it by less than the noise"
+        if behind is not None:
+            line += f", {group[behind]['value'] - place['value']:.2f} nats ahead of {behind}"
+        lines.append(line + ".")
+    exact, bound = groups["exact"], groups["bound"]
+    if exact and bound:
+        name, place = next(iter(bound.items()))
+        beaten = place.get("surpasses", [])
+        every = "every exact likelihood" if len(exact) > 1 else f"the exact likelihood of {next(iter(exact))}"
+        if set(beaten) >= set(exact):
+            claim = "models the data best of those with an exact likelihood or a bound" if not place["tied"] else (
+                "models the data better than those with an exact likelihood"
+            )
             # Who is ahead comes first.
             lines.insert(
                 0,
-                f"{leaders['bound']} models the data best: its bound is lower than every exact likelihood here, beyond "
-                "the noise, and a bound can only hide a better model.",
+                f"{name} {claim}: its bound is lower than {every} by more than the noise, and its true value is as low "
+                "or lower.",
             )
+        elif beaten:
+            lines.append(f"The bound of {name} is lower than the exact likelihood of {_names(beaten)} by more than the noise.")
         else:
             lines.append(
-                f"An exact value and a bound are not ranked: the bound of {leaders['bound']} is not below the exact "
-                f"value of {leaders['exact']} beyond the noise, but what it bounds may be."
+                f"The bound of {name} is not lower than {every} by more than the noise, so that it is not known which "
+                "models the data better."
             )
     return lines
 
 
-def _said_samples(done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]]) -> list[str]:
-    group = found.get("fid")
-    if not group:
-        return []
-    first = _first(group)
-    quality = done[first]["runs"][0]["quality"]
-    assert quality is not None
-    floor = quality["scores"]["fid"]["floor"]
-    count = quality["held_out"]
-    few = f" ({count:,} of them only, which raises it)" if count < quality["fake"] else ""
-    best = "draws the most lifelike samples by FID" if len(group) > 1 else "draws samples of an FID"
-    return [
-        f"{first} {best}: {group[first]['value']:.2f}, beside {floor:.2f} for held-out data in their place{few}."
-        f"{_ties(group[first])}"
-    ]
+# --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _said_bytes(
-    done: Mapping[str, Contestant], found: Mapping[str, Place], baselines: Baselines, thing: str
-) -> list[str]:
-    implied = {n: [m["implied_bytes"]["value"] for m in done[n]["runs"] if m["implied_bytes"]] for n in found}
-    best = leader({"likelihood": found})
-    if best is None or not implied[best] or not baselines["stored"]:
-        return []
-    value = float(np.mean(implied[best]))
-    kind = {"bound": "at most ", "estimate": "by estimate "}.get(found[best].get("group", ""), "")
-    codec = min(baselines["stored"], key=lambda s: s["bytes"])
-    return [
-        f"The likelihood of {best} implies {kind}{value:.1f} bytes {_a(thing)}, where the smallest real file here, "
-        f"{codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}: implied, since no such file was written."
-    ]
-
-
-def _said_use(
-    done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]], baselines: Baselines
-) -> list[str]:
+def _samples(o: Outcome) -> list[str]:
+    found = o.places.get("fid", {})
+    honest = {n: p for n, p in found.items() if not p.get("beyond")}
     lines = []
-    if group := found.get("auroc"):
-        first = _first(group)
-        place = group[first]
-        figure = f"AUROC {place['value']:.3f} (½ is chance)"
-        if place["value"] - Z * place["noise"] <= 0.5:
-            lines.append(f"Nobody tells anomalies from the data: {figure} at best.")
-        else:
-            best = "tells anomalies best" if len(group) > 1 else "tells anomalies from the data"
-            lines.append(f"{first} {best}: {figure}.{_ties(place)}")
-    if group := found.get("probe"):
-        first = _first(group)
-        best = "are the best for classes" if len(group) > 1 else "tell classes"
-        line = f"The features of {first} {best}: {group[first]['value']:.1%} by a linear probe"
-        if baselines["raw_probe"] is not None:
-            raw = baselines["raw_probe"]["accuracy"]["value"]
-            more = raw > group[first]["value"]
-            line += f", where the raw data alone gives {'more, ' if more else ''}{raw:.1%}"
-        lines.append(f"{line}.{_ties(group[first])}")
+    if honest:
+        name, place = next(iter(honest.items()))
+        figure = o.figure(name, "fid")
+        who = _first(
+            honest, "draws samples of this FID", "draws the most lifelike samples by FID", "the most lifelike samples by FID"
+        )
+        held_out, fake = figure["detail"].get("held_out", 0), figure["detail"].get("fake", 0)
+        few = f" ({plural(held_out, 'example')} only, which raises it)" if held_out < fake else ""
+        beside = "" if figure["floor"] is None else f", where held-out data get {figure['floor']:.2f}{few}"
+        own = f"{place['value']:.2f} for {name}" if place["tied"] else f"{place['value']:.2f}"
+        lines.append(f"{who}: {own}{beside}.")
+    for name, place in found.items():
+        if place.get("beyond"):
+            figure = o.figure(name, "fid")
+            lines.append(
+                f"{name} has an FID of {place['value']:.2f}, far below the {figure['floor']:.2f} of held-out data: it "
+                f"copies its training data, or {plural(figure['detail'].get('held_out', 0), 'held-out example')} are "
+                "too few to compare with; it is not ranked by its samples."
+            )
     return lines
 
 
-def _said_cost(done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]], thing: str) -> list[str]:
-    winner = leader(found)
-    if winner is None:
-        return []
-    parameters, seconds = done[winner]["runs"][0]["parameters"], found["seconds"][winner]["value"]
-    line = f"What it costs: {winner} has {parameters:,} parameters and trained {seconds:.0f} s"
-    if winner in found.get("sampling", {}):
-        line += f"; it draws {_rate(found['sampling'][winner]['value'])} {thing}s a second"
-        fastest = _first(found["sampling"])
-        if fastest != winner:
-            line += f", {fastest}, the fastest, {_rate(found['sampling'][fastest]['value'])}"
-    return [line + "."]
-
-
-def _said_copies(done: Mapping[str, Contestant]) -> list[str]:
+def _copies(o: Outcome) -> list[str]:
     lines = []
-    for name, contestant in done.items():
-        for run in contestant["runs"]:
-            near = run["memorisation"]
-            held_out = (run["quality"] or {}).get("held_out", 0)
-            many = near is not None and near["copies"] > _COPIES and held_out >= _ENOUGH
-            if near is not None and (many or near["nearer"]["interval"][0] > _NEARER):
+    for c in o.contestants:
+        for run in c["runs"]:
+            near = run["figures"].get("memorisation")
+            if near is None or near["value"] is None:
+                continue
+            copies = near["detail"].get("copies") or 0.0
+            held_out = run["figures"]["fid"]["detail"].get("held_out", 0) if "fid" in run["figures"] else 0
+            low = (near["interval"] or (None, None))[0]
+            if (copies > _COPIES and held_out >= _ENOUGH) or (low is not None and low > _NEARER):
                 lines.append(
-                    f"{name} may copy its training data: its samples lie nearer to them than held-out data does in "
-                    f"{near['nearer']['value']:.0%} of pairs (50 % is expected), {near['copies']:.0%} of them nearer "
-                    "than all but 1 % of held-out data."
+                    f"{c['name']} may copy its training data: its samples are nearer to them than held-out data are in "
+                    f"{near['value']:.0%} of pairs (50 % is expected), and {copies:.0%} of them are nearer than all but "
+                    "1 % of held-out data."
                 )
                 break
     return lines
 
 
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+# --- uses -------------------------------------------------------------------------------------------------------------
 
 
-def _a(thing: str) -> str:
-    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"
+def _compression(o: Outcome) -> list[str]:
+    name = leader(o.places, "compression")
+    if name is None:
+        return []
+    place = o.places["implied_bytes"][name]
+    kind = {"bound": "at most ", "estimate": "by estimate "}.get(place.get("group", ""), "")
+    line = f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}"
+    if not o.stored:
+        return [line + "."]
+    codec = min(o.stored, key=lambda s: s["bytes"])
+    return [
+        f"{line}; the smallest real file here, {codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}. No "
+        "file was written with the model."
+    ]
+
+
+def _anomalies(o: Outcome) -> list[str]:
+    group = o.places.get("auroc")
+    if not group:
+        return []
+    name, place = next(iter(group.items()))
+    figure = f"{place['value']:.3f}{f' for {name}' if place['tied'] else ''} (0.5 is chance)"
+    chance = place["value"] - Z * place["noise"] <= 0.5
+    if not o.artificial:
+        if chance:
+            return [f"No model detects the anomalies better than chance: the highest AUROC is {figure}, of {name}."]
+        who = _first(group, "detects the anomalies", "detects the anomalies best", "the best detection of the anomalies")
+        return [f"{who}: AUROC {figure}."]
+    who = _first(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
+    if chance:
+        who = f"no AUROC is above chance; {name} has"
+    line = (
+        f"Artificial anomalies, test examples whose columns are shuffled independently, test only whether a model sees "
+        f"dependence between columns: {who} {figure}."
+    )
+    if o.purpose != "anomalies":
+        return [line]
+    return [
+        "It is not known which model detects real anomalies best, since none were given; --anomalies PATH or class:NAME "
+        "gives some.",
+        line,
+    ]
+
+
+def _features(o: Outcome) -> list[str]:
+    return _accuracy(o, "probe", "The features of", "predict the classes", "a linear probe of the features")
+
+
+def _classes(o: Outcome) -> list[str]:
+    return _accuracy(o, "accuracy", "", "predicts the classes", "a classifier")
+
+
+def _accuracy(o: Outcome, key: str, of: str, does: str, what: str) -> list[str]:
+    group = o.places.get(key)
+    if not group:
+        return []
+    name, place = next(iter(group.items()))
+    figure = o.figure(name, key)
+    majority = figure["detail"].get("majority", figure["floor"] if key == "accuracy" else None)
+    if majority is None or majority >= 1:
+        return []  # one class, which nothing has to be known for
+    beside = f"the most frequent class alone gives {majority:.1%}"
+    if key == "probe" and figure["floor"] is not None:
+        beside += f", the raw data {figure['floor']:.1%}{', which is more' if figure['floor'] > place['value'] else ''}"
+    if place["value"] - Z * place["noise"] <= majority:
+        return [f"No model has features or classes that {what} reads better than chance: {place['value']:.1%} at most; {beside}."]
+    who = _first(group, does, f"{does} best", "the best prediction of the classes")
+    own = f"{place['value']:.1%}{f' for {name}' if place['tied'] else ''}"
+    return [f"{of} {who}: {own} by {what}; {beside}.".strip()]
+
+
+def _cost(o: Outcome) -> list[str]:
+    name = leader(o.places, o.purpose) or leader(o.places)
+    if name is None:
+        return []
+    parameters = o.mean(name, lambda m: m["parameters"])
+    seconds = o.mean(name, lambda m: m["train_seconds"] or 0.0)
+    line = f"Cost of {name}: {plural(parameters, 'parameter')}, {plural(round(seconds), 'second')} of training"
+    speeds = o.places.get("sampling", {})
+    if name in speeds:
+        line += f", {_rate(speeds[name]['value'], o.thing)}"
+        fastest = next(iter(speeds))
+        if fastest != name and name not in speeds[fastest]["tied"]:
+            line += f" ({fastest} draws {_rate(speeds[fastest]['value'], o.thing)}, the most)"
+    return [line + "."]
+
+
+# --- what to bear in mind ---------------------------------------------------------------------------------------------
+
+
+def _nothing_for(o: Outcome, purpose: Purpose) -> str:
+    key = deciding(purpose)
+    reasons = [m["missing"][key] for c in o.contestants for m in c["runs"] if key in m["missing"]]
+    return f"Nothing can be said of {purpose}" + (f": {reasons[0]}." if reasons else ".")
+
+
+def _caveats(o: Outcome) -> list[str]:
+    lines = []
+    measured = any(c["runs"] for c in o.contestants)
+    if measured and o.examples < _FEW:
+        lines.append(f"There are only {plural(o.examples, 'test example')}, so that only large differences can be seen.")
+    lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
+    if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
+        runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
+        training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
+        line = (
+            f"The contest took {plural(o.seconds / 60, 'minute')}, more than the {plural(o.minutes, 'minute')} asked "
+            f"for: {training:.0f} s of training, {measuring:.0f} s of measuring"
+        )
+        if runs:
+            slow, most = max(runs, key=lambda r: (r[1]["train_seconds"] or 0.0) + (r[1]["measure_seconds"] or 0.0))
+            line += f", of which {(most['train_seconds'] or 0) + (most['measure_seconds'] or 0):.0f} s for {slow}"
+        lines.append(line + ".")
+    return lines
+
+
+def _rate(value: float, thing: str) -> str:
+    return f"{plural(value, thing)} a second"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
