@@ -93,7 +93,7 @@ def _page(results: Results, album: Album) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("unsup.report").joinpath(name).read_text(encoding="utf-8")
+    return files("unsup.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _summary(results: Results) -> str:
