@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from unsup.contest.commands import data_words, flags
+from unsup.core.commands import data_words, flags
 from unsup.contest.measured import kept_measures, measures_of
 from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words

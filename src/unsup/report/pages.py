@@ -17,9 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unsup.core.escapes import visible
-from unsup.core.words import counted
-from unsup.report.figures import duration
-from unsup.report.words import told
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {"asset": asset, "policy": policy}
-    found.filters |= {"told": told, "duration": duration, "counted": counted}
     return found
 
 
