@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from scipy.optimize import brentq
@@ -13,23 +12,26 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 
-_Z = 1.959963984540054  # the 97.5 % point of N(0, 1)
+Z = 1.959963984540054
+"""The 97.5 % point of N(0, 1)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A number and the ends of its 95 % interval.
 
-    >>> Estimate(0.5, 0.4, 0.6).to_json()
-    {'value': 0.5, 'interval': [0.4, 0.6]}
+    >>> round(Estimate(0.5, 0.4, 0.6).error, 3)
+    0.051
     """
 
     value: float
     low: float
     high: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {"value": self.value, "interval": [self.low, self.high]}
+    @property
+    def error(self) -> float:
+        """The standard error of a normal interval of this width."""
+        return (self.high - self.low) / (2 * Z)
 
 
 def wilson(successes: int, n: int) -> Estimate:
@@ -43,8 +45,20 @@ def wilson(successes: int, n: int) -> Estimate:
     """
     if not 0 <= successes <= n or n < 1:
         raise InputError(f"{successes} of {n} given; expected a count from 0 to n, and n of 1 or more")
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high))
+    interval, value = binomtest(successes, n).proportion_ci(0.95, method="wilson"), successes / n
+    return Estimate(value, min(float(interval.low), value), max(float(interval.high), value))
+
+
+def of_share(share: float, error: float, n: int) -> Estimate:
+    """A share with a standard error; the interval is normal in log odds, or Wilson's of ``n`` at 0 and 1.
+
+    >>> of_share(0.9, 0.1, 10)
+    Estimate(value=0.9, low=0.53..., high=0.98...)
+    """
+    if not 0 < share < 1:
+        return wilson(round(share * n), n)
+    centre, half = math.log(share / (1 - share)), Z * error / (share * (1 - share))
+    return Estimate(share, min(_sigmoid(centre - half), share), max(_sigmoid(centre + half), share))
 
 
 def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
@@ -79,8 +93,7 @@ def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
     if theta in (0.0, 1.0):
         end = _far_end(len(a), len(b))
         return Estimate(theta, 1 - end, 1.0) if theta else Estimate(theta, 0.0, end)
-    centre, half = math.log(theta / (1 - theta)), _Z * math.sqrt(variance) / (theta * (1 - theta))
-    return Estimate(theta, _sigmoid(centre - half), _sigmoid(centre + half))
+    return of_share(theta, math.sqrt(variance), len(a) + len(b))
 
 
 def as_values(name: str, values: Tensor, least: int = 2) -> Tensor:
@@ -110,7 +123,7 @@ def _far_end(n: int, m: int) -> float:
 
     def beyond(theta: float) -> float:
         scale = 1 + more * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return theta - _Z * _Z * (1 - theta) * scale / (n * m)
+        return theta - Z * Z * (1 - theta) * scale / (n * m)
 
     return float(brentq(beyond, 0.0, 1.0))
 

@@ -1,4 +1,4 @@
-"""What a comparison writes down: plain JSON records, from which the page, the tables and the summary are made.
+"""What is written down of runs and contests: plain JSON records, from which pages, tables and summaries are made.
 
 A contest is a folder: ``contest.json`` (what was asked for), ``runs/`` (ordinary run folders, each with
 ``measures.json`` and ``pictures/``), ``pictures/`` (the real data), ``results.json``, ``results.csv`` and
@@ -7,105 +7,79 @@ A contest is a folder: ``contest.json`` (what was asked for), ``runs/`` (ordinar
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from unsup.core.config import OrNothing, check_value
-from unsup.core.likelihood import Kind
+from unsup.core.errors import InputError
+from unsup.core.reading import read_json
 
 Number = Annotated[float, OrNothing()]
 """A figure; null in the file where it is NaN or infinite."""
 
 Status = Literal["waiting", "unfinished", "failed", "done"]
+Better = Literal["lower", "higher"]
+SplitName = Literal["test", "validation", "train"]
+Purpose = Literal["density", "samples", "anomalies", "features", "compression", "classes", "cost"]
+"""What a measure is about; a question that somebody may have."""
 
 
-class Interval(TypedDict):
-    """A number with its 95 % interval."""
+class Figure(TypedDict):
+    """One number that was measured, the same in every file.
 
-    value: Number
-    interval: tuple[Number, Number]
-
-
-class Likelihood(TypedDict):
-    """``Likelihood.to_json`` of `unsup.core.likelihood`."""
-
-    kind: Kind
-    nats: Number
-    bits_per_dim: Number
-    standard_error: Number
-    n: int
-    samples: int
-
-
-class Judged(TypedDict):
-    """One score of samples: ``Score.to_json`` of `unsup.evaluate.samples`."""
+    Attributes:
+        value: null where it is not finite.
+        error: the standard error.
+        interval: 95 %; it holds the value and lies within the range of the measure.
+        floor: the same number of what the measure names as its floor.
+        n: examples or samples counted.
+        detail: what only this measure has.
+    """
 
     value: Number
-    interval: tuple[Number, Number]
+    error: Number
+    interval: tuple[Number, Number] | None
     floor: Number
-    better: Literal["lower", "higher"]
+    n: int
+    detail: dict[str, Any]
 
 
-class Quality(TypedDict):
-    """``SampleQuality.to_json`` of `unsup.evaluate.samples`, as far as pages need it."""
+class MeasureRecord(TypedDict):
+    """What a page needs to know of a measure: fields of `unsup.evaluate.measures.Measure`."""
 
-    scores: dict[str, Judged]
-    fake: int
-    real: int
-    held_out: int
-    extractor: dict[str, str]
+    title: str
+    explanation: str
+    unit: str
+    better: Better | None
+    floor: str
+    purpose: Purpose
 
 
-class Memorisation(TypedDict):
-    """Distances from samples to their nearest training examples, beside those of held-out examples.
+class Evaluation(TypedDict):
+    """An entry of ``eval.json``: a figure, and what it was measured on.
 
-    ``nearer`` is the chance that a sample lies nearer to the training data than a held-out example does (ties count
-    half): ½ for a model that generalises, 1 for one that copies. ``copies`` is the share of samples whose distance is
-    below that of 99 % of held-out examples; ``space`` says in what the distances are.
+    ``step`` is that of the parameters, ``settings`` what else the figure depends on (``samples``, ``examples``,
+    ``importance_samples``, ``extractor``, ``seed``), ``changed_data`` whether the data has changed since the run was
+    trained.
     """
 
-    nearer: Interval
-    copies: Number
-    space: str
-    n: int
+    measure: str
+    split: SplitName
+    step: int | None
+    settings: dict[str, Any]
+    seconds: Number
+    changed_data: bool
+    figure: Figure
 
 
-class Sampling(TypedDict):
-    """How fast samples are drawn: ``per_second`` of ``n`` drawn at once after one draw that is not counted."""
+class Evaluations(TypedDict):
+    """``eval.json``."""
 
-    per_second: Number
-    n: int
-
-
-class Anomaly(TypedDict):
-    """How well a score tells anomalies from held-out examples; ``by`` is ``log-likelihood`` or ``energy``."""
-
-    auroc: Interval
-    average_precision: Interval
-    anomalies: int
-    ordinary: int
-    by: str
-
-
-class Probe(TypedDict):
-    """Accuracy on held-out examples of a logistic regression on ``features`` numbers, fitted on training examples."""
-
-    accuracy: Interval
-    features: int
-    n: int
-
-
-class Calibration(TypedDict):
-    """Whether held-out examples are as likely as the model's own draws.
-
-    ``curve`` holds pairs (level, share): the share of held-out examples inside the region of highest density that
-    holds ``level`` of the model's draws; equal for a calibrated model. ``error`` is their largest difference.
-    """
-
-    error: Interval
-    curve: list[tuple[Number, Number]]
-    chance: Number
-    n: int
+    format: Literal[2]
+    results: list[Evaluation]
 
 
 class StoredSize(TypedDict):
@@ -134,10 +108,10 @@ class Curve(TypedDict):
 
 
 class Measures(TypedDict):
-    """All that is measured of one run. A measure that a model cannot have is None, and ``missing`` says why.
+    """All that is measured of one run. ``missing`` says of each measure that the run has not why it has not.
 
     ``run`` is the run's folder and ``folder`` where the pictures and scores lie, both from the folder of the page;
-    without the one they are in the other.
+    without the one they are in the other. ``commands`` gives the ``unsup eval`` that measures a figure again.
     """
 
     run: str
@@ -149,17 +123,9 @@ class Measures(TypedDict):
     train_seconds: Number
     measure_seconds: Number
     command: str
-    eval_command: str | None
-    samples_command: NotRequired[str | None]
-    likelihood: dict[str, Any] | None
-    implied_bytes: Interval | None
-    quality: dict[str, Any] | None
-    memorisation: Memorisation | None
-    sampling: Sampling | None
-    anomaly: Anomaly | None
-    probe: Probe | None
-    calibration: Calibration | None
+    figures: dict[str, Figure]
     missing: dict[str, str]
+    commands: dict[str, str]
     notes: list[str]
     curve: Curve
     pictures: dict[str, Picture]
@@ -196,17 +162,18 @@ class Place(TypedDict):
 
 
 class Baselines(TypedDict):
-    """What the figures are held against."""
+    """What the figures are compared with besides their floors."""
 
     stored: list[StoredSize]
-    raw_probe: Probe | None
-    majority: Number | None
 
 
-class Results(TypedDict):
-    """The whole contest: ``results.json``."""
+_For = TypedDict("_For", {"for": Purpose | None})  # a keyword, which a class cannot have as a field
 
-    format: int
+
+class Results(_For):
+    """The whole contest: ``results.json``. ``measures`` describes each measure that a contestant may have."""
+
+    format: Literal[2]
     title: str
     command: str
     data: dict[str, Any]
@@ -218,6 +185,7 @@ class Results(TypedDict):
     anomalies: str
     examples: int
     samples: int
+    measures: dict[str, MeasureRecord]
     baselines: Baselines
     contestants: list[Contestant]
     places: dict[str, dict[str, Place]]
@@ -227,6 +195,19 @@ class Results(TypedDict):
     environment: dict[str, Any]
 
 
+def finite(record: Any) -> Any:
+    """The record with None in the place of numbers that JSON has not.
+
+    >>> finite({"a": [1.0, math.nan], "b": (math.inf,)})
+    {'a': [1.0, None], 'b': [None]}
+    """
+    if isinstance(record, dict):
+        return {k: finite(v) for k, v in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [finite(v) for v in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
+
+
 def checked_measures(record: Any) -> Measures:
     """The measures that a file holds.
 
@@ -234,9 +215,31 @@ def checked_measures(record: Any) -> Measures:
         InputError: ``record`` is something else; the field is named.
     """
     found: Measures = check_value("measures", record, Measures)
-    check_value("measures.likelihood", found["likelihood"], Likelihood | None)
-    check_value("measures.quality", found["quality"], Quality | None)
     return found
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """The entries of an ``eval.json``; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged, or was written by an earlier version.
+    """
+    if not path.exists():
+        return []
+    record: dict[str, Any] = read_json(path, dict[str, Any])
+    if "format" not in record:
+        raise InputError(f"{path} was written by an earlier version of unsup; measure the run again (unsup eval)")
+    found: Evaluations = check_value(str(path), record, Evaluations)
+    return found["results"]
+
+
+def merged(kept: Iterable[Evaluation], new: Iterable[Evaluation]) -> list[Evaluation]:
+    """All entries; a new one replaces that of the same measure, split and settings, and no other."""
+
+    def place(entry: Evaluation) -> str:
+        return json.dumps([entry["measure"], entry["split"], entry["settings"]], sort_keys=True)
+
+    return list({place(entry): entry for entry in (*kept, *new)}.values())
 
 
 def is_below(file: str) -> bool:

@@ -1,0 +1,494 @@
+"""Every measure, one row each: what it is called, what it needs, how it is computed, which way is better.
+
+``unsup eval``, ``unsup compare``, recipes, results, validators and pages read this table and nothing else. A row
+computes its `Figure` from an `Exam` (one model on one set of real examples), whose properties are what measures share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from unsup.core.errors import InputError, nearest
+from unsup.core.model import (
+    CanEncode,
+    CanSample,
+    Classifies,
+    HasDensity,
+    HasEnergy,
+    IsConditional,
+    Model,
+    Translates,
+)
+from unsup.data.source import Data
+from unsup.evaluate.conditions import is_conditioned
+from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
+from unsup.evaluate.frechet import frechet_distance
+from unsup.evaluate.kernel import kernel_distance
+from unsup.evaluate.modes import ModeCoverage, has_known_modes
+from unsup.evaluate.probe import few_labels, majority_share, neighbours_accuracy, probe
+from unsup.evaluate.quadrature import is_planar
+from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
+from unsup.evaluate.samples import SPLITS, SUBSETS_KEY, inception_score, jackknife_error
+from unsup.evaluate.storage import implied_bytes
+
+if TYPE_CHECKING:
+    from unsup.evaluate.bench import Measuring
+    from unsup.evaluate.exam import Exam
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a model or the data must have.
+
+    Attributes:
+        words: what it is, after "needs".
+        of: what must have it.
+        holds: whether it is there; what the data must have is asked without a model too.
+        without: what is said where it is missing; ``{model}`` is the name of the model.
+    """
+
+    words: str
+    of: Literal["model", "data"]
+    holds: Callable[[Model | None, Data], bool] = field(repr=False)
+    without: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table.
+
+    Attributes:
+        key: its name in files, flags and tables.
+        title: its name for people.
+        explanation: what it is, in one line.
+        unit: of the value, or empty.
+        better: which way is better; None where neither is.
+        purpose: the question that it answers; the first row of a purpose decides for it.
+        needs: keys of `NEEDS`.
+        run: computes the figure.
+        range: of the value; intervals are cut to it.
+        floor: what has the figure `Figure.floor`, or empty.
+        show: the value as people read it.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    unit: str
+    better: Better | None
+    purpose: Purpose
+    needs: tuple[str, ...]
+    run: Callable[[Exam], Figure] = field(repr=False)
+    range: tuple[float, float] = (-math.inf, math.inf)
+    floor: str = ""
+    show: Callable[[float], str] = field(default=lambda value: plain(value), repr=False)
+
+    @property
+    def needs_in_words(self) -> str:
+        return " and ".join(NEEDS[need].words for need in self.needs)
+
+    def reason_against(self, model: Model, data: Data, name: str) -> str | None:
+        """Why a model called ``name`` cannot have the measure on this data, or None."""
+        lacking = (NEEDS[need] for need in self.needs if not NEEDS[need].holds(model, data))
+        return next((need.without.format(model=name) for need in lacking), None)
+
+    def settings(self, measuring: Measuring) -> dict[str, Any]:
+        """What a figure depends on besides the model and the data, as ``unsup eval`` names it."""
+        if self.purpose == "cost":
+            return {}
+        found: dict[str, Any] = {"seed": measuring.seed}
+        if "samples" in self.needs:
+            found["samples"] = measuring.samples
+        if self.purpose == "samples":
+            return found | {"extractor": measuring.extractor}
+        if {"likelihood", "score"} & set(self.needs):
+            found["importance_samples"] = measuring.importance_samples
+        return found if measuring.examples is None else found | {"examples": measuring.examples}
+
+    def to_json(self) -> MeasureRecord:
+        return {
+            "title": self.title,
+            "explanation": self.explanation,
+            "unit": self.unit,
+            "better": self.better,
+            "floor": self.floor,
+            "purpose": self.purpose,
+        }
+
+
+def choose_measures(keys: str) -> tuple[str, ...]:
+    """The keys in ``fid,auroc``, or those of all rows for ``all``.
+
+    Raises:
+        InputError: there is no such measure.
+
+    >>> choose_measures("auroc, fid")
+    ('auroc', 'fid')
+    """
+    asked = tuple(MEASURES) if keys == "all" else tuple(dict.fromkeys(key.strip() for key in keys.split(",")))
+    for key in asked:
+        if key not in MEASURES:
+            raise InputError(f"there is no measure {key!r}{nearest(key, MEASURES)}; unsup measures lists them")
+    return asked
+
+
+def make_figure(
+    value: float | Estimate, n: int, *, error: float | None = None, floor: float | None = None, **detail: Any
+) -> Figure:
+    """A `Figure`: of a number, with a normal interval where it has a standard error, or of an estimate.
+
+    >>> make_figure(2.0, 10, error=0.5)["interval"]
+    (1.02..., 2.97...)
+    """
+    interval: tuple[float, float] | None = None
+    if isinstance(value, Estimate):
+        interval, error, value = (value.low, value.high), value.error, value.value
+    elif error is not None:
+        interval = value - Z * error, value + Z * error
+    return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
+
+
+def bounded(figure: Figure, low: float, high: float) -> Figure:
+    """The figure with its interval within [low, high] and around the value; numbers that are not finite are None."""
+    value, interval = figure["value"], figure["interval"]
+    if value is not None and interval is not None and None not in interval:
+        ends = min(max(interval[0], low), value), max(min(interval[1], high), value)  # type: ignore[type-var]
+        interval = ends if all(map(math.isfinite, ends)) else None  # type: ignore[arg-type]
+
+    def number(v: float | None) -> float | None:
+        return v if v is not None and math.isfinite(v) else None
+
+    numbers = {"value": number(value), "error": number(figure["error"]), "floor": number(figure["floor"])}
+    return {**figure, **numbers, "interval": interval}  # type: ignore[typeddict-item]
+
+
+# --- how a value is shown ---------------------------------------------------------------------------------------------
+
+
+def plain(value: float) -> str:
+    """
+    >>> plain(1234.5), plain(12.345), plain(0.01234)
+    ('1,234.5', '12.35', '0.012')
+    """
+    return f"{value:,.{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f}"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def thousandths(value: float) -> str:
+    return f"{1000 * value:.4g}"
+
+
+def whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+# --- how a figure is computed -----------------------------------------------------------------------------------------
+
+
+def _likelihood(exam: Exam) -> Figure:
+    found = exam.likelihood
+    detail = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
+    return make_figure(found.nats, found.n, error=found.standard_error, **detail)
+
+
+def _implied_bytes(exam: Exam) -> Figure:
+    found = exam.likelihood
+    value, error = (implied_bytes(nats, 1) for nats in (found.nats, found.standard_error))
+    return make_figure(value, found.n, error=error, kind=found.kind)
+
+
+def _fid(exam: Exam) -> Figure:
+    fake, real, other = exam.compared
+    floor = exam.bench.once("fid", lambda: frechet_distance(other.points, real.points))
+    value = frechet_distance(fake.points, real.points)
+    return make_figure(value, len(fake), error=jackknife_error(fake.points, real.points), floor=floor, **exam.sets)
+
+
+def _kid(exam: Exam) -> Figure:
+    fake, real, other = (features.points for features in exam.compared)
+    key = exam.bench.key(SUBSETS_KEY)
+    floor = exam.bench.once("kid", lambda: kernel_distance(other, real, seed=key).value)
+    found = kernel_distance(fake, real, seed=key)
+    return make_figure(found.value, len(fake), error=found.error, floor=floor, **exam.sets)
+
+
+def _inception_score(exam: Exam) -> Figure:
+    fake, _, other = (features.logits for features in exam.compared)
+    if fake is None or other is None:
+        raise InputError(f"the extractor {exam.sets['extractor']} has no classes")
+    seed = exam.bench.measuring.seed
+    floor = exam.bench.once("inception_score", lambda: inception_score(other, seed=seed)[0])
+    value, spread = inception_score(fake, seed=seed)
+    return make_figure(value, len(fake), error=spread / math.sqrt(SPLITS - 1), floor=floor, **exam.sets)
+
+
+def _in_balls(name: str) -> Callable[[Exam], Figure]:
+    """The share of examples that are in a ball; the other set is held fixed."""
+
+    def run(exam: Exam) -> Figure:
+        own, floor = (getattr(found, name) for found in (exam.neighbours, exam.bench.neighbours_of_held_out))
+        found = wilson(int(own.sum()), len(own))
+        return make_figure(found, len(own), floor=float(floor.double().mean()), **exam.sets)
+
+    return run
+
+
+def _density(exam: Exam) -> Figure:
+    own, floor = exam.neighbours.density.double(), exam.bench.neighbours_of_held_out.density.double()
+    error = float(own.std()) / math.sqrt(len(own))
+    return make_figure(float(own.mean()), len(own), error=error, floor=float(floor.mean()), **exam.sets)
+
+
+def _memorisation(exam: Exam) -> Figure:
+    found = exam.memorised
+    space = f"features of the extractor {exam.sets['extractor']}"
+    return make_figure(found.nearer, found.n, floor=0.5, copies=found.copies, space=space)
+
+
+def _modes(exam: Exam) -> Figure:
+    found, true = exam.modes, exam.bench.true_modes
+    return make_figure(found.modes, found.n, floor=true.modes, of=found.of, **_reader(exam))
+
+
+def _modes_good(exam: Exam) -> Figure:
+    found, true = exam.modes, exam.bench.true_modes
+    return make_figure(wilson(round(found.good * found.n), found.n), found.n, floor=true.good, **_reader(exam))
+
+
+def _modes_kl(exam: Exam) -> Figure:
+    found, true = exam.modes, exam.bench.true_modes
+    if math.isnan(found.kl):
+        raise InputError("no sample is near a mode")
+    return make_figure(found.kl, found.n, floor=true.kl, chance=found.chance_kl, **_reader(exam))
+
+
+def _reader(exam: Exam) -> dict[str, str]:
+    return {"note": exam.modes_note} if exam.modes_note else {}
+
+
+def _auroc(exam: Exam) -> Figure:
+    found, by = exam.anomalies
+    n = found.ordinary + found.anomalies
+    return make_figure(found.auroc, n, floor=0.5, by=by, anomalies=found.anomalies)
+
+
+def _average_precision(exam: Exam) -> Figure:
+    found, by = exam.anomalies
+    n = found.ordinary + found.anomalies
+    return make_figure(found.average_precision, n, floor=found.anomalies / n, by=by, anomalies=found.anomalies)
+
+
+def _of_codes(judge: Callable[[Tensor, Tensor, Tensor, Tensor, int], Estimate]) -> Callable[[Exam], Figure]:
+    """What the codes know about the classes, beside what the raw data do."""
+
+    def run(exam: Exam) -> Figure:
+        bench = exam.bench
+        labels, seed = bench.labels, bench.measuring.seed
+
+        def judged(train: Tensor, test: Tensor) -> Estimate:
+            return judge(train, labels[0], test, labels[1], seed)
+
+        def of_raw() -> float | None:
+            try:
+                return judged(*bench.raw_codes).value
+            except InputError:  # the raw data has too many columns
+                return None
+
+        found = judged(*exam.codes)
+        detail = {"features": exam.codes[0].shape[1], "majority": majority_share(*labels)}
+        return make_figure(found, len(labels[1]), floor=bench.once(judge.__name__, of_raw), **detail)
+
+    return run
+
+
+def _linear(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
+    return probe(train, label, test, true, seed=seed).accuracy
+
+
+def _vote(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
+    return wilson(round(neighbours_accuracy(train.double(), label, test.double(), true) * len(true)), len(true))
+
+
+def _few(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
+    return few_labels(train, label, test, true, seed=seed)
+
+
+def _accuracy(exam: Exam) -> Figure:
+    known, true = exam.bench.label_of_train, exam.bench.label
+    found = wilson(int((exam.classes == true).sum()), len(true))
+    return make_figure(found, len(true), floor=None if known is None else majority_share(known, true))
+
+
+def _calibration(exam: Exam) -> Figure:
+    found = exam.calibration
+    detail = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
+    return make_figure(found.error, found.n, floor=found.chance, **detail)
+
+
+def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
+    def run(exam: Exam) -> Figure:
+        found = exam.translation(to)
+        return make_figure(found.error, found.n, error=found.standard_error, floor=found.identity, share=found.share)
+
+    return run
+
+
+def _sampling(exam: Exam) -> Figure:
+    return make_figure(exam.sampling.per_second, exam.sampling.n)
+
+
+def _seconds(exam: Exam) -> Figure:
+    if exam.train_seconds is None:
+        raise InputError("it is not recorded how long training took")
+    return make_figure(exam.train_seconds, 1)
+
+
+def _parameters(exam: Exam) -> Figure:
+    return make_figure(exam.model.parameter_count, 1)
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+def _has_likelihood(model: Model | None, data: Data) -> bool:
+    if not isinstance(model, HasDensity):
+        return isinstance(model, HasEnergy) and is_planar(model.event)
+    marginalised = isinstance(model, IsConditional) and model.classes > 0
+    return not is_conditioned(model) or marginalised or data.validation.given is not None
+
+
+def _has_pairs(model: Model | None, data: Data) -> bool:
+    return "domain_b" in data.test.streams and data.paired
+
+
+def _has_labels(model: Model | None, data: Data) -> bool:
+    return data.train.label is not None and data.validation.label is not None
+
+
+NEEDS: dict[str, Need] = {
+    "likelihood": Need("a model with a density", "model", _has_likelihood, "{model} gives no likelihood"),
+    "score": Need(
+        "a model with a density or an energy",
+        "model",
+        lambda model, data: _has_likelihood(model, data) or isinstance(model, HasEnergy),
+        "{model} gives neither a likelihood nor an energy",
+    ),
+    "samples": Need(
+        "a model that samples", "model", lambda model, data: isinstance(model, CanSample), "{model} draws no samples"
+    ),
+    "codes": Need(
+        "a model that encodes", "model", lambda model, data: isinstance(model, CanEncode), "{model} gives no features"
+    ),
+    "classes": Need(
+        "a model that classifies",
+        "model",
+        lambda model, data: isinstance(model, Classifies) and (not isinstance(model, IsConditional) or model.classes > 0),
+        "{model} is not a classifier",
+    ),
+    "translations": Need(
+        "a model that translates", "model", lambda model, data: isinstance(model, Translates), "{model} does not translate"
+    ),
+    "labels": Need("labels", "data", _has_labels, "the data has no labels"),
+    "levels": Need(
+        "discrete data",
+        "data",
+        lambda model, data: data.event.is_discrete,
+        "a density of real numbers implies no number of bytes",
+    ),
+    "images": Need(
+        "images of one or three channels",
+        "data",
+        lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
+        "the data are no images of one or three channels, for which there are classes to read",
+    ),
+    "modes": Need(
+        "data whose modes are known (ring8, grid25, stacked-mnist)",
+        "data",
+        lambda model, data: has_known_modes(data.name),
+        "the modes of the data are not known, only those of ring8, grid25 and stacked-mnist",
+    ),
+    "pairs": Need("paired domains", "data", _has_pairs, "the data has no pairs to measure translations by"),
+}
+"""What measures need, by name."""
+
+_HELD_OUT = "held-out data in the samples' place"
+_RAW = "raw data in place of codes"
+_TRUE = "as many held-out data"
+_AS_THEY_ARE = "examples left as they are"
+_SHARE = (0.0, 1.0)
+_POSITIVE = (0.0, math.inf)
+
+# fmt: off
+MEASURES: dict[str, Measure] = {row.key: row for row in (
+    # key, title, explanation, unit, better, purpose, needs, run, range, floor, show
+    Measure("likelihood", "likelihood", "mean −log p of an example",
+            "nats", "lower", "density", ("likelihood",), _likelihood),
+    Measure("calibration", "calibration error", "how far the shares of data in regions of high density are off",
+            "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
+            "exceeded by one of twenty calibrated models"),
+    Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
+            "", "lower", "samples", ("samples",), _fid, _POSITIVE, _HELD_OUT),
+    Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
+            "", "lower", "samples", ("samples",), _kid, (-math.inf, math.inf), _HELD_OUT, thousandths),
+    Measure("inception_score", "Inception score", "how certain and how varied the classes are that samples show",
+            "", "higher", "samples", ("samples", "images"), _inception_score, (1.0, math.inf), _HELD_OUT),
+    Measure("precision", "precision", "share of samples that lie among the training examples",
+            "", "higher", "samples", ("samples",), _in_balls("precision"), _SHARE, _HELD_OUT),
+    Measure("recall", "recall", "share of training examples that lie among the samples",
+            "", "higher", "samples", ("samples",), _in_balls("recall"), _SHARE, _HELD_OUT),
+    Measure("density", "density", "mean number of neighbourhoods of training examples that hold a sample, over 5",
+            "", "higher", "samples", ("samples",), _density, _POSITIVE, _HELD_OUT),
+    Measure("coverage", "coverage", "share of the neighbourhoods of training examples that hold a sample",
+            "", "higher", "samples", ("samples",), _in_balls("coverage"), _SHARE, _HELD_OUT),
+    Measure("memorisation", "memorisation", "chance that a sample is nearer to the training data than held-out data is",
+            "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, percent),
+    Measure("modes", "modes covered", "modes of the data that have a good sample",
+            "", "higher", "samples", ("samples", "modes"), _modes, _POSITIVE, _TRUE, whole),
+    Measure("modes_good", "good samples", "share of samples near a mode of the data",
+            "", "higher", "samples", ("samples", "modes"), _modes_good, _SHARE, _TRUE, percent),
+    Measure("modes_kl", "KL of modes", "divergence of the good samples' shares of the modes from equal shares",
+            "nats", "lower", "samples", ("samples", "modes"), _modes_kl, _POSITIVE, _TRUE, "{:.4f}".format),
+    Measure("translation_b", "error to b", "mean absolute error of an entry translated to domain b",
+            "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _AS_THEY_ARE),
+    Measure("translation_a", "error to a", "mean absolute error of an entry translated to domain a",
+            "raw units", "lower", "samples", ("translations", "pairs"), _translation("a"), _POSITIVE, _AS_THEY_ARE),
+    Measure("auroc", "AUROC", "chance that an anomaly has a higher score than a held-out example",
+            "", "higher", "anomalies", ("score",), _auroc, _SHARE, "guessing"),
+    Measure("average_precision", "average precision", "mean precision over the ranks at which anomalies are found",
+            "", "higher", "anomalies", ("score",), _average_precision, _SHARE, "guessing"),
+    Measure("probe", "linear probe", "accuracy of a logistic regression on the codes, with all labels",
+            "", "higher", "features", ("codes", "labels"), _of_codes(_linear), _SHARE, _RAW, percent),
+    Measure("knn", "nearest codes", "accuracy of the vote of the five training examples with the nearest codes",
+            "", "higher", "features", ("codes", "labels"), _of_codes(_vote), _SHARE, _RAW, percent),
+    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels a class",
+            "", "higher", "features", ("codes", "labels"), _of_codes(_few), _SHARE, _RAW, percent),
+    Measure("implied_bytes", "implied bytes", "bytes of an example that is coded with the model",
+            "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
+    Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
+            "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "the commonest class", percent),
+    Measure("seconds", "training time", "seconds of training, validation included",
+            "s", None, "cost", (), _seconds, _POSITIVE),
+    Measure("sampling", "sampling speed", "samples drawn in a second",
+            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE),
+    Measure("parameters", "parameters", "numbers that are learned",
+            "", None, "cost", (), _parameters, _POSITIVE, "", whole),
+)}
+# fmt: on
+"""Every measure, in the order of tables."""
+
+
+def possible_measures(data: Data) -> tuple[str, ...]:
+    """The measures for which the data has what they need of it."""
+    return tuple(key for key, row in MEASURES.items() if all(_has(data, need) for need in row.needs))
+
+
+def _has(data: Data, need: str) -> bool:
+    return NEEDS[need].of == "model" or NEEDS[need].holds(None, data)
