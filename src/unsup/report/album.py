@@ -125,4 +125,6 @@ class Album:
             missing = path in self._missing
             why = "was not found or is no PNG" if missing else "is left out: the page would grow too large"
             return Shown(title, caption, file=f"{folder}/{picture['file']}".lstrip("/"), reason=why)
-        return embedded(content, picture["alt"], title, caption, max(1, int(picture["scale"])) if scale is None else scale)
+        return embedded(
+            content, picture["alt"], title, caption, max(1, int(picture["scale"])) if scale is None else scale
+        )

@@ -266,9 +266,9 @@ def _free_label(name: str, x: float, y: float, taken: list[tuple[float, float, f
     return text(name, best[0], best[1], "label", best[2])
 
 
-def training_curves(panels: Sequence[Panel], ident: str, title: str) -> Markup:
-    """One contestant's training: panels over one axis of steps."""
-    width, tall, gap, left = 300.0, 92.0, 26.0, 44.0
+def training_curves(panels: Sequence[Panel], ident: str, title: str, *, width: float = 300.0) -> Markup:
+    """Training of one model: panels over one axis of steps."""
+    tall, gap, left = (92.0 if width < WIDTH else 180.0), 26.0, 44.0
     steps = [s for p in panels for _, pairs in p.lines for s, _ in pairs]
     x = Scale(0.0, max([*steps, 1.0]), left, width - 8)
     parts, top = [], 22.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from unsup.core.words import counted
 from unsup.evaluate.records import Contestant, Measures, Results
 from unsup.report.album import Album, Shown, pictured, ranked, title_of
 from unsup.report.drawn import (
-    Chart,
     calibration_charts,
     likelihood_charts,
     measure_chart,
@@ -161,7 +159,9 @@ def page_view(results: Results, album: Album) -> Page:
     asked = [of_purpose.pop(results["for"])] if results["for"] in of_purpose else []
     environment = results["environment"]
     return Page(
-        title=f"{counted(measured, 'model')} of {results['title']} compared" if measured != 1 else f"One model of {results['title']}",
+        title=f"{counted(measured, 'model')} of {results['title']} compared"
+        if measured != 1
+        else f"One model of {results['title']}",
         brand="unsup compare",
         about=results["about"],
         summary=tuple(results["summary"]),
@@ -174,7 +174,9 @@ def page_view(results: Results, album: Album) -> Page:
             Section("models", "Model by model", models_view(results, album)),
             Section("method", "How this was measured", method_view(results, album)),
         ),
-        footer=" · ".join(str(p) for p in (f"unsup {environment.get('unsup', '')}".strip(), environment.get("time")) if p),
+        footer=" · ".join(
+            str(p) for p in (f"unsup {environment.get('unsup', '')}".strip(), environment.get("time")) if p
+        ),
     )
 
 
@@ -202,7 +204,9 @@ def results_view(results: Results) -> dict[str, Any]:
     """The tables, how to read them, and who is not in them."""
     rows = in_order(results)
     several = any(len(r["runs"]) > 1 for r in rows)
-    small = "the mean over seeds, and below it the lowest and the highest run" if several else "its 95 % interval below it"
+    small = (
+        "the mean over seeds, and below it the lowest and the highest run" if several else "its 95 % interval below it"
+    )
     kinds = {k for r in rows if (k := kind(r))}
     return {
         "tables": [_table(results, rows, own) for own in tables(columns(results))],
@@ -248,7 +252,11 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
     if figure is None:
         reasons = [r["missing"][column.key] for r in contestant["runs"] if column.key in r["missing"]]
         return Cell(why="; ".join(dict.fromkeys(reasons)))
-    small = [interval(figure, column.show)] if column.better and (column.key != "likelihood" or figure.error is None) else []
+    small = (
+        [interval(figure, column.show)]
+        if column.better and (column.key != "likelihood" or figure.error is None)
+        else []
+    )
     if column.key == "likelihood" and (bits := bits_per_dim(contestant)):
         small.append(f"{sign(kind(contestant))} {number(bits.value, 4)} bits/dim")
     if (copies := figure.detail.get("copies")) is not None:
@@ -329,10 +337,16 @@ def _ran(run: Measures, own: list[Column]) -> Ran:
             ("Folder", run["run"]),
             ("Seed", str(run["seed"])),
             ("Steps", f"{run['steps']:,}"),
-            ("Time", f"{duration(run['train_seconds'] or 0)} training, {duration(run['measure_seconds'] or 0)} measuring"),
+            (
+                "Time",
+                f"{duration(run['train_seconds'] or 0)} training, {duration(run['measure_seconds'] or 0)} measuring",
+            ),
             ("Environment", environment_text(run["environment"])),
         ),
-        commands=(("trains it again", run["command"]), *((f"measures {', '.join(n)}", line) for line, n in lines.items())),
+        commands=(
+            ("trains it again", run["command"]),
+            *((f"measures {', '.join(n)}", line) for line, n in lines.items()),
+        ),
         figures=tuple((c.title, headline(f, c.key, c.show), interval(f, c.show)) for c, f in found if f is not None),
     )
 

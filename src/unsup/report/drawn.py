@@ -152,7 +152,9 @@ def calibration_charts(results: Results) -> list[Chart]:
         figure = figure_of(contestant["runs"], "calibration")
         if figure is None:
             continue
-        curves = [r["figures"]["calibration"]["detail"]["curve"] for r in contestant["runs"] if "calibration" in r["figures"]]
+        curves = [
+            r["figures"]["calibration"]["detail"]["curve"] for r in contestant["runs"] if "calibration" in r["figures"]
+        ]
         ends = interval(figure)
         shown = number(figure.value) + (f" ({ends})" if ends else "")
         drawn = calibration_curve(curves, f"chart-calibration-{i}", contestant["name"], shown)
@@ -176,12 +178,13 @@ def training_charts(results: Results) -> list[Chart]:
     return parts
 
 
-def curve_panels(curves: Sequence[Mapping[str, Any]], kind: str | None) -> list[Panel]:
+def curve_panels(curves: Sequence[Mapping[str, Any]], kind: str | None, by: str = "likelihood") -> list[Panel]:
     """Losses and validation over steps, on one scale where both are nats: the loss of an exact likelihood or a bound.
 
     Args:
-        curves: of the runs: ``losses`` by name, and ``validation`` in nats, as pairs of a step and a number.
+        curves: of the runs: ``losses`` by name, and ``validation``, as pairs of a step and a number.
         kind: of the likelihood.
+        by: what validation measures; the likelihood is in nats.
     """
     names = list(dict.fromkeys(n for c in curves for n in c["losses"]))
     names = [n for n in names if n.split("/")[-1] == "loss"] or names
@@ -195,13 +198,21 @@ def curve_panels(curves: Sequence[Mapping[str, Any]], kind: str | None) -> list[
         title = "training loss" if len(names) == 1 else "training losses"
         found.append(Panel(title, losses, colours=[names.index(n) for n, _ in losses]))
     if checked:
-        found.append(Panel("validation, nats per example", checked, colours=[0] * len(checked)))
+        found.append(
+            Panel(
+                "validation, nats per example" if by == "likelihood" else f"validation: {by}",
+                checked,
+                colours=[0] * len(checked),
+            )
+        )
     return found
 
 
 def key_of(panels: Sequence[Panel]) -> tuple[tuple[int, str], ...]:
     """The colours of the first panel, where it has several."""
-    names: dict[str, int] = {n: c for (n, _), c in zip(panels[0].lines, panels[0].colours, strict=True)} if panels else {}
+    names: dict[str, int] = (
+        {n: c for (n, _), c in zip(panels[0].lines, panels[0].colours, strict=True)} if panels else {}
+    )
     return tuple((c % 4, n) for n, c in names.items()) if len(names) > 1 else ()
 
 

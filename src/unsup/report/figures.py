@@ -1,4 +1,4 @@
-"""The figures of a contest, read from its records: a `Column` for each measure, a `Figure` for a contestant and measure."""
+"""The figures of a contest from its records: a `Column` for each measure, a `Figure` for a contestant and measure."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def sign(kind: str | None) -> str:
     >>> sign("bound")
     '≤'
     """
-    return SIGN[kind] if kind in SIGN else ""  # type: ignore[index]
+    return SIGN.get(kind, "")  # type: ignore[call-overload]
 
 
 def bits_per_dim(contestant: Contestant) -> Figure | None:
@@ -204,7 +204,7 @@ def interval(figure: Figure, show: Callable[[float], str] = number) -> str:
 
 
 def headline(figure: Figure, key: str, show: Callable[[float], str]) -> str:
-    """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: a likelihood with its sign, and its error where it has one run."""
+    """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: a likelihood with its sign, and the error of a single run."""
     said = f"{sign(figure.detail.get('kind'))} " if key == "likelihood" else ""
     error = f" ± {number(figure.error, 2)}" if key == "likelihood" and figure.error is not None else ""
     return f"{said}{show(figure.value)}{error}".strip()
