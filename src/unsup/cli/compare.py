@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.contest import Contest
-    from unsup.report.export import HEADER, rows
+    from unsup.report.export import terminal_table
 
     changed = bool(getattr(options, "changed_data", False))
     contest = Contest(Path(options.out), _asked(options), changed_data=changed)
@@ -66,7 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     if results is None:
         write_if_heard(f"stopped and saved; go on with:  {command_line(['unsup', 'compare', '-o', options.out])}")
         return 128 + signal.SIGINT
-    write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    header, rows = terminal_table(results)
+    write(*table(header, rows, right=range(2, len(header))))
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
         raise InputError("every contestant failed; the page tells why")

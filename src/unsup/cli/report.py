@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.cli.compare import finish, found_anomalies
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.existing import compare_runs
-    from unsup.report.export import HEADER, rows
+    from unsup.report.export import terminal_table
 
     with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
         results = compare_runs(
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             board.tell,
             changed_data=options.changed_data,
         )
-    write(*table(HEADER, rows(results), right=(2, 3, 4, 5, 6, 7, 8, 9)))
+    header, rows = terminal_table(results)
+    write(*table(header, rows, right=range(2, len(header))))
     finish(results, Path(options.out))
     return 0

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from unsup.contest.commands import data_words, flags
 from unsup.contest.measured import kept_measures, measures_of
 from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
+from unsup.core.commands import data_words, flags
 from unsup.core.config import Count, NotEmpty, Positive, Weight, check_value
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unsup.contest.commands import changed_options, changed_training, data_words, flags
+from unsup.contest.commands import changed_options, changed_training
 from unsup.contest.measured import measures_of
 from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.contest.plan import counted
+from unsup.core.commands import data_words, flags
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.data.recorded import has_changed

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from unsup.contest.commands import flags
 from unsup.contest.measured import SCORES
+from unsup.core.commands import flags
 from unsup.core.escapes import command_line
 from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting

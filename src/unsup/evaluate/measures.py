@@ -26,10 +26,10 @@ from unsup.core.model import (
 )
 from unsup.data.source import Data
 from unsup.evaluate.conditions import is_conditioned
-from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
+from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.kernel import kernel_distance
-from unsup.evaluate.modes import ModeCoverage, has_known_modes
+from unsup.evaluate.modes import has_known_modes
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_accuracy, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
@@ -390,11 +390,16 @@ NEEDS: dict[str, Need] = {
     "classes": Need(
         "a model that classifies",
         "model",
-        lambda model, data: isinstance(model, Classifies) and (not isinstance(model, IsConditional) or model.classes > 0),
+        lambda model, data: (
+            isinstance(model, Classifies) and (not isinstance(model, IsConditional) or model.classes > 0)
+        ),
         "{model} is not a classifier",
     ),
     "translations": Need(
-        "a model that translates", "model", lambda model, data: isinstance(model, Translates), "{model} does not translate"
+        "a model that translates",
+        "model",
+        lambda model, data: isinstance(model, Translates),
+        "{model} does not translate",
     ),
     "labels": Need("labels", "data", _has_labels, "the data has no labels"),
     "levels": Need(
