@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from unsup.core import words
 from unsup.core.config import plain
 from unsup.core.errors import InputError
 from unsup.core.event import Event
@@ -134,9 +135,9 @@ def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     learners = sum(not e.counts for e in entries)
     split = "" if seeds == 1 else f" among themselves and {seeds} seeds"
     return (
-        f"Of {minutes:g} minutes {TRAINING_SHARE:.0%} are for training and the rest for measuring. Models that learn "
-        f"by counting go first and take what they need; the {learners} that learn by gradients then share what is left "
-        f"of the training time equally{split}. A model that stops gaining on validation ends early and its time is "
-        "given to nobody. The parameters with the best validation likelihood are kept; the test split is read "
-        "only by the measurements."
+        f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. Models "
+        f"that learn by counting go first and take what they need; {words.counted(learners, 'model')} that learn by "
+        f"gradients share what is left of the training time equally{split}. A model that no longer improves on "
+        "validation stops early, and no other model gets its time. The parameters with the best validation likelihood "
+        "are kept; the test split is read by the measurements only."
     )

@@ -135,7 +135,7 @@ def _ranked(stands: Mapping[str, _Standing], better: Better, group: str) -> dict
     sign = 1 if better == "lower" else -1
     found: dict[str, Place] = {}
     for a, own in sorted(stands.items(), key=lambda s: (s[1].beyond, sign * s[1].value)):
-        ahead = sum(own.beyond and not other.beyond for other in stands.values())
+        ahead = own.beyond * (1 + sum(not other.beyond for other in stands.values()))  # real data are ahead of it too
         tied = []
         for b, other in stands.items():
             if b == a or own.beyond != other.beyond:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from unsup.core.words import counted, listed
 from unsup.evaluate.estimate import Z
 from unsup.evaluate.ranking import KINDS, Places, deciding, leader
 from unsup.evaluate.records import Contestant, Figure, Place, Purpose, StoredSize
-from unsup.report.words import plural
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
@@ -80,10 +80,6 @@ def summary(outcome: Outcome) -> list[str]:
     return lines or ["No contestant has been measured yet."]
 
 
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _first(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
     """The clause about who comes first in a group: alone in it, ahead of the others, or with whom it ties.
 
@@ -93,7 +89,7 @@ def _first(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
     name, place = next(iter(group.items()))
     if len(group) == 1:
         return f"{name} {alone}"
-    return f"{name} {best}" if not place["tied"] else f"{_names([name, *place['tied']])} tie for {tie}"
+    return f"{name} {best}" if not place["tied"] else f"{listed([name, *place['tied']])} tie for {tie}"
 
 
 # --- density ----------------------------------------------------------------------------------------------------------
@@ -133,7 +129,7 @@ def _density(o: Outcome) -> list[str]:
                 "or lower.",
             )
         elif beaten:
-            lines.append(f"The bound of {name} is lower than the exact likelihood of {_names(beaten)} by more than the noise.")
+            lines.append(f"The bound of {name} is lower than the exact likelihood of {listed(beaten)} by more than the noise.")
         else:
             lines.append(
                 f"The bound of {name} is not lower than {every} by more than the noise, so that it is not known which "
@@ -156,7 +152,7 @@ def _samples(o: Outcome) -> list[str]:
             honest, "draws samples of this FID", "draws the most lifelike samples by FID", "the most lifelike samples by FID"
         )
         held_out, fake = figure["detail"].get("held_out", 0), figure["detail"].get("fake", 0)
-        few = f" ({plural(held_out, 'example')} only, which raises it)" if held_out < fake else ""
+        few = f" ({counted(held_out, 'example')} only, which raises it)" if held_out < fake else ""
         beside = "" if figure["floor"] is None else f", where held-out data get {figure['floor']:.2f}{few}"
         own = f"{place['value']:.2f} for {name}" if place["tied"] else f"{place['value']:.2f}"
         lines.append(f"{who}: {own}{beside}.")
@@ -165,7 +161,7 @@ def _samples(o: Outcome) -> list[str]:
             figure = o.figure(name, "fid")
             lines.append(
                 f"{name} has an FID of {place['value']:.2f}, far below the {figure['floor']:.2f} of held-out data: it "
-                f"copies its training data, or {plural(figure['detail'].get('held_out', 0), 'held-out example')} are "
+                f"copies its training data, or {counted(figure['detail'].get('held_out', 0), 'held-out example')} are "
                 "too few to compare with; it is not ranked by its samples."
             )
     return lines
@@ -271,7 +267,7 @@ def _cost(o: Outcome) -> list[str]:
         return []
     parameters = o.mean(name, lambda m: m["parameters"])
     seconds = o.mean(name, lambda m: m["train_seconds"] or 0.0)
-    line = f"Cost of {name}: {plural(parameters, 'parameter')}, {plural(round(seconds), 'second')} of training"
+    line = f"Cost of {name}: {counted(round(parameters), 'parameter')}, {counted(round(seconds), 'second')} of training"
     speeds = o.places.get("sampling", {})
     if name in speeds:
         line += f", {_rate(speeds[name]['value'], o.thing)}"
@@ -294,13 +290,13 @@ def _caveats(o: Outcome) -> list[str]:
     lines = []
     measured = any(c["runs"] for c in o.contestants)
     if measured and o.examples < _FEW:
-        lines.append(f"There are only {plural(o.examples, 'test example')}, so that only large differences can be seen.")
+        lines.append(f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen.")
     lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
         runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
         line = (
-            f"The contest took {plural(o.seconds / 60, 'minute')}, more than the {plural(o.minutes, 'minute')} asked "
+            f"The contest took {counted(float(f'{o.seconds / 60:.3g}'), 'minute')}, more than the {counted(o.minutes, 'minute')} asked "
             f"for: {training:.0f} s of training, {measuring:.0f} s of measuring"
         )
         if runs:
@@ -311,7 +307,7 @@ def _caveats(o: Outcome) -> list[str]:
 
 
 def _rate(value: float, thing: str) -> str:
-    return f"{plural(value, thing)} a second"
+    return f"{counted(round(value) if value >= 10 else float(f'{value:.2g}'), thing)} a second"
 
 
 def _a(noun: str) -> str:

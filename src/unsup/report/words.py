@@ -10,17 +10,6 @@ from unsup.core.words import counted
 from unsup.report.svg import number
 
 
-def plural(count: float, noun: str) -> str:
-    """A number with its noun.
-
-    >>> plural(1, "minute"), plural(1.5, "minute"), plural(1200, "row"), plural(0.04, "image"), plural(0, "class")
-    ('1 minute', '1.5 minutes', '1,200 rows', '0.04 images', '0 classes')
-    """
-    shown = f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"
-    many = noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
-    return f"{shown} {noun if shown == '1' else many}"
-
-
 def told(value: Any) -> str:
     """An option as a run folder records it: numbers and names as they are, events and models in models in words.
 
