@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +25,7 @@ class Deadline(TorchFunctionMode):
     starts when it is made.
 
     Args:
-        seconds: from now on.
+        seconds: from now on; infinitely many for no limit.
         reason: what the error says.
 
     >>> import torch
@@ -36,14 +37,20 @@ class Deadline(TorchFunctionMode):
 
     def __init__(self, seconds: float, reason: str) -> None:
         super().__init__()
+        self.seconds = seconds
         self._until = time.monotonic() + seconds
         self._reason = reason
         self._raised = False
 
     def __enter__(self) -> Deadline:
         self._raised = False
-        super().__enter__()
+        if self._until < math.inf:
+            super().__enter__()
         return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._until < math.inf:
+            super().__exit__(*error)
 
     @property
     def seconds_left(self) -> float:
