@@ -18,7 +18,7 @@ from unsup.core.words import counted
 from unsup.data.catalog import CODES
 
 if TYPE_CHECKING:
-    from unsup.evaluate.records import Purpose, Results
+    from unsup.evaluate.records import Results
 
 PURPOSES = ("density", "samples", "anomalies", "features", "compression", "classes")
 _MINUTES, _MOST_SEEDS = 20.0, 100
@@ -114,7 +114,9 @@ def finish(results: Results, folder: Path) -> None:
 
     header, rows = terminal_table(results)
     write(*table(header, rows, right=range(2, len(header))))
-    figures = [m["figures"]["likelihood"] for c in results["contestants"] for m in c["runs"] if "likelihood" in m["figures"]]
+    figures = [
+        m["figures"]["likelihood"] for c in results["contestants"] for m in c["runs"] if "likelihood" in m["figures"]
+    ]
     kinds = {f["detail"]["kind"] for f in figures}
     said = "; ".join(text for kind, text in _KINDS.items() if kind in kinds)
     about = f"test split, {counted(results['examples'], 'example')}, ± one standard error"

@@ -137,11 +137,14 @@ class Contest:
                 what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
                 raise InputError(
                     f"{folder} holds a contest with other {what}: {before.to_json()[what]!r}, not "
-                    f"{asked.to_json()[what]!r}; resume it (unsup compare -o {path_word(folder)}) or choose another folder"
+                    f"{asked.to_json()[what]!r}; resume it (unsup compare -o {path_word(folder)}) or choose another "
+                    "folder"
                 )
             asked = before
         elif asked is None:
-            raise InputError(f"there is no contest in {folder} to resume; say unsup compare DATA -o {path_word(folder)}")
+            raise InputError(
+                f"there is no contest in {folder} to resume; say unsup compare DATA -o {path_word(folder)}"
+            )
         elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
             raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
         self.asked = asked

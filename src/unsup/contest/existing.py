@@ -52,7 +52,9 @@ def compare_runs(
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
         raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
-        raise InputError(f"{folder} holds a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder")
+        raise InputError(
+            f"{folder} holds a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder"
+        )
     first = runs[0]
     for run in runs[1:]:
         if run.config["data"] != first.config["data"]:

@@ -139,7 +139,7 @@ def _has_scores(path: Path, key: str, n: int) -> bool:
 
 def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     """The measures with the commands, which depend on where the run lies."""
-    shown = str(run.path)
+    shown = path_word(run.path)
     commands = {k: _eval_command(k, found["figures"], bench, shown) for k in found["figures"]}
     return {
         **found,

@@ -181,7 +181,7 @@ _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
     None: ("longer", "sample", "score"),
     "density": ("longer", "score", "sample"),
     "samples": ("sample", "longer"),
-    "anomalies": ("score", "longer"),
+    "anomalies": ("anomalies", "score", "longer"),
     "features": ("encode", "longer"),
     "compression": ("longer", "score"),
     "classes": ("predict", "classifier", "longer"),
@@ -191,7 +191,7 @@ _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
 
 def _next(o: Outcome, folder: Path, data_argument: Sequence[str], data: Data) -> list[dict[str, str]]:
     """What to run now, with the leader for the purpose, or with the leader by likelihood where nobody has that."""
-    name = leader(o.places, o.purpose) or leader(o.places)
+    name = o.chosen
     if name is None:
         return []
     steps = [_step(kind, o, name, folder, data_argument, data) for kind in _FOLLOWS[o.purpose]]
@@ -207,8 +207,17 @@ def _step(
     """A suggestion and its command, or None where the model or the data is not made for it."""
     best = next(c for c in o.contestants if c["name"] == name)
     argument, *data_flags = data_argument
+    if kind == "anomalies":
+        if not o.artificial or o.minutes is None:
+            return None
+        words = [argument, *data_flags, *flags({"minutes": o.minutes, "anomalies": "PATH", "for": "anomalies"})]
+        return "compare on real anomalies", ["unsup", "compare", *words, "-o", path_word(f"{folder.name}-anomalies")]
     if kind == "classifier":
-        able = [n for n in fitting(data.event) if "predict" in row(n).abilities and not issubclass(model_class(n), LearnsByCounting)]
+        able = [
+            n
+            for n in fitting(data.event)
+            if "predict" in row(n).abilities and not issubclass(model_class(n), LearnsByCounting)
+        ]
         if data.train.label is None or not able or "predict" in row(best["model"]).abilities:
             return None
         words = [argument, able[0], *data_flags, *flags({"given": "label", "minutes": _LONGER})]

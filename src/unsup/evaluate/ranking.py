@@ -5,14 +5,14 @@ that are means of the log-likelihood over the test examples it is that of the pa
 taken as independent, which makes ties a little too many. With several seeds the spread between seeds is added. Figures
 of several kinds of likelihood are ranked among those of one kind only.
 
-A measure of samples has what real data get as its floor. A contestant far beyond it has copied, or there are too few
-real examples to tell: it is placed behind the others, and never leads.
+A measure of samples has what held-out data get as its floor. Where samples are far better, they are copies, or there
+are too few held-out examples to tell: the contestant is placed behind the others, and never leads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,7 +27,8 @@ from unsup.evaluate.records import Better, Contestant, Figure, Place, Purpose
 KINDS = ("exact", "bound", "estimate")
 _PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
 """Measures that are so many times the mean of −log p over the test examples."""
-_BEYOND = 0.5  # of a floor, from which a better value is more than real data explain
+_BEYOND, _ABSURD = 0.5, 0.98  # of a floor, by which a value is suspiciously better, and more than anything explains
+_FEW = 100  # held-out examples, below which their own figure says little
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
 """Per-example log-probabilities of the test examples, by contestant, one array a seed."""
@@ -70,7 +71,8 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
             if c["status"] != "failed" and figures and all(f is not None and f["value"] is not None for f in figures):
                 own = scores.get(c["name"], ()) if key in _PAIRED else ()
                 if key not in _PAIRED or own:
-                    stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own)
+                    beyond = all(_is_beyond(measure, m["figures"]) for m in c["runs"])
+                    stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own, beyond=beyond)
         ranked: dict[str, Place] = {}
         for group in sorted({s.group for s in stands.values()}, key=lambda g: KINDS.index(g) if g else -1):
             ranked |= _ranked({n: s for n, s in stands.items() if s.group == group}, measure.better, group)
@@ -80,12 +82,14 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
     return found
 
 
-def _standing(measure: Measure, figures: Sequence[Figure], scores: Sequence[NDArray[np.float64]]) -> _Standing:
+def _standing(
+    measure: Measure, figures: Sequence[Figure], scores: Sequence[NDArray[np.float64]], *, beyond: bool
+) -> _Standing:
     values = [float(f["value"] or 0.0) for f in figures]
     value, between = float(np.mean(values)), _seed_error(values)
     squares = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))  # of the examples, which all seeds share
     wide = _student(len(values)) * between
-    group, beyond = str(figures[0]["detail"].get("kind", "")), _is_beyond(measure, figures)
+    group = str(figures[0]["detail"].get("kind", ""))
     if not scores:
         noise = math.sqrt(squares)
         return _Standing(value, noise, math.hypot(noise, between), math.hypot(noise, wide), group, beyond, None)
@@ -97,16 +101,19 @@ def _standing(measure: Measure, figures: Sequence[Figure], scores: Sequence[NDAr
     return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
 
 
-def _is_beyond(measure: Measure, figures: Sequence[Figure]) -> bool:
-    """Whether every run is better than real data by more than the noise and by more than half of what they get."""
-    if measure.purpose != "samples" or "samples" not in measure.needs:
-        return False  # its floor is not what real data get
-    sign = 1 if measure.better == "lower" else -1
-    return all(
-        f["floor"] is not None
-        and sign * (f["floor"] - (f["value"] or 0.0)) > max(Z * (f["error"] or 0.0), _BEYOND * abs(f["floor"]))
-        for f in figures
-    )
+def _is_beyond(measure: Measure, figures: Mapping[str, Figure]) -> bool:
+    """Whether a run's samples are far better than held-out data, and they may be copies or held-out data too few."""
+    figure, copied = figures[measure.key], figures.get("memorisation")
+    floor, value = figure["floor"], figure["value"]
+    if measure.purpose != "samples" or "samples" not in measure.needs or floor is None or value is None:
+        return False
+    ahead = (1 if measure.better == "lower" else -1) * (floor - value)
+    if ahead <= max(Z * (figure["error"] or 0.0), _BEYOND * abs(floor)):
+        return False
+    interval = copied["interval"] if copied is not None else None
+    innocent = interval is not None and interval[0] is not None and interval[0] <= 0.5
+    few = figure["detail"].get("held_out", 0) < _FEW
+    return few or not innocent or ahead > _ABSURD * abs(floor)
 
 
 def _error_of_mean(values: NDArray[np.float64]) -> float:
@@ -188,11 +195,3 @@ def leader(found: Places, purpose: Purpose | None = None) -> str | None:
         if first is not None:
             return first
     return None
-
-
-def in_order(names: Sequence[str], found: Places, purpose: Purpose | None) -> list[str]:
-    """Contestants in the order of tables: the leader for the purpose first, then by its deciding measure."""
-    first = leader(found, purpose)
-    by = [deciding(purpose)] if purpose is not None else []
-    ranked = [n for key in (*by, "likelihood", "fid") for n in found.get(key, {})]
-    return list(dict.fromkeys([*([] if first is None or purpose is None else [first]), *ranked, *names]))

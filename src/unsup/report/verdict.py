@@ -1,21 +1,21 @@
 """The summary of a contest in plain sentences.
 
-Rules: a superlative needs two or more to compare, a lead beyond the noise and a value that real data explain; likelihoods
-of different kinds are compared only where a bound decides; an accuracy or AUROC stands beside chance.
+Rules: a superlative needs two or more to compare and a lead beyond the noise; likelihoods of different kinds are
+compared only where a bound decides; accuracies and AUROCs stand beside chance; samples far better than held-out data,
+artificial anomalies and contestants that failed never lead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from unsup.core.words import counted, listed
 from unsup.evaluate.estimate import Z
 from unsup.evaluate.ranking import KINDS, Places, deciding, leader
-from unsup.evaluate.records import Contestant, Figure, Place, Purpose, StoredSize
+from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose, StoredSize
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
@@ -34,11 +34,12 @@ class Outcome:
         contestants: with their runs.
         places: by measure and contestant.
         purpose: the question of the user, or None.
-        examples: in the test split that were measured.
+        examples: test examples that were measured.
         thing: what one example is called: ``image``, ``row``, ``sequence``.
         artificial: whether the anomalies are test examples whose columns are shuffled independently.
         stored: real bytes of the examples.
-        minutes, seconds: of the contest; how long it took.
+        minutes: that were asked for, or None.
+        seconds: that it took.
     """
 
     contestants: Sequence[Contestant]
@@ -47,49 +48,64 @@ class Outcome:
     examples: int = _FEW
     thing: str = "row"
     artificial: bool = True
-    stored: Sequence[StoredSize] = field(default_factory=list)
+    stored: Sequence[StoredSize] = ()
     minutes: float | None = None
     seconds: float = 0.0
 
+    def runs(self, name: str) -> list[Measures]:
+        return next(c for c in self.contestants if c["name"] == name)["runs"]
+
     def figure(self, name: str, key: str) -> Figure:
         """Of the first run of a contestant."""
-        return next(c for c in self.contestants if c["name"] == name)["runs"][0]["figures"][key]
+        return self.runs(name)[0]["figures"][key]
 
-    def mean(self, name: str, read: Any) -> float:
-        """Of a number of each run."""
-        return float(np.mean([read(m) for c in self.contestants if c["name"] == name for m in c["runs"]]))
+    @property
+    def chosen(self) -> str | None:
+        """Who to go on with: the leader for the purpose, or by likelihood where that is not known."""
+        unknown = self.purpose == "anomalies" and self.artificial
+        return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
+
+    def mean(self, name: str, read: Callable[[Measures], float]) -> float:
+        return float(np.mean([read(m) for m in self.runs(name)]))
 
 
 def summary(outcome: Outcome) -> list[str]:
     """What came out, in plain sentences; those for the user's purpose come first."""
-    said: dict[Purpose, list[str]] = {
+    if not any(c["runs"] for c in outcome.contestants):
+        return _caveats(outcome) or ["No contestant has been measured yet."]
+    sections: dict[Purpose, list[str]] = {
         "density": _density(outcome),
         "samples": _samples(outcome),
         "compression": _compression(outcome),
-        "features": _features(outcome),
-        "classes": _classes(outcome),
+        "features": _accuracy(outcome, "probe", "The features of", "predict the classes", " by a linear probe"),
+        "classes": _accuracy(outcome, "accuracy", "", "predicts the classes", ""),
         "anomalies": _anomalies(outcome),
         "cost": _cost(outcome),
     }
-    if not outcome.artificial:  # else they test less than the others, and come later
-        said = {"density": said["density"], "anomalies": said["anomalies"]} | said
-    first: list[str] = []
-    if outcome.purpose is not None and any(c["runs"] for c in outcome.contestants):
-        first = said.pop(outcome.purpose) or [_nothing_for(outcome, outcome.purpose)]
-    lines = [*first, *(line for section in said.values() for line in section), *_copies(outcome), *_caveats(outcome)]
-    return lines or ["No contestant has been measured yet."]
+    first = sections.pop(outcome.purpose) or [_nothing(outcome, outcome.purpose)] if outcome.purpose else []
+    rest = [line for lines in sections.values() for line in lines]
+    return [*first, *rest, *_copies(outcome), *_caveats(outcome)]
 
 
-def _first(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
-    """The clause about who comes first in a group: alone in it, ahead of the others, or with whom it ties.
+def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
+    """The clause about who comes first: alone, ahead of the others, or with whom it ties.
 
-    >>> _first({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
+    >>> _who({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
     'a has a score'
     """
     name, place = next(iter(group.items()))
-    if len(group) == 1:
-        return f"{name} {alone}"
-    return f"{name} {best}" if not place["tied"] else f"{listed([name, *place['tied']])} tie for {tie}"
+    if place["tied"]:
+        return f"{listed([name, *place['tied']])} tie for {tie}"
+    return f"{name} {alone if len(group) == 1 else best}"
+
+
+def _of(name: str, place: Place) -> str:
+    """Whose a figure is, where several were named."""
+    return f" for {name}" if place["tied"] else ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 # --- density ----------------------------------------------------------------------------------------------------------
@@ -105,36 +121,27 @@ def _density(o: Outcome) -> list[str]:
         name, place = next(iter(group.items()))
         sign, noun = _SIGN[kind], _NOUN[kind]
         bits = o.mean(name, lambda m: m["figures"]["likelihood"]["detail"]["bits_per_dim"])
-        who = _first(group, f"has {_a(noun)}", f"has the best {noun}", f"the best {noun}")
+        who = _who(group, f"has {_a(noun)}", f"has the best {noun}", f"the best {noun}")
         line = f"{who}: {sign}{bits:.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
         behind = next((n for n in group if n != name and n not in place["tied"]), None)
-        if place["tied"]:
-            line += f" for {name}, and the others differ from it by less than the noise"
-        if behind is not None:
-            line += f", {group[behind]['value'] - place['value']:.2f} nats ahead of {behind}"
-        lines.append(line + ".")
+        ahead = f", {group[behind]['value'] - place['value']:.2f} nats ahead of {behind}" if behind else ""
+        lines.append(f"{line}{_of(name, place)}{ahead}.")
     exact, bound = groups["exact"], groups["bound"]
-    if exact and bound:
-        name, place = next(iter(bound.items()))
-        beaten = place.get("surpasses", [])
-        every = "every exact likelihood" if len(exact) > 1 else f"the exact likelihood of {next(iter(exact))}"
-        if set(beaten) >= set(exact):
-            claim = "models the data best of those with an exact likelihood or a bound" if not place["tied"] else (
-                "models the data better than those with an exact likelihood"
-            )
-            # Who is ahead comes first.
-            lines.insert(
-                0,
-                f"{name} {claim}: its bound is lower than {every} by more than the noise, and its true value is as low "
-                "or lower.",
-            )
-        elif beaten:
-            lines.append(f"The bound of {name} is lower than the exact likelihood of {listed(beaten)} by more than the noise.")
-        else:
-            lines.append(
-                f"The bound of {name} is not lower than {every} by more than the noise, so that it is not known which "
-                "models the data better."
-            )
+    if not exact or not bound:
+        return lines
+    name, place = next(iter(bound.items()))
+    beaten = [n for n in exact if n in place.get("surpasses", [])]
+    every = "every exact likelihood" if len(exact) > 1 else f"the exact likelihood of {next(iter(exact))}"
+    if len(beaten) == len(exact):  # who is ahead comes first
+        said = "models the data better than the models with exact likelihoods"
+        lines.insert(0, f"{name} {said}: even its bound is lower than {every}, by more than the noise.")
+    elif beaten:
+        lines.append(f"The bound of {name} is lower than the exact likelihood of {listed(beaten)}.")
+    else:
+        lines.append(
+            f"The bound of {name} is not lower than {every} by more than the noise: which of them models the data "
+            "better is not known."
+        )
     return lines
 
 
@@ -148,43 +155,38 @@ def _samples(o: Outcome) -> list[str]:
     if honest:
         name, place = next(iter(honest.items()))
         figure = o.figure(name, "fid")
-        who = _first(
-            honest, "draws samples of this FID", "draws the most lifelike samples by FID", "the most lifelike samples by FID"
+        who = _who(
+            honest, "has an FID of", "draws the most lifelike samples by FID:", "the most lifelike samples by FID:"
         )
-        held_out, fake = figure["detail"].get("held_out", 0), figure["detail"].get("fake", 0)
+        held_out, fake = (figure["detail"].get(k, 0) for k in ("held_out", "fake"))
         few = f" ({counted(held_out, 'example')} only, which raises it)" if held_out < fake else ""
-        beside = "" if figure["floor"] is None else f", where held-out data get {figure['floor']:.2f}{few}"
-        own = f"{place['value']:.2f} for {name}" if place["tied"] else f"{place['value']:.2f}"
-        lines.append(f"{who}: {own}{beside}.")
-    for name, place in found.items():
-        if place.get("beyond"):
-            figure = o.figure(name, "fid")
-            lines.append(
-                f"{name} has an FID of {place['value']:.2f}, far below the {figure['floor']:.2f} of held-out data: it "
-                f"copies its training data, or {counted(figure['detail'].get('held_out', 0), 'held-out example')} are "
-                "too few to compare with; it is not ranked by its samples."
-            )
+        floor = "" if figure["floor"] is None else f", where held-out data have {figure['floor']:.2f}{few}"
+        lines.append(f"{who} {place['value']:.2f}{_of(name, place)}{floor}.")
+    for name in [n for n in found if n not in honest]:
+        figure = o.figure(name, "fid")
+        lines.append(
+            f"{name} has an FID of {found[name]['value']:.2f}, far below the {figure['floor']:.2f} of held-out data. "
+            "This is a sign of copied training data or of too few held-out examples "
+            f"({figure['detail'].get('held_out')}), so it is not ranked by its samples."
+        )
     return lines
 
 
 def _copies(o: Outcome) -> list[str]:
-    lines = []
-    for c in o.contestants:
-        for run in c["runs"]:
-            near = run["figures"].get("memorisation")
-            if near is None or near["value"] is None:
-                continue
-            copies = near["detail"].get("copies") or 0.0
-            held_out = run["figures"]["fid"]["detail"].get("held_out", 0) if "fid" in run["figures"] else 0
-            low = (near["interval"] or (None, None))[0]
-            if (copies > _COPIES and held_out >= _ENOUGH) or (low is not None and low > _NEARER):
-                lines.append(
-                    f"{c['name']} may copy its training data: its samples are nearer to them than held-out data are in "
-                    f"{near['value']:.0%} of pairs (50 % is expected), and {copies:.0%} of them are nearer than all but "
-                    "1 % of held-out data."
-                )
-                break
-    return lines
+    lines = {}
+    for name, figures in ((c["name"], run["figures"]) for c in o.contestants for run in c["runs"]):
+        near = figures.get("memorisation")
+        if near is None or near["value"] is None:
+            continue
+        held_out = figures["fid"]["detail"].get("held_out", 0) if "fid" in figures else 0
+        copies, low = near["detail"].get("copies") or 0.0, (near["interval"] or (0.0,))[0] or 0.0
+        if (copies > _COPIES and held_out >= _ENOUGH) or low > _NEARER:
+            lines[name] = (
+                f"{name} may copy its training data: its samples are nearer to it than held-out data are in "
+                f"{_percent(near['value'])} of pairs (50 % is expected), and {_percent(copies)} of them are nearer "
+                "than all but 1 % of held-out data."
+            )
+    return list(lines.values())
 
 
 # --- uses -------------------------------------------------------------------------------------------------------------
@@ -196,14 +198,13 @@ def _compression(o: Outcome) -> list[str]:
         return []
     place = o.places["implied_bytes"][name]
     kind = {"bound": "at most ", "estimate": "by estimate "}.get(place.get("group", ""), "")
-    line = f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}"
-    if not o.stored:
-        return [line + "."]
-    codec = min(o.stored, key=lambda s: s["bytes"])
-    return [
-        f"{line}; the smallest real file here, {codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}. No "
-        "file was written with the model."
-    ]
+    line = (
+        f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}; no file was written with it"
+    )
+    if o.stored:
+        codec = min(o.stored, key=lambda s: s["bytes"])
+        line += f". The smallest real file, {codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}"
+    return [line + "."]
 
 
 def _anomalies(o: Outcome) -> list[str]:
@@ -211,98 +212,88 @@ def _anomalies(o: Outcome) -> list[str]:
     if not group:
         return []
     name, place = next(iter(group.items()))
-    figure = f"{place['value']:.3f}{f' for {name}' if place['tied'] else ''} (0.5 is chance)"
+    figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
     chance = place["value"] - Z * place["noise"] <= 0.5
-    if not o.artificial:
-        if chance:
-            return [f"No model detects the anomalies better than chance: the highest AUROC is {figure}, of {name}."]
-        who = _first(group, "detects the anomalies", "detects the anomalies best", "the best detection of the anomalies")
-        return [f"{who}: AUROC {figure}."]
-    who = _first(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
     if chance:
-        who = f"no AUROC is above chance; {name} has"
-    line = (
-        f"Artificial anomalies, test examples whose columns are shuffled independently, test only whether a model sees "
-        f"dependence between columns: {who} {figure}."
-    )
-    if o.purpose != "anomalies":
+        line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
+        line += " (0.5 is chance)."
+    else:
+        who = _who(group, "detects anomalies", "detects the anomalies best", "the best detection of the anomalies")
+        line = f"{who}: AUROC {figure}."
+    if not o.artificial:
         return [line]
-    return [
-        "It is not known which model detects real anomalies best, since none were given; --anomalies PATH or class:NAME "
-        "gives some.",
-        line,
-    ]
+    if not chance:
+        who = _who(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
+        line = f"{who} {figure}."
+    caution = (
+        "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether a "
+        "model sees dependence between columns, not which detects real anomalies; --anomalies gives real ones."
+    )
+    return [caution, f"On these, {line[0].lower() + line[1:] if chance else line}"]
 
 
-def _features(o: Outcome) -> list[str]:
-    return _accuracy(o, "probe", "The features of", "predict the classes", "a linear probe of the features")
-
-
-def _classes(o: Outcome) -> list[str]:
-    return _accuracy(o, "accuracy", "", "predicts the classes", "a classifier")
-
-
-def _accuracy(o: Outcome, key: str, of: str, does: str, what: str) -> list[str]:
+def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
     group = o.places.get(key)
     if not group:
         return []
     name, place = next(iter(group.items()))
     figure = o.figure(name, key)
-    majority = figure["detail"].get("majority", figure["floor"] if key == "accuracy" else None)
+    majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
     if majority is None or majority >= 1:
-        return []  # one class, which nothing has to be known for
-    beside = f"the most frequent class alone gives {majority:.1%}"
-    if key == "probe" and figure["floor"] is not None:
-        beside += f", the raw data {figure['floor']:.1%}{', which is more' if figure['floor'] > place['value'] else ''}"
+        return []  # of one class, nothing has to be known
+    beside = f"; the most frequent class alone gives {_percent(majority)}"
+    if "majority" in figure["detail"] and floor is not None:
+        beside += f", the raw data {_percent(floor)}{', which is more' if floor > place['value'] else ''}"
     if place["value"] - Z * place["noise"] <= majority:
-        return [f"No model has features or classes that {what} reads better than chance: {place['value']:.1%} at most; {beside}."]
-    who = _first(group, does, f"{does} best", "the best prediction of the classes")
-    own = f"{place['value']:.1%}{f' for {name}' if place['tied'] else ''}"
-    return [f"{of} {who}: {own} by {what}; {beside}.".strip()]
+        return [
+            f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
+        ]
+    who = _who(group, does, f"{does} best", "the best prediction of the classes")
+    return [f"{of} {who}: {_percent(place['value'])}{_of(name, place)}{by}{beside}.".strip()]
 
 
 def _cost(o: Outcome) -> list[str]:
-    name = leader(o.places, o.purpose) or leader(o.places)
+    name = o.chosen
     if name is None:
         return []
-    parameters = o.mean(name, lambda m: m["parameters"])
-    seconds = o.mean(name, lambda m: m["train_seconds"] or 0.0)
+    parameters, seconds = (
+        o.mean(name, read) for read in (lambda m: m["parameters"], lambda m: m["train_seconds"] or 0.0)
+    )
     line = f"Cost of {name}: {counted(round(parameters), 'parameter')}, {counted(round(seconds), 'second')} of training"
     speeds = o.places.get("sampling", {})
     if name in speeds:
         line += f", {_rate(speeds[name]['value'], o.thing)}"
         fastest = next(iter(speeds))
         if fastest != name and name not in speeds[fastest]["tied"]:
-            line += f" ({fastest} draws {_rate(speeds[fastest]['value'], o.thing)}, the most)"
+            line += f" ({fastest} draws {_rate(speeds[fastest]['value'], o.thing)})"
     return [line + "."]
 
 
 # --- what to bear in mind ---------------------------------------------------------------------------------------------
 
 
-def _nothing_for(o: Outcome, purpose: Purpose) -> str:
+def _nothing(o: Outcome, purpose: Purpose) -> str:
+    """Why there is no sentence for what was asked."""
     key = deciding(purpose)
-    reasons = [m["missing"][key] for c in o.contestants for m in c["runs"] if key in m["missing"]]
-    return f"Nothing can be said of {purpose}" + (f": {reasons[0]}." if reasons else ".")
+    reasons = {m["missing"][key]: c["name"] for c in o.contestants for m in c["runs"] if key in m["missing"]}
+    return f"Nothing can be said of {purpose}" + (f": {'; '.join(reasons)}." if reasons else ".")
 
 
 def _caveats(o: Outcome) -> list[str]:
+    runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
     lines = []
-    measured = any(c["runs"] for c in o.contestants)
-    if measured and o.examples < _FEW:
-        lines.append(f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen.")
+    if runs and o.examples < _FEW:
+        lines.append(
+            f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen."
+        )
     lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
-        runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
-        line = (
-            f"The contest took {counted(float(f'{o.seconds / 60:.3g}'), 'minute')}, more than the {counted(o.minutes, 'minute')} asked "
-            f"for: {training:.0f} s of training, {measuring:.0f} s of measuring"
+        took = counted(float(f"{o.seconds / 60:.3g}"), "minute")
+        lines.append(
+            f"The contest took {took}, though {counted(o.minutes, 'minute')} were asked for: {training:.0f} s of training, "
+            f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."
         )
-        if runs:
-            slow, most = max(runs, key=lambda r: (r[1]["train_seconds"] or 0.0) + (r[1]["measure_seconds"] or 0.0))
-            line += f", of which {(most['train_seconds'] or 0) + (most['measure_seconds'] or 0):.0f} s for {slow}"
-        lines.append(line + ".")
     return lines
 
 
