@@ -92,16 +92,20 @@ class StoredSize(TypedDict):
 
 
 class Picture(TypedDict):
-    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own."""
+    """A PNG beside the record, with what to say of it.
+
+    ``scale`` screen pixels show one of its own; ``plot`` is whether it is drawn in black on white.
+    """
 
     file: str
     alt: str
     caption: str
     scale: int
+    plot: NotRequired[bool]
 
 
 class Curve(TypedDict):
-    """Training: losses by name as (step, value), and validation as (step, bits/dim)."""
+    """Training: losses by name as (step, value), and validation as (step, nats)."""
 
     losses: dict[str, list[tuple[Number, Number]]]
     validation: list[tuple[Number, Number]]

@@ -25,7 +25,7 @@ from unsup.pictures.images import has_picture
 from unsup.report.album import Shown, embedded, is_png
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import headline, interval, reading, sign
+from unsup.report.figures import headline, interval, reading, shown_by, sign
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
 from unsup.report.words import duration, environment_text, plainly, told
@@ -235,11 +235,15 @@ def _sentence(entry: Evaluation) -> str:
     measure, figure = MEASURES[entry["measure"]], reading(entry["figure"])
     if figure is None:
         return f"{_capital(measure.title)} has no finite value."
-    shown = f"{headline(figure, measure.key, measure.show)} {measure.unit}".rstrip()
-    said = f"{_capital(entry['split'])} {measure.title}: {shown}"
+    shown = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
+    said = f"{_capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
     bits = figure.detail.get("bits_per_dim")
-    extra = [f"{sign(figure.detail.get('kind'))} {number(bits, 4)} bits/dim"] if bits is not None else []
-    extra += [f"{measure.show(figure.floor)} for {measure.floor}"] if figure.floor is not None and measure.floor else []
+    extra = [f"{number(bits, 4)} bits/dim, {figure.detail['kind']}"] if bits is not None else []
+    extra += (
+        [f"{shown_by(measure.key)(figure.floor)} for {measure.floor}"]
+        if figure.floor is not None and measure.floor
+        else []
+    )
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
 
 
@@ -259,8 +263,8 @@ def _best(run: Recorded) -> str:
         return f"{best['validator']} {best['value']:.4g} at step {best['step']:,}"
     if scored:
         best = min(scored, key=lambda e: e["nats"])
-        own = sign(best["kind"])
-        return f"{own} {best['nats']:.3f} nats ({own} {best['bits_per_dim']:.4f} bits/dim) at step {best['step']:,}"
+        nats, bits = f"{sign(best['kind'])} {number(best['nats'], 3)}", number(best["bits_per_dim"], 4)
+        return f"{nats.removeprefix('= ')} nats ({bits} bits/dim, {best['kind']}) at step {best['step']:,}"
     return ""
 
 
@@ -284,11 +288,11 @@ def figures_view(run: Recorded) -> list[Line]:
             *([plainly(settings, ", ", " ")] if settings else []),
             *changed,
         ]
-        value = f"{headline(figure, measure.key, measure.show)} {measure.unit}".rstrip()
+        value = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
         bits = figure.detail.get("bits_per_dim")
         value += f" ({number(bits, 4)} bits/dim, {figure.detail['kind']})" if bits is not None else ""
-        floor = f"{measure.show(figure.floor)} {measure.floor}" if figure.floor is not None else ""
-        ends = interval(figure, measure.show)
+        floor = f"{shown_by(measure.key)(figure.floor)} {measure.floor}" if figure.floor is not None else ""
+        ends = interval(figure, shown_by(measure.key))
         found.append(
             Line(_capital(measure.title), _capital(measure.explanation), value, ends, floor, "; ".join(of), older)
         )
@@ -318,8 +322,8 @@ def _step(stem: str) -> str:
 
 def _grid(content: bytes, title: str, caption: str, width: int) -> Shown:
     own = max(1, int.from_bytes(content[16:20], "big"))
-    scale = width // own if own <= width else width / own
-    return embedded(content, f"{title or 'Samples'}, {caption}", title, _capital(caption), scale)
+    scale = width / own
+    return embedded(content, f"{title or 'Samples'}, {caption}", title, _capital(caption), scale, plot=False)
 
 
 def training_view(run: Recorded) -> dict[str, Any]:
@@ -334,8 +338,10 @@ def training_view(run: Recorded) -> dict[str, Any]:
             if len(panels) == 1 and len(panels[0].lines) > 1
             else "Each panel has its own scale"
         )
-        drawn = training_curves(panels, "chart-training", f"Training of {run.title}", width=720)
-        charts.append(Chart("Curves over steps", drawn, f"{said}; the first steps may lie above it. ", key_of(panels)))
+        drawn = training_curves(panels, "chart-training", f"Training of {run.title}", width=440.0)
+        charts.append(
+            Chart("Training and validation", drawn, f"{said}; the first steps may lie above it. ", key_of(panels))
+        )
     seconds = run.events[-1]["seconds"] if run.events else 0.0
     facts = {
         "Steps": f"{run.steps:,}",
@@ -396,6 +402,11 @@ def settings_view(run: Recorded) -> dict[str, Any]:
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
+def next_lines(folder: str | Path) -> list[str]:
+    """The command lines to go on with after training, the most wanted first."""
+    return [line for _, line in commands_of(read_run(Path(folder)))[:3]]
+
+
 def commands_of(run: Recorded) -> Pairs:
     """What can be done with the run as it is now, the most wanted first, as pairs of words and a command line."""
     config, event = run.config["model"], run.event
@@ -406,7 +417,8 @@ def commands_of(run: Recorded) -> Pairs:
     found: list[tuple[str, list[str]]] = []
     if not run.ended:
         found.append(("Resume training", ["fit", "--resume", "-o", folder]))
-    if "score" in able and data is not None:
+    evaluated = any(e["split"] == "test" and not _is_older(run, e) for e in run.evaluations)
+    if "score" in able and data is not None and not evaluated:
         found.append(("Likelihood of the test split", ["eval", folder]))
     if "sample" in able:
         found.append(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unsup.core.config import plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
@@ -34,7 +35,7 @@ from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
 from unsup.train import parallel
 from unsup.train.progress import Progress
 from unsup.train.runs import Run
-from unsup.train.settings import Settings
+from unsup.train.settings import Settings, make_settings
 from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
@@ -163,7 +164,7 @@ class Trainer(ABC):
             else:
                 if out is not None:
                     if self.writes:
-                        Run.create(out, self._config(), needed_bytes=self._needed_bytes())
+                        Run.create(out, self._config(), self._about(), needed_bytes=self._needed_bytes())
                     parallel.barrier()
                     self.folder = Run(out)
                     stack.enter_context(self._alone(self.folder))
@@ -221,6 +222,11 @@ class Trainer(ABC):
             "training": training,
         }
 
+    def _about(self) -> dict[str, Any]:
+        """What the page of the run tells of the data, and which settings are usual for the model."""
+        usual = dataclasses.asdict(make_settings(self.model, {}))
+        return {"data": self.data.to_json(), "describe": self.data.describe(), "training": plain(usual)}
+
     @contextmanager
     def _alone(self, folder: Run) -> Iterator[None]:
         """Keep a second run out of the folder."""
@@ -268,6 +274,7 @@ class Trainer(ABC):
             folder.make_folders()
             if changed:  # nothing was learned from the data as it was
                 folder.write_json("config.json", own)
+                folder.write_json("about.json", self._about())
             folder.keep_events(0)
         parallel.barrier()
         self.folder = Run(out)

@@ -1,7 +1,8 @@
 """The run folder: the only contract between the trainer, the command line and the report.
 
-``config.json`` · ``events.jsonl`` (one line a log point) · ``checkpoints/last.safetensors`` and ``best.safetensors`` ·
-``samples/*.png`` · ``eval.json`` · ``env.json`` · ``report.html`` · ``README.md``.
+``config.json`` · ``about.json`` (what its page tells of the data) · ``events.jsonl`` (one line a log point) ·
+``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``eval.json`` · ``env.json`` ·
+``report.html`` · ``README.md``.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class LastRecord(TypedDict):
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
 """What ``last`` records by now, and did not in earlier versions."""
-_BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
+_BEGUN = {"checkpoints", "samples", ".write-test", ".lock", "env.json", "about.json"}
+_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
 """What a run that was stopped before its configuration was written leaves behind."""
 
 
@@ -159,8 +161,17 @@ class Run:
         return record | {"training": plain(dataclasses.asdict(found["training"]))}
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
-        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it."""
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], about: Mapping[str, Any], *, needed_bytes: int = 0
+    ) -> Run:
+        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it.
+
+        Args:
+            path: of the folder.
+            config: what was asked for, a `RunRecord`.
+            about: what the page of the run tells of it, and nothing else reads.
+            needed_bytes: on the disk.
+        """
         run = cls(path)
         if run.exists:
             raise InputError(f"{path} already holds a run; go on with it (--resume) or choose another folder (-o NAME)")
@@ -188,6 +199,7 @@ class Run:
             if run.exists:  # another process has been faster
                 raise InputError(f"{path} has just become another run; choose another folder (-o NAME)")
             run.write_json("env.json", environment())
+            run.write_json("about.json", about)
             run.write_json("config.json", config)
         return run
 
