@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,19 +15,28 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from unsup.contest.commands import fit_command
+from unsup.contest.commands import fit_command, flags
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.core.model import CanDecode, CanSample
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside, write_over
-from unsup.evaluate.bench import Bench, finite
+from unsup.evaluate.bench import SHOWN, Bench, written
+from unsup.evaluate.conditions import is_conditioned
+from unsup.evaluate.dimensions import bits_by_dimension
 from unsup.evaluate.exam import Exam
-from unsup.evaluate.records import Measures, checked_measures, is_below
+from unsup.evaluate.journeys import interpolate, reconstruct
+from unsup.evaluate.measures import MEASURES, possible_measures
+from unsup.evaluate.records import Curve, Figure, Measures, checked_measures, finite, is_below
+from unsup.pictures.gallery import Drawn
 from unsup.train.runs import Run, environment
 
-FORMAT = 1
+FORMAT = 2
 SCORES = "scores.npz"
+_CURVE_POINTS = 200
+_FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
 
 Tell = Callable[[str], None]
 
@@ -39,17 +50,51 @@ def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: N
     found = kept_measures(bench, run, into)
     if found is None:
         into.mkdir(parents=True, exist_ok=True)
-        measured = Exam(bench, run.model, run.config, run.events(), run.path, into, tell)
-        record = finite(measured.all() | {"environment": environment()})
+        found, scores = _measured(bench, run, into, tell)
         key = _key(bench, run)
-        if measured.scores is not None:
+        if scores is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, log_prob=measured.scores.numpy(), key=np.array(key))
+            np.savez(buffer, log_prob=scores, key=np.array(key))
             write_inside(into / SCORES, buffer.getvalue())
-        text = json.dumps({"key": key, "measures": record}, indent=1, allow_nan=False)
+        text = json.dumps({"key": key, "measures": found}, indent=1, allow_nan=False)
         write_over(into / "measures.json", text.encode())
-        found = record | _commands(bench, record, run)
+        found = _with_commands(found, bench, run)
     return found
+
+
+def _measured(bench: Bench, run: Run, into: Path, tell: Tell) -> tuple[Measures, Any]:
+    """Every measure that is possible on the data, with pictures, and the scores of the test examples."""
+    started, events = time.monotonic(), run.events()
+    last = events[-1] if events else {"step": 0, "seconds": 0.0}
+
+    def begins(stage: str, done: int, total: int) -> None:
+        if not total:
+            tell(stage)
+
+    name, seconds = run.config["model"]["model"], float(last["seconds"])
+    exam = Exam(bench, run.model, name=name, path=run.path, train_seconds=seconds, tell=begins)
+    figures, missing = exam.figures(possible_measures(bench.data))
+    tell("pictures")
+    notes = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    record: Measures = {
+        "run": "",
+        "model": name,
+        "seed": run.config["training"]["seed"],
+        "parameters": run.model.parameter_count,
+        "steps": int(last["step"]),
+        "train_seconds": seconds,
+        "measure_seconds": 0.0,
+        "command": "",
+        "figures": figures,
+        "missing": missing,
+        "commands": {},
+        "notes": notes + [f"training ended {e['ended']}" for e in events if "ended" in e],
+        "curve": _curve(events),
+        "pictures": written(into, _pictures(exam, figures)),
+        "environment": environment(),
+    }
+    record["measure_seconds"] = round(time.monotonic() - started, 2)
+    return finite(record), exam.scores.numpy() if "likelihood" in figures else None
 
 
 def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
@@ -67,11 +112,10 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
         return None  # it is measured again, and what is there is kept beside
     if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
         return None
-    likelihood = found["likelihood"]
+    likelihood = found["figures"].get("likelihood")
     if likelihood is not None and not _has_scores(scores, key, likelihood["n"]):
         return None
-    record: Any = {**found, **_commands(bench, found, run)}
-    return cast(Measures, record)
+    return _with_commands(found, bench, run)
 
 
 def _has_scores(path: Path, key: str, n: int) -> bool:
@@ -86,25 +130,81 @@ def _has_scores(path: Path, key: str, n: int) -> bool:
     return found == key and log_prob.shape == (n,) and bool(np.isfinite(log_prob).all())
 
 
-def _commands(bench: Bench, found: Measures, run: Run) -> dict[str, Any]:
-    """The fields that depend on where the run lies."""
+def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
+    """The measures with the commands, which depend on where the run lies."""
     shown = str(run.path)
-    words = ["unsup", "eval", shown]
-    likelihood, quality = found["likelihood"], found["quality"]
-    if likelihood is not None:
-        words += ["--importance-samples", str(likelihood["samples"])] if likelihood["samples"] > 1 else []
-        words += ["--examples", str(likelihood["n"])] if likelihood["n"] < len(bench.data.test) else []
-    judged = None if quality is None else command_line(["unsup", "eval", shown, "--samples", str(quality["fake"])])
+    commands = {k: _eval_command(k, found["figures"], bench, shown) for k in found["figures"]}
     return {
+        **found,
         "command": fit_command(run, shown),
-        "eval_command": None if likelihood is None else command_line(words),
-        "samples_command": judged,
+        "commands": {k: command for k, command in commands.items() if command is not None},
     }
+
+
+def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str) -> str | None:
+    """The ``unsup eval`` that measures a figure again; None where it would be another one."""
+    row, m = MEASURES.get(key), bench.measuring
+    if row is None or row.purpose == "cost" or (row.purpose == "anomalies" and m.anomalies is not None):
+        return None
+    settings = row.settings(m)
+    if "importance_samples" in settings:
+        known = figures.get("likelihood")
+        settings["importance_samples"] = 1 if known is None else known["detail"]["samples"]
+    usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
+    words = flags({k: v for k, v in settings.items() if v != usual.get(k)})
+    measure = [] if key == "likelihood" else ["--measures", key]
+    return command_line(["unsup", "eval", run, *measure, *words])
 
 
 def _key(bench: Bench, run: Run) -> str:
     """What a run's measures depend on: they hold as long as it is the same."""
     kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
     parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
-    depends = [FORMAT, asdict(bench.measuring), bench.digest, parameters, run.config["model"]]
+    depends = [FORMAT, sorted(MEASURES), asdict(bench.measuring), bench.digest, parameters, run.config["model"]]
     return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
+
+
+def _curve(events: list[dict[str, Any]]) -> Curve:
+    """Losses thinned to a drawable number of points, and every validation."""
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        for name, value in event.items():
+            if name.split("/")[-1] == "loss" and math.isfinite(value):
+                losses.setdefault(name, []).append((event["step"], value))
+    thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
+    validation = [(e["step"], e["bits_per_dim"]) for e in events if math.isfinite(e.get("bits_per_dim", math.nan))]
+    return {"losses": cast(Any, thinned), "validation": cast(Any, validation)}
+
+
+def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]:
+    """What there is to see of a model, by name; nothing is computed for it that was not measured, but for codes."""
+    bench, model, gallery = exam.bench, exam.model, exam.bench.gallery
+    test, event, found = bench.test, bench.data.event, dict[str, Drawn | None]()
+    some = test.take(slice(_FEW if event.is_image else _SOME))  # plots take more than grids
+    if isinstance(model, CanSample):
+        try:
+            shown = exam.samples.x[: SHOWN if event.is_image else len(test)]
+        except InputError:
+            shown = exam.sampling.shown
+        found["samples"] = gallery.examples(shown, f"samples of {exam.name}")
+    if "memorisation" in figures:
+        near = exam.memorised
+        order = near.distance[:SHOWN].argsort()[:_FEW]
+        found["neighbours"] = gallery.neighbours(exam.samples.x[order], bench.train.x[near.nearest[order]])
+    if "auroc" in figures:
+        ordinary, odd, _ = exam.anomaly_scores
+        is_anomaly = torch.arange(len(ordinary) + len(odd)) >= len(ordinary)
+        both = torch.cat([test.x, bench.anomalies.to(test.x.dtype)])
+        found["anomalies"] = gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
+    if "likelihood" in figures:
+        found["most_likely"] = gallery.extremes(test.x, -exam.scores, most=True)
+        found["least_likely"] = gallery.extremes(test.x, -exam.scores, most=False)
+    if isinstance(model, CanDecode):
+        found["reconstructions"] = gallery.reconstructions(some.x, reconstruct(model, some))
+        if len(test) >= 2 * _PATHS and not is_conditioned(model):  # whose ends may have different conditions
+            path = interpolate(model, test.x[:_PATHS], test.x[_PATHS : 2 * _PATHS], _PATH_STEPS)
+            found["interpolation"] = gallery.interpolation(path)
+    bits = bits_by_dimension(model, some, seed=bench.measuring.seed)
+    if bits is not None:
+        found["bits"] = gallery.bits(some.x, bits)
+    return found

@@ -1,4 +1,4 @@
-"""How well a score tells anomalies from ordinary examples.
+"""How well a score detects anomalies.
 
 AUROC is the chance that an anomaly has the higher score, ties counted half. Average precision is Σ (Rₖ − Rₖ₋₁) Pₖ over
 the distinct scores in falling order, with precision Pₖ and recall Rₖ of all examples at or above the k-th; its value
@@ -39,14 +39,6 @@ class AnomalyScores:
     average_precision: Estimate
     ordinary: int
     anomalies: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "auroc": self.auroc.to_json(),
-            "average_precision": self.average_precision.to_json(),
-            "anomalies": self.anomalies,
-            "ordinary": self.ordinary,
-        }
 
 
 def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> AnomalyScores:

@@ -1,16 +1,19 @@
-"""The real examples that runs are measured against: the same, in the same order, for every run of a comparison."""
+"""The real examples that models are measured on: the same, in the same order, for every run of a comparison."""
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from unsup.core.errors import InputError
+from unsup.core.model import Model
 from unsup.core.storage import write_inside
 from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
@@ -18,10 +21,13 @@ from unsup.data.load import load_batch, options_taken
 from unsup.data.recorded import digest_of
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
-from unsup.evaluate.features import Features
-from unsup.evaluate.probe import majority_share, probe, raw_features, training_rows
-from unsup.evaluate.records import Baselines, Picture, Probe, StoredSize
-from unsup.evaluate.samples import RealFeatures, real_features
+from unsup.evaluate.conditions import conditions_of
+from unsup.evaluate.features import Extractor, Features
+from unsup.evaluate.modes import ModeCoverage
+from unsup.evaluate.neighbours import Neighbours, neighbours
+from unsup.evaluate.probe import raw_features, training_rows
+from unsup.evaluate.records import Baselines, Picture, SplitName, StoredSize
+from unsup.evaluate.samples import RealFeatures, known_modes, real_features
 from unsup.evaluate.storage import stored_sizes
 from unsup.pictures.gallery import Drawn, Gallery
 
@@ -30,50 +36,94 @@ SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
 _NEIGHBOURS_AMONG = 60_000  # training examples
 
+Found = TypeVar("Found")
+Tell = Callable[[str, int, int], None]
+"""Told what is computed, how much of it is done and how much there is; 0 and 0 as it starts."""
+
 
 @dataclass(frozen=True)
 class Measuring:
-    """What every run of a comparison is measured by.
+    """What every run is measured by.
 
     Attributes:
-        examples: test examples, chosen by a hash of their position.
+        examples: how many held-out examples, chosen by a hash of their position; None for all.
         samples: draws that are judged.
-        anomalies: a name or path of other data, ``class:NAME``, or None for test examples whose entries were dealt out
-            anew, each column on its own.
+        anomalies: a name or path of other data, ``class:NAME``, or None for test examples whose entries are shuffled,
+            each column independently.
         seconds: what one slow part of the measuring of one run may take about.
         seed: of all draws.
+        split: which examples are the held-out ones.
+        importance_samples: behind a bound, or the effort of an estimate of log Z; None for as many, up to 50, as there
+            is time for behind a bound.
+        extractor: of features of samples.
     """
 
-    examples: int
-    samples: int
+    examples: int | None = None
+    samples: int = 10_000
     anomalies: str | None = None
-    seconds: float = 30.0
+    seconds: float = math.inf
     seed: int = 0
+    split: SplitName = "test"
+    importance_samples: int | None = 1
+    extractor: str | Extractor = "auto"
 
 
 class Bench:
-    """The real examples that runs are measured against, read and prepared once."""
+    """The real examples that models are measured on, read and prepared once, each when it is first needed.
 
-    def __init__(self, data: Data, measuring: Measuring) -> None:
-        self.data, self.measuring = data, measuring
-        if len(data.test) < 2:
-            raise InputError(
-                f"{data.name or 'this data'} ({data.describe()}) leaves {len(data.test)} to measure on; a comparison "
-                "needs two test examples or more: add examples"
-            )
-        self.test = _in_memory(data.test.take(some_of(len(data.test), measuring.examples)))
-        self.odd, self.anomalies_are = self._find_anomalies()
-        self.gallery = Gallery(data.event, data.train.glance, names=data.columns)
+    Attributes:
+        data: where they come from.
+        measuring: by what.
+        held_out: the whole split that is held out.
+        test: as many of its examples as are measured.
+        tell: told of features that are computed: ``"features"``, how many are done and how many there are.
+    """
+
+    def __init__(self, data: Data, measuring: Measuring, tell: Tell = lambda stage, done, total: None) -> None:
+        self.data, self.measuring, self.tell = data, measuring, tell
+        self.held_out: Split = getattr(data, measuring.split)
+        n, examples = len(self.held_out), measuring.examples
+        self.test = self.held_out if examples is None else _in_memory(self.held_out.take(some_of(n, examples)))
+        self._kept: dict[str, Any] = {}
+
+    def once(self, name: str, compute: Callable[[], Found]) -> Found:
+        """What ``compute`` gives, computed for the first model alone: a floor."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        found: Found = self._kept[name]
+        return found
 
     @property
     def anomalies(self) -> Tensor:
         """The raw anomalies; ``odd`` is these with what goes with them."""
         return self.odd.x
 
+    @property
+    def odd(self) -> Split:
+        return self._anomalies[0]
+
+    @property
+    def anomalies_are(self) -> str:
+        """What the anomalies are, in words."""
+        return self._anomalies[1]
+
+    @functools.cached_property
+    def gallery(self) -> Gallery:
+        return Gallery(self.data.event, self.data.train.glance, names=self.data.columns)
+
+    @functools.cached_property
+    def _anomalies(self) -> tuple[Split, str]:
+        if len(self.test) < 2:
+            raise InputError(
+                f"{self.data.name or 'this data'} ({self.data.describe()}) leaves {len(self.test)} to measure on; a "
+                "comparison needs two test examples or more: add examples"
+            )
+        return self._find_anomalies()
+
     def _find_anomalies(self) -> tuple[Split, str]:
         asked, data = self.measuring.anomalies, self.data
         if asked is None:
-            what = "test examples with each entry taken from another one: the marginals stay and what ties them goes"
+            what = "test examples whose columns are shuffled independently: the marginals stay, the dependence goes"
             broken = break_dependence(self.test.x, seed=self.measuring.seed)
             return replace(self.test, examples=broken, label=None), what
         if asked.startswith(HELD_OUT_CLASS):
@@ -94,11 +144,23 @@ class Bench:
             what = f"examples of {Path(asked).name}"
         if len(found) < 2:
             raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
-        return found.take(some_of(len(found), max(self.measuring.examples, _ANOMALIES))), what
+        return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES))), what
 
     @functools.cached_property
     def real(self) -> RealFeatures:
-        return real_features(self.data, self.measuring.samples, seed=self.measuring.seed)
+        m, data = self.measuring, self.data
+        total, done = sum(min(m.samples, len(split)) for split in (data.train, self.held_out)), 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            self.tell("features", done, total)
+
+        return real_features(data, self.held_out, m.samples, m.extractor, seed=m.seed, on_chunk=count)
+
+    @functools.cached_property
+    def neighbours_of_held_out(self) -> Neighbours:
+        return neighbours(self.real.held_out.points, self.real.train.points)
 
     @functools.cached_property
     def train(self) -> Split:
@@ -110,25 +172,45 @@ class Bench:
         return self.real.extractor(self.train.x)
 
     @functools.cached_property
+    def true_modes(self) -> ModeCoverage:
+        """The modes that as many held-out examples cover."""
+        return known_modes(
+            self.data.name, self.held_out.rows(torch.arange(len(self.held_out)))[: self.measuring.samples]
+        )[0]
+
+    def conditions(self, model: Model, n: int) -> Tensor | None:
+        """What ``n`` samples of a model with a condition are given: what training examples are."""
+        return conditions_of(model, self.data.train, n)
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Held-out examples of domain a and their true translations to domain b."""
+        return self.held_out.x, self.held_out.streams["domain_b"].x
+
+    # --- labels ---------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
     def probed(self) -> Split:
         """The training examples that probes are fitted on."""
         return _in_memory(self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed)))
 
+    @property
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """The labels of the probed examples and of those that are measured."""
+        train, test = self.probed.label, self.test.label
+        if train is None or test is None:
+            raise InputError("the data has no labels")
+        return train.cpu(), test.cpu()
+
+    @functools.cached_property
+    def raw_codes(self) -> tuple[Tensor, Tensor]:
+        """The data itself in place of codes, of the probed examples and of those that are measured."""
+        return raw_features(self.probed.x, self.data.event), raw_features(self.test.x, self.data.event)
+
     @functools.cached_property
     def baselines(self) -> Baselines:
-        """Real bytes of the measured examples, and what labels can be read off the raw data."""
-        found: Baselines = {"stored": [], "raw_probe": None, "majority": None}
-        found["stored"] = [cast(StoredSize, s.to_json()) for s in stored_sizes(self.test.x, self.data.event)]
-        if self.data.train.label is not None and self.test.label is not None:
-            train, test = self.probed, self.test
-            assert train.label is not None
-            try:
-                fitted, asked = (raw_features(s.x, self.data.event) for s in (train, test))
-                found["raw_probe"] = cast(Probe, probe(fitted, train.label, asked, self.test.label).to_json())
-            except InputError:  # one class only, say: nothing can be read off
-                return found
-            found["majority"] = majority_share(self.data.train.label, self.test.label)
-        return found
+        """Real bytes of the measured examples."""
+        return {"stored": [cast(StoredSize, asdict(s)) for s in stored_sizes(self.test.x, self.data.event)]}
 
     def pictures(self, folder: Path) -> dict[str, Picture]:
         """The picture of real data, written to ``folder/pictures``."""
@@ -144,19 +226,6 @@ class Bench:
 def _in_memory(split: Split) -> Split:
     """The same examples, read once."""
     return replace(split, examples=split.x)
-
-
-def finite(record: Any) -> Any:
-    """The record with None in the place of numbers that JSON has not.
-
-    >>> finite({"a": [1.0, math.nan], "b": (math.inf,)})
-    {'a': [1.0, None], 'b': [None]}
-    """
-    if isinstance(record, dict):
-        return {k: finite(v) for k, v in record.items()}
-    if isinstance(record, (list, tuple)):
-        return [finite(v) for v in record]
-    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 def written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,14 +52,6 @@ class CalibrationResult:
     chance: float
     n: int
     samples: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "error": self.error.to_json(),
-            "curve": [list(pair) for pair in self.curve],
-            "chance": self.chance,
-            "n": self.n,
-        }
 
 
 def calibration(of_data: Tensor, of_samples: Tensor) -> CalibrationResult:

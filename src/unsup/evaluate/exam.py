@@ -1,182 +1,188 @@
-"""Everything that is measured of one model, by the same examples and limits for every model of a comparison."""
+"""One model on one bench: everything that measures share, each computed when the first of them needs it."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from unsup.core.errors import InputError
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.escapes import command_line
+from unsup.core.likelihood import Likelihood
 from unsup.core.machine import fast_cpu
-from unsup.core.model import CanDecode, CanEncode, CanSample, HasDensity, HasEnergy, Model, keyed_generator
-from unsup.data.source import Split
-from unsup.evaluate.anomaly import anomaly_detection
-from unsup.evaluate.bench import SHOWN, Bench, written
-from unsup.evaluate.calibration import calibration
-from unsup.evaluate.conditions import beside, conditions_of, is_conditioned
-from unsup.evaluate.dimensions import bits_by_dimension
-from unsup.evaluate.journeys import interpolate, reconstruct
+from unsup.core.model import CanSample, HasDensity, HasEnergy, Model, keyed_generator
+from unsup.data.source import Data, Split
+from unsup.evaluate.anomaly import AnomalyScores, anomaly_detection
+from unsup.evaluate.bench import Bench, Measuring, Tell
+from unsup.evaluate.calibration import CalibrationResult, calibration
+from unsup.evaluate.conditions import beside, is_conditioned
+from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
-from unsup.evaluate.memorisation import memorisation
-from unsup.evaluate.probe import encode_all, probe
+from unsup.evaluate.measures import MEASURES, bounded, sample_measures
+from unsup.evaluate.memorisation import MemorisationResult, memorisation
+from unsup.evaluate.modes import ModeCoverage
+from unsup.evaluate.neighbours import Neighbours, neighbours
+from unsup.evaluate.probe import encode_all, predict_classes
 from unsup.evaluate.quadrature import with_likelihood
-from unsup.evaluate.records import Curve, Interval, Measures, Sampling
-from unsup.evaluate.samples import draw_samples, judge_features, known_modes
-from unsup.evaluate.storage import implied_bytes
-from unsup.pictures.gallery import Drawn
+from unsup.evaluate.records import Figure
+from unsup.evaluate.samples import draw_samples, known_modes
+from unsup.evaluate.translation import TranslationError, translation_error
 
-_IMPORTANCE_SAMPLES = 50
+_MOST_IMPORTANCE_SAMPLES = 50
 _TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
-_FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
-_CURVE_POINTS = 200
 _FOR_QUALITY = 10
-_Z = 1.96
 
-Tell = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Sampling:
+    """How fast samples are drawn, and those that were drawn to find out."""
+
+    per_second: float
+    n: int
+    shown: Tensor
 
 
 class Exam:
-    """One model on the bench."""
+    """A model, or samples of one at hand, on a bench.
+
+    Its properties raise an `InputError` or a `CapabilityError` with the reason where there is nothing to be had.
+
+    Args:
+        bench: the real examples.
+        model: what is measured; or only samples ``(N, *event.shape)``, for the measures of samples.
+        name: of the model, in reasons.
+        path: of its run, for commands in reasons.
+        train_seconds: how long it was trained, where that is known.
+        tell: told what is computed: the title of a measure as it starts, ``"likelihood"`` and ``"sampling"`` with the
+            examples done.
+    """
 
     def __init__(
         self,
         bench: Bench,
-        model: Model,
-        record: dict[str, Any],
-        events: list[dict[str, Any]],
-        path: Path,
-        into: Path,
-        tell: Tell,
+        model: Model | Tensor,
+        *,
+        name: str = "",
+        path: Path | None = None,
+        train_seconds: float | None = None,
+        tell: Tell = lambda stage, done, total: None,
     ) -> None:
-        self.bench, self.model, self.into, self.tell = bench, model, into, tell
-        self.events, self.path, self.seed = events, path, record["training"]["seed"]
-        self.scores: Tensor | None = None
+        self.bench, self._model, self.path, self.tell = bench, model, path, tell
+        self.name = name or type(model).__name__
+        self.train_seconds = train_seconds
         self.m = bench.measuring
-        self.missing: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.drawn: dict[str, Drawn | None] = {}
-        self.name: str = record["model"]["model"]
-        self.importance_samples = 1
 
-    def all(self) -> Measures:
-        started = time.monotonic()
-        events = self.events
-        last = events[-1] if events else {"step": 0, "seconds": 0.0}
-        self._symptoms(events)
-        scored = self._scored()
-        sampling, samples = self._samples()
-        self.tell("likelihood")
-        scores = self._scores(scored, self.bench.test, stored=False)
-        if scores is not None and not bool(scores.isfinite().all()):
-            without = int((~scores.isfinite()).sum())
-            self.missing["likelihood"] = f"{without} of {len(scores)} test examples have a log-likelihood of −∞"
-            self.missing["anomaly"] = self.missing["calibration"] = self.missing["likelihood"]
-            scores = None
-        test = self.bench.test
-        likelihood = (
-            None
-            if scores is None
-            else likelihood_of(scored, scores, self.importance_samples, lengths=test.lengths, weight=test.weight)
-        )
-        per_example: Interval | None = None
-        if scores is not None:
-            self.scores = scores
-            if self.bench.data.event.is_discrete and likelihood is not None:
-                middle = implied_bytes(likelihood.nats, 1)
-                spread = _Z * implied_bytes(likelihood.standard_error, 1)
-                per_example = {"value": middle, "interval": (middle - spread, middle + spread)}
+    def figures(self, keys: Iterable[str]) -> tuple[dict[str, Figure], dict[str, str]]:
+        """The figures of these measures, and why others cannot be had."""
+        figures: dict[str, Figure] = {}
+        missing: dict[str, str] = {}
+        for key in keys:
+            row = MEASURES[key]
+            reason = row.reason_against(self._model, self.bench.data, self.name)
+            if reason is None:
+                self.tell(row.title, 0, 0)
+                try:
+                    found = bounded(row.run(self), *row.range)
+                    reason = None if math.isfinite(found["value"]) else f"its {row.title} is {found['value']}"
+                except (InputError, CapabilityError) as error:
+                    reason = str(error)
+            if reason is None:
+                figures[key] = found
             else:
-                self.missing["implied_bytes"] = "a density of real numbers says nothing of bytes without a precision"
-        quality, copied = self._quality(samples)
-        anomaly = self._anomaly(scored, scores)
-        calibrated = self._calibration(scored, scores, samples)
-        read = self._probe()
-        self.tell("pictures")
-        self._more_pictures(scored, scores)
-        return {
-            "run": "",
-            "model": self.name,
-            "seed": self.seed,
-            "parameters": self.model.parameter_count,
-            "steps": int(last["step"]),
-            "train_seconds": float(last["seconds"]),
-            "measure_seconds": round(time.monotonic() - started, 2),
-            "command": "",
-            "eval_command": None,
-            "likelihood": None if likelihood is None else likelihood.to_json(),
-            "implied_bytes": per_example,
-            "quality": quality,
-            "memorisation": copied,
-            "sampling": sampling,
-            "anomaly": anomaly,
-            "probe": read,
-            "calibration": calibrated,
-            "missing": self.missing,
-            "notes": self.notes,
-            "curve": _curve(events),
-            "pictures": written(self.into, self.drawn),
-            "environment": {},
-        }
+                missing[key] = reason
+        return figures, missing
 
-    def _symptoms(self, events: list[dict[str, Any]]) -> None:
-        self.notes += [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
-        self.notes += [f"training ended {e['ended']}" for e in events if "ended" in e]
+    @property
+    def model(self) -> Model:
+        if not isinstance(self._model, Model):
+            raise InputError("there are only samples; this measure needs the model itself")
+        return self._model
 
     # --- likelihood -----------------------------------------------------------------------------------------------
 
-    def _scored(self) -> Model:
+    @functools.cached_property
+    def scored(self) -> Model:
         """The model, or what gives an energy of the plane its likelihood."""
-        try:
-            return with_likelihood(self.model, self.bench.data.train.glance)
-        except InputError as error:
-            self.missing["likelihood"] = str(error)
-            return self.model
+        return with_likelihood(self.model, self.bench.data.train.glance)
 
-    def _scores(self, scored: Model, x: Split, *, stored: bool) -> Tensor | None:
-        if not isinstance(scored, HasDensity):
-            self.missing.setdefault("likelihood", f"{self.name} gives no likelihood")
-            return None
-        if not stored and scored.likelihood_kind == "bound":
-            self.importance_samples = self._affordable(scored, x)
-        return log_probs(scored, x, samples=self.importance_samples, seed=self.m.seed, stored=stored)
-
-    def _affordable(self, scored: Model, x: Split) -> int:
-        """Importance samples that the test examples, the anomalies and as many draws can be scored with in time."""
-        few = x.take(slice(CHUNK))
+    @functools.cached_property
+    def importance_samples(self) -> int:
+        if self.m.importance_samples is not None:
+            return self.m.importance_samples
+        scored, test = self.scored, self.bench.test
+        if not isinstance(scored, HasDensity) or scored.likelihood_kind != "bound":
+            return 1
+        # As many as the test examples, the anomalies and as many draws can be scored with in time.
+        few = test.take(slice(CHUNK))
         log_probs(scored, few, seed=self.m.seed)
         started = time.monotonic()
         log_probs(scored, few, seed=self.m.seed)
-        each = (time.monotonic() - started) / min(CHUNK, len(x))
-        count = len(x) + len(self.bench.anomalies) + self.m.samples
-        return max(1, min(_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
+        each = (time.monotonic() - started) / min(CHUNK, len(test))
+        count = len(test) + len(self.bench.anomalies) + self.m.samples
+        return max(1, min(_MOST_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
+
+    def log_probs(self, x: Split, *, stored: bool = True) -> Tensor:
+        return log_probs(
+            self.scored,
+            x,
+            samples=self.importance_samples,
+            seed=self.m.seed,
+            stored=stored,
+            on_chunk=lambda done, total: self.tell("likelihood", done, total),
+        )
+
+    @functools.cached_property
+    def _test_scores(self) -> Tensor:
+        return self.log_probs(self.bench.test, stored=False)
+
+    @property
+    def scores(self) -> Tensor:
+        """log p of the held-out examples: ``(N,)``, float64, finite."""
+        scores, weight = self._test_scores, self.bench.test.weight
+        counted = scores if weight is None else scores[weight.cpu() > 0]
+        if bad := int((~counted.isfinite()).sum()):
+            what = "of NaN" if bool(counted.isnan().any()) else "of −∞"
+            raise InputError(f"{bad} of {len(counted)} {self.m.split} examples have a log-likelihood {what}")
+        return scores
+
+    @property
+    def likelihood(self) -> Likelihood:
+        test = self.bench.test
+        return likelihood_of(
+            self.scored, self.scores, self.importance_samples, lengths=test.lengths, weight=test.weight
+        )
+
+    @functools.cached_property
+    def calibration(self) -> CalibrationResult:
+        scores = self.scores
+        return calibration(scores, self.log_probs(self.samples))
 
     # --- samples --------------------------------------------------------------------------------------------------
 
-    def _samples(self) -> tuple[Sampling | None, Split | None]:
-        """How fast samples come, and as many as are judged, unless that would take too long.
-
-        Those of a model with a condition are given what training examples are.
-        """
+    @functools.cached_property
+    @torch.no_grad()
+    def sampling(self) -> Sampling:
+        """How fast samples come, after one draw that is not counted."""
         model = self.model
         if not isinstance(model, CanSample):
-            for name in ("sampling", "quality", "memorisation", "calibration"):
-                self.missing[name] = f"{self.name} draws no samples"
-            return None, None
-        self.tell("sampling")
+            raise CapabilityError(f"{self.name} draws no samples")
         generator = keyed_generator(self.m.seed, _TIMED, device=model.device)
 
         def draw(n: int) -> Tensor:
-            given = conditions_of(self.model, self.bench.data.train, n)
+            given = self.bench.conditions(self.model, n)
             condition = None if given is None else given.to(self.model.device)
             return model.sample(n, generator=generator, **beside(self.model, condition)).cpu()
 
-        with torch.no_grad(), fast_cpu(model.device):
+        was_training = self.model.training
+        self.model.eval()
+        with fast_cpu(model.device):
             started = time.monotonic()
             draw(2)
             # Thirty-two times as long is the most that the batch can take; slow samplers are timed on a smaller one.
@@ -184,82 +190,97 @@ class Exam:
             started = time.monotonic()
             shown = draw(count)
             rate = count / max(time.monotonic() - started, 1e-9)
-        needed = self.m.samples / rate
-        if needed > self.m.seconds:
-            again = f"unsup eval {self.path} --samples {self.m.samples}"
-            for name in ("quality", "memorisation", "calibration"):
-                self.missing[name] = (
-                    f"{self.m.samples:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were "
-                    f"left for them; {again} makes them"
-                )
-            self.drawn["samples"] = self.bench.gallery.examples(shown, f"samples of {self.name}")
-            return {"per_second": rate, "n": count}, None
-        given = conditions_of(model, self.bench.data.train, self.m.samples)
-        samples = draw_samples(model, self.m.samples, seed=self.m.seed, given=given)
-        few = samples[:SHOWN] if self.bench.data.event.is_image else samples[: len(self.bench.test)]
-        self.drawn["samples"] = self.bench.gallery.examples(few, f"samples of {self.name}")
-        return {"per_second": rate, "n": count}, Split(samples, given=given)
+        self.model.train(was_training)
+        return Sampling(rate, count, shown)
 
-    def _quality(self, drawn: Split | None) -> tuple[dict[str, Any] | None, Any]:
-        if drawn is None:
-            return None, None
-        self.tell("sample quality")
-        bench, samples = self.bench, drawn.x
-        fewest = min(len(samples), len(bench.data.test))
-        if fewest < _FOR_QUALITY:
-            self.missing["quality"] = self.missing["memorisation"] = (
-                f"judging samples needs {_FOR_QUALITY} of them and as many test examples; there are {fewest}"
+    @functools.cached_property
+    def samples(self) -> Split:
+        """As many samples as are judged, with what they are given, unless that would take too long."""
+        n = self.m.samples
+        if n < 2:
+            raise InputError(f"{n} samples asked for; expected 2 or more")
+        if isinstance(self._model, Tensor):
+            return Split(self._model[:n])
+        if self.m.seconds < math.inf and (needed := n / self.sampling.per_second) > self.m.seconds:
+            again = command_line(["unsup", "eval", str(self.path or "RUN"), "--samples", str(n)])
+            raise InputError(
+                f"{n:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were left for them; "
+                f"{again} makes them"
             )
-            return None, None
-        try:
-            bench.data.event.check(samples)
-            features = bench.real.extractor(samples)
-            judged = judge_features(features, bench.real, known_modes(bench.data.name, samples))
-            near = memorisation(features.points, bench.real.held_out.points, bench.train_features.points)
-        except InputError as error:
-            self.missing["quality"] = self.missing["memorisation"] = str(error)
-            return None, None
-        order = near.distance[:SHOWN].argsort()[:_FEW]
-        self.drawn["neighbours"] = bench.gallery.neighbours(samples[order], bench.train.x[near.nearest[order]])
-        return judged.to_json(), near.to_json() | {"space": f"features of the extractor {bench.real.extractor.name}"}
+        given = self.bench.conditions(self._model, n)
+        told = functools.partial(self.tell, "sampling")
+        return Split(draw_samples(self._model, n, seed=self.m.seed, given=given, on_chunk=told), given=given)
+
+    @functools.cached_property
+    def compared(self) -> tuple[Features, Features, Features]:
+        """The features of the samples, of training examples and of held-out examples."""
+        samples = self.samples.x
+        self.bench.data.event.check(samples)
+        fewest = min(len(samples), len(self.bench.held_out))
+        if fewest < _FOR_QUALITY:
+            raise InputError(
+                f"judging samples needs {_FOR_QUALITY} of them and as many {self.m.split} examples; there are {fewest}"
+            )
+        real, done = self.bench.real, 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            self.tell("features", done, len(samples))
+
+        return real.extractor(samples, on_chunk=count), real.train, real.held_out
+
+    @property
+    def sets(self) -> dict[str, Any]:
+        """What the features are of and by."""
+        fake, real, held_out = self.compared
+        by = self.bench.real.extractor
+        counts = {"fake": len(fake), "real": len(real), "held_out": len(held_out)}
+        return {"extractor": by.name, "sha256": by.digest, **counts}
+
+    @functools.cached_property
+    def neighbours(self) -> Neighbours:
+        fake, real, _ = self.compared
+        return neighbours(fake.points, real.points)
+
+    @functools.cached_property
+    def memorised(self) -> MemorisationResult:
+        fake, _, held_out = self.compared
+        return memorisation(fake.points, held_out.points, self.bench.train_features.points)
+
+    @functools.cached_property
+    def modes(self) -> tuple[ModeCoverage, str]:
+        """The modes that the samples cover, and how they were read, or ""."""
+        samples = self.samples.x
+        self.bench.data.event.check(samples)
+        return known_modes(self.bench.data.name, samples)
 
     # --- what it is good for --------------------------------------------------------------------------------------
 
-    def _anomaly(self, scored: Model, scores: Tensor | None) -> Any:
-        self.tell("anomalies")
-        anomalies = self.bench.anomalies
+    @functools.cached_property
+    def anomaly_scores(self) -> tuple[Tensor, Tensor, str]:
+        """Scores of held-out examples and of anomalies, higher for odder ones, and what they are."""
+        if self.m.anomalies is None and self.bench.data.event.dims == 1:
+            raise InputError("an example is one number, so shuffling columns makes no anomalies; name other data")
         try:
-            if scores is not None:
-                ordinary, odd = self._compared(scored, scores)
-                by = "log-likelihood"
-            elif isinstance(self.model, HasEnergy):
-                ordinary, odd, by = self._energies(self.bench.test.x), self._energies(anomalies), "energy"
-            else:
-                self.missing["anomaly"] = f"{self.name} gives neither a likelihood nor an energy"
-                return None
-            detected = anomaly_detection(ordinary, odd, seed=self.m.seed)
-        except InputError as error:
-            self.missing["anomaly"] = str(error)
-            return None
-        is_anomaly = torch.cat([torch.zeros(len(ordinary)), torch.ones(len(odd))]).bool()
-        both = torch.cat([self.bench.test.x, anomalies.to(self.bench.test.x.dtype)])
-        self.drawn["anomalies"] = self.bench.gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
-        return detected.to_json() | {"by": by}
+            ordinary, odd = self._compared_scores()
+            return -ordinary, -odd, "log-likelihood"
+        except (InputError, CapabilityError):
+            if not isinstance(self.model, HasEnergy):
+                raise
+        return self._energies(self.bench.test.x), self._energies(self.bench.anomalies), "energy"
 
-    def _compared(self, scored: Model, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """−log p of test examples and of anomalies, of both given their conditions or of both without.
+    def _compared_scores(self) -> tuple[Tensor, Tensor]:
+        """log p of test examples and of anomalies, of both given their conditions or of both without.
 
         Raises:
             CapabilityError: the anomalies have no conditions, and the model cannot do without.
         """
         test, odd = self.bench.test, self.bench.odd
+        scores = self.scores
         if is_conditioned(self.model) and test.given is not None and odd.given is None:
-            alone = self._scores(scored, replace(test, given=None), stored=True)
-            assert alone is not None
-            scores = alone
-        found = self._scores(scored, odd, stored=True)
-        assert found is not None
-        return -scores, -found
+            scores = self.log_probs(replace(test, given=None))
+        return scores, self.log_probs(odd)
 
     @torch.no_grad()
     def _energies(self, x: Tensor) -> Tensor:
@@ -268,64 +289,56 @@ class Exam:
         with fast_cpu(model.device):
             return torch.cat([model.energy(part.to(model.device)).double().cpu() for part in x.split(CHUNK)])
 
-    def _calibration(self, scored: Model, scores: Tensor | None, samples: Split | None) -> Any:
-        if scores is None:
-            self.missing.setdefault("calibration", "there is no likelihood to calibrate")
-            return None
-        if samples is None:
-            return None
-        self.tell("calibration")
-        own = self._scores(scored, samples, stored=True)
-        assert own is not None
-        try:
-            return calibration(scores, own).to_json()
-        except InputError as error:
-            self.missing["calibration"] = str(error)
-            return None
+    @functools.cached_property
+    def anomalies(self) -> tuple[AnomalyScores, str]:
+        ordinary, odd, by = self.anomaly_scores
+        return anomaly_detection(ordinary, odd, seed=self.m.seed), by
 
-    def _probe(self) -> Any:
-        train, test = self.bench.probed, self.bench.test
-        if train.label is None or test.label is None:
-            self.missing["probe"] = "the data has no labels"
-            return None
-        if not isinstance(self.model, CanEncode):
-            self.missing["probe"] = f"{self.name} gives no features"
-            return None
-        self.tell("probe")
-        try:
-            fitted, asked = (encode_all(self.model, split) for split in (train, test))
-            return probe(fitted, train.label, asked, test.label).to_json()
-        except InputError as error:
-            self.missing["probe"] = str(error)
-            return None
+    @functools.cached_property
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """Codes of the training examples that probes are fitted on, and of the held-out examples."""
+        return encode_all(self.model, self.bench.probed), encode_all(self.model, self.bench.test)
 
-    # --- pictures -------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def classes(self) -> Tensor:
+        return predict_classes(self.model, self.bench.test)
 
-    def _more_pictures(self, scored: Model, scores: Tensor | None) -> None:
-        test, gallery = self.bench.test, self.bench.gallery
-        x = test.x
-        some = test.take(slice(_FEW if self.bench.data.event.is_image else _SOME))  # plots take more than grids
-        few = some.x
-        if scores is not None:
-            self.drawn["most_likely"] = gallery.extremes(x, -scores, most=True)
-            self.drawn["least_likely"] = gallery.extremes(x, -scores, most=False)
-        if isinstance(self.model, CanDecode):
-            self.drawn["reconstructions"] = gallery.reconstructions(few, reconstruct(self.model, some))
-            if len(x) >= 2 * _PATHS and not is_conditioned(self.model):  # whose ends may have different conditions
-                path = interpolate(self.model, x[:_PATHS], x[_PATHS : 2 * _PATHS], _PATH_STEPS)
-                self.drawn["interpolation"] = gallery.interpolation(path)
-        bits = bits_by_dimension(self.model, some, seed=self.m.seed)
-        if bits is not None:
-            self.drawn["bits"] = gallery.bits(few, bits)
+    def translation(self, to: Literal["a", "b"]) -> TranslationError:
+        a, b = self.bench.pairs
+        return translation_error(self.model, *((a, b) if to == "b" else (b, a)), to=to)
 
 
-def _curve(events: list[dict[str, Any]]) -> Curve:
-    """Losses thinned to a drawable number of points, and every validation."""
-    losses: dict[str, list[tuple[float, float]]] = {}
-    for event in events:
-        for name, value in event.items():
-            if name.split("/")[-1] == "loss" and math.isfinite(value):
-                losses.setdefault(name, []).append((event["step"], value))
-    thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
-    validation = [(e["step"], e["bits_per_dim"]) for e in events if math.isfinite(e.get("bits_per_dim", math.nan))]
-    return {"losses": thinned, "validation": validation}
+def evaluate_samples(
+    model_or_samples: Model | Tensor,
+    data: Data,
+    n: int = 10_000,
+    extractor: str | Extractor = "auto",
+    seed: int = 0,
+    tell: Tell = lambda stage, done, total: None,
+) -> dict[str, Figure]:
+    """Judge a model's samples, or samples ``(N, *event.shape)`` at hand, against the training split of ``data``.
+
+    A model with a condition is asked for samples given the conditions of training examples.
+
+    Args:
+        n: samples, and training examples they are compared with; of samples at hand, how many at most.
+        extractor: ``auto`` (by the kind of data), a name of `features.NAMES`, or an extractor.
+        tell: told the stage, how much of it is done and how much there is.
+
+    Returns:
+        The figures of the measures of samples that the data allows, by their keys.
+
+    Raises:
+        CapabilityError: the model cannot sample.
+        InputError: samples of another shape, or with values outside the event (NaN among them), or too few.
+
+    >>> from unsup import load_data
+    >>> moons = load_data("moons", n=1000)
+    >>> found = evaluate_samples(moons.test.x, moons)
+    >>> found["fid"]["detail"]["extractor"], found["fid"]["n"], found["precision"]["value"] > 0.8
+    ('raw', 100, True)
+    """
+    measuring = Measuring(samples=n, extractor=extractor, seed=seed)
+    exam = Exam(Bench(data, measuring, tell), model_or_samples, tell=tell)
+    _ = exam.compared  # raises what stands in the way of all of them
+    return exam.figures(sample_measures(data))[0]

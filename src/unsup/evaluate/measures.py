@@ -23,13 +23,14 @@ from unsup.core.model import (
     IsConditional,
     Model,
     Translates,
+    keyed_generator,
 )
 from unsup.data.source import Data
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.kernel import kernel_distance
-from unsup.evaluate.modes import has_known_modes
+from unsup.evaluate.modes import MODES_KNOWN
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_accuracy, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from unsup.evaluate.bench import Measuring
     from unsup.evaluate.exam import Exam
 
+Subject = Model | Tensor | None
+"""What is measured: a model, samples of one alone, or none where only the data is asked about."""
+
 
 @dataclass(frozen=True)
 class Need:
@@ -48,13 +52,13 @@ class Need:
     Attributes:
         words: what it is, after "needs".
         of: what must have it.
-        holds: whether it is there; what the data must have is asked without a model too.
+        holds: whether it is there.
         without: what is said where it is missing; ``{model}`` is the name of the model.
     """
 
     words: str
     of: Literal["model", "data"]
-    holds: Callable[[Model | None, Data], bool] = field(repr=False)
+    holds: Callable[[Subject, Data], bool] = field(repr=False)
     without: str
 
 
@@ -92,7 +96,7 @@ class Measure:
     def needs_in_words(self) -> str:
         return " and ".join(NEEDS[need].words for need in self.needs)
 
-    def reason_against(self, model: Model, data: Data, name: str) -> str | None:
+    def reason_against(self, model: Subject, data: Data, name: str) -> str | None:
         """Why a model called ``name`` cannot have the measure on this data, or None."""
         lacking = (NEEDS[need] for need in self.needs if not NEEDS[need].holds(model, data))
         return next((need.without.format(model=name) for need in lacking), None)
@@ -105,7 +109,7 @@ class Measure:
         if "samples" in self.needs:
             found["samples"] = measuring.samples
         if self.purpose == "samples":
-            return found | {"extractor": measuring.extractor}
+            return found | ({"extractor": measuring.extractor} if "samples" in self.needs else {})
         if {"likelihood", "score"} & set(self.needs):
             found["importance_samples"] = measuring.importance_samples
         return found if measuring.examples is None else found | {"examples": measuring.examples}
@@ -154,17 +158,13 @@ def make_figure(
 
 
 def bounded(figure: Figure, low: float, high: float) -> Figure:
-    """The figure with its interval within [low, high] and around the value; numbers that are not finite are None."""
+    """The figure with its interval within [low, high] and around the value, and without what is not finite."""
     value, interval = figure["value"], figure["interval"]
-    if value is not None and interval is not None and None not in interval:
-        ends = min(max(interval[0], low), value), max(min(interval[1], high), value)  # type: ignore[type-var]
-        interval = ends if all(map(math.isfinite, ends)) else None  # type: ignore[arg-type]
-
-    def number(v: float | None) -> float | None:
-        return v if v is not None and math.isfinite(v) else None
-
-    numbers = {"value": number(value), "error": number(figure["error"]), "floor": number(figure["floor"])}
-    return {**figure, **numbers, "interval": interval}  # type: ignore[typeddict-item]
+    if interval is not None:
+        interval = min(max(interval[0], low), value), max(min(interval[1], high), value)
+        interval = interval if all(map(math.isfinite, interval)) else None
+    error, floor = (v if v is not None and math.isfinite(v) else None for v in (figure["error"], figure["floor"]))
+    return {**figure, "error": error, "interval": interval, "floor": floor}
 
 
 # --- how a value is shown ---------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def whole(value: float) -> str:
 
 def _likelihood(exam: Exam) -> Figure:
     found = exam.likelihood
-    detail = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
+    detail: dict[str, Any] = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
     return make_figure(found.nats, found.n, error=found.standard_error, **detail)
 
 
@@ -214,7 +214,7 @@ def _fid(exam: Exam) -> Figure:
 
 def _kid(exam: Exam) -> Figure:
     fake, real, other = (features.points for features in exam.compared)
-    key = exam.bench.key(SUBSETS_KEY)
+    key = keyed_generator(exam.bench.measuring.seed, SUBSETS_KEY).initial_seed()
     floor = exam.bench.once("kid", lambda: kernel_distance(other, real, seed=key).value)
     found = kernel_distance(fake, real, seed=key)
     return make_figure(found.value, len(fake), error=found.error, floor=floor, **exam.sets)
@@ -254,24 +254,20 @@ def _memorisation(exam: Exam) -> Figure:
 
 
 def _modes(exam: Exam) -> Figure:
-    found, true = exam.modes, exam.bench.true_modes
-    return make_figure(found.modes, found.n, floor=true.modes, of=found.of, **_reader(exam))
+    (found, note), true = exam.modes, exam.bench.true_modes
+    return make_figure(found.modes, found.n, floor=true.modes, of=found.of, note=note)
 
 
 def _modes_good(exam: Exam) -> Figure:
-    found, true = exam.modes, exam.bench.true_modes
-    return make_figure(wilson(round(found.good * found.n), found.n), found.n, floor=true.good, **_reader(exam))
+    (found, note), true = exam.modes, exam.bench.true_modes
+    return make_figure(wilson(round(found.good * found.n), found.n), found.n, floor=true.good, note=note)
 
 
 def _modes_kl(exam: Exam) -> Figure:
-    found, true = exam.modes, exam.bench.true_modes
+    (found, note), true = exam.modes, exam.bench.true_modes
     if math.isnan(found.kl):
         raise InputError("no sample is near a mode")
-    return make_figure(found.kl, found.n, floor=true.kl, chance=found.chance_kl, **_reader(exam))
-
-
-def _reader(exam: Exam) -> dict[str, str]:
-    return {"note": exam.modes_note} if exam.modes_note else {}
+    return make_figure(found.kl, found.n, floor=true.kl, chance=found.chance_kl, note=note)
 
 
 def _auroc(exam: Exam) -> Figure:
@@ -322,14 +318,14 @@ def _few(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) ->
 
 
 def _accuracy(exam: Exam) -> Figure:
-    known, true = exam.bench.label_of_train, exam.bench.label
+    known, true = exam.bench.labels
     found = wilson(int((exam.classes == true).sum()), len(true))
-    return make_figure(found, len(true), floor=None if known is None else majority_share(known, true))
+    return make_figure(found, len(true), floor=majority_share(known, true))
 
 
 def _calibration(exam: Exam) -> Figure:
     found = exam.calibration
-    detail = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
+    detail: dict[str, Any] = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
     return make_figure(found.error, found.n, floor=found.chance, **detail)
 
 
@@ -358,18 +354,18 @@ def _parameters(exam: Exam) -> Figure:
 # --- the tables -------------------------------------------------------------------------------------------------------
 
 
-def _has_likelihood(model: Model | None, data: Data) -> bool:
+def _has_likelihood(model: Subject, data: Data) -> bool:
     if not isinstance(model, HasDensity):
         return isinstance(model, HasEnergy) and is_planar(model.event)
     marginalised = isinstance(model, IsConditional) and model.classes > 0
     return not is_conditioned(model) or marginalised or data.validation.given is not None
 
 
-def _has_pairs(model: Model | None, data: Data) -> bool:
+def _has_pairs(model: Subject, data: Data) -> bool:
     return "domain_b" in data.test.streams and data.paired
 
 
-def _has_labels(model: Model | None, data: Data) -> bool:
+def _has_labels(model: Subject, data: Data) -> bool:
     return data.train.label is not None and data.validation.label is not None
 
 
@@ -382,7 +378,10 @@ NEEDS: dict[str, Need] = {
         "{model} gives neither a likelihood nor an energy",
     ),
     "samples": Need(
-        "a model that samples", "model", lambda model, data: isinstance(model, CanSample), "{model} draws no samples"
+        "a model that samples",
+        "model",
+        lambda model, data: isinstance(model, CanSample | Tensor),
+        "{model} draws no samples",
     ),
     "codes": Need(
         "a model that encodes", "model", lambda model, data: isinstance(model, CanEncode), "{model} gives no features"
@@ -415,10 +414,10 @@ NEEDS: dict[str, Need] = {
         "the data are no images of one or three channels, for which there are classes to read",
     ),
     "modes": Need(
-        "data whose modes are known (ring8, grid25, stacked-mnist)",
+        f"data whose modes are known ({', '.join(MODES_KNOWN)})",
         "data",
-        lambda model, data: has_known_modes(data.name),
-        "the modes of the data are not known, only those of ring8, grid25 and stacked-mnist",
+        lambda model, data: data.name in MODES_KNOWN,
+        f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}",
     ),
     "pairs": Need("paired domains", "data", _has_pairs, "the data has no pairs to measure translations by"),
 }
@@ -493,6 +492,12 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
 def possible_measures(data: Data) -> tuple[str, ...]:
     """The measures for which the data has what they need of it."""
     return tuple(key for key, row in MEASURES.items() if all(_has(data, need) for need in row.needs))
+
+
+def sample_measures(data: Data) -> tuple[str, ...]:
+    """The measures of how good samples are that are possible on the data."""
+    rows = (MEASURES[key] for key in possible_measures(data))
+    return tuple(row.key for row in rows if row.purpose == "samples" and row.better and "samples" in row.needs)
 
 
 def _has(data: Data, need: str) -> bool:

@@ -8,19 +8,17 @@ https://arxiv.org/abs/2004.05675, over the whole space at once).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unsup.core.errors import InputError
+from unsup.evaluate.distances import BLOCK, bounds, check_points, first_of_each, squared
 from unsup.evaluate.estimate import Estimate, mann_whitney
 
-BLOCK = 2**22
-"""Distances held at once."""
-_NEAR = 0.01
-_UNIT = 2.0**-53  # relative rounding of float64
+_NEAR = 0.01  # the quantile of held-out distances below which a sample counts as a copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +40,6 @@ class MemorisationResult:
     nearest: Tensor
     distance: Tensor
 
-    def to_json(self) -> dict[str, Any]:
-        return {"nearer": self.nearer.to_json(), "copies": self.copies, "n": self.n}
-
 
 def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationResult:
     """The test for features of samples ``(N, D)``, held-out examples ``(M, D)`` and training examples ``(T, D)``.
@@ -60,8 +55,7 @@ def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationR
     """
     if min(len(fake), len(held_out)) < 2:
         raise InputError(f"{len(fake)} fakes and {len(held_out)} held-out examples given; expected two or more of each")
-    for name, x in (("fake", fake), ("held_out", held_out)):
-        _check(name, x, train)
+    check_points(fake=fake, held_out=held_out, train=train)
     index, distance = nearest_neighbours(torch.cat([fake, held_out]), train)
     of_fake, of_held_out = distance[: len(fake)], distance[len(fake) :]
     copies = float((of_fake < of_held_out.quantile(_NEAR)).double().mean())
@@ -71,11 +65,7 @@ def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationR
 def nearest_neighbours(x: Tensor, train: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """The nearest of ``train`` ``(T, D)`` to each of ``x`` ``(N, D)``: int64 ``(N,)``, and its distance, float64.
 
-    What comparing every pair by Σ (x − t)² gives, the first of equal ones. Most pairs are ruled out by
-
-        ‖x − t‖² ≥ (1 − κ)(‖x‖² + ‖t‖²) − 2 x·t,        κ = 8 (D + 16) 2⁻⁵³,
-
-    where the right side is one matrix product and κ more than makes up for its rounding.
+    What comparing every pair by Σ (x − t)² gives, the first of equal ones.
 
     Args:
         block: lower bounds held at once; the result does not depend on it.
@@ -86,59 +76,26 @@ def nearest_neighbours(x: Tensor, train: Tensor, *, block: int = BLOCK) -> tuple
     >>> nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]]))
     (tensor([1]), tensor([5.], dtype=torch.float64))
     """
-    _check("x", x, train)
-    kept = _first_of_each(train)
-    x, train = x.detach().cpu().double(), train[kept]
-    centre = x.mean(0)
-    centred = x - centre
-    shrunk = 1 - 8 * (x.shape[1] + 16) * _UNIT
-    norms = shrunk * centred.square().sum(1)
-    least, index = torch.full_like(norms, torch.inf), torch.full((len(x),), -1)
-    step = max(1, block // len(x))
+    check_points(x=x, train=train)
+    kept, _ = first_of_each(train)  # repeated examples would all be candidates at once
+    kept = kept.cpu()
+    x, train = x.detach().cpu().double(), train.detach().cpu()[kept].double()
+    least, index = x.new_full((len(x),), torch.inf), torch.full((len(x),), -1)
+    step = math.isqrt(block)
     for start in range(0, len(train), step):
-        part = train[start : start + step].detach().cpu().double()
-        other = part - centre
-        # The right side without ‖x‖², which the limit on it takes in.
-        bounds = torch.addmm(shrunk * other.square().sum(1), centred, other.T, alpha=-2)  # (N, step)
-        lowest, at = bounds.min(1)
-        # A distance of 0 cannot be beaten.
-        rows = ((lowest + norms <= least) & (least > 0)).nonzero().squeeze(1)
-        limit = torch.minimum(_squared(x, rows, part, at[rows], block), least[rows]) - norms[rows]
-        here, column = (bounds[rows] <= limit[:, None]).nonzero().unbind(1)
-        squared = _squared(x, rows[here], part, column, block)
-        best = torch.full_like(limit, torch.inf).scatter_reduce(0, here, squared, "amin")
-        first = torch.full_like(rows, len(train)).scatter_reduce(
-            0, here, torch.where(squared == best[here], column, len(train)), "amin"
-        )
-        better = best < least[rows]
-        least[rows[better]], index[rows[better]] = best[better], start + first[better]
-    return kept.cpu()[index], least.sqrt()
-
-
-def _first_of_each(train: Tensor) -> Tensor:
-    """The rows that equal no earlier row, in order. Repeated rows would all be candidates at once."""
-    distinct, inverse = train.unique(dim=0, return_inverse=True)
-    rows = torch.arange(len(train), device=train.device)
-    return torch.full_like(rows[: len(distinct)], len(train)).scatter_reduce(0, inverse, rows, "amin").sort().values
-
-
-def _squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor, block: int) -> Tensor:
-    """‖xᵢ − yⱼ‖² of pairs ``(P,)``."""
-    step = max(1, block // x.shape[1])
-    parts = [(x[a] - y[b]).square().sum(1) for a, b in zip(i.split(step), j.split(step), strict=True)]
-    return torch.cat(parts)
-
-
-def _check(name: str, x: Tensor, train: Tensor) -> None:
-    """Raise `InputError` unless both are finite and ``(N, D)`` with one D, not empty."""
-    if x.ndim != 2 or train.ndim != 2 or x.shape[1] != train.shape[1] or not len(x) or not len(train):
-        raise InputError(
-            f"{name} of shape {tuple(x.shape)} and train of shape {tuple(train.shape)} given; expected (N, D) and "
-            "(T, D), not empty"
-        )
-    for which, values in ((name, x), ("train", train)):
-        if bad := int((~values.isfinite()).any(1).sum()):
-            raise InputError(
-                f"{bad} of {len(values)} examples of {which} have features that are not finite; leave them out, or "
-                "mend the model"
-            )
+        other = train[start : start + step]
+        for part in bounds(x, other, block):
+            rows, lower = part.rows, part.lower
+            lowest, at = lower.min(1)
+            # A distance of 0 cannot be beaten.
+            open_ = ((lowest <= least[rows]) & (least[rows] > 0)).nonzero().squeeze(1)
+            rows, lower = rows[open_], lower[open_]
+            limit = torch.minimum(squared(x, rows, other, at[open_]), least[rows])
+            here, column = (lower <= limit[:, None]).nonzero().unbind(1)
+            distance = squared(x, rows[here], other, column)
+            best = torch.full_like(limit, torch.inf).scatter_reduce(0, here, distance, "amin")
+            none = torch.full_like(rows, len(train))
+            first = none.scatter_reduce(0, here, torch.where(distance == best[here], column, len(train)), "amin")
+            better = best < least[rows]
+            least[rows[better]], index[rows[better]] = best[better], start + first[better]
+    return kept[index], least.sqrt()

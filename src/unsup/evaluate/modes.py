@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,9 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.data.builtin import GRID_STD, GRID_STEP, RING_RADIUS, RING_STD
 
+STACKED = "stacked-mnist"
+MODES_KNOWN = ("ring8", "grid25", STACKED)
+"""Data sets whose modes are known."""
 WITHIN = 3.0
 """Standard deviations from its mean up to which a draw is good."""
 
@@ -44,10 +46,6 @@ class ModeCoverage:
     def chance_kl(self) -> float:
         """What chance alone makes of ``kl`` for good draws of equal shares: about (K − 1) / 2N for N ≫ K."""
         return (self.of - 1) / (2 * max(self.good * self.n, 1))
-
-    def to_json(self) -> dict[str, Any]:
-        kl = None if math.isnan(self.kl) else self.kl
-        return {"modes": self.modes, "of": self.of, "good": self.good, "kl": kl, "n": self.n}
 
 
 def mode_coverage(samples: Tensor, means: Tensor, std: float) -> ModeCoverage:

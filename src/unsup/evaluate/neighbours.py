@@ -7,24 +7,21 @@ B(y) is the ball about y through its k-th nearest neighbour in its own set (y it
 - density: (1 / kM) Σ over fakes of the number of B(real) they lie in; may exceed 1. coverage: share of B(real) with a
   fake in it (Naeem, Oh, Uh, Choi, Yoo 2020, https://arxiv.org/abs/2002.09797; k = 5).
 
-Distances are float64, a block of rows at a time, so that memory grows with N, not N².
+Distances are those of a loop over all pairs in float64 (`unsup.evaluate.distances`), a block of rows at a time, so that
+memory grows with N, not N².
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.evaluate.frechet import check_pair
+from unsup.evaluate.distances import BLOCK, bounds, check_points, first_of_each, radii, within
 
 PRECISION_K, DENSITY_K = 3, 5
-BLOCK = 2**22
-"""Distances held at once."""
-_TIE = 1e-12  # of squared norms: distances that are equal but for rounding are equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,45 +57,26 @@ def neighbours(
     >>> [float(v.mean()) for v in (found.precision, found.recall, found.coverage)]
     [1.0, 1.0, 1.0]
     """
-    check_pair(fake, real)
+    check_points(fake=fake, real=real)
     least = min(len(fake), len(real))
     if least <= max(precision_k, density_k):
         raise InputError(
             f"{len(fake)} fakes and {len(real)} reals given; expected more than k = {max(precision_k, density_k)} of "
             "each, so that a k-th neighbour exists"
         )
-    centre = real.double().mean(0)
-    fake, real = fake.detach().cpu().double() - centre.cpu(), real.detach().cpu().double() - centre.cpu()
+    fake, real = fake.detach().cpu().double(), real.detach().cpu().double()
     of_real = radii(real, (precision_k, density_k), block)  # (2, M), squared
     (of_fake,) = radii(fake, (precision_k,), block)
-    precision, density = torch.zeros(len(fake)), torch.zeros(len(fake))
-    recall, coverage = torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
-    for rows, distances, slack in _blocks(fake, real, block):
-        precision[rows] = (distances <= of_real[0] + slack).any(1).float()
-        inside = distances <= of_real[1] + slack
-        density[rows] = inside.sum(1) / density_k
+    # Equal examples have equal balls and lie in the same ones.
+    (one, fakes), (other, reals) = first_of_each(fake), first_of_each(real)
+    x, y, of_real, of_fake = fake[one], real[other], of_real[:, other], of_fake[one]
+    repeats = reals.bincount().double()
+    precision, density = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
+    recall, coverage = torch.zeros(len(y), dtype=torch.bool), torch.zeros(len(y), dtype=torch.bool)
+    for part in bounds(x, y, block):
+        precision[part.rows] = within(part, x, y, of_real[:1]).any(1)
+        inside = within(part, x, y, of_real[1:])
+        density[part.rows] = inside.double() @ repeats / density_k
         coverage |= inside.any(0)
-        recall |= (distances <= of_fake[rows, None] + slack).any(0)
-    return Neighbours(precision, recall.float(), density, coverage.float())
-
-
-def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
-    """Squared distance of each example ``(N, D)`` to its k-th nearest other one, for each k: ``(len(ks), N)``."""
-    found = x.new_empty(len(ks), len(x))
-    for rows, distances, _ in _blocks(x, x, block):
-        own = torch.arange(rows.start, rows.stop)
-        distances[own - rows.start, own] = torch.inf
-        nearest = distances.topk(max(ks), largest=False).values  # ascending
-        for i, k in enumerate(ks):
-            found[i, rows] = nearest[:, k - 1].clamp(min=0)
-    return found
-
-
-def _blocks(x: Tensor, y: Tensor, block: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows of ``x``, their squared distances to all ``y`` and how much rounding may have changed each."""
-    squares = y.square().sum(1)
-    step = max(1, block // len(y))
-    for start in range(0, len(x), step):
-        part = x[start : start + step]
-        norms = part.square().sum(1, keepdim=True) + squares
-        yield slice(start, start + len(part)), torch.addmm(norms, part, y.T, alpha=-2), _TIE * norms
+        recall |= within(part, x, y, of_fake[part.rows, None]).any(0)
+    return Neighbours(precision[fakes].float(), recall[reals].float(), density[fakes].float(), coverage[reals].float())

@@ -9,16 +9,18 @@ that of the commonest class (`majority_share`).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -26,23 +28,27 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.machine import fast_cpu
-from unsup.core.model import CanEncode, Model, keyed_generator
+from unsup.core.model import CanEncode, Classifies, Model, keyed_generator
 from unsup.core.parallel import share_out
 from unsup.data.source import Split
 from unsup.evaluate.conditions import beside, examples_in, rows_of
-from unsup.evaluate.estimate import Estimate, wilson
+from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
 
 MOST_TRAINING = 5000
 """Training examples used; of more, a choice keyed by the seed."""
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """λ, from strong to weak."""
+NEIGHBOURS = 5
+"""That vote."""
+FEW, CHOICES = 10, 5
+"""Labels a class of `few_labels`, and how many times they are chosen."""
 CHUNK = 500
-"""Examples encoded at once."""
+"""Examples encoded or classified at once."""
 _MOST_STEPS = 200  # of L-BFGS for each λ
 _VALIDATION = 0.2
 _CONSTANT = 1e-12  # of its largest number: less spread than this in a column is rounding
 _MOST_COLUMNS = 2**16  # of raw features
-_CHOICE, _PART = range(2)
+_CHOICE, _PART, _FEW = range(3)
 
 Array = NDArray[np.float32]
 Classes = NDArray[np.int64]
@@ -61,9 +67,6 @@ class ProbeResult:
     accuracy: Estimate
     features: int
     n: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy.to_json(), "features": self.features, "n": self.n}
 
 
 def probe(
@@ -103,6 +106,81 @@ def probe(
     (found,) = _predictions(scaled, y, other, PENALTIES[best : best + 1])
     right = int((found == test_label.cpu().numpy()).sum())
     return ProbeResult(wilson(right, len(test_label)), train_features.shape[1], len(test_label))
+
+
+def few_labels(
+    train_features: Tensor,
+    train_label: Tensor,
+    test_features: Tensor,
+    test_label: Tensor,
+    *,
+    each: int = FEW,
+    choices: int = CHOICES,
+    seed: int = 0,
+) -> Estimate:
+    """The accuracy of `probe` where only ``each`` examples of a class have labels: the mean over ``choices`` of them.
+
+    The interval takes in the choice of the labelled examples and that of the test examples.
+
+    Args:
+        each: labelled examples of a class; all of it where it has fewer.
+        seed: of the choices.
+
+    Raises:
+        InputError: as `probe`.
+
+    >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    >>> few_labels(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.8
+    True
+    """
+    _check("train", train_features, train_label)
+    label, found = train_label.cpu(), []
+    for choice in range(choices):
+        order = torch.randperm(len(label), generator=keyed_generator(seed, _FEW, choice))
+        rows = torch.cat([order[label[order] == c][:each] for c in label.unique()])
+        known = probe(train_features[rows], label[rows], test_features, test_label, seed=seed)
+        found.append(known.accuracy.value)
+    shares = np.array(found)
+    mean, n = float(shares.mean()), len(test_label)
+    spread = student.ppf(0.975, choices - 1) / Z * shares.std(ddof=1) / math.sqrt(choices)
+    return of_share(mean, math.hypot(spread, math.sqrt(mean * (1 - mean) / n)), n)
+
+
+@torch.no_grad()
+def predict_classes(model: Model, examples: Split) -> Tensor:
+    """The most probable class of each example, ``(N,)``, int64, on the CPU.
+
+    Raises:
+        CapabilityError: the model is not a classifier.
+    """
+    if not isinstance(model, Classifies):
+        raise CapabilityError(f"{type(model).__name__} is not a classifier (unsup models lists those)")
+    classifier, device, was_training = model, model.device, model.training
+    model.eval()
+
+    def predicted(position: int) -> Tensor:
+        rows = torch.arange(position * CHUNK, min((position + 1) * CHUNK, len(examples)))
+        return classifier.predict_proba(examples.rows(rows).to(device)).argmax(1).cpu()
+
+    with fast_cpu(device):
+        found = share_out(-(-len(examples) // CHUNK), predicted)
+    model.train(was_training)
+    return found
+
+
+def neighbours_accuracy(known: Tensor, label: Tensor, asked: Tensor, true: Tensor, *, k: int = NEIGHBOURS) -> float:
+    """The share of features ``(M, F)`` whose class is that of most of their ``k`` nearest among ``(N, F)``.
+
+    Features are standardised by the known ones; distances are Euclidean.
+
+    >>> known, label = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([0, 0, 1])
+    >>> neighbours_accuracy(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1)
+    1.0
+    """
+    mean, std = known.mean(0), known.std(0, correction=0)
+    scaled, other = (((x - mean) / torch.where(std > 0, std, 1)).numpy() for x in (known, asked))
+    voters = KNeighborsClassifier(min(k, len(known))).fit(scaled, label.numpy())
+    return float((voters.predict(other) == true.numpy()).mean())
 
 
 def training_rows(n: int, *, seed: int = 0) -> Tensor:

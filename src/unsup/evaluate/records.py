@@ -31,18 +31,18 @@ class Figure(TypedDict):
     """One number that was measured, the same in every file.
 
     Attributes:
-        value: null where it is not finite.
-        error: the standard error.
-        interval: 95 %; it holds the value and lies within the range of the measure.
-        floor: the same number of what the measure names as its floor.
+        value: a finite number.
+        error: the standard error, where there is one.
+        interval: 95 %, where there is one; it holds the value and lies within the range of the measure.
+        floor: the same number of what the measure names as its floor, where there is one.
         n: examples or samples counted.
         detail: what only this measure has.
     """
 
-    value: Number
-    error: Number
-    interval: tuple[Number, Number] | None
-    floor: Number
+    value: float
+    error: float | None
+    interval: tuple[float, float] | None
+    floor: float | None
     n: int
     detail: dict[str, Any]
 

@@ -1,8 +1,4 @@
-"""How good samples are: Inception score, FID, KID, precision, recall, density and coverage from one pass of features.
-
-Fakes are judged against as many training examples. Beside each number stands the same number of held-out real examples:
-what a perfect model would get.
-"""
+"""Samples of a model, the real examples that they are compared with, and what measures of samples need."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,147 +16,16 @@ from unsup.core.machine import fast_cpu
 from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.core.parallel import share_out
 from unsup.data.source import Data, Split
-from unsup.evaluate.conditions import conditions_of, is_conditioned
+from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
-from unsup.evaluate.frechet import deleted_groups, frechet_distance
-from unsup.evaluate.kernel import kernel_distance
-from unsup.evaluate.modes import ModeCoverage, class_coverage, mode_coverage, plane_modes
-from unsup.evaluate.neighbours import neighbours
+from unsup.evaluate.frechet import deleted_groups
+from unsup.evaluate.modes import MODES_KNOWN, STACKED, ModeCoverage, class_coverage, mode_coverage, plane_modes
 
 CHUNK = 500
 """Examples drawn at once, each chunk keyed by (seed, position), so that it does not matter who draws which."""
 SPLITS = 10
 _GROUPS, _GROUPS_WIDE, _WIDE = 20, 10, 512
-_Z = 1.96
-_SAMPLE, _REAL, _HELD_OUT, _SHUFFLE, _SUBSETS = range(5)
-
-INTERVALS = (
-    "95 %, normal: FID by a jackknife over disjoint groups of both sets; KID over disjoint subsets; Inception score "
-    "over its splits; the others over examples, the other set held fixed"
-)
-
-Stage = Literal["sampling", "features", "metrics"]
-Report = Callable[[Stage, int, int], None]
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number of a set of samples.
-
-    Attributes:
-        value: of the samples.
-        error: its standard error.
-        floor: the number that held-out real examples get in the samples' place.
-        better: which way is better.
-    """
-
-    value: float
-    error: float
-    floor: float
-    better: Literal["lower", "higher"]
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, normal."""
-        return self.value - _Z * self.error, self.value + _Z * self.error
-
-    def to_json(self) -> dict[str, Any]:
-        record = {"value": self.value, "interval": list(self.interval), "floor": self.floor, "better": self.better}
-        return {k: _finite(v) for k, v in record.items()}
-
-
-@dataclass(frozen=True)
-class SampleQuality:
-    """Every number of one set of samples, and what each depends on.
-
-    Attributes:
-        scores: by name: ``fid``, ``kid``, ``precision``, ``recall``, ``density``, ``coverage`` and, where the extractor
-            has classes, ``inception_score``.
-        fake, real, held_out: examples counted: samples, training examples, held-out examples behind the floor.
-        extractor, digest, input: name, SHA-256 and what is done to an example first.
-        seed: of the samples, the choice of real examples and the subsets.
-        modes: coverage of known modes, where the data has such.
-        notes: what the reader should know.
-    """
-
-    scores: dict[str, Score]
-    fake: int
-    real: int
-    held_out: int
-    extractor: str
-    digest: str
-    input: str
-    seed: int
-    modes: ModeCoverage | None = None
-    notes: tuple[str, ...] = ()
-
-    def __getitem__(self, name: str) -> Score:
-        return self.scores[name]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "scores": {k: v.to_json() for k, v in self.scores.items()},
-            "fake": self.fake,
-            "real": self.real,
-            "held_out": self.held_out,
-            "extractor": {"name": self.extractor, "sha256": self.digest, "input": self.input},
-            "seed": self.seed,
-            "intervals": INTERVALS,
-            "modes": None if self.modes is None else self.modes.to_json(),
-            "notes": list(self.notes),
-        }
-
-
-def evaluate_samples(
-    model_or_samples: Model | Tensor,
-    data: Data,
-    n: int = 10_000,
-    extractor: str | Extractor = "auto",
-    seed: int = 0,
-    on_progress: Report | None = None,
-) -> SampleQuality:
-    """Judge a model's samples, or samples ``(N, *event.shape)`` at hand, against the training split of ``data``.
-
-    A model with a condition is asked for samples given the conditions of training examples.
-
-    Args:
-        n: samples, and training examples they are held against; of samples at hand, how many at most.
-        extractor: ``auto`` (by the kind of data), a name of `features.NAMES`, or an extractor.
-        on_progress: told the stage, how much of it is done and how much there is.
-
-    Raises:
-        CapabilityError: the model cannot sample.
-        InputError: samples of another shape, or with values outside the event (NaN among them), or too few.
-
-    >>> from unsup import load_data
-    >>> moons = load_data("moons", n=1000)
-    >>> found = evaluate_samples(moons.test.x, moons)
-    >>> found.extractor, found.fake, found.scores["precision"].value > 0.8
-    ('raw', 100, True)
-    """
-    if n < 2:
-        raise InputError(f"n = {n} samples asked for; expected 2 or more")
-    report = on_progress or (lambda stage, done, total: None)
-    if isinstance(model_or_samples, Model):
-        given = conditions_of(model_or_samples, data.train, n)
-        fake = draw_samples(
-            model_or_samples, n, seed=seed, given=given, on_chunk=lambda done, of: report("sampling", done, of)
-        )
-    else:
-        fake = model_or_samples[:n]
-    if not len(fake):
-        raise InputError("no samples given; expected two or more")
-    data.event.check(fake)
-    total, done = len(fake) + min(n, len(data.train)) + min(n, len(data.test)), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        report("features", done, total)
-
-    real = real_features(data, n, extractor, seed=seed, on_chunk=count)
-    points = real.extractor(fake, on_chunk=count)
-    return judge_features(points, real, known_modes(data.name, fake), lambda i, of: report("metrics", i, of))
+_SAMPLE, _REAL, _HELD_OUT, _SHUFFLE, SUBSETS_KEY = range(5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,43 +36,26 @@ class RealFeatures:
         extractor: what made them.
         train: of ``n`` training examples, or all where there are fewer.
         held_out: of as many test examples.
-        seed: of the choice.
     """
 
     extractor: Extractor
     train: Features
     held_out: Features
-    seed: int
 
 
 def real_features(
     data: Data,
+    held_out: Split,
     n: int,
     extractor: str | Extractor = "auto",
     *,
     seed: int = 0,
     on_chunk: Callable[[int], None] | None = None,
 ) -> RealFeatures:
-    """Features of ``n`` examples of the training split and of the test split, chosen by the seed."""
+    """Features of ``n`` examples of the training split and of held-out examples, chosen by the seed."""
     chosen = choose_extractor(extractor, data.event, data.train.glance) if isinstance(extractor, str) else extractor
-    train, held_out = _choose(data.train, n, seed, _REAL), _choose(data.test, n, seed, _HELD_OUT)
-    return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(held_out, on_chunk=on_chunk), seed)
-
-
-def judge_features(
-    fake: Features,
-    real: RealFeatures,
-    found_modes: tuple[ModeCoverage | None, tuple[str, ...]] = (None, ()),
-    on_progress: Callable[[int, int], None] | None = None,
-) -> SampleQuality:
-    """Every score of the features of samples; what `evaluate_samples` ends with."""
-    scores = compare_features(fake, real.train, real.held_out, seed=real.seed, on_progress=on_progress)
-    modes, notes = found_modes
-    if len(real.held_out) < len(fake):
-        notes += (f"the floor is that of only {len(real.held_out):,} held-out examples, which raises its FID",)
-    counts = len(fake), len(real.train), len(real.held_out)
-    by = real.extractor
-    return SampleQuality(scores, *counts, by.name, by.digest, by.input, real.seed, modes, notes)
+    train, other = _choose(data.train, n, seed, _REAL), _choose(held_out, n, seed, _HELD_OUT)
+    return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(other, on_chunk=on_chunk))
 
 
 @torch.no_grad()
@@ -253,48 +101,6 @@ def draw_samples(
     return found
 
 
-def compare_features(
-    fake: Features,
-    real: Features,
-    held_out: Features,
-    *,
-    seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Score]:
-    """Every score of fakes against reals, with that of held-out reals as the floor.
-
-    Raises:
-        InputError: too few examples for a score.
-    """
-    tell = on_progress or (lambda done, total: None)
-    steps = 6
-    points, reference, other = fake.points, real.points, held_out.points
-    error = jackknife_error(points, reference)
-    scores = {
-        "fid": Score(frechet_distance(points, reference), error, frechet_distance(other, reference), "lower"),
-    }
-    tell(1, steps)
-    key = keyed_generator(seed, _SUBSETS).initial_seed()
-    kid = kernel_distance(points, reference, seed=key)
-    tell(2, steps)
-    scores["kid"] = Score(kid.value, kid.error, kernel_distance(other, reference, seed=key).value, "lower")
-    tell(3, steps)
-    if fake.logits is not None and held_out.logits is not None:
-        value, spread = inception_score(fake.logits, seed=seed)
-        error = spread / math.sqrt(SPLITS - 1)
-        scores["inception_score"] = Score(value, error, inception_score(held_out.logits, seed=seed)[0], "higher")
-    tell(4, steps)
-    own = neighbours(points, reference)
-    tell(5, steps)
-    floor = neighbours(other, reference)
-    tell(6, steps)
-    for name in ("precision", "recall", "density", "coverage"):
-        terms = getattr(own, name).double()
-        spread = float(terms.std()) / math.sqrt(len(terms))
-        scores[name] = Score(float(terms.mean()), spread, float(getattr(floor, name).double().mean()), "higher")
-    return scores
-
-
 def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int | None = 0) -> tuple[float, float]:
     """exp E KL(p(y|x) ‖ p(y)) of class logits ``(N, K)``: mean and standard deviation (ddof 0) over splits.
 
@@ -305,8 +111,10 @@ def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int | None = 
         splits: parts of equal size, up to one example.
         seed: of the shuffle before splitting; None keeps the order.
 
+    A logit may be −∞: that class is ruled out.
+
     Raises:
-        InputError: fewer examples than splits.
+        InputError: fewer examples than splits, or logits that are NaN, +∞, or all −∞ for an example.
 
     >>> round(inception_score(100 * torch.eye(10), splits=1)[0], 6)
     10.0
@@ -316,14 +124,19 @@ def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int | None = 
         raise InputError(f"{n} examples and {splits} splits given; expected one example a split or more")
     if seed is not None:
         logits = logits[torch.randperm(n, generator=keyed_generator(seed, _SHUFFLE))]
-    log_p = logits.double().log_softmax(1)
+    log_p = logits.double().log_softmax(1)  # NaN where it is not defined
+    if bad := int(log_p.isnan().any(1).sum()):
+        raise InputError(
+            f"{bad} of {n} examples have class logits that are NaN, +inf or all -inf; leave these examples out, or use "
+            "another extractor"
+        )
     p = log_p.exp()
     values = []
     for i in range(splits):
         part = slice(i * n // splits, (i + 1) * n // splits)
-        # log_softmax is finite, so a p that has gone under adds 0; the clamp keeps a class nobody has from adding NaN.
-        marginal = p[part].mean(0).clamp(min=torch.finfo(torch.float64).tiny).log()
-        values.append((p[part] * (log_p[part] - marginal)).sum(1).mean().exp())
+        # 0 log 0 = 0, for a class that is ruled out and for one that is too unlikely to have a probability.
+        terms = torch.where(p[part] > 0, p[part] * (log_p[part] - p[part].mean(0).log()), 0.0)
+        values.append(terms.sum(1).mean().exp().clamp(min=1))  # it is 1 or more but for rounding
     found = torch.stack(values)
     return float(found.mean()), float(found.std(correction=0))
 
@@ -343,25 +156,23 @@ def jackknife_error(fake: Tensor, real: Tensor) -> float:
     return math.sqrt((groups - 1) * float(values.var(correction=0)))
 
 
-def known_modes(name: str | None, fake: Tensor) -> tuple[ModeCoverage | None, tuple[str, ...]]:
-    """Mode coverage of samples of a data set whose modes are known, with notes on how it was found; else None."""
+def known_modes(name: str | None, fake: Tensor) -> tuple[ModeCoverage, str]:
+    """Mode coverage of samples of a data set whose modes are known, with a note on how they were read, or "".
+
+    Raises:
+        InputError: the modes are not known.
+    """
     plane = plane_modes(name)
     if plane is not None:
-        return mode_coverage(fake, *plane), ()
-    if name != "stacked-mnist":
-        return None, ()
+        return mode_coverage(fake, *plane), ""
+    if name != STACKED:
+        raise InputError(f"the modes of {name or 'this data'} are not known, only those of {', '.join(MODES_KNOWN)}")
     digits = read_digits(fake.reshape(-1, 1, *fake.shape[2:])).view(-1, 3)
     accuracy = digit_reader().record["accuracy"]["mnist"]
     note = f"modes are read by the extractor grey, which names {accuracy:.2%} of MNIST's test digits correctly"
-    return class_coverage((digits * torch.tensor([100, 10, 1])).sum(1), 1000), (note,)
+    return class_coverage((digits * torch.tensor([100, 10, 1])).sum(1), 1000), note
 
 
 def _choose(split: Split, n: int, seed: int, use: int) -> Tensor:
     """``n`` of the examples, or all in another order where there are no more."""
     return split.rows(torch.randperm(len(split), generator=keyed_generator(seed, use))[:n])
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

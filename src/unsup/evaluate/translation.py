@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +22,13 @@ class TranslationError:
     Attributes:
         error: of the model's translations from the true ones.
         identity: of the examples themselves from the true translations: what doing nothing costs.
+        standard_error: of ``error``, over examples.
         n: examples.
     """
 
     error: float
     identity: float
+    standard_error: float
     n: int
 
     @property
@@ -55,11 +58,13 @@ def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a
         )
     was_training = model.training
     model.eval()
-    error = identity = 0.0
+    errors, identity = [], 0.0
     with fast_cpu(model.device):
         for given, true in zip(x.split(CHUNK), target.split(CHUNK), strict=True):
             found = model.translate(given.to(model.device), to=to).cpu().double()
-            error += float((found - true.double()).abs().sum())
+            errors.append((found - true.double()).abs().flatten(1).mean(1))
             identity += float((given.double() - true.double()).abs().sum())
     model.train(was_training)
-    return TranslationError(error / x.numel(), identity / x.numel(), len(x))
+    error = torch.cat(errors)
+    spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    return TranslationError(float(error.mean()), identity / x.numel(), spread, len(x))

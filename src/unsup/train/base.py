@@ -452,8 +452,8 @@ class Trainer(ABC):
         found = self.judge(self.model)
         value = parallel.number_of_first(found.value)  # so that all decide alike
         if not math.isfinite(value):
-            what = "the validation likelihood" if found.likelihood is not None else f"the validator {validator.name}"
-            raise TrainingError(self._advice(f"{what} is {value}"))
+            what = "the validation likelihood" if validator.name == "likelihood" else f"the validator {validator.name}"
+            raise TrainingError(self._advice(f"{what} is {value} ({found.told})"))
         if validator.prefers(value, self.best):
             self.best, self.validation, self.stale = value, found.likelihood, 0
             self._keep(value, found.likelihood)

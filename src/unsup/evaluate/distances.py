@@ -1,0 +1,118 @@
+"""Exact distances among many points: one matrix product rules out most pairs, and the rest are computed by differences.
+
+With x̃ = x − c and ỹ = y − c for any c, and κ = 8 (D + 16) 2⁻⁵³,
+
+    (1 − κ)(‖x̃‖² + ‖ỹ‖²) − 2 x̃·ỹ  ≤  Σ (x − y)²  ≤  (1 + κ)(‖x̃‖² + ‖ỹ‖²) − 2 x̃·ỹ,
+
+where κ more than makes up for the rounding of all three. The bounds are narrow where c is near to x and to y, so rows
+are taken in the order of their widest column, some at a time, and c is the median of those: clusters that lie far apart
+and single points far away then widen no bounds but those among themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unsup.core.errors import InputError
+
+BLOCK = 2**22
+"""Bounds held at once."""
+_UNIT = 2.0**-53  # relative rounding of float64
+_PAIRS = 2**18  # numbers of the pairs whose differences are held at once: they fit in a cache
+_SPARE = 3  # more neighbours than are asked for, among which the nearest nearly always are
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of the squared distances of some rows of x to all of y.
+
+    Attributes:
+        rows: which rows of x, int64 ``(B,)``.
+        lower: ``(B, M)``.
+        row_slack, column_slack: ``(B, 1)`` and ``(1, M)``; the upper bounds are the lower ones plus both.
+    """
+
+    rows: Tensor
+    lower: Tensor
+    row_slack: Tensor
+    column_slack: Tensor
+
+
+def bounds(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Bounds]:
+    """The bounds for float64 points ``(N, D)`` and ``(M, D)``, all rows of x in parts."""
+    kappa = 8 * (x.shape[1] + 16) * _UNIT
+    order = x[:, (x.amax(0) - x.amin(0)).argmax()].argsort()
+    for rows in order.split(max(1, block // len(y))):
+        centre = x[rows].median(0).values
+        near, far = x[rows] - centre, y - centre
+        norms, others = near.square().sum(1, keepdim=True), far.square().sum(1, keepdim=True)
+        left = torch.cat([-2 * near, (1 - kappa) * norms, torch.ones_like(norms)], 1)
+        right = torch.cat([far, torch.ones_like(others), (1 - kappa) * others], 1)
+        yield Bounds(rows, left @ right.T, 3 * kappa * norms, 3 * kappa * others.T)
+
+
+def squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
+    """Σ (xᵢ − yⱼ)² of pairs ``(P,)``."""
+    step = max(1, _PAIRS // x.shape[1])
+    return torch.cat([(x[a] - y[b]).square().sum(1) for a, b in zip(i.split(step), j.split(step), strict=True)])
+
+
+def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
+    """Squared distance of each point ``(N, D)`` to its k-th nearest other one, for each k: ``(len(ks), N)``."""
+    found = x.new_empty(len(ks), len(x))
+    count, k = min(max(ks) + _SPARE, len(x) - 1), max(ks)
+    places = torch.tensor(ks) - 1
+    for part in bounds(x, x, block):
+        lower, rows = part.lower, part.rows
+        lower[torch.arange(len(rows)), rows] = torch.inf
+        low, nearest = lower.topk(count, largest=False)
+        some = squared(x, rows.repeat_interleave(count), x, nearest.flatten()).view(-1, count).sort().values
+        found[:, rows] = some[:, places].T
+        # Others than these may be as near where their bounds are; nothing is nearer than 0.
+        limit = some[:, k - 1]
+        unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1) if count < len(x) - 1 else rows[:0]
+        if len(unsure):
+            here, column = (lower[unsure] <= limit[unsure, None]).nonzero().unbind(1)
+            distance = squared(x, rows[unsure][here], x, column)
+            order = distance.argsort()
+            order = order[here[order].argsort(stable=True)]  # row by row, each rising
+            counts = here.bincount(minlength=len(unsure))
+            firsts = counts.cumsum(0) - counts
+            found[:, rows[unsure]] = distance[order][firsts + places[:, None]]
+    return found
+
+
+def within(part: Bounds, x: Tensor, y: Tensor, limit: Tensor) -> Tensor:
+    """Which squared distances do not exceed ``limit``, ``(B, 1)`` or ``(1, M)``: ``(B, M)``, bool."""
+    found = part.lower <= limit
+    i, j = (found & (part.lower + part.row_slack > limit - part.column_slack)).nonzero().unbind(1)
+    if len(i):
+        found[i, j] = squared(x, part.rows[i], y, j) <= limit.expand_as(found)[i, j]
+    return found
+
+
+def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that equal no earlier row, in order, and the number among these of each row's equal."""
+    distinct, inverse = x.unique(dim=0, return_inverse=True)
+    rows = torch.arange(len(x), device=x.device)
+    first = torch.full_like(rows[: len(distinct)], len(x)).scatter_reduce(0, inverse, rows, "amin")
+    kept, order = first.sort()
+    return kept, order.argsort()[inverse]
+
+
+def check_points(**sets: Tensor) -> None:
+    """Raise `InputError` unless all are finite and ``(N, D)`` with one D, not empty."""
+    widths = {x.shape[1] if x.ndim == 2 and len(x) else -1 for x in sets.values()}
+    if len(widths) > 1 or -1 in widths:
+        shapes = " and ".join(f"{name} of shape {tuple(x.shape)}" for name, x in sets.items())
+        raise InputError(f"{shapes} given; expected (N, D) and (M, D), not empty")
+    for name, x in sets.items():
+        if bad := int((~x.isfinite()).any(1).sum()):
+            raise InputError(
+                f"{bad} of {len(x)} examples of {name} have features that are not finite; leave them out, or correct "
+                "the model"
+            )
