@@ -63,7 +63,13 @@ class Bench:
             )
         self.test = _in_memory(data.test.take(some_of(len(data.test), measuring.examples)))
         self.odd, self.anomalies_are = self._find_anomalies()
-        self.gallery = Gallery(data.event, data.train.glance, names=data.columns)
+        self.gallery = Gallery(
+            data.event,
+            data.train.glance,
+            lengths=None if data.train.lengths is None else data.train.lengths[: len(data.train.glance)],
+            names=data.columns,
+            rate=data.rate,
+        )
 
     @property
     def anomalies(self) -> Tensor:
@@ -167,5 +173,6 @@ def written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
         if one is not None:
             file = f"pictures/{name}.png"
             write_inside(folder / file, one.png)
-            found[name] = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+            said: Picture = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+            found[name] = said | {"plot": one.plot}
     return found

@@ -118,12 +118,16 @@ class StoredSize(TypedDict):
 
 
 class Picture(TypedDict):
-    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own."""
+    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own.
+
+    A ``plot`` is ink on white, whose lightness a dark page may invert.
+    """
 
     file: str
     alt: str
     caption: str
     scale: int
+    plot: NotRequired[bool]
 
 
 class Curve(TypedDict):

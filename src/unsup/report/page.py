@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from unsup.core.config import OrNothing
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line, markdown, markup, visible
-from unsup.core.event import Event
 from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import names, row
 from unsup.core.storage import ModelRecord, write_inside
-from unsup.pictures.images import curves, has_picture, png_bytes
+from unsup.pictures.images import curves, png_bytes
 from unsup.report.words import told
 
 _log = logging.getLogger(__name__)
@@ -129,8 +128,7 @@ def next_commands(
     found = [["eval", run]] if "score" in able else []
     if "sample" in able:
         condition = [] if given is None else ["--given", "PATH" if given["shape"] else "CLASS"]
-        out = "grid.png" if has_picture(Event.from_json(event)) else "samples.npy"
-        found.append(["sample", run, "-n", "64", "-o", out, *condition])
+        found.append(["sample", run, "-n", "64", "-o", "samples.png", *condition])
     if "sample" in able and "score" not in able:
         found.append(["eval", run, "--samples", "10000"])
     if "translate" in able:
