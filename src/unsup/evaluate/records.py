@@ -92,9 +92,9 @@ class StoredSize(TypedDict):
 
 
 class Picture(TypedDict):
-    """A PNG beside the record, with what to say of it.
+    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own.
 
-    ``scale`` screen pixels show one of its own; ``plot`` is whether it is drawn in black on white.
+    A ``plot`` is ink on white, whose lightness a dark page may invert.
     """
 
     file: str

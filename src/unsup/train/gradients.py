@@ -145,7 +145,7 @@ class GradientTrainer(Trainer):
             if self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
                 if self.validated != self.done:
-                    self.validate()
+                    self.validate(last=True)
                 ended = "minutes"
                 break
             terms = self._step(batches)
