@@ -26,6 +26,7 @@ from unsup.core.escapes import command_line
 from unsup.core.model import CanDecode, CanSample
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside, write_over
+from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import SHOWN, Bench, written
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.dimensions import bits_by_dimension
@@ -140,7 +141,9 @@ def _has_scores(path: Path, key: str, n: int) -> bool:
 def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     """The measures with the commands, which depend on where the run lies."""
     shown = path_word(run.path)
-    commands = {k: _eval_command(k, found["figures"], bench, shown) for k in found["figures"]}
+    changed = has_changed(run.path, run.config, bench.data, changed_data=True)
+    more = flags({"changed-data": changed or None})
+    commands = {k: _eval_command(k, found["figures"], bench, shown, more) for k in found["figures"]}
     return {
         **found,
         "command": fit_command(run, shown),
@@ -148,7 +151,7 @@ def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     }
 
 
-def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str) -> str | None:
+def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, more: list[str]) -> str | None:
     """The ``unsup eval`` that measures a figure again; None where it would be another one."""
     row, m = MEASURES.get(key), bench.measuring
     if row is None or row.purpose == "cost" or (row.purpose == "anomalies" and m.anomalies is not None):
@@ -160,7 +163,7 @@ def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str) 
     usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
     words = flags({k: v for k, v in settings.items() if v != usual.get(k)})
     measure = [] if key == "likelihood" else ["--measures", key]
-    return command_line(["unsup", "eval", run, *measure, *words])
+    return command_line(["unsup", "eval", run, *measure, *words, *more])
 
 
 def _key(bench: Bench, run: Run) -> str:

@@ -22,7 +22,7 @@ from scipy.stats import t as student
 
 from unsup.evaluate.estimate import Z
 from unsup.evaluate.measures import MEASURES, Measure
-from unsup.evaluate.records import Better, Contestant, Figure, Place, Purpose
+from unsup.evaluate.records import Better, Contestant, Figure, Measures, Place, Purpose
 
 KINDS = ("exact", "bound", "estimate")
 _PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
@@ -46,7 +46,7 @@ class _Standing:
         noise: the whole standard error.
         widened: the same with the spread between seeds at its 95 % quantile, over 1.96.
         group: the kind of likelihood, or empty.
-        beyond: whether it is far better than what real data get.
+        beyond: whether the value is too good to be true.
         scores: the log-probabilities that the value is a mean of, times its factor; none where it is not.
     """
 
@@ -71,7 +71,7 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
             if c["status"] != "failed" and figures and all(f is not None and f["value"] is not None for f in figures):
                 own = scores.get(c["name"], ()) if key in _PAIRED else ()
                 if key not in _PAIRED or own:
-                    beyond = all(_is_beyond(measure, m["figures"]) for m in c["runs"])
+                    beyond = all(_is_beyond(measure, m) for m in c["runs"])
                     stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own, beyond=beyond)
         ranked: dict[str, Place] = {}
         for group in sorted({s.group for s in stands.values()}, key=lambda g: KINDS.index(g) if g else -1):
@@ -101,8 +101,11 @@ def _standing(
     return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
 
 
-def _is_beyond(measure: Measure, figures: Mapping[str, Figure]) -> bool:
-    """Whether a run's samples are far better than held-out data, and they may be copies or held-out data too few."""
+def _is_beyond(measure: Measure, run: Measures) -> bool:
+    """Whether a run's samples are far better than held-out data, as copies are, or its likelihood is of a degenerate fit."""
+    if measure.key in _PAIRED:
+        return any(note.startswith("degenerate ") for note in run["notes"])
+    figures = run["figures"]
     figure, copied = figures[measure.key], figures.get("memorisation")
     floor, value = figure["floor"], figure["value"]
     if measure.purpose != "samples" or "samples" not in measure.needs or floor is None or value is None:

@@ -36,7 +36,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture as a page shows it, or (without ``uri``) the reason why it does not."""
+    """A picture as a page shows it, or (without ``uri``) the reason why it does not.
+
+    Attributes:
+        look: ``plot``, whose colours follow those of the page, or ``pixels``, which stay as they are.
+    """
 
     title: str
     caption: str
@@ -44,7 +48,7 @@ class Shown:
     uri: str = ""
     width: int = 0
     height: int = 0
-    sharp: bool = False
+    look: str = "pixels"
     file: str = ""
     reason: str = ""
 
@@ -53,11 +57,11 @@ def is_png(content: bytes) -> bool:
     return content.startswith(_SIGNATURE)
 
 
-def embedded(content: bytes, alt: str, title: str = "", caption: str = "", scale: float = 1.0) -> Shown:
+def embedded(content: bytes, alt: str, title: str, caption: str, scale: float, *, plot: bool) -> Shown:
     """A PNG at ``scale`` screen pixels for one of its own."""
     width, height = (round(int.from_bytes(content[i : i + 4], "big") * scale) for i in (16, 20))
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return Shown(title, caption, alt, uri, width, height, scale > 1)
+    return Shown(title, caption, alt, uri, width, height, "plot" if plot else "pixels")
 
 
 def title_of(name: str) -> str:
@@ -125,6 +129,5 @@ class Album:
             missing = path in self._missing
             why = "was not found or is no PNG" if missing else "is left out: the page would grow too large"
             return Shown(title, caption, file=f"{folder}/{picture['file']}".lstrip("/"), reason=why)
-        return embedded(
-            content, picture["alt"], title, caption, max(1, int(picture["scale"])) if scale is None else scale
-        )
+        own = max(1, int(picture["scale"])) if scale is None else scale
+        return embedded(content, picture["alt"], title, caption, own, plot=picture.get("plot", False))

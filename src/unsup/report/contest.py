@@ -159,9 +159,7 @@ def page_view(results: Results, album: Album) -> Page:
     asked = [of_purpose.pop(results["for"])] if results["for"] in of_purpose else []
     environment = results["environment"]
     return Page(
-        title=f"{counted(measured, 'model')} of {results['title']} compared"
-        if measured != 1
-        else f"One model of {results['title']}",
+        title=f"{counted(measured, 'model')} {'measured' if measured == 1 else 'compared'} on {results['title']}",
         brand="unsup compare",
         about=results["about"],
         summary=tuple(results["summary"]),

@@ -65,7 +65,7 @@ class Column:
 
     @property
     def show(self) -> Callable[[float], str]:
-        return MEASURES[self.key].show if self.key in MEASURES else number
+        return shown_by(self.key)
 
     @property
     def arrow(self) -> str:
@@ -75,6 +75,14 @@ class Column:
     def meaning(self) -> str:
         """What it is and which way is better, in words."""
         return self.explanation + (f"; {self.better} is better" if self.better else "")
+
+
+def shown_by(key: str) -> Callable[[float], str]:
+    """How people read the values of a measure, with a true minus."""
+    if key not in MEASURES:
+        return number
+    show = MEASURES[key].show
+    return lambda value: show(value).replace("-", "−")
 
 
 def columns(results: Results) -> list[Column]:

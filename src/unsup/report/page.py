@@ -21,11 +21,11 @@ from unsup.core.words import counted
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Evaluation, Evaluations
-from unsup.pictures.images import has_picture
+from unsup.pictures.gallery import Drawn
 from unsup.report.album import Shown, embedded, is_png
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import headline, interval, reading, sign
+from unsup.report.figures import headline, interval, reading, shown_by, sign
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
 from unsup.report.words import duration, environment_text, plainly, told
@@ -33,8 +33,8 @@ from unsup.report.words import duration, environment_text, plainly, told
 _log = logging.getLogger(__name__)
 _STRIP = 5
 """Earlier grids that are shown beside the last one."""
-_WIDE, _SMALL = 480, 170
-"""Screen pixels that a grid is wide: the last one, and those before it."""
+_WIDE, _SMALL = 760, 200
+"""Screen pixels that a picture is wide at most: the last one, and those before it."""
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -235,11 +235,15 @@ def _sentence(entry: Evaluation) -> str:
     measure, figure = MEASURES[entry["measure"]], reading(entry["figure"])
     if figure is None:
         return f"{_capital(measure.title)} has no finite value."
-    shown = f"{headline(figure, measure.key, measure.show)} {measure.unit}".rstrip()
-    said = f"{_capital(entry['split'])} {measure.title}: {shown}"
+    shown = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
+    said = f"{_capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
     bits = figure.detail.get("bits_per_dim")
-    extra = [f"{sign(figure.detail.get('kind'))} {number(bits, 4)} bits/dim"] if bits is not None else []
-    extra += [f"{measure.show(figure.floor)} for {measure.floor}"] if figure.floor is not None and measure.floor else []
+    extra = [f"{number(bits, 4)} bits/dim, {figure.detail['kind']}"] if bits is not None else []
+    extra += (
+        [f"{shown_by(measure.key)(figure.floor)} for {measure.floor}"]
+        if figure.floor is not None and measure.floor
+        else []
+    )
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
 
 
@@ -259,8 +263,8 @@ def _best(run: Recorded) -> str:
         return f"{best['validator']} {best['value']:.4g} at step {best['step']:,}"
     if scored:
         best = min(scored, key=lambda e: e["nats"])
-        own = sign(best["kind"])
-        return f"{own} {best['nats']:.3f} nats ({own} {best['bits_per_dim']:.4f} bits/dim) at step {best['step']:,}"
+        nats, bits = f"{sign(best['kind'])} {number(best['nats'], 3)}", number(best["bits_per_dim"], 4)
+        return f"{nats.removeprefix('= ')} nats ({bits} bits/dim, {best['kind']}) at step {best['step']:,}"
     return ""
 
 
@@ -284,11 +288,11 @@ def figures_view(run: Recorded) -> list[Line]:
             *([plainly(settings, ", ", " ")] if settings else []),
             *changed,
         ]
-        value = f"{headline(figure, measure.key, measure.show)} {measure.unit}".rstrip()
+        value = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
         bits = figure.detail.get("bits_per_dim")
         value += f" ({number(bits, 4)} bits/dim, {figure.detail['kind']})" if bits is not None else ""
-        floor = f"{measure.show(figure.floor)} {measure.floor}" if figure.floor is not None else ""
-        ends = interval(figure, measure.show)
+        floor = f"{shown_by(measure.key)(figure.floor)} {measure.floor}" if figure.floor is not None else ""
+        ends = interval(figure, shown_by(measure.key))
         found.append(
             Line(_capital(measure.title), _capital(measure.explanation), value, ends, floor, "; ".join(of), older)
         )
@@ -296,30 +300,26 @@ def figures_view(run: Recorded) -> list[Line]:
 
 
 def samples_view(folder: Path) -> dict[str, Any]:
-    """The last grid beside real data, and earlier ones in a row."""
-    found = {p.stem: p.read_bytes() for p in sorted((folder / "samples").glob("*.png")) if p.is_file()}
-    found = {name: content for name, content in found.items() if is_png(content)}
-    real = found.pop("real", None)
+    """The last picture of samples, and earlier ones in a row."""
+    files = [p for p in sorted((folder / "samples").glob("*.png")) if p.is_file()]
+    found = [(p.stem, p.read_bytes()) for p in files]
+    found = [(name, content) for name, content in found if is_png(content)]
     if not found:
         return {}
-    steps = list(found)
-    shown = [_grid(found[steps[-1]], "Samples", f"drawn at {_step(steps[-1])}", _WIDE)]
-    shown += [_grid(real, "Real data", "examples of the validation split", _WIDE)] if real else []
-    earlier = steps[:-1]
+    *earlier, last = found
     if len(earlier) > _STRIP:
         earlier = [earlier[round(i * (len(earlier) - 1) / (_STRIP - 1))] for i in range(_STRIP)]
-    return {"shown": shown, "earlier": [_grid(found[s], "", _step(s), _SMALL) for s in earlier]}
+    return {"last": _grid(*last, _WIDE), "earlier": [_grid(*one, _SMALL) for one in earlier]}
 
 
-def _step(stem: str) -> str:
+def _grid(stem: str, content: bytes, width: int) -> Shown:
+    """A picture of samples with the words in its file: at its own size, or no wider than ``width``."""
+    drawn = Drawn.read(content)
     digits = stem.removeprefix("step-")
-    return f"step {int(digits):,}" if digits.isdigit() else stem
-
-
-def _grid(content: bytes, title: str, caption: str, width: int) -> Shown:
-    own = max(1, int.from_bytes(content[16:20], "big"))
-    scale = width // own if own <= width else width / own
-    return embedded(content, f"{title or 'Samples'}, {caption}", title, _capital(caption), scale)
+    step = f"step {int(digits):,}" if digits.isdigit() else stem
+    scale = min(float(drawn.scale), width / max(1, int.from_bytes(content[16:20], "big")))
+    caption = drawn.caption if width == _WIDE else _capital(step)
+    return embedded(content, drawn.alt or f"Samples, {step}", "", caption, scale, plot=drawn.plot)
 
 
 def training_view(run: Recorded) -> dict[str, Any]:
@@ -334,8 +334,10 @@ def training_view(run: Recorded) -> dict[str, Any]:
             if len(panels) == 1 and len(panels[0].lines) > 1
             else "Each panel has its own scale"
         )
-        drawn = training_curves(panels, "chart-training", f"Training of {run.title}", width=720)
-        charts.append(Chart("Curves over steps", drawn, f"{said}; the first steps may lie above it. ", key_of(panels)))
+        drawn = training_curves(panels, "chart-training", f"Training of {run.title}", width=440.0)
+        charts.append(
+            Chart("Training and validation", drawn, f"{said}; the first steps may lie above it. ", key_of(panels))
+        )
     seconds = run.events[-1]["seconds"] if run.events else 0.0
     facts = {
         "Steps": f"{run.steps:,}",
@@ -396,21 +398,26 @@ def settings_view(run: Recorded) -> dict[str, Any]:
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
+def next_lines(folder: str | Path) -> list[str]:
+    """The command lines to go on with after training, the most wanted first."""
+    return [line for _, line in commands_of(read_run(Path(folder)))[:3]]
+
+
 def commands_of(run: Recorded) -> Pairs:
     """What can be done with the run as it is now, the most wanted first, as pairs of words and a command line."""
-    config, event = run.config["model"], run.event
+    config = run.config["model"]
     name, data, folder = config["model"], run.config["data"], path_word(run.folder)
     able = row(name).abilities if name in names() else ("score", "sample")
     given = config["config"].get("given")
-    picture = ".png" if has_picture(event) else ".npy"
     found: list[tuple[str, list[str]]] = []
     if not run.ended:
         found.append(("Resume training", ["fit", "--resume", "-o", folder]))
-    if "score" in able and data is not None:
+    evaluated = any(e["split"] == "test" and not _is_older(run, e) for e in run.evaluations)
+    if "score" in able and data is not None and not evaluated:
         found.append(("Likelihood of the test split", ["eval", folder]))
     if "sample" in able:
         found.append(
-            ("Draw samples", ["sample", folder, "-n", "64", "-o", f"samples{picture}", *_condition(given, data)])
+            ("Draw samples", ["sample", folder, "-n", "64", "-o", "samples.png", *_condition(given, data)])
         )
     if data is not None:
         found.append(("Every measure it can have", ["eval", folder, "--measures", "all"]))
@@ -424,7 +431,7 @@ def commands_of(run: Recorded) -> Pairs:
         if "encode" in able:
             found.append(("Codes of examples", ["encode", folder, *examples, "-o", "codes.npz"]))
             if "decode" in able:
-                found.append(("Examples of codes", ["decode", folder, "codes.npz", "-o", f"decoded{picture}"]))
+                found.append(("Examples of codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]))
         if "translate" in able:
             found.append(("Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]))
         found.append(("One page with all measures and pictures", ["report", folder, "-o", "comparison"]))

@@ -112,9 +112,13 @@ def _percent(value: float) -> str:
 
 
 def _density(o: Outcome) -> list[str]:
-    found = o.places.get("likelihood", {})
+    found = {n: p for n, p in o.places.get("likelihood", {}).items() if not p.get("beyond")}
     groups = {kind: {n: p for n, p in found.items() if p.get("group") == kind} for kind in KINDS}
-    lines = []
+    lines = [
+        f"The fit of {n} is degenerate, so it is not ranked by its likelihood."
+        for n in o.places.get("likelihood", {})
+        if n not in found
+    ]
     for kind, group in groups.items():
         if not group:
             continue

@@ -150,7 +150,7 @@ class GradientTrainer(Trainer):
             if self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
                 if self.validated != self.done:
-                    self.validate()
+                    self.validate(last=True)
                 ended = "minutes"
                 break
             with self._not_alone("step") if self.done == start else nullcontext():
