@@ -133,11 +133,11 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the minutes are shared, for people."""
     learners = sum(not e.counts for e in entries)
-    split = "" if seeds == 1 else f" among themselves and {seeds} seeds"
+    share = f"; {words.counted(learners, 'model')} that learn by gradients share what is left of the training time equally"
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting go first and take what they need; {words.counted(learners, 'model')} that learn by "
-        f"gradients share what is left of the training time equally{split}. A model that no longer improves on "
-        "validation stops early, and no other model gets its time. The parameters with the best validation likelihood "
-        "are kept; the test split is read by the measurements only."
+        "Models that learn by counting go first and take what they need"
+        f"{share if learners else ''}{f', over {seeds} seeds' if learners and seeds > 1 else ''}. A model that no longer "
+        "improves on validation stops early, and no other model gets its time. The parameters with the best validation "
+        "likelihood are kept; the test split is read by the measurements only."
     )

@@ -102,7 +102,7 @@ def _standing(
 
 
 def _is_beyond(measure: Measure, run: Measures) -> bool:
-    """Whether a run's samples are far better than held-out data, as copies are, or its likelihood is of a degenerate fit."""
+    """Whether a run's samples are far better than held-out data, as copies are, or its fit is degenerate."""
     if measure.key in _PAIRED:
         return any(note.startswith("degenerate ") for note in run["notes"])
     figures = run["figures"]

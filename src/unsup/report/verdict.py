@@ -230,8 +230,8 @@ def _anomalies(o: Outcome) -> list[str]:
         who = _who(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
         line = f"{who} {figure}."
     caution = (
-        "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether a "
-        "model sees dependence between columns, not which detects real anomalies; --anomalies gives real ones."
+        "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether "
+        "a model sees dependence between columns; which one detects real anomalies is not known (--anomalies)."
     )
     return [caution, f"On these, {line[0].lower() + line[1:] if chance else line}"]
 
@@ -295,7 +295,7 @@ def _caveats(o: Outcome) -> list[str]:
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
         took = counted(float(f"{o.seconds / 60:.3g}"), "minute")
         lines.append(
-            f"The contest took {took}, though {counted(o.minutes, 'minute')} were asked for: {training:.0f} s of training, "
+            f"The contest took {took} and not {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
             f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."
         )
     return lines
