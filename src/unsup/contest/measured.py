@@ -17,7 +17,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from unsup.contest.commands import fit_command, flags
+from unsup.contest.commands import fit_command
+from unsup.core.commands import flags
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.model import CanDecode, CanSample

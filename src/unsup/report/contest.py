@@ -39,7 +39,7 @@ from unsup.report.figures import (
 )
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
-from unsup.report.words import duration, environment_text, plainly, told
+from unsup.report.words import capital, duration, environment_text, plainly, told
 
 LIMIT = 5_000_000
 """Bytes that a page may have at most."""
@@ -290,7 +290,7 @@ def _model(results: Results, contestant: Contestant, album: Album) -> Model:
     runs, several = contestant["runs"], len(contestant["runs"]) > 1
     run = pictured(runs)
     shown = [] if run is None else [n for n in ranked(run["pictures"]) if n != "samples"]
-    titles = {k: m["title"] for k, m in results["measures"].items()}
+    titles = {k: capital(m["title"]) for k, m in results["measures"].items()}
     missing = dict.fromkeys((titles.get(k, k), v) for r in runs for k, v in r["missing"].items())
     notes = dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"])
     own = columns(results)

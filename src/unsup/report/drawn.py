@@ -23,7 +23,7 @@ from unsup.report.charts import (
 )
 from unsup.report.figures import Column, Figure, bits_per_dim, figure_of, in_order, interval, kind, sign
 from unsup.report.svg import number
-from unsup.report.words import duration
+from unsup.report.words import capital, duration
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def measure_chart(results: Results, column: Column) -> Chart | None:
     drawn = bars(rows, f"chart-{column.key.replace('_', '-')}", column.title, column.title, domain=domain, lines=lines)
     by = found[0][1].detail.get("by")
     said = column.meaning + (f", by {by}" if by else "")
-    return Chart(column.title, drawn, "; ".join([said[:1].upper() + said[1:], *key]) + ".")
+    return Chart(column.title, drawn, "; ".join([capital(said), *key]) + ".")
 
 
 def _with_interval(figure: Figure, column: Column) -> str:
