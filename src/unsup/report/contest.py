@@ -246,7 +246,7 @@ def _row(results: Results, contestant: Contestant, own: list[Column]) -> Row:
 
 
 def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
-    figure = figure_of(contestant["runs"], column.key)
+    figure, own = figure_of(contestant["runs"], column.key), kind(contestant)
     if figure is None:
         reasons = [r["missing"][column.key] for r in contestant["runs"] if column.key in r["missing"]]
         return Cell(why="; ".join(dict.fromkeys(reasons)))
@@ -263,7 +263,7 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
         text=headline(figure, column.key, column.show),
         value=figure.value,
         mark=mark(results["places"], column, contestant["name"]),
-        kind=(kind(contestant) or "") if column.key == "likelihood" else "",
+        kind=own if column.key == "likelihood" and own in KINDS else "",
         small=tuple(s for s in small if s),
     )
 
