@@ -121,7 +121,7 @@ def test_large_images_are_averaged_and_channels_stand_side_by_side():
     event = KINDS["channels"]
     x = uniform(event, 1)
     drawn = Gallery(event, x).examples(x, "examples")
-    picture = tile(pixels(drawn), 0, 0, 8, 16, 2)[..., 0]
+    picture = tile(pixels(drawn), 0, 0, 8, 16, 1)[..., 0]
     by_hand = torch.cat([x[0, 0], x[0, 1]], 1).add(2).mul(255 / 4).round().int().numpy()
     np.testing.assert_array_equal(picture, by_hand)
     assert "channels stand side by side" in drawn.caption

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unsup.evaluate.records import Contestant, Measures, Picture, Place, Results
+from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.records import Contestant, Figure, Measures, Picture, Place, Results
 
 ENVIRONMENT = {
     "unsup": "0.1.0",
@@ -54,31 +55,42 @@ def _picture(
     return {"file": f"pictures/{name}.png", "alt": f'{caption} "noise" <{seed}>', "caption": caption, "scale": scale}
 
 
-def _interval(value: float, half: float) -> dict[str, Any]:
-    return {"value": value, "interval": [value - half, value + half]}
+def _figure(value: float, half: float | None = None, floor: float | None = None, n: int = 359, **detail: Any) -> Figure:
+    interval = None if half is None else (value - half, value + half)
+    error = None if half is None else half / 1.96
+    return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
 
 
-def _score(value: float, half: float, floor: float, better: str) -> dict[str, Any]:
-    return _interval(value, half) | {"floor": floor, "better": better}
-
-
-def _quality(fid: float) -> dict[str, Any]:
-    return {
-        "scores": {
-            "fid": _score(fid, 0.4, 2.1, "lower"),
-            "kid": _score((fid - 3) / 4000, 0.0004, -0.0001, "lower"),
-            "precision": _score(1 - fid / 60, 0.012, 0.971, "higher"),
-            "recall": _score(0.99 - fid / 40, 0.015, 0.968, "higher"),
-        },
-        "fake": 1797,
-        "real": 1438,
-        "held_out": 359,
-        "extractor": {"name": "grey", "sha256": "b7ab383e" * 8, "input": "enlarged to 28 × 28"},
-        "seed": 0,
-        "intervals": "95 %, normal: FID by a jackknife",
-        "modes": None,
-        "notes": [],
-    }
+def _figures(model: tuple[Any, ...], seed: int) -> dict[str, Figure]:
+    """In the order of the table of measures."""
+    _, _, _, kind, nats, fid, seconds, parameters, speed, auroc, probe = model
+    shift = 0.21 * (2 * seed - 1)
+    sets = {"extractor": "grey", "fake": 1797, "real": 1438, "held_out": 359}
+    found: dict[str, Figure] = {}
+    if kind:
+        own = nats + shift
+        detail = {"kind": kind, "bits_per_dim": own / DIMS / math.log(2), "samples": 50 if kind == "bound" else 1}
+        found["likelihood"] = _figure(own, 1.96 * 0.62, **detail)
+        bend = {"exact": 0.08, "bound": 0.2, "estimate": 0.35}[kind]
+        curve = [[float(v), float(v ** (1 + bend + 0.1 * seed))] for v in np.linspace(0, 1, 21)]
+        found["calibration"] = _figure(bend / 4 + 0.025 * seed, 0.02, 0.07, curve=curve, chance=0.07)
+    found["fid"] = _figure(fid + shift, 0.4, 2.1, **sets)
+    found["kid"] = _figure((fid + shift - 3) / 4000, 0.0004, -0.0001, **sets)
+    found["precision"] = _figure(1 - (fid + shift) / 60, 0.012, 0.971, **sets)
+    found["recall"] = _figure(0.99 - (fid + shift) / 40, 0.015, 0.968, **sets)
+    found["memorisation"] = _figure(0.52 + fid / 400 + shift / 50, 0.03, 0.5, 1797, copies=0.012, space="features")
+    if auroc:
+        by = {"by": "log-likelihood", "anomalies": 359}
+        found["auroc"] = _figure(auroc + shift / 60, 0.018, 0.5, 718, **by)
+        found["average_precision"] = _figure(auroc - 0.06 + shift / 60, 0.02, 0.5, 718, **by)
+    if probe:
+        found["probe"] = _figure(probe + shift / 50, 0.02, 0.947, features=32, majority=0.103)
+    if kind:
+        found["implied_bytes"] = _figure((nats + shift) / math.log(256), 0.25, kind=kind)
+    found["seconds"] = _figure(seconds * (1 + 0.05 * seed), n=1)
+    found["sampling"] = _figure(speed, n=64)
+    found["parameters"] = _figure(float(parameters), n=1)
+    return found
 
 
 def _pictures(run: Path, model: tuple[Any, ...], seed: int) -> dict[str, Picture]:
@@ -102,9 +114,8 @@ def _pictures(run: Path, model: tuple[Any, ...], seed: int) -> dict[str, Picture
 
 
 def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
-    name, registered, _, kind, nats, fid, seconds, parameters, speed, auroc, probe = model
+    name, registered, _, kind, nats, _, seconds, parameters, _, _, probe = model
     slug = "".join(c if c.isalnum() else "-" for c in name)
-    shift = 0.21 * (2 * seed - 1)
     steps = int(seconds * 10)
     curve: dict[str, Any] = {"losses": {}, "validation": []}
     at = np.linspace(1, steps, 120)
@@ -112,20 +123,18 @@ def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
     if kind:
         losses = (nats - 4) + 90 * np.exp(-at / steps * 7) + wobble
         curve["losses"]["loss"] = list(zip(at.round().tolist(), losses.tolist(), strict=True))
-        valid = (nats + 1 + 60 * np.exp(-at[9::10] / steps * 6)) / DIMS / math.log(2)
+        valid = nats + 1 + 60 * np.exp(-at[9::10] / steps * 6)
         curve["validation"] = list(zip(at[9::10].round().tolist(), valid.tolist(), strict=True))
     else:
         for i, player in enumerate(("discriminator/loss", "generator/loss")):
             curve["losses"][player] = list(
                 zip(at.round().tolist(), (0.7 + 0.3 * i + 0.1 * wobble).tolist(), strict=True)
             )
-    levels = np.linspace(0, 1, 21)
-    bend = {"exact": 0.08, "bound": 0.2, "estimate": 0.35}.get(kind or "", 0.0)
     missing = {}
     if not kind:
         missing = {
             "likelihood": f"{name} gives no likelihood",
-            "anomaly": f"{name} gives neither a likelihood nor an energy",
+            "auroc": f"{name} gives neither a likelihood nor an energy",
             "calibration": "there is no likelihood to calibrate",
         }
     if not probe:
@@ -140,45 +149,10 @@ def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
         "train_seconds": seconds * (1 + 0.05 * seed),
         "measure_seconds": 12.5,
         "command": f"unsup fit digits {registered} -o {run} --steps {steps} --seed {seed}",
-        "eval_command": f"unsup eval {run} --samples 1797",
-        "likelihood": {
-            "kind": kind,
-            "nats": nats + shift,
-            "bits_per_dim": (nats + shift) / DIMS / math.log(2),
-            "standard_error": 0.62,
-            "n": 359,
-            "samples": 50 if kind == "bound" else 1,
-        }
-        if kind
-        else None,
-        "implied_bytes": _interval((nats + shift) / math.log(256), 0.25) if kind else None,
-        "quality": _quality(fid + shift),
-        "memorisation": {
-            "nearer": _interval(0.52 + fid / 400 + shift / 50, 0.03),
-            "copies": 0.012,
-            "space": "features",
-            "n": 1797,
-        },
-        "sampling": {"per_second": speed, "n": 64},
-        "anomaly": {
-            "auroc": _interval(auroc + shift / 60, 0.018),
-            "average_precision": _interval(auroc - 0.06 + shift / 60, 0.02),
-            "anomalies": 359,
-            "ordinary": 359,
-            "by": "log-likelihood",
-        }
-        if auroc
-        else None,
-        "probe": {"accuracy": _interval(probe + shift / 50, 0.02), "features": 32, "n": 359} if probe else None,
-        "calibration": {
-            "error": _interval(bend / 4 + 0.025 * seed, 0.02),
-            "curve": [(float(v), float(v ** (1 + bend + 0.1 * seed))) for v in levels],
-            "chance": 0.07,
-            "n": 359,
-        }
-        if kind
-        else None,
+        "figures": _figures(model, seed),
         "missing": missing,
+        "commands": dict.fromkeys(["fid", "kid"], f"unsup eval {run} --measures fid,kid --samples 1797")
+        | ({"likelihood": f"unsup eval {run}"} if kind else {}),
         "notes": ["saturated critic at step 400: lower its learning rate"] if name == "gan" and seed == 0 else [],
         "curve": curve,
         "pictures": _pictures(folder / run, model, seed),
@@ -193,6 +167,7 @@ def _absent(name: str, status: Any, reason: str) -> Contestant:
         "family": "autoregressive",
         "paper": "",
         "options": {},
+        "training": {},
         "status": status,
         "reason": reason,
         "runs": [],
@@ -205,11 +180,10 @@ def _places(contestants: list[Contestant]) -> dict[str, dict[str, Place]]:
     for key, noise in (("likelihood", 0.5), ("fid", 0.2)):
         values: dict[str, tuple[str, float]] = {}
         for c in contestants:
-            first: Any = c["runs"][0] if c["runs"] else None
-            if key == "likelihood" and first and first["likelihood"]:
-                values[c["name"]] = first["likelihood"]["kind"], first["likelihood"]["nats"]
-            elif key == "fid" and first:
-                values[c["name"]] = "all", first["quality"]["scores"]["fid"]["value"]
+            figure = c["runs"][0]["figures"].get(key) if c["runs"] else None
+            if figure is not None:
+                assert figure["value"] is not None
+                values[c["name"]] = figure["detail"].get("kind", "all"), figure["value"]
         for name, (group, value) in values.items():
             rivals = {n: v for n, (g, v) in values.items() if g == group}
             tied = [n for n, v in rivals.items() if n != name and abs(v - value) < noise]
@@ -230,6 +204,7 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
             if m[1] == "made"
             else "",
             "options": {"hidden": [512, 512]} if m[0] == "made <wide>" else {},
+            "training": {},
             "status": "done",
             "reason": None,
             "runs": [_measures(folder, m, s) for s in seeds],
@@ -239,7 +214,8 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
     contestants.append(_absent("histogram", "failed", "InputError: 64 columns <of 17 levels> are more than fit"))
     contestants.append(_absent("made slow", "unfinished", "stopped at step 120 of 4,000; the same command goes on"))
     results: Results = {
-        "format": 1,
+        "format": 2,
+        "for": None,
         "title": "digits",
         "command": "unsup compare digits --minutes 20 --seeds 2 -o report",
         "data": {"name": "digits", "event": "ordinal(17) of shape 1 × 8 × 8", "train": 1257, "valid": 181, "test": 359},
@@ -251,6 +227,7 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
         "anomalies": "test examples with each pixel taken from another one",
         "examples": 359,
         "samples": 1797,
+        "measures": {key: measure.to_json() for key, measure in MEASURES.items()},
         "baselines": {
             "stored": [
                 {"codec": c, "bytes": int(b * 359), "per_example": b, "how": h}
@@ -261,8 +238,6 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
                     ("xz -9e", 31.9, "one byte a pixel, all examples in a row"),
                 )
             ],
-            "raw_probe": {"accuracy": _interval(0.947, 0.02), "features": 64, "n": 359},  # type: ignore[typeddict-item]
-            "majority": 0.103,
         },
         "contestants": contestants,
         "places": _places(contestants),

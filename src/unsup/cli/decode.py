@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
             condition = None if given is None else given[rows].to(model.device)
             examples.append(model.decode(z[rows].to(model.device), **beside(model, condition)).cpu())
     x = torch.cat(examples)
-    write_examples(x, model, options.out)
-    write(f"{len(x)} examples in {options.out}")
+    seen = write_examples(x, run, options.out, f"codes decoded by {run.path.name}")
+    write(f"{len(x)} examples in {options.out}{seen}")
     return 0
 
 

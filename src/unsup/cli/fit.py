@@ -197,9 +197,8 @@ def _name_of_run(out: str) -> str:
 
 def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
-    from unsup.report.page import next_commands, write_page
+    from unsup.report.page import next_lines, write_page
     from unsup.train.progress import duration
-    from unsup.train.runs import open_run
 
     write_page(out)
     if fitted.interrupted:
@@ -211,10 +210,5 @@ def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
         line += f"; validation {fitted.validation}"
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
-    record = open_run(out).config["model"]
-    commands = [
-        *next_commands(model, out, record["event"], record["config"].get("given")),
-        command_line(["open", f"{out}/report.html"]),
-    ]
-    write(line, "", *(f"  {command}" for command in commands))
+    write(line, "", *(f"  {command}" for command in next_lines(out)), f"the page of the run is {out}/report.html")
     return 0

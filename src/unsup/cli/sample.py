@@ -16,7 +16,6 @@ from unsup.core.errors import CapabilityError, InputError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsup.core.model import Model
     from unsup.train.runs import Run
 
 _KNOB = "sample."
@@ -63,8 +62,8 @@ def main(arguments: Sequence[str]) -> int:
             options=under(options, _KNOB),
             on_chunk=on_chunk,
         )
-    write_examples(x, run.model, options.out)
-    write(f"{len(x)} samples of {run.path} in {options.out}")
+    seen = write_examples(x, run, options.out, f"samples of {run.path.name}")
+    write(f"{len(x)} samples of {run.path} in {options.out}{seen}")
     return 0
 
 
@@ -124,22 +123,26 @@ def _run(words: Words) -> Run | None:
     return open_run(there[-1]) if there else None
 
 
-def write_examples(x: Tensor, model: Model, out: str) -> None:
-    """Write raw examples as ``.npy``, or as a picture where the event has one."""
+def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
+    """Write raw examples as ``.npy`` or as a picture; what is to be said of a picture that shows some of them only.
+
+    Args:
+        what: they are, in the words of the picture.
+    """
     import numpy as np
 
     from unsup.cli.output import write_file
-    from unsup.pictures.images import has_picture, picture, png_bytes
 
     suffix = Path(out).suffix.lower()
     if suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, x.cpu().numpy())
-        content = buffer.getvalue()
-    elif suffix == ".png":
-        if not has_picture(model.event):
-            raise InputError(f"{out}: a {model.event} has no picture; write raw values to a .npy file")
-        content = png_bytes(picture(x, model.event))
-    else:
+        write_file(out, buffer.getvalue())
+        return ""
+    if suffix != ".png":
         raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
-    write_file(out, content)
+    drawn = run.gallery(x).examples(x, what)
+    if drawn is None:
+        raise InputError(f"none of {len(x)} examples is finite, so there is no picture; write them to a .npy file")
+    write_file(out, drawn.enlarged().png)
+    return f" (the picture shows {drawn.shown} of them; a .npy file holds all)" if drawn.shown < len(x) else ""

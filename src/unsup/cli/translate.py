@@ -28,15 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.cli.output import write_file
     from unsup.core.model import Translates
     from unsup.data import load_examples
-    from unsup.pictures.images import has_picture, plain_image, png_bytes
+    from unsup.pictures.images import plain_image, png_bytes
     from unsup.train.runs import open_run
 
     run = open_run(options.run)
     model = run.model
     if not isinstance(model, Translates):
         raise CapabilityError(f"{run.config['model']['model']} does not translate (unsup models tells who can)")
-    if not has_picture(model.event):
-        raise InputError(f"a {model.event} has no picture; use model.translate in Python")
+    if not model.event.is_image or model.event.shape[0] not in (1, 3):
+        raise InputError(f"{model.event} is not an image in grey or colour; use model.translate in Python")
     resize = {} if options.resize is None else {"resize": options.resize}
     found = [(file, *load_examples(file, model.event, **resize)) for file in options.files]
     targets = _targets(options.out, [(file, names) for file, _, names in found])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
+from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import bare, options_of, plain
 from unsup.core.escapes import command_line
 from unsup.core.event import Event
@@ -17,36 +17,6 @@ from unsup.train.settings import Settings
 _OF_LENGTH = ("steps", "epochs", "minutes")
 
 
-def flags(options: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Options, of the types of JSON, as words of a command line.
-
-    >>> flags({"batch_size": 5, "compile": False, "hidden": (8, 8), "label": None})
-    ['--batch-size', '5', '--no-compile', '--hidden', '8', '8']
-    >>> flags({"prior": {"name": "made", "options": {"masks": 4}, "frozen": True}}, "model.")
-    ['--model.prior', 'made', '--model.prior.masks', '4', '--model.prior.frozen']
-    """
-    words = []
-    for name, value in options.items():
-        flag = prefix + name.replace("_", "-")
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, (list, tuple)):
-            words += [f"--{flag}", *map(str, value)]
-        elif isinstance(value, Mapping):  # a model in the model
-            words += [f"--{flag}", value["name"], *flags(value["options"], f"{flag}.")]
-            words += [f"--{flag}.frozen"] if value["frozen"] else []
-        else:
-            words += [f"--{flag}", str(value)]
-    return words
-
-
-def data_words(record: Mapping[str, Any] | None) -> list[str]:
-    """Name and options of the data of a run, from its configuration."""
-    return ["DATA"] if record is None else [record["name"], *flags(record["options"])]
-
-
 def fit_command(run: Run, folder: str) -> str:
     """The ``unsup fit`` that trains ``run`` again, for the steps that its time budget came to, into ``folder``."""
     training = run.config["training"]
@@ -55,7 +25,7 @@ def fit_command(run: Run, folder: str) -> str:
         steps = steps_planned(run)
         length = {} if steps is None else {"steps": steps}
     data, *data_flags = data_words(run.config["data"])
-    words = ["unsup", "fit", data, run.config["model"]["model"], "-o", folder, *data_flags, *flags(length)]
+    words = ["unsup", "fit", data, run.config["model"]["model"], "-o", path_word(folder), *data_flags, *flags(length)]
     return command_line([*words, *flags(changed_training(run)), *flags(changed_options(run), "model.")])
 
 

@@ -43,6 +43,7 @@ class Examples:
         condition: the event of ``given``.
         lengths: as in `Split`.
         weight: as in `Split`.
+        rate: as in `Data`.
     """
 
     x: Tensor | Source
@@ -65,6 +66,7 @@ class Examples:
     condition: Event | None = None
     lengths: Tensor | None = None
     weight: Tensor | None = None
+    rate: int | None = None
 
     @property
     def whole(self) -> Split:
@@ -178,6 +180,7 @@ class Examples:
             paired=self.domain_b is not None,
             columns=self.columns,
             given=self.condition,
+            rate=self.rate,
         )
 
 

@@ -231,6 +231,7 @@ class Data:
             ``x``. That of training never is.
         columns: names of the entries of a table's row, or None.
         given: the event of the conditions of the examples, or None: ``create(..., given=data.given)``.
+        rate: samples a second where the examples are recordings of sound, else None.
     """
 
     name: str | None
@@ -245,6 +246,7 @@ class Data:
     paired: bool = False
     columns: tuple[str, ...] | None = None
     given: Event | None = None
+    rate: int | None = None
 
     @functools.cached_property
     def digest(self) -> str:

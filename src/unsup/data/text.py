@@ -91,6 +91,7 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
         notes=tuple(notes),
         split="in hashed order of the files",
         in_order=True,
+        rate=next(iter(kinds))[0],
     )
 
 

@@ -109,7 +109,9 @@ class Bench:
 
     @functools.cached_property
     def gallery(self) -> Gallery:
-        return Gallery(self.data.event, self.data.train.glance, names=self.data.columns)
+        train = self.data.train
+        lengths = None if train.lengths is None else train.lengths[: len(train.glance)]
+        return Gallery(self.data.event, train.glance, lengths=lengths, names=self.data.columns, rate=self.data.rate)
 
     @functools.cached_property
     def _anomalies(self) -> tuple[Split, str]:
@@ -236,5 +238,6 @@ def written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
         if one is not None:
             file = f"pictures/{name}.png"
             write_inside(folder / file, one.png)
-            found[name] = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+            said: Picture = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+            found[name] = said | {"plot": one.plot}
     return found

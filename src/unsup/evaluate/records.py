@@ -92,16 +92,20 @@ class StoredSize(TypedDict):
 
 
 class Picture(TypedDict):
-    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own."""
+    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own.
+
+    A ``plot`` is ink on white, whose lightness a dark page may invert.
+    """
 
     file: str
     alt: str
     caption: str
     scale: int
+    plot: NotRequired[bool]
 
 
 class Curve(TypedDict):
-    """Training: losses by name as (step, value), and validation as (step, bits/dim)."""
+    """Training: losses by name as (step, value), and validation as (step, nats)."""
 
     losses: dict[str, list[tuple[Number, Number]]]
     validation: list[tuple[Number, Number]]
@@ -150,7 +154,8 @@ class Place(TypedDict):
     """Where a contestant stands by one measure: its mean over seeds, the noise of that, its rank and whom it ties with.
 
     Ranks count within ``group`` alone: likelihoods of one kind, or all contestants. ``surpasses`` names those with an
-    exact likelihood that a bound is already better than, beyond the noise.
+    exact likelihood that a bound is already better than, beyond the noise. ``beyond`` marks a value that is too good
+    to be true: samples far better than held-out data, or the likelihood of a degenerate fit. It comes after all others.
     """
 
     value: Number
@@ -159,6 +164,7 @@ class Place(TypedDict):
     tied: list[str]
     group: NotRequired[str]
     surpasses: NotRequired[list[str]]
+    beyond: NotRequired[bool]
 
 
 class Baselines(TypedDict):

@@ -1,4 +1,4 @@
-"""What draws the pictures of a contest: one artist for each kind of example, fixed to the training data's scale."""
+"""What draws pictures: one artist for each kind of example, fixed to the scale of the training data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 WIDEST = 760
-"""Screen pixels of the widest picture."""
+"""Screen pixels of the widest picture of a page."""
 ORDINARY, ANOMALOUS, BULK = "#4477aa", "#d55e00", "#b0b0b0"
+_LARGEST = 1e100  # beyond it differences of differences are no numbers; larger values are drawn here
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,31 +24,35 @@ class Sheet:
 
     Attributes:
         image: at its own resolution.
-        scale: screen pixels that one of its own takes.
         shown: how many of the examples given are in it.
         layout: what is seen, as a clause: "a grid of 64 images in 8 columns".
         reading: how to read it, whole sentences, or empty.
+        scale: screen pixels that one of its own takes.
+        plot: whether it is ink on white, whose lightness a dark page may invert; images stay as they are.
     """
 
     image: Image.Image
-    scale: int
     shown: int
     layout: str
     reading: str = ""
+    scale: int = 1
+    plot: bool = False
 
 
 class Artist(ABC):
-    """Draws raw examples ``(N, *event.shape)``. All limits are those of the training data it was made with.
+    """Draws raw examples ``(N, *event.shape)``, in which NaN is padding. The scale is that of the training data.
 
     Attributes:
         noun: what the examples are called, in the plural.
+        wanted: how many examples `examples` shows on a page.
     """
 
     noun: str
+    wanted: int
 
     @abstractmethod
-    def examples(self, x: Tensor) -> Sheet:
-        """Many examples at a glance."""
+    def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
+        """Many examples at a glance, with ``real`` ones of the training data beside them."""
 
     @abstractmethod
     def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
@@ -62,11 +68,27 @@ class Artist(ABC):
 
     @abstractmethod
     def marked(self, x: Tensor, marks: list[bool]) -> Sheet:
-        """Examples in the order given, those with a mark told apart by colour and by shape."""
+        """Examples in the order given; those with a mark differ in colour and in shape."""
 
     @abstractmethod
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         """Examples with the bits ``(N, D)`` of their flattened entries on one colour scale."""
+
+
+def array(x: Tensor) -> NDArray[np.float64]:
+    """``(N, *shape)`` → ``(N, D)``, values beyond ±1e100 at that."""
+    return x.detach().cpu().double().reshape(len(x), -1).clamp(-_LARGEST, _LARGEST).numpy()
+
+
+def data_range(x: Tensor) -> tuple[float, float]:
+    """The lowest and the highest value, or the middle 99.9 % where single values would leave a tenth of the scale."""
+    values = array(x).ravel()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    ends = float(values.min()), float(values.max())
+    low, high = (float(q) for q in np.quantile(values[:: -(-len(values) // 1_000_000)], (0.0005, 0.9995)))
+    return (low, high) if 0 < 10 * (high - low) < ends[1] - ends[0] else ends
 
 
 def bits_range(bits: Tensor) -> tuple[float, float]:
@@ -91,13 +113,22 @@ def viridis(unit: NDArray[Any]) -> NDArray[np.uint8]:
     return found
 
 
+def palette(levels: int) -> Tensor:
+    """A colour for each category, uint8 ``(levels, 3)``: ten distinct ones, twenty, or the rainbow."""
+    from matplotlib import colormaps
+
+    name = "tab10" if levels <= 10 else "tab20" if levels <= 20 else "turbo"
+    steps = np.arange(levels) if levels <= 20 else np.linspace(0, 1, levels)
+    return torch.from_numpy(np.asarray(colormaps[name](steps, bytes=True))[:, :3].copy())
+
+
 def number(value: float) -> str:
     """Three digits, with a true minus sign.
 
-    >>> number(-1234.5), number(0.12345), number(float("-inf"))
-    ('−1,234', '0.123', '−∞')
+    >>> number(-1234.5), number(0.12345), number(float("-inf")), number(1e30)
+    ('−1,234', '0.123', '−∞', '1e+30')
     """
     if value in (float("inf"), float("-inf")):
         return "∞" if value > 0 else "−∞"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
     return text.replace("-", "−")

@@ -1,12 +1,14 @@
-"""The pictures of a contest, for any event: what they show, and what to say of them."""
+"""The pictures of any event: what they show, and what to say of them."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -15,26 +17,64 @@ from unsup.pictures.artist import Artist, Sheet, number
 from unsup.pictures.images import png_bytes, without_waste
 from unsup.pictures.plots import Lines, Plane
 from unsup.pictures.tables import Table
-from unsup.pictures.tiles import Text, Tiles, has_letters
+from unsup.pictures.text import Text
+from unsup.pictures.tiles import Tiles
 
 _TOP = 48
+_PCM = 65_536  # levels of 16-bit sound
+_VALUES = 2**24  # of the training examples that set the scale
+_LARGEST_SCALE = 64
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture with what to say of it.
+    """A picture with what to say of it. The PNG file holds the words too (`read`).
 
     Attributes:
         png: the file.
         alt: what is seen, for who does not see it.
         caption: what it is and how to read it.
         scale: screen pixels that one of its own takes.
+        plot: whether it is ink on white, whose lightness a dark page may invert; other pictures stay as they are.
+        shown: how many of the examples given are in it.
     """
 
     png: bytes
     alt: str
     caption: str
     scale: int
+    plot: bool = False
+    shown: int = 0
+
+    @classmethod
+    def read(cls, png: bytes) -> Drawn:
+        """The picture in a PNG file, with the words that the file holds; without any of a file of others.
+
+        Raises:
+            InputError: it is no PNG.
+        """
+        try:
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+                words = {str(k): str(v) for k, v in image.info.items() if isinstance(v, str)}
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"the picture cannot be read ({' '.join(str(error).split())}); draw it again") from error
+        scale = words.get("scale", "")
+        known = scale.isascii() and scale.isdigit() and len(scale) < 3 and 1 <= int(scale) <= _LARGEST_SCALE
+        alt, caption = words.get("Description", ""), words.get("caption", "")
+        return cls(png, alt, caption, int(scale) if known else 1, words.get("plot") == "yes")
+
+    def enlarged(self) -> Drawn:
+        """The same at the size that a page shows it, for viewers that do not know the scale."""
+        with Image.open(io.BytesIO(self.png)) as image:
+            large = image.resize((image.width * self.scale, image.height * self.scale), Image.Resampling.NEAREST)
+        return _file(large, replace(self, scale=1))
+
+
+def _file(image: Image.Image, drawn: Drawn) -> Drawn:
+    """``drawn`` with the file of ``image`` and its words."""
+    plot = "yes" if drawn.plot else "no"
+    words = {"Description": drawn.alt, "caption": drawn.caption, "scale": str(drawn.scale), "plot": plot}
+    return replace(drawn, png=png_bytes(image, words))
 
 
 class Gallery:
@@ -42,12 +82,15 @@ class Gallery:
 
     So two pictures of the same method are at the same scale, whoever's samples they show. Every method is a function
     of its arguments: the same input gives the same bytes. Examples with an entry that is not finite are left out, and
-    the caption counts them.
+    the caption counts them. ``lengths`` say how long the open first axis of each example is.
 
     Args:
         event: what one example is.
         train_x: raw training examples ``(N, *event.shape)``.
+        lengths: of the training examples, where the event is open.
         names: of the columns of a table.
+        rate: samples a second, of recordings.
+        whole: draw a file of its own: images at full size and all examples given, where a page has room for some.
 
     >>> x = torch.arange(64).view(4, 1, 4, 4).remainder(16).to(torch.uint8)
     >>> from unsup import Support
@@ -56,23 +99,51 @@ class Gallery:
     'Real examples: a grid of 4 images in 4 columns.'
     """
 
-    def __init__(self, event: Event, train_x: Tensor, *, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        event: Event,
+        train_x: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        names: Sequence[str] | None = None,
+        rate: float | None = None,
+        whole: bool = False,
+    ) -> None:
         event.check_shape(train_x)
         if not len(train_x):
             raise InputError("0 training examples given; expected 1 or more, from which the scale is taken")
         if names is not None and len(names) != event.dims:
             raise InputError(f"{len(names)} names of columns given; expected {event.dims}, one for each")
         self.event = event
-        self.artist = _artist(event, train_x.detach().cpu(), names)
+        most = max(16, _VALUES // event.dims)
+        self.real = _padded(event, train_x[:most].detach().cpu(), None if lengths is None else lengths[:most])
+        self.artist = _artist(event, self.real, names, rate, whole)
 
-    def examples(self, x: Tensor, what: str) -> Drawn | None:
-        """Examples at a glance; ``what`` they are, e.g. ``"samples of made"``."""
-        (x,), left_out = self._finite(x)
-        return _drawn(self.artist.examples(x), what, left_out) if len(x) else None
+    @property
+    def wanted(self) -> int:
+        """How many examples `examples` shows on a page."""
+        return self.artist.wanted
 
-    def reconstructions(self, x: Tensor, x_hat: Tensor) -> Drawn | None:
+    def examples(self, x: Tensor, what: str, *, lengths: Tensor | None = None, beside: bool = False) -> Drawn | None:
+        """Examples at a glance; ``what`` they are, e.g. ``"samples of made"``.
+
+        Args:
+            beside: put some training examples beside them.
+        """
+        (x,), left_out = self._finite(x, lengths=lengths)
+        return _drawn(self.artist.examples(x, self.real if beside else None), what, left_out) if len(x) else None
+
+    def translations(self, a: Tensor, b: Tensor, back: Tensor) -> Drawn | None:
+        """Examples of domain A, each with its translation to B and what that is taken back to A."""
+        (a, b, back), left_out = self._finite(a, b, back, examples=3)
+        if not len(a):
+            return None
+        said = "In order: an example of domain A, its translation to B, and that taken back to A."
+        return _drawn(self.artist.paths(torch.stack([a, b, back], 1)), "translations", left_out, said)
+
+    def reconstructions(self, x: Tensor, x_hat: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples ``(N, *event.shape)`` with their reconstructions."""
-        (x, x_hat), left_out = self._finite(x, x_hat, examples=2)
+        (x, x_hat), left_out = self._finite(x, x_hat, examples=2, lengths=lengths)
         if not len(x):
             return None
         return _drawn(self.artist.pairs(x, x_hat, ("originals", "reconstructions")), "reconstructions", left_out)
@@ -96,13 +167,13 @@ class Gallery:
         ends = "The first and the last of each are the codes of two real examples, decoded."
         return _drawn(self.artist.paths(rows), "interpolation in the space of codes", left_out, ends)
 
-    def extremes(self, x: Tensor, nats: Tensor, most: bool) -> Drawn | None:
+    def extremes(self, x: Tensor, nats: Tensor, most: bool, *, lengths: Tensor | None = None) -> Drawn | None:
         """The likeliest (``most``) or the least likely of the examples, the most extreme first.
 
         Args:
             nats: −log p of each example ``(N,)``, fewer is likelier; of an unnormalised model the energy.
         """
-        (x, nats), left_out = self._finite(x, nats)
+        (x, nats), left_out = self._finite(x, nats, lengths=lengths)
         if not len(x):
             return None
         order = nats.argsort(descending=not most, stable=True)
@@ -113,13 +184,15 @@ class Gallery:
         reach = f"−log p from {first} to {last} nats." if sheet.shown > 1 else f"−log p is {first} nats."
         return _drawn(sheet, what, left_out, reach)
 
-    def anomaly_ranking(self, x: Tensor, scores: Tensor, is_anomaly: Tensor) -> Drawn | None:
+    def anomaly_ranking(
+        self, x: Tensor, scores: Tensor, is_anomaly: Tensor, *, lengths: Tensor | None = None
+    ) -> Drawn | None:
         """The examples of the highest ``scores`` (more anomalous is higher), the highest first.
 
         Args:
             is_anomaly: bool ``(N,)``: the truth.
         """
-        (x, scores, is_anomaly), left_out = self._finite(x, scores, is_anomaly)
+        (x, scores, is_anomaly), left_out = self._finite(x, scores, is_anomaly, lengths=lengths)
         if not len(x):
             return None
         order = scores.argsort(descending=True, stable=True)[:_TOP]
@@ -133,18 +206,18 @@ class Gallery:
         share += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
         return _drawn(sheet, "examples that the model finds strangest", left_out, share)
 
-    def bits(self, x: Tensor, bits: Tensor) -> Drawn | None:
+    def bits(self, x: Tensor, bits: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples with the bits of every flattened entry ``(N, D)``, as `bits_by_dimension` gives them."""
         if bits.shape != (len(x), self.event.dims):
             raise InputError(f"bits have shape {tuple(bits.shape)}; expected {(len(x), self.event.dims)}")
-        (x, bits), left_out = self._finite(x, bits)
+        (x, bits), left_out = self._finite(x, bits, lengths=lengths)
         if not len(x):
             return None
         endless = int((bits == math.inf).sum())
         said = f"{endless:,} entries have probability 0: infinitely many bits." if endless else ""
         return _drawn(self.artist.bits(x, bits), "what each part of an example costs", left_out, said)
 
-    def _finite(self, *tensors: Tensor, examples: int = 1) -> tuple[list[Tensor], int]:
+    def _finite(self, *tensors: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
         """The rows where the first ``examples`` tensors are finite and the others no NaN; how many are left out."""
         rows = [t.detach().cpu() for t in tensors]
         kept = torch.ones(len(rows[0]), dtype=torch.bool)
@@ -153,23 +226,35 @@ class Gallery:
                 self.event.check_shape(t)
             if len(t) != len(kept):
                 raise InputError(f"{len(kept)} examples and {len(t)} rows beside them given; expected as many")
-            flat = (t[:, None] if t.ndim == 1 else t.flatten(1)).double()
-            kept &= (flat.isfinite() if i < examples else ~flat.isnan()).all(1)
+            known = t.isfinite() if i < examples else ~t.isnan()
+            if i < examples and lengths is not None:
+                known |= _beyond(self.event, lengths)
+                rows[i] = _padded(self.event, t, lengths)
+            kept &= known.reshape(len(t), -1).all(1)
         return [t[kept] for t in rows], int((~kept).sum())
 
 
-def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None) -> Artist:
+def _padded(event: Event, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """``x`` with NaN beyond ``lengths``."""
+    return x if lengths is None else torch.where(_beyond(event, lengths), math.nan, x.double())
+
+
+def _beyond(event: Event, lengths: Tensor) -> Tensor:
+    """The padding, with as many axes as examples have."""
+    return event.padding(lengths.cpu()).view(len(lengths), -1, *(1,) * (len(event.shape) - 1))
+
+
+def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: float | None, whole: bool) -> Artist:
     support = event.uniform
-    if event.layout in ("image", "video") and support is not None:
-        return Tiles(event, train_x)
+    if event.layout in ("image", "video"):
+        return Tiles(event, train_x, whole)
     if event.layout == "sequence" and support is not None:
-        if has_letters(event, train_x):
-            return Text(event, train_x)
-        ordered = support.kind in ("real", "ordinal")
-        return Lines(event, train_x) if ordered else Tiles(event, train_x)
-    if event.shape == (2,) and event.is_real:
-        return Plane(event, train_x)
-    return Table(event, train_x, names)
+        if support.kind in ("real", "ordinal"):
+            # 16 bits are the levels of sound; what else is sound is known by its rate.
+            sound = math.prod(event.shape[1:]) == 1 and (rate is not None or support.levels == _PCM)
+            return Lines(event, train_x, rate, sound)
+        return Text(event, train_x, whole) if len(event.shape) == 1 else Tiles(event, train_x, whole)
+    return Plane(event, train_x, names) if event.shape == (2,) and event.is_real else Table(event, train_x, names)
 
 
 def _drawn(sheet: Sheet, what: str, left_out: int, said: str = "") -> Drawn:
@@ -177,4 +262,5 @@ def _drawn(sheet: Sheet, what: str, left_out: int, said: str = "") -> Drawn:
     missing = f"{left_out:,} with values that are not finite are left out." if left_out else ""
     sentences = [s for s in (said, sheet.reading, missing) if s]
     alt = " ".join([f"{title}: {sheet.layout}.", *([said] if said else [])])
-    return Drawn(png_bytes(without_waste(sheet.image)), alt, " ".join([f"{title}.", *sentences]), sheet.scale)
+    caption = " ".join([f"{title}.", *sentences])
+    return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))

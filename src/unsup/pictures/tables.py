@@ -1,4 +1,4 @@
-"""Pictures of tables: marginal histograms, pairs of columns, parallel coordinates, bits a column."""
+"""Pictures of tables: marginals, pairs of columns, parallel coordinates, bits a column; one column; binary vectors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,29 @@ from torch import Tensor
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
-from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, number, viridis
-from unsup.pictures.images import plain_label
-from unsup.pictures.plots import LABEL, TICK, array, colour_bar, few_ticks, figure_of, finished, jittered, robust_limits
+from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, array, number, viridis
+from unsup.pictures.images import new_figure, plain_label
+from unsup.pictures.plots import (
+    DPI,
+    FROM_TO,
+    LABEL,
+    TICK,
+    WIDTH,
+    colour_bar,
+    few_ticks,
+    figure_of,
+    jittered,
+    plotted,
+    robust_limits,
+    steps_of,
+)
 
 _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256
+_CLASSES, _STRIPES = 30, 24  # bars of one column of classes; rows of a binary table that are drawn
 _ACROSS = 3
 _LEAST_SHARED = 1e-6  # nats: below it is rounding, as of a constant column
+_BLUE = "Blue: these rows; outline and grey: the training data."
 
 
 class Table(Artist):
@@ -28,12 +43,14 @@ class Table(Artist):
     Shown are those that share most information with another column, constant ones last, in the order of the table.
     """
 
-    noun = "rows"
+    noun, wanted = "rows", 500
 
-    def __init__(self, event: Event, train_x: Tensor, names: Sequence[str] | None = None) -> None:
+    def __init__(self, event: Event, train_x: Tensor, names: Sequence[str] | None) -> None:
         self.train = array(train_x)
         self.discrete = [s.is_discrete for s in event.columns]
-        self.names = list(names) if names is not None else [f"column {d + 1}" for d in range(event.dims)]
+        self.kinds = {s.kind for s in event.columns}
+        unnamed = [f"column {d + 1}" for d in range(event.dims)] if event.dims > 1 else ["value"]
+        self.names = unnamed if names is None else list(names)
         self.limits = [self._column_limits(d) for d in range(event.dims)]
         self.sorted = np.sort(self.train, 0)
         information = mutual_information(self.train[:_ROWS])
@@ -42,7 +59,8 @@ class Table(Artist):
 
     def _column_limits(self, d: int) -> tuple[float, float]:
         column = self.train[:, d]
-        if self.discrete[d] and np.ptp(column) < 2 * _BINS:
+        column = column[~np.isnan(column)]
+        if self.discrete[d] and len(column) and np.ptp(column) < 2 * _BINS:
             return float(column.min()) - 0.5, float(column.max()) + 0.5
         return robust_limits(column, 0.005)
 
@@ -53,7 +71,7 @@ class Table(Artist):
 
     def _counts(self, values: NDArray[np.float64], d: int) -> NDArray[np.float64]:
         """The share of ``values`` in each bin; what lies outside is counted in the outermost ones."""
-        edges = self._edges(d)
+        edges, values = self._edges(d), values[~np.isnan(values)]
         counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
         return counts / max(len(values), 1)
 
@@ -75,11 +93,14 @@ class Table(Artist):
         rows = math.ceil(panels / _ACROSS) + math.ceil(extra / _ACROSS)
         figure, grid = figure_of(rows, _ACROSS, each * rows + 0.2)
         for axes in grid.ravel():
-            axes.tick_params(labelsize=TICK)
             axes.set_visible(False)
         return figure, grid.ravel()
 
-    def examples(self, x: Tensor) -> Sheet:
+    def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
+        if len(self.names) == 1:
+            return self._one_column(array(x)[:, 0])
+        if self.kinds == {"binary"} and len(self.names) > _MOST_COLUMNS:
+            return self._binary(array(x))
         rows, columns = array(x), self._chosen(_MOST_COLUMNS)
         panels = len(columns) + 1  # the last one is the legend
         figure, grid = self._cells(panels, len(self.pairs_shown), 1.45)
@@ -97,10 +118,67 @@ class Table(Artist):
             if pairs
             else ""
         )
-        reading = (
-            "Blue: these rows; outline and grey: the training data. Values beyond the frame are in the outermost bins."
+        reading = f"{_BLUE} Values beyond the frame are in the outermost bins."
+        return plotted(figure, len(rows), layout, reading)
+
+    def _one_column(self, values: NDArray[np.float64]) -> Sheet:
+        """One column alone: a curve of shares, or a bar a class or level."""
+        figure, grid = figure_of(1, 1, 3.0)
+        axes, train = grid[0, 0], self.train[:, 0]
+        levels, counts = np.unique(train, return_counts=True)
+        by_class = self.discrete[0] and ("nominal" in self.kinds or len(levels) <= _CLASSES)
+        if by_class:
+            kept = np.sort(levels[np.argsort(-counts, kind="stable")[:_CLASSES]])
+            places = np.arange(len(kept))
+            for shown, shift, colour, word in ((train, -0.2, BULK, "training data"), (values, 0.2, ORDINARY, "these")):
+                shares = [float((shown == v).sum()) / max(len(shown), 1) for v in kept]
+                axes.bar(places + shift, shares, 0.4, color=colour, label=word)
+            axes.set_xticks(places, [number(v) for v in kept], rotation=90 if len(kept) > 12 else 0)
+            few = f"the {len(kept)} most frequent of {len(levels)}" if len(kept) < len(levels) else f"{len(kept)}"
+            layout = f"a bar chart of the shares of {few} {'classes' if 'nominal' in self.kinds else 'levels'}"
+            other = float((~np.isin(values, kept)).mean()) if len(values) else 0.0
+            reading = "Blue: these; grey: the training data." + (f" {other:.1%} of these have no bar." if other else "")
+        else:
+            low, high = self.limits[0]
+            edges = np.linspace(low, high, 2 * _BINS + 1)
+            for shown, drawn in (
+                (values, {"fill": True, "color": ORDINARY, "alpha": 0.75}),
+                (train, {"color": "black"}),
+            ):
+                counts, _ = np.histogram(shown.clip(low, high), edges)
+                label = "these" if drawn.get("fill") else "training data"
+                axes.stairs(counts / max(len(shown), 1), edges, label=label, **drawn)
+            axes.set_xlim(low, high)
+            layout, reading = "a histogram of one column", f"{_BLUE} Values beyond the frame are in the outermost bins."
+        axes.set_xlabel(self._name(0, 40), fontsize=LABEL)
+        axes.set_ylabel("share", fontsize=LABEL)
+        axes.legend(fontsize=TICK)
+        return plotted(figure, len(values), layout, reading)
+
+    def _binary(self, rows: NDArray[np.float64]) -> Sheet:
+        """Columns of zeros and ones: the share of ones in each, and some rows as stripes."""
+        figure = new_figure(WIDTH, 4.4, dpi=DPI)
+        places = figure.subplot_mosaic([["share", "share"], ["data", "rows"]])
+        edges = np.arange(len(self.names) + 1) + 0.5
+        places["share"].stairs(_shares(rows), edges, fill=True, color=ORDINARY, alpha=0.75, label="these rows")
+        places["share"].stairs(_shares(self.train), edges, color="black", lw=1.2, label="training data")
+        places["share"].set(xlim=(edges[0], edges[-1]), ylim=(0, 1.25))
+        places["share"].set_ylabel("share of ones", fontsize=LABEL)
+        places["share"].legend(fontsize=TICK, ncols=2, loc="upper right")
+        few_ticks(places["share"].yaxis, (0, 1))
+        for name, shown, title in (("data", self.train, "training data"), ("rows", rows, "these rows")):
+            places[name].imshow(
+                1 - shown[:_STRIPES], cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+            )
+            places[name].set_title(title, fontsize=LABEL)
+            few_ticks(places[name].yaxis, ())
+        for axes in places.values():
+            axes.set_xlabel("column", fontsize=LABEL)
+            axes.tick_params(labelsize=TICK)
+        layout = (
+            f"the share of ones in each of {len(self.names)} columns, and {min(len(rows), _STRIPES)} rows as stripes"
         )
-        return Sheet(finished(figure), 1, len(rows), layout, reading)
+        return plotted(figure, len(rows), layout, f"{_BLUE} In the stripes ink is 1.")
 
     def _histogram(self, axes: Any, values: NDArray[np.float64], d: int) -> None:
         axes.set_visible(True)
@@ -156,7 +234,7 @@ class Table(Artist):
             few_ticks(axes.yaxis, ())
         layout = f"scatter plots of {self._of_all(len(columns))}"
         reading = f"To the right: {names[0]}; upwards: {names[1]}, of {len(a)} pairs. Equal values lie on the line."
-        return Sheet(finished(figure), 1, len(a), layout, reading)
+        return plotted(figure, len(a), layout, reading)
 
     def _unit(self, rows: NDArray[np.float64], columns: list[int]) -> NDArray[np.float64]:
         """Columns on the scale of their training range, 0 … 1; what is further than 0.3 beyond is drawn there."""
@@ -185,26 +263,23 @@ class Table(Artist):
     def _scale(self, columns: list[int]) -> str:
         return (
             f"Each line is a row over {self._of_all(len(columns))}, from low to high in the range of the training "
-            "data; grey: the middle 98 % and, darker, the middle half of the training data."
+            "data; faint grey: the middle 98 % of the training data, strong grey: the middle half."
         )
 
     def paths(self, rows: Tensor) -> Sheet:
         rows = rows[:4]
         figure, grid, columns = self._parallel(len(rows))
         for axes, path in zip(grid, rows, strict=True):
-            lines = self._unit(array(path), columns)
-            for step, (line, colour) in enumerate(
-                zip(lines, viridis(np.linspace(0, 0.95, len(lines))) / 255, strict=True)
-            ):
-                axes.plot(line, color=tuple(colour), lw=2.2 if step in (0, len(lines) - 1) else 1, marker="o", ms=2)
-        reading = self._scale(columns) + " From dark violet (first) to yellow (last); the ends are drawn wider."
-        return Sheet(finished(figure), 1, len(rows), f"{len(rows)} plots of {rows.shape[1]} rows each", reading)
+            for line, (colour, is_end) in zip(self._unit(array(path), columns), steps_of(rows), strict=True):
+                axes.plot(line, color=tuple(colour), lw=2.2 if is_end else 1, marker="o", ms=2)
+        layout = f"{len(rows)} plots of {rows.shape[1]} rows each"
+        return plotted(figure, len(rows), layout, f"{self._scale(columns)} {FROM_TO}")
 
     def ranked(self, x: Tensor, words: list[str]) -> Sheet:
         found = array(x)[:8]
         figure, (axes,), columns = self._parallel()
         axes.plot(self._unit(found, columns).T, color=ANOMALOUS, lw=1.4, marker="o", ms=3)
-        return Sheet(finished(figure), 1, len(found), f"{len(found)} rows as orange lines", self._scale(columns))
+        return plotted(figure, len(found), f"{len(found)} rows as orange lines", self._scale(columns))
 
     def marked(self, x: Tensor, marks: list[bool]) -> Sheet:
         rows = array(x)[:24]
@@ -225,10 +300,10 @@ class Table(Artist):
         )
         layout = f"a table of {len(rows)} rows, the strangest on top, over {which}, coloured by where the value lies"
         reading = (
-            "Blue cells: lower than most of the training data; red: higher; white: the middle. "
+            "Blue cells: lower than most of the training data; red: higher; no colour: the middle. "
             "Anomalies have a triangle and the word on their left."
         )
-        return Sheet(finished(figure), 1, len(rows), layout, reading)
+        return plotted(figure, len(rows), layout, reading)
 
     def _rank(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of training values below each value, equal ones counted half: ``(N, D)``."""
@@ -263,7 +338,14 @@ class Table(Artist):
             f"Bars: means over {n} rows, from {number(float(middle.min()))} to {number(float(middle.max()))} bits; "
             "lines: the middle 90 % of rows. Bits of a density may be negative, and depend on the column's unit."
         )
-        return Sheet(finished(figure), 1, n, f"a bar for each of {shown} columns", reading)
+        return plotted(figure, n, f"a bar for each of {shown} columns", reading)
+
+
+def _shares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each column over the values that are no padding, 0 where there are none."""
+    known = ~np.isnan(rows)
+    found: NDArray[np.float64] = np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return found
 
 
 def mutual_information(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -280,11 +362,10 @@ def mutual_information(x: NDArray[np.float64]) -> NDArray[np.float64]:
     for d in range(dims):
         edges = np.unique(np.quantile(x[:, d], np.arange(1, _GROUPS) / _GROUPS, method="lower"))
         groups[:, d] = np.searchsorted(edges, x[:, d], side="left")
-    onehot = (groups[:, :, None] == np.arange(_GROUPS)).astype(np.float32)  # (N, D, 8)
-    marginal = onehot.mean(0).astype(np.float64)
+    marginal = np.stack([(groups == g).mean(0) for g in range(_GROUPS)], 1)  # (D, 8)
     entropy = -np.where(marginal > 0, marginal * np.log(np.maximum(marginal, 1e-300)), 0).sum(1)
     kept = np.sort(np.argsort(-entropy, kind="stable")[:_COMPARED])
-    flat = onehot[:, kept].reshape(n, -1)
+    flat = (groups[:, kept, None] == np.arange(_GROUPS)).astype(np.float32).reshape(n, -1)
     joint = (flat.T @ flat / n).astype(np.float64).reshape(len(kept), _GROUPS, len(kept), _GROUPS)
     joint_entropy = -np.where(joint > 0, joint * np.log(np.maximum(joint, 1e-300)), 0).sum((1, 3))
     information = np.zeros((dims, dims))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
 from unsup.report.svg import (
     Scale,
     drawing,
@@ -69,7 +71,7 @@ class Panel:
     colours: Sequence[int] = field(default_factory=tuple)
 
 
-def likelihood_dots(rows: Sequence[Bar], ident: str, unit: str = "bits/dim") -> str:
+def likelihood_dots(rows: Sequence[Bar], ident: str, unit: str = "bits/dim") -> Markup:
     """Likelihoods with intervals, in groups by kind; a bound's arrow points to where the truth may lie: lower."""
     limit = _outer_limit([r.value for r in rows])
     shown = [r for r in rows if r.value <= limit]
@@ -179,7 +181,7 @@ def bars(
     base: float = 0.0,
     domain: Pair | None = None,
     lines: Sequence[tuple[str, float]] = (),
-) -> str:
+) -> Markup:
     """Bars from ``base`` with intervals; ``lines`` are named references, written in a key below."""
     values = [v for r in rows for v in (r.value, *(r.interval or ()))] + [v for _, v in lines] + [base]
     low, high = domain or (min(values), max(values) * 1.04 if max(values) > 0 else 1.0)
@@ -217,7 +219,7 @@ def _hatch(ident: str) -> str:
     return element("pattern", stripe, id=f"{ident}-hatch", width=6, height=6, **options)
 
 
-def scatter(points: Sequence[Point], ident: str, title: str, x_title: str, y_title: str) -> str:
+def scatter(points: Sequence[Point], ident: str, title: str, x_title: str, y_title: str) -> Markup:
     """Dots with their names beside them; axes are logarithmic where the numbers span decades."""
     height = 300.0
     limit = _outer_limit([p.y for p in points])
@@ -264,9 +266,9 @@ def _free_label(name: str, x: float, y: float, taken: list[tuple[float, float, f
     return text(name, best[0], best[1], "label", best[2])
 
 
-def training_curves(panels: Sequence[Panel], ident: str, title: str) -> str:
-    """One contestant's training: panels over one axis of steps."""
-    width, tall, gap, left = 300.0, 92.0, 26.0, 44.0
+def training_curves(panels: Sequence[Panel], ident: str, title: str, *, width: float = 300.0) -> Markup:
+    """Training of one model: panels over one axis of steps."""
+    tall, gap, left = (92.0 if width < WIDTH else 180.0), 26.0, 44.0
     steps = [s for p in panels for _, pairs in p.lines for s, _ in pairs]
     x = Scale(0.0, max([*steps, 1.0]), left, width - 8)
     parts, top = [], 22.0
@@ -312,7 +314,7 @@ def thinned(pairs: Sequence[Pair], most: int = _MOST_POINTS) -> list[Pair]:
     return [pairs[round(i * (len(pairs) - 1) / (most - 1))] for i in range(most)]
 
 
-def calibration_curve(curves: Sequence[Sequence[Pair]], ident: str, label: str, shown: str) -> str:
+def calibration_curve(curves: Sequence[Sequence[Pair]], ident: str, label: str, shown: str) -> Markup:
     """Share of held-out examples inside the region that holds each level of the model's draws, beside the diagonal."""
     side, left, top = 190.0, 30.0, 8.0
     x, y = Scale(0.0, 1.0, left, side - 8), Scale(0.0, 1.0, top + side - left - 8, top)

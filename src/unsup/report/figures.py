@@ -1,73 +1,115 @@
-"""The figures of a comparison, read from its records: one `Column` a measure, one `Figure` a contestant and measure."""
+"""The figures of a contest from its records: a `Column` for each measure, a `Figure` for a contestant and measure."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unsup.core.likelihood import Likelihood
+from unsup.core.likelihood import SIGN
+from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.ranking import deciding, leader
 from unsup.evaluate.records import Contestant, Measures, Place, Results
 from unsup.report.svg import decimals, number
 
 Pair = tuple[float, float]
 KINDS = ("exact", "bound", "estimate", "unnormalised")
 """Kinds of likelihood in the order the page shows them; contestants without one come last."""
-
-
 STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
 """What is said of contestants that are not done."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One run's number, with its 95 % interval where it has one."""
-
-    value: float
-    interval: Pair | None = None
+PURPOSES = {
+    "density": "Likelihood",
+    "samples": "Samples",
+    "anomalies": "Anomalies",
+    "features": "Features",
+    "compression": "Compression",
+    "classes": "Classes",
+    "cost": "Cost",
+}
+"""What measures are for, as headings."""
+ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One contestant's number: the mean over its runs.
+    """A number: of one run, or the mean over the runs of a contestant.
 
     Attributes:
+        seeds: the numbers of the runs.
         interval: of one run its 95 % interval; of several the lowest and the highest run.
+        error: the standard error of one run.
+        floor: the mean of the floors.
+        detail: of the first run.
     """
 
     value: float
     seeds: tuple[float, ...]
     interval: Pair | None
+    error: float | None
+    floor: float | None
+    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A measure as the table shows it.
-
-    Attributes:
-        key: its name in ``places``.
-        better: which way is better; None for a cost, by which nobody wins.
-        read: of one run; None where it has none.
-        show: the value as people read it.
-        floor: what real data get in the samples' place, where that is known.
-    """
+    """A measure as pages show it, from the record of the contest; `show` from the table of measures."""
 
     key: str
     title: str
-    explain: str
+    explanation: str
+    unit: str
     better: Literal["lower", "higher"] | None
-    read: Callable[[Measures], Reading | None]
-    show: Callable[[float], str]
-    floor: Callable[[Results], float | None] = lambda results: None
+    floor: str
+    purpose: str
 
-    def figure(self, contestant: Contestant) -> Figure | None:
-        found = [r for r in map(self.read, contestant["runs"]) if r is not None]
-        if not found:
-            return None
-        values = tuple(r.value for r in found)
-        span = (min(values), max(values)) if len(found) > 1 else found[0].interval
-        return Figure(sum(values) / len(values), values, span)
+    @property
+    def show(self) -> Callable[[float], str]:
+        return shown_by(self.key)
+
+    @property
+    def arrow(self) -> str:
+        return "" if self.better is None else ARROWS[self.better]
+
+    @property
+    def meaning(self) -> str:
+        """What it is and which way is better, in words."""
+        return self.explanation + (f"; {self.better} is better" if self.better else "")
+
+
+def shown_by(key: str) -> Callable[[float], str]:
+    """How people read the values of a measure, with a true minus."""
+    if key not in MEASURES:
+        return number
+    show = MEASURES[key].show
+    return lambda value: show(value).replace("-", "−")
+
+
+def columns(results: Results) -> list[Column]:
+    """The measures that anybody has in the order of the record, but those of the purpose asked for first."""
+    runs = [r for c in results["contestants"] for r in c["runs"]]
+    found = [Column(k, **{n: m[n] for n in Column.__dataclass_fields__ if n != "key"}) for k, m in _measures(results)]
+    measured = [c for c in found if figure_of(runs, c.key)]
+    return sorted(measured, key=lambda c: c.purpose != results["for"])
+
+
+def _measures(results: Results) -> list[tuple[str, Any]]:
+    return list(results["measures"].items())
+
+
+def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
+    """Columns in as many tables as it takes for each to fit a desk's screen; those of a purpose stay together."""
+    packed: list[list[Column]] = []
+    for _, group in itertools.groupby(found, lambda c: c.purpose):
+        own = list(group)
+        for start in range(0, len(own), most):
+            part = own[start : start + most]
+            if packed and len(packed[-1]) + len(part) <= most:
+                packed[-1] += part
+            else:
+                packed.append(part)
+    return packed
 
 
 def finite(value: Any) -> float | None:
@@ -75,227 +117,31 @@ def finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def reading(record: Any, scale: float = 1.0) -> Reading | None:
-    """A record with ``value`` and ``interval`` as a `Reading`."""
-    value = finite(record["value"]) if record else None
-    if value is None:
+def reading(record: Mapping[str, Any] | None) -> Figure | None:
+    """A figure as files hold it; None where there is none or its value is not finite."""
+    value = None if record is None else finite(record["value"])
+    if record is None or value is None:
         return None
-    ends = [finite(v) for v in record.get("interval") or ()]
-    low, high = ends if len(ends) == 2 else (None, None)
-    return Reading(value * scale, None if low is None or high is None else (low * scale, high * scale))
+    low, high = map(finite, record["interval"] or (None, None))
+    ends = None if low is None or high is None else (low, high)
+    return Figure(value, (value,), ends, finite(record["error"]), finite(record["floor"]), record["detail"])
 
 
-def _field(name: str, part: str | None = None) -> Callable[[Measures], Reading | None]:
-    def read(run: Measures) -> Reading | None:
-        record: Any = run.get(name)
-        return reading(record if part is None or record is None else record[part])
-
-    return read
-
-
-def _plain(value: Callable[[Measures], Any]) -> Callable[[Measures], Reading | None]:
-    def read(run: Measures) -> Reading | None:
-        found = finite(value(run))
-        return None if found is None else Reading(found)
-
-    return read
-
-
-def _score(name: str, scale: float = 1.0) -> Callable[[Measures], Reading | None]:
-    return lambda run: reading(((run["quality"] or {}).get("scores") or {}).get(name), scale)
-
-
-def _floor(name: str, scale: float = 1.0) -> Callable[[Results], float | None]:
-    def floor(results: Results) -> float | None:
-        scores = [
-            ((r["quality"] or {}).get("scores") or {}).get(name) for c in results["contestants"] for r in c["runs"]
-        ]
-        found = [finite(s.get("floor")) for s in scores if s]
-        known = [v for v in found if v is not None]
-        return sum(known) / len(known) * scale if known else None
-
-    return floor
-
-
-def _raw_probe(results: Results) -> float | None:
-    probe = results["baselines"]["raw_probe"]
-    return None if probe is None else finite(probe["accuracy"]["value"])
-
-
-def _chance(results: Results) -> float | None:
-    found = [r["calibration"]["chance"] for c in results["contestants"] for r in c["runs"] if r["calibration"]]
-    return finite(found[0]) if found else None
-
-
-def _nats(run: Measures) -> Reading | None:
-    record = run["likelihood"] or {}
-    nats, error = finite(record.get("nats")), finite(record.get("standard_error"))
-    if nats is None:
-        return None
-    return Reading(nats, None if error is None else (nats - 1.96 * error, nats + 1.96 * error))
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it.
-
-    >>> duration(0.52), duration(75), duration(4000)
-    ('0.52 s', '1 min 15 s', '1 h 06 min')
-    """
-    if seconds < 59.5:
-        return f"{number(seconds, digits=2)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def amount(value: float) -> str:
-    """A large count in short.
-
-    >>> amount(950), amount(12_345), amount(2_500_000)
-    ('950', '12.3 k', '2.50 M')
-    """
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if abs(value) >= size:
-            return number(value / (1e3 if unit == " k" else size)) + unit
-    return number(value, 0 if value >= 100 or value == int(value) else None)
-
-
-def interval(figure: Figure, show: Callable[[float], str] = number) -> str:
-    """Both ends of a figure's interval with as many places as its value shows; empty where it has none.
-
-    >>> interval(Figure(0.92, (0.92,), (0.9, 0.95))), interval(Figure(0.5, (0.5,), (-1.0, 2.0)))
-    ('0.900–0.950', '−1.000 to 2.000')
-    >>> interval(Figure(75.0, (70.0, 80.0), (70.0, 80.0)), duration)
-    '1 min 10 s – 1 min 20 s'
-    """
-    if figure.interval is None:
-        return ""
-    places = decimals(figure.value)
-    low, high = (show(v) if show is not number else number(v, places) for v in figure.interval)
-    if low == high:
-        return ""
-    if show is not number:
-        return f"{low} – {high}"
-    return f"{low} to {high}" if min(figure.interval) < 0 else f"{low}–{high}"
-
-
-COLUMNS = (
-    Column(
-        "likelihood",
-        "Likelihood",
-        "mean negative log-likelihood of a held-out example, lower is better; compared within one kind only",
-        "lower",
-        _nats,
-        number,
-    ),
-    Column(
-        "implied_bytes",
-        "Implied bytes",
-        "bytes an example would take with a coder as good as the likelihood; implied, no file was written",
-        "lower",
-        _field("implied_bytes"),
-        number,
-    ),
-    Column(
-        "fid",
-        "FID",
-        "Fréchet distance of features of samples and of training examples, lower is better",
-        "lower",
-        _score("fid"),
-        number,
-        _floor("fid"),
-    ),
-    Column(
-        "kid",
-        "KID × 10³",
-        "kernel distance of the same features times a thousand, lower is better; may fall below 0 by chance",
-        "lower",
-        _score("kid", 1000),
-        number,
-        _floor("kid", 1000),
-    ),
-    Column(
-        "precision",
-        "Precision",
-        "share of samples that look like data, higher is better",
-        "higher",
-        _score("precision"),
-        number,
-        _floor("precision"),
-    ),
-    Column(
-        "recall",
-        "Recall",
-        "share of the data that looks like samples, higher is better",
-        "higher",
-        _score("recall"),
-        number,
-        _floor("recall"),
-    ),
-    Column(
-        "memorisation",
-        "Nearer to training",
-        "chance that a sample lies nearer to the training data than a held-out example does; ½ generalises, 1 copies",
-        "lower",
-        _field("memorisation", "nearer"),
-        number,
-        lambda results: 0.5,
-    ),
-    Column(
-        "sampling",
-        "Samples / s",
-        "samples drawn a second",
-        "higher",
-        _plain(lambda run: run["sampling"] and run["sampling"]["per_second"]),
-        amount,
-    ),
-    Column("seconds", "Training", "time spent on training", None, _plain(lambda run: run["train_seconds"]), duration),
-    Column("parameters", "Parameters", "trained numbers", None, _plain(lambda run: run["parameters"]), amount),
-    Column(
-        "auroc",
-        "Anomaly AUROC",
-        "chance that an anomaly scores as less likely than an ordinary example; ½ is guessing, higher is better",
-        "higher",
-        _field("anomaly", "auroc"),
-        number,
-        lambda results: 0.5,
-    ),
-    Column(
-        "average_precision",
-        "Anomaly AP",
-        "average precision of the ranking of anomalies, higher is better",
-        "higher",
-        _field("anomaly", "average_precision"),
-        number,
-    ),
-    Column(
-        "probe",
-        "Probe accuracy",
-        "accuracy of a logistic regression on the codes, higher is better; the last line has raw data in their place",
-        "higher",
-        _field("probe", "accuracy"),
-        number,
-        _raw_probe,
-    ),
-    Column(
-        "calibration",
-        "Calibration error",
-        "how far shares of held-out examples stray from those of the model's own draws, lower is better",
-        "lower",
-        _field("calibration", "error"),
-        number,
-        _chance,
-    ),
-)
-
-
-def column(key: str) -> Column:
-    return next(c for c in COLUMNS if c.key == key)
+def figure_of(runs: Sequence[Measures], key: str) -> Figure | None:
+    """The mean over the runs that have one."""
+    found = [f for f in (reading(r["figures"].get(key)) for r in runs) if f is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    values = tuple(f.value for f in found)
+    floors = [f.floor for f in found if f.floor is not None]
+    floor = sum(floors) / len(floors) if floors else None
+    return Figure(sum(values) / len(values), values, (min(values), max(values)), None, floor, found[0].detail)
 
 
 def kind(contestant: Contestant) -> str | None:
     """The kind of a contestant's likelihood."""
-    found = [r["likelihood"]["kind"] for r in contestant["runs"] if r["likelihood"]]
-    return found[0] if found else None
+    found = figure_of(contestant["runs"], "likelihood")
+    return None if found is None else str(found.detail["kind"])
 
 
 def kind_order(contestant: Contestant) -> int:
@@ -303,40 +149,37 @@ def kind_order(contestant: Contestant) -> int:
     return KINDS.index(own) if own in KINDS else len(KINDS)
 
 
-def sign(kind: Any) -> str:
+def sign(kind: str | None) -> str:
     """The sign that goes with a kind of likelihood.
 
     >>> sign("bound")
     '≤'
     """
-    return Likelihood(kind, 0.0, 1, 0.0, 1).sign
+    return SIGN.get(kind, "")  # type: ignore[call-overload]
 
 
 def bits_per_dim(contestant: Contestant) -> Figure | None:
     """Bits/dim, with the interval of the nats in that unit."""
-    nats = column("likelihood").figure(contestant)
-    found = [r["likelihood"] for r in contestant["runs"] if r["likelihood"]]
-    bits = [finite(f["bits_per_dim"]) for f in found]
-    values = tuple(b for b in bits if b is not None)
-    if nats is None or not values:
+    nats = figure_of(contestant["runs"], "likelihood")
+    bits = None if nats is None else finite(nats.detail.get("bits_per_dim"))
+    first = 0.0 if nats is None else nats.seeds[0]
+    if nats is None or bits is None or not first:
         return None
-    mean = sum(values) / len(values)
-    ratio = mean / nats.value if nats.value else 0.0
-    ends = None if nats.interval is None else (nats.interval[0] * ratio, nats.interval[1] * ratio)
-    return Figure(mean, values, ends if ratio > 0 else None)
+    ratio = bits / first
+    ends = None if nats.interval is None or ratio <= 0 else (nats.interval[0] * ratio, nats.interval[1] * ratio)
+    return Figure(nats.value * ratio, tuple(v * ratio for v in nats.seeds), ends, None, None, nats.detail)
 
 
-def in_order(contestants: list[Contestant]) -> list[Contestant]:
-    """Those with measured runs: by kind of likelihood, best first; those without a likelihood by FID."""
+def in_order(results: Results) -> list[Contestant]:
+    """Those with measured runs, in the order of their places by the purpose asked for, by likelihood and by FID."""
+    purpose, places = results["for"], results["places"]
+    first = [] if purpose is None else [leader(places, purpose), *places.get(deciding(purpose), {})]
+    ranked = [n for n in dict.fromkeys([*first, *places.get("likelihood", {}), *places.get("fid", {})]) if n]
+    found = [c for c in results["contestants"] if c["runs"]]
+    return sorted(found, key=lambda c: ranked.index(c["name"]) if c["name"] in ranked else len(ranked))
 
-    def key(contestant: Contestant) -> tuple[int, float]:
-        by = column("likelihood" if kind(contestant) else "fid").figure(contestant)
-        return kind_order(contestant), math.inf if by is None else by.value
 
-    return sorted((c for c in contestants if c["runs"]), key=key)
-
-
-def mark(places: dict[str, dict[str, Place]], column: Column, name: str) -> str | None:
+def mark(places: Mapping[str, Mapping[str, Place]], column: Column, name: str) -> str | None:
     """``best``, or ``tie`` for all that nobody beats beyond the noise; None for others, and where nobody competes."""
     measured = places.get(column.key, {}) if column.better else {}
     place = measured.get(name)
@@ -345,3 +188,26 @@ def mark(places: dict[str, dict[str, Place]], column: Column, name: str) -> str 
     if sum(p.get("group") == place.get("group") for p in measured.values()) < 2:
         return None
     return "tie" if place["tied"] else "best"
+
+
+def interval(figure: Figure, show: Callable[[float], str] = number) -> str:
+    """Both ends of a figure's interval; empty where it has none, or one of no width.
+
+    >>> shown = Figure(0.92, (0.92,), (0.9, 0.95), None, None, {})
+    >>> interval(shown), interval(Figure(0.5, (0.5,), (-1.0, 2.0), None, None, {}))
+    ('0.900–0.950', '−1.000 to 2.000')
+    """
+    if figure.interval is None:
+        return ""
+    places = decimals(figure.value)
+    low, high = (show(v) if show is not number else number(v, places) for v in figure.interval)
+    if low == high:
+        return ""
+    return f"{low} to {high}" if min(figure.interval) < 0 or " " in low + high else f"{low}–{high}"
+
+
+def headline(figure: Figure, key: str, show: Callable[[float], str]) -> str:
+    """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: a likelihood with its sign, and the error of a single run."""
+    said = f"{sign(figure.detail.get('kind'))} " if key == "likelihood" else ""
+    error = f" ± {number(figure.error, 2)}" if key == "likelihood" and figure.error is not None else ""
+    return f"{said}{show(figure.value)}{error}".strip()

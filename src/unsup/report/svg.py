@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from unsup.core.escapes import markup
 
 
@@ -138,9 +140,9 @@ def polyline(points: Sequence[tuple[float, float]], class_: str, **more: Any) ->
     return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_, **more)
 
 
-def drawing(ident: str, width: float, height: float, title: str, description: str, body: str) -> str:
+def drawing(ident: str, width: float, height: float, title: str, description: str, body: str) -> Markup:
     """A whole SVG that scales with the page and says what it shows."""
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-labelledby="{ident}-t {ident}-d">'
         f'<title id="{ident}-t">{markup(title)}</title><desc id="{ident}-d">{markup(description)}</desc>'
         f"{body}</svg>"

@@ -1,4 +1,4 @@
-"""Options of models in words, for people."""
+"""Options, records and times in words, for people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unsup.core.event import Event
+from unsup.core.words import counted
+from unsup.report.svg import number
 
 
 def told(value: Any) -> str:
@@ -26,3 +28,39 @@ def told(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(map(told, value))
     return str(value)
+
+
+def plainly(value: Any, between: str = "; ", after: str = ": ") -> str:
+    """A record in words; what is empty is left out.
+
+    >>> plainly({"name": "digits", "notes": [], "sizes": {"train": 1257, "test": 360}})
+    'name: digits; sizes: train 1,257, test 360'
+    """
+    if isinstance(value, Mapping) and "support" in value:
+        return str(Event.from_json(value))
+    if isinstance(value, Mapping):
+        kept = {str(k).replace("_", " "): v for k, v in value.items() if v not in (None, "", [], {})}
+        return between.join(f"{k}{after}{plainly(v, ', ', ' ')}" for k, v in kept.items())
+    if isinstance(value, list):
+        return ", ".join(plainly(v, ", ", " ") for v in value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def environment_text(environment: Mapping[str, Any]) -> str:
+    """Where something ran, in one line."""
+    names = {"unsup": "unsup ", "python": "Python ", "torch": "PyTorch "}
+    known = {k: v for k, v in environment.items() if v not in (None, "", [], {}) and k != "time"}
+    said = [counted(v, "thread") if k == "threads" else f"{names.get(k, '')}{v}" for k, v in known.items()]
+    return ", ".join(said)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(0.52), duration(75), duration(4000)
+    ('0.52 s', '1 min 15 s', '1 h 06 min')
+    """
+    if seconds < 59.5:
+        return f"{number(seconds, digits=2)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -11,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unsup.core.config import plain
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError, TrainingError
+from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
@@ -27,22 +31,24 @@ from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
 from unsup.data.recorded import digest_of, has_changed
-from unsup.data.source import Data
+from unsup.data.source import Data, some_of
 from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
-from unsup.pictures.images import has_picture, image_grid, picture, png_bytes
+from unsup.pictures.gallery import Gallery
 from unsup.train import parallel
 from unsup.train.progress import Progress
 from unsup.train.runs import Run
-from unsup.train.settings import Settings
+from unsup.train.settings import Settings, make_settings
 from unsup.train.symptoms import collapse
 
 VALIDATIONS = 20  # of a run whose length is known
 _SAMPLES = 0.05  # of the time of a run with a time budget that looking at samples may take
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
+_PLOT = 1.0  # seconds that the first plot takes
+_SHOWN, _SHOWN_VALUES = (8, 1_000), 2**20  # training examples that pictures take their scale from, and their values
 _PREPARE_LIMIT = 20_000
 _UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
-_TRANSLATED = 12  # examples in a picture of translations: a row of them, their translations, and those taken back
+_TRANSLATED = 12  # examples in a picture of translations
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 _HUGE = 1e15  # squares of such values, summed, overflow in float32
 # Why training is over, as `last` records it, in words.
@@ -127,6 +133,7 @@ class Trainer(ABC):
         self.stop_signal: int | None = None  # of this process
         self.stopping = False  # of any process
         self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
+        self.shown = data.train.take(some_of(len(data.train), _shown_count(data.event)))
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
         self.watched = data.validation.take(subset.sort().values)
@@ -163,10 +170,12 @@ class Trainer(ABC):
             else:
                 if out is not None:
                     if self.writes:
-                        Run.create(out, self._config(), needed_bytes=self._needed_bytes())
+                        Run.create(out, self._config(), self._about(), needed_bytes=self._needed_bytes())
                     parallel.barrier()
                     self.folder = Run(out)
                     stack.enter_context(self._alone(self.folder))
+                    if self.writes:
+                        self.folder.keep_examples(self.shown, self.data)
                 self._start()
             if self.ended is None:
                 self.learn()
@@ -221,6 +230,11 @@ class Trainer(ABC):
             "training": training,
         }
 
+    def _about(self) -> dict[str, Any]:
+        """What the page of the run tells of the data, and which settings are usual for the model."""
+        usual = dataclasses.asdict(make_settings(self.model, {}))
+        return {"data": self.data.to_json(), "describe": self.data.describe(), "training": plain(usual)}
+
     @contextmanager
     def _alone(self, folder: Run) -> Iterator[None]:
         """Keep a second run out of the folder."""
@@ -268,6 +282,7 @@ class Trainer(ABC):
             folder.make_folders()
             if changed:  # nothing was learned from the data as it was
                 folder.write_json("config.json", own)
+                folder.write_json("about.json", self._about())
             folder.keep_events(0)
         parallel.barrier()
         self.folder = Run(out)
@@ -412,16 +427,19 @@ class Trainer(ABC):
         """Inside, the model has the parameters that are judged and kept."""
         return nullcontext()
 
-    def validate(self) -> None:
-        """Judge the parameters on validation examples, remember the best ones, draw the fixed-noise grid.
+    def validate(self, *, last: bool = False) -> None:
+        """Judge the parameters on validation examples, remember the best ones, draw samples of fixed noise.
 
         Without a validator there is nothing to judge by: the newest parameters are the ones remembered.
+
+        Args:
+            last: training ends with it.
         """
         self.validated = self.done
         with self.averaged():
-            self._validate()
+            self._validate(last)
 
-    def _validate(self) -> None:
+    def _validate(self, last: bool) -> None:
         if self.validator is None:
             self._keep(None, None)
         else:
@@ -433,10 +451,10 @@ class Trainer(ABC):
                 self.model.eval()
                 generator = keyed_generator(self.settings.seed, _COLLAPSE, device=self.device)
                 self.say(collapse(self.model, self.watched, generator=generator), "samples")
-            if self.folder is not None:
+            if self.folder is not None and self._picture_due(last or self.over() is not None):
                 self._picture(self.folder)
-            last = time.monotonic() - started
-            self.samples_took = self.samples_took[0] + last, last
+            took = time.monotonic() - started
+            self.samples_took = self.samples_took[0] + took, took
 
     def _compare(self, validator: Validator) -> None:
         """Keep the present parameters if they are the best so far by ``validator``."""
@@ -456,7 +474,7 @@ class Trainer(ABC):
         self.display.validated(f"validation {found.told}")
 
     def _samples_due(self) -> bool:
-        """Always, but within a time budget only as far as samples are cheap, and at the end if they are not dear."""
+        """Always, but within a time budget only as far as samples are cheap, and at the end if they are affordable."""
         if self.settings.minutes is None or not isinstance(self.model, CanSample):
             return True
         if self.done == 0:
@@ -466,31 +484,45 @@ class Trainer(ABC):
             self.model.eval()
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             given = for_samples(self.model, self.watched, _FIRST_DRAWS)
-            self.model.sample(_FIRST_DRAWS, generator=generator, **given)
+            limit = nullcontext() if process_count() > 1 else Deadline(_SAMPLES * 60 * self.settings.minutes, "slow")
+            with suppress(OutOfTime), limit:
+                self.model.sample(_FIRST_DRAWS, generator=generator, **given)
             took = time.monotonic() - started
-            self.samples_took = took, _LOOK / _FIRST_DRAWS * took
+            self.samples_took = took, _LOOK / _FIRST_DRAWS * took + (0.0 if self.model.event.is_image else _PLOT)
         whole, last = self.samples_took
         cheap = whole + last <= _SAMPLES * self.seconds
         at_end = self.done == self.total and last <= _SAMPLES * 60 * self.settings.minutes
         return bool(parallel.from_first(int(cheap or at_end)))
 
+    def _picture_due(self, at_end: bool) -> bool:
+        """Whether to draw, where samples are looked at: images always, plots as far as cheap, and at the end."""
+        if self.folder is None or self.settings.minutes is not None or self.model.event.is_image or at_end:
+            return self.folder is not None
+        whole, last = self.samples_took
+        return bool(parallel.from_first(int(whole + max(last, _PLOT) <= _SAMPLES * self.seconds)))
+
+    @functools.cached_property
+    def gallery(self) -> Gallery:
+        """What draws the run's pictures, at the scale of some training examples."""
+        data, shown = self.data, self.shown
+        return Gallery(data.event, shown.x, lengths=shown.lengths, names=data.columns, rate=data.rate)
+
     def _picture(self, folder: Run) -> None:
-        """Draw the fixed-noise grid, or translations of the first validation examples."""
-        if isinstance(self.model, CanSample) and has_picture(self.model.event):
-            self.model.eval()
-            count = 500 if self.model.event.shape == (2,) else 25
+        """Draw samples of fixed noise, or translations of the first validation examples."""
+        self.model.eval()
+        drawn = None
+        if isinstance(self.model, CanSample):
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
-            given = for_samples(self.model, self.watched, count)
-            grid = picture(self.model.sample(count, generator=generator, **given), self.model.event)
+            given = for_samples(self.model, self.watched, self.gallery.wanted)
+            samples = self.model.sample(self.gallery.wanted, generator=generator, **given)
             if self.writes:
-                folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
-        elif isinstance(self.model, Translates) and has_picture(self.model.event):
-            self.model.eval()
+                drawn = self.gallery.examples(samples, f"samples at {self.display.unit} {self.done:,}", beside=True)
+        elif isinstance(self.model, Translates):
             a = self.watched.rows(torch.arange(min(_TRANSLATED, len(self.watched)))).to(self.device)
             b = self.model.translate(a, to="b")
-            grid = image_grid(torch.cat([a, b, self.model.translate(b, to="a")]), self.model.event, columns=len(a))
-            if self.writes:
-                folder.save_picture(f"step-{self.done:07d}.png", png_bytes(grid))
+            drawn = self.gallery.translations(a, b, self.model.translate(b, to="a"))
+        if drawn is not None and self.writes:
+            folder.save_picture(f"step-{self.done:07d}.png", drawn)
 
     def _keep(self, value: float | None, validation: Likelihood | None) -> None:
         """Make the present parameters (averaged ones inside their average) those that the run hands out."""
@@ -601,6 +633,12 @@ class Trainer(ABC):
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _shown_count(event: Event) -> int:
+    """Training examples that pictures take their scale from: fewer of large ones."""
+    fewest, most = _SHOWN
+    return max(fewest, min(most, _SHOWN_VALUES // event.dims))
 
 
 def _sound(folder: Run) -> bool:

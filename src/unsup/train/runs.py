@@ -1,7 +1,9 @@
 """The run folder: the only contract between the trainer, the command line and the report.
 
-``config.json`` · ``events.jsonl`` (one line a log point) · ``checkpoints/last.safetensors`` and ``best.safetensors`` ·
-``samples/*.png`` · ``eval.json`` · ``env.json`` · ``report.html`` · ``README.md``.
+``config.json`` · ``about.json`` (what its page tells of the data) · ``events.jsonl`` (one line a log point) ·
+``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``pictures.safetensors`` (what these take
+their scale from) · ``eval.json`` · ``env.json`` ·
+``report.html`` · ``README.md``.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ from unsup.core.storage import (
     write_inside,
     write_over,
 )
+from unsup.data.source import Split
 from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
+from unsup.pictures.gallery import Drawn, Gallery
 from unsup.train.settings import Settings, Whole
 
 if TYPE_CHECKING:
@@ -72,6 +76,15 @@ class RunRecord(TypedDict):
     model: ModelRecord
     training: Settings
 
+
+class _ShownRecord(TypedDict):
+    """What goes with the examples that pictures take their scale from."""
+
+    columns: tuple[str, ...] | None
+    rate: int | None
+
+
+_SHOWN = "pictures.safetensors"
 
 Ended = Literal["steps", "converged", "patience", "minutes"]
 """Why training is over."""
@@ -105,6 +118,7 @@ class LastRecord(TypedDict):
     previous: NotRequired[float | None]
     position: NotRequired[Whole]
     validation_took: NotRequired[Weight | None]
+    watched: NotRequired[Whole]
     ema_steps: NotRequired[Whole]
     optimizers: NotRequired[dict[str, dict[str, Any]]]
     smoothed: NotRequired[dict[str, float]]
@@ -112,7 +126,8 @@ class LastRecord(TypedDict):
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
 """What ``last`` records by now, and did not in earlier versions."""
-_BEGUN = {"checkpoints", "samples", "env.json", ".env.json.tmp", ".config.json.tmp", ".write-test", ".lock"}
+_BEGUN = {"checkpoints", "samples", ".write-test", ".lock", "env.json", "about.json"}
+_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
 """What a run that was stopped before its configuration was written leaves behind."""
 
 
@@ -159,8 +174,17 @@ class Run:
         return record | {"training": plain(dataclasses.asdict(found["training"]))}
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], *, needed_bytes: int = 0) -> Run:
-        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it."""
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], about: Mapping[str, Any], *, needed_bytes: int = 0
+    ) -> Run:
+        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it.
+
+        Args:
+            path: of the folder.
+            config: what was asked for, a `RunRecord`.
+            about: what the page of the run tells of it, and nothing else reads.
+            needed_bytes: on the disk.
+        """
         run = cls(path)
         if run.exists:
             raise InputError(f"{path} already holds a run; go on with it (--resume) or choose another folder (-o NAME)")
@@ -188,6 +212,7 @@ class Run:
             if run.exists:  # another process has been faster
                 raise InputError(f"{path} has just become another run; choose another folder (-o NAME)")
             run.write_json("env.json", environment())
+            run.write_json("about.json", about)
             run.write_json("config.json", config)
         return run
 
@@ -285,9 +310,35 @@ class Run:
             make_way(self.checkpoint(name))
             save_tensors(self.checkpoint(name), tensors, {RECORD: asked(self.config), **record})
 
-    def save_picture(self, name: str, png: bytes) -> None:
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def save_picture(self, name: str, drawn: Drawn) -> None:
+        """Write a picture at the size at which it is looked at: people open these files."""
         with self._there():
-            write_inside(self.path / "samples" / name, png)
+            write_inside(self.path / "samples" / name, drawn.enlarged().png)
+
+    def keep_examples(self, shown: Split, data: Data) -> None:
+        """Keep some training examples, from which pictures of the run take their scale wherever the data is then."""
+        tensors = {"x": shown.x} | ({} if shown.lengths is None else {"lengths": shown.lengths})
+        record: _ShownRecord = {"columns": data.columns, "rate": data.rate}
+        with self._there():
+            make_way(self.path / _SHOWN)
+            save_tensors(self.path / _SHOWN, tensors, record)
+
+    def gallery(self, samples: Tensor) -> Gallery:
+        """What draws a file of ``samples`` at the scale of the training data.
+
+        A run of an earlier version, or one without that file, has none of it: the scale is then that of the samples.
+        """
+        event = self.model.event
+        try:
+            tensors, record = load_tensors(self.path / _SHOWN)
+            found: _ShownRecord = check_value("its record", record, _ShownRecord)
+            x, lengths = tensors["x"], tensors.get("lengths")
+            return Gallery(event, x, lengths=lengths, names=found["columns"], rate=found["rate"], whole=True)
+        except (InputError, KeyError) as error:
+            self._note(f"{error}; the scale of the picture is that of the samples themselves")
+            return Gallery(event, samples, whole=True)
 
     @contextmanager
     def _there(self) -> Iterator[None]:

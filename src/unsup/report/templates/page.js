@@ -27,11 +27,10 @@
     show(stored(now === "dark" ? "light" : "dark") || (now === "dark" ? "light" : "dark"));
   });
 
-  // The table: a heading sorts by its column, missing figures last; likelihoods stay among their own kind.
-  const table = document.getElementById("measures");
-  if (table) {
+  // Tables: a heading sorts by its column, missing figures last; likelihoods stay among their own kind.
+  const said = document.getElementById("sorted");
+  for (const table of document.querySelectorAll("table.measures")) {
     const body = table.tBodies[0];
-    const said = document.getElementById("sorted");
     const heads = [...table.tHead.rows[0].cells];
     const read = (row, index, numeric) => {
       const cell = row.cells[index];
@@ -39,12 +38,13 @@
       return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
     };
     heads.forEach((head, index) => {
+      const name = head.querySelector(".name");
       const button = document.createElement("button");
       button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
+      name.before(button);
+      button.append(name);
       const numeric = head.dataset.sort === "number";
-      const grouped = head.textContent === "Likelihood";
+      const grouped = head.dataset.key === "likelihood";
       button.addEventListener("click", () => {
         const first = head.dataset.first || "ascending";
         const other = first === "ascending" ? "descending" : "ascending";
@@ -68,6 +68,19 @@
       });
     });
   }
+
+  // A box that hides columns says so; one that does not is no stop for the keyboard.
+  const boxes = [...document.querySelectorAll(".scroll")];
+  const measure = () => {
+    for (const box of boxes) {
+      const wider = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("wider", wider);
+      box.tabIndex = wider ? 0 : -1;
+    }
+  };
+  new ResizeObserver(measure).observe(document.body);
+  for (const one of document.querySelectorAll("details")) one.addEventListener("toggle", measure);
+  measure();
 
   // Commands: copied, or at least selected where the browser forbids it.
   for (const button of document.querySelectorAll("button.copy")) {

@@ -1,0 +1,24 @@
+"""Counts in words, for messages and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(number: float, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, which is plural for all but one.
+
+    >>> counted(1, "minute"), counted(2500, "step"), counted(0.5, "minute"), counted(2, "class", "classes")
+    ('1 minute', '2,500 steps', '0.5 minutes', '2 classes')
+    """
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Names as a list within a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

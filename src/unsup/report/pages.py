@@ -1,0 +1,73 @@
+"""Pages from templates: every text is escaped, and a page needs nothing but itself.
+
+A template extends ``base.html`` and shows a view: a dataclass with at least ``title``, ``brand`` and ``sections``, made
+by a pure function. What is markup already (charts, styles) is `Markup`; nothing else stays as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unsup.core.escapes import visible
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: the macro of the template that is called ``id`` shows ``view``."""
+
+    id: str
+    title: str
+    view: Any
+
+
+def shown(*sections: Section) -> tuple[Section, ...]:
+    """The sections that have something to show."""
+    return tuple(s for s in sections if s.view)
+
+
+def render(template: str, **views: Any) -> str:
+    """The page that ``template`` makes of ``views``."""
+    return environment().get_template(template).render(**views)
+
+
+@functools.cache
+def environment() -> Environment:
+    """Where templates are found, and how values are escaped."""
+    found = Environment(
+        loader=PackageLoader("unsup.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals |= {"asset": asset, "policy": policy}
+    return found
+
+
+def _visible(value: Any) -> Any:
+    """What is written for a value: characters that nobody sees as their escapes. Autoescape comes after it."""
+    return value if isinstance(value, Markup) else visible(str(value))
+
+
+def asset(name: str) -> Markup:
+    """A file of our own beside the templates."""
+    return Markup(files("unsup.report").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def policy(script: str = "") -> str:
+    """What a page may load and run: its own pictures, its styles, and ``script`` to the letter.
+
+    So even text that got out of its place would run nothing and fetch nothing.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; " if script else ""
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {allowed}base-uri 'none'; form-action 'none'"
