@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
 from unsup.cli.show import table, write, write_if_heard
+from unsup.core.commands import path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.core.words import counted
 from unsup.data.catalog import CODES
 
 if TYPE_CHECKING:
     from unsup.evaluate.records import Results
 
+PURPOSES = ("density", "samples", "anomalies", "features", "compression", "classes")
 _MINUTES, _MOST_SEEDS = 20.0, 100
 _UNUSED = ("domain_b", "unlabelled", "given")  # a contest is of models of p(x) alone
 _KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
@@ -26,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="unsup compare",
         usage="unsup compare DATA -o FOLDER [options]",
         description="Train the models that fit the data for equal times, measure them alike on the test split, and "
-        "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run again to go on where it was.",
+        "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run it again to resume it.",
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
     parser.add_argument("-o", "--out", metavar="FOLDER", help="where the contest and its page go")
@@ -38,9 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--anomalies",
         metavar="PATH",
-        help="other data to be told from this, or class:NAME, a class that is kept from training "
-        "[test examples with every column dealt out anew]",
+        help="other data, or class:NAME, a class that is left out of training [test examples whose columns are "
+        "shuffled independently]",
     )
+    add_purpose(parser)
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     add_fields(parser, DataOptions, title="data", skip=_UNUSED)
     add_memory(parser)
@@ -50,35 +56,70 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.contest import Contest
-    from unsup.report.export import terminal_table
 
     changed = bool(getattr(options, "changed_data", False))
-    contest = Contest(Path(options.out), _asked(options), changed_data=changed)
+    contest = Contest(Path(options.out), _asked(options), changed_data=changed, purpose=options.purpose)
     write(contest.data.describe())
     for note in contest.data.notes:
         write(note)
-    write(f"{', '.join(e.model for e in contest.entries)}; {contest.asked.minutes:g} minutes in all")
-    with Scoreboard(contest.names, plain=options.plain) as board:
+    write(f"{', '.join(e.model for e in contest.entries)}; {counted(contest.asked.minutes, 'minute')} in all")
+    with Scoreboard(contest.names, plain=options.plain) as board, _stopped_by_signals():
         try:
             results: Results | None = contest.run(board.tell)
-        except KeyboardInterrupt:
-            results = None
+        except KeyboardInterrupt as stop:
+            results, number = None, stop.args[0] if stop.args else signal.SIGINT
     if results is None:
-        write_if_heard(f"stopped and saved; go on with:  {command_line(['unsup', 'compare', '-o', options.out])}")
-        return 128 + signal.SIGINT
-    header, rows = terminal_table(results)
-    write(*table(header, rows, right=range(2, len(header))))
+        again = command_line(["unsup", "compare", "-o", path_word(options.out)])
+        write_if_heard(f"stopped and saved; resume with:  {again}")
+        return 128 + int(number)
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
         raise InputError("every contestant failed; the page tells why")
     return 0
 
 
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP stop what is measured as Ctrl-C does, but for a SIGHUP that nohup has ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    numbers = [s for s in signal.Signals if s.name in ("SIGTERM", "SIGHUP") and signal.getsignal(s) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def add_purpose(parser: Parser) -> None:
+    """The flag ``--for``, by which table, sentences and next commands are ordered."""
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=PURPOSES,
+        metavar="PURPOSE",
+        help=f"what the models are for: {', '.join(PURPOSES)}; its figures come first [all alike]",
+    )
+
+
 def finish(results: Results, folder: Path) -> None:
-    """What the table means, what came out, and where the page is."""
-    kinds = {m["likelihood"]["kind"] for c in results["contestants"] for m in c["runs"] if m["likelihood"]}
+    """The table and what it means, what came out, and where the page is."""
+    from unsup.report.export import terminal_table
+
+    header, rows = terminal_table(results)
+    write(*table(header, rows, right=range(2, len(header))))
+    figures = [
+        m["figures"]["likelihood"] for c in results["contestants"] for m in c["runs"] if "likelihood" in m["figures"]
+    ]
+    kinds = {f["detail"]["kind"] for f in figures}
     said = "; ".join(text for kind, text in _KINDS.items() if kind in kinds)
-    about = f"test split, {results['examples']:,} examples, lower is better, ± one standard error"
+    about = f"test split, {counted(results['examples'], 'example')}, ± one standard error"
     write(f"{about}{'; ' if said else ''}{said}", "", *(f"- {line}" for line in results["summary"]), "")
     width = max((len(n["what"]) for n in results["next"]), default=0)
     write(*(f"{n['what'] + ':':<{width + 1}}  {n['command']}" for n in results["next"]))
@@ -117,9 +158,9 @@ def _asked(options: Any) -> Any:
     if options.data is None:
         if (given or data_options) and contest_in(Path(options.out)) is not None:
             said = ", ".join(f"--{k.replace('_', '-')}" for k in {**given, **data_options})
-            raise InputError(f"the contest in {options.out} goes on as it was asked for; leave out {said}")
+            raise InputError(f"the contest in {options.out} is resumed as it was asked for; leave out {said}")
         if given or data_options:
-            raise InputError(f"there is no DATA; say unsup compare DATA -o {options.out}")
+            raise InputError(f"there is no DATA; say unsup compare DATA -o {path_word(options.out)}")
         return None
     before = contest_in(Path(options.out))
     if before is not None:  # what is not said again stays as it was

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unsup.cli.compare import add_purpose, finish, found_anomalies
 from unsup.cli.options import Parser, add_changed_data, add_memory
-from unsup.cli.show import table, write
 from unsup.core.errors import InputError
 
 
@@ -18,8 +18,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
     parser.add_argument("-o", "--out", metavar="FOLDER", help="where the page goes")
     parser.add_argument(
-        "--anomalies", metavar="PATH", help="other data to be told from this [test examples dealt out anew by column]"
+        "--anomalies", metavar="PATH", help="other data [test examples whose columns are shuffled independently]"
     )
+    add_purpose(parser)
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     add_changed_data(parser)
     add_memory(parser)
@@ -27,10 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.out is None:
         raise InputError("there is no folder; say where to write with -o FOLDER")
 
-    from unsup.cli.compare import finish, found_anomalies
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.existing import compare_runs
-    from unsup.report.export import terminal_table
 
     with Scoreboard([str(Path(r)) for r in options.runs], plain=options.plain) as board:
         results = compare_runs(
@@ -39,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             found_anomalies(options.anomalies),
             board.tell,
             changed_data=options.changed_data,
+            purpose=options.purpose,
         )
-    header, rows = terminal_table(results)
-    write(*table(header, rows, right=range(2, len(header))))
     finish(results, Path(options.out))
     return 0

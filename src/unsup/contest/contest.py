@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -18,7 +18,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from unsup.contest.measured import kept_measures, measures_of
 from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
-from unsup.core.commands import data_words, flags
+from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import Count, NotEmpty, Positive, Weight, check_value
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
@@ -29,7 +29,7 @@ from unsup.data import load_data
 from unsup.data.recorded import differs
 from unsup.data.source import Data
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
-from unsup.evaluate.records import Contestant, Measures, Results, Status
+from unsup.evaluate.records import Contestant, Measures, Purpose, Results, Status
 from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run
@@ -37,6 +37,7 @@ from unsup.train.trainer import fit
 
 _SIDE_MOST, _SIDE = 64, 32  # images larger than the one are looked at at the other
 _SHARE_OF_A_RUN = 0.5  # of a contestant's part of the measuring time that one slow part may take
+_LEAST = 5.0  # seconds that measuring a contestant may take in the shortest contest
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ class Asked:
             "anomalies": self.anomalies,
         }
 
-    def command(self, folder: Path) -> str:
+    def command(self, folder: Path, purpose: Purpose | None, *, changed_data: bool) -> str:
         words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
         words += ["--minutes", f"{self.minutes:g}"]
         words += flags({"models": ",".join(self.models) or None, "seeds": self.seeds if self.seeds > 1 else None})
-        words += flags({"anomalies": self.anomalies})
-        return command_line([*words, "-o", str(folder)])
+        words += flags({"anomalies": self.anomalies, "for": purpose, "changed-data": changed_data or None})
+        return command_line([*words, "-o", path_word(folder)])
 
 
 def contest_in(folder: Path) -> Asked | None:
@@ -115,13 +116,18 @@ class Contest:
         folder: where it is, or is to be.
         asked: what it is about; None to go on with the one that is there.
         changed_data: go on though its data has changed since it was begun; its page tells so.
+        purpose: what table, sentences and next commands are ordered by; None leaves that as it is recorded. It changes
+            nothing that is trained or measured, so that a finished contest may be written for another purpose.
 
     Raises:
         InputError: there is another contest, something else, or none to go on with; or the data or models cannot be
             used.
     """
 
-    def __init__(self, folder: Path, asked: Asked | None, *, changed_data: bool = False) -> None:
+    def __init__(
+        self, folder: Path, asked: Asked | None, *, changed_data: bool = False, purpose: Purpose | None = None
+    ) -> None:
+        self._started = time.monotonic()
         self.folder, self.changed_data = folder, changed_data
         state = folder / "contest.json"
         if state.is_file():
@@ -131,11 +137,14 @@ class Contest:
                 what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
                 raise InputError(
                     f"{folder} holds a contest with other {what}: {before.to_json()[what]!r}, not "
-                    f"{asked.to_json()[what]!r}; go on with it (unsup compare -o {folder}) or choose another folder"
+                    f"{asked.to_json()[what]!r}; resume it (unsup compare -o {path_word(folder)}) or choose another "
+                    "folder"
                 )
             asked = before
         elif asked is None:
-            raise InputError(f"there is no contest in {folder} to go on with; say unsup compare DATA -o {folder}")
+            raise InputError(
+                f"there is no contest in {folder} to resume; say unsup compare DATA -o {path_word(folder)}"
+            )
         elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
             raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
         self.asked = asked
@@ -143,24 +152,27 @@ class Contest:
         if not state.is_file():
             self.state = self._new_state()
         self.entries = [Entry(**e) for e in self.state["entries"]]
-        learning = 60 * asked.minutes * (1 - TRAINING_SHARE) / (len(self.entries) * asked.seeds)
+        self.purpose: Purpose | None = purpose or self.state.get("for")
+        self.runs = [(entry, seed) for seed in range(asked.seeds) for entry in self.entries]
+        self.fair = 60 * asked.minutes * (1 - TRAINING_SHARE) / len(self.runs)  # seconds to measure each
         self.measuring = Measuring(
             examples=counted(asked.minutes, len(self.data.test)),
             samples=counted(asked.minutes, len(self.data.train)),
             anomalies=asked.anomalies,
-            seconds=max(5.0, _SHARE_OF_A_RUN * learning),
+            seconds=max(_LEAST, _SHARE_OF_A_RUN * self.fair),
+            importance_samples=None,
         )
         self.bench = Bench(self.data, self.measuring)
         recorded = self.state.setdefault("digest", self.bench.digest)
         name = self.data.name or "this data"
-        if differs(folder, recorded, self.bench.digest, name, changed_data=changed_data):
+        self.has_changed = differs(folder, recorded, self.bench.digest, name, changed_data=changed_data)
+        if self.has_changed:
             note = "the data has changed since the contest was begun: models may have been trained on other examples"
             self.data = replace(self.data, notes=(*self.data.notes, note))
             self.bench = Bench(self.data, self.measuring)
         if not state.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             self._keep_state()
-        self._started = time.monotonic()
 
     def _new_state(self) -> dict[str, Any]:
         minutes = self.asked.minutes / self.asked.seeds
@@ -179,7 +191,7 @@ class Contest:
     @property
     def names(self) -> list[str]:
         """Every run to be made, in order: model after model for the first seed, then for the next."""
-        return [self._name(e, s) for s in range(self.asked.seeds) for e in self.entries]
+        return [self._name(*run) for run in self.runs]
 
     def _name(self, entry: Entry, seed: int) -> str:
         return f"{entry.model}-{seed}" if self.asked.seeds > 1 else entry.model
@@ -193,15 +205,15 @@ class Contest:
         """Train and measure what is not yet, and write the page after each contestant.
 
         Raises:
-            KeyboardInterrupt: stopped; what there is has been saved.
+            KeyboardInterrupt: stopped, by the signal that is its argument; what there is has been saved.
         """
         with self._alone():
+            self.state["for"] = self.purpose
             try:
-                for seed in range(self.asked.seeds):
-                    for entry in self.entries:
-                        self._one(entry, seed, tell)
-                        self._clock()
-                        self.write()
+                for i, (entry, seed) in enumerate(self.runs):
+                    self._one(entry, seed, tell, self.runs[i + 1 :])
+                    self._clock()
+                    self.write()
             finally:
                 self._clock()
             return self.write()
@@ -218,7 +230,7 @@ class Contest:
         self._started = now
         self._keep_state()
 
-    def _one(self, entry: Entry, seed: int, tell: Tell) -> None:
+    def _one(self, entry: Entry, seed: int, tell: Tell, later: Sequence[tuple[Entry, int]]) -> None:
         run, name = self._run(entry, seed), self._name(entry, seed)
         failure = run.path / "failure.json"
         if failure.is_file() and run.finished:
@@ -229,7 +241,11 @@ class Contest:
         try:
             if not run.finished:
                 self._train(entry, seed, run, lambda s: tell(Moment(name, "training", s)))
-            found = measures_of(self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")))
+            self._prepare_bench(run)
+            limit = self._seconds_to_measure(later)
+            found = measures_of(
+                self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")), seconds=limit
+            )
             tell(Moment(name, "done", note=figure(found)))
         except Exception as error:
             # Whatever stops one contestant must not stop the others: it is kept, shown and reported.
@@ -258,7 +274,22 @@ class Contest:
         )
         write_page(run.path)
         if fitted.interrupted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(fitted.signal)
+
+    def _prepare_bench(self, run: Run) -> None:
+        """What all are measured by is computed before the first of them, so that it takes nothing of its time."""
+        if kept_measures(self.bench, run, run.path) is None:
+            for prepare in (lambda: self.bench.train_features, lambda: self.bench.baselines):
+                with suppress(InputError):  # a measure that needs it says why there is none
+                    prepare()
+
+    def _seconds_to_measure(self, later: Sequence[tuple[Entry, int]]) -> float:
+        """What a run may take: an equal part of the time that the training of ``later`` ones leaves, or its share."""
+        seconds = 60 * self.asked.minutes
+        learning = sum(not entry.counts for entry, _ in later)
+        each = self.state["minutes_each"] or TRAINING_SHARE * self.asked.minutes / len(self.runs)
+        left = seconds - self.state["seconds"] - (time.monotonic() - self._started) - 60 * each * learning
+        return max(_LEAST, self.fair, left / (1 + len(later)))
 
     def _minutes(self, entry: Entry) -> float:
         """An equal share of all training time for a model that counts; of what those left, for one that learns."""
@@ -288,11 +319,12 @@ class Contest:
             self.folder,
             self.bench,
             found,
-            command=self.asked.command(self.folder),
+            command=self.asked.command(self.folder, self.purpose, changed_data=self.has_changed),
             plan=about,
             minutes=self.asked.minutes,
             seconds=self.state["seconds"],
             data_argument=data_words({"name": self.asked.data, "options": self.data.options}),
+            purpose=self.purpose,
         )
 
     def _contestant(self, entry: Entry) -> Contestant:
@@ -310,7 +342,10 @@ class Contest:
         return contestant(entry.model, entry.model, entry.options, entry.training, status, reason, runs)
 
 
-class _State(TypedDict):
+_For = TypedDict("_For", {"for": NotRequired[Purpose | None]})  # a keyword, which a class cannot have as a field
+
+
+class _State(_For):
     """``contest.json``."""
 
     asked: Asked

@@ -14,12 +14,12 @@ from unsup.contest.commands import changed_options, changed_training
 from unsup.contest.measured import measures_of
 from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
 from unsup.contest.plan import counted
-from unsup.core.commands import data_words, flags
+from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
-from unsup.evaluate.records import Results
+from unsup.evaluate.records import Purpose, Results
 from unsup.train.runs import Run, open_run
 
 
@@ -30,6 +30,7 @@ def compare_runs(
     tell: Tell = lambda m: None,
     *,
     changed_data: bool = False,
+    purpose: Purpose | None = None,
 ) -> Results:
     """Measure runs that exist already, all of the same data, and write the same page of them.
 
@@ -39,6 +40,7 @@ def compare_runs(
         anomalies: as `Measuring` takes them.
         tell: is told what goes on.
         changed_data: measure on the data as it is now, where it has changed since; the page tells so.
+        purpose: what table, sentences and next commands are ordered by.
 
     Raises:
         InputError: no run at a path, one named twice, runs of different data, data that has changed, or a folder that
@@ -50,7 +52,9 @@ def compare_runs(
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
         raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
-        raise InputError(f"{folder} holds a contest (unsup compare -o {folder} writes its page); choose another folder")
+        raise InputError(
+            f"{folder} holds a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder"
+        )
     first = runs[0]
     for run in runs[1:]:
         if run.config["data"] != first.config["data"]:
@@ -73,7 +77,7 @@ def compare_runs(
         said = ", ".join(str(run.path) for run in changed)
         data = replace(data, notes=(*data.notes, f"the data has changed since these were trained on it: {said}"))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
-    bench = Bench(data, Measuring(*most, anomalies, seconds=60.0))
+    bench = Bench(data, Measuring(*most, anomalies, seconds=60.0, importance_samples=None))
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name, group in _by_model(runs).items():
@@ -87,7 +91,8 @@ def compare_runs(
         record = group[0].config["model"]
         training = changed_training(group[0])
         found.append(contestant(name, record["model"], changed_options(group[0]), training, "done", None, measured))
-    words = ["unsup", "report", *paths, *flags({"anomalies": anomalies}), "-o", str(folder)]
+    options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None})
+    words = ["unsup", "report", *map(path_word, paths), *options, "-o", path_word(folder)]
     return write_results(
         folder,
         bench,
@@ -97,6 +102,7 @@ def compare_runs(
         minutes=None,
         seconds=time.monotonic() - started,
         data_argument=data_words(first.config["data"]),
+        purpose=purpose,
     )
 
 

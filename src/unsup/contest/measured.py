@@ -10,6 +10,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +19,14 @@ import numpy as np
 import torch
 
 from unsup.contest.commands import fit_command
-from unsup.core.commands import flags
+from unsup.core.commands import flags, path_word
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.model import CanDecode, CanSample
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside, write_over
+from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import SHOWN, Bench, written
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.dimensions import bits_by_dimension
@@ -37,21 +40,25 @@ from unsup.train.runs import Run, environment
 FORMAT = 2
 SCORES = "scores.npz"
 _CURVE_POINTS = 200
+_NOTED = {"ended": "training ended", "lost": "a stopped run was resumed after it had lost"}
 _FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
 
 Tell = Callable[[str], None]
 
 
-def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None) -> Measures:
+def measures_of(
+    bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None, seconds: float = math.inf
+) -> Measures:
     """The measures of ``run``, made now unless the folder ``into`` holds them already.
 
     Args:
+        seconds: what measuring may take.
         tell: told what is being measured.
     """
     found = kept_measures(bench, run, into)
     if found is None:
         into.mkdir(parents=True, exist_ok=True)
-        found, scores = _measured(bench, run, into, tell)
+        found, scores = _measured(bench, run, into, tell, seconds)
         key = _key(bench, run)
         if scores is not None:
             buffer = io.BytesIO()
@@ -63,7 +70,7 @@ def measures_of(bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: N
     return found
 
 
-def _measured(bench: Bench, run: Run, into: Path, tell: Tell) -> tuple[Measures, Any]:
+def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> tuple[Measures, Any]:
     """Every measure that is possible on the data, with pictures, and the scores of the test examples."""
     started, events = time.monotonic(), run.events()
     last = events[-1] if events else {"step": 0, "seconds": 0.0}
@@ -73,7 +80,7 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell) -> tuple[Measures,
             tell(stage)
 
     name, seconds = run.config["model"]["model"], float(last["seconds"])
-    exam = Exam(bench, run.model, name=name, path=run.path, train_seconds=seconds, tell=begins)
+    exam = Exam(bench, run.model, name=name, path=run.path, train_seconds=seconds, seconds=limit, tell=begins)
     figures, missing = exam.figures(possible_measures(bench.data))
     tell("pictures")
     notes = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
@@ -89,7 +96,7 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell) -> tuple[Measures,
         "figures": figures,
         "missing": missing,
         "commands": {},
-        "notes": notes + [f"training ended {e['ended']}" for e in events if "ended" in e],
+        "notes": notes + [f"{words} {e[k]}" for e in events for k, words in _NOTED.items() if k in e],
         "curve": _curve(events),
         "pictures": written(into, _pictures(exam, figures)),
         "environment": environment(),
@@ -133,8 +140,10 @@ def _has_scores(path: Path, key: str, n: int) -> bool:
 
 def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     """The measures with the commands, which depend on where the run lies."""
-    shown = str(run.path)
-    commands = {k: _eval_command(k, found["figures"], bench, shown) for k in found["figures"]}
+    shown = path_word(run.path)
+    changed = has_changed(run.path, run.config, bench.data, changed_data=True)
+    more = flags({"changed-data": changed or None})
+    commands = {k: _eval_command(k, found["figures"], bench, shown, more) for k in found["figures"]}
     return {
         **found,
         "command": fit_command(run, shown),
@@ -142,7 +151,7 @@ def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     }
 
 
-def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str) -> str | None:
+def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, more: list[str]) -> str | None:
     """The ``unsup eval`` that measures a figure again; None where it would be another one."""
     row, m = MEASURES.get(key), bench.measuring
     if row is None or row.purpose == "cost" or (row.purpose == "anomalies" and m.anomalies is not None):
@@ -154,7 +163,7 @@ def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str) 
     usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
     words = flags({k: v for k, v in settings.items() if v != usual.get(k)})
     measure = [] if key == "likelihood" else ["--measures", key]
-    return command_line(["unsup", "eval", run, *measure, *words])
+    return command_line(["unsup", "eval", run, *measure, *words, *more])
 
 
 def _key(bench: Bench, run: Run) -> str:
@@ -178,34 +187,54 @@ def _curve(events: list[dict[str, Any]]) -> Curve:
 
 
 def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]:
-    """What there is to see of a model, by name; nothing is computed for it that was not measured, but for codes."""
+    """What there is to see of a model, by name; nothing is computed for it that was not measured, but for codes.
+
+    What is slow gets as much time as is left, or a quarter of the whole.
+    """
     bench, model, gallery = exam.bench, exam.model, exam.bench.gallery
-    test, event, found = bench.test, bench.data.event, dict[str, Drawn | None]()
+    test, event = bench.test, bench.data.event
     some = test.take(slice(_FEW if event.is_image else _SOME))  # plots take more than grids
-    if isinstance(model, CanSample):
+
+    def samples() -> Drawn | None:
         try:
             shown = exam.samples.x[: SHOWN if event.is_image else len(test)]
         except InputError:
             shown = exam.sampling.shown
-        found["samples"] = gallery.examples(shown, f"samples of {exam.name}")
-    if "memorisation" in figures:
+        return gallery.examples(shown, f"samples of {exam.name}")
+
+    def neighbours() -> Drawn | None:
         near = exam.memorised
         order = near.distance[:SHOWN].argsort()[:_FEW]
-        found["neighbours"] = gallery.neighbours(exam.samples.x[order], bench.train.x[near.nearest[order]])
-    if "auroc" in figures:
+        return gallery.neighbours(exam.samples.x[order], bench.train.x[near.nearest[order]])
+
+    def anomalies() -> Drawn | None:
         ordinary, odd, _ = exam.anomaly_scores
         is_anomaly = torch.arange(len(ordinary) + len(odd)) >= len(ordinary)
         both = torch.cat([test.x, bench.anomalies.to(test.x.dtype)])
-        found["anomalies"] = gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
+        return gallery.anomaly_ranking(both, torch.cat([ordinary, odd]), is_anomaly)
+
+    def bits() -> Drawn | None:
+        found = bits_by_dimension(model, some, seed=bench.measuring.seed)
+        return None if found is None else gallery.bits(some.x, found)
+
+    drawn: dict[str, Callable[[], Drawn | None]] = {}
+    if isinstance(model, CanSample):
+        drawn["samples"] = samples
+    if "memorisation" in figures:
+        drawn["neighbours"] = neighbours
+    if "auroc" in figures:
+        drawn["anomalies"] = anomalies
     if "likelihood" in figures:
-        found["most_likely"] = gallery.extremes(test.x, -exam.scores, most=True)
-        found["least_likely"] = gallery.extremes(test.x, -exam.scores, most=False)
+        drawn["most_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=True)
+        drawn["least_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=False)
     if isinstance(model, CanDecode):
-        found["reconstructions"] = gallery.reconstructions(some.x, reconstruct(model, some))
+        drawn["reconstructions"] = lambda: gallery.reconstructions(some.x, reconstruct(model, some))
         if len(test) >= 2 * _PATHS and not is_conditioned(model):  # whose ends may have different conditions
-            path = interpolate(model, test.x[:_PATHS], test.x[_PATHS : 2 * _PATHS], _PATH_STEPS)
-            found["interpolation"] = gallery.interpolation(path)
-    bits = bits_by_dimension(model, some, seed=bench.measuring.seed)
-    if bits is not None:
-        found["bits"] = gallery.bits(some.x, bits)
+            ends = test.x[:_PATHS], test.x[_PATHS : 2 * _PATHS]
+            drawn["interpolation"] = lambda: gallery.interpolation(interpolate(model, *ends, _PATH_STEPS))
+    found: dict[str, Drawn | None] = {}
+    limit = Deadline(max(exam.deadline.seconds_left, exam.deadline.seconds / 4), "pictures take too long")
+    for name, draw in (drawn | {"bits": bits}).items():
+        with suppress(OutOfTime), limit:
+            found[name] = draw()
     return found

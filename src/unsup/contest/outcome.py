@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,26 @@ from typing import Any
 import numpy as np
 
 from unsup.contest.measured import SCORES
-from unsup.core.commands import flags
+from unsup.core.commands import flags, path_word
 from unsup.core.escapes import command_line
 from unsup.core.likelihood import SIGN
 from unsup.core.model import LearnsByCounting
-from unsup.core.registry import model_class, row
+from unsup.core.registry import fitting, model_class, row
 from unsup.core.storage import write_inside
 from unsup.data.catalog import EXAMPLE_OPTIONS
-from unsup.evaluate.bench import Bench, finite
+from unsup.data.source import Data
+from unsup.evaluate.bench import Bench
+from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.ranking import leader, places
-from unsup.evaluate.records import Contestant, Measures, Results, Status
+from unsup.evaluate.records import Contestant, Measures, Purpose, Results, Status, finite
 from unsup.report.contest import write_comparison_page
 from unsup.report.export import write_csv
-from unsup.report.verdict import summary
+from unsup.report.verdict import Outcome, summary
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run, environment
 
 _LONGER = 30  # minutes, in the advice
+_THINGS = {"image": "image", "sequence": "sequence", "video": "video"}
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,29 @@ def write_results(
     minutes: float | None,
     seconds: float,
     data_argument: Sequence[str],
+    purpose: Purpose | None,
 ) -> Results:
     """The records, tables and page of contestants that have been measured on ``bench``."""
     data = bench.data
-    scores = {c["name"]: [_scores(folder, m) for m in c["runs"] if m["likelihood"]] for c in found}
+    scores = {c["name"]: [_scores(folder, m) for m in c["runs"] if "likelihood" in m["figures"]] for c in found}
     stands = places(found, {k: v for k, v in scores.items() if v})
     baselines = bench.baselines
-    thing = {"image": "image", "sequence": "sequence", "video": "video"}.get(data.event.layout or "", "row")
+    outcome = Outcome(
+        found,
+        stands,
+        purpose,
+        examples=len(bench.test),
+        thing=_THINGS.get(data.event.layout or "", "row"),
+        artificial=bench.measuring.anomalies is None,
+        stored=baselines["stored"],
+        minutes=minutes,
+        seconds=seconds,
+    )
     results: Results = {
-        "format": 1,
+        "format": 2,
         "title": Path(data.name or "arrays").name,
         "command": command,
+        "for": purpose,
         "data": data.to_json(),
         "about": data.describe(),
         "minutes": minutes,
@@ -105,11 +120,12 @@ def write_results(
         "anomalies": bench.anomalies_are,
         "examples": len(bench.test),
         "samples": bench.measuring.samples,
+        "measures": {key: measure.to_json() for key, measure in MEASURES.items()},
         "baselines": baselines,
         "contestants": list(found),
         "places": stands,
-        "summary": summary(found, stands, baselines, thing),
-        "next": _next(found, stands, folder, data_argument, data.options),
+        "summary": summary(outcome),
+        "next": _next(outcome, folder, data_argument, data),
         "pictures": bench.pictures(folder),
         "environment": environment(),
     }
@@ -131,42 +147,91 @@ def _scores(folder: Path, m: Measures) -> Any:
 
 def figure(m: Measures) -> str:
     """The one figure of a run that a line has room for."""
-    if m["likelihood"] is not None:
-        return f"{SIGN[m['likelihood']['kind']]} {m['likelihood']['bits_per_dim']:.4f} bits/dim"
-    if m["quality"] is not None:
-        return f"FID {m['quality']['scores']['fid']['value']:.3g}"
-    return ""
+    found = m["figures"].get("likelihood")
+    if found is not None:
+        return f"{SIGN[found['detail']['kind']]} {found['detail']['bits_per_dim']:.4f} bits/dim"
+    return f"FID {m['figures']['fid']['value']:.3g}" if "fid" in m["figures"] else ""
 
 
-def _next(
-    found: Sequence[Contestant], stands: Any, folder: Path, data_argument: Sequence[str], reading: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    """What to run now: more time for the winner, or for all where it needs none; draws; scores of other examples."""
-    winner = leader(stands)
-    if winner is None:
+@dataclass(frozen=True)
+class _Step:
+    """What to run next with a model.
+
+    Attributes:
+        ability: that the model needs for it.
+        what: it does, for people.
+        words: of the command after the run.
+        examples: whether it reads examples of the user, which takes the options that the data was read with.
+    """
+
+    ability: str
+    what: str
+    words: tuple[str, ...]
+    examples: bool = False
+
+
+_STEPS = {
+    "sample": _Step("sample", "draw samples from {name}", ("-n", "64", "-o", "samples.npy")),
+    "score": _Step("score", "score your own examples with {name}", ("-o", "scores.csv"), examples=True),
+    "encode": _Step("encode", "encode your own examples with {name}", ("-o", "codes.npz"), examples=True),
+    "predict": _Step("predict", "classify your own examples with {name}", ("-o", "classes.csv"), examples=True),
+}
+"""By the command."""
+_FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
+    None: ("longer", "sample", "score"),
+    "density": ("longer", "score", "sample"),
+    "samples": ("sample", "longer"),
+    "anomalies": ("anomalies", "score", "longer"),
+    "features": ("encode", "longer"),
+    "compression": ("longer", "score"),
+    "classes": ("predict", "classifier", "longer"),
+}
+"""What follows from the question that a contest answers."""
+
+
+def _next(o: Outcome, folder: Path, data_argument: Sequence[str], data: Data) -> list[dict[str, str]]:
+    """What to run now, with the leader for the purpose, or with the leader by likelihood where nobody has that."""
+    name = o.chosen
+    if name is None:
         return []
-    best = next(c for c in found if c["name"] == winner)
-    run = os.path.normpath(folder / best["runs"][0]["run"])
-    data, *data_flags = data_argument
-    lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
-    if issubclass(model_class(best["model"]), LearnsByCounting):
-        what = "give all of them more time"
-        words = ["unsup", "compare", data, *data_flags, *flags({"minutes": 2 * _LONGER}), "-o", f"{folder.name}-longer"]
-    else:
-        what = f"train {best['name']} for longer"
-        words = ["unsup", "fit", data, best["model"], "-o", f"{best['model']}-longer", *data_flags]
-        words += [*flags({"minutes": _LONGER}), *flags(lasting), *flags(best["options"], "model.")]
-    advice = [(what, words)]
-    able = row(best["model"]).abilities
-    if "sample" in able:
-        advice.append(("draw from it", ["unsup", "sample", run, "-n", "64", "-o", "samples.npy"]))
-    if "score" in able:
-        own = flags({k: v for k, v in reading.items() if k in EXAMPLE_OPTIONS})
-        advice.append(("score your own examples", ["unsup", "score", run, "FILE", *own, "-o", "scores.csv"]))
-    lifelike = next(iter(stands.get("fid", {})), best["name"])
-    if lifelike != best["name"]:
-        other = next(c for c in found if c["name"] == lifelike)
-        path = os.path.normpath(folder / other["runs"][0]["run"])
-        what = f"draw from {lifelike}, the most lifelike"
-        advice.append((what, ["unsup", "sample", path, "-n", "64", "-o", "lifelike.npy"]))
-    return [{"what": what, "command": command_line(words)} for what, words in advice]
+    steps = [_step(kind, o, name, folder, data_argument, data) for kind in _FOLLOWS[o.purpose]]
+    lifelike = leader(o.places, "samples")
+    if o.purpose is None and lifelike not in (None, name):
+        steps.append(_step("sample", o, str(lifelike), folder, data_argument, data))
+    return [{"what": what, "command": command_line(words)} for what, words in filter(None, steps)]
+
+
+def _step(
+    kind: str, o: Outcome, name: str, folder: Path, data_argument: Sequence[str], data: Data
+) -> tuple[str, list[str]] | None:
+    """A suggestion and its command, or None where the model or the data is not made for it."""
+    best = next(c for c in o.contestants if c["name"] == name)
+    argument, *data_flags = data_argument
+    if kind == "anomalies":
+        if not o.artificial or o.minutes is None:
+            return None
+        words = [argument, *data_flags, *flags({"minutes": o.minutes, "anomalies": "PATH", "for": "anomalies"})]
+        return "compare on real anomalies", ["unsup", "compare", *words, "-o", path_word(f"{folder.name}-anomalies")]
+    if kind == "classifier":
+        able = [
+            n
+            for n in fitting(data.event)
+            if "predict" in row(n).abilities and not issubclass(model_class(n), LearnsByCounting)
+        ]
+        if data.train.label is None or not able or "predict" in row(best["model"]).abilities:
+            return None
+        words = [argument, able[0], *data_flags, *flags({"given": "label", "minutes": _LONGER})]
+        return "train a classifier", ["unsup", "fit", *words, "-o", f"{able[0]}-classes"]
+    if kind == "longer":
+        if issubclass(model_class(best["model"]), LearnsByCounting):
+            words = [argument, *data_flags, *flags({"minutes": 2 * _LONGER, "for": o.purpose})]
+            return "give all of them more time", ["unsup", "compare", *words, "-o", path_word(f"{folder.name}-longer")]
+        lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
+        words = [argument, best["model"], "-o", f"{best['model']}-longer", *data_flags, *flags({"minutes": _LONGER})]
+        return f"train {name} for longer", ["unsup", "fit", *words, *flags(lasting), *flags(best["options"], "model.")]
+    step = _STEPS[kind]
+    if step.ability not in row(best["model"]).abilities:
+        return None
+    run = path_word(os.path.normpath(folder / best["runs"][0]["run"]))
+    own = flags({k: v for k, v in data.options.items() if k in EXAMPLE_OPTIONS})
+    return step.what.format(name=name), ["unsup", kind, run, *(["FILE", *own] if step.examples else []), *step.words]

@@ -6,26 +6,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from unsup.core import words
 from unsup.core.config import plain
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import LearnsByCounting, Translates
-from unsup.core.registry import create, model_class, row
+from unsup.core.registry import create, model_class, names, row
 
 TRAINING_SHARE = 0.65
 """Of the minutes; the rest is for measuring and drawing."""
-_ORDER = (
-    "histogram",
-    "gaussian-mixture",
-    "made",
-    "pixelcnn",
-    "realnvp",
-    "vae",
-    "gan",
-    "rbm",
-    "score-matching",
-)
-"""One or two models a family, those that learn by counting first, since they leave most of their time to the others."""
 _LEAST_SECONDS = 10  # of training, below which there is one model a family
 _PATIENCE = 8  # of the twenty validations of a run
 _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
@@ -76,15 +65,13 @@ def contestants(
         raise InputError(f"--models names {twice} {models.count(twice)} times; name each model once (--seeds repeats)")
     left_out = {}
     chosen = []
-    for name in models or _ORDER:
-        reason = _reason_against(name, event, examples, asked=bool(models))
-        if reason is None:
-            chosen.append(_entry(name, event, examples))
-        else:
-            left_out[name] = reason
-    if models and left_out:
-        name, reason = next(iter(left_out.items()))
-        raise InputError(f"{name} {reason}; this data is {event}; leave {name} out of --models")
+    for name in models or _usual(event, examples):
+        try:
+            chosen.append(_entry(name, event, examples, asked=bool(models)))
+        except _Unfit as error:
+            if models:
+                raise InputError(f"{name} {error}; this data is {event}; leave {name} out of --models") from error
+            left_out[name] = str(error)
     if not chosen:
         raise InputError(f"no model takes this data ({event}); unsup models tells what each takes")
     learners = [e for e in chosen if not e.counts]
@@ -92,28 +79,40 @@ def contestants(
     if not models and each < _LEAST_SECONDS:
         for entry in learners:
             first = next(e for e in learners if e.family == entry.family)
-            if entry is not first:
+            if entry is not first and _turn(entry.model, event, examples) != 1:
                 chosen.remove(entry)
                 left_out[entry.model] = f"would leave less than {_LEAST_SECONDS} s for each, and {first.model} is there"
     return sorted(chosen, key=lambda e: not e.counts), left_out
 
 
-def _reason_against(name: str, event: Event, examples: int, *, asked: bool) -> str | None:
+class _Unfit(Exception):
+    """Why a model does not take part, in one clause."""
+
+
+def _turn(name: str, event: Event, examples: int) -> int | None:
+    return model_class(name).advice(event, examples).turn
+
+
+def _usual(event: Event, examples: int) -> list[str]:
+    """The models that take part unless others are named, family after family, each in the order of their turns."""
+    families = list(dict.fromkeys(row(name).family for name in names()))
+    single = [name for name in names() if not issubclass(model_class(name), Translates)]
+    turns = {name: _turn(name, event, examples) for name in single}
+    usual = [(families.index(row(name).family), turn, name) for name, turn in turns.items() if turn is not None]
+    return [name for *_, name in sorted(usual, key=lambda one: one[:2])]
+
+
+def _entry(name: str, event: Event, examples: int, *, asked: bool) -> Entry:
     cls = model_class(name)
     if issubclass(cls, Translates):
-        return "learns from two domains, which a comparison does not have"
-    reason = cls.refusal(event)
-    return reason if reason is not None or asked else cls.advice(event, examples).against
-
-
-def _entry(name: str, event: Event, examples: int) -> Entry:
-    advice = model_class(name).advice(event, examples)
+        raise _Unfit("learns from two domains, which a comparison does not have")
+    advice = cls.advice(event, examples)
+    reason = cls.refusal(event) or (None if asked else advice.against)
+    if reason is not None:
+        raise _Unfit(reason)
     model = create(name, event, **advice.options)
     if model.streams:
-        raise InputError(
-            f"{name} learns from further streams ({', '.join(model.streams)}), which a comparison does not have; leave "
-            f"{name} out of --models"
-        )
+        raise _Unfit(f"learns from further streams ({', '.join(model.streams)}), which a comparison does not have")
     counting = isinstance(model, LearnsByCounting) and model.passes > 0
     training = dict(advice.training)
     if not counting:
@@ -134,11 +133,13 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the minutes are shared, for people."""
     learners = sum(not e.counts for e in entries)
-    split = "" if seeds == 1 else f" among themselves and {seeds} seeds"
+    share = (
+        f"; {words.counted(learners, 'model')} that learn by gradients share what is left of the training time equally"
+    )
     return (
-        f"Of {minutes:g} minutes {TRAINING_SHARE:.0%} are for training and the rest for measuring. Models that learn "
-        f"by counting go first and take what they need; the {learners} that learn by gradients then share what is left "
-        f"of the training time equally{split}. A model that stops gaining on validation ends early and its time is "
-        "given to nobody. The parameters with the best validation likelihood are kept; the test split is read "
-        "only by the measurements."
+        f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
+        "Models that learn by counting go first and take what they need"
+        f"{share if learners else ''}{f', over {seeds} seeds' if learners and seeds > 1 else ''}. A model that no longer "
+        "improves on validation stops early, and no other model gets its time. The parameters with the best validation "
+        "likelihood are kept; the test split is read by the measurements only."
     )

@@ -109,11 +109,14 @@ class Advice:
         options: of the constructor.
         training: settings of `unsup.fit`.
         against: why it is not to be tried on such data at all, or None.
+        turn: among the models of its family, in a contest that names no models: 1 takes part, higher ones where the
+            minutes allow more than one of the family, None only where it is named.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
+    turn: int | None = 1
 
 
 class Model(nn.Module, ABC):
@@ -196,7 +199,10 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """Options and settings that suit the model on so many training examples, where its defaults do not."""
+        """Options and settings that suit the model on so many training examples, where its defaults do not.
+
+        It is asked about events that the model refuses, too.
+        """
         return Advice()
 
     @abstractmethod

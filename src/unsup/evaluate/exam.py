@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from unsup.core.commands import path_word
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.escapes import command_line
 from unsup.core.likelihood import Likelihood
@@ -31,12 +34,13 @@ from unsup.evaluate.modes import ModeCoverage
 from unsup.evaluate.neighbours import Neighbours, neighbours
 from unsup.evaluate.probe import encode_all, predict_classes
 from unsup.evaluate.quadrature import with_likelihood
-from unsup.evaluate.records import Figure
+from unsup.evaluate.records import Evaluation, Figure
 from unsup.evaluate.samples import draw_samples, known_modes
 from unsup.evaluate.translation import TranslationError, translation_error
 
 _MOST_IMPORTANCE_SAMPLES = 50
-_TIMED, _TIMED_FEW, _TIMED_MOST = 64, 4, 4  # samples; of a slow sampler; times the limit from which it is slow
+_FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples, not counted; timed; timed of a slow sampler
+_TIMED_MOST = 4  # times the limit, from which a sampler is slow
 _FOR_QUALITY = 10
 
 
@@ -60,6 +64,7 @@ class Exam:
         name: of the model, in reasons.
         path: of its run, for commands in reasons.
         train_seconds: how long it was trained, where that is known.
+        seconds: what all measuring may take; a measure that would take longer is missing, with the reason.
         tell: told what is computed: the title of a measure as it starts, ``"likelihood"`` and ``"sampling"`` with the
             examples done.
     """
@@ -72,12 +77,16 @@ class Exam:
         name: str = "",
         path: Path | None = None,
         train_seconds: float | None = None,
+        seconds: float = math.inf,
         tell: Tell = lambda stage, done, total: None,
     ) -> None:
         self.bench, self._model, self.path, self.tell = bench, model, path, tell
         self.name = name or type(model).__name__
         self.train_seconds = train_seconds
         self.m = bench.measuring
+        self.seconds: dict[str, float] = {}
+        self.deadline = Deadline(seconds, f"the {seconds:.0f} s for measuring {self.name} were over before this")
+        self._no_sampling: OutOfTime | None = None
 
     def figures(self, keys: Iterable[str]) -> tuple[dict[str, Figure], dict[str, str]]:
         """The figures of these measures, and why others cannot be had."""
@@ -86,18 +95,45 @@ class Exam:
         for key in keys:
             row = MEASURES[key]
             reason = row.reason_against(self._model, self.bench.data, self.name)
+            started = time.monotonic()
             if reason is None:
                 self.tell(row.title, 0, 0)
                 try:
-                    found = bounded(row.run(self), *row.range)
+                    with self.deadline if row.needs else nullcontext():
+                        found = bounded(row.run(self), *row.range)
                     reason = None if math.isfinite(found["value"]) else f"its {row.title} is {found['value']}"
                 except (InputError, CapabilityError) as error:
                     reason = str(error)
             if reason is None:
-                figures[key] = found
+                figures[key], self.seconds[key] = found, round(time.monotonic() - started, 3)
             else:
                 missing[key] = reason
         return figures, missing
+
+    def evaluations(self, figures: Mapping[str, Figure], *, step: int | None, changed_data: bool) -> list[Evaluation]:
+        """Figures of this exam as ``eval.json`` keeps them.
+
+        Args:
+            step: of the parameters.
+            changed_data: whether the data has changed since training.
+        """
+        return [
+            {
+                "measure": key,
+                "split": self.m.split,
+                "step": step,
+                "settings": MEASURES[key].settings(self.m),
+                "seconds": self.seconds[key],
+                "changed_data": changed_data,
+                "figure": figure,
+            }
+            for key, figure in figures.items()
+        ]
+
+    @property
+    def slow_seconds(self) -> float:
+        """What one slow part may take: that of the plan, or half of what is left."""
+        return min(self.m.seconds, self.deadline.seconds_left / 2)
 
     @property
     def model(self) -> Model:
@@ -126,7 +162,7 @@ class Exam:
         log_probs(scored, few, seed=self.m.seed)
         each = (time.monotonic() - started) / min(CHUNK, len(test))
         count = len(test) + len(self.bench.anomalies) + self.m.samples
-        return max(1, min(_MOST_IMPORTANCE_SAMPLES, int(self.m.seconds / (each * count))))
+        return max(1, min(_MOST_IMPORTANCE_SAMPLES, int(self.slow_seconds / (each * count))))
 
     def log_probs(self, x: Split, *, stored: bool = True) -> Tensor:
         return log_probs(
@@ -167,10 +203,21 @@ class Exam:
     # --- samples --------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    @torch.no_grad()
     def sampling(self) -> Sampling:
         """How fast samples come, after one draw that is not counted."""
-        model = self.model
+        if self._no_sampling is not None:
+            raise self._no_sampling
+        limit = Deadline(self.slow_seconds, f"drawing {_FIRST} samples takes more than {self.slow_seconds:.0f} s here")
+        try:
+            with limit:
+                return self._timed_sampling()
+        except OutOfTime as error:
+            self._no_sampling = error
+            raise
+
+    @torch.no_grad()
+    def _timed_sampling(self) -> Sampling:
+        model, slow = self.model, self.slow_seconds
         if not isinstance(model, CanSample):
             raise CapabilityError(f"{self.name} draws no samples")
         generator = keyed_generator(self.m.seed, _TIMED, device=model.device)
@@ -184,14 +231,17 @@ class Exam:
         self.model.eval()
         with fast_cpu(model.device):
             started = time.monotonic()
-            draw(2)
+            count, shown = _FIRST, draw(_FIRST)
+            first = time.monotonic() - started
             # Thirty-two times as long is the most that the batch can take; slow samplers are timed on a smaller one.
-            count = _TIMED if 32 * (time.monotonic() - started) < _TIMED_MOST * self.m.seconds else _TIMED_FEW
-            started = time.monotonic()
-            shown = draw(count)
-            rate = count / max(time.monotonic() - started, 1e-9)
+            for count in (_TIMED, _TIMED_FEW) if 32 * first < _TIMED_MOST * slow else (_TIMED_FEW,):
+                started = time.monotonic()
+                with suppress(OutOfTime), Deadline(slow / 2, ""):
+                    shown = draw(count)
+                    break
+            rate = len(shown) / max(time.monotonic() - started, 1e-9)
         self.model.train(was_training)
-        return Sampling(rate, count, shown)
+        return Sampling(rate, len(shown), shown)
 
     @functools.cached_property
     def samples(self) -> Split:
@@ -201,11 +251,12 @@ class Exam:
             raise InputError(f"{n} samples asked for; expected 2 or more")
         if isinstance(self._model, Tensor):
             return Split(self._model[:n])
-        if self.m.seconds < math.inf and (needed := n / self.sampling.per_second) > self.m.seconds:
-            again = command_line(["unsup", "eval", str(self.path or "RUN"), "--samples", str(n)])
+        slow = self.slow_seconds
+        if slow < math.inf and (needed := n / self.sampling.per_second) > slow:
+            again = command_line(["unsup", "eval", path_word(self.path or "RUN"), "--samples", str(n)])
             raise InputError(
-                f"{n:,} draws would take about {needed:,.0f} s here and {self.m.seconds:.0f} s were left for them; "
-                f"{again} makes them"
+                f"{n:,} draws would take about {needed:,.0f} s here and {slow:.0f} s were left for them; {again} makes "
+                "them"
             )
         given = self.bench.conditions(self._model, n)
         told = functools.partial(self.tell, "sampling")

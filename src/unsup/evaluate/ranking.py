@@ -1,101 +1,131 @@
 """Places by each measure, and ties.
 
-Two contestants tie where their difference is within the noise of that difference, 1.96 standard errors. For likelihoods
-it is that of the paired differences over the same test examples; for other measures the two are taken as independent,
-which makes ties a little too many. With several seeds the spread between seeds is added. Likelihoods are ranked among
-those of one kind only.
+Two contestants tie where their difference is within the noise of that difference, 1.96 standard errors. For measures
+that are means of the log-likelihood over the test examples it is that of the paired differences; for others the two are
+taken as independent, which makes ties a little too many. With several seeds the spread between seeds is added. Figures
+of several kinds of likelihood are ranked among those of one kind only.
+
+A measure of samples has what held-out data get as its floor. Where samples are far better, they are copies, or there
+are too few held-out examples to tell: the contestant is placed behind the others, and never leads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from unsup.evaluate.records import Contestant, Interval, Measures, Place
+from unsup.evaluate.estimate import Z
+from unsup.evaluate.measures import MEASURES, Measure
+from unsup.evaluate.records import Better, Contestant, Figure, Measures, Place, Purpose
 
-Z = 1.96
-RANKED = ("exact", "bound", "estimate")
+KINDS = ("exact", "bound", "estimate")
+_PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
+"""Measures that are so many times the mean of −log p over the test examples."""
+_BEYOND, _ABSURD = 0.5, 0.98  # of a floor, by which a value is suspiciously better, and more than anything explains
+_FEW = 100  # held-out examples, below which their own figure says little
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
 """Per-example log-probabilities of the test examples, by contestant, one array a seed."""
+Places = Mapping[str, Mapping[str, Place]]
+"""Places by measure and contestant, the best first."""
 
 
 @dataclass(frozen=True)
-class _Measure:
-    better: Literal["lower", "higher"]
-    read: Callable[[Measures], tuple[float, float] | None]
-    """Value and standard error of one run, or None."""
+class _Standing:
+    """A contestant by one measure.
 
+    Attributes:
+        value: mean over seeds.
+        error: standard error of the mean that pairing does not take away.
+        noise: the whole standard error.
+        widened: the same with the spread between seeds at its 95 % quantile, over 1.96.
+        group: the kind of likelihood, or empty.
+        beyond: whether the value is too good to be true.
+        scores: the log-probabilities that the value is a mean of, times its factor; none where it is not.
+    """
 
-def _of_interval(record: Interval | None) -> tuple[float, float] | None:
-    if record is None or record["value"] is None or None in record["interval"]:
-        return None
-    low, high = record["interval"]
-    return record["value"], (high - low) / (2 * Z)
-
-
-def _quality(name: str) -> Callable[[Measures], tuple[float, float] | None]:
-    return lambda m: _of_interval((m["quality"] or {}).get("scores", {}).get(name))
-
-
-def _within(outer: str, inner: str) -> Callable[[Any], tuple[float, float] | None]:
-    return lambda m: None if m[outer] is None else _of_interval(m[outer][inner])
-
-
-def _plain(read: Callable[[Measures], float | None]) -> Callable[[Measures], tuple[float, float] | None]:
-    def found(m: Measures) -> tuple[float, float] | None:
-        value = read(m)
-        return None if value is None else (value, 0.0)
-
-    return found
-
-
-MEASURES: dict[str, _Measure] = {
-    "fid": _Measure("lower", _quality("fid")),
-    "kid": _Measure("lower", _quality("kid")),
-    "precision": _Measure("higher", _quality("precision")),
-    "recall": _Measure("higher", _quality("recall")),
-    "auroc": _Measure("higher", _within("anomaly", "auroc")),
-    "average_precision": _Measure("higher", _within("anomaly", "average_precision")),
-    "probe": _Measure("higher", _within("probe", "accuracy")),
-    "calibration": _Measure("lower", _within("calibration", "error")),
-    "sampling": _Measure("higher", _plain(lambda m: m["sampling"]["per_second"] if m["sampling"] else None)),
-    "seconds": _Measure("lower", _plain(lambda m: m["train_seconds"])),
-    "parameters": _Measure("lower", _plain(lambda m: float(m["parameters"]))),
-}
+    value: float
+    error: float
+    noise: float
+    widened: float
+    group: str
+    beyond: bool
+    scores: NDArray[np.float64] | None
 
 
 def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[str, Place]]:
-    """Every contestant's place by every measure that it has: measure → contestant → place."""
-    done = [c for c in contestants if c["runs"]]
-    found = {"likelihood": _likelihoods(done, scores)}
-    for name, measure in MEASURES.items():
-        means, widened = {}, {}
-        for c in done:
-            read = [r for r in map(measure.read, c["runs"]) if r is not None]
-            if len(read) == len(c["runs"]):
-                values = [v for v, _ in read]
-                own = math.sqrt(float(np.mean([e**2 for _, e in read])))  # of the examples, which all seeds share
-                means[c["name"]] = float(np.mean(values)), math.hypot(own, _seed_error(values))
-                widened[c["name"]] = math.hypot(own, _student(len(values)) * _seed_error(values))
-        found[name] = _ranked(means, measure.better, _hypot_of(widened))
-    return {k: v for k, v in found.items() if v}
+    """Every contestant's place by every measure that it has: measure → contestant → place. Who failed has none."""
+    found: dict[str, dict[str, Place]] = {}
+    for key, measure in MEASURES.items():
+        if measure.better is None:
+            continue
+        stands: dict[str, _Standing] = {}
+        for c in contestants:
+            figures = [m["figures"].get(key) for m in c["runs"]]
+            if c["status"] != "failed" and figures and all(f is not None and f["value"] is not None for f in figures):
+                own = scores.get(c["name"], ()) if key in _PAIRED else ()
+                if key not in _PAIRED or own:
+                    beyond = all(_is_beyond(measure, m) for m in c["runs"])
+                    stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own, beyond=beyond)
+        ranked: dict[str, Place] = {}
+        for group in sorted({s.group for s in stands.values()}, key=lambda g: KINDS.index(g) if g else -1):
+            ranked |= _ranked({n: s for n, s in stands.items() if s.group == group}, measure.better, group)
+        _surpassed(ranked, stands, measure.better)
+        if ranked:
+            found[key] = ranked
+    return found
 
 
-def _hypot_of(noise: Mapping[str, float]) -> Callable[[str, str], float]:
-    """The noise of the difference of two, whose own noise is independent."""
-    return lambda a, b: math.hypot(noise[a], noise[b])
+def _standing(
+    measure: Measure, figures: Sequence[Figure], scores: Sequence[NDArray[np.float64]], *, beyond: bool
+) -> _Standing:
+    values = [float(f["value"] or 0.0) for f in figures]
+    value, between = float(np.mean(values)), _seed_error(values)
+    squares = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))  # of the examples, which all seeds share
+    wide = _student(len(values)) * between
+    group = str(figures[0]["detail"].get("kind", ""))
+    if not scores:
+        noise = math.sqrt(squares)
+        return _Standing(value, noise, math.hypot(noise, between), math.hypot(noise, wide), group, beyond, None)
+    factor = _PAIRED[measure.key]
+    own = factor * np.mean(scores, axis=0)
+    # What a run's own error holds beyond the spread over examples: that of an estimated log Z.
+    rest = max(0.0, squares - float(np.mean([_error_of_mean(factor * s) ** 2 for s in scores]))) / len(values)
+    noise = math.sqrt(_error_of_mean(own) ** 2 + between**2 + rest)
+    return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
+
+
+def _is_beyond(measure: Measure, run: Measures) -> bool:
+    """Whether a run's samples are far better than held-out data, as copies are, or its fit is degenerate."""
+    if measure.key in _PAIRED:
+        return any(note.startswith("degenerate ") for note in run["notes"])
+    figures = run["figures"]
+    figure, copied = figures[measure.key], figures.get("memorisation")
+    floor, value = figure["floor"], figure["value"]
+    if measure.purpose != "samples" or "samples" not in measure.needs or floor is None or value is None:
+        return False
+    ahead = (1 if measure.better == "lower" else -1) * (floor - value)
+    if ahead <= max(Z * (figure["error"] or 0.0), _BEYOND * abs(floor)):
+        return False
+    interval = copied["interval"] if copied is not None else None
+    innocent = interval is not None and interval[0] is not None and interval[0] <= 0.5
+    few = figure["detail"].get("held_out", 0) < _FEW
+    return few or not innocent or ahead > _ABSURD * abs(floor)
+
+
+def _error_of_mean(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def _seed_error(values: Sequence[float]) -> float:
     """Standard error of a mean over seeds."""
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return _error_of_mean(np.asarray(values))
 
 
 def _student(seeds: int) -> float:
@@ -103,76 +133,68 @@ def _student(seeds: int) -> float:
     return float(student.ppf(0.975, seeds - 1)) / Z if seeds > 1 else 1.0
 
 
-def _likelihoods(done: Sequence[Contestant], scores: Scores) -> dict[str, Place]:
-    by_kind: dict[str, dict[str, tuple[float, float]]] = {}
-    per_example: dict[str, NDArray[np.float64]] = {}
-    seed_error: dict[str, float] = {}
-    shared: dict[str, float] = {}
-    for c in done:
-        records = [m["likelihood"] for m in c["runs"]]
-        if any(r is None for r in records) or c["name"] not in scores:
-            continue
-        nats = [r["nats"] for r in records if r is not None]
-        name = c["name"]
-        own: NDArray[np.float64] = np.mean(scores[name], axis=0)
-        seed_error[name] = _seed_error(nats)
-        spread = float(own.std(ddof=1)) / math.sqrt(len(own)) if len(own) > 1 else 0.0
-        # What a run's own error holds beyond the spread over examples: that of an estimated log Z.
-        errors = [r["standard_error"] for r in records if r is not None]
-        beyond = max(0.0, float(np.mean(np.square(errors))) - _example_variance(scores[name]))
-        shared[name] = math.sqrt(beyond / len(records))
-        per_example[name] = own
-        noise = math.sqrt(spread**2 + seed_error[name] ** 2 + shared[name] ** 2)
-        assert records[0] is not None
-        by_kind.setdefault(records[0]["kind"], {})[name] = (float(np.mean(nats)), noise)
-
-    def noise_of(a: str, b: str) -> float:
-        difference = per_example[a] - per_example[b]
-        paired = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
-        seeds = sum((_student(len(scores[n])) * seed_error[n]) ** 2 for n in (a, b))
-        return math.sqrt(paired**2 + seeds + shared[a] ** 2 + shared[b] ** 2)
-
-    found: dict[str, Place] = {}
-    for kind in (k for k in RANKED if k in by_kind):
-        for name, place in _ranked(by_kind[kind], "lower", noise_of).items():
-            found[name] = {**place, "group": kind}
-    for name, (mean, _) in by_kind.get("bound", {}).items():
-        exact = by_kind.get("exact", {})
-        found[name]["surpasses"] = [n for n in exact if mean + Z * noise_of(name, n) < exact[n][0]]
-    return found
+def _noise(a: _Standing, b: _Standing) -> float:
+    """The standard error of the difference of two."""
+    if a.scores is None or b.scores is None:
+        return math.hypot(a.widened, b.widened)
+    return math.sqrt(_error_of_mean(a.scores - b.scores) ** 2 + a.error**2 + b.error**2)
 
 
-def _example_variance(scores: Sequence[NDArray[np.float64]]) -> float:
-    return float(np.mean([s.var(ddof=1) / len(s) if len(s) > 1 else 0.0 for s in scores]))
-
-
-def _ranked(
-    means: Mapping[str, tuple[float, float]],
-    better: Literal["lower", "higher"],
-    noise_of: Callable[[str, str], float],
-) -> dict[str, Place]:
+def _ranked(stands: Mapping[str, _Standing], better: Better, group: str) -> dict[str, Place]:
     """Rank 1 + how many are better beyond the noise; whom each ties with."""
     sign = 1 if better == "lower" else -1
     found: dict[str, Place] = {}
-    for a in sorted(means, key=lambda n: sign * means[n][0]):
-        ahead, tied = 0, []
-        for b in means:
-            if b == a:
+    for a, own in sorted(stands.items(), key=lambda s: (s[1].beyond, sign * s[1].value)):
+        ahead = own.beyond * (1 + sum(not other.beyond for other in stands.values()))  # real data are ahead of it too
+        tied = []
+        for b, other in stands.items():
+            if b == a or own.beyond != other.beyond:
                 continue
-            difference = sign * (means[a][0] - means[b][0])
-            if abs(difference) <= Z * noise_of(a, b):
+            difference = sign * (own.value - other.value)
+            if abs(difference) <= Z * _noise(own, other):
                 tied.append(b)
             elif difference > 0:
                 ahead += 1
-        found[a] = {"value": means[a][0], "noise": means[a][1], "rank": 1 + ahead, "tied": tied}
+        found[a] = {"value": own.value, "noise": own.noise, "rank": 1 + ahead, "tied": tied}
+        if group:
+            found[a]["group"] = group
+        if own.beyond:
+            found[a]["beyond"] = True
     return found
 
 
-def leader(found: Mapping[str, Mapping[str, Place]]) -> str | None:
-    """Who to go on with: the best exact likelihood, a bound that is better than it, the best estimate, the best FID."""
-    group = found.get("likelihood", {})
-    first = next(iter(group), None)
-    bound = next((n for n, p in group.items() if p.get("group") == "bound"), None)
-    if first is not None and bound is not None and first in group[bound].get("surpasses", []):
-        return bound
-    return first or next(iter(found.get("fid", {})), None)
+def _surpassed(ranked: dict[str, Place], stands: Mapping[str, _Standing], better: Better) -> None:
+    """Note for every bound which exact values it is already better than, beyond the noise."""
+    sign = 1 if better == "lower" else -1
+    exact = [n for n, s in stands.items() if s.group == "exact"]
+    for name, own in stands.items():
+        if own.group == "bound":
+            ranked[name]["surpasses"] = [
+                n for n in exact if sign * (stands[n].value - own.value) > Z * _noise(own, stands[n])
+            ]
+
+
+def deciding(purpose: Purpose) -> str:
+    """The measure that decides for a purpose: the first of the table.
+
+    >>> deciding("samples"), deciding("features")
+    ('fid', 'probe')
+    """
+    return next(key for key, measure in MEASURES.items() if measure.purpose == purpose)
+
+
+def leader(found: Places, purpose: Purpose | None = None) -> str | None:
+    """Who to go on with: the best by the measure that decides for the purpose.
+
+    Without a purpose it is the best by likelihood, else by FID. Among likelihoods the best exact one leads, or a bound
+    that is better than it, or else the best bound or estimate.
+    """
+    for key in ("likelihood", "fid") if purpose is None else (deciding(purpose),):
+        group = {n: p for n, p in found.get(key, {}).items() if not p.get("beyond")}
+        first = next(iter(group), None)
+        bound = next((n for n, p in group.items() if p.get("group") == "bound"), None)
+        if first is not None and bound is not None and first in group[bound].get("surpasses", []):
+            return bound
+        if first is not None:
+            return first
+    return None

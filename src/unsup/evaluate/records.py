@@ -154,7 +154,8 @@ class Place(TypedDict):
     """Where a contestant stands by one measure: its mean over seeds, the noise of that, its rank and whom it ties with.
 
     Ranks count within ``group`` alone: likelihoods of one kind, or all contestants. ``surpasses`` names those with an
-    exact likelihood that a bound is already better than, beyond the noise.
+    exact likelihood that a bound is already better than, beyond the noise. ``beyond`` marks a value that is too good
+    to be true: samples far better than held-out data, or the likelihood of a degenerate fit. It comes after all others.
     """
 
     value: Number
@@ -163,6 +164,7 @@ class Place(TypedDict):
     tied: list[str]
     group: NotRequired[str]
     surpasses: NotRequired[list[str]]
+    beyond: NotRequired[bool]
 
 
 class Baselines(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from unsup.core.likelihood import SIGN
 from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.ranking import deciding, leader
 from unsup.evaluate.records import Contestant, Measures, Place, Results
 from unsup.report.svg import decimals, number
 from unsup.report.words import capital
@@ -169,18 +170,12 @@ def bits_per_dim(contestant: Contestant) -> Figure | None:
 
 
 def in_order(results: Results) -> list[Contestant]:
-    """Those with measured runs, best first by the purpose asked for, or by kind of likelihood and then by FID."""
-    asked = [c for c in columns(results) if c.purpose == results["for"] != "density"]
+    """Those with measured runs, in the order of their places by the purpose asked for, by likelihood and by FID."""
+    purpose, places = results["for"], results["places"]
+    first = [] if purpose is None else [leader(places, purpose), *places.get(deciding(purpose), {})]
+    ranked = [n for n in dict.fromkeys([*first, *places.get("likelihood", {}), *places.get("fid", {})]) if n]
     found = [c for c in results["contestants"] if c["runs"]]
-
-    def key(contestant: Contestant) -> tuple[int, float]:
-        if asked:
-            by = figure_of(contestant["runs"], asked[0].key)
-            return int(by is None), 0.0 if by is None else by.value * (-1 if asked[0].better == "higher" else 1)
-        by = figure_of(contestant["runs"], "likelihood" if kind(contestant) else "fid")
-        return kind_order(contestant), math.inf if by is None else by.value
-
-    return sorted(found, key=key)
+    return sorted(found, key=lambda c: ranked.index(c["name"]) if c["name"] in ranked else len(ranked))
 
 
 def mark(places: Mapping[str, Mapping[str, Place]], column: Column, name: str) -> str | None:

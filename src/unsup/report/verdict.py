@@ -1,185 +1,309 @@
-"""The summary of a contest in plain words."""
+"""The summary of a contest in plain sentences.
+
+Rules: a superlative needs two or more to compare and a lead beyond the noise; likelihoods of different kinds are
+compared only where a bound decides; accuracies and AUROCs stand beside chance; samples far better than held-out data,
+artificial anomalies and contestants that failed never lead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unsup.evaluate.ranking import RANKED, Z, leader
-from unsup.evaluate.records import Baselines, Contestant, Place
+from unsup.core.words import counted, listed
+from unsup.evaluate.estimate import Z
+from unsup.evaluate.ranking import KINDS, Places, deciding, leader
+from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose, StoredSize
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
+_NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
 _COPIES = 0.05  # share of copies, 0.01 expected, from which it is said
 _FEW = 100  # test examples below which it is said
 _ENOUGH = 300  # held-out examples, so that their nearest hundredth is more than a few
 _NEARER = 0.6  # lower end of the chance to lie nearer than held-out data from which it is said
+_OVERRUN = 1.25  # times the minutes, from which it is said
 
 
-def summary(
-    contestants: Sequence[Contestant], found: Mapping[str, Mapping[str, Place]], baselines: Baselines, thing: str
-) -> list[str]:
-    """What came out, in plain sentences.
+@dataclass(frozen=True)
+class Outcome:
+    """What the sentences are about.
 
-    Args:
+    Attributes:
+        contestants: with their runs.
+        places: by measure and contestant.
+        purpose: the question of the user, or None.
+        examples: test examples that were measured.
         thing: what one example is called: ``image``, ``row``, ``sequence``.
+        artificial: whether the anomalies are test examples whose columns are shuffled independently.
+        stored: real bytes of the examples.
+        minutes: that were asked for, or None.
+        seconds: that it took.
     """
-    done = {c["name"]: c for c in contestants if c["runs"]}
-    counts = [m["likelihood"]["n"] for c in done.values() for m in c["runs"] if m["likelihood"]]
-    few = f"There are only {max(counts, default=0)} test examples, so that only large differences can be seen."
+
+    contestants: Sequence[Contestant]
+    places: Places
+    purpose: Purpose | None = None
+    examples: int = _FEW
+    thing: str = "row"
+    artificial: bool = True
+    stored: Sequence[StoredSize] = ()
+    minutes: float | None = None
+    seconds: float = 0.0
+
+    def runs(self, name: str) -> list[Measures]:
+        return next(c for c in self.contestants if c["name"] == name)["runs"]
+
+    def figure(self, name: str, key: str) -> Figure:
+        """Of the first run of a contestant."""
+        return self.runs(name)[0]["figures"][key]
+
+    @property
+    def chosen(self) -> str | None:
+        """Who to go on with: the leader for the purpose, or by likelihood where that is not known."""
+        unknown = self.purpose == "anomalies" and self.artificial
+        return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
+
+    def mean(self, name: str, read: Callable[[Measures], float]) -> float:
+        return float(np.mean([read(m) for m in self.runs(name)]))
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """What came out, in plain sentences; those for the user's purpose come first."""
+    if not any(c["runs"] for c in outcome.contestants):
+        return _caveats(outcome) or ["No contestant has been measured yet."]
+    sections: dict[Purpose, list[str]] = {
+        "density": _density(outcome),
+        "samples": _samples(outcome),
+        "compression": _compression(outcome),
+        "features": _accuracy(outcome, "probe", "The features of", "predict the classes", " by a linear probe"),
+        "classes": _accuracy(outcome, "accuracy", "", "predicts the classes", ""),
+        "anomalies": _anomalies(outcome),
+        "cost": _cost(outcome),
+    }
+    first = sections.pop(outcome.purpose) or [_nothing(outcome, outcome.purpose)] if outcome.purpose else []
+    rest = [line for lines in sections.values() for line in lines]
+    return [*first, *rest, *_copies(outcome), *_caveats(outcome)]
+
+
+def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
+    """The clause about who comes first: alone, ahead of the others, or with whom it ties.
+
+    >>> _who({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
+    'a has a score'
+    """
+    name, place = next(iter(group.items()))
+    if place["tied"]:
+        return f"{listed([name, *place['tied']])} tie for {tie}"
+    return f"{name} {alone if len(group) == 1 else best}"
+
+
+def _of(name: str, place: Place) -> str:
+    """Whose a figure is, where several were named."""
+    return f" for {name}" if place["tied"] else ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+# --- density ----------------------------------------------------------------------------------------------------------
+
+
+def _density(o: Outcome) -> list[str]:
+    found = {n: p for n, p in o.places.get("likelihood", {}).items() if not p.get("beyond")}
+    groups = {kind: {n: p for n, p in found.items() if p.get("group") == kind} for kind in KINDS}
     lines = [
-        *_said_likelihood(done, found.get("likelihood", {})),
-        *_said_samples(done, found),
-        *_said_bytes(done, found.get("likelihood", {}), baselines, thing),
-        *_said_use(done, found, baselines),
-        *_said_cost(done, found, thing),
-        *_said_copies(done),
-        *([few] if counts and max(counts) < _FEW else []),
+        f"The fit of {n} is degenerate, so it is not ranked by its likelihood."
+        for n in o.places.get("likelihood", {})
+        if n not in found
     ]
-    failed = [c for c in contestants if c["status"] == "failed"]
-    lines += [f"{c['name']} failed: {c['reason']}." for c in failed]
-    return lines or ["No contestant has been measured yet."]
-
-
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _ties(place: Place) -> str:
-    return f" It ties with {_names(place['tied'])}: they differ by less than the noise." if place["tied"] else ""
-
-
-def _bits(contestant: Contestant) -> float:
-    return float(np.mean([m["likelihood"]["bits_per_dim"] for m in contestant["runs"] if m["likelihood"]]))
-
-
-def _first(group: Mapping[str, Place]) -> str:
-    """The one that leads, the first listed where several tie for it."""
-    return next(iter(group))
-
-
-def _said_likelihood(done: Mapping[str, Contestant], found: Mapping[str, Place]) -> list[str]:
-    lines, leaders = [], {}
-    for kind in RANKED:
-        group = {n: p for n, p in found.items() if p.get("group") == kind}
+    for kind, group in groups.items():
         if not group:
             continue
-        first = leaders[kind] = _first(group)
-        sign, place = _SIGN[kind], group[first]
-        line = f"{first} gives the best {kind} likelihood" if kind != "bound" else f"{first} gives the best bound"
-        line += f": {sign}{_bits(done[first]):.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
-        beaten = next((n for n in group if n != first and n not in place["tied"]), None)
-        if beaten is not None:
-            line += f", {group[beaten]['value'] - place['value']:.2f} nats ahead of {beaten}"
-        lines.append(line + "." + _ties(place))
-    if {"exact", "bound"} <= leaders.keys():
-        if leader({"likelihood": found}) == leaders["bound"]:
-            # Who is ahead comes first.
-            lines.insert(
-                0,
-                f"{leaders['bound']} models the data best: its bound is lower than every exact likelihood here, beyond "
-                "the noise, and a bound can only hide a better model.",
-            )
-        else:
-            lines.append(
-                f"An exact value and a bound are not ranked: the bound of {leaders['bound']} is not below the exact "
-                f"value of {leaders['exact']} beyond the noise, but what it bounds may be."
-            )
+        name, place = next(iter(group.items()))
+        sign, noun = _SIGN[kind], _NOUN[kind]
+        bits = o.mean(name, lambda m: m["figures"]["likelihood"]["detail"]["bits_per_dim"])
+        who = _who(group, f"has {_a(noun)}", f"has the best {noun}", f"the best {noun}")
+        line = f"{who}: {sign}{bits:.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
+        behind = next((n for n in group if n != name and n not in place["tied"]), None)
+        ahead = f", {group[behind]['value'] - place['value']:.2f} nats ahead of {behind}" if behind else ""
+        lines.append(f"{line}{_of(name, place)}{ahead}.")
+    exact, bound = groups["exact"], groups["bound"]
+    if not exact or not bound:
+        return lines
+    name, place = next(iter(bound.items()))
+    beaten = [n for n in exact if n in place.get("surpasses", [])]
+    every = "every exact likelihood" if len(exact) > 1 else f"the exact likelihood of {next(iter(exact))}"
+    if len(beaten) == len(exact):  # who is ahead comes first
+        said = "models the data better than the models with exact likelihoods"
+        lines.insert(0, f"{name} {said}: even its bound is lower than {every}, by more than the noise.")
+    elif beaten:
+        lines.append(f"The bound of {name} is lower than the exact likelihood of {listed(beaten)}.")
+    else:
+        lines.append(
+            f"The bound of {name} is not lower than {every} by more than the noise: which of them models the data "
+            "better is not known."
+        )
     return lines
 
 
-def _said_samples(done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]]) -> list[str]:
-    group = found.get("fid")
-    if not group:
-        return []
-    first = _first(group)
-    quality = done[first]["runs"][0]["quality"]
-    assert quality is not None
-    floor = quality["scores"]["fid"]["floor"]
-    count = quality["held_out"]
-    few = f" ({count:,} of them only, which raises it)" if count < quality["fake"] else ""
-    best = "draws the most lifelike samples by FID" if len(group) > 1 else "draws samples of an FID"
-    return [
-        f"{first} {best}: {group[first]['value']:.2f}, beside {floor:.2f} for held-out data in their place{few}."
-        f"{_ties(group[first])}"
-    ]
+# --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _said_bytes(
-    done: Mapping[str, Contestant], found: Mapping[str, Place], baselines: Baselines, thing: str
-) -> list[str]:
-    implied = {n: [m["implied_bytes"]["value"] for m in done[n]["runs"] if m["implied_bytes"]] for n in found}
-    best = leader({"likelihood": found})
-    if best is None or not implied[best] or not baselines["stored"]:
-        return []
-    value = float(np.mean(implied[best]))
-    kind = {"bound": "at most ", "estimate": "by estimate "}.get(found[best].get("group", ""), "")
-    codec = min(baselines["stored"], key=lambda s: s["bytes"])
-    return [
-        f"The likelihood of {best} implies {kind}{value:.1f} bytes {_a(thing)}, where the smallest real file here, "
-        f"{codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}: implied, since no such file was written."
-    ]
-
-
-def _said_use(
-    done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]], baselines: Baselines
-) -> list[str]:
+def _samples(o: Outcome) -> list[str]:
+    found = o.places.get("fid", {})
+    honest = {n: p for n, p in found.items() if not p.get("beyond")}
     lines = []
-    if group := found.get("auroc"):
-        first = _first(group)
-        place = group[first]
-        figure = f"AUROC {place['value']:.3f} (½ is chance)"
-        if place["value"] - Z * place["noise"] <= 0.5:
-            lines.append(f"Nobody tells anomalies from the data: {figure} at best.")
-        else:
-            best = "tells anomalies best" if len(group) > 1 else "tells anomalies from the data"
-            lines.append(f"{first} {best}: {figure}.{_ties(place)}")
-    if group := found.get("probe"):
-        first = _first(group)
-        best = "are the best for classes" if len(group) > 1 else "tell classes"
-        line = f"The features of {first} {best}: {group[first]['value']:.1%} by a linear probe"
-        if baselines["raw_probe"] is not None:
-            raw = baselines["raw_probe"]["accuracy"]["value"]
-            more = raw > group[first]["value"]
-            line += f", where the raw data alone gives {'more, ' if more else ''}{raw:.1%}"
-        lines.append(f"{line}.{_ties(group[first])}")
+    if honest:
+        name, place = next(iter(honest.items()))
+        figure = o.figure(name, "fid")
+        who = _who(
+            honest, "has an FID of", "draws the most lifelike samples by FID:", "the most lifelike samples by FID:"
+        )
+        held_out, fake = (figure["detail"].get(k, 0) for k in ("held_out", "fake"))
+        few = f" ({counted(held_out, 'example')} only, which raises it)" if held_out < fake else ""
+        floor = "" if figure["floor"] is None else f", where held-out data have {figure['floor']:.2f}{few}"
+        lines.append(f"{who} {place['value']:.2f}{_of(name, place)}{floor}.")
+    for name in [n for n in found if n not in honest]:
+        figure = o.figure(name, "fid")
+        lines.append(
+            f"{name} has an FID of {found[name]['value']:.2f}, far below the {figure['floor']:.2f} of held-out data. "
+            "This is a sign of copied training data or of too few held-out examples "
+            f"({figure['detail'].get('held_out')}), so it is not ranked by its samples."
+        )
     return lines
 
 
-def _said_cost(done: Mapping[str, Contestant], found: Mapping[str, Mapping[str, Place]], thing: str) -> list[str]:
-    winner = leader(found)
-    if winner is None:
+def _copies(o: Outcome) -> list[str]:
+    lines = {}
+    for name, figures in ((c["name"], run["figures"]) for c in o.contestants for run in c["runs"]):
+        near = figures.get("memorisation")
+        if near is None or near["value"] is None:
+            continue
+        held_out = figures["fid"]["detail"].get("held_out", 0) if "fid" in figures else 0
+        copies, low = near["detail"].get("copies") or 0.0, (near["interval"] or (0.0,))[0] or 0.0
+        if (copies > _COPIES and held_out >= _ENOUGH) or low > _NEARER:
+            lines[name] = (
+                f"{name} may copy its training data: its samples are nearer to it than held-out data are in "
+                f"{_percent(near['value'])} of pairs (50 % is expected), and {_percent(copies)} of them are nearer "
+                "than all but 1 % of held-out data."
+            )
+    return list(lines.values())
+
+
+# --- uses -------------------------------------------------------------------------------------------------------------
+
+
+def _compression(o: Outcome) -> list[str]:
+    name = leader(o.places, "compression")
+    if name is None:
         return []
-    parameters, seconds = done[winner]["runs"][0]["parameters"], found["seconds"][winner]["value"]
-    line = f"What it costs: {winner} has {parameters:,} parameters and trained {seconds:.0f} s"
-    if winner in found.get("sampling", {}):
-        line += f"; it draws {_rate(found['sampling'][winner]['value'])} {thing}s a second"
-        fastest = _first(found["sampling"])
-        if fastest != winner:
-            line += f", {fastest}, the fastest, {_rate(found['sampling'][fastest]['value'])}"
+    place = o.places["implied_bytes"][name]
+    kind = {"bound": "at most ", "estimate": "by estimate "}.get(place.get("group", ""), "")
+    line = (
+        f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}; no file was written with it"
+    )
+    if o.stored:
+        codec = min(o.stored, key=lambda s: s["bytes"])
+        line += f". The smallest real file, {codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}"
     return [line + "."]
 
 
-def _said_copies(done: Mapping[str, Contestant]) -> list[str]:
+def _anomalies(o: Outcome) -> list[str]:
+    group = o.places.get("auroc")
+    if not group:
+        return []
+    name, place = next(iter(group.items()))
+    figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
+    chance = place["value"] - Z * place["noise"] <= 0.5
+    if chance:
+        line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
+        line += " (0.5 is chance)."
+    else:
+        who = _who(group, "detects anomalies", "detects the anomalies best", "the best detection of the anomalies")
+        line = f"{who}: AUROC {figure}."
+    if not o.artificial:
+        return [line]
+    if not chance:
+        who = _who(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
+        line = f"{who} {figure}."
+    caution = (
+        "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether "
+        "a model sees dependence between columns; which one detects real anomalies is not known (--anomalies)."
+    )
+    return [caution, f"On these, {line[0].lower() + line[1:] if chance else line}"]
+
+
+def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
+    group = o.places.get(key)
+    if not group:
+        return []
+    name, place = next(iter(group.items()))
+    figure = o.figure(name, key)
+    majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
+    if majority is None or majority >= 1:
+        return []  # of one class, nothing has to be known
+    beside = f"; the most frequent class alone gives {_percent(majority)}"
+    if "majority" in figure["detail"] and floor is not None:
+        beside += f", the raw data {_percent(floor)}{', which is more' if floor > place['value'] else ''}"
+    if place["value"] - Z * place["noise"] <= majority:
+        return [
+            f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
+        ]
+    who = _who(group, does, f"{does} best", "the best prediction of the classes")
+    return [f"{of} {who}: {_percent(place['value'])}{_of(name, place)}{by}{beside}.".strip()]
+
+
+def _cost(o: Outcome) -> list[str]:
+    name = o.chosen
+    if name is None:
+        return []
+    parameters, seconds = (
+        o.mean(name, read) for read in (lambda m: m["parameters"], lambda m: m["train_seconds"] or 0.0)
+    )
+    line = f"Cost of {name}: {counted(round(parameters), 'parameter')}, {counted(round(seconds), 'second')} of training"
+    speeds = o.places.get("sampling", {})
+    if name in speeds:
+        line += f", {_rate(speeds[name]['value'], o.thing)}"
+        fastest = next(iter(speeds))
+        if fastest != name and name not in speeds[fastest]["tied"]:
+            line += f" ({fastest} draws {_rate(speeds[fastest]['value'], o.thing)})"
+    return [line + "."]
+
+
+# --- what to bear in mind ---------------------------------------------------------------------------------------------
+
+
+def _nothing(o: Outcome, purpose: Purpose) -> str:
+    """Why there is no sentence for what was asked."""
+    key = deciding(purpose)
+    reasons = {m["missing"][key]: c["name"] for c in o.contestants for m in c["runs"] if key in m["missing"]}
+    return f"Nothing can be said of {purpose}" + (f": {'; '.join(reasons)}." if reasons else ".")
+
+
+def _caveats(o: Outcome) -> list[str]:
+    runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
     lines = []
-    for name, contestant in done.items():
-        for run in contestant["runs"]:
-            near = run["memorisation"]
-            held_out = (run["quality"] or {}).get("held_out", 0)
-            many = near is not None and near["copies"] > _COPIES and held_out >= _ENOUGH
-            if near is not None and (many or near["nearer"]["interval"][0] > _NEARER):
-                lines.append(
-                    f"{name} may copy its training data: its samples lie nearer to them than held-out data does in "
-                    f"{near['nearer']['value']:.0%} of pairs (50 % is expected), {near['copies']:.0%} of them nearer "
-                    "than all but 1 % of held-out data."
-                )
-                break
+    if runs and o.examples < _FEW:
+        lines.append(
+            f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen."
+        )
+    lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
+    if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
+        training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
+        took = counted(float(f"{o.seconds / 60:.3g}"), "minute")
+        lines.append(
+            f"The contest took {took} and not {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
+            f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."
+        )
     return lines
 
 
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+def _rate(value: float, thing: str) -> str:
+    return f"{counted(round(value) if value >= 10 else float(f'{value:.2g}'), thing)} a second"
 
 
-def _a(thing: str) -> str:
-    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

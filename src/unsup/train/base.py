@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.config import plain
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
@@ -483,7 +484,9 @@ class Trainer(ABC):
             self.model.eval()
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             given = for_samples(self.model, self.watched, _FIRST_DRAWS)
-            self.model.sample(_FIRST_DRAWS, generator=generator, **given)
+            limit = nullcontext() if process_count() > 1 else Deadline(_SAMPLES * 60 * self.settings.minutes, "slow")
+            with suppress(OutOfTime), limit:
+                self.model.sample(_FIRST_DRAWS, generator=generator, **given)
             took = time.monotonic() - started
             self.samples_took = took, _LOOK / _FIRST_DRAWS * took + (0.0 if self.model.event.is_image else _PLOT)
         whole, last = self.samples_took

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from unsup.core.batch import Batch, Time
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
 from unsup.core.model import Model, keyed_generator, reduced
 from unsup.core.parallel import parts_of, process_count, process_rank
 from unsup.core.random import Rows, part_of_batch
-from unsup.data.source import Data, Split, permutation
-from unsup.evaluate.likelihood import CHUNK
+from unsup.data.source import Data, Split, permutation, some_of
 from unsup.train import parallel
 from unsup.train.base import AGREE_EVERY, NOISE, VALIDATIONS, Trainer
 from unsup.train.ema import EMA
@@ -29,8 +29,11 @@ from unsup.train.schedules import learning_rate_factor
 from unsup.train.settings import Settings
 
 _CALIBRATION = 0.05  # share of a time budget spent before its number of steps is fixed
+_WARM, _STEADY = 3, 8  # steps that warm caches up; steps that tell the speed, where they take less than
+_SLOW = 0.1  # of the time budget
 _LATE = 1.5  # times a time budget, when training ends wherever it is
 _VALIDATING, _FEWEST_VALIDATIONS = 0.2, 3  # the share of a time budget for validations, and how many there are at least
+_TIMED, _FEWEST_WATCHED = 100, 16  # examples that tell what a validation takes; that it has at least
 _SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; log points before the first one
 
 
@@ -106,6 +109,7 @@ class GradientTrainer(Trainer):
         return {
             "position": self.position,
             "validation_took": None if self.settings.minutes is None else self.validation_took,
+            "watched": len(self.watched),
             "ema_steps": self.ema.steps if self.ema else 0,
             "optimizers": numbers,
             "smoothed": self.smoothed,
@@ -114,6 +118,7 @@ class GradientTrainer(Trainer):
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         self.position, self.smoothed = record["position"], record["smoothed"]
         self.validation_took = record["validation_took"] or 0.0
+        self._watch(record.get("watched", len(self.watched)))
         self.generator.set_state(tensors["rng.noise"])
         for player in self.players:
             prefix = f"optimizer.{player.name}."
@@ -137,10 +142,10 @@ class GradientTrainer(Trainer):
 
     def learn(self) -> None:
         batches = self.batches()
-        start = self.done
-        calibration: tuple[int, float] | None = None
         if self.validated is None:
             self._first_validation()
+        start = self.done
+        calibration = start, start, time.monotonic()
         while (ended := self.over()) is None and not self.stopped:
             if self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
@@ -148,14 +153,15 @@ class GradientTrainer(Trainer):
                     self.validate(last=True)
                 ended = "minutes"
                 break
-            terms = self._step(batches)
+            with self._not_alone("step") if self.done == start else nullcontext():
+                terms = self._step(batches)
             self.done += 1
             fixed = False
             if self.total is None:
-                if self.done == start + 3:  # the first steps warm caches up
-                    calibration = (self.done, time.monotonic())
                 self.total = parallel.from_first(self._steps_in_budget(calibration)) or None
                 fixed = self.total is not None
+                if self.done in (start + 1, start + _WARM):  # what is slow the first time is not timed
+                    calibration = start, self.done, time.monotonic()
             logged, validates = self._log_due(), self._validation_due()
             shows = validates or self.display.due()
             if logged or shows:
@@ -181,16 +187,59 @@ class GradientTrainer(Trainer):
         return self.done in (1, self.total) or self.done % max(1, (self.total or 1000) // 400) == 0
 
     def _first_validation(self) -> None:
-        """Validate before step 1, and time that for a time budget, once what is slow the first time is done."""
+        """Validate before step 1, and time that for a time budget, once what is slow the first time is done.
+
+        Where one validation would take more than its part of the budget, fewer examples are watched.
+        """
         if self.settings.minutes is not None and self.validator is not None:
-            self.validator.start(self.data, self.watched.take(slice(0, CHUNK)), self.settings.seed)(self.model)
+            part = 60 * self.settings.minutes * _VALIDATING / (1 + _FEWEST_VALIDATIONS)
+            with self._not_alone("validation of a few examples"):
+                self._timed_validation(_FEWEST_WATCHED)
+            took, few = self._timed_validation(_FEWEST_WATCHED)
+            if took < part / 2:  # a large batch takes less for each
+                took, few = self._timed_validation(_TIMED)
+            self._watch(parallel.from_first(max(_FEWEST_WATCHED, int(part * few / max(took, 1e-9)))))
         started = time.monotonic()
         self.validate()
         self.validation_took = time.monotonic() - started
 
+    def _timed_validation(self, most: int) -> tuple[float, int]:
+        """Seconds that the validator takes for a few of the examples that are watched, and how many these are."""
+        assert self.validator is not None
+        few = self.watched.take(some_of(len(self.watched), most))
+        judge = self.validator.start(self.data, few, self.settings.seed)
+        started = time.monotonic()
+        judge(self.model)
+        return time.monotonic() - started, len(few)
+
+    def _watch(self, most: int) -> None:
+        """Watch so many of the validation examples, if there are more."""
+        if most < len(self.watched):
+            self.watched = self.watched.take(some_of(len(self.watched), most))
+
+    @contextmanager
+    def _not_alone(self, what: str) -> Iterator[None]:
+        """Stop what would by itself take much more than the time budget.
+
+        Raises:
+            TrainingError: it does; the message says so.
+        """
+        minutes = self.settings.minutes
+        if minutes is None or self.settings.compile or process_count() > 1:
+            yield
+            return
+        try:
+            with Deadline(_LATE * 60 * minutes - self.seconds, ""):
+                yield
+        except OutOfTime as error:
+            raise TrainingError(
+                f"a single {what} takes longer than the {60 * minutes:.3g} s of the time budget; give more minutes, or "
+                f"choose a smaller model or --batch-size (now {self.batch_size})"
+            ) from error
+
     def _late(self) -> bool:
         """Whether a time budget is long over, since the machine has become slower than it was at the first steps."""
-        if self.settings.minutes is None or self.total is None or (process_count() > 1 and self.done % AGREE_EVERY):
+        if self.settings.minutes is None or (process_count() > 1 and self.done % AGREE_EVERY):
             return False
         return bool(parallel.from_first(int(self.seconds > _LATE * 60 * self.settings.minutes)))
 
@@ -222,18 +271,24 @@ class GradientTrainer(Trainer):
         }
         return f"try {' or '.join(way for way, is_left in tries.items() if is_left) or 'another --seed'}"
 
-    def _steps_in_budget(self, calibration: tuple[int, float] | None) -> int:
-        """The time budget in steps, fixed once so that the schedule and a resumed run agree on it; 0: not known yet."""
+    def _steps_in_budget(self, calibration: tuple[int, int, float]) -> int:
+        """The time budget in steps, fixed once so that the schedule and a resumed run agree on it; 0: not known yet.
+
+        Args:
+            calibration: the step at which learning began in this process, a later one, and the time of that.
+        """
+        start, steps, since = calibration
         budget = 60 * (self.settings.minutes or 0)
-        if calibration is None or (self.seconds < _CALIBRATION * budget and self.seconds < 10):
-            return 0
-        steps, since = calibration
-        if self.done < steps + 5:
-            return 0
         each = (time.monotonic() - since) / (self.done - steps)
-        validation = self._validations() * self.validation_took
-        left = max(0.0, budget - self.seconds - validation)
-        return self.done + max(1, int(left / each))
+        left = max(0.0, budget - self.seconds - self._validations() * self.validation_took)
+        if self.done < start + _STEADY:
+            slow = each * (start + _STEADY - self.done) > _SLOW * budget
+            # The first step is slower than the others, so that a second one is timed where it may be had.
+            if not slow or (self.done == start + 1 and each < left):
+                return 0
+        elif self.seconds < _CALIBRATION * budget and self.seconds < 10:
+            return 0
+        return self.done + int(left / each)
 
     def _step(self, batches: Iterator[Drawn]) -> dict[str, Tensor]:
         """Let every player whose turn it is move; what each term of this process's rows adds to its mean."""

@@ -154,7 +154,7 @@ class GatedPixelCNN(RasterModel):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99})
+        return Advice(training={"ema": 0.99}, turn=None)
 
     def layers(self) -> Sequence[Causal]:
         return [*cast(list[Causal], list(self.stacks)), self.head]

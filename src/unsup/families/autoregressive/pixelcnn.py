@@ -105,7 +105,7 @@ class PixelCNN(RasterModel):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99})
+        return Advice(training={"ema": 0.99}, turn=2)
 
     def layers(self) -> Sequence[Causal]:
         blocks, head = (cast(list[Causal], list(part)) for part in (self.blocks, self.head))

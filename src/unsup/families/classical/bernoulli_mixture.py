@@ -86,7 +86,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         """One component for twenty examples, up to a hundred."""
-        return Advice({"components": max(1, min(100, examples // 20))})
+        return Advice({"components": max(1, min(100, examples // 20))}, turn=None)
 
     @property
     def n_free(self) -> int:

@@ -28,7 +28,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasNegatives, HasScore, Model, Symptom, Terms
+from unsup.core.model import Advice, CanSample, HasNegatives, HasScore, Model, Symptom, Terms
 from unsup.core.parallel import gather_rows
 from unsup.nn.energy import Activation, EnergyNet, frozen
 from unsup.nn.front import in_precision_of
@@ -151,6 +151,10 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
         return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(turn=None)
 
     @property
     def temperature(self) -> float:

@@ -107,7 +107,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         """Not for sequences, of which a dense network would see the flattened entries."""
-        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
+        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images", turn=2)
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise every entry by the data."""

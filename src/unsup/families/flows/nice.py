@@ -79,8 +79,8 @@ class NICE(Flow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         if examples < _SMALL:
-            return Advice({"hidden": (64, 64)}, {"ema": 0.99, "weight_decay": 0.1})
-        return Advice(training={"ema": 0.99})
+            return Advice({"hidden": (64, 64)}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
+        return Advice(training={"ema": 0.99}, turn=None)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """Negative log-likelihood (bound)."""

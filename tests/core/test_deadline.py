@@ -1,0 +1,62 @@
+"""A deadline ends what computes for too long, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unsup.core.deadline import Deadline, OutOfTime
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is moved."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_work_ends_at_the_first_operation_after_the_time(clock):
+    done = []
+    with pytest.raises(OutOfTime, match="9 s are over"), Deadline(9.0, "9 s are over"):
+        for _ in range(100):
+            torch.ones(2).exp()
+            done.append(clock[0])
+            clock[0] += 2.0
+    assert done == [100.0, 102.0, 104.0, 106.0, 108.0]
+
+
+def test_what_was_interrupted_restores_its_state(clock):
+    """Grad mode and tensors that are put back in a finally are as before, whichever operation finds the time over."""
+    weight = torch.ones(3, requires_grad=True)
+
+    def work(late):
+        try:
+            with torch.no_grad():
+                clock[0] += 5.0 if late == 0 else 0.0
+                weight.copy_(2 * torch.ones(3))
+                clock[0] += 5.0 if late == 1 else 0.0
+        finally:
+            with torch.no_grad():
+                weight.copy_(torch.ones(3))
+                clock[0] += 5.0 if late == 2 else 0.0
+        return weight.exp()
+
+    for late in range(3):
+        with pytest.raises(OutOfTime), Deadline(1.0, "over"):
+            work(late)
+        assert torch.is_grad_enabled()
+        assert weight.tolist() == [1.0, 1.0, 1.0]
+        assert weight.requires_grad
+
+
+def test_entered_again_it_is_still_over(clock):
+    limit = Deadline(1.0, "over")
+    with limit:
+        torch.ones(2).exp()
+    clock[0] += 2.0
+    for _ in range(2):
+        with pytest.raises(OutOfTime), limit:
+            torch.ones(2).exp()
+    assert limit.seconds_left == 0.0
+    torch.ones(2).exp()
