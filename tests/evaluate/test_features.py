@@ -161,12 +161,12 @@ def test_stacked_digits_are_read_channel_by_channel():
     test = unsup.load_data("stacked-mnist", n=3000).test
     read = read_digits(test.x.reshape(-1, 1, 28, 28)).view(-1, 3)
     assert ((read * torch.tensor([100, 10, 1])).sum(1) == test.label).double().mean() > 0.93
-    found, notes = known_modes("stacked-mnist", test.x)
+    found, note = known_modes("stacked-mnist", test.x)
     true = class_coverage(test.label, 1000)
     assert (found.of, found.n) == (1000, 300)
     assert abs(found.modes - true.modes) <= 8
     assert found.kl == pytest.approx(true.kl, abs=0.03)
-    assert "98." in notes[0]
+    assert "98." in note
 
 
 # --- training them ----------------------------------------------------------------------------------------------------
@@ -244,19 +244,28 @@ def called(capsys, *words: object) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-def test_eval_judges_samples_and_keeps_the_likelihood(capsys, run):
+def test_eval_keeps_each_figure_and_replaces_its_own_alone(capsys, run):
+    def kept() -> list[dict]:
+        return json.loads((run / "eval.json").read_text())["results"]
+
     likelihood = json.loads(called(capsys, "eval", run, "--json")[1])
-    found = json.loads(called(capsys, "eval", run, "--samples", 60, "--json")[1])
-    assert set(found) == {"run", "model", "data", "samples"}
-    kept = json.loads((run / "eval.json").read_text())
-    assert kept == likelihood | found
-    scores = found["samples"]["scores"]
-    assert set(scores) == {"fid", "kid", "inception_score", "precision", "recall", "density", "coverage"}
-    assert (found["samples"]["fake"], found["samples"]["real"], found["samples"]["held_out"]) == (60, 60, 60)
-    assert scores["fid"]["interval"][0] > scores["fid"]["floor"]  # independent pixels make no digits
-    # Scored again, the likelihood replaces its own record only.
-    assert json.loads(called(capsys, "eval", run, "--json")[1])["likelihood"] == likelihood["likelihood"]
-    assert json.loads((run / "eval.json").read_text())["samples"] == found["samples"]
+    assert set(likelihood) == {"run", "model", "data", "split", "figures", "missing"}
+    found = json.loads(called(capsys, "eval", run, "--samples", 60, "--json")[1])["figures"]
+    assert set(found) == {"fid", "kid", "inception_score", "precision", "recall", "density", "coverage"}
+    detail = found["fid"]["detail"]
+    assert (detail["fake"], detail["real"], detail["held_out"]) == (60, 60, 60)
+    assert found["fid"]["interval"][0] > found["fid"]["floor"]  # independent pixels make no digits
+    assert {e["measure"]: e["figure"] for e in kept()} == likelihood["figures"] | found
+    # Another setting is another entry; the same one replaces its own alone.
+    assert called(capsys, "eval", run, "--examples", 20)[0] == called(capsys, "eval", run, "--split", "train")[0] == 0
+    before = kept()
+    assert [(e["split"], e["figure"]["n"]) for e in before if e["measure"] == "likelihood"] == [
+        ("test", 360),
+        ("test", 20),
+        ("train", 1257),
+    ]
+    assert json.loads(called(capsys, "eval", run, "--json")[1])["figures"] == likelihood["figures"]
+    assert [{**e, "seconds": 0} for e in kept()] == [{**e, "seconds": 0} for e in before]
 
 
 def test_eval_prints_a_table(capsys, run):
@@ -267,19 +276,20 @@ def test_eval_prints_a_table(capsys, run):
         "KID × 10³ ↓",
         "coverage ↑",
         "95 % interval",
+        "held-out data in the samples' place",
         "60 samples against 60",
         "extractor raw, sha256",
     ):
         assert words in out
-    assert "Inception" not in out
+    assert "no Inception score: the extractor raw has no classes" in out
 
 
 def test_eval_of_known_modes_counts_them(capsys, tmp_path):
     options = ("--model.components", 8, "--n", 2000, "--plain")
     assert called(capsys, "fit", "ring8", "gaussian-mixture", "-o", tmp_path / "run", *options)[0] == 0
     out = called(capsys, "eval", tmp_path / "run", "--samples", 200)[1]
-    assert "modes covered: " in out
-    assert " of 8; good samples " in out
+    assert "modes covered ↑" in out
+    assert "good samples ↑" in out
 
 
 class Drawn(Model, CanSample):

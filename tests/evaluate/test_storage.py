@@ -128,12 +128,6 @@ def test_bytes_are_those_of_the_files():
         assert (size.codec, size.how) == (stored.codec, stored.how)
         assert size.bytes == sum(map(len, stored.files))
         assert size.per_example == size.bytes / 10
-        assert size.to_json() == {
-            "codec": size.codec,
-            "bytes": size.bytes,
-            "per_example": size.per_example,
-            "how": size.how,
-        }
 
 
 def test_constant_images_shrink_and_noise_does_not():

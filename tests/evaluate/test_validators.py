@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -16,8 +15,9 @@ from unsup.core.model import CanEncode, CanSample, Classifies, Model, keyed_gene
 from unsup.data import Data, Split
 from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.frechet import frechet_distance
-from unsup.evaluate.probe import encode_all
-from unsup.evaluate.validators import VALIDATORS, choose_validator, neighbours_accuracy
+from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.probe import encode_all, neighbours_accuracy
+from unsup.evaluate.validators import Validator, choose_validator
 from unsup.report.page import write_page
 from unsup.train.trainer import fit
 
@@ -62,7 +62,7 @@ def plane(n: int = 200) -> Data:
 RATE_ONE = {"optimizer": "sgd", "betas": (0.0, 0.9), "lr": 1.0, "schedule": "constant", "progress": "off"}
 
 
-@pytest.mark.parametrize("validator", ["error", "knn"])
+@pytest.mark.parametrize("validator", ["accuracy", "knn"])
 def test_the_best_parameters_are_kept_whichever_way_is_better(validator):
     data = plane()
     model = Path(data.event)
@@ -72,7 +72,7 @@ def test_the_best_parameters_are_kept_whichever_way_is_better(validator):
     assert fitted.validation is None
     values = [e["value"] for e in fitted.events if e.get("validator") == validator]
     assert len(values) == 9
-    better = min if VALIDATORS[validator].better == "lower" else max
+    better = min if MEASURES[validator].better == "lower" else max
     assert fitted.score == better(values) == values[3]
     assert len(set(values)) > 3
 
@@ -91,14 +91,14 @@ def test_newest_keeps_the_newest():
     assert (fitted.validator, fitted.score) == ("newest", None)
 
 
-def test_error_is_the_share_of_wrong_names():
+def test_accuracy_is_the_share_of_right_names():
     data = plane()
     model = Path(data.event)
     with torch.no_grad():
         model.w.fill_(7.0)
-    found = VALIDATORS["error"].start(data, data.validation, 0)(model)
-    assert found.value == pytest.approx(float((data.validation.x[:, 1] < 0.4).double().mean()))
-    assert found.told == f"error {found.value:.4g}"
+    found = Validator(MEASURES["accuracy"]).start(data, data.validation, 0)(model)
+    assert found.value == pytest.approx(float((data.validation.x[:, 1] >= 0.4).double().mean()))
+    assert found.told == f"accuracy {found.value:.4g}"
 
 
 def test_neighbours_vote_as_in_a_loop():
@@ -137,7 +137,7 @@ def test_a_gan_is_kept_by_its_fid(digits):
     assert len(values) == 4
     assert fitted.score == min(values)
     # As by hand, from samples of the kept parameters under the same key.
-    found = VALIDATORS["fid"].start(digits, digits.validation, 1)(model)
+    found = Validator(MEASURES["fid"]).start(digits, digits.validation, 1)(model)
     extractor = choose_extractor("auto", digits.event, digits.train.x)
     samples = model.eval().sample(len(digits.validation), generator=keyed_generator(1, 0, 0))
     by_hand = frechet_distance(extractor(samples).points, extractor(digits.validation.x).points)
@@ -158,7 +158,7 @@ def test_fid_falls_where_samples_are_examples(digits):
             x = x + self.noise * torch.randn(x.shape, generator=generator)
             return x.round().clamp(0, 16).to(torch.uint8)
 
-    judge = VALIDATORS["fid"].start(digits, digits.validation, 0)
+    judge = Validator(MEASURES["fid"]).start(digits, digits.validation, 0)
     values = [judge(Replay(digits.event, noise=noise)).value for noise in (0.0, 2.0, 6.0)]
     assert values == sorted(values)
     assert values[2] > 2 * values[0]
@@ -182,9 +182,10 @@ def test_auto_is_the_models_own_then_the_likelihood_then_nothing(digits):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("likelihood", "needs a model with a density, which GAN on digits does not have; those that fit: fid, newest"),
+        ("likelihood", "needs a model with a density, which GAN on digits does not have; those that fit: fid, kid, "),
         ("knn", "needs a model that encodes, and labels"),
-        ("error", "needs a model that classifies, and labels"),
+        ("accuracy", "needs a model that classifies, and labels"),
+        ("seconds", "there is no validator 'seconds'"),
         ("likelyhood", "there is no validator 'likelyhood'; did you mean 'likelihood'"),
     ],
 )
@@ -231,16 +232,13 @@ def test_what_is_shown_has_the_validators_name(digits):
     assert seen[-1].validation.startswith("validation knn 0.")
 
 
-def test_a_validator_that_is_no_number_stops_the_run(digits, monkeypatch):
-    row = VALIDATORS["knn"]
+def test_a_validator_that_cannot_be_had_stops_the_run(digits, monkeypatch):
+    def run(exam):
+        raise InputError("the codes are not finite")
 
-    def start(data, watched, seed):
-        judge = row.start(data, watched, seed)
-        return lambda model: dataclasses.replace(judge(model), value=math.nan)
-
-    monkeypatch.setitem(VALIDATORS, "knn", dataclasses.replace(row, start=start))
+    monkeypatch.setitem(MEASURES, "knn", dataclasses.replace(MEASURES["knn"], run=run))
     model = unsup.create("vae", digits.event, preset="tiny")
-    with pytest.raises(unsup.TrainingError, match="the validator knn is nan"):
+    with pytest.raises(unsup.TrainingError, match=r"the validator knn is nan \(the codes are not finite\)"):
         fit(model, digits, steps=2, validator="knn", progress="off")
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import unsup
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Contestant, Figure, Measures, Picture, Place, Results
+from unsup.report.page import write_page
 
 ENVIRONMENT = {
     "unsup": "0.1.0",
@@ -158,6 +160,24 @@ def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
         "pictures": _pictures(folder / run, model, seed),
         "environment": ENVIRONMENT,
     }
+
+
+def write_run(folder: Path) -> Path:
+    """A run of some steps on digits, with figures of its parameters and of older ones, and all that a page can show."""
+    data = unsup.load_data("digits")
+    made = unsup.create("made", data.event, preset="tiny")
+    unsup.fit(made, data, out=folder, steps=30, validate_every=5, progress="off")
+    entry = {"split": "test", "step": 30, "settings": {"seed": 0}, "seconds": 1.0, "changed_data": False}
+    found = [{**entry, "measure": k, "figure": f} for k, f in _figures(MODELS[3], 0).items() if k != "calibration"]
+    found.append({**found[0], "split": "validation", "step": 10, "changed_data": True})
+    (folder / "eval.json").write_text(json.dumps({"format": 2, "results": found}))
+    about = json.loads((folder / "about.json").read_text())
+    about["data"]["notes"] = ["2 rows <of 3> were left out"]
+    (folder / "about.json").write_text(json.dumps(about))
+    with (folder / "events.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 30, "seconds": 1.5, "symptom": "collapse", "advice": "train <longer>"}) + "\n")
+    write_page(folder)
+    return folder
 
 
 def _absent(name: str, status: Any, reason: str) -> Contestant:

@@ -18,7 +18,8 @@ from unsup.core.errors import InputError
 from unsup.evaluate.records import Results
 from unsup.report import contest as page_module
 from unsup.report.contest import comparison_page, write_comparison_page
-from unsup.report.figures import Figure, bits_per_dim, column, in_order, interval, mark
+from unsup.report.figures import PURPOSES, Figure, bits_per_dim, columns, figure_of, in_order, interval, mark, tables
+from unsup.report.pages import asset, environment
 
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
 
@@ -30,6 +31,7 @@ class Reader(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
+        self.codes: list[list[str]] = []
         self._open: list[str] = []
         self.feed(text)
         assert self._open == []
@@ -38,6 +40,8 @@ class Reader(HTMLParser):
         self.elements.append((tag, {k: v or "" for k, v in attributes}))
         if tag not in _VOID:
             self._open.append(tag)
+        if tag == "code":
+            self.codes.append([])
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {k: v or "" for k, v in attributes}))
@@ -48,6 +52,8 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] not in ("script", "style"):
             self.words.append(data)
+        if "code" in self._open:
+            self.codes[-1].append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [a for t, a in self.elements if t == tag]
@@ -69,13 +75,13 @@ def read(contest: tuple[Path, Results]) -> Reader:
 
 
 def test_every_figure_leads_to_a_run_and_its_commands(contest: tuple[Path, Results], read: Reader) -> None:
+    commands = {"".join(line) for line in read.codes}
     for contestant in contest[1]["contestants"]:
         for run in contestant["runs"]:
-            assert run["command"] in read.text
-            assert run["eval_command"] is not None
-            assert run["eval_command"] in read.text
+            assert run["command"] in commands
+            assert set(run["commands"].values()) <= commands
             assert run["run"] in read.words
-    assert contest[1]["command"] in read.text
+    assert contest[1]["command"] in commands
     targets = {a["id"] for _, a in read.elements if "id" in a}
     links = [a["href"][1:] for a in read.all("a") if a["href"].startswith("#")]
     assert len(links) > len(MODELS)
@@ -100,7 +106,7 @@ def test_names_are_escaped_everywhere(contest: tuple[Path, Results]) -> None:
         contestant.update(dict.fromkeys(("name", "family", "paper", "reason"), evil))  # type: ignore[typeddict-item]
         contestant["options"] = {evil: evil}
         for run in contestant["runs"]:
-            run.update(dict.fromkeys(("command", "eval_command"), evil))  # type: ignore[typeddict-item]
+            run["command"], run["commands"] = evil, {evil: evil, "fid": evil}
             run["missing"], run["notes"] = {evil: evil, "likelihood": evil}, [evil]
             run["curve"]["losses"] = {evil: [(0, 1.0), (1, 2.0)], evil + "2": [(0, 1.0), (1, 2.0)]}
             run["pictures"] = {
@@ -118,7 +124,7 @@ def test_nothing_is_fetched(contest: tuple[Path, Results], read: Reader) -> None
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert all(a["src"].startswith("data:image/png;base64,") for a in read.all("img"))
     assert {a["href"] for a in read.all("a") if not a["href"].startswith("#")} == {"results.csv", "results.json"}
-    css = files("unsup.report").joinpath("page.css").read_text()
+    css = asset("page.css")
     assert "url(" not in css
     assert "@import" not in css
 
@@ -143,16 +149,15 @@ def test_structure_is_accessible(read: Reader) -> None:
 def test_the_table_means_over_seeds(contest: tuple[Path, Results], read: Reader) -> None:
     results = contest[1]
     vae = next(c for c in results["contestants"] if c["name"] == "vae")
-    fids = [r["quality"]["scores"]["fid"]["value"] for r in vae["runs"] if r["quality"]]
-    figure = column("fid").figure(vae)
+    fids = [r["figures"]["fid"]["value"] for r in vae["runs"]]
+    figure = figure_of(vae["runs"], "fid")
     assert figure is not None
     assert figure.value == pytest.approx(np.mean(fids))
     assert figure.interval == (min(fids), max(fids))
     bits = bits_per_dim(vae)
     assert bits is not None
-    assert bits.value == pytest.approx(
-        np.mean([r["likelihood"]["bits_per_dim"] for r in vae["runs"] if r["likelihood"]])
-    )
+    own = [r["figures"]["likelihood"]["detail"]["bits_per_dim"] for r in vae["runs"]]
+    assert bits.value == pytest.approx(np.mean(own))
     cells = [float(a["data-value"]) for t, a in read.elements if t == "td" and "data-value" in a]
     assert any(c == pytest.approx(np.mean(fids)) for c in cells)
 
@@ -160,17 +165,15 @@ def test_the_table_means_over_seeds(contest: tuple[Path, Results], read: Reader)
 def test_one_seed_has_its_own_interval(tmp_path: Path) -> None:
     results = write_contest(tmp_path, seeds=(0,))
     vae = next(c for c in results["contestants"] if c["name"] == "vae")
-    record = vae["runs"][0]["likelihood"]
-    assert record is not None
-    figure = column("likelihood").figure(vae)
+    assert "≤ 124.6 ± 0.62" in Reader(comparison_page(results, tmp_path)).text
+    record = vae["runs"][0]["figures"]["fid"]
+    figure = figure_of(vae["runs"], "fid")
     assert figure is not None
-    half = 1.96 * record["standard_error"]
-    assert figure.interval == pytest.approx((record["nats"] - half, record["nats"] + half))
-    assert "≤ 124.59 ± 0.62 nats" in Reader(comparison_page(results, tmp_path)).text
+    assert figure.interval == pytest.approx(record["interval"])
 
 
 def test_the_order_is_by_kind_then_best_first(contest: tuple[Path, Results]) -> None:
-    assert [c["name"] for c in in_order(contest[1]["contestants"])] == [
+    assert [c["name"] for c in in_order(contest[1])] == [
         "pixelcnn",
         "made <wide>",
         "made",
@@ -183,7 +186,7 @@ def test_the_order_is_by_kind_then_best_first(contest: tuple[Path, Results]) -> 
     ]
 
 
-def test_marks_are_of_a_kind_and_ties_are_called_so() -> None:
+def test_marks_are_of_a_kind_and_ties_are_called_so(contest: tuple[Path, Results]) -> None:
     def place(rank: int, tied: list[str], group: str) -> dict[str, object]:
         return {"value": 0.0, "noise": 0.0, "rank": rank, "tied": tied, "group": group}
 
@@ -196,20 +199,23 @@ def test_marks_are_of_a_kind_and_ties_are_called_so() -> None:
         "alone": place(1, [], "estimate"),
     }
     measured: dict[str, dict[str, object]] = {"likelihood": likelihood, "seconds": {"a": place(1, [], "all")}}
-    found = {n: mark(measured, column("likelihood"), n) for n in likelihood}  # type: ignore[arg-type]
+    by_key = {c.key: c for c in columns(contest[1])}
+    found = {n: mark(measured, by_key["likelihood"], n) for n in likelihood}  # type: ignore[arg-type]
     assert found == {"a": "best", "b": None, "c": None, "v": "tie", "w": "tie", "alone": None}
-    assert mark(measured, column("seconds"), "a") is None  # type: ignore[arg-type]
-    assert mark(measured, column("fid"), "a") is None  # type: ignore[arg-type]
+    assert mark(measured, by_key["seconds"], "a") is None  # type: ignore[arg-type]
+    assert mark(measured, by_key["fid"], "a") is None  # type: ignore[arg-type]
 
 
 def test_columns_and_sections_that_nobody_fills_are_left_out(contest: tuple[Path, Results]) -> None:
     results = copy.deepcopy(contest[1])
     results["contestants"] = [c for c in results["contestants"] if c["name"] == "gan"]
-    results["baselines"] = {"stored": [], "raw_probe": None, "majority": None}
+    results["baselines"] = {"stored": []}
     reader = Reader(comparison_page(results, contest[0]))
     assert "FID" in reader.words
-    for absent in ("Likelihood", "Implied bytes", "Probe accuracy", "Storage", "Calibration", "Anomalies and codes"):
-        assert absent not in reader.words
+    keys = {a["data-key"] for a in reader.all("th") if "data-key" in a}
+    assert keys == {"fid", "kid", "precision", "recall", "memorisation", "seconds", "sampling", "parameters"}
+    links = {a["href"] for a in reader.all("a")}
+    assert links.isdisjoint({"#density", "#anomalies", "#features", "#compression", "#classes"})
 
 
 def test_nothing_measured_yet_is_said(contest: tuple[Path, Results]) -> None:
@@ -226,13 +232,12 @@ def test_values_that_are_not_finite_are_missing(contest: tuple[Path, Results]) -
     results = copy.deepcopy(contest[1])
     gan = next(c for c in results["contestants"] if c["name"] == "gan")
     for run in gan["runs"]:
-        assert run["quality"] is not None
-        run["quality"]["scores"]["fid"] |= {"value": None, "interval": [None, None]}
-        run["quality"]["scores"]["kid"] |= {"value": 0.001, "interval": [None, float("nan")]}
-    assert column("fid").figure(gan) is None
-    kid = column("kid").figure(gan)
+        run["figures"]["fid"] |= {"value": None, "interval": (None, None)}
+        run["figures"]["kid"] |= {"value": 0.001, "interval": (None, float("nan"))}
+    assert figure_of(gan["runs"], "fid") is None
+    kid = figure_of(gan["runs"], "kid")
     assert kid is not None
-    assert kid.value == 1.0
+    assert kid.value == pytest.approx(0.001)
     comparison_page(results, contest[0])
 
 
@@ -240,12 +245,11 @@ def test_an_unnormalised_figure_is_not_drawn_with_the_others(contest: tuple[Path
     results = copy.deepcopy(contest[1])
     rbm = next(c for c in results["contestants"] if c["name"] == "rbm")
     for run in rbm["runs"]:
-        assert run["likelihood"] is not None
-        run["likelihood"]["kind"] = "unnormalised"
+        run["figures"]["likelihood"]["detail"]["kind"] = "unnormalised"
     page = comparison_page(results, contest[0])
     drawn = page[page.index('id="chart-likelihood-d"') :]
     assert "rbm" not in drawn[: drawn.index("</desc>")]
-    assert "∝ 126.00" in page
+    assert "∝ 126.0" in page
 
 
 def test_a_picture_that_is_gone_is_named(contest: tuple[Path, Results]) -> None:
@@ -287,7 +291,7 @@ def test_the_page_is_written_whole_and_small(contest: tuple[Path, Results]) -> N
     assert path.read_text() == comparison_page(contest[1], contest[0])
 
 
-@pytest.mark.parametrize("content", [None, "{", json.dumps({"format": 1})])
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"format": 2})])
 def test_a_folder_without_good_results_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "results.json").write_text(content)
@@ -297,7 +301,82 @@ def test_a_folder_without_good_results_is_refused(tmp_path: Path, content: str |
 
 
 def test_an_interval_of_no_width_is_not_shown() -> None:
-    assert interval(Figure(1.0, (1.0, 1.0), (1.0, 1.0))) == ""
+    assert interval(Figure(1.0, (1.0, 1.0), (1.0, 1.0), None, None, {})) == ""
+
+
+def test_a_measure_added_by_one_row_has_its_column_and_its_chart(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["measures"]["novelty"] = {
+        "title": "novelty of <codes>",
+        "explanation": "how new the codes are",
+        "unit": "bits",
+        "better": "higher",
+        "floor": "old codes",
+        "purpose": "features",
+    }
+    for i, contestant in enumerate(results["contestants"]):
+        for run in contestant["runs"]:
+            figure = {
+                "value": 3.25 + i,
+                "error": None,
+                "interval": (3.0 + i, 3.5 + i),
+                "floor": 1.5,
+                "n": 9,
+                "detail": {},
+            }
+            run["figures"]["novelty"] = figure  # type: ignore[assignment]
+    page = comparison_page(results, contest[0])
+    reader = Reader(page)
+    assert {"novelty", "probe"} <= {a["data-key"] for a in reader.all("th") if "data-key" in a}
+    assert "old codes" in reader.words
+    assert 'id="chart-novelty-t"' in page
+    assert "bits ↑ higher is better" in reader.words
+
+
+@pytest.mark.parametrize("purpose", [None, *PURPOSES])
+def test_what_is_asked_for_comes_first(contest: tuple[Path, Results], purpose: str | None) -> None:
+    results = copy.deepcopy(contest[1])
+    results["for"] = purpose  # type: ignore[typeddict-item]
+    reader = Reader(comparison_page(results, contest[0]))
+    keys = [a["data-key"] for a in reader.all("th") if "data-key" in a]
+    sections = [a["id"] for a in reader.all("section")]
+    assert results["measures"][keys[0]]["purpose"] == (purpose if purpose not in (None, "classes") else "density")
+    assert sections[:2] == ["summary", "results"]
+    assert sections[2] == (purpose if purpose not in (None, "classes", "cost") else "density")
+    assert sorted(keys) == sorted(c.key for c in columns(contest[1]))
+    if purpose == "anomalies":
+        assert [c["name"] for c in in_order(results)][:3] == ["pixelcnn", "made <wide>", "made"]
+        assert in_order(results)[-1]["name"] == "gan"
+
+
+def test_a_table_has_at_most_eight_measures_and_a_purpose_stays_together(contest: tuple[Path, Results]) -> None:
+    packed = tables(columns(contest[1]))
+    assert [c for own in packed for c in own] == columns(contest[1])
+    assert max(map(len, packed)) <= 8
+    assert all({c.purpose for c in a}.isdisjoint({c.purpose for c in b}) for a, b in itertools.pairwise(packed))
+
+
+def test_no_template_says_that_text_is_safe() -> None:
+    """Markup comes from our own functions as `Markup`: SVG, style sheet and script."""
+    for name in environment().list_templates():
+        text = asset(name)
+        assert not re.search(r"\|\s*safe|autoescape\s+false|Markup\(", text), name
+    made = {"svg.py", "pages.py"}
+    for path in Path(str(files("unsup.report"))).glob("*.py"):
+        assert ("Markup(" in path.read_text()) == (path.name in made), path.name
+        assert not re.search(r"f[\"'][^\"']*</?[a-z]+[ >]", path.read_text()) or path.name == "svg.py", path.name
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 minute"), (2, "2 minutes"), (0.5, "0.5 minutes")])
+def test_one_is_not_plural(tmp_path: Path, count: float, said: str) -> None:
+    results = write_contest(tmp_path, seeds=(0,))
+    results["minutes"], results["examples"], results["samples"] = count, 1, 1
+    results["contestants"] = results["contestants"][:1]
+    text = Reader(comparison_page(results, tmp_path)).text
+    assert said in text
+    assert "1 model measured on digits" in text
+    assert "1 held-out example or 1 sample," in text
+    assert not re.search(r"\b1 (minutes|models|samples|examples|steps|threads)\b", text)
 
 
 def _luminance(colour: str) -> float:
@@ -323,6 +402,6 @@ def _contrast(a: str, b: str) -> float:
     + [("soft", "accent-wash"), ("bound", "accent-wash"), ("estimate", "accent-wash"), ("exact", "accent-wash")],
 )
 def test_colours_are_far_enough_apart(front: str, back: str, theme: int) -> None:
-    css = files("unsup.report").joinpath("page.css").read_text()
+    css = asset("page.css")
     colours = {m[1]: m.groups()[1:] for m in re.finditer(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", css)}
     assert _contrast(colours[front][theme], colours[back][theme]) >= 4.5

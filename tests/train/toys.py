@@ -124,7 +124,7 @@ class SemiSupervised(Model, Classifies, CanEncode):
 
     streams = {"unlabelled": 3}
     needs_labels = True
-    validator = "error"
+    validator = "accuracy"
 
     def __init__(self, event: Event, *, classes: int = 3) -> None:
         self.classify = nn.Linear(event.dims, classes)

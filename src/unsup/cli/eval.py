@@ -1,8 +1,7 @@
-"""``unsup eval RUN``: the typed likelihood of a split, or how good the run's samples are."""
+"""``unsup eval RUN``: the likelihood of a split, how good the run's samples are, or any other measures."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,33 +10,27 @@ from unsup.cli.show import note, table, write, write_json
 from unsup.core.errors import CapabilityError, InputError, TrainingError
 
 if TYPE_CHECKING:
-    from unsup.evaluate.samples import SampleQuality, Stage
+    from unsup.evaluate.exam import Exam
+    from unsup.evaluate.records import Figure
     from unsup.train.progress import Progress
     from unsup.train.runs import Run
 
-_TITLES = {
-    "fid": "FID",
-    "kid": "KID × 10³",
-    "inception_score": "Inception score",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-}
-_ARROWS = {"lower": "↓", "higher": "↑"}
-_UNITS = {"sampling": "sample", "features": "features of example", "metrics": "metric"}
+_ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+_UNITS = {"likelihood": "example", "sampling": "sample", "features": "features of example"}
+_SAMPLES = 10_000
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup eval",
-        description="Mean negative log-likelihood of a run's test split, in nats and bits/dim; or, with --samples, "
-        "FID, KID, precision, recall, density and coverage of samples against the training split.",
+        description="Mean negative log-likelihood of a run's test split, in nats and bits/dim; with --samples, FID and "
+        "other measures of samples; with --measures, any of those that unsup measures lists.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--measures", metavar="KEYS", help="measures, e.g. fid,auroc,probe, or all [likelihood]")
     parser.add_argument(
-        "--split", choices=("test", "validation", "train"), default="test", help="which examples are scored [test]"
+        "--split", choices=("test", "validation", "train"), default="test", help="the examples to measure on [test]"
     )
     parser.add_argument(
         "--importance-samples",
@@ -47,15 +40,18 @@ def main(arguments: Sequence[str]) -> int:
         help="draws per example behind a bound, or the effort of the estimate of log Z; more are tighter [1]",
     )
     parser.add_argument(
-        "--examples", type=int, metavar="N", help="score N examples of the split only, the same ones every time [all]"
+        "--examples", type=int, metavar="N", help="measure on N examples of the split, the same ones every time [all]"
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="draw N samples and judge them, e.g. 10000")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help=f"draw N samples [{_SAMPLES}]; without --measures, measure how good they are",
+    )
     parser.add_argument(
         "--extractor", metavar="NAME", help="features to judge samples by: grey, colour, raw, inception [by the data]"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the noise behind a bound, or of the samples [0]"
-    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws [0]")
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -65,86 +61,66 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--examples {options.examples} should be at least 1")
     if options.samples is not None and options.samples < 10:
         raise InputError(f"--samples {options.samples} should be at least 10")
-    if options.extractor is not None and options.samples is None:
+    if options.extractor is not None and options.samples is None and options.measures is None:
         raise InputError(f"--extractor {options.extractor} is for judging samples; give --samples N too, e.g. 10000")
 
+    from unsup.evaluate.bench import Bench, Measuring
+    from unsup.evaluate.exam import Exam
+    from unsup.evaluate.measures import choose_measures, possible_measures, sample_measures
     from unsup.train.runs import open_run
 
+    asked = ("likelihood",) if options.measures in (None, "all") else choose_measures(options.measures)
     run = open_run(options.run, changed_data=options.changed_data)
-    if options.samples is None:
-        _evaluate_likelihood(run, options)
+    if options.measures == "all":
+        asked = possible_measures(run.data)
+    elif options.measures is None and options.samples is not None:
+        asked = sample_measures(run.data)
+    measuring = Measuring(
+        examples=options.examples,
+        samples=options.samples or _SAMPLES,
+        seed=options.seed,
+        split=options.split,
+        importance_samples=options.importance_samples,
+        extractor=options.extractor or "auto",
+    )
+    events = run.events()
+    with _Stages(quiet=options.json) as display:
+        exam = Exam(
+            Bench(run.data, measuring, display.show),
+            run.model,
+            name=str(run.config["model"]["model"]),
+            path=run.path,
+            train_seconds=float(events[-1]["seconds"]) if events else None,
+            tell=display.show,
+        )
+        figures, missing = exam.figures(asked)
+    if not figures:
+        hint = _hint(exam) if asked == ("likelihood",) else ""
+        raise CapabilityError("; ".join(dict.fromkeys(missing.values())) + hint)
+    if options.json:
+        about = {"run": str(run.path), "model": exam.name, "data": run.data.name, "split": options.split}
+        write_json(about | {"figures": figures, "missing": missing} | _of_changed(run))
     else:
-        _evaluate_samples(run, options)
+        write(*_lines(exam, figures, missing))
+        if run.data_changed:
+            write("note: this is of data that has changed since the run was trained")
+    _keep(run, exam, figures)
     return 0
 
 
-def _evaluate_likelihood(run: Run, options: Any) -> None:
+def _hint(exam: Exam) -> str:
+    """What else there is to measure of a model without a likelihood."""
     from unsup.core.model import CanSample, HasDensity
-    from unsup.data.source import some_of
-    from unsup.evaluate.conditions import is_conditioned
-    from unsup.evaluate.likelihood import likelihood_of, log_probs
-    from unsup.evaluate.quadrature import with_likelihood
-    from unsup.train.progress import Progress
 
-    data = run.data
-    model = with_likelihood(run.model, data.train.glance)
-    if not isinstance(model, HasDensity):
-        rest = "; judge its samples with --samples N, e.g. 10000" if isinstance(model, CanSample) else " and no samples"
-        raise CapabilityError(f"{_name(run)} gives no likelihood{rest}")
-    split = {"test": data.test, "validation": data.validation, "train": data.train}[options.split]
-    if options.examples is not None:
-        split = split.take(some_of(len(split), options.examples))
-    started = time.monotonic()
-    with Progress("off" if options.json else "auto", unit="example", start=0) as display:
-
-        def on_chunk(done: int, total: int) -> None:
-            if display.due():
-                display.show(done, total, {})
-
-        scores = log_probs(model, split, samples=options.importance_samples, seed=options.seed, on_chunk=on_chunk)
-    found = likelihood_of(model, scores, options.importance_samples, lengths=split.lengths, weight=split.weight)
-    record = _about(run) | {
-        "split": options.split,
-        "likelihood": found.to_json() | _of_changed(run),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    if options.json:
-        write_json(record)
-    else:
-        what = "effort {:,}" if found.kind == "estimate" else "{:,} importance samples"
-        samples = f", {what.format(found.samples)}" if found.samples > 1 else ""
-        given = ", of p(x | c)" if is_conditioned(model) and split.given is not None else ""
-        write(
-            f"{record['model']} on {data.name} ({options.split}, n = {found.n:,}): {found} "
-            f"[{found.kind}{given}{samples}]",
-            *_said_of_changed(run),
-        )
-    _keep(run, record)
-
-
-def _evaluate_samples(run: Run, options: Any) -> None:
-    from unsup.core.model import CanSample
-    from unsup.evaluate.samples import evaluate_samples
-
-    model = run.model
-    if not isinstance(model, CanSample):
-        raise CapabilityError(f"{_name(run)} draws no samples to judge (unsup models tells who can)")
-    started = time.monotonic()
-    with _Stages(quiet=options.json) as display:
-        found = evaluate_samples(
-            model, run.data, options.samples, options.extractor or "auto", options.seed, display.show
-        )
-    judged = found.to_json() | {"seconds": round(time.monotonic() - started, 3)} | _of_changed(run)
-    record = _about(run) | {"samples": judged}
-    if options.json:
-        write_json(record)
-    else:
-        write(*_lines(found, f"{record['model']} on {record['data']}"), *_said_of_changed(run))
-    _keep(run, record)
+    if isinstance(exam.model, HasDensity):
+        return ""
+    return (
+        "; judge its samples with --samples N, e.g. 10000" if isinstance(exam.model, CanSample) else " and no samples"
+    )
 
 
 class _Stages:
-    """One progress line after another: sampling, features, metrics."""
+    """One progress line after another: examples scored, samples drawn, features computed."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -157,10 +133,13 @@ class _Stages:
     def __exit__(self, *error: Any) -> None:
         if self._display is not None:
             self._display.__exit__(*error)
+            self._display = None
 
-    def show(self, stage: Stage, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int) -> None:
         from unsup.train.progress import Progress
 
+        if not total:  # a measure begins
+            return
         if stage != self._stage:
             self.__exit__(None, None, None)
             self._stage = stage
@@ -169,51 +148,64 @@ class _Stages:
             self._display.show(done, total, {})
 
 
-def _lines(found: SampleQuality, what: str) -> list[str]:
-    rows = []
-    for name in (n for n in _TITLES if n in found.scores):
-        score, scale = found[name], 1000 if name == "kid" else 1
-        low, high = (f"{scale * v:.4g}" for v in score.interval)
-        title = f"{_TITLES[name]} {_ARROWS[score.better]}"
-        rows.append((title, f"{scale * score.value:.4g}", f"{low} … {high}", f"{scale * score.floor:.4g}"))
-    lines = [
-        f"{what}: {found.fake:,} samples against {found.real:,} training examples (↓ lower, ↑ higher is better)",
-        *table(("metric", "value", "95 % interval", "held-out data"), rows, right=(1, 2, 3)),
-        f"held-out data: {found.held_out:,} test examples in the samples' place",
-        f"extractor {found.extractor}, sha256 {found.digest[:16]}…; seed {found.seed}",
-    ]
-    if found.modes is not None:
-        modes = found.modes
-        lines.append(
-            f"modes covered: {modes.modes:,} of {modes.of:,}; good samples {modes.good:.1%}; KL from equal shares "
-            f"{modes.kl:.4f} nats (chance alone: about {modes.chance_kl:.4f})"
-        )
-    return [*lines, *(f"note: {n}" for n in found.notes)]
+def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> list[str]:
+    """The likelihood in one line, the other figures as a table with what is to be said of them."""
+    from unsup.evaluate.measures import MEASURES
+
+    lines, m = [], exam.m
+    if "likelihood" in figures:
+        lines.append(_likelihood(exam))
+    if figures.keys() - {"likelihood"}:
+        rows = []
+        for row, figure in ((MEASURES[key], figure) for key, figure in figures.items()):
+            interval = "" if figure["interval"] is None else " … ".join(map(row.show, figure["interval"]))
+            floor = "" if figure["floor"] is None else row.show(figure["floor"])
+            unit = f" ({row.unit})" if row.unit else ""
+            rows.append((f"{row.title}{unit}{_ARROWS[row.better]}", row.show(figure["value"]), interval, floor))
+        lines += [
+            f"{exam.name} on {exam.bench.data.name} ({m.split}), seed {m.seed}; ↓ lower, ↑ higher is better",
+            *table(("measure", "value", "95 % interval", "floor"), rows, right=(1, 2, 3)),
+        ]
+        floors: dict[str, list[str]] = {}
+        for row in (MEASURES[key] for key, figure in figures.items() if figure["floor"] is not None):
+            floors.setdefault(row.floor, []).append(row.title)
+        lines += [f"floor of {', '.join(titles)}: {words}" for words, titles in floors.items()]
+        details = [figure["detail"] for figure in figures.values()]
+        judged = next((d for d in details if "fake" in d), None)
+        if judged is not None:
+            lines.append(
+                f"{judged['fake']:,} samples against {judged['real']:,} training examples; floor of "
+                f"{judged['held_out']:,} {m.split} examples; extractor {judged['extractor']}, sha256 "
+                f"{judged['sha256'][:16]}…"
+            )
+            if judged["held_out"] < judged["fake"]:
+                lines.append("note: the floor is that of fewer examples than samples, which raises its FID")
+        lines += dict.fromkeys(f"note: {d['note']}" for d in details if d.get("note"))
+    return lines + [f"note: no {MEASURES[key].title}: {reason}" for key, reason in missing.items()]
 
 
-def _name(run: Run) -> str:
-    return str(run.config["model"]["model"])
+def _likelihood(exam: Exam) -> str:
+    from unsup.evaluate.conditions import is_conditioned
 
-
-def _about(run: Run) -> dict[str, Any]:
-    return {"run": str(run.path), "model": _name(run), "data": run.data.name}
+    found, test = exam.likelihood, exam.bench.test
+    what = "effort {:,}" if found.kind == "estimate" else "{:,} importance samples"
+    samples = f", {what.format(found.samples)}" if found.samples > 1 else ""
+    given = ", of p(x | c)" if is_conditioned(exam.model) and test.given is not None else ""
+    about = f"{exam.name} on {exam.bench.data.name} ({exam.m.split}, n = {found.n:,})"
+    return f"{about}: {found} [{found.kind}{given}{samples}]"
 
 
 def _of_changed(run: Run) -> dict[str, Any]:
-    """What a figure's record says where it is of data that has changed since the run was trained."""
+    """What is said where figures are of data that has changed since the run was trained."""
     return {"changed_data": True} if run.data_changed else {}
 
 
-def _said_of_changed(run: Run) -> tuple[str, ...]:
-    return ("note: this is of data that has changed since the run was trained",) if run.data_changed else ()
+def _keep(run: Run, exam: Exam, figures: dict[str, Figure]) -> None:
+    """Write the figures to ``eval.json``.
 
-
-def _keep(run: Run, record: dict[str, Any]) -> None:
-    """Write ``record`` to ``eval.json`` over what it says anew; what else the file holds stays.
-
-    The result has been printed, which is what was asked for: a folder that cannot be written is worth a note.
+    They have been printed, which is what was asked for: a folder that cannot be written is worth a note.
     """
     try:
-        run.update_json("eval.json", record)
+        run.keep_figures(exam.evaluations(figures, step=run.kept_step, changed_data=run.data_changed))
     except TrainingError as error:
         note(f"the result is not saved: {error}")

@@ -133,7 +133,9 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the minutes are shared, for people."""
     learners = sum(not e.counts for e in entries)
-    share = f"; {words.counted(learners, 'model')} that learn by gradients share what is left of the training time equally"
+    share = (
+        f"; {words.counted(learners, 'model')} that learn by gradients share what is left of the training time equally"
+    )
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
         "Models that learn by counting go first and take what they need"

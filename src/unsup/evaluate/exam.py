@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from unsup.evaluate.modes import ModeCoverage
 from unsup.evaluate.neighbours import Neighbours, neighbours
 from unsup.evaluate.probe import encode_all, predict_classes
 from unsup.evaluate.quadrature import with_likelihood
-from unsup.evaluate.records import Figure
+from unsup.evaluate.records import Evaluation, Figure
 from unsup.evaluate.samples import draw_samples, known_modes
 from unsup.evaluate.translation import TranslationError, translation_error
 
@@ -84,6 +84,7 @@ class Exam:
         self.name = name or type(model).__name__
         self.train_seconds = train_seconds
         self.m = bench.measuring
+        self.seconds: dict[str, float] = {}
         self.deadline = Deadline(seconds, f"the {seconds:.0f} s for measuring {self.name} were over before this")
         self._no_sampling: OutOfTime | None = None
 
@@ -94,6 +95,7 @@ class Exam:
         for key in keys:
             row = MEASURES[key]
             reason = row.reason_against(self._model, self.bench.data, self.name)
+            started = time.monotonic()
             if reason is None:
                 self.tell(row.title, 0, 0)
                 try:
@@ -103,10 +105,30 @@ class Exam:
                 except (InputError, CapabilityError) as error:
                     reason = str(error)
             if reason is None:
-                figures[key] = found
+                figures[key], self.seconds[key] = found, round(time.monotonic() - started, 3)
             else:
                 missing[key] = reason
         return figures, missing
+
+    def evaluations(self, figures: Mapping[str, Figure], *, step: int | None, changed_data: bool) -> list[Evaluation]:
+        """Figures of this exam as ``eval.json`` keeps them.
+
+        Args:
+            step: of the parameters.
+            changed_data: whether the data has changed since training.
+        """
+        return [
+            {
+                "measure": key,
+                "split": self.m.split,
+                "step": step,
+                "settings": MEASURES[key].settings(self.m),
+                "seconds": self.seconds[key],
+                "changed_data": changed_data,
+                "figure": figure,
+            }
+            for key, figure in figures.items()
+        ]
 
     @property
     def slow_seconds(self) -> float:

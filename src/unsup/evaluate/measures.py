@@ -94,7 +94,7 @@ class Measure:
 
     @property
     def needs_in_words(self) -> str:
-        return " and ".join(NEEDS[need].words for need in self.needs)
+        return ", and ".join(NEEDS[need].words for need in self.needs)
 
     def reason_against(self, model: Subject, data: Data, name: str) -> str | None:
         """Why a model called ``name`` cannot have the measure on this data, or None."""
@@ -126,7 +126,7 @@ class Measure:
 
 
 def choose_measures(keys: str) -> tuple[str, ...]:
-    """The keys in ``fid,auroc``, or those of all rows for ``all``.
+    """The keys in ``fid,auroc``.
 
     Raises:
         InputError: there is no such measure.
@@ -134,7 +134,7 @@ def choose_measures(keys: str) -> tuple[str, ...]:
     >>> choose_measures("auroc, fid")
     ('auroc', 'fid')
     """
-    asked = tuple(MEASURES) if keys == "all" else tuple(dict.fromkeys(key.strip() for key in keys.split(",")))
+    asked = tuple(dict.fromkeys(key.strip() for key in keys.split(",")))
     for key in asked:
         if key not in MEASURES:
             raise InputError(f"there is no measure {key!r}{nearest(key, MEASURES)}; unsup measures lists them")
@@ -306,7 +306,7 @@ def _of_codes(judge: Callable[[Tensor, Tensor, Tensor, Tensor, int], Estimate]) 
 
 
 def _linear(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
-    return probe(train, label, test, true, seed=seed).accuracy
+    return probe(train, label, test, true, seed=seed)
 
 
 def _vote(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
@@ -427,6 +427,7 @@ _HELD_OUT = "held-out data in the samples' place"
 _RAW = "raw data in place of codes"
 _TRUE = "as many held-out data"
 _AS_THEY_ARE = "examples left as they are"
+_ANY = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
 _POSITIVE = (0.0, math.inf)
 
@@ -434,14 +435,14 @@ _POSITIVE = (0.0, math.inf)
 MEASURES: dict[str, Measure] = {row.key: row for row in (
     # key, title, explanation, unit, better, purpose, needs, run, range, floor, show
     Measure("likelihood", "likelihood", "mean −log p of an example",
-            "nats", "lower", "density", ("likelihood",), _likelihood),
+            "nats", "lower", "density", ("likelihood",), _likelihood, _ANY, "", "{:,.2f}".format),
     Measure("calibration", "calibration error", "how far the shares of data in regions of high density are off",
             "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _fid, _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _kid, (-math.inf, math.inf), _HELD_OUT, thousandths),
+            "", "lower", "samples", ("samples",), _kid, _ANY, _HELD_OUT, thousandths),
     Measure("inception_score", "Inception score", "how certain and how varied the classes are that samples show",
             "", "higher", "samples", ("samples", "images"), _inception_score, (1.0, math.inf), _HELD_OUT),
     Measure("precision", "precision", "share of samples that lie among the training examples",
@@ -455,7 +456,7 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("memorisation", "memorisation", "chance that a sample is nearer to the training data than held-out data is",
             "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, percent),
     Measure("modes", "modes covered", "modes of the data that have a good sample",
-            "", "higher", "samples", ("samples", "modes"), _modes, _POSITIVE, _TRUE, whole),
+            "", "higher", "samples", ("samples", "modes"), _modes, _POSITIVE, _TRUE, "{:,.4g}".format),
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
             "", "higher", "samples", ("samples", "modes"), _modes_good, _SHARE, _TRUE, percent),
     Measure("modes_kl", "KL of modes", "divergence of the good samples' shares of the modes from equal shares",

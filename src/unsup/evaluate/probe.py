@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -54,25 +53,12 @@ Array = NDArray[np.float32]
 Classes = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """Accuracy on held-out examples.
-
-    Attributes:
-        accuracy: with Wilson's interval; the training examples are held fixed.
-        features: numbers in one code.
-        n: held-out examples.
-    """
-
-    accuracy: Estimate
-    features: int
-    n: int
-
-
 def probe(
     train_features: Tensor, train_label: Tensor, test_features: Tensor, test_label: Tensor, *, seed: int = 0
-) -> ProbeResult:
-    """Fit on features ``(N, F)`` and class numbers ``(N,)``, count on ``(M, F)`` and ``(M,)``.
+) -> Estimate:
+    """Fit on features ``(N, F)`` and class numbers ``(N,)``, and count on ``(M, F)`` and ``(M,)`` how many are right.
+
+    The interval of the accuracy is Wilson's; the training examples are held fixed.
 
     Args:
         seed: of the choice of training examples and of the part that λ is chosen by.
@@ -81,9 +67,8 @@ def probe(
         InputError: no example, shapes that do not fit, features that are not finite.
 
     >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
-    >>> found = probe(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long())
-    >>> found.accuracy.value > 0.9, found.features, found.n
-    (True, 2, 100)
+    >>> probe(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.9
+    True
     """
     _check("train", train_features, train_label)
     _check("test", test_features, test_label)
@@ -105,7 +90,7 @@ def probe(
     best = correct.index(max(correct))  # the strongest of equally good ones
     (found,) = _predictions(scaled, y, other, PENALTIES[best : best + 1])
     right = int((found == test_label.cpu().numpy()).sum())
-    return ProbeResult(wilson(right, len(test_label)), train_features.shape[1], len(test_label))
+    return wilson(right, len(test_label))
 
 
 def few_labels(
@@ -139,7 +124,7 @@ def few_labels(
         order = torch.randperm(len(label), generator=keyed_generator(seed, _FEW, choice))
         rows = torch.cat([order[label[order] == c][:each] for c in label.unique()])
         known = probe(train_features[rows], label[rows], test_features, test_label, seed=seed)
-        found.append(known.accuracy.value)
+        found.append(known.value)
     shares = np.array(found)
     mean, n = float(shares.mean()), len(test_label)
     spread = student.ppf(0.975, choices - 1) / Z * shares.std(ddof=1) / math.sqrt(choices)

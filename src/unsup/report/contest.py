@@ -39,7 +39,7 @@ from unsup.report.figures import (
 )
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
-from unsup.report.words import duration, environment_text, plainly, told
+from unsup.report.words import capital, duration, environment_text, plainly, told
 
 LIMIT = 5_000_000
 """Bytes that a page may have at most."""
@@ -246,7 +246,7 @@ def _row(results: Results, contestant: Contestant, own: list[Column]) -> Row:
 
 
 def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
-    figure = figure_of(contestant["runs"], column.key)
+    figure, own = figure_of(contestant["runs"], column.key), kind(contestant)
     if figure is None:
         reasons = [r["missing"][column.key] for r in contestant["runs"] if column.key in r["missing"]]
         return Cell(why="; ".join(dict.fromkeys(reasons)))
@@ -263,7 +263,7 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
         text=headline(figure, column.key, column.show),
         value=figure.value,
         mark=mark(results["places"], column, contestant["name"]),
-        kind=(kind(contestant) or "") if column.key == "likelihood" else "",
+        kind=own if column.key == "likelihood" and own in KINDS else "",
         small=tuple(s for s in small if s),
     )
 
@@ -290,7 +290,7 @@ def _model(results: Results, contestant: Contestant, album: Album) -> Model:
     runs, several = contestant["runs"], len(contestant["runs"]) > 1
     run = pictured(runs)
     shown = [] if run is None else [n for n in ranked(run["pictures"]) if n != "samples"]
-    titles = {k: m["title"] for k, m in results["measures"].items()}
+    titles = {k: capital(m["title"]) for k, m in results["measures"].items()}
     missing = dict.fromkeys((titles.get(k, k), v) for r in runs for k, v in r["missing"].items())
     notes = dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"])
     own = columns(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from unsup.report.charts import (
 )
 from unsup.report.figures import Column, Figure, bits_per_dim, figure_of, in_order, interval, kind, sign
 from unsup.report.svg import number
-from unsup.report.words import duration
+from unsup.report.words import capital, duration
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,11 @@ def measure_chart(results: Results, column: Column) -> Chart | None:
         key.append(f"the dotted line is always naming the most frequent class ({column.show(majority)})")
     values = [v for r in rows for v in (r.value, *(r.interval or ()))] + [v for _, v in lines]
     domain = (0.0, 1.0) if min(values) >= 0 and max(values) <= 1 else None
-    drawn = bars(rows, f"chart-{column.key.replace('_', '-')}", column.title, column.title, domain=domain, lines=lines)
+    ident = "chart-" + re.sub("[^a-z0-9]+", "-", column.key.lower())
+    drawn = bars(rows, ident, column.title, column.title, domain=domain, lines=lines)
     by = found[0][1].detail.get("by")
     said = column.meaning + (f", by {by}" if by else "")
-    return Chart(column.title, drawn, "; ".join([said[:1].upper() + said[1:], *key]) + ".")
+    return Chart(column.title, drawn, "; ".join([capital(said), *key]) + ".")
 
 
 def _with_interval(figure: Figure, column: Column) -> str:

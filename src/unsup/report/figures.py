@@ -13,6 +13,7 @@ from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.ranking import deciding, leader
 from unsup.evaluate.records import Contestant, Measures, Place, Results
 from unsup.report.svg import decimals, number
+from unsup.report.words import capital
 
 Pair = tuple[float, float]
 KINDS = ("exact", "bound", "estimate", "unnormalised")
@@ -89,13 +90,11 @@ def shown_by(key: str) -> Callable[[float], str]:
 def columns(results: Results) -> list[Column]:
     """The measures that anybody has in the order of the record, but those of the purpose asked for first."""
     runs = [r for c in results["contestants"] for r in c["runs"]]
-    found = [Column(k, **{n: m[n] for n in Column.__dataclass_fields__ if n != "key"}) for k, m in _measures(results)]
+    names = [n for n in Column.__dataclass_fields__ if n not in ("key", "title")]
+    records: dict[str, Any] = {**results["measures"]}
+    found = [Column(k, capital(m["title"]), **{n: m[n] for n in names}) for k, m in records.items()]
     measured = [c for c in found if figure_of(runs, c.key)]
     return sorted(measured, key=lambda c: c.purpose != results["for"])
-
-
-def _measures(results: Results) -> list[tuple[str, Any]]:
-    return list(results["measures"].items())
 
 
 def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:

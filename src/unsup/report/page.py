@@ -28,7 +28,7 @@ from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import headline, interval, reading, shown_by, sign
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
-from unsup.report.words import duration, environment_text, plainly, told
+from unsup.report.words import capital, duration, environment_text, plainly, told
 
 _log = logging.getLogger(__name__)
 _STRIP = 5
@@ -234,9 +234,9 @@ def summary_of(run: Recorded) -> tuple[str, ...]:
 def _sentence(entry: Evaluation) -> str:
     measure, figure = MEASURES[entry["measure"]], reading(entry["figure"])
     if figure is None:
-        return f"{_capital(measure.title)} has no finite value."
+        return f"{capital(measure.title)} has no finite value."
     shown = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
-    said = f"{_capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
+    said = f"{capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
     bits = figure.detail.get("bits_per_dim")
     extra = [f"{number(bits, 4)} bits/dim, {figure.detail['kind']}"] if bits is not None else []
     extra += (
@@ -245,10 +245,6 @@ def _sentence(entry: Evaluation) -> str:
         else []
     )
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _best(run: Recorded) -> str:
@@ -294,7 +290,7 @@ def figures_view(run: Recorded) -> list[Line]:
         floor = f"{shown_by(measure.key)(figure.floor)} {measure.floor}" if figure.floor is not None else ""
         ends = interval(figure, shown_by(measure.key))
         found.append(
-            Line(_capital(measure.title), _capital(measure.explanation), value, ends, floor, "; ".join(of), older)
+            Line(capital(measure.title), capital(measure.explanation), value, ends, floor, "; ".join(of), older)
         )
     return found
 
@@ -318,7 +314,7 @@ def _grid(stem: str, content: bytes, width: int) -> Shown:
     digits = stem.removeprefix("step-")
     step = f"step {int(digits):,}" if digits.isdigit() else stem
     scale = min(float(drawn.scale), width / max(1, int.from_bytes(content[16:20], "big")))
-    caption = drawn.caption if width == _WIDE else _capital(step)
+    caption = drawn.caption if width == _WIDE else capital(step)
     return embedded(content, drawn.alt or f"Samples, {step}", "", caption, scale, plot=drawn.plot)
 
 
@@ -416,9 +412,9 @@ def commands_of(run: Recorded) -> Pairs:
     if "score" in able and data is not None and not evaluated:
         found.append(("Likelihood of the test split", ["eval", folder]))
     if "sample" in able:
-        found.append(
-            ("Draw samples", ["sample", folder, "-n", "64", "-o", "samples.png", *_condition(given, data)])
-        )
+        condition = _condition(given, data)
+        found.append(("Draw samples", ["sample", folder, "-n", "64", "-o", "samples.png", *condition]))
+        found.append(("Samples as numbers", ["sample", folder, "-n", "64", "-o", "samples.npy", *condition]))
     if data is not None:
         found.append(("Every measure it can have", ["eval", folder, "--measures", "all"]))
     if data is not None:

@@ -30,6 +30,11 @@ def told(value: Any) -> str:
     return str(value)
 
 
+def capital(text: str) -> str:
+    """The text with a capital first."""
+    return text[:1].upper() + text[1:]
+
+
 def plainly(value: Any, between: str = "; ", after: str = ": ") -> str:
     """A record in words; what is empty is left out.
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from unsup.core.escapes import json_text, markdown, markdown_code
 from unsup.core.reading import checked, read_text
 from unsup.core.storage import write_atomically
+from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.records import Figure
 
 Record = dict[str, Any]
+_ARROWS = {"lower": ", lower is better", "higher": ", higher is better", None: ""}
+_DETAILS = ("bits_per_dim", "kind", "share")
+"""What a table has room for of the details of a figure."""
 
 
 class _Environment(TypedDict):
     machine: str
     threads: int
-
-
-class _Likelihood(TypedDict):
-    kind: str
-    nats: float
-    bits_per_dim: float
-    standard_error: float
-    samples: int
 
 
 class _Result(TypedDict):
@@ -39,36 +36,7 @@ class _Result(TypedDict):
     minutes: float
     command: str
     environment: _Environment
-    measure: NotRequired[str]
-    likelihood: NotRequired[_Likelihood]
-    figures: NotRequired[dict[str, float]]
-
-
-# What a recipe may measure on the test split: the heading of its table, and what its columns say.
-MEASURES: Mapping[str, tuple[str, str]] = {
-    "likelihood": (
-        "Likelihood",
-        "Negative log-likelihood of the test split, lower is better: `exact`, `bound` (the truth is no higher) or "
-        "`estimate`. With one seed ± is the standard error over test examples; with several, the standard deviation "
-        "over seeds.",
-    ),
-    "modes": (
-        "Mode coverage",
-        "Covered modes of the data, the share of samples within three standard deviations of a mode, and "
-        "KL(samples' modes ‖ equal shares) in nats; mean ± standard deviation over seeds. `true` is what as many draws "
-        "of the data give.",
-    ),
-    "samples": (
-        "Sample quality",
-        "Samples against training examples in the library's own features; `floor` is what held-out real examples get "
-        "in the samples' place. Several seeds: mean ± standard deviation; one: the value.",
-    ),
-    "translation": (
-        "Translation",
-        "Mean absolute error per entry of translated test examples, in raw units, and the same of leaving the examples "
-        "as they are; mean ± standard deviation over seeds.",
-    ),
-}
+    figures: dict[str, Figure]
 
 
 def append_result(record: Record, results: Path) -> None:
@@ -86,32 +54,41 @@ def append_result(record: Record, results: Path) -> None:
 
 
 def results_table(records: Iterable[Record]) -> str:
-    """The results page: a table for each measure, one row for each model of each recipe over its seeds.
+    """The results page: a table for each set of measures, one row for each model of each recipe over its seeds.
 
     Of several records of one seed the newest counts.
     """
-    groups: dict[str, dict[tuple[str, str], dict[int, Record]]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[str, str], dict[int, Record]]] = {}
     for record in records:
-        rows = groups.setdefault(record.get("measure", "likelihood"), {})
+        measured = tuple(k for k in MEASURES if k in record["figures"])
+        rows = groups.setdefault(measured, {})
         rows.setdefault((record["recipe"], record["model"]), {})[record["seed"]] = record
     kept = [r for rows in groups.values() for seeds in rows.values() for r in seeds.values()]
     lines = [
         "# Results",
         "",
         "Written by `unsup reproduce` from the records in `RESULTS.jsonl`; do not edit. Minutes are of training, "
-        "validation included, on the number of threads given.",
+        "validation included, on the number of threads given. Figures of several seeds are the mean ± the standard "
+        "deviation over seeds; of one seed, the value ± its standard error.",
         "",
         f"Machines: {markdown('; '.join(sorted({r['environment']['machine'] for r in kept})))}.",
     ]
-    for measure, (title, about) in MEASURES.items():
-        if measure in groups:
-            lines += ["", f"## {title}", "", about, "", *_table(measure, groups[measure])]
+    for measured in sorted(groups, key=lambda keys: [list(MEASURES).index(k) for k in keys]):
+        titles = ", ".join(MEASURES[k].title for k in measured)
+        lines += ["", f"## {markdown(titles[:1].upper() + titles[1:])}", "", *map(_about, measured), ""]
+        lines += _table(groups[measured])
     return "\n".join([*lines, ""])
 
 
-def _table(measure: str, rows: Mapping[tuple[str, str], dict[int, Record]]) -> list[str]:
-    figures = _likelihood if measure == "likelihood" else _figures
-    found = [_row(model, list(seeds.values()), figures) for (_, model), seeds in sorted(rows.items())]
+def _about(key: str) -> str:
+    row = MEASURES[key]
+    floor = f"; floor: {row.floor}" if row.floor else ""
+    unit = f", in {row.unit}" if row.unit else ""
+    return f"- {markdown(row.title)}: {markdown(row.explanation)}{unit}{_ARROWS[row.better]}{floor}."
+
+
+def _table(rows: Mapping[tuple[str, str], dict[int, Record]]) -> list[str]:
+    found = [_row(model, list(seeds.values())) for (_, model), seeds in sorted(rows.items())]
     header = list(dict.fromkeys(name for row in found for name in row))
     cells = [[row.get(name, "–") for name in header] for row in found]
     return [
@@ -121,12 +98,12 @@ def _table(measure: str, rows: Mapping[tuple[str, str], dict[int, Record]]) -> l
     ]
 
 
-def _row(model: str, records: list[Record], figures: Any) -> dict[str, str]:
+def _row(model: str, records: list[Record]) -> dict[str, str]:
     last = records[-1]
-    return {
-        "data": markdown(last["data"]),
-        "model": markdown(model),
-        **figures(records),
+    cells = {"data": markdown(last["data"]), "model": markdown(model)}
+    for key in (k for k in MEASURES if k in last["figures"]):
+        cells |= _cells(key, [r["figures"][key] for r in records])
+    return cells | {
         "published": markdown(last["published"] or "–"),
         "seeds": " ".join(str(r["seed"]) for r in sorted(records, key=lambda r: r["seed"])),
         "steps": f"{last['steps']:,}",
@@ -136,27 +113,32 @@ def _row(model: str, records: list[Record], figures: Any) -> dict[str, str]:
     }
 
 
-def _likelihood(records: list[Record]) -> dict[str, str]:
-    found = [r["likelihood"] for r in records]
-    last = found[-1]
-    work = f"effort {last['samples']:,}" if last["kind"] == "estimate" else f"{last['samples']:,} samples"
-    kind = last["kind"] + (f", {work}" if last["samples"] > 1 else "")
-    nats = _spread([f["nats"] for f in found], 2)
-    if len(found) == 1:
-        nats += f" ± {last['standard_error']:.2f}"
-    return {"test nats": nats, "bits/dim": _spread([f["bits_per_dim"] for f in found], 4), "kind": kind}
+def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
+    """The columns of one measure: the figure, its floor and what a table shows of its details."""
+    row, last = MEASURES[key], figures[-1]
+    cells = {row.title: _spread([f["value"] for f in figures], row.show, last["error"])}
+    floors = [f["floor"] for f in figures if f["floor"] is not None]
+    if floors:
+        cells[f"floor of {row.title}"] = row.show(statistics.fmean(floors))
+    for name in (n for n in _DETAILS if n in last["detail"]):
+        values = [f["detail"][name] for f in figures]
+        if name == "kind":
+            cells["kind"] = values[-1] + _work(last)
+        else:
+            title = f"share of {row.title}" if name == "share" else "bits/dim"
+            cells[title] = _spread(values, "{:.4f}".format)
+    return cells
 
 
-def _figures(records: list[Record]) -> dict[str, str]:
-    names = records[-1]["figures"]
-    return {name: _spread([r["figures"][name] for r in records], _digits(value)) for name, value in names.items()}
+def _spread(values: list[float], show: Callable[[float], str], error: float | None = None) -> str:
+    """The mean with the standard deviation over seeds, or of one seed the error."""
+    beside = statistics.stdev(values) if len(values) > 1 else error
+    return show(statistics.fmean(values)) + ("" if beside is None else f" ± {show(beside)}")
 
 
-def _digits(value: float) -> int:
-    return 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
-
-
-def _spread(values: list[float], digits: int) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+def _work(figure: Figure) -> str:
+    """What a bound or an estimate was computed with."""
+    kind, samples = figure["detail"]["kind"], figure["detail"].get("samples", 1)
+    if samples == 1:
+        return ""
+    return f", effort {samples:,}" if kind == "estimate" else f", {samples:,} samples"

@@ -1,9 +1,8 @@
 """The run folder: the only contract between the trainer, the command line and the report.
 
 ``config.json`` · ``about.json`` (what its page tells of the data) · ``events.jsonl`` (one line a log point) ·
-``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``pictures.safetensors`` (what these take
-their scale from) · ``eval.json`` · ``env.json`` ·
-``report.html`` · ``README.md``.
+``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``pictures.safetensors`` (what these
+take their scale from) · ``eval.json`` · ``env.json`` · ``report.html`` · ``README.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
@@ -44,13 +43,13 @@ from unsup.core.storage import (
     make_way,
     mend,
     read_checkpoint_record,
-    record_or_aside,
     save_tensors,
     set_aside,
     write_inside,
     write_over,
 )
 from unsup.data.source import Split
+from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
 from unsup.pictures.gallery import Drawn, Gallery
 from unsup.train.settings import Settings, Whole
 
@@ -224,10 +223,16 @@ class Run:
         """Write a record; what is damaged in its place is kept under another name."""
         write_over(self.path / name, json.dumps(record, indent=2).encode())
 
-    def update_json(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write a record over what it says anew; what else the file holds stays."""
-        path = self.path / name
-        write_inside(path, json.dumps(record_or_aside(path) | dict(record), indent=2).encode())
+    def keep_figures(self, found: Iterable[Evaluation]) -> None:
+        """Write figures to ``eval.json``; what else it holds stays. A file that is damaged is kept beside it."""
+        path = self.path / "eval.json"
+        try:
+            kept = read_evaluations(path)
+        except InputError as error:
+            set_aside(path, str(error).removesuffix("; restore it"))
+            kept = []
+        record: Evaluations = {"format": 2, "results": merged(kept, found)}
+        write_inside(path, json.dumps(finite(record), indent=2, allow_nan=False).encode())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -356,6 +361,12 @@ class Run:
             return read_checkpoint_record(self.checkpoint("last")).get("ended") is not None
         except InputError:  # going on with the run says what is wrong
             return False
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step of the parameters that `model` has, where that is recorded."""
+        kept = next((path for path in map(self.checkpoint, ("best", "last")) if path.is_file()), None)
+        return None if kept is None else read_checkpoint_record(kept).get("done")
 
     def new_model(self) -> Model:
         """The run's model with fresh parameters."""

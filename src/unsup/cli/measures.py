@@ -1,0 +1,30 @@
+"""``unsup measures``: what can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unsup.cli.options import Parser
+from unsup.cli.show import table, write, write_json
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="unsup measures",
+        description="Every measure: its key for --measures, --validator and recipes, which way is better, what it "
+        "needs, and what its floor is the figure of.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse(arguments)
+
+    from unsup.evaluate.measures import MEASURES
+
+    if options.json:
+        write_json({key: {**row.to_json(), "needs": list(row.needs)} for key, row in MEASURES.items()})
+        return 0
+    cells = [
+        (row.key, row.title, row.better or "–", row.unit or "–", row.needs_in_words or "–", row.floor or "–")
+        for row in MEASURES.values()
+    ]
+    write(*table(("key", "measure", "better", "unit", "needs", "floor"), cells))
+    return 0
