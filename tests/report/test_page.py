@@ -165,7 +165,7 @@ def test_the_table_means_over_seeds(contest: tuple[Path, Results], read: Reader)
 def test_one_seed_has_its_own_interval(tmp_path: Path) -> None:
     results = write_contest(tmp_path, seeds=(0,))
     vae = next(c for c in results["contestants"] if c["name"] == "vae")
-    assert "≤ 124.6 ± 0.62" in Reader(comparison_page(results, tmp_path)).text
+    assert "≤ 124.59 ± 0.62" in Reader(comparison_page(results, tmp_path)).text
     record = vae["runs"][0]["figures"]["fid"]
     figure = figure_of(vae["runs"], "fid")
     assert figure is not None
@@ -249,7 +249,7 @@ def test_an_unnormalised_figure_is_not_drawn_with_the_others(contest: tuple[Path
     page = comparison_page(results, contest[0])
     drawn = page[page.index('id="chart-likelihood-d"') :]
     assert "rbm" not in drawn[: drawn.index("</desc>")]
-    assert "∝ 126.0" in page
+    assert "∝ 126.00" in page
 
 
 def test_a_picture_that_is_gone_is_named(contest: tuple[Path, Results]) -> None:
