@@ -54,7 +54,13 @@ def _picture(
 ) -> Picture:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     (folder / "pictures" / f"{name}.png").write_bytes(noise_png(seed, *size))
-    return {"file": f"pictures/{name}.png", "alt": f'{caption} "noise" <{seed}>', "caption": caption, "scale": scale}
+    return {
+        "file": f"pictures/{name}.png",
+        "alt": f'{caption} "noise" <{seed}>',
+        "caption": caption,
+        "scale": scale,
+        "plot": name == "anomalies",
+    }
 
 
 def _figure(value: float, half: float | None = None, floor: float | None = None, n: int = 359, **detail: Any) -> Figure:
