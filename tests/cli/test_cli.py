@@ -43,16 +43,16 @@ def test_data_describes_a_set_and_names_the_models_that_take_it(call):
 @pytest.mark.parametrize("name", SCORERS)
 def test_eval_prints_one_typed_object_that_agrees_with_the_library(call, runs, name):
     found = json.loads(call("eval", runs / name, "--json").out)
-    assert set(found) == {"run", "model", "data", "split", "likelihood", "seconds"}
-    assert {"kind", "nats", "bits_per_dim", "standard_error", "n"} <= set(found["likelihood"])
-    likelihood = found["likelihood"]
+    assert set(found) == {"run", "model", "data", "split", "figures", "missing"}
+    likelihood = found["figures"]["likelihood"]
+    detail = likelihood["detail"]
     assert (found["model"], found["data"], found["split"], likelihood["n"]) == (name, "digits", "test", 360)
-    assert likelihood["bits_per_dim"] == pytest.approx(likelihood["nats"] / (64 * math.log(2)))
+    assert detail["bits_per_dim"] == pytest.approx(likelihood["value"] / (64 * math.log(2)))
     scores = log_probs(unsup.load(runs / name), unsup.load_data("digits").test.x)
-    assert likelihood["nats"] == pytest.approx(-scores.mean().item(), rel=1e-5)
-    assert likelihood["standard_error"] == pytest.approx(scores.std().item() / math.sqrt(360), rel=1e-5)
-    assert likelihood["kind"] in ("exact", "bound")
-    assert 0 < likelihood["bits_per_dim"] < 3 * math.log2(17)
+    assert likelihood["value"] == pytest.approx(-scores.mean().item(), rel=1e-5)
+    assert likelihood["error"] == pytest.approx(scores.std().item() / math.sqrt(360), rel=1e-5)
+    assert detail["kind"] in ("exact", "bound")
+    assert 0 < detail["bits_per_dim"] < 3 * math.log2(17)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -176,7 +176,7 @@ def test_own_recipe_writes_the_results_table(call, tmp_path):
         table = (tmp_path / "R.md").read_text()
     records = [json.loads(line) for line in (tmp_path / "R.jsonl").read_text().splitlines()]
     assert len(records) == 8
-    values = {r["likelihood"]["nats"] for r in records if r["model"] == "made"}
+    values = {r["figures"]["likelihood"]["value"] for r in records if r["model"] == "made"}
     assert len(values) == 2
     mean, spread = np.mean(list(values)), np.std(list(values), ddof=1)
     assert f"{mean:.2f} ± {spread:.2f}" in table
