@@ -1,4 +1,4 @@
-"""Pictures of a contest: the pixels are the examples', in their places, at one scale."""
+"""Pictures of any event: the pixels are the examples', in their places, at one scale."""
 
 import io
 import itertools
@@ -121,9 +121,11 @@ def test_large_images_are_averaged_and_channels_stand_side_by_side():
     event = KINDS["channels"]
     x = uniform(event, 1)
     drawn = Gallery(event, x).examples(x, "examples")
-    picture = tile(pixels(drawn), 0, 0, 8, 16, 1)[..., 0]
-    by_hand = torch.cat([x[0, 0], x[0, 1]], 1).add(2).mul(255 / 4).round().int().numpy()
-    np.testing.assert_array_equal(picture, by_hand)
+    picture = tile(pixels(drawn), 0, 0, 8, 17, 1)[..., 0]
+    for channel, left in ((0, 0), (1, 9)):  # with a white column between them
+        by_hand = x[0, channel].add(2).mul(255 / 4).round().int().numpy()
+        np.testing.assert_array_equal(picture[:, left : left + 8], by_hand)
+    assert (picture[:, 8] == 255).all()
     assert "channels stand side by side" in drawn.caption
 
 
@@ -166,25 +168,19 @@ def test_extremes_are_in_order_and_say_how_far_they_reach():
         assert ("Least likely" in drawn.alt or "least likely" in drawn.alt) != most
 
 
-def test_only_anomalies_are_framed_and_have_a_triangle():
+def test_only_anomalies_are_framed():
     x = uniform(DIGITS, 60)
     scores = torch.randperm(60, generator=keyed_generator(2)).double()
     is_anomaly = torch.rand(60, generator=keyed_generator(3)) < 0.5
     drawn = Gallery(DIGITS, x).anomaly_ranking(x, scores, is_anomaly)
     picture, order = pixels(drawn), scores.argsort(descending=True)[:48].tolist()
-    frame, band = 1, 2
-    height, width = 8 + 2 * frame + band, 8 + 2 * frame
+    frame, height, width = 1, 10, 10
     for place, i in enumerate(order):
         cell = tile(picture, place // 8, place % 8, height, width, 1)
         np.testing.assert_array_equal(cell[frame : frame + 8, frame : frame + 8], as_levels(x[i], DIGITS))
         around = np.ones((height, width), dtype=bool)
         around[frame : frame + 8, frame : frame + 8] = False
-        orange = (cell == ORANGE).all(2)
-        if is_anomaly[i]:
-            assert orange[: height - band][around[: height - band]].all()
-            assert 0 < orange[height - band :].sum() < band * width
-        else:
-            assert (cell[around] == 255).all()
+        assert (cell[around] == (ORANGE if is_anomaly[i] else 255)).all()
     hits = int(is_anomaly[order].sum())
     assert f"Of the top 48, {hits} are anomalies ({hits / 48:.0%})" in drawn.caption
     assert f"Of the top 48, {hits} are anomalies" in drawn.alt
@@ -311,17 +307,78 @@ def test_a_point_is_drawn_at_its_place_in_the_training_frame():
     assert "1 of 2 lie outside the frame" in gallery.examples(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "two").caption
 
 
+def blue(picture):
+    return (picture[..., 2] - picture[..., 0] > 40) & (picture[..., 0] < 200)
+
+
 def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
-    event = Event((1,), Support("ordinal", 4))
-    train = torch.arange(4).repeat(25)[:, None]
-    picture = pixels(Gallery(event, train).examples(torch.full((50, 1), 2), "twos"))
-    blue = (picture[..., 2] - picture[..., 0] > 40).any(0)
-    left = np.nonzero(blue[:260])[0]  # the first panel; the legend lies to its right
-    black = (picture.sum(2) < 60).any(0)
-    frame = np.nonzero(black[:260])[0]
+    event = Event((2,), Support("ordinal", 4))
+    train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
+    picture = pixels(Gallery(event, train).examples(torch.full((50, 2), 2), "twos"))
+    panel = picture[:180, :260]  # the first one
+    left, frame = np.nonzero(blue(panel).any(0))[0], np.nonzero((panel.sum(2) < 60).any(0))[0]
     width = (frame.max() - frame.min()) / 4
     assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
     assert (left.min() - frame.min()) == pytest.approx(2 * width, rel=0.1)
+
+
+def grey(picture):
+    return np.abs(picture - 176).max(2) < 14
+
+
+def bars(picture, colour):
+    """The heights of the four bars of a colour in pixels; they are wider than the mark of the legend is high."""
+    height = np.array(
+        [np.diff(np.flatnonzero(np.diff([0, *column, 0]))).max(initial=0) for column in colour(picture).T]
+    )
+    ends = np.flatnonzero(np.diff([0, *(height > 20), 0])).reshape(-1, 2)
+    found = [float(np.median(height[start:end])) for start, end in ends if end - start > 30]
+    assert len(found) == 4
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("event", "named"),
+    [
+        (Event((), Support("nominal", 4)), None),
+        (Event((1,), Support("nominal", 4)), ("kind",)),
+        (Event((1,), Support("ordinal", 4, low=-1)), ("count",)),
+    ],
+)
+def test_the_bars_of_a_set_of_classes_are_its_shares(event, named):
+    low = event.uniform.low
+    train = (torch.tensor([0] * 10 + [1] * 40 + [2] * 30 + [3] * 20) + low).view(-1, *event.shape)
+    rows = (torch.tensor([0] * 20 + [1] * 20 + [2] * 40 + [3] * 80) + low).view(-1, *event.shape)
+    drawn = Gallery(event, train, names=named).examples(rows, "samples")
+    picture = pixels(drawn)
+    heights = {name: bars(picture, colour) for name, colour in (("rows", blue), ("train", grey))}
+    np.testing.assert_allclose(heights["rows"] / heights["rows"][2], [0.5, 0.5, 1, 2], rtol=0.03)
+    np.testing.assert_allclose(heights["train"] / heights["rows"][2], [0.4, 1.6, 1.2, 0.8], rtol=0.05)
+    assert "shares of 4" in drawn.alt
+
+
+def test_of_many_classes_the_most_frequent_are_shown_and_the_rest_is_counted():
+    event = Event((), Support("nominal", 500))
+    train = torch.cat([torch.arange(500), torch.arange(30).repeat(5)])
+    drawn = Gallery(event, train).examples(torch.tensor([3, 4, 499, 499]), "samples")
+    assert "the 30 most frequent of 500 classes" in drawn.alt
+    assert "50.0% of these rows have no bar" in drawn.caption
+
+
+def test_columns_of_zeros_and_ones_have_their_shares_and_some_rows():
+    event = Event((12,), BINARY)
+    train = torch.zeros(40, 12)
+    rows = (torch.arange(12) % 2).repeat(40, 1)  # every second column is always 1
+    drawn = Gallery(event, train).examples(rows, "samples")
+    picture = pixels(drawn)
+    filled = blue(picture)[80:300].sum(0) > 60
+    runs = np.diff(np.flatnonzero(np.diff([0, *filled, 0])).reshape(-1, 2)).ravel()
+    assert len(runs) == 6
+    assert runs.max() - runs.min() <= 2
+    stripes = picture[430:540]
+    assert (stripes[:, 480:720] < 60).all(2).mean() == pytest.approx(0.5, abs=0.06)
+    assert (stripes[:, 90:360] > 200).all(2).mean() > 0.95
+    assert "the share of ones in each of 12 columns" in drawn.alt
 
 
 def test_the_most_dependent_columns_are_found():
@@ -346,7 +403,7 @@ def test_the_most_dependent_columns_are_found():
 def test_tokens_and_text_are_readable_characters():
     tokens = torch.tensor([[0, 1, 2, 3] * 6, [3] * 24], dtype=torch.uint8)
     gallery = Gallery(SEQUENCE, tokens)
-    assert gallery.artist._string(tokens[0]) == "0123" * 6
+    assert gallery.artist.string(tokens[0]) == "0123" * 6
     picture = pixels(gallery.examples(tokens, "tokens"))
     cells = [picture[4:28, 4 + 12 * c : 16 + 12 * c] for c in range(24)]
     assert all((cells[c] == cells[c % 4]).all() for c in range(24))
@@ -354,8 +411,10 @@ def test_tokens_and_text_are_readable_characters():
 
     text = torch.tensor(list(b"It was the best of times,\nit was the worst of times. Always."), dtype=torch.uint8)
     gallery = Gallery(TEXT, text.repeat(5, 1))
-    assert gallery.artist._string(text).startswith("It was the best of times,↵it was")
-    assert "↵ is a new line" in gallery.examples(text[None], "text").caption
+    assert gallery.artist.string(text).startswith("It was the best of times,↵it was")
+    drawn = gallery.examples(text[None], "text")
+    assert "↵ is a new line" in drawn.caption
+    assert "the first is “It was the best of times,↵it was the worst of times. Always.”" in drawn.alt
     noise = torch.randint(256, (50, 60), generator=keyed_generator(0)).to(torch.uint8)
     assert Gallery(TEXT, noise).artist.noun == "sequences"
 

@@ -1,9 +1,8 @@
-"""Pixels and PNG files: grids of tiles, figures of matplotlib, curves of training."""
+"""Pixels and PNG files: grids of tiles, figures of matplotlib."""
 
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,25 +11,21 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
 from unsup.pictures.artist import data_range
 
-_BACKGROUND = 255
-_LINES = ("#4477aa", "#228833", "#aa3377", "#ccbb44")
 _FEW_LEVELS = 256
 
 
 def tile_grid(tiles: Tensor, columns: int, *, gap: int = 2) -> Tensor:
     """Tiles ``(N, 1 or 3, H, W)``, uint8, row by row on white, ``gap`` pixels around each: ``(3, H', W')``."""
-    n, _, height, width = tiles.shape
-    rows = -(-n // columns)
-    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), _BACKGROUND, dtype=torch.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)
-    return canvas
+    rows = -(-len(tiles) // columns)
+    cells = pad(tiles.expand(-1, 3, -1, -1), (gap, 0, gap, 0), value=255)
+    cells = pad(cells, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(tiles)), value=255).unflatten(0, (rows, columns))
+    return pad(cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2), (0, gap, 0, gap), value=255)
 
 
 def from_pixels(pixels: Tensor) -> Image.Image:
@@ -61,25 +56,6 @@ def to_levels(x: Tensor, low: float, high: float) -> Tensor:
     return (unit.clamp(0, 1) * 255).round().nan_to_num(255).to(torch.uint8)
 
 
-def curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
-    """Training and validation curves over steps, from the lines of a run's ``events.jsonl``."""
-    figure = new_figure(7, 3.5)
-    axes = figure.subplots()
-    losses = dict.fromkeys(name for e in events for name in e if name.split("/")[-1] == "loss")
-    validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
-    for name, color in zip(losses, itertools.cycle(_LINES)):
-        line = np.array([(e["step"], e[name]) for e in events if name in e]).T
-        axes.plot(*line, color=color, lw=1, label="training loss (nats)" if name == "loss" else plain_label(name))
-    axes.set_xlabel("step")
-    axes.set_ylabel("nats" if "loss" in losses else "loss")
-    if validation:
-        right = axes.twinx()
-        right.plot(*np.array(validation).T, color="#cc6677", lw=1.6, marker="o", ms=3, label=f"validation {unit}")
-        right.set_ylabel(unit)
-    figure.legend(loc="upper right", frameon=False, fontsize=8)
-    return to_image(figure)
-
-
 def plain_label(name: str) -> str:
     """A name as matplotlib shows it, which would read mathematics between two dollar signs."""
     return visible(name).replace("$", r"\$")
@@ -87,16 +63,11 @@ def plain_label(name: str) -> str:
 
 def without_waste(image: Image.Image) -> Image.Image:
     """The same pixels in the mode whose PNG is smallest: grey, or a palette where there are at most 256 colours."""
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image)
     if bool((pixels == pixels[..., :1]).all()):
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
-    if image.convert("RGB").getcolors(256) is None:
-        return image
-    one_number = (pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])).ravel()
-    colours, index = np.unique(one_number, return_inverse=True)
-    small = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8))
-    small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
-    return small
+    colours = image.getcolors(256)  # a cut by medians keeps as few as these exactly
+    return image if colours is None else image.quantize(len(colours), Image.Quantize.MEDIANCUT)
 
 
 def coarser(image: Image.Image) -> Image.Image:

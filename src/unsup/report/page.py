@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+import numpy as np
+from PIL import Image
 
 from unsup.core.config import OrNothing
 from unsup.core.errors import InputError
@@ -16,10 +20,11 @@ from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import names, row
 from unsup.core.storage import ModelRecord, write_inside
-from unsup.pictures.images import curves, png_bytes
+from unsup.pictures.images import new_figure, plain_label, png_bytes, to_image
 from unsup.report.words import told
 
 _log = logging.getLogger(__name__)
+_LINES = ("#4477aa", "#228833", "#aa3377", "#ccbb44")
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
@@ -74,7 +79,7 @@ def write_page(folder: str | Path) -> None:
     body = [f"<h1>{markup(title)}</h1>", _table(facts)]
     if any(name.endswith("loss") for e in events for name in e):
         body.append(
-            "<h2>Training</h2>" + _image(png_bytes(curves(events)), "training and validation curves over steps")
+            "<h2>Training</h2>" + _image(png_bytes(_curves(events)), "training and validation curves over steps")
         )
     if grids:
         body.append("<h2>Samples</h2>" + _image(grids[-1].read_bytes(), f"samples drawn at {grids[-1].stem}"))
@@ -190,6 +195,25 @@ class _Environment(TypedDict):
     """``env.json``."""
 
     machine: NotRequired[str]
+
+
+def _curves(events: list[dict[str, Any]], unit: str = "bits/dim") -> Image.Image:
+    """Training and validation curves over steps, from the lines of a run's ``events.jsonl``."""
+    figure = new_figure(7, 3.5)
+    axes = figure.subplots()
+    losses = dict.fromkeys(name for e in events for name in e if name.split("/")[-1] == "loss")
+    validation = [(e["step"], e["bits_per_dim"]) for e in events if "bits_per_dim" in e]
+    for name, color in zip(losses, itertools.cycle(_LINES)):
+        line = np.array([(e["step"], e[name]) for e in events if name in e]).T
+        axes.plot(*line, color=color, lw=1, label="training loss (nats)" if name == "loss" else plain_label(name))
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats" if "loss" in losses else "loss")
+    if validation:
+        right = axes.twinx()
+        right.plot(*np.array(validation).T, color="#cc6677", lw=1.6, marker="o", ms=3, label=f"validation {unit}")
+        right.set_ylabel(unit)
+    figure.legend(loc="upper right", frameon=False, fontsize=8)
+    return to_image(figure)
 
 
 def _side_record(path: Path, annotation: Any) -> dict[str, Any]:
