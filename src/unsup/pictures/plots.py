@@ -123,7 +123,7 @@ class Plane(Artist):
         points = array(x)[:_POINTS]
         figure, grid = self._axes(1 if real is None else 2, bulk=False)
         for axes, shown, colour in zip(grid[::-1], (points, self.bulk), (ORDINARY, "#777777"), strict=False):
-            axes.scatter(*shown.T, s=6, color=colour, alpha=0.6, linewidths=0)
+            axes.scatter(*shown.T, s=min(max(3000 / len(shown), 6), 30), color=colour, alpha=0.6, linewidths=0)
         layout = f"a scatter plot of {len(points):,} points"
         if real is not None:
             grid[0].set_title("training data", fontsize=LABEL)
