@@ -189,7 +189,7 @@ def _curve(events: list[dict[str, Any]]) -> Curve:
             if name.split("/")[-1] == "loss" and math.isfinite(value):
                 losses.setdefault(name, []).append((event["step"], value))
     thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
-    validation = [(e["step"], e["bits_per_dim"]) for e in events if math.isfinite(e.get("bits_per_dim", math.nan))]
+    validation = [(e["step"], e["nats"]) for e in events if math.isfinite(e.get("nats", math.nan))]
     return {"losses": cast(Any, thinned), "validation": cast(Any, validation)}
 
 

@@ -171,7 +171,7 @@ class _Step:
 
 
 _STEPS = {
-    "sample": _Step("sample", "draw samples from {name}", ("-n", "64", "-o", "samples.npy")),
+    "sample": _Step("sample", "draw samples from {name}", ("-n", "64", "-o", "samples.png")),
     "score": _Step("score", "score your own examples with {name}", ("-o", "scores.csv"), examples=True),
     "encode": _Step("encode", "encode your own examples with {name}", ("-o", "codes.npz"), examples=True),
     "predict": _Step("predict", "classify your own examples with {name}", ("-o", "classes.csv"), examples=True),

@@ -97,7 +97,7 @@ def columns(results: Results) -> list[Column]:
     return sorted(measured, key=lambda c: c.purpose != results["for"])
 
 
-def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
+def tables(found: Sequence[Column], most: int = 9) -> list[list[Column]]:
     """Columns in as many tables as it takes for each to fit a desk's screen; those of a purpose stay together."""
     packed: list[list[Column]] = []
     for _, group in itertools.groupby(found, lambda c: c.purpose):
