@@ -37,7 +37,7 @@ class Clock:
 CLOCK = Clock()
 
 
-class Slow(Model, HasDensity, CanSample):
+class _Slow(Model, HasDensity, CanSample):
     """One Gaussian a column, whose steps, scores and samples take as many seconds as the class says."""
 
     presets: ClassVar = {"tiny": {}, "paper": {}}
@@ -45,7 +45,7 @@ class Slow(Model, HasDensity, CanSample):
     score: ClassVar[float] = 1e-5  # of an example
     draw: ClassVar[float] = 1e-5  # of a sample
 
-    def __init__(self, event: Event) -> None:
+    def build(self, event: Event) -> None:
         self.front = ContinuousFront(event)
         self.mean = nn.Parameter(torch.zeros(event.dims))
         self.log_std = nn.Parameter(torch.zeros(event.dims))
@@ -73,36 +73,62 @@ class Slow(Model, HasDensity, CanSample):
         return self.front.invert(CLOCK.work(self.draw * n, self.mean + self.log_std.exp() * noise))
 
 
-class SlowSteps(Slow):
+class Slow(_Slow):
+    def __init__(self, event: Event) -> None:
+        self.build(event)
+
+
+class SlowSteps(_Slow):
     step = 0.5
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class VerySlowSteps(Slow):
+
+class VerySlowSteps(_Slow):
     step = 5.0
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class EndlessStep(Slow):
+
+class EndlessStep(_Slow):
     step = 500.0
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class SlowScores(Slow):
+
+class SlowScores(_Slow):
     score = 0.05
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class SlowDraws(Slow):
+
+class SlowDraws(_Slow):
     draw = 3.0
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class Declines(Slow):
+
+class Declines(_Slow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(against="is too slow on purpose")
 
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
-class Named(Slow):
+
+class Named(_Slow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(turn=None)
+
+    def __init__(self, event: Event) -> None:
+        self.build(event)
 
 
 def rows() -> dict[str, Row]:

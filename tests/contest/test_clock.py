@@ -54,10 +54,10 @@ def test_a_time_budget_holds_for_slow_steps_scores_and_samples(fitted, name, bud
 def test_a_step_longer_than_the_budget_ends_with_what_to_do(fitted):
     before = slow.CLOCK.now
     with pytest.raises(
-        TrainingError, match=r"a single step takes longer than the 8 s of the time budget; give more min"
+        TrainingError, match=r"a single step takes much longer than the 8 s of the time budget; give more min"
     ):
         fitted("endlessstep", 8.0)
-    assert slow.CLOCK.now - before <= 1.6 * 8.0
+    assert slow.CLOCK.now - before <= 3.2 * 8.0
 
 
 def test_fast_steps_use_the_whole_budget(fitted):
@@ -111,8 +111,8 @@ def test_a_contestant_with_an_endless_step_fails_alone_and_soon(tmp_path):
     results, took = contest(tmp_path / "r", 1.0, ("endlessstep", "slow"))
     found = {c["name"]: c for c in results["contestants"]}
     assert (found["endlessstep"]["status"], found["slow"]["status"]) == ("failed", "done")
-    assert "a single step takes longer than" in found["endlessstep"]["reason"]
-    assert took <= 1.25 * 60
+    assert "a single step takes much longer than" in found["endlessstep"]["reason"]
+    assert took <= 60 * (TRAINING_SHARE * (3.2 + 1) / 2 + 1 - TRAINING_SHARE)
 
 
 def test_a_contest_that_overruns_says_so_with_the_figures(tmp_path, monkeypatch):
@@ -126,10 +126,10 @@ def test_a_contest_that_overruns_says_so_with_the_figures(tmp_path, monkeypatch)
     results, took = contest(tmp_path / "r", 1.0, ("slow", "slowsteps"))
     assert took > 1.25 * 60
     line = next(line for line in results["summary"] if "took" in line)
-    assert line.startswith("The contest took 2")
+    assert line.startswith("The contest took 1.9 minutes")
     assert "and not 1 minute: " in line
     assert line in json.loads((tmp_path / "r/results.json").read_text())["summary"]
-    assert "The contest took 2" in (tmp_path / "r/index.html").read_text()
+    assert "The contest took 1.9" in (tmp_path / "r/index.html").read_text()
 
 
 def test_models_from_outside_take_part_by_their_advice():
