@@ -41,10 +41,10 @@ def test_it_has_the_commands_and_a_run(table, tmp_path):
     assert "score sample temper" in line
     run = tmp_path / "run"
     unsup("fit", table, "independent-gaussians", "-o", run, "--steps", 300, "--lr", 0.05, "--model.spread", 2)
-    found = json.loads(unsup("eval", run, "--json"))["likelihood"]
+    found = json.loads(unsup("eval", run, "--json"))["figures"]["likelihood"]
     expected = 0.5 * np.log(2 * np.pi * np.e * np.array([0.25, 4])).sum()  # the entropy of the truth
-    assert found["kind"] == "exact"
-    assert found["nats"] == pytest.approx(expected, abs=0.3)
+    assert found["detail"]["kind"] == "exact"
+    assert found["value"] == pytest.approx(expected, abs=0.3)
     unsup("sample", run, "-n", 2000, "-o", tmp_path / "x.npy")
     assert np.load(tmp_path / "x.npy").mean(0) == pytest.approx([3, -1], abs=0.3)
     unsup("sample", "--sample.temperature", 0.001, run, "-o", tmp_path / "cold.npy")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from unsup.core.config import normalise_options
+from unsup.core.config import check_value, normalise_options
 from unsup.core.escapes import UNSEEN
 from unsup.core.registry import model_class
+from unsup.evaluate.measures import MEASURES, bounded
+from unsup.evaluate.records import Figure
 from unsup.train.recipes import read_recipe, shipped
 from unsup.train.results import results_table
 from unsup.train.settings import make_settings
@@ -29,7 +31,10 @@ def test_every_record_belongs_to_a_recipe_of_today():
         recipe = read_recipe(record["recipe"])
         assert record["seed"] in recipe.seeds
         assert record["model"] in {r.name for r in recipe.run}
-        assert record["likelihood"]["n"] > 0 if "likelihood" in record else record["figures"]
+        assert set(record["figures"]) <= set(recipe.measures)
+        for key, figure in record["figures"].items():
+            checked = check_value(key, figure, Figure)
+            assert bounded(checked, *MEASURES[key].range) == checked
 
 
 def test_words_of_a_recipe_stay_in_their_cells():

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 import unsup
 from unsup.core.registry import names, row
 from unsup.evaluate.likelihood import log_probs
+from unsup.pictures.gallery import Drawn
 
 MODELS = names()
 SCORERS, SAMPLERS = ([n for n in ON_DIGITS if ability in row(n).abilities] for ability in ("score", "sample"))
@@ -43,16 +45,16 @@ def test_data_describes_a_set_and_names_the_models_that_take_it(call):
 @pytest.mark.parametrize("name", SCORERS)
 def test_eval_prints_one_typed_object_that_agrees_with_the_library(call, runs, name):
     found = json.loads(call("eval", runs / name, "--json").out)
-    assert set(found) == {"run", "model", "data", "split", "likelihood", "seconds"}
-    assert {"kind", "nats", "bits_per_dim", "standard_error", "n"} <= set(found["likelihood"])
-    likelihood = found["likelihood"]
+    assert set(found) == {"run", "model", "data", "split", "figures", "missing"}
+    likelihood = found["figures"]["likelihood"]
+    detail = likelihood["detail"]
     assert (found["model"], found["data"], found["split"], likelihood["n"]) == (name, "digits", "test", 360)
-    assert likelihood["bits_per_dim"] == pytest.approx(likelihood["nats"] / (64 * math.log(2)))
+    assert detail["bits_per_dim"] == pytest.approx(likelihood["value"] / (64 * math.log(2)))
     scores = log_probs(unsup.load(runs / name), unsup.load_data("digits").test.x)
-    assert likelihood["nats"] == pytest.approx(-scores.mean().item(), rel=1e-5)
-    assert likelihood["standard_error"] == pytest.approx(scores.std().item() / math.sqrt(360), rel=1e-5)
-    assert likelihood["kind"] in ("exact", "bound")
-    assert 0 < likelihood["bits_per_dim"] < 3 * math.log2(17)
+    assert likelihood["value"] == pytest.approx(-scores.mean().item(), rel=1e-5)
+    assert likelihood["error"] == pytest.approx(scores.std().item() / math.sqrt(360), rel=1e-5)
+    assert detail["kind"] in ("exact", "bound")
+    assert 0 < detail["bits_per_dim"] < 3 * math.log2(17)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -72,9 +74,88 @@ def test_sample_grid_shows_the_samples(call, runs, tmp_path):
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.npy")
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.png")
     raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png"))[..., 0]
-    zoom = 6
-    first = grid[2 : 2 + 8 * zoom : zoom, 2 : 2 + 8 * zoom : zoom]
-    assert (first == np.round(raw[0, 0].astype(float) * 255 / 16)).all()
+    zoom = 8
+    assert grid.shape == (19 * zoom, 19 * zoom)  # two rows of two, with a pixel around each
+    for i, place in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        top, left = (zoom * (1 + 9 * p) for p in place)
+        found = grid[top : top + 8 * zoom : zoom, left : left + 8 * zoom : zoom]
+        assert (found == np.round(raw[i, 0].astype(float) * 255 / 16)).all()
+
+
+def recordings(folder):
+    folder.mkdir()
+    for i in range(12):
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 4000, 0, "NONE", ""))
+            file.writeframes((8000 * np.sin(np.arange(512) * (0.1 + 0.1 * i))).astype("<i2").tobytes())
+    return folder
+
+
+def text(folder):
+    path = folder.with_suffix(".txt")
+    path.write_text("All the world is a stage, and all the men and women merely players. " * 20)
+    return path
+
+
+def table(folder):
+    path = folder.with_suffix(".csv")
+    rows = np.random.default_rng(0).normal(size=(60, 3)).round(3)
+    path.write_text("\n".join(["sepal,petal,width", *(",".join(map(str, row)) for row in rows.tolist())]))
+    return path
+
+
+def clips(folder):
+    path = folder.with_suffix(".npz")
+    x = np.random.default_rng(0).integers(0, 2, (60, 4, 1, 6, 6)).astype(np.uint8)
+    np.savez(path, x=x)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "seen"),
+    [
+        (recordings, ("--length", 128), "spectrogram"),
+        (text, ("--length", 20), "pieces of text"),
+        (table, (), "histograms of all 3 columns"),
+        (clips, (), "clips in"),
+    ],
+)
+def test_runs_on_every_kind_of_data_have_pictures(call, tmp_path, make, options, seen):
+    data, run = make(tmp_path / "data"), tmp_path / "run"
+    found = call("fit", data, "histogram", *options, "-o", run, "--preset", "tiny", "--plain")
+    assert found.status == 0, found.err
+    last = Drawn.read(sorted((run / "samples").glob("*.png"))[-1].read_bytes())
+    assert seen in last.alt
+    assert "training" in last.alt + last.caption  # real data is beside the samples
+
+    call("sample", run, "-n", 5, "-o", tmp_path / "with.png")
+    (data.rename(tmp_path / "gone"), call("sample", run, "-n", 5, "-o", tmp_path / "again.png"))
+    assert (tmp_path / "with.png").read_bytes() == (tmp_path / "again.png").read_bytes()  # the data is not needed
+    drawn = Drawn.read((tmp_path / "with.png").read_bytes())
+    assert seen in drawn.alt
+    assert "Samples of run" in drawn.alt
+
+    (run / "pictures.safetensors").unlink()
+    found = call("sample", run, "-n", 5, "-o", tmp_path / "alone.png")
+    assert found.status == 0
+    assert "the scale of the picture is that of the samples themselves" in found.err + found.out
+
+
+def test_a_damaged_file_of_examples_is_said_and_done_without(call, runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "made", run)
+    (run / "pictures.safetensors").write_bytes(b"nonsense")
+    found = call("sample", run, "-n", 2, "-o", tmp_path / "x.png")
+    assert found.status == 0
+    assert "pictures.safetensors is damaged" in found.err + found.out
+
+
+def test_a_picture_of_some_samples_says_how_many(call, runs, tmp_path):
+    folder = tmp_path / "run"
+    assert call("fit", text(tmp_path / "t"), "histogram", "--length", 300, "-o", folder, "--plain").status == 0
+    said = call("sample", folder, "-n", 300, "-o", tmp_path / "x.png").out
+    assert "the picture shows" in said
+    assert "a .npy file holds all" in said
 
 
 def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):
@@ -176,7 +257,7 @@ def test_own_recipe_writes_the_results_table(call, tmp_path):
         table = (tmp_path / "R.md").read_text()
     records = [json.loads(line) for line in (tmp_path / "R.jsonl").read_text().splitlines()]
     assert len(records) == 8
-    values = {r["likelihood"]["nats"] for r in records if r["model"] == "made"}
+    values = {r["figures"]["likelihood"]["value"] for r in records if r["model"] == "made"}
     assert len(values) == 2
     mean, spread = np.mean(list(values)), np.std(list(values), ddof=1)
     assert f"{mean:.2f} ± {spread:.2f}" in table

@@ -123,17 +123,17 @@ def test_pictures_condition_a_model_of_pictures(call, tmp_path):
 
 
 def test_eval_takes_the_conditions_of_the_split(call, story):
-    found = json.loads(call("eval", story / "blobs", "--json").out)["likelihood"]
+    found = json.loads(call("eval", story / "blobs", "--json").out)["figures"]["likelihood"]
     run = unsup.open_run(story / "blobs")
     test = run.data.test
     with torch.no_grad():
         own = -run.model.log_prob(test.x, given=test.given).double().mean()
         marginal = -run.model.log_prob(test.x).double().mean()
-    assert found["nats"] == pytest.approx(float(own), rel=1e-6)
+    assert found["value"] == pytest.approx(float(own), rel=1e-6)
     assert float(marginal) > float(own) + 0.5  # log 3 is what the class tells
     assert "p(x | c)" in call("eval", story / "blobs").out
-    judged = json.loads(call("eval", story / "sum", "--samples", 50, "--json").out)["samples"]
-    assert judged["fake"] == 50
+    judged = json.loads(call("eval", story / "sum", "--samples", 50, "--json").out)["figures"]
+    assert judged["fid"]["detail"]["fake"] == 50
 
 
 def test_score_takes_conditions_from_the_file_or_from_the_command_line(call, story, tmp_path):

@@ -68,20 +68,20 @@ def said(text: str, run: Path) -> None:
 
 
 def test_a_read_only_run_is_evaluated_and_only_saving_fails(call, runs, read_only):
-    expected = json.loads(call("eval", runs / "made", "--json").out)["likelihood"]
+    expected = json.loads(call("eval", runs / "made", "--json").out)["figures"]
     run = read_only("made")
     before = contents(run)
     found = call("eval", run, "--json")
     assert found.status == 0
-    assert json.loads(found.out)["likelihood"] == expected
+    assert json.loads(found.out)["figures"] == expected
     said(found.err, run)
     found = call("eval", run)
     assert found.status == 0
-    assert f"{expected['nats']:.3f}" in found.out
+    assert f"{expected['likelihood']['value']:.3f}" in found.out
     said(found.err, run)
     found = call("eval", run, "--samples", 20, "--json")
     assert found.status == 0
-    assert json.loads(found.out)["samples"]["scores"]["fid"]["value"] > 0
+    assert json.loads(found.out)["figures"]["fid"]["value"] > 0
     said(found.err, run)
     assert contents(run) == before
 

@@ -87,7 +87,7 @@ def test_the_command_line_works_in_two_processes(tmp_path):
         assert two.get("nats", 0) == pytest.approx(one.get("nats", 0), rel=1e-5)
     told = torchrun("-m", "unsup", "eval", str(runs[2]), "--json").stdout
     alone = unsup.evaluate_likelihood(unsup.load(runs[2]), unsup.load_data("digits").test.x)
-    assert json.loads(told)["likelihood"]["nats"] == pytest.approx(alone.nats, rel=1e-6)
+    assert json.loads(told)["figures"]["likelihood"]["value"] == pytest.approx(alone.nats, rel=1e-6)
 
 
 def test_bad_input_is_said_once(tmp_path):

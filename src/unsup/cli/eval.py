@@ -160,7 +160,7 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
         for row, figure in ((MEASURES[key], figure) for key, figure in figures.items()):
             interval = "" if figure["interval"] is None else " … ".join(map(row.show, figure["interval"]))
             floor = "" if figure["floor"] is None else row.show(figure["floor"])
-            unit = f" ({row.unit})" if row.unit else ""
+            unit = f" ({row.unit})" if row.unit and row.unit not in row.title else ""
             rows.append((f"{row.title}{unit}{_ARROWS[row.better]}", row.show(figure["value"]), interval, floor))
         lines += [
             f"{exam.name} on {exam.bench.data.name} ({m.split}), seed {m.seed}; ↓ lower, ↑ higher is better",

@@ -164,7 +164,7 @@ _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
 }
 """What to run next, by what a contest is for."""
 _USES = {
-    "sample": ("draw samples from", ["-n", "64", "-o", "samples.npy"]),
+    "sample": ("draw samples from", ["-n", "64", "-o", "samples.png"]),
     "score": ("score your own examples with", ["FILE", "-o", "scores.csv"]),
     "encode": ("encode your own examples with", ["FILE", "-o", "codes.npz"]),
     "predict": ("classify your own examples with", ["FILE", "-o", "classes.csv"]),

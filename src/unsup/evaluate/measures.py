@@ -25,6 +25,7 @@ from unsup.core.model import (
     Translates,
     keyed_generator,
 )
+from unsup.core.words import duration
 from unsup.data.source import Data
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
@@ -188,6 +189,10 @@ def thousandths(value: float) -> str:
 
 def whole(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 # --- how a figure is computed -----------------------------------------------------------------------------------------
@@ -479,10 +484,10 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
     Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
             "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "the commonest class", percent),
-    Measure("seconds", "training time", "seconds of training, validation included",
-            "s", None, "cost", (), _seconds, _POSITIVE),
+    Measure("seconds", "training time", "time of training, validation included",
+            "", None, "cost", (), _seconds, _POSITIVE, "", duration),
     Measure("sampling", "sampling speed", "samples drawn in a second",
-            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE),
+            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE, "", rate),
     Measure("parameters", "parameters", "numbers that are learned",
             "", None, "cost", (), _parameters, _POSITIVE, "", whole),
 )}
