@@ -220,7 +220,7 @@ class Gallery:
             if i < examples and lengths is not None:
                 known |= _beyond(self.event, lengths)
                 rows[i] = _padded(self.event, t, lengths)
-            kept &= known.view(len(t), math.prod(t.shape[1:])).all(1)
+            kept &= known.reshape(len(t), math.prod(t.shape[1:])).all(1)
         return [t[kept] for t in rows], int((~kept).sum())
 
 
