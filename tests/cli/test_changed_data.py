@@ -184,7 +184,7 @@ def test_runs_of_versions_before_are_refused_with_the_reason(story: Path, call: 
     config = json.loads((story / "vae" / "config.json").read_text())
     config["digest"] = "0123456789abcdef0123456789abcdef"
     (story / "vae" / "config.json").write_text(json.dumps(config))
-    assert "contradicts itself: digest is" in call("eval", story / "vae").err
+    assert "digest is" in call("eval", story / "vae").err
     for name in ("best", "last"):
         path = story / "vae" / "checkpoints" / f"{name}.safetensors"
         tensors, record = load_tensors(path)

@@ -220,7 +220,7 @@ def test_a_run_that_lost_its_best_parameters_is_evaluated_with_a_word_about_it(r
     assert "nats" in done.stdout
     (line,) = done.stderr.splitlines()
     assert "the best parameters are lost" in line
-    assert "these are the last ones, of step 5" in line
+    assert "using the last parameters, of step 5" in line
 
 
 def test_no_help_holds_the_markup_of_docstrings(call):

@@ -127,7 +127,7 @@ def test_the_sum_of_many_tensors_is_bounded():
     event = Event((64,), REAL)
     with memory.within(10**7):
         create("nice", event, hidden=(512,), layers=4)
-        with pytest.raises(InputError, match=r"parameters built by now"):
+        with pytest.raises(InputError, match=r"parameters built so far"):
             create("nice", event, hidden=(512,), layers=100)
 
 

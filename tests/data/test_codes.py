@@ -137,5 +137,5 @@ def test_a_model_with_a_condition_encodes_given_that_of_the_data() -> None:
     found = codes(Shifted(data.event, given=data.given), data.train)
     assert data.train.given is not None
     torch.testing.assert_close(found[:, 0], data.train.x.sum(1) + data.train.given)
-    with pytest.raises(InputError, match="say on which"):
+    with pytest.raises(InputError, match="is conditioned on"):
         codes(Shifted(data.event, given=data.given), unsup.from_arrays(x).train)

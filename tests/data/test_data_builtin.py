@@ -269,7 +269,7 @@ def test_classes() -> None:
         ("digits", {"limit": "5"}, "digits: limit='5' should be of type int"),
         ("moons", {"n": 2.5}, "moons: n=2.5 should be of type int"),
         ("moons", {"n": 5}, "moons: n=5 training examples given; expected 10 or more"),
-        ("shapes", {"channels": 2}, "shapes: channels=2 is none of 1, 3"),
+        ("shapes", {"channels": 2}, "shapes: channels=2 should be one of 1, 3"),
         ("markov", {"symbols": 1}, "markov: length=32, symbols=1 given; expected length >= 1 and 2 to 256 symbols"),
     ],
 )

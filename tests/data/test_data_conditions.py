@@ -255,7 +255,7 @@ def test_columns_of_a_file_are_conditions_of_the_models_range(tmp_path: Path) ->
     (tmp_path / "new.csv").write_text("flag,ash\n0,2.5\n1,3.5\n")
     assert load_examples(tmp_path / "new.csv", data.event, given=data.options["given"])[0].shape == (2, 2)
     (tmp_path / "new.csv").write_text("flag,alcohol,grade,ash\n0,1.5,9,2.5\n1,2.5,4,3.5\n")
-    with pytest.raises(InputError, match=r"the conditions of .*new\.csv: 1 of 2 examples hold values outside"):
+    with pytest.raises(InputError, match=r"the conditions of .*new\.csv: 1 of 2 examples have values outside"):
         load_batch(tmp_path / "new.csv", data.event, condition=data.given, given=data.options["given"])
 
 

@@ -643,14 +643,14 @@ def test_unreadable_file() -> None:
         (
             np.full((3, 1, 8, 8), 255, np.uint8),
             Event((1, 8, 8), Support("ordinal", 17)),
-            "PATH: 3 of 3 examples hold values outside image of 1×8×8, ordinal(17) (the first is number 0, from "
+            "PATH: 3 of 3 examples have values outside image of 1×8×8, ordinal(17) (the first is number 0, from "
             "0; values go "
             "from 255 to 255); give raw data in the units of the training data",
         ),
         (
             np.array([[0.0, 1], [0.5, 0]]),
             Event((2,), BINARY),
-            "PATH: 1 of 2 examples hold values outside vector of 2, binary (the first is number 1, from 0; "
+            "PATH: 1 of 2 examples have values outside vector of 2, binary (the first is number 1, from 0; "
             "values go from 0 to "
             "1); give raw data in the units of the training data",
         ),

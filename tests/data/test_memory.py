@@ -119,15 +119,15 @@ def test_sequences_without_labels_beside_labelled_ones() -> None:
         (
             [[1], [1, 9]],
             {"event": Event((2,), Support("nominal", 3), open=True)},
-            "1 of 2 examples hold values outside",
+            "1 of 2 examples have values outside",
         ),
-        ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples hold values outside"),
+        ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples have values outside"),
         ([["a"], ["a", "b"]], {}, "x has sequences of type <U1"),
         (np.array([["a"]]), {"event": Event((1,), BINARY)}, "x has type <U1"),
         (np.zeros((4, 3)), {"event": Event((3,), Support("nominal", 3)), "weight": np.ones(3)}, r"expected \(4,\)"),
         (np.zeros((4, 3)), {"weight": [1, 1, 1, -1]}, "0 or more"),
         (np.zeros((4, 3)), {"weight": np.zeros(4)}, "not all 0"),
-        (np.full((4, 3), 7), {"event": Event((3,), BINARY)}, "4 of 4 examples hold values outside vector of 3, binary"),
+        (np.full((4, 3), 7), {"event": Event((3,), BINARY)}, "4 of 4 examples have values outside vector of 3, binary"),
         (np.zeros((4, 2)), {"event": Event((3,), BINARY)}, r"shape \(2,\); expected \(3,\)"),
     ],
 )

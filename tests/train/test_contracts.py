@@ -244,12 +244,12 @@ def test_what_lies_outside_within_the_length_is_refused():
     data = sequences()
     x = data.test.x.clone()
     x[3, 0] = 9
-    with pytest.raises(InputError, match="1 of 50 examples hold values outside"):
+    with pytest.raises(InputError, match="1 of 50 examples have values outside"):
         unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, examples=x))
 
 
 def test_a_model_that_takes_no_lengths_refuses_open_events():
-    with pytest.raises(InputError, match="takes examples of one length only"):
+    with pytest.raises(InputError, match="takes examples of equal length only"):
         Toy(sequences().event)
 
 
@@ -355,7 +355,7 @@ def test_two_do_not_train_in_one_folder(tmp_path):
     tried = []
 
     def after_step(time):
-        with pytest.raises(InputError, match="another unsup fit is at work in"):
+        with pytest.raises(InputError, match="another unsup fit is running in"):
             fit(Toy(BITS), binary_data(), out=tmp_path / "r", resume=True, steps=4, progress="off")
         tried.append(time.step)
 

@@ -176,7 +176,7 @@ def test_a_run_begun_twice_at_once_is_one_run(tmp_path, monkeypatch):
     from unsup.core.storage import held_alone
 
     (tmp_path / "r").mkdir()
-    with held_alone(tmp_path / "r", "unsup fit"), pytest.raises(InputError, match="another unsup fit is at work"):
+    with held_alone(tmp_path / "r", "unsup fit"), pytest.raises(InputError, match="another unsup fit is running"):
         fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     assert not (tmp_path / "r/config.json").exists()
 
@@ -415,7 +415,7 @@ def test_a_run_that_lost_its_best_parameters_says_so_wherever_it_is_read(tmp_pat
         read()
         (said,) = [r.getMessage() for r in caplog.records]
         assert "the best parameters are lost" in said
-        assert "these are the last ones, of step 30" in said
+        assert "using the last parameters, of step 30" in said
 
 
 def test_a_run_that_never_had_best_parameters_needs_no_warning(tmp_path, caplog):
