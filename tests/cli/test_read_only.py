@@ -131,7 +131,7 @@ def test_going_on_with_a_read_only_run_is_refused_unless_it_is_finished(call, ru
     sealed(tmp_path)
     found = call("fit", "--resume", "-o", tmp_path / "done")
     assert found.status == 0
-    assert "is finished" in found.err
+    assert "has already finished" in found.err
     found = call("fit", "--resume", "-o", tmp_path / "begun")
     assert found.status == 2
     (line,) = found.err.splitlines()
