@@ -57,7 +57,9 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.gif"), ".png", ".npy")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--label", 3), "--given")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--temperature", 3), "--sample.temperature")
-    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--given", 3), "does not support conditions", "pixelcnn")
+    one_line(
+        call("sample", runs / "made", "-o", tmp_path / "x.npy", "--given", 3), "does not support conditions", "pixelcnn"
+    )
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--sample.temperature", 0), "above 0")
     one_line(
         call("sample", runs / "made", "-o", tmp_path / "x.npy", "--sample.temprature", 1), "'--sample.temperature'"

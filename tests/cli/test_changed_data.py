@@ -345,5 +345,7 @@ def test_names_of_classes_and_columns_are_part_of_the_data() -> None:
 def test_rows_that_are_equal_but_for_what_is_left_out_are_said(tmp_path: Path) -> None:
     rows = [f"{i},{i % 20},{i % 20 * 2}" for i in range(100)]
     (tmp_path / "t.csv").write_text("\n".join(["id,a,b", *rows]))
-    assert any("80 rows differ from another row only in" in note for note in load_data(tmp_path / "t.csv", drop=("id",)).notes)
+    assert any(
+        "80 rows differ from another row only in" in note for note in load_data(tmp_path / "t.csv", drop=("id",)).notes
+    )
     assert not any("differ from another" in note for note in load_data(tmp_path / "t.csv").notes)

@@ -129,7 +129,7 @@ def by_content(
     Args:
         hashes: hashes of all rows ``(N,)``.
         ties: keys that order rows with equal hashes, ``(N,)``; None if such rows are identical.
-        shares: percentages of validation and test; a share of 0 gives no rows.
+        shares: percentages of validation and test; with a share of 0, the split is empty.
         owner: name for the error.
 
     Raises:

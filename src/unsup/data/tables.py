@@ -71,7 +71,7 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
         drop: columns to remove.
     """
     try:
-        import pandas  # noqa: F401 - what arrow hands out
+        import pandas  # noqa: F401 - what arrow returns
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 

@@ -147,10 +147,12 @@ def _refused(what: str, call: Callable[[Any], Tensor], wrong: Any) -> None:
         return
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         require(False, f"{what} raised {type(error).__name__}, not an InputError that says what was expected")
-    require(False, f"{what} was taken without a word")
+    require(False, f"{what} was accepted without an error")
 
 
-@law("no-examples", "Asked about no examples, or for none, every verb gives none, of the usual shape and type.")
+@law(
+    "no-examples", "For an empty batch, or zero samples, all methods return empty results of the usual shape and type."
+)
 def no_examples(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)
@@ -163,8 +165,10 @@ def no_examples(subject: Subject) -> None:
                 require(False, f"{name} of no examples raised {type(error).__name__}: {str(error).splitlines()[0]}")
         for none, usual in zip(found, two[name], strict=True):
             expected = (0, *usual.shape[1:])
-            require(tuple(none.shape) == expected, f"{name} of none has shape {tuple(none.shape)}, not {expected}")
-            require(none.dtype == usual.dtype, f"{name} of none is {none.dtype}, not {usual.dtype}")
+            require(
+                tuple(none.shape) == expected, f"{name} of an empty batch has shape {tuple(none.shape)}, not {expected}"
+            )
+            require(none.dtype == usual.dtype, f"{name} of an empty batch is {none.dtype}, not {usual.dtype}")
 
 
 @law("inference-mode", "All methods give the same results under torch.inference_mode(), and afterwards.")

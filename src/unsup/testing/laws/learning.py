@@ -20,8 +20,8 @@ def by_gradient(model: Model) -> bool:
 
 @law(
     "objectives",
-    "Every trainable parameter belongs to an objective, to none of them twice, and nothing else does: frozen ones are "
-    "nobody's.",
+    "Every trainable parameter belongs to an objective, and to no objective twice; frozen parameters belong to no "
+    "objective.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
