@@ -75,4 +75,4 @@ def test_another_model_of_the_same_name_is_refused():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OUTSIDE), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "there is a model 'independent-gaussians' already" in done.stderr
+    assert "there is already a model 'independent-gaussians'" in done.stderr

@@ -237,9 +237,9 @@ def test_whole_numbers_are_real_unless_told_otherwise():
     assert counts.fit(X).event_ == Event((2,), Support("ordinal", X.max() - X.min() + 1, X.min()))
     assert counts.likelihood_kind_ == "bound"
     assert DensityEstimator(event="auto").fit(X.astype(float)).event_ == PLANE
-    with pytest.raises(InputError, match=r"1 of 2 rows of X hold values outside .* \(the first is row 1\).*event=None"):
+    with pytest.raises(InputError, match=r"1 of 2 rows of X have values outside .* \(the first is row 1\).*event=None"):
         counts.predict([[4, 4], [4, 1000]])
-    with pytest.raises(InputError, match="2 of 2 rows of X hold values outside"):
+    with pytest.raises(InputError, match="2 of 2 rows of X have values outside"):
         counts.predict([[0.5, 4], [4, 4.5]])
 
 
@@ -308,24 +308,24 @@ def test_a_pickle_scores_the_same(model, event, options):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "gan"}, "gan has neither a density nor an energy; models that fit: .*made"),
+        ({"model": "gan"}, "gan has neither a density nor an energy; suitable models: .*made"),
         (
             {"model": "rbm"},
-            "rbm takes binary data only; X with n_features=2 is taken as vector of 2, real .*fit: .*made",
+            "rbm takes binary data only; X with n_features=2 is treated as vector of 2, real .*suitable models: .*made",
         ),
         ({"model": "realnpv"}, "did you mean 'realnvp'"),
         ({"options": {"component": 3}}, "did you mean 'components'"),
         ({"options": {"preset": "huge"}}, "no preset 'huge'"),
         ({"options": {"components": 500}}, "at least as many training examples"),
-        ({"options": {"seed": 3}}, "options holds a seed; give random_state=3"),
-        ({"training": {"seed": 3}}, "training holds a seed; give random_state=3"),
+        ({"options": {"seed": 3}}, "options has a seed; use random_state=3"),
+        ({"training": {"seed": 3}}, "training has a seed; use random_state=3"),
         ({"training": {"step": 3}}, "did you mean 'steps'"),
         ({"training": {"out": "run"}}, "no training setting 'out'"),
         ({"contamination": 0.0}, "contamination=0.0 should be above 0"),
         ({"contamination": 0.6}, "at most 0.5"),
-        ({"event": DIGITS}, "X has 2 features and event=image .* has 64 entries"),
+        ({"event": DIGITS}, "X has 2 features, but event=image .* has 64 entries"),
         ({"event": "real"}, "event='real' should be None"),
-        ({"event": Event((2,), BINARY)}, "100 of 100 rows of X hold values outside vector of 2, binary"),
+        ({"event": Event((2,), BINARY)}, "100 of 100 rows of X have values outside vector of 2, binary"),
     ],
 )
 def test_fit_says_what_is_wrong_and_how_to_mend_it(parameters, message):
@@ -342,7 +342,7 @@ def test_rows_that_are_none_are_refused_in_one_line(cls, verb):
         Y[7, 1] = Y[9, 0] = bad
         for refuse in (cls().fit, getattr(fitted, verb)):
             with pytest.raises(
-                InputError, match=r"^2 of 100 rows of X hold NaN or infinity, the first is row 7, feature 1 "
+                InputError, match=r"^2 of 100 rows of X have NaN or infinity, the first is row 7, feature 1 "
             ) as caught:
                 refuse(Y)
             assert "\n" not in str(caught.value)
@@ -373,13 +373,13 @@ def test_precision_follows_the_rows():
 
 
 def test_only_what_encodes_is_an_encoder():
-    with pytest.raises(InputError, match=r"made does not encode; models that fit: gaussian-mixture, .*realnvp, vae"):
+    with pytest.raises(InputError, match=r"made cannot encode; suitable models: gaussian-mixture, .*realnvp, vae"):
         Encoder("made").fit(blobs((0.0, 0.0)))
 
 
 def test_symptoms_of_training_are_warnings():
     noise = np.random.default_rng(0).integers(0, 17, (200, 64))
-    with pytest.warns(ConvergenceWarning, match=r"ebm, step \d+: .*near copies"):
+    with pytest.warns(ConvergenceWarning, match=r"ebm, step \d+: .*near-copies"):
         tiny("ebm", event=DIGITS).fit(noise)
 
 

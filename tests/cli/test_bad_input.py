@@ -57,7 +57,9 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.gif"), ".png", ".npy")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--label", 3), "--given")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--temperature", 3), "--sample.temperature")
-    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--given", 3), "no condition", "pixelcnn")
+    one_line(
+        call("sample", runs / "made", "-o", tmp_path / "x.npy", "--given", 3), "does not support conditions", "pixelcnn"
+    )
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--sample.temperature", 0), "above 0")
     one_line(
         call("sample", runs / "made", "-o", tmp_path / "x.npy", "--sample.temprature", 1), "'--sample.temperature'"
@@ -139,7 +141,7 @@ def test_taken_run_folder_offers_resume(call, tmp_path, runs):
 
 
 def test_resume_needs_the_same_settings(call, tmp_path, runs):
-    one_line(call("fit", "--resume", "-o", tmp_path / "none"), "no run")
+    one_line(call("fit", "--resume", "-o", tmp_path / "none"), "is not a run folder")
     one_line(call("fit", "--resume", "-o", runs / "made", "--lr", 0.5), "lr")
     one_line(call("fit", "digits", "vae", "--resume", "-o", runs / "made"), "made")
 
@@ -159,9 +161,9 @@ def test_damaged_checkpoint_and_foreign_weights(call, tmp_path, runs):
 
 
 def test_folders_that_hold_no_run(call, tmp_path):
-    one_line(call("eval", tmp_path), "holds no run")
-    one_line(call("eval", tmp_path / "nowhere"), "holds no run")
-    one_line(call("cite", tmp_path), "holds no run")
+    one_line(call("eval", tmp_path), "is not a run folder")
+    one_line(call("eval", tmp_path / "nowhere"), "is not a run folder")
+    one_line(call("cite", tmp_path), "is not a run folder")
 
 
 def test_examples_of_another_shape_say_what_was_expected(call, tmp_path, runs):
@@ -182,7 +184,7 @@ def test_codes_that_are_none(call, tmp_path, runs):
     one_line(call("decode", runs / "vae", tmp_path / "a.npz", "-o", tmp_path / "x.npy"), "no codes")
     np.savez(tmp_path / "w.npz", z=np.zeros((2, 999)))
     one_line(call("decode", runs / "vae", tmp_path / "w.npz", "-o", tmp_path / "x.npy"), "999")
-    one_line(call("encode", runs / "made", "digits", "-o", tmp_path / "z2.npz"), "no codes")
+    one_line(call("encode", runs / "made", "digits", "-o", tmp_path / "z2.npz"), "cannot encode")
     one_line(call("decode", runs / "made", tmp_path / "z.npz", "-o", tmp_path / "x.npy"), "cannot decode")
 
 
@@ -198,7 +200,7 @@ def test_a_folder_of_other_things_is_no_place_for_a_run(call, tmp_path):
     (tmp_path / "mine" / "README.md").write_text("my notes")
     refused = call("fit", "digits", "histogram", "-o", tmp_path / "mine")
     assert refused.status == 2
-    assert "holds other things (README.md)" in refused.err
+    assert "has other files (README.md)" in refused.err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["README.md"]
     assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
 
@@ -222,4 +224,4 @@ def test_a_configuration_with_a_hole_is_refused_in_one_line(call, tmp_path, key)
         refused = call(*command)
         assert refused.status == 2, command
         assert refused.err.count("\n") == 1
-        assert "restore it" in refused.err or "holds no run" in refused.err
+        assert "restore it" in refused.err or "is not a run folder" in refused.err

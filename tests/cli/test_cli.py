@@ -36,7 +36,7 @@ def test_models_lists_every_model_with_its_paper(call):
 
 
 def test_data_describes_a_set_and_names_the_models_that_take_it(call):
-    assert "1,797 images, 1×8×8, 17 levels, 10 labels" in call("data", "digits").out
+    assert "1,797 images, 1×8×8, 17 levels, 10 classes" in call("data", "digits").out
     assert "made" in call("data", "digits").out.splitlines()[-1]
     assert json.loads(call("data", "digits", "--json").out)["sizes"] == {"train": 1257, "validation": 180, "test": 360}
     assert "ring8" in call("data").out
@@ -279,7 +279,7 @@ def test_resuming_a_finished_run_changes_nothing_and_says_so_in_one_line(call, r
     assert found.status == 0
     assert found.out == ""
     (line,) = found.err.splitlines()
-    assert line.startswith(f"{run} is finished (")
+    assert line.startswith(f"{run} has already finished (")
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
@@ -301,7 +301,7 @@ def test_a_run_that_lost_its_best_parameters_is_evaluated_with_a_word_about_it(r
     assert "nats" in done.stdout
     (line,) = done.stderr.splitlines()
     assert "the best parameters are lost" in line
-    assert "these are the last ones, of step 5" in line
+    assert "using the last parameters, of step 5" in line
 
 
 def test_no_help_holds_the_markup_of_docstrings(call):

@@ -119,7 +119,7 @@ def test_pictures_condition_a_model_of_pictures(call, tmp_path):
     one = tmp_path / "c" / "3.png"
     assert call("sample", tmp_path / "r", "--given", one, "-n", 3, "-o", tmp_path / "x.npy").status == 0
     assert len(np.load(tmp_path / "x.npy")) == 3
-    one_line(call("sample", tmp_path / "r", "-o", tmp_path / "x.npy"), "say on which with --given PATH")
+    one_line(call("sample", tmp_path / "r", "-o", tmp_path / "x.npy"), "pass the condition with --given PATH")
 
 
 def test_eval_takes_the_conditions_of_the_split(call, story):
@@ -204,11 +204,13 @@ def test_bad_conditions_are_told_in_one_line(call, story, runs, tmp_path):
     one_line(call("sample", story / "sum", "--given", 1, *out), "expected X X")
     one_line(call("sample", story / "sum", "--given", 1, "nan", *out), "finite")
     one_line(call("sample", story / "sum", "--given", tmp_path / "gone.csv", *out), "gone.csv")
-    one_line(call("sample", runs / "made", "--given", 3, *out), "made takes no condition", "blobs")
-    one_line(call("score", runs / "made", "digits", "--given", 3), "made takes no condition")
+    one_line(call("sample", runs / "made", "--given", 3, *out), "made does not support conditions", "blobs")
+    one_line(call("score", runs / "made", "digits", "--given", 3), "made does not support conditions")
     one_line(call("predict", runs / "made", "digits"), "blobs")
     fit = ("--steps", 1, "--plain", "-o", tmp_path / "r")
-    one_line(call("fit", "digits", "made", "--given", "label", *fit), "made takes no condition", "leave out --given")
+    one_line(
+        call("fit", "digits", "made", "--given", "label", *fit), "made does not support conditions", "remove --given"
+    )
     one_line(call("fit", story / "sums.csv", "blobs", "--given", "c", *fit), "'c'")
     assert call("fit", "moons", "blobs", "--n", 50, *fit).status == 0
     one_line(call("sample", tmp_path / "r", "--given", 1, *out), "trained without a condition", "--given label")

@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def said(text: str, run: Path) -> None:
     (line,) = text.splitlines()
     assert line.startswith(f"unsup: note: the result is not saved: cannot write {run}/eval.json")
-    assert f"{run} may not be written" in line
+    assert f"no write permission for {run}" in line
     assert "free some space" not in line
 
 
@@ -131,13 +131,13 @@ def test_going_on_with_a_read_only_run_is_refused_unless_it_is_finished(call, ru
     sealed(tmp_path)
     found = call("fit", "--resume", "-o", tmp_path / "done")
     assert found.status == 0
-    assert "is finished" in found.err
+    assert "has already finished" in found.err
     found = call("fit", "--resume", "-o", tmp_path / "begun")
     assert found.status == 2
     (line,) = found.err.splitlines()
     assert "cannot lock" in line
-    assert f"{tmp_path / 'begun'} may not be written" in line
-    with pytest.raises(InputError, match="may not be written"):
+    assert f"no write permission for {tmp_path / 'begun'}" in line
+    with pytest.raises(InputError, match="no write permission for"):
         unsup.fit(model, data, out=tmp_path / "begun", resume=True, steps=3, progress="off")
 
 

@@ -112,11 +112,11 @@ def test_bad_input_is_one_line(call, story: Path, runs: Path, tmp_path: Path) ->
         (("translate", run, a, "-o", tmp_path / "file"), "is a file"),
         (("translate", run, a, tmp_path / "twice", "-o", out), "would both be written"),
         (("translate", run, a, "-o", a), "its own translation"),
-        (("translate", tmp_path / "norun", a, "-o", out), "no run"),
-        (("translate", runs / "made", "digits", "-o", out), "does not translate"),
+        (("translate", tmp_path / "norun", a, "-o", out), "is not a run folder"),
+        (("translate", runs / "made", "digits", "-o", out), "cannot translate"),
         (("fit", a, "cyclegan", "-o", out, *FIT), "--domain-b"),
         (("fit", a, "cyclegan", "--domain-b", tmp_path / "gone", "-o", out, *FIT), "gone"),
-        (("fit", a, "cyclegan", "--domain-b", "digits", "-o", out, *FIT), "one event"),
+        (("fit", a, "cyclegan", "--domain-b", "digits", "-o", out, *FIT), "the same event"),
     ]
     for words, expected in cases:
         called = call(*words)

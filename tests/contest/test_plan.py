@@ -86,7 +86,7 @@ def test_who_is_too_slow_or_not_made_for_the_data_is_left_out_with_the_reason():
     _, left_out = contestants(EVENTS["words"], 1000)
     assert "nominal" in left_out["gan"]
     _, left_out = contestants(EVENTS["sound"], 1000)
-    assert left_out["gan"] == left_out["score-matching"] == "is for vectors and images"
+    assert left_out["gan"] == left_out["score-matching"] == "supports vectors and images only"
 
 
 def test_bad_choices_are_refused_with_the_reason():

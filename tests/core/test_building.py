@@ -127,7 +127,7 @@ def test_the_sum_of_many_tensors_is_bounded():
     event = Event((64,), REAL)
     with memory.within(10**7):
         create("nice", event, hidden=(512,), layers=4)
-        with pytest.raises(InputError, match=r"parameters built by now"):
+        with pytest.raises(InputError, match=r"parameters built so far"):
             create("nice", event, hidden=(512,), layers=100)
 
 
@@ -186,7 +186,7 @@ def test_training_that_may_not_fit_is_said(capsys):
     model = create("vae", data.event, preset="tiny")
     with memory.within(1000):
         unsup.fit(model, data, steps=1, progress="plain")
-    assert "note: training takes about" in capsys.readouterr().err
+    assert "note: training needs about" in capsys.readouterr().err
 
 
 def test_counts_of_options_of_ones_own_model_are_bounded():

@@ -125,8 +125,8 @@ def test_parts_are_options_that_survive_json():
     ("given", "said"),
     [
         ("mede", "did you mean 'made'"),
-        ({"options": {}}, "names no part"),
-        ({"name": "made", "size": 3}, "names no part"),
+        ({"options": {}}, "is not a part"),
+        ({"name": "made", "size": 3}, "is not a part"),
     ],
 )
 def test_what_names_no_part_is_refused(given: Any, said: str):
@@ -136,5 +136,5 @@ def test_what_names_no_part_is_refused(given: Any, said: str):
 
 def test_damaged_events_are_refused_in_words():
     for record in ({}, {"shape": [2]}, 3, {"shape": 1, "support": [["real", 0, 0]], "layout": None}):
-        with pytest.raises(InputError, match="is no event"):
+        with pytest.raises(InputError, match="is not an event"):
             Event.from_json(record)

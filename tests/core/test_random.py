@@ -63,7 +63,7 @@ def test_what_nobody_divides_is_drawn_alike():
 
 
 def test_an_axis_that_cannot_be_that_of_the_examples_is_an_error():
-    with part_of_batch(Rows(9, 3, 3)), pytest.raises(ValueError, match="name the axis"):
+    with part_of_batch(Rows(9, 3, 3)), pytest.raises(ValueError, match="pass the axis"):
         DRAWS["normal"]((4, 2), 0)
 
 

@@ -102,7 +102,7 @@ def test_what_is_no_text_file_is_refused_at_once(kind, tmp_path):
 def test_a_file_too_large_is_not_read(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps(GOOD | {"name": "x" * 10_000}))
-    with memory.within(100_000), pytest.raises(InputError, match="too much"):
+    with memory.within(100_000), pytest.raises(InputError, match="too large to read"):
         read_json(path, _Outer)
     tensors = tmp_path / "sparse.safetensors"
     with tensors.open("wb") as file:
@@ -214,9 +214,9 @@ def test_every_field_that_differs_from_the_checkpoint_is_refused_and_named(train
             names = [k for k in way if isinstance(k, str)]
             assert "\n" not in said
             # What no reader would take is refused before it is compared.
-            assert "contradicts itself" in said or "is damaged" in said or "has layout" in said, said
+            assert "does not match" in said or "is damaged" in said or "has layout" in said, said
             assert names[-1] in said, (way, said)
-            told += "contradicts itself" in said
+            told += "does not match" in said
     finally:
         path.write_text(text)
     assert told > 10
@@ -240,8 +240,8 @@ def test_differences_are_told_by_the_way_to_them():
     names = ("a", "b")
     assert difference({"x": [1, {"y": 2}]}, {"x": [1, {"y": 2}]}, names) is None
     assert difference({"x": [1, {"y": 2}]}, {"x": [1, {"y": 3}]}, names) == "x[1].y is 2 in a and 3 in b"
-    assert difference({"x": 1}, {}, names) == "x stands in a only"
-    assert difference({"x": 1}, {"x": 1, "z": 2}, names) == "z stands in b only"
+    assert difference({"x": 1}, {}, names) == "x is not in b"
+    assert difference({"x": 1}, {"x": 1, "z": 2}, names) == "z is not in a"
     assert difference({"x": 1}, {"x": True}, names) == "x is 1 in a and True in b"
     assert difference({"x": [1]}, {"x": [1, 2]}, names) == "x is [1] in a and [1, 2] in b"
 

@@ -74,7 +74,7 @@ def test_a_mixture_of_codes_from_the_command_line(
         assert main([str(word) for word in words]) == 0
         return capsys.readouterr().out
 
-    assert "840 vectors, 3, real, 10 labels; 300 train, 180 validation, 360 test" in call("data", f"codes:{run}")
+    assert "840 rows, 3 columns (real), 10 classes; 300 train, 180 validation, 360 test" in call("data", f"codes:{run}")
     call("fit", f"codes:{run}", "gaussian-mixture", "-o", tmp_path / "mixture", "--plain", "--model.components", 2)
     mixture = unsup.open_run(tmp_path / "mixture")
     assert mixture.config["data"] == {"name": f"codes:{run}", "options": {}}
@@ -101,14 +101,14 @@ def test_runs_without_codes_or_data_are_refused_in_one_line(run: Path, tmp_path:
     data = load_data("digits", limit=50)
     model = unsup.create("histogram", data.event)
     unsup.fit(model, data, out=tmp_path / "histogram", progress="off")
-    with pytest.raises(CapabilityError, match="is a run of histogram, which gives no codes"):
+    with pytest.raises(CapabilityError, match="is a run of histogram, which cannot encode"):
         load_data(f"codes:{tmp_path / 'histogram'}")
     arrays = unsup.from_arrays(np.random.default_rng(0).normal(size=(50, 3)))
     mixture = unsup.create("gaussian-mixture", arrays.event)
     unsup.fit(mixture, arrays, out=tmp_path / "arrays", progress="off")
     mixture.save(str(tmp_path / "saved"))
     for name in ("arrays", "saved"):
-        with pytest.raises(InputError, match=f"{name} names no data .* unsup encode"):
+        with pytest.raises(InputError, match=f"{name} does not record its data .* unsup encode"):
             load_data(f"codes:{tmp_path / name}")
     with pytest.raises(InputError, match="there is no folder"):
         load_data(f"codes:{tmp_path / 'nowhere'}")
@@ -137,5 +137,5 @@ def test_a_model_with_a_condition_encodes_given_that_of_the_data() -> None:
     found = codes(Shifted(data.event, given=data.given), data.train)
     assert data.train.given is not None
     torch.testing.assert_close(found[:, 0], data.train.x.sum(1) + data.train.given)
-    with pytest.raises(InputError, match="say on which"):
+    with pytest.raises(InputError, match="is conditioned on"):
         codes(Shifted(data.event, given=data.given), unsup.from_arrays(x).train)

@@ -46,13 +46,13 @@ def test_split_sizes(n: int, sizes: tuple[int, int, int]) -> None:
 
 
 def test_too_few_to_split() -> None:
-    with pytest.raises(InputError, match=r"^x holds 2 examples; at least 3 are needed to split it; add some$"):
+    with pytest.raises(InputError, match=r"^x has 2 examples; at least 3 are needed to split it$"):
         split_sizes(2, 10, 10, owner="x")
 
 
 def test_digits_are_scikit_learns_and_the_splits_share_no_row() -> None:
     data = load_data("digits")
-    assert data.describe() == "1,797 images, 1×8×8, 17 levels, 10 labels; 1,257 train, 180 validation, 360 test"
+    assert data.describe() == "1,797 images, 1×8×8, 17 levels, 10 classes; 1,257 train, 180 validation, 360 test"
     bunch = load_digits()
     order = torch.from_numpy(hashed_order(1797))
     x = torch.cat([data.train.x, data.validation.x, data.test.x])
@@ -252,7 +252,7 @@ def test_classes() -> None:
     number, names = classes(np.array([b"b", b"a"]), "y")
     assert number.tolist() == [1, 0]
     assert names == ("a", "b")
-    with pytest.raises(InputError, match=r"^y holds 0\.5, which is no class; expected whole numbers or words$"):
+    with pytest.raises(InputError, match=r"^y has 0\.5, which is not a class; expected integers or text$"):
         classes(np.array([1, 0.5]), "y")
 
 
@@ -265,12 +265,12 @@ def test_classes() -> None:
             "there is no data set, file or folder 'digist'; did you mean 'digits'? (unsup data lists the sets)",
         ),
         ("digits", {"limt": 5}, "digits has no option 'limt'; did you mean 'limit'?"),
-        ("digits", {"limit": 0}, "digits: limit=0 given; expected the number of training examples, 1 or more"),
+        ("digits", {"limit": 0}, "digits: limit=0; expected the number of training examples, at least 1"),
         ("digits", {"limit": "5"}, "digits: limit='5' should be of type int"),
         ("moons", {"n": 2.5}, "moons: n=2.5 should be of type int"),
-        ("moons", {"n": 5}, "moons: n=5 training examples given; expected 10 or more"),
-        ("shapes", {"channels": 2}, "shapes: channels=2 is none of 1, 3"),
-        ("markov", {"symbols": 1}, "markov: length=32, symbols=1 given; expected length >= 1 and 2 to 256 symbols"),
+        ("moons", {"n": 5}, "moons: n=5 training examples; expected at least 10"),
+        ("shapes", {"channels": 2}, "shapes: channels=2 should be one of 1, 3"),
+        ("markov", {"symbols": 1}, "markov: length=32, symbols=1; expected length >= 1 and 2 to 256 symbols"),
     ],
 )
 def test_bad_names_and_options(name: str, options: dict, message: str) -> None:

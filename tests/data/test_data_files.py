@@ -91,7 +91,7 @@ def test_subfolders_are_labels_and_other_files_are_told(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("x")
     data = load_data(tmp_path)
     assert data.labels == ("cat", "dog")
-    assert data.notes == ("left out 2 files or folders that are no images: notes.txt, dog/deep",)
+    assert data.notes == ("ignored 2 files or folders that are not images: notes.txt, dog/deep",)
     label = torch.cat([data.train.label, data.validation.label, data.test.label])
     order = orders.order(orders.files(tmp_path.glob("*/*.png")))
     assert label.tolist() == [int(i >= 6) for i in order]
@@ -126,14 +126,14 @@ def test_mixed_sizes_and_resize(tmp_path: Path) -> None:
     pictures(tmp_path, 3, (8, 8))
     Image.fromarray(np.full((10, 6), 9, np.uint8)).save(tmp_path / "z.png")
     assert refusal(tmp_path) == (
-        "the images in PATH have 2 sizes, e.g. 8×8 (3), 10×6 (1); expected one size: give --resize 8 (resize=8)"
+        "the images in PATH have 2 sizes, e.g. 8×8 (3), 10×6 (1); expected one size: use --resize 8 (resize=8)"
     )
     data = load_data(tmp_path, resize=4)
     assert data.event.shape == (1, 4, 4)
     assert data.options == {"resize": 4}
     x, _ = load_examples(tmp_path, data.event, resize=4)
     assert bool((x[3] == 9).all())
-    assert refusal(tmp_path, resize=0) == "resize=0 given; expected the side in pixels, 1 or more"
+    assert refusal(tmp_path, resize=0) == "resize=0; expected the side in pixels, at least 1"
 
 
 def test_resize_cuts_out_the_middle(tmp_path: Path) -> None:
@@ -181,25 +181,23 @@ def test_sixteen_bit_image_is_not_clipped_silently(tmp_path: Path) -> None:
     pictures(tmp_path, 3)
     Image.fromarray(np.full((6, 5), 40_000, np.uint16)).save(tmp_path / "deep.png")
     assert load_data(tmp_path).notes == (
-        "skipped 1 of 4 images that cannot be read: deep.png (more than 8 bits a pixel (mode I;16); expected 8)",
+        "skipped 1 of 4 images that cannot be read: deep.png (more than 8 bits per channel (mode I;16); expected 8)",
     )
 
 
 def test_image_folder_refusals(tmp_path: Path) -> None:
     assert refusal(tmp_path) == (
-        "PATH holds no images (it is empty); expected PNG, JPEG, WebP or BMP, at its top or one folder deep"
+        "PATH has no images (it is empty); expected PNG, JPEG, WebP or BMP, at its top level or one folder deep"
     )
     (tmp_path / "a.txt").write_text("x")
-    assert "PATH holds no images (1 other files)" in refusal(tmp_path)
+    assert "PATH has no images (1 other files)" in refusal(tmp_path)
     pictures(tmp_path / "sub", 3)
     pictures(tmp_path, 2)
-    assert refusal(tmp_path).startswith("PATH holds 2 images at its top and 3 in subfolders; put all of them into")
-    assert refusal(tmp_path / "sub" / "000.png") == (
-        "PATH is one image; expected a folder of images; put it with others into a folder and give that"
-    )
+    assert refusal(tmp_path).startswith("PATH has 2 images at its top level and 3 in subfolders; move all of them")
+    assert refusal(tmp_path / "sub" / "000.png") == ("PATH is one image; expected a folder of images")
     pictures(tmp_path / "sets" / "train", 3)
     pictures(tmp_path / "sets" / "test", 3)
-    assert "(test, train) look like splits, not labels; give one of them" in refusal(tmp_path / "sets")
+    assert "(test, train) look like splits, not labels; use one of them" in refusal(tmp_path / "sets")
 
 
 # ---------------------------------------------------------------- arrays
@@ -243,7 +241,7 @@ def test_channels_last_is_turned_and_told(tmp_path: Path) -> None:
     x = RNG.integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", x)
     data = load_data(tmp_path / "a.npz")
-    assert data.notes == ("images were given as (N, H, W, C) and are held as (N, C, H, W)",)
+    assert data.notes == ("images of shape (N, H, W, C) were converted to (N, C, H, W)",)
     np.testing.assert_array_equal(load_examples(data.name, data.event)[0], x.transpose(0, 3, 1, 2))
 
 
@@ -272,7 +270,7 @@ def test_npz_with_its_own_splits(tmp_path: Path) -> None:
         rows = rows[orders.order(rows, (0, 0))]
         np.testing.assert_array_equal(split.x.numpy(), rows)
         assert split.label.tolist() == (rows[:, 0] > 0).tolist()
-    assert data.split == "the file's own"
+    assert data.split == "as in the file"
     assert data.labels == ("False", "True")
 
 
@@ -292,7 +290,7 @@ def test_missing_validation_is_cut_from_train(tmp_path: Path, form: str) -> None
     np.testing.assert_array_equal(data.train.x.numpy(), x[train])
     np.testing.assert_array_equal(data.validation.x.numpy(), x[validation])
     np.testing.assert_array_equal(data.test.x.numpy(), x[test])
-    assert data.split == "the file's own; a tenth of train is for validation, by a hash of each row"
+    assert data.split == "as in the file; a tenth of train is used for validation, by a hash of each row"
     if form == "folder":
         assert data.train.label.tolist() == y[train].tolist()
         assert data.test.label.tolist() == y[test].tolist()
@@ -311,25 +309,25 @@ def nan_table() -> np.ndarray:
     [
         (
             {"x": nan_table()},
-            "PATH: 2 values of x are NaN or infinite, the first in row 3, column 1 (from 0); fill them, or leave those "
-            "rows out",
+            "PATH: 2 values of x are NaN or infinite, the first in row 3, column 1 (from 0); fill them, or remove "
+            "those rows",
         ),
         ({"x": np.array(["a"])}, "PATH: x has type <U1; expected numbers (integers or floats)"),
         (
             {"x": np.zeros(5)},
-            "PATH: x has shape (5,); expected (examples, ...) with two axes or more, none empty",
+            "PATH: x has shape (5,); expected (examples, ...) with at least two axes, none of them empty",
         ),
         (
             {"x": np.zeros((0, 2))},
-            "PATH: x has shape (0, 2); expected (examples, ...) with two axes or more, none empty",
+            "PATH: x has shape (0, 2); expected (examples, ...) with at least two axes, none of them empty",
         ),
         (
             {"x": np.zeros((5, 2)), "label": np.zeros(4)},
-            "PATH: label has shape (4,) and type float64; expected (5,), whole numbers or words",
+            "PATH: label has shape (4,) and type float64; expected (5,), integers or text",
         ),
-        ({"x": np.zeros((5, 2)), "y": np.full(5, 0.5)}, "the label of PATH holds 0.5, which is no class; "
-         "expected whole numbers or words"),
-        ({"a": np.zeros(2), "b": np.zeros(2)}, "PATH holds the arrays a, b; expected x (and label), or x_train, "
+        ({"x": np.zeros((5, 2)), "y": np.full(5, 0.5)}, "the label of PATH has 0.5, which is not a class; "
+         "expected integers or text"),
+        ({"a": np.zeros(2), "b": np.zeros(2)}, "PATH has the arrays a, b; expected x (and label), or x_train, "
          "x_test (and label_train, label_test)"),
         (
             {"x": np.zeros((5, 7, 7, 7), np.uint8)},
@@ -337,18 +335,18 @@ def nan_table() -> np.ndarray:
         ),
         (
             {"x": np.full((5, 4, 4), 300)},
-            "PATH: x has shape (5, 1, 4, 4) and whole numbers from 300 to 300; expected 0 to 255 (pixels); "
+            "PATH: x has shape (5, 1, 4, 4) and integers from 300 to 300; expected 0 to 255 (pixels); "
             "convert it to "
             "float for real values",
         ),
         (
             {"x_train": np.zeros((5, 2)), "x_test": np.zeros((5, 3))},
-            "the parts of PATH have examples of different shapes [(2,), (3,)]; expected one shape",
+            "the splits of PATH have examples of different shapes [(2,), (3,)]; expected one shape",
         ),
-        ({"x": np.eye(2)}, "PATH holds 2 examples; at least 3 are needed to split it; add some"),
+        ({"x": np.eye(2)}, "PATH has 2 examples; at least 3 are needed to split it"),
         (
             {"x": np.zeros((2, 2))},
-            "PATH holds 2 examples, 1 of them different; at least 3 are needed to split it; add some",
+            "PATH has 2 examples, 1 of them distinct; at least 3 are needed to split it",
         ),
     ],
 )  # fmt: skip
@@ -370,8 +368,8 @@ def test_objects_and_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     for name in ("o.npy", "o.npz", "short.npz", "short.npy", "flipped.npz", "empty.npz", "text.npz"):
         message = refusal(tmp_path / name)
-        assert message.startswith("PATH holds no numeric arrays (")
-        assert message.endswith("); write it again with numpy.savez(path, x=x, label=label)")
+        assert message.startswith("PATH has no numeric arrays (")
+        assert message.endswith("); save it with numpy.savez(path, x=x, label=label)")
 
 
 # ---------------------------------------------------------------- tables
@@ -386,7 +384,7 @@ def test_csv_with_header_and_words(tmp_path: Path) -> None:
     data = load_data(file)
     assert data.event == Event((3,), (REAL, BINARY, Support("ordinal", 10, 10)))
     assert data.labels == ("a", "b")
-    assert data.notes == ("the last column ('kind') holds words and is taken as the label",)
+    assert data.notes == ("the last column ('kind') contains text and is used as the label",)
     x, names = load_examples(file, data.event)
     assert x.dtype == torch.float64
     assert x.tolist() == [[a, b, c] for a, b, c, _ in rows]
@@ -428,7 +426,7 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
         == "PATH has no option 'resize'; known: domain_b, drop, given, label, limit, unlabelled, without"
     )
     assert refusal(file, drop=("id", "day", "a"), label="class") == (
-        "PATH has no column left besides the label and those dropped; expected one or more of numbers"
+        "PATH has no columns besides the label and dropped columns; expected at least one column of numbers"
     )
 
 
@@ -439,25 +437,25 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
             "a,b\n1,2\n3,\n5,NA\n",
             "PATH, line 3, column 'b': the cell is missing ('') (2 such cells in this column); fill it, delete "
             "the line, or "
-            "leave the column out (--drop b, drop=('b',))",
+            "remove the column (--drop b, drop=('b',))",
         ),
         (
             "a,b\n1,2\nfour,5\n",
-            "PATH, line 3, column 'a': 'four' is not a number; correct it, leave the column out (--drop a, "
+            "PATH, line 3, column 'a': 'four' is not a number; correct it, remove the column (--drop a, "
             "drop=('a',)), or "
-            "take it as the label (--label a, label='a')",
+            "use it as the label (--label a, label='a')",
         ),
         (
             "1,2\n3,inf\n",
-            "PATH, line 2, column '2': 'inf' is not finite; correct it, delete the line, or leave the column out "
+            "PATH, line 2, column '2': 'inf' is not finite; correct it, delete the line, or remove the column "
             "(--drop 2, "
             "drop=('2',))",
         ),
-        ("a,b\n1,2\n3\n", "PATH, line 3: 1 cells, but the first line has 2; mend or delete the line"),
+        ("a,b\n1,2\n3\n", "PATH, line 3: 1 cells, but the first line has 2; fix or delete the line"),
         ("a,a\n1,2\n", "PATH: the header names the column 'a' 2 times; rename one"),
-        ("a,b\n", "PATH holds a header (a, b) and no rows; expected lines of numbers after it"),
+        ("a,b\n", "PATH has a header (a, b) but no rows; expected lines of numbers after it"),
         ("", "PATH is empty; expected lines of numbers separated by , ; or tabs"),
-        ("1,2\n3,4\n", "PATH holds 2 examples; at least 3 are needed to split it; add some"),
+        ("1,2\n3,4\n", "PATH has 2 examples; at least 3 are needed to split it"),
     ],
 )
 def test_csv_refusals(tmp_path: Path, text: str, message: str) -> None:
@@ -481,7 +479,7 @@ def test_csv_that_is_no_text(tmp_path: Path) -> None:
 
 def test_constant_columns_are_told(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,7.5\n2,7.5\n3,7.5\n")
-    assert load_data(tmp_path / "t.csv").notes == ("1 columns hold one value only: b",)
+    assert load_data(tmp_path / "t.csv").notes == ("1 constant column: b",)
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -497,7 +495,7 @@ def test_parquet(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "t.parquet")
     assert "PATH, row 1, column 'a': the cell is missing" in refusal(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_text("no")
-    assert refusal(tmp_path / "t.parquet").startswith("PATH is no Parquet file (")
+    assert refusal(tmp_path / "t.parquet").startswith("PATH is not a Parquet file (")
 
 
 # ---------------------------------------------------------------- bytes and sound
@@ -508,8 +506,8 @@ def test_text_windows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     data = load_data(tmp_path / "a.txt", length=10)
     assert data.event == Event((10,), Support("nominal", 256), "sequence")
-    assert data.notes == ("the last 3 bytes do not fill a window and are left out",)
-    assert data.split == "80/10/10 in the file's order"
+    assert data.notes == ("the last 3 bytes do not fill a window and are dropped",)
+    assert data.split == "80/10/10 in file order"
     joined = torch.cat([data.train.x, data.validation.x, data.test.x])
     assert joined.numpy().tobytes() == content[:1000]
     assert len(data.train) == 80
@@ -524,10 +522,8 @@ def test_text_refusals(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"")
     assert refusal(tmp_path / "a.txt") == "PATH is empty; expected text or other bytes"
     (tmp_path / "a.txt").write_bytes(b"12345")
-    assert refusal(tmp_path / "a.txt") == (
-        "PATH holds 5 bytes, less than one window of length=64; give a smaller length"
-    )
-    assert refusal(tmp_path / "a.txt", length=0) == "length=0 given; expected 1 bytes or more"
+    assert refusal(tmp_path / "a.txt") == ("PATH has 5 bytes, less than one window of length=64; use a smaller length")
+    assert refusal(tmp_path / "a.txt", length=0) == "length=0; expected at least 1"
 
 
 def write_wav(file: Path, samples: np.ndarray, rate: int = 8000, channels: int = 1) -> None:
@@ -563,8 +559,8 @@ def test_wav_folder(tmp_path: Path, dtype: Any, event: Event) -> None:
     np.testing.assert_array_equal(torch.cat([data.train.x, data.validation.x, data.test.x]).numpy(), expected)
     assert data.notes[0].startswith("skipped 1 of 5 recordings that cannot be read: 2.wav (truncated: ")
     assert data.notes[1:] == (
-        "left out 1 recordings shorter than 8 samples: 4.wav",
-        "left out 12 samples that do not fill a window",
+        "ignored 1 recording shorter than 8 samples: 4.wav",
+        "dropped 12 samples that do not fill a window",
     )
     _, names = load_examples(tmp_path, data.event)
     assert names[1] == f"{kept[0]}.wav sample 8"
@@ -578,7 +574,7 @@ def test_wav_refusals(tmp_path: Path) -> None:
     )
     write_wav(tmp_path / "a.wav", np.zeros(40, np.int16))
     assert refusal(tmp_path, length=64) == (
-        "every recording in PATH is shorter than length=64 samples; give a smaller length"
+        "every recording in PATH is shorter than length=64 samples; use a smaller length"
     )
     write_wav(tmp_path / "b.wav", np.zeros(40, np.int16), rate=16000)
     assert re.match(r"^the recordings in PATH differ: .*8000 Hz 16 bits \(a\.wav\)", refusal(tmp_path, length=4))
@@ -606,7 +602,7 @@ def test_a_name_of_the_catalogue_comes_first(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
 def test_unreadable_file() -> None:
-    assert refusal(Path("/proc/self/mem")) == "cannot read PATH (Input/output error); check that you may read it"
+    assert refusal(Path("/proc/self/mem")) == "cannot read PATH (Input/output error); check its permissions"
 
 
 @pytest.mark.parametrize(
@@ -615,44 +611,44 @@ def test_unreadable_file() -> None:
         (
             np.zeros((2, 3, 32, 32), np.uint8),
             Event((3, 28, 28), Support("ordinal", 256)),
-            "PATH holds examples of shape (3, 32, 32); expected (3, 28, 28) (image of 3×28×28, ordinal(256)); "
-            "give --resize 28 "
+            "PATH has examples of shape (3, 32, 32); expected (3, 28, 28) (image of 3×28×28, ordinal(256)); "
+            "use --resize 28 "
             "(resize=28)",
         ),
         (
             np.zeros((2, 3, 8, 8), np.uint8),
             Event((1, 8, 8), Support("ordinal", 256)),
-            "PATH holds examples of shape (3, 8, 8); expected (1, 8, 8) (image of 1×8×8, ordinal(256)); convert "
+            "PATH has examples of shape (3, 8, 8); expected (1, 8, 8) (image of 1×8×8, ordinal(256)); convert "
             "the images to "
             "1 channel",
         ),
         (
             np.zeros((2, 64), np.uint8),
             Event((1, 8, 8), Support("ordinal", 17)),
-            "PATH holds examples of shape (64,); expected (1, 8, 8) (image of 1×8×8, ordinal(17)); reshape the "
+            "PATH has examples of shape (64,); expected (1, 8, 8) (image of 1×8×8, ordinal(17)); reshape the "
             "array to "
             "(-1, 1, 8, 8)",
         ),
         (
             np.zeros((2, 4)),
             Event((3,), REAL),
-            "PATH holds examples of shape (4,); expected (3,) (vector of 3, real); leave columns out with --drop "
+            "PATH has examples of shape (4,); expected (3,) (vector of 3, real); remove columns with --drop "
             "(drop=) or "
             "--label (label=)",
         ),
         (
             np.full((3, 1, 8, 8), 255, np.uint8),
             Event((1, 8, 8), Support("ordinal", 17)),
-            "PATH: 3 of 3 examples hold values outside image of 1×8×8, ordinal(17) (the first is number 0, from "
-            "0; values go "
-            "from 255 to 255); give raw data in the units of the training data",
+            "PATH: 3 of 3 examples have values outside image of 1×8×8, ordinal(17) (the first is number 0, from "
+            "0; values range "
+            "from 255 to 255); expected raw data in the units of the training data",
         ),
         (
             np.array([[0.0, 1], [0.5, 0]]),
             Event((2,), BINARY),
-            "PATH: 1 of 2 examples hold values outside vector of 2, binary (the first is number 1, from 0; "
-            "values go from 0 to "
-            "1); give raw data in the units of the training data",
+            "PATH: 1 of 2 examples have values outside vector of 2, binary (the first is number 1, from 0; "
+            "values range from 0 to "
+            "1); expected raw data in the units of the training data",
         ),
     ],
 )
@@ -694,7 +690,7 @@ def test_a_class_is_left_out_of_every_split_and_nothing_else():
         assert torch.equal(after.label, before.label[before.label != 3])
     assert rest.labels == whole.labels
     assert rest.options == {"without": "3"}
-    assert "9 labels" in rest.describe()
+    assert "9 classes" in rest.describe()
     with pytest.raises(InputError, match="has no class '33'; known: 0, 1, 2, 3"):
         load_data("digits", without="33")
     with pytest.raises(InputError, match="markov has no labels"):

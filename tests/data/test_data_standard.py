@@ -124,7 +124,7 @@ def test_tables_and_text_of_the_data_folder() -> None:
     assert shuttle.event.shape == (9,)
     assert shuttle.labels == ("0", "1")
     iris = load_data(ROOT / "uci" / "iris.csv")
-    assert iris.describe() == "150 vectors, 4, real, 3 labels; 118 train, 15 validation, 17 test"
+    assert iris.describe() == "150 rows, 4 columns (real), 3 classes; 118 train, 15 validation, 17 test"
     with pytest.raises(InputError, match=r"line 2, column 'pm2\.5': the cell is missing \('NA'\) \(2067 such cells"):
         load_data(ROOT / "uci" / "pollution.csv.gz")
     text = load_data(ROOT / "text" / "tinyshakespeare" / "input.txt")
@@ -146,7 +146,7 @@ def test_idx_files_come_back_and_damage_is_noticed(tmp_path: Path) -> None:
     for damaged in (whole[:-9], b"junk", b"", whole[:20] + b"\xff\xff" + whole[22:], gzip.compress(b"\0\0\x08"),
                     gzip.compress(b"\0\0\x08\x02\0\0\0\x05\0\0\0\x05abc")):  # fmt: skip
         (tmp_path / "a.gz").write_bytes(damaged)
-        with pytest.raises(InputError, match=r"a\.gz is damaged \(.+\); delete it and fetch it again$"):
+        with pytest.raises(InputError, match=r"a\.gz is damaged \(.+\); delete it and download it again$"):
             standard.read_idx(tmp_path / "a.gz")
 
 
@@ -179,11 +179,11 @@ def test_missing_data_says_where_and_how(nowhere: Path) -> None:
     assert str(error.value) == (
         f"mnist needs mnist/train-images-idx3-ubyte.gz, which is not in {nowhere}/cache/unsup; set $UNSUP_DATA or "
         "--data-dir "
-        "(data_dir=) to the folder that holds mnist/, or run unsup data mnist --download (download=True)"
+        "(data_dir=) to the folder that contains mnist/, or run unsup data mnist --download (download=True)"
     )
     for download in (False, True):
         with pytest.raises(
-            InputError, match=r"holds binarized_mnist/ \(it is not downloaded, because its source gives no"
+            InputError, match=r"contains binarized_mnist/ \(it cannot be downloaded, because its source provides no"
         ):
             load_data("binarized-mnist", download=download)
     with pytest.raises(InputError, match=r"^there is no folder /no/such \(data_dir, or --data-dir\)"):
@@ -222,7 +222,7 @@ def test_failed_download_is_one_line(nowhere: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     with pytest.raises(
-        InputError, match=r"^cannot download .*hash of downloaded file does not match\); fetch it by hand"
+        InputError, match=r"^cannot download .*hash of downloaded file does not match\); download it manually"
     ):
         load_data("cifar10", download=True)
 

@@ -114,7 +114,7 @@ def test_the_options_of_the_first_domain_are_those_of_the_second(tmp_path: Path)
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        ("digits", "moons", ("moons", "vector of 2", "one event")),
+        ("digits", "moons", ("moons", "vector of 2", "the same event")),
         ("digits", "nowhere", ("nowhere",)),
     ],
 )

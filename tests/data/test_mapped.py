@@ -63,7 +63,7 @@ def test_what_is_on_disk_is_what_would_be_in_memory(tmp_path: Path, kind: str) -
     np.save(tmp_path / "a.npy", ARRAYS[kind])
     data = load_data(tmp_path / "a.npy", in_memory=False)
     agree(data, load_data(tmp_path / "a.npy", in_memory=True))
-    assert "read from disk as they are needed" in data.describe()
+    assert "read from disk on demand" in data.describe()
     assert data.options == {"in_memory": False}
     agree(load_data(data.name, **data.options), load_data(tmp_path / "a.npy"))
 
@@ -94,9 +94,9 @@ def test_shards_named_after_parts_are_the_splits(tmp_path: Path) -> None:
     for data in (load_data(tmp_path), load_data(tmp_path, in_memory=False)):
         for split, rows in ((data.train, x[:20]), (data.validation, x[20:28]), (data.test, x[28:])):
             np.testing.assert_array_equal(split.x.numpy(), rows[orders.order(rows, (0, 0))])
-        assert data.split == "the file's own"
+        assert data.split == "as in the file"
     np.save(tmp_path / "more.npy", x)
-    with pytest.raises(InputError, match=r"files named after parts of the data, and more\.npy"):
+    with pytest.raises(InputError, match=r"files named after splits, and more\.npy"):
         load_data(tmp_path)
 
 
@@ -112,11 +112,11 @@ def test_shards_and_values_that_do_not_fit_are_refused(tmp_path: Path, on_disk: 
     with pytest.raises(InputError, match=r"b\.npy: 2 values of x are NaN or infinite, the first in row 41, column 1 "):
         load_data(tmp_path, in_memory=not on_disk)
     np.save(tmp_path / "b.npy", np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"b\.npy holds no numeric arrays"):
+    with pytest.raises(InputError, match=r"b\.npy has no numeric arrays"):
         load_data(tmp_path, in_memory=not on_disk)
     np.save(tmp_path / "b.npy", np.zeros((500, 2)))
     (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:900])
-    with pytest.raises(InputError, match=r"b\.npy holds no numeric arrays"):
+    with pytest.raises(InputError, match=r"b\.npy has no numeric arrays"):
         load_data(tmp_path, in_memory=not on_disk)
     with pytest.raises(InputError, match="has no option 'in_memory'"):
         load_data("digits", in_memory=True)
@@ -219,4 +219,4 @@ def test_an_array_larger_than_the_memory_is_trained_on(tmp_path: Path) -> None:
     assert np.isfinite(nats)
     refused = run("all at once")
     assert refused.returncode != 0
-    assert "may be used; leave it on disk with --no-in-memory" in refused.stderr
+    assert "are available; keep it on disk with --no-in-memory" in refused.stderr

@@ -108,26 +108,26 @@ def test_sequences_without_labels_beside_labelled_ones() -> None:
 @pytest.mark.parametrize(
     ("x", "options", "words"),
     [
-        ([[1, 2], []], {}, "each with an entry"),
-        ([[[1, 2]], [[1, 2, 3]]], {"lengths": [1, 1]}, "one C for all"),
+        ([[1, 2], []], {}, "at least one entry each"),
+        ([[[1, 2]], [[1, 2, 3]]], {"lengths": [1, 1]}, "with equal C"),
         (np.zeros((4, 3)), {"lengths": [1, 2, 3]}, r"lengths have shape \(3,\)"),
-        (np.zeros((4, 3)), {"lengths": [1, 2, 3, 4]}, "lengths from 1 to 4 given; expected 1 to 3"),
-        (np.zeros((4, 3)), {"lengths": [0, 2, 3, 3]}, "lengths from 0 to 3 given"),
+        (np.zeros((4, 3)), {"lengths": [1, 2, 3, 4]}, "lengths are from 1 to 4; expected 1 to 3"),
+        (np.zeros((4, 3)), {"lengths": [0, 2, 3, 3]}, "lengths are from 0 to 3"),
         (np.zeros((4, 3)), {"lengths": [0.5, 2, 3, 3]}, "lengths have shape .* float64"),
         ([[1], [1, 2]], {"event": Event((2,), BINARY)}, "expected vector of 2"),
         ([[1], [1, 2]], {"event": Event((1,), BINARY, open=True)}, "expected vector of up to 1"),
         (
             [[1], [1, 9]],
             {"event": Event((2,), Support("nominal", 3), open=True)},
-            "1 of 2 examples hold values outside",
+            "1 of 2 examples have values outside",
         ),
-        ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples hold values outside"),
+        ([[1.0], [1.0, math.nan]], {}, "1 of 2 examples have values outside"),
         ([["a"], ["a", "b"]], {}, "x has sequences of type <U1"),
         (np.array([["a"]]), {"event": Event((1,), BINARY)}, "x has type <U1"),
         (np.zeros((4, 3)), {"event": Event((3,), Support("nominal", 3)), "weight": np.ones(3)}, r"expected \(4,\)"),
-        (np.zeros((4, 3)), {"weight": [1, 1, 1, -1]}, "0 or more"),
+        (np.zeros((4, 3)), {"weight": [1, 1, 1, -1]}, "at least 0"),
         (np.zeros((4, 3)), {"weight": np.zeros(4)}, "not all 0"),
-        (np.full((4, 3), 7), {"event": Event((3,), BINARY)}, "4 of 4 examples hold values outside vector of 3, binary"),
+        (np.full((4, 3), 7), {"event": Event((3,), BINARY)}, "4 of 4 examples have values outside vector of 3, binary"),
         (np.zeros((4, 2)), {"event": Event((3,), BINARY)}, r"shape \(2,\); expected \(3,\)"),
     ],
 )
@@ -180,7 +180,7 @@ def test_entries_of_a_split() -> None:
     assert torch.equal(first["x"], data.train.x[0])
     assert torch.equal(last["lengths"], data.train.lengths[-1])
     assert len([*data.train]) == len(data.train)
-    with pytest.raises(IndexError, match="5 examples; number 5"):
+    with pytest.raises(IndexError, match="5 is out of range for 5"):
         data.train[len(data.train)]
     assert set(Split(torch.zeros(2, 1))[0]) == {"x"}
 
@@ -191,7 +191,7 @@ def test_what_a_run_records_and_a_user_is_told() -> None:
     assert Event.from_json(record["event"]) == data.event
     assert Event.from_json(record["given"]) == data.given
     assert data.describe() == (
-        "15 sequences, up to 3, 4 categories, 3 labels; 5 train, 5 validation, 5 test; given one of 3 labels"
+        "15 sequences, up to 3, 4 categories, 3 classes; 5 train, 5 validation, 5 test; given one of 3 classes"
     )
 
 
@@ -200,7 +200,7 @@ def test_the_program_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     exec(compile(program, "docs/data.md", "exec"), {})
     told = capsys.readouterr().out.splitlines()
     assert told[0] == (
-        "300 vectors, 4, real, 3 labels; 246 train, 25 validation, 29 test; unlabelled: 725 train, 76 validation, "
-        "99 test; given one of 3 labels"
+        "300 rows, 4 columns (real), 3 classes; 246 train, 25 validation, 29 test; unlabelled: 725 train, "
+        "76 validation, 99 test; given one of 3 classes"
     )
     assert told[1] in program

@@ -150,11 +150,11 @@ def table(path: Path, column: list[int]) -> Path:
     ],
 )
 def test_numbers_that_float64_cannot_tell_apart_are_refused(tmp_path: Path, column: list[int]) -> None:
-    mend = f"subtract {min(column)} from them" if min(column) else "leave them out"
-    with pytest.raises(InputError, match=rf"column 1 holds .* too far from 0 .*; {mend}$"):
+    mend = f"subtract {min(column)} from them" if min(column) else "remove them"
+    with pytest.raises(InputError, match=rf"column 1 has .* too far from 0 .*; {mend}$"):
         from_arrays(np.stack([np.arange(len(column)), np.array(column)], 1))
     path = table(tmp_path / "t.csv", column)
-    with pytest.raises(InputError, match=rf"column 'b': whole numbers .* too far from 0 .*; {mend}, or leave "):
+    with pytest.raises(InputError, match=rf"column 'b': integers .* too far from 0 .*; {mend}, or remove "):
         load_data(path)
     assert load_data(path, drop=("b",)).event == Event((1,), REAL)
     if min(column):
@@ -194,7 +194,7 @@ def test_labels_that_are_written_as_fractions_are_still_whole_numbers(tmp_path: 
     (tmp_path / "t.csv").write_text("a,id\n" + "\n".join(f"{i}.5,{i % 3}.0" for i in range(30)))
     assert load_data(tmp_path / "t.csv", label="id").labels == ("0", "1", "2")
     (tmp_path / "t.csv").write_text("a,id\n" + "\n".join(f"{i}.5,{i % 3}.5" for i in range(30)))
-    with pytest.raises(InputError, match="which is no class"):
+    with pytest.raises(InputError, match="which is not a class"):
         load_data(tmp_path / "t.csv", label="id")
 
 

@@ -376,12 +376,12 @@ def test_splits_that_are_published_stay(tmp_path: Path) -> None:
 
 def test_few_rows_and_copies() -> None:
     assert sorted(len(getattr(from_arrays(np.eye(3)), part)) for part in PARTS) == [1, 1, 1]
-    with pytest.raises(InputError, match="holds 2 examples; at least 3 are needed"):
+    with pytest.raises(InputError, match="has 2 examples; at least 3 are needed"):
         from_arrays(np.eye(2))
-    with pytest.raises(InputError, match="holds 50 examples, 2 of them different; at least 3 are needed"):
+    with pytest.raises(InputError, match="has 50 examples, 2 of them distinct; at least 3 are needed"):
         from_arrays(np.repeat(np.eye(2), 25, 0))
     many = from_arrays(np.repeat(np.eye(5), 25, 0))
-    assert "only 5 of 125 rows differ" in many.notes[0]
+    assert "only 5 of 125 rows are distinct" in many.notes[0]
     assert not from_arrays(np.random.default_rng(0).normal(size=(50, 2))).notes
 
 

@@ -52,7 +52,7 @@ def test_what_the_processes_see_is_together_what_one_would_see(processes: int) -
 
 def test_a_stream_that_the_data_lacks_is_named() -> None:
     split = from_arrays(np.eye(9), unlabelled=np.eye(9)).train
-    with pytest.raises(InputError, match="reads a stream 'domain_b', and the data has: unlabelled"):
+    with pytest.raises(InputError, match="reads a stream 'domain_b', but the data has: unlabelled"):
         split.step(torch.arange(2), {"domain_b": 1}, seed=0, position=0, part=share_of(2, 1, 0))
 
 
@@ -129,11 +129,11 @@ def test_the_event_of_two_tables_holds_what_both_hold(one: Support, two: Support
 
 
 def test_streams_of_other_examples_are_refused_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"^unlabelled, moons, holds examples of vector of 2, real, and digits of "):
+    with pytest.raises(InputError, match=r"^unlabelled, moons, has examples of vector of 2, real, but digits of "):
         load_data("digits", unlabelled="moons")
     with pytest.raises(InputError, match="nowhere"):
         load_data("digits", unlabelled="nowhere")
-    with pytest.raises(InputError, match=r"x has examples of shape \(2,\) and unlabelled \(3,\)"):
+    with pytest.raises(InputError, match=r"x has examples of shape \(2,\), but unlabelled \(3,\)"):
         from_arrays(np.zeros((9, 2)), unlabelled=np.zeros((9, 3)))
 
 

@@ -217,7 +217,7 @@ def test_a_resumed_run_goes_on_with_its_validator(digits, tmp_path):
     stopped.after_step = after_step
     with pytest.raises(Stop):
         fit(stopped, digits, out=tmp_path / "r", **settings)
-    with pytest.raises(InputError, match=r"keeps the best parameters by knn, not by likelihood; .*validator='knn'"):
+    with pytest.raises(InputError, match=r"selects the best parameters by knn, not by likelihood; .*validator='knn'"):
         fit(vae(), digits, out=tmp_path / "r", resume=True, **{**settings, "validator": "likelihood"})
     again = fit(vae(), digits, out=tmp_path / "r", resume=True, **settings)
     assert (again.score, again.validator) == (whole.score, "knn")

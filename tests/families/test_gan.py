@@ -477,8 +477,8 @@ def test_real_images_are_scaled_by_the_range_of_each_channel():
         ({"loss": "wgan-gp", "weight_clip": 0.01}, "'wgan' keeps the critic Lipschitz"),
         ({"loss": "wgan", "weight_clip": 0.0}, "weight_clip=0.0 should be above 0"),
         ({"loss": "wgan", "critic_norm": "spectral"}, "divided by their norm"),
-        ({"loss": "wgan", "r1": 1.0}, "a constraint of its own"),
-        ({"loss": "wgan-gp", "r1": 1.0}, "a constraint of its own"),
+        ({"loss": "wgan", "r1": 1.0}, "already has a constraint"),
+        ({"loss": "wgan-gp", "r1": 1.0}, "already has a constraint"),
         ({"r1": -1.0}, "r1=-1.0 should be at least 0"),
         ({"loss": "hinge", "smoothing": 0.1}, "have targets to smooth"),
         ({"loss": "wgan", "smoothing": 0.1}, "have targets to smooth"),
@@ -494,7 +494,7 @@ def test_options_that_contradict_each_other_are_refused_with_the_reason(options,
 
 
 def test_nominal_data_is_refused():
-    with pytest.raises(InputError, match="whose symbols have no order"):
+    with pytest.raises(InputError, match="their symbols have no order"):
         GAN(Event((2,), Support("nominal", 3)))
 
 

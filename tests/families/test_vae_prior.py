@@ -255,7 +255,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     ("prior", "words"),
     [
-        ("ebm", "should score and sample"),
+        ("ebm", "must support scoring and sampling"),
         ("histogram", "learns by counting"),
         ("gaussian-mixture", "learn='gradient'"),
         ("cyclegan", "takes images"),
@@ -271,5 +271,5 @@ def test_what_cannot_be_a_prior_is_refused_with_the_reason(prior: object, words:
 
 def test_a_run_of_other_codes_is_refused(tmp_path: Path) -> None:
     trained_prior(tmp_path / "codes")
-    with pytest.raises(InputError, match="a part of vector of 3, real is needed"):
+    with pytest.raises(InputError, match="a part for vector of 3, real is needed"):
         create("vae", BITS, latent_dim=3, prior=str(tmp_path / "codes"))

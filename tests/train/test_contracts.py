@@ -164,7 +164,7 @@ def test_a_conditional_model_learns_and_is_kept_by_its_conditional_likelihood():
         (
             lambda: Conditional(BITS, given=labels(2)),
             binary_data(),
-            r"conditioned on nominal\(2\), and this data has no conditions; load data with conditions",
+            r"conditioned on nominal\(2\), but this data has no conditions; load data with conditions",
         ),
         (
             lambda: Conditional(BITS),
@@ -184,12 +184,12 @@ def test_a_conditional_model_learns_and_is_kept_by_its_conditional_likelihood():
         (
             lambda: SemiSupervised(Event((2,), REAL)),
             real_data(),
-            r"learns from a stream 'unlabelled', which this data does not have; name it with --unlabelled PATH",
+            r"needs a stream 'unlabelled', which this data does not have; name it with --unlabelled PATH",
         ),
         (
             lambda: SemiSupervised(Event((2,), REAL)),
             dataclasses.replace(labelled_data(), train=dataclasses.replace(labelled_data().train, label=None)),
-            r"learns from labels, and this data has none; name their column with --label",
+            r"needs labels, but this data has none; name their column with --label",
         ),
         (lambda: Toy(Event((5,), BINARY)), binary_data(), r"was built for vector of 5, binary.*event=data.event"),
     ],
@@ -244,12 +244,12 @@ def test_what_lies_outside_within_the_length_is_refused():
     data = sequences()
     x = data.test.x.clone()
     x[3, 0] = 9
-    with pytest.raises(InputError, match="1 of 50 examples hold values outside"):
+    with pytest.raises(InputError, match="1 of 50 examples have values outside"):
         unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, examples=x))
 
 
 def test_a_model_that_takes_no_lengths_refuses_open_events():
-    with pytest.raises(InputError, match="takes examples of one length only"):
+    with pytest.raises(InputError, match="takes examples of equal length only"):
         Toy(sequences().event)
 
 
@@ -345,7 +345,7 @@ def test_a_run_is_not_gone_on_with_on_data_that_has_changed(tmp_path):
     x[7, 2] = 1 - x[7, 2]
     changed = dataclasses.replace(data, train=Split(x))
     differ = "its examples, or names of its classes or columns, differ"
-    said = f"this data has changed since .* was begun: {differ}; restore it"
+    said = f"this data has changed since .* was started: {differ}; restore it"
     with pytest.raises(InputError, match=said):
         fit(Toy(BITS), changed, out=tmp_path / "r", resume=True, steps=2, progress="off")
     fit(Toy(BITS), data, out=tmp_path / "r", resume=True, steps=2, progress="off")
@@ -355,7 +355,7 @@ def test_two_do_not_train_in_one_folder(tmp_path):
     tried = []
 
     def after_step(time):
-        with pytest.raises(InputError, match="another unsup fit is at work in"):
+        with pytest.raises(InputError, match="another unsup fit is running in"):
             fit(Toy(BITS), binary_data(), out=tmp_path / "r", resume=True, steps=4, progress="off")
         tried.append(time.step)
 

@@ -92,7 +92,7 @@ def test_the_command_line_works_in_two_processes(tmp_path):
 
 def test_bad_input_is_said_once(tmp_path):
     done = torchrun("-m", "unsup", "fit", "digits", "made", "-o", str(tmp_path / "r"), "--batch-size", "1", check=False)
-    told = "batch_size=1 over 2 processes leaves some without an example; use --batch-size 2 or more"
+    told = "batch_size=1 over 2 processes leaves some of them without an example; use --batch-size 2 or more"
     assert done.stderr.count(told) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(tmp_path)
         if started.poll() is None:
             os.killpg(started.pid, signal.SIGKILL)
     assert started.returncode != 0
-    assert "another process of this run has gone" in told
+    assert "another process of this run has died" in told
     assert f"unsup fit --resume -o {run}" in told
     before = load_tensors(run / "checkpoints" / "last.safetensors")[1]["done"]
     assert before >= saved > 0
@@ -165,5 +165,5 @@ def stop_after(model, steps: int) -> None:
 
 def test_sharding_needs_processes():
     data = unsup.load_data("digits")
-    with pytest.raises(InputError, match="start it with torchrun"):
+    with pytest.raises(InputError, match="start them with torchrun"):
         fit(unsup.create("made", data.event, preset="tiny"), data, shard=True, steps=1, progress="off")

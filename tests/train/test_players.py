@@ -176,7 +176,7 @@ def test_a_model_says_what_does_not_decay():
 
 @pytest.mark.parametrize(
     ("chosen", "told"),
-    [({"rate": 1.0}, "sets 'rate' of its optimizer"), ({"optimizer": "adem"}, "is none of 'adam'")],
+    [({"rate": 1.0}, "sets an unknown option 'rate'"), ({"optimizer": "adem"}, "should be one of 'adam'")],
 )
 def test_what_an_objective_cannot_set_is_refused(chosen, told):
     class Odd(Toy):
@@ -192,5 +192,5 @@ def test_nobody_joins_the_first_player_or_repeats():
         def objectives(self):
             return (Objective("one", self.loss, tuple(self.parameters()), joins=True),)
 
-    with pytest.raises(InputError, match="joins plays once"):
+    with pytest.raises(InputError, match="joins=True is used once"):
         players_of(Alone(binary_data().event), Settings())

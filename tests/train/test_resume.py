@@ -176,7 +176,7 @@ def test_a_run_begun_twice_at_once_is_one_run(tmp_path, monkeypatch):
     from unsup.core.storage import held_alone
 
     (tmp_path / "r").mkdir()
-    with held_alone(tmp_path / "r", "unsup fit"), pytest.raises(InputError, match="another unsup fit is at work"):
+    with held_alone(tmp_path / "r", "unsup fit"), pytest.raises(InputError, match="another unsup fit is running"):
         fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     assert not (tmp_path / "r/config.json").exists()
 
@@ -197,8 +197,8 @@ def test_a_finished_run_says_so_and_stays_as_it_is(way, tmp_path, capsys):
         capsys.readouterr()
         again = learn(folder, resume=True, progress="plain")
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"{folder} is finished (")
-        assert line.endswith("); it stays as it is")
+        assert line.startswith(f"{folder} has already finished (")
+        assert line.endswith("); nothing to do")
         assert timed(folder) == before
         assert not again.interrupted
         assert (again.steps, again.events, again.validation) == (first.steps, first.events, first.validation)
@@ -221,7 +221,7 @@ def test_a_run_whose_time_is_over_is_finished(counts, tmp_path, capsys, monkeypa
     before = timed(tmp_path / "run")
     capsys.readouterr()
     learn(tmp_path / "run", resume=True, progress="plain")
-    assert "is finished (its time was over at" in capsys.readouterr().err
+    assert "has already finished (time limit reached at" in capsys.readouterr().err
     assert timed(tmp_path / "run") == before
 
 
@@ -277,7 +277,7 @@ def test_a_run_of_an_earlier_version_is_not_gone_on_with_but_can_be_used(tmp_pat
     for key in ("ended", "kept", "validated", "logged", "events"):
         del record[key]
     save_tensors(Run(tmp_path / "run").checkpoint("last"), tensors, record)
-    with pytest.raises(InputError, match=r"earlier version of unsup.*unsup eval .*-o NAME"):
+    with pytest.raises(InputError, match=r"earlier version of unsup.*unsup eval .*-o FOLDER"):
         learn(tmp_path / "run", resume=True)
     assert open_run(tmp_path / "run").model is not None
 
@@ -322,7 +322,7 @@ def test_lost_best_parameters_are_said_and_looked_for_anew(how, way, tmp_path, c
     (said,) = [r.getMessage() for r in caplog.records]
     assert said.startswith(f"note: {copy}: the best parameters, of ")
     assert "are lost" in said
-    assert "looked for anew from" in said
+    assert "search for the best parameters restarts at" in said
     assert [e["lost"] for e in fitted.events if "lost" in e]
     # What is handed out is what is said of it: its score is that of the parameters in the file.
     handed, about = load_tensors(Run(copy).checkpoint("best"))
@@ -348,7 +348,7 @@ def test_lost_best_parameters_of_a_finished_run_are_said_and_nothing_is_written(
     fitted = learn(tmp_path / "run", resume=True)
     (said,) = [r.getMessage() for r in caplog.records]
     assert "are lost" in said
-    assert "hands out the last ones, of step" in said
+    assert "using the last parameters, of step" in said
     assert timed(tmp_path / "run") == before
     assert fitted.validation is None
     assert fitted.score is None
@@ -415,7 +415,7 @@ def test_a_run_that_lost_its_best_parameters_says_so_wherever_it_is_read(tmp_pat
         read()
         (said,) = [r.getMessage() for r in caplog.records]
         assert "the best parameters are lost" in said
-        assert "these are the last ones, of step 30" in said
+        assert "using the last parameters, of step 30" in said
 
 
 def test_a_run_that_never_had_best_parameters_needs_no_warning(tmp_path, caplog):
@@ -438,8 +438,8 @@ def test_a_lost_last_checkpoint_has_its_own_advice(damage, tmp_path):
     said = str(found.value)
     assert said.startswith(f"{tmp_path / 'run'} cannot be resumed: ")
     assert str(last) in said
-    assert f"its best parameters can still be used (unsup eval {tmp_path / 'run'})" in said
-    assert "-o NAME" in said
+    assert f"its best parameters are still usable (unsup eval {tmp_path / 'run'})" in said
+    assert "-o FOLDER" in said
     assert "free some space" not in said
 
 
@@ -452,7 +452,9 @@ def test_a_run_without_any_checkpoint_starts_from_the_beginning_and_says_so(tmp_
         learn(tmp_path / "run", resume=True)
     (tmp_path / "run/events.jsonl").unlink()
     learn(tmp_path / "run", resume=True, progress="plain")
-    assert capsys.readouterr().err.startswith(f"{tmp_path / 'run'} has no checkpoint yet; it starts from the beginning")
+    assert capsys.readouterr().err.startswith(
+        f"{tmp_path / 'run'} has no checkpoint yet; training starts from the beginning"
+    )
     assert differences(tmp_path / "whole", tmp_path / "run") == []
 
 
@@ -474,7 +476,7 @@ def test_a_folder_deleted_while_training_runs_is_said_to_be(way, moment, tmp_pat
     with pytest.raises(TrainingError) as found:
         WAYS[way](tmp_path / "run", checkpoint_seconds=0)
     said = str(found.value)
-    assert said.startswith(f"the run folder {tmp_path / 'run'} is gone: it was deleted or moved while training ran")
+    assert said.startswith(f"the run folder {tmp_path / 'run'} was deleted or moved during training")
     assert "free some space" not in said
     assert not (tmp_path / "run").exists()
 
@@ -510,7 +512,7 @@ def test_counting_is_advised_nothing_that_it_does_not_have(monkeypatch):
     monkeypatch.setattr(type(model), "parameter_log_prior", lambda self: torch.tensor(torch.nan))
     with pytest.raises(TrainingError) as found:
         fit(model, MOONS, progress="off")
-    assert "look for examples that lie far from all others, or start elsewhere with another --seed" in str(found.value)
+    assert "look for outliers in the data, or try another --seed" in str(found.value)
     assert not any(flag in str(found.value) for flag in ("--lr", "--clip", "--warmup", "--precision"))
 
 
@@ -538,7 +540,7 @@ def test_the_command_saves_at_a_signal_and_its_status_tells_which(number, tmp_pa
     finally:
         process.kill()
     assert process.returncode == 128 + number
-    assert "and saved; go on with:  unsup fit --resume" in out
+    assert "and saved; resume with:  unsup fit --resume" in out
     done = load_tensors(Run(tmp_path / "r").checkpoint("last"))[1]["done"]
     assert done >= Run(tmp_path / "r").events()[-1]["step"] > 0
 

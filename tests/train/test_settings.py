@@ -47,7 +47,7 @@ def test_every_setting_is_explained():
         ({"clip": -1.0}, "clip=-1.0 should be at least 0"),
         ({"patience": -1}, "patience=-1 should be at least 0"),
         ({"validation_limit": 0}, "validation_limit=0 should be at least 1"),
-        ({"optimizer": "adm"}, "optimizer='adm' is none of 'adam'"),
+        ({"optimizer": "adm"}, "optimizer='adm' should be one of 'adam'"),
         ({"steps": 2.5}, "steps=2.5 should be of type int"),
         ({"compile": 1}, "compile=1 should be of type bool"),
     ],

@@ -197,7 +197,7 @@ def test_weights_and_a_loss_of_the_whole_batch_do_not_go_together():
 
     data = binary_data()
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, weight=torch.ones(400)))
-    with pytest.raises(InputError, match="leave weights out"):
+    with pytest.raises(InputError, match="remove the weights"):
         fit(Whole(data.event), data, steps=1, progress="off")
 
 

@@ -1,4 +1,4 @@
-"""``unsup check``: the laws of a model, of a trained run, or of the whole registry."""
+"""``unsup check``: run the model checks on a model, a trained run, or the whole registry."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from unsup.cli.show import write
 from unsup.core.errors import InputError
 from unsup.core.registry import names, row
 
-_EXAMPLES = 64  # of a run's training data that its laws are checked on
+_EXAMPLES = 64  # training examples of a run that are used for the checks
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup check", description="Check the laws that a model's abilities imply.")
+    parser = Parser(
+        prog="unsup check",
+        description="Check the mathematical properties (laws) that a model's abilities imply. A law that the method "
+        "cannot satisfy is listed as excepted, with the reason. The exit status is 1 if a law fails.",
+    )
     parser.add_argument("what", metavar="NAME_OR_RUN", nargs="?", help="a model's name or a run folder")
-    parser.add_argument("--all", action="store_true", help="every model of the registry")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the parameters and data of the laws [0]")
+    parser.add_argument("--all", action="store_true", help="check all models of the registry")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the parameters and data of the checks [0]"
+    )
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)
     if options.all == (options.what is not None):
-        raise InputError("give a model's name, a run folder, or --all")
+        raise InputError("expected a model's name, a run folder, or --all")
     if options.all:
         return max(_check_name(name, options.seed) for name in names())
     return (

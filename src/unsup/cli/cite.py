@@ -1,4 +1,4 @@
-"""``unsup cite``: BibTeX of what was used."""
+"""``unsup cite``: BibTeX of the methods that were used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What examples are conditioned on, as said on the command line: ``--given 3``, ``--given cat``, ``--given edges/``."""
+"""Conditions of examples on the command line: ``--given 3``, ``--given cat``, ``--given edges/``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
     from unsup.train.runs import Run
 
-_FEW = 16  # numbers that a person may type
+_FEW = 16  # the most numbers that are accepted on the command line
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,28 @@ class Conditions:
     """Conditions for examples.
 
     Attributes:
-        values: one a row, ``(K, *given.shape)``.
-        from_file: whether they are the examples of a file, each of which is one.
+        values: one condition per row, ``(K, *given.shape)``.
+        from_file: whether they are the examples of a file.
     """
 
     values: Tensor
     from_file: bool
 
     def for_examples(self, n: int) -> Tensor:
-        """One condition for each of ``n`` examples; a single one counts for all.
+        """One condition for each of ``n`` examples; a single condition is used for all.
 
         Raises:
-            InputError: there are several, and not as many as examples.
+            InputError: there are several, but not one per example.
         """
         if len(self.values) not in (1, n):
-            raise InputError(f"--given names {len(self.values)} conditions for {n} examples; give one, or one for each")
+            raise InputError(
+                f"--given has {len(self.values)} conditions for {n} examples; expected one, or one for each"
+            )
         return self.values.expand(n, *self.values.shape[1:])
 
 
 def add_given(parser: Parser, what: str) -> None:
-    """The flag ``--given``; ``what`` is said in its help."""
+    """The flag ``--given``; ``what`` is part of its help text."""
     parser.add_argument(
         "--given",
         nargs="+",
@@ -59,11 +61,11 @@ def add_given(parser: Parser, what: str) -> None:
 
 
 def add_example_options(parser: Parser, *, given: bool = True) -> None:
-    """The options that examples are read with; ``given`` is whether conditions are among them."""
+    """The options for reading examples; ``given``: whether to include conditions."""
     from unsup.cli.options import DATA_OPTIONS, DataOptions
 
     if given:
-        add_given(parser, "what all are conditioned on, or where their conditions are, as in unsup fit")
+        add_given(parser, "the condition of all examples, or the source of their conditions, as in unsup fit")
     skipped = [name for name in DATA_OPTIONS if name not in EXAMPLE_OPTIONS or name == "given"]
     add_fields(parser, DataOptions, title="data", skip=skipped)
 
@@ -76,20 +78,20 @@ def conditioned(model: Model) -> Event | None:
 
 
 def conditions(options: argparse.Namespace, run: Run, *, needed: bool) -> Conditions | None:
-    """What ``--given`` says.
+    """The conditions of ``--given``.
 
     Args:
-        needed: whether a model that is conditioned on a class has to be told one.
+        needed: whether a model that is conditioned on a class needs one.
 
     Raises:
-        InputError: words that are no condition of this run, or none where there has to be one.
-        CapabilityError: the run's model is not conditioned on anything.
+        InputError: the value is not a condition of this run, or a required condition is missing.
+        CapabilityError: the model of the run has no condition.
     """
     words: list[str] | None = getattr(options, "given", None)
     event, name = conditioned(run.model), run.config["model"]["model"]
     if words is None:
         if event is not None and (needed or not _is_class(event)):
-            raise InputError(f"this {name} is conditioned on {event}; say on which with --given {_form(event)}")
+            raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")
         return None
     if event is None:
         raise CapabilityError(_why_none(name))
@@ -100,7 +102,7 @@ def conditions(options: argparse.Namespace, run: Run, *, needed: bool) -> Condit
 
 
 def _examples(path: str, event: Event, run: Run) -> Tensor:
-    """The examples of a file as conditions, read as those of the training data were."""
+    """The examples of a file as conditions, read with the options of the training data."""
     from unsup.data.load import load_examples, options_taken
 
     record = run.config["data"]
@@ -110,18 +112,18 @@ def _examples(path: str, event: Event, run: Run) -> Tensor:
 
 
 def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) -> tuple[Batch, tuple[str, ...]]:
-    """The user's examples with what they are conditioned on, and their names.
+    """The examples of the user with their conditions and names.
 
-    ``--given`` is what all of them are conditioned on, or what `load_data` takes: ``label``, columns, other data. Left
-    out, conditions are where those of the training data were.
+    ``--given`` is one condition for all examples, or a source as in `load_data`: ``label``, columns, or other data. By
+    default, conditions are read from the same source as those of the training data.
 
     Args:
-        options: with ``file`` and those of `EXAMPLE_OPTIONS`.
-        needed: whether a model that is conditioned on a class has to be told one.
+        options: namespace with ``file`` and `EXAMPLE_OPTIONS`.
+        needed: whether a model that is conditioned on a class needs one.
 
     Raises:
-        InputError: examples or conditions that are not the run's, or conditions missing.
-        CapabilityError: conditions for a model that takes none.
+        InputError: examples or conditions do not fit the run, or conditions are missing.
+        CapabilityError: conditions for a model without a condition.
     """
     from unsup.data.load import load_batch
 
@@ -143,19 +145,19 @@ def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) 
         options.file, run.model.event, condition=event, labels=labels or (), **reading, given=where
     )
     if batch.given is None and (needed or not _is_class(event)):
-        raise InputError(f"this {name} is conditioned on {event}; say on which with --given {_form(event)}")
+        raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")
     return batch, names
 
 
 def _columns(run: Run) -> tuple[str, ...]:
-    """The columns that the run's conditions were taken from; none where they come from elsewhere."""
+    """The columns of the run's conditions; empty if they come from elsewhere."""
     record = run.config["data"]
     found = None if record is None else record["options"].get("given")
     return tuple(found) if isinstance(found, list) else ()
 
 
 def _are_values(words: Sequence[str], labels: tuple[str, ...] | None) -> bool:
-    """Whether words are a condition, and not where conditions are to be found."""
+    """Whether the words are a condition, and not a source of conditions."""
     return all(is_number(word) or word in (labels or ()) for word in words)
 
 
@@ -174,18 +176,18 @@ def _form(event: Event) -> str:
 def _why_none(name: str) -> str:
     if "condition" in row(name).abilities:
         return (
-            f"this {name} was trained without a condition; leave out --given, or train it with one "
+            f"this {name} was trained without a condition; remove --given, or train it with a condition "
             f"(unsup fit DATA {name} --given label)"
         )
     able = [n for n in names() if "condition" in row(n).abilities]
-    return f"{name} takes no condition; leave out --given (models that take one: {', '.join(able) or 'none'})"
+    return f"{name} does not support conditions; remove --given (models that do: {', '.join(able) or 'none'})"
 
 
 def _values(words: Sequence[str], event: Event, labels: tuple[str, ...] | None) -> Tensor:
-    """Scalars, one a word, or one vector: ``(K, *event.shape)``.
+    """Scalars, one per word, or one vector: ``(K, *event.shape)``.
 
     Raises:
-        InputError: words that are no class or number, too many or too few, or numbers outside the event.
+        InputError: words that are not a class or number, too many or too few words, or numbers outside the event.
     """
     import torch
 
@@ -197,15 +199,15 @@ def _values(words: Sequence[str], event: Event, labels: tuple[str, ...] | None) 
     if not bool(event.contains(values).all()):
         supports = dict.fromkeys(event.columns)
         allowed = [
-            "finite numbers" if s.kind == "real" else f"whole numbers from {s.low} to {s.low + s.levels - 1}"
+            "finite numbers" if s.kind == "real" else f"integers from {s.low} to {s.low + s.levels - 1}"
             for s in supports
         ]
-        raise InputError(f"--given {said} lies outside {event}; expected {' and '.join(allowed)}")
+        raise InputError(f"--given {said} is outside {event}; expected {' and '.join(allowed)}")
     return values.to(event.dtype)
 
 
 def _labels(run: Run, event: Event) -> tuple[str, ...] | None:
-    """The names of the classes of a condition, where it is one and they are known."""
+    """The names of the classes of a condition, if it is a class and they are known."""
     if not _is_class(event):
         return None
     labels = run.labels
@@ -213,9 +215,9 @@ def _labels(run: Run, event: Event) -> tuple[str, ...] | None:
 
 
 def _number(word: str, event: Event, labels: tuple[str, ...] | None) -> float:
-    """A number; not that of a class where the classes' names are numbers themselves."""
+    """A number, but not a class number if the names of the classes are numbers."""
     if labels is not None and (not is_number(word) or any(map(is_number, labels))):
         raise InputError(f"--given {word}: there is no such class{nearest(word, labels)}")
     if not is_number(word):
-        raise InputError(f"--given {word} is no number, and classes have no names here; this is given {event}")
+        raise InputError(f"--given {word} is not a number, and the classes have no names; the condition is {event}")
     return float(word)

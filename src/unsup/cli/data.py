@@ -1,4 +1,4 @@
-"""``unsup data``: every data set, or what one holds."""
+"""``unsup data``: list all data sets, or describe one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unsup.cli.show import table, write, write_json
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup data", description="Every data set, or what one holds.")
+    parser = Parser(prog="unsup data", description="List all data sets, or describe one.")
     parser.add_argument("what", metavar="NAME_OR_PATH", nargs="?", help="a data set's name or a path")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
     if not [a for a in arguments if not a.startswith("-")] and not {"-h", "--help"} & set(arguments):
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.data import load_data
 
     add_fields(parser, DataOptions, title="data")
-    parser.add_argument("--download", action="store_true", help="fetch a standard set once, with its checksum verified")
+    parser.add_argument("--download", action="store_true", help="download a standard set once and verify its checksum")
     add_memory(parser)
     options = parser.parse(arguments)
     reading = chosen(options, DATA_OPTIONS) | ({"download": True} if options.download else {})
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.registry import fitting
 
-    write(f"models that take it: {', '.join(fitting(data.event))}")
+    write(f"models that support it: {', '.join(fitting(data.event))}")
     return 0
 
 
@@ -43,6 +43,6 @@ def _list(as_json: bool) -> int:
     if as_json:
         write_json([{"name": e.name, "summary": e.summary, "source": e.source} for e in CATALOG.values()])
         return 0
-    write(*table(("data", "what it is", "where from"), [(e.name, e.summary, e.source) for e in CATALOG.values()]))
-    write("or a path: a folder of images, .npy/.npz, .csv/.parquet, text or any bytes, a folder of .wav files")
+    write(*table(("data", "description", "source"), [(e.name, e.summary, e.source) for e in CATALOG.values()]))
+    write("or a path: a folder of images, .npy/.npz, .csv/.parquet, text or other bytes, a folder of .wav files")
     return 0

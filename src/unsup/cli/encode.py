@@ -1,4 +1,4 @@
-"""``unsup encode RUN DATA``: the codes of examples."""
+"""``unsup encode RUN DATA``: encode examples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unsup.core.errors import CapabilityError, InputError
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup encode",
-        description="Codes of examples, written as z (with their names) to an .npz file.",
+        description="Encode examples; the codes z are written to an .npz file with the names of the examples.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("file", metavar="DATA", help="your examples, or a data set's name (its test split)")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="where to write")
+    parser.add_argument("file", metavar="DATA", help="your examples, or the name of a data set (its test split)")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="file to write")
     add_example_options(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     run = open_run(options.run)
     model = run.model
     if not isinstance(model, CanEncode):
-        raise CapabilityError(f"{run.config['model']['model']} has no codes (unsup models tells who can encode)")
+        raise CapabilityError(f"{run.config['model']['model']} cannot encode (unsup models lists the models that can)")
     examples, names = examples_of(options, run, needed=True)
     with torch.no_grad():
         parts = (batch.to(model.device) for batch in batches(examples, CHUNK))
@@ -49,5 +49,5 @@ def main(arguments: Sequence[str]) -> int:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_file(options.out, buffer.getvalue())
-    write(f"{len(z)} codes of {z.shape[1]} numbers in {options.out}")
+    write(f"{len(z)} codes of {z.shape[1]} numbers written to {options.out}")
     return 0

@@ -1,4 +1,4 @@
-"""``unsup fit DATA MODEL``: train, validate, checkpoint, and say what to do next."""
+"""``unsup fit DATA MODEL``: train, validate, checkpoint, and suggest the next commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen, under
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen, flag_of, under
 from unsup.cli.show import write, write_if_heard
 from unsup.cli.words import Words, is_number
 from unsup.core.errors import CapabilityError, InputError
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     out, resume = words.value("-o", "--out"), words.has("--resume")
     if out is None:
-        raise InputError("there is no run folder; say where to write with -o FOLDER")
+        raise InputError("the output folder is missing; pass -o FOLDER")
     name = _name_of_run(out) if resume else _name(arguments, words)
     parser, model_options = _parser_for(name, arguments)
     options = parser.parse(arguments)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         model, data = _begun(name, options, settings, model_options.given(options))
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
     if finished and (Path(out) / "report.html").is_file():
-        return 0  # the trainer has said so, and the folder stays as it is
+        return 0  # the trainer has reported it; the folder is not changed
     return _finish(fitted, name, out, changed=changed)
 
 
@@ -63,7 +63,7 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
     from unsup.data import load_data
     from unsup.train.settings import make_settings
 
-    make_settings(model_class(name), settings)  # refuse bad settings before any work
+    make_settings(model_class(name), settings)  # refuse invalid settings before any work
     data = load_data(options.data, **chosen(options, DATA_OPTIONS))
     if data.given is not None:
         given["given"] = _condition(name, data)
@@ -76,72 +76,71 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
 
 
 def _condition(name: str, data: Data) -> Any:
-    """The event that the examples of ``data`` are conditioned on, for a model that takes a condition."""
+    """The event of the conditions of ``data``, for a model that supports conditions."""
     from unsup.core.model import IsConditional
 
     if not issubclass(model_class(name), IsConditional):
         able = [n for n in names() if "condition" in row(n).abilities and model_class(n).refusal(data.event) is None]
-        others = f"models of such data that do: {', '.join(able) or 'none'}"
-        raise CapabilityError(f"{name} takes no condition; leave out --given, or choose another model ({others})")
+        others = f"models for this data that do: {', '.join(able) or 'none'}"
+        raise CapabilityError(f"{name} does not support conditions; remove --given, or choose another model ({others})")
     return data.given
 
 
 def _resumed(
     name: str, options: Any, settings: dict[str, Any], changed_data: bool
 ) -> tuple[Model, Data, dict[str, Any]]:
-    """The model, data and settings of the run that is to go on."""
+    """The model, data and settings of the run that is resumed."""
     from unsup.core.config import plain
     from unsup.train.runs import open_run
 
     if options.model not in (None, name):
-        raise InputError(
-            f"{options.out} is a run of {name}, not of {options.model}; leave the model out or name {name}"
-        )
+        raise InputError(f"{options.out} is a run of {name}, not of {options.model}; remove the model or use {name}")
     run = open_run(options.out, changed_data=changed_data)
     _check_same_data(run, options)
     changed = [k for k, v in settings.items() if plain(v) != run.config["training"][k]]
     if changed or under(options, MODEL) or options.preset:
-        what = changed[0] if changed else "model options"
-        raise InputError(f"{options.out} goes on with the settings it was started with; leave out {what}")
+        flags = [*map(flag_of, changed), *(flag_of(MODEL + k) for k in under(options, MODEL)), "--preset"]
+        raise InputError(f"the settings of {options.out} cannot be changed on resume; remove {flags[0]}")
     return run.new_model(), run.data, {k: v for k, v in run.config["training"].items() if v is not None}
 
 
 def _check_same_data(run: Run, options: Any) -> None:
-    """Raise `InputError` where other data is named than that of the run, or other options of it."""
+    """Raise `InputError` if the data or its options differ from those of the run."""
     from unsup.core.config import plain
     from unsup.data.load import full_name
 
     record = run.config["data"] or {"name": None, "options": {}}
     if options.data is not None and full_name(options.data) != record["name"]:
-        raise InputError(f"{options.out} goes on with the data it was started with, {record['name']}; leave out DATA")
+        raise InputError(
+            f"the data of {options.out} ({record['name']}) cannot be changed on resume; remove {options.data}"
+        )
     given = {k: v for k, v in chosen(options, DATA_OPTIONS).items() if k != "changed_data"}
     other = [k for k, v in given.items() if plain(v) != record["options"].get(k)]
     if other:
-        flag = f"--{other[0].replace('_', '-')}"
-        raise InputError(f"{options.out} goes on with the data as it was read at the start; leave out {flag}")
+        raise InputError(f"the data options of {options.out} cannot be changed on resume; remove {flag_of(other[0])}")
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
 def _parser() -> Parser:
-    """What is known before the model is."""
+    """The part of the parser that does not depend on the model."""
     from unsup.train.settings import Settings
 
     parser = Parser(
         prog="unsup fit",
         usage="unsup fit DATA MODEL -o FOLDER [options]",
-        description="Train a model on data and write a run folder. DATA and MODEL may stand anywhere, in this order.",
+        description="Train a model on data and write a run folder. DATA and MODEL may be anywhere, in this order.",
         epilog="unsup fit MODEL --help lists the options of that model as --model.NAME.",
         add_help=False,
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a model's name (unsup models)")
     parser.add_argument("-o", "--out", metavar="FOLDER", required=False, help="run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
+    parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
     add_fields(parser, Settings, title="training")
     add_fields(parser, DataOptions, title="data")
     add_memory(parser)
@@ -149,18 +148,18 @@ def _parser() -> Parser:
 
 
 def _parser_for(name: str | None, arguments: Sequence[str]) -> tuple[Parser, Any]:
-    """The whole parser, with the options of a model and of those in it."""
+    """The complete parser, with the options of a model and of its parts."""
     parser = _parser()
     return parser, None if name is None else ModelOptions(parser, name, arguments)
 
 
 def _candidates(words: Words) -> list[str]:
-    """The words that name models and may be meant so: not yet values of flags."""
+    """The words that are names of models and not values of known flags."""
     return [w for w in (*words.positionals, *words.loose) if w in rows()]
 
 
 def _named_in_place(arguments: Sequence[str], candidates: Sequence[str]) -> str | None:
-    """The candidate with whose options all flags are known and it is the second positional word."""
+    """The candidate whose options make all flags known and itself the second positional word."""
     for name in dict.fromkeys(candidates):
         parser, _ = _parser_for(name, arguments)
         words = parser.split(arguments)
@@ -170,7 +169,7 @@ def _named_in_place(arguments: Sequence[str], candidates: Sequence[str]) -> str 
 
 
 def _name(arguments: Sequence[str], words: Words) -> str:
-    """The model that is named, or, where the words do not fit together, the one whose parser says why."""
+    """The model of the command line; if the words do not fit, a model whose parser gives the right error."""
     candidates = _candidates(words)
     name = _named_in_place(arguments, candidates)
     if name is not None:
@@ -179,14 +178,14 @@ def _name(arguments: Sequence[str], words: Words) -> str:
         data, model = words.positionals[:2]
         if data in rows() and model not in rows():
             raise InputError(
-                f"there is no model {model!r}, but {data!r} is one: DATA comes first, unsup fit {model} {data}"
+                f"there is no model {model!r}, but {data!r} is one; DATA comes first: unsup fit {model} {data}"
             )
         return row(model).name
     behind = [w for w in words.loose if not is_number(w)]
     if len(words.positionals) + len(behind) > 1:
         return candidates[-1] if candidates else row(behind[-1]).name
-    what = "DATA and no MODEL" if not words.positionals and not behind else "MODEL"
-    raise InputError(f"there is no {what}; say unsup fit DATA MODEL -o FOLDER (unsup models lists them)")
+    what = "DATA and MODEL are" if not words.positionals and not behind else "MODEL is"
+    raise InputError(f"{what} missing; expected unsup fit DATA MODEL -o FOLDER (unsup models lists all models)")
 
 
 def _name_of_run(out: str) -> str:
@@ -204,7 +203,7 @@ def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
     write_page(out)
     if fitted.interrupted:
         command = command_line(["unsup", "fit", "--resume", "-o", out, *["--changed-data"][:changed]])
-        write_if_heard(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
+        write_if_heard(f"stopped at step {fitted.steps} and saved; resume with:  {command}")
         return 128 + (fitted.signal or signal.SIGINT)
     line = f"done: {counted(fitted.steps, 'step')} in {duration(fitted.seconds)}"
     if fitted.validation is not None:

@@ -1,4 +1,4 @@
-"""The command line: finds the command, runs it, turns errors into one line and an exit status.
+"""The command line: find and run the command; errors become one line and an exit status.
 
 Only the chosen command's module is imported, so that ``unsup --help`` starts fast and without torch.
 """
@@ -18,29 +18,29 @@ from unsup.cli.show import Log, show_warning, write, write_error
 from unsup.core.errors import InputError, UnsupError, nearest
 
 COMMANDS = {
-    "models": "every model: family, what it can do, which data it takes, its paper",
-    "data": "every data set, or what one holds",
+    "models": "list all models: family, abilities, supported data, paper",
+    "data": "list all data sets, or describe one",
     "fit": "train a model on data and write a run folder",
-    "eval": "measures of a run: the likelihood of its test split, how good its samples are, …",
-    "measures": "every measure: what it is, what it needs, which way is better",
-    "sample": "draw examples from a run, as a picture or an array",
-    "score": "log-likelihood of each example of your own file",
-    "predict": "the class of each example of your own file, with probabilities",
-    "encode": "codes of examples, to .npz",
-    "decode": "examples of codes, to .npy or .png",
-    "translate": "images of one domain into the other, as .png files",
-    "compare": "which model for my data? a contest under a time budget, and one page",
-    "report": "the same page of runs that exist already",
-    "check": "the laws of a model, of a run, or of all models",
-    "reproduce": "the recipes, or one run of one that adds to the results table",
-    "cite": "BibTeX of what a run or model uses",
+    "eval": "evaluate a run: likelihood of its test split, quality of its samples, and other measures",
+    "measures": "list all measures: explanation, requirements, direction",
+    "sample": "draw samples from a run, as a picture or an array",
+    "score": "log-likelihood of each example of a file",
+    "predict": "class probabilities of each example of a file",
+    "encode": "encode examples to .npz",
+    "decode": "decode codes to .npy or .png",
+    "translate": "translate images to the other domain, as .png files",
+    "compare": "train and compare models for your data within a time budget; writes one page",
+    "report": "compare existing runs; writes the same page",
+    "check": "check the mathematical properties (laws) of a model, a run, or all models",
+    "reproduce": "list the recipes, or run one and add it to the results table",
+    "cite": "BibTeX of the methods of a run or model",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 128 + n (signal n).
 
-    Started several times by ``torchrun``, the processes work as one and the first of them speaks.
+    If ``torchrun`` starts several processes, they work together, and only the first one writes output.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -55,23 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("unsup: interrupted")
         return 130
     except BrokenPipeError:
-        # The reader (head, a pager) has gone; what is left in the buffer must not raise again at exit.
+        # The reader (head, a pager) is closed; the rest of the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        _complain(f"unsup: error: {where}{error.strerror or error}; is the path right, and may it be written?")
+        _complain(f"unsup: error: {where}{error.strerror or error}; check the path and its permissions")
         return 2
 
 
 def _complain(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal has gone
+    with contextlib.suppress(OSError):  # the terminal is closed
         write_error(line)
 
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """What libraries log and warn of is shown as all else is: file names, too, in one line each."""
+    """Show log messages and warnings of libraries like other output, one line each."""
     handler, before = Log(logging.WARNING), warnings.showwarning
     logging.getLogger().addHandler(handler)
     warnings.showwarning = show_warning
@@ -95,7 +95,7 @@ def _dispatch(given: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
     module = importlib.import_module(f"unsup.cli.{name}")
-    # What a command asks for, such as --max-memory, ends with it.
+    # Settings of a command, such as --max-memory, end with it.
     status: int = contextvars.copy_context().run(module.main, rest)
     return status
 
@@ -108,7 +108,7 @@ def _dispatch_together(given: list[str]) -> int:
         try:
             return _dispatch(given)
         except InputError as error:
-            # Every process meets bad input alike; one of them says so.
+            # All processes find the same invalid input; one of them reports it.
             if first:
                 raise
             return error.exit_status
@@ -130,7 +130,7 @@ def _help() -> list[str]:
         "  unsup fit digits pixelcnn --given label -o runs/pixelcnn --minutes 5",
         "  unsup sample runs/pixelcnn --given 3 -o threes.png",
         "",
-        "unsup COMMAND --help tells more.",
+        "See unsup COMMAND --help for details.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The options of a model as flags, and those of models in it: ``--model.prior made --model.prior.hidden 64``."""
+"""The options of a model and of its parts as flags: ``--model.prior made --model.prior.hidden 64``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FROZEN = "frozen"
 
 
 class ModelOptions:
-    """The flags of a model, which are added to a parser.
+    """The flags of a model; they are added to a parser.
 
     Args:
-        parser: gets the flags.
-        name: of the model.
-        arguments: the command line, which may name parts and a preset.
+        parser: parser that receives the flags.
+        name: name of the model.
+        arguments: the command line, which may have parts and a preset.
     """
 
     def __init__(self, parser: Parser, name: str, arguments: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class ModelOptions:
         self._add(name, MODEL, f"options of {name}", preset)
 
     def given(self, namespace: argparse.Namespace) -> dict[str, Any]:
-        """The options that were given, by the names of the constructor's arguments."""
+        """The given options, by the names of the constructor arguments."""
         return self._gathered(under(namespace, MODEL), MODEL)
 
     def _add(self, name: str, prefix: str, title: str, changed: Mapping[str, Any]) -> None:
@@ -45,13 +45,13 @@ class ModelOptions:
 
     def _add_part(self, path: str, default: Any, text: str) -> None:
         flag = flag_of(path)
-        group = self._parser.add_argument_group(f"{flag}, a model in the model")
-        about = f"{text + ': ' if text else ''}a model's name, or the folder of a run, whose parameters it starts from"
+        group = self._parser.add_argument_group(f"{flag}, a model inside the model")
+        about = f"{text + ': ' if text else ''}a model's name, or a run folder with its initial parameters"
         group.add_argument(flag, dest=path, default=argparse.SUPPRESS, metavar="MODEL_OR_RUN", help=about)
         named = self._parser.split(self._arguments).value(flag)
         part = default if named is None else Part.from_json(named)
         if part is None:
-            self._parser.mends[f"{flag}."] = f"name the model whose option it is with {flag} NAME"
+            self._parser.mends[f"{flag}."] = f"first choose the model of this option with {flag} NAME"
             return
         part = Part.from_json(part) if isinstance(part, str) else part
         self._parts[path] = part
@@ -60,9 +60,9 @@ class ModelOptions:
             dest=f"{path}.{_FROZEN}",
             default=argparse.SUPPRESS,
             action=argparse.BooleanOptionalAction,
-            help="leave its parameters as they are",
+            help="do not train its parameters",
         )
-        if part.run is None:  # the options of a run are those that it was trained with
+        if part.run is None:  # the options of a run are fixed by its training
             self._add(part.name, f"{path}.", f"options of {part.name} as {flag}", part.options)
 
     def _gathered(self, given: Mapping[str, Any], prefix: str) -> dict[str, Any]:

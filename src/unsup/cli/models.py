@@ -1,4 +1,4 @@
-"""``unsup models``: what there is."""
+"""``unsup models``: list the models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unsup.core.registry import names, row
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup models", description="Every model: family, abilities, data, paper.")
-    parser.add_argument("--family", help="only this family")
+    parser = Parser(prog="unsup models", description="List all models: family, abilities, supported data, paper.")
+    parser.add_argument("--family", help="list this family only")
     parser.add_argument("--json", action="store_true", help="one JSON list")
     options = parser.parse(arguments)
     rows = [row(name) for name in names(options.family)]
@@ -35,10 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         (r.name, r.family, " ".join(r.abilities), r.events, f"{_first_author(r.paper.authors)} {r.paper.year}")
         for r in rows
     ]
-    write(*table(("model", "family", "can", "takes", "paper"), cells))
-    for r in rows:
-        for law, reason in r.exceptions.items():
-            write(f"{r.name} is excepted from the law {law!r}: {reason}")
+    write(*table(("model", "family", "abilities", "data", "paper"), cells))
     return 0
 
 

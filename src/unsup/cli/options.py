@@ -1,4 +1,4 @@
-"""Command-line options made from signatures: a function's keyword arguments are its flags."""
+"""Command-line options from signatures: the keyword arguments of a function are its flags."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `InputError` and name the nearest known option.
+    """An argument parser that raises `InputError` and suggests the nearest known option.
 
-    Positional words may stand anywhere between the flags.
+    Positional words may be anywhere between the flags.
 
     Args:
-        mends: what to say of unknown flags, or of all that start with a text that ends in a dot.
+        mends: advice about unknown flags, or about all flags with a prefix that ends in a dot.
         **kwargs: those of `argparse.ArgumentParser`.
     """
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.mends = dict(mends or {})
         self.annotations: dict[str, Any] = {}
-        self._negative_number_matcher = _NUMBER  # argparse's own knows no exponents
+        self._negative_number_matcher = _NUMBER  # the pattern of argparse has no exponents
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -49,14 +49,14 @@ class Parser(argparse.ArgumentParser):
         return [s for s in self._option_string_actions if s.startswith("--")]
 
     def split(self, arguments: Sequence[str]) -> Words:
-        """The words as flags with values and positionals, by the flags that are known so far."""
+        """Split the words into flags with values and positionals, by the flags known so far."""
         return split_words(arguments, self._option_string_actions, self._get_positional_actions())
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse all of ``arguments``; an unknown option is refused with the nearest known one.
+        """Parse ``arguments``; for an unknown option, the error suggests the nearest known one.
 
         Raises:
-            InputError: an unknown option, a value of another type or out of range, a word missing or too many.
+            InputError: an unknown option, a value of the wrong type or range, or a missing or unexpected argument.
         """
         words = self.split(arguments)
         for flag in words.unknown:
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             raise InputError(f"{error} (see {self.prog} --help)") from error
         if rest:
-            raise InputError(f"there is one argument too many: {rest[0]!r} (see {self.prog} --help)")
+            raise InputError(f"unexpected argument {rest[0]!r} (see {self.prog} --help)")
         gigabytes = getattr(found, "max_memory", None)
         if gigabytes is not None:
             if not 0 < gigabytes < float("inf"):
@@ -80,19 +80,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_memory(parser: Parser) -> None:
-    """The flag ``--max-memory``, which holds for the whole command once it is parsed."""
+    """The flag ``--max-memory``, which applies to the whole command."""
     parser.add_argument(
         "--max-memory",
         type=float,
         metavar="GB",
-        help="memory that data and models may take: what would take more is refused [what the machine has free]",
+        help="memory limit for data and models; larger ones are refused [the free memory of the machine]",
     )
 
 
 def add_changed_data(parser: Parser) -> None:
-    """The flag ``--changed-data`` of commands that read a run's own data."""
+    """The flag ``--changed-data`` of commands that read the data of a run."""
     parser.add_argument(
-        "--changed-data", action="store_true", help="go on though the data of the run has changed since it was trained"
+        "--changed-data", action="store_true", help="continue even if the data of the run has changed since training"
     )
 
 
@@ -109,32 +109,32 @@ def add_options(
     prefix: str = "",
     title: str,
 ) -> None:
-    """One flag for each option (name → annotation and default) whose type has a form in words."""
+    """One flag per option (name → annotation and default) whose type can be written on the command line."""
     group = parser.add_argument_group(title)
     for name, (annotation, default) in options.items():
         _add(parser, group, prefix + name, annotation, default, texts.get(name, ""))
 
 
 def add_constructor(parser: Parser, constructor: type, *, prefix: str, title: str) -> None:
-    """One flag for each keyword-only argument of a class's constructor."""
+    """One flag per keyword-only argument of the constructor of a class."""
     options = options_of(vars(constructor)["__init__"])
     add_options(parser, options, argument_texts(constructor.__doc__ or ""), prefix=prefix, title=title)
 
 
 def add_fields(parser: Parser, record: type, *, title: str, skip: Sequence[str] = ()) -> None:
-    """One flag for each field of a dataclass."""
+    """One flag per field of a dataclass."""
     hints = get_type_hints(record, include_extras=True)
     options = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(record) if f.name not in skip}
     add_options(parser, options, argument_texts(record.__doc__ or ""), title=title)
 
 
 def under(namespace: argparse.Namespace, prefix: str) -> dict[str, Any]:
-    """The options that were given whose names start with ``prefix``, without it."""
+    """The given options whose names start with ``prefix``, without the prefix."""
     return {k.removeprefix(prefix): v for k, v in vars(namespace).items() if k.startswith(prefix)}
 
 
 def chosen(namespace: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """The options of ``names`` that were given."""
+    """The given options among ``names``."""
     return {k: v for k, v in vars(namespace).items() if k in names}
 
 
@@ -149,7 +149,7 @@ def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, t
 
 
 def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
-    """How argparse reads an option of that type, or None for types that words have no form for (events, mappings)."""
+    """The argparse settings for an option of that type; None if it has no command-line form (events, mappings)."""
     annotation = bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -159,7 +159,7 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
         if entry is None or "type" not in entry or "nargs" in entry:
             return None
         many = len(arguments) == 2 and arguments[1] is Ellipsis
-        # An empty list is a choice (no hidden layers), so "*".
+        # An empty list is valid (no hidden layers), hence "*".
         return {**entry, "nargs": "*" if many else len(arguments)}
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -195,9 +195,9 @@ def argument_texts(docstring: str) -> dict[str, str]:
 
 @functools.cache
 def data_options() -> type:
-    """A record of what `unsup.load_data` may be told on the command line, with a field for each option of each reader.
+    """A record of the `unsup.load_data` options on the command line, with one field per option of each reader.
 
-    Each kind of data knows which of them it takes. All are None where nothing was said. ``unsup data`` alone downloads.
+    Each kind of data knows which options it supports. The defaults are None. Only ``unsup data`` downloads.
     """
     from unsup.data.options import signatures
 
@@ -214,7 +214,7 @@ def data_options() -> type:
 
 
 def __getattr__(name: str) -> Any:
-    # Reading signatures takes a while, and commands that read no data need none.
+    # Reading signatures is slow, and commands that read no data do not need them.
     if name == "DataOptions":
         return data_options()
     if name == "DATA_OPTIONS":

@@ -1,4 +1,4 @@
-"""The file that ``-o`` names."""
+"""The output file of ``-o``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from unsup.core.storage import write_atomically
 
 
 def write_file(out: str | Path, content: bytes) -> None:
-    """Write ``content`` to ``out``, whose folder is made where it is missing.
+    """Write ``content`` to ``out``; a missing folder is created.
 
-    A link stays one, and what it leads to is written. A device or a pipe is written to and not replaced.
+    A link is kept, and its target is written. A device or a pipe is written to, not replaced.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
         TrainingError: the file cannot be written.
     """
     path = Path(out)
@@ -26,5 +26,5 @@ def write_file(out: str | Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder of {out}: {error.strerror}; choose another place") from error
+        raise InputError(f"cannot create the folder of {out}: {error.strerror}; choose another place") from error
     write_atomically(path, content)

@@ -1,4 +1,4 @@
-"""``unsup predict RUN FILE``: the class of each example, and how probable each class is."""
+"""``unsup predict RUN FILE``: class probabilities of each example."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup predict",
-        description="p(y | x) of each example of a file, folder or data set: the likeliest class, then every class.",
+        description="Predicted class and class probabilities p(y | x) of each example of a file, folder or data set.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
+    parser.add_argument(
+        "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
+    )
     parser.add_argument("-o", "--out", metavar="CSV", help="CSV to write [standard output]")
     add_example_options(parser, given=False)
     add_memory(parser)
@@ -40,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     model, name = run.model, run.config["model"]["model"]
     if not isinstance(model, Classifies):
         able = ", ".join(n for n in names() if "predict" in row(n).abilities) or "none"
-        raise CapabilityError(f"{name} tells no classes apart (models that do: {able})")
+        raise CapabilityError(f"{name} is not a classifier (models that are: {able})")
     if "condition" in row(name).abilities and conditioned(model) is None:
         raise CapabilityError(
-            f"this {name} was trained without classes; train it with them (unsup fit DATA {name} --given label)"
+            f"this {name} was trained without classes; train it with unsup fit DATA {name} --given label"
         )
     examples, rows = examples_of(options, run)
     with torch.no_grad(), fast_cpu(model.device):
@@ -62,11 +64,11 @@ def main(arguments: Sequence[str]) -> int:
         write(*text.splitlines())
         return 0
     write_file(options.out, text.encode())
-    write(f"{len(rows)} examples in {options.out}, with p(y | x) of {len(classes)} classes")
+    write(f"{len(rows)} examples written to {options.out}, with p(y | x) of {len(classes)} classes")
     return 0
 
 
 def _class_names(run: Run, classes: int) -> tuple[str, ...]:
-    """The classes' names where they are those of the data, else their numbers."""
+    """The names of the classes if the data has them, else their numbers."""
     labels = run.labels
     return labels if labels is not None and len(labels) == classes else tuple(map(str, range(classes)))

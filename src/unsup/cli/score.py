@@ -1,4 +1,4 @@
-"""``unsup score RUN FILE``: a log-likelihood for each example."""
+"""``unsup score RUN FILE``: the log-likelihood of each example."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup score", description="Log-likelihood of each example of a file, folder or data set.")
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or a data set's name")
+    parser.add_argument(
+        "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
+    )
     parser.add_argument("-o", "--out", metavar="FILE", help="CSV to write [standard output]")
     parser.add_argument(
         "--importance-samples",
         type=int,
         default=1,
         metavar="K",
-        help="draws per example behind a bound; above 1, effort of a new estimate of log Z, not the run's [1]",
+        help="importance samples per example of a bound; above 1, effort of a new estimate of log Z [1]",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise behind a bound [0]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise of a bound [0]")
     add_example_options(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -42,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     run = open_run(options.run)
     model = run.model
     if not isinstance(model, HasDensity):
-        raise CapabilityError(f"{run.config['model']['model']} gives no likelihood (unsup models tells who can score)")
+        raise CapabilityError(
+            f"{run.config['model']['model']} has no likelihood (unsup models lists the models that can score)"
+        )
     examples, names = examples_of(options, run)
     samples = options.importance_samples
     scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1).tolist()
@@ -57,12 +61,12 @@ def main(arguments: Sequence[str]) -> int:
         write(*text.splitlines())
         return 0
     write_file(options.out, text.encode())
-    write(f"{len(scores)} examples scored in {options.out} ({what} in nats, kind: {model.likelihood_kind})")
+    write(f"{len(scores)} scores written to {options.out} ({what} in nats, kind: {model.likelihood_kind})")
     return 0
 
 
 def _entries(event: Event, examples: Batch) -> list[int]:
-    """How many numbers each example holds."""
+    """The number of entries of each example."""
     if examples.lengths is None:
         return [event.dims] * len(examples)
     return [max(1, length * event.dims // event.shape[0]) for length in examples.lengths.tolist()]

@@ -1,4 +1,4 @@
-"""All that a command writes to the terminal: lines, tables and JSON, and the messages of errors and of logging."""
+"""Terminal output of commands: lines, tables and JSON, and messages of errors and logging."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unsup.core.escapes import json_text, visible
 
 
 def write(*lines: str) -> None:
-    """Lines on standard output, each of them one whatever it holds."""
+    """Lines on standard output; special characters are escaped, so that each stays one line."""
     put(sys.stdout, *lines)
 
 
@@ -24,7 +24,7 @@ def write_error(message: str) -> None:
 
 
 def put(stream: TextIO, *lines: str) -> None:
-    """Lines on ``stream``: what is no plain text, or not known to its encoding, as escapes."""
+    """Lines on ``stream``; special characters, and those not in its encoding, are escaped."""
     encoding = stream.encoding or "utf-8"
     text = "".join(f"{visible(line)}\n" for line in lines)
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -32,15 +32,15 @@ def put(stream: TextIO, *lines: str) -> None:
 
 
 def write_if_heard(text: str) -> None:
-    """The same, or nothing where the terminal or the reader has gone."""
+    """The same, or nothing if the terminal or reader is closed."""
     try:
         write(text)
-    except OSError:  # what is left in the buffer must not raise again at exit
+    except OSError:  # the rest of the buffer must not raise again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
-    """One line on standard error, about what was done all the same."""
+    """A note on standard error."""
     write_error(f"unsup: note: {text}")
 
 
@@ -55,7 +55,7 @@ def write_json(record: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """The lines of aligned columns; those whose numbers are in ``right`` are right-aligned.
+    """The lines of a table with aligned columns; columns in ``right`` are right-aligned.
 
     >>> write(*table(("name", "n"), [("a", "1"), ("bcd", "20")], right=[1]))
     name   n
@@ -72,7 +72,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
 
 
 class Log(logging.Handler):
-    """What the libraries log, on standard error, a line each."""
+    """Log messages of libraries, on standard error, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         write_error(record.getMessage())
@@ -86,5 +86,5 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """What `warnings` does with a warning, on standard error in one line."""
+    """A warning as one line on standard error."""
     put(file or sys.stderr, f"{filename}:{lineno}: {category.__name__}: {message}")

@@ -1,4 +1,4 @@
-"""``unsup translate RUN FILES``: images of one domain into the other."""
+"""``unsup translate RUN FILES``: translate images to the other domain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unsup.core.errors import CapabilityError, InputError
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup translate",
-        description="Translate images into the other domain of a run; each is written as a .png of the same name.",
+        description="Translate images to the other domain of a run; each is written as a .png file of the same name.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--to", choices=("a", "b"), default="b", help="domain to translate to [b]")
-    parser.add_argument("--resize", type=int, metavar="N", help="side in pixels that images are resized to")
+    parser.add_argument("--resize", type=int, metavar="N", help="side in pixels to which images are resized")
     add_memory(parser)
     options = parser.parse(arguments)
 
@@ -34,9 +34,11 @@ def main(arguments: Sequence[str]) -> int:
     run = open_run(options.run)
     model = run.model
     if not isinstance(model, Translates):
-        raise CapabilityError(f"{run.config['model']['model']} does not translate (unsup models tells who can)")
+        raise CapabilityError(
+            f"{run.config['model']['model']} cannot translate (unsup models lists the models that can)"
+        )
     if not model.event.is_image or model.event.shape[0] not in (1, 3):
-        raise InputError(f"{model.event} is not an image in grey or colour; use model.translate in Python")
+        raise InputError(f"{model.event} is not a grey or colour image; use model.translate in Python")
     resize = {} if options.resize is None else {"resize": options.resize}
     found = [(file, *load_examples(file, model.event, **resize)) for file in options.files]
     targets = _targets(options.out, [(file, names) for file, _, names in found])
@@ -44,12 +46,12 @@ def main(arguments: Sequence[str]) -> int:
         translated = model.translate(x.to(model.device), to=options.to)
         for one, path in zip(translated, paths, strict=True):
             write_file(path, png_bytes(plain_image(one, model.event)))
-    write(f"{sum(map(len, targets))} images of domain {options.to} in {options.out}")
+    write(f"{sum(map(len, targets))} images of domain {options.to} written to {options.out}")
     return 0
 
 
 def _targets(out: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[list[Path]]:
-    """Where each example of each source is written, refusing to write one place twice or over a source."""
+    """The output path of each example; duplicate paths and overwriting a source are refused."""
     folder, targets = Path(out), []
     taken: dict[Path, Path] = {}
     if folder.exists() and not folder.is_dir():
@@ -66,7 +68,9 @@ def _targets(out: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[lis
                     f"{taken[path]} and {origin} would both be written to {path}; translate them into two folders"
                 )
             if path.exists() and origin.exists() and path.samefile(origin):
-                raise InputError(f"{path} would be written over by its own translation; choose another folder (-o DIR)")
+                raise InputError(
+                    f"{path} would be overwritten by its own translation; choose another folder (-o FOLDER)"
+                )
             taken[path] = origin
             own.append(path)
         targets.append(own)

@@ -1,4 +1,4 @@
-"""A command line taken apart: flags with their values, and positional words, which may stand anywhere between them."""
+"""Split a command line into flags with their values and positional words, in any order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Words:
     Attributes:
         flags: every known flag with the values that follow it.
         positionals: words that belong to no flag, in order.
-        loose: words behind flags that are not known: their values, or positionals.
-        unknown: flags that are not known.
+        loose: words after unknown flags: their values, or positionals.
+        unknown: unknown flags.
     """
 
     flags: tuple[tuple[str, ...], ...]
@@ -26,18 +26,18 @@ class Words:
 
     @property
     def ordered(self) -> list[str]:
-        """The known words in an order that argparse takes them in: positionals first."""
+        """The known words in the order that argparse needs: positionals first."""
         flags = [word for group in self.flags for word in group]
         if any(word.startswith("-") for word in self.positionals):
             return [*flags, "--", *self.positionals]
         return [*self.positionals, *flags]
 
     def has(self, *names: str) -> bool:
-        """Whether one of the flags ``names`` is there."""
+        """Whether one of the flags ``names`` is given."""
         return any(group[0] in names for group in self.flags)
 
     def value(self, *names: str) -> str | None:
-        """The value that counts of a flag with one value, by all its ``names``: the last; None without any."""
+        """The value of a flag with one value, by all its ``names``; the last one is used; None without any."""
         found = None
         for first, *values in self.flags:
             flag, attached, own = first.partition("=")
@@ -51,18 +51,19 @@ class Words:
 def split_words(
     arguments: Sequence[str], known: Mapping[str, argparse.Action], positionals: Sequence[argparse.Action]
 ) -> Words:
-    """Take ``arguments`` apart by what is known of the flags.
+    """Split ``arguments`` by the known flags.
 
-    A flag takes as many words as it needs. A list of numbers ends where a word is no number. A list of words ends at
-    the next flag, and gives back its last words where positionals are missing otherwise. What follows ``--`` is
-    positional.
+    A flag takes as many words as it needs. A list of numbers ends at the first word that is not a number. A list of
+    words ends at the next flag, but leaves its last words for missing positionals. Words after ``--`` are positional.
 
     Args:
         known: flags with their actions.
         positionals: the actions of positional words.
     """
     groups: list[list[str]] = []
-    lists: list[tuple[list[str], int, int]] = []  # lists of words: the group, where its values start, how many it needs
+    lists: list[
+        tuple[list[str], int, int]
+    ] = []  # lists of words: the group, the start of its values, the minimum number
     placed: dict[int, str] = {}
     loose: list[str] = []
     unknown: list[str] = []
@@ -105,7 +106,7 @@ def split_words(
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is a flag: it starts with a dash and is no number.
+    """Whether a word is a flag: it starts with a dash and is not a number.
 
     >>> [is_flag(w) for w in ("--lr", "-n", "-1e-3", "-", "made")]
     [True, True, False, False, False]
@@ -122,7 +123,7 @@ def is_number(word: str) -> bool:
 
 
 def _action(word: str, known: Mapping[str, argparse.Action]) -> tuple[argparse.Action | None, bool]:
-    """What a flag is, and whether its value is in the same word: ``--lr=0.1``, ``-n64``."""
+    """The flag of a word, and whether the word includes its value: ``--lr=0.1``, ``-n64``."""
     flag, attached, _ = word.partition("=")
     if flag in known:
         return known[flag], bool(attached)
@@ -131,7 +132,7 @@ def _action(word: str, known: Mapping[str, argparse.Action]) -> tuple[argparse.A
 
 
 def _arity(action: argparse.Action) -> tuple[int, float]:
-    """The fewest and the most words that follow a flag."""
+    """The minimum and maximum number of words after a flag."""
     match action.nargs:
         case None:
             return 1, 1
@@ -146,7 +147,7 @@ def _arity(action: argparse.Action) -> tuple[int, float]:
 
 
 def _slots(action: argparse.Action) -> int:
-    """How many words a positional is to have, though it may do without."""
+    """The number of words that a positional should have, even if it is optional."""
     return 0 if action.nargs == "*" else 1
 
 

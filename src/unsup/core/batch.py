@@ -1,4 +1,4 @@
-"""What a model is shown at one step."""
+"""The batch that a model sees at one step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unsup.core.errors import InputError
 
 @dataclass(frozen=True)
 class Time:
-    """When a step happens.
+    """The position of a step in training.
 
     Attributes:
-        step: updates done before it.
-        total: updates of the whole run, or None while that is not known.
-        epoch: passes over the training split done before it.
+        step: number of updates done before this step.
+        total: number of updates of the whole run, or None while it is not known.
+        epoch: number of passes over the training split completed before this step.
     """
 
     step: int = 0
@@ -28,27 +28,27 @@ class Time:
 
     @property
     def share(self) -> float:
-        """How much of the run is done, from 0 to 1; 0 while its length is not known."""
+        """The fraction of the run that is done, from 0 to 1; 0 while the length of the run is not known."""
         return min(1.0, self.step / self.total) if self.total else 0.0
 
     def ramp(self, steps: int) -> float:
-        """From 0 at the first step to 1 after ``steps`` of them, linearly; 1 for ``steps`` of 0."""
+        """A linear ramp from 0 at the first step to 1 after ``steps`` steps; 1 if ``steps`` is 0."""
         return min(1.0, self.step / steps) if steps else 1.0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Raw examples, with whatever else the data has about them.
+    """Raw examples, with everything else that the data provides for them.
 
     Attributes:
         x: raw data ``(B, *event.shape)``.
         label: class numbers ``(B,)``, int64, or None.
-        given: what each example is conditioned on, ``(B, *given.shape)``, or None.
-        lengths: of the open first axis of each example, ``(B,)``, int64, or None.
-        weight: of each example in means over the batch, ``(B,)``, or None: all alike.
-        streams: batches of further streams of the data by name (``batch["unlabelled"]``), each of a size of its own.
-        time: when the step happens.
-        shared: what one player leaves for the players after it that play on the same batch.
+        given: the condition of each example, ``(B, *given.shape)``, or None.
+        lengths: the length of the open first axis of each example, ``(B,)``, int64, or None.
+        weight: the weight of each example in means over the batch, ``(B,)``, or None for equal weights.
+        streams: batches of additional streams of the data by name (``batch["unlabelled"]``). Their sizes may differ.
+        time: the position of the step in training.
+        shared: values that one player stores for later players on the same batch.
     """
 
     x: Tensor
@@ -64,7 +64,7 @@ class Batch:
         return len(self.x)
 
     def __getitem__(self, name: str) -> Batch:
-        """The batch of a further stream.
+        """The batch of an additional stream.
 
         Raises:
             InputError: the data has no such stream.
@@ -86,7 +86,7 @@ class Batch:
         return replace(self, **moved, streams={k: v.to(device) for k, v in self.streams.items()})  # type: ignore[arg-type]
 
     def take(self, rows: Tensor | slice) -> Batch:
-        """The examples at ``rows``; streams of the same length are cut with them, others are kept whole."""
+        """The examples at ``rows``. Streams of the same length are indexed as well; other streams are kept whole."""
         taken = {k: v[rows] for k, v in self._tensors()}
         streams = {k: v.take(rows) if len(v) == len(self) else v for k, v in self.streams.items()}
         return replace(self, **taken, streams=streams)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Bounds on a model that is being built: it is refused before it takes more memory than there is."""
+"""Limits on a model that is being built: it is refused before it uses more memory than is available."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 
 _TENSORS = 20_000
-"""Parameters and buffers of one model: beyond it a count is a slip, and would take minutes to find out."""
+"""The most parameters and buffers of one model. A larger number is a mistake that would take minutes to notice."""
 _CALLS = 200_000
-"""Of torch while one model is built, for the same reason."""
+"""The most torch operations while one model is built, for the same reason."""
 _BYTES_AN_ENTRY = 256
-"""Of an example, while a model of it is built: a few numbers and Python objects."""
+"""Bytes per number of an example while a model is built: a few numbers and Python objects."""
 _WIDEST = 16
-"""Bytes of an entry of the widest type."""
+"""Bytes of one entry of the widest type."""
 _SLACK = 2**28
-"""Bytes that modules of Python, imported meanwhile, may take."""
+"""Bytes allowed for Python modules that are imported in the meantime."""
 _REFUSED = ("can't allocate memory", "not enough memory", "verflow", "negative dimension")
-"""How torch says that it could not make a tensor of that size."""
+"""Messages with which torch reports that it could not create a tensor of that size."""
 
 
 def check_size(event: Event) -> None:
     """Raise `InputError` for examples so large that no model of them could be built."""
     if event.dims * _BYTES_AN_ENTRY > memory.limit():
         raise InputError(
-            f"one example of {event} holds {event.dims:,} numbers, and a model of it takes more than the "
-            f"{memory.said(memory.limit())} of memory there are; give smaller examples"
+            f"one example of {event} has {event.dims:,} numbers, and a model of it needs more than the "
+            f"{memory.said(memory.limit())} of memory available; use smaller examples"
         )
 
 
 @contextmanager
 def bounded(name: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, one model is built, and refused as soon as it is seen not to fit into `memory.limit`.
+    """Build one model inside this context; refuse it as soon as it is known not to fit into `memory.limit`.
 
     Args:
-        name: of the model, for the message.
-        options: the model's, of which the largest counts are named.
+        name: name of the model, for the message.
+        options: options of the model; the message lists the largest ones.
 
     Raises:
-        InputError: one tensor, all of them or their number are too large.
+        InputError: one tensor, the total size, or the number of tensors is too large.
     """
     watch = _Watch(name, options)
     try:
         with watch, watch.registrations():
             yield
     except (MemoryError, OverflowError) as error:
-        raise watch.refusal("a part of it") from error
+        raise watch.refusal("one of its parts") from error
     except (RuntimeError, TypeError) as error:
         if any(words in str(error) for words in _REFUSED):
-            raise watch.refusal("a tensor of it") from error
+            raise watch.refusal("one of its tensors") from error
         raise
 
 
 class _Watch(TorchFunctionMode):
-    """Looks at what torch is asked for, in this thread, while a model is built."""
+    """Watches the torch calls of this thread while a model is built."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -83,18 +83,18 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         self._calls += 1
         if self._calls > _CALLS:
-            raise self.refusal(f"building it takes more than {_CALLS:,} operations, and so it", more=False)
+            raise self.refusal(f"building it takes more than {_CALLS:,} operations; it", more=False)
         if _peak() > self._most:
-            raise self.refusal("what is built of it by now")
+            raise self.refusal("the part built so far")
         if _reach((args, kwargs)) * _WIDEST > self._limit:
             size = _bytes_to_come(func, args, kwargs)
             if size > self._limit:
-                raise self.refusal(f"a single tensor of it takes {memory.said(size)} and", more=False)
+                raise self.refusal(f"a single tensor takes {memory.said(size)} and", more=False)
         return func(*args, **kwargs)
 
     @contextmanager
     def registrations(self) -> Iterator[None]:
-        """Inside, parameters and buffers are added up as modules get them."""
+        """Count parameters and buffers inside this context, as modules register them."""
         with ExitStack() as stack:
             for register in (
                 hooks.register_module_parameter_registration_hook,
@@ -106,26 +106,26 @@ class _Watch(TorchFunctionMode):
     def _registered(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
         if tensor is None or threading.get_ident() != self._thread or id(tensor) in self._held:
             return
-        self._held[id(tensor)] = tensor  # kept, so that no other tensor gets its number
+        self._held[id(tensor)] = tensor  # kept, so that no other tensor gets the same id
         self._bytes += tensor.numel() * tensor.element_size()
         self._parameters += tensor.numel() if isinstance(tensor, nn.Parameter) else 0
         if len(self._held) > _TENSORS:
             raise self.refusal(f"it has more than {_TENSORS:,} tensors and", more=False)
         if self._bytes > self._limit:
-            counted = f"{self._parameters:,} parameters" if self._parameters else "the tensors"
-            raise self.refusal(f"{counted} built by now take {memory.said(self._bytes)}, and it")
+            counted = f"{self._parameters:,} parameters" if self._parameters else "tensors"
+            raise self.refusal(f"the {counted} built so far take {memory.said(self._bytes)}; it")
 
     def refusal(self, what: str, *, more: bool = True) -> InputError:
         needs = "needs more memory than" if more else "is larger than"
         dials = ", ".join(f"{k}={v}" for k, v in _dials(self._options))
         return InputError(
-            f"{self._name} is too large: {what} {needs} the {memory.said(self._limit)} there are; choose smaller "
+            f"{self._name} is too large: {what} {needs} the {memory.said(self._limit)} available; choose smaller "
             f"{'options (now ' + dials + ')' if dials else 'examples'}, --preset tiny, or raise --max-memory"
         )
 
 
 def _peak() -> int:
-    """The most bytes that this process has had in memory at once, or 0 where the system does not say."""
+    """The peak memory of this process in bytes, or 0 if the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -144,7 +144,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _reach(arguments: Any) -> int:
-    """More entries than a call with these arguments can make: the product of all sizes and whole numbers in them."""
+    """An upper bound on the entries that a call can create: the product of all sizes and integers in its arguments."""
     found = 1
     for leaf in _leaves(arguments):
         if isinstance(leaf, Tensor):
@@ -155,7 +155,7 @@ def _reach(arguments: Any) -> int:
 
 
 def _bytes_to_come(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Bytes that the call will hold, as tensors without memory tell; 0 where they cannot."""
+    """Bytes that the call will allocate, found with meta tensors; 0 if they cannot tell."""
     meta = torch.device("meta")
 
     def hollow(value: Any) -> Any:
@@ -171,13 +171,13 @@ def _bytes_to_come(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
     try:
         made = func(*hollow(args), **options)
     except (RuntimeError, TypeError, ValueError, IndexError):
-        return 0  # it needs values, or fails: then the call itself tells
+        return 0  # it needs values, or fails: then the call itself reports it
     sizes = (leaf.untyped_storage().nbytes() for leaf in _leaves(made) if isinstance(leaf, Tensor) and leaf.is_meta)
     return max(sizes, default=0)
 
 
 def _dials(options: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """The options that hold the largest whole numbers: three at most."""
+    """The options with the largest integers, three at most."""
 
     def largest(value: Any) -> float:
         found = (leaf for leaf in _leaves(value) if isinstance(leaf, int) and not isinstance(leaf, bool))

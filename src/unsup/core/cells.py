@@ -1,15 +1,15 @@
-r"""The CSV files that unsup writes: no spreadsheet runs a cell of theirs, and `read_table` reads back what was written.
+r"""CSV files of unsup: no spreadsheet runs any of their cells, and `read_table` reads back what was written.
 
-Names of files and classes are text of others. A spreadsheet takes text that begins with ``=``, ``+``, ``-`` or ``@``
-for a formula. So
+Names of files and classes come from other people. A spreadsheet treats text that begins with ``=``, ``+``, ``-`` or
+``@`` as a formula. Therefore:
 
-1. an apostrophe is put before text that begins so, or begins with an apostrophe itself; blanks, quotes and joiners do
-   not count as a beginning. As some spreadsheets split at ``;`` or ``|`` too, text behind these within a cell is
-   treated like a beginning;
-2. what cannot be seen is written as its escape (``\x1b``, ``\udce9``), and so is the backslash of text that looks like
-   an escape already.
+1. Text that begins with one of them, or with an apostrophe, gets an apostrophe in front. Leading blanks, quotes and
+      joiners are skipped. Some spreadsheets also split at ``;`` or ``|``, so text after these characters is treated
+      in the same way.
+   2. Invisible characters are written as escapes (``\x1b``, ``\udce9``), and so is the backslash of text that already
+      looks like an escape.
 
-Numbers are written as they are, negative ones too: a spreadsheet takes them for what they are.
+Numbers, including negative ones, are written unchanged: a spreadsheet reads them as numbers.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from unsup.core.errors import InputError
 from unsup.core.escapes import visible
 
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
-_RUNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"  # also in full width and in small form
+_RUNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"  # including their full-width and small forms
 _BEGINS = re.compile(rf"(^|[;|])(?='|[\s\"\u200c\u200d]*[{_RUNS}])")
 _MARKED = re.compile(r"(^|[;|])'")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}|0010[0-9a-f]{4}))")
 
 
 def table_text(rows: Iterable[Iterable[object]]) -> str:
-    """The rows as CSV, a line each."""
+    """The rows as CSV, one line per row."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([written(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV that unsup wrote, by the names of its columns.
+    """Read a CSV file that unsup wrote; each row is a mapping from column names to cells.
 
-    Those are the files of ``unsup score`` and ``unsup predict``, and ``results.csv``. Names of files and classes are
-    what they were before they were written.
+    Such files are the output of ``unsup score`` and ``unsup predict``, and ``results.csv``. Names of files and classes
+    are restored to their original text.
 
     Raises:
-        InputError: there is no such file, or it is no table with a header.
+        InputError: the file does not exist, or is not a table with a header.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -54,13 +54,13 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
         raise InputError(f"cannot read {path} ({error.strerror}); is the path right?") from error
     except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{path} is no table that unsup wrote ({' '.join(str(error).split())}); expected a header and rows of as "
-            "many cells"
+            f"{path} is not a table that unsup wrote ({' '.join(str(error).split())}); expected a header and "
+            "rows with as many cells"
         ) from error
 
 
 def written(cell: object) -> str:
-    r"""A cell as it is written.
+    r"""Escape the value of a cell for CSV.
 
     >>> [written(c) for c in ("=1+1", "it's", "'x", -3.2, "a;@b", None)]
     ["'=1+1", "it's", "''x", '-3.2', "a;'@b", '']
@@ -72,7 +72,7 @@ def written(cell: object) -> str:
 
 
 def read(cell: str) -> str:
-    r"""What a cell was before it was written.
+    r"""The original text of an escaped cell.
 
     >>> [read(c) for c in ("'=1+1", "it's", "''x", "-3.2", "a;'@b", "caf\\udce9.png")]
     ['=1+1', "it's", "'x", '-3.2', 'a;@b', 'caf\udce9.png']

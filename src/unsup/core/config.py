@@ -1,7 +1,7 @@
-"""A constructor's keyword arguments are its configuration: checked, normalised, JSON.
+"""The keyword arguments of a constructor as its configuration: validated, normalised, and stored as JSON.
 
-Ranges stand in annotations: ``layers: Annotated[int, AtLeast(1)] = 2``, or ``layers: Count = 2``. The same annotations
-say what a JSON file holds (`unsup.core.reading`): `check_value` also takes typed dictionaries and dataclasses.
+Ranges are given in annotations: ``layers: Annotated[int, AtLeast(1)] = 2``, or ``layers: Count = 2``. The same
+annotations describe JSON files (`unsup.core.reading`): `check_value` also accepts typed dictionaries and dataclasses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unsup.core.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A number that is ``low`` or more."""
+    """A number greater than or equal to ``low``."""
 
     low: float
 
@@ -43,7 +43,7 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Above:
-    """A number that is more than ``low``."""
+    """A number greater than ``low``."""
 
     low: float
 
@@ -56,7 +56,7 @@ class Above:
 
 @dataclass(frozen=True)
 class Within:
-    """A number from ``low`` to ``high``, both included; ``high`` itself is not where ``below`` is set."""
+    """A number from ``low`` to ``high``, both included; if ``below`` is set, ``high`` is excluded."""
 
     low: float
     high: float
@@ -82,7 +82,7 @@ class Odd:
 
 @dataclass(frozen=True)
 class OrNothing:
-    """None stands for what is no number, since JSON has none: NaN and infinity."""
+    """None stands for NaN and infinity, which JSON cannot represent."""
 
     def holds(self, value: Any) -> bool:
         return True
@@ -93,31 +93,31 @@ class OrNothing:
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """A tuple with an entry or more."""
+    """A non-empty tuple."""
 
     def holds(self, value: Any) -> bool:
         return bool(value)
 
     def __str__(self) -> str:
-        return "a tuple that is not empty"
+        return "a non-empty tuple"
 
 
 Count = Annotated[int, AtLeast(1)]
-"""A number of things, 1 or more."""
+"""A count, at least 1."""
 Positive = Annotated[float, Above(0)]
 """A number above 0."""
 Weight = Annotated[float, AtLeast(0)]
-"""A number from 0 on, e.g. the weight of a term."""
+"""A number of at least 0, e.g. the weight of a term."""
 Share = Annotated[float, Within(0, 1)]
 """A number from 0 to 1."""
 Widths = tuple[Count, ...]
-"""Widths of layers, each 1 or more."""
+"""Widths of layers, each at least 1."""
 MOST = 2**20
-"""The largest count or width among a model's options: what is larger is a slip, and building it would not end."""
+"""The largest count or width among the options of a model. A larger one is a mistake, and building would not end."""
 
 
 class Configured(Protocol):
-    """A type of option with a form in JSON, e.g. `Event` or `Part`."""
+    """An option type that can be stored as JSON, e.g. `Event` or `Part`."""
 
     @classmethod
     def from_json(cls, record: Any) -> Any: ...
@@ -138,10 +138,10 @@ def options_of(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def normalise_options(owner: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The full configuration from what was given, lists made tuples, every value checked against its annotation.
+    """The full configuration from the given options: lists become tuples, and every value is checked.
 
     Raises:
-        InputError: an unknown option (the nearest known one is named) or a value of the wrong type or out of range.
+        InputError: an unknown option (the message suggests the nearest one), or a value of the wrong type or range.
     """
     known = options_of(function)
     for name in given:
@@ -153,12 +153,12 @@ def normalise_options(owner: str, function: Callable[..., Any], given: Mapping[s
     }
     for name, (annotation, _) in known.items():
         if _counts(annotation) and max(_numbers(found[name]), default=0) > MOST:
-            raise InputError(f"{owner}: {name}={shown(found[name])} is too large; a model takes at most {MOST:,} there")
+            raise InputError(f"{owner}: {name}={shown(found[name])} is too large; the maximum is {MOST:,}")
     return found
 
 
 def _counts(annotation: Any) -> bool:
-    """Whether an option counts something: whole numbers with a range, alone, in a tuple, or beside None."""
+    """Whether an option is a count: an integer with a range, alone, in a tuple, or optional."""
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[0] is int
     return any(map(_counts, get_args(annotation)))
@@ -170,7 +170,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def plain(value: Any) -> Any:
-    """An option's value in the types of JSON: events, parts and tuples included.
+    """The value of an option in JSON types; events, parts and tuples are converted.
 
     >>> plain({"hidden": (8, 8)})
     {'hidden': [8, 8]}
@@ -185,8 +185,8 @@ def plain(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """``value`` as it was given, cut short where it is long."""
-    if isinstance(value, int) and abs(value) >= 10**100:  # the digits of a longer one may be too many to be written
+    """``value`` as it was given, shortened if it is long."""
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python refuses to print integers with too many digits
         return "a number of more than 100 digits"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
@@ -196,7 +196,7 @@ _SHOWN = 200
 
 
 def check_value(what: str, value: Any, annotation: Any) -> Any:
-    """``value`` as ``annotation`` asks, or an `InputError` that says what was expected. NumPy scalars are numbers.
+    """``value`` converted to ``annotation``, or an `InputError` that says what was expected. NumPy scalars are numbers.
 
     >>> check_value("hidden", [500, 500], tuple[int, ...])
     (500, 500)
@@ -214,7 +214,7 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
         if value is None and any(isinstance(allowed, OrNothing) for allowed in ranges):
             return None
         is_nan = inner is float and isinstance(value, float) and math.isnan(value)
-        checked = value if is_nan else check_value(what, value, inner)  # the range refuses it, and says more
+        checked = value if is_nan else check_value(what, value, inner)  # the range check below gives a better message
         if checked is not None:
             for allowed in ranges:
                 if not allowed.holds(checked):
@@ -224,7 +224,7 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
         return _check_union(what, value, arguments)
     if origin is Literal:
         if value not in arguments or type(value) not in map(type, arguments):
-            raise InputError(f"{what}={shown(value)} is none of {', '.join(map(repr, arguments))}")
+            raise InputError(f"{what}={shown(value)} should be one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         return _check_tuple(what, value, arguments)
@@ -257,14 +257,14 @@ def _check_float(what: str, value: Any) -> float:
     try:
         found = float(value)
     except OverflowError as error:
-        raise InputError(f"{what}={shown(value)} is larger than any float") from error
+        raise InputError(f"{what}={shown(value)} is too large for a float") from error
     if math.isnan(found):
-        raise InputError(f"{what}={shown(value)} is no number; expected one")
+        raise InputError(f"{what}={shown(value)} is not a number")
     return found
 
 
 def _check_fields(what: str, value: Any, annotation: Any) -> dict[str, Any]:
-    """A mapping with the keys of a typed dictionary; what it holds besides is left as it is."""
+    """A mapping with the keys of a typed dictionary; other keys are left unchanged."""
     if not isinstance(value, Mapping):
         raise InputError(f"{what}={shown(value)} should be a mapping of names to values")
     found = dict(value)
@@ -278,7 +278,7 @@ def _check_fields(what: str, value: Any, annotation: Any) -> dict[str, Any]:
 
 
 def _check_dataclass(what: str, value: Any, annotation: Any) -> Any:
-    """The record of a dataclass whose fields a mapping holds, and nothing besides."""
+    """The dataclass whose fields a mapping contains; other keys are refused."""
     if not isinstance(value, Mapping):
         raise InputError(f"{what}={shown(value)} should be a mapping of names to values")
     fields = {f.name: f for f in dataclasses.fields(annotation)}
@@ -304,7 +304,7 @@ def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
             return check_value(what, value, candidate)
         except InputError:
             continue
-    raise InputError(f"{what}={shown(value)} is none of {', '.join(map(_name, inner))}")
+    raise InputError(f"{what}={shown(value)} should be one of {', '.join(map(_name, inner))}")
 
 
 def _check_tuple(what: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -313,7 +313,7 @@ def _check_tuple(what: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(check_value(what, v, arguments[0]) for v in value)
     if len(value) != len(arguments):
-        raise InputError(f"{what}={shown(value)} should hold {len(arguments)} values")
+        raise InputError(f"{what}={shown(value)} should have {len(arguments)} values")
     return tuple(check_value(what, v, a) for v, a in zip(value, arguments, strict=True))
 
 

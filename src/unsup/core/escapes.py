@@ -1,9 +1,10 @@
-r"""Text that others wrote (names of files, columns and classes, options, errors) made fit for where it is shown.
+r"""Escape untrusted text (names of files, columns and classes, options, errors) for the place where it is shown.
 
 One function for each place: `visible` for a terminal, `markup` for HTML and SVG, `markdown` for a README, `json_text`
-for JSON, `command_line` for words that are to be typed, and `unsup.core.cells` for CSV. What they take away is what a
-reader cannot see and a program may obey: control characters, newlines, marks that turn the direction of writing, lone
-surrogates (a byte of a file name that is no UTF-8). It is shown as its escape, ``\x1b``. Letters of all languages stay.
+for JSON, `command_line` for shell commands, and `unsup.core.cells` for CSV. They escape characters that a reader
+cannot see but a program may interpret: control characters, newlines, marks that change the direction of writing, and
+lone surrogates (bytes of a file name that are not UTF-8). Escapes look like ``\x1b``. Letters of all languages are
+kept.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from typing import Any
 
 UNSEEN = re.compile(
     "["
-    "\x00-\x1f\x7f-\x9f"  # control characters, newlines and tabs among them
-    "\u2028\u2029"  # separators of lines and paragraphs
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction of writing
-    "\xad\u180e\u200b\u2060-\u2065\ufeff\ufff9-\ufffb"  # no width
+    "\x00-\x1f\x7f-\x9f"  # control characters, including newlines and tabs
+    "\u2028\u2029"  # line and paragraph separators
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # marks of the direction of writing
+    "\xad\u180e\u200b\u2060-\u2065\ufeff\ufff9-\ufffb"  # zero width
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
-    "\ufdd0-\ufdef\ufffe\uffff"  # no characters
-    "\ud800-\udfff"  # half of a character
+    "\ufdd0-\ufdef\ufffe\uffff"  # noncharacters
+    "\ud800-\udfff"  # surrogates
     "]"
 )
-"""What is never shown as it is. The joiners U+200C and U+200D are: Persian, Indian scripts and emoji need them."""
+"""Characters that are always escaped. The joiners U+200C and U+200D are kept for Persian, Indian scripts and emoji."""
 _MARKDOWN = re.compile(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|[\\`*{}\[\]<>#|~&@$]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
-    r"""One line of plain text, whatever ``text`` holds.
+    r"""``text`` as one line of plain text.
 
     >>> print(visible("a\x1b[2Jb\nc — é\u202e"))
     a\x1b[2Jb\x0ac — é\u202e
@@ -53,7 +54,7 @@ def markup(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    r"""``text`` within a line, or within a cell of a table, of Markdown: no link, no HTML, no code, no emphasis.
+    r"""``text`` within a line or a table cell of Markdown: no link, no HTML, no code, no emphasis.
 
     >>> print(markdown("latent_dim [x](http://y) <b>|`"))
     latent_dim \[x\](http\://y) \<b\>\|\`
@@ -62,7 +63,7 @@ def markdown(text: object) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """``text`` as code within a line, or within a cell of a table, of Markdown.
+    """``text`` as code within a line or a table cell of Markdown.
 
     >>> print(markdown_code("unsup fit `x`"))
     `` unsup fit `x` ``
@@ -74,17 +75,17 @@ def markdown_code(text: str) -> str:
 
 
 def json_text(record: Any) -> str:
-    r"""``record`` as one line of JSON in which letters can be read and nothing unseen is left.
+    r"""``record`` as one line of JSON with readable letters and without invisible characters.
 
     >>> print(json_text({"name": "é\x9b\udce9"}))
     {"name": "é\u009b\udce9"}
     """
-    # Such characters can stand within strings only, where JSON has an escape for each.
+    # Such characters occur within strings only, where JSON has an escape for each.
     return UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(record, ensure_ascii=False))
 
 
 def command_line(words: Sequence[str]) -> str:
-    r"""Words as a person would type them into a shell, so that it takes each for what it is.
+    r"""Words quoted for a shell.
 
     >>> print(command_line(["unsup", "eval", "my runs/$(id)", "a\nb"]))
     unsup eval 'my runs/$(id)' $'a\x0ab'
@@ -93,7 +94,7 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """In the form ``$'…'`` of bash and zsh, byte by byte where nothing could be seen."""
+    """Quote in the form ``$'…'`` of bash and zsh, with invisible characters byte by byte."""
     safe = word.replace("\\", "\\\\").replace("'", "\\'")
     return "$'" + UNSEEN.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in _bytes(found[0])), safe) + "'"
 

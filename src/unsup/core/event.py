@@ -1,4 +1,4 @@
-"""What one example is: its shape and the values each entry may take."""
+"""The shape and the supports of one example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
 from unsup.core.config import AtLeast, check_value, shown
-from unsup.core.errors import InputError
+from unsup.core.errors import InputError, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +17,9 @@ SupportKind = Literal["binary", "ordinal", "nominal", "real"]
 Layout = Literal["scalar", "vector", "image", "sequence", "video"]
 _LAYOUT_OF_RANK: dict[int, Layout] = {0: "scalar", 1: "vector", 2: "sequence", 3: "image", 4: "video"}
 _RANKS: dict[Layout, tuple[int, ...]] = {"scalar": (0,), "sequence": (1, 2), "image": (3,), "video": (4,)}
-"""How many axes a layout has; a vector may have any number."""
+"""The numbers of axes that a layout allows; a vector may have any number."""
 _WHOLE = 2**63
-"""Of the whole numbers that torch holds, the first beyond."""
+"""The first integer that torch cannot represent."""
 
 
 class EventRecord(TypedDict):
@@ -34,7 +34,7 @@ class EventRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Support:
-    """The values one entry may take.
+    """The values that one entry may take.
 
     ``binary`` is {0, 1}; ``ordinal`` is the ordered integers low, …, low + levels − 1 (pixels, counts);
     ``nominal`` is the unordered integers 0, …, levels − 1 (tokens, categories); ``real`` is the line.
@@ -55,7 +55,7 @@ class Support:
         if self.kind != "real" and self.levels < 2:
             raise InputError(f"{self.kind} support needs levels >= 2, but levels={self.levels} was given")
         if not -_WHOLE <= self.low <= self.low + self.levels <= _WHOLE:
-            raise InputError(f"{self.kind} support of numbers that 64 bits do not hold: low={shown(self.low)}")
+            raise InputError(f"{self.kind} support of numbers that do not fit into 64 bits: low={shown(self.low)}")
 
     @property
     def is_discrete(self) -> bool:
@@ -76,16 +76,16 @@ class Event:
     """Shape and support of one example, without the batch axis.
 
     Images are ``(C, H, W)``, vectors and table rows ``(D,)``, sequences ``(T,)`` with ``layout="sequence"`` or
-    ``(T, C)``, video ``(T, C, H, W)``. A table may give each column its own support. A class label, which a model may
-    be conditioned on, is a scalar: ``Event((), Support("nominal", 10))``.
+    ``(T, C)``, video ``(T, C, H, W)``. A table may have a different support for each column. A class label, on which a
+    model may be conditioned, is a scalar: ``Event((), Support("nominal", 10))``.
 
     Attributes:
-        shape: of one example.
-        support: of every entry, or of each column of a table.
-        layout: what the axes are; None takes it from their number.
-        precision: of real entries. ``float64`` where float32 would lose what tells examples apart (values near 1e9).
-        open: whether the first axis has a length of its own in every example, up to ``shape[0]``. Batches then carry
-            ``lengths``, and entries beyond them are padding, which counts for nothing.
+        shape: shape of one example.
+        support: support of every entry, or of each column of a table.
+        layout: meaning of the axes; None infers it from their number.
+        precision: precision of real entries. ``float64`` if float32 cannot distinguish the examples (values near 1e9).
+        open: whether the length of the first axis varies between examples, up to ``shape[0]``. Batches then have
+            ``lengths``, and entries beyond them are padding, which is ignored.
 
     >>> Event((1, 8, 8), Support("ordinal", 17)).dims
     64
@@ -114,23 +114,23 @@ class Event:
             )
         if isinstance(self.support, tuple):
             if len(self.shape) != 1 or len(self.support) != self.shape[0]:
-                raise InputError(f"one support a column needs shape ({len(self.support)},); {self.shape} was given")
+                raise InputError(f"one support per column needs shape ({len(self.support)},); {self.shape} was given")
             if len(set(self.support)) == 1:
                 object.__setattr__(self, "support", self.support[0])
 
     @property
     def dims(self) -> int:
-        """How many numbers one example holds: D in bits/dim."""
+        """The number of entries of one example: D in bits/dim."""
         return math.prod(self.shape)
 
     @property
     def columns(self) -> tuple[Support, ...]:
-        """The support of each entry of a flattened example, length ``dims``."""
+        """The support of each entry of a flattened example; its length is ``dims``."""
         return self.support if isinstance(self.support, tuple) else (self.support,) * self.dims
 
     @property
     def uniform(self) -> Support | None:
-        """The one support shared by all entries, or None for a table with mixed columns."""
+        """The support shared by all entries, or None for a table with mixed columns."""
         return None if isinstance(self.support, tuple) else self.support
 
     @property
@@ -139,7 +139,7 @@ class Event:
 
     @property
     def is_discrete(self) -> bool:
-        """Whether every entry is discrete, so that log-probabilities are of masses, not densities."""
+        """Whether every entry is discrete; probabilities are then masses, not densities."""
         return all(s.is_discrete for s in self._distinct)
 
     @property
@@ -152,7 +152,7 @@ class Event:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type raw data of this event has when the library makes it: uint8, int64, float32 or float64."""
+        """The type of raw data that the library creates for this event: uint8, int64, float32 or float64."""
         import torch
 
         if not self.is_discrete:
@@ -162,14 +162,14 @@ class Event:
 
     @property
     def needs_float64(self) -> bool:
-        """Whether float32 would lose what tells values apart: ``precision``, or whole numbers far from 0."""
+        """Whether float32 cannot distinguish the values: because of ``precision``, or of integers far from 0."""
         far = (max(abs(s.low), abs(s.low + s.levels)) for s in self._distinct if s.is_discrete)
         return self.precision == "float64" or any(n > _FAR for n in far)
 
     def contains(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """Which examples lie in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored.
+        """Which examples are in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored.
 
-        A real entry has to be finite in the event's precision.
+        A real entry must be finite in the precision of the event.
         """
         import torch
 
@@ -178,7 +178,7 @@ class Event:
             discrete, low, high = (bound.to(x.device) for bound in _bounds(self))
             return ((x >= low) & (x <= high) & (~discrete | (x == x.round()))).all(1)
         if self.is_real and x.is_floating_point() and x.dtype == torch.float64 and self.precision == "float32":
-            x = x.detach().float()  # what is no number there is none to a model of such data
+            x = x.detach().float()  # not finite in this precision means not finite for a model of such data
         if _holds_all_of(x.dtype, self.uniform) or (self.is_real and lengths is None and _is_plainly_finite(x)):
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         inside = _inside(x, self.uniform)
@@ -187,9 +187,9 @@ class Event:
         return inside.reshape(len(x), self.dims).all(1)
 
     def lowest(self, like: torch.Tensor) -> torch.Tensor:
-        """An example of the event: every discrete entry at its lowest level, every real one 0.
+        """An example of the event: discrete entries at their lowest level, real entries 0.
 
-        It is of the device of ``like``, and of its type where that is floating, else int64.
+        It has the device of ``like``, and its type if that is floating, else int64.
         """
         import torch
 
@@ -197,17 +197,17 @@ class Event:
         return torch.tensor([s.low for s in self.columns], dtype=dtype, device=like.device).view(self.shape)
 
     def padding(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Which places of the open first axis lie beyond each length: ``(B,)`` → bool ``(B, shape[0])``."""
+        """Which positions of the open first axis are beyond each length: ``(B,)`` → bool ``(B, shape[0])``."""
         import torch
 
         return torch.arange(self.shape[0], device=lengths.device) >= lengths[:, None]
 
     def check_shape(self, x: torch.Tensor) -> None:
-        """Raise `InputError` unless ``x`` is a tensor of a batch axis and the event's shape."""
+        """Raise `InputError` unless ``x`` is a tensor with a batch axis and the shape of the event."""
         import torch
 
         if not isinstance(x, torch.Tensor):
-            raise InputError(f"x is a {type(x).__name__}; expected a tensor of raw data: torch.as_tensor(x)")
+            raise InputError(f"x is {kind_of(x)}; expected a tensor of raw data: torch.as_tensor(x)")
         if tuple(x.shape[1:]) != self.shape or not x.ndim:
             raise InputError(
                 f"x has shape {tuple(x.shape)}; expected a batch axis followed by {self.shape}"
@@ -219,13 +219,13 @@ class Event:
             )
 
     def check(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> None:
-        """Raise `InputError` unless every example of ``x`` (shape ``(B, *shape)``) lies in the support."""
+        """Raise `InputError` unless every example of ``x`` (shape ``(B, *shape)``) is in the support."""
         inside = self.contains(x, lengths)
         if not bool(inside.all()):
             bad = int((~inside).sum())
             first = int((~inside).nonzero()[0])
             raise InputError(
-                f"{bad} of {len(x)} examples hold values outside {self} (the first is number {first}); "
+                f"{bad} of {len(x)} examples have values outside {self} (the first is number {first}); "
                 "x must be the raw data, unscaled and finite"
             )
 
@@ -243,14 +243,18 @@ class Event:
         """The event that `to_json` wrote.
 
         Raises:
-            InputError: ``record`` is none.
+            InputError: ``record`` is not an event.
         """
         try:
             found: EventRecord = check_value("event", record, EventRecord)
         except InputError as error:
-            raise InputError(f"{shown(record)} is no event ({error}); expected shape, support and layout") from error
+            raise InputError(
+                f"{shown(record)} is not an event ({error}); expected shape, support and layout"
+            ) from error
         if not found["support"]:
-            raise InputError(f"{shown(record)} is no event (its support is empty); expected shape, support and layout")
+            raise InputError(
+                f"{shown(record)} is not an event (its support is empty); expected shape, support and layout"
+            )
         supports = tuple(Support(*s) for s in found["support"])
         support = supports if len(supports) > 1 else supports[0]
         rest = (found["layout"], found.get("precision", "float32"), found.get("open", False))
@@ -269,16 +273,16 @@ class Event:
 
 
 _FAR = 2**20
-"""float32 keeps 24 bits: whole numbers below this leave four of them for the place within a level."""
+"""float32 has 24 bits: integers below this limit leave four of them for the position within a level."""
 
 
 def labels(classes: int) -> Event:
-    """The event of a class label: a scalar, one of ``classes`` unordered numbers."""
+    """The event of a class label: a scalar with ``classes`` unordered values."""
     return Event((), Support("nominal", classes))
 
 
 def _holds_all_of(dtype: torch.dtype, support: Support) -> bool:
-    """Whether every number of the integer type ``dtype`` lies in ``support``, so that none needs a look."""
+    """Whether ``support`` contains every value of the integer type ``dtype``, so that no value needs a check."""
     import torch
 
     return dtype == torch.uint8 and support.low == 0 and support.levels == 256
@@ -286,7 +290,7 @@ def _holds_all_of(dtype: torch.dtype, support: Support) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _bounds(event: Event) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of every column of a mixed table: whether it is discrete, its lowest and its highest value, ``(D,)`` each."""
+    """For each column of a mixed table: whether it is discrete, its lowest and its highest value; each ``(D,)``."""
     import torch
 
     largest = torch.finfo(torch.float64 if event.precision == "float64" else torch.float32).max
@@ -296,7 +300,7 @@ def _bounds(event: Event) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _is_plainly_finite(x: torch.Tensor) -> bool:
-    """Whether one sum, which NaN and infinity spoil, shows that all of ``x`` is finite; False leaves it open."""
+    """Whether one sum proves that ``x`` is finite, since NaN and infinity would spoil it; False proves nothing."""
     import torch
 
     return not torch.compiler.is_compiling() and bool(x.detach().sum().isfinite())
@@ -310,7 +314,7 @@ def _inside(x: torch.Tensor, support: Support) -> torch.Tensor:
     low, high = support.low, support.low + support.levels - 1
     if x.is_floating_point():
         return (x == x.round()) & (x >= low) & (x <= high)
-    # torch wraps a number compared with an integer tensor to the tensor's type (256 becomes 0 beside uint8).
+    # torch wraps a number to the type of the integer tensor it is compared with (256 becomes 0 for uint8).
     held = torch.iinfo(torch.uint8 if x.dtype == torch.bool else x.dtype)
     if low > held.max or high < held.min:
         return torch.zeros_like(x, dtype=torch.bool)

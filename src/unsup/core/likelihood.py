@@ -1,4 +1,4 @@
-"""A likelihood never travels without its kind."""
+"""A likelihood together with its kind: exact, a bound, an estimate, or unnormalised."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Likelihood:
 
     Args:
         kind: ``exact``; ``bound`` (log p is at least −nats); ``estimate``; ``unnormalised``.
-        nats: mean of −log p(x) over ``n`` examples, in nats, weighted where examples have weights.
-        dims: numbers in one example, D; of examples of different lengths their mean number of entries, padding not
-            counted, so that bits/dim is the sum of all bits over that of all entries.
-        standard_error: of the mean over examples, in nats.
-        n: examples.
-        samples: importance samples per example behind a bound, 1 where none are used.
+        nats: mean of −log p(x) over ``n`` examples, in nats, weighted if the examples have weights.
+        dims: number of entries of one example, D. For examples of different lengths it is the mean number of entries
+            without padding, so that bits/dim is the total of all bits over the total of all entries.
+        standard_error: standard error of the mean over examples, in nats.
+        n: number of examples.
+        samples: importance samples per example of a bound; 1 if none are used.
 
     >>> print(Likelihood("bound", 86.8, 784, 0.25, 10000))
     ≤ 86.800 ± 0.250 nats (≤ 0.1597 bits/dim)

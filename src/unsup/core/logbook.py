@@ -1,4 +1,4 @@
-"""The log of a run, ``events.jsonl``: a line a log point, each of which is checked when it is read."""
+"""The log of a run, ``events.jsonl``: one line per log point. Every line is checked when it is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unsup.core.reading import parse_json
 
 
 class LogPoint(TypedDict):
-    """A line of the log, but for the terms of the loss, which are numbers by any name."""
+    """A line of the log, without the terms of the loss, which are numbers with any names."""
 
     step: Annotated[int, Within(0, 2**63)]
     seconds: Annotated[float, Within(0, 2**63)]
@@ -31,11 +31,11 @@ class LogPoint(TypedDict):
 
 
 _TOGETHER = ({"bits_per_dim", "nats", "kind"}, {"validator", "better", "value"}, {"symptom", "advice"})
-"""Fields of which none stands alone."""
+"""Fields that never occur alone."""
 
 
 class Line(NamedTuple):
-    """A log point, the line that it was read from, and the number of that in the file, from 0 on."""
+    """A log point, its line, and the number of the line in the file, counted from 0."""
 
     number: int
     line: bytes
@@ -43,21 +43,21 @@ class Line(NamedTuple):
 
 
 def read_log(path: Path) -> tuple[list[Line], str | None]:
-    """Every log point, and what is wrong with the file, if anything is.
+    """All log points, and a description of what is wrong with the file, if anything.
 
-    A last line that was cut short by a crash is left out, and nothing wrong.
+    A last line that was cut off by a crash is skipped and is not an error.
     """
     if not path.exists():
         return [], None
     if not path.is_file():
-        return [], f"{path} is no regular file and is left out"
+        return [], f"{path} is not a regular file and is ignored"
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
-        return [], f"{path} cannot be read ({error.strerror}) and is left out"
+        return [], f"{path} cannot be read ({error.strerror}) and is ignored"
     found = [Line(n, line, point) for n, line in enumerate(lines) if (point := _log_point(line)) is not None]
     lost = len(lines) - len(found)
-    return found, f"{path}: {lost:,} of {len(lines):,} lines are damaged and left out" if lost else None
+    return found, f"{path}: {lost:,} of {len(lines):,} lines are damaged and ignored" if lost else None
 
 
 def _log_point(line: bytes) -> dict[str, Any] | None:

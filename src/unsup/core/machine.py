@@ -1,4 +1,4 @@
-"""What this machine is, and the number formats and kernels it is fast at."""
+"""A description of this machine, and the number formats and kernels that are fast on it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
+    """The device of a name; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        InputError: a name that is none of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a device that is not there.
+        InputError: a name other than ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, or a device that is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,19 +29,19 @@ def choose_device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (":" in name and not number.isdigit()):
         raise InputError(f"there is no device {name!r}; expected auto, cpu, cuda or cuda:N")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {name!r} is not there (PyTorch sees no CUDA); use --device cpu")
+        raise InputError(f"device {name!r} is not available (PyTorch finds no CUDA device); use --device cpu")
     return torch.device(name)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """CUDA with bfloat16, or a CPU with AMX tiles. AVX-512 bfloat16 alone does not reliably beat float32."""
+    """CUDA with bfloat16, or a CPU with AMX tiles. AVX-512 bfloat16 alone is not reliably faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def uses_bfloat16(precision: Precision, device: torch.device, *, allowed: bool) -> bool:
-    """Whether training runs under bfloat16 autocast."""
+    """Whether training uses bfloat16 autocast."""
     if precision == "auto":
         return allowed and has_fast_bfloat16(device)
     if precision == "bfloat16" and not allowed:
@@ -51,16 +51,16 @@ def uses_bfloat16(precision: Precision, device: torch.device, *, allowed: bool) 
 
 @contextmanager
 def fast_cpu(device: torch.device) -> Iterator[None]:
-    """Inside, float32 matrix products take the machine's faster CPU kernels where these keep float32's digits.
+    """Use the faster CPU kernels of this machine for float32 matrix products, if they keep the precision of float32.
 
-    PyTorch sends float32 products to MKL by default, which on AMD processors runs at about half the speed of oneDNN's
-    AVX-512 kernels; asking for ``medium`` precision selects oneDNN. On processors with AMX the same request rounds to
-    bfloat16, so it is made only where a product measured here agrees with float64 as a float32 one does.
+    By default PyTorch uses MKL for float32 products. On AMD processors MKL has about half the speed of the AVX-512
+    kernels of oneDNN, which ``medium`` precision selects. On processors with AMX, ``medium`` rounds to bfloat16, so it
+    is selected only if a test product here is as close to float64 as a float32 product is.
     """
     before = torch.get_float32_matmul_precision()
     if device.type == "cpu":
-        # glibc hands blocks above its threshold back to the kernel and faults them in again at every use; freeing one
-        # of 32 MB, the most it allows, raises the threshold to that for good.
+        # glibc returns blocks above its threshold to the kernel and page-faults at every new use. Freeing one block of
+        # 32 MB, the largest allowed threshold, raises the threshold permanently.
         torch.empty(2**23)
         if _medium_keeps_float32():
             torch.set_float32_matmul_precision("medium")
@@ -85,7 +85,7 @@ def _medium_keeps_float32() -> bool:
 
 
 def machine_kind() -> str:
-    """Processor, cores and what it is fast at, e.g. ``"AMD EPYC, 2 cores, AVX-512 bf16"``."""
+    """The processor, its cores and fast number formats, e.g. ``"AMD EPYC, 2 cores, AVX-512 bf16"``."""
     name, flags = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

@@ -1,4 +1,4 @@
-"""How much memory may be used: what the machine has free, or what was asked for."""
+"""The memory limit: the free memory of the machine, or the limit that was set."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from unsup.core.errors import InputError
 
 _ASKED: ContextVar[int | None] = ContextVar("memory limit", default=None)
 _MEMINFO = Path("/proc/meminfo")
-_CGROUPS = (  # version 2 and version 1: what is allowed, what is used, and the statistics that tell caches apart
+_CGROUPS = (  # version 2 and version 1: the limit, the usage, and the statistics that separate caches from other memory
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-_UNKNOWN = 2**33  # where the system does not say what is free
+_UNKNOWN = 2**33  # if the system does not report its free memory
 
 
 def limit() -> int:
-    """Bytes that this process may take from now on: as `within` says, else what the machine or its cgroup has free.
+    """Bytes that this process may still allocate: as set by `within`, else the free memory of the machine or cgroup.
 
     >>> with within(2**30):
     ...     limit()
@@ -34,16 +34,16 @@ def limit() -> int:
 
 @contextmanager
 def within(limit_bytes: int | None) -> Iterator[None]:
-    """Inside, `limit` is ``limit_bytes``; None leaves it as it is.
+    """Set `limit` to ``limit_bytes`` inside this context; None leaves it unchanged.
 
     Raises:
-        InputError: no memory at all.
+        InputError: ``limit_bytes`` is not above 0.
     """
     if limit_bytes is None:
         yield
         return
     if limit_bytes < 1:
-        raise InputError(f"a memory limit of {limit_bytes} bytes leaves nothing; give a number above 0")
+        raise InputError(f"a memory limit of {limit_bytes} bytes is too small; expected a number above 0")
     token = _ASKED.set(limit_bytes)
     try:
         yield
@@ -52,18 +52,18 @@ def within(limit_bytes: int | None) -> Iterator[None]:
 
 
 def ask(limit_bytes: int) -> None:
-    """Let `limit` be ``limit_bytes`` from here to the end of the present context (`contextvars`).
+    """Set `limit` to ``limit_bytes`` until the end of the current context (`contextvars`).
 
     Raises:
-        InputError: no memory at all.
+        InputError: ``limit_bytes`` is not above 0.
     """
     if limit_bytes < 1:
-        raise InputError(f"a memory limit of {limit_bytes} bytes leaves nothing; give a number above 0")
+        raise InputError(f"a memory limit of {limit_bytes} bytes is too small; expected a number above 0")
     _ASKED.set(limit_bytes)
 
 
 def said(size: float) -> str:
-    """Bytes in words.
+    """A number of bytes as text.
 
     >>> said(163_000_000 * 4), said(3e4), said(2.5e13)
     ('652 MB', '0.03 MB', '25,000 GB')
@@ -79,7 +79,7 @@ def _free() -> int:
 
 
 def _available() -> int | None:
-    """What the machine can hand out without swapping."""
+    """The memory that the machine can provide without swapping."""
     try:
         lines = _MEMINFO.read_text().splitlines()
     except OSError:
@@ -102,7 +102,7 @@ def _left_of_cgroup() -> int | None:
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue
-        # Pages of files that were read and can be dropped count as used, but are free to take.
+        # Cached pages of files count as used, but can be reclaimed.
         return int(allowed) - taken + int(statistics.get(cache, 0))
     return None
 
@@ -110,7 +110,7 @@ def _left_of_cgroup() -> int | None:
 def _left_of_rlimits() -> int | None:
     try:
         import resource
-    except ImportError:  # there are no such limits on Windows
+    except ImportError:  # Windows has no such limits
         return None
     used = _own_pages()
     kinds = ((resource.RLIMIT_AS, used[0]), (resource.RLIMIT_DATA, used[1]))
@@ -119,7 +119,7 @@ def _left_of_rlimits() -> int | None:
 
 
 def _own_pages() -> tuple[int, int]:
-    """Bytes of this process's address space and of its data."""
+    """Bytes of the address space and of the data of this process."""
     try:
         fields = Path("/proc/self/statm").read_text().split()
     except OSError:

@@ -1,13 +1,14 @@
-"""What a model needs to know of being trained by several processes: almost nothing.
+"""Tools for models that are trained by several processes.
 
-Every process holds the whole model and a part of each batch, its rows in order. Three rules make n processes one:
+Every process has the whole model and a part of the rows of each batch, in order. With three rules, n processes give
+the same result as one:
 
-- Noise. A generator is in the same state on every process, and draws go through `unsup.core.random`, which draws for
-  the whole batch and keeps the rows at hand.
+- Noise. Generators have the same state on every process. Draws go through `unsup.core.random`, which draws for the
+    whole batch and keeps the local rows.
 - Statistics that couple the rows of a batch are averaged with `mean_over_rows`.
-- State made from rows (replay, pools) is gathered with `gather_rows`, so that it is the same everywhere.
+- State made from rows (replay buffers, pools) is gathered with `gather_rows`, so that all processes have the same.
 
-With one process all of this is the identity and costs nothing.
+With one process, all of this is the identity and costs nothing.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from unsup.core.random import Rows, rows_at_hand
 
 
 class Group(ABC):
-    """Processes that work as one, as the one at hand sees them."""
+    """A group of processes that train together, as seen by one of them."""
 
     count: int
     rank: int
 
     @abstractmethod
     def add(self, x: Tensor) -> Tensor:
-        """The sum of ``x`` over the processes, a new tensor."""
+        """The sum of ``x`` over the processes, as a new tensor."""
 
     def start_adding(self, x: Tensor) -> Callable[[], Any]:
-        """Begin to replace ``x`` by its sum over the processes; to be called before ``x`` is read."""
+        """Start to replace ``x`` by its sum over the processes. Call the result before ``x`` is read."""
         x.copy_(self.add(x))
         return lambda: None
 
     @abstractmethod
     def collect(self, x: Tensor) -> list[Tensor]:
-        """``x`` of every process, all of one shape, in order of rank."""
+        """``x`` of every process in order of rank; the shapes are equal."""
 
     @abstractmethod
     def first(self, x: Tensor) -> Tensor:
-        """``x`` of the first process, all of one shape, a new tensor."""
+        """``x`` of the first process, as a new tensor; the shapes are equal."""
 
     @abstractmethod
     def collect_objects(self, value: Any) -> list[Any]:
@@ -107,7 +108,7 @@ _GROUP: ContextVar[Group | None] = ContextVar("_GROUP", default=None)
 
 
 def group() -> Group:
-    """The processes that work together."""
+    """The current group of processes."""
     chosen = _GROUP.get()
     if chosen is not None:
         return chosen
@@ -116,7 +117,7 @@ def group() -> Group:
 
 @contextmanager
 def working_in(chosen: Group) -> Iterator[None]:
-    """Inside, ``chosen`` are the processes that work together: threads in place of processes, in tests."""
+    """Use ``chosen`` as the group of processes in this context: threads in place of processes, in tests."""
     token = _GROUP.set(chosen)
     try:
         yield
@@ -125,7 +126,7 @@ def working_in(chosen: Group) -> Iterator[None]:
 
 
 def process_count() -> int:
-    """How many processes work together; 1 without a process group."""
+    """The number of processes in the group; 1 without a process group."""
     return group().count
 
 
@@ -135,7 +136,7 @@ def process_rank() -> int:
 
 
 def share_of(total: int, count: int, rank: int) -> Rows:
-    """Which of ``total`` rows the process ``rank`` of ``count`` takes: as even as possible, the first ones more.
+    """The rows of the process ``rank`` of ``count``, out of ``total``: as even as possible, the first ones get more.
 
     >>> share_of(8, 3, 2)
     Rows(total=8, start=6, count=2)
@@ -145,10 +146,10 @@ def share_of(total: int, count: int, rank: int) -> Rows:
 
 
 def parts_of(total: int, count: int, rank: int, parts: int, pack: int = 1) -> tuple[Rows, ...]:
-    """The rows of the process ``rank`` of ``count`` in ``parts`` parts, one of which all processes compute at a time.
+    """The rows of the process ``rank`` of ``count`` in ``parts`` parts; all processes compute one part at a time.
 
     Args:
-        pack: rows that stay together; ``total`` is a multiple of it.
+        pack: number of rows that stay together; ``total`` is a multiple of it.
 
     >>> parts_of(8, 3, 2, 2)
     (Rows(total=8, start=6, count=1), Rows(total=8, start=7, count=1))
@@ -166,10 +167,10 @@ def parts_of(total: int, count: int, rank: int, parts: int, pack: int = 1) -> tu
 
 
 def is_last_part() -> bool:
-    """Whether no part of the batch at hand comes after this one.
+    """Whether this is the last part of the current batch.
 
-    State that moves once a step, and is not made of rows (which mask comes next, a chain that all examples share), is
-    to be written then only, so that all parts start from the same.
+    State that is updated once per step, and is not made of rows (the index of the next mask, a chain shared by all
+    examples), must be written only then, so that all parts start from the same state.
     """
     rows, processes = rows_at_hand(), group()
     if rows is None:
@@ -181,12 +182,12 @@ def is_last_part() -> bool:
 
 
 def _at_hand(rows: Rows, processes: Group) -> tuple[int, ...]:
-    """How many rows each process has at hand."""
+    """The number of rows of each process."""
     return rows.beside or tuple(share_of(rows.total, processes.count, r).count for r in range(processes.count))
 
 
 def own_rows(x: Tensor) -> Tensor:
-    """This process's rows of what `gather_rows` put together; the length may also be a multiple or part of theirs."""
+    """The rows of this process in the result of `gather_rows`; the length may be a multiple or a fraction of it."""
     processes, rows = group(), rows_at_hand()
     if processes.count == 1:
         return x
@@ -196,12 +197,12 @@ def own_rows(x: Tensor) -> Tensor:
     counts = _at_hand(rows, processes)
     start, end = (len(x) * sum(counts[: processes.rank + i]) for i in (0, 1))
     if start % sum(counts) or end % sum(counts):
-        raise ValueError(f"{len(x)} rows cannot be shared out as {counts} examples are")
+        raise ValueError(f"{len(x)} rows cannot be divided like {counts} examples")
     return x[start // sum(counts) : end // sum(counts)]
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows of every process, in order, without gradient: about ``(B / n, ...)`` → ``(B, ...)``."""
+    """The rows of all processes, in order, without gradient: about ``(B / n, ...)`` → ``(B, ...)``."""
     processes = group()
     if processes.count == 1:
         return x
@@ -212,9 +213,9 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def mean_over_rows(x: Tensor) -> Tensor:
-    """The mean over processes of what each found for its own rows, by their number; gradients come back from all.
+    """The mean over processes, weighted by their number of rows; gradients flow back from all processes.
 
-    Of a batch in parts, whose gradients are accumulated, it is the mean over the part at hand.
+    If a batch is computed in parts, it is the mean over the current part.
     """
     processes, rows = group(), rows_at_hand()
     if processes.count == 1:
@@ -225,13 +226,13 @@ def mean_over_rows(x: Tensor) -> Tensor:
 
 
 def rows_together() -> int | None:
-    """How many rows all processes have at hand at this moment; None outside a step of several processes or parts."""
+    """The current number of rows of all processes; None outside a step with several processes or parts."""
     rows = rows_at_hand()
     return None if rows is None else sum(_at_hand(rows, group()))
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; each process's part takes the gradients that all of them have at the sum."""
+    """Sum over processes; the part of each process receives the gradients of all processes at the sum."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -244,7 +245,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_processes(*tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums of named tensors over tables, those of every process; a process may have none."""
+    """Sums of named tensors over the tables of all processes; a process may have no table."""
     if process_count() > 1:
         found = group().collect_objects([{k: v.cpu() for k, v in table.items()} for table in tables])
         device = next((v.device for table in tables for v in table.values()), torch.device("cpu"))
@@ -257,14 +258,14 @@ def sum_over_processes(*tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def share_out(count: int, work: Callable[[int], Tensor], on_done: Callable[[int], None] | None = None) -> Tensor:
-    """The rows of ``work(0)``, …, ``work(count − 1)``, in order, each done by one of the processes.
+    """The rows of ``work(0)``, …, ``work(count − 1)`` in order, each computed by one of the processes.
 
-    Every process makes as many calls, since a sharded model has to be called by all at once: what is left over in the
-    last round is done for nothing.
+    Every process makes the same number of calls, since a sharded model must be called by all processes at once. Surplus
+    calls in the last round are wasted.
 
     Args:
-        work: its rows of the outcome, on the CPU.
-        on_done: told how many are done after each round.
+        work: returns rows of the result, on the CPU.
+        on_done: called after each round with the number of finished calls.
     """
     parts: list[dict[str, Tensor]] = []
     for first in range(0, count, process_count()):

@@ -1,4 +1,4 @@
-"""Models in models: an option that names another model of the registry."""
+"""Models inside models: an option that names another model of the registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PartRecord(TypedDict):
-    """A part in JSON; ``name`` may be the folder of a run, ``origin`` is the one that the parameters came from."""
+    """A part in JSON. ``name`` may be the folder of a run; ``origin`` is the run that the parameters came from."""
 
     name: str
     options: NotRequired[dict[str, Any]]
@@ -26,18 +26,19 @@ class PartRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Part:
-    """A model that another one contains: a prior, a posterior, a noise model, an encoder.
+    """A model inside another model: a prior, a posterior, a noise model, an encoder.
 
-    An option of this type takes a registry name, ``{"name": ..., "options": {...}}``, or the folder of a run, whose
-    trained parameters the part then starts from. The outer model builds it on the event it needs and with its own seed,
-    and holds it as a submodule: it is saved, loaded, moved and trained with it.
+    An option of this type accepts a registry name, ``{"name": ..., "options": {...}}``, or the folder of a run. The
+    part then starts from the trained parameters of the run. The outer model builds the part on the event that it needs,
+    with the seed of the outer model. The part is a submodule: it is saved, loaded, moved and trained with the outer
+    model.
 
     Attributes:
         name: a registry name.
-        options: those of that model that differ from its defaults.
-        frozen: whether its parameters are left as they are: nobody's objective moves them.
-        run: folder of the run that the parameters come from at first; not part of the configuration, since a saved
-            outer model holds them itself.
+        options: options of that model that differ from its defaults.
+        frozen: whether its parameters are fixed: no objective updates them.
+        run: folder of the run with the initial parameters. It is not part of the configuration, since a saved outer
+            model contains the parameters.
 
     >>> Part.from_json("made")
     Part(name='made', options={}, frozen=False)
@@ -60,18 +61,16 @@ class Part:
                 return cls(str(record))
             if (Path(record) / "config.json").is_file():
                 return cls.of_run(record)
-            raise InputError(
-                f"{str(record)!r} is neither a model nor a run that could be a part{nearest(str(record), rows())}"
-            )
+            raise InputError(f"{str(record)!r} is neither a model nor a run folder{nearest(str(record), rows())}")
         try:
             found: PartRecord = check_value("part", record, PartRecord)
         except InputError as error:
             raise InputError(
-                f"{shown(record)} names no part ({error}); expected a model's name, a run's folder, or name and options"
+                f"{shown(record)} is not a part ({error}); expected a model's name, a run's folder, or name and options"
             ) from error
         unknown = sorted(set(map(str, found)) - set(PartRecord.__annotations__))
         if unknown:
-            raise InputError(f"{shown(record)} names no part: a part has no {unknown[0]!r}; expected name and options")
+            raise InputError(f"{shown(record)} is not a part: a part has no {unknown[0]!r}; expected name and options")
         options, frozen = found.get("options", {}), found.get("frozen", False)
         if found["name"] in rows():
             return cls(found["name"], options, frozen)
@@ -84,17 +83,17 @@ class Part:
 
     @classmethod
     def of_run(cls, folder: str | Path, *, frozen: bool = False) -> Part:
-        """The model of a run (or of ``model.save``), with its trained parameters to start from."""
+        """The model of a run (or of ``model.save``), with its trained parameters as initial values."""
         from unsup.core.storage import read_record
 
         record = read_record(folder)
         return cls(record["model"], record["config"], frozen, str(folder))
 
     def build(self, event: Event) -> Model:
-        """The model on ``event``, drawn from the global generator that `create` has seeded for the outer model.
+        """Build the model on ``event`` with the global generator, which `create` has seeded for the outer model.
 
         Raises:
-            InputError: the model does not take ``event``, or the run was trained on another one.
+            InputError: the model does not support ``event``, or the run was trained on another event.
         """
         from unsup.core.registry import model_class
 
@@ -102,7 +101,7 @@ class Part:
         if own:
             raise InputError(f"{self.name}, a part, has no option {own.pop()!r}")
         model = model_class(self.name)(event, **self.options)
-        if self.run is not None and Path(self.run).is_dir():  # an outer model that is built again has them itself
+        if self.run is not None and Path(self.run).is_dir():  # an outer model that is rebuilt has them itself
             self._take_parameters(model)
         return model.requires_grad_(False) if self.frozen else model
 
@@ -112,10 +111,10 @@ class Part:
 
         trained = load(str(self.run))
         if trained.event != model.event:
-            raise InputError(f"{self.run} was trained on {trained.event}, and a part of {model.event} is needed here")
+            raise InputError(f"{self.run} was trained on {trained.event}, but a part for {model.event} is needed here")
         load_state(model, trained.state_dict(), str(self.run))
 
 
 def _tuples(value: Any) -> Any:
-    """Lists, which JSON knows, as the tuples that options are, so that a part read back is the same part."""
+    """Convert lists from JSON to the tuples of options, so that a part that is read back is the same."""
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

@@ -1,8 +1,8 @@
-"""Random draws: keyed, and, inside a training step, drawn for the whole batch by everybody who holds a part of it.
+"""Random draws: keyed and, inside a training step, made for the whole batch by every process.
 
-Every draw in a loss goes through these functions. A generator is in the same state on every process; a draw with an
-axis of examples is made for the whole batch, and each process (or each part of an accumulated batch) keeps the rows
-that belong to its examples. So n processes are one, whatever the sizes of the other axes.
+Every draw in a loss uses these functions. Generators have the same state on every process. A draw with an axis of
+examples is made for the whole batch, and each process (or each part of an accumulated batch) keeps the rows of its
+examples. Therefore n processes give the same result as one, for any sizes of the other axes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Generator, Tensor
 from unsup.core.errors import InputError
 
 _SEEDS = range(-(2**63), 2**64)
-"""What PyTorch takes as a seed."""
+"""The range of seeds that PyTorch accepts."""
 
 
 def manual_seed(generator: Generator, seed: int) -> Generator:
-    """Seed ``generator``, with whole numbers of any size: those that PyTorch does not take are mixed down to 64 bits.
+    """Seed ``generator`` with an integer of any size; integers that PyTorch does not accept are mixed down to 64 bits.
 
     >>> manual_seed(Generator(), 2**70).initial_seed() == manual_seed(Generator(), 2**71).initial_seed()
     False
@@ -36,7 +36,7 @@ def manual_seed(generator: Generator, seed: int) -> Generator:
 
 
 def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator keyed by ``(seed, *position)``: the same key gives the same noise whatever was drawn before.
+    """A generator keyed by ``(seed, *position)``: the same key gives the same noise, independent of earlier draws.
 
     >>> a, b = keyed_generator(0, 3), keyed_generator(0, 3)
     >>> bool((torch.rand(2, generator=a) == torch.rand(2, generator=b)).all())
@@ -58,10 +58,10 @@ def _mix(key: int) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which examples of a whole batch are at hand: ``count`` of ``total``, from ``start`` on.
+    """The local examples of a whole batch: ``count`` of ``total``, starting at ``start``.
 
-    Of a batch that is computed in parts, one after the other, ``beside`` says how many examples of this part each
-    process has, in order of rank, and ``last`` whether it is the last part; None is to be found from the rows.
+    For a batch that is computed in parts, ``beside`` is the number of examples of this part on each process, in order
+    of rank, and ``last`` tells whether it is the last part; None means that they follow from the rows.
     """
 
     total: int
@@ -75,13 +75,13 @@ _ROWS: ContextVar[Rows | None] = ContextVar("_ROWS", default=None)
 
 
 def rows_at_hand() -> Rows | None:
-    """The part of the batch that the step in hand computes; None where that is all of it."""
+    """The part of the batch that the current step computes; None for the whole batch."""
     return _ROWS.get()
 
 
 @contextmanager
 def part_of_batch(rows: Rows | None) -> Iterator[None]:
-    """Inside, draws with an axis of examples are made for ``rows.total`` examples and cut to those at hand."""
+    """In this context, draws with an axis of examples are made for ``rows.total`` examples; local rows are kept."""
     token = _ROWS.set(rows)
     try:
         yield
@@ -91,25 +91,25 @@ def part_of_batch(rows: Rows | None) -> Iterator[None]:
 
 @contextmanager
 def alike() -> Iterator[None]:
-    """Inside, no axis is one of examples: everybody draws the same. For chains and masks that all share."""
+    """In this context, no axis is one of examples: all processes draw the same. For shared chains and masks."""
     with part_of_batch(None):
         yield
 
 
 def normal(shape: Sequence[int], generator: Generator | None, *, like: Tensor, axis: int | None = 0) -> Tensor:
-    """Standard Gaussian noise of the type and device of ``like``.
+    """Standard Gaussian noise with the type and device of ``like``.
 
     Args:
-        shape: of the noise at hand.
-        axis: which axis is that of examples; its length may be a multiple of theirs (several draws for each) or a
-            part (packs of examples). None: everybody draws the same.
+        shape: shape of the local noise.
+        axis: the axis of examples. Its length may be a multiple of their number (several draws per example) or a
+            fraction of it (packs of examples). None: all processes draw the same.
     """
     whole, cut = _whole(shape, axis)
     return cut(torch.randn(whole, generator=generator, dtype=_floating(like), device=like.device))
 
 
 def uniform(shape: Sequence[int], generator: Generator | None, *, like: Tensor, axis: int | None = 0) -> Tensor:
-    """Noise U[0, 1); the arguments are those of `normal`."""
+    """Noise U[0, 1); the arguments are as in `normal`."""
     whole, cut = _whole(shape, axis)
     return cut(torch.rand(whole, generator=generator, dtype=_floating(like), device=like.device))
 
@@ -117,36 +117,38 @@ def uniform(shape: Sequence[int], generator: Generator | None, *, like: Tensor, 
 def integers(
     low: int, high: int, shape: Sequence[int], generator: Generator | None, *, like: Tensor, axis: int | None = 0
 ) -> Tensor:
-    """Whole numbers low, …, high − 1, int64, on the device of ``like``; the other arguments are those of `normal`."""
+    """Integers low, …, high − 1, int64, on the device of ``like``; the other arguments are as in `normal`."""
     whole, cut = _whole(shape, axis)
     return cut(torch.randint(low, high, whole, generator=generator, device=like.device))
 
 
 def bits(probability: Tensor, generator: Generator | None, *, axis: int | None = 0) -> Tensor:
-    """Zeros and ones of the probabilities' shape and type, each 1 with its probability."""
+    """Bernoulli draws (0 or 1) with the shape and type of the probabilities."""
     noise = uniform(probability.shape, generator, like=probability, axis=axis)
     return torch.lt(noise, probability, out=noise)
 
 
 def permutation(n: int, generator: Generator | None, *, like: Tensor) -> Tensor:
-    """0, …, n − 1 in random order, int64, the same for everybody."""
+    """A random permutation of 0, …, n − 1, int64, the same on all processes."""
     return torch.randperm(n, generator=generator, device=like.device)
 
 
 def whole_count(n: int) -> int:
-    """How many there are in the whole batch of what ``n`` are at hand of."""
+    """The number in the whole batch that corresponds to ``n`` local ones."""
     return _whole((n,), 0)[0][0]
 
 
 def distinct(size: int, n: int, generator: Generator | None, *, like: Tensor) -> Tensor:
-    """One of the numbers 0, …, size − 1 for each of ``n`` examples, none of them twice in the whole batch: int64.
+    """A number from 0, …, size − 1 for each of ``n`` examples, without repeats in the whole batch: int64.
 
     Raises:
         InputError: the whole batch has more examples than there are numbers.
     """
     (whole,), cut = _whole((n,), 0)
     if whole > size:
-        raise InputError(f"a batch of {whole} needs {whole} different ones, and there are {size}; use smaller batches")
+        raise InputError(
+            f"a batch of {whole} needs {whole} different numbers, but there are {size}; use smaller batches"
+        )
     return cut(permutation(size, generator, like=like)[:whole])
 
 
@@ -163,7 +165,7 @@ def _floating(like: Tensor) -> torch.dtype:
 
 
 def _whole(shape: Sequence[int], axis: int | None) -> tuple[tuple[int, ...], _Cut]:
-    """The shape to draw, and what cuts the draw to the rows at hand."""
+    """The shape to draw, and a function that cuts the draw to the local rows."""
     rows, shape = _ROWS.get(), tuple(shape)
     if rows is None or axis is None or rows.count == rows.total:
         return shape, _Cut(None)
@@ -174,8 +176,8 @@ def _whole(shape: Sequence[int], axis: int | None) -> tuple[tuple[int, ...], _Cu
     several, pack = n % rows.count == 0, n and rows.count % n == 0
     if not several and not (pack and rows.total * n % rows.count == 0 and rows.start * n % rows.count == 0):
         raise ValueError(
-            f"axis {axis} of {shape} is no multiple or part of {rows.count} examples of {rows.total}; name the axis of "
-            "examples, or axis=None for noise that everybody shares"
+            f"axis {axis} of {shape} is not a multiple or a fraction of {rows.count} examples of {rows.total}; pass "
+            "the axis of examples, or axis=None for shared noise"
         )
     whole, start = n * rows.total // rows.count, n * rows.start // rows.count
     return (*shape[:axis], whole, *shape[axis + 1 :]), _Cut((axis, start, n))

@@ -1,7 +1,7 @@
-"""JSON from a folder, which is not trusted: one way to read it, checked against the types that say what it holds.
+"""Read untrusted JSON files and check them against types.
 
-What a file should hold is an annotation as those of options are (`unsup.core.config`): a typed dictionary, a dataclass,
-a mapping. Whatever is wrong is one `InputError` that names the file and the field.
+The schema of a file is an annotation, as for options (`unsup.core.config`): a typed dictionary, a dataclass or a
+mapping. Any error is one `InputError` that names the file and the field.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from unsup.core.config import check_value, shown
 from unsup.core.errors import InputError
 
 _DEEPEST = 50
-"""Lists and mappings within each other. What the library writes has a third of it; Python's own limit is a crash."""
+"""The maximum nesting depth. Files of the library need a third of it; at Python's own limit it crashes."""
 _BYTES_A_BYTE = 32
-"""Of memory, that JSON may take once it is read."""
+"""The fraction of the memory that parsed JSON may use."""
 _LARGEST = 10**100
-"""Whole numbers beyond are not even seeds, and take long to be written."""
+"""The maximum integer: larger ones are not valid seeds and are slow to print."""
 
 
 def read_text(path: str | Path, *, mend: str = "restore it") -> str:
     """The text of a regular file of moderate size.
 
     Args:
-        mend: what is to be done about a damaged file.
+        mend: what the message suggests for a damaged file.
 
     Raises:
-        InputError: there is none, it is something else (a folder, a pipe, a device), too large, or not UTF-8.
+        InputError: the file is missing, not a regular file (a folder, a pipe, a device), too large, or not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
-        what = "is no regular file" if path.exists() else "is not there"
+        what = "is not a regular file" if path.exists() else "is missing"
         raise InputError(f"{path} {what}; {mend}")
     try:
         size = path.stat().st_size
         if size * _BYTES_A_BYTE > memory.limit():
-            raise InputError(f"{path} holds {memory.said(size)} of text, too much to be read; {mend}")
+            raise InputError(f"{path} has {memory.said(size)} of text, which is too large to read; {mend}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged (it is no UTF-8 text); {mend}") from error
+        raise InputError(f"{path} is damaged (it is not UTF-8 text); {mend}") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; is it yours to read?") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
 
 
 def read_json(path: str | Path, annotation: Any, *, mend: str = "restore it") -> Any:
-    """What a JSON file holds, as ``annotation`` says.
+    """Read a JSON file of type ``annotation``.
 
     Args:
-        mend: what is to be done about a damaged file.
+        mend: what the message suggests for a damaged file.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, or holds something else.
+        InputError: the file cannot be read, is not JSON, or has the wrong type.
     """
     return checked(path, read_text(path, mend=mend), annotation, mend=mend)
 
 
 def checked(origin: str | Path, text: str, annotation: Any, *, mend: str = "restore it") -> Any:
-    """JSON that stands in ``origin``, as ``annotation`` says.
+    """Parse JSON text from ``origin`` as type ``annotation``.
 
     >>> checked("a.json", '{"steps": "many"}', dict[str, int])
     Traceback (most recent call last):
@@ -73,30 +73,30 @@ def checked(origin: str | Path, text: str, annotation: Any, *, mend: str = "rest
 
 
 def parse_json(text: str) -> Any:
-    """JSON without what only trips a reader: a key twice, nesting without end, numbers and characters nobody can use.
+    """Parse JSON strictly: no repeated keys, deep nesting, oversized numbers or invalid characters.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is not such JSON.
 
     >>> parse_json('{"a": 1, "a": 2}')
     Traceback (most recent call last):
-    unsup.core.errors.InputError: it holds 'a' twice
+    unsup.core.errors.InputError: it has 'a' twice
     """
     try:
         value = json.loads(text, object_pairs_hook=_without_twins)
     except InputError:
         raise
     except RecursionError as error:
-        raise InputError(f"it is nested more than {_DEEPEST} deep") from error
+        raise InputError(f"it is nested more than {_DEEPEST} levels deep") from error
     except ValueError as error:
-        raise InputError(f"it is no JSON: {error}") from error
+        raise InputError(f"it is not JSON: {error}") from error
     for depth, leaf in _walk(value):
         if depth > _DEEPEST:
-            raise InputError(f"it is nested more than {_DEEPEST} deep")
+            raise InputError(f"it is nested more than {_DEEPEST} levels deep")
         if isinstance(leaf, int) and abs(leaf) >= _LARGEST:
-            raise InputError(f"it holds {shown(leaf)}, which is too large")
+            raise InputError(f"it has {shown(leaf)}, which is too large")
         if isinstance(leaf, str) and not _is_text(leaf):
-            raise InputError(f"it holds {shown(leaf)}, which is no text")
+            raise InputError(f"it has {shown(leaf)}, which is not valid text")
     return value
 
 
@@ -104,13 +104,13 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise InputError(f"it holds {shown(name)} twice")
+            raise InputError(f"it has {shown(name)} twice")
         found[name] = value
     return found
 
 
 def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """Every value in ``value`` with its depth. A loop, since what is too deep must not be recursed into."""
+    """Every value in ``value`` with its depth. A loop, since deep nesting must not cause recursion."""
     waiting = [(1, value)]
     while waiting:
         depth, found = waiting.pop()
@@ -122,7 +122,7 @@ def _walk(value: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it can be written again: names of files that are no UTF-8 are among it, lone surrogates are not."""
+    """Whether text can be encoded: file names that are not UTF-8 can, other lone surrogates cannot."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -131,10 +131,10 @@ def _is_text(text: str) -> bool:
 
 
 def difference(ours: Any, theirs: Any, names: tuple[str, str], where: str = "") -> str | None:
-    """The first field in which two JSON values differ, with both values, or None where they are the same.
+    """The first field in which two JSON values differ, with both values, or None if they are equal.
 
     Args:
-        names: of where the two were read.
+        names: names of the two sources.
 
     >>> difference({"config": {"hidden": [8, 16]}}, {"config": {"hidden": [8, 32]}}, ("a.json", "b.json"))
     'config.hidden[1] is 16 in a.json and 32 in b.json'
@@ -143,7 +143,7 @@ def difference(ours: Any, theirs: Any, names: tuple[str, str], where: str = "") 
         for name in [*ours, *(k for k in theirs if k not in ours)]:
             place = f"{where}.{name}" if where else name
             if name not in ours or name not in theirs:
-                return f"{place} stands in {names[name not in ours]} only"
+                return f"{place} is not in {names[name in ours]}"
             told = difference(ours[name], theirs[name], names, place)
             if told is not None:
                 return told

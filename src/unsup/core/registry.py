@@ -1,4 +1,4 @@
-"""Models by name: which there are, which fit some data, and how they are built."""
+"""Models by name: list them, find those that support some data, and build them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Paper", "Row", "create", "fitting", "load", "model_class", "name_of"
 
 
 def row(name: str) -> Row:
-    """The registry row of ``name``; an unknown name is an `InputError` that offers the nearest one."""
+    """The registry row of ``name``; an unknown name is an `InputError` that suggests the nearest one."""
     if name not in rows():
-        raise InputError(f"there is no model {name!r}{nearest(name, rows())} (unsup models lists them all)")
+        raise InputError(f"there is no model {name!r}{nearest(name, rows())} (unsup models lists all models)")
     return rows()[name]
 
 
 def names(family: str | None = None) -> tuple[str, ...]:
-    """Names of all models, or of one family."""
+    """Names of all models, or of the models of one family."""
     families = {r.family for r in rows().values()}
     if family is not None and family not in families:
         raise InputError(f"there is no family {family!r}{nearest(family, families)}")
@@ -39,7 +39,7 @@ def model_class(name: str) -> type[Model]:
 
 
 def row_of(cls: type[Model]) -> Row | None:
-    """The registry row of a model class, or None where it has none."""
+    """The registry row of a model class, or None if it has none."""
     target = f"{cls.__module__}:{cls.__qualname__}"
     return next((found for found in rows().values() if found.target == target), None)
 
@@ -49,21 +49,21 @@ def name_of(cls: type[Model]) -> str:
     found = row_of(cls)
     if found is None:
         raise InputError(
-            f"{cls.__name__} is not in the registry, so it has no name to save it under; add its row (unsup.register)"
+            f"{cls.__name__} is not in the registry and has no name to save it under; add its row (unsup.register)"
         )
     return found.name
 
 
 def fitting(event: Event) -> tuple[str, ...]:
-    """Names of the models that take ``event``."""
+    """Names of the models that support ``event``."""
     return tuple(n for n in names() if model_class(n).refusal(event) is None)
 
 
 def load(folder: str) -> Model:
-    """The model in a folder written by ``model.save`` or by `unsup.fit` (its best checkpoint), in evaluation mode.
+    """Load the model in a folder of ``model.save`` or `unsup.fit` (its best checkpoint), in evaluation mode.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the folder has no model, or a damaged one.
 
     >>> import tempfile, unsup
     >>> folder = tempfile.mkdtemp()
@@ -81,14 +81,14 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
 
     Args:
         name: a registry name, e.g. ``"made"``.
-        event: what one example is, e.g. ``data.event``.
+        event: description of one example, e.g. ``data.event``.
         preset: ``"tiny"``, ``"paper"``, or None for the default size.
-        seed: of the initial parameters. The global generator is left as it was.
-        **options: the model's own options, over the preset's.
+        seed: seed of the initial parameters. The global generator is not changed.
+        ***options: options of the model; they override those of the preset.
 
     Raises:
-        InputError: unknown name, preset or option (the nearest is named), an event the model does not take (those
-            that take it are named), or a model larger than memory (`unsup.core.memory.limit`).
+        InputError: unknown name, preset or option (the message suggests the nearest), an event that the model does not
+            support (the message lists models that do), or a model larger than memory (`unsup.core.memory.limit`).
 
     >>> import unsup
     >>> data = unsup.load_data("digits")

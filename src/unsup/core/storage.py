@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
 
 FORMAT = "unsup-1"
-"""Of the container: safetensors with a record and a digest."""
+"""Version of the container: safetensors with a record and a digest."""
 LAYOUT = 2
-"""Of what a model or run folder records, counted up when older folders cannot be read any more."""
+"""Version of the layout of model and run folders; increased if older folders can no longer be read."""
 MODEL_PREFIX = "model."
 RECORD = "run"
-"""In the record of a checkpoint: what ``config.json`` says of the model and its training."""
+"""Key in the record of a checkpoint: what ``config.json`` says about the model and its training."""
 _PLACES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
-"""Where the parameters of a model may lie in its folder; the first that is there counts."""
+"""Possible locations of the parameters in the folder of a model; the first existing one is used."""
 _TOLD = 300
-"""Characters of what safetensors says of a file, which may repeat all of its header."""
+"""Maximum length of error messages of safetensors, which may repeat the whole header of a file."""
 _log = logging.getLogger(__name__)
 
 
 class ModelRecord(TypedDict):
-    """What is needed to build a model again."""
+    """The information needed to rebuild a model."""
 
     layout: NotRequired[int]
     model: str
@@ -54,54 +54,54 @@ class ModelRecord(TypedDict):
 
 
 class ModelFile(TypedDict):
-    """What ``config.json`` holds of the model in a run's folder."""
+    """The part of ``config.json`` about the model, in the folder of a run."""
 
     model: ModelRecord
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds either all of it or what it held before.
+    """Write ``content`` so that ``path`` has either the complete new content or the old content.
 
-    A link there is replaced, so that nothing outside the folder is written. Of several processes only the first one
+    A link is replaced, so that nothing outside the folder is written. With several processes, only the first one
     writes.
 
     Raises:
-        TrainingError: the disk is full, or the folder missing or not to be written; ``path`` is left as it was.
+        TrainingError: the disk is full, or the folder is missing or not writable; ``path`` is unchanged.
     """
     if process_rank() > 0:
         return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # what a crash left, or a link, which would lead out of the folder
+        temporary.unlink(missing_ok=True)  # a leftover of a crash, or a link, which could lead out of the folder
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # what cannot be removed is not what is to be said
+        with suppress(OSError):  # the first error is more useful than this one
             temporary.unlink(missing_ok=True)
         raise TrainingError(
-            f"cannot write {path} ({len(content):,} bytes): {error.strerror}; what was there before is kept; "
+            f"cannot write {path} ({len(content):,} bytes): {error.strerror}; the old content is kept; "
             f"{mend(error, path)}"
         ) from error
 
 
 def write_inside(path: Path, content: bytes) -> None:
-    """`write_atomically` a file of a folder of the library's own, where nothing but a regular file belongs."""
+    """`write_atomically` a file in a folder of the library, where only regular files are expected."""
     make_way(path)
     write_atomically(path, content)
 
 
 def write_over(path: Path, content: bytes) -> None:
-    """`write_atomically` a JSON record, over one before it; anything else in its place is kept under another name."""
+    """`write_atomically` a JSON record over an older record; anything else in its place is renamed and kept."""
     record_or_aside(path)
     write_atomically(path, content)
 
 
 def record_or_aside(path: Path) -> dict[str, Any]:
-    """The JSON record in a file that is about to be written anew; nothing, and the file set aside, where it is none."""
+    """The JSON record of a file that is about to be rewritten. A damaged file is renamed; the result is then empty."""
     if not os.path.lexists(path):
         return {}
     try:
@@ -113,21 +113,21 @@ def record_or_aside(path: Path) -> dict[str, Any]:
 
 
 def make_way(path: Path) -> None:
-    """Make the folder of a file to be written; what stands in the place of either is kept under another name."""
+    """Create the folder of a file; anything else in the place of the folder or file is renamed and kept."""
     if process_rank() > 0:
         return
     if path.parent.exists() and not path.parent.is_dir():
-        set_aside(path.parent, f"{path.parent} is no folder")
+        set_aside(path.parent, f"{path.parent} is not a folder")
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise TrainingError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
-    if path.exists() and not path.is_file():  # a checkpoint that went into a pipe or a device would be lost
-        set_aside(path, f"{path} is no regular file")
+        raise TrainingError(f"cannot create {path.parent}: {error.strerror}; choose another folder") from error
+    if path.exists() and not path.is_file():  # a checkpoint written to a pipe or a device would be lost
+        set_aside(path, f"{path} is not a regular file")
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Give a damaged file, or what stands in its place, another name, so that it can be written anew; say so.
+    """Rename a damaged file, or anything else in its place, so that it can be rewritten; log a note.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -140,40 +140,40 @@ def set_aside(path: Path, reason: str) -> None:
         path.rename(other)
     except OSError as error:
         raise TrainingError(f"cannot write {path}: {error.strerror}; {reason}") from error
-    _log.warning("note: %s; it is kept as %s and written anew", reason, other.name)
+    _log.warning("note: %s; it is renamed to %s and rewritten", reason, other.name)
 
 
 def mend(error: OSError, path: Path) -> str:
-    """What to do about ``error``, which writing ``path`` met.
+    """What a user can do about ``error``, which occurred when writing ``path``.
 
     >>> mend(PermissionError(errno.EACCES, "Permission denied"), Path("runs/a/eval.json"))
-    'runs/a may not be written; change that or choose another folder'
+    'no write permission for runs/a; change the permission or choose another folder'
     """
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"{path.parent} may not be written; change that or choose another folder"
+            return f"no write permission for {path.parent}; change the permission or choose another folder"
         case errno.ENOENT | errno.ENOTDIR:
-            return f"there is no folder {path.parent}; make it or choose another one"
+            return f"there is no folder {path.parent}; create it or choose another one"
         case _:
             return "free some space or choose another folder"
 
 
 @contextmanager
 def held_alone(folder: Path, command: str) -> Iterator[None]:
-    """Keep a second process out of ``folder``.
+    """Lock ``folder`` against other processes.
 
     Args:
-        command: that works in it, for the message.
+        command: the command that uses the folder, for the message.
 
     Raises:
-        InputError: another process holds it, or it may not be written.
+        InputError: another process has locked it, or it is not writable.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another {command} is at work in {folder}; wait for it, stop it, or choose another folder (-o NAME)"
+            f"another {command} is running in {folder}; wait for it, stop it, or choose another folder (-o FOLDER)"
         ) from error
     except OSError as error:
         raise InputError(
@@ -187,7 +187,7 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Write tensors and a JSON record as one safetensors file with a digest of both."""
-    # A tensor that shares memory with another (tied weights) is written as its own copy.
+    # A tensor that shares memory with another (tied weights) is written as a copy.
     own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     text = json.dumps(record, sort_keys=True)
     metadata = {"format": FORMAT, "record": text, "digest": _digest(own, text)}
@@ -195,17 +195,17 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Mappin
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+    """Read a file of `save_tensors`.
 
     Raises:
-        InputError: the file is missing, damaged, not ours, or larger than memory.
+        InputError: the file is missing, damaged, not from unsup, or larger than memory.
     """
     path = Path(path)
     size = path.stat().st_size if path.is_file() else 0
     if size > memory.limit():
         raise InputError(
-            f"{path} holds {memory.said(size)}, more than the {memory.said(memory.limit())} of memory there are; "
-            "free some, or raise --max-memory"
+            f"{path} has {memory.said(size)}, more than the {memory.said(memory.limit())} of memory available; "
+            "free memory, or raise --max-memory"
         )
     with _opened(path) as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
@@ -218,10 +218,10 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_checkpoint_record(path: Path) -> dict[str, Any]:
-    """The record of a file of `save_tensors` without its tensors, so that the digest is not looked at.
+    """The record of a file of `save_tensors`, without reading its tensors; the digest is not checked.
 
     Raises:
-        InputError: the file is missing, damaged, or not ours.
+        InputError: the file is missing, damaged, or not from unsup.
     """
     with _opened(path) as file:
         return _record(path, _metadata(path, file).get("record", ""))
@@ -229,7 +229,7 @@ def read_checkpoint_record(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         raise InputError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
@@ -239,7 +239,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:_TOLD]
         raise InputError(
-            f"{path} is damaged or no safetensors file ({reason}); restore it or use another checkpoint"
+            f"{path} is damaged or not a safetensors file ({reason}); restore it or use another checkpoint"
         ) from error
 
 
@@ -267,17 +267,17 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
-    """Put ``tensors`` into ``model``, in the precision they have, or say that they belong to another model."""
+    """Load ``tensors`` into ``model`` in their own precision, or raise an error if they belong to another model."""
     own = model.state_dict()
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(
-            f"{origin} belongs to another model than this {type(model).__name__}: {len(wrong)} tensors differ, "
-            f"first {wrong[0]!r}; load it with the configuration it was trained with"
+            f"{origin} belongs to a different model than this {type(model).__name__}: {len(wrong)} tensors differ, "
+            f"first {wrong[0]!r}; load it with the configuration that it was trained with"
         )
     learned = {tensors[name].dtype for name, p in model.named_parameters() if p.is_floating_point()}
     if len(learned) == 1:
-        model.to(learned.pop())  # buffers that are not saved follow the parameters
+        model.to(learned.pop())  # unsaved buffers follow the precision of the parameters
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in tensors and tensor.is_floating_point():
             tensor.data = tensor.data.to(tensors[name].dtype)
@@ -285,13 +285,13 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
 
 
 def _alike(own: Tensor, other: Tensor) -> bool:
-    """Whether they have one shape and are both floating, or of one type."""
+    """Whether two tensors have the same shape, and are both floating or of the same type."""
     kinds = own.is_floating_point() and other.is_floating_point()
     return own.shape == other.shape and (kinds or own.dtype == other.dtype)
 
 
 def model_record(model: Model) -> dict[str, Any]:
-    """What is needed to build the model again: its registry name, event and configuration."""
+    """The information needed to rebuild the model: its registry name, event and configuration."""
     from unsup.core.registry import name_of
 
     return {
@@ -306,15 +306,15 @@ def save_model(model: Model, folder: str | Path) -> None:
     """Write a model as ``config.json``, ``model.safetensors`` and ``README.md``.
 
     Raises:
-        InputError: the folder is that of a run, whose configuration would be lost, or it cannot be made.
+        InputError: the folder is a run folder, whose configuration would be lost, or cannot be created.
     """
     folder = Path(folder)
     if any((folder / place).exists() for place in (*_PLACES[1:], "events.jsonl")):
-        raise InputError(f"{folder} is a run folder, which a saved model would write over; save to another folder")
+        raise InputError(f"{folder} is a run folder, which a saved model would overwrite; save to another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another one") from error
+        raise InputError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from error
     record = model_record(model)
     save_tensors(folder / "model.safetensors", model.state_dict(), record)
     write_atomically(folder / "config.json", json.dumps(record, indent=2).encode())
@@ -322,17 +322,17 @@ def save_model(model: Model, folder: str | Path) -> None:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """``model``, ``event`` and ``config`` of the model in a folder of `save_model` or in a run folder.
+    """``model``, ``event`` and ``config`` of the model in a folder of `save_model` or a run folder.
 
     Raises:
-        InputError: the folder holds no model, a damaged one, one of a version that cannot be read any more, or one
-            whose ``config.json`` is not that of its parameters.
+        InputError: the folder has no model, a damaged model, a model of an unsupported version, or a ``config.json``
+            that does not match the parameters.
     """
     folder = Path(folder)
     config = folder / "config.json"
     if not config.is_file():
         raise InputError(
-            f"{folder} holds no model (no config.json); expected a folder written by model.save or unsup fit"
+            f"{folder} has no model (no config.json); expected a folder written by model.save or unsup fit"
         )
     text = read_text(config)
     whole = checked(config, text, dict[str, Any])
@@ -344,29 +344,31 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def check_config(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Compare ``config.json`` with the records in the checkpoints beside it; neither is assumed to be the right one.
+    """Compare ``config.json`` with the records of the checkpoints; neither is assumed to be correct.
 
-    Checkpoints that cannot be read, or were written before they held a record, say nothing here.
+    Checkpoints that cannot be read, or were written before the record was introduced, are skipped.
 
     Raises:
-        InputError: they differ; the first field that does is named.
+        InputError: they differ; the message names the first different field.
     """
     for place in _PLACES:
         try:
             record = read_checkpoint_record(Path(folder) / place)
         except InputError:
-            continue  # whoever needs its tensors is told
+            continue  # reported when its tensors are read
         beside = record if place == _PLACES[0] else record.get(RECORD)
         if not isinstance(beside, dict):
             continue
         ours = config if place == _PLACES[0] else {k: v for k, v in asked(config).items() if k in beside}
         told = difference(ours, beside, ("config.json", place))
         if told is not None:
-            raise InputError(f"{folder} contradicts itself: {told}; restore the one that was changed")
+            raise InputError(
+                f"config.json of {folder} does not match {place}: {told}; restore the file that was changed"
+            )
 
 
 def asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the checkpoints of a run repeat of its ``config.json``: all but where its data lie, which may change."""
+    """The part of ``config.json`` that checkpoints repeat: everything except the location of the data."""
     data = config.get("data")
     options = data.get("options") if isinstance(data, dict) else None
     kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
@@ -378,20 +380,20 @@ _WHEREABOUTS = ("data_dir", "unlabelled", "domain_b", "given")
 
 
 def check_layout(record: Mapping[str, Any], folder: str | Path) -> None:
-    """Raise `InputError` for what another version wrote in a way that this one cannot read."""
+    """Raise `InputError` for a layout of another version that this version cannot read."""
     layout = record.get("layout", 1)
     if layout != LAYOUT:
         raise InputError(
-            f"{folder} has layout {layout}, and this version of unsup reads layout {LAYOUT}; read it with the version "
+            f"{folder} has layout {layout}, but this version of unsup reads layout {LAYOUT}; use the version "
             "that wrote it, or train again"
         )
 
 
 def load_model(folder: str | Path) -> Model:
-    """The model in a folder of `save_model`, or the best, else the last one of a run folder, in evaluation mode.
+    """The model of a folder of `save_model`, or the best (else the last) model of a run folder, in evaluation mode.
 
     Raises:
-        InputError: the folder holds no model, or a damaged one.
+        InputError: the folder has no model, or a damaged one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -407,10 +409,10 @@ def load_model(folder: str | Path) -> Model:
 
 
 def _handed_out(folder: Path) -> Path:
-    """The file of the parameters that a folder stands for; a note tells where the best ones are lost.
+    """The file with the parameters of a folder. A note is logged if the best parameters are lost.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     model, best, last = (folder / place for place in _PLACES)
     if model.is_file():
@@ -423,24 +425,24 @@ def _handed_out(folder: Path) -> Path:
     if best.is_file():
         if is_handed_out(read_checkpoint_record(best), newest):
             return best
-        lost = f"{best} holds those of another step"
+        lost = f"{best} is from another step"
     else:
-        lost = f"there is no {best}"
+        lost = f"{best} is missing"
     if newest.get("kept", newest.get("best")) is not None:
         _log.warning(
-            "note: %s: the best parameters are lost (%s); these are the last ones, of step %s",
+            "note: %s: the best parameters are lost (%s); using the last parameters, of step %s",
             *(folder, lost, newest.get("done")),
         )
     return last
 
 
 def is_handed_out(best: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
-    """Whether a run hands out its ``best``, by the records of its two checkpoints.
+    """Whether the ``best`` parameters of a run are used, by the records of its two checkpoints.
 
-    While a run is not over, a ``best`` of a later step than ``last`` is what a process reached before it was killed:
-    training comes to the same again.
+    While a run is unfinished, a ``best`` of a later step than ``last`` was reached by a process that was killed;
+    training will reach it again.
     """
-    if "kept" not in last:  # of an earlier version, which did not record it
+    if "kept" not in last:  # from an earlier version, which did not record it
         return True
     step, kept, done = best.get("done"), last["kept"], last.get("done")
     if step == kept:
@@ -454,7 +456,7 @@ def build_model(record: Mapping[str, Any], seed: int = 0) -> Model:
     """The model of a `model_record` with fresh parameters.
 
     Raises:
-        InputError: it names no model, or options that it does not take; or the model is larger than memory.
+        InputError: the model or one of its options does not exist, or the model is larger than memory.
     """
     from unsup.core.registry import create
 

@@ -1,4 +1,4 @@
-"""Data: built in, standard sets, and the user's own files. Importing this package does not import torch."""
+"""Data: built-in sets, standard sets, and the user's own files. Importing this package does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy files: ``.npy``, alone or as shards of a folder, ``.npz``, or a folder with ``train.npz`` and ``test.npz``."""
+"""NumPy files: ``.npy`` (one file or a folder of shards), ``.npz``, or a folder with ``train.npz`` and ``test.npz``."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _X, _LABEL = ("x", "X", "z"), ("label", "labels", "y", "Y")
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _IMAGE_CHANNELS = (1, 3, 4)
 _MOST_LEVELS = 256
-_BYTES_AT_ONCE = 2**24  # of an array that is looked through
-_COPIES = 2  # of an array in memory: as it was read, and split
-_PER_ROW = 40  # bytes of memory that a row on disk takes: its hash and its place, twice while rows are put in order
+_BYTES_AT_ONCE = 2**24  # rows of an array that are scanned at a time
+_COPIES = 2  # copies of an array in memory: as read, and split
+_PER_ROW = 40  # bytes of memory per row on disk: its hash and its position, twice while rows are sorted
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Arrays ``(N, ...)`` that follow one another, perhaps with labels, and the files they lie in."""
+    """Consecutive arrays ``(N, ...)``, perhaps with labels, and their files."""
 
     arrays: Sequence[NDArray[Any]]
     label: NDArray[Any] | None = None
@@ -51,7 +51,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Range:
-    """The least and the greatest value of every entry ``(D,)``."""
+    """The minimum and maximum of every entry ``(D,)``."""
 
     low: NDArray[Any]
     high: NDArray[Any]
@@ -64,23 +64,23 @@ def read_array(path: Path, *, in_memory: bool | None = None) -> Examples:
     """One ``.npy`` file: the examples ``(N, ...)``, without labels.
 
     Args:
-        in_memory: whether .npy files are read as a whole; left out, those larger than a quarter of the memory stay on
-            disk, and rows are read as they are needed.
+        in_memory: whether to read .npy files into memory; by default, those larger than a quarter of the memory stay
+            on disk, and rows are read on demand.
     """
     return _from_files({"all": [path]}, path, in_memory)
 
 
 def read_shards(path: Path, *, in_memory: bool | None = None) -> Examples:
-    """A folder of ``.npy`` files, in order of their names, as one array.
+    """A folder of ``.npy`` files, sorted by name, as one array.
 
-    Names that start with ``train``, ``validation`` (``valid``, ``val``) and ``test``, and go on with numbers, are those
-    of the parts.
+    Files whose names start with ``train``, ``validation`` (``valid``, ``val``) or ``test``, followed by numbers, are
+    the splits.
 
     Args:
         in_memory: as for a single file.
 
     Raises:
-        InputError: files of different shapes or types, or only some that are named after parts.
+        InputError: files of different shapes or types, or only some of them named after splits.
     """
     files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".npy" and p.name[0] != "." and p.is_file())
     named = {file: _part_of(file) for file in files}
@@ -89,7 +89,7 @@ def read_shards(path: Path, *, in_memory: bool | None = None) -> Examples:
         return _from_files({"all": files}, path, in_memory)
     if parts[None] or not parts["train"]:
         other = listing([f.name for f in parts[None]]) or "no train.npy"
-        raise InputError(f"{path} holds files named after parts of the data, and {other}; name all after parts or none")
+        raise InputError(f"{path} has files named after splits, and {other}; name all files after splits, or none")
     return _from_files({part: found for part, found in parts.items() if part and found}, path, in_memory)
 
 
@@ -110,21 +110,21 @@ def read_file(path: Path) -> Examples:
             parts[part] = _Part([x], _pick(arrays, [f"{k}_{w}" for k in _LABEL for w in words]))
     if "train" not in parts:
         raise InputError(
-            f"{path} holds the arrays {listing(sorted(arrays))}; expected x (and label), or x_train, x_test (and "
+            f"{path} has the arrays {listing(sorted(arrays))}; expected x (and label), or x_train, x_test (and "
             "label_train, label_test)"
         )
     return _examples(parts, path)
 
 
 def read_folder(path: Path) -> Examples:
-    """A folder with ``train.npz``, and ``validation.npz`` or ``test.npz`` where there are such; keys x and label."""
+    """A folder with ``train.npz`` and optionally ``validation.npz`` and ``test.npz``, with keys x and label."""
     parts = {}
     for part, words in _PARTS.items():
         for file in [path / f"{w}.npz" for w in words if (path / f"{w}.npz").is_file()]:
             arrays = read_npz(file)
             x = _pick(arrays, _X)
             if x is None:
-                raise InputError(f"{file} holds the arrays {listing(sorted(arrays))}; expected x (and label)")
+                raise InputError(f"{file} has the arrays {listing(sorted(arrays))}; expected x (and label)")
             parts[part] = _Part([x], _pick(arrays, _LABEL))
     return _examples(parts, path)
 
@@ -138,7 +138,7 @@ def read_npz(path: Path) -> Arrays:
     """All arrays of an ``.npz`` file.
 
     Raises:
-        InputError: the file is damaged, or holds Python objects.
+        InputError: the file is damaged, or contains Python objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -146,10 +146,12 @@ def read_npz(path: Path) -> Arrays:
             size = sum(member.file_size for member in members)
             if _COPIES * size <= memory.limit():
                 return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
-    except (*_BROKEN, NotImplementedError, RuntimeError) as error:  # a packing that Python lacks; a password
+    except (*_BROKEN, NotImplementedError, RuntimeError) as error:  # unsupported compression, or a password
         raise _unreadable(path, error) from error
     raise does_not_fit(
-        _COPIES * size, f"what {path} holds", "write it as .npy, which stays on disk (--no-in-memory), or split it"
+        _COPIES * size,
+        f"the content of {path}",
+        "save it as .npy, which can stay on disk (--no-in-memory), or split it",
     )
 
 
@@ -164,7 +166,7 @@ def _from_files(parts: Mapping[str, Sequence[Path]], path: Path, in_memory: bool
     size = sum(file.stat().st_size for files in parts.values() for file in files)
     on_disk = too_large(size) if in_memory is None else not in_memory
     if not on_disk:
-        check_fits(_COPIES * size, str(path), "leave it on disk with --no-in-memory (in_memory=False), or split it")
+        check_fits(_COPIES * size, str(path), "keep it on disk with --no-in-memory (in_memory=False), or split it")
     read = {part: _Part([_read_npy(file, on_disk) for file in files], None, files) for part, files in parts.items()}
     rows = sum(len(array) for part in read.values() for array in part.arrays)
     check_fits(_PER_ROW * rows, f"the order of the {rows:,} rows of {path}", "split it")
@@ -189,19 +191,19 @@ def _read_npy(path: Path, on_disk: bool) -> NDArray[Any]:
         raise _unreadable(path, error) from error
     except MemoryError as error:
         raise InputError(
-            f"{path} ({path.stat().st_size / 1e9:,.1f} GB) does not fit into memory; leave it on disk with "
+            f"{path} ({path.stat().st_size / 1e9:,.1f} GB) does not fit into memory; keep it on disk with "
             "--no-in-memory (in_memory=False), or split it"
         ) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
     return InputError(
-        f"{path} holds no numeric arrays ({described(error)}); write it again with numpy.savez(path, x=x, label=label)"
+        f"{path} has no numeric arrays ({described(error)}); save it with numpy.savez(path, x=x, label=label)"
     )
 
 
 def _part_of(file: Path) -> str | None:
-    """The part that a shard is named after: ``train-003.npy``."""
+    """The split after which a shard is named: ``train-003.npy``."""
     word = re.fullmatch(r"([a-z]+)(?:[-_.]?\d+)?", file.stem.lower())
     return next((part for part, words in _PARTS.items() if word and word[1] in words), None)
 
@@ -221,14 +223,14 @@ def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = F
             shapes.add(array.shape[1:])
         check_label(part.label, len(part), origin)
     if len(shapes) > 1:
-        raise InputError(f"the parts of {path} have examples of different shapes {sorted(shapes)}; expected one shape")
+        raise InputError(f"the splits of {path} have examples of different shapes {sorted(shapes)}; expected one shape")
     arrays = [array for part in parts.values() for array in part.arrays]
     notes: list[str] = []
     n, noted = sum(map(len, arrays)), np.concatenate(hashes)
     event, form = _event(arrays, n, ranges, path, notes)
     if on_disk:
         files = [file for part in parts.values() for file in part.files]
-        notes.append("the array stays on disk, and rows are read as they are needed")
+        notes.append("the array stays on disk, and rows are read on demand")
         found = Examples(Mapped(files, form, noted=noted), event, _names(parts))
     else:
         found = Examples(form.tensor(arrays[0] if len(arrays) == 1 else np.concatenate(arrays)), event, _names(parts))
@@ -237,7 +239,7 @@ def _examples(parts: Mapping[str, _Part], path: Path | str, *, on_disk: bool = F
         label, labels = classes(np.concatenate(given), f"the label of {path}")
         found = replace(found, label=label, labels=labels)
     elif given:
-        notes.append("labels are left out, because not every part has them")
+        notes.append("labels are ignored, because not all splits have them")
     own = None if "all" in parts else {name: len(parts[name]) for name in SPLITS if name in parts}
     return replace(found, notes=tuple(notes), own=own, hashes=noted, split="by a hash of each row")
 
@@ -251,25 +253,27 @@ def check_label(label: NDArray[Any] | None, n: int, origin: Any) -> None:
     """Raise `InputError` unless ``label`` has one class for each of ``n`` examples."""
     if label is not None and (label.shape != (n,) or label.dtype.kind not in "buifUS"):
         raise InputError(
-            f"{origin}: label has shape {label.shape} and type {label.dtype}; expected ({n},), whole numbers or words"
+            f"{origin}: label has shape {label.shape} and type {label.dtype}; expected ({n},), integers or text"
         )
 
 
 def _checked(x: NDArray[Any], origin: Any) -> tuple[_Range, Words]:
-    """The range of each entry of an array of finite numbers ``(N, ...)``, and a hash of each row, in one pass."""
+    """The range of each entry of an array ``(N, ...)`` of finite numbers, and the hash of each row, in one pass."""
     if x.dtype.kind not in "buif":
         raise InputError(f"{origin}: x has type {described(x.dtype)}; expected numbers (integers or floats)")
     if x.ndim < 2 or x.size == 0:
-        raise InputError(f"{origin}: x has shape {x.shape}; expected (examples, ...) with two axes or more, none empty")
+        raise InputError(
+            f"{origin}: x has shape {x.shape}; expected (examples, ...) with at least two axes, none of them empty"
+        )
     step = max(1, _BYTES_AT_ONCE * len(x) // x.nbytes)
     found: _Range | None = None
     hashes = np.empty(len(x), np.uint64)
     for start in range(0, len(x), step):
         rows = np.asarray(x[start : start + step])
-        # Of images the order of their channels counts for nothing.
+        # For images, the order of the channels does not matter.
         hashes[start : start + step] = row_hashes(np.moveaxis(rows, 3, 1) if _channels_last(x.shape) else rows)
         chunk = rows.reshape(len(rows), -1)
-        own = _Range(chunk.min(0), chunk.max(0))  # a NaN is both
+        own = _Range(chunk.min(0), chunk.max(0))  # a NaN propagates to both
         found = own if found is None else found.with_(own)
     assert found is not None
     if x.dtype.kind == "f" and not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
@@ -278,7 +282,7 @@ def _checked(x: NDArray[Any], origin: Any) -> tuple[_Range, Words]:
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether arrays ``(N, ...)`` of that shape are images ``(N, H, W, C)``."""
+    """Whether arrays ``(N, ...)`` of this shape are images ``(N, H, W, C)``."""
     return len(shape) == 4 and shape[1] not in _IMAGE_CHANNELS and shape[3] in _IMAGE_CHANNELS
 
 
@@ -295,14 +299,14 @@ def _not_finite(x: NDArray[Any], step: int, origin: Any) -> InputError:
     place = f"column {rest[0]}" if len(rest) == 1 else f"position {tuple(rest)}"
     return InputError(
         f"{origin}: {count} values of x are NaN or infinite, the first in row {row}, {place} (from 0); fill them, or "
-        "leave those rows out"
+        "remove those rows"
     )
 
 
 def _event(
     arrays: Sequence[NDArray[Any]], n: int, ranges: Sequence[_Range], path: Path | str, notes: list[str]
 ) -> tuple[Event, Form]:
-    """What one example is, and how rows of these arrays of numbers become examples."""
+    """The event of one example, and the conversion of rows of these arrays to examples."""
     dtype, shape, last = arrays[0].dtype, arrays[0].shape[1:], False
     if any(a.dtype != dtype for a in arrays):
         dtype = np.result_type(*arrays)
@@ -312,10 +316,10 @@ def _event(
                 f"{path}: x has shape {(n, *shape)}; expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 "
                 "channels C"
             )
-        notes.append("images were given as (N, H, W, C) and are held as (N, C, H, W)")
+        notes.append("images of shape (N, H, W, C) were converted to (N, C, H, W)")
         shape, last = (shape[2], *shape[:2]), True
     if len(shape) == 2:
-        notes.append("x has three axes and is held as images (N, 1, H, W)")
+        notes.append("x has three axes and is read as images (N, 1, H, W)")
         shape = (1, *shape)
     dims = int(np.prod(shape))
     if dtype.kind == "f":
@@ -329,7 +333,7 @@ def _event(
         return _whole_table(low, high, gathered(arrays, some_rows(n, dims)), path)
     if low.min() < 0 or high.max() > 255:
         raise InputError(
-            f"{path}: x has shape {(n, *shape)} and whole numbers from {low.min()} to {high.max()}; expected 0 to 255 "
+            f"{path}: x has shape {(n, *shape)} and integers from {low.min()} to {high.max()}; expected 0 to 255 "
             "(pixels); convert it to float for real values"
         )
     support = BINARY if high.max() <= 1 else Support("ordinal", 256)
@@ -337,7 +341,7 @@ def _event(
 
 
 def _whole_table(low: NDArray[Any], high: NDArray[Any], rows: NDArray[Any], path: Path | str) -> tuple[Event, Form]:
-    """Rows of whole numbers: one support for all columns where few levels do, else one a column."""
+    """Rows of integers: one support for all columns if it needs few levels, else one per column."""
     lowest, highest = int(low.min()), int(high.max())
     supports = (
         (whole_support(lowest, highest),) * len(low)
@@ -347,8 +351,8 @@ def _whole_table(low: NDArray[Any], high: NDArray[Any], rows: NDArray[Any], path
     bad = beyond_float64(rows, supports)
     if bad is not None:
         raise InputError(
-            f"{path}: column {bad} holds whole numbers from {low[bad]} to {high[bad]}, too far from 0 for float64 to "
-            f"tell them apart; {nearer_0(int(low[bad]), int(high[bad]))}"
+            f"{path}: column {bad} has integers from {low[bad]} to {high[bad]}, too far from 0 for float64 to "
+            f"distinguish them; {nearer_0(int(low[bad]), int(high[bad]))}"
         )
     event = precise(Event(low.shape, supports), rows)
     kind = {torch.uint8: np.uint8, torch.int64: np.int64}.get(event.dtype, np.float64)
@@ -356,7 +360,7 @@ def _whole_table(low: NDArray[Any], high: NDArray[Any], rows: NDArray[Any], path
 
 
 def whole_support(low: int, high: int) -> Support:
-    """The support of whole numbers from ``low`` to ``high``: binary, ordinal, or real where there are many levels."""
+    """The support of integers from ``low`` to ``high``: binary, ordinal, or real if there are many levels."""
     if high - low >= _MOST_LEVELS:
         return REAL
     if low >= 0 and high <= 1:

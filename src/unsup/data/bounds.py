@@ -1,4 +1,4 @@
-"""What is refused before it is read: files that are none, and those that would not fit into memory."""
+"""Checks before reading: what is not a regular file, or would not fit into memory, is refused."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _UNPARSABLE = (
     ArithmeticError,
     AttributeError,
     LookupError,
-    MemoryError,  # of a header that nests without end
+    MemoryError,  # from a deeply nested header
     RecursionError,
     SyntaxError,
     TypeError,
     tokenize.TokenError,
 )
-"""What NumPy raises of headers, besides `ValueError`."""
+"""Exceptions of NumPy about headers, besides `ValueError`."""
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -33,38 +33,38 @@ _KINDS = {
 
 
 def check_kind(path: Path) -> None:
-    """Raise `InputError` for what is neither a file nor a folder: reading it may wait, or go on, for ever."""
+    """Raise `InputError` for anything but a file or a folder: reading it may block or never end."""
     kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
     if kind is not None:
-        raise InputError(f"{path} is {kind}; expected a file or a folder: write what it gives into a file first")
+        raise InputError(f"{path} is {kind}; expected a file or a folder: save its output to a file first")
 
 
 def check_fits(size: float, what: str, mend: str) -> None:
-    """Raise `does_not_fit` for what would take more than the memory that may be used."""
+    """Raise `does_not_fit` for data that would need more than the memory limit."""
     if size > memory.limit():
         raise does_not_fit(size, what, mend)
 
 
 def does_not_fit(size: float, what: str, mend: str) -> InputError:
-    """The error about data larger than the memory that may be used.
+    """The error about data larger than the memory limit.
 
     Args:
-        size: bytes that reading and splitting it takes at its peak.
-        what: it is, the subject of the message.
-        mend: what to do about it.
+        size: peak memory in bytes for reading and splitting.
+        what: subject of the message.
+        mend: suggestion of the message.
     """
     return InputError(
-        f"{what} would take about {memory.said(size)} of memory and {memory.said(memory.limit())} may be used; {mend}, "
-        "or allow more with --max-memory GB"
+        f"{what} would need about {memory.said(size)} of memory, but {memory.said(memory.limit())} are available; "
+        f"{mend}, or raise --max-memory GB"
     )
 
 
 def check_array_header(file: IO[bytes], size: int) -> None:
-    """Raise `ValueError` unless the header of a ``.npy`` file is sound and the file holds what it claims.
+    """Raise `ValueError` unless the header of a ``.npy`` file is valid and matches the size of the file.
 
     Args:
-        file: at its start.
-        size: of the file in bytes.
+        file: the file, at its start.
+        size: size of the file in bytes.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -75,15 +75,15 @@ def check_array_header(file: IO[bytes], size: int) -> None:
     except _UNPARSABLE as error:
         raise ValueError("its header cannot be read") from error
     if dtype.hasobject:
-        raise ValueError("it holds Python objects")
+        raise ValueError("it contains Python objects")
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise ValueError(f"its header claims the shape {shape}")
     claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if claimed > there:
-        raise ValueError(f"its header claims {claimed:,} bytes of values and it holds {there:,}")
+        raise ValueError(f"its header claims {claimed:,} bytes of values, but it has {there:,}")
 
 
 def described(value: Any) -> str:
-    """A text of one line, cut where it is long."""
+    """A text on one line, shortened if it is long."""
     text = " ".join(str(value).split())
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,4 +1,4 @@
-"""Data that needs no file: scikit-learn's digits, densities in the plane, pictures and sequences made by rule."""
+"""Built-in data without files: the digits of scikit-learn, 2-D densities, synthetic pictures and sequences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRID_STEP, GRID_STD = 2.0, 0.05
 
 
 def digits() -> Examples:
-    """Handwritten digits of UCI as scikit-learn ships them: (1, 8, 8), levels 0..16; split 70/10/20 by a hash."""
+    """The UCI handwritten digits of scikit-learn: (1, 8, 8), levels 0..16; split 70/10/20 by a hash."""
     found = load_digits()
     return Examples(
         torch.from_numpy(found.images.astype(np.uint8)).unsqueeze(1),
@@ -39,7 +39,7 @@ def moons(*, n: int = 20_000) -> Examples:
     """Two half circles with Gaussian noise of std 0.1 (scikit-learn's ``make_moons``).
 
     Args:
-        n: training examples of a set made by rule; a tenth as many are for validation and for test.
+        n: number of training examples of a synthetic set; validation and test have a tenth of it each.
     """
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
@@ -93,7 +93,7 @@ def checkerboard(*, n: int = 20_000) -> Examples:
 
 
 def pinwheel(*, n: int = 20_000) -> Examples:
-    """Five Gaussian arms turned by an angle that grows with the radius (Johnson et al. 2016, 1603.06277)."""
+    """Five Gaussian arms, rotated by an angle that grows with the radius (Johnson et al. 2016, 1603.06277)."""
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         label = rng.integers(5, size=n)
@@ -118,11 +118,11 @@ def spirals(*, n: int = 20_000) -> Examples:
 
 
 def shapes(*, n: int = 5_000, channels: Literal[1, 3] = 1) -> Examples:
-    """One bright disc, square or triangle on a dark ground: ``(channels, 16, 16)``, 256 levels, drawn by rule.
+    """One bright disc, square or triangle on a dark background: ``(channels, 16, 16)``, 256 levels, synthetic.
 
     Args:
-        n: training examples, as of `moons`.
-        channels: 1 or 3, of pictures made by rule.
+        n: number of training examples, as in `moons`.
+        channels: 1 or 3 channels of synthetic pictures.
     """
     sizes = _sizes("shapes", n)
     total, rng = sum(sizes), _source("shapes")
@@ -145,16 +145,16 @@ def shapes(*, n: int = 5_000, channels: Literal[1, 3] = 1) -> Examples:
 def stripes(*, n: int = 2_000) -> Examples:
     """A pair of domains whose true translation is known: plain shapes and striped shapes, ``(3, 16, 16)``, 256 levels.
 
-    Domain a shows two shapes on a dark ground, red discs, green squares or blue triangles of random size and place,
-    the second over the first. Domain b shows the like with stripes of a pale tone of the same colour: with i the row
-    from 0,
+    Domain a has two shapes on a dark background (red discs, green squares or blue triangles) of random size and
+    position, the second on top of the first. Domain b has the same with stripes in a pale tone of the same colour: with
+    i the row from 0,
 
-        T(x)[:, i, j] = pale(x[:, i, j]) where i is odd and x[:, i, j] is not ground, else x[:, i, j],
+        T(x)[:, i, j] = pale(x[:, i, j]) if i is odd and x[:, i, j] is not background, else x[:, i, j],
 
-    and T⁻¹ puts the full colour back. It is the translation that the two domains ask for: stripes lie in the same rows
-    everywhere, and no exchange of colours fits, since each kind of shape has its own. (T after a mirror image gives the
-    same distribution; that is what an identity loss rules out.) The two domains of the training split hold different
-    shapes; in validation and test ``domain_b`` is T(x).
+    and T⁻¹ restores the full colour. T is the natural translation between the domains: stripes are always in the same
+    rows, and colours cannot be exchanged, since each kind of shape has its own colour. (T after a reflection gives the
+    same distribution; an identity loss rules this out.) The two domains of the training split have different shapes; in
+    validation and test, ``domain_b`` is T(x).
     """
     sizes, rng = _sizes("stripes", n), _source("stripes")
     x, other = (torch.from_numpy(_two_shapes(size, rng)) for size in (sum(sizes), sizes[0]))
@@ -169,12 +169,12 @@ def stripes(*, n: int = 2_000) -> Examples:
 
 
 _GROUND = (40, 40, 60)
-_COLOURS = ((210, 60, 50), (50, 170, 70), (60, 90, 220))  # of discs, squares, triangles
+_COLOURS = ((210, 60, 50), (50, 170, 70), (60, 90, 220))  # colours of discs, squares, triangles
 _PALE = ((250, 200, 190), (190, 250, 200), (190, 210, 250))
 
 
 def add_stripes(x: torch.Tensor) -> torch.Tensor:
-    """T of `stripes`, from domain a to b: uint8 ``(N, 3, 16, 16)`` → the same."""
+    """The translation T of `stripes` from domain a to b: uint8 ``(N, 3, 16, 16)`` → the same shape."""
     striped = (torch.arange(x.shape[2]) % 2 == 1).view(-1, 1)
     for colour, pale in zip(_COLOURS, _PALE, strict=True):
         full, light = (torch.tensor(c, dtype=torch.uint8).view(3, 1, 1) for c in (colour, pale))
@@ -193,7 +193,7 @@ def _two_shapes(total: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _inside(kind: Labels, centre: Array, radius: Array) -> NDArray[np.bool_]:
-    """The pixels ``(N, 16, 16)`` inside of discs (kind 0), squares (1) and triangles (2)."""
+    """The masks ``(N, 16, 16)`` of discs (kind 0), squares (1) and triangles (2)."""
     down, right = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
     v = (down[None] - centre[:, 0, None, None]) / radius[:, None, None]  # the shape spans [−1, 1]
     u = (right[None] - centre[:, 1, None, None]) / radius[:, None, None]
@@ -203,18 +203,18 @@ def _inside(kind: Labels, centre: Array, radius: Array) -> NDArray[np.bool_]:
 
 
 def markov(*, n: int = 5_000, length: int = 32, symbols: int = 4) -> Examples:
-    """Sequences of a first-order Markov chain started in equilibrium: ``(length,)``, nominal(symbols).
+    """Sequences of a first-order Markov chain, started in equilibrium: ``(length,)``, nominal(symbols).
 
-    With π the equilibrium and P the transition matrix of `markov_chain`, an example's entropy is
-    H(π) + (length − 1) Σ_i π_i H(P_i): the best any model can reach. The notes give it.
+    With the equilibrium π and the transition matrix P of `markov_chain`, the entropy of an example is
+    H(π) + (length − 1) Σ_i π_i H(P_i), the lower bound for any model. The notes state it.
 
     Args:
-        n: training examples, as of `moons`.
-        length: of every sequence.
-        symbols: in sequences made by rule.
+        n: number of training examples, as in `moons`.
+        length: length of each sequence.
+        symbols: number of symbols in synthetic sequences.
     """
     if length < 1 or not 2 <= symbols <= 256:
-        raise InputError(f"markov: length={length}, symbols={symbols} given; expected length >= 1 and 2 to 256 symbols")
+        raise InputError(f"markov: length={length}, symbols={symbols}; expected length >= 1 and 2 to 256 symbols")
     sizes, rng = _sizes("markov", n), _source("markov")
     start, transition = markov_chain(symbols)
     x = np.empty((sum(sizes), length), np.uint8)
@@ -222,7 +222,7 @@ def markov(*, n: int = 5_000, length: int = 32, symbols: int = 4) -> Examples:
     for t in range(1, length):
         x[:, t] = _categorical(transition[x[:, t - 1]], rng)
     first, step = _entropy(start), float(start @ np.array([_entropy(row) for row in transition]))
-    note = f"entropy {first + (length - 1) * step:.4f} nats an example, {step:.4f} nats a step"
+    note = f"entropy {first + (length - 1) * step:.4f} nats per example, {step:.4f} nats per step"
     return Examples(
         torch.from_numpy(x),
         Event((length,), Support("nominal", symbols), "sequence"),
@@ -234,7 +234,7 @@ def markov(*, n: int = 5_000, length: int = 32, symbols: int = 4) -> Examples:
 
 
 def markov_chain(symbols: int) -> tuple[Array, Array]:
-    """Equilibrium ``(K,)`` and transition matrix ``(K, K)`` of the chain behind `markov`."""
+    """Equilibrium ``(K,)`` and transition matrix ``(K, K)`` of the chain of `markov`."""
     transition = np.random.default_rng([symbols, 1906]).dirichlet(np.full(symbols, 0.5), symbols)
     transition = 0.95 * transition + 0.05 / symbols
     # π P = π and Σ π = 1, as one least-squares system.
@@ -268,9 +268,9 @@ def _plane(name: str, draw: Draw, n: int) -> Examples:
 
 
 def _sizes(name: str, n: int) -> tuple[int, int, int]:
-    """n training examples and a tenth as many for validation and for test."""
+    """n training examples, and a tenth of n for validation and for test."""
     if n < 10:
-        raise InputError(f"{name}: n={n} training examples given; expected 10 or more")
+        raise InputError(f"{name}: n={n} training examples; expected at least 10")
     return n, n // 10, n // 10
 
 

@@ -1,11 +1,11 @@
-"""Which data sets have a name: rows of plain data, read without importing torch."""
+"""The catalogue of named data sets: plain rows, read without importing torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir", "changed_data")
-"""What other examples may have to be read with, to be of the event of the data."""
+"""Options that other examples may need, to have the same event as the data."""
 
 READERS: dict[str, str] = {
     "a folder of images": "unsup.data.images:read_folder",
@@ -20,22 +20,22 @@ READERS: dict[str, str] = {
     "a folder of .npz arrays": "unsup.data.arrays:read_folder",
     "codes of a run": "unsup.data.codes:read_codes",
 }
-"""What reads data that has no name here, by what it is: ``"module:function"``, as in `Entry`."""
+"""Readers of data without a name, by kind: ``"module:function"``, as in `Entry`."""
 
 CODES = "codes:"
-"""What a run's codes are called: this and the run's folder."""
+"""The prefix of the codes of a run, followed by the run folder."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set that `load_data` knows by name.
+    """A data set that `load_data` knows by name.
 
     Attributes:
-        name: what `load_data` and the command line call it.
-        target: ``"module:function"`` that reads it; the function's keyword-only arguments are its options.
-        summary: one line.
-        source: where it comes from, in words.
-        licence: the terms of its source.
+        name: its name in `load_data` and on the command line.
+        target: ``"module:function"`` of its reader, whose keyword-only arguments are the options.
+        summary: description in one line.
+        source: where the data comes from.
+        licence: licence of the source.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def needs_download(self) -> bool:
-        """Whether its files come from outside the library."""
+        """Whether its files are not part of the library."""
         return self.source != _HERE
 
 
@@ -70,18 +70,20 @@ CATALOG: dict[str, Entry] = {
         Entry("rings", f"{_BUILTIN}:rings", "four concentric circles in the plane", _HERE, _OURS),
         Entry("ring8", f"{_BUILTIN}:ring8", "eight narrow Gaussians on a circle", _HERE, _OURS),
         Entry("grid25", f"{_BUILTIN}:grid25", "25 narrow Gaussians on a square grid", _HERE, _OURS),
-        Entry("checkerboard", f"{_BUILTIN}:checkerboard", "uniform on the dark squares of a board", _HERE, _OURS),
-        Entry("pinwheel", f"{_BUILTIN}:pinwheel", "five bent Gaussian arms in the plane", _HERE, _OURS),
+        Entry(
+            "checkerboard", f"{_BUILTIN}:checkerboard", "uniform on the dark squares of a checkerboard", _HERE, _OURS
+        ),
+        Entry("pinwheel", f"{_BUILTIN}:pinwheel", "five curved Gaussian arms in the plane", _HERE, _OURS),
         Entry("spirals", f"{_BUILTIN}:spirals", "two interleaved spirals in the plane", _HERE, _OURS),
         Entry("shapes", f"{_BUILTIN}:shapes", "16×16 pictures of one disc, square or triangle", _HERE, _OURS),
         Entry(
             "stripes",
             f"{_BUILTIN}:stripes",
-            "two domains of 16×16 pictures: plain coloured shapes and the like with white stripes",
+            "two domains of 16×16 pictures: coloured shapes without and with pale stripes",
             _HERE,
             _OURS,
         ),
-        Entry("markov", f"{_BUILTIN}:markov", "token sequences of a Markov chain of known entropy", _HERE, _OURS),
+        Entry("markov", f"{_BUILTIN}:markov", "token sequences of a Markov chain with known entropy", _HERE, _OURS),
         Entry(
             "mnist",
             f"{_STANDARD}:mnist",
@@ -92,7 +94,7 @@ CATALOG: dict[str, Entry] = {
         Entry(
             "dynamic-mnist",
             f"{_STANDARD}:dynamic_mnist",
-            "MNIST drawn black or white afresh in every epoch; 400 for validation",
+            "MNIST, binarised at random in every epoch; 400 for validation",
             _FETCHED,
             "none stated (often given as CC BY-SA 3.0)",
         ),
@@ -110,7 +112,7 @@ CATALOG: dict[str, Entry] = {
             _FOUND,
             "unknown (derived from MNIST)",
         ),
-        Entry("fashion-mnist", f"{_STANDARD}:fashion_mnist", "70,000 pictures of clothes, 28×28", _FETCHED, "MIT"),
+        Entry("fashion-mnist", f"{_STANDARD}:fashion_mnist", "70,000 pictures of clothing, 28×28", _FETCHED, "MIT"),
         Entry(
             "cifar10",
             f"{_STANDARD}:cifar10",

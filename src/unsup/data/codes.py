@@ -1,4 +1,4 @@
-"""The codes that a run's model gives of the run's data, as data: models in two stages need nothing else."""
+"""The codes of a run as data, for two-stage models: the encodings of the run's data by its model."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class _Config(TypedDict):
     data: NotRequired[_Record | None]
 
 
-_AT_ONCE = 200  # examples that are encoded together
+_AT_ONCE = 200  # examples per encoding batch
 
 
 def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
-    """The codes ``(N, F)`` of the data that the run in a folder was trained on, by its best parameters.
+    """The codes ``(N, F)`` of the training data of a run, by its best parameters.
 
-    Splits and labels are those of that data.
+    Splits and labels are the same as in that data.
 
     Args:
-        changed_data: go on though the data of the run has changed since it was trained.
+        changed_data: continue even if the data of the run has changed since training.
 
     Raises:
-        InputError: the folder holds no run, or one of data that was in memory only, or that has changed.
-        CapabilityError: its model gives no codes.
+        InputError: the folder is not a run folder, or its data was in memory only, or has changed.
+        CapabilityError: its model cannot encode.
     """
     model = load(str(path))
     if not isinstance(model, CanEncode):
-        raise CapabilityError(f"{path} is a run of {name_of(type(model))}, which gives no codes")
+        raise CapabilityError(f"{path} is a run of {name_of(type(model))}, which cannot encode")
     config = read_json(path / "config.json", _Config)
     data, changed = data_of_run(path, config, changed_data=changed_data)
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -54,7 +54,7 @@ def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
         raise InputError(f"{int((~x.isfinite()).any(1).sum())} of the codes of {path} are not finite; train it again")
     sizes = (len(data.train), len(data.validation), len(data.test))
     labels = [split.label for split in parts.values() if split.label is not None]
-    since = ", which has changed since that was trained" if changed else ""
+    since = ", which has changed since training" if changed else ""
     note = f"codes of {data.name} ({data.describe()}) by {name_of(type(model))}{since}"
     return Examples(
         x,
@@ -70,7 +70,7 @@ def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
 
 @torch.no_grad()
 def codes(model: Model, split: Split) -> Tensor:
-    """Codes of all examples of a split, in their order: ``(N, F)``, float32, or float64 where the model is."""
+    """Codes of all examples of a split, in order: ``(N, F)``, float32, or float64 if the model is."""
     assert isinstance(model, CanEncode)
     found = []
     for rows in torch.arange(len(split)).split(_AT_ONCE):

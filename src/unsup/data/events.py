@@ -1,4 +1,4 @@
-"""Examples of one event as those of another: where that goes, and what to do where it does not."""
+"""Conversion of examples to another event, with advice if it is not possible."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from unsup.data.arrays import whole_support
 
 
 def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
-    """``x`` as raw data of ``event``, in float64 where it is or ``event`` asks for it.
+    """``x`` as raw data of ``event``, in float64 if ``x`` is or ``event`` needs it.
 
     Raises:
-        InputError: ``x`` has another shape, or values outside the event's support.
+        InputError: ``x`` has a different shape, or values outside the support of the event.
     """
     if own.is_image and own.shape[0] == 1 and event.shape == (3, *own.shape[1:]):
-        x = x.expand(-1, 3, -1, -1)  # what the image reader does with grey images among coloured ones
+        x = x.expand(-1, 3, -1, -1)  # as the image reader does with grey images among colour images
     if tuple(x.shape[1:]) != event.shape:
         shape = tuple(x.shape[1:])
-        raise InputError(f"{name} holds examples of shape {shape}; expected {event.shape} ({event}){mend(own, event)}")
+        raise InputError(f"{name} has examples of shape {shape}; expected {event.shape} ({event}){mend(own, event)}")
     inside = event.contains(x)
     if not bool(inside.all()):
         first = int((~inside).nonzero()[0])
         raise InputError(
-            f"{name}: {int((~inside).sum())} of {len(x)} examples hold values outside {event} (the first is number "
-            f"{first}, from 0; values go from {x.min().item():g} to {x.max().item():g}); give raw data in the units of "
-            "the training data"
+            f"{name}: {int((~inside).sum())} of {len(x)} examples have values outside {event} (the first is number "
+            f"{first}, from 0; values range from {x.min().item():g} to {x.max().item():g}); expected raw data in "
+            "the units of the training data"
         )
     return of_type(x, event).contiguous()
 
 
 def of_type(x: Tensor, event: Event) -> Tensor:
-    """Raw examples in a type that holds them as ``event`` asks; float64 stays what it is."""
+    """Raw examples in the type that ``event`` needs; float64 is kept."""
     if event.is_discrete:
         return x.to(event.dtype)
     return x.double() if event.precision == "float64" or not x.is_floating_point() else x
 
 
 def mend(own: Event, event: Event) -> str:
-    """How examples of the event ``own`` could be given the shape of ``event``, to be added to an error."""
+    """How to convert examples of the event ``own`` to the shape of ``event``, as part of an error message."""
     if own.shape == event.shape:
         return ""
     if own.dims == event.dims:
@@ -48,14 +48,14 @@ def mend(own: Event, event: Event) -> str:
         if own.shape[0] != event.shape[0]:
             return f"; convert the images to {event.shape[0]} channel{'s' * (event.shape[0] > 1)}"
         square = event.shape[1] == event.shape[2]
-        return f"; give --resize {event.shape[1]} (resize={event.shape[1]})" if square else "; resize the images"
+        return f"; use --resize {event.shape[1]} (resize={event.shape[1]})" if square else "; resize the images"
     if own.layout == event.layout == "vector":
-        return "; leave columns out with --drop (drop=) or --label (label=)"
+        return "; remove columns with --drop (drop=) or --label (label=)"
     return ""
 
 
 def common_event(one: Event, two: Event) -> Event | None:
-    """The event of examples of both: two tables need not show the same whole numbers. None where there is none.
+    """The common event of two data sets, or None: two tables may have different integers.
 
     >>> print(common_event(Event((1,), Support("ordinal", 3)), Event((1,), Support("ordinal", 9, low=-2))))
     vector of 1, ordinal(9, low=-2)

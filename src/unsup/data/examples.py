@@ -1,4 +1,4 @@
-"""What a reader found: all examples together, before they are split."""
+"""The result of a reader: all examples together, before they are split."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a reader found: all examples together, before they are split.
+    """The result of a reader: all examples together, before they are split.
 
     Attributes:
-        x: raw examples: a tensor, or a `Source` where they are larger than memory.
-        names: of rows or files, one an example.
-        sizes: of train, validation and test where they lie one after the other in ``x``; None when there are none yet.
-        own: examples of each part that the data itself has, which lie one after the other in ``x``; what it lacks of
-            validation and test is still to be cut from training. None where it has no parts.
-        split: where the splits come from, in words.
-        shares: percent of validation and test where ``sizes`` is None.
-        hashes: of the content of each row, ``(N,)``, by which splits are cut; None to cut by the row number, with
-            shares that are rounded up.
-        in_order: cut the splits from ``x`` as it lies.
+        x: raw examples: a tensor, or a `Source` if they are larger than memory.
+        names: names of rows or files, one per example.
+        sizes: sizes of train, validation and test if they are consecutive in ``x``; None if there are no splits yet.
+        own: number of examples of each split of the data itself, consecutive in ``x``; missing validation and test
+            splits are still to be taken from training. None if it has no splits.
+        split: description of the source of the splits.
+        shares: percentages of validation and test if ``sizes`` is None.
+        hashes: hashes of the content of each row, ``(N,)``, which determine the splits; None to split by the row
+            number, with shares that are rounded up.
+        in_order: split ``x`` in its given order.
         grey: as in `Split`, used in training only.
-        domain_b: examples of a second domain, as many as ``x``: in training others, then its translations.
-        columns: names of the entries of a table's row, or None.
-        files: whether ``names`` are those of files, by which two folders are matched.
-        given: what each example is conditioned on, or None.
+        domain_b: examples of a second domain, as many as ``x``: unpaired in training, then the translations of ``x``.
+        columns: names of the columns of a table, or None.
+        files: whether ``names`` are file names, by which two folders are matched.
+        given: the condition of each example, or None.
         condition: the event of ``given``.
         lengths: as in `Split`.
         weight: as in `Split`.
@@ -74,7 +74,7 @@ class Examples:
         return Split(self.x, self.label, self.grey, self.given, self.lengths, self.weight)
 
     def arranged(self, owner: str) -> tuple[Examples, tuple[int, int, int]]:
-        """The same examples with train, validation and test one after the other, and their sizes."""
+        """The same examples, ordered as train, validation and test, and their sizes."""
         if self.sizes is not None:
             return self, self.sizes
         if self.own is not None:
@@ -88,7 +88,7 @@ class Examples:
         return self.reordered(order, sizes, rule), sizes
 
     def _by_own_parts(self, own: Mapping[str, int], owner: str) -> tuple[Examples, tuple[int, int, int]]:
-        """The parts of the data as splits, each in the order of hashes; what is missing is cut from training."""
+        """The splits of the data, each in the order of hashes; missing splits are taken from training."""
         assert self.hashes is not None
         ties, start = self._ties(), 0
         missing = [name for name in SPLITS if name not in own]
@@ -103,27 +103,29 @@ class Examples:
             if part == "train":
                 cut |= {name: pieces[name] for name in missing}
             start += size
-        rule = "the file's own" + (
-            f"; a tenth of train is for {' and a tenth for '.join(missing)}, by a hash of each row" if missing else ""
+        rule = "as in the file" + (
+            f"; a tenth of train is used for {' and a tenth for '.join(missing)}, by a hash of each row"
+            if missing
+            else ""
         )
         lengths = (len(cut["train"]), len(cut["validation"]), len(cut["test"]))
         return self.reordered(torch.from_numpy(np.concatenate([cut[name] for name in SPLITS])), lengths, rule), lengths
 
     def _ties(self) -> Words | None:
-        """What orders rows that hold the same: what goes with them."""
+        """Keys that order rows with equal content: their labels and other fields."""
         beside = [v for v in (self.label, self.given, self.lengths, self.weight, self.domain_b) if v is not None]
         return row_hashes(np.stack([row_hashes(v.numpy()) for v in beside], 1)) if beside else None
 
     def _noted(self, ordered: Words) -> Examples:
-        """The same, with a note where most rows are copies of others, since copies stay together."""
+        """The same, with a note if most rows are duplicates, since duplicates are in the same split."""
         different = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
         if 2 * different > len(ordered):
             return self
-        note = f"only {different:,} of {len(ordered):,} rows differ; equal rows lie in one split, so none is in two"
+        note = f"only {different:,} of {len(ordered):,} rows are distinct; equal rows are always in the same split"
         return replace(self, notes=(*self.notes, note))
 
     def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:
-        """The examples at ``order``, which puts train, validation and test one after the other."""
+        """The examples at ``order``, which sorts them into train, validation and test."""
         taken = self.whole.take(order)
         return replace(
             self,
@@ -143,14 +145,14 @@ class Examples:
 
     @property
     def parts(self) -> tuple[int, ...] | None:
-        """How many examples lie one after the other for each split, where that is settled before they are cut."""
+        """The sizes of the splits, if they are fixed before splitting."""
         if self.sizes is not None or self.own is None:
             return self.sizes
         return tuple(self.own.get(name, 0) for name in SPLITS)
 
     @property
     def tensor(self) -> Tensor:
-        """``x`` of a reader that holds it in memory."""
+        """``x`` of a reader that keeps it in memory."""
         assert isinstance(self.x, Tensor)
         return self.x
 
@@ -158,7 +160,7 @@ class Examples:
         """The examples as three splits.
 
         Args:
-            owner: named in the error when there are too few of them.
+            owner: name for the error if there are too few examples.
         """
         found, sizes = self.arranged(owner)
         ends = [sum(sizes[:i]) for i in range(4)]
@@ -185,7 +187,7 @@ class Examples:
 
 
 class Names(Sequence[str]):
-    """Names that are made when they are asked for: data larger than memory may have more rows than fit as words.
+    """Names that are created on demand: the names of data larger than memory may not fit into memory.
 
     >>> Names("row {}".format, range(10**9))[7]
     'row 7'
@@ -210,7 +212,7 @@ class Names(Sequence[str]):
 
 
 def part_names(sizes: Mapping[str, int]) -> Names:
-    """Names of rows that lie part after part.
+    """Names of rows that are ordered by split.
 
     >>> list(part_names({"train": 2, "test": 1}))
     ['train 0', 'train 1', 'test 0']
@@ -225,19 +227,19 @@ def part_names(sizes: Mapping[str, int]) -> Names:
 
 
 def classes(values: NDArray[Any], what: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Class numbers (int64) and class names of a column of whole numbers or words, in sorted order.
+    """Class numbers (int64) and sorted class names of a column of integers or text.
 
-    Whole numbers of any size keep their digits.
+    Integers of any size keep their digits.
 
     Raises:
-        InputError: a value is no class (a fraction, NaN).
+        InputError: a value is not a class (a fraction, NaN).
     """
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     if values.dtype.kind == "f":
         odd = values[~np.isfinite(values) | (values != np.floor(values))]
         if len(odd):
-            raise InputError(f"{what} holds {odd[0]}, which is no class; expected whole numbers or words")
+            raise InputError(f"{what} has {odd[0]}, which is not a class; expected integers or text")
     found, numbers = np.unique(values, return_inverse=True)
     names = tuple(str(int(n) if isinstance(n, float) else n) for n in found.tolist())
     return torch.from_numpy(numbers.astype(np.int64).reshape(-1)), names

@@ -1,8 +1,8 @@
-"""Hashes of rows by what they hold: which split a row belongs to, and whether data are what they were.
+"""Hashes of the content of rows: they determine the split of a row, and detect changed data.
 
-A row of words w_1 … w_D has the hash f(Σ_d a_d w_d mod 2⁶⁴), with a_d odd numbers drawn once for all and f the
-finaliser of SplitMix64 (Steele, Lea, Flood 2014). Two rows that differ in one word never have the same sum; others have
-it by chance only. Neither the other rows, nor their number or order, nor a library's version play a part.
+A row of words w_1 … w_D has the hash f(Σ_d a_d w_d mod 2⁶⁴), with fixed random odd numbers a_d and the finaliser f of
+SplitMix64 (Steele, Lea, Flood 2014). Two rows that differ in one word never have the same sum; other rows collide only
+by chance. The hash does not depend on other rows, their number or order, or on versions of libraries.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Words = NDArray[np.uint64]
 
 _SEED = 0x5851F42D4C957F2D
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_WORDS_AT_ONCE = 2**16  # so that what is worked on stays in the processor's cache
+_WORDS_AT_ONCE = 2**16  # so that the working set stays in the cache of the processor
 
 
 def scrambled(numbers: Words) -> Words:
-    """SplitMix64's finaliser of each number."""
+    """The finaliser of SplitMix64 for each number."""
     with np.errstate(over="ignore"):
         key = numbers * np.uint64(_GOLDEN)
         key = (key ^ (key >> np.uint64(30))) * np.uint64(_MIX_1)
@@ -33,13 +33,13 @@ def scrambled(numbers: Words) -> Words:
 
 
 def row_hashes(values: NDArray[Any], lengths: NDArray[np.int64] | None = None) -> Words:
-    """A hash of every row of numbers ``(N, ...)``: uint64 ``(N,)``.
+    """The hash of every row of numbers ``(N, ...)``: uint64 ``(N,)``.
 
-    Whole numbers count as int64 and fractions as float64, whatever their type, and −0 as 0.
+    Integers are hashed as int64 and fractions as float64, independent of their type, and −0 as 0.
 
     Args:
-        values: what is hashed.
-        lengths: of the rows ``(N,)``; what lies behind is padding, which counts for nothing.
+        values: numbers to hash.
+        lengths: lengths of the rows ``(N,)``; entries beyond them are padding, which is ignored.
 
     >>> x = np.array([[1, 2], [3, 4], [1, 2]])
     >>> (row_hashes(x) == row_hashes(x.astype(np.uint8))).tolist(), len(set(row_hashes(x).tolist()))
@@ -62,7 +62,7 @@ def row_hashes(values: NDArray[Any], lengths: NDArray[np.int64] | None = None) -
 
 
 def column_hashes(columns: Iterable[Words], n: int, count: int) -> Words:
-    """`row_hashes` of ``count`` columns of words ``(n,)`` that come one after another."""
+    """`row_hashes` of ``count`` columns of words ``(n,)`` from an iterator."""
     found = np.zeros(n, np.uint64)
     with np.errstate(over="ignore"):
         for factor, column in zip(_factors(count), columns, strict=True):
@@ -71,10 +71,10 @@ def column_hashes(columns: Iterable[Words], n: int, count: int) -> Words:
 
 
 def words(values: NDArray[Any]) -> Words:
-    """Numbers as the words that are hashed, of the same shape."""
+    """Numbers as words for hashing, of the same shape."""
     if values.dtype.kind == "f":
         found = (values.astype(np.float64) + 0.0).view(np.uint64)
-        # Round numbers have upper bits only, and the lower bits of a product see lower bits only.
+        # Round numbers have only upper bits, and the lower bits of a product depend only on lower bits.
         found ^= found >> np.uint64(32)
         found *= np.uint64(_MIX_1)
         found ^= found >> np.uint64(29)
@@ -86,11 +86,11 @@ def words(values: NDArray[Any]) -> Words:
 
 
 def cell_words(cells: Sequence[str], values: NDArray[np.float64] | None) -> Words:
-    """Cells of a table as words: finite numbers by their value, however they are written; all else by its text.
+    """Cells of a table as words: finite numbers by value, independent of their notation; other cells by their text.
 
     Args:
         cells: the text.
-        values: the cells as numbers, or None where one is none.
+        values: the cells as numbers, or None if one is not a number.
 
     >>> (cell_words(["1.0", "cat"], None) == cell_words(["1", "cat"], None)).tolist()
     [True, True]
@@ -113,28 +113,27 @@ def _cell_word(cell: str) -> int:
 
 
 def bytes_hash(content: bytes | memoryview) -> int:
-    """A hash of bytes, 64 bits."""
+    """A 64-bit hash of bytes."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=_SEED.to_bytes(8, "little")).digest(), "little")
 
 
 def by_content(
     hashes: Words, ties: Words | None, shares: tuple[int, int], *, owner: str
 ) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
-    """The order that puts train, validation and test one after the other, and their sizes.
+    """The order that sorts rows into train, validation and test, and the sizes of the splits.
 
-    A row is for test where its hash is below that share of 2⁶⁴, for validation where it is below the next share, else
-    for training; so no other row matters. Within a split rows lie in the order of their hashes. Where that leaves a
-    split empty, and only there, the different rows with the lowest hashes are dealt: one to test, the next to
-    validation.
+    A row is in the test split if its hash is below that share of 2⁶⁴, in validation if it is below the next share, else
+    in training, independent of other rows. Within a split, rows are sorted by hash. Only if a split would be empty, the
+    distinct rows with the lowest hashes are assigned: one to test, the next to validation.
 
     Args:
-        hashes: of all rows ``(N,)``.
-        ties: what orders rows of one hash, ``(N,)``; None where they are alike.
-        shares: percent of validation and test; a share of 0 gives no rows.
-        owner: named in the error.
+        hashes: hashes of all rows ``(N,)``.
+        ties: keys that order rows with equal hashes, ``(N,)``; None if such rows are identical.
+        shares: percentages of validation and test; with a share of 0, the split is empty.
+        owner: name for the error.
 
     Raises:
-        InputError: too few different rows.
+        InputError: too few distinct rows.
     """
     n = len(hashes)
     order = np.argsort(hashes, kind="stable")
@@ -145,10 +144,8 @@ def by_content(
     different = len(starts) - 1
     parts = 1 + sum(share > 0 for share in shares)
     if different < parts:
-        alike = "" if different == n else f", {different} of them different"
-        raise InputError(
-            f"{owner} holds {n} example{'s' * (n != 1)}{alike}; at least {parts} are needed to split it; add some"
-        )
+        alike = "" if different == n else f", {different} of them distinct"
+        raise InputError(f"{owner} has {n} example{'s' * (n != 1)}{alike}; at least {parts} are needed to split it")
     if ties is not None and different < n:
         order = np.lexsort((ties, hashes))
     validation, test = shares

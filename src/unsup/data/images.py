@@ -23,9 +23,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _KINDS = "PNG, JPEG, WebP or BMP"
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test"}
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_COPIES = 3  # of the pixels at the peak: one by one, together, and split
-_LARGE = 10**7  # bytes, or pixels, that are looked at twice
-_MEND = "give a smaller size with --resize N (resize=N), or fewer images"
+_COPIES = 3  # copies of the pixels at the peak: single images, all together, and split
+_LARGE = 10**7  # bytes or pixels, each counted twice
+_MEND = "use a smaller size with --resize N (resize=N), or fewer images"
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MemoryError)
 _log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ Pixels = NDArray[np.uint8]
 
 
 def read_folder(path: Path, *, resize: int | None = None) -> Examples:
-    """Every image of a folder, or of its subfolders one level deep, whose names are then the labels.
+    """All images of a folder, or of its subfolders (one level), whose names are then the labels.
 
-    Grey images give (1, H, W); as soon as one is in colour all give (3, H, W). Files that cannot be
-    decoded to the end are named, skipped and counted in the notes.
+    Grey images give (1, H, W); if at least one image has colour, all give (3, H, W). Files that cannot be
+    decoded completely are skipped and listed in the notes.
 
     Args:
-        resize: side in pixels that images get: scaled to cover that square, their middle cut out.
+        resize: side in pixels of the images after scaling and central cropping to a square.
 
     Raises:
         InputError: no images, mixed sizes, or more than half of the images unreadable.
@@ -63,7 +63,7 @@ def read_folder(path: Path, *, resize: int | None = None) -> Examples:
         hashes.append(bytes_hash(content))
         size += decoded.nbytes
         if max(size, decoded.nbytes * len(files)) > checked:
-            checked = 2 * max(size, decoded.nbytes * len(files))  # to be asked again when there are twice as many
+            checked = 2 * max(size, decoded.nbytes * len(files))  # checked again when there are twice as many
             _check_fits(checked // 2, path)
         transparent += had_alpha
     if 2 * len(bad) > len(files):
@@ -105,10 +105,10 @@ def read_file(path: Path, *, resize: int | None = None) -> Examples:
 
 
 def _content(file: Path) -> bytes:
-    """The bytes of a file, which a hash is taken of and then the pixels."""
+    """The bytes of a file, for its hash and its pixels."""
     size = file.stat().st_size
     if size > _LARGE:
-        check_fits(2 * size, str(file), "leave it out")
+        check_fits(2 * size, str(file), "remove it")
     return file.read_bytes()
 
 
@@ -118,17 +118,17 @@ def _check_fits(size: int, path: Path) -> None:
 
 def decode(content: bytes, *, resize: int | None = None) -> tuple[Pixels, bool]:
     """All pixels of one image, ``(H, W)`` grey or ``(H, W, 3)`` RGB, and whether it had transparency."""
-    with warnings.catch_warnings():  # of large images: whether they fit is asked below
+    with warnings.catch_warnings():  # about large images; their size is checked below
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         opened = Image.open(io.BytesIO(content), formats=_FORMATS)
     with opened as image:
         pixels = image.width * image.height
         if pixels > _LARGE:
-            check_fits(8 * pixels, f"an image of {image.width:,} × {image.height:,} pixels", "leave it out")
+            check_fits(8 * pixels, f"an image of {image.width:,} × {image.height:,} pixels", "remove it")
         if image.mode.startswith(("I", "F")):
-            raise ValueError(f"more than 8 bits a pixel (mode {image.mode}); expected 8")
+            raise ValueError(f"more than 8 bits per channel (mode {image.mode}); expected 8")
         transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-        # This decodes to the end, so that a truncated file is noticed.
+        # This decodes the whole file, so that a truncated file is detected.
         eight_bit = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
     if resize is not None:
         eight_bit = ImageOps.fit(eight_bit, (resize, resize), Image.Resampling.BICUBIC)
@@ -137,11 +137,11 @@ def decode(content: bytes, *, resize: int | None = None) -> tuple[Pixels, bool]:
 
 def _check_side(resize: int | None) -> None:
     if resize is not None and resize < 1:
-        raise InputError(f"resize={resize} given; expected the side in pixels, 1 or more")
+        raise InputError(f"resize={resize}; expected the side in pixels, at least 1")
 
 
 def _list(path: Path) -> tuple[list[Path], list[str], list[str]]:
-    """Image files, labels (empty without subfolders) and notes on what else lies there."""
+    """Image files, labels (empty without subfolders), and notes about other files."""
     top = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     inside = [p for f in top if f.is_dir() for p in sorted(f.iterdir()) if not p.name.startswith(".")]
     files, deeper = ([p for p in level if p.is_file() and p.suffix.lower() in SUFFIXES] for level in (top, inside))
@@ -149,24 +149,24 @@ def _list(path: Path) -> tuple[list[Path], list[str], list[str]]:
     other = [str(p.relative_to(path)) for p in [*top, *inside] if p not in known]
     if files and deeper:
         raise InputError(
-            f"{path} holds {len(files)} images at its top and {len(deeper)} in subfolders; put all of them into "
-            "subfolders (their names are the labels) or none"
+            f"{path} has {len(files)} images at its top level and {len(deeper)} in subfolders; move all of them "
+            "into subfolders (their names are the labels), or none"
         )
     if not files and not deeper:
         what = f"{len(other)} other files" if other else "it is empty"
-        raise InputError(f"{path} holds no images ({what}); expected {_KINDS}, at its top or one folder deep")
+        raise InputError(f"{path} has no images ({what}); expected {_KINDS}, at its top level or one folder deep")
     labels = sorted({p.parent.name for p in deeper})
     if set(labels) & _SPLIT_NAMES:
         raise InputError(
-            f"the subfolders of {path} ({listing(labels)}) look like splits, not labels; give one of them, e.g. "
-            f"{path / labels[0]}: it is split by a hash"
+            f"the subfolders of {path} ({listing(labels)}) look like splits, not labels; use one of them, e.g. "
+            f"{path / labels[0]}, which is split by a hash"
         )
-    notes = [f"left out {len(other)} files or folders that are no images: {listing(other)}"] if other else []
+    notes = [f"ignored {len(other)} files or folders that are not images: {listing(other)}"] if other else []
     return files or deeper, labels, notes
 
 
 def _stack(pixels: list[Pixels], path: Path) -> Pixels:
-    """Images of one size → ``(N, C, H, W)``; grey ones are repeated to RGB where colour is among them."""
+    """Images of one size → ``(N, C, H, W)``; grey images become RGB if at least one has colour."""
     sizes = Counter(p.shape[:2] for p in pixels)
     if len(sizes) > 1:
         common = sizes.most_common(3)
@@ -174,7 +174,7 @@ def _stack(pixels: list[Pixels], path: Path) -> Pixels:
         side = min(common[0][0])
         raise InputError(
             f"the images in {path} have {len(sizes)} sizes, e.g. {shown}; expected one size: "
-            f"give --resize {side} (resize={side})"
+            f"use --resize {side} (resize={side})"
         )
     if all(p.ndim == 2 for p in pixels):
         return np.stack(pixels)[:, None]

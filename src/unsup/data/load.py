@@ -1,4 +1,4 @@
-"""`load_data`, `load_examples` and `load_batch`: from a name or a path to examples."""
+"""`load_data`, `load_examples` and `load_batch`: load examples from a name or a path."""
 
 from __future__ import annotations
 
@@ -40,27 +40,29 @@ def load_data(
 ) -> Data:
     """Train, validation and test splits of a named data set or of the user's own file or folder.
 
-    A name of the catalogue comes first (write ``./digits`` for a folder of that name). A path may be a folder of images
-    (subfolders are labels), of WAV files, of ``.npy`` files or with ``train.npz``; ``.npy``, ``.npz``, ``.csv``,
-    ``.csv.gz``, ``.parquet``; any other file is read as bytes. ``codes:RUN`` are the codes that a run's model gives of
-    its data. Splits are fixed: the official ones, those of the file itself, or 80/10/10 by a hash of each row or image
-    file, so that rows that are added, deleted or sorted move no other; text and sound are cut in their order.
+    Names of the catalogue take precedence (write ``./digits`` for a folder of that name). A path may be a folder of
+    images (subfolders are labels), of WAV files, of ``.npy`` files or with ``train.npz``; a ``.npy``, ``.npz``,
+    ``.csv``, ``.csv.gz`` or ``.parquet`` file; any other file is read as bytes. ``codes:RUN`` are the codes of a run.
+    Splits are
+    fixed: the official ones, those of the file, or 80/10/10 by a hash of each row or image file, so that adding,
+        deleting
+    or sorting rows moves no other row; text and sound are split in their order.
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``.
-        limit: use only that many training examples.
-        without: class that is left out of every split, so that its examples can stand for anomalies.
-        given: what examples are conditioned on: "label", columns of a table (which then leave x), or the name or path
-            of other data whose rows or file names pair with these.
-        unlabelled: name or path of further examples of the same kind, without labels, for models that learn from both.
+        limit: maximum number of training examples.
+        without: class that is removed from all splits, so that its examples can be used as anomalies.
+        given: conditions of the examples: "label", columns of a table (which are removed from x), or the name or path
+            of other data with matching rows or file names.
+        unlabelled: name or path of additional examples of the same kind, without labels, for models that use both.
         domain_b: name or path of a second domain, not paired with the first, for models that translate.
-        **options: what the data takes, e.g. ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV);
+        **options: options of the data, e.g. ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV);
             ``in_memory`` (.npy); ``changed_data`` (codes); ``n`` (2-D densities, shapes, stripes, markov);
-            ``data_dir``, ``download`` (standard sets). Further streams and conditions are read with the same ones,
-            where they have them.
+            ``data_dir``, ``download`` (standard sets). Additional streams and conditions are read with the same
+            options, if they support them.
 
     Raises:
-        InputError: unknown name, path or option (the nearest is named), or data that cannot be used as it is.
+        InputError: unknown name, path or option (the message suggests the nearest), or unusable data.
 
     >>> data = load_data("digits")
     >>> print(data.event)
@@ -74,11 +76,11 @@ def load_data(
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
     if limit is not None and limit < 1:
-        raise InputError(f"{place.name}: limit={limit} given; expected the number of training examples, 1 or more")
+        raise InputError(f"{place.name}: limit={limit}; expected the number of training examples, at least 1")
     if chosen.get("data_dir") is not None:
         chosen["data_dir"] = str(Path(chosen["data_dir"]).absolute())
     reading = {k: v for k, v in chosen.items() if k not in own}
-    # What is downloaded once is found in the cache from then on.
+    # Downloaded files are found in the cache later.
     recorded = {k: list(v) if isinstance(v, tuple) else v for k, v in reading.items() if k != "download"}
     found = place.read(reading)
     if "given" in chosen:
@@ -89,7 +91,7 @@ def load_data(
     if "without" in chosen:
         data = _without(data, chosen["without"])
     if "limit" in chosen and chosen["limit"] < len(data.train):
-        # Rows that are split by content lie in the order of their hashes, so that other rows do not change the choice.
+        # Rows split by content are sorted by hash, so that other rows do not change the choice.
         order = torch.arange(len(data.train)) if by_content else torch.from_numpy(hashed_order(len(data.train)))
         data = replace(data, train=data.train.take(order[: chosen["limit"]]))
     for stream in ("domain_b", "unlabelled"):
@@ -103,7 +105,7 @@ def _words(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _reader_of_pairs(options: Mapping[str, Any]) -> Any:
-    """What reads the data that conditions come from, with the options of the examples where it has them."""
+    """The reader of the conditions, with the options of the examples that it supports."""
 
     def read(name_or_path: str) -> tuple[str, Examples]:
         place = place_of(name_or_path)
@@ -114,7 +116,7 @@ def _reader_of_pairs(options: Mapping[str, Any]) -> Any:
 
 
 def _second(data: Data, stream: str, chosen: Mapping[str, Any]) -> Data:
-    """The data of a further stream, read with the options of the first where it has them."""
+    """The data of an additional stream, read with those options of the first that it supports."""
     place = place_of(chosen[stream])
     same = {k: v for k, v in chosen.items() if k in place.options}
     if stream == "domain_b":
@@ -137,7 +139,7 @@ def _second(data: Data, stream: str, chosen: Mapping[str, Any]) -> Data:
 def _without(data: Data, wanted: str) -> Data:
     """``data`` without the examples of one class."""
     if data.labels is None:
-        raise InputError(f"{data.name} has no labels, so there is no class {wanted!r} to leave out")
+        raise InputError(f"{data.name} has no labels, so class {wanted!r} cannot be removed")
     if wanted not in data.labels:
         raise InputError(f"{data.name} has no class {wanted!r}{nearest(wanted, data.labels)}")
     number = data.labels.index(wanted)
@@ -148,24 +150,24 @@ def _without(data: Data, wanted: str) -> Data:
 
     left = replace(data, train=rest(data.train), validation=rest(data.validation), test=rest(data.test))
     if not len(left.train) or not len(left.validation) or not len(left.test):
-        raise InputError(f"{data.name} without its class {wanted!r} leaves a split empty; leave another class out")
+        raise InputError(f"{data.name} without its class {wanted!r} has an empty split; remove another class")
     return left
 
 
 def load_examples(name_or_path: str | Path, event: Event, **options: Any) -> tuple[Tensor, tuple[str, ...]]:
-    """The user's own file, or the test split of a named data set, as raw examples of a given event.
+    """A file of the user, or the test split of a named data set, as raw examples of a given event.
 
     Args:
-        name_or_path: what `load_data` takes, or a single image.
-        event: what the examples must be, e.g. ``model.event``.
-        **options: those that `load_data` reads them with; of ``given``, columns leave x and all else counts for
-            nothing. Bytes and WAV are cut into windows of the event's length.
+        name_or_path: as in `load_data`, or a single image.
+        event: event of the examples, e.g. ``model.event``.
+        ***options: as in `load_data`; columns in ``given`` are removed from x, other values of it are ignored. Bytes
+            and WAV are cut into windows of the length of the event.
 
     Returns:
         x ``(N, *event.shape)``, in the order of the file, and the name of each row or file.
 
     Raises:
-        InputError: the examples have another shape, or values outside the event's support.
+        InputError: the examples have a different shape, or values outside the support of the event.
 
     >>> x, names = load_examples("digits", load_data("digits").event)
     >>> len(x), names[0]
@@ -183,22 +185,22 @@ def load_batch(
     labels: Sequence[str] = (),
     **options: Any,
 ) -> tuple[Batch, tuple[str, ...]]:
-    """`load_examples` with what goes with them: conditions where a model needs them and the data has them, lengths.
+    """`load_examples` with lengths and, if a model needs them and the data has them, conditions.
 
     Args:
-        name_or_path: what `load_data` takes, or a single image.
-        event: what the examples must be.
-        condition: what a condition must be, e.g. ``model.given``; None where none is wanted.
-        labels: names of the classes of a condition that is a class, e.g. ``data.labels``: classes are found by name,
-            wherever the file sorts them.
-        **options: those that `load_data` reads them with, ``given`` included. Without it, labels are conditions where
-            the condition is a class.
+        name_or_path: as in `load_data`, or a single image.
+        event: event of the examples.
+        condition: event of the conditions, e.g. ``model.given``; None for no conditions.
+        labels: names of the classes if the condition is a class, e.g. ``data.labels``. Classes are matched by name,
+            not by their order in the file.
+            **options: as in `load_data`, including ``given``. Without it, labels are the conditions if the condition is
+            a class.
 
     Returns:
-        A `Batch` of all examples, whose ``given`` is None where the data has no conditions, and their names.
+        A `Batch` of all examples, with ``given`` None if the data has no conditions, and their names.
 
     Raises:
-        InputError: examples or conditions of another shape, or outside their event.
+        InputError: examples or conditions of a different shape, or outside their event.
 
     >>> data = load_data("digits", given="label")
     >>> batch, names = load_batch("digits", data.event, condition=data.given)
@@ -232,13 +234,11 @@ def load_batch(
 
 
 def _as_condition(given: Tensor, found: Examples, condition: Event, labels: Sequence[str], name: str) -> Tensor:
-    """Conditions of a file as those of a model: classes by their names, all else by shape and range."""
+    """Conditions of a file as conditions of a model: classes by name, others by shape and range."""
     assert found.condition is not None
     if not found.condition.shape and found.labels is not None and labels:
         unknown = [word for i, word in enumerate(found.labels) if word not in labels and bool((given == i).any())]
         if unknown:
-            raise InputError(
-                f"{name} has the class {unknown[0]!r}, and none is known of it{nearest(unknown[0], labels)}"
-            )
+            raise InputError(f"{name} has an unknown class {unknown[0]!r}{nearest(unknown[0], labels)}")
         given = torch.tensor([labels.index(word) if word in labels else -1 for word in found.labels])[given]
     return as_event(given, found.condition, condition, f"the conditions of {name}")

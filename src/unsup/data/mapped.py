@@ -1,4 +1,4 @@
-"""Arrays larger than memory: ``.npy`` files that stay on disk, of which rows are read as they are needed."""
+"""Arrays larger than memory: ``.npy`` files that stay on disk, with rows read on demand."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from unsup.core import memory
 from unsup.data.hashing import Words
 from unsup.data.source import Source
 
-_SHARE = 0.25  # of the memory, above which files are left on disk: splitting an array copies it
+_SHARE = 0.25  # fraction of the memory above which files stay on disk: splitting an array copies it
 
 
 @dataclass(frozen=True)
 class Form:
-    """How rows of an array become raw examples.
+    """The conversion of rows of an array to raw examples.
 
     Attributes:
-        shape: of one example.
-        dtype: of raw examples.
-        channels_last: whether images lie as ``(H, W, C)``.
+        shape: shape of one example.
+        dtype: type of raw examples.
+        channels_last: whether images are stored as ``(H, W, C)``.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Form:
     channels_last: bool = False
 
     def tensor(self, rows: NDArray[Any]) -> Tensor:
-        """Rows as they are stored ``(n, ...)`` → raw examples ``(n, *shape)``, copied only where they must be."""
+        """Stored rows ``(n, ...)`` → raw examples ``(n, *shape)``, copied only if necessary."""
         if self.channels_last:
             rows = rows.transpose(0, 3, 1, 2)
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
@@ -43,13 +43,13 @@ class Form:
 
 
 class Mapped(Source):
-    """The rows of ``.npy`` files, one file after the other, read from disk when they are asked for.
+    """The rows of consecutive ``.npy`` files, read from disk on demand.
 
     Args:
-        files: arrays of one type and one shape of rows.
-        form: how rows become raw examples.
-        order: which rows these are, int64 ``(N,)``; None for all of them.
-        noted: the hashes of all rows of the files, where they were taken when the files were looked through.
+        files: arrays with equal type and shape of rows.
+        form: conversion of rows to raw examples.
+        order: indices of the rows, int64 ``(N,)``; None for all rows.
+        noted: hashes of all rows of the files, if they were computed when the files were scanned.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class Mapped(Source):
         return self._noted if self._noted is None or self.order is None else self._noted[self.order.numpy()]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open files, which another process (a worker of a DataLoader) opens for itself."""
+        """Pickle without the open files; another process (a DataLoader worker) opens them itself."""
         return {"files": self.files, "form": self.form, "order": self.order, "_noted": None}
 
 
 def opened(file: Path) -> NDArray[Any]:
-    """The array of a ``.npy`` file, left on disk."""
+    """The array of a ``.npy`` file, memory-mapped."""
     return np.lib.format.open_memmap(file, mode="r")
 
 
 def gathered(arrays: Sequence[NDArray[Any]], where: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows of several arrays that follow one another: ``(len(where), ...)``, a copy.
+    """A copy of rows of consecutive arrays: ``(len(where), ...)``.
 
     >>> gathered([np.array([[0], [1]]), np.array([[2]])], np.array([2, 0])).tolist()
     [[2], [0]]
@@ -103,5 +103,5 @@ def gathered(arrays: Sequence[NDArray[Any]], where: NDArray[np.int64]) -> NDArra
 
 
 def too_large(size: int) -> bool:
-    """Whether ``size`` bytes are more than a quarter of the memory that this process may take."""
+    """Whether ``size`` bytes are more than a quarter of the memory limit."""
     return size > _SHARE * memory.limit()

@@ -24,7 +24,7 @@ from unsup.data.streams import joined
 
 _THE_ARRAY = "the array"
 _SPLIT = "by a hash of each row"
-_MOST_SYMBOLS = 65_536  # of sequences whose whole numbers are taken as symbols or levels
+_MOST_SYMBOLS = 65_536  # maximum number of symbols or levels of integer sequences
 
 
 def from_arrays(
@@ -37,22 +37,22 @@ def from_arrays(
     unlabelled: ArrayLike | Sequence[ArrayLike] | None = None,
     event: Event | None = None,
 ) -> Data:
-    """Splits of arrays (or tensors) in memory, made as for a file: 80/10/10 by a hash of each row of ``x``.
+    """Data from arrays (or tensors) in memory, split like a file: 80/10/10 by a hash of each row of ``x``.
 
     Args:
-        x: examples ``(N, ...)``. Floats are real; whole numbers are tables ``(N, D)`` or images ``(N, H, W)``,
-            ``(N, C, H, W)`` with levels 0 … 255, binary where only 0 and 1 occur. A list of arrays ``(T_i,)`` or
-            ``(T_i, C)`` of different lengths are sequences, whose whole numbers from 0 on are symbols.
-        label: classes ``(N,)``, whole numbers or words, or None.
-        given: what each example is conditioned on: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` read as
-            ``x`` is.
-        lengths: ``(N,)``, of sequences that are padded in ``x`` already.
-        weight: of each example in means, ``(N,)``, 0 or more.
-        unlabelled: further examples of the same kind, without labels: the stream ``"unlabelled"``.
-        event: what one example is, where that is not to be read off the values.
+        x: examples ``(N, ...)``. Floats are real; integers are tables ``(N, D)``, or images ``(N, H, W)`` or
+            ``(N, C, H, W)`` with levels 0 … 255; they are binary if only 0 and 1 occur. A list of arrays ``(T_i,)`` or
+            ``(T_i, C)`` of different lengths gives sequences; their integers (at least 0) are symbols.
+            label: classes ``(N,)``, integers or text, or None.
+            given: conditions of the examples: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` that is read
+            like ``x``.
+            lengths: ``(N,)``, lengths of sequences that are already padded in ``x``.
+            weight: weights of the examples in means, ``(N,)``, at least 0.
+            unlabelled: additional examples of the same kind, without labels: the stream ``"unlabelled"``.
+            event: event of one example, if it should not be inferred from the values.
 
     Raises:
-        InputError: values that are not finite or outside the event, or a shape that is none of these.
+        InputError: non-finite values, values outside the event, or an unsupported shape.
 
     >>> import numpy as np
     >>> print(from_arrays(np.random.default_rng(0).normal(size=(50, 3))).event)
@@ -66,7 +66,7 @@ def from_arrays(
     beside = None
     if unlabelled is not None:
         if lengths is not None:
-            raise InputError("lengths= are of x only; give x and unlabelled as lists of sequences instead")
+            raise InputError("lengths= applies to x only; pass x and unlabelled as lists of sequences instead")
         beside = _part(found, slice(n, len(found.x)))
         found = _part(found, slice(0, n))
     found = _with_label(found, label)
@@ -78,7 +78,7 @@ def from_arrays(
 
 
 def _part(found: Examples, rows: slice) -> Examples:
-    """Rows of what was read, before anything goes with them."""
+    """Rows that were read, without labels and other fields."""
     taken = found.whole.take(rows)
     assert found.hashes is not None
     return replace(
@@ -91,7 +91,7 @@ def _part(found: Examples, rows: slice) -> Examples:
 
 
 def _settled(values: Any) -> Any:
-    """Tensors as NumPy takes them: without a graph, on the CPU, of a type that it has; anything else as it is."""
+    """Tensors converted for NumPy: without graph, on the CPU, in a type that NumPy has; other values unchanged."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return values.float() if values.dtype == torch.bfloat16 else values
@@ -101,14 +101,14 @@ def _settled(values: Any) -> Any:
 
 
 def _together(x: Any, unlabelled: Any) -> Any:
-    """``x``, and what is unlabelled after it, so that both are read as one kind of data."""
+    """``x`` followed by the unlabelled examples, so that both have the same event."""
     if unlabelled is None:
         return x
     if isinstance(x, (list, tuple)) or isinstance(unlabelled, (list, tuple)):
         return [*x, *unlabelled]
     one, two = np.asarray(x), np.asarray(unlabelled)
     if one.shape[1:] != two.shape[1:]:
-        raise InputError(f"x has examples of shape {one.shape[1:]} and unlabelled {two.shape[1:]}; expected one shape")
+        raise InputError(f"x has examples of shape {one.shape[1:]}, but unlabelled {two.shape[1:]}; expected one shape")
     return np.concatenate([one, two])
 
 
@@ -131,7 +131,7 @@ def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Exampl
         event = _sequence_event(entries, longest)
     kind = _type(entries, event)
     if not event.open or event.shape[1:] != entries.shape[1:] or event.shape[0] < longest:
-        raise InputError(f"x holds sequences of up to {(longest, *entries.shape[1:])}; expected {event}")
+        raise InputError(f"x has sequences of up to {(longest, *entries.shape[1:])}; expected {event}")
     padded = np.full((len(rows), *event.shape), event.columns[0].low, kind)
     for row, target in zip(rows, padded, strict=True):
         target[: len(row)] = row
@@ -143,35 +143,35 @@ def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Exampl
 
 
 def _type(values: NDArray[Any], event: Event) -> np.dtype[Any]:
-    """The type in which numbers are held until they are known to be of ``event``."""
+    """The type of numbers until they are known to fit ``event``."""
     if values.dtype.kind == "f":
         return np.dtype(np.float64 if values.dtype.itemsize >= 8 else np.float32)
     return np.dtype(np.int64 if event.is_discrete else np.float64)
 
 
 def _rows_of(x: Any, lengths: ArrayLike | None) -> tuple[list[NDArray[Any]], int]:
-    """The sequences, each an array ``(T_i, ...)``, and how long they may be."""
+    """The sequences, each an array ``(T_i, ...)``, and their maximum length."""
     rows = [np.asarray(row) for row in x]
     shapes = {row.shape[1:] if row.ndim else None for row in rows}
     if len(shapes) != 1 or None in shapes or not all(len(row) for row in rows):
-        raise InputError("x holds no sequences (T,) or (T, C) with one C for all of them, each with an entry or more")
+        raise InputError("x has no sequences; expected arrays (T,) or (T, C) with equal C and at least one entry each")
     for kind in sorted({row.dtype.str for row in rows if row.dtype.kind not in "buif"}):
         raise InputError(f"x has sequences of type {np.dtype(kind)}; expected numbers (integers or floats)")
     longest = max(map(len, rows))
     if lengths is not None:
         given = np.asarray(lengths)
         if given.shape != (len(rows),) or given.dtype.kind not in "iu":
-            raise InputError(f"lengths have shape {given.shape} and type {given.dtype}; expected ({len(rows)},), whole")
-        if given.min() < 1 or any(given > [len(row) for row in rows]):
             raise InputError(
-                f"lengths from {given.min()} to {given.max()} given; expected 1 to {longest}, the size of x"
+                f"lengths have shape {given.shape} and type {given.dtype}; expected ({len(rows)},), integers"
             )
+        if given.min() < 1 or any(given > [len(row) for row in rows]):
+            raise InputError(f"lengths are from {given.min()} to {given.max()}; expected 1 to {longest}, the size of x")
         rows = [row[:length] for row, length in zip(rows, given.tolist(), strict=True)]
     return rows, longest
 
 
 def _sequence_event(entries: NDArray[Any], longest: int) -> Event:
-    """The event of sequences by all of their entries ``(N, ...)``."""
+    """The event of sequences, from all their entries ``(N, ...)``."""
     event = Event((longest, *entries.shape[1:]), REAL, "sequence", open=True)
     if entries.dtype.kind == "f":
         flat = entries.reshape(len(entries), -1)
@@ -200,7 +200,7 @@ def _with_given(found: Examples, given: Any) -> Examples:
         return found
     if isinstance(given, str):
         if given != LABEL or found.label is None:
-            raise InputError(f"given={given!r} should be 'label', with labels to go by, or an array")
+            raise InputError(f"given={given!r} should be 'label' (for data with labels) or an array")
         return by_label(found, _THE_ARRAY)
     values = np.asarray(given)
     if values.shape[:1] != (len(found.x),):
@@ -223,5 +223,5 @@ def _with_given(found: Examples, given: Any) -> Examples:
 def _weights(weight: ArrayLike, n: int) -> Tensor:
     values = np.asarray(weight, dtype=np.float64)
     if values.shape != (n,) or not np.isfinite(values).all() or values.min() < 0 or not values.any():
-        raise InputError(f"weight has shape {values.shape}; expected ({n},), finite, 0 or more and not all 0")
+        raise InputError(f"weight has shape {values.shape}; expected ({n},), finite, at least 0 and not all 0")
     return torch.from_numpy(values).to(torch.get_default_dtype())

@@ -1,4 +1,4 @@
-"""The options of every reader, read off its signature without importing it, since readers import torch."""
+"""The options of all readers, parsed from their source without importing it, since readers import torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAMES = {**vars(typing), **vars(config), "Path": Path}
 
 @dataclass(frozen=True)
 class Signature:
-    """What a reader may be told.
+    """The options of a reader.
 
     Attributes:
         target: ``"module:function"``.
-        options: name → (annotation, default), as `unsup.core.config.options_of` gives them.
-        docstring: of the function; its section ``Args`` says what the options mean.
+        options: name → (annotation, default), as in `unsup.core.config.options_of`.
+        docstring: docstring of the function; its section ``Args`` describes the options.
     """
 
     target: str
@@ -34,7 +34,7 @@ class Signature:
 
 
 def signatures() -> Iterator[Signature]:
-    """Of `load_data`, of what reads files and of every set with a name.
+    """The signatures of `load_data`, of the readers of files, and of all named sets.
 
     >>> next(s.options for s in signatures() if s.target.endswith(":moons"))
     {'n': (<class 'int'>, 20000)}
@@ -63,6 +63,6 @@ def _signature(target: str, function: ast.FunctionDef) -> Signature:
 
 
 def _value(node: ast.expr | None) -> Any:
-    """An annotation or a default of a reader: the library's own source, in terms of `typing` and its ranges."""
+    """An annotation or a default of a reader: trusted source, with `typing` and the ranges of the library."""
     assert node is not None
     return eval(compile(ast.Expression(node), "<signature>", "eval"), dict(_NAMES))

@@ -1,4 +1,4 @@
-"""Which number format keeps apart what the data keeps apart."""
+"""Choice of a number format that preserves the differences in the data."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from unsup.core.event import Event, Support
 
-_COARSE = 1e-3  # standard deviations that two neighbouring numbers of the format may be apart
-_KEPT = 0.9  # of the distinct values that must stay distinct
-_ENTRIES, _FEWEST_ROWS = 300_000, 200  # looked at
-_WHOLE = 2**53  # float64 holds every whole number up to this
+_COARSE = 1e-3  # maximum spacing of the format, in standard deviations
+_KEPT = 0.9  # fraction of the distinct values that must stay distinct
+_ENTRIES, _FEWEST_ROWS = 300_000, 200  # number of rows to check
+_WHOLE = 2**53  # float64 represents all integers up to this
 
 
 def spoilt(x: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Which columns of numbers ``(N, D)`` lose, as ``dtype``, what tells rows apart: bool ``(D,)``.
+    """Which columns of numbers ``(N, D)`` lose too much precision as ``dtype``: bool ``(D,)``.
 
-    A column does where the format's spacing at its largest value is more than a thousandth of its standard deviation,
-    or where a tenth of its distinct values becomes equal to others, or where one becomes infinite. A constant column
-    has nothing else to lose.
+    A column does if the spacing of the format at its largest value is more than a thousandth of its standard deviation,
+    if a tenth of its distinct values become equal to others, or if a value becomes infinite. For a constant column,
+    only the last criterion applies.
 
     >>> spoilt(np.array([[1e9, 0.1], [1e9 + 1, 0.2]]), np.float32).tolist()
     [True, False]
@@ -38,16 +38,16 @@ def spoilt(x: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[np.bool_]:
 
 
 def some_rows(n: int, columns: int) -> NDArray[np.int64]:
-    """The rows of an array ``(n, columns)`` that `spoilt` is asked about: evenly spaced, or all of them."""
+    """The rows of an array ``(n, columns)`` for `spoilt`: evenly spaced, or all of them."""
     count = min(n, max(_FEWEST_ROWS, _ENTRIES // columns))
     return np.arange(count) * n // count
 
 
 def precise(event: Event, rows: NDArray[Any]) -> Event:
-    """``event``, in float64 where its real entries, or levels far from 0 beside them, need that.
+    """``event``, in float64 if its real entries, or levels far from 0 next to them, need it.
 
     Args:
-        rows: some examples ``(n, D)``, or entries of them where all columns are of one support.
+        rows: some examples ``(n, D)``, or their entries if all columns have the same support.
     """
     if event.is_discrete:
         return event
@@ -58,10 +58,10 @@ def precise(event: Event, rows: NDArray[Any]) -> Event:
 
 
 def beyond_float64(rows: NDArray[Any], supports: Sequence[Support]) -> int | None:
-    """The first column of whole numbers so far from 0 that float64 cannot tell its rows apart, or None.
+    """The first column of integers too far from 0 for float64 to distinguish its rows, or None.
 
     Args:
-        rows: ``(n, D)``, of a type that holds the numbers.
+        rows: ``(n, D)``, of a type that represents the numbers.
     """
     far = abs(rows.astype(np.float64)).max(0) >= _WHOLE
     if not far.any():
@@ -73,5 +73,5 @@ def beyond_float64(rows: NDArray[Any], supports: Sequence[Support]) -> int | Non
 
 
 def nearer_0(low: int, high: int) -> str:
-    """What to do about whole numbers that are too far from 0, to be added to an error."""
-    return f"subtract {low} from them" if high - low < _WHOLE else "leave them out"
+    """How to handle integers that are too far from 0, as part of an error message."""
+    return f"subtract {low} from them" if high - low < _WHOLE else "remove them"

@@ -1,4 +1,4 @@
-"""Which reader takes a name or a path, and with which options."""
+"""The reader of a name or a path, and its options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unsup.data.images import SUFFIXES
 
 @dataclass(frozen=True)
 class Place:
-    """Where data lies and what reads it.
+    """The location of data and its reader.
 
     Attributes:
-        name: the name of a set, or the absolute path (of codes: ``codes:`` and the absolute path of the run).
+        name: the name of a set, or the absolute path (for codes: ``codes:`` and the absolute path of the run).
         target: ``"module:function"`` of the reader.
-        path: what it reads, or None for a set with a name.
+        path: the path that it reads, or None for a named set.
     """
 
     name: str
@@ -49,31 +49,31 @@ class Place:
 
     @property
     def splits_itself(self) -> bool:
-        """Whether examples of it are those of its test split: of a set with a name, or of codes."""
+        """Whether its examples are those of its test split: for named sets and codes."""
         return self.path is None or self.target == READERS["codes of a run"]
 
     def read(self, options: Mapping[str, Any]) -> Examples:
         """All examples.
 
         Raises:
-            InputError: the data cannot be read, or used as it is.
+            InputError: the data cannot be read or used.
         """
         try:
             return self.reader(**options) if self.path is None else self.reader(self.path, **options)
         except OSError as error:
             raise InputError(
-                f"cannot read {error.filename or self.path} ({error.strerror}); check that you may read it"
+                f"cannot read {error.filename or self.path} ({error.strerror}); check its permissions"
             ) from error
 
 
 def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
-    """Where ``name_or_path`` leads.
+    """Find the data of ``name_or_path``.
 
     Args:
         single: whether one image counts as data.
 
     Raises:
-        InputError: nowhere.
+        InputError: there is no such data.
     """
     said = str(name_or_path)
     if said in CATALOG and isinstance(name_or_path, str):
@@ -96,12 +96,12 @@ def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
 
 
 def exists(name_or_path: str) -> bool:
-    """Whether there is data of that name or at that path."""
+    """Whether there is data with that name or path."""
     return name_or_path in CATALOG or name_or_path.startswith(CODES) or Path(name_or_path).expanduser().exists()
 
 
 def options_taken(name_or_path: str | Path) -> set[str]:
-    """The options that examples of that data are read with, by name.
+    """The names of the options for reading examples of that data.
 
     >>> sorted(options_taken("moons"))
     ['given', 'n']
@@ -110,19 +110,19 @@ def options_taken(name_or_path: str | Path) -> set[str]:
 
 
 def full_name(name_or_path: str | Path) -> str:
-    """The name of a set, or the absolute path of a file or folder: what `Data.name` will be.
+    """The name of a set, or the absolute path of a file or folder, as in `Data.name`.
 
     Raises:
-        InputError: there is no such thing.
+        InputError: there is no such data.
     """
     return place_of(name_or_path).name
 
 
 def checked(name: str, known: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, each as its annotation asks; None counts as not given.
+    """The given options, converted to their annotations; None means not given.
 
     Raises:
-        InputError: an option that this data does not have, or a value of the wrong type or out of range.
+        InputError: an option that this data does not have, or a value of the wrong type or range.
     """
     for option in given:
         if option not in known:
@@ -151,7 +151,5 @@ def _kind(path: Path, single: bool) -> str:
     if name.endswith(SUFFIXES):
         if single:
             return "an image"
-        raise InputError(
-            f"{path} is one image; expected a folder of images; put it with others into a folder and give that"
-        )
+        raise InputError(f"{path} is one image; expected a folder of images")
     return "bytes"

@@ -1,4 +1,4 @@
-"""Standard sets: found in ``data_dir``, ``$UNSUP_DATA`` or the cache, downloaded only when asked to."""
+"""Standard sets: found in ``data_dir``, ``$UNSUP_DATA`` or the cache; downloaded only on request."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f12
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
-_MOST = 2**29  # bytes in one file
-_FIXED_SEED = 0  # of the one binarisation of dynamic-mnist's validation and test images
+_MOST = 2**29  # maximum bytes in one file
+_FIXED_SEED = 0  # key of the fixed binarisation of validation and test images of dynamic-mnist
 
 
 def mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
-    """MNIST (LeCun, Cortes, Burges 1998): the last 10,000 training images are for validation.
+    """MNIST (LeCun, Cortes, Burges 1998); the last 10,000 training images are used for validation.
 
     Args:
         data_dir: folder with the standard sets, instead of $UNSUP_DATA.
-        download: fetch what is missing, once, with its checksum verified.
+        download: download missing files once and verify their checksums.
     """
     files = _find("mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
     return _idx_images(files, tuple(str(i) for i in range(10)))
@@ -66,9 +66,9 @@ def fashion_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
 
 
 def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
-    """MNIST with pixels drawn as Bernoulli(grey / 255), afresh in every training epoch, once for all elsewhere.
+    """MNIST with pixels drawn as Bernoulli(grey / 255): again in every training epoch, once for the other splits.
 
-    The last 400 training images are for validation, as in the IWAE paper (Burda, Grosse, Salakhutdinov 2016,
+    The last 400 training images are used for validation, as in the IWAE paper (Burda, Grosse, Salakhutdinov 2016,
     https://arxiv.org/abs/1509.00519).
     """
     files = _find("dynamic-mnist", "mnist", _MNIST_MD5, _MNIST_URL, data_dir, download)
@@ -80,9 +80,9 @@ def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
         grey.names,
         grey.label,
         grey.labels,
-        notes=("training pixels are drawn afresh in every epoch; validation and test pixels were drawn once",),
+        notes=("training pixels are drawn again in every epoch; validation and test pixels are drawn once",),
         sizes=(59_600, 400, 10_000),
-        split="official test; the last 400 training images are for validation",
+        split="official test; validation: the last 400 training images",
         grey=grey.tensor,
     )
 
@@ -90,12 +90,12 @@ def dynamic_mnist(*, data_dir: str | None = None, download: bool = False) -> Exa
 def stacked_mnist(*, n: int = 128_000, data_dir: str | None = None, download: bool = False) -> Examples:
     """Three MNIST digits as the channels of one image ``(3, 28, 28)``: 1,000 equally likely modes.
 
-    Che, Li, Jacob, Bengio, Li 2017 (https://arxiv.org/abs/1612.02136). The class is the number that the digits write,
-    first channel first. n training images are drawn with replacement from MNIST's training digits, a tenth as many for
-    validation and for test from its own.
+    Che, Li, Jacob, Bengio, Li 2017 (https://arxiv.org/abs/1612.02136). The class is the number formed by the digits,
+    starting with the first channel. n training images are drawn with replacement from the training digits of MNIST, and
+    a tenth of n each for validation and test from the corresponding splits.
     """
     if n < 10:
-        raise InputError(f"stacked-mnist: n={n} training examples given; expected 10 or more")
+        raise InputError(f"stacked-mnist: n={n} training examples; expected at least 10")
     digits = mnist(data_dir=data_dir, download=download)
     assert digits.sizes is not None
     assert digits.label is not None
@@ -116,14 +116,14 @@ def stacked_mnist(*, n: int = 128_000, data_dir: str | None = None, download: bo
         label,
         tuple(f"{i:03}" for i in range(1000)),
         sizes=sizes,
-        split="drawn from the digits of MNIST's own splits",
+        split="drawn from the digits of the splits of MNIST",
     )
 
 
 def binarized_mnist(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """The static binarisation of MNIST (Salakhutdinov, Murray 2008; Larochelle, Murray 2011). It has no labels.
 
-    The test images come sorted by digit.
+    The test images are sorted by digit.
     """
     names = [f"binarized_mnist_{part}.npz" for part in ("train", "valid", "test")]
     files = _find("binarized-mnist", "binarized_mnist", dict.fromkeys(names), None, data_dir, download)
@@ -133,7 +133,7 @@ def binarized_mnist(*, data_dir: str | None = None, download: bool = False) -> E
 
 
 def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
-    """CIFAR-10 (Krizhevsky 2009), read from its binary version: the last 5,000 training images are for validation."""
+    """CIFAR-10 (Krizhevsky 2009), binary version; the last 5,000 training images are used for validation."""
     (file,) = _find("cifar10", "cifar10", _CIFAR_MD5, _CIFAR_URL, data_dir, download).values()
     batches = [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)] + [
         "cifar-10-batches-bin/test_batch.bin"
@@ -154,7 +154,7 @@ def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
         records[:, 0].long(),
         _CIFAR_CLASSES,
         sizes=sizes,
-        split="official test; the last tenth of the training images is for validation",
+        split="official test; validation: the last tenth of the training images",
     )
 
 
@@ -173,10 +173,10 @@ def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples
 def _find(
     name: str, folder: str, md5: dict[str, str | None], url: str | None, data_dir: str | None, download: bool
 ) -> dict[str, Path]:
-    """Where each file of a set lies, downloading what is missing when asked to."""
+    """The path of each file of a set; missing files are downloaded on request."""
     if data_dir is not None and not Path(data_dir).is_dir():
         raise InputError(
-            f"there is no folder {data_dir} (data_dir, or --data-dir); give the folder that holds {folder}/"
+            f"there is no folder {data_dir} (data_dir, or --data-dir); expected the folder that contains {folder}/"
         )
     cache = Path(pooch.os_cache("unsup"))
     given = [Path(d) for d in (data_dir, os.environ.get("UNSUP_DATA")) if d]
@@ -190,11 +190,11 @@ def _find(
             mend = (
                 f", or run unsup data {name} --download (download=True)"
                 if url is not None
-                else " (it is not downloaded, because its source gives no checksum to hold it against)"
+                else " (it cannot be downloaded, because its source provides no checksum)"
             )
             raise InputError(
                 f"{name} needs {folder}/{file}, which is not in {', '.join(map(str, [*given, cache]))}; "
-                f"set $UNSUP_DATA or --data-dir (data_dir=) to the folder that holds {folder}/{mend}"
+                f"set $UNSUP_DATA or --data-dir (data_dir=) to the folder that contains {folder}/{mend}"
             )
         found[file] = here
     return found
@@ -203,9 +203,9 @@ def _find(
 def _download(url: str, md5: str, folder: Path, file: str) -> Path:
     try:
         return Path(pooch.retrieve(url, known_hash=f"md5:{md5}", path=folder, fname=file))
-    except (OSError, ValueError) as error:  # no network; a checksum that does not match
+    except (OSError, ValueError) as error:  # no network; a wrong checksum
         reason = " ".join(str(error).split())
-        raise InputError(f"cannot download {url} ({reason}); fetch it by hand and put it into {folder}") from error
+        raise InputError(f"cannot download {url} ({reason}); download it manually and put it into {folder}") from error
 
 
 def _idx_images(files: dict[str, Path], labels: tuple[str, ...]) -> Examples:
@@ -218,12 +218,12 @@ def _idx_images(files: dict[str, Path], labels: tuple[str, ...]) -> Examples:
         torch.cat([read["train-labels-idx1-ubyte.gz"], read["t10k-labels-idx1-ubyte.gz"]]).long(),
         labels,
         sizes=(train - 10_000, 10_000, test),
-        split="official test; the last 10,000 training images are for validation",
+        split="official test; validation: the last 10,000 training images",
     )
 
 
 def read_idx(path: Path) -> Tensor:
-    """A gzipped idx file of bytes: magic (its last byte is the number of axes), big-endian sizes, values.
+    """Read a gzipped idx file of bytes: magic (its last byte is the number of axes), big-endian sizes, values.
 
     Raises:
         InputError: the file is damaged.
@@ -232,7 +232,7 @@ def read_idx(path: Path) -> Tensor:
         with gzip.open(path) as file:
             content = file.read(_MOST)
         if len(content) == _MOST:
-            raise ValueError("it holds more than any of these sets")
+            raise ValueError("it is larger than any of these sets")
         axes = content[3]
         shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * axes).view(shape)
@@ -242,7 +242,7 @@ def read_idx(path: Path) -> Tensor:
 
 def _damaged(path: Path, error: BaseException) -> InputError:
     reason = " ".join(str(error).split())
-    return InputError(f"{path} is damaged ({reason}); delete it and fetch it again")
+    return InputError(f"{path} is damaged ({reason}); delete it and download it again")
 
 
 def _part_names(sizes: tuple[int, int, int]) -> Names:

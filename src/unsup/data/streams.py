@@ -1,4 +1,4 @@
-"""Further streams of data: a second domain, examples without labels."""
+"""Additional streams of data: a second domain, examples without labels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _CALLED = {"domain_b": "domain b"}
 
 
 def with_stream(data: Data, stream: str, other: Data) -> Data:
-    """``data`` whose splits have those of ``other`` as a stream, both of one event.
+    """``data`` with the splits of ``other`` as a stream; both get the same event.
 
     Raises:
-        InputError: the two have no event in common.
+        InputError: the two have no common event.
     """
     called, other = _CALLED.get(stream, stream), _coloured(other, data.event)
     event = common_event(data.event, other.event)
     if event is None:
         raise InputError(
-            f"{called}, {other.name}, holds examples of {other.event}, and {data.name} of {data.event}; the two need "
-            f"one event{mend(other.event, data.event)}"
+            f"{called}, {other.name}, has examples of {other.event}, but {data.name} of {data.event}; both must "
+            f"have the same event{mend(other.event, data.event)}"
         )
     said = f"{called} is {other.name}: {other.describe()}{', not paired' if stream == 'domain_b' else ''}"
     notes = (*data.notes, said, *other.notes)
@@ -38,7 +38,7 @@ def with_stream(data: Data, stream: str, other: Data) -> Data:
 
 
 def joined(data: Data, stream: str, other: Data) -> Data:
-    """``data``, each split of which has that of ``other`` as a stream."""
+    """``data`` with the splits of ``other`` as a stream of its splits."""
     pairs = ((data.train, other.train), (data.validation, other.validation), (data.test, other.test))
     train, validation, test = (replace(own, streams={**own.streams, stream: theirs}) for own, theirs in pairs)
     return replace(data, train=train, validation=validation, test=test)
@@ -49,7 +49,7 @@ def _each(data: Data, change: Callable[[Split], Split]) -> Data:
 
 
 def _coloured(data: Data, event: Event) -> Data:
-    """Grey images as coloured ones, where those are asked for."""
+    """Grey images as colour images, if colour is required."""
     if not event.is_image or data.event != replace(event, shape=(1, *event.shape[1:])):
         return data
 

@@ -1,7 +1,7 @@
-"""Tables: CSV read with the standard library, Parquet through pandas.
+"""Tables: CSV read with the standard library, Parquet with pandas.
 
-A row's split goes by all of its cells, those of the label and of dropped columns too: numbers by their value, however
-they are written, and all else by its text.
+The split of a row depends on all its cells, including the label and dropped columns: on the value of numbers,
+independent of their notation, and on the text of other cells.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _MOST_COLUMNS = 100_000
 _LONGEST_LINE, _AT_ONCE = 2**24, 2**20  # characters
-_PER_BYTE, _PER_LINE, _PER_CELL = 20, 120, 150  # bytes of memory that a byte of text, a line, or a cell takes
-_ELSE = "give numbers as .npy"
+_PER_BYTE, _PER_LINE, _PER_CELL = 20, 120, 150  # bytes of memory per byte of text, line, or cell
+_ELSE = "save numbers as .npy"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _LONGEST_MISSING = max(map(len, _MISSING))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Cells as text, by column; ``places`` says where each row stands ("line 7")."""
+    """Cells as text, by column; ``places`` is the location of each row ("line 7")."""
 
     columns: dict[str, list[str]]
     places: Sequence[str]
 
 
 def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """A CSV file (``.csv`` or ``.csv.gz``), separated by commas, semicolons or tabs, with a header or without.
+    """Read a CSV file (``.csv`` or ``.csv.gz``), separated by commas, semicolons or tabs, with or without a header.
 
-    The first line is a header when none of its cells is a number; without one the columns are called 1, 2, ….
-    Whole-numbered columns of at most 256 levels are binary or ordinal, all others real. A last column of words is
+    The first line is a header if none of its cells is a number; without a header, the columns are named 1, 2, ….
+    Integer columns with at most 256 levels are binary or ordinal, all others are real. A last column with text is
     the label.
 
     Args:
-        label: column of a table that holds the class.
-        drop: columns of a table to leave out.
+        label: column of a table with the class.
+        drop: columns of a table to remove.
 
     Raises:
-        InputError: a missing, non-numeric or infinite cell (its line and column are named), a ragged line.
+        InputError: a missing, non-numeric or infinite cell (with its line and column), or a line of wrong length.
     """
     return _examples(_cells(path), path, label, drop)
 
 
 def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """A Parquet file, by the rules of `read_csv`; it needs the extra ``tables``.
+    """Read a Parquet file by the rules of `read_csv`; requires the extra ``tables``.
 
     Args:
-        label: column that holds the class.
-        drop: columns to leave out.
+        label: column with the class.
+        drop: columns to remove.
     """
     try:
-        import pandas  # noqa: F401 - what arrow hands out
+        import pandas  # noqa: F401 - what arrow returns
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
@@ -87,7 +87,7 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
             for c in range(about.num_columns if groups else 0)
             if about.row_group(0).column(c).physical_type == "BYTE_ARRAY"
         ]
-        # A word that stands in many cells is then held once.
+        # Text that occurs in many cells is then stored once.
         with ParquetFile(path, read_dictionary=words) as file:
             frame = file.read().to_pandas()
     except ImportError as error:
@@ -95,12 +95,12 @@ def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] 
     except (OSError, ValueError, ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no Parquet file ({described(error)}); write it again") from error
+        raise InputError(f"{path} is not a Parquet file ({described(error)}); save it again") from error
     columns = {}
     for name in frame.columns:
         column = frame[name]
         if column.dtype == "category":
-            known = [*map(str, column.cat.categories.tolist()), ""]  # the last is that of missing cells, number -1
+            known = [*map(str, column.cat.categories.tolist()), ""]  # the last is for missing cells, code -1
             columns[str(name)] = [known[code] for code in column.cat.codes.tolist()]
         else:
             cells_of = (column.astype("int8") if column.dtype == bool else column).tolist()
@@ -115,18 +115,18 @@ def has_column(path: Path, name: str) -> bool:
             from pyarrow.parquet import read_schema
 
             return name in read_schema(path).names
-        except (ImportError, OSError, ValueError):  # reading it will say so
+        except (ImportError, OSError, ValueError):  # reading it will report the error
             return True
     return name in _cells(path, most=2).columns
 
 
 def table_event(x: NDArray[np.float64]) -> tuple[torch.Tensor, Event]:
-    """Rows ``(N, D)`` as raw data and its event: whole numbers of at most 256 levels are discrete, others real."""
+    """Rows ``(N, D)`` as raw data and its event: integers with at most 256 levels are discrete, others real."""
     return as_table(torch.from_numpy(x), tuple(_support(x[:, d]) for d in range(x.shape[1])))
 
 
 def as_table(x: torch.Tensor, supports: Sequence[Support]) -> tuple[torch.Tensor, Event]:
-    """Rows ``(N, D)`` of these supports as raw data, and their event."""
+    """Rows ``(N, D)`` with these supports as raw data, and their event."""
     event = precise(Event(x.shape[1:], tuple(supports)), x[torch.from_numpy(some_rows(*x.shape))].double().numpy())
     return x.to(event.dtype if event.is_discrete else torch.float64), event
 
@@ -155,7 +155,7 @@ def _cells(path: Path, most: int | None = None) -> _Table:
                     elif len(row) != len(rows[0]):
                         raise InputError(
                             f"{path}, line {reader.line_num}: {len(row)} cells, but the first line has {len(rows[0])}; "
-                            "mend or delete the line"
+                            "fix or delete the line"
                         )
                     lines.append(reader.line_num)
                     rows.append(row)
@@ -163,7 +163,7 @@ def _cells(path: Path, most: int | None = None) -> _Table:
                     break
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: {described(error)}; mend the line, or save the table again as UTF-8"
+            f"{path}, line {reader.line_num}: {described(error)}; fix the line, or save the table again as UTF-8"
         ) from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as CSV ({described(error)}); save it again as UTF-8") from error
@@ -177,7 +177,7 @@ def _cells(path: Path, most: int | None = None) -> _Table:
     if count > 1:
         raise InputError(f"{path}: the header names the column {name!r} {count} times; rename one")
     if not rows:
-        raise InputError(f"{path} holds a header ({listing(names)}) and no rows; expected lines of numbers after it")
+        raise InputError(f"{path} has a header ({listing(names)}) but no rows; expected lines of numbers after it")
     columns = {name: [row[d].strip() for row in rows] for d, name in enumerate(names)}
     return _Table(columns, Names("line {}".format, np.array(lines)))
 
@@ -192,12 +192,12 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def _check_text_fits(path: Path, opener: Callable[..., IO[Any]]) -> None:
-    """Raise `InputError` for text that would not fit into memory as cells; packed text is not unpacked beyond that."""
-    what, size, endless, most = f"what {path} holds", 0, 0, memory.limit()
+    """Raise `InputError` for text whose cells would not fit into memory; compressed text is not unpacked further."""
+    what, size, endless, most = f"the content of {path}", 0, 0, memory.limit()
     if opener is open:
         check_fits(_PER_BYTE * path.stat().st_size, what, _ELSE)
     with opener(path, "rb") as file:
-        # A line that goes on for too long is refused where it is read, which needs no look at the rest.
+        # A line that is too long is refused when it is read, without reading the rest.
         while size <= most and endless <= 4 * _LONGEST_LINE and (part := file.read(_AT_ONCE)):
             size += _PER_BYTE * len(part) + _PER_LINE * part.count(b"\n")
             endless = 0 if b"\n" in part or b"\r" in part else endless + len(part)
@@ -206,7 +206,7 @@ def _check_text_fits(path: Path, opener: Callable[..., IO[Any]]) -> None:
 
 def _check_width(path: Path, width: int) -> None:
     if width > _MOST_COLUMNS:
-        raise InputError(f"{path} has {width:,} columns; a table may have {_MOST_COLUMNS:,}: {_ELSE}")
+        raise InputError(f"{path} has {width:,} columns; the maximum is {_MOST_COLUMNS:,}: {_ELSE}")
 
 
 def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...]) -> Examples:
@@ -222,7 +222,7 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
         last = list(columns)[-1]
         if not any(_is_number(cell) or _is_missing(cell) for cell in set(columns[last])):
             label = last
-            notes.append(f"the last column ({last!r}) holds words and is taken as the label")
+            notes.append(f"the last column ({last!r}) contains text and is used as the label")
     numbers, labels = None, None
     if label is not None:
         if label not in columns:
@@ -230,18 +230,18 @@ def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...
         numbers, labels = _label(columns.pop(label), f"the column {label!r} of {path}")
     if not columns:
         raise InputError(
-            f"{path} has no column left besides the label and those dropped; expected one or more of numbers"
+            f"{path} has no columns besides the label and dropped columns; expected at least one column of numbers"
         )
     x = np.stack(
         [_numbers(name, cells, values[name], table.places, path) for name, cells in columns.items()], 1
     )  # (N, D)
     constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
     if constant and len(x) > 1:
-        notes.append(f"{len(constant)} columns hold one value only: {listing(constant)}")
+        notes.append(f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}")
     apart = len(np.unique(hashes)) - len(np.unique(row_hashes(x))) if drop else 0
     if apart:
         notes.append(
-            f"{apart} rows equal another one but for the label and the columns left out, and may be in another split; "
+            f"{apart} rows differ from another row only in the label or dropped columns, and may be in another split; "
             "delete these columns from the file to keep such rows together"
         )
     tensor, event = table_event(x)
@@ -269,12 +269,12 @@ def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     names = sorted(set(cells))
     if all(_is_number(cell) for cell in names):
         return classes(np.array([float(c) for c in cells]), what)
-    numbers = {name: i for i, name in enumerate(names)}  # an array of words would make all as long as the longest
+    numbers = {name: i for i, name in enumerate(names)}  # an array of strings would pad all to the longest
     return torch.tensor([numbers[cell] for cell in cells]), tuple(names)
 
 
 def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
-    """Cells that are all written as whole numbers, with all their digits; None where one is not."""
+    """Cells as integers with all their digits, or None if one is not an integer."""
     try:
         return np.array([int(cell) for cell in cells], dtype=object)
     except ValueError:
@@ -282,7 +282,7 @@ def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
 
 
 def _values(cells: Sequence[str]) -> NDArray[np.float64] | None:
-    """A column as float64, or None where a cell is no number."""
+    """A column as float64, or None if a cell is not a number."""
     try:
         return np.array(cells, dtype=np.float64)
     except ValueError:
@@ -292,33 +292,33 @@ def _values(cells: Sequence[str]) -> NDArray[np.float64] | None:
 def _numbers(
     name: str, cells: Sequence[str], values: NDArray[np.float64] | None, places: Sequence[str], path: Path
 ) -> NDArray[np.float64]:
-    """A column of finite numbers, or the error that names its first bad cell."""
+    """A column of finite numbers, or an error about its first invalid cell."""
     if values is not None and np.isfinite(values).all():
         _check_digits(name, cells, values, path)
         return values
     bad = [i for i, cell in enumerate(cells) if not (_is_number(cell) and math.isfinite(float(cell)))]
     cell, count = cells[bad[0]], f" ({len(bad)} such cells in this column)" if len(bad) > 1 else ""
     where = f"{path}, {places[bad[0]]}, column {name!r}"
-    leave_out = f"leave the column out (--drop {name}, drop=({name!r},))"
+    leave_out = f"remove the column (--drop {name}, drop=({name!r},))"
     if _is_missing(cell):
         raise InputError(f"{where}: the cell is missing ({cell!r}){count}; fill it, delete the line, or {leave_out}")
     if _is_number(cell):
         raise InputError(f"{where}: {cell!r} is not finite{count}; correct it, delete the line, or {leave_out}")
     raise InputError(
-        f"{where}: {cell!r} is not a number{count}; correct it, {leave_out}, or take it as the label "
+        f"{where}: {cell!r} is not a number{count}; correct it, {leave_out}, or use it as the label "
         f"(--label {name}, label={name!r})"
     )
 
 
 def _check_digits(name: str, cells: Sequence[str], values: NDArray[np.float64], path: Path) -> None:
-    """Raise `InputError` for whole numbers that became equal as float64."""
+    """Raise `InputError` for integers that became equal as float64."""
     if abs(values).max() < 2**53:
         return
     whole = _whole(cells)
     if whole is not None and beyond_float64(whole[:, None], [_support(values)]) is not None:
         raise InputError(
-            f"{path}, column {name!r}: whole numbers from {whole.min()} to {whole.max()} are too far from 0 for "
-            f"float64 to tell them apart; {nearer_0(whole.min(), whole.max())}, or leave the column out (--drop "
+            f"{path}, column {name!r}: integers from {whole.min()} to {whole.max()} are too far from 0 for "
+            f"float64 to distinguish them; {nearer_0(whole.min(), whole.max())}, or remove the column (--drop "
             f"{name}, drop=({name!r},))"
         )
 
@@ -328,7 +328,7 @@ def _is_missing(cell: str) -> bool:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether the cell is a number; an infinite one is, a missing one ("nan") is not."""
+    """Whether the cell is a number, including infinity but not missing ("nan")."""
     if _is_missing(cell):
         return False
     try:

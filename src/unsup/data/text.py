@@ -1,4 +1,4 @@
-"""Text, or any other file, as windows of bytes; a folder of WAV recordings as windows of samples."""
+"""Text or any other file as windows of bytes; a folder of WAV recordings as windows of samples."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _log = logging.getLogger(__name__)
 
 
 def read_bytes(path: Path, *, length: int = 64) -> Examples:
-    """Consecutive windows of ``length`` bytes: ``(length,)``, nominal(256), split 80/10/10 in the file's order.
+    """Consecutive windows of ``length`` bytes: ``(length,)``, nominal(256), split 80/10/10 in file order.
 
     Args:
-        length: numbers in one window of text, bytes or sound.
+        length: number of values in one window of text, bytes or sound.
     """
-    check_fits(_PER_BYTE * path.stat().st_size, str(path), "give a part of it")
+    check_fits(_PER_BYTE * path.stat().st_size, str(path), "use a part of it")
     content = path.read_bytes()
     if not content:
         raise InputError(f"{path} is empty; expected text or other bytes")
     x, left = _windows(np.frombuffer(content, np.uint8), length, str(path), "bytes")
-    notes = (f"the last {left} bytes do not fill a window and are left out",) if left else ()
+    notes = (f"the last {left} bytes do not fill a window and are dropped",) if left else ()
     names = tuple(f"byte {i * length}" for i in range(len(x)))
     event = Event((length,), Support("nominal", 256), "sequence")
-    return Examples(torch.from_numpy(x.copy()), event, names, notes=notes, split="in the file's order", in_order=True)
+    return Examples(torch.from_numpy(x.copy()), event, names, notes=notes, split="in file order", in_order=True)
 
 
 def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
-    """Windows of ``length`` samples of every mono recording, 8 bits (levels 0..255) or 16 bits (−32768..32767).
+    """Windows of ``length`` samples of mono recordings, 8 bits (levels 0..255) or 16 bits (−32768..32767).
 
-    The files are split in hashed order, so that windows of one recording stay together. Files that cannot be read
-    are named, skipped and counted in the notes.
+    The files are split in hashed order, so that windows of one recording stay together. Files that cannot be read are
+    skipped and listed in the notes.
 
     Args:
         length: samples in one window.
     """
     files = sorted(file for file in path.glob("*.[wW][aA][vV]") if file.is_file())
     check_fits(
-        _PER_SAMPLE_BYTE * sum(file.stat().st_size for file in files), f"the recordings in {path}", "give some of them"
+        _PER_SAMPLE_BYTE * sum(file.stat().st_size for file in files), f"the recordings in {path}", "use some of them"
     )
     sounds, good, bad = [], [], []
     kinds: dict[tuple[int, int], str] = {}
@@ -75,10 +75,12 @@ def read_wav_folder(path: Path, *, length: int = 1024) -> Examples:
     notes = [f"skipped {len(bad)} of {len(files)} recordings that cannot be read: {listing(bad)}"] if bad else []
     short = [n for s, n in zip(sounds, good, strict=True) if len(s) < length]
     if short:
-        notes.append(f"left out {len(short)} recordings shorter than {length} samples: {listing(short)}")
+        notes.append(
+            f"ignored {len(short)} recording{'s' * (len(short) != 1)} shorter than {length} samples: {listing(short)}"
+        )
     if not cut:
-        raise InputError(f"every recording in {path} is shorter than length={length} samples; give a smaller length")
-    notes.append(f"left out {sum(left for _, left in cut):,} samples that do not fill a window")
+        raise InputError(f"every recording in {path} is shorter than length={length} samples; use a smaller length")
+    notes.append(f"dropped {sum(left for _, left in cut):,} samples that do not fill a window")
     x = np.concatenate([w for w, _ in cut])
     support = Support("ordinal", 256) if x.dtype == np.uint8 else Support("ordinal", 65536, -32768)
     event = Event((length,), support, "sequence")
@@ -109,12 +111,12 @@ def _samples(file: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int16], int]:
 
 
 def _windows(values: NDArray[Any], length: int, origin: str, unit: str) -> tuple[NDArray[Any], int]:
-    """Rows of ``length`` values, and how many values are left over."""
+    """Rows of ``length`` values, and the number of remaining values."""
     if length < 1:
-        raise InputError(f"length={length} given; expected 1 {unit} or more")
+        raise InputError(f"length={length}; expected at least 1")
     if len(values) < length:
         raise InputError(
-            f"{origin} holds {len(values)} {unit}, less than one window of length={length}; give a smaller length"
+            f"{origin} has {len(values)} {unit}, less than one window of length={length}; use a smaller length"
         )
     n = len(values) // length
     return values[: n * length].reshape(n, length), len(values) - n * length

@@ -1,1 +1,1 @@
-"""The models: one method a file, grouped by family. Their rows are in `unsup.core.rows`."""
+"""The models: one method per file, grouped by family. Their rows are in `unsup.core.rows`."""

@@ -1,4 +1,4 @@
-"""An encoder and a decoder of examples of any event, conditions included: what autoencoders of every kind share."""
+"""An encoder and a decoder for examples of any event, with conditions: the common part of all autoencoders."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ NetName = Literal["dense", "conv"]
 
 
 class Autoencoder(nn.Module):
-    """Nets from examples to numbers about their codes, and from codes to the outputs of an observation model p(x|z).
+    """Networks from examples to parameters of codes, and from codes to the outputs of an observation model p(x|z).
 
-    The encoder sees levels scaled to [0, 1] (binary) or [−1, 1], one-hot symbols, or what is continuous as the front's
-    y; a condition joins what it sees, and the codes that the decoder takes.
+    The inputs of the encoder are levels scaled to [0, 1] (binary) or [−1, 1], one-hot symbols, or, for continuous data,
+    y of the front. The features of a condition are appended to these inputs, and to the codes of the decoder.
 
     Args:
-        event: any; images for ``net="conv"``.
-        code_size: numbers of a code.
-        encoded_size: numbers that the encoder gives, e.g. two for each of a code: a mean and a log-variance.
-        hidden: widths of the encoder's hidden layers, mirrored in the decoder (``()``: both linear); channels of its
-            stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
+        event: any event; images for ``net="conv"``.
+        code_size: size of a code.
+        encoded_size: size of the output of the encoder, e.g. a mean and a log-variance per entry of the code.
+        hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
+            its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
         decoder: name of the observation model.
         given: the event of the condition, or None.
-        owner: named in errors.
+        owner: name for errors.
 
     Attributes:
-        widest: numbers in the decoder's widest layer.
+        widest: size of the widest layer of the decoder.
 
     Raises:
-        InputError: an observation model or net that does not fit the event.
+        InputError: an observation model or network that does not fit the event.
 
     >>> from unsup.core.event import BINARY
     >>> nets = Autoencoder(Event((1, 8, 8), BINARY), code_size=3, encoded_size=6, net="conv", owner="AE")
@@ -65,7 +65,7 @@ class Autoencoder(nn.Module):
         kind = event.uniform.kind if event.uniform is not None else "real"
         self.inputs = (
             None
-            if isinstance(self.observation, Continuous)  # whose front does it
+            if isinstance(self.observation, Continuous)  # its front scales the input
             else Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
         )
         seen_each, made_each = 1 if self.inputs is None else self.inputs.each, self.observation.outputs_each
@@ -98,9 +98,9 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def prepare(self, x: Tensor, given: Tensor | None, *, generator: Generator) -> None:
-        """Start the output bias at the data's marginals (for Bernoullis, log-odds of the mean within [0.001, 0.999]).
+        """Initialise the output bias with the data marginals (Bernoullis: log-odds of the mean within [0.001, 0.999]).
 
-        A dense decoder has one bias for each dimension, a convolutional one for each channel.
+        A dense decoder has one bias per dimension, a convolutional decoder one per channel.
         """
         self.observation.prepare(x, generator)
         cells = x.reshape(len(x), self.cells, -1).transpose(1, 2).flatten(0, 1)  # (N · H · W, C), or (N, D)
@@ -132,11 +132,11 @@ class Autoencoder(nn.Module):
         return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
 
     def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """What `log_likelihood` scores of raw data: ``(B, *event.shape)`` → ``(B, D)``."""
+        """The target that `log_likelihood` scores, from raw data: ``(B, *event.shape)`` → ``(B, D)``."""
         return self.observation.target(x, generator).flatten(1)
 
     def typical(self, z: Tensor, features: Tensor | None = None) -> Tensor:
-        """The most typical raw example of each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
+        """The most typical raw example for each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
         return self.observation.raw(self.observation.typical(self.decode(z, features)))
 
     def draw(self, z: Tensor, features: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
@@ -149,6 +149,6 @@ def _check_conv(event: Event, hidden: tuple[int, ...], owner: str) -> None:
         raise InputError(f"{owner}: net='conv' takes images only; this data is {event}; use net='dense'")
     if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
         raise InputError(
-            f"{owner}: net='conv' halves the sides once for each width in hidden={hidden}: expected at least one width "
+            f"{owner}: net='conv' halves the sides once per width in hidden={hidden}: expected at least one width "
             f"and sides of at least {2 ** len(hidden)}; this data is {event}"
         )

@@ -1,8 +1,8 @@
-"""Entry after entry: the one loop over the sites of an example.
+"""Entry by entry: the single loop over the sites of an example.
 
     log p(x) = Σ_t log p(x_t | x_<t)
 
-Drawing, completing, decoding and scoring step by step are the same walk with another choice at each site.
+Drawing, completing, decoding and scoring step by step are the same walk with different choices at each site.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Generator, Tensor
 from unsup.nn.observation import Observation
 
 Choose = Callable[[int, Tensor], Tensor]
-"""What is at a site, ``(B,)``, from the site and the outputs ``(B, P)`` there."""
+"""Chooses the target at a site, ``(B,)``, from the site and the outputs ``(B, P)`` there."""
 
 
 class Steps(ABC):
-    """A net as a walk sees it: it says what the outputs at a site are, then is told what was chosen there."""
+    """A network in a walk: it returns the outputs at a site, and then receives the target chosen there."""
 
     @abstractmethod
     def outputs(self, site: int) -> Tensor:
@@ -32,11 +32,11 @@ class Steps(ABC):
 
 
 class Naive(Steps):
-    """Steps that compute the outputs of all sites anew each time: the slow reference of every cache.
+    """Steps that recompute the outputs of all sites each time: the slow reference for caches.
 
     Args:
         outputs: targets ``(B, D)`` → outputs ``(B, D, P)``, causal.
-        targets: to begin with, at sites where nothing was chosen yet.
+        targets: initial targets, for sites where nothing was chosen yet.
     """
 
     def __init__(self, outputs: Callable[[Tensor], Tensor], targets: Tensor) -> None:
@@ -50,7 +50,7 @@ class Naive(Steps):
 
 
 def walk(net: Steps, sites: Iterable[int], choose: Choose, targets: Tensor) -> Tensor:
-    """Go through the sites in order and fill in the targets ``(B, D)`` that ``choose`` finds; they are returned."""
+    """Visit the sites in order and fill in the targets ``(B, D)`` from ``choose``; return them."""
     for site in sites:
         value = choose(site, net.outputs(site))
         targets[:, site] = value
@@ -64,10 +64,10 @@ def drawing(observation: Observation, generator: Generator | None, temperature: 
 
 
 def keeping(known: Tensor, targets: Tensor, otherwise: Choose) -> Choose:
-    """Choose the targets ``(B, D)`` where ``known``, something else where not."""
+    """Choose the given targets ``(B, D)`` if ``known``, and another choice otherwise."""
     return lambda site, outputs: torch.where(known[:, site], targets[:, site], otherwise(site, outputs))
 
 
 def forcing(targets: Tensor) -> Choose:
-    """Choose given targets ``(B, D)``: what an encoder does, and scoring step by step."""
+    """Choose given targets ``(B, D)``: for encoders and for scoring step by step."""
     return lambda site, outputs: targets[:, site]

@@ -1,8 +1,8 @@
-"""Causal layers: computed for all sites at once, or site by site with a memory of what came before.
+"""Causal layers: computed for all sites at once, or site by site with a cache.
 
-A *site* is a place on a grid, its rows from the top and left to right in a row, and at one place one group of features
-(colours) after another. A sequence is a grid with one row. What a layer gives at a site depends on what it was given at
-that site and earlier ones; a strict one, which a net of them starts with, does not see the site itself.
+A *site* is a position on a grid (row by row from the top, left to right) together with a group of features (a colour).
+A sequence is a grid with one row. The output of a layer at a site depends on its inputs at this and earlier sites. The
+first layer of a network is strict: it does not see the site itself.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Site(NamedTuple):
 
     @property
     def opens_row(self) -> bool:
-        """Whether all rows above are there, and nothing yet of this one."""
+        """Whether all rows above are complete, and this row is empty."""
         return self.column == 0 and self.group == 0
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a net is told besides its inputs.
+    """The inputs of a network besides the example.
 
     Attributes:
-        given: features of what each example is conditioned on, ``(B, F)``, or None.
-        generator: of noise in training (dropout).
+        given: features of the condition of each example, ``(B, F)``, or None.
+        generator: random generator of noise in training (dropout).
     """
 
     given: Tensor | None = None
@@ -49,12 +49,12 @@ NOTHING = Context()
 
 
 class Groups:
-    """Features split into groups as evenly as possible, the groups one after another.
+    """Features split into consecutive groups, as evenly as possible.
 
     Args:
-        features: how many there are.
-        groups: how many groups.
-        parts: equal parts that are split each on its own, e.g. 2 for the halves that a gate multiplies.
+        features: number of features.
+        groups: number of groups.
+        parts: number of equal parts that are split separately, e.g. 2 for the halves of a gate.
 
     >>> Groups(8, 3).of.tolist()
     [0, 0, 0, 1, 1, 1, 2, 2]
@@ -69,18 +69,18 @@ class Groups:
         """The group of each feature."""
         ends = self.of.bincount(minlength=groups).cumsum(0).tolist()
         self.slices = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        """Where each group lies once features are sorted by group."""
+        """The slice of each group when features are sorted by group."""
         self.sorted = parts == 1 or groups == 1
 
     def sort(self, x: Tensor, axis: int = 0) -> Tensor:
-        """``x`` with its axis of features sorted by group, the parts of a group one after another."""
+        """``x`` with features sorted by group; the parts of a group are consecutive."""
         return x if self.sorted else x.index_select(axis, self.of.argsort(stable=True).to(x.device))
 
 
 class Causal(nn.Module, ABC):
     """A layer over a grid of sites.
 
-    Stepping through all sites in order gives what `forward` gives for all of them.
+    Stepping through all sites in order gives the same result as `forward`.
     """
 
     @abstractmethod
@@ -88,26 +88,26 @@ class Causal(nn.Module, ABC):
         """Features of all sites: ``(B, I, H, W)`` → ``(B, O, H, W)``."""
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Any:
-        """What `step` reads and fills in a walk of ``n`` examples over a grid of ``size`` (rows, columns)."""
+        """The state of `step` in a walk of ``n`` examples over a grid of ``size`` (rows, columns)."""
 
     @abstractmethod
     def step(self, memory: Any, site: Site, h: Any) -> Any:
-        """Features of one site, sites taken in order: ``(B, I_g)`` of its group → ``(B, O_g)``."""
+        """Features of one site, called in order: ``(B, I_g)`` of its group → ``(B, O_g)``."""
 
     def spread(self, seen: Any) -> Any:
-        """Which inputs of the net each site of the output can depend on, given the same of the layer's inputs.
+        """The inputs of the network on which each output site can depend, given the same for the inputs of the layer.
 
-        Booleans as numbers 0 and 1 ``(N, groups, H, W)``, one row for each input of the net; for blind spots.
+        Booleans as numbers 0 and 1 ``(N, groups, H, W)``, one row per input of the network; for blind spots.
         """
         return seen
 
 
 class Remembering(Causal):
-    """A layer that keeps what it was given, and looks at some of it.
+    """A layer that stores its inputs and reads some of them.
 
     Attributes:
-        strict: whether the site itself is left out, as in the first layer of a net, which is looked at before what is
-            at the site is known.
+        strict: whether the site itself is excluded, as in the first layer of a network, which is evaluated before the
+            target at the site is known.
     """
 
     strict: bool
@@ -130,7 +130,7 @@ class Remembering(Causal):
 
 
 class Pointwise(Causal):
-    """A function of the features of one site, e.g. ``Pointwise(torch.relu)``; axis 1 is that of features."""
+    """A function of the features of one site, e.g. ``Pointwise(torch.relu)``; axis 1 has the features."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def gate(h: Tensor) -> Tensor:
 
 
 class Dropout(Causal):
-    """Features set to 0 at random in training, by the generator of the context."""
+    """Dropout of features in training, with the generator of the context."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -164,11 +164,11 @@ class Dropout(Causal):
 
 
 class Shift(Causal):
-    """h + V c: a bias that depends on what the example is conditioned on, the same at all sites.
+    """h + V c: a bias that depends on the condition of the example, the same at all sites.
 
     Args:
-        size: of the features c in the context; 0 where there is no condition, and the layer is the identity.
-        groups: of the features h.
+        size: size of the features c in the context; 0 without a condition, where the layer is the identity.
+        groups: groups of the features h.
     """
 
     def __init__(self, size: int, groups: Groups) -> None:
@@ -196,14 +196,14 @@ class Shift(Causal):
 
 
 class Chain(Causal):
-    """Layers in a row. Subclasses name their layers and say in which order they come."""
+    """A sequence of layers. Subclasses define the layers and their order."""
 
     residual = False
-    """Whether what comes in is added to what comes out."""
+    """Whether the input is added to the output."""
 
     @abstractmethod
     def layers(self) -> Sequence[Causal]:
-        """The layers, the first one first."""
+        """The layers in order."""
 
     def forward(self, h: Any, context: Context = NOTHING) -> Any:
         y = h
@@ -228,11 +228,11 @@ class Chain(Causal):
 
 
 class Sequential(Chain):
-    """Layers in a row, numbered.
+    """A numbered sequence of layers.
 
     Args:
-        layers: the first one first.
-        residual: whether what comes in is added to what comes out.
+        layers: the layers in order.
+        residual: whether the input is added to the output.
     """
 
     def __init__(self, *layers: Causal, residual: bool = False) -> None:

@@ -12,12 +12,12 @@ from unsup.nn.causal import NOTHING, Context, Groups, Remembering, Site
 
 
 class Window(NamedTuple):
-    """Which pixels a kernel covers besides its centre.
+    """The pixels that a kernel covers besides its centre.
 
     Attributes:
-        above: rows above the centre's.
-        left: columns on the left.
-        right: columns on the right, in the rows above.
+        above: number of rows above the centre.
+        left: number of columns on the left.
+        right: number of columns on the right, in the rows above.
     """
 
     above: int = 0
@@ -37,17 +37,17 @@ class MaskedConv(Remembering):
     """Convolution under mask A or B of PixelCNN (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759).
 
     The kernel sees the rows above its centre and, in the centre's row, what is on the left; at the centre itself the
-    features of group g see groups < g (mask A) or ≤ g (mask B). What lies below the centre is not stored.
+    features of group g see groups < g (mask A) or ≤ g (mask B). Weights below the centre are not stored.
 
-    Stepping computes what the rows above give once for a whole row, and at a pixel what its own row adds.
+    Stepping computes the contribution of the rows above once per row, and that of the current row at each pixel.
 
     Args:
-        inputs: features that come in, one group after another.
-        outputs: features that go out.
-        groups: colour channels; both kinds of features are split among them.
+        inputs: number of input features, grouped.
+        outputs: number of output features.
+        groups: number of colour channels; inputs and outputs are split among them.
         window: pixels that are seen besides the centre.
         mask: A or B.
-        parts: equal parts of the outputs that are split among the groups each on its own; 2 for what a gate takes.
+        parts: number of equal parts of the outputs that are split among the groups separately; 2 for gates.
     """
 
     mask: Tensor
@@ -70,7 +70,7 @@ class MaskedConv(Remembering):
         self._cache: tuple[tuple[int, torch.dtype, torch.device], Tensor] | None = None
 
     def _kept(self, into: Tensor, out: Tensor) -> Tensor:
-        """Which taps the mask keeps, bool ``(O, I, rows, columns)``, from the groups of inputs and outputs."""
+        """The taps that the mask keeps, bool ``(O, I, rows, columns)``, from the groups of inputs and outputs."""
         above, left, right = self.window
         kept = torch.ones(len(out), len(into), above + 1, left + 1 + right, dtype=torch.bool)
         kept[:, :, above, left] = out[:, None] > into if self.strict else out[:, None] >= into
@@ -78,7 +78,7 @@ class MaskedConv(Remembering):
         return kept
 
     def masked_weight(self) -> Tensor:
-        """W ∘ M; outside training it is multiplied once and kept until the weight changes."""
+        """W ∘ M; outside training the product is cached until the weight changes."""
         if self.training or torch.is_grad_enabled():
             self._cache = None
             return self.weight * self.mask
@@ -117,7 +117,7 @@ class MaskedConv(Remembering):
 
 
 class _Memory:
-    """The inputs of a masked convolution so far, and its kernel cut to the taps that count for each group."""
+    """The inputs of a masked convolution so far, and its kernel with the relevant taps of each group."""
 
     def __init__(self, conv: MaskedConv, n: int, size: tuple[int, int]) -> None:
         (above, left, right), (height, width) = conv.window, size
@@ -134,7 +134,7 @@ class _Memory:
         self.row = weight.new_zeros(0)
         self.kernels: list[tuple[Tensor, Tensor]] = []
         for group, out in enumerate(self.out):
-            # Of the centre's inputs a group sees the first ones: those of the groups up to it.
+            # At the centre, a group sees the first inputs: those of the groups up to it.
             seen = self.into[group].start if conv.strict else self.into[group].stop
             level = weight[out, :, above, : left + 1].permute(2, 1, 0).flatten(0, 1)  # (taps I, O_g)
             self.kernels.append((level[: left * inputs + seen].contiguous(), bias[out]))
@@ -159,7 +159,7 @@ class _Memory:
         return torch.addmm(bias, here, level)
 
     def _from_above(self, row: int) -> Tensor:
-        """What the rows above add to each pixel of a row, with the bias: ``(B, W, O)``."""
+        """The contribution of the rows above to each pixel of a row, with the bias: ``(B, W, O)``."""
         rows = self.map[:, row : row + self.above].permute(0, 3, 1, 2)
         return conv2d(rows, self.higher, self.bias)[:, :, 0].transpose(1, 2).contiguous()
 
@@ -167,17 +167,17 @@ class _Memory:
 class VerticalConv(Remembering):
     """Convolution over whole rows: those above and, unless it is strict, the row itself, columns on both sides alike.
 
-    Its sites are rows: `look` and `step` are for sites that open one. With strict layers first, features of a row
+    Its sites are rows: `look` and `step` are called at the start of a row. With strict layers first, features of a row
     depend on the rows above it only, on all of their columns and groups, so nothing needs a mask (the vertical stack of
     van den Oord et al. 2016, https://arxiv.org/abs/1606.05328).
 
     Args:
-        inputs: features that come in.
-        outputs: features that go out.
-        rows: how many the kernel has.
-        reach: columns that it sees on either side.
-        strict: whether its last row is the one above, rather than the row itself.
-        groups: of the inputs, for `put`, which takes them one by one.
+        inputs: number of input features.
+        outputs: number of output features.
+        rows: number of rows of the kernel.
+        reach: number of columns that it sees on either side.
+        strict: whether its last row is the row above, not the row itself.
+        groups: groups of the inputs, for `put`, which takes them one by one.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class VerticalConv(Remembering):
         return self.look(memory, site) if found is None else found
 
     def spread(self, seen: Tensor) -> Tensor:
-        """Groups are one here: what any of a pixel's has seen, all outputs can depend on."""
+        """The groups are merged here: all outputs can depend on the inputs of any group of a pixel."""
         taps = seen.new_ones(1, seen.shape[1], *self.weight.shape[2:])
         return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype).expand_as(seen)
 
@@ -230,6 +230,6 @@ def _fresh(inputs: int, outputs: int, rows: int, columns: int) -> tuple[nn.Param
 def _channels_last(x: Tensor) -> Tensor:
     """The layout in which CPU and GPU convolutions are fastest, and in which a softmax reads contiguous logits.
 
-    Features follow the layout of what they are made from, but one input channel carries none.
+    Features follow the layout of their input, but a single input channel has no layout.
     """
     return x.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Networks that tell the moves of invertible steps. They compute in the type of their parameters."""
+"""Conditioner networks of invertible steps. They compute in the type of their parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unsup.nn.norm import batch_norm, uses_batch_statistics
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Rectified layers and a linear one that starts at zero: ``(B, inputs)`` → ``(B, outputs)``."""
+    """ReLU layers and a linear layer initialised to zero: ``(B, inputs)`` → ``(B, outputs)``."""
     layers: list[nn.Module] = []
     linear: type[nn.Linear] = _FirstLinear
     for width in hidden:
@@ -25,20 +25,20 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 class _FirstLinear(nn.Linear):
-    """Takes any floating type."""
+    """Accepts any floating type."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 class ResidualConvNet(nn.Module):
-    """RealNVP's net, ``(B, inputs, H, W)`` → ``(B, outputs, H, W)``: weight and batch normalised, skips summed.
+    """The network of RealNVP, ``(B, inputs, H, W)`` → ``(B, outputs, H, W)``: weight and batch norm, summed skips.
 
-    What the paper leaves open follows the authors' released code: it starts from relu([h, −h, m]) with h the
-    normalised input.
+    Details that the paper does not specify follow the code of its authors: it starts from relu([h, −h, m]) with the
+    normalised input h.
 
     Args:
-        channels: of the inner layers.
+        channels: channels of the inner layers.
         mask: bool ``(1, 1, H, W)``, the entries of the input that are not blank, half of them; None: all.
     """
 

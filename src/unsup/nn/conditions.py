@@ -1,4 +1,4 @@
-"""What a net is told beside its input: the features of a condition, joined to it."""
+"""Features of a condition, appended to the input of a network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Sides = tuple[int, int]
 
 
 class Conditions(nn.Module):
-    """Joins the features of a condition to codes and to examples; changes nothing in a model without a condition.
+    """Appends the features of a condition to codes and to examples; the identity for a model without a condition.
 
     Args:
         given: the event of the condition, or None.
-        sides: of the images that convolutional nets take, to which features are joined as channels: those of a
-            condition that is an image of the same sides pixel by pixel, all others the same at every pixel. None: nets
+        sides: sides of the images of convolutional networks, to which features are appended as channels: pixel by pixel
+            for a condition that is an image with the same sides, otherwise the same at every pixel. None: networks
             take flat examples.
 
     Attributes:
-        size: features of a condition; 0 without one.
-        channels: features beside each example, or channels where examples are images.
+        size: number of features of a condition; 0 without one.
+        channels: number of features appended to each example, or of channels if examples are images.
 
     >>> from unsup import Event, Support
     >>> conditions = Conditions(Event((), Support("nominal", 3)), sides=(8, 8))
@@ -56,7 +56,7 @@ class Conditions(nn.Module):
         return found
 
     def beside_examples(self, features: Tensor | None) -> Tensor | None:
-        """What `joined` puts beside examples: ``(B, size)``, or ``(B, channels, *sides)`` where there are ``sides``."""
+        """Features that `joined` appends to examples: ``(B, size)``, or ``(B, channels, *sides)`` with ``sides``."""
         if features is None or self.sides is None:
             return features
         if self.lies_on_pixels and self.given is not None:

@@ -1,9 +1,9 @@
-"""Learning by counting, and by expectation and maximisation: what such models share.
+"""Common parts of models that learn by counting or by expectation-maximisation.
 
 A model with hidden variables h alternates (Dempster, Laird, Rubin 1977,
 https://doi.org/10.1111/j.2517-6161.1977.tb01600.x)
 
-    E:  sums over the data of what log p(x, h) needs, under p(h | x) at the parameters at hand;
+    E:  sums over the data that log p(x, h) needs, under p(h | x) with the current parameters;
     M:  the parameters that maximise E[log p(x, h)] + log p(parameters), by those sums in closed form.
 
 No such pass lowers Σ log p(x) + log p(parameters). A model without hidden variables is done after one pass.
@@ -26,9 +26,9 @@ from unsup.prob import distributions as dist
 from unsup.prob.clusters import kmeans_plus_plus
 
 BLOCK = 8192
-"""Examples at a time where all of them are at hand."""
-_SHORT_RUN = 10  # passes that compare starts
-_EMPTY = 1e-10  # examples; a component with fewer stays where it is
+"""Number of examples at a time, if all are in memory."""
+_SHORT_RUN = 10  # number of passes for comparing starts
+_EMPTY = 1e-10  # minimum number of examples; a component with fewer is not updated
 
 
 class Counting(Model, HasDensity, LearnsByCounting):
@@ -38,7 +38,7 @@ class Counting(Model, HasDensity, LearnsByCounting):
     _tolerance: float
 
     def take_passes(self, passes: int, tolerance: float = 0.0) -> None:
-        """Called in the constructor: the most passes (0: by gradients), and the gain in nats that stops them."""
+        """Called in the constructor: maximum number of passes (0: gradients), and the gain in nats that stops them."""
         self._passes, self._tolerance = passes, tolerance
 
     @property
@@ -52,7 +52,7 @@ class Counting(Model, HasDensity, LearnsByCounting):
     @property
     @abstractmethod
     def n_free(self) -> int:
-        """How many free parameters the data determine."""
+        """The number of free parameters."""
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The negative log-likelihood of each example."""
@@ -60,13 +60,13 @@ class Counting(Model, HasDensity, LearnsByCounting):
 
     @torch.no_grad()
     def bic(self, x: Tensor, *, samples: int = 1, generator: Generator | None = None) -> float:
-        """n_free · log N − 2 Σ log p(x), in nats: of models fitted to the same data the one with the lowest is best.
+        """n_free · log N − 2 Σ log p(x), in nats; lower is better, for models fitted to the same data.
 
         The Bayesian information criterion of Schwarz 1978, https://doi.org/10.1214/aos/1176344136.
 
         Args:
             x: the training data, ``(N, *event.shape)``.
-            samples, generator: as of `log_prob`, where the likelihood is a bound.
+            samples, generator: as in `log_prob`, if the likelihood is a bound.
         """
         each = (self.log_prob(part, samples=samples, generator=generator) for part in x.split(BLOCK))
         return self.n_free * math.log(len(x)) - 2 * sum(float(part.sum()) for part in each)
@@ -75,11 +75,11 @@ class Counting(Model, HasDensity, LearnsByCounting):
     def keep_best_start(
         self, restarts: int, start: Callable[[], None], sums: Callable[[], Mapping[str, Tensor]]
     ) -> None:
-        """Of ``restarts`` starts keep the one that a short run of passes takes furthest, where that run ended.
+        """Try ``restarts`` starts with a short run of passes, and keep the end of the best run.
 
         Args:
-            start: sets the parameters; a single start is left as it is.
-            sums: `statistics` of the data at the parameters at hand.
+            start: sets the parameters; a single start is kept without a short run.
+            sums: `statistics` of the data with the current parameters.
         """
         best, kept = -math.inf, {}
         for _ in range(restarts):
@@ -98,12 +98,12 @@ class Counting(Model, HasDensity, LearnsByCounting):
 class Mixture(Counting, CanEncode, CanSample):
     """Abstract: p(x) = Σ_k π_k p(x | k), with π = softmax(``logits``), by EM.
 
-    E and M steps see *points*: raw data once noise is added, scaled and flattened, in the model's type. The start is
-    k-means++: every example joins its nearest seed. A component that loses all its examples stays where it is, with a
-    weight of almost nothing.
+    E and M steps use *points*: raw data after adding noise, scaling and flattening, in the type of the model. The
+    initialisation is k-means++: every example is assigned to its nearest seed. A component that loses all its examples
+    is not updated, and has a negligible weight.
 
-    A subclass calls `take_components` in its constructor and says what one component is: `log_components`, `moments`,
-    `maximize_components` and `draw`; where points are not raw data as they are, `scale` and `points`.
+    A subclass calls `take_components` in its constructor and defines a component: `log_components`, `moments`,
+    `maximize_components` and `draw`; and `scale` and `points` if points differ from raw data.
     """
 
     not_in_half = "sums over all the data are in float64"
@@ -112,11 +112,11 @@ class Mixture(Counting, CanEncode, CanSample):
     restarts: int
 
     def take_components(self, components: int, restarts: int) -> None:
-        """Called in the constructor: K, whose weights become parameters, and the number of starts."""
+        """Called in the constructor: K components, whose weights are parameters, and the number of starts."""
         self.components, self.restarts = components, restarts
         self.logits = nn.Parameter(torch.zeros(components, dtype=torch.float64))
 
-    # --- what a component is --------------------------------------------------------------------------------------
+    # --- one component --------------------------------------------------------------------------------------------
 
     @abstractmethod
     def log_components(self, y: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Mixture(Counting, CanEncode, CanSample):
         Args:
             y: points, ``(B, D)``.
             responsibility: r_nk times the weight of the example, ``(B, K)``.
-            weight: Σ_k of it, ``(B,)``, or None where that is 1.
+            weight: Σ_k of it, ``(B,)``, or None if that is 1.
         """
 
     @abstractmethod
@@ -141,10 +141,10 @@ class Mixture(Counting, CanEncode, CanSample):
         """An example of each of the components ``(n,)``: raw data ``(n, *event.shape)``."""
 
     def scale(self, batch: Batch, *, generator: Generator) -> None:
-        """Fix the units of points by training examples."""
+        """Set the units of points from training examples."""
 
     def points(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Points of raw data, and log|det| of the way there: ``(B, *event.shape)`` → ``(B, D)``, ``(B,)``."""
+        """Points of raw data, and log|det| of the map: ``(B, *event.shape)`` → ``(B, D)``, ``(B,)``."""
         y = x.flatten(1).to(self.dtype)
         return y, y.new_zeros(len(y))
 
@@ -153,21 +153,21 @@ class Mixture(Counting, CanEncode, CanSample):
         return self.points(x)[0]
 
     def take_seeds(self, seeds: Tensor) -> None:
-        """The components are about to start at these points, ``(K, D)``."""
+        """Called before the components are initialised at these points, ``(K, D)``."""
 
     # --- learning -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Fix the units, then start every component at a k-means++ seed and the examples nearest to it.
+        """Set the units, then initialise every component with a k-means++ seed and its nearest examples.
 
         Raises:
             InputError: fewer examples than components.
         """
         if len(batch) < self.components:
             raise InputError(
-                f"{type(self).__name__}: components={self.components} needs at least as many training examples; there "
-                f"are {len(batch)}; ask for fewer components or give more data"
+                f"{type(self).__name__}: components={self.components} needs at least as many training examples; got "
+                f"{len(batch)}; use fewer components or more data"
             )
         self.scale(batch, generator=generator)
         y, _ = self.points(batch.x, generator=generator)
@@ -182,7 +182,7 @@ class Mixture(Counting, CanEncode, CanSample):
 
     @torch.no_grad()
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
-        """The E step: `moments`, ``weight`` (N_k = Σ r_nk), ``count`` and ``log_prob``; examples count by weight."""
+        """The E step: `moments`, ``weight`` (N_k = Σ r_nk), ``count`` and ``log_prob``; examples are weighted."""
         y, log_det = self.points(batch.x, generator=generator)
         sums = self._expect(y, batch.weight)
         own = log_det if batch.weight is None else log_det * batch.weight
@@ -203,7 +203,7 @@ class Mixture(Counting, CanEncode, CanSample):
 
     @torch.no_grad()
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
-        """The M step: every component by the examples it is responsible for, π_k = N_k / N."""
+        """The M step: update every component from its responsibilities, π_k = N_k / N."""
         weight = statistics["weight"]
         self.maximize_components(statistics, weight > _EMPTY)
         # As in scikit-learn, an empty component keeps a weight whose logarithm is finite.

@@ -1,4 +1,4 @@
-"""Couplings: one part of an example moves, entry by entry, by what a network says of the other part.
+"""Couplings: one part of an example is transformed entry by entry, with parameters from a network of the other part.
 
     y_seen = x_seen,  y_moved = b(x_moved; net(x_seen)),  log|det ∂y/∂x| = Σ log b′
 
@@ -25,12 +25,12 @@ from unsup.prob.distributions import at_least_float32
 
 
 class Bijection(nn.Module, ABC):
-    """Monotone maps of every entry of ``(B, C, ...)``, told by the outputs ``(B, outputs_each · C, ...)`` of a network.
+    """Monotone maps of all entries of ``(B, C, ...)``, with parameters ``(B, outputs_each · C, ...)`` from a network.
 
-    Outputs are blocks along axis 1, each of the shape of the entries.
+    Outputs are blocks along axis 1, each with the shape of the entries.
 
     Attributes:
-        outputs_each: numbers that the network gives for each entry.
+        outputs_each: number of network outputs per entry.
     """
 
     outputs_each: int
@@ -60,8 +60,8 @@ class BoundedAffine(Bijection):
     """y = x exp(s) + t with s = scale · tanh(h + bias), h and t from the network, scale learned (RealNVP).
 
     Args:
-        scale: its value at first.
-        channels: how many biases there are, each of one channel of images; 0 for none.
+        scale: initial scale.
+        channels: number of biases, one per channel of images; 0 for none.
     """
 
     outputs_each = 2
@@ -83,14 +83,14 @@ class BoundedAffine(Bijection):
 
 
 class Normalised(Bijection):
-    """Another bijection, then batch normalisation of the entries that move (RealNVP, section 3.7 and appendix E).
+    """A bijection, followed by batch normalisation of the transformed entries (RealNVP, section 3.7, appendix E).
 
-    y = (b(x) − μ) / √(σ² + ε) for images ``(B, C, H, W)`` adds −½ log(σ² + ε) to each log-derivative, with the very μ
-    and σ² it was divided by: those of each channel in the batch inside `unsup.nn.norm.batch_statistics`, else their
+    y = (b(x) − μ) / √(σ² + ε) for images ``(B, C, H, W)`` adds −½ log(σ² + ε) to each log-derivative, with the same
+    μ and σ²: those of each channel in the batch inside `unsup.nn.norm.batch_statistics`, else their
     running averages. The inverse uses the averages. There is no gain and no shift.
 
     Args:
-        mask: ``(1, 1, H, W)``, where entries move; None: everywhere.
+        mask: ``(1, 1, H, W)``, the transformed entries; None: all.
     """
 
     running_mean: Tensor
@@ -127,7 +127,7 @@ class Normalised(Bijection):
         return at_least_float32(self.running_mean), at_least_float32(self.running_var)
 
     def _batch_moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel's moved entries; the running averages follow them."""
+        """Mean and variance of the transformed entries of each channel; also updates the running averages."""
         count = len(y) * (math.prod(y.shape[2:]) if self.mask is None else self.mask.sum())
 
         def mean_of(entries: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class Normalised(Bijection):
 
 
 class Coupling(Invertible):
-    """One part moves by what the conditioner says of the other.
+    """One part is transformed with parameters that the conditioner computes from the other.
 
     >>> from unsup.nn.conditioner import mlp
     >>> from unsup.nn.split import Halves
@@ -153,8 +153,8 @@ class Coupling(Invertible):
     (torch.Size([5, 3]), torch.Size([5]))
 
     Args:
-        split: what is seen and what moves.
-        conditioner: what is seen → the bijection's outputs.
+        split: splits an example into the seen and the transformed part.
+        conditioner: maps the seen part to the parameters of the bijection.
     """
 
     def __init__(self, split: Split, conditioner: nn.Module, bijection: Bijection) -> None:
@@ -172,12 +172,12 @@ class Coupling(Invertible):
 
 
 class Alternating(Invertible):
-    """Couplings that move the two parts of one partition in turn, the second first.
+    """Couplings that transform the two parts of one partition alternately, starting with the second.
 
-    The parts are kept apart from the first coupling to the last, so that nothing is gathered or joined between them.
+    The parts are stored separately in all couplings, so that nothing is gathered or joined between them.
 
     Args:
-        couplings: conditioner and bijection of each.
+        couplings: conditioner and bijection of each coupling.
     """
 
     def __init__(self, split: Partition, couplings: Iterable[tuple[nn.Module, Bijection]]) -> None:

@@ -1,4 +1,4 @@
-"""Energy networks: a number for every example, lower where data are."""
+"""Energy networks: one number per example, lower for data."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Activation = Literal["swish", "leaky-relu"]
 class EnergyNet(nn.Module):
     """E(x) = f(y(x)) + ½ Σ y_d² over unbounded entries d: a network on scaled data, with a Gaussian reference.
 
-    The reference exp(−½ y²), as in Xie et al. 2016, makes the density of unbounded entries normalisable whatever f is,
-    since f grows no faster than linearly. f has no constant of its own: the zero of an energy is arbitrary.
+    The reference exp(−½ y²), as in Xie et al. 2016, makes the density of unbounded entries normalisable for any f,
+    since f grows at most linearly. f has no constant term: the zero of an energy is arbitrary.
 
-    Scaled data y: real entries are standardised by `prepare`. Discrete ones stand for the cell [x, x + 1) that uniform
-    noise fills: they are scaled to [0, 1] and bounded there when ``bounded``, else standardised like real ones.
-    The energy and the score of discrete raw data are those at the middle of the cell, the score per level.
+    Scaled data y: real entries are standardised by `prepare`. Discrete entries represent the cell [x, x + 1) that
+    uniform noise fills: with ``bounded``, they are scaled to [0, 1] and bounded there, else standardised like real
+    entries. The energy and the score of discrete raw data are evaluated at the middle of the cell, the score per level.
 
     Args:
         event: binary, ordinal, real, or a table that mixes them.
-        hidden: widths of the dense layers; of the residual groups for images.
-        blocks: residual blocks in a group (images).
+        hidden: widths of the dense layers, or of the residual groups for images.
+        blocks: residual blocks per group (images).
         activation: swish is smooth; an energy that is differentiated twice must be.
         bounded: whether discrete entries stay within their cells.
     """
@@ -131,7 +131,7 @@ class ConvEnergy(nn.Module):
         if not hidden or min(height, width) < least:
             raise InputError(
                 f"hidden={hidden} on {event}: an energy net for images needs at least one group, and sides of at least "
-                f"2 to the number of groups ({least}); give fewer widths"
+                f"2 to the number of groups ({least}); use fewer widths"
             )
         self.stem = spectral_norm(nn.Conv2d(channels, hidden[0], 3, padding=1))
         before = hidden[0]
@@ -173,9 +173,9 @@ def _activation(name: Activation) -> nn.Module:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, ``module`` is in evaluation mode and its parameters take no gradient; afterwards all is as before.
+    """In this context, ``module`` is in evaluation mode without parameter gradients; the state is restored afterwards.
 
-    Weights that are computed from others (spectral norm) are computed once: inside, no parameter may move.
+    Computed weights (spectral norm) are computed once: parameters must not change in this context.
     """
     training = {m: m.training for m in module.modules()}
     learns = {p: p.requires_grad for p in module.parameters()}

@@ -1,4 +1,4 @@
-"""What all flows share: a model is a front and an invertible map.
+"""Common parts of flows: a model consists of a front and an invertible map.
 
 log p(x) = log p_Z(f(y(x))) + log|det ∂f/∂y| + log|det ∂y/∂x|
 """
@@ -21,7 +21,7 @@ from unsup.prob.distributions import LOG_2PI, at_least_float32
 
 
 class Flow(Model, IsFlow):
-    """A model that states its front, its steps and its loss; all verbs follow.
+    """A model with a front, steps and a loss; all methods are derived from these.
 
     The base is N(0, I), unless a model overrides `base_log_prob` and `draw_base` together.
 
@@ -38,9 +38,9 @@ class Flow(Model, IsFlow):
         if event.layout not in ("vector", "image"):
             return "takes vectors, tables and images only"
         if any(s.kind == "nominal" for s in event.columns):
-            return "takes no nominal entries (they have no order to dequantise along)"
+            return "does not support nominal entries (they have no order for dequantisation)"
         if event.dims < 2:
-            return "needs two entries or more (one is moved given another)"
+            return "needs at least two entries"
         return None
 
     @property
@@ -52,12 +52,12 @@ class Flow(Model, IsFlow):
         return self.event.is_real
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Standardise each entry by the training data; logits stay as they are."""
+        """Standardise each entry with the training data; logits are not standardised."""
         if self.front.logit_alpha is None:
             self.front.prepare(batch.x, generator=generator)
 
     def negative_log_prob(self, batch: Batch, *, generator: Generator | None = None) -> Tensor:
-        """What losses are made of: −log p(x), or its bound, ``(B,)``; by the statistics of the batch in training."""
+        """The base of losses: −log p(x), or its bound, ``(B,)``; with the statistics of the batch in training."""
         with batch_statistics(self.training):
             return -self._log_prob(batch, samples=1, generator=generator)
 
@@ -65,7 +65,7 @@ class Flow(Model, IsFlow):
         return dequantized_log_prob(self.front, self._log_density, batch.x, samples=samples, generator=generator)
 
     def _log_density(self, y: Tensor) -> Tensor:
-        """log p(y) of what the front gives, by the change of variables."""
+        """log p(y) of the output of the front, by the change of variables."""
         z, log_det = self.flow(at_least_float32(y))
         return self.base_log_prob(z) + log_det
 
@@ -86,7 +86,7 @@ class Flow(Model, IsFlow):
         return self.front.invert(self.flow.inverse(at_least_float32(z)))
 
     def encode(self, x: Tensor) -> Tensor:
-        """z of the middle of each discrete entry's cell."""
+        """z at the middle of the cell of each discrete entry."""
         z: Tensor = self.flow(at_least_float32(self.front.middle(x)))[0]
         return z
 
@@ -103,8 +103,8 @@ class Flow(Model, IsFlow):
         """Draws from the model.
 
         Args:
-            n: how many.
-            generator: of the draws.
-            temperature: what the draws of the base are multiplied by.
+            n: number of samples.
+            generator: random generator of the draws.
+            temperature: factor of the draws of the base.
         """
         return self.decode(temperature * self.draw_base(n, generator=generator))

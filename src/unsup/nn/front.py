@@ -1,4 +1,4 @@
-"""The way from raw data to what a continuous model sees, and back, with its Jacobian."""
+"""The map from raw data to the input of a continuous model, and its inverse, with the Jacobian."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unsup.core import random
 from unsup.core.event import Event
 from unsup.prob.distributions import at_least_float32, log_mean_exp
 
-_LOCATION = ("levels", "low", "mean", "std")  # buffers that keep the precision of the data
+_LOCATION = ("levels", "low", "mean", "std")  # buffers with the precision of the data
 
 
 class Dequantizer(nn.Module, ABC):
-    """q(u | x): noise in [0, 1) that fills the cells of discrete entries."""
+    """q(u | x): noise in [0, 1) within the cells of discrete entries."""
 
     @abstractmethod
     def forward(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,8 @@ class ContinuousFront(nn.Module):
     another ``dequantizer`` makes tighter; the logit is RealNVP's (Dinh, Sohl-Dickstein, Bengio 2017,
     https://arxiv.org/abs/1605.08803).
 
-    Locations and scales keep the precision of the data, whatever type the model is cast to: y is of the model's type.
+    Locations and scales keep the precision of the data if the model is cast to another type; y has the type of the
+    model.
 
     Args:
         event: binary, ordinal, real, or a table that mixes them.
@@ -72,7 +73,7 @@ class ContinuousFront(nn.Module):
         self.register_buffer("low", _column([s.low for s in columns], event), persistent=False)
         self.register_buffer("mean", torch.zeros(event.shape))
         self.register_buffer("std", torch.ones(event.shape))
-        self.register_buffer("like", torch.zeros(()), persistent=False)  # of the type that the model computes in
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # has the type in which the model computes
         self._apply(lambda t: t)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -93,7 +94,7 @@ class ContinuousFront(nn.Module):
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
 
     def dequantize(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Raw data with noise added to its discrete entries, in float64 where x is or the model's type."""
+        """Raw data with noise added to discrete entries, in float64 if x is, else in the type of the model."""
         return self.noisy(x, generator=generator)[0]
 
     def noisy(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -105,7 +106,7 @@ class ContinuousFront(nn.Module):
         return x + noise * self.discrete, log_q
 
     def floating(self, x: Tensor) -> Tensor:
-        """Raw data in the type that its place on the line is computed in."""
+        """Raw data in the type for computing its position."""
         self.event.check_shape(x)
         return x.to(torch.float64 if x.dtype == torch.float64 else self.mean.dtype)
 
@@ -121,7 +122,7 @@ class ContinuousFront(nn.Module):
         return y
 
     def _affine(self, x: Tensor) -> Tensor:
-        """y where there is no logit: one pass over x."""
+        """y without a logit: one pass over x."""
         y = (x - (self.low + self.levels * self.mean)) / (self.levels * self.std)
         return y.to(self.like.dtype)
 
@@ -141,7 +142,7 @@ class ContinuousFront(nn.Module):
         return self._summed((log_derivative - self.std.log()).flatten(1))
 
     def _summed(self, log_det: Tensor) -> Tensor:
-        """Logarithms in the model's type, but float32 at least."""
+        """Logarithms in the type of the model, but at least float32."""
         return log_det.to(at_least_float32(self.like).dtype)
 
     def _unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +152,7 @@ class ContinuousFront(nn.Module):
         if self.logit_alpha is None or self.all_real:
             return v, log_derivative
         alpha = self.logit_alpha
-        # Where an entry is real its logit is not used; 0.5 keeps the unused branch finite in the backward pass.
+        # The logit of a real entry is not used; 0.5 keeps the unused branch finite in the backward pass.
         inside = alpha + (1 - 2 * alpha) * torch.where(self.discrete, v, torch.full_like(v, 0.5))
         logit = inside.log() - (-inside).log1p()
         extra = math.log(1 - 2 * alpha) + softplus(logit) + softplus(-logit)
@@ -183,13 +184,13 @@ def dequantized_log_prob(
     samples: int = 1,
     generator: Generator | None = None,
 ) -> Tensor:
-    """log p(x) of raw data from a density over y: exact on real data, else a bound that rises with ``samples``.
+    """log p(x) of raw data from a density over y: exact on real data, else a bound that increases with ``samples``.
 
     log P(x) ≥ E[log (1/S) Σ_s p(y(x + u_s)) |det dy/dx| / q(u_s | x)].
 
     Args:
         density: log-density of y, ``(B, *shape)`` → ``(B,)``.
-        samples: draws S of the noise for each example; real data needs none.
+        samples: number S of noise draws per example; ignored for real data.
     """
     draws = []
     for _ in range(1 if front.all_real else samples):
@@ -200,7 +201,7 @@ def dequantized_log_prob(
 
 
 def in_precision_of(event: Event, before: Tensor, now: Tensor) -> Tensor:
-    """A buffer in raw units after its model was cast: never of less precision than the data need."""
+    """A buffer in raw units after a cast of the model: it keeps the precision that the data needs."""
     if event.needs_float64:
         return before.to(now.device, torch.float64)
     return before.to(now.device, torch.float32) if now.dtype in (torch.float16, torch.bfloat16) else now

@@ -1,8 +1,8 @@
-"""Generators and critics of images: DCGAN's convolutional pair and SNGAN's residual pair, at any size.
+"""Generators and critics for images: the convolutional pair of DCGAN and the residual pair of SNGAN, for any size.
 
 The papers' sizes are special cases. With n = ⌊log₂(side / 4)⌋ doublings, the generator starts from sides ⌈side / 2ⁿ⌉
-between 4 and 8 (28 = 7·2², 32 = 4·2³, 64 = 4·2⁴) and cuts off what is over at the right and below (nothing when 2ⁿ
-divides the side).
+between 4 and 8 (28 = 7·2², 32 = 4·2³, 64 = 4·2⁴) and crops the surplus at the right and below (nothing if 2ⁿ divides
+the side).
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def image_networks(
     """A generator ``(B, latent_dim)`` → ``(B, C, H, W)`` in [−1, 1] and a critic ``(B, C, H, W)`` → ``(B,)`` of logits.
 
     - ``dcgan`` (Radford, Metz, Chintala 2016, https://arxiv.org/abs/1511.06434): 5×5 convolutions of stride ½ and 2,
-      N(0, 0.02) weights. Channels are those of the layer next to the image and double with each one away from it:
-      64² with 128 and 128 is the paper's net, 1024 at 4².
+      N(0, 0.02) weights. Channels are those of the layer next to the image, and double with each layer away from it:
+      64² with 128 and 128 is the network of the paper, 1024 at 4².
     - ``resnet`` (Miyato et al. 2018, https://arxiv.org/abs/1802.05957, table 4): residual blocks of the same width
-      throughout; 32² with 256 and 128 channels and latents of 128 is the paper's net.
+      throughout; 32² with 256 and 128 channels and latents of 128 is the network of the paper.
 
     Args:
         net: the pair.
-        shape: (C, H, W) of an image, sides of 8 or more.
-        latent_dim: size of z and what is joined to it.
-        generator_channels: its width.
-        critic_channels: its width.
-        critic_norm: ``batch`` normalises activations with batch statistics (real and fake go in separate batches
-            then), ``spectral`` the weights of every layer.
-        pack: images stacked along channels that the critic judges together.
-        beside: channels of a condition that it sees beside each image: it takes ``(B, pack · (C + beside), H, W)``.
+        shape: (C, H, W) of an image with sides of at least 8.
+        latent_dim: size of z with the features of a condition.
+        generator_channels: width of the generator.
+        critic_channels: width of the critic.
+        critic_norm: ``batch`` normalises activations with batch statistics (real and fake are then separate batches),
+            ``spectral`` normalises the weights of every layer.
+        pack: number of images, stacked along channels, that the critic judges together.
+        beside: condition channels per image; the input of the critic is ``(B, pack · (C + beside), H, W)``.
 
     Raises:
         InputError: a side below 8.
@@ -66,7 +66,7 @@ def image_networks(
     """
     channels, height, width = shape
     if min(height, width) < 8:
-        raise InputError(f"images of shape {shape} are too small for net={net!r}; expected sides of 8 or more")
+        raise InputError(f"images of shape {shape} are too small for net={net!r}; expected sides of at least 8")
     judged = (pack * (channels + beside), height, width)
     if net == "dcgan":
         return DCGANGenerator(shape, latent_dim, generator_channels), DCGANCritic(judged, critic_channels, critic_norm)
@@ -78,7 +78,7 @@ def _doublings(shape: Shape) -> int:
 
 
 class _FirstImage(nn.Module):
-    """z → the generator's smallest feature map, laid out channels last: ``(B, latent)`` → ``(B, C, h, w)``."""
+    """z → the smallest feature map of the generator, in channels-last layout: ``(B, latent)`` → ``(B, C, h, w)``."""
 
     def __init__(self, shape: Shape, latent_dim: int, channels: int, *, bias: bool) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetCritic(nn.Module):
-    """Residual blocks that halve the sides until they are 8 at most, two that keep them, ReLU, sum pool, linear."""
+    """Residual blocks that halve the sides until they are at most 8, two that keep them, ReLU, sum pool, linear."""
 
     def __init__(self, shape: Shape, channels: int, norm: CriticNorm) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From raw data to what a network sees."""
+"""From raw data to network inputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from unsup.core.event import Event, Support
 from unsup.nn.front import ContinuousFront
 
 MOST_ONE_HOT_LEVELS = 32
-"""Ordinal inputs with more levels enter a dense net as one scaled number."""
+"""Ordinal inputs with more levels are one scaled number in dense networks."""
 
 
 class Inputs(nn.Module):
     """Raw discrete entries as features: scaled to a range, or one-hot. Between the levels they are interpolated.
 
-    Levels become numbers before anything is rounded to the model's type, so that whole numbers far from 0 stay apart.
+    Levels are subtracted before rounding to the type of the model, so that integers far from 0 remain distinct.
 
     Args:
-        event: with one discrete support for all entries.
-        one_hot: features for every level, or one number. None: one-hot for more than two symbols without order.
-        lowest: what the first level is scaled to, 0 or −1; the last is 1.
+        event: event with one discrete support for all entries.
+        one_hot: one feature per level, or one number. None: one-hot for more than two unordered symbols.
+        lowest: scaled value of the first level, 0 or −1; the last level is 1.
     """
 
     like: Tensor
@@ -37,7 +37,7 @@ class Inputs(nn.Module):
         self.event, self.support, self.lowest = event, support, lowest
         self.one_hot = support.kind == "nominal" and support.levels > 2 if one_hot is None else one_hot
         self.each = support.levels if self.one_hot else 1
-        self.register_buffer("like", torch.zeros(()), persistent=False)  # of the type that the model computes in
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # has the type in which the model computes
 
     @property
     def size(self) -> int:
@@ -54,7 +54,7 @@ class Inputs(nn.Module):
         return self.levels(levels_of(x, self.support, self.like))
 
     def levels(self, level: Tensor) -> Tensor:
-        """The same of levels counted from 0."""
+        """The same for levels counted from 0."""
         level = level.to(self.like.dtype)
         if self.one_hot:
             grid = torch.arange(self.each, dtype=level.dtype, device=level.device)
@@ -73,7 +73,7 @@ class Inputs(nn.Module):
 
 
 def levels_of(x: Tensor, support: Support, like: Tensor) -> Tensor:
-    """Raw entries counted from the lowest level, in the type of ``like``; whole numbers are subtracted as such."""
+    """Raw entries counted from the lowest level, in the type of ``like``; integers are subtracted exactly."""
     if support.low and not x.is_floating_point():
         x = x.long() - support.low
     elif support.low:
@@ -85,7 +85,7 @@ class Features(nn.Module):
     """Examples of any event as one vector each, for conditions: one-hot classes, scaled levels, standardised numbers.
 
     Args:
-        event: any, scalars included.
+        event: any event, including scalars.
     """
 
     def __init__(self, event: Event) -> None:
@@ -99,7 +99,7 @@ class Features(nn.Module):
         self.size = self.inputs.size if self.inputs is not None else math.prod(event.shape)
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
-        """Standardise numbers by training data."""
+        """Standardise numbers with training data."""
         if self.front is not None:
             self.front.prepare(x, generator=generator)
 

@@ -1,7 +1,7 @@
-"""Invertible steps: the value and the log-determinant in one call, and the way back. A flow is a chain of them.
+"""Invertible steps: value and log-determinant in one call, and the inverse. A flow is a chain of them.
 
-A step maps examples ``(B, ...)`` and may change their shape, not their number of entries. Log-determinants are float32
-at least, as are the tensors that pass through; only conditioners compute in a smaller type.
+A step maps examples ``(B, ...)`` and may change their shape, but not their number of entries. Log-determinants and
+tensors are at least float32; only conditioners compute in a smaller type.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Invertible(nn.Module, ABC):
 
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
-        """The x that `forward` maps to ``y``, by running averages where there are statistics of a batch."""
+        """The x that `forward` maps to ``y``, with running averages in place of batch statistics."""
 
 
 class Chain(Invertible):
-    """Steps one after the other; their log-determinants add up.
+    """A sequence of steps; their log-determinants are summed.
 
     >>> chain = Chain([Squeeze(), DiagonalScale((4, 2, 3))])
     >>> y, log_det = chain(torch.zeros(5, 1, 4, 6))
@@ -73,7 +73,7 @@ class Flatten(Invertible):
 class Squeeze(Invertible):
     """The 2 × 2 blocks of an image become channels: ``(B, C, H, W)`` → ``(B, 4C, H/2, W/2)``.
 
-    Numbered as `torch.nn.functional.pixel_unshuffle` has them, which leaves a batch of no images as it is.
+    The order is that of `torch.nn.functional.pixel_unshuffle`, which leaves an empty batch unchanged.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,10 +86,10 @@ class Squeeze(Invertible):
 
 
 class DiagonalScale(Invertible):
-    """y = x ⊙ exp(s) with a learned s of the examples' shape (NICE, section 3.3).
+    """y = x ⊙ exp(s) with a learned s of the shape of an example (NICE, section 3.3).
 
     Args:
-        start: every s at first.
+        start: initial value of s.
     """
 
     def __init__(self, shape: Sequence[int], start: float = 0.0) -> None:
@@ -105,14 +105,14 @@ class DiagonalScale(Invertible):
 
 
 class MultiScale(Invertible):
-    """After each scale but the last a part of the entries is done, and the others go on (RealNVP, section 3.6).
+    """After each scale except the last, a part of the entries is factored out (RealNVP, section 3.6).
 
-    What is done, from the first scale to the last, is the vector that comes out: ``(B, *shape)`` → ``(B, D)``.
+    The factored-out parts of all scales form the output vector: ``(B, *shape)`` → ``(B, D)``.
 
     Args:
         scales: the steps of each scale.
-        split: its first part goes on, its second is done.
-        shapes: of one example's part that is done after each scale.
+        split: its first part continues, its second is factored out.
+        shapes: shape of the part of an example that is factored out after each scale.
     """
 
     def __init__(self, scales: Iterable[Invertible], split: Partition, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -145,5 +145,5 @@ def _steps(modules: nn.ModuleList) -> list[Invertible]:
 
 
 def _zero(x: Tensor) -> Tensor:
-    """The log-determinant of what only moves entries about."""
+    """The log-determinant of a permutation of entries."""
     return x.new_zeros(len(x))

@@ -1,6 +1,6 @@
-"""Dense layers under masks: output d of a net sees the inputs before d in an order only.
+"""Masked dense layers: output d of a network depends only on inputs before d in an order.
 
-Unit k of layer l has a degree m^l(k); a weight is kept where (Germain, Gregor, Murray, Larochelle 2015,
+Unit k of layer l has a degree m^l(k); a weight is kept if (Germain, Gregor, Murray, Larochelle 2015,
 https://arxiv.org/abs/1502.03509)
 
     hidden:  m^l(k') ≥ m^{l−1}(k)        (eq. 13)
@@ -24,10 +24,10 @@ from unsup.nn.autoregressor import Steps
 
 
 class MaskedLinear(nn.Module):
-    """y = (W ∘ M) x + b with one mask for each ordering.
+    """y = (W ∘ M) x + b with one mask per ordering.
 
-    The masks are kept as the degrees they are made from, a few thousand integers in place of millions of entries, and
-    one at a time is written out as floats: a product with a boolean mask is many times slower.
+    The masks are stored as degrees, a few thousand integers in place of millions of entries. One mask at a time is
+    expanded to floats, since a product with a boolean mask is many times slower.
     """
 
     above: Tensor
@@ -50,7 +50,7 @@ class MaskedLinear(nn.Module):
         self._product: tuple[tuple[object, ...], Tensor] | None = None
 
     def mask(self, order: int) -> Tensor:
-        """M of one ordering, 0 and 1 in the type of the weight, ``(outputs, inputs)``; the last one is kept."""
+        """M of one ordering, 0 and 1 in the type of the weight, ``(outputs, inputs)``; the last one is cached."""
         key = (order, self.above._version, self.below._version, self.weight.dtype, self.weight.device)
         if self._mask is None or self._mask[0] != key:
             difference = self.above[order].float()[:, None] - self.below[order].float()
@@ -58,7 +58,7 @@ class MaskedLinear(nn.Module):
         return self._mask[1]
 
     def masked_weight(self, order: int) -> Tensor:
-        """W ∘ M of one ordering; outside training it is multiplied once and kept until the weight changes."""
+        """W ∘ M of one ordering; outside training the product is cached until the weight changes."""
         if self.training or torch.is_grad_enabled():
             self._product = None
             return self.weight * self.mask(order)
@@ -72,15 +72,15 @@ class MaskedLinear(nn.Module):
 
 
 class MaskedMLP(nn.Module):
-    """A ReLU net from D inputs to D outputs, output d of which sees the inputs before d.
+    """A ReLU network from D inputs to D outputs; output d depends on the inputs before d.
 
     Args:
-        orders: position of each input, from 1: int64 ``(M, D)``, a row for each mask.
-        degrees: of the units of each hidden layer, int64 ``(M, units)`` each; `draw_degrees` finds both.
-        inputs_each: features of each input.
-        outputs_each: numbers for each output.
-        direct: whether masked connections from input to output are added (section 4.4 of the paper).
-        dropout: share of hidden units dropped in training.
+        orders: position of each input, from 1: int64 ``(M, D)``, one row per mask.
+        degrees: degrees of the units of each hidden layer, int64 ``(M, units)`` each; `draw_degrees` draws both.
+        inputs_each: number of features per input.
+        outputs_each: number of values per output.
+        direct: whether to add masked connections from input to output (section 4.4 of the paper).
+        dropout: fraction of hidden units dropped in training.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class MaskedMLP(nn.Module):
         _bias(self.top).copy_(bias)
 
     def forward(self, inputs: Tensor, order: int = 0, *, generator: Generator | None = None) -> Tensor:
-        """``(B, D · inputs_each)`` → ``(B, D, outputs_each)``; ``generator`` is of dropout."""
+        """``(B, D · inputs_each)`` → ``(B, D, outputs_each)``; ``generator`` is for dropout."""
         h = inputs
         for layer in self.hidden:
             h = relu(layer(h, order))
@@ -127,7 +127,7 @@ class MaskedMLP(nn.Module):
         return cast(Tensor, out.view(len(out), self.dims, self.outputs_each))
 
     def joined(self, order: int = 0) -> Tensor:
-        """``(D, D)`` bool: whether a path of kept weights joins output i and input j."""
+        """``(D, D)`` bool: whether a path of kept weights connects output i and input j."""
         layers = [*self.hidden, self.top]
         reach = layers[0].mask(order).float()
         for layer in layers[1:]:
@@ -137,10 +137,10 @@ class MaskedMLP(nn.Module):
         return reach.view(self.dims, self.outputs_each, self.dims, -1).sum((1, 3)) > 0
 
     def begin(self, n: int, order: int, encode: Callable[[Tensor], Tensor]) -> Steps:
-        """Steps through one order in which every unit is computed once, when the last input it sees is known.
+        """Steps through one order that compute every unit once, when its last input is known.
 
-        A unit of degree m sees inputs of degree ≤ m only, so all D steps together cost one pass of the net. Sites are
-        the outputs, in the order of their positions.
+        A unit of degree m depends on inputs of degree ≤ m only, so all D steps together cost one pass of the network.
+        Sites are the outputs, in the order of their positions.
 
         Args:
             encode: targets ``(B,)`` → input features ``(B, inputs_each)``.
@@ -153,7 +153,7 @@ class _Growing(Steps):
         self.encode, self.step = encode, 0
         degrees = [layer.above[order] for layer in net.hidden]
         by_degree = [m.argsort(stable=True) for m in degrees]
-        # Hidden units sorted by degree: those ready after step t are the contiguous slice [ends[t-1], ends[t]).
+        # Hidden units sorted by degree: the units ready after step t are the contiguous slice [ends[t-1], ends[t]).
         self.ends = [m.bincount(minlength=net.dims + 1).cumsum(0).tolist() for m in degrees]
         self.layers: list[tuple[Tensor, Tensor]] = []
         columns: Tensor | slice = slice(None)
@@ -191,7 +191,7 @@ def _bias(layer: MaskedLinear) -> Tensor:
 def draw_degrees(
     dims: int, hidden: tuple[int, ...], masks: int, order: Literal["natural", "random"], generator: Generator
 ) -> tuple[Tensor, list[Tensor]]:
-    """Positions of the inputs ``(M, D)`` from 1 to D, and degrees ``(M, units)`` of each hidden layer's units.
+    """Positions of the inputs ``(M, D)`` from 1 to D, and degrees ``(M, units)`` of the units of each hidden layer.
 
     Degrees are uniform between the smallest degree of the layer below and D − 1 (section 4.1 of the paper).
     """

@@ -1,4 +1,4 @@
-"""Plain nets that map examples to codes and codes to examples: dense, and convolutional at any size of image."""
+"""Networks that map examples to codes and codes to examples: dense, and convolutional for any image size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def dense(widths: Sequence[int], activation: ActivationName) -> nn.Sequential:
-    """Linear layers of these widths, the input's first, with the activation between them; inputs are flattened."""
+    """Linear layers of these widths, starting with the input, with activations in between; inputs are flattened."""
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
@@ -42,9 +42,9 @@ def conv_encoder(channels: Sequence[int], sides: Sides, outputs: int, activation
 
 
 def conv_decoder(inputs: int, channels: Sequence[int], sides: Sides, activation: ActivationName) -> nn.Sequential:
-    """`conv_encoder` backwards: ``(B, inputs)`` → ``(B, channels[-1], *sides)``.
+    """The reverse of `conv_encoder`: ``(B, inputs)`` → ``(B, channels[-1], *sides)``.
 
-    The way up adds the row or column back that a halving has rounded away.
+    It adds the row or column back that a halving has rounded off.
     """
     smallest, *larger = reversed(halved(sides, len(channels) - 1))
     shape = (channels[0], *smallest)
@@ -57,7 +57,7 @@ def conv_decoder(inputs: int, channels: Sequence[int], sides: Sides, activation:
 
 
 def start_glorot(*nets: nn.Module) -> None:
-    """Biases 0, and weights as Glorot, Bengio 2010 (https://proceedings.mlr.press/v9/glorot10a.html) draw them."""
+    """Biases 0, and weights drawn as by Glorot, Bengio 2010 (https://proceedings.mlr.press/v9/glorot10a.html)."""
     for net in nets:
         for layer in net.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):

@@ -18,10 +18,10 @@ _BATCH_STATISTICS: ContextVar[bool] = ContextVar("_BATCH_STATISTICS", default=Fa
 
 @contextmanager
 def batch_statistics(on: bool = True) -> Iterator[None]:
-    """Inside, the layers of flows normalise by the statistics of the batch, which their running averages follow.
+    """In this context, the layers of flows normalise by the statistics of the batch and update their running averages.
 
-    Outside they use the running averages, in training mode too: what a flow says of an example then does not depend on
-    its neighbours, and its inverse is one.
+    Otherwise they use the running averages, even in training mode: the result of a flow for an example then does not
+    depend on its neighbours, and the inverse is exact.
     """
     token = _BATCH_STATISTICS.set(on)
     try:
@@ -31,7 +31,7 @@ def batch_statistics(on: bool = True) -> Iterator[None]:
 
 
 def uses_batch_statistics() -> bool:
-    """Whether a forward pass inside `batch_statistics` is at work."""
+    """Whether a forward pass inside `batch_statistics` is running."""
     return _BATCH_STATISTICS.get()
 
 
@@ -73,7 +73,7 @@ class BatchNorm(nn.Module):
 
     Args:
         channels: size of axis 1 of ``(B, C)`` or ``(B, C, H, W)``.
-        affine: whether there are γ and β.
+        affine: whether to use γ and β.
     """
 
     running_mean: Tensor

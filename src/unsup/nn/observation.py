@@ -1,8 +1,8 @@
-"""What models end in: p of the entries of an example, given a network's outputs for each.
+"""Observation models: p of the entries of an example, given the outputs of a network for each entry.
 
-An observation model is chosen by the event. It works on *targets*: level numbers from 0 for discrete entries, the
-front's y for continuous ones. Outputs have a last axis of ``outputs_each`` numbers for each entry, and the other axes
-of the targets; leading axes of outputs (several draws) are broadcast.
+The event determines the observation model. It works on *targets*: level numbers from 0 for discrete entries, y of the
+front for continuous entries. Outputs have the axes of the targets and a last axis of ``outputs_each`` numbers per
+entry; leading axes of outputs (several draws) are broadcast.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unsup.nn.front import ContinuousFront
 from unsup.nn.inputs import levels_of
 from unsup.prob import distributions as dist
 
-_LOWEST_LOG_SCALE = -7.0  # of scales: a constant column must not make the density infinite
+_LOWEST_LOG_SCALE = -7.0  # minimum scale: a constant column must not make the density infinite
 
 ObservationName = Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"]
 _BY_SUPPORT: dict[str, tuple[str, ...]] = {  # the first is "auto"
@@ -38,7 +38,7 @@ class Observation(nn.Module, ABC):
     """p(target | outputs), entry by entry.
 
     Attributes:
-        outputs_each: numbers that the network gives for each entry.
+        outputs_each: number of network outputs per entry.
         is_noisy: whether targets are random (dequantised).
     """
 
@@ -51,7 +51,7 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Raw data, of any shape where it is discrete, → what `log_prob` scores, of the same shape."""
+        """Raw data (of any shape if discrete) → the target that `log_prob` scores, of the same shape."""
 
     @abstractmethod
     def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Observation(nn.Module, ABC):
 
     @abstractmethod
     def marginal(self, cells: Tensor) -> Tensor:
-        """Outputs that fit each column of raw data on its own: ``(N, M)`` → ``(M, outputs_each)``."""
+        """Outputs that fit each column of raw data separately: ``(N, M)`` → ``(M, outputs_each)``."""
 
     @abstractmethod
     def raw(self, target: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Discrete(Observation):
         return (target.long().view(-1, *self.event.shape) + self.support.low).to(self.event.dtype)
 
     def log_masses(self, outputs: Tensor) -> Tensor:
-        """log p of every level: ``(…, outputs_each)`` → ``(…, levels)``; what a coder needs."""
+        """log p of every level: ``(…, outputs_each)`` → ``(…, levels)``; for entropy coding."""
         levels = torch.arange(self.levels, dtype=dist.at_least_float32(outputs).dtype, device=outputs.device)
         return self.log_prob(
             levels.expand(*outputs.shape[:-1], -1), outputs.unsqueeze(-2).expand(*outputs.shape[:-1], self.levels, -1)
@@ -182,15 +182,15 @@ class Logistic(Discrete):
 
     def marginal(self, cells: Tensor) -> Tensor:
         v = (2 * self.target(cells).float() + 1) / self.levels - 1
-        # A logistic's standard deviation is π/√3 scales; a constant column gets that of half a bin.
+        # The standard deviation of a logistic is π/√3 scales; a constant column gets that of half a bin.
         log_scale = (v.std(0, correction=0).clamp(min=1 / self.levels) * math.sqrt(3) / math.pi).log()
         return torch.stack([v.mean(0), log_scale], -1)
 
 
 class Continuous(Observation):
-    """Observations of the front's y; `log_prob` counts the Jacobian of the way from raw data to y.
+    """Observations of y of the front; `log_prob` includes the Jacobian of the map from raw data to y.
 
-    The target is dequantised raw data; outputs are about y.
+    The target is dequantised raw data; outputs refer to y.
     """
 
     def __init__(self, event: Event) -> None:
@@ -222,7 +222,7 @@ class Continuous(Observation):
 
 
 class Gaussian(Continuous):
-    """y_d ~ N(output, exp(log_std_d)²), one learned log_std for each dimension. Draws and typical values are of y."""
+    """y_d ~ N(output, exp(log_std_d)²), with one learned log_std per dimension. Draws and typical values are in y."""
 
     outputs_each = 1
 
@@ -268,10 +268,10 @@ class GaussianMixture(Continuous):
 
 
 def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:
-    """The observation model called ``name``; ``auto`` goes by the event.
+    """The observation model ``name``; ``auto`` depends on the event.
 
     Raises:
-        InputError: it does not fit the event; ``owner`` is named.
+        InputError: it does not fit the event; the message names ``owner``.
     """
     known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
     if name not in ("auto", *known):
@@ -292,7 +292,7 @@ def symbols_for(event: Event) -> Discrete:
 
 
 def count_levels(level: Tensor, levels: int) -> Tensor:
-    """How often each column holds each level: ``(N, M)`` int64 → ``(M, levels)`` int64."""
+    """Counts of each level in each column: ``(N, M)`` int64 → ``(M, levels)`` int64."""
     columns = level.shape[1]
     offset = levels * torch.arange(columns, device=level.device)
     return (level.long() + offset).flatten().bincount(minlength=columns * levels).view(columns, levels)

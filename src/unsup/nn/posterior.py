@@ -1,4 +1,4 @@
-"""What encoders say of latents: Gaussians whose draws can be differentiated."""
+"""Outputs of encoders: Gaussians with differentiable draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from unsup.core import random
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
-_LARGEST_LOG_VARIANCE = 20.0  # either sign: keeps outliers finite, far from where training goes
+_LARGEST_LOG_VARIANCE = 20.0  # limit of both signs: keeps outliers finite, far from the range in training
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class DiagonalGaussian:
 
     Attributes:
         mean: ``(…, L)``; sums over events are over the last axis.
-        log_variance: of that shape.
+        log_variance: log-variance of the same shape.
 
     >>> import torch
     >>> q = DiagonalGaussian(torch.zeros(3, 2), torch.zeros(3, 2))
@@ -32,7 +32,7 @@ class DiagonalGaussian:
 
     @classmethod
     def of(cls, outputs: Tensor) -> DiagonalGaussian:
-        """From a network's outputs ``(…, 2 L)``: means, then log-variances."""
+        """From the outputs ``(…, 2 L)`` of a network: means, then log-variances."""
         mean, log_variance = at_least_float32(outputs).chunk(2, -1)
         return cls(mean, log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE))
 
@@ -49,7 +49,7 @@ class DiagonalGaussian:
         return self.mean + self.std * noise
 
     def log_density(self, noise: Tensor) -> Tensor:
-        """log q at the z of `at`, to the digits of the noise: ``(…, L)`` → ``(…)``."""
+        """log q at the z of `at`, computed from the noise: ``(…, L)`` → ``(…)``."""
         return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class DiagonalGaussian:
         return self.at(noise), self.log_density(noise)
 
     def held(self) -> DiagonalGaussian:
-        """The same, as a constant: `log_prob` then has a gradient by z only."""
+        """The same, detached: `log_prob` then has a gradient with respect to z only."""
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where codes come from: N(0, I), or another model of the registry."""
+"""The prior of codes: N(0, I), or another model of the registry."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Prior(nn.Module):
     """p(z) of latents: N(0, I), or any model that scores and samples them.
 
     Args:
-        part: the model; None is N(0, I), which takes real latents only. A frozen one stays in evaluation mode.
-        event: of the latents.
-        owner: named in errors.
+        part: the model; None is N(0, I), which supports real latents only. A frozen model stays in evaluation mode.
+        event: event of the latents.
+        owner: name for errors.
 
     Raises:
-        InputError: the model gives no likelihood that a bound on log p(x) could hold, draws no samples, or learns by
-            counting, which no gradient does.
+        InputError: the model has no likelihood that gives a bound on log p(x), cannot sample, or learns by counting
+            and not by gradients.
 
     >>> from unsup.core.event import REAL
     >>> prior = Prior(Part("made", {"hidden": (8,)}), Event((2,), REAL), owner="VAE")
@@ -46,7 +46,7 @@ class Prior(nn.Module):
         return super().train(mode and not (self.part is not None and self.part.frozen))
 
     def prepare(self, z: Tensor, *, generator: Generator) -> None:
-        """Data-dependent initialisation by codes of training data; a model that comes trained has had its own."""
+        """Data-dependent initialisation with codes of training data; a trained model is already initialised."""
         if self.model is not None and self.part is not None and not (self.part.frozen or self.part.run):
             self.model.prepare(Batch(z), generator=generator)
 
@@ -56,7 +56,7 @@ class Prior(nn.Module):
             return -0.5 * ((z**2).flatten(2).sum(-1) + self.event.dims * LOG_2PI)
         if self.model.likelihood_kind == "exact":
             return self.model.log_prob(z.flatten(0, 1)).view(z.shape[:2])
-        # The noise of a bound is that of B examples at a time, so that processes that share them draw alike.
+        # The noise of a bound is drawn for B examples at a time, so that processes with shares of them draw alike.
         return torch.stack([self.model.log_prob(one, generator=generator) for one in z])
 
     def sample(self, n: int, *, generator: Generator | None, temperature: float, like: Tensor) -> Tensor:
@@ -77,17 +77,15 @@ class Prior(nn.Module):
 def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
     if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
-        raise InputError(
-            f"{owner}: prior={part.name!r} should score and sample, with no log Z to be found, and does not"
-        )
+        raise InputError(f"{owner}: prior={part.name!r} must support scoring and sampling, without log Z")
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(
-            f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which makes "
-            "the outer likelihood no bound; expected a model whose likelihood is exact or a bound"
+            f"{owner}: prior={part.name!r} has a likelihood of kind {model.likelihood_kind!r}, which does "
+            "not give a bound on the outer likelihood; expected a model whose likelihood is exact or a bound"
         )
     if isinstance(model, LearnsByCounting) and model.passes and not part.frozen:
         raise InputError(
-            f"{owner}: prior={part.name!r} learns by counting, and a part learns by gradients; give it an "
-            "option that does so (gaussian-mixture: learn='gradient'), or a trained run, frozen"
+            f"{owner}: prior={part.name!r} learns by counting, but a part learns by gradients; choose "
+            "the corresponding option (gaussian-mixture: learn='gradient'), or use a frozen trained run"
         )
     return model

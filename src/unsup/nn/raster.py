@@ -27,7 +27,7 @@ from unsup.prob import distributions as dist
 
 
 class Raster:
-    """Images as sequences: rows from the top, left to right, channel after channel in a pixel.
+    """Images as sequences: rows from the top, left to right, channel by channel in a pixel.
 
     Args:
         event: images ``(C, H, W)``.
@@ -54,8 +54,8 @@ class Raster:
 class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
     """A density of discrete images in raster order, channel fastest, that is a chain of causal layers.
 
-    A model calls `take` in its constructor and gives its `layers`; where it is conditioned on something, they find the
-    features of that in their context.
+    A model calls `take` in its constructor and defines its `layers`, which find the features of a condition in their
+    context.
 
     Attributes:
         raster: the order of generation.
@@ -70,19 +70,17 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
     conditions: Conditions
 
     def take(self, event: Event, given: Event | None, **widths: int) -> None:
-        """Called in the constructor: set the attributes for the event, and for the condition where there is one.
+        """Called in the constructor: set the attributes for the event, and for the condition, if any.
 
         Args:
             event: images.
             given: the event of the condition, or None.
-            **widths: options that say how many features a layer has, of which each colour channel gets its own.
+            ***widths: numbers of features of layers; each colour channel needs at least one feature.
         """
         groups = event.shape[0]
         if min(widths.values()) < groups:
             told = " and ".join(f"{name}={width}" for name, width in widths.items())
-            raise InputError(
-                f"{told} must give each of the {groups} colour channels a feature of its own; give at least {groups}"
-            )
+            raise InputError(f"{told} must be at least {groups}: one feature for each of the {groups} colour channels")
         self.raster, self.inputs, self.observation = Raster(event), Inputs(event), symbols_for(event)
         self.take_condition(given)
         self.conditions = Conditions(given)
@@ -104,12 +102,12 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         return position.repeat(max(self.classes, 1), 1)
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Count the classes, or standardise the numbers, that the model is conditioned on."""
+        """Count the classes, or standardise the numbers, of the condition."""
         self.count_condition(batch)
         self.conditions.prepare(self.condition_or_none(batch.given, len(batch)), generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """−log p(x | c), of x alone where no condition is told in evaluation mode: ``(B,)``."""
+        """−log p(x | c), or −log p(x) if no condition is given in evaluation mode: ``(B,)``."""
         if not self.training and batch.given is None:
             return {"loss": -self.log_prob(batch.x)}
         given = None if self.given is None else self.condition(batch.given, len(batch))
@@ -126,7 +124,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
 
     def _outputs(self, x: Tensor, context: Context) -> Tensor:
         """``(B, C, H, W)`` → ``(B, D, P)`` in the order of generation."""
-        self.event.check_shape(x)  # convolutions would take any height and width
+        self.event.check_shape(x)  # convolutions would accept any height and width
         h = self.inputs.image(x)
         for layer in self.layers():
             h = layer(h, context)
@@ -137,7 +135,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         return self.observation.target(self.raster.line(x)), self._outputs(x, context)
 
     def _entries(self, x: Tensor, given: Tensor | None) -> Tensor:
-        """log p of every entry given those before it, in the order of generation: ``(M, B, D)``, a row a component."""
+        """log p of every entry given earlier ones, in the order of generation: ``(M, B, D)``, one row per component."""
         if self.given is None or given is not None:
             conditions = [self.condition_or_none(given, len(x))]
         else:
@@ -153,14 +151,14 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         return self.raster.grid(line).flatten(1)
 
     def conditionals(self, x: Tensor, *, order: int = 0, given: Tensor | None = None) -> Tensor:
-        """Parameters of every conditional, ``(B, D, P)``; given class ``order`` where no condition is told."""
+        """Parameters of every conditional, ``(B, D, P)``; given class ``order`` without a condition."""
         if self.classes and given is None:
             given = self._every(order, len(x))
         given = self.condition_or_none(given, len(x))
         return self._outputs(x, self._context(given))[:, self.orders[0]]
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
-        """Earlier dimensions out of reach of all layers, by their windows and masks, weights aside."""
+        """Earlier dimensions that no layer can reach, by windows and masks, independent of weights."""
         raster = self.raster
         seen: Any = raster.grid(torch.eye(raster.dims))
         for layer in self.layers():
@@ -178,7 +176,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         generator: Generator | None = None,
         temperature: Positive = 1.0,
     ) -> Tensor:
-        """Draw a class where there are classes and none is given, then entry by entry, each layer at one site only.
+        """Draw a class if none is given, then entry by entry, evaluating each layer at one site only.
 
         ``temperature`` divides the logits of the pixels; the class is drawn at temperature 1.
         """
@@ -206,10 +204,10 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         """Draw the unknown entries from p(unknown | known), exactly; a class not given is drawn from p(class | known).
 
         Args:
-            x: raw images ``(B, C, H, W)``; unknown entries may hold anything.
+            x: raw images ``(B, C, H, W)``; unknown entries may have any value.
             known: bool, same shape. In each image the known entries must be the first ones in the order of generation
-                (rows from the top, left to right, channel after channel in a pixel).
-            given: what each image is conditioned on.
+                (rows from the top, left to right, channel by channel in a pixel).
+            given: condition of each image.
 
         Raises:
             InputError: a known entry comes after an unknown one, so the draw would ignore it.
@@ -243,7 +241,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
 
 
 class _Cached(Steps):
-    """Every layer is computed at the site only, when its last input is there."""
+    """Every layer is computed at the site only, when its last input is known."""
 
     def __init__(self, layers: Sequence[Causal], inputs: Inputs, raster: Raster, n: int, context: Context) -> None:
         size = (raster.height, raster.width)

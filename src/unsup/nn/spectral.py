@@ -20,10 +20,10 @@ class SpectralNorm(nn.Module):
     """W ↦ W / σ(W), with σ(W) = uᵀWv by power iteration (Miyato et al. 2018, https://arxiv.org/abs/1802.05957).
 
     W is reshaped to (outputs, the rest). Each use in training mode makes one iteration, v ← Wᵀu / ‖Wᵀu‖ and
-    u ← Wv / ‖Wv‖, from the u of the use before, which is kept in a buffer; a use in evaluation mode finds v from the
-    kept u and moves nothing. Gradients go through W in σ as well, not through u and v.
+    u ← Wv / ‖Wv‖, from the stored u of the previous use. In evaluation mode, v is computed from the stored u, and the
+    state is not changed. Gradients also flow through W in σ, but not through u and v.
 
-    Everything is in the weight's own precision, whatever the autocast around it.
+    Everything is computed in the precision of the weight, independent of autocast.
     """
 
     u: Tensor
@@ -44,10 +44,10 @@ class SpectralNorm(nn.Module):
 
     def _normalised(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            # σ does not care in which order the columns stand: this one is a view of a channels-last weight
+            # σ does not depend on the order of the columns; this order is a view of a channels-last weight
             matrix = weight.movedim(1, -1).flatten(1)
             with torch.no_grad():
-                u = self.u.clone()  # what the graph keeps is not the buffer, which the next use overwrites
+                u = self.u.clone()  # the graph must not refer to the buffer, which the next use overwrites
                 v = normalize(matrix.mT @ u, dim=0)
                 if self.training:
                     u = normalize(matrix @ v, dim=0)
@@ -57,9 +57,9 @@ class SpectralNorm(nn.Module):
 
 @contextmanager
 def computed_once(module: nn.Module) -> Iterator[None]:
-    """Inside, the weights of ``module`` that are normalised here are computed at their first use, and kept.
+    """In this context, the normalised weights of ``module`` are computed at their first use and cached.
 
-    `torch.nn.utils.parametrize.cached` does the same with one store for all threads, of which one empties another's.
+    `torch.nn.utils.parametrize.cached` has one cache for all threads, so that one thread may clear that of another.
     """
     before = {m: (m.holds, m.held) for m in module.modules() if isinstance(m, SpectralNorm)}
     for m in before:
@@ -72,13 +72,13 @@ def computed_once(module: nn.Module) -> Iterator[None]:
 
 
 def spectral_norm(module: Layer) -> Layer:
-    """Make ``module`` compute with W / σ(W) from here on, by `SpectralNorm`; returns the same module.
+    """Normalise the weight of ``module`` to W / σ(W) with `SpectralNorm`; returns the same module.
 
     One forward pass in training mode is one power iteration, so a critic that sees data and samples in one batch
-    makes one a step, and the generator's step makes one too. Reading ``module.weight`` counts as a use.
+    makes one per step, and the step of the generator makes another one. Reading ``module.weight`` counts as a use.
 
     Args:
-        module: `nn.Linear`, `nn.Conv2d` or `nn.Embedding`, its weight initialised already.
+        module: `nn.Linear`, `nn.Conv2d` or `nn.Embedding`, with an initialised weight.
 
     Raises:
         InputError: a module of another kind.

@@ -1,4 +1,4 @@
-"""Ways to part an example in two: what a coupling sees and what it moves, or what goes on and what is done."""
+"""Ways to split an example into two parts: seen and transformed by a coupling, or kept and factored out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _DIAGONAL, _ANTIDIAGONAL = [0, 3], [1, 2]  # corners of a 2 × 2 block, as pixel
 
 
 class Split(nn.Module, ABC):
-    """What a coupling sees, and a tensor in which some entries move."""
+    """A split into the part that a coupling sees, and a tensor in which some entries are transformed."""
 
     @abstractmethod
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is seen, and the tensor whose entries (all, or some of them) move."""
+        """The seen part, and the tensor whose entries (all or some) are transformed."""
 
     @abstractmethod
     def join(self, seen: Tensor, moved: Tensor) -> Tensor:
@@ -23,16 +23,16 @@ class Split(nn.Module, ABC):
 
     @abstractmethod
     def total(self, log_derivative: Tensor) -> Tensor:
-        """The sum of a log-derivative, of the moved tensor's shape, over the entries that move: ``(B,)``."""
+        """The sum of a log-derivative (of the shape of the transformed tensor) over transformed entries: ``(B,)``."""
 
 
 class Checkerboard(Split):
-    """The pixels of one colour of a chessboard are seen (the others blank), those of the other move.
+    """A checkerboard: pixels of one colour are seen (the others are blank), those of the other are transformed.
 
     Both parts are whole images ``(B, C, H, W)``; of the moved one only the entries in ``mask`` count.
 
     Args:
-        colour: of the pixels that are seen, 0 at the corner.
+        colour: colour of the seen pixels, 0 at the corner.
     """
 
     mask: Tensor
@@ -53,17 +53,17 @@ class Checkerboard(Split):
 
 
 class Partition(Split):
-    """Every entry lies in one of two tensors, so that what is seen may move in its turn."""
+    """Every entry is in one of two tensors, so that both parts can be transformed alternately."""
 
     def total(self, log_derivative: Tensor) -> Tensor:
         return log_derivative.flatten(1).sum(1)
 
 
 class Halves(Partition):
-    """Axis 1 is cut in two: the first ``size`` entries or channels, and the others.
+    """Axis 1 is split in two: the first ``size`` entries or channels, and the others.
 
     Args:
-        moves_first: whether it is the first part that moves.
+        moves_first: whether the first part is transformed.
     """
 
     def __init__(self, size: int, *, moves_first: bool = False) -> None:
@@ -79,13 +79,13 @@ class Halves(Partition):
 
 
 class EvenOdd(Partition):
-    """The entries 0, 2, 4, … of vectors are seen, the entries 1, 3, 5, … move."""
+    """The entries 0, 2, 4, … of vectors are seen; the entries 1, 3, 5, … are transformed."""
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, ::2], x[:, 1::2]
 
     def join(self, seen: Tensor, moved: Tensor) -> Tensor:
-        left = seen.shape[1] - moved.shape[1]  # 1 where the number of entries is odd
+        left = seen.shape[1] - moved.shape[1]  # 1 if the number of entries is odd
         woven = torch.stack((seen[:, : moved.shape[1]], moved), 2).flatten(1)
         return torch.cat((woven, seen[:, -1:]), 1) if left else woven
 

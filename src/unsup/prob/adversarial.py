@@ -1,7 +1,7 @@
-"""Losses of two players on logits, and penalties on a critic's gradient. Pure functions.
+"""Losses of two players on logits, and penalties on the gradient of a critic. Pure functions.
 
-The critic's output v = D(x) is a logit throughout; log σ(v) = −softplus(−v), so that nothing saturates into log 0.
-Losses and penalties are of each example, ``(B,)``; a player minimises their mean.
+The output v = D(x) of the critic is always a logit; log σ(v) = −softplus(−v), which avoids log 0. Losses and penalties
+are per example, ``(B,)``; a player minimises their mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Critic = Callable[[Tensor], Tensor]
 def discriminator_loss(
     name: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """The critic's loss of each pair of a real example and a fake one, without its penalty: ``(B,)``.
+    """The loss of the critic for each pair of a real and a fake example, without its penalty: ``(B,)``.
 
     - ``minimax``, ``non-saturating``: E softplus(−v_r) + E softplus(v_f) (Goodfellow et al. 2014,
       https://arxiv.org/abs/1406.2661).
@@ -34,11 +34,11 @@ def discriminator_loss(
     - ``hinge``: E max(0, 1 − v_r) + E max(0, 1 + v_f) (Lim and Ye 2017, https://arxiv.org/abs/1705.02894).
 
     Args:
-        name: of the loss.
-        real_logits: ``(B,)``, of data.
-        fake_logits: ``(B,)``, of as many samples.
-        smoothing: s puts the target of real examples at 1 − s, that of fakes stays 0 (Salimans et al. 2016,
-            https://arxiv.org/abs/1606.03498); losses with targets only.
+        name: name of the loss.
+        real_logits: ``(B,)``, logits of data.
+        fake_logits: ``(B,)``, logits of the same number of samples.
+        smoothing: s; the target of real examples is 1 − s, that of fakes 0 (Salimans et al. 2016,
+            https://arxiv.org/abs/1606.03498); for losses with targets only.
 
     Raises:
         InputError: ``smoothing`` with a loss that has no targets.
@@ -50,7 +50,7 @@ def discriminator_loss(
     real, fake = at_least_float32(real_logits), at_least_float32(fake_logits)
     if smoothing and name not in ("minimax", "non-saturating", "least-squares"):
         raise InputError(
-            f"smoothing={smoothing} was given with the loss {name!r}, which has no targets; use smoothing=0, or "
+            f"smoothing={smoothing} needs a loss with targets, which {name!r} does not have; use smoothing=0, or "
             "minimax, non-saturating or least-squares"
         )
     match name:
@@ -65,7 +65,7 @@ def discriminator_loss(
 
 
 def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
-    """The generator's loss of each sample, ``(B,)``; the papers are those of `discriminator_loss`.
+    """The loss of the generator for each sample, ``(B,)``; for the papers see `discriminator_loss`.
 
     - ``minimax``: E log(1 − σ(v_f)) = −E softplus(v_f).
     - ``non-saturating``: −E log σ(v_f) = E softplus(−v_f).
@@ -73,8 +73,8 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
     - ``wgan``, ``wgan-gp``, ``hinge``: −E v_f.
 
     Args:
-        name: of the loss.
-        fake_logits: ``(B,)``, of samples.
+        name: name of the loss.
+        fake_logits: ``(B,)``, logits of samples.
 
     >>> v = torch.zeros(3)
     >>> {name: round(float(generator_loss(name, v)[0]), 4) for name in ("minimax", "non-saturating", "least-squares")}
@@ -95,15 +95,15 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Generator | None) -> Tensor:
     """(‖∇f(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z) of each example, ``(B,)``, with one ε ~ U[0, 1) each.
 
-    WGAN-GP's penalty without its weight λ (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028). The norm of an
-    example is over all its axes. Computed in float32 or float64 whatever the autocast around it; where gradients are
-    on, it can be differentiated by the critic's parameters.
+    The penalty of WGAN-GP without its weight λ (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028). The norm of
+    an example is over all its axes. It is computed in float32 or float64, independent of autocast. If gradients are
+    enabled, it is differentiable with respect to the parameters of the critic.
 
     Args:
         critic: ``(B, ...)`` → ``(B,)``, each output a function of its own row: no batch statistics.
         real: data ``(B, ...)``.
-        fake: samples, as many; no gradient goes back through them.
-        generator: of the noise ε.
+        fake: the same number of samples; they receive no gradient.
+        generator: random generator of the noise ε.
 
     >>> w = torch.tensor([3.0, 4.0])
     >>> gradient_penalty(lambda x: x @ w, torch.zeros(2, 2), torch.ones(2, 2), None)
@@ -120,7 +120,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, generator: Gene
 def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
     """‖∇D(x)‖² of each example, ``(B,)``, without the weight γ/2 (Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406).
 
-    Computed and differentiable as `gradient_penalty` is.
+    Precision and differentiability are as in `gradient_penalty`.
 
     Args:
         critic: ``(B, ...)`` → ``(B,)``, each output a function of its own row: no batch statistics.
@@ -134,7 +134,7 @@ def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
 
 
 def _input_gradient(critic: Critic, x: Tensor) -> Tensor:
-    """∂f(x_b)/∂x_b of every row, with a graph where gradients are on."""
+    """∂f(x_b)/∂x_b of every row, with a graph if gradients are enabled."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         x = x.requires_grad_()

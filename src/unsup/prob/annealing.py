@@ -1,11 +1,11 @@
 """Annealed importance sampling (Neal 2001, https://arxiv.org/abs/physics/9803008). Pure functions on tensors.
 
-Between f₀, whose normaliser and samples are at hand, and f₁ lie unnormalised densities f_β. A chain starts at x ~ p₀
-and meets β = β₀ < … < β_T in turn; its weight and its state are
+Unnormalised densities f_β interpolate between f₀, with a known normaliser and exact samples, and f₁. A chain starts at
+x ~ p₀ and visits β = β₀ < … < β_T; its weight and its state are
 
     log w = Σ_t log f_{β_t}(x_{t−1}) − log f_{β_{t−1}}(x_{t−1}),        x_t ~ T_{β_t}(· | x_{t−1}),
 
-where T_β leaves p_β as it is. Then E[w] = Z₁ / Z₀ exactly, however few the temperatures and however poorly T mixes, and
+where T_β leaves p_β invariant. Then E[w] = Z₁ / Z₀ exactly, for any number of temperatures and any mixing of T, and
 the logarithm of a mean of weights is below log Z₁ / Z₀ in expectation. Run from exact samples of p₁ with the βs
 reversed (and T reversible) the same function gives weights with E[w] = Z₀ / Z₁, whose mean bounds log Z₁ / Z₀ from
 above (Grosse, Ghahramani, Adams 2015, https://arxiv.org/abs/1511.02543).
@@ -25,7 +25,7 @@ from unsup.core.random import bits
 
 
 def ladder(count: int) -> list[float]:
-    """``count`` steps from 0 to 1, in Salakhutdinov and Murray's (2008) proportions: ``count`` + 1 values.
+    """``count`` steps from 0 to 1, in the proportions of Salakhutdinov and Murray (2008): ``count`` + 1 values.
 
     1/29 of the steps are equally spaced to 0.5, 8/29 to 0.9 and the other 20/29 to 1 (theirs were 14,500).
 
@@ -49,11 +49,11 @@ def anneal(
     *,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Log-weights of one chain for each row of ``state``, float64: ``(N, ...)`` → ``(N,)``.
+    """Log-weights of one chain per row of ``state``, float64: ``(N, ...)`` → ``(N,)``.
 
     Args:
         state: draws from p at ``betas[0]``.
-        betas: the temperatures, first and last included.
+        betas: the temperatures, including first and last.
         step: ``(x, β, β', generator)`` → log f_β'(x) − log f_β(x) of each row, and a draw from T_β'(· | x). Both come
             from one call because they share most of their work.
         generator: passed to ``step``.
@@ -88,7 +88,7 @@ def bernoulli_pair_step(
 
         f_β(v) = exp((1 − β) aᵀv + β bᵀv) Π_j (1 + exp(β (c_j + vᵀW_j))),        Z₀ = 2^H Π_i (1 + e^{a_i}).
 
-    A temperature costs two matrix products over all chains: the hidden units' input serves the weight and the draw.
+    A temperature costs two matrix products over all chains: the weight and the draw share the hidden inputs.
 
     Args:
         weight: W ``(V, H)``.
@@ -111,5 +111,5 @@ def bernoulli_pair_step(
 
 
 def base_log_partition(base_bias: Tensor, hidden: int) -> float:
-    """log Z₀ of the base-rate model beside ``hidden`` idle units: H log 2 + Σ softplus(a)."""
+    """log Z₀ of the base-rate model with ``hidden`` disconnected units: H log 2 + Σ softplus(a)."""
     return hidden * math.log(2) + float(softplus(base_bias.double()).sum())

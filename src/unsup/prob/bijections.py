@@ -1,6 +1,6 @@
-"""Monotone maps of the line, entry by entry: the value and the logarithm of its derivative in one call.
+"""Elementwise monotone maps: the value and the logarithm of its derivative in one call.
 
-Each has its inverse beside it. Pure functions on tensors: what they are given, a network may have computed.
+Each map has an inverse. Pure functions on tensors, which may be outputs of a network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def affine(x: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]
 
 
 def affine_inverse(y: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:
-    """The x of `affine`."""
+    """The inverse of `affine`."""
     return (y - shift) * (-log_scale).exp()
 
 
@@ -31,5 +31,5 @@ def additive(x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def additive_inverse(y: Tensor, shift: Tensor) -> Tensor:
-    """The x of `additive`."""
+    """The inverse of `additive`."""
     return y - shift

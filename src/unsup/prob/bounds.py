@@ -1,10 +1,10 @@
 """Lower bounds on log p(x) from importance weights. Pure functions of log-weights.
 
 Of k draws z_i ~ q(z | x) the log-weights are log w_i = log p(x, z_i) − log q(z_i | x), ``(k, B)``; every bound is
-``(B,)``. The gradient by the parameters φ of q reaches log w by two ways: through z_i, and through q's own parameters.
-With the latter held (`unsup.nn.posterior.DiagonalGaussian.held`), `elbo` has the gradient of "sticking the landing"
-(Roeder, Wu, Duvenaud 2017, https://arxiv.org/abs/1703.09194): what is left out is 0 in the mean, and what is left
-vanishes where q is exact. Of `iwae` that gradient would be biased; `dreg` does there what it does here.
+``(B,)``. The gradient with respect to the parameters φ of q reaches log w in two ways: through z_i, and through the
+density q itself. With the latter detached (`unsup.nn.posterior.DiagonalGaussian.held`), `elbo` has the gradient of
+"sticking the landing" (Roeder, Wu, Duvenaud 2017, https://arxiv.org/abs/1703.09194): the omitted term has mean 0, and
+the rest vanishes if q is exact. For `iwae` this gradient would be biased; use `dreg` instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def elbo(log_weight: Tensor) -> Tensor:
 
 
 def iwae(log_weight: Tensor) -> Tensor:
-    """L_k = log (1/k) Σ_i w_i, which rises with k to log p(x) in expectation: ``(k, B)`` → ``(B,)``.
+    """L_k = log (1/k) Σ_i w_i, which increases with k to log p(x) in expectation: ``(k, B)`` → ``(B,)``.
 
     Burda, Grosse, Salakhutdinov 2016, https://arxiv.org/abs/1509.00519.
 
@@ -39,17 +39,17 @@ def iwae(log_weight: Tensor) -> Tensor:
 
 
 def dreg(log_weight: Tensor, z: Tensor) -> Tensor:
-    """The value of `iwae` with a gradient whose signal does not drown in noise as k grows.
+    """The value of `iwae` with a gradient whose signal-to-noise ratio does not decrease with k.
 
-    With w̃_i = w_i / Σ_j w_j the gradients are Σ_i w̃_i ∂log w_i/∂θ by the parameters of p, and
+    With w̃_i = w_i / Σ_j w_j the gradients are Σ_i w̃_i ∂log w_i/∂θ for the parameters of p, and
 
         Σ_i w̃_i² (∂log w_i/∂z_i) (∂z_i/∂φ)
 
-    by those of q, both unbiased (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152).
+    for those of q, both unbiased (Tucker, Lawson, Gu, Maddison 2019, https://arxiv.org/abs/1810.04152).
 
     Args:
-        log_weight: ``(k, B)``, a function of ``z`` in which q's own parameters are held.
-        z: the draws ``(k, B, L)``, used for ``log_weight`` and nothing else: gradients that pass them are multiplied
+        log_weight: ``(k, B)``, a function of ``z`` in which the parameters of q are detached.
+        z: the draws ``(k, B, L)``, used only for ``log_weight``: gradients through them are multiplied
             by w̃_i.
     """
     share = log_weight.detach().softmax(0)

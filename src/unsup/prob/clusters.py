@@ -1,4 +1,4 @@
-"""Where iterations that find clusters start. Pure functions on tensors."""
+"""Initialisation of clustering. Pure functions on tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ def kmeans_plus_plus(y: Tensor, count: int, *, generator: Generator | None = Non
     """Seeds of k-means++: the first uniform, each next with probability proportional to D(y)².
 
     D is the distance to the nearest seed so far (Arthur, Vassilvitskii 2007, section 2.2,
-    https://dl.acm.org/doi/10.5555/1283383.1283494). Where every example coincides with a seed, the next is any other.
+    https://dl.acm.org/doi/10.5555/1283383.1283494). If every example coincides with a seed, the next is any other
+    example.
 
     Args:
         y: ``(N, D)``, N ≥ ``count``.
 
     Returns:
-        Rows of the seeds ``(count,)``, all different, and the number of the nearest seed of each example ``(N,)``;
-        a seed is its own nearest.
+        Distinct rows of the seeds ``(count,)``, and the index of the nearest seed of each example ``(N,)``; the nearest
+        seed of a seed is itself.
 
     >>> seeds, nearest = kmeans_plus_plus(torch.tensor([[0.0], [0.1], [9.0]]), 2, generator=Generator().manual_seed(0))
     >>> bool(nearest[0] == nearest[1]), bool(nearest[0] == nearest[2])

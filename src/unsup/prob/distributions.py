@@ -1,7 +1,7 @@
-"""Log-probabilities and draws of the distributions that models end in. Pure functions on tensors.
+"""Log-probabilities and draws of the output distributions of models. Pure functions on tensors.
 
-Every function keeps its inputs' batch axes; sums over events are the caller's. Likelihood sums run in float32 or
-float64: half-precision parameters are raised to float32 first.
+All functions keep the batch axes of their inputs; callers sum over events. Likelihood sums use float32 or float64:
+half-precision parameters are converted to float32 first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 when it is bfloat16 or float16, else unchanged."""
+    """``x`` in float32 if it is bfloat16 or float16, else unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -68,9 +68,9 @@ def gaussian_mixture_log_prob(x: Tensor, logits: Tensor, mean: Tensor, log_std: 
 
 
 def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    """log P(x) of integers 0 … levels − 1 under a logistic rounded to bins; the edge bins take the tails.
+    """log P(x) of integers 0 … levels − 1 under a logistic rounded to bins; the edge bins include the tails.
 
-    The bins' edges are at −1 + 2k/levels on the scale of ``mean``, so that masses over all levels telescope to 1
+    The edges of the bins are at −1 + 2k/levels on the scale of ``mean``, so that masses over all levels telescope to 1
     (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, without its mid-point approximation).
 
     >>> x = torch.arange(5)
@@ -83,13 +83,13 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, le
     inverse = (-log_scale).exp()
     upper = (-1 + 2 * (x + 1) / levels - mean) * inverse
     lower = (-1 + 2 * x / levels - mean) * inverse
-    # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)), which keeps its digits in both tails.
+    # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)), which is accurate in both tails.
     inside = -softplus(-upper) - softplus(lower) + torch.log(-torch.expm1(lower - upper))
     return torch.where(x < 0.5, -softplus(-upper), torch.where(x > levels - 1.5, -softplus(lower), inside))
 
 
 def sample_bernoulli(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-    """0/1 draws, int64. One uniform each, so that the draw is a function of the generator's state alone."""
+    """0/1 draws, int64, from one uniform each, so that the draw only depends on the state of the generator."""
     probability = (at_least_float32(logits) / temperature).sigmoid()
     noise = random.uniform(logits.shape, generator, like=probability)
     return (noise < probability).long()

@@ -1,11 +1,11 @@
 """Markov chains on p(x) ∝ exp(−E(x)): unadjusted Langevin, and its Metropolis-adjusted form. Pure functions.
 
-The convention is x ← x − s ∇E(x) + τ ξ with ξ ~ N(0, I): ``step`` is s, what multiplies the gradient, and ``noise`` is
+The convention is x ← x − s ∇E(x) + τ ξ with ξ ~ N(0, I): ``step`` is s, the factor of the gradient, and ``noise`` is
 τ. The chain is the discretisation of a diffusion whose equilibrium is exp(−E / T) with T = τ² / (2 s), so that
 τ = √(2 s) samples E itself and less noise is a chain at a lower temperature. (Papers that write ½ λ ∇E have λ = 2 s.)
 On N(0, 1) the stationary variance of the unadjusted chain is 1 / (1 − s / 2).
 
-No chain has a graph: its outcome is no function of an energy's parameters, and no gradient of theirs is made.
+Chains have no graph: the result is not differentiable with respect to the parameters of the energy.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def langevin(
     generator: Generator | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Unadjusted Langevin dynamics (Roberts, Tweedie 1996): where the chains are after ``steps`` steps from ``x``.
+    """Unadjusted Langevin dynamics (Roberts, Tweedie 1996): the chains after ``steps`` steps from ``x``.
 
     Args:
-        energy: of the target.
-        x: ``(B, ...)``, one chain a row.
-        step: s, of the gradient.
+        energy: energy of the target.
+        x: ``(B, ...)``, one chain per row.
+        step: s, the step size.
         noise: τ; None is √(2 s), temperature 1.
-        clamp: largest size of an entry of the gradient, 0 for no limit. A limit that is met changes the target.
-        low, high: bounds that every entry is clamped to after each step, broadcast over ``x``; None for none.
-        on_step: told the number of steps done, and where the chains are, after each.
+        clamp: maximum absolute value of an entry of the gradient, 0 for no limit. An active limit changes the target.
+        low, high: bounds to which every entry is clamped after each step, broadcast over ``x``; None for no bounds.
+        on_step: called after each step with the number of steps and the states of the chains.
     """
     x = x.detach()
     for done in range(1, steps + 1):
@@ -87,7 +87,7 @@ def langevin_acceptance(
 ) -> Tensor:
     """The probability ``(B,)`` with which Metropolis would accept one more Langevin step from ``x``.
 
-    It is near 1 where the unadjusted chain is a good discretisation at its temperature T: with g the (clamped)
+    It is near 1 if the unadjusted chain is a good discretisation at its temperature T: with g the (clamped)
     gradient, log α = (E(x) − E(x')) / T + (‖x' − x + s g(x)‖² − ‖x − x' + s g(x')‖²) / (2 τ²).
     """
     x = x.detach()
@@ -106,7 +106,7 @@ def mala(
     min(1, exp(E(x) − E(x')) q(x|x') / q(x'|x)), q(x'|x) = N(x'; x − s ∇E(x), 2 s I); otherwise the chain stays.
 
     Returns:
-        The chains after ``steps`` steps, and each one's share of accepted proposals ``(B,)``.
+        The chains after ``steps`` steps, and the acceptance rate of each chain ``(B,)``.
     """
     x = x.detach()
     value, gradient = energy_and_gradient(energy, x)
@@ -115,7 +115,7 @@ def mala(
         proposal = _moved(x, gradient, step, None, 0.0, generator)
         new_value, new_gradient = energy_and_gradient(energy, proposal)
         log_alpha = _log_acceptance(x, proposal, (value, gradient), (new_value, new_gradient), step, None, 0.0)
-        # A proposal of infinite or undefined energy is never taken.
+        # A proposal with infinite or undefined energy is never accepted.
         accept = random.uniform(value.shape, generator, like=value).log() < log_alpha
         rows = accept.view(-1, *(1,) * (x.ndim - 1))
         x, gradient = torch.where(rows, proposal, x), torch.where(rows, new_gradient, gradient)

@@ -1,13 +1,13 @@
-"""Score matching: the distance of a score s(x) from ∇ log p(x), without p. Pure functions, one value an example.
+"""Score matching: the distance of a score s(x) from ∇ log p(x), without p. Pure functions, one value per example.
 
-Fisher's divergence ½ E‖s(x) − ∇ log p(x)‖² equals, up to a constant that does not depend on s and where s p vanishes
+The Fisher divergence ½ E‖s(x) − ∇ log p(x)‖² equals, up to a constant that does not depend on s, and if s p vanishes
 at infinity (Hyvärinen 2005, https://jmlr.org/papers/v6/hyvarinen05a.html),
 
     J = E[½ ‖s(x)‖² + tr ∇s(x)]
 
-so that only continuous, unbounded data qualify and s must be differentiable: a piecewise linear energy has a trace of
-zero almost everywhere. A ``score`` is a function ``(B, D)`` → ``(B, D)`` that acts on each row alone. Results carry a
-graph where gradients are enabled.
+Therefore data must be continuous and unbounded, and s must be differentiable: a piecewise linear energy has a trace of
+zero almost everywhere. A ``score`` is a function ``(B, D)`` → ``(B, D)`` that acts on each row separately. Results have
+a graph if gradients are enabled.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Score = Callable[[Tensor], Tensor]
 
 
 def score_of(energy: Callable[[Tensor], Tensor], x: Tensor, *, graph: bool) -> Tensor:
-    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and in E's parameters where ``graph`` is true.
+    """s(x) = −∇E(x), shaped as ``x``, differentiable in x and the parameters of E if ``graph`` is true.
 
-    It works under `torch.inference_mode` too, where ``graph`` has to be false.
+    It also works under `torch.inference_mode`, where ``graph`` must be false.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x if x.requires_grad else _leaf(x)
@@ -34,7 +34,7 @@ def score_of(energy: Callable[[Tensor], Tensor], x: Tensor, *, graph: bool) -> T
 def exact_score_matching(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     """½ ‖s‖² and tr ∇s of each example, whose sum is J (Hyvärinen 2005): ``(B, D)`` → ``(B,)`` twice.
 
-    The trace takes a backward pass for each of the D dimensions (batching them by `vmap` was measured no faster).
+    The trace needs a backward pass for each of the D dimensions (batching them with `vmap` was not faster).
 
     >>> s = lambda x: -2 * x
     >>> norm, trace = exact_score_matching(s, torch.tensor([[1.0, 2.0]]))
@@ -58,7 +58,7 @@ def sliced_score_matching(
 ) -> tuple[Tensor, Tensor]:
     """Sliced score matching (Song, Garg, Shi, Ermon 2019, https://arxiv.org/abs/1905.07088): ``(B,)`` twice.
 
-    The mean over slices v of vᵀ∇s v, after ½ (vᵀs)², or after ½ ‖s‖² where ``variance_reduced`` (the mean of the
+    The mean over slices v of vᵀ∇s v, after ½ (vᵀs)², or after ½ ‖s‖² if ``variance_reduced`` (the mean of the
     former over v). In expectation over v with E[v vᵀ] = I both sums are J.
 
     Args:
@@ -79,11 +79,11 @@ def sliced_score_matching(
 def denoising_score_matching(score: Score, x: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """½ ‖s(x + σε) + ε/σ‖² with ε = ``noise`` ~ N(0, I) (Vincent 2011): ``(B, D)`` twice → ``(B,)``.
 
-    In expectation it is, up to a constant, Fisher's divergence from the density of the *noisy* data, p ∗ N(0, σ²I).
+    In expectation it is, up to a constant, the Fisher divergence from the density of the *noisy* data, p ∗ N(0, σ²I).
     """
     return 0.5 * (score(x + sigma * noise) + noise / sigma).square().sum(1)
 
 
 def _leaf(x: Tensor) -> Tensor:
-    """``x`` as a variable of its own, also of a tensor made under `torch.inference_mode`."""
+    """``x`` as a separate variable, even if it was created under `torch.inference_mode`."""
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

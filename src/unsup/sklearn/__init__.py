@@ -1,7 +1,7 @@
 """scikit-learn estimators over any model of the registry: `DensityEstimator` and `Encoder`.
 
-Both keep scikit-learn's contract (``check_estimator`` passes), so that ``Pipeline``, ``GridSearchCV``, ``clone``,
-pickling, ``set_output`` and feature names work. A grid over a model's own options is a grid over whole dictionaries,
+Both follow the API of scikit-learn (``check_estimator`` passes) and support ``Pipeline``, ``GridSearchCV``, ``clone``,
+pickling, ``set_output`` and feature names. A grid over the options of a model is a grid over complete dictionaries,
 ``{"options": [{"components": k} for k in (1, 2, 3)]}``.
 """
 

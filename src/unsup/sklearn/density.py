@@ -1,4 +1,4 @@
-"""`DensityEstimator`: log-densities of rows, and outliers by them."""
+"""`DensityEstimator`: density estimation and outlier detection."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from unsup.evaluate.likelihood import CHUNK
 from unsup.sklearn.facade import Facade, seed_of, where_it_can
 from unsup.sklearn.noise import RowNoise
 
-_ROW, _SAMPLE = range(100, 102)  # keys of the generators, apart from each other and the trainer's
+_ROW, _SAMPLE = range(100, 102)  # keys of the generators, different from each other and from those of the trainer
 
 
 class DensityEstimator(OutlierMixin, Facade):
-    """The density of rows, and outliers by it, from any model of the registry that has a density or an energy.
+    """Density estimation and outlier detection with any model of the registry that has a density or an energy.
 
-    Nothing is held out for a test. All rows train models that learn by counting or EM and those without a density. Of
-    models with a density that learn by gradients the parameters with the best likelihood on a tenth of the rows, chosen
-    by a hash of the row number, are kept, and the other nine tenths train.
+    No test rows are held out. Models that learn by counting or EM, and models without a density, are trained on all
+    rows. Models with a density that learn by gradients are trained on nine tenths of the rows; the parameters with the
+    best likelihood on the other tenth, chosen by a hash of the row number, are kept.
 
     Args:
-        model: a name of the registry (``unsup models`` lists them).
-        options: the model's own options, and ``preset``.
+        model: name of a model (``unsup models`` lists all models).
+        options: options of the model, and ``preset``.
         training: fields of `unsup.train.settings.Settings`, such as ``steps``, ``minutes``, ``lr``, but not ``seed``.
-        event: what one row is. None takes every column as real, whole numbers too, so that any value may come later.
-            ``"auto"`` takes whole numbers as the levels seen in `fit`, as `unsup.from_arrays` does. An `Event` says it:
-            rows are reshaped to ``event.shape``, so that models of images take flattened ones. Values outside the
-            event's support are refused.
-        contamination: the share of the training rows, above 0 and at most ½, that are outliers.
-        random_state: of the start, the order of the batches and all noise.
+        event: event of one row. None treats all columns as real, including integers, so that any value is allowed
+            later. ``"auto"`` treats integers as the levels seen in `fit`, as in `unsup.from_arrays`. With an `Event`,
+            rows are reshaped to ``event.shape``, so that models of images accept flattened images. Values outside the
+            support of the event are refused.
+            contamination: the fraction of outliers in the training rows, above 0 and at most ½.
+            random_state: seed of the initialisation, the order of the batches and all noise.
 
     Attributes:
         model_: the trained model, in float64 and evaluation mode.
-        likelihood_kind_: what `score_samples` gives: the log-likelihood, ``exact``, a lower ``bound`` on it or an
+        likelihood_kind_: kind of `score_samples`: the log-likelihood (``exact``), a lower ``bound`` on it, or an
             ``estimate``; or ``unnormalised`` for models without a density, whose scores are −energy. Differences of
-            these are in nats and their zero is arbitrary: they rank rows under one fitted estimator, and as they
-            cannot be compared between two, there is no `score`.
-        offset_: the score below which a row is an outlier: the ``contamination`` quantile of the training rows' scores.
-        event_: what one row is taken as.
-        seed_: the number drawn from ``random_state``.
-        n_features_in_: columns of X in `fit`.
-        feature_names_in_: their names, where they are strings.
+            these scores are in nats, but their zero is arbitrary: they rank rows for one fitted estimator, but cannot
+            be compared between estimators; therefore there is no `score`.
+            offset_: the score below which a row is an outlier: the ``contamination`` quantile of the training scores.
+            event_: the event of one row.
+            seed_: the number drawn from ``random_state``.
+            n_features_in_: number of columns of X in `fit`.
+            feature_names_in_: their names, if they are strings.
 
     Raises:
-        InputError: (a ValueError) from `fit` for a model, option, setting or event that does not fit, and from all for
-            rows that are not finite, or not of the event.
+        InputError: (a ValueError) from `fit` for an unsuitable model, option, setting or event, and from all methods
+            for rows that are not finite or outside the event.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -87,7 +87,7 @@ class DensityEstimator(OutlierMixin, Facade):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Train on the rows of X ``(N, D)``; ``y`` is not used."""
+        """Train on the rows of X ``(N, D)``; ``y`` is ignored."""
         if not 0 < self.contamination <= 0.5:
             raise InputError(f"contamination={self.contamination} should be above 0 and at most 0.5")
         x = self._learn(X, (HasDensity, HasEnergy), "has neither a density nor an energy")
@@ -96,10 +96,10 @@ class DensityEstimator(OutlierMixin, Facade):
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """log p of each row in nats of raw data, or −energy where ``likelihood_kind_`` is ``unnormalised``: ``(N,)``.
+        """log p of each row in nats of raw data, or −energy if ``likelihood_kind_`` is ``unnormalised``: ``(N,)``.
 
-        The noise behind a bound or an estimate is keyed by ``random_state`` of `fit` and by the values of the row: a
-        row has the same score alone, in any batch and in any order, and different rows have independent noise.
+        The noise of a bound or an estimate is keyed by ``random_state`` of `fit` and the values of the row: the score
+        of a row does not depend on the batch or the order, and different rows have independent noise.
         """
         return self._scores(self._rows(X))
 
@@ -134,10 +134,10 @@ class DensityEstimator(OutlierMixin, Facade):
 
     @where_it_can("sample")
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> NDArray[Any]:
-        """New rows ``(n_samples, D)``: int64 where all entries are discrete, else float64.
+        """Draw new rows ``(n_samples, D)``: int64 if all entries are discrete, else float64.
 
         Args:
-            random_state: None is that of the estimator, which gives the same rows at every call if it is a number.
+            random_state: None uses that of the estimator; if it is a number, every call returns the same rows.
         """
         check_is_fitted(self, "model_")
         assert isinstance(self.model_, CanSample)

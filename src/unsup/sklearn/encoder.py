@@ -18,15 +18,15 @@ from unsup.sklearn.facade import Facade
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Facade):
-    """Features of rows from any model of the registry that encodes: responsibilities, codes, hidden units.
+    """Features of rows from any model of the registry that can encode: responsibilities, codes, hidden units.
 
-    The parameters are those of `DensityEstimator`, and so is the use of the rows.
+    The parameters, and the use of the rows for training, are as in `DensityEstimator`.
 
     Attributes:
         model_: the trained model, in float64 and evaluation mode.
-        event_: what one row is taken as.
-        n_features_in_: columns of X in `fit`.
-        feature_names_in_: their names, where they are strings.
+        event_: the event of one row.
+        n_features_in_: number of columns of X in `fit`.
+        feature_names_in_: their names, if they are strings.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -55,8 +55,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Facade):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Train on the rows of X ``(N, D)``; ``y`` is not used."""
-        x = self._learn(X, (CanEncode,), "does not encode")
+        """Train on the rows of X ``(N, D)``; ``y`` is ignored."""
+        x = self._learn(X, (CanEncode,), "cannot encode")
         self._n_features_out = self._codes(x[:1]).shape[1]
         return self
 

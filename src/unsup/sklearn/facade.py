@@ -1,4 +1,4 @@
-"""What both estimators share: the event of X, training, and pickling."""
+"""Common base of both estimators: the event of X, training, and pickling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Facade(BaseEstimator):
-    """What both estimators share: the event of X, training, and pickling without torch's own format."""
+    """Common base of both estimators: the event of X, training, and pickling without the format of torch."""
 
     model: str
     options: Mapping[str, Any] | None
@@ -46,36 +46,36 @@ class Facade(BaseEstimator):
     seed_: int
 
     def _learn(self, X: ArrayLike, needs: tuple[type, ...], ability: str) -> Tensor:
-        """Train ``model_`` on all of X, in float64 from then on, and give the rows as the model takes them."""
+        """Train ``model_`` on all of X, convert it to float64, and return the rows as inputs of the model."""
         rows = self._table(X, reset=True)
         options, training = dict(self.options or {}), dict(self.training or {})
         for name, given in (("options", options), ("training", training)):
             if "seed" in given:
-                raise InputError(f"{name} holds a seed; give random_state={given['seed']!r} instead")
+                raise InputError(f"{name} has a seed; use random_state={given['seed']!r} instead")
         self.event_ = event_of(rows, self.event)
         self.seed_ = seed_of(self.random_state)
         cls = model_class(self.model)
         if not issubclass(cls, needs):
-            raise CapabilityError(f"{self.model} {ability}; models that fit: {fitting_models(needs, self.event_)}")
+            raise CapabilityError(f"{self.model} {ability}; suitable models: {fitting_models(needs, self.event_)}")
         reason = cls.refusal(self.event_)
         if reason is not None:
             raise InputError(
-                f"{self.model} {reason}; X with n_features={rows.shape[1]} is taken as {self.event_} "
-                "(event=unsup.Event(...) or event='auto' changes that); models that fit: "
+                f"{self.model} {reason}; X with n_features={rows.shape[1]} is treated as {self.event_} "
+                "(event=unsup.Event(...) or event='auto' changes this); suitable models: "
                 + fitting_models(needs, self.event_)
             )
         x = as_event(rows, self.event_)
         model = create(self.model, self.event_, seed=self.seed_, **options)
-        make_settings(model, training)  # refuses what is no setting, `out` and `resume` included
+        make_settings(model, training)  # refuses unknown settings, including `out` and `resume`
         fitted = train(model, data_of(x, self.event_, model), progress="off", **training, seed=self.seed_)
         if fitted.interrupted:
-            raise KeyboardInterrupt  # the trainer takes the signal to be able to save; there is nothing to save here
+            raise KeyboardInterrupt  # the trainer handles the signal in order to save; there is nothing to save here
         for event in fitted.events:
             if "symptom" in event:
                 warnings.warn(
                     f"{self.model}, step {event['step']}: {event['advice']}", ConvergenceWarning, stacklevel=3
                 )
-        # Training lays images out channels last; a model that is built again, from a pickle, has to have the same bits.
+        # Training uses the channels-last layout; a model from a pickle must have the same bits.
         self.model_ = model.double().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         return x
 
@@ -84,7 +84,7 @@ class Facade(BaseEstimator):
         return as_event(self._table(X, reset=False), self.event_)
 
     def _table(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """X as numbers ``(N, D)``; `as_event` looks at their values."""
+        """X as numbers ``(N, D)``; `as_event` checks their values."""
         fewest = 2 if reset else 1
         rows: NDArray[Any] = validate_data(
             self, X, dtype="numeric", reset=reset, ensure_all_finite=False, ensure_min_samples=fewest
@@ -92,7 +92,7 @@ class Facade(BaseEstimator):
         return rows
 
     def __getstate__(self) -> dict[str, Any]:
-        """The model as plain arrays: they need neither the device nor the class layout that they were made with."""
+        """The model as plain arrays, independent of the original device and class layout."""
         state = dict(super().__getstate__())
         if "model_" in state:
             arrays = {k: v.cpu().numpy() for k, v in self.model_.state_dict().items()}
@@ -109,7 +109,7 @@ class Facade(BaseEstimator):
 
 
 def where_it_can(ability: str) -> Callable[[Method], Method]:
-    """The method is there where the model named has an ability, and for unknown names, which `fit` explains."""
+    """Whether the method is available: if the model has the ability, or is unknown, which `fit` reports."""
 
     def has(self: Facade) -> bool:
         return self.model not in names() or ability in row(self.model).abilities
@@ -128,10 +128,10 @@ def fitting_models(needs: tuple[type, ...], event: Event) -> str:
 
 
 def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
-    """What one row of X is."""
+    """The event of one row of X."""
     if isinstance(given, Event):
         if given.dims != rows.shape[1]:
-            raise InputError(f"X has {rows.shape[1]} features and event={given} has {given.dims} entries an example")
+            raise InputError(f"X has {rows.shape[1]} features, but event={given} has {given.dims} entries per example")
         return given
     if given not in (None, "auto"):
         raise InputError(f"event={given!r} should be None (real columns), 'auto' or an unsup.Event")
@@ -142,7 +142,7 @@ def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
 
 
 def as_event(rows: NDArray[Any], event: Event) -> Tensor:
-    """Rows ``(N, D)`` as raw data ``(N, *event.shape)``, checked: float64 where there are real entries."""
+    """Rows ``(N, D)`` as validated raw data ``(N, *event.shape)``: float64 if there are real entries."""
     exact = event.is_discrete and rows.dtype.kind in "biu"
     x = torch.from_numpy(rows.astype(np.int64 if exact else np.float64, order="C")).view(-1, *event.shape)
     outside = ~event.contains(x)
@@ -151,20 +151,20 @@ def as_event(rows: NDArray[Any], event: Event) -> Tensor:
         if bad.any():
             row, feature = (int(i) for i in np.argwhere(bad)[0])
             raise InputError(
-                f"{int(bad.any(1).sum())} of {len(x)} rows of X hold NaN or infinity, the first is row {row}, feature "
-                f"{feature} (from 0); fill them (sklearn.impute), or leave those rows out"
+                f"{int(bad.any(1).sum())} of {len(x)} rows of X have NaN or infinity, the first is row {row}, feature "
+                f"{feature} (from 0); fill them (sklearn.impute), or remove those rows"
             )
         first = int(outside.nonzero()[0])
         raise InputError(
-            f"{int(outside.sum())} of {len(x)} rows of X hold values outside {event} (the first is row {first}); "
-            "expected raw data, not scaled; give an event with room for values that come only later, or event=None, "
-            "which takes columns as real"
+            f"{int(outside.sum())} of {len(x)} rows of X have values outside {event} (the first is row {first}); "
+            "expected raw data, not scaled; use an event that includes later values, or event=None, "
+            "which treats columns as real"
         )
     return x.to(event.dtype) if event.is_discrete else x
 
 
 def data_of(x: Tensor, event: Event, model: Model) -> Data:
-    """All rows for training; where validation chooses among parameters, a share of them is for that instead."""
+    """All rows for training, except those for validation if it selects the parameters."""
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     rows = validation = Split(x)
     if isinstance(model, HasDensity) and not counts:

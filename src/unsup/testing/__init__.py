@@ -1,4 +1,4 @@
-"""The laws every model keeps: `check_model` runs them on yours."""
+"""Mathematical properties (laws) of models: `check_model` tests them on any model."""
 
 from unsup.testing import laws as _laws  # noqa: F401 - registers every law
 from unsup.testing.abilities import ABILITIES, abilities_of

@@ -1,4 +1,4 @@
-"""The words of the registry for what a model can do, and the capabilities that they stand for."""
+"""The abilities in the registry, and the corresponding capabilities of models."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ABILITIES: Mapping[str, type] = {
     "translate": Translates,
 }
 WORDS = ("score", "sample", "temper", *(word for word in ABILITIES if word not in ("score", "sample")))
-"""The words of the registry: those of capabilities, and ``temper``, a knob of sampling."""
+"""The abilities in the registry: those of capabilities, and ``temper``, a sampling option."""
 
 
 def abilities_of(cls: type[Model]) -> tuple[str, ...]:
-    """The words that a model class has earned by its capabilities.
+    """The abilities of a model class, by its capabilities.
 
     >>> from unsup.core.registry import model_class
     >>> abilities_of(model_class("made"))

@@ -1,4 +1,4 @@
-"""Run laws on a model and report."""
+"""Check laws on a model and report the results."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 Status = Literal["passed", "failed", "excepted", "not-applicable"]
 MOST_EXAMPLES = 64
-# What a broken model may raise in the middle of a law; it is then the model that failed, not the check.
+# Exceptions that a broken model may raise during a law; the model has failed, not the check.
 _BREAKAGES = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one law said of a model."""
+    """The result of one law for a model."""
 
     law: str
     status: Status
@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """What all laws said of a model; ``str(report)`` is a table."""
+    """The results of all laws for a model; ``str(report)`` is a table."""
 
     title: str
     outcomes: tuple[Outcome, ...]
@@ -52,10 +52,10 @@ class Report:
         return tuple(o for o in self.outcomes if o.status == "failed")
 
     def raise_for_failures(self) -> None:
-        """Raise `LawViolation` with every broken law when there is one."""
+        """Raise `LawViolation` with all violated laws, if any."""
         if self.failures:
             broken = "; ".join(f"{o.law}: {o.detail}" for o in self.failures)
-            raise LawViolation(f"{self.title} breaks {len(self.failures)} law(s): {broken}")
+            raise LawViolation(f"{self.title} violates {len(self.failures)} law(s): {broken}")
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -80,19 +80,19 @@ def check_model(
     oracle: Oracle | None = None,
     title: str | None = None,
 ) -> Report:
-    """Run every law that the model's capabilities imply. The model is left as it was.
+    """Check all laws that the capabilities of the model imply. The model is not changed.
 
     Args:
         model: any model; laws work on copies of it.
         data: examples of its event, as a `Batch` or as data from `unsup.load_data`; at most 64 are used.
-        laws: names of the laws to run; all of them when None.
-        seed: of every draw. The outcome is a function of model, data and seed.
-        exceptions: laws not to run, each with its reason, besides those of the registry row.
-        oracle: log p(x) by another way, ``oracle(model, x, data)``, for the law ``oracle``.
-        title: the first words of the report; the class and event when None.
+        laws: names of the laws to run; None for all.
+        seed: seed of all draws. The result is a function of model, data and seed.
+        exceptions: laws to skip, with reasons, in addition to those of the registry row.
+        oracle: independent computation of log p(x), ``oracle(model, x, data)``, for the law ``oracle``.
+        title: title of the report; None for the class and event.
 
     Raises:
-        InputError: an unknown law, or examples that are not of the model's event.
+        InputError: an unknown law, or examples that do not fit the event of the model.
 
     >>> import torch, unsup
     >>> from unsup.testing import check_model
@@ -126,8 +126,8 @@ def _judge(law: Law, subject: Subject, excepted: Mapping[str, str]) -> Outcome:
 
 
 def _run(law: Law, subject: Subject) -> tuple[Status, str]:
-    # A model that draws from the global generator where it should not must neither disturb the caller nor make the
-    # outcome depend on what ran before.
+    # A model that incorrectly draws from the global generator must neither affect the caller nor make the result
+    # depend on earlier calls.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(subject.seed)
         try:
@@ -148,7 +148,7 @@ def _examples_of(data: Data, model: Model) -> Batch:
 
 
 def _registered_exceptions(cls: type[Model]) -> Mapping[str, str]:
-    """The exceptions of the class's row, and of its parents' rows: what a parent may not keep, its child may not."""
+    """The exceptions of the rows of the class and its parents: a subclass inherits the exceptions of its parents."""
     found: dict[str, str] = {}
     for parent in reversed(cls.__mro__):
         declared = row_of(parent)

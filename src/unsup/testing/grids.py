@@ -1,4 +1,4 @@
-"""Oracles of the laws: enumeration, quadrature, and the statistics that compare them with draws."""
+"""Oracles for laws: enumeration, quadrature, and statistics that compare them with draws."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unsup.core.event import Event
 MOST_POINTS = 2**16
 SMALL_GRID = 4096
 FIRST_NODES = 201
-MOST_NODES = 700_000  # 801² fit, and 25,601 nodes of one real entry beside 27 discrete values
-P_VALUE = 1e-6  # a law about frequencies fails below this; with a fixed seed a false alarm never comes and goes
+MOST_NODES = 700_000  # allows 801² points, and 25,601 nodes of one real entry with 27 discrete values
+P_VALUE = 1e-6  # a law about frequencies fails below this; with a fixed seed, a false alarm is reproducible
 STANDARD_ERRORS = 4.5  # two-sided 7e-6 for a mean of many draws
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Points that carry a measure: all of a discrete event, quadrature nodes where entries are real.
+    """Points with weights: all values of a discrete event, or quadrature nodes for real entries.
 
     Attributes:
         x: ``(N, *event.shape)``, of ``event.dtype`` for discrete events and float64 otherwise.
@@ -32,7 +32,7 @@ class Grid:
 
 
 def states(event: Event) -> int:
-    """How many joint values the discrete entries have."""
+    """The number of joint values of the discrete entries."""
     return math.prod(s.levels for s in event.columns if s.is_discrete)
 
 
@@ -41,13 +41,13 @@ def is_enumerable(event: Event, most: int = MOST_POINTS) -> bool:
 
 
 def is_integrable(event: Event) -> bool:
-    """One or two real entries, and few enough discrete values beside them for a fine grid."""
+    """Whether there are one or two real entries, and few enough discrete values for a fine grid."""
     real = sum(not s.is_discrete for s in event.columns)
     return real in (1, 2) and points(event, 801) <= MOST_NODES
 
 
 def points(event: Event, nodes: int) -> int:
-    """How many points `grid` has."""
+    """The number of points of `grid`."""
     return states(event) * nodes ** sum(not s.is_discrete for s in event.columns)
 
 
@@ -59,7 +59,7 @@ def grid(event: Event, data: Tensor, nodes: int = FIRST_NODES) -> Grid:
     """The product of all levels of discrete entries and ``nodes`` nodes x = c + s sinh(t) of real ones.
 
     c and s are the mean and standard deviation of the entry in ``data``. With t equally spaced on [−5, 5] the nodes
-    reach 74 deviations out while staying 0.05 deviations or less apart in the middle, and the trapezoid rule on a
+    extend to 74 deviations with a spacing of at most 0.05 deviations in the middle, and the trapezoidal rule on a
     smooth, decaying integrand converges faster than any power of the spacing.
     """
     axes, weights = [], []
@@ -79,12 +79,12 @@ def grid(event: Event, data: Tensor, nodes: int = FIRST_NODES) -> Grid:
 
 
 def enumerate_event(event: Event) -> Tensor:
-    """Every value of a discrete event, ``(N, *event.shape)``, the last entry varying fastest."""
+    """All values of a discrete event, ``(N, *event.shape)``; the last entry varies fastest."""
     return grid(event, torch.zeros(1, *event.shape)).x
 
 
 def index_of(event: Event, x: Tensor) -> Tensor:
-    """The row of `enumerate_event` that each example is."""
+    """The row of each example in `enumerate_event`."""
     index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for d, support in enumerate(event.columns):
         index = index * support.levels + (x.flatten(1)[:, d].long() - support.low)
@@ -92,7 +92,7 @@ def index_of(event: Event, x: Tensor) -> Tensor:
 
 
 def chi_square(counts: Tensor, probability: Tensor) -> float:
-    """p-value of Pearson's test of ``counts`` against ``probability``; cells expecting fewer than 5 are pooled.
+    """p-value of Pearson's test of ``counts`` against ``probability``; cells with expected counts below 5 are pooled.
 
     >>> chi_square(torch.tensor([50, 50]), torch.tensor([0.5, 0.5]))
     1.0

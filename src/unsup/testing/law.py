@@ -1,4 +1,4 @@
-"""What a law is, and the table of all of them."""
+"""The definition of a law, and the table of all laws."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Check = Callable[["Subject"], None]
 
 
 class LawViolation(UnsupError, AssertionError):
-    """A model breaks a law; the message says where and by how much."""
+    """A model violates a law; the message says where and by how much."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """One thing that every model of some kind must keep.
+    """A property that all models of some kind must satisfy.
 
     Attributes:
-        name: what reports, exceptions and ``laws=`` call it.
+        name: name in reports, exceptions and ``laws=``.
         statement: the law in one line.
-        needs: which models it is about, in words.
+        needs: description of the models that it applies to.
         applies: the same as a predicate.
-        provided: whether the caller gave what the law needs besides the model.
-        check: raises `LawViolation` when the subject breaks the law.
+        provided: whether the caller provided the other inputs of the law.
+        check: raises `LawViolation` if the subject violates the law.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Threads in the place of processes, so that what several of them find can be compared with one in the same test."""
+"""Threads in place of processes, so that the results of several can be compared with one in the same test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Gone(RuntimeError):
 
 
 class _Meeting:
-    """Where threads bring one value each, round after round, and take those of all."""
+    """A collective exchange: in each round, every thread contributes one value and receives those of all."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -31,7 +31,7 @@ class _Meeting:
         self._left: set[int] = set()
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
-        """The values of this round, in order of rank, once all have brought theirs."""
+        """The values of this round, in order of rank, when all threads have contributed."""
         with self._changed:
             number = self._next[rank]
             self._next[rank] += 1
@@ -52,7 +52,7 @@ class _Meeting:
 
 
 class ThreadGroup(Group):
-    """One of ``count`` threads that work as one; see `as_processes`."""
+    """One of ``count`` threads that act as processes; see `as_processes`."""
 
     def __init__(self, rank: int, meeting: _Meeting) -> None:
         self.count, self.rank = meeting.count, rank
@@ -72,14 +72,15 @@ class ThreadGroup(Group):
 
 
 def as_processes(count: int, work: Callable[[int], T]) -> list[T]:
-    """What ``work(rank)`` gives in each of ``count`` threads that take the place of processes, in order of rank.
+    """The results of ``work(rank)`` in ``count`` threads that act as processes, in order of rank.
 
-    Inside, everything in `unsup.core.parallel` sees ``count`` processes. Each thread needs a model and a generator of
-    its own, made before: nothing inside may draw from the global generator, which threads share (`create` does).
+    In the threads, `unsup.core.parallel` sees ``count`` processes. Each thread needs its own model and generator,
+    created
+    before: threads must not draw from the global generator, which they share (`create` does).
 
     Raises:
-        RuntimeError: one thread makes a collective call that another does not make. What ``work`` itself raises comes
-            through as it is.
+        RuntimeError: one thread makes a collective call that another does not make. Exceptions of ``work`` are raised
+            unchanged.
 
     >>> from unsup.core.parallel import gather_rows, process_count
     >>> as_processes(2, lambda rank: (process_count(), gather_rows(torch.tensor([rank])).tolist()))
@@ -93,12 +94,12 @@ def as_processes(count: int, work: Callable[[int], T]) -> list[T]:
         try:
             with working_in(ThreadGroup(rank, meeting)):
                 found[rank] = work(rank)
-        except BaseException as error:  # raised again below, in the thread that asked
+        except BaseException as error:  # raised again below, in the calling thread
             errors[rank] = error
         finally:
             meeting.leave(rank)
 
-    # What is global to all threads (kernels, the generator) is put back once, here.
+    # Global state of all threads (kernels, the generator) is restored once, here.
     with fast_cpu(torch.device("cpu")), torch.random.fork_rng(devices=[]):
         threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(count)]
         for thread in threads:

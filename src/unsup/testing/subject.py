@@ -1,4 +1,4 @@
-"""The model and data of one check, and the copies of them that laws may spoil."""
+"""The model and data of one check, and copies that laws may modify."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from unsup.core.model import (
 from unsup.core.random import Rows
 
 GENERIC_NOISE = 0.1
-STRONG_NOISE = 0.5  # makes the entries of small exact models depend on each other plainly
+STRONG_NOISE = 0.5  # makes the entries of small exact models clearly dependent
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
 
 Oracle = Callable[[Model, Tensor, Batch], Tensor]
-"""log p(x) of a model by another way (closed form, enumeration, another library), given its data."""
+"""Independent computation of log p(x) of a model (closed form, enumeration, another library), given its data."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a law is given.
+    """The input of a law.
 
     Attributes:
-        model: the caller's model: read it, never run it.
+        model: the model of the caller, which must not be run.
         batch: some examples of its data.
-        seed: of every draw of the check.
-        oracle: log p of a model of this kind, if there is one.
+        seed: seed of all draws of the check.
+        oracle: log p of models of this kind, if available.
     """
 
     model: Model
@@ -49,11 +49,11 @@ class Subject:
     oracle: Oracle | None = None
 
     def generator(self, *position: int) -> Generator:
-        """The generator of one place in a law; the same place always gives the same noise."""
+        """The generator for one place in a law; the same place always gives the same noise."""
         return keyed_generator(self.seed, *position, device=self.model.device)
 
     def fresh(self, batch: Batch | None = None) -> Model:
-        """A new model of the same configuration, prepared on the data (or on ``batch``), in training mode."""
+        """A new model with the same configuration, prepared on the data (or on ``batch``), in training mode."""
         model = rebuild(self.model, self.seed)
         model.prepare(self.batch if batch is None else batch, generator=self.generator(0))
         return model.train()
@@ -61,11 +61,11 @@ class Subject:
     def generic(
         self, draw: int = 0, *, dtype: torch.dtype | None = torch.float64, noise: float = GENERIC_NOISE
     ) -> Model:
-        """A copy at generic parameters, in evaluation mode, in ``dtype`` (None: the model's own).
+        """A copy at generic parameters, in evaluation mode, in ``dtype`` (None: as the model).
 
-        Layers that start at zero and batch statistics that start at (0, 1) hide mistakes: parameters get seeded noise
-        and a few training passes move the statistics. A model that learns by counting takes three passes instead,
-        since what it holds (probabilities, covariances) is constrained.
+        Layers initialised to zero and batch statistics initialised to (0, 1) hide errors: parameters get seeded noise,
+        and a few training passes update the statistics. A model that learns by counting makes three passes instead,
+        since its parameters (probabilities, covariances) are constrained.
         """
         model = copy.deepcopy(self.model).train()
         model.prepare(self.batch, generator=self.generator(draw, 0))
@@ -80,15 +80,15 @@ class Subject:
         return self.ready(model if dtype is None else model.to(dtype)).eval()
 
     def ready(self, model: Model) -> Model:
-        """``model`` with its log Z found for the parameters that it has now, where it has to be found."""
+        """``model`` with log Z computed for its current parameters, if necessary."""
         if isinstance(model, HasPartition) and model.likelihood_kind == "estimate":
             model.estimate_log_partition(generator=self.generator(5))
         return model
 
     def settled(self) -> Model:
-        """A generic copy after some steps of training, where its objective has brought posterior and model together.
+        """A generic copy after some training steps, so that posterior and model agree better.
 
-        Far from there importance weights can have infinite variance, and an average of them says nothing.
+        Otherwise importance weights can have infinite variance, and their average is meaningless.
         """
         model = self.generic()
         if learns_by_counting(model):
@@ -99,7 +99,7 @@ class Subject:
         return self.ready(model).eval()
 
     def x(self, model: Model) -> Tensor:
-        """The examples, in the model's floating type where they are real."""
+        """The examples; real entries have the floating type of the model."""
         return self.batch.x.to(model.dtype) if self.batch.x.is_floating_point() else self.batch.x
 
     def data(self, model: Model) -> Batch:
@@ -107,14 +107,14 @@ class Subject:
         return replace(self.batch, x=self.x(model))
 
     def given(self, n: int) -> dict[str, Any]:
-        """``given=`` of ``n`` examples, those of the batch in turn, for models that are conditioned; else nothing."""
+        """``given=`` of ``n`` examples, those of the batch in turn, for conditional models; else empty."""
         if not (isinstance(self.model, IsConditional) and self.model.given is not None):
             return {}
         assert self.batch.given is not None
         return {"given": self.batch.given[torch.arange(n, device=self.batch.given.device) % len(self.batch)]}
 
     def one_given(self) -> dict[str, Any]:
-        """What makes the model *one* distribution: nothing where it sums over its classes, else one condition."""
+        """The condition that makes the model *one* distribution: none if it sums over its classes."""
         if isinstance(self.model, IsConditional) and self.model.classes:
             return {}
         return self.given(1)
@@ -125,7 +125,7 @@ def learns_by_counting(model: Model) -> bool:
 
 
 def rebuild(model: Model, seed: int = 0) -> Model:
-    """The same class, event and configuration with fresh parameters; the global generator is left as it was."""
+    """The same class, event and configuration with fresh parameters; the global generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return type(model)(model.event, **model.config).to(device=model.device)
@@ -139,7 +139,7 @@ def perturb(model: Model, generator: Generator, scale: float = GENERIC_NOISE) ->
 
 
 def play(model: Model, objective: Objective, batch: Batch, generator: Generator) -> Terms:
-    """The terms of one player on a batch; players whose batch it joins play on it first, without gradient."""
+    """The terms of one player on a batch, after the players whose batch it joins, without gradient."""
     line = list(model.objectives())
     position = next(i for i, o in enumerate(line) if o.name == objective.name)
     batch = replace(batch, shared={})
@@ -153,7 +153,7 @@ def play(model: Model, objective: Objective, batch: Batch, generator: Generator)
 
 
 def mean_loss(terms: Terms) -> Tensor:
-    """What is minimised, one number."""
+    """The minimised number."""
     return reduced({"loss": terms["loss"]})["loss"]
 
 
@@ -185,7 +185,7 @@ def learn(
 
 
 def part_of(batch: Batch, rows: Rows) -> Batch:
-    """The rows of a batch at hand, and their share of every further stream."""
+    """The local rows of a batch, and their share of every additional stream."""
 
     def cut(whole: Batch) -> Batch:
         start, end = (len(whole) * place // rows.total for place in (rows.start, rows.start + rows.count))

@@ -1,4 +1,4 @@
-"""All that a model can be asked about some examples, as calls without arguments."""
+"""All methods of a model on some examples, as calls without arguments."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ Answer = tuple[Tensor, ...]
 
 
 def answers(model: Model, x: Tensor, subject: Subject) -> dict[str, Answer]:
-    """What every verb says about ``x``, from the same noise each time, without a graph."""
+    """The results of all methods on ``x``, with the same noise each time, without a graph."""
     with torch.no_grad():
         return {name: verb() for name, verb in verbs(model, x, subject).items()}
 
 
 def verbs(model: Model, x: Tensor, subject: Subject, *, given: Tensor | None = None) -> dict[str, Callable[[], Answer]]:
-    """The verbs of the model's capabilities, on the examples ``x``, of which there may be none.
+    """The methods of the capabilities of the model, on the examples ``x``, which may be empty.
 
-    A model that is conditioned is told the conditions of the examples, or ``given``, and once more none where it can
-    do without.
+    A conditional model gets the conditions of the examples, or ``given``, and also no condition if it does not need
+    one.
     """
     n, told = len(x), subject.given(len(x)) if given is None else {"given": given}
     found: dict[str, Callable[[], Answer]] = {}

@@ -1,4 +1,4 @@
-"""What both ways of learning share: the run folder, validation, checkpoints, stopping."""
+"""The parts common to both ways of learning: the run folder, validation, checkpoints, stopping."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 _HUGE = 1e15  # squares of such values, summed, overflow in float32
 # Why training is over, as `last` records it, in words.
 _ENDINGS = {
-    "steps": "every {unit} is done",
-    "converged": "it converged at {unit} {done}",
+    "steps": "completed at {unit} {done}",
+    "converged": "converged at {unit} {done}",
     "patience": "out of patience at {unit} {done}",
-    "minutes": "its time was over at {unit} {done}",
+    "minutes": "time limit reached at {unit} {done}",
 }
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not every system has all of them
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not all systems have all of them
 _log = logging.getLogger(__name__)
-# Keys of the generators, so that no two uses share noise.
+# Keys of the generators, so that different uses have independent noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` hands back. The model itself is trained in place and in evaluation mode.
+    """The result of `fit`. The model itself is trained in place and set to evaluation mode.
 
     Attributes:
-        steps: updates (or passes, for models that learn by counting) done in all.
-        seconds: training time, validation included.
-        validation: the kept parameters' likelihood on validation examples, or None where they are not kept by it.
-        validator: what the parameters are kept by: a validator's name, or ``newest``.
-        score: what the validator says of the kept parameters, or None.
-        signal: the number of the signal that ended it in this process, or None.
+        steps: total number of updates (or passes, for models that learn by counting).
+        seconds: training time, including validation.
+        validation: likelihood of the selected parameters on validation examples, or None if another validator is used.
+        validator: how the parameters are selected: the name of a validator, or ``newest``.
+        score: value of the validator for the selected parameters, or None.
+        signal: number of the signal that stopped training in this process, or None.
         events: the log points, as in ``events.jsonl``.
-        interrupted: whether a signal (Ctrl-C, SIGTERM, SIGHUP) ended it.
+        interrupted: whether a signal (Ctrl-C, SIGTERM, SIGHUP) stopped training.
         run: the run folder, or None.
     """
 
@@ -95,12 +95,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Kept:
-    """The parameters that a run hands out, and what is known of them.
+    """The parameters that a run provides, with their validation.
 
     Attributes:
-        state: of the model.
-        value: what the validator said, or None without one.
-        validation: their likelihood, where that is what they are kept by.
+        state: state of the model.
+        value: value of the validator, or None without one.
+        validation: their likelihood, if they are selected by likelihood.
     """
 
     state: dict[str, Tensor]
@@ -109,7 +109,7 @@ class Kept:
 
 
 class Trainer(ABC):
-    """What both ways of learning share: the run folder, validation, checkpoints, stopping."""
+    """The parts common to both ways of learning: the run folder, validation, checkpoints, stopping."""
 
     def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
         self.settings, self.data, self.display = settings, data, display
@@ -120,42 +120,42 @@ class Trainer(ABC):
         self.total: int | None = None
         self.events: list[dict[str, Any]] = []
         self.validator = choose_validator(settings.validator, model, data)
-        self.ended: str | None = None  # why training is over
+        self.ended: str | None = None  # reason for the end of training
         self.best: float | None = None
-        self.validation: Likelihood | None = None  # of the best parameters so far
-        self.kept: int | None = None  # the step of the parameters that are handed out
+        self.validation: Likelihood | None = None  # value of the best parameters so far
+        self.kept: int | None = None  # the step of the parameters that the run provides
         self.validated: int | None = None  # the step of the last validation
-        self.handed: Kept | None = None  # what the run would hand out now
+        self.handed: Kept | None = None  # the parameters that the run provides now
         self.stale = 0
-        self.logged = 0  # log points so far, those included that a damaged log has lost
+        self.logged = 0  # log points so far, including those lost from a damaged log
         self.spent = 0.0
         self.started = time.monotonic()
         self.saved_at = self.started
-        self.samples_took = (0.0, 0.0)  # seconds: all looks at samples, the last one
+        self.samples_took = (0.0, 0.0)  # seconds spent on samples: in total, and the last time
         self.stop_signal: int | None = None  # of this process
         self.stopping = False  # of any process
-        self.symptoms: dict[str, str] = {}  # by who looks for them: the one present
+        self.symptoms: dict[str, str] = {}  # current symptom of each observer
         self.shown = data.train.take(some_of(len(data.train), _shown_count(data.event)))
         limit = settings.validation_limit
         subset = torch.randperm(len(data.validation), generator=keyed_generator(settings.seed, _SUBSET))[:limit]
         self.watched = data.validation.take(subset.sort().values)
-        self.judge: Judge | None = None  # made at the first validation
+        self.judge: Judge | None = None  # created at the first validation
 
     # --- the parts that differ ------------------------------------------------------------------------------------
 
     def begin(self) -> None:  # noqa: B027 - counting needs none
-        """Set up what learning needs of the model, once its data-dependent parameters are there."""
+        """Prepare learning, after data-dependent initialisation of the model."""
 
     @abstractmethod
     def learn(self) -> None:
         """Train until done, stopped or out of patience."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `last` holds besides the model."""
+        """The tensors in `last` besides the model."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:  # noqa: B027 - counting needs none
-        """Put back what `tensors` and `record` saved."""
+        """Restore the state that `tensors` and `record` saved."""
 
     # --- one run --------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Trainer(ABC):
             parallel.same_start(self.model)
             if resume:
                 assert out is not None
-                if not Run(out).finished:  # which is only read
+                if not Run(out).finished:  # a finished run is only read
                     stack.enter_context(self._alone(Run(out)))
                 self._resume(out, changed_data)
             else:
@@ -181,7 +181,7 @@ class Trainer(ABC):
                 self._start()
             if self.ended is None:
                 self.learn()
-                if self.ended is not None:  # logged before it is saved: what `last` calls finished has the line
+                if self.ended is not None:  # logged before saving, so that the log of a finished run has this line
                     self._check_finite(parallel.whole(self.model.state_dict()))
                     self._log({"finished": True})
                 self.save()
@@ -203,14 +203,14 @@ class Trainer(ABC):
         self.save()
 
     def over(self) -> str | None:
-        """Why training is over, if what was asked for is reached or there is no gain any more."""
+        """The reason for the end of training, if the length is reached or validation no longer improves; else None."""
         if self.total is not None and self.done >= self.total:
             return "steps"
         return "patience" if 0 < self.settings.patience <= self.stale else None
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes the run folder."""
+        """Whether this process writes the run folder."""
         return process_rank() == 0
 
     @property
@@ -239,7 +239,7 @@ class Trainer(ABC):
 
     @contextmanager
     def _alone(self, folder: Run) -> Iterator[None]:
-        """Keep a second run out of the folder."""
+        """Lock the folder against other runs."""
         if not self.writes or not folder.exists:
             yield
             return
@@ -283,9 +283,9 @@ class Trainer(ABC):
 
     def _resume(self, out: Path, changed_data: bool) -> None:
         folder = Run(out)
-        own = json.loads(json.dumps(self._config()))  # tuples are lists there
+        own = json.loads(json.dumps(self._config()))  # JSON has lists in place of tuples
         if folder.config["model"] != own["model"]:
-            raise InputError(f"{out} is a run of another model; resume it with the one it was started with")
+            raise InputError(f"{out} is a run of a different model; resume it with the original model")
         changed = has_changed(out, folder.config, self.data, changed_data=changed_data)
         self.folder = folder
         if any(folder.checkpoint(name).is_file() for name in ("last", "best")):
@@ -296,13 +296,13 @@ class Trainer(ABC):
             return
         if any(event["step"] for event in folder.events()):
             raise InputError(
-                f"{out} has lost its checkpoints ({folder.checkpoint('last')}, best); restore them, or train anew in "
-                "another folder (-o NAME)"
+                f"{out} has lost its checkpoints ({folder.checkpoint('last')}, best); restore them, or start a new "
+                "run in another folder (-o FOLDER)"
             )
-        self.display.note(f"{out} has no checkpoint yet; it starts from the beginning")
+        self.display.note(f"{out} has no checkpoint yet; training starts from the beginning")
         if self.writes:
             folder.make_folders()
-            if changed:  # nothing was learned from the data as it was
+            if changed:  # nothing was learned from the old data
                 folder.write_json("config.json", own)
                 folder.write_json("about.json", self._about())
             folder.keep_events(0)
@@ -311,12 +311,12 @@ class Trainer(ABC):
         self._start()
 
     def _go_on(self, folder: Run) -> None:
-        """Be where ``last`` was written; what else is in the folder decides nothing."""
+        """Restore the state of ``last``; other files of the folder are not used for it."""
         tensors, record = self._read_last(folder)
         if record["validator"] != self._kept_by:
             raise InputError(
-                f"{folder.path} keeps the best parameters by {record['validator']}, not by {self._kept_by}; resume it "
-                f"with validator={record['validator']!r}"
+                f"{folder.path} selects the best parameters by {record['validator']}, not by {self._kept_by}; "
+                f"resume it with validator={record['validator']!r}"
             )
         weights = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items() if k.startswith(MODEL_PREFIX)}
         self._load(weights)
@@ -337,25 +337,25 @@ class Trainer(ABC):
         self.events = folder.events()
         if len(self.events) < record["events"]:
             missing = f"{record['events'] - len(self.events)} of {record['events']} lines"
-            self._warn(f"{folder.path}: events.jsonl has lost {missing}; the curves of the run have a gap")
+            self._warn(f"{folder.path}: {missing} of events.jsonl are lost; the curves of the run have a gap")
         self._take_best(folder)
         if self.ended is not None:
             unit = self.display.unit
             why = _ENDINGS[self.ended].format(unit=unit, done=f"{self.done:,}")
-            self.display.note(f"{folder.path} is finished ({why}); it stays as it is")
+            self.display.note(f"{folder.path} has already finished ({why}); nothing to do")
 
     def _read_last(self, folder: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
             tensors, record = folder.load_checkpoint("last")
         except InputError as error:
-            rest = f"; its best parameters can still be used (unsup eval {folder.path})" if _sound(folder) else ""
+            rest = f"; its best parameters are still usable (unsup eval {folder.path})" if _sound(folder) else ""
             raise InputError(
-                f"{folder.path} cannot be resumed: {error}{rest}; train anew in another folder (-o NAME)"
+                f"{folder.path} cannot be resumed: {error}{rest}; start a new run in another folder (-o FOLDER)"
             ) from error
         return tensors, record
 
     def _take_best(self, folder: Run) -> None:
-        """Read what the run hands out; where that is lost, say so, forget it, and judge anew what there is."""
+        """Read the parameters that the run provides. If they are lost, log a note and validate the current ones."""
         path = folder.checkpoint("best")
         lost: str | None = None
         try:
@@ -366,20 +366,20 @@ class Trainer(ABC):
             state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
             last = {"done": self.done, "kept": self.kept, "ended": self.ended}
             if not is_handed_out(record, last):
-                lost = f"{path} holds those of another {self.display.unit}, {record['done']}"
+                lost = f"{path} is from another {self.display.unit}, {record['done']}"
             elif {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in self.model.state_dict().items()}:
-                lost = f"{path} belongs to another model"
+                lost = f"{path} belongs to a different model"
             else:
                 found = record.get("validation")
                 self.handed = Kept(state, record.get("value"), None if found is None else Likelihood(**found))
-        parallel.barrier()  # all have read it before one writes it anew
+        parallel.barrier()  # all processes have read it before one rewrites it
         if lost is None or self.kept is None:
             return
         unit = self.display.unit
         then = (
-            f"the run hands out the last ones, of {unit} {self.done:,}"
+            f"using the last parameters, of {unit} {self.done:,}"
             if self.ended is not None
-            else f"they are looked for anew from {unit} {self.done:,} on"
+            else f"the search for the best parameters restarts at {unit} {self.done:,}"
         )
         self._warn(f"{folder.path}: the best parameters, of {unit} {self.kept:,}, are lost ({lost}); {then}")
         if self.ended is None:
@@ -390,7 +390,7 @@ class Trainer(ABC):
             self.save()
 
     def save(self) -> None:
-        """Write ``last``; parameters that are not finite are never written over good ones."""
+        """Write ``last``; non-finite parameters never overwrite good ones."""
         if self.folder is None:
             return
         state = parallel.whole(self.model.state_dict())
@@ -420,17 +420,17 @@ class Trainer(ABC):
 
     def _check_finite(self, state: dict[str, Tensor]) -> None:
         learned = {name for name, _ in self.model.named_parameters()}
-        # A buffer may hold the logarithm of a mass of 0.
+        # A buffer may contain the logarithm of a mass of 0.
         sound = (t.isfinite() if k in learned else ~t.isnan() for k, t in state.items() if t.is_floating_point())
         if not all(bool(s.all()) for s in sound):
             raise TrainingError(self._advice("a parameter is not finite"))
 
     def record(self) -> dict[str, Any]:
-        """What the JSON part of ``last`` holds besides the common fields."""
+        """The JSON fields of ``last`` besides the common ones."""
         return {}
 
     def save_if_due(self, *, now: bool = False) -> None:
-        """Save when it is time, or ``now``, and let the processes agree on that and on stopping."""
+        """Save if it is time, or ``now``; the processes agree on saving and on stopping."""
         if process_count() > 1 and self.done % AGREE_EVERY and self.done != self.total and not now:
             return
         due = now or time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
@@ -446,16 +446,16 @@ class Trainer(ABC):
             self.folder.append_event(event)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model has the parameters that are judged and kept."""
+        """In this context, the model has the parameters that are validated and kept."""
         return nullcontext()
 
     def validate(self, *, last: bool = False) -> None:
-        """Judge the parameters on validation examples, remember the best ones, draw samples of fixed noise.
+        """Validate the parameters, keep the best ones, and draw samples of fixed noise.
 
-        Without a validator there is nothing to judge by: the newest parameters are the ones remembered.
+        Without a validator, the newest parameters are kept.
 
         Args:
-            last: training ends with it.
+            last: whether this is the last validation.
         """
         self.validated = self.done
         with self.averaged():
@@ -479,11 +479,11 @@ class Trainer(ABC):
             self.samples_took = self.samples_took[0] + took, took
 
     def _compare(self, validator: Validator) -> None:
-        """Keep the present parameters if they are the best so far by ``validator``."""
+        """Keep the current parameters if they are the best so far according to ``validator``."""
         if self.judge is None:
             self.judge = validator.start(self.data, self.watched, self._key(_VALIDATE))
         found = self.judge(self.model)
-        value = parallel.number_of_first(found.value)  # so that all decide alike
+        value = parallel.number_of_first(found.value)  # so that all processes decide alike
         if not math.isfinite(value):
             what = "the validation likelihood" if validator.name == "likelihood" else f"the validator {validator.name}"
             raise TrainingError(self._advice(f"{what} is {value} ({found.told})"))
@@ -496,12 +496,12 @@ class Trainer(ABC):
         self.display.validated(f"validation {found.told}")
 
     def _samples_due(self) -> bool:
-        """Always, but within a time budget only as far as samples are cheap, and at the end if they are affordable."""
+        """Whether to draw samples: always, unless they are too expensive for the time budget."""
         if self.settings.minutes is None or not isinstance(self.model, CanSample):
             return True
         if self.done == 0:
             return False
-        if self.samples_took[1] == 0:  # nobody knows yet what a look costs: the first draws tell
+        if self.samples_took[1] == 0:  # the first draws measure the cost of sampling
             started = time.monotonic()
             self.model.eval()
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
@@ -547,7 +547,7 @@ class Trainer(ABC):
             folder.save_picture(f"step-{self.done:07d}.png", drawn)
 
     def _keep(self, value: float | None, validation: Likelihood | None) -> None:
-        """Make the present parameters (averaged ones inside their average) those that the run hands out."""
+        """Make the current parameters (averaged inside `ema`) those that the run provides."""
         state = {k: v.detach().clone() for k, v in parallel.whole(self.model.state_dict()).items()}
         self.kept, self.handed = self.done, Kept(state, value, validation)
         if self.folder is not None and self.writes:
@@ -570,7 +570,7 @@ class Trainer(ABC):
             self.display.note(f"{symptom.name} at {self.display.unit} {self.done}: {symptom.advice}")
 
     def _warn(self, line: str) -> None:
-        """Say what has to be said even where progress is not shown."""
+        """Log a note, even if progress is not shown."""
         if self.writes:
             _log.warning("note: %s", line)
 
@@ -583,7 +583,7 @@ class Trainer(ABC):
 
     @property
     def stopped(self) -> bool:
-        """By a signal that every process knows of."""
+        """Whether training was stopped by a signal that all processes know of."""
         return self.stopping or (process_count() == 1 and self.stop_signal is not None)
 
     def _advice(self, what: str) -> str:
@@ -591,25 +591,27 @@ class Trainer(ABC):
         return f"{what} at {self.display.unit} {self.done}; {kept}; {self._scale_advice() or self.remedies()}"
 
     def _scale_advice(self) -> str | None:
-        """What to do about data whose squares are no numbers any more: then no setting of training helps."""
+        """Advice for data whose squares overflow; no training setting helps in this case."""
         seen = self.data.train.glance
         if not seen.is_floating_point() or not len(seen):
             return None
         largest = float(seen.abs().max())
         if largest <= _HUGE:
             return None
-        return f"the examples reach {largest:.3g}, whose square is too large; divide the columns by such a number"
+        return (
+            f"the examples reach {largest:.3g}, whose square is too large; divide the columns by a number of this size"
+        )
 
     @property
     def unusual_examples(self) -> str:
-        """What to try where no setting of training decides."""
-        drawn = type(self.model).prepare is not Model.prepare  # from examples, by the seed
-        again = ", or start elsewhere with another --seed" if drawn else ""
-        return f"look for examples that lie far from all others{again}"
+        """Advice if no training setting helps."""
+        drawn = type(self.model).prepare is not Model.prepare  # from examples that depend on the seed
+        again = ", or try another --seed" if drawn else ""
+        return f"look for outliers in the data{again}"
 
     @abstractmethod
     def remedies(self) -> str:
-        """What to try when numbers are not finite any more, in settings that this way of learning has."""
+        """Advice about non-finite numbers, in terms of the settings of this way of learning."""
 
     def _lost(self, reason: str) -> str:
         kept = "nothing was saved" if self.folder is None else f"the last checkpoint is in {self.folder.path}"
@@ -617,15 +619,15 @@ class Trainer(ABC):
             ""
             if self.folder is None
             else (
-                f"; go on from it with any number of processes: torchrun --nproc-per-node N -m unsup fit --resume "
+                f"; resume it with any number of processes: torchrun --nproc-per-node N -m unsup fit --resume "
                 f"-o {self.folder.path}, or unsup fit --resume -o {self.folder.path}"
             )
         )
-        return f"another process of this run has gone at {self.display.unit} {self.done} ({reason}); {kept}{again}"
+        return f"another process of this run has died at {self.display.unit} {self.done} ({reason}); {kept}{again}"
 
     @contextmanager
     def _own_rng(self) -> Iterator[None]:
-        """Dropout draws from the global generators: inside they are keyed by the seed, after it as they were."""
+        """Seed the global generators, which dropout uses, in this context; restore them afterwards."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             seed = manual_seed(torch.default_generator, self.settings.seed).initial_seed()
@@ -635,19 +637,19 @@ class Trainer(ABC):
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and SIGHUP end training after the step in hand, so that it can be saved."""
+        """Handle Ctrl-C, SIGTERM and SIGHUP: training stops after the current step and is saved."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: object) -> None:
-            # A closed terminal may send SIGHUP twice, and a service manager other signals after the first one.
+            # A closed terminal may send SIGHUP twice, and a service manager may send other signals after the first one.
             if self.stop_signal is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt  # the second time, at once
+                raise KeyboardInterrupt  # the second Ctrl-C stops at once
             self.stop_signal = self.stop_signal or number
 
         numbers = [s for s in signal.Signals if s.name in _SIGNALS]
-        # nohup has SIGHUP ignored, and that is meant.
+        # nohup ignores SIGHUP on purpose.
         taken = [s for s in numbers if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
         previous = {s: signal.signal(s, note) for s in taken}
         try:
@@ -664,7 +666,7 @@ def _shown_count(event: Event) -> int:
 
 
 def _sound(folder: Run) -> bool:
-    """Whether the best parameters of a run can be read."""
+    """Whether the best parameters of a run are readable."""
     try:
         folder.load_checkpoint("best")
     except InputError:

@@ -1,4 +1,4 @@
-"""Learning by counting and expectation-maximisation: sums over all the data, then one closed-form update."""
+"""Learning by counting and expectation-maximisation: sums over all data, then a closed-form update."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from unsup.train.settings import Settings
 
 
 class CountingTrainer(Trainer):
-    """Expectation-maximisation and counting: sums over all the data, then one closed-form update."""
+    """Expectation-maximisation and counting: sums over all data, then a closed-form update."""
 
     model: Any  # a Model that is also LearnsByCounting
 
     def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
         super().__init__(model, data, settings, display)
-        self.previous = -math.inf  # what the pass before raised the log-likelihood, with its prior, to
+        self.previous = -math.inf  # log-likelihood plus log-prior after the previous pass
 
     def learn(self) -> None:
         self.total = self.model.passes
@@ -43,7 +43,7 @@ class CountingTrainer(Trainer):
                         continue
                     batch = train.batch(torch.arange(start, min(start + 10 * CHUNK, len(train)))).to(self.device)
                     self.display.count(len(batch) * process_count())
-                    # The same noise at every pass: the likelihood that EM raises is that of fixed data.
+                    # The same noise in every pass, so that EM increases the likelihood of fixed data.
                     generator = keyed_generator(self.settings.seed, NOISE, chunk, device=self.device)
                     for name, value in self.model.statistics(batch, generator=generator).items():
                         statistics[name] = statistics[name] + value if name in statistics else value
@@ -56,10 +56,10 @@ class CountingTrainer(Trainer):
             terms = {}
             if "log_prob" in statistics:
                 mean = float(statistics["log_prob"] / statistics["count"])
-                reached = mean + log_prior / float(statistics["count"])  # what passes raise
+                reached = mean + log_prior / float(statistics["count"])  # the objective of EM
                 terms = {"loss": -reached, "log_prob": mean}
                 if not math.isfinite(reached):
-                    raise TrainingError(self._advice(f"the log-likelihood is {mean}, with its prior {reached}"))
+                    raise TrainingError(self._advice(f"the log-likelihood is {mean}, with the prior {reached}"))
                 self._log(terms)
                 converged = reached - self.previous < self.model.tolerance
                 self.previous = reached
@@ -70,7 +70,7 @@ class CountingTrainer(Trainer):
             if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
                 self.validate(last=ended is not None)
                 self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
-            if ended is None:  # else it is saved with that as soon as it is logged
+            if ended is None:  # otherwise it is saved together with that, right after logging
                 self.save_if_due()
         self.ended = ended
 
@@ -84,7 +84,7 @@ class CountingTrainer(Trainer):
         return self.unusual_examples
 
     def _over_budget(self, last_pass: float) -> bool:
-        """Whether one more pass as long as the last would go beyond ``minutes``; the processes agree on it."""
+        """Whether one more pass as long as the last would exceed ``minutes``; the processes agree on it."""
         if self.settings.minutes is None:
             return False
         (over,) = parallel.any_process(self.seconds + last_pass > 60 * self.settings.minutes)

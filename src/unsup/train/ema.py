@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """ē ← d ē + (1 − d) e after every step, started at e; the early steps use d = min(decay, (1 + t) / (10 + t)).
+    """ē ← d ē + (1 − d) e after every step, starting at e; early steps use d = min(decay, (1 + t) / (10 + t)).
 
-    Polyak averaging (Polyak & Juditsky 1992); the warm-up of the decay keeps the start from weighing on short runs.
-    Only the parameters of ``modules`` are averaged; buffers (batch statistics, counters, replay) are the newest ones.
+    Polyak averaging (Polyak & Juditsky 1992). The warm-up of the decay limits the influence of the start on short runs.
+    Only parameters of ``modules`` are averaged; buffers (batch statistics, counters, replay buffers) are the newest.
     """
 
     def __init__(self, decay: float, *modules: nn.Module) -> None:
@@ -36,7 +36,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged parameters; after it, its own again."""
+        """In this context, the model has the averaged parameters; its own are restored afterwards."""
         self._swap()
         try:
             yield

@@ -1,8 +1,9 @@
-"""Train the feature extractors that the library ships: ``python -m unsup.train.extractors grey colour -o FOLDER``.
+"""Train the feature extractors of the library: ``python -m unsup.train.extractors grey colour -o FOLDER``.
 
-``grey`` learns the 20 classes of MNIST and Fashion-MNIST; ``colour`` the ten of CIFAR-10 and, on digits of random
-colours on random grounds, the ten of MNIST. Batch norm is folded into the convolutions before the weights are written
-as float16. A run is keyed by its seed; bfloat16 products and their order make its last digits the machine's.
+``grey`` classifies the 20 classes of MNIST and Fashion-MNIST; ``colour`` the 10 classes of CIFAR-10 and the 10 of
+MNIST, with digits and backgrounds of random colours. Batch norm is folded into the convolutions before the weights are
+written as float16. A run is determined by its seed, except that the last digits of bfloat16 products depend on the
+machine.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from unsup.evaluate.features import PLANS, SIDE, ConvNet, to_square, to_unit
 
 LOG = logging.getLogger(__name__)
 BATCH, EPOCHS, RATE, DECAY = 128, {"grey": 4, "colour": 7}, 3e-3, 5e-2
-COLOURED = 5_000  # of the digits, in each epoch
+COLOURED = 5_000  # number of digits in each epoch
 _WEIGHTS, _ORDER, _DISTORT, _PAINT = range(4)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What one extractor learns: uint8 images ``(N, C, 32, 32)`` and their classes, for training and for testing."""
+    """The data of one extractor: uint8 images ``(N, C, 32, 32)`` and their classes, for training and testing."""
 
     train: tuple[Tensor, Tensor]
     test: dict[str, tuple[Tensor, Tensor]]
@@ -72,7 +73,7 @@ def colour_task(photographs: str, seed: int) -> Task:
 
 
 def paint(grey: Tensor, generator: Generator) -> Tensor:
-    """Grey images ``(N, 1, 32, 32)`` as one random colour on another: uint8 ``(N, 3, 32, 32)``."""
+    """Grey images ``(N, 1, 32, 32)`` in a random colour on another: uint8 ``(N, 3, 32, 32)``."""
     n = len(grey)
     ground, ink = torch.randint(256, (2, n, 3, 1, 1), generator=generator)
     share = grey.float() / 255
@@ -82,7 +83,7 @@ def paint(grey: Tensor, generator: Generator) -> Tensor:
 def train_extractor(
     name: str, task: Task, *, seed: int = 0, epochs: int | None = None
 ) -> tuple[ConvNet, dict[str, float]]:
-    """Train one extractor and say which share of each test set it names correctly."""
+    """Train one extractor, and return its accuracy on each test set."""
     channels, plan = PLANS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_generator(seed, _WEIGHTS).initial_seed())
@@ -112,16 +113,16 @@ def train_extractor(
             LOG.info("%s step %d/%d loss %.3f, %.0f s", name, step + 1, total, loss.item(), time.monotonic() - started)
     fold(net, norms)
     for p in net.parameters():
-        p.data = p.data.half().float()  # what the file will hold
+        p.data = p.data.half().float()  # the weights as the file will store them
     return net, {k: accuracy(net, *v) for k, v in task.test.items()}
 
 
 def distort(x: Tensor, generator: Generator, *, mirror: bool) -> Tensor:
-    """uint8 images to [0, 1] as the extractor may meet them.
+    """Augmentation: uint8 images to [0, 1].
 
-    Each is shifted by up to 2 pixels, turned by up to 8°, scaled by up to 8 % and, where ``mirror``, mirrored with
-    probability ½; a fifth of the batches is first made coarse (8, 14 or 20 pixels a side), and a fifth of grey images
-    is black or white by chance, as binary data is.
+    Each image is shifted by up to 2 pixels, rotated by up to 8°, scaled by up to 8 % and, with ``mirror``, mirrored
+    with probability ½. A fifth of the batches is first reduced in resolution (to 8, 14 or 20 pixels a side), and a
+    fifth of grey images is randomly binarised, like binary data.
     """
     n = len(x)
     unit = to_unit(x, (0.0, 255.0))
@@ -151,7 +152,7 @@ def _forward(net: ConvNet, norms: nn.ModuleList, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold(net: ConvNet, norms: nn.ModuleList) -> None:
-    """Put each batch norm (its running statistics) into the convolution before it."""
+    """Fold each batch norm (its running statistics) into the convolution before it."""
     for convolution, norm in zip(cast("Iterable[nn.Conv2d]", net.convolutions), norms, strict=True):
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
@@ -164,7 +165,7 @@ def fold(net: ConvNet, norms: nn.ModuleList) -> None:
 
 @torch.no_grad()
 def accuracy(net: ConvNet, x: Tensor, label: Tensor) -> float:
-    """Share of uint8 images ``(N, C, 32, 32)`` whose most likely class is theirs."""
+    """Accuracy on uint8 images ``(N, C, 32, 32)``."""
     hits = sum(
         int((net(to_unit(part, (0.0, 255.0)))[1].argmax(1) == own).sum())
         for part, own in zip(x.split(500), label.split(500), strict=True)

@@ -1,4 +1,4 @@
-"""Learning by stochastic gradients: each of the model's objectives with its own optimizer."""
+"""Learning by stochastic gradients: every objective of the model has its own optimizer."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _SMOOTHING, _SETTLED = 0.9, 20  # of the terms that a diagnosis is made from; lo
 
 @dataclass(frozen=True)
 class Drawn:
-    """The examples of one update, read when they are needed, a part at a time.
+    """The examples of one update, read on demand, one part at a time.
 
     Attributes:
-        split: where they come from.
-        indices: of all of them.
-        position: batches before this one.
-        time: when the step happens.
+        split: their source.
+        indices: indices of all examples.
+        position: number of batches before this one.
+        time: the position of the step in training.
     """
 
     split: Split
@@ -61,25 +61,25 @@ class Drawn:
         return replace(batch, time=self.time)
 
     def weight(self) -> float | None:
-        """The sum of the weights of all examples; 1 where it is 0, so that they add nothing."""
+        """The sum of the weights of all examples; 1 if it is 0, so that they add nothing."""
         if self.split.weight is None:
             return None
         return float(self.split.weight[self.indices].sum()) or 1.0
 
 
 class GradientTrainer(Trainer):
-    """Stochastic gradients: each of the model's objectives with its own optimizer."""
+    """Stochastic gradients: every objective of the model has its own optimizer."""
 
     def __init__(self, model: Model, data: Data, settings: Settings, display: Progress) -> None:
         super().__init__(model, data, settings, display)
-        if model.event.is_image and not settings.shard:  # which takes contiguous parameters only
+        if model.event.is_image and not settings.shard:  # which supports contiguous parameters only
             nn.Module.to(self.model, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bfloat16 = uses_bfloat16(settings.precision, self.device, allowed=model.autocast)
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
         self.batch_size = min(settings.batch_size, len(data.train))
         parallel.check_batch_size(self.batch_size, settings.accumulate, model.packing)
         self.per_epoch = len(data.train) // self.batch_size
-        self.position = 0  # batches taken so far
+        self.position = 0  # number of batches so far
         self.validation_took = 0.0  # seconds, the first one
         self.smoothed: dict[str, float] = {}
 
@@ -128,7 +128,7 @@ class GradientTrainer(Trainer):
             self.ema.load(average, record["ema_steps"])
 
     def batches(self) -> Iterator[Drawn]:
-        """Batches from ``position`` on, for ever; the order of an epoch is keyed by (seed, epoch)."""
+        """An infinite iterator of batches from ``position``; the order of an epoch is keyed by (seed, epoch)."""
         seed = self.settings.seed
         while True:
             epoch, first = divmod(self.position, self.per_epoch)
@@ -168,7 +168,7 @@ class GradientTrainer(Trainer):
                 if logged:
                     values = parallel.summed_values(list(values), list(values.values()))
                 else:
-                    values = {k: v * process_count() for k, v in values.items()}  # about
+                    values = {k: v * process_count() for k, v in values.items()}  # approximately
                 for name, value in values.items():
                     if not math.isfinite(value):
                         raise TrainingError(self._advice(f"{name} is {value}"))
@@ -179,7 +179,7 @@ class GradientTrainer(Trainer):
                     self.validate()
                 if shows:
                     self.display.show(self.done, self.total, values)
-            self.save_if_due(now=fixed)  # a length that was measured is the same when the run goes on
+            self.save_if_due(now=fixed)  # a measured length is the same when the run is resumed
         self.ended = ended
 
     def _log_due(self) -> bool:
@@ -229,7 +229,7 @@ class GradientTrainer(Trainer):
         return self.done % every == 0 or self.done == self.total
 
     def _validations(self) -> int:
-        """How many there are: fewer where twenty would take more than a fifth of a time budget."""
+        """The number of validations: fewer if twenty would need more than a fifth of a time budget."""
         if self.settings.minutes is None:
             return VALIDATIONS
         each = max(self.validation_took, 1e-9)
@@ -270,7 +270,7 @@ class GradientTrainer(Trainer):
         return self.done + int(left / each)
 
     def _step(self, batches: Iterator[Drawn]) -> dict[str, Tensor]:
-        """Let every player whose turn it is move; what each term of this process's rows adds to its mean."""
+        """Update all players of this step; return the contribution of the local rows to the mean of each term."""
         self.model.train()
         shown: dict[str, Tensor] = {}
         s, several = self.settings, len(self.players) > 1
@@ -282,7 +282,7 @@ class GradientTrainer(Trainer):
             repeats = together[0].objective.repeats
             for repeat in range(repeats):
                 playing = together if repeat == repeats - 1 else together[:1]
-                if several:  # a player's gradient passes through the others' parameters and is not taken there
+                if several:  # gradients flow through the parameters of other players, but are not computed for them
                     only(playing, self.players)
                 terms = self._update(playing, next(batches))
             for player, found in zip(together, terms, strict=True):
@@ -293,7 +293,7 @@ class GradientTrainer(Trainer):
         if self.ema is not None:
             self.ema.update()
         time = Time(self.done + 1, self.total, self.position // self.per_epoch)
-        for module in self.model.modules():  # parts are models of their own, and a frozen one stays as it is
+        for module in self.model.modules():  # parts are models too; a frozen part does not change
             if isinstance(module, Model) and (
                 module is self.model or any(p.requires_grad for p in module.parameters())
             ):
@@ -301,12 +301,12 @@ class GradientTrainer(Trainer):
         return shown
 
     def _update(self, playing: Sequence[Player], drawn: Drawn) -> list[dict[str, Tensor]]:
-        """One update of players by the gradients of their losses on one batch; the terms of each."""
+        """One update of players by the gradients of their losses on one batch; returns the terms of each."""
         self.display.count(len(drawn))
         parts = self._parts(len(drawn))
         state = self.generator.get_state() if len(parts) > 1 else None
         total = drawn.weight()
-        # Sharded gradients are averaged over processes, where those of the parts of a batch add up.
+        # Sharded gradients are averaged over processes, while those of the parts of a batch are summed.
         gradients = Gradients(playing, scale=process_count() if self.settings.shard else 1.0)
         added: list[dict[str, Tensor]] = [{} for _ in playing]
         for part in parts:
@@ -335,7 +335,7 @@ class GradientTrainer(Trainer):
         return added
 
     def _parts(self, total: int) -> tuple[Rows, ...]:
-        """The rows of a batch that this process computes, one part after the other."""
+        """The rows of a batch that this process computes, part by part."""
         if process_count() == 1 and self.settings.accumulate == 1:
             return (Rows(total, 0, total),)
         return parts_of(total, process_count(), process_rank(), self.settings.accumulate, self.model.packing)

@@ -1,4 +1,4 @@
-"""The optimizers by name: a table of what builds each from one set of settings."""
+"""A table of optimizers by name, with functions that build them from common settings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OptimizerName = Literal["adam", "rmsprop", "sgd", "adagrad", "adamax", "lars"]
 
 @dataclass(frozen=True)
 class Rates:
-    """What an optimizer is built with.
+    """The settings of an optimizer.
 
     Attributes:
         lr: learning rate.
         betas: the first is a momentum, the second the decay of an average of squares.
-        eps: added to roots that are divided by.
-        weight_decay: of the parameters that decay.
-        sharded: whether parameters are spread over processes, which not every fast kernel takes.
+        eps: term added to denominators.
+        weight_decay: weight decay of the parameters that decay.
+        sharded: whether parameters are sharded over processes, which not all fast kernels support.
     """
 
     lr: float
@@ -39,7 +39,7 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """One optimizer: its paper and how it is built from groups of parameters and `Rates`."""
+    """One optimizer: its paper, and a function that builds it from parameter groups and `Rates`."""
 
     paper: str
     build: Callable[[Groups, Rates], Optimizer]
@@ -50,8 +50,8 @@ class LARS(Optimizer):
 
         λ = η ‖w‖ / (‖g‖ + β ‖w‖),   v ← m v + γ λ (g + β w),   w ← w − v
 
-    for each tensor w with gradient g; λ is 1 where ‖w‖ or ‖g‖ is 0, so that what starts at 0 moves. In groups with
-    ``adapt`` False λ is 1, as is usual for biases and gains.
+    for each tensor w with gradient g; λ is 1 if ‖w‖ or ‖g‖ is 0, so that parameters initialised to 0 are updated. In
+    groups with ``adapt`` False, λ is 1, as is usual for biases and gains.
 
     Args:
         parameters: tensors, or groups of them.
@@ -75,7 +75,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the gradients at hand."""
+        """One update with the current gradients."""
         for group in self.param_groups:
             for w in group["params"]:
                 if w.grad is not None:
@@ -130,9 +130,9 @@ OPTIMIZERS: dict[OptimizerName, Row] = {
 def build_optimizer(
     name: OptimizerName, parameters: Sequence[Tensor], undecayed: Iterable[Tensor], rates: Rates
 ) -> Optimizer:
-    """The optimizer ``name`` of ``parameters``, of which those in ``undecayed`` have no weight decay.
+    """Build the optimizer ``name`` for ``parameters``; those in ``undecayed`` have no weight decay.
 
-    LARS leaves the rate of these alone as well.
+    LARS does not adapt the rate of the latter either.
 
     >>> w, b = torch.ones(2, 2, requires_grad=True), torch.ones(2, requires_grad=True)
     >>> found = build_optimizer("sgd", [w, b], [b], Rates(0.1, (0.0, 0.0), 0.0, 0.5))

@@ -1,7 +1,7 @@
-"""Several processes as one: the process group, sums of gradients, sharding, agreement.
+"""Training with several processes: the process group, sums of gradients, sharding, agreement.
 
-`torchrun` starts the processes and sets the environment; everything here is the identity without it. What models see of
-it is in `unsup.core.parallel`.
+`torchrun` starts the processes and sets the environment; without it, everything here is the identity. The interface for
+models is in `unsup.core.parallel`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unsup.core.errors import InputError, TrainingError
 from unsup.core.model import Model
 from unsup.core.parallel import group, process_count
 
-# What is called from outside and uses parameters: each has to gather them first.
+# Methods that are called from outside and use parameters; each must gather them first.
 _METHODS = (
     *("loss", "log_prob", "log_prob_each_class", "log_conditionals", "conditionals", "predict_proba"),
     *("energy", "score", "estimate_log_partition", "contrast", "point_energy"),
@@ -30,16 +30,16 @@ _METHODS = (
     *("draw_latents", "log_joint"),
 )
 _BUCKET = 2**20
-"""Numbers whose gradients are summed over processes in one go: 4 MB, so that one travels while another is packed."""
+"""Size of the pieces in which gradients are summed: 4 MB, so that one is sent while the next is packed."""
 _TIMEOUT = timedelta(minutes=10)
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl", "gloo", "remote process")
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that `torchrun` started, for the length of the block; without `torchrun` nothing happens.
+    """Join the processes that `torchrun` started, in this context; without `torchrun` nothing happens.
 
-    With CUDA each process takes the GPU of its local rank and NCCL; otherwise gloo.
+    With CUDA, each process uses the GPU of its local rank and NCCL; otherwise gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -55,7 +55,7 @@ def process_group() -> Iterator[None]:
 
 
 def same_start(model: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first one, in place."""
+    """Copy the parameters and buffers of the first process to all processes, in place."""
     if process_count() > 1:
         with torch.no_grad():
             for t in (*model.parameters(), *model.buffers()):
@@ -64,9 +64,9 @@ def same_start(model: nn.Module) -> None:
 
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace each parameter's gradient by its sum over the processes; what has none anywhere keeps none.
+    """Replace the gradient of each parameter by its sum over the processes; without any gradient it stays None.
 
-    Some parameters act in some steps only (one mask of several, one class), and then perhaps on some processes only.
+    Some parameters are used in some steps only (one of several masks, one class), perhaps on some processes only.
     """
     if process_count() == 1:
         return
@@ -81,7 +81,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
     for bucket, own, total, wait in begun:
         wait()
         *sums, owners = total.split([*(p.numel() for p in bucket), len(bucket)])
-        # Copied back, since gradients keep the layout in memory that optimizers expect.
+        # Copied back, since optimizers expect the memory layout of the gradients.
         torch._foreach_copy_(
             [cast(Tensor, p.grad) for p in bucket], [s.view_as(p) for s, p in zip(sums, bucket, strict=True)]
         )
@@ -91,7 +91,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters of one type and device, together."""
+    """Parameters grouped by type and device."""
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for p in parameters:
         bucket = alike.setdefault((p.dtype, p.device), [])
@@ -102,14 +102,14 @@ def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def shard_model(model: Model) -> None:
-    """Spread parameters, gradients and optimizer state over the processes (`fully_shard`), in place.
+    """Shard parameters, gradients and optimizer state over the processes (`fully_shard`), in place.
 
     Raises:
-        InputError: there is one process.
+        InputError: there is only one process.
     """
     if process_count() == 1:
-        raise InputError("--shard spreads a model over processes and there is one; start it with torchrun")
-    scalars = {p for p in model.parameters() if p.ndim == 0}  # cannot be cut; every process keeps them
+        raise InputError("--shard needs several processes, but there is only one; start them with torchrun")
+    scalars = {p for p in model.parameters() if p.ndim == 0}  # cannot be sharded; every process keeps them
     fully_shard(model, ignored_params=scalars)
     for p in scalars:
         p.register_post_accumulate_grad_hook(_average_gradient)
@@ -128,31 +128,31 @@ def _average_gradient(p: Tensor) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, the sharded ones gathered from all processes (which all have to call this)."""
+    """The same tensors, with sharded ones gathered from all processes (all of them must call this)."""
     return {k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in tensors.items()}
 
 
 def like(own: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor, sharded as ``own`` is."""
+    """A full tensor, sharded like ``own``."""
     if not isinstance(own, DTensor):
         return value
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-    """Which flags are raised on at least one process; every process gets the same answer."""
+    """Which flags are set on at least one process; every process gets the same result."""
     if process_count() == 1:
         return flags
     return tuple(bool(f) for f in group().add(torch.tensor(flags, dtype=torch.int64)) > 0)
 
 
 def from_first(value: int) -> int:
-    """The number that the first process gives."""
+    """The number of the first process."""
     return value if process_count() == 1 else int(group().first(torch.tensor(value)))
 
 
 def number_of_first(value: float) -> float:
-    """The same for any number."""
+    """The number of the first process, as a float."""
     return value if process_count() == 1 else float(group().first(torch.tensor(value, dtype=torch.float64)))
 
 
@@ -170,7 +170,7 @@ def barrier() -> None:
 
 @contextmanager
 def explained(advice: Callable[[str], str]) -> Iterator[None]:
-    """Turn the failure of a collective operation into a `TrainingError` that says that a process has gone."""
+    """Convert the failure of a collective operation to a `TrainingError` about a process that has died."""
     try:
         yield
     except RuntimeError as error:
@@ -182,10 +182,10 @@ def explained(advice: Callable[[str], str]) -> Iterator[None]:
 
 
 def check_batch_size(batch_size: int, parts: int, pack: int = 1) -> None:
-    """Raise `InputError` unless every process gets a row of a batch, in each of the ``parts`` it is computed in.
+    """Raise `InputError` unless every process gets a row of a batch, in each of its ``parts``.
 
     Args:
-        pack: rows that stay together.
+        pack: number of rows that stay together.
     """
     n = process_count()
     if n == 1 and parts == 1:
@@ -195,7 +195,7 @@ def check_batch_size(batch_size: int, parts: int, pack: int = 1) -> None:
     if batch_size < n * parts * pack:
         least = n * parts * pack
         raise InputError(
-            f"batch_size={batch_size}{where} leaves some without an example; use --batch-size {least} or more"
+            f"batch_size={batch_size}{where} leaves some of them without an example; use --batch-size {least} or more"
         )
     if batch_size % pack:
-        raise InputError(f"batch_size={batch_size}{where} cuts packs of {pack}; use a multiple of {pack}")
+        raise InputError(f"batch_size={batch_size}{where} splits packs of {pack}; use a multiple of {pack}")

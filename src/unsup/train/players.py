@@ -1,4 +1,4 @@
-"""Who moves what: each objective of a model with its optimizer and the gradients of its own loss."""
+"""The objectives of a model, each with its optimizer and the gradients of its own loss."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _RATES = ("optimizer", "lr", "betas", "eps", "weight_decay")
 
 @dataclass(eq=False)
 class Player:
-    """One objective at work.
+    """One objective during training.
 
     Attributes:
-        objective: what it minimises.
-        parameters: those of the objective that are not frozen.
-        optimizer: moves them, and nothing else.
-        loss: the objective's, perhaps compiled.
+        objective: the objective that it minimises.
+        parameters: parameters of the objective that are not frozen.
+        optimizer: updates these parameters only.
+        loss: loss of the objective, perhaps compiled.
         lr: peak learning rate.
     """
 
@@ -43,28 +43,28 @@ class Player:
         return self.objective.name
 
     def states(self) -> Iterator[tuple[str, Any]]:
-        """What the optimizer remembers, by ``parameter.name``: tensors and numbers."""
+        """The state of the optimizer, by ``parameter.name``: tensors and numbers."""
         for i, p in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(p, {}).items():
                 if value is not None:  # SGD has no buffer without momentum
                     yield f"{i}.{name}", value
 
     def restore(self, states: Mapping[str, Any]) -> None:
-        """Put back what `states` gave."""
+        """Restore the result of `states`."""
         place = {id(p): i for i, p in enumerate(p for group in self.optimizer.param_groups for p in group["params"])}
         found: dict[int, dict[str, Any]] = {}
         for key, value in states.items():
             number, _, name = key.partition(".")
             own = self.parameters[int(number)]
             if isinstance(value, Tensor) and value.ndim:
-                # Fused optimizers take for granted that it lies in memory as the parameter does.
+                # Fused optimizers assume that it has the same memory layout as the parameter.
                 value = torch.empty_like(own, dtype=value.dtype).copy_(parallel.like(own, value))
             found.setdefault(place[id(own)], {})[name] = value
         self.optimizer.load_state_dict({"state": found, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
 def players_of(model: Model, settings: Settings) -> tuple[Player, ...]:
-    """The model's objectives with their optimizers; one whose parameters are all frozen does not play.
+    """The objectives of the model with their optimizers; those with frozen parameters only are skipped.
 
     Raises:
         InputError: every parameter is frozen, or an objective names settings or an optimizer that do not exist.
@@ -72,7 +72,7 @@ def players_of(model: Model, settings: Settings) -> tuple[Player, ...]:
     objectives = model.objectives()
     if objectives[0].joins or any(o.joins and o.repeats != 1 for o in objectives):
         raise InputError(
-            f"{type(model).__name__}: an objective that joins plays once, on the batch of an objective before it"
+            f"{type(model).__name__}: an objective with joins=True is used once, on the batch of a previous objective"
         )
     undecayed = {id(p): p for part in model.modules() if isinstance(part, Model) for p in part.undecayed()}
     found = []
@@ -86,30 +86,30 @@ def players_of(model: Model, settings: Settings) -> tuple[Player, ...]:
         found.append(Player(objective, parameters, optimizer, loss, rates.lr))
     if not found:
         raise InputError(
-            f"no objective of {type(model).__name__} has a parameter that is not frozen, so there is nothing to train; "
+            f"all parameters of {type(model).__name__} are frozen, so there is nothing to train; "
             "unfreeze some (requires_grad_)"
         )
     if settings.shard and any(player.objective.joins for player in found):
         raise InputError(
-            f"the players of {type(model).__name__} share their batches, which sharding does not do yet; leave --shard "
-            "out"
+            f"the players of {type(model).__name__} share their batches, which sharding does not support; "
+            "remove --shard"
         )
     return tuple(found)
 
 
 def _rates(objective: Objective, settings: Settings) -> tuple[OptimizerName, Rates]:
-    """The run's settings, and what the objective overrides of them."""
+    """The settings of the run, with the overrides of the objective."""
     chosen = {name: getattr(settings, name) for name in _RATES}
     for name, value in objective.optimizer.items():
         if name not in chosen:
-            raise InputError(f"objective {objective.name!r} sets {name!r} of its optimizer{nearest(name, chosen)}")
+            raise InputError(f"objective {objective.name!r} sets an unknown option {name!r}{nearest(name, chosen)}")
         chosen[name] = value
     name = check_value(f"optimizer of {objective.name!r}", chosen.pop("optimizer"), OptimizerName)
     return name, Rates(**chosen, sharded=settings.shard)
 
 
 def groups_at(players: Sequence[Player], step: int) -> list[list[Player]]:
-    """The players that act at ``step``, in order; beside each those that join it, which act only when it does."""
+    """The players of ``step``, in order, each with the players that join it."""
     groups: list[list[Player]] = []
     leads = False
     for player in players:
@@ -124,7 +124,7 @@ def groups_at(players: Sequence[Player], step: int) -> list[list[Player]]:
 
 
 def only(playing: Iterable[Player], all_players: Iterable[Player]) -> None:
-    """Let the parameters of ``playing`` take gradients, and no others; frozen ones belong to nobody and stay so."""
+    """Enable gradients for the parameters of ``playing`` only; frozen parameters stay frozen."""
     moved = {id(p) for player in playing for p in player.parameters}
     for player in all_players:
         for p in player.parameters:
@@ -132,9 +132,9 @@ def only(playing: Iterable[Player], all_players: Iterable[Player]) -> None:
 
 
 class Gradients:
-    """The gradients of players that play on one batch, each its own, though they may share parameters.
+    """The separate gradients of players on one batch, which may share parameters.
 
-    They are all taken at the same parameters, before any player moves.
+    All are taken at the same parameters, before any update.
     """
 
     def __init__(self, players: Sequence[Player], *, scale: float = 1.0) -> None:
@@ -143,7 +143,7 @@ class Gradients:
         self._kept: list[list[Tensor | None]] = [[None] * len(player.parameters) for player in players]
 
     def take(self, losses: Sequence[Tensor]) -> None:
-        """Add those of one loss a player to what was taken before."""
+        """Add the gradients of one loss per player to the earlier ones."""
         if len(self.players) == 1:
             (player,), (kept,), (loss,) = self.players, self._kept, losses
             _give(player, kept)
@@ -158,7 +158,7 @@ class Gradients:
             _give(player, [None] * len(player.parameters))
 
     def give(self, player: Player) -> None:
-        """Put the gradients of ``player`` where its optimizer looks for them."""
+        """Store the gradients of ``player`` where its optimizer reads them."""
         _give(player, self._kept[self.players.index(player)])
 
 

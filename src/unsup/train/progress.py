@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: one live line on a terminal, plain lines elsewhere."""
+"""The display of training progress: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unsup.core.escapes import visible
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where training is.
+    """A snapshot of training progress.
 
     Attributes:
-        done, total: steps or passes; the total is None until a time budget has been turned into steps.
+        done, total: steps or passes; the total is None until a time budget has been converted to steps.
         terms: losses by name.
-        validation: the newest validation figure in words, or "".
+        validation: the newest validation result as text, or "".
         seconds_left: an estimate, or None.
     """
 
@@ -42,11 +42,11 @@ _LIVE_EVERY = 0.1
 
 
 class Progress:
-    """Shows step, losses, validation bits/dim, examples per second and time left.
+    """Shows the step, losses, validation result, examples per second and remaining time.
 
     Args:
-        mode: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told instead.
-        start: how much was done when the clock of the time left began; by default what is shown first.
+        mode: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is called instead.
+        start: progress at which the clock for the remaining time started; by default the first shown progress.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class Progress:
                 self._display.stop()
 
     def due(self) -> bool:
-        """Whether a new line should be shown now (so that losses are read from the device only then)."""
+        """Whether to show a new line now, so that losses are read from the device only if needed."""
         if self.mode == "off" and self.listener is None:
             return False
         often = self._live or self.listener is not None
         return time.monotonic() - self._shown >= (_LIVE_EVERY if often else _PLAIN_EVERY)
 
     def count(self, examples: int) -> None:
-        """Note ``examples`` more; the clock of the rate and the time left starts with the second call."""
+        """Add ``examples``; the clock of the rate and the remaining time starts with the second call."""
         if self._examples == 0:
             self._started = time.monotonic()
         self._examples += examples
 
     def validated(self, text: str) -> None:
-        """Keep the newest validation figure on the line; without a terminal, show it at once on the next line."""
+        """Show the newest validation result on the line; without a terminal, show it at once on a new line."""
         self._validation = text
         if not self._live:
             self._shown = float("-inf")
@@ -131,7 +131,7 @@ class Progress:
                 self._display.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
 
     def note(self, line: str) -> None:
-        """One line above the live one."""
+        """One line above the live line."""
         if self.mode == "off":
             return
         line = visible(line)
@@ -148,19 +148,19 @@ class Progress:
 
     @contextmanager
     def _heard(self) -> Iterator[None]:
-        """Fall silent once the terminal or the reader has gone: training goes on, or is saved, without them."""
+        """Stop writing if the terminal or reader is closed; training continues, or is saved, without output."""
         try:
             yield
         except OSError:
             display, self._display = self._display, None
             self._live, self.mode = False, "off"
             if display is not None:
-                with suppress(OSError):  # it gives standard output and error back
+                with suppress(OSError):  # it restores standard output and error
                     display.stop()
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds in readable form.
 
     >>> duration(59), duration(3725)
     ('0:59', '1:02:05')

@@ -1,4 +1,4 @@
-"""Whether data has what a model learns from, said before anything is written."""
+"""Check that data has everything that a model learns from, before anything is written."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from unsup.data.source import Data
 
 
 def check_data(model: Model, data: Data) -> None:
-    """Raise `InputError`, with the mend, unless ``data`` has the examples, streams, conditions and labels it takes.
+    """Raise `InputError` unless ``data`` has the examples, streams, conditions and labels that the model needs.
 
     >>> import unsup
     >>> digits, moons = unsup.load_data("digits"), unsup.load_data("moons")
     >>> check_data(unsup.create("made", digits.event, preset="tiny"), moons)
     Traceback (most recent call last):
-    unsup.core.errors.InputError: this MADE was built for image of 1×8×8, ordinal(17), and moons holds vector of 2, \
+    unsup.core.errors.InputError: this MADE was built for image of 1×8×8, ordinal(17), but moons has vector of 2, \
     real; create it with event=data.event
     """
     name, owner = data.name or "this data", type(model).__name__
     own, theirs = ((event.shape, event.support, event.open) for event in (model.event, data.event))
     if own != theirs:
         raise InputError(
-            f"this {owner} was built for {model.event}, and {name} holds {data.event}; create it with event=data.event"
+            f"this {owner} was built for {model.event}, but {name} has {data.event}; create it with event=data.event"
         )
     weight = data.train.weight
     if weight is not None and not bool((weight >= 0).all() & weight.isfinite().all()):
-        raise InputError(f"{name} has weights that are negative or not finite; expected numbers from 0 on")
+        raise InputError(f"{name} has negative or non-finite weights; expected numbers of at least 0")
     for stream in model.streams:
         if stream not in data.train.streams:
-            raise InputError(
-                f"{owner} learns from a stream {stream!r}, which {name} does not have; {_stream_mend(stream)}"
-            )
+            raise InputError(f"{owner} needs a stream {stream!r}, which {name} does not have; {_stream_mend(stream)}")
     if isinstance(model, IsConditional):
         _check_condition(model, data, name, owner)
     if model.needs_labels and data.train.label is None:
         raise InputError(
-            f"{owner} learns from labels, and {name} has none; name their column with --label NAME (load_data(..., "
-            "label=NAME)), or give them to from_arrays"
+            f"{owner} needs labels, but {name} has none; name their column with --label NAME (load_data(..., "
+            "label=NAME)), or pass them to from_arrays"
         )
 
 
@@ -51,13 +49,13 @@ def _stream_mend(stream: str) -> str:
 def _check_condition(model: IsConditional, data: Data, name: str, owner: str) -> None:
     if model.given == data.given:
         if data.given is not None and data.train.given is None:
-            raise InputError(f"{name} says that it has conditions, {data.given}, and its training split has none")
+            raise InputError(f"{name} has conditions, {data.given}, but its training split has none")
         return
     if data.given is None:
         mend = "load data with conditions (load_data(..., given=...)), or create it without given"
-        raise InputError(f"this {owner} is conditioned on {model.given}, and {name} has no conditions; {mend}")
+        raise InputError(f"this {owner} is conditioned on {model.given}, but {name} has no conditions; {mend}")
     own = "was built without a condition" if model.given is None else f"is conditioned on {model.given}"
     raise InputError(
-        f"this {owner} {own}, and {name} is conditioned on {data.given}; create it with given=data.given, or load the "
+        f"this {owner} {own}, but {name} is conditioned on {data.given}; create it with given=data.given, or load the "
         "data without given"
     )

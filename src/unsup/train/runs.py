@@ -1,4 +1,4 @@
-"""The run folder: the only contract between the trainer, the command line and the report.
+"""The run folder: the only interface between the trainer, the command line and the report.
 
 ``config.json`` · ``about.json`` (what its page tells of the data) · ``events.jsonl`` (one line a log point) ·
 ``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``pictures.safetensors`` (what these
@@ -60,14 +60,14 @@ _log = logging.getLogger(__name__)
 
 
 class DataRecord(TypedDict):
-    """What leads to the data of a run again."""
+    """The name and options that load the data of a run again."""
 
     name: str
     options: dict[str, Any]
 
 
 class RunRecord(TypedDict):
-    """``config.json``: what was asked for."""
+    """``config.json``: the configuration of a run."""
 
     data: DataRecord | None
     digest: NotRequired[str]
@@ -86,11 +86,11 @@ class _ShownRecord(TypedDict):
 _SHOWN = "pictures.safetensors"
 
 Ended = Literal["steps", "converged", "patience", "minutes"]
-"""Why training is over."""
+"""The reason for the end of training."""
 
 
 class BestRecord(TypedDict):
-    """The JSON part of ``best``: of which step it is, and what the validator says of it."""
+    """The JSON part of ``best``: its step, and its validation."""
 
     done: Whole
     validator: str
@@ -99,7 +99,7 @@ class BestRecord(TypedDict):
 
 
 class LastRecord(TypedDict):
-    """The JSON part of ``last``: where training stands. Learning by counting needs the first half."""
+    """The JSON part of ``last``: the state of training. Learning by counting needs the first half."""
 
     done: Whole
     total: Whole | None
@@ -124,18 +124,18 @@ class LastRecord(TypedDict):
 
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
-"""What ``last`` records by now, and did not in earlier versions."""
+"""Fields of ``last`` that earlier versions did not record."""
 _BEGUN = {"checkpoints", "samples", ".write-test", ".lock", "env.json", "about.json"}
 _BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
-"""What a run that was stopped before its configuration was written leaves behind."""
+"""Files of a run that was stopped before its configuration was written."""
 
 
 class Run:
     """A run folder on disk.
 
     Args:
-        path: of the folder.
-        changed_data: let `data` be what the run's data is now, where that has changed since.
+        path: the folder.
+        changed_data: use the current data of the run, even if it has changed since training.
 
     >>> Run("runs/none").exists
     False
@@ -151,21 +151,21 @@ class Run:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """What was asked for: data, model, training settings.
+        """The configuration: data, model, training settings.
 
         Raises:
-            InputError: there is no run, a damaged one, one of a version that cannot be read any more, or one whose
-                checkpoints say something else.
+            InputError: there is no run, or it is damaged, of an unsupported version, or does not match its
+                checkpoints.
         """
         path = self.path / "config.json"
         if not path.is_file():
-            raise InputError(f"{self.path} holds no run (no config.json); expected a folder written by unsup fit")
+            raise InputError(f"{self.path} is not a run folder (no config.json); expected one written by unsup fit")
         text = read_text(path)
         record = checked(path, text, dict[str, Any])
         missing = [key for key in ("training", "model", "data") if key not in record]
         if missing:
             raise InputError(
-                f"{self.path} holds no run (config.json has no {missing[0]!r}); expected a folder written by unsup fit"
+                f"{self.path} is not a run folder (config.json has no {missing[0]!r}); expected one of unsup fit"
             )
         found: RunRecord = checked(path, text, RunRecord)
         check_layout(found["model"], self.path)
@@ -176,7 +176,7 @@ class Run:
     def create(
         cls, path: str | Path, config: Mapping[str, Any], about: Mapping[str, Any], *, needed_bytes: int = 0
     ) -> Run:
-        """Make a new run folder, refusing one that is taken, cannot be written or is on a disk too full for it.
+        """Create a run folder; refuse one that is in use, not writable, or on a full disk.
 
         Args:
             path: of the folder.
@@ -186,13 +186,13 @@ class Run:
         """
         run = cls(path)
         if run.exists:
-            raise InputError(f"{path} already holds a run; go on with it (--resume) or choose another folder (-o NAME)")
+            raise InputError(f"{path} already has a run; resume it (--resume) or choose another folder (-o FOLDER)")
         if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{path} is a file; a run needs a folder (-o NAME)")
+            raise InputError(f"{path} is a file; a run needs a folder (-o FOLDER)")
         foreign = sorted(p.name for p in run.path.iterdir() if p.name not in _BEGUN) if run.path.is_dir() else []
         if foreign:
             raise InputError(
-                f"{path} holds other things ({foreign[0]}); a run needs a folder of its own, choose another (-o NAME)"
+                f"{path} has other files ({foreign[0]}); a run needs an empty folder: choose another (-o FOLDER)"
             )
         try:
             run.make_folders()
@@ -200,16 +200,16 @@ class Run:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise InputError(f"cannot write to {path}: {error.strerror}; choose another folder (-o NAME)") from error
+            raise InputError(f"cannot write to {path}: {error.strerror}; choose another folder (-o FOLDER)") from error
         free = shutil.disk_usage(run.path).free
         if free < needed_bytes:
             raise InputError(
-                f"{path}: the run's checkpoints need about {needed_bytes / 1e6:,.0f} MB and the disk has "
-                f"{free / 1e6:,.0f} MB free; free some space or choose another folder (-o NAME)"
+                f"{path}: the checkpoints of the run need about {needed_bytes / 1e6:,.0f} MB, but the disk has "
+                f"{free / 1e6:,.0f} MB free; free some space or choose another folder (-o FOLDER)"
             )
         with held_alone(run.path, "unsup fit"):
-            if run.exists:  # another process has been faster
-                raise InputError(f"{path} has just become another run; choose another folder (-o NAME)")
+            if run.exists:  # another process was faster
+                raise InputError(f"{path} was just created by another run; choose another folder (-o FOLDER)")
             run.write_json("env.json", environment())
             run.write_json("about.json", about)
             run.write_json("config.json", config)
@@ -220,7 +220,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write a record; what is damaged in its place is kept under another name."""
+        """Write a record; a damaged file in its place is renamed and kept."""
         write_over(self.path / name, json.dumps(record, indent=2).encode())
 
     def keep_figures(self, found: Iterable[Evaluation]) -> None:
@@ -246,14 +246,14 @@ class Run:
                 raise TrainingError(f"cannot write {path}: {error.strerror}; {mend(error, path)}") from error
 
     def events(self) -> list[dict[str, Any]]:
-        """The log points. Lines that are none are left out, and counted in a note; one cut short by a crash is not."""
+        """The log points. Damaged lines are skipped and counted in a note, except a last line cut off by a crash."""
         points, wrong = read_log(self.path / "events.jsonl")
         if wrong is not None:
             self._note(wrong)
         return [point.record for point in points]
 
     def keep_events(self, count: int) -> None:
-        """Cut the log after its first ``count`` lines. A file that is damaged anywhere is kept beside it."""
+        """Truncate the log after its first ``count`` lines. A copy of a damaged file is kept."""
         path = self.path / "events.jsonl"
         points, wrong = read_log(path)
         if wrong is not None:
@@ -263,20 +263,20 @@ class Run:
             write_inside(path, kept)
 
     def _note(self, line: str) -> None:
-        """Say once what is wrong with a file that the run can do without."""
+        """Log once what is wrong with an optional file."""
         if line not in self._noted:
             self._noted.add(line)
             _log.warning("note: %s", line)
 
     def side_record(self, name: str) -> dict[str, Any]:
-        """A JSON file that the run can do without (``eval.json``, ``env.json``); nothing, where it is damaged."""
+        """An optional JSON file (``eval.json``, ``env.json``); empty if it is damaged."""
         path = self.path / name
         if not path.exists():
             return {}
         try:
             found: dict[str, Any] = read_json(path, dict[str, Any])
         except InputError as error:
-            self._note(f"{error}; it is left out")
+            self._note(f"{error}; it is ignored")
             return {}
         return found
 
@@ -289,14 +289,14 @@ class Run:
         """The tensors and the record of ``last`` or ``best``.
 
         Raises:
-            InputError: it is missing, damaged, or holds another record than a trainer writes.
+            InputError: it is missing, damaged, or does not have the record of a trainer.
         """
         path = self.checkpoint(name)
         tensors, record = load_tensors(path)
         if name == "last" and not record.keys() >= _RECORDED:
             raise InputError(
-                f"{self.path} was trained by an earlier version of unsup, which recorded less than going on exactly "
-                f"takes; use what it has learned (unsup eval {self.path}), or train anew in another folder (-o NAME)"
+                f"{self.path} was trained by an earlier version of unsup, which recorded too little to resume it "
+                f"exactly; use its parameters (unsup eval {self.path}), or start a new run elsewhere (-o FOLDER)"
             )
         try:
             check_value("its record", record, LastRecord if name == "last" else BestRecord)
@@ -341,15 +341,15 @@ class Run:
 
     @contextmanager
     def _there(self) -> Iterator[None]:
-        """Say of a folder that was deleted under a run's feet that it was."""
+        """Raise an error if the folder was deleted during training."""
         try:
             yield
         except TrainingError as error:
             if self.path.is_dir():
                 raise
             raise TrainingError(
-                f"the run folder {self.path} is gone: it was deleted or moved while training ran, so nothing more can "
-                "be saved; go on with it where it is now (--resume -o FOLDER), or train anew"
+                f"the run folder {self.path} was deleted or moved during training, so nothing more can "
+                "be saved; resume it in its new place (--resume -o FOLDER), or start a new run"
             ) from error
 
     # --- what came of it ------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class Run:
         """Whether training is over, as the last checkpoint records it; nothing else decides."""
         try:
             return read_checkpoint_record(self.checkpoint("last")).get("ended") is not None
-        except InputError:  # going on with the run says what is wrong
+        except InputError:  # the error is reported when the run is resumed
             return False
 
     @property
@@ -369,13 +369,13 @@ class Run:
         return None if kept is None else read_checkpoint_record(kept).get("done")
 
     def new_model(self) -> Model:
-        """The run's model with fresh parameters."""
+        """The model of the run with fresh parameters."""
         return build_model(self.config["model"], seed=self.config["training"]["seed"])
 
     @functools.cached_property
     def model(self) -> Model:
-        """The trained model in evaluation mode: the best on validation; a warning tells where only the last is left."""
-        _ = self.config  # a folder that holds no run is said to be that
+        """The trained model in evaluation mode: the best on validation; logs a warning if only the last is left."""
+        _ = self.config  # gives the right error for a folder that is not a run
         return load_model(self.path)
 
     @functools.cached_property
@@ -389,18 +389,18 @@ class Run:
         """The data the run was trained on, loaded again.
 
         Raises:
-            InputError: no name leads to it, or it has changed since.
+            InputError: the data has no name, or has changed since training.
         """
         return self._data[0]
 
     @property
     def data_changed(self) -> bool:
-        """Whether `data` is other than what the run was trained on."""
+        """Whether `data` has changed since the run was trained."""
         return self._data[1]
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The names of the classes of its data, where they are known."""
+        """The names of the classes of its data, if they are known."""
         found = self.config.get("labels")
         return None if found is None else tuple(found)
 
@@ -410,7 +410,7 @@ def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
 
     Args:
         path: of the folder.
-        changed_data: let its data be what it is now, where it has changed since.
+        changed_data: use its current data, even if it has changed since training.
 
     Raises:
         InputError: there is no run.
@@ -421,7 +421,7 @@ def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on besides its configuration."""
+    """The environment that a result depends on, besides its configuration."""
     return {
         "unsup": unsup.__version__,
         "python": platform.python_version(),

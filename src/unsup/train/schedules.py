@@ -9,10 +9,10 @@ Schedule = Literal["cosine", "constant", "linear", "half-linear"]
 
 
 def learning_rate_factor(step: int, total: int, warmup: int, schedule: Schedule) -> float:
-    """Linear warm-up over ``warmup`` steps, then the schedule's way to 0 at ``total``.
+    """Linear warm-up over ``warmup`` steps, then the schedule down to 0 at ``total``.
 
-    ``constant`` stays at 1, ``cosine`` is half a cosine, ``linear`` a line, ``half-linear`` stays at 1 for the first
-    half of what is left and is a line in the second.
+    ``constant`` stays at 1, ``cosine`` is half a cosine, ``linear`` decays linearly, and ``half-linear`` stays at 1 for
+    the first half of the remaining steps and decays linearly in the second.
 
     >>> [round(learning_rate_factor(s, 100, 10, "cosine"), 2) for s in (0, 9, 55, 99)]
     [0.1, 1.0, 0.5, 0.0]

@@ -1,4 +1,4 @@
-"""How to train: one record, checked."""
+"""The training settings: one validated record."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from unsup.train.optimizers import OptimizerName
 from unsup.train.schedules import Schedule
 
 Whole = Annotated[int, AtLeast(0)]
-"""A number of things, 0 or more."""
+"""A count, at least 0."""
 Decay = Annotated[float, Within(0, 1, below=True)]
-"""How much of an average stays at each step."""
+"""The decay of a moving average per step."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Of ``steps``, ``epochs`` and ``minutes`` one at most is given; with none it is 2,000 steps.
+    """Training settings. Give at most one of ``steps``, ``epochs`` and ``minutes``; the default is 2,000 steps.
 
     Attributes:
-        steps: updates.
-        epochs: passes over the training split.
-        minutes: time budget; the number of steps is fixed from the speed of the first twentieth of it, and should the
-            machine slow down, training ends at one and a half times the budget. Learning by counting makes no further
-            pass that would go beyond it.
-        batch_size: examples a step, over all processes; the shares of processes may differ by one.
-        accumulate: parts that a batch is computed in, one after the other, which saves memory. The step is the same
+        steps: number of updates.
+        epochs: number of passes over the training split.
+        minutes: time budget. The number of steps is fixed from the speed in the first twentieth of it. If the machine
+            slows down, training ends at 1.5 times the budget. Learning by counting starts no pass that would
+            exceed the budget.
+        batch_size: examples per step, over all processes; the shares of processes may differ by one.
+        accumulate: number of parts in which a batch is computed sequentially, to save memory. The step is the same
             for losses that are means over examples; batch statistics are then those of a part.
         optimizer: ``adam`` (AdamW), ``rmsprop``, ``sgd`` with momentum, ``adagrad``, ``adamax``, or ``lars`` for large
             batches.
         lr: peak learning rate.
         warmup: steps of linear warm-up.
         schedule: ``cosine``, ``linear`` or ``half-linear`` (constant, then linear) to 0, or ``constant``.
-        weight_decay: decoupled with Adam (AdamW), else added to the gradient; biases, gains and what else the model
-            names are left alone.
-        betas: of Adam and Adamax; the first is the momentum of SGD and LARS, the second RMSprop's decay.
-        eps: of Adam, Adamax, RMSprop and Adagrad.
-        clip: largest gradient norm, or 0 for no clipping.
-        ema: decay of the averaged parameters that are validated and kept, or 0 for none. What is averaged is the
-            model's to say: a GAN's generator, else everything.
-        patience: stop after this many validations without gain, or 0 for never.
-        validator: the measure of validation examples that the best parameters are kept by (``unsup measures`` lists
-            them), or ``newest``. ``auto`` is what the model names, else its likelihood, else the newest.
-        validate_every: steps between validations, or 0 for twenty in a run.
-        validation_limit: validation examples used while training.
+        weight_decay: decoupled for Adam (AdamW), else added to the gradient. Biases, gains and other parameters that
+            the model names do not decay.
+        betas: betas of Adam and Adamax; the first is the momentum of SGD and LARS, the second the decay of RMSprop.
+        eps: epsilon of Adam, Adamax, RMSprop and Adagrad.
+        clip: maximum gradient norm, or 0 for no clipping.
+        ema: decay of the averaged parameters that are validated and kept, or 0 for none. The model determines which
+            parameters are averaged: the generator of a GAN, all parameters of other models.
+        patience: stop after this number of validations without improvement, or 0 for never.
+        validator: the measure on validation examples that selects the best parameters (``unsup measures`` lists them),
+            or ``newest``. ``auto`` uses the validator of the model, else the likelihood, else the newest parameters.
+        validate_every: steps between validations, or 0 for twenty validations per run.
+        validation_limit: maximum number of validation examples during training.
         checkpoint_seconds: time between checkpoints.
-        precision: ``auto`` is bfloat16 autocast where the machine is fast at it.
+        precision: ``auto`` uses bfloat16 autocast if it is fast on this machine.
         compile: compile the loss with `torch.compile`.
-        shard: spread parameters, gradients and optimizer state over the processes of ``torchrun``.
+        shard: shard parameters, gradients and optimizer state over the processes of ``torchrun``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: of everything random.
+        seed: seed of all random numbers.
 
     Raises:
-        InputError: a value of the wrong type or out of its range, or two that contradict each other.
+        InputError: a value of the wrong type or range, or two conflicting values.
 
     >>> Settings(steps=100, lr=1e-4).batch_size
     128
@@ -130,7 +130,7 @@ class SettingsOptions(TypedDict, total=False):
 
 
 def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Settings:
-    """`Settings` from the model's defaults and what was given; unknown names are refused with the nearest one."""
+    """`Settings` from the defaults of the model and the given values; for unknown names, the nearest is suggested."""
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     for name in given:
         if name not in fields:

@@ -1,4 +1,4 @@
-"""Symptoms that show in samples, whatever the model."""
+"""Symptoms in the samples of any model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from unsup.data.source import Split
 from unsup.evaluate.conditions import for_samples
 
 _SAMPLES = 256
-_TWIN = 0.1  # of the median distance between nearest neighbours in the data
-_SURPLUS = 0.25  # share of samples with a twin, above that of the data, from which it is called collapse
+_TWIN = 0.1  # fraction of the median distance between nearest neighbours in the data
+_SURPLUS = 0.25  # excess share of samples with a twin, compared with the data, that counts as collapse
 
 
 def twin_shares(samples: Tensor, data: Tensor) -> tuple[float, float]:
-    """Shares of samples, and of as many data examples, that have a twin: ``(N, *shape)`` twice → two numbers.
+    """Shares of samples, and of equally many data examples, that have a twin: ``(N, *shape)`` twice → two numbers.
 
-    A twin is another member of the same set nearer than a tenth of the median distance between nearest neighbours in
-    the data (equal, where that median is 0).
+    A twin is another member of the same set, closer than a tenth of the median distance between nearest neighbours in
+    the data (equal, if that median is 0).
     """
     n = min(len(samples), len(data))
     nearest = []
@@ -34,7 +34,7 @@ def twin_shares(samples: Tensor, data: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def collapse(model: CanSample, data: Split, *, generator: Generator) -> Symptom | None:
-    """Whether the model's samples repeat each other far more than examples of the data do."""
+    """Whether samples of the model repeat each other far more than examples of the data."""
     n = min(_SAMPLES, len(data))
     samples = model.sample(n, generator=generator, **for_samples(cast(Model, model), data, n)).cpu()
     own, theirs = twin_shares(samples, data.glance.cpu())
@@ -42,6 +42,6 @@ def collapse(model: CanSample, data: Split, *, generator: Generator) -> Symptom 
         return None
     return Symptom(
         "collapse",
-        f"{own:.0%} of the samples are near copies of another one ({theirs:.0%} in the data); try a smaller --lr, more "
+        f"{own:.0%} of the samples are near-copies of others ({theirs:.0%} in the data); try a smaller --lr, more "
         "critic steps, a gradient penalty or r1, larger batches, or another seed",
     )

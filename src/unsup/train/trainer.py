@@ -1,4 +1,4 @@
-"""`fit`: one trainer for every model; it carries out what the model says of who minimises, or counts, what."""
+"""`fit`: one trainer for all models; the model defines its objectives or statistics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from unsup.core import memory
-from unsup.core.errors import InputError
+from unsup.core.errors import InputError, kind_of
 from unsup.core.model import LearnsByCounting, Model
 from unsup.core.parallel import process_rank
 from unsup.data.source import Data
@@ -28,25 +28,27 @@ def fit(
     progress: ProgressMode | Listener = "auto",
     **settings: Unpack[SettingsOptions],
 ) -> Fitted:
-    """Train ``model`` in place on ``data.train``, watching ``data.validation``; of test only a digest is taken.
+    """Train ``model`` in place on ``data.train`` and validate on ``data.validation``; the test split is only hashed.
 
     Args:
         model: any model of the registry, or your own `Model`.
-        data: what `load_data` gives.
+        data: the result of `load_data`.
         out: run folder to write, or None to keep everything in memory.
-        resume: go on with the run in ``out`` from its last checkpoint, bit for bit on the CPU; from the beginning where
-            it was stopped before the first. A finished run stays as it is.
-        changed_data: resume though ``data`` is other than what the run was started on; its events tell so.
-        progress: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is told each `Snapshot`.
-        **settings: fields of `Settings`; what is not given comes from ``model.fit_defaults``, then `Settings`.
+        resume: resume the run in ``out`` from its last checkpoint, bit for bit on the CPU, or from the beginning if it
+            has none. A finished run is not changed.
+            changed_data: resume even if ``data`` has changed since the start of the run; this is logged.
+            progress: ``auto`` (live on a terminal), ``plain``, ``off``, or a function that is called with each
+                `Snapshot`.
+            **settings: fields of `Settings`; the defaults are ``model.fit_defaults``, then those of `Settings`.
 
     Returns:
         A `Fitted` record.
 
     Raises:
-        InputError: no model or no data, settings that do not exist or contradict, data without what the model learns
-            from (streams, conditions, labels), a folder that cannot be used.
-        TrainingError: the loss became NaN, the disk full or the folder deleted; the last good checkpoint is kept.
+        InputError: not a model or not data, unknown or conflicting settings, data without the streams, conditions or
+            labels that the model needs, or an unusable folder.
+            TrainingError: the loss became NaN, the disk is full or the folder was deleted; the last good checkpoint is
+                kept.
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
@@ -56,12 +58,12 @@ def fit(
     """
     if not isinstance(model, Model) or not isinstance(data, Data):
         raise InputError(
-            f"fit was given a {type(model).__name__} and a {type(data).__name__}; expected a model and data: "
+            f"fit was given {kind_of(model)} and {kind_of(data)}; expected a model and data: "
             'unsup.fit(unsup.create("made", data.event), data)'
         )
     chosen = make_settings(model, settings)
     if resume and out is None:
-        raise InputError("resume needs the run folder: give out=FOLDER")
+        raise InputError("resume needs the run folder: pass out=FOLDER")
     check_data(model, data)
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
@@ -69,15 +71,15 @@ def fit(
         there = memory.limit()
         if more > there:
             display.note(
-                f"note: training takes about {memory.said(more)} beside the parameters, and {memory.said(there)} of "
-                "memory are there; choose a smaller model, or --optimizer sgd and --ema 0"
+                f"note: training needs about {memory.said(more)} in addition to the parameters, but "
+                f"{memory.said(there)} of memory are available; choose a smaller model, or --optimizer sgd and --ema 0"
             )
         trainer = (CountingTrainer if counts else GradientTrainer)(model, data, chosen, display)
         return trainer.run(Path(out) if out is not None else None, resume, changed_data)
 
 
 def _more_bytes(model: Model, settings: Settings, *, counts: bool) -> int:
-    """What training holds beside the model: the best parameters, gradients, the state of the optimizer, an average."""
+    """The memory that training needs besides the model: best parameters, gradients, optimizer state, an average."""
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     moments = {"adam": 2, "adamax": 2}.get(settings.optimizer, 1)
     return size if counts else size * (2 + moments + (settings.ema > 0))

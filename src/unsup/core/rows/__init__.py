@@ -1,7 +1,7 @@
-"""The rows of the registry: every model as plain data, a family a file. Importing this does not import torch.
+"""The rows of the registry: all models as plain data, one file per family. Importing this does not import torch.
 
-Models from outside come by `register`, or from packages with an entry point in the group ``unsup.models`` whose object
-is a `Row` or a sequence of rows.
+External models are added with `register`, or by packages with an entry point in the group ``unsup.models`` that refers
+to a `Row` or a sequence of rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _found_installed = False
 
 
 def rows() -> Mapping[str, Row]:
-    """Every row by name: the library's own, those of installed packages, and those registered by hand."""
+    """All rows by name: those of the library, of installed packages, and of `register`."""
     global _found_installed
     if not _found_installed:
         from importlib.metadata import entry_points
@@ -38,31 +38,31 @@ def rows() -> Mapping[str, Row]:
 
 
 def register(row: Row) -> None:
-    """Add a model of your own, which then has the commands, the laws, runs and comparisons.
+    """Add your own model to the registry; commands, model checks, runs and comparisons then support it.
 
     Args:
-        row: its ``target`` names the class as ``"module:Class"``; its ``cases`` the tuple of its law cases.
+        row: ``target`` names the class as ``"module:Class"``; ``cases`` names the tuple of its law cases.
 
     Raises:
-        InputError: another model has that name, it is no word, or the row lacks its target or its paper.
+        InputError: the name is taken or invalid, or the row has no target or paper.
 
     >>> from dataclasses import replace
     >>> from unsup.core.rows import rows
     >>> register(rows()["made"])  # the same row again: nothing happens
     >>> register(replace(rows()["made"], target="mine:Made"))
     Traceback (most recent call last):
-    unsup.core.errors.InputError: there is a model 'made' already (unsup.families.autoregressive.made:MADE); give \
-    yours another name
+    unsup.core.errors.InputError: there is already a model 'made' (unsup.families.autoregressive.made:MADE); choose \
+    another name
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", row.name):
         raise InputError(
-            f"the name {row.name!r} of a model should be letters, digits, dots and dashes: folders are named by it"
+            f"the model name {row.name!r} should be letters, digits, dots and dashes: folders are named after it"
         )
     if not isinstance(row.paper, Paper):
-        raise InputError(f"the row of {row.name!r} has no paper; say where the method comes from: paper=Paper(...)")
+        raise InputError(f"the row of {row.name!r} has no paper; add the source of the method: paper=Paper(...)")
     if not all(row.target.partition(":")):
         raise InputError(f"the row of {row.name!r} has the target {row.target!r}; expected 'module:Class'")
     present = rows().get(row.name)
     if present is not None and present != row:
-        raise InputError(f"there is a model {row.name!r} already ({present.target}); give yours another name")
+        raise InputError(f"there is already a model {row.name!r} ({present.target}); choose another name")
     _ROWS[row.name] = row

@@ -113,15 +113,15 @@ ROWS: tuple[Row, ...] = (
         name="cyclegan",
         target="unsup.families.adversarial.cyclegan:CycleGAN",
         family="adversarial",
-        summary="Translates images between two domains, learned from unpaired examples.",
+        summary="Translation of images between two domains, learned from unpaired examples.",
         abilities=("translate",),
-        events="images of discrete levels, sides multiples of 4 and at least 8; data with a second domain",
+        events="images with discrete levels; sides are multiples of 4 and at least 8; data with a second domain",
         paper=CYCLEGAN_PAPER,
         also=(LSGAN_PAPER, HISTORY_PAPER),
         exceptions={
-            "gradients": "the paper's nets have biases before instance normalisation, which takes them away again; the "
-            "model's own test checks all other parameters",
-            "accumulation": "the histories of the critics exchange one part of a batch after the other",
+            "gradients": "the paper's networks have biases before instance normalisation, which removes their effect; "
+            "the test of the model checks all other parameters",
+            "accumulation": "the critics' histories exchange one part of a batch after the other",
         },
     ),
     Row(
@@ -130,7 +130,7 @@ ROWS: tuple[Row, ...] = (
         family="adversarial",
         summary="Generative adversarial network: six losses, R1, spectral norm, packing; MLP, DCGAN or ResNet.",
         abilities=("sample", "condition"),
-        events="any real, binary or ordinal vector, table or image; net=dcgan and net=resnet take images",
+        events="real, binary or ordinal vectors, tables and images; net=dcgan and net=resnet: images only",
         paper=GAN_PAPER,
         also=(
             DCGAN_PAPER,

@@ -88,13 +88,13 @@ ROWS: tuple[Row, ...] = (
         name="ebm",
         target="unsup.families.energy.ebm:EBM",
         family="energy",
-        summary="Energy-based model by maximum likelihood, with Langevin chains from a replay buffer, data or noise.",
+        summary="Energy-based model by maximum likelihood; Langevin chains start from a replay buffer, data or noise.",
         abilities=("sample", "energy", "gradient"),
-        events="any vector, table, sequence or image but nominal entries",
+        events="vectors, tables, sequences and images without nominal entries",
         paper=XIE_PAPER,
         also=(SHORT_RUN_PAPER, IMPLICIT_GENERATION_PAPER),
         exceptions={
-            "descent": "the loss is a difference of energies that hovers near 0; the chains follow the parameters"
+            "descent": "the loss is a difference of energies that stays near 0; the chains follow the parameters"
         },
     ),
     Row(
@@ -107,8 +107,8 @@ ROWS: tuple[Row, ...] = (
         paper=CONTRASTIVE_DIVERGENCE_PAPER,
         also=(PERSISTENT_PAPER, RBM_PARTITION_PAPER, CENTRING_PAPER),
         exceptions={
-            "loss-is-likelihood": "the loss is a difference of free energies, whose gradient alone is the likelihood's",
-            "descent": "the loss is a difference of free energies that hovers near 0; the chains follow the parameters",
+            "loss-is-likelihood": "the loss is a difference of free energies; only its gradient is the likelihood's",
+            "descent": "the loss is a difference of free energies that stays near 0; the chains follow the parameters",
         },
     ),
     Row(
@@ -117,7 +117,7 @@ ROWS: tuple[Row, ...] = (
         family="energy",
         summary="Score matching of an energy network: exact, sliced or denoising.",
         abilities=("sample", "energy", "gradient"),
-        events="any vector, table, sequence or image but nominal entries; real ones for exact and sliced",
+        events="vectors, tables, sequences and images without nominal entries; real entries for exact and sliced",
         paper=SCORE_MATCHING_PAPER,
         also=(DENOISING_PAPER, SLICED_PAPER),
     ),

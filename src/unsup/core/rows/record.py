@@ -1,4 +1,4 @@
-"""What the registry knows of a model, as plain data."""
+"""The registry entry of a model, as plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """The publication of a method."""
 
     key: str
     authors: str
@@ -34,16 +34,17 @@ class Row:
     """One model of the registry.
 
     Attributes:
-        name: what `create` and the command line call it.
+        name: name of the model in `create` and on the command line.
         target: ``"module:Class"``.
-        family: what it belongs to, e.g. ``"flows"``.
-        summary: one line.
-        abilities: what it can do, in words of the command line (``score``, ``sample``, …).
-        events: the data it takes, in words.
-        paper: the paper whose method it is.
-        also: further papers its options come from.
-        exceptions: laws it does not keep, each with its reason.
-        cases: ``"module:NAME"`` of the tuple of its law cases. None: those of ``unsup.testing.cases`` for its family.
+        family: family of the model, e.g. ``"flows"``.
+        summary: one line about the model.
+        abilities: commands that it supports (``score``, ``sample``, …).
+        events: description of the data that it supports.
+        paper: the paper of the method.
+        also: other papers, from which its options come.
+        exceptions: laws that it does not satisfy, with reasons.
+        cases: ``"module:NAME"`` of the tuple of its law cases. None: the cases of its family in
+            ``unsup.testing.cases``.
     """
 
     name: str

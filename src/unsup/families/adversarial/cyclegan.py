@@ -1,4 +1,4 @@
-"""CycleGAN: two translators between two domains, learned from examples that are not paired.
+"""CycleGAN: two translators between two domains, learned from unpaired examples.
 
 G maps domain a to domain b and F maps b to a; a critic of each domain judges patches (Zhu, Park, Isola, Efros 2017,
 https://arxiv.org/abs/1703.10593). The two translators minimise together
@@ -32,15 +32,15 @@ from unsup.core.parallel import gather_rows, own_rows
 from unsup.nn.inputs import Inputs
 from unsup.prob.distributions import at_least_float32
 
-_KERNEL = 4  # of a critic's layers
+_KERNEL = 4  # maximum widths of the layers of a critic
 _INITIAL_STD = 0.02
-_PIXELS_AT_ONCE = 2**19  # of translation: 8 pictures of 256×256, whose first features are 128 MiB
-_SATURATED = 0.02  # a critic's loss; 0.25 is that of one who cannot tell
+_PIXELS_AT_ONCE = 2**19  # batch of translation: 8 pictures of 256×256, whose first features need 128 MiB
+_SATURATED = 0.02  # loss of a critic; 0.25 is chance level
 _LOST = 0.5  # a cycle term, of at most 2
 
 
 class InstanceNorm(nn.Module):
-    """(x − μ) / √(σ² + ε) over the pixels of each example and channel: no weights, no state, also where H · W is 1."""
+    """(x − μ) / √(σ² + ε) over the pixels of each example and channel, without weights or state; also for H · W = 1."""
 
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = at_least_float32(x)
         if not len(x):
-            return x  # no examples have no statistics
+            return x  # an empty batch has no statistics
         var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         return (x - mean) * (var + self.eps).rsqrt()
 
@@ -90,7 +90,7 @@ def translator(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequen
 
 
 def patch_critic(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """4×4 convolutions, stride 2 in all but the last two: images → a map of scores, one for each overlapping patch.
+    """4×4 convolutions, stride 2 except in the last two: images → a map of scores, one per overlapping patch.
 
     Widths (64, 128, 256, 512) see patches of 70×70 pixels.
     """
@@ -103,7 +103,7 @@ def patch_critic(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def patch_side(layers: int) -> int:
-    """Side in pixels of the patch that one score of a critic with ``layers`` widths sees.
+    """Side in pixels of the patch of one score, for a critic with ``layers`` widths.
 
     >>> [patch_side(n) for n in (1, 2, 3, 4)]
     [7, 16, 34, 70]
@@ -115,14 +115,14 @@ def patch_side(layers: int) -> int:
 
 
 class History(nn.Module):
-    """The latest translations, of which a critic is shown some in place of new ones.
+    """A history of translations; the critic sees some of them in place of new ones.
 
-    While it fills, new ones are stored and returned. After that each new one, with probability ½, is exchanged for a
-    stored one drawn at random, which is returned; else it is itself returned and not stored.
+    Until it is full, new examples are stored and returned. After that, each new example is, with probability ½,
+    exchanged for a random stored one, which is returned; otherwise it is returned and not stored.
 
     Args:
-        size: examples held; 0 returns every new one.
-        shape: of one example.
+        size: number of stored examples; with 0, new examples are returned.
+        shape: shape of one example.
     """
 
     examples: Tensor
@@ -136,7 +136,7 @@ class History(nn.Module):
 
     @torch.no_grad()
     def exchange(self, new: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """What to show for ``new`` ``(B, *shape)``: as many examples, without gradient."""
+        """Exchange ``new`` examples ``(B, *shape)``; the result has the same size and no gradient."""
         if not self.size:
             return new.detach()
         rows = gather_rows(new.detach()).to(self.examples.dtype)
@@ -158,22 +158,23 @@ class History(nn.Module):
 class CycleGAN(Model, Translates):
     """CycleGAN (Zhu, Park, Isola, Efros 2017, https://arxiv.org/abs/1703.10593): unpaired translation of images.
 
-    It learns from batches with ``domain_b``, i.e. from data with a second domain (``load_data(A, domain_b=B)``). There
-    is no dropout and no noise: `translate` is a function of each image alone. The terms of its losses are named in the
-    module's docstring; ``critic_a`` and ``critic_b`` are halved, so that 0.25 is a critic that cannot tell.
+    Training needs batches with ``domain_b``, i.e. data with a second domain (``load_data(A, domain_b=B)``). There is no
+    dropout and no noise: `translate` is a deterministic function of each image. The module docstring explains the loss
+    terms; ``critic_a`` and ``critic_b`` are halved, so that 0.25 is chance level.
 
-    Instance normalisation takes the mean and the contrast of a picture's features away. Where a domain's colours are
-    free, a picture of two flat colours does not say which they are; pictures with more in them do.
+    Instance normalisation removes the mean and contrast of the features of a picture. Therefore the colours of a
+    picture with only two flat colours are ambiguous if the colours of its domain are arbitrary; richer pictures are not
+    affected.
 
     Args:
-        event: images of discrete levels, whose sides are multiples of 4 and at least 8.
-        widths: channels of the translator's stages; every stage after the first halves the sides.
-        blocks: residual blocks at the last width. None: 9 where a side is 256 or more, else 6.
-        critic_widths: channels of the critic's layers, of which all but the last halve the sides. None: as many of (64,
-            128, 256, 512) as see patches no larger than the image.
+        event: images with discrete levels, whose sides are multiples of 4 and at least 8.
+        widths: channels of the stages of the translators; every stage after the first halves the sides.
+        blocks: residual blocks at the last width. None: 9 if a side is 256 or more, else 6.
+        critic_widths: channels of the layers of the critics; all but the last halve the sides. None: as many of (64,
+            128, 256, 512) as possible with patches no larger than the image.
         cycle: λ, the weight of the cycle terms.
-        identity: weight of the identity terms, as a share of λ.
-        pool: translations held in the history of each critic; 0 for none.
+        identity: weight of the identity terms, as a fraction of λ.
+        pool: number of translations in the history of each critic; 0 for none.
 
     Raises:
         InputError: sides that the widths cannot halve, a critic too deep for the image.
@@ -240,14 +241,14 @@ class CycleGAN(Model, Translates):
         return (self.to_b, self.to_a)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms of both players; ``loss`` is their sum, which no player minimises."""
+        """The terms of both players; ``loss`` is their sum, which is not minimised itself."""
         translators, critics = self.translators_loss(batch), self.critics_loss(batch, generator=generator)
         return {**translators, **critics, "loss": translators["loss"] + critics["loss"]}
 
     def translators_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """What G and F minimise, of each pair of a and b at hand. Nothing in it is random."""
+        """The objective of G and F for each pair of a and b; deterministic."""
         a, b = self._domains(batch)
-        # One pass of a translator sees the pictures to translate and those to leave as they are.
+        # One pass of a translator processes the pictures to translate and those for the identity loss.
         fake_b, same_b = self.to_b(torch.cat([a, b])).split([len(a), len(b)])
         fake_a, same_a = self.to_a(torch.cat([b, a])).split([len(b), len(a)])
         terms = {
@@ -266,7 +267,7 @@ class CycleGAN(Model, Translates):
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def critics_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """What D_a and D_b minimise: ½ (D(real) − 1)² + ½ D(pooled)². In training it moves the histories."""
+        """The objective of D_a and D_b: ½ (D(real) − 1)² + ½ D(pooled)². In training it updates the histories."""
         a, b = self._domains(batch)
         with torch.no_grad():
             fake_a, fake_b = self.to_a(b), self.to_b(a)
@@ -286,27 +287,27 @@ class CycleGAN(Model, Translates):
             if critic < _SATURATED:
                 return Symptom(
                     "saturation",
-                    f"the critic of domain {domain} tells translations from examples nearly always (loss {critic:.3f}; "
-                    "0.25 is chance) and teaches little; try narrower or fewer critic_widths, a smaller cycle weight, "
-                    "or more examples of that domain",
+                    f"the critic of domain {domain} almost always detects translations (loss {critic:.3f}; "
+                    "0.25 is chance), so the translators learn little; try narrower or fewer critic_widths, a smaller "
+                    "cycle weight, or more examples of that domain",
                 )
             if cycle > _LOST:
                 return Symptom(
                     "lost content",
-                    f"pictures of domain {domain} do not come back from the other domain (mean distance {cycle:.2f} "
+                    f"pictures of domain {domain} are not restored by translation and back (distance {cycle:.2f} "
                     "of at most 2); try a larger cycle weight, or a smaller --lr",
                 )
         return None
 
     @torch.no_grad()
     def translate(self, x: Tensor, *, to: Literal["a", "b"]) -> Tensor:
-        """Raw images of the other domain → raw images of domain ``to``: ``(B, *event.shape)``, ``event.dtype``.
+        """Translate raw images of the other domain to domain ``to``: ``(B, *event.shape)``, ``event.dtype``.
 
         Raises:
-            InputError: another shape, or a domain that is neither ``"a"`` nor ``"b"``.
+            InputError: wrong shape, or a domain other than ``"a"`` and ``"b"``.
         """
         if to not in ("a", "b"):
-            raise InputError(f"to={to!r} given; expected 'a' or 'b', the domain to translate to")
+            raise InputError(f"to={to!r}; expected 'a' or 'b', the domain to translate to")
         translator, support = self.to_b if to == "b" else self.to_a, self._support
         parts = x.split(max(1, _PIXELS_AT_ONCE // math.prod(self.event.shape[1:])))
         y = torch.cat([translator(self._scaled(part)) for part in parts])
@@ -336,7 +337,7 @@ def _absolute_difference(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _of_pairs(terms: Terms) -> Terms:
-    """Terms of examples as they are, or, where one domain has more of them than the other, their means."""
+    """Terms per example, or their means if the domains have different numbers of examples."""
     if len({len(term) for term in terms.values()}) == 1:
         return terms
     return {name: term.mean() for name, term in terms.items()}
@@ -348,18 +349,18 @@ def _check(event: Event, widths: tuple[int, ...], critic_widths: tuple[int, ...]
     if not widths or any(side % factor or side // factor < 2 for side in sides):
         raise InputError(
             f"widths={widths} halve the sides {max(len(widths) - 1, 0)} times, which {sides[0]}×{sides[1]} pixels do "
-            f"not allow; give 1 to {_halvings(sides) + 1} widths"
+            f"not allow; use 1 to {_halvings(sides) + 1} widths"
         )
     if not critic_widths or min(sides) // 2 ** (len(critic_widths) - 1) < 3:
         most = max(1, int(math.log2(min(sides) / 3)) + 1)
         raise InputError(
-            f"critic_widths={critic_widths} leave no patch of {sides[0]}×{sides[1]} pixels to score; give 1 to {most} "
+            f"critic_widths={critic_widths} have patches larger than {sides[0]}×{sides[1]} pixels; use 1 to {most} "
             "widths"
         )
 
 
 def _halvings(sides: tuple[int, ...]) -> int:
-    """How often all of ``sides`` can be halved and stay 2 or more."""
+    """How often all ``sides`` can be halved with results of at least 2."""
     count = 0
     while all(side % 2 ** (count + 1) == 0 and side // 2 ** (count + 1) >= 2 for side in sides):
         count += 1

@@ -1,7 +1,7 @@
-"""Generative adversarial networks: a generator and a critic with opposite aims, and the losses that they play by.
+"""Generative adversarial networks: a generator and a critic with opposing objectives, and their losses.
 
-A generator G turns noise z ~ N(0, I) into examples, a critic D gives every example a logit v, and each moves to lower
-a loss of its own (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661). With v_r = D(x) and v_f = D(G(z)):
+A generator G maps noise z ~ N(0, I) to examples, a critic D assigns a logit v to every example, and each minimises
+its own loss (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661). With v_r = D(x) and v_f = D(G(z)):
 
     loss             critic minimises                                          generator minimises
     minimax          E softplus(−v_r) + E softplus(v_f)                        −E softplus(v_f)
@@ -15,7 +15,7 @@ Least squares: Mao et al. 2017, https://arxiv.org/abs/1611.04076. Hinge: Lim, Ye
 https://arxiv.org/abs/1705.02894. Wasserstein: Arjovsky, Chintala, Bottou 2017, https://arxiv.org/abs/1701.07875;
 Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028. The R1 penalty γ/2 E‖∇D(x)‖² (Mescheder, Geiger, Nowozin 2018,
 https://arxiv.org/abs/1801.04406) and spectral normalisation (Miyato et al. 2018, https://arxiv.org/abs/1802.05957) hold
-the critic back; packing shows it m examples at a time, so that it sees a lack of variety (Lin et al. 2018,
+the critic back; packing shows it m examples at a time, so that it detects a lack of variety (Lin et al. 2018,
 https://arxiv.org/abs/1712.04086). With a condition y both players see it: G(z, y) and D(x, y) (Mirza, Osindero 2014,
 https://arxiv.org/abs/1411.1784).
 """
@@ -50,49 +50,49 @@ from unsup.prob.adversarial import (
 
 _WITH_TARGETS = ("minimax", "non-saturating", "least-squares")
 _WASSERSTEIN = ("wgan", "wgan-gp")
-_CLIP, _PENALTY = 0.01, 10.0  # of the two papers
-_SMALLEST_SIDE = 8  # of images that the convolutional nets take
-# v_r − v_f from which the critic's loss is next to nothing, and the generator's says little.
+_CLIP, _PENALTY = 0.01, 10.0  # initialisation of the two papers
+_SMALLEST_SIDE = 8  # sides of images that the convolutional networks support
+# v_r − v_f above which the loss of the critic almost vanishes, and that of the generator has little information.
 _SATURATED = {"minimax": 8.0, "non-saturating": 12.0, "hinge": 2.5, "least-squares": 0.97}
 _EXPLODED = 1e4
 
 
 class GAN(Model, CanSample, IsConditional):
-    """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661), by six losses.
+    """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661) with six losses.
 
     The critic sees real entries standardised (images of real numbers: each channel's range as [−1, 1]) and discrete
     ones with uniform noise of one level added, scaled to [−1, 1], so that data and the generator's continuous output
     can have the same distribution; samples are floored back to the levels. Real and fake examples pass the critic
-    as one batch, or as two where it has batch statistics. With spectral normalisation each pass through the critic,
-    the generator's and a penalty's included, makes one power iteration.
+    as one batch, or as two if it has batch statistics. With spectral normalisation, each pass through the critic,
+    including those of the generator and the penalty, makes one power iteration.
 
-    The trainer's ``ema`` averages the generator alone; batch statistics in it are the newest.
+    The ``ema`` of the trainer averages the generator only; its batch statistics are the newest.
 
     Args:
-        event: any but nominal entries, whose symbols have no order; images for ``net`` other than ``mlp``.
-        loss: of both players, see the module's table.
+        event: any event without nominal entries, whose symbols have no order; images for ``net`` other than ``mlp``.
+        loss: losses of both players, see the table of the module.
         latent_dim: length of z ~ N(0, I).
         net: ``mlp``; for images ``dcgan`` (Radford, Metz, Chintala 2016, https://arxiv.org/abs/1511.06434) and
-            ``resnet`` (SNGAN's). ``auto``: ``dcgan`` for images with sides of 8 or more, else ``mlp``.
-        hidden: widths of an ``mlp``'s hidden layers, generator and critic alike.
+            ``resnet`` (of SNGAN). ``auto``: ``dcgan`` for images with sides of at least 8, else ``mlp``.
+        hidden: widths of the hidden layers of ``mlp``, for generator and critic.
         generator_channels: width of an image generator (``dcgan``: next to the image, doubling away from it); None:
             64 for ``dcgan``, 128 for ``resnet``.
-        critic_channels: the same of an image critic.
+        critic_channels: width of an image critic.
         critic_norm: ``auto`` is ``spectral`` for a ``resnet`` with the hinge loss, ``batch`` for a ``dcgan`` without a
             penalty on gradients, else ``none``.
-        critic_steps: the critic's updates for each of the generator's; None: 5 for ``wgan``, ``wgan-gp`` and ``hinge``
+        critic_steps: updates of the critic per update of the generator; None: 5 for ``wgan``, ``wgan-gp`` and ``hinge``
             with spectral normalisation, else 1.
         weight_clip: c of ``wgan``; None is 0.01.
         penalty: λ of ``wgan-gp``; None is 10.
         r1: γ of the R1 penalty, 0 for none.
-        smoothing: s puts the critic's target for real examples at 1 − s; that of fakes stays 0 (Salimans et al. 2016,
+        smoothing: s; the target of the critic for real examples is 1 − s, for fakes 0 (Salimans et al. 2016,
             https://arxiv.org/abs/1606.03498).
-        packing: m examples that the critic judges together; what a batch has over a multiple of m is left out.
-        given: what x is conditioned on: a class, real numbers, an image. Its features join z, and each example that the
-            critic sees: as features, or as channels of images.
+        packing: m, the number of examples that the critic judges together; surplus examples of a batch are dropped.
+        given: event of the condition: a class, real numbers, an image. Its features are appended to z, and to each
+            example that the critic sees: as features, or as channels of images.
 
     Raises:
-        InputError: options that contradict each other or the event; the message says why.
+        InputError: options that conflict with each other or the event; the message gives the reason.
 
     >>> import torch, unsup
     >>> model = GAN(unsup.Event((2,), unsup.Support("real")), loss="wgan-gp", latent_dim=2, hidden=(32, 32))
@@ -170,15 +170,15 @@ class GAN(Model, CanSample, IsConditional):
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
         if any(support.kind == "nominal" for support in event.columns):
-            return "takes real, binary and ordinal entries, not nominal ones, whose symbols have no order"
+            return "does not support nominal entries, because their symbols have no order"
         return None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images")
+        return Advice(against=None if event.layout in ("vector", "image") else "supports vectors and images only")
 
     def objectives(self) -> tuple[Objective, ...]:
-        """The critic, ``critic_steps`` times in a row, then the generator."""
+        """First ``critic_steps`` updates of the critic, then one of the generator."""
         after = self.clip_weights if self.weight_clip else None
         return (
             Objective(
@@ -192,7 +192,7 @@ class GAN(Model, CanSample, IsConditional):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Location and scale of real entries: mean and std, or, for convolutional nets, the range of each channel."""
+        """Location and scale of real entries: mean and std, or the range of each channel for convolutional networks."""
         x = batch.x
         front = self.front
         if self.net != "mlp" and self.event.is_real:
@@ -207,16 +207,16 @@ class GAN(Model, CanSample, IsConditional):
             self.conditions.prepare(self.condition(batch.given, len(batch)), generator=generator)
 
     def _range_of_discrete_entries(self) -> None:
-        """The front's (v − ½) / ½ takes the levels' [0, 1] to [−1, 1]."""
+        """(v − ½) / ½ maps the levels from [0, 1] to [−1, 1]."""
         self.front.mean.masked_fill_(self.front.discrete, 0.5)
         self.front.std.masked_fill_(self.front.discrete, 0.5)
 
     # --- the two players ------------------------------------------------------------------------------------------
 
     def critic_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The critic's ``loss``, the logits ``real`` and ``fake``, and its ``penalty``, unweighted, if any.
+        """The ``loss`` of the critic, the logits ``real`` and ``fake``, and its ``penalty``, unweighted, if any.
 
-        They are those of each example, or means over packs.
+        They are per example, or means over packs.
         """
         features = self._features(batch)
         beside = self._beside(features)
@@ -245,7 +245,7 @@ class GAN(Model, CanSample, IsConditional):
         return self._terms({"loss": loss} | terms)
 
     def generator_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The generator's ``loss``, of as many samples as ``batch`` has examples, and their logits ``fake``."""
+        """The ``loss`` of the generator, for as many samples as ``batch`` has examples, and their logits ``fake``."""
         features = self._features(batch)
         fake = self.packed(self.fakes(len(batch), features=features, generator=generator))
         logit = self.judge(fake, self._beside(features))
@@ -255,7 +255,7 @@ class GAN(Model, CanSample, IsConditional):
         return terms if self.packing == 1 else {name: term.mean() for name, term in terms.items()}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms of both players, and the sum of their losses, which nobody minimises."""
+        """The terms of both players, and the sum of their losses, which is not minimised itself."""
         critic = self.critic_loss(batch, generator=generator)
         maker = self.generator_loss(batch, generator=generator)
         terms = {f"critic/{k}": v for k, v in critic.items()} | {f"generator/{k}": v for k, v in maker.items()}
@@ -263,7 +263,7 @@ class GAN(Model, CanSample, IsConditional):
 
     @torch.no_grad()
     def clip_weights(self) -> None:
-        """WGAN's constraint: every parameter of the critic into [−c, c]."""
+        """The constraint of WGAN: clip every parameter of the critic to [−c, c]."""
         for parameter in self.critic.parameters():
             parameter.clamp_(-self.weight_clip, self.weight_clip)
 
@@ -272,10 +272,10 @@ class GAN(Model, CanSample, IsConditional):
         return self.front(self.front.dequantize(x, generator=generator))[0]
 
     def fakes(self, n: int, *, features: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """G(z) of n fresh z, on the critic's scale: ``(n, *event.shape)``.
+        """G(z) of n new z, on the scale of the critic: ``(n, *event.shape)``.
 
         Args:
-            features: of the conditions, ``(n, F)``, where the model has one.
+            features: features of the conditions, ``(n, F)``, if the model is conditional.
         """
         z = random.normal((n, self.latent_dim), generator, like=next(self.generator.parameters()))
         return self._made(z, features)
@@ -288,7 +288,7 @@ class GAN(Model, CanSample, IsConditional):
         return y if self.front.all_real else torch.where(self.front.discrete, y.tanh(), y)
 
     def judge(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Logits of packs, ``(B, …)`` → ``(B,)``, with what the critic sees beside them of their conditions."""
+        """Logits of packs, ``(B, …)`` → ``(B,)``, with the features of their conditions."""
         logit: Tensor = self.critic(joined(x, beside))
         return logit
 
@@ -301,15 +301,15 @@ class GAN(Model, CanSample, IsConditional):
         return None if beside is None else self.packed(beside)
 
     def packed(self, x: Tensor) -> Tensor:
-        """m examples in a row become one, joined along features or channels: ``(B, C, …)`` → ``(B // m, m · C, …)``."""
+        """Join m consecutive examples along features or channels: ``(B, C, …)`` → ``(B // m, m · C, …)``."""
         m = self.packing
         if m == 1:
             return x
         if len(x) < m:
-            raise InputError(f"GAN: packing={m} needs batches of at least {m} examples; one of {len(x)} was given")
+            raise InputError(f"GAN: packing={m} needs batches of at least {m} examples; got {len(x)}")
         return x[: len(x) // m * m].reshape(len(x) // m, m * x.shape[1], *x.shape[2:])
 
-    # --- what is asked of it ----------------------------------------------------------------------------------------
+    # --- interface ----------------------------------------------------------------------------------------------
 
     def forward(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
         """G(z) in units of the data, not yet rounded to levels: ``(B, latent_dim)`` → ``(B, *event.shape)``."""
@@ -322,7 +322,7 @@ class GAN(Model, CanSample, IsConditional):
         return self.front.to_support(self.front.invert(self.fakes(n, features=features, generator=generator)))
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        """A critic that has won, or losses without bound."""
+        """Detect a saturated critic or unbounded losses."""
         real, fake, loss = terms["critic/real"], terms["critic/fake"], terms["generator/loss"]
         if max(abs(real), abs(fake), abs(loss)) > _EXPLODED:
             return Symptom(
@@ -333,13 +333,13 @@ class GAN(Model, CanSample, IsConditional):
         if real - fake > (1 - self.smoothing) * _SATURATED.get(self.players_loss, float("inf")):
             return Symptom(
                 "saturated critic",
-                f"mean logits {real:.2f} (real) and {fake:.2f} (fake): the critic tells all fakes from data and its "
-                f"loss is nearly nothing, so that the generator learns little; try {self._restraint()}",
+                f"mean logits {real:.2f} (real) and {fake:.2f} (fake): the critic detects all fakes and its "
+                f"loss is almost 0, so the generator learns little; try {self._restraint()}",
             )
         return None
 
     def _restraint(self) -> str:
-        """What would hold the critic back, of what is not in use."""
+        """Options that would restrain the critic and are not in use."""
         found = []
         if self.players_loss == "minimax":
             found.append("loss=non-saturating")
@@ -375,7 +375,7 @@ def _norm_for(norm: str, net: str, loss: str, r1: float) -> CriticNorm:
 
 
 def _check(given: Mapping[str, Any]) -> None:
-    """Refuse options that contradict each other; ``critic_norm`` is resolved."""
+    """Refuse conflicting options; ``critic_norm`` is resolved."""
     loss, norm, smoothing, r1 = given["loss"], given["critic_norm"], given["smoothing"], given["r1"]
     clip, penalty = given["weight_clip"], given["penalty"]
     if norm == "batch" and (loss == "wgan-gp" or r1):
@@ -401,7 +401,7 @@ def _check(given: Mapping[str, Any]) -> None:
         )
     if r1 and loss in _WASSERSTEIN:
         raise InputError(
-            f"GAN: r1={r1:g} with loss={loss!r}: a Wasserstein critic has a constraint of its own (weight_clip, "
+            f"GAN: r1={r1:g} with loss={loss!r}: a Wasserstein critic already has a constraint (weight_clip, "
             "penalty); use another loss, or r1=0"
         )
     if smoothing and loss not in _WITH_TARGETS:
@@ -411,7 +411,7 @@ def _check(given: Mapping[str, Any]) -> None:
 
 
 def _fit_defaults(loss: str, norm: str, net: str) -> dict[str, Any]:
-    """The papers' settings, by loss; linear decay and the generator's average are ours for all but ``wgan``."""
+    """The settings of the papers, by loss; linear decay and the generator's average are ours, except for ``wgan``."""
     found: dict[str, Any] = {"lr": 2e-4, "betas": (0.5, 0.999), "schedule": "linear", "batch_size": 64, "ema": 0.999}
     if loss == "wgan":
         return found | {"optimizer": "rmsprop", "lr": 5e-5, "betas": (0.0, 0.99), "schedule": "constant"}

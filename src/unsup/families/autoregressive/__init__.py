@@ -1,1 +1,1 @@
-"""One method a file; the rows of the registry are in `unsup.core.rows`."""
+"""One method per file; the rows of the registry are in `unsup.core.rows`."""

@@ -29,7 +29,7 @@ from unsup.nn.raster import RasterModel
 
 
 class Stacks(NamedTuple):
-    """Features of both stacks. Step by step those of the vertical one are of a whole row, and come as it opens."""
+    """Features of both stacks. In stepping, those of the vertical stack are for a whole row, computed at its start."""
 
     vertical: Tensor | None
     horizontal: Tensor
@@ -39,7 +39,7 @@ _Memory = dict[str, Any]
 
 
 class GatedLayer(Remembering):
-    """A layer of both stacks. The first takes the image in their place, the last gives horizontal features alone."""
+    """A layer of both stacks. The first one takes the image as input, the last one returns horizontal features only."""
 
     def __init__(self, inputs: int, width: int, groups: int, kernel: int, condition: int, first: bool, last: bool):
         super().__init__()
@@ -84,7 +84,7 @@ class GatedLayer(Remembering):
 
     def _found(self, memory: _Memory, site: Site, a: Tensor | None, b: Tensor, h: Tensor | None) -> Any:
         out = self.horizontal.out
-        if a is not None:  # a row opens: what the vertical stack adds to each of its pixels, (B, W, 2 width)
+        if a is not None:  # start of a row: contribution of the vertical stack to its pixels, (B, W, 2 width)
             memory["link"] = out.sort(self.link(a)[:, :, 0], 1).transpose(1, 2).contiguous()
         b = b + memory["link"][:, site.column, out.slices[site.group]]
         gated = gate(self.horizontal_shift.step(memory["horizontal_shift"], site, b))
@@ -104,17 +104,17 @@ class GatedLayer(Remembering):
 class GatedPixelCNN(RasterModel):
     """Gated convolutions in two stacks (van den Oord et al. 2016, https://arxiv.org/abs/1606.05328).
 
-    Pixels enter and leave as in `PixelCNN`; the paper leaves the end open, which is that of PixelCNN: twice ReLU and
-    1×1, then ReLU and the logits. With ``given`` the condition adds a bias to both halves of every gate; where it is a
-    class y, log p(x) = log Σ_y p(y) p(x | y), with p(y) counted in `prepare`.
+    Inputs and outputs are as in `PixelCNN`. The paper does not specify the output layers; they are those of PixelCNN:
+    twice ReLU and 1×1, then ReLU and the logits. With ``given``, the condition adds a bias to both halves of every
+    gate; if it is a class y, log p(x) = log Σ_y p(y) p(x | y), with p(y) counted in `prepare`.
 
     Args:
         event: images ``(C, H, W)`` of binary, ordinal or nominal entries.
-        channels: features of each stack. At least C.
-        layers: of both stacks.
-        head_channels: features of the two 1×1 layers at the end. At least C.
-        kernel: odd size n of the kernels: the vertical ones see (n + 1)/2 rows of n, the horizontal ones (n + 1)/2.
-        given: what each image is conditioned on, e.g. ``labels(10)``, or None.
+        channels: features of each stack, at least C.
+        layers: number of layers of both stacks.
+        head_channels: features of the last two 1×1 layers, at least C.
+        kernel: odd size n of the kernels: vertical kernels see (n + 1)/2 rows of n pixels, horizontal ones (n + 1)/2.
+        given: event of the condition, e.g. ``labels(10)``, or None.
 
     Raises:
         InputError: data that is not discrete images, an even kernel, fewer features than colour channels.

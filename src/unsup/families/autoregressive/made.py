@@ -2,7 +2,7 @@
 
 p(x) = ∏_d p(x_d | x_<d), all conditionals from one pass of an MLP whose weights are masked (Germain, Gregor, Murray,
 Larochelle 2015, https://arxiv.org/abs/1502.03509): output d sees the inputs before d only (`unsup.nn.masked`). With
-several masks the model is the uniform mixture over them: log p(x) = log (1/M) Σ_m p_m(x), a mean of probabilities of
+several masks, the model is the uniform mixture over them: log p(x) = log (1/M) Σ_m p_m(x), a mean of probabilities of
 the whole example.
 """
 
@@ -27,25 +27,25 @@ from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
 from unsup.prob import distributions as dist
 
-_FEW_EXAMPLES = 10_000  # below which a default net learns them by heart
-_MOST_OUTPUTS = 50_000  # of the last layer: entries × levels
+_FEW_EXAMPLES = 10_000  # number of examples below which a default network overfits
+_MOST_OUTPUTS = 50_000  # maximum size of the last layer: entries × levels
 
 
 class MADE(Model, IsAutoregressive):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, https://arxiv.org/abs/1502.03509).
 
-    Binary data ends in Bernoullis, other discrete data in a K-way softmax, real data (and tables that mix supports,
-    dequantised) in a mixture of Gaussians for each dimension.
+    Outputs are Bernoullis for binary data, a K-way softmax for other discrete data, and a mixture of Gaussians per
+    dimension for real data (and for tables with mixed supports, which are dequantised).
 
     Args:
-        event: any.
+        event: any event.
         hidden: units of each hidden layer.
-        masks: connectivities (and orders, when random); cycled through by minibatch in training, mixed when scoring.
-        order: ``natural``, or ``random``: a permutation of the dimensions for each mask.
+        masks: number of connectivities (and orders, if random); cycled by minibatch in training, mixed in scoring.
+        order: ``natural``, or ``random``: a permutation of the dimensions per mask.
         direct: add masked direct connections from input to output (section 4.4 of the paper).
-        components: Gaussians of each real conditional.
-        dropout: share of hidden units dropped in training.
-        mask_seed: of the degrees and orders.
+        components: number of Gaussians of each real conditional.
+        dropout: fraction of hidden units dropped in training.
+        mask_seed: seed of the degrees and orders.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -55,7 +55,11 @@ class MADE(Model, IsAutoregressive):
     """
 
     presets = {
-        "tiny": {"hidden": (24,), "components": 3, "direct": False},  # direct connections grow with D² times the levels
+        "tiny": {
+            "hidden": (24,),
+            "components": 3,
+            "direct": False,
+        },  # the number of direct connections grows with D² times the levels
         "paper": {"hidden": (8000, 8000), "masks": 32, "order": "random", "direct": True},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
@@ -103,7 +107,7 @@ class MADE(Model, IsAutoregressive):
         outputs = event.dims * max((s.levels for s in event.columns), default=0)
         against = None
         if event.is_discrete and outputs > _MOST_OUTPUTS:
-            against = f"would have {outputs:,} outputs, one for each level of each entry, and be too slow here"
+            against = f"would have {outputs:,} outputs, one per level and entry, which is too slow"
         if examples >= _FEW_EXAMPLES:
             return Advice(training={"ema": 0.99}, against=against)
         width = 512 if event.dims > 16 else 128
@@ -116,7 +120,7 @@ class MADE(Model, IsAutoregressive):
 
     @property
     def front(self) -> ContinuousFront | None:
-        """The way from raw to standardised data, where it is not discrete."""
+        """The map from raw to standardised data, if it is not discrete."""
         return None if isinstance(self.observation, Discrete) else self.observation.front
 
     @property
@@ -128,7 +132,7 @@ class MADE(Model, IsAutoregressive):
         return "exact" if self.event.is_real or isinstance(self.observation, Discrete) else "bound"
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Start the output bias at the data's marginals (log-odds, log-frequencies), or standardise real data."""
+        """Initialise the output bias with the data marginals (log-odds, log-frequencies); standardise real data."""
         self.observation.prepare(batch.x, generator)
         if isinstance(self.observation, Discrete):
             levels = self.observation.levels
@@ -138,7 +142,7 @@ class MADE(Model, IsAutoregressive):
             self.net.start_at(bias)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """−log p(x), ``(B,)``: of the next mask in training, of the mixture otherwise."""
+        """−log p(x), ``(B,)``: under the next mask in training, under the mixture otherwise."""
         if not self.training:
             return {"loss": -self.log_prob(batch.x, generator=generator)}
         order = int(self.next_mask) if self.masks > 1 else 0
@@ -166,7 +170,7 @@ class MADE(Model, IsAutoregressive):
         self.event.check_shape(x)
         if bool((self.orders != self.orders[0]).any()):
             return None
-        # The noise of a bound is drawn for each mask in turn, as `log_prob` does.
+        # The noise of a bound is drawn separately for each mask, as in `log_prob`.
         parts = [self._entries_in_order(x, m, generator) for m in range(self.masks)]
         if self.masks == 1:
             return parts[0]
@@ -184,20 +188,20 @@ class MADE(Model, IsAutoregressive):
         return found
 
     def _features(self, x: Tensor) -> Tensor:
-        """What the net sees of raw data, noise included where it has any: ``(B, *event.shape)`` → ``(B, F)``."""
+        """The input of the network for raw data, including noise if any: ``(B, *event.shape)`` → ``(B, F)``."""
         if self.inputs is not None:
             return self.inputs.flat(x)
         assert self.front is not None
         return self.front(x)[0].flatten(1)
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
-        """Pairs that no path of this mask joins, because no hidden unit drew the degree that would."""
+        """Pairs that are not connected under this mask, because no hidden unit has the necessary degree."""
         position = self.orders[order]
         return (position[:, None] > position[None, :]) & ~self.net.joined(order)
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
-        """Ancestral sampling in which every hidden unit is computed once, when the last input it sees is known."""
+        """Ancestral sampling that computes every hidden unit once, when its last input is known."""
         return self._sample(n, lambda rows, order: self.net.begin(rows, order, self._encode), generator, temperature)
 
     @torch.no_grad()
@@ -208,7 +212,7 @@ class MADE(Model, IsAutoregressive):
         return self._sample(n, steps, generator, temperature)
 
     def _encode(self, targets: Tensor) -> Tensor:
-        """Targets of any shape → input features, on a last axis where there are several."""
+        """Targets of any shape → input features, on a last axis if there are several."""
         return targets.to(self.dtype) if self.inputs is None else self.inputs.levels(targets)
 
     def _blank(self, n: int) -> Tensor:

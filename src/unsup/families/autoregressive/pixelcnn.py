@@ -1,4 +1,4 @@
-"""PixelCNN: a stack of masked convolutions that gives every conditional of an image in one pass.
+"""PixelCNN: a stack of masked convolutions that computes all conditionals of an image in one pass.
 
 p(x) = ∏_i ∏_c p(x_{i,c} | x_{<i}, x_{i,<c})  over pixels i in raster order and colour channels c in turn
 (van den Oord, Kalchbrenner, Kavukcuoglu 2016, https://arxiv.org/abs/1601.06759). Each layer's features are split into
@@ -50,22 +50,22 @@ class ResidualBlock(Chain):
 class PixelCNN(RasterModel):
     """Masked convolutional density of discrete images (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759).
 
-    Two levels end in a Bernoulli logit, more in a K-way softmax. Integers are scaled to [−1, 1] before the net;
-    nominal ones with more than two levels enter one-hot. Earlier pixels in a wedge to the upper right stay unseen
+    The output is a Bernoulli logit for two levels, and a K-way softmax for more. Integers are scaled to [−1, 1];
+    nominal inputs with more than two levels are one-hot. Earlier pixels in a wedge to the upper right are not seen
     (`blind_spot`), which is a property of the method.
 
     With ``given`` the condition adds a bias without spatial extent to every block, as in the conditional PixelCNN (van
-    den Oord et al. 2016, https://arxiv.org/abs/1606.05328). Training minimises −log p(x | c). Where it is a class y,
-    with p(y) counted in `prepare`, log p(x) = log Σ_y p(y) p(x | y) stays exact, and `orders`, `conditionals` have one
-    row, one mixture component, for each class.
+    den Oord et al. 2016, https://arxiv.org/abs/1606.05328). Training minimises −log p(x | c). If it is a class y, with
+    p(y) counted in `prepare`, log p(x) = log Σ_y p(y) p(x | y) is still exact, and `orders` and `conditionals` have one
+    row (one mixture component) per class.
 
     Args:
         event: images ``(C, H, W)`` of binary, ordinal or nominal entries.
-        channels: h; the residual stream is 2h wide. At least C.
-        blocks: residual blocks.
-        head_channels: features of the two 1×1 layers at the end. At least C.
-        kernel: odd size of the convolutions in the blocks; the first layer's is 7.
-        given: what each image is conditioned on, e.g. ``labels(10)``, or None.
+        channels: h, at least C; the residual stream has 2h channels.
+        blocks: number of residual blocks.
+        head_channels: features of the last two 1×1 layers, at least C.
+        kernel: odd size of the convolutions in the blocks; the first layer has size 7.
+        given: event of the condition, e.g. ``labels(10)``, or None.
 
     Raises:
         InputError: data that is not discrete images, an even kernel, fewer features than colour channels.

@@ -28,25 +28,24 @@ from unsup.core.random import bits
 from unsup.nn.counting import Mixture
 from unsup.prob import distributions as dist
 
-_CERTAIN = 36.0  # log-odds that no θ exceeds: 1 − θ is the rounding of float64 then
+_CERTAIN = 36.0  # maximum log-odds: beyond it, 1 − θ is rounded to 0 in float64
 
 
 class BernoulliMixture(Mixture, CanDecode, CanComplete):
-    """Mixture of K products of Bernoullis (Juan, Vidal 2004), exact in every verb.
+    """Mixture of K products of Bernoullis (Juan, Vidal 2004); all operations are exact.
 
     `encode` gives the responsibilities p(k | x), `decode` the most probable value of every entry under the mixture
-    with such weights, `complete` exact draws of the unknown entries given the known ones. The start is k-means++ on
-    the bits. In EM a component that loses all its examples keeps its θ, with a weight of almost nothing.
+    with these weights, `complete` exact draws of the unknown entries given the known ones. The initialisation is
+    k-means++ on the bits. In EM, a component that loses all its examples keeps its θ, with a negligible weight.
 
     Args:
         event: binary, of any shape.
         components: K.
-        smoothing: α, imagined ones, and as many zeros, of each entry in each component; 0 is maximum likelihood, by
-            which an entry that is always 0 in a component is certain there, up to 2e-16.
-        learn: ``em``, or ``gradient``: ascent of the likelihood alone.
-        iterations: the most EM passes.
-        tolerance: EM stops when a pass raises the mean log-likelihood by less than this, in nats.
-        restarts: starts tried by ten EM passes each; the best is kept.
+        smoothing: α, the number of pseudo-observations of 1, and of 0, per entry and component; 0 is maximum
+            likelihood, where an entry that is always 0 in a component has probability 0 there, up to 2e-16. learn:
+            ``em``, or ``gradient``: gradient ascent on the likelihood alone. iterations: maximum number of EM passes.
+            tolerance: EM stops when a pass increases the mean log-likelihood by less than this, in nats. restarts:
+            number of initialisations, each with ten EM passes; the best one is used.
 
     Raises:
         InputError: fewer training examples than components.
@@ -58,7 +57,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
     1.0
     """
 
-    # The papers fix no number; 500 is that of the usual figure for binarised MNIST.
+    # The papers do not fix the number; 500 is usual for binarised MNIST.
     presets = {"tiny": {"components": 3, "iterations": 20}, "paper": {"components": 500}}
     fit_defaults = {"lr": 1e-2}
     autocast = False
@@ -85,7 +84,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """One component for twenty examples, up to a hundred."""
+        """One component per twenty examples, at most a hundred."""
         return Advice({"components": max(1, min(100, examples // 20))}, turn=None)
 
     @property
@@ -135,7 +134,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
 
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Exact draws: k ~ p(k | known entries), then the unknown ones from θ_k."""
+        """Exact draws: k ~ p(k | known entries), then the unknown entries from θ_k."""
         self.check_known(x, known)
         fixed = known.flatten(1)
         y = torch.where(fixed, x.flatten(1).to(self.dtype), 0.0)

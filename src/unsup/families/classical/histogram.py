@@ -5,10 +5,10 @@ largest training value, and one unbounded cell on each side. With n_i of N examp
 
     P(i) = (n_i + α) / (N + α K),    p(x) = P(i) · (1 / w inside,  e^(−δ/s) / s in a tail),
 
-δ being the distance beyond the range and s the entry's standard deviation, so that the density is proper on the whole
-line. α = 0 is maximum likelihood: what was never seen has log p = −∞. The entries are independent, or, where the
-product of their numbers of cells is at most 2¹⁶, share one table over all combinations. The fixed-width histogram and
-its place among density estimates: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
+where δ is the distance beyond the range and s the standard deviation of the entry, so that the density is proper on the
+whole line. α = 0 is maximum likelihood: unseen values have log p = −∞. The entries are independent, or, if the
+product of their numbers of cells is at most 2¹⁶, share one table over all combinations. On the fixed-width histogram
+as a density estimate: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ JOINT_CELLS = 2**16
 class Histogram(Counting, Factorises, CanSample):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
-    It has no parameters that a gradient could move: one pass of counting is the whole training. The ``paper`` preset
-    is the default, since the method has no architecture.
+    It has no parameters with gradients: training is one pass of counting. The ``paper`` preset is the default, since
+    the method has no architecture.
 
     Args:
-        event: any.
-        bins: equal-width cells of each real entry, between the smallest and the largest training value; a constant
-            entry's range is its value ± ½. Beyond them lie two exponential tails, one on each side.
+        event: any event.
+        bins: number of equal-width cells of each real entry, between the smallest and the largest training value; the
+            range of a constant entry is its value ± ½. Beyond the range, each side has an exponential tail.
         smoothing: α, added to the count of every cell (of every combination of cells, in a joint table).
-        joint: ``auto``: one table over all entries when it has at most 65,536 cells, estimated by its own counts where
-            the training data holds at least one example a cell on average, else by the product of its smoothed
-            margins; ``always``: a joint table whatever the amount of data; ``never``: independent entries.
+        joint: ``auto``: one table over all entries if it has at most 65,536 cells. It is estimated from its own counts
+            if the training data has at least one example per cell on average, else as the product of its smoothed
+            margins. ``always``: a joint table for any amount of data. ``never``: independent entries.
 
     Raises:
         InputError: ``joint="always"`` with too many cells.
@@ -81,11 +81,11 @@ class Histogram(Counting, Factorises, CanSample):
     ) -> None:
         columns = event.columns
         sizes = [s.levels if s.is_discrete else bins + 2 for s in columns]
-        # Logarithms, because the product over an image's entries is a number of a million digits.
+        # Logarithms, because the product over the entries of an image may have a million digits.
         fits = sum(math.log2(k) for k in sizes) <= math.log2(JOINT_CELLS) + 1e-9
         if joint == "always" and not fits:
             raise InputError(
-                f"Histogram: joint='always' allows {JOINT_CELLS:,} cells, and {event} has more; use 'auto'"
+                f"Histogram: joint='always' allows {JOINT_CELLS:,} cells, but {event} has more; use 'auto'"
             )
         self.bins, self.smoothing, self.joint = bins, smoothing, joint
         self.one_table = fits and joint != "never"
@@ -102,19 +102,19 @@ class Histogram(Counting, Factorises, CanSample):
         self.register_buffer("low", torch.tensor([s.low for s in columns], dtype=real))
         self.register_buffer("high", torch.tensor([s.low + max(s.levels - 1, 1) for s in columns], dtype=real))
         self.register_buffer("tail", torch.ones(len(sizes), dtype=real))  # s, the scale of an exponential tail
-        # One row a table: a single joint one, or one an entry. Cells beyond an entry's own have no mass.
+        # One row per table: a single joint table, or one per entry. Padding cells have no mass.
         rows = torch.zeros(len(sizes), max(sizes), dtype=real).masked_fill(~self._valid, -math.inf)
         self.register_buffer("log_mass", (self._outer_sum(rows) if self.one_table else rows).log_softmax(1))
         self.register_buffer("apart", torch.tensor(not self.one_table))  # whether entries are independent
 
     @property
     def n_free(self) -> int:
-        """Masses, of every table one less than its cells, and three numbers of the range of each real entry."""
+        """The free masses (one less than the cells per table), and three numbers for the range of each real entry."""
         masses = sum(self.sizes) - len(self.sizes) if self.apart else math.prod(self.sizes) - 1
         return masses + 3 * int((~self.discrete).sum())
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Fix the range and the tails' scale of every real entry from training examples."""
+        """Set the range and the scale of the tails of every real entry from training examples."""
         x = batch.x
         flat = x.flatten(1).double()
         low, high, std = flat.amin(0), flat.amax(0), flat.std(0, correction=0)
@@ -134,7 +134,7 @@ class Histogram(Counting, Factorises, CanSample):
         return {"counts": counts.double(), "count": counts[0].sum().double()}
 
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
-        """Set every cell's mass to its smoothed frequency, (n + α) / (N + α K)."""
+        """Set the mass of every cell to its smoothed frequency, (n + α) / (N + α K)."""
         counts, count = statistics["counts"], statistics["count"]
         joint = self.one_table and (self.joint == "always" or bool(count >= counts.numel()))
         if joint:
@@ -146,7 +146,7 @@ class Histogram(Counting, Factorises, CanSample):
         self.apart.fill_(not joint)
 
     def parameter_log_prior(self) -> Tensor:
-        """α Σ log P(cell) over all cells of every table: that of Dirichlet distributions with parameters 1 + α."""
+        """α Σ log P(cell) over all cells of every table: Dirichlet distributions with parameters 1 + α."""
         if not self.smoothing:
             return self.log_mass.new_zeros(())
         if not self.apart:
@@ -179,7 +179,7 @@ class Histogram(Counting, Factorises, CanSample):
         return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells)
 
     def _log_mass_of_leading(self, cells: Tensor) -> Tensor:
-        """log P(cells_≤d) for every d, ``(B, D)``: the joint table, summed over the entries that come later."""
+        """log P(cells_≤d) for every d, ``(B, D)``: the joint table, summed over later entries."""
         table, columns = self.log_mass.view(self.sizes), []
         for d in reversed(range(len(self.sizes))):
             columns.append(table[tuple(cells[:, : d + 1].T)])
@@ -195,7 +195,7 @@ class Histogram(Counting, Factorises, CanSample):
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
-        """Exact draws from p(x)^(1/T) / Z: a cell, then a place in it (uniform in a bin, exponential in a tail)."""
+        """Exact draws from p(x)^(1/T) / Z: a cell, then a position in it (uniform in a bin, exponential in a tail)."""
         log_mass = self.log_mass / temperature
         if not self.event.is_discrete:
             log_mass = log_mass - self._log_volumes(1.0) / temperature + self._log_volumes(temperature)

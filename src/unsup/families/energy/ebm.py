@@ -6,13 +6,13 @@ p(x) = exp(−E(x)) / Z with E a network. The gradient of the log-likelihood is 
 
 so that training lowers the energy of data and raises that of samples x⁻ of p, which Langevin dynamics draws
 (Xie, Lu, Zhu, Wu 2016, https://arxiv.org/abs/1602.03264). The chains start from a replay buffer of former samples,
-5 % of them afresh (persistent chains; Du, Mordatch 2019, https://arxiv.org/abs/1903.08689), from the data of the batch
-(contrastive divergence) or from noise (short-run chains; Nijkamp, Hill, Zhu, Wu 2019,
+5 % of them restarted (persistent chains; Du, Mordatch 2019, https://arxiv.org/abs/1903.08689), from the data of the
+batch (contrastive divergence) or from noise (short-run chains; Nijkamp, Hill, Zhu, Wu 2019,
 https://arxiv.org/abs/1904.09770). The loss is
 
     L = E(x⁺) − E(x⁻) + α (E(x⁺)² + E(x⁻)²)
 
-Its value is no likelihood and hovers near 0.
+Its value is not a likelihood and stays near 0.
 """
 
 from __future__ import annotations
@@ -36,44 +36,44 @@ from unsup.prob.mcmc import langevin, langevin_acceptance, temperature_of
 
 _IMAGES = {"hidden": (32, 64), "step_size": 1.0, "noise": 0.01, "clamp": 0.2, "regularizer": 0.01}
 _REST = {"hidden": (128, 128, 128), "step_size": 0.002, "noise": None, "clamp": 0.0, "regularizer": 0.0}
-_LARGE_GAP, _LARGE_ENERGY = 20.0, 1e4  # a well-trained model's gap hovers near 0
+_LARGE_GAP, _LARGE_ENERGY = 20.0, 1e4  # the gap of a well-trained model stays near 0
 
 
 class EBM(Model, HasNegatives, HasScore, CanSample):
     """Energy-based model by maximum likelihood (Xie et al. 2016; Du, Mordatch 2019).
 
     Energies are of scaled data, see `unsup.nn.energy.EnergyNet`: real entries are standardised and have a Gaussian
-    reference, discrete ones are filled with uniform noise, scaled to [0, 1] and kept there by clamping in the chain.
-    `energy` and `score` of discrete raw data are those at the middle of a value's cell.
+    reference; discrete ones get uniform noise, are scaled to [0, 1], and are kept there by clamping in the chain.
+    `energy` and `score` of discrete raw data are evaluated at the middle of the cell of a value.
 
     A chain is x ← x − step_size · ∇E + noise · ξ. It is at temperature T = noise² / (2 step_size): 1 by default on
     vectors and tables, where samples are those of exp(−E) up to the discretisation; 5e-5 with the defaults of images
     and 1.25e-6 with Du and Mordatch's (the preset ``paper``), which are short, noisy descents: there the model is a
     generator whose samples are not those of exp(−E), and the energy only ranks.
 
-    An unadjusted chain of step s cannot be narrower than a variance of 2 s: at temperature 1 a step above half the
-    smallest variance of the scaled data, across a curve for instance, makes training sharpen the energy without end,
-    which ``acceptance`` shows by falling.
+    The variance of an unadjusted chain of step s is at least 2 s. At temperature 1, a step above half the smallest
+    variance of the scaled data (e.g. across a curve) makes training sharpen the energy without limit; ``acceptance``
+    then decreases.
 
-    The loss terms, each with one negative an example, are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap``
+    The loss terms, with one negative per example, are ``energy_data`` = E(x⁺), ``energy_samples`` = E(x⁻), ``gap``
     = E(x⁻) − E(x⁺), ``regularizer``
     = E(x⁺)² + E(x⁻)² and ``acceptance``, the probability with which Metropolis would accept one more step of the chain
     at its own temperature, bounds aside. A gap that grows means that the chains do not reach where energy is low.
 
-    `sample` continues chains of the replay buffer, or of noise where there is none, for ``sample_steps`` steps.
+    `sample` continues chains of the replay buffer, or starts from noise without one, for ``sample_steps`` steps.
 
     Args:
-        event: any but nominal entries.
-        hidden: widths of the dense layers (None: 128, 128, 128), of the residual groups for images (None: 32, 64).
-        blocks: residual blocks in a group (images).
-        activation: of the network.
-        start: of the chains: a replay ``buffer``, the ``data`` of the batch, or ``noise`` (the reference).
-        buffer: chains in the replay buffer, kept as raw data.
-        restart: share of the chains drawn from the buffer that start afresh from noise.
-        steps: of a chain for each loss.
+        event: any event without nominal entries.
+        hidden: widths of the dense layers (None: 128, 128, 128), or of the residual groups for images (None: 32, 64).
+        blocks: residual blocks per group (images).
+        activation: activation of the network.
+        start: start of the chains: a replay ``buffer``, the ``data`` of the batch, or ``noise`` (the reference).
+        buffer: number of chains in the replay buffer, stored as raw data.
+        restart: fraction of the chains from the buffer that restart from noise.
+        steps: steps of a chain per loss.
         step_size: s of the chain, on scaled data. None: 1 for images, else 0.002.
         noise: τ of the chain. None: 0.01 for images, else √(2 s), temperature 1.
-        clamp: largest entry of a step's gradient, 0 for none. None: 0.2 for images, else 0.
+        clamp: maximum entry of the gradient of a step, 0 for no limit. None: 0.2 for images, else 0.
         regularizer: α. None: 0.01 for images, else 0.
         sample_steps: steps of the chains of `sample`.
 
@@ -150,7 +150,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+        return "does not support nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -169,7 +169,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
             self.replay.copy_(self._kept(self.net.start(len(self.replay), generator=generator)))
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms named above, of each example. In training mode the chains' ends go to the buffer."""
+        """The terms described above, per example. In training mode, the ends of the chains are stored in the buffer."""
         positive = self.net.scale(batch.x, generator=generator)
         with torch.no_grad(), frozen(self.net):
             negative, rows = self._negatives(positive, generator)
@@ -191,7 +191,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
 
     @torch.no_grad()
     def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Scaled examples and the ends of their chains, twice ``(B, *event.shape)``; the buffer stays as it is."""
+        """Scaled examples and the ends of their chains, twice ``(B, *event.shape)``; the buffer is not changed."""
         positive = self.net.scale(batch.x, generator=generator)
         return positive, self._negatives(positive, generator)[0]
 
@@ -202,7 +202,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
 
     @torch.no_grad()
     def _negatives(self, positive: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
-        """x⁻ after ``steps`` steps from where chains start, and which of the buffer's chains they are."""
+        """x⁻ after ``steps`` steps from the start of the chains, and the indices of the chains in the buffer."""
         rows = None
         if self.start == "data":
             y = positive
@@ -216,7 +216,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
         return self._chain(y, self.steps, generator), rows
 
     def _rows(self, n: int, generator: Generator | None) -> Tensor:
-        """Which chain of the buffer each example continues, none of them twice: ``(n,)``."""
+        """The chain of the buffer that each example continues, without repeats: ``(n,)``."""
         whole = random.whole_count(n)
         if whole > len(self.replay):
             raise InputError(
@@ -248,7 +248,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
             )
 
     def _kept(self, y: Tensor) -> Tensor:
-        """y as the buffer holds it: raw data, discrete values as such (their noise is drawn anew)."""
+        """y in the form of the buffer: raw data, with discrete values as such (their noise is drawn again)."""
         return self.net.unscale(y)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -271,8 +271,8 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
         """The ends of chains from the replay buffer or from noise; see the class.
 
         Args:
-            steps: of the chains; None: ``sample_steps``.
-            on_step: told the number of steps done, and where the chains are, raw data, after each.
+            steps: steps of the chains; None: ``sample_steps``.
+            on_step: called after each step with the number of steps and the states of the chains as raw data.
         """
         if self.start == "buffer":
             order = random.permutation(len(self.replay), generator, like=self.replay)
@@ -293,12 +293,14 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
             )
         if abs(gap) > _LARGE_GAP:
             cause = (
-                "the chains do not reach low energy" if gap > 0 else "the chains found energies lower than the data's"
+                "the chains do not reach low energy"
+                if gap > 0
+                else "the chains found lower energies than those of the data"
             )
             return Symptom(
                 "energy-gap",
-                f"samples lie {gap:.3g} above the data in energy (acceptance {terms['acceptance']:.2f}): {cause}; try "
-                f"more --steps (now {self.steps}), another --step-size (now {self.step_size:g}), a larger "
+                f"samples have {gap:.3g} more energy than the data (acceptance {terms['acceptance']:.2f}): {cause}; "
+                f"try more --steps (now {self.steps}), another --step-size (now {self.step_size:g}), a larger "
                 f"--regularizer (now {self.regularizer:g}), or a smaller --lr",
             )
         return None

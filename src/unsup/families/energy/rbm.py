@@ -7,9 +7,9 @@ conditionals are independent bits and the hidden units sum out of the energy of 
 
 The gradient of the likelihood is −E_data[∂F] + E_model[∂F]. The second mean is taken over the ends of Gibbs chains of k
 sweeps: chains that start at the examples of the batch (CD-k: Hinton 2002, https://doi.org/10.1162/089976602760128018),
-or chains that go on from step to step and never see data (PCD: Tieleman 2008,
-https://doi.org/10.1145/1390156.1390290). The loss is the difference of the free energies, whose gradient is that; its
-value is no likelihood.
+or chains that continue from step to step and never see data (PCD: Tieleman 2008,
+https://doi.org/10.1145/1390156.1390290). The loss is the difference of the free energies, which has this gradient; its
+value is not a likelihood.
 
 log Z is exact by enumeration of the smaller layer, else estimated by annealed importance sampling from the base rates
 of the data (Salakhutdinov, Murray 2008, https://doi.org/10.1145/1390156.1390266).
@@ -44,7 +44,7 @@ from unsup.prob.annealing import (
 
 _ENUMERABLE = 20  # units of the smaller layer up to which log Z is a sum over its states
 _STATES_AT_ONCE = 4096
-_CHAINS, _TEMPERATURES = 100, 1000  # of annealed importance sampling at effort 1
+_CHAINS, _TEMPERATURES = 100, 1000  # annealed importance sampling at effort 1
 _INITIAL_STD = 0.01
 
 
@@ -53,24 +53,24 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
 
     `energy` is the free energy F(v). `log_prob` is −F(v) − log Z: ``exact`` when the smaller layer has 20 units at most
     (log Z is then summed over its states, at once if `estimate_log_partition` has not stored it), else an ``estimate``
-    that needs `estimate_log_partition` first and again after the parameters have moved. The estimate of log Z is low
-    in expectation, so that log p is high, by an amount that more effort makes small. An exact log p has the gradient of
-    log Z as well; an estimated one has none at all, and comes without a graph.
+    that needs `estimate_log_partition` first, and again after the parameters have changed. The estimate of log Z is low
+    in expectation, so that log p is high; more effort reduces this bias. An exact log p includes the gradient of log Z;
+    an estimated log p has no gradient and no graph.
 
     `sample` and `complete` run ``burn_in`` Gibbs sweeps and return their last state, a draw from the model as far as
     the chains mix. `sample` starts at persistent chains drawn at random where there are any, else at the base rates of
     the data, as the unknown entries of `complete` do. The loss terms are ``data`` and ``chains``, the free energies of
-    the examples and of the chains up to the same constant; ``loss`` is data − chains. An example of CD has a chain of
-    its own; persistent chains are a mean that all examples share.
+    the examples and of the chains up to the same constant; ``loss`` is data − chains. In CD, each example has its own
+    chain; the mean over persistent chains is shared by all examples.
 
     Args:
         event: binary, of any shape.
         hidden: H.
         persistent: PCD, or CD when False.
-        steps: k, Gibbs sweeps between updates.
-        chains: how many persistent chains; CD has one for each example of the batch.
-        centred: energies of v − µ and h − ½, µ the data's means, which leaves the model the same and makes its gradient
-            independent of which value is called 1 (Montavon, Müller 2012,
+        steps: k, the number of Gibbs sweeps between updates.
+        chains: number of persistent chains; CD has one per example of the batch.
+        centred: use v − µ and h − ½ in the energy, with the means µ of the data. The model is the same, but its
+            gradient is independent of the choice of the value 1 (Montavon, Müller 2012,
             https://doi.org/10.1007/978-3-642-35289-8_33).
         burn_in: sweeps of `sample` and `complete`.
 
@@ -112,10 +112,10 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
         self.weight = nn.Parameter(_INITIAL_STD * torch.randn(event.dims, hidden))
         self.visible_bias = nn.Parameter(torch.zeros(event.dims))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
-        self.register_buffer("base_bias", torch.zeros(event.dims))  # log-odds of the data's means
+        self.register_buffer("base_bias", torch.zeros(event.dims))  # log-odds of the means of the data
         if persistent:
             self.register_buffer("fantasies", torch.zeros(chains, hidden, dtype=torch.uint8))  # h of each
-        # log Z, its standard error, and the parameters that they are of (a checksum; 0 for none).
+        # log Z, its standard error, and a checksum of the corresponding parameters (0 for none).
         self.register_buffer("log_partition", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("partition_of", torch.zeros((), dtype=torch.int64))
 
@@ -125,7 +125,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Start the visible biases at the log-odds of the data's means, and the persistent chains at random."""
+        """Initialise visible biases with the log-odds of the means of the data, and persistent chains at random."""
         x = batch.x
         ones, n = x.flatten(1).sum(0, dtype=self.base_bias.dtype), len(x)
         self.base_bias.copy_(((ones + 0.5) / (n + 1)).logit())
@@ -158,15 +158,15 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     # --- learning -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """Free energy of each example less that of the chains, which move by ``steps`` sweeps.
+        """Free energy of each example minus that of the chains, which are updated by ``steps`` sweeps.
 
-        Persistent chains are kept where they end in training mode only.
+        The ends of persistent chains are stored in training mode only.
         """
         data = self._bits(batch.x)
         if self.persistent:
             n, v = len(data), self._chains(None, generator)
             free, inputs = self._free_energy_and_inputs(torch.cat([data, v]))  # one product is faster than two
-            below, above = free[:n], free[n:].mean()  # the chains are everybody's
+            below, above = free[:n], free[n:].mean()  # all processes share the chains
             if self.training and is_last_part():
                 with alike():
                     self.fantasies.copy_(bits(inputs[n:].sigmoid(), generator))
@@ -187,7 +187,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     def _free_energy_and_inputs(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Free energy of bits ``(B, V)`` up to a constant, and without gradient the input of every hidden unit.
 
-        Taking µ off v and ½ off h here gives the gradient without passing through sums of W.
+        Subtracting µ from v and ½ from h here gives the gradient without sums of W.
         """
         if self.centred:
             v = v - self.base_bias.sigmoid()
@@ -199,7 +199,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
 
     @torch.no_grad()
     def contrast(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The examples and the ends of the chains as bits, ``(B, V)`` and ``(C, V)``; persistent chains stay."""
+        """The examples and the ends of the chains as bits, ``(B, V)`` and ``(C, V)``; persistent chains are kept."""
         data = self._bits(batch.x)
         return data, self._chains(None if self.persistent else self._free_energy_and_inputs(data)[1], generator)
 
@@ -215,10 +215,10 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
 
     @torch.no_grad()
     def estimate_log_partition(self, *, effort: int = 1, generator: Generator | None = None) -> tuple[float, float]:
-        """log Z and its standard error, kept for `log_prob`.
+        """Compute log Z and its standard error, and store them for `log_prob`.
 
-        The sum over the smaller layer's states where it has 20 units at most. Else annealed importance sampling from
-        the data's base rates with 100 chains and 1,000 temperatures times ``effort``.
+        The sum over the states of the smaller layer if it has at most 20 units; else annealed importance sampling from
+        the base rates of the data, with 100 chains and 1,000 temperatures times ``effort``.
         """
         exact = self.likelihood_kind == "exact"
         found = (float(self._enumerate()), 0.0) if exact else self._anneal(effort, generator)
@@ -234,7 +234,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
         """−F(x) − log Z of raw data, float64: ``(B, *event.shape)`` → ``(B,)`` nats.
 
         Raises:
-            CapabilityError: log Z is estimated, and was not, or not since the parameters moved.
+            CapabilityError: log Z must be estimated, but was not, or the parameters have changed since.
         """
         if self.likelihood_kind == "estimate":
             with torch.no_grad():
@@ -248,10 +248,10 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
 
     def _stored(self) -> Tensor:
         if not self._is_current():
-            when = "was never estimated" if not self.partition_of else "is that of other parameters"
+            when = "was not estimated" if not self.partition_of else "was estimated for other parameters"
             raise CapabilityError(
-                f"log Z of this RBM {when}, and with {self.event.dims} visible and {self.hidden} hidden units it is no "
-                "sum; call model.estimate_log_partition(effort=..., generator=...) first, or unsup eval"
+                f"log Z of this RBM {when}, and {self.event.dims} visible and {self.hidden} hidden units are too many "
+                "for an exact sum; call model.estimate_log_partition(effort=..., generator=...) first, or unsup eval"
             )
         return self.log_partition
 
@@ -306,8 +306,8 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
         """The last states of ``n`` chains: ``(n, *event.shape)``.
 
         Args:
-            burn_in: sweeps of the chains; None: the model's own.
-            on_step: told the number of sweeps done, and where the chains are, raw data, after each.
+            burn_in: sweeps of the chains; None: as in the model.
+            on_step: called after each sweep with the number of sweeps and the states of the chains as raw data.
         """
         w, b, c = self.interaction()
         if self.persistent:
@@ -323,7 +323,7 @@ class RBM(Model, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
     def complete(
         self, x: Tensor, known: Tensor, *, generator: Generator | None = None, burn_in: Count | None = None
     ) -> Tensor:
-        """Gibbs sweeps that leave the known entries where they are."""
+        """Gibbs sweeps that do not change the known entries."""
         self.check_known(x, known)
         given, fixed = self._bits(x), known.flatten(1)
         start = torch.where(fixed, given, self._from_base_rates(len(x), generator))

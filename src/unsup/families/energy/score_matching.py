@@ -1,6 +1,6 @@
-"""Score matching: an energy network fitted by its gradient, so that no Z and no sampling is needed.
+"""Score matching: an energy network is fitted by its gradient, without Z and without sampling.
 
-With s(x) = −∇E(x) the objective is Fisher's divergence ½ E_data‖s(x) − ∇ log p_data(x)‖² without its constant, in one
+With s(x) = −∇E(x), the objective is the Fisher divergence ½ E_data‖s(x) − ∇ log p_data(x)‖² up to a constant, in one
 of three forms (`unsup.prob.score_matching`):
 
 - ``exact``: J = E[½ ‖s‖² + tr ∇s] (Hyvärinen 2005, https://jmlr.org/papers/v6/hyvarinen05a.html);
@@ -33,8 +33,8 @@ from unsup.prob.score_matching import (
 )
 
 _MOST_EXACT_DIMS = 64
-_STEP_SIZE = 0.002  # of chains where no σ says how fine the density is
-_DEEP = -1e4  # J for each dimension below which the energy has wells narrower than 1 % of the data's deviation
+_STEP_SIZE = 0.002  # step size of chains without σ
+_DEEP = -1e4  # J per dimension below which the energy has wells narrower than 1 % of the standard deviation of the data
 
 
 class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
@@ -42,26 +42,26 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
 
     Energies are of standardised data, see `unsup.nn.energy.EnergyNet`. With ``denoising`` the model is of noisy data:
     its density is p ∗ N(0, σ²) with σ = ``sigma`` standard deviations of each entry, and samples are noisy by as much.
-    Ordinal and binary entries have no score: ``denoising`` fills their cells with uniform noise before its own, and
-    `energy` and `score` of raw data are those at the middle of the cell; the other methods refuse them.
+    Ordinal and binary entries have no score: ``denoising`` adds uniform noise within their cells before its own noise,
+    and `energy` and `score` of raw data are evaluated at the middle of the cell; the other methods refuse such entries.
 
     `sample` runs unadjusted Langevin chains at temperature 1 from N(0, I) on standardised data:
     x ← x − step_size · ∇E + √(2 step_size) ξ. Chains settle within a mode, but move between modes that are far apart
-    only by chance: then the shares of the modes are those of where the chains started.
+    only by chance; the shares of such modes are then determined by the starts of the chains.
 
     The loss terms are ``norm`` = ½ ‖s‖² and ``trace`` for ``exact`` and ``sliced``; for ``denoising`` ``unexplained``,
     the loss as a share of that of a score of zero, D / (2σ²).
 
     Args:
-        event: any but nominal entries; real ones only for ``exact`` and ``sliced``.
+        event: any event without nominal entries; real entries only for ``exact`` and ``sliced``.
         hidden: widths of the dense layers (None: 128, 128, 128), of the residual groups for images (None: 32, 64).
-            All activations are swish, which has the two derivatives that are needed.
+            All activations are swish, which has the required two derivatives.
         blocks: residual blocks in a group (images).
         method: see above.
         sigma: σ of ``denoising``, in standard deviations of each entry of the data.
-        slices: directions v for each example of ``sliced``.
-        steps: of the chains of `sample`.
-        step_size: s of those chains, on standardised data. None: σ²/4 for ``denoising``, else 0.002.
+        slices: number of directions v per example for ``sliced``.
+        steps: steps of the chains of `sample`.
+        step_size: s of these chains, on standardised data. None: σ²/4 for ``denoising``, else 0.002.
 
     Raises:
         InputError: ``exact`` above 64 dimensions; discrete entries with ``exact`` or ``sliced``.
@@ -74,7 +74,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
 
     presets = {
         "tiny": {"hidden": (16,), "steps": 5},
-        # The papers fix no network: three layers of 128 are enough for densities in the plane.
+        # The papers do not fix the network: three layers of 128 are enough for 2-D densities.
         "paper": {"hidden": (128, 128, 128)},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 256}
@@ -102,19 +102,21 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return "takes no nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+        return "does not support nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """Not for sequences, of which a dense network would see the flattened entries."""
-        return Advice(against=None if event.layout in ("vector", "image") else "is for vectors and images", turn=2)
+        """Not for sequences, which a dense network would see as flattened entries."""
+        return Advice(
+            against=None if event.layout in ("vector", "image") else "supports vectors and images only", turn=2
+        )
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise every entry by the data."""
         self.net.prepare(batch.x, generator=generator)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The terms named above, of each example, on standardised data."""
+        """The terms described above, per example, on standardised data."""
         y = self.net.scale(batch.x, generator=generator).flatten(1)
         if self.method == "denoising":
             noise = random.normal(y.shape, generator, like=y)
@@ -128,7 +130,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         return {"loss": norm + trace, "norm": norm.detach(), "trace": trace.detach()}
 
     def _score(self, y: Tensor) -> Tensor:
-        """−∇E of flattened standardised data ``(B, D)``, with a graph where gradients are enabled."""
+        """−∇E of flattened standardised data ``(B, D)``, with a graph if gradients are enabled."""
         return score_of(lambda flat: self.net(flat.view(-1, *self.event.shape)), y, graph=torch.is_grad_enabled())
 
     def energy(self, x: Tensor) -> Tensor:
@@ -152,9 +154,9 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         """The ends of Langevin chains from N(0, I), see the class; discrete entries are floored and clamped.
 
         Args:
-            steps: of the chains; None: the model's own.
-            step_size: s of the chains, on standardised data; None: the model's own.
-            on_step: told the number of steps done, and where the chains are, raw data, after each.
+            steps: steps of the chains; None: as in the model.
+            step_size: s of the chains, on standardised data; None: as in the model.
+            on_step: called after each step with the number of steps and the states of the chains as raw data.
         """
         y = self.net.start(n, generator=generator)
         steps, step_size = steps or self.steps, step_size or self.step_size
@@ -168,19 +170,19 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
             return None
         return Symptom(
             "wells",
-            f"the loss is {terms['loss']:.3g}: the energy digs narrow wells at the data, which lie on a set thinner "
-            "than their dimension or repeat values; try --method denoising, or a smaller --hidden",
+            f"the loss is {terms['loss']:.3g}: the energy has narrow wells at the data, which are on a "
+            "lower-dimensional set or repeat values; try --method denoising, or a smaller --hidden",
         )
 
 
 def _check(event: Event, method: str) -> None:
     if method != "denoising" and not event.is_real:
         raise InputError(
-            f"method={method!r} needs the density's derivatives, which discrete entries do not have; this data is "
+            f"method={method!r} needs derivatives of the density, which discrete entries do not have; this data is "
             f"{event}; use method='denoising', which adds noise to them"
         )
     if method == "exact" and event.dims > _MOST_EXACT_DIMS:
         raise InputError(
-            f"method='exact' takes a backward pass for each dimension, and this data has {event.dims}: more than "
+            f"method='exact' needs a backward pass per dimension, and this data has {event.dims}: more than "
             f"{_MOST_EXACT_DIMS}; use method='sliced'"
         )

@@ -1,12 +1,12 @@
 """NICE: non-linear independent components estimation.
 
-log p(x) = Σ_d log p_Z(z_d) + Σ_d s_d with z = exp(s) ⊙ h(x), h a chain of additive couplings (Dinh, Krueger, Bengio
-2014, https://arxiv.org/abs/1410.8516). Each moves the entries of one parity by a function of the others:
+log p(x) = Σ_d log p_Z(z_d) + Σ_d s_d with z = exp(s) ⊙ h(x), where h is a chain of additive couplings (Dinh, Krueger,
+Bengio 2014, https://arxiv.org/abs/1410.8516). Each shifts the entries of one parity by a function of the others:
 
     h_even = x_even,  h_odd = x_odd + m(x_even)        (eqs. 11 and 12)
 
-and the next one moves the even entries given the odd ones. A shift keeps volume, so that the log-determinant is Σ s
-alone: the one diagonal scale at the end says how much each component varies (section 3.3).
+and the next one shifts the even entries given the odd ones. Shifts preserve volume, so the log-determinant is Σ s
+alone: the single diagonal scale at the end models the variation of each component (section 3.3).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NICE(Flow):
 
     Discrete entries are dequantised by uniform noise, so the likelihood is a bound. Every entry is standardised by the
     training data: the paper whitens Toronto Faces, SVHN and CIFAR-10, and leaves the pixels of MNIST in [0, 1]. Images
-    are flattened, channel after channel and row after row.
+    are flattened, channel by channel and row by row.
 
     The ``paper`` preset is the MNIST model: four couplings, each of five hidden layers of 1000 rectified units. It
     trains for 1500 epochs by Adam with β₁ = 0.9, β₂ = 0.01 in the notation of Adam's first version, which is 0.99
@@ -46,9 +46,9 @@ class NICE(Flow):
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
-        layers: couplings; with three or more every component can depend on every entry.
-        hidden: units of each hidden layer of a coupling's net.
-        base: density of the components: ``logistic`` (the paper's, but for Toronto Faces) or ``gaussian``.
+        layers: number of couplings; with at least three, every component can depend on every entry.
+        hidden: units of each hidden layer of the network of a coupling.
+        base: density of the components: ``logistic`` (as in the paper, except for Toronto Faces) or ``gaussian``.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -71,7 +71,7 @@ class NICE(Flow):
     ) -> None:
         self.base = base
         self.front = ContinuousFront(event)
-        sizes = (event.dims - event.dims // 2, event.dims // 2)  # of the even entries and of the odd ones
+        sizes = (event.dims - event.dims // 2, event.dims // 2)  # numbers of even and odd entries
         couplings = [(mlp(sizes[i % 2], hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)]
         scale = DiagonalScale((event.dims,), math.log(_LOGISTIC_STD) if base == "logistic" else 0.0)
         self.flow = Chain([Flatten(event.shape), Alternating(EvenOdd(), couplings), scale])

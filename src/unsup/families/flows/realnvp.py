@@ -1,13 +1,13 @@
 """RealNVP: real-valued non-volume-preserving flow.
 
-log p(x) = log N(f(x); 0, I) + log|det ∂f/∂x|, f a chain of affine couplings (Dinh, Sohl-Dickstein, Bengio 2017,
-https://arxiv.org/abs/1605.08803). A coupling moves one part of its input given the other:
+log p(x) = log N(f(x); 0, I) + log|det ∂f/∂x|, where f is a chain of affine couplings (Dinh, Sohl-Dickstein, Bengio
+2017, https://arxiv.org/abs/1605.08803). A coupling transforms one part of its input given the other:
 
     y = b ⊙ x + (1 − b) ⊙ (x ⊙ exp(s(b ⊙ x)) + t(b ⊙ x))        (eq. 9)
     log|det ∂y/∂x| = Σ (1 − b) ⊙ s(b ⊙ x)                        (eq. 6)
     x = b ⊙ y + (1 − b) ⊙ ((y − t(b ⊙ y)) ⊙ exp(−s(b ⊙ y)))     (eq. 8)
 
-with s = scale · tanh(·), the scale learned. Vectors alternate two halves. Images go through the multi-scale
+with s = scale · tanh(·) and a learned scale. Vectors alternate two halves. Images use the multi-scale
 architecture of section 3.6: three checkerboard couplings, squeeze, three channel couplings, factor out half; the last
 scale is four checkerboard couplings.
 """
@@ -43,23 +43,23 @@ class RealNVP(Flow):
     the negative log-likelihood in nats plus 5e-5 times the sum of squares of the weight-scale parameters (the scales
     of tanh and the gains of the weight normalisation).
 
-    Image flows hold batch-normalisation layers, in the conditioners and after each coupling. Only `loss` in training
-    mode uses the statistics of the batch; all else (`log_prob`, `transform`, `invert`, `sample`, …) uses their running
-    averages, in either mode, so that an example's score does not depend on its neighbours.
+    Image flows have batch-normalisation layers, in the conditioners and after each coupling. Only `loss` in training
+    mode uses the statistics of the batch; all other methods (`log_prob`, `transform`, `invert`, `sample`, …) use their
+    running averages in both modes, so that the score of an example does not depend on its neighbours.
 
-    The ``paper`` preset is the CIFAR-10 model: 8 residual blocks, 64 channels, one down-scaling. What the paper leaves
-    open follows the authors' released code: widths double with each squeeze; conditioners start from
-    relu([h, −h, b]) with h the normalised input; inside the flow only moved entries are normalised, without gain or
-    shift. That code counts the masked zeros in the statistics of those entries, which here do not count, and it keeps
-    the biases that a batch normalisation cancels, which here are left out.
+    The ``paper`` preset is the CIFAR-10 model: 8 residual blocks, 64 channels, one down-scaling. Details that the paper
+    does not specify follow the code of its authors: widths double with each squeeze; conditioners start from
+    relu([h, −h, b]) with the normalised input h; inside the flow only transformed entries are normalised, without gain
+    or shift. Unlike that code, the statistics of those entries do not include the masked zeros, and biases that a batch
+    normalisation cancels are omitted.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
-        layers: couplings of a vector flow; four move each half twice.
-        hidden: units of each hidden layer of a vector flow's conditioners.
-        channels: of the conditioners at full image size.
+        layers: number of couplings of a vector flow; four transform each half twice.
+        hidden: units of each hidden layer of the conditioners of a vector flow.
+        channels: channels of the conditioners at full image size.
         blocks: residual blocks of each image conditioner.
-        scales: of an image flow, one more than it has squeezes; None squeezes until a side is odd or at most 4.
+        scales: number of scales of an image flow (squeezes plus one); None squeezes until a side is odd or at most 4.
 
     Raises:
         InputError: the image cannot be squeezed ``scales − 1`` times.
@@ -99,7 +99,7 @@ class RealNVP(Flow):
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
         if event.is_image and event.shape[1] * event.shape[2] < 2:
-            return "needs images of two pixels or more (one is moved given another)"
+            return "needs images of at least two pixels"
         return super().reason_against(event)
 
     @classmethod
@@ -124,7 +124,7 @@ class RealNVP(Flow):
 
 
 def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...]) -> Invertible:
-    """The two halves move in turn. Conditioners start at zero: at first the flow is the identity."""
+    """The two halves alternate. Conditioners are initialised to zero, so that the flow starts as the identity."""
     sizes = (dims - dims // 2, dims // 2)
     couplings = [(mlp(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
     return Alternating(Halves(sizes[0]), couplings)

@@ -1,6 +1,6 @@
-"""Variational autoencoder, with the importance-weighted bound as objective and as evaluation.
+"""Variational autoencoder, with the importance-weighted bound as objective and for evaluation.
 
-A code z ~ N(0, I) makes x through a decoder p(x|z); an encoder q(z|x) = N(μ(x), diag σ²(x)) is fitted with it
+A decoder p(x|z) generates x from a code z ~ N(0, I); an encoder q(z|x) = N(μ(x), diag σ²(x)) is fitted with it
 (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114; Rezende, Mohamed, Wierstra 2014,
 https://arxiv.org/abs/1401.4082):
 
@@ -11,7 +11,7 @@ Grosse, Salakhutdinov 2016, https://arxiv.org/abs/1509.00519), which rises with 
 
     L_k = E log (1/k) Σ_i w_i,        w_i = p(x, z_i) / q(z_i|x)
 
-With a condition c, encoder and decoder see it beside x and z: p(x|c) = ∫ p(z) p(x|z, c) dz (Sohn, Lee, Yan 2015,
+With a condition c, encoder and decoder also see c: p(x|c) = ∫ p(z) p(x|z, c) dz (Sohn, Lee, Yan 2015,
 https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models).
 """
 
@@ -37,33 +37,36 @@ from unsup.nn.posterior import DiagonalGaussian
 from unsup.nn.prior import Prior
 from unsup.prob import bounds
 
-_CHUNK_ELEMENTS = 2**20  # numbers in the decoder's widest layer: 4 MiB of float32, the fastest where caches are small
+_CHUNK_ELEMENTS = 2**20  # entries of the widest layer of the decoder: 4 MiB of float32, the fastest for small caches
 
 
 class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114), β-VAE, IWAE, conditional VAE.
 
-    `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, whatever the loss was: β and the
-    constructor's ``samples`` do not enter it. The loss terms are ``reconstruction`` = −E_q[log p(x|z)] summed over
-    dimensions and ``kl`` summed over latents; ``loss`` is reconstruction + β · kl, or −L_k when ``samples`` > 1.
+    `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, independent of the loss: β and
+    ``samples`` of the constructor do not affect it. The loss terms are ``reconstruction`` = −E_q[log p(x|z)] summed
+    over dimensions and ``kl`` summed over latents; ``loss`` is reconstruction + β · kl, or −L_k when ``samples`` > 1.
 
     Args:
-        event: any; images for ``net="conv"``.
+        event: any event; images for ``net="conv"``.
         latent_dim: length of z.
-        hidden: widths of the encoder's hidden layers, mirrored in the decoder (``()``: both linear); channels of its
-            stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
+        hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
+            its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
         decoder: p(x|z). ``auto``: ``bernoulli`` on binary data, ``categorical`` (softmax) on nominal, ``logistic``
             (discretised) on ordinal, ``gaussian`` (learned variances, discrete columns dequantised) on the rest.
-        activation: of the hidden layers.
+        activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
-        samples: k of the loss. 1 is the VAE, with its KL in closed form under N(0, I); more is IWAE.
-        gradient: of the encoder. ``pathwise`` differentiates the bound; ``stl``, for one sample, leaves out what is 0
-            in the mean (Roeder, Wu, Duvenaud 2017, https://arxiv.org/abs/1703.09194); ``dreg``, for more, is the doubly
-            reparametrised estimator (Tucker et al. 2019, https://arxiv.org/abs/1810.04152).
-        prior: p(z), another model on ``latent_dim`` real numbers, e.g. ``made``, ``realnvp`` or a trained run. None is
+        samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
+        gradient: estimator of the gradient of the encoder. ``pathwise`` differentiates the bound; ``stl``, for one
+            sample, omits the term with mean 0 (Roeder, Wu, Duvenaud 2017, https://arxiv.org/abs/1703.09194); ``dreg``,
+            for several samples, is the doubly reparametrised estimator (Tucker et al. 2019,
+            https://arxiv.org/abs/1810.04152).
+        prior: p(z), another model of ``latent_dim`` real numbers, e.g. ``made``, ``realnvp`` or a trained run. None is
             N(0, I).
-        given: what x is conditioned on: a class, real numbers, an image. Its features join those of the encoder and z.
+            given: event of the condition: a class, real numbers, an image. Its features are appended to the input of
+                the
+            encoder and to z.
 
     Raises:
         InputError: a decoder, net or prior that does not fit; ``samples`` > 1 with β ≠ 1; a ``gradient`` that does not
@@ -137,7 +140,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Start the output bias at the data's marginals; a prior that is a model is prepared on codes of the data."""
+        """Initialise the output bias with the marginals of the data; a prior model is prepared on codes of the data."""
         given = self.condition_or_none(batch.given, len(batch))
         self.nets.prepare(batch.x, given, generator=generator)
         self.count_condition(batch)
@@ -165,7 +168,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         return {"loss": -bound, "reconstruction": reconstruction.detach(), "kl": kl.detach()}
 
     def _log_ratio(self, q: DiagonalGaussian, noise: Tensor, z: Tensor, generator: Generator | None) -> Tensor:
-        """log q(z|x) − log p(z), ``(k, B)``; q's own parameters are held where the gradient is not the plain one."""
+        """log q(z|x) − log p(z), ``(k, B)``; the parameters of q are detached unless the gradient is ``pathwise``."""
         log_q = q.log_density(noise) if self.gradient == "pathwise" else q.held().log_prob(z)
         return log_q - self.prior.log_prob(z, generator=generator)
 
@@ -178,8 +181,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         features = self._features(batch)
         q = self._posterior(batch.x, features)
         chunk = max(1, _CHUNK_ELEMENTS // (max(1, len(batch)) * self.nets.widest))
-        # glibc hands freed memory above twice its largest freed block back to the system, which would then fault in
-        # every chunk's pages again, a third of the time; one large block, never touched, makes it keep them.
+        # glibc returns freed memory above twice its largest freed block to the system, so that the pages of every
+        # chunk would be faulted in again, a third of the time. One large untouched block makes it keep them.
         torch.empty(4 * _CHUNK_ELEMENTS)
         total = q.mean.new_full((len(batch),), -math.inf)
         for start in range(0, samples, chunk):
@@ -208,7 +211,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     def _draws(
         self, q: DiagonalGaussian, x: Tensor, samples: int, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Noise ``(k, B, L)`` and the observation's target ``(B, D)`` or ``(k, B, D)``, drawn sample by sample."""
+        """Noise ``(k, B, L)`` and the target of the observation ``(B, D)`` or ``(k, B, D)``, drawn sample by sample."""
         noises: list[Tensor] = []
         targets: list[Tensor] = []
         is_noisy = self.nets.observation.is_noisy
@@ -218,7 +221,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
                 targets.append(self.nets.target(x, generator))
         return torch.stack(noises), torch.stack(targets) if is_noisy else targets[0]
 
-    # --- what is asked of it --------------------------------------------------------------------------------------
+    # --- interface ----------------------------------------------------------------------------------------------
 
     def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
         """The posterior mean of raw data: ``(B, *event.shape)`` → ``(B, latent_dim)``."""
@@ -226,7 +229,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
 
     @torch.no_grad()
     def decode(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
-        """The most probable value (Bernoulli, categorical), or the one at the mean, of every entry given z."""
+        """The most probable value (Bernoulli, categorical), or the value at the mean, of every entry given z."""
         self.check_codes(z)
         return self.nets.typical(z, self.nets.conditions(self.condition_or_none(given, len(z))))
 
@@ -234,7 +237,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
     def sample(
         self, n: int, *, given: Tensor | None = None, generator: Generator | None = None, temperature: Positive = 1.0
     ) -> Tensor:
-        """Draws from p(x|z) with z ~ p(z), N(0, temperature² I); the decoder's own noise is that of temperature 1."""
+        """Draws from p(x|z) with z ~ p(z), N(0, temperature² I); the noise of the decoder has temperature 1."""
         features = self.nets.conditions(self.condition_to_sample(given, n, generator))
         z = self.prior.sample(n, generator=generator, temperature=temperature, like=self.nets.output_bias)
         return self.nets.draw(z, features, generator=generator)
@@ -243,12 +246,12 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
 def _check_objective(beta: float, samples: int, gradient: str) -> None:
     if samples > 1 and beta != 1:
         raise InputError(
-            f"VAE: samples={samples} with beta={beta:g} has no meaning: L_k has no KL term to weight; "
+            f"VAE: samples={samples} with beta={beta:g} is not defined: L_k has no KL term to weight; "
             "use samples=1 or beta=1"
         )
     if samples == 1 and gradient == "dreg":
         raise InputError(
-            "VAE: gradient='dreg' is an estimator of L_k with k > 1; give samples > 1 or gradient='pathwise'"
+            "VAE: gradient='dreg' is an estimator of L_k with k > 1; use samples > 1 or gradient='pathwise'"
         )
     if samples > 1 and gradient == "stl":
-        raise InputError("VAE: gradient='stl' is biased for samples > 1; give samples=1 or gradient='dreg'")
+        raise InputError("VAE: gradient='stl' is biased for samples > 1; use samples=1 or gradient='dreg'")

@@ -1,6 +1,6 @@
-"""Every registry name at tiny size, a family a file: the events, options and data on which its laws are checked.
+"""Law cases of all registry names at tiny size, one file per family: events, options and data for the checks.
 
-A model from outside names the tuple of its cases in its row (``cases="module:NAME"``).
+An external model names the tuple of its cases in its row (``cases="module:NAME"``).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def law_cases(name: str) -> tuple[Case, ...]:
     found = row(name)
     module, _, attribute = (found.cases or f"{__name__}.{found.family}:CASES").partition(":")
     if found.cases is None and importlib.util.find_spec(module) is None:
-        raise InputError(f"{name} has no law cases: its row says none (cases=...), and its family has none")
+        raise InputError(f"{name} has no law cases: neither its row (cases=...) nor its family has any")
     cases: tuple[Case, ...] = getattr(importlib.import_module(module), attribute)
     own = tuple(case for case in cases if case.model == found.name)
     if not own:
-        raise InputError(f"{name} has no law cases: {module}:{attribute} holds none")
+        raise InputError(f"{name} has no law cases: {module}:{attribute} is empty")
     return own
 
 
 def check_registry_name(name: str, *, laws: tuple[str, ...] | None = None, seed: int = 0) -> tuple[Report, ...]:
-    """Every law, or those named, on every tiny case of a registry name.
+    """Check all laws, or those named, on all tiny cases of a registry name.
 
     >>> all(report.ok for report in check_registry_name("made", laws=("normalised",)))
     True

@@ -13,7 +13,7 @@ CASES = (
         Event((2, 8, 8), Support("ordinal", 5, low=-2)),
         {"widths": (6,), "critic_widths": (6,)},
     ),
-    # Nothing but the critics: with cycles of ten times their weight a wrong sign could hide.
+    # Critics only: cycles with ten times their weight could hide a wrong sign.
     Case(
         "cyclegan",
         Event((1, 8, 8), BINARY),
@@ -31,7 +31,7 @@ CASES = (
         "gan",
         Event((2, 8, 9), REAL),
         {"net": "resnet", "loss": "hinge", "packing": 2},
-        exceptions={"gradients": "SNGAN's generator has biases that the batch norm after them cancels"},
+        exceptions={"gradients": "the generator of SNGAN has biases that the following batch norm cancels"},
     ),
     Case("gan", Event((1, 9, 8), BINARY), {"net": "dcgan", "r1": 1.0}),
     Case("gan", vector(2, REAL), {"given": labels(3)}, classes=3),

@@ -18,7 +18,7 @@ CASES = (
     Case(
         "made",
         vector(1, REAL),
-        exceptions={"gradients": "one dimension has no earlier one to connect to"},
+        exceptions={"gradients": "a single dimension has no earlier one to connect to"},
         beside=DIRECT,
     ),
     Case("made", vector(2, REAL), beside=DIRECT),

@@ -1,4 +1,4 @@
-"""What a case is, and the seeded data that it is checked on."""
+"""Law cases, and the seeded data for their checks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Case:
 
     Attributes:
         model: its registry name.
-        event: what one example is.
-        options: over the preset ``tiny``.
-        classes: of the labels of the data; 0 for data without labels.
-        exceptions: laws that do not hold for this case, each with its reason.
-        oracle: log p(x) of the model by another way, ``oracle(model, x, data)``; see the law ``oracle``.
-        beside: further options, which the case's name leaves out, since they were the preset's when it got its name.
+        event: event of one example.
+        options: options that override the preset ``tiny``.
+        classes: number of classes of the labels; 0 for data without labels.
+        exceptions: laws that do not hold for this case, with reasons.
+        oracle: independent computation of log p(x), ``oracle(model, x, data)``; see the law ``oracle``.
+        beside: additional options that are not in the name of the case, since they were part of the preset originally.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Case:
         return create(self.model, self.event, preset="tiny", seed=seed, **{**self.beside, **self.options})
 
     def data(self, seed: int = 0) -> Batch:
-        """Examples of the event, with labels, conditions and the further streams that the model reads."""
+        """Examples of the event, with labels, conditions and the additional streams that the model reads."""
         found = examples(self.event, MOST_EXAMPLES, classes=self.classes, seed=seed)
         given = self.options.get("given")
         if found.given is None and given is not None:
@@ -74,10 +74,10 @@ class Case:
 
 
 def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
-    """Examples of any event from a seeded distribution with dependent, skewed, two-humped entries.
+    """Examples of any event from a seeded distribution with dependent, skewed, bimodal entries.
 
-    Two Gaussian factors and a class effect are mixed into every entry; real entries get a location and a scale of
-    their own, discrete ones are cut into levels. Where there are classes they are the labels, and what is given.
+    Every entry is a mix of two Gaussian factors and a class effect; real entries get their own location and scale,
+    discrete entries are binned into levels. Classes, if any, are the labels and the conditions.
     """
     generator = keyed_generator(seed, n)
 
@@ -100,7 +100,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
 
 
 def vector(dims: int, support: Support = BINARY) -> Event:
-    """The event of ``dims`` entries of one support."""
+    """The event of ``dims`` entries with one support."""
     return Event((dims,), support)
 
 

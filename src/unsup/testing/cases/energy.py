@@ -12,7 +12,7 @@ CASES = (
         "ebm",
         vector(2, REAL),
         {"start": "data", "regularizer": 0.1},
-        exceptions={"gaussian-score": "the regularizer draws energies to 0, away from those of the likelihood"},
+        exceptions={"gaussian-score": "the regularizer pulls energies to 0, away from those of the likelihood"},
     ),
     Case("ebm", vector(2, REAL), {"start": "noise"}),
     Case("ebm", Event((1, 4, 4), ordinal(17)), {"hidden": (4, 4)}),

@@ -1,4 +1,4 @@
-"""log p of some models by another way: scipy, enumeration, counts. Each is ``oracle(model, x, data)``."""
+"""Independent computations of log p: scipy, enumeration, counts. Each is ``oracle(model, x, data)``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _array(x: Tensor) -> Any:
 
 
 def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """scipy's Gaussians in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s."""
+    """Gaussians of scipy in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s."""
     assert isinstance(model, GaussianMixture)
     location, scale = _array(model.front.mean), _array(model.front.std)
     factors = _array(model.factors().expand(model.components, -1, -1))
@@ -35,7 +35,7 @@ def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
 
 
 def bernoulli_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """scipy's Bernoullis."""
+    """Bernoullis of scipy."""
     assert isinstance(model, BernoulliMixture)
     bits, theta = x.flatten(1).numpy(), special.expit(_array(model.log_odds))
     each = [stats.bernoulli.logpmf(bits, theta[k]).sum(1) for k in range(model.components)]
@@ -59,7 +59,7 @@ def rbm(model: Model, x: Tensor, data: Batch) -> Tensor:
 
 
 def histogram(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """Smoothed frequencies by numpy's histograms; of a point within the range of the data."""
+    """Smoothed frequencies from histograms of numpy; for a point within the range of the data."""
     config, columns = model.config, model.event.columns
     shown, asked = _array(data.x.flatten(1)), _array(x.flatten(1))
     edges, log_width = [], 0.0
@@ -92,7 +92,7 @@ def histogram(model: Model, x: Tensor, data: Batch) -> Tensor:
 
 
 def conditionals(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """Bernoullis or softmaxes of scipy, of the parameters of every conditional."""
+    """Bernoullis or softmaxes of scipy, with the parameters of every conditional."""
     assert isinstance(model, IsAutoregressive)
     parameters = _array(model.conditionals(x.to(model.dtype)))  # (B, D, P)
     level = x.flatten(1).numpy().astype(int) - np.array([s.low for s in model.event.columns])

@@ -1,4 +1,4 @@
-"""Laws of models whose players have opposite aims."""
+"""Laws of models with players with opposing objectives."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _has_critic(model: Model) -> bool:
 
 @law(
     "players",
-    "The loss of each player has the slope that its gradient says along each of its own tensors, and a critic's loss "
-    "gives no gradient to anyone else.",
+    "The gradient of the loss of each player is correct along each of its own tensors, and the loss of a critic "
+    "has no gradient for other parameters.",
     needs="an objective named critic",
     applies=_has_critic,
 )
@@ -49,7 +49,7 @@ def players(subject: Subject) -> None:
 
     def loss(objective: Objective) -> Tensor:
         for buffer, kept in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(kept)  # replay and the like: every call starts from the same
+            buffer.copy_(kept)  # replay buffers and similar: every call starts from the same state
         return mean_loss(play(model, objective, batch, subject.generator(1)))
 
     for objective in model.objectives():
@@ -62,7 +62,7 @@ def players(subject: Subject) -> None:
                 for p in model.parameters()
                 if id(p) not in own and p.grad is not None and bool((p.grad != 0).any())
             ]
-            require(not touched, f"the loss of {objective.name!r} gives a gradient to {touched[:3]}")
+            require(not touched, f"the loss of {objective.name!r} has a gradient for {touched[:3]}")
         moves: dict[str, Tensor] = {names[id(p)]: p for p in objective.parameters}
         said = {name: torch.zeros_like(t) if t.grad is None else t.grad.clone() for name, t in moves.items()}
         steepness_is_said(f"the loss of {objective.name!r}", partial(loss, objective), moves, said, subject)
@@ -70,7 +70,7 @@ def players(subject: Subject) -> None:
 
 @law(
     "averaged-generator",
-    "The modules that are averaged over steps hold no parameter of a critic, and all of one other player.",
+    "The modules that are averaged over steps have no parameter of a critic, and all parameters of another player.",
     needs="an objective named critic",
     applies=_has_critic,
 )
@@ -89,8 +89,8 @@ def averaged_generator(subject: Subject) -> None:
 
 @law(
     "opposition",
-    "Once the critics have a view, a step of the other player against its loss's gradient makes the critics take its "
-    "samples for better (their term ``fake`` rises; without one, their loss).",
+    "With trained critics, a step of the other player against the gradient of its loss makes the critics rate its "
+    "samples higher (their term ``fake`` increases; without one, their loss).",
     needs="an objective named critic",
     applies=_has_critic,
 )
@@ -125,12 +125,12 @@ def opposition(subject: Subject) -> None:
         own = {str(i): p for i, p in enumerate(objective.parameters) if p.grad is not None}
         down = {name: -p.grad for name, p in own.items() if p.grad is not None}
         rise = slope(view, own, down)
-        require(rise > 0, f"a step of {objective.name!r} changes the critics' view of its samples by {rise:.4g}")
+        require(rise > 0, f"a step of {objective.name!r} changes the critics' rating of its samples by {rise:.4g}")
 
 
 @law(
     "gradient-penalty",
-    "WGAN-GP's penalty is taken at εx + (1 − ε)G(z), strictly between a datum and a sample, with an ε of its own for "
+    "The penalty of WGAN-GP is taken at εx + (1 − ε)G(z), strictly between a datum and a sample, with a separate ε for "
     "each example.",
     needs="a critic with the option loss=wgan-gp",
     applies=lambda model: _has_critic(model) and model.config.get("loss") == "wgan-gp",
@@ -148,13 +148,13 @@ def gradient_penalty(subject: Subject) -> None:
             q.data.add_(0.1 * torch.randn(q.shape, generator=subject.generator(3), dtype=q.dtype, device=q.device))
     (their_objective,) = _critics(other)
     moved, _ = _inputs(other, their_objective, _module_of(other, their_objective), batch, subject)
-    still = (shown == moved).all(1)  # what another generator leaves as it was is data
+    still = (shown == moved).all(1)  # inputs that do not depend on the generator are data
     data, samples = shown[still], shown[~still]
     require(len(data) > 0 and len(samples) > 0, "the critic is not shown data and samples")
-    require(len(points) > 0, "the critic is asked for no gradient in its inputs")
+    require(len(points) > 0, "no gradient of the critic with respect to its inputs is computed")
     shares = []
     for point in points:
-        # p = εd + (1 − ε)s: for every pair the ε nearest to it, and how far off that is.
+        # p = εd + (1 − ε)s: for every pair the best ε, and its error.
         span = data[:, None] - samples[None]  # (N, M, D)
         epsilon = ((point - samples) * span).sum(-1) / span.square().sum(-1)
         apart = (samples + epsilon[..., None] * span - point).norm(dim=-1) / span.norm(dim=-1)
@@ -170,7 +170,7 @@ def gradient_penalty(subject: Subject) -> None:
 
 
 def _module_of(model: Model, objective: Objective) -> nn.Module:
-    """The smallest module that holds all parameters of a player."""
+    """The smallest module with all parameters of a player."""
     wanted = {id(p) for p in objective.parameters}
     fitting = [m for m in model.modules() if wanted <= {id(p) for p in m.parameters()}]
     return min(fitting, key=lambda m: sum(1 for _ in m.parameters()))
@@ -179,7 +179,7 @@ def _module_of(model: Model, objective: Objective) -> nn.Module:
 def _inputs(
     model: Model, objective: Objective, critic: nn.Module, batch: Batch, subject: Subject
 ) -> tuple[Tensor, Tensor]:
-    """What a critic is shown in its own loss: examples, and points where its gradient is asked for, flattened."""
+    """The inputs of a critic in its own loss: examples, and points where its gradient is computed, flattened."""
     with _recorded(critic) as seen:
         play(model, objective, batch, subject.generator(1))
     shown = [x.detach().flatten(1) for x in seen if not x.requires_grad]

@@ -1,4 +1,4 @@
-"""Laws of autoregressive models: the order is respected, and fast sampling is slow sampling."""
+"""Laws of autoregressive models: the order is respected, and fast sampling equals slow sampling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _is_autoregressive(model: Model) -> bool:
 
 
 def _between_levels(event: Event, data: Tensor, n: int, generator: Generator) -> Tensor:
-    """Floating raw data: uniform over the range of discrete entries, jittered examples where entries are real."""
+    """Floating raw data: uniform over the range of discrete entries, jittered examples for real entries."""
     flat = data.flatten(1).double()
     rows = torch.randint(len(flat), (n,), generator=generator, device=flat.device)
     jitter = torch.randn(n, event.dims, generator=generator, dtype=flat.dtype, device=flat.device)
@@ -34,7 +34,7 @@ def _between_levels(event: Event, data: Tensor, n: int, generator: Generator) ->
 
 
 def _high(event: Event, data: Tensor, n: int, generator: Generator) -> Tensor:
-    """Floating raw data above the middle: what a network is fed is positive, however it is scaled."""
+    """Floating raw data above the middle: network inputs are positive for any scaling."""
     flat = data.flatten(1).double()
     share = 0.3 + 0.7 * torch.rand(n, event.dims, generator=generator, dtype=flat.dtype, device=flat.device)
     x = flat.mean(0) + 2 * flat.std(0).clamp(min=1e-3) * share
@@ -129,7 +129,7 @@ def _compare(largest: Tensor, allowed: Tensor, earlier: Tensor, rows: list[int],
 
 @law(
     "fast-sampling",
-    "Fast sampling equals sampling by one full pass a dimension, at temperature 1 and below, also after an update.",
+    "Fast sampling equals sampling with one full pass per dimension, at temperature 1 and below, also after an update.",
     needs="an autoregressive model",
     applies=_is_autoregressive,
 )
@@ -141,11 +141,11 @@ def fast_sampling(subject: Subject) -> None:
         fast = model.sample(24, generator=subject.generator(round_), **options)
         slow = model.sample_naive(24, generator=subject.generator(round_), **options)
         if fast.is_floating_point():
-            # Both are rounded to float32 at the end, where the last bit may fall either way.
+            # Both are rounded to float32 at the end, where the last bit may differ.
             same = torch.allclose(fast, slow, rtol=1e-6, atol=1e-6 * float(slow.abs().max()))
         else:
             same = torch.equal(fast, slow)
-        when = f"at temperature {temperature}" + (" after its parameters moved" if round_ == 2 else "")
+        when = f"at temperature {temperature}" + (" after its parameters changed" if round_ == 2 else "")
         require(same, f"{int((fast != slow).flatten(1).any(1).sum())} of 24 samples differ {when}")
         if round_ == 1:
             perturb(model, subject.generator(8))
@@ -153,7 +153,7 @@ def fast_sampling(subject: Subject) -> None:
 
 @law(
     "factorisation",
-    "The log-probabilities of the entries sum to log p, and that of an entry is blind to all later ones.",
+    "The log-probabilities of the entries sum to log p, and do not depend on later entries.",
     needs="a model whose likelihood is a product over entries",
     applies=lambda model: isinstance(model, Factorises),
 )
@@ -165,13 +165,16 @@ def factorisation(subject: Subject) -> None:
         parts = model.log_conditionals(x, generator=subject.generator(1), **given)
         if parts is None:
             mixes = isinstance(model, IsAutoregressive) and len(model.orders.unique(dim=0)) > 1
-            require(mixes, "there are no log-probabilities of entries, though there are not several orders")
+            require(mixes, "there are no log-probabilities of entries, although there is one order only")
             return
         total = model.log_prob(x, generator=subject.generator(1), **given)
         shape = (len(x), event.dims)
         require(parts.shape == shape, f"the log-probabilities have shape {tuple(parts.shape)}; expected {shape}")
         worst = float(((parts.double().sum(1) - total).abs() / (1 + total.abs())).max())
-        require(worst < 1e-9, f"the log-probabilities of the entries miss log p by {worst:.2g} of its size")
+        require(
+            worst < 1e-9,
+            f"the sum of the log-probabilities of the entries differs from log p by {worst:.2g} (relative)",
+        )
         position = model.orders[0] if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
         sequence = position.argsort().tolist()
         generator = subject.generator(9)

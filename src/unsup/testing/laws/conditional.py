@@ -1,4 +1,4 @@
-"""Laws of models that are conditioned: on a class, or on anything else."""
+"""Laws of conditional models, with classes or other conditions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unsup.testing.verbs import Answer, verbs
 
 _SAMPLES = 4000
 _EXAMPLES = 8
-_ROUNDING = 1e-6  # of a prior that is kept in float32
+_ROUNDING = 1e-6  # tolerance for a prior in float32
 
 
 def _is_conditional(model: Model) -> bool:
@@ -72,7 +72,7 @@ def _weights(given: Tensor, joint: Tensor) -> Tensor:
     """The weights with which the distributions ``(K, N)`` mix to ``joint``."""
     weights = torch.linalg.lstsq(given.T, joint[:, None]).solution[:, 0]
     worst = float((given.T @ weights - joint).abs().max())
-    require(worst < 1e-9, f"p(x) is no mixture of the p(x | y): the best weights miss by {worst:.2g}")
+    require(worst < 1e-9, f"p(x) is not a mixture of the p(x | y): the error of the best weights is {worst:.2g}")
     return weights
 
 
@@ -99,7 +99,7 @@ def class_prior(subject: Subject) -> None:
         worst = float((found - expected).abs().max())
         told = [round(p, 4) for p in found.tolist()]
         require(
-            worst < _ROUNDING, f"{what} weighs the classes {told}; their smoothed frequencies are {expected.tolist()}"
+            worst < _ROUNDING, f"{what} has the class weights {told}; the smoothed frequencies are {expected.tolist()}"
         )
     drawn = model.draw_condition(_SAMPLES, subject.generator(1)).bincount(minlength=model.classes)
     require(grids.chi_square(drawn, expected) > grids.P_VALUE, f"classes are drawn {drawn.tolist()} times")
@@ -112,7 +112,7 @@ def class_prior(subject: Subject) -> None:
 
 
 def _skewed(batch: Batch) -> Batch:
-    """Three examples of the first class that is there for each of another."""
+    """Three examples of the first class for each example of another class."""
     assert batch.given is not None
     first = batch.given == batch.given[0]
     rows = torch.cat([first.nonzero()[:, 0].repeat(3), (~first).nonzero()[:, 0]])
@@ -131,7 +131,7 @@ def class_frequencies(subject: Subject) -> None:
     assert isinstance(model, CanSample)
     x = grids.enumerate_event(subject.model.event).to(subject.model.device)
     probability = _each_class(model, x).exp()
-    # All classes in one call, so that a sampler which mixes up the rows of the batch is seen.
+    # All classes in one call, so that a sampler that mixes up the rows of the batch is detected.
     options: dict[str, Any] = {"given": torch.arange(model.classes, device=x.device).repeat(_SAMPLES)}
     drawn = grids.index_of(
         subject.model.event, model.sample(len(options["given"]), generator=subject.generator(1), **options)
@@ -143,8 +143,8 @@ def class_frequencies(subject: Subject) -> None:
 
 @law(
     "conditions",
-    "A condition counts: one for all examples is one for each, another one says something else, and one that is not of "
-    "the event, or not one an example, is refused, as is any by a model without a condition.",
+    "Conditions are used: a single condition equals one per example, different conditions give different results, and "
+    "invalid conditions, a wrong number of them, and any condition for a model without one are refused.",
     needs="a model that may be conditioned",
     applies=_is_conditional,
 )
@@ -171,7 +171,7 @@ def conditions(subject: Subject) -> None:
             require(same, f"{name} of one condition {what} differs from {name} of that condition for each example")
     for name, value in asked(own).items():
         if name in ("log_prob", "sample", "energy"):
-            require(not torch.equal(value[0], several[name][0]), f"{name} is the same whatever the condition")
+            require(not torch.equal(value[0], several[name][0]), f"{name} does not depend on the condition")
     for what, wrong in _wrong_conditions(model.given, own):
         _refuses(model, x, wrong, what)
 
@@ -205,4 +205,4 @@ def _refuses(model: Model, x: Tensor, given: Tensor, what: str) -> None:
             continue
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             require(False, f"{name} with {what} raised {type(error).__name__}, not an InputError")
-        require(False, f"{name} takes {what} without a word")
+        require(False, f"{name} accepts {what} without an error")

@@ -15,9 +15,9 @@ from unsup.testing.laws.densities import is_exact
 from unsup.testing.subject import Subject, learns_by_counting, log_probs
 
 _PASSES = 8
-_MOST_PASSES, _STILL = 1000, 1e-8  # passes to a fixed point, and the change of the parameters that counts as none
-_FLAT = 2e-3  # gradient at a fixed point, as a share of the usual gradient of one example
-_COPIES = 1e8  # of the data, beside which no smoothing counts
+_MOST_PASSES, _STILL = 1000, 1e-8  # passes to a fixed point, and the tolerance of the parameters
+_FLAT = 2e-3  # gradient at a fixed point, relative to the usual gradient of one example
+_COPIES = 1e8  # multiple of the data for which smoothing is negligible
 _ROUNDING = 1e-5
 
 
@@ -42,7 +42,7 @@ def additive_statistics(subject: Subject) -> None:
     assert isinstance(model, LearnsByCounting)
     batch = subject.data(model)
     n = len(batch)
-    # Parts are drawn from one generator in turn, so that uniform noise, where there is any, is that of the whole.
+    # Parts are drawn from one generator in turn, so that uniform noise, if any, equals that of the whole.
     generator = subject.generator(1)
     parts = [model.statistics(batch.take(rows), generator=generator) for rows in (slice(0, n // 3), slice(n // 3, n))]
     whole = model.statistics(batch, generator=subject.generator(1))
@@ -51,20 +51,20 @@ def additive_statistics(subject: Subject) -> None:
         total = sum((part[name].double() for part in parts), torch.zeros((), dtype=torch.float64))
         scale = max(1.0, float(value.double().abs().max()))
         worst = float((total - value.double()).abs().max()) / scale
-        require(worst < 1e-9, f"{name} of the parts adds up to something else, by {worst:.2g} of its size")
+        require(worst < 1e-9, f"{name} of the parts has a different sum, by {worst:.2g} (relative)")
     if not is_exact(model):
-        return  # the two would have noise of their own
+        return  # the two would have different noise
     weight = torch.arange(n, device=batch.x.device) % 3
     weighted = model.statistics(replace(batch, weight=weight.to(model.dtype)))
     repeated = batch.take(torch.arange(n, device=weight.device).repeat_interleave(weight))
     for name, value in model.statistics(repeated).items():
         worst = float((weighted[name].double() - value.double()).abs().max())
-        require(worst < 1e-9 * max(1.0, float(value.double().abs().max())), f"{name} does not count examples by weight")
+        require(worst < 1e-9 * max(1.0, float(value.double().abs().max())), f"{name} does not weight the examples")
 
 
 @law(
     "margins",
-    "A pass over very much data gives every entry its frequencies.",
+    "A pass over a large amount of data reproduces the frequencies of every entry.",
     needs="a model that learns by counting, and an exact likelihood on at most 65,536 values",
     applies=_has_margins,
 )
@@ -87,8 +87,8 @@ def margins(subject: Subject) -> None:
 
 @law(
     "fixed-point",
-    "Where passes change nothing any more, the log-likelihood of the data, with the log-prior of the parameters, has "
-    "no slope.",
+    "At a fixed point of the passes, the gradient of the log-likelihood of the data (with the log-prior of the "
+    "parameters) is zero.",
     needs="a model that learns by counting parameters, and an exact likelihood",
     applies=_has_parameters,
 )
@@ -110,7 +110,7 @@ def fixed_point(subject: Subject) -> None:
     usual = float(each.square().sum(1).mean().sqrt())
     require(
         float(slope.norm()) < _FLAT * usual,
-        f"after the last pass the log-likelihood's slope is {float(slope.norm()) / usual:.2g} of that of an example",
+        f"after the last pass the gradient of the log-likelihood is {float(slope.norm()) / usual:.2g} of an example's",
     )
 
 
@@ -123,8 +123,8 @@ def _flat_gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
 
 @law(
     "ascent",
-    "No pass over the data lowers the log-likelihood (with the log-prior of the parameters), and the passes together "
-    "raise it.",
+    "No pass over the data decreases the log-likelihood (with the log-prior of the parameters), and all passes "
+    "together increase it.",
     needs="a model that learns by counting",
     applies=lambda model: learns_by_counting(model) and isinstance(model, HasDensity),
 )
@@ -136,7 +136,7 @@ def ascent(subject: Subject) -> None:
 
     def measure(statistics: dict[str, Tensor]) -> float:
         prior = float(model.parameter_log_prior().detach()) / len(batch)
-        # EM ascends the likelihood of the very noise it was given, which only the statistics know.
+        # EM increases the likelihood with its own noise, which only the statistics know.
         if "log_prob" in statistics:
             return float(statistics["log_prob"]) / len(batch) + prior
         given = subject.given(len(batch))

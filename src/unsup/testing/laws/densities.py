@@ -1,4 +1,4 @@
-"""Laws of likelihoods: total mass, independence of the batch, bounds that are bounds."""
+"""Laws of likelihoods: total mass, independence of the batch, valid bounds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def normalised(subject: Subject) -> None:
 
 @law(
     "oracle",
-    "log p is what another way of computing it says: a closed form, enumeration, another library.",
+    "log p agrees with an independent computation: a closed form, enumeration, another library.",
     needs="an oracle and an exact likelihood",
     applies=is_exact,
     provided=lambda subject: subject.oracle is not None,
@@ -114,13 +114,13 @@ def batch_independence(subject: Subject) -> None:
         rows = [{k: v[i : i + 1] for k, v in given.items()} for i in range(len(x))]
         alone = torch.cat([model.log_prob(one[None], **row) for one, row in zip(x, rows, strict=True)])
     worst = float(((together - alone).abs() / (1 + alone.abs())).max())
-    require(worst < 1e-9, f"log p changes with the rest of the batch, by {worst:.2g} of its size")
+    require(worst < 1e-9, f"log p depends on the rest of the batch, by {worst:.2g} (relative)")
 
 
 @law(
     "outside",
-    "An example outside the support (beyond the levels, between them, NaN, infinite) has log p = −∞; the others keep "
-    "theirs, and gradients stay finite.",
+    "An example outside the support (beyond the levels, between them, NaN, infinite) has log p = −∞, does not affect "
+    "other examples, and gradients are finite.",
     needs="a likelihood",
     applies=has_likelihood,
 )
@@ -161,7 +161,7 @@ def _holds(x: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _outsiders(event: Event) -> Iterator[tuple[int, float, str]]:
-    """For each kind of entry the event has: its first place, a value that it cannot take, and that in words."""
+    """For each kind of entry of the event: its first position, an invalid value, and a description."""
     columns = event.columns
     for support in dict.fromkeys(columns):
         column = columns.index(support)
@@ -170,15 +170,15 @@ def _outsiders(event: Event) -> Iterator[tuple[int, float, str]]:
             yield column, support.low + support.levels, f"a value above the highest level of {support}"
             yield column, support.low + 0.5, f"a value between the levels of {support}"
         elif event.precision == "float32":
-            yield column, 1e39, f"a number that float32 cannot hold in {support}"
+            yield column, 1e39, f"a number too large for float32 in {support}"
         yield column, math.nan, f"NaN in {support}"
         yield column, math.inf, f"infinity in {support}"
 
 
 @law(
     "gradient",
-    "The gradient of log p, in the parameters and in real entries, is its slope (finite differences, fixed noise), and "
-    "there is none in discrete ones; or the result has no graph.",
+    "The gradient of log p with respect to parameters and real entries agrees with finite differences (fixed noise), "
+    "and discrete entries have none; or the result has no graph.",
     needs="a likelihood",
     applies=has_likelihood,
 )
@@ -204,9 +204,7 @@ def gradient(subject: Subject) -> None:
     said = {name: torch.zeros_like(t) if t.grad is None else t.grad.clone() for name, t in moves.items()}
     if "x" in said:
         level = float((said["x"] * ~real).abs().max())
-        require(
-            level == 0, f"log p has a slope of {level:.3g} along a discrete entry, between whose levels nothing lies"
-        )
+        require(level == 0, f"log p has a gradient of {level:.3g} along a discrete entry")
     spread = real * subject.batch.x.double().std(0).clamp(min=1e-3) if "x" in moves else torch.ones(())
     steepness_is_said("Σ log p", score, moves, said, subject, spread)
 
@@ -219,9 +217,9 @@ def steepness_is_said(
     subject: Subject,
     spread: Tensor | None = None,
 ) -> None:
-    """Whether a number rises as its gradient says, along random directions of all tensors together.
+    """Whether a number changes as predicted by its gradient, along random directions of all tensors together.
 
-    Each tensor moves by a step of its own size, or 1; examples, ``x``, in units of their ``spread``.
+    The step of each tensor is relative to its size, or 1; that of examples, ``x``, is in units of their ``spread``.
     """
 
     def direction(name: str, *position: int) -> Tensor:
@@ -232,7 +230,7 @@ def steepness_is_said(
         size = spread if spread is not None and name == "x" else tensor.norm().clamp(min=1)
         return size * noise / noise.norm()
 
-    # A step over a kink is off in its own direction; a wrong gradient is off in all of them.
+    # A step over a kink fails in one direction; a wrong gradient fails in all directions.
     off: dict[str, str] = {}
     for draw in range(_DIRECTIONS):
         directions = {name: direction(name, draw, i) for i, name in enumerate(moves)}
@@ -253,7 +251,7 @@ def steepness_is_said(
         off = {name: told for name, told in wrong.items() if draw == 0 or name in off}
         if not off:
             return
-    require(False, f"{what} rises {next(iter(off.values()))}")
+    require(False, f"{what} increases {next(iter(off.values()))}")
 
 
 @torch.no_grad()
@@ -271,8 +269,8 @@ def slope(function: Callable[[], Tensor], moves: Mapping[str, Tensor], direction
 
 @law(
     "loss-is-likelihood",
-    "In evaluation mode the loss is the mean of −log p, or, for a bound, on average that of the bound with the loss's "
-    "own number of samples (the option ``samples``, else 1).",
+    "In evaluation mode the loss is the mean of −log p or, for a bound, equal on average to the bound with the number "
+    "of samples of the loss (the option ``samples``, else 1).",
     needs="an exact likelihood or a bound",
     applies=has_likelihood,
 )
@@ -281,7 +279,7 @@ def loss_is_likelihood(subject: Subject) -> None:
     assert isinstance(model, HasDensity)
     batch = subject.data(model).take(slice(0, _EXAMPLES))
     samples = model.config.get("samples", 1)
-    # Training is given conditions; what a loss watches without them may be the likelihood without them.
+    # Training has conditions; without them, a loss may be the likelihood without conditions.
     told = [subject.given(len(batch))] + ([{}] if subject.given(1) and not subject.one_given() else [])
 
     @torch.no_grad()
@@ -295,7 +293,7 @@ def loss_is_likelihood(subject: Subject) -> None:
 
     if model.likelihood_kind == "exact":
         gap = float(gaps(1).abs().min())
-        require(gap < 1e-8, f"the loss misses the mean of −log p by {gap:.9g}")
+        require(gap < 1e-8, f"the loss differs from the mean of −log p by {gap:.9g}")
         return
     found: list[Tensor] = []
     while len(found) < _MOST_REPEATS:
@@ -339,7 +337,7 @@ def bound_rises(subject: Subject) -> None:
 
 @law(
     "bound-mass",
-    "The exponential of a bound has a total mass of at most one, however many samples it takes.",
+    "The exponential of a bound has a total mass of at most one, for any number of samples.",
     needs="a bound on at most 4096 points",
     applies=lambda model: is_bound(model) and grids.has_small_grid(model.event),
 )
@@ -356,14 +354,14 @@ def bound_mass(subject: Subject) -> None:
     applies=lambda model: is_bound(model) and grids.has_small_grid(model.event) and has_all_mass(model),
 )
 def bound_tight(subject: Subject) -> None:
-    # exp of an importance-weighted bound is an unbiased estimate of p(x), so the number of samples needs no allowance.
+    # exp of an importance-weighted bound is an unbiased estimate of p(x) for any number of samples.
     model = subject.settled()
     for samples in (32, 128, 512):
         mass, error = _total_mass(subject, model, samples)
         require(abs(mass - 1) < 6 * error + 1e-3, f"the mass is {mass:.4f} ± {error:.4f} with {samples} samples")
         if error < 0.03:
             return
-    require(False, f"512 samples leave the mass uncertain: {mass:.3f} ± {error:.3f}")
+    require(False, f"the mass is uncertain with 512 samples: {mass:.3f} ± {error:.3f}")
 
 
 def _total_mass(subject: Subject, model: Model, samples: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Laws of energies, of the normalisers that make them densities, and of learning them."""
+"""Laws of energies, their normalisers, and their training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unsup.testing.subject import STRONG_NOISE, Subject, learn, mean_loss, pertu
 
 _ROUNDING = 1e-8
 _EXAMPLES = 16
-_NEAREST = 6  # examples that a model is trained on, against all
+_NEAREST = 6  # examples for training, out of all
 _STEPS, _LONGER, _RATE = 60, 300, 1e-2
 _GAUSSIAN_STEPS, _GAUSSIAN_RATE, _GAUSSIAN_ROWS, _GAUSSIAN_SLACK = 200, 3e-3, 256, 0.2
 _MOST_GAUSSIAN_DIMS = 4
@@ -50,7 +50,7 @@ def partition(subject: Subject) -> None:
             abs(found - expected) < slack, f"log Z is given as {found:.6f} ± {error:.2g}, the sum is {expected:.6f}"
         )
         held = model.log_partition_error
-        require(held == error, f"the standard error was returned as {error:.3g} and is held as {held:.3g}")
+        require(held == error, f"the returned standard error is {error:.3g}, but the stored one is {held:.3g}")
         log_prob = torch.cat([model.log_prob(part).double() for part in values.split(4096)])
         worst = float((log_prob + energy + found).abs().max())
         require(worst < _ROUNDING * (1 + abs(expected)), f"log p differs from −E − log Z by {worst:.3g}")
@@ -58,7 +58,7 @@ def partition(subject: Subject) -> None:
 
 @law(
     "partition-of-these-parameters",
-    "Once the parameters have moved, log p is refused or right: a log Z of other parameters is never used.",
+    "After a change of the parameters, log p is refused or correct: a log Z of other parameters is never used.",
     needs="a partition function and at most 65,536 values",
     applies=_has_partition,
 )
@@ -74,12 +74,12 @@ def partition_of_these_parameters(subject: Subject) -> None:
         except CapabilityError:
             return
     mass = float(log_prob.exp().sum())
-    require(abs(mass - 1) < _ROUNDING, f"after the parameters moved the total mass is {mass:.6g}")
+    require(abs(mass - 1) < _ROUNDING, f"after the parameters changed, the total mass is {mass:.6g}")
 
 
 @law(
     "energies",
-    "Energies are finite, one an example, each a function of its example alone; another shape is an InputError.",
+    "Energies are finite, one per example, and functions of the example alone; a wrong shape is an InputError.",
     needs="energy",
     applies=lambda model: isinstance(model, HasEnergy),
 )
@@ -94,7 +94,7 @@ def energies(subject: Subject) -> None:
         require(bool(together.isfinite().all()), "an energy is not finite")
         alone = torch.cat([model.energy(one[None], **given) for one in x])
     worst = float(((together - alone).abs() / (1 + alone.abs())).max())
-    require(worst < 1e-9, f"E changes with the rest of the batch, by {worst:.2g} of its size")
+    require(worst < 1e-9, f"E depends on the rest of the batch, by {worst:.2g} (relative)")
     for what, wrong in (("twice the width", torch.cat([x, x], -1)), ("no batch axis", x[0])):
         try:
             model.energy(wrong, **given)
@@ -102,7 +102,7 @@ def energies(subject: Subject) -> None:
             continue
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             require(False, f"energy of x with {what} raised {type(error).__name__}, not an InputError")
-        require(False, f"energy of x with {what} {tuple(wrong.shape)} was taken without a word")
+        require(False, f"energy of x with {what} {tuple(wrong.shape)} was accepted without an error")
 
 
 @law(
@@ -119,7 +119,7 @@ def score_is_gradient(subject: Subject) -> None:
     given = subject.given(len(x))
     found = model.score(x, **given)
     require(found.shape == x.shape, f"the score of {tuple(x.shape)} has shape {tuple(found.shape)}")
-    require(not found.requires_grad, "the score carries a graph")
+    require(not found.requires_grad, "the score has a graph")
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(model.energy(leaf, **given).sum(), leaf)
@@ -132,12 +132,12 @@ def score_is_gradient(subject: Subject) -> None:
         up, down = (model.energy(x + sign * 1e-5 * direction, **given) for sign in (1, -1))
     slope, claimed = (up - down) / 2e-5, -(found * direction).flatten(1).sum(1)
     apart = float(((slope - claimed).abs() / (1 + slope.abs())).max())
-    require(apart < 1e-5, f"along a direction E rises at another rate than the score says, by {apart:.2g} of it")
+    require(apart < 1e-5, f"along a direction, E does not change as the score predicts, by {apart:.2g} (relative)")
 
 
 @law(
     "contrast",
-    f"Trained on the {_NEAREST} examples nearest to each other, a model lowers their energy below that of the others.",
+    f"Training on the {_NEAREST} examples nearest to each other lowers their energy below that of the others.",
     needs="energy, learned by gradients",
     applies=lambda model: isinstance(model, HasEnergy) and by_gradient(model),
 )
@@ -162,13 +162,14 @@ def contrast(subject: Subject) -> None:
     learn(model, lambda step: few, _STEPS, _RATE, lambda step: subject.generator(6, step))
     after = gap()
     require(
-        after > before + 0.01, f"the other examples lay {before:.4f} above them in energy, after training {after:.4f}"
+        after > before + 0.01,
+        f"the energy of the other examples was higher by {before:.4f} before and {after:.4f} after training",
     )
 
 
 @law(
     "likelihood-rises",
-    f"{_LONGER} steps on the data raise their mean log-likelihood.",
+    f"{_LONGER} steps on the data increase their mean log-likelihood.",
     needs="a partition function and at most 65,536 values, learned by gradients",
     applies=lambda model: _has_partition(model) and by_gradient(model),
 )
@@ -187,15 +188,15 @@ def likelihood_rises(subject: Subject) -> None:
 
 @law(
     "negatives",
-    "The gradient of the loss is that of the energy of the data less that of the negatives (up to that of a declared "
-    "``regularizer``, the mean of both squared); neither side is the other.",
+    "The gradient of the loss is that of the energy of the data minus that of the negatives (up to a declared "
+    "``regularizer``, the mean of both squared), and the negatives differ from the data.",
     needs="a model that learns from negatives",
     applies=lambda model: isinstance(model, HasNegatives) and by_gradient(model),
 )
 def negatives(subject: Subject) -> None:
     start = subject.generic().train()
     batch = subject.data(start)
-    model, twin = copy.deepcopy(start), copy.deepcopy(start)  # chains move
+    model, twin = copy.deepcopy(start), copy.deepcopy(start)  # chains are updated
     assert isinstance(twin, HasNegatives)
     parameters = [p for p in model.parameters() if p.requires_grad]
     names = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -208,7 +209,7 @@ def negatives(subject: Subject) -> None:
     found = gradient(mean_loss(terms), model)
     data, ends = twin.contrast(batch, generator=subject.generator(1))
     require(not torch.equal(data, ends), "the negatives are the data")
-    # One call, as the loss makes one: weights that move at each (spectral norms) are the same for both sides.
+    # One call, as in the loss: weights that change with each call (spectral norms) are the same for both sides.
     of_data, of_ends = twin.point_energy(torch.cat([data, ends])).tensor_split([len(data)])
     expected = gradient(of_data.mean() - of_ends.mean(), twin)
     apart = [f - e for f, e in zip(found, expected, strict=True)]
@@ -251,4 +252,4 @@ def gaussian_score(subject: Subject) -> None:
     learn(model, rows, _GAUSSIAN_STEPS, _GAUSSIAN_RATE, lambda step: subject.generator(6, step))
     found = model.eval().score(x, **subject.given(len(x)))
     slope = float((found * x).sum() / x.square().sum())
-    require(abs(slope + 1) < _GAUSSIAN_SLACK, f"the score's slope is {slope:.3f}, that of N(0, I) is −1")
+    require(abs(slope + 1) < _GAUSSIAN_SLACK, f"the slope of the score is {slope:.3f}, but that of N(0, I) is −1")

@@ -38,12 +38,12 @@ def inverse(subject: Subject) -> None:
         require(there.shape == (len(x), model.event.dims), f"codes have shape {tuple(there.shape)}")
         back = model.invert(there, **given)
         worst = float(((back - x).abs() / (1 + x.abs())).max())
-        # float64 keeps 16 digits; a tiny flow at generic parameters loses a few of them, never ten.
-        require(worst < 1e-6, f"invert(transform(x)) is off by {worst:.2g}")
+        # float64 has 16 digits; a tiny flow at generic parameters loses a few of them, but never ten.
+        require(worst < 1e-6, f"the error of invert(transform(x)) is {worst:.2g}")
         z = torch.randn(there.shape, generator=subject.generator(2), dtype=x.dtype, device=x.device)
         again, _ = model.transform(model.invert(z, **given), **given)
         worst = float((again - z).abs().max())
-        require(worst < 1e-6, f"transform(invert(z)) is off by {worst:.2g}")
+        require(worst < 1e-6, f"the error of transform(invert(z)) is {worst:.2g}")
 
 
 def _code(model: IsFlow, given: dict[str, Any], x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Laws of every model: its configuration, its files, its state, its manners."""
+"""Laws of all models: configuration, files, state, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def is_registered(model: Model) -> bool:
     return row_of(type(model)) is not None
 
 
-@law("configuration", "The configuration survives JSON and rebuilds the model; an unknown option names the nearest.")
+@law(
+    "configuration",
+    "The configuration can be stored as JSON and rebuilds the model; errors about unknown options name the nearest.",
+)
 def configuration(subject: Subject) -> None:
     model = subject.model
     cls, config = type(model), json.loads(json.dumps(plain(model.config)))
@@ -43,12 +46,12 @@ def configuration(subject: Subject) -> None:
     except InputError as error:
         require(any(name in str(error) for name in known) or not known, f"{error}: names no known option")
     else:
-        require(False, f"the unknown option {misspelt!r} was taken without a word")
+        require(False, f"the unknown option {misspelt!r} was accepted without an error")
 
 
 @law(
     "save-load",
-    "A saved model, of float32 or float64, loads with the same state, scores and samples; its folder holds no pickle.",
+    "A saved model, of float32 or float64, loads with the same state, scores and samples; its folder has no pickle.",
     needs="a registered model",
     applies=is_registered,
 )
@@ -58,7 +61,7 @@ def save_load(subject: Subject) -> None:
         with tempfile.TemporaryDirectory() as folder:
             model.save(folder)
             odd = sorted(p.name for p in Path(folder).rglob("*") if p.is_file() and p.suffix not in _FILES)
-            require(not odd, f"the folder holds {odd}")
+            require(not odd, f"the folder has {odd}")
             loaded = load_model(folder)
         require(type(loaded) is type(model), f"a {type(model).__name__} came back as a {type(loaded).__name__}")
         require(loaded.dtype == model.dtype, f"a model in {model.dtype} came back in {loaded.dtype}")
@@ -70,17 +73,19 @@ def save_load(subject: Subject) -> None:
             require(same, f"{name} differs after loading, although the saved state is the same")
 
 
-@law("state", "Scoring, sampling and encoding leave every tensor of the model as it was.")
+@law("state", "Scoring, sampling and encoding do not change any tensor of the model.")
 def state(subject: Subject) -> None:
     model = subject.generic()
     untouched = {k: v.clone() for k, v in model.state_dict().items()}
     answers(model, subject.x(model)[:_EXAMPLES], subject)
     moved = [k for k, v in model.state_dict().items() if not torch.equal(v, untouched[k])]
-    require(not moved, f"{moved[:3]} moved")
+    require(not moved, f"{moved[:3]} changed")
     require(not model.training, "the model went back into training mode")
 
 
-@law("no-memory", "What a model says depends on its state alone: none of it is left from before its parameters moved.")
+@law(
+    "no-memory", "Results depend on the current state alone: nothing is cached from before a change of the parameters."
+)
 def no_memory(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)[:_EXAMPLES]
@@ -97,19 +102,17 @@ def no_memory(subject: Subject) -> None:
             )
 
 
-@law(
-    "global-random-state", "With a generator given, scoring, sampling and completing leave the global generator alone."
-)
+@law("global-random-state", "With a given generator, scoring, sampling and completing do not use the global generator.")
 def global_random_state(subject: Subject) -> None:
     model = subject.generic()
     before = torch.random.get_rng_state()
     answers(model, subject.x(model)[:_EXAMPLES], subject)
-    require(torch.equal(before, torch.random.get_rng_state()), "the global generator moved")
+    require(torch.equal(before, torch.random.get_rng_state()), "the global generator was used")
 
 
 @law(
     "wrong-shape",
-    "Examples of another shape, codes of another size and arrays that are no tensors are refused with an InputError.",
+    "Examples of wrong shape, codes of wrong size and arrays that are not tensors are refused with an InputError.",
     needs="log_prob or encode",
     applies=lambda model: isinstance(model, (HasDensity, CanEncode)),
 )
@@ -144,10 +147,12 @@ def _refused(what: str, call: Callable[[Any], Tensor], wrong: Any) -> None:
         return
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         require(False, f"{what} raised {type(error).__name__}, not an InputError that says what was expected")
-    require(False, f"{what} was taken without a word")
+    require(False, f"{what} was accepted without an error")
 
 
-@law("no-examples", "Asked about no examples, or for none, every verb gives none, of the usual shape and type.")
+@law(
+    "no-examples", "For an empty batch, or zero samples, all methods return empty results of the usual shape and type."
+)
 def no_examples(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)
@@ -160,11 +165,13 @@ def no_examples(subject: Subject) -> None:
                 require(False, f"{name} of no examples raised {type(error).__name__}: {str(error).splitlines()[0]}")
         for none, usual in zip(found, two[name], strict=True):
             expected = (0, *usual.shape[1:])
-            require(tuple(none.shape) == expected, f"{name} of none has shape {tuple(none.shape)}, not {expected}")
-            require(none.dtype == usual.dtype, f"{name} of none is {none.dtype}, not {usual.dtype}")
+            require(
+                tuple(none.shape) == expected, f"{name} of an empty batch has shape {tuple(none.shape)}, not {expected}"
+            )
+            require(none.dtype == usual.dtype, f"{name} of an empty batch is {none.dtype}, not {usual.dtype}")
 
 
-@law("inference-mode", "Under torch.inference_mode() every verb says what it says without, and still does afterwards.")
+@law("inference-mode", "All methods give the same results under torch.inference_mode(), and afterwards.")
 def inference_mode(subject: Subject) -> None:
     model = subject.generic()
     x = subject.x(model)[:_EXAMPLES]
@@ -205,7 +212,7 @@ def encode(subject: Subject) -> None:
         z = model.encode(x, **given)
         require(z.ndim == 2 and len(z) == len(x), f"features of {tuple(x.shape)} have shape {tuple(z.shape)}")
         require(bool(z.isfinite().all()), "features are not finite")
-        require(torch.equal(z, model.encode(x, **given)), "encoding twice gave two answers")
+        require(torch.equal(z, model.encode(x, **given)), "encoding twice gave different results")
         rows = [{k: v[i : i + 1] for k, v in given.items()} for i in range(len(x))]
         single = torch.cat([model.encode(one[None], **row) for one, row in zip(x, rows, strict=True)])
         worst = float((z - single).abs().max())
@@ -220,6 +227,6 @@ def encode(subject: Subject) -> None:
             require(back.dtype == model.event.dtype, f"decoding gave {back.dtype}, not {model.event.dtype}")
             require(bool(model.event.contains(back).all()), "decoding gave values outside the support")
             if isinstance(model, IsFlow):
-                # A flow loses nothing but the rounding of raw reals to float32.
+                # A flow only loses the rounding of raw reals to float32.
                 close = torch.allclose(back.double(), x.double(), rtol=1e-5, atol=1e-5 * float(x.double().abs().max()))
                 require(close, "decode(encode(x)) is not x, although a flow is invertible")

@@ -1,4 +1,4 @@
-"""Laws of learning: who gets gradient, and whether it helps."""
+"""Laws of learning: the parameters with gradients, and the effect of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unsup.testing.subject import Subject, learns_by_counting, mean_loss, play
 
 _STEPS, _LEARNING_RATE = 30, 3e-3
 _MOST_BATCHES = 32
-_ROUNDING = 1e-13  # of the largest gradient: what is smaller is a zero that float64 did not quite reach
+_ROUNDING = 1e-13  # fraction of the largest gradient below which a gradient is a rounding error of zero
 
 
 def by_gradient(model: Model) -> bool:
@@ -20,8 +20,8 @@ def by_gradient(model: Model) -> bool:
 
 @law(
     "objectives",
-    "Every trainable parameter belongs to an objective, to none of them twice, and nothing else does: frozen ones are "
-    "nobody's.",
+    "Every trainable parameter belongs to an objective, and to no objective twice; frozen parameters belong to no "
+    "objective.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
@@ -34,26 +34,27 @@ def objectives(subject: Subject) -> None:
     for objective in players:
         own = [id(p) for p in objective.parameters]
         require(
-            set(own) <= set(names), f"objective {objective.name!r} moves what is no trainable parameter of the model"
+            set(own) <= set(names),
+            f"objective {objective.name!r} has tensors that are not trainable parameters of the model",
         )
         twice = [names[key] for key in set(own) if own.count(key) > 1]
-        require(not twice, f"objective {objective.name!r} holds {twice[:3]} twice")
+        require(not twice, f"objective {objective.name!r} has {twice[:3]} twice")
         owned |= set(own)
     left = [name for key, name in names.items() if key not in owned]
-    require(not left, f"no objective moves {left[:3]}")
+    require(not left, f"no objective has the parameters {left[:3]}")
 
 
 @law(
     "gradients",
-    "Every parameter gets a finite gradient that is not zero, from an objective that moves it (a bias that cancels "
-    "there, as the critic's last in a difference of its outputs, from any).",
+    "Every parameter gets a finite nonzero gradient from one of its objectives (a bias that cancels there, such as the "
+    "last bias of a critic in a difference of outputs, from any objective).",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
 def gradients(subject: Subject) -> None:
     model = subject.generic().train()
     dead = {name for name, p in model.named_parameters() if p.requires_grad}
-    # Some parameters only act on some batches (one mask of several, one class), so dead ones get more chances.
+    # Some parameters are used in some batches only (one of several masks, one class), so several batches are tried.
     for step in range(_MOST_BATCHES):
         for objective in model.objectives():
             model.zero_grad()
@@ -74,7 +75,7 @@ def gradients(subject: Subject) -> None:
 
 @law(
     "terms",
-    "Every term of a loss is one number, or one for each example.",
+    "Every term of a loss is one number, or one number per example.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
@@ -83,14 +84,14 @@ def terms(subject: Subject) -> None:
     n = len(subject.batch)
     for objective in model.objectives():
         found = play(model, objective, subject.batch, subject.generator(1))
-        require("loss" in found, f"the terms of {objective.name!r} hold no loss: {', '.join(found)}")
+        require("loss" in found, f"the terms of {objective.name!r} have no loss: {', '.join(found)}")
         for name, term in found.items():
             require(term.shape in ((), (n,)), f"{objective.name}/{name} of {n} examples has shape {tuple(term.shape)}")
 
 
 @law(
     "descent",
-    f"{_STEPS} steps of Adam on one batch lower the loss and raise the log-likelihood, measured with fixed noise.",
+    f"{_STEPS} steps of Adam on one batch decrease the loss and increase the log-likelihood, with fixed noise.",
     needs="a model with one objective, learned by gradients",
     applies=lambda model: by_gradient(model) and len(model.objectives()) == 1,
 )

@@ -1,4 +1,4 @@
-"""Laws of precision: it follows the data, whatever type the model computes in."""
+"""Laws of precision: it depends on the data, not on the type in which the model computes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from unsup.testing.law import law, require
 from unsup.testing.laws.densities import has_likelihood
 from unsup.testing.subject import Subject
 
-_OFFSET, _LEVEL = 1e9, 1_700_000_077  # of real data of spread 1, and of whole numbers, which no float32 is
+_OFFSET, _LEVEL = 1e9, 1_700_000_077  # offset of real data with spread 1, and integers that float32 cannot represent
 _SAMPLES, _DISTINCT = 500, 400
 _HALF_SAMPLES = 32
-_HALF = {torch.float16: 0.02, torch.bfloat16: 0.08}  # of 1 + |log p|: 11 and 8 bits, and sums of many terms
+_HALF = {
+    torch.float16: 0.02,
+    torch.bfloat16: 0.08,
+}  # tolerance relative to 1 + |log p|: 11 and 8 bits, and sums of many terms
 
 
 def _may_be_far(model: Model) -> bool:
@@ -26,7 +29,7 @@ def _may_be_far(model: Model) -> bool:
 
 
 def _far(subject: Subject) -> Subject | None:
-    """The same model and data, far from zero; None where the model takes no such events."""
+    """The same model and data, far from zero; None if the model does not support such events."""
     event, x = subject.model.event, subject.batch.x
     real = torch.tensor([s.kind == "real" for s in event.columns], device=x.device)
     columns = tuple(replace(s, low=s.low + _LEVEL) if s.kind == "ordinal" else s for s in event.columns)
@@ -58,8 +61,8 @@ def _far(subject: Subject) -> Subject | None:
 
 @law(
     "precision",
-    f"Precision follows the data: samples and decodes of reals at {_OFFSET:g} ± 1 are float64 and differ, whole "
-    f"numbers near {_LEVEL:,} stay in their support, and both have a finite log p.",
+    f"Precision depends on the data: samples and decodes of reals at {_OFFSET:g} ± 1 are float64 and differ, whole "
+    f"numbers near {_LEVEL:,} are in their support, and both have a finite log p.",
     needs="sample, and real or ordinal entries",
     applies=_may_be_far,
 )
@@ -78,7 +81,7 @@ def precision(subject: Subject) -> None:
     for what, x in drawn.items():
         require(x.dtype == event.dtype, f"{what} are {x.dtype}; the data are {event.dtype}")
         outside = int((~event.contains(x)).sum())
-        require(outside == 0, f"{outside} of {len(x)} {what} lie outside {event}")
+        require(outside == 0, f"{outside} of {len(x)} {what} are outside {event}")
         for d, support in enumerate(event.columns):
             if support.kind == "real":
                 column = x.flatten(1)[:, d].double()
@@ -91,13 +94,13 @@ def precision(subject: Subject) -> None:
             found = model.log_prob(far.batch.x, generator=subject.generator(2), **subject.given(len(far.batch)))
         require(
             bool(found.isfinite().all()),
-            f"log p of {int((~found.isfinite()).sum())} of {len(found)} far data is infinite",
+            f"log p of {int((~found.isfinite()).sum())} of {len(found)} examples far from zero is infinite",
         )
 
 
 @law(
     "half",
-    "In float16 and bfloat16 log p is finite and near that in float32, or is refused with the reason.",
+    "In float16 and bfloat16, log p is finite and close to that in float32, or is refused with the reason.",
     needs="a likelihood",
     applies=has_likelihood,
 )
@@ -108,7 +111,7 @@ def half(subject: Subject) -> None:
 
     @torch.no_grad()
     def score(model: HasDensity) -> Tensor:
-        # The noise of a bound is drawn in the model's type, so that only averages agree.
+        # The noise of a bound is drawn in the type of the model, so only averages agree.
         return model.log_prob(x, samples=_HALF_SAMPLES, generator=subject.generator(1), **given).double()
 
     expected = score(usual)
@@ -117,10 +120,13 @@ def half(subject: Subject) -> None:
         try:
             found = score(model)
         except CapabilityError as error:
-            require(bool(model.not_in_half) and model.not_in_half in str(error), f"in {dtype}: {error} gives no reason")
+            require(
+                bool(model.not_in_half) and model.not_in_half in str(error),
+                f"in {dtype}: {error} does not state the reason",
+            )
             continue
         require(
             bool(found.isfinite().all()), f"in {dtype} log p of {int((~found.isfinite()).sum())} examples is not finite"
         )
         apart = float(((found - expected).abs() / (1 + expected.abs())).mean())
-        require(apart < tolerance, f"in {dtype} log p is off by {apart:.3f} of its size")
+        require(apart < tolerance, f"in {dtype} the relative error of log p is {apart:.3f}")

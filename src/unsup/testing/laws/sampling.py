@@ -1,4 +1,4 @@
-"""Laws of sampling: repeatable, in the support, and from the density that is claimed."""
+"""Laws of sampling: reproducible, in the support, and from the claimed density."""
 
 from __future__ import annotations
 
@@ -44,19 +44,29 @@ def _has_temperature(model: Model) -> bool:
     return "temperature" in knobs(model)
 
 
-@law("same-seed", "The same generator gives the same samples, another one others.", needs="sample", applies=_can_sample)
+@law(
+    "same-seed",
+    "The same generator gives the same samples, a different one different samples.",
+    needs="sample",
+    applies=_can_sample,
+)
 def same_seed(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, CanSample)
     generator, given = subject.generator(1), subject.one_given()
     first, second = (model.sample(32, generator=generator, **given) for _ in range(2))
     again, other = (model.sample(32, generator=subject.generator(key), **given) for key in (1, 2))
-    require(torch.equal(first, again), "the same generator gave other samples")
-    require(not torch.equal(first, second), "a generator gave the same samples twice: it was not used up")
-    require(not torch.equal(first, other), "another seed gave the same samples")
+    require(torch.equal(first, again), "the same generator gave different samples")
+    require(not torch.equal(first, second), "a generator gave the same samples twice: its state did not change")
+    require(not torch.equal(first, other), "a different seed gave the same samples")
 
 
-@law("support", "Samples have the event's shape and type and lie in its support.", needs="sample", applies=_can_sample)
+@law(
+    "support",
+    "Samples have the shape and type of the event and are in its support.",
+    needs="sample",
+    applies=_can_sample,
+)
 def support(subject: Subject) -> None:
     event = subject.model.event
     for dtype in (None, torch.float64):
@@ -68,12 +78,12 @@ def support(subject: Subject) -> None:
             require(tuple(x.shape) == expected, f"{n} samples have shape {tuple(x.shape)}, not {expected}")
             require(x.dtype == event.dtype, f"samples are {x.dtype}, not {event.dtype}")
             outside = int((~event.contains(x)).sum())
-            require(outside == 0, f"{outside} of {n} samples lie outside {event}")
+            require(outside == 0, f"{outside} of {n} samples are outside {event}")
 
 
 @law(
     "entropy",
-    "−log p of the model's own samples averages to the entropy of p.",
+    "The mean of −log p over samples of the model is the entropy of p.",
     needs="sample and an exact likelihood on at most 65,536 values or 2 real numbers",
     applies=lambda model: _can_sample(model) and _is_oracle(model),
 )
@@ -86,7 +96,7 @@ def entropy(subject: Subject) -> None:
     expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
     own = model.sample(_SAMPLES, generator=subject.generator(1), **given)
     found, error = grids.mean_and_error(-log_probs(model, _exactly(own), **given))
-    # 1e-3 is the quadrature's share, see the law "normalised".
+    # 1e-3 is the error of the quadrature, see the law "normalised".
     slack = grids.STANDARD_ERRORS * error + (0 if model.event.is_discrete else 1e-3 * (1 + abs(expected)))
     require(
         abs(found - expected) < slack, f"own samples give {found:.4f} ± {error:.4f} nats, the entropy is {expected:.4f}"
@@ -94,7 +104,7 @@ def entropy(subject: Subject) -> None:
 
 
 def _exactly(x: Tensor) -> Tensor:
-    """Real samples in the type that laws compute in."""
+    """Real samples in the type in which laws compute."""
     return x.double() if x.is_floating_point() else x
 
 
@@ -124,7 +134,7 @@ def moments(subject: Subject) -> None:
     require(
         float(apart[i]) < grids.STANDARD_ERRORS,
         f"moment {i} of (x, xxᵀ), x in units of the data, is {float(found.mean(0)[i]):.4f} ± {float(error[i]):.4f}, "
-        f"the density says {float(expected[i]):.4f}",
+        f"that of the density is {float(expected[i]):.4f}",
     )
 
 
@@ -142,14 +152,14 @@ def frequencies(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE) if is_exact(subject.model) else subject.settled()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
-    # A bound costs more for each value, and its noise weighs less against fewer samples.
+    # A bound is more expensive per value, and its noise matters less with fewer samples.
     n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 4
     probability = _probabilities(model, subject, n)
     drawn = model.sample(n, generator=subject.generator(2), **subject.one_given())
     counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
     if model.likelihood_kind == "bound":
-        # Noise on discrete data carries some mass past the first and last level, which sampling puts back on them:
-        # there the bound stays below the frequencies, so those values are pooled and take what mass is missing.
+        # Noise on discrete data moves some mass beyond the first and last level, which sampling clamps to these levels:
+        # there the bound is below the frequencies, so those values are pooled and get the missing mass.
         ends = _at_an_end(model.event)
         if float(probability.sum()) < 0.99:
             expected = n * probability
@@ -164,7 +174,7 @@ def frequencies(subject: Subject) -> None:
 
 
 def _at_an_end(event: Event) -> Tensor:
-    """Which values of the event hold an ordinal or binary entry at its first or last level."""
+    """Which values of the event have an ordinal or binary entry at its first or last level."""
     flat = grids.enumerate_event(event).flatten(1).long()
     low = torch.tensor([s.low for s in event.columns])
     high = low + torch.tensor([s.levels for s in event.columns]) - 1
@@ -174,8 +184,8 @@ def _at_an_end(event: Event) -> Tensor:
 def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
     """p of every value; of a bound, exp of it, which is p up to noise.
 
-    Noise of variance v in a p adds n v / p to a chi-square over n samples. Importance samples are added until that
-    comes to less than the statistic's own deviation, √(2N) for N values.
+    Noise of variance v in p adds n v / p to a chi-square over n samples. Importance samples are added until this is
+    less than the standard deviation of the statistic, √(2N) for N values.
     """
     x, given = grids.enumerate_event(subject.model.event).to(subject.model.device), subject.one_given()
     if model.likelihood_kind == "exact":
@@ -187,12 +197,12 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
         p, variance = torch.stack(runs).mean(0), torch.stack(runs).var(0) / len(runs)
         if float((n * variance / p).sum()) < (2 * len(x)) ** 0.5:
             return p
-    raise LawViolation(f"{samples} importance samples leave the probabilities uncertain")
+    raise LawViolation(f"the probabilities are uncertain with {samples} importance samples")
 
 
 @law(
     "temperature",
-    "Temperature 1 is plain sampling; a lower one changes the draws, to more probable ones for exact models and flows.",
+    "Temperature 1 is plain sampling; lower ones change the draws, to more probable ones for exact models and flows.",
     needs="a sampling temperature and a likelihood",
     applies=lambda model: _has_temperature(model) and isinstance(model, HasDensity),
 )
@@ -203,10 +213,10 @@ def temperature(subject: Subject) -> None:
     assert isinstance(model, CanSample)
     plain, cold = (_at(model, subject, 512, temperature) for temperature in (1.0, 0.25))
     unasked = model.sample(512, generator=subject.generator(1), **given)
-    require(torch.equal(plain, unasked), "temperature 1 gives other samples than none")
+    require(torch.equal(plain, unasked), "temperature 1 gives different samples than no temperature")
     require(not torch.equal(plain, cold), "temperature 0.25 gives the same samples as temperature 1")
     if not (is_exact(model) or isinstance(model, IsFlow)):
-        return  # cooling a latent code makes the code more probable, which need not hold for the example
+        return  # a lower temperature makes a latent code more probable, but not necessarily the example
     scores = [log_probs(model, _exactly(x), samples=8, generator=subject.generator(3), **given) for x in (plain, cold)]
     (warm, a), (cool, b) = (grids.mean_and_error(s) for s in scores)
     require(
@@ -265,7 +275,7 @@ def tempered(subject: Subject) -> None:
 
 
 def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor | None:
-    """The probability of every value at a temperature; None for a mixture of orders, of which p alone says nothing."""
+    """The probability of every value at a temperature; None for a mixture of orders, where p is not sufficient."""
     event = subject.model.event
     x = grids.enumerate_event(event).to(subject.model.device)
     if not isinstance(model, IsAutoregressive):
@@ -290,7 +300,7 @@ def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor
 
 
 def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str, Any]]]:
-    """The conditions whose mixture the model samples from, with their weights."""
+    """The conditions in the mixture from which the model samples, with their weights."""
     if not (isinstance(model, IsConditional) and model.classes):
         return [(1.0, subject.one_given())]
     weights = model.log_class_prior().exp().tolist()
@@ -299,7 +309,7 @@ def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str,
 
 @law(
     "completion",
-    "Completing keeps what is known and draws the rest from its conditional distribution.",
+    "Completion keeps known entries and draws the others from their conditional distribution.",
     needs="complete and an exact likelihood on at most 65,536 values",
     applies=lambda model: isinstance(model, CanComplete) and is_exact(model) and grids.is_enumerable(model.event),
 )
@@ -314,7 +324,7 @@ def completion(subject: Subject) -> None:
     try:
         _follows_conditional(model, model, scattered, "scattered entries", subject)
     except InputError:
-        return  # a model may refuse to condition on what comes later in its order, but not draw from something else
+        return  # a model may refuse to condition on later entries, but must not draw from another distribution
 
 
 def _follows_conditional(model: CanComplete, density: HasDensity, known: Tensor, what: str, subject: Subject) -> None:

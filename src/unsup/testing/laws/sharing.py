@@ -1,4 +1,4 @@
-"""Laws of work that is shared: several processes, or the parts of an accumulated batch, are one."""
+"""Laws of shared work: several processes, or parts of an accumulated batch, give the same result as one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from unsup.testing.laws.learning import by_gradient
 from unsup.testing.processes import as_processes
 from unsup.testing.subject import Subject, part_of
 
-_SMALLEST, _LARGEST = 2, 32  # sizes of batches that could be taken for another axis
+_SMALLEST, _LARGEST = 2, 32  # batch sizes that could be confused with another axis
 _ROUNDING = 1e-9
 
 Found = dict[str, Tensor]
 
 
 def sizes_of(model: Model) -> list[int]:
-    """Every size that an axis of the model's tensors may have by its options and its event, from 2 to 32."""
+    """All sizes that an axis of the tensors of the model may have, by its options and event, from 2 to 32."""
     given = model.given if isinstance(model, IsConditional) else None
     events = [model.event] if given is None else [model.event, given]
     found: set[int] = set()
@@ -52,16 +52,16 @@ def _whole_numbers(value: Any) -> Iterator[int]:
 
 
 def _many(batch: Batch, n: int) -> Batch:
-    """``n`` examples: those of the batch again and again."""
+    """``n`` examples: those of the batch, repeated."""
     rows = torch.arange(n, device=batch.x.device)
     streams = {k: _many(v, n * len(v) // len(batch)) for k, v in batch.streams.items()}
     return replace(replace(batch, streams={}).take(rows % len(batch)), streams=streams)
 
 
 def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows) -> Found:
-    """What a step finds for the rows at hand: the loss of each player and the gradients of what it moves.
+    """The results of a step for the local rows: the loss of each player and the gradients of its parameters.
 
-    They are multiplied by the rows' share, as training does before it adds them up.
+    They are multiplied by the share of the rows, as in training before summation.
     """
     own = part_of(batch, rows)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -91,7 +91,7 @@ def compare(what: str, parts: Iterable[Found], whole: Found) -> None:
         total = torch.stack([part[name] for part in parts]).sum(0)
         size = max(float(value.abs().max()), 1e-3 * largest) if value.numel() else 1.0
         worst = float((total - value).abs().max()) / max(size, 1e-12) if value.numel() else 0.0
-        require(worst < _ROUNDING, f"{what}: {name} differs from that of the whole batch by {worst:.2g} of its size")
+        require(worst < _ROUNDING, f"{what}: {name} differs from that of the whole batch by {worst:.2g} (relative)")
 
 
 def _buffers(model: Model) -> Found:
@@ -100,14 +100,14 @@ def _buffers(model: Model) -> Found:
 
 @law(
     "processes",
-    "Two and three processes find the losses, gradients and buffers of one, also where a batch, or its part, is as "
+    "Two and three processes give the losses, gradients and buffers of one, even if a batch, or its part, is as "
     "large as another axis of the model.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
 def processes(subject: Subject) -> None:
     start = subject.generic().train()
-    # Packs of examples lie in one process each; a loss that is one number for a batch adds up over equal shares only.
+    # Packs of examples are on one process each; a loss that is one number per batch is additive over equal shares only.
     pack, number = int(start.config.get("packing", 1)), _is_a_number(start, subject)
     data, buffers = subject.data(start), _buffers(start)
     for count in (2, 3):
@@ -140,7 +140,7 @@ def _totals(sizes: list[int], count: int, pack: int, *, even: bool) -> list[int]
 
 
 def _is_a_number(model: Model, subject: Subject) -> bool:
-    """Whether some player's loss is one number for the batch, not one an example."""
+    """Whether the loss of a player is one number per batch, not one per example."""
     model = copy.deepcopy(model)
     shared: dict[str, Any] = {}
     found = False
@@ -153,7 +153,7 @@ def _is_a_number(model: Model, subject: Subject) -> bool:
 
 
 class _Doubled(Group):
-    """A process beside a twin that has the same rows; ``added`` tells whether they met for a statistic of the batch."""
+    """A process with a twin that has the same rows; ``added``: whether they computed a statistic of the batch."""
 
     count, rank = 2, 0
 
@@ -176,8 +176,8 @@ class _Doubled(Group):
 
 @law(
     "accumulation",
-    "Where a loss is one number an example, and no statistic of all of them, the parts of a batch, each computed on "
-    "its own, add up to the whole.",
+    "If a loss is one number per example, without a statistic of all examples, separately computed parts of a batch "
+    "add up to the whole.",
     needs="a model that learns by gradients",
     applies=by_gradient,
 )
@@ -216,7 +216,7 @@ class BareDraw(Exception):
 
 
 class NoBareDraws(TorchFunctionMode):
-    """Inside, random numbers come from `unsup.core.random` alone; anything else is a `BareDraw`."""
+    """In this context, random numbers must come from `unsup.core.random`; anything else is a `BareDraw`."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -248,7 +248,7 @@ def _caller() -> tuple[str, int]:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-@law("draws", "Every draw inside a loss goes through unsup.core.random, which knows which rows are at hand.")
+@law("draws", "All draws in a loss use unsup.core.random, which knows the local rows.")
 def draws(subject: Subject) -> None:
     model = subject.generic().train()
     batch = subject.data(model)
@@ -262,4 +262,4 @@ def draws(subject: Subject) -> None:
                     shared = shared if objective.joins else {}
                     objective.loss(replace(batch, shared=shared), generator=subject.generator(1))
         except BareDraw as draw:
-            require(False, f"a loss draws by itself: {draw}")
+            require(False, f"a loss draws directly: {draw}")
