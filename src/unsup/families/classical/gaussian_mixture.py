@@ -29,7 +29,7 @@ from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, Symptom
+from unsup.core.model import Advice, HasEntryConditionals, Symptom
 from unsup.nn.counting import BLOCK, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.prob import distributions as dist
@@ -42,19 +42,20 @@ _COLLAPSED = 10  # times the floor: what is left of a variance that nothing but 
 Structure = Literal["full", "diagonal", "tied"]
 
 # What components="auto" chooses from, and how.
-COUNTS = (1, 2, 3, 5, 8, 12, 20)
+COUNTS = (1, 2, 3, 5, 8, 12)
 """Numbers of components that are tried, each form of covariance by itself, until two in a row have not helped."""
 SMALLEST = 0.05
 """Of the examples: a component with a smaller share is noise. It would explain the anomalies instead of finding them."""
 _NOISE = 3.0  # standard deviations of the noise, in those of the columns
 _NOISE_START = 0.01  # its weight at first
+_BETWEEN = 10  # passes before the smallest component is looked at
 _PRIOR = 1.0  # examples that the prior of a covariance is worth
 _ENOUGH = 2000  # examples to choose by; passes over all of them follow
 _MOST_DIMS = 128  # with more entries all covariances are diagonal
 _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 
 
-class GaussianMixture(Mixture):
+class GaussianMixture(Mixture, HasEntryConditionals):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
     The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted; pixels and
@@ -62,7 +63,7 @@ class GaussianMixture(Mixture):
     2007): every example joins its nearest seed. In EM a component that loses all its examples keeps its mean and
     covariance, with a weight of almost nothing. `encode` gives the responsibilities.
 
-    With ``components="auto"`` the training data choose: for each form of covariance up to 20 components are fitted, and
+    With ``components="auto"`` the training data choose: for each form of covariance up to 12 components are fitted, and
     the fit with the lowest BIC is kept. A full matrix is tried only where components have more examples than entries.
     Every covariance has a prior worth one example of the columns' spread. A further component of fixed shape, the last
     one, is noise (Banfield, Raftery 1993), and it takes the place of components with less than 5 % of the examples, so
@@ -216,7 +217,9 @@ class GaussianMixture(Mixture):
             super().prepare(batch, generator=generator)
             return
         if len(batch) < 2:
-            raise InputError(f"GaussianMixture: components='auto' needs two or more training examples, not {len(batch)}")
+            raise InputError(
+                f"GaussianMixture: components='auto' needs two or more training examples, not {len(batch)}"
+            )
         self.scale(batch, generator=generator)
         y, _ = self.points(batch.x, generator=generator)
         self.spread.copy_(_spread(y))
@@ -262,19 +265,19 @@ class GaussianMixture(Mixture):
 
         self.keep_best_start(self.restarts, start, sums)
         while True:
-            reached = self._climb(sums)
+            self._climb(sums, _BETWEEN)
             weights = self.logits.softmax(0).where(self.used, 1.0)
             smallest = int(weights.argmin())
             if float(weights[smallest]) >= SMALLEST or int(self.used.sum()) == 1:
-                return self.n_free * math.log(len(y)) - 2 * reached
+                return self.n_free * math.log(len(y)) - 2 * self._climb(sums, self.passes)
             noise = self.logits.softmax(0)[[smallest, -1]].sum()
             self._free(torch.arange(self.components, device=y.device) == smallest)
             self.logits[-1] = noise.log() + self.logits.logsumexp(0)  # its examples are noise now
 
-    def _climb(self, sums: Callable[[], Mapping[str, Tensor]]) -> float:
-        """EM passes until they gain less than the tolerance; the log-likelihood, without the prior, they end with."""
+    def _climb(self, sums: Callable[[], Mapping[str, Tensor]], passes: int) -> float:
+        """EM passes while they gain as much as the tolerance; the log-likelihood, without the prior, they end with."""
         found = sums()
-        for _ in range(self.passes):
+        for _ in range(passes):
             before = float(found["log_prob"]) + float(self.parameter_log_prior())
             self.maximize(found)
             found = sums()
@@ -454,6 +457,23 @@ class GaussianMixture(Mixture):
                 columns.append(torch.linalg.vecdot(white, white))
             square = torch.stack(columns, 1)
         return self.log_diagonal.sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+
+    def log_given_rest(self, x: Tensor) -> Tensor:
+        """log p(x_d | the rest) = log p(x) − log Σ_k π_k N(x_-d; k), by p(x_d | the rest, k): no integral is needed.
+
+        With Λ = U Uᵀ that is a Gaussian of variance 1/Λ_dd whose residual is (Λ (y − μ))_d / Λ_dd.
+        """
+        self.event.check_shape(x)
+        y = self.middle(x)
+        joint, parts = self.log_joint(y), []
+        factors = self.factors().expand(self.components, -1, -1)
+        for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
+            precision = factor.square().sum(1)
+            pull = (y - mean) @ factor @ factor.T
+            own = 0.5 * (precision.log() - dist.LOG_2PI - pull.square() / precision)  # log p(y_d | the rest, k)
+            parts.append(joint[:, k, None] - own)
+        found = joint.logsumexp(1)[:, None] - torch.stack(parts).logsumexp(0)
+        return found + self.front.log_derivatives(self.front.floating(x))
 
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
         """y = μ_k + U_k⁻ᵀ ε, rounded to the support."""
