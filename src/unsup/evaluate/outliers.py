@@ -4,11 +4,11 @@ The default detector needs no labels and no settings. It is the mean of two log-
 
     score(x) = −½ [ (1/M) Σ_m log p_m(x) + Σ_d log h_d(x_d) ]
 
-The p_m are Gaussian mixtures that choose their components themselves (`components="auto"`), each fitted to a few hundred
-random rows (bagging: Breiman 1996, https://doi.org/10.1007/BF00058655; that small samples of the rows hold too few
-anomalies to be taken for a group is known from isolation forests: Liu, Ting, Zhou 2008,
-https://doi.org/10.1109/ICDM.2008.17). They know what entries have to do with each other. The h_d are histograms of each
-entry by itself, with Sturges' number of bins; they know shapes that no Gaussian has. A mean of log-densities is a
+The p_m are Gaussian mixtures that choose their components themselves (`components="auto"`), each fitted to a few
+hundred random rows (bagging: Breiman 1996, https://doi.org/10.1007/BF00058655). A small sample holds few anomalies, so
+that a group of them is not mistaken for a component; isolation forests rely on the same (Liu, Ting, Zhou 2008,
+https://doi.org/10.1109/ICDM.2008.17). The mixtures model the dependence between entries. The h_d are histograms of each
+entry by itself, with Sturges' number of bins, and model shapes that are not Gaussian. A mean of log-densities is a
 logarithmic opinion pool: what either of them finds impossible has a high score.
 """
 
@@ -121,9 +121,8 @@ class SingleModel:
             return -self.model.log_prob(x, generator=generator).double().cpu()
         if isinstance(self.model, HasEnergy):
             return self.model.energy(x).double().cpu()
-        raise CapabilityError(
-            f"{type(self.model).__name__} has neither a density nor an energy (unsup models says which models can score)"
-        )
+        name = type(self.model).__name__
+        raise CapabilityError(f"{name} has neither a density nor an energy; take a model that can score (unsup models)")
 
     @torch.no_grad()
     def surprisals(self, x: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ EM (Dempster, Laird, Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb0160
     N_k = Σ_n r_nk,  π_k = N_k / N,  μ_k = Σ_n r_nk y_n / N_k,  Σ_k = Σ_n r_nk (y_n − μ_k)(y_n − μ_k)ᵀ / N_k + floor · I
 
 and without the floor never lowers the likelihood. With ``components="auto"`` a noise component of fixed shape catches
-examples that belong nowhere (Banfield, Raftery 1993, https://doi.org/10.2307/2532201), each covariance has a prior worth
-one example (Fraley, Raftery 2007, https://doi.org/10.1007/s00357-007-0004-5), and the number of components and the
-form of their covariances are those with the lowest BIC. Each covariance is held by the upper-triangular factor of its
-inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its diagonal: log N costs one product y U_k, and any value of the
+examples that belong nowhere (Banfield, Raftery 1993, https://doi.org/10.2307/2532201), each covariance has a prior
+worth one example (Fraley, Raftery 2007, https://doi.org/10.1007/s00357-007-0004-5), and the number of components and
+the form of their covariances are those with the lowest BIC. Each covariance is held by the upper-triangular factor of
+its inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its diagonal: log N costs one product y U_k, and any value of the
 parameters is a proper density, so gradient ascent needs no constraint. Everything is in float64.
 """
 
@@ -45,7 +45,7 @@ Structure = Literal["full", "diagonal", "tied"]
 COUNTS = (1, 2, 3, 5, 8, 12)
 """Numbers of components that are tried, each form of covariance by itself, until two in a row have not helped."""
 SMALLEST = 0.05
-"""Of the examples: a component with a smaller share is noise. It would explain the anomalies instead of finding them."""
+"""Of the examples: a component with a smaller share is noise, since it would explain the anomalies."""
 _NOISE = 3.0  # standard deviations of the noise, in those of the columns
 _NOISE_START = 0.01  # its weight at first
 _BETWEEN = 10  # passes before the smallest component is looked at
@@ -245,7 +245,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         found = tuple(k for k in COUNTS if max(5 * k, rest + k * each) <= examples)
         if structure == "tied" and "full" in self.forms:  # one component's own matrix is the shared one
             return tuple(k for k in found if k > 1)
-        return found if found or len(self.forms) > 1 and structure != "diagonal" else COUNTS[:1]
+        return found if found or (len(self.forms) > 1 and structure != "diagonal") else COUNTS[:1]
 
     @torch.no_grad()
     def try_candidate(self, y: Tensor, components: int, structure: Structure, *, generator: Generator) -> float:
