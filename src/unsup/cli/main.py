@@ -25,6 +25,7 @@ COMMANDS = {
     "measures": "list all measures: explanation, requirements, direction",
     "sample": "draw samples from a run, as a picture or an array",
     "score": "log-likelihood of each example of a file",
+    "outliers": "list the most anomalous rows of a data set, with the columns that explain them",
     "predict": "class probabilities of each example of a file",
     "encode": "encode examples to .npz",
     "decode": "decode codes to .npy or .png",
