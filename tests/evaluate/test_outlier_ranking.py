@@ -24,11 +24,11 @@ def factor_data(n: int = 500, seed: int = 0) -> torch.Tensor:
 
 
 def planted(x: torch.Tensor, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Thirty rows with one entry from elsewhere in its column: no value is unusual by itself."""
+    """Twelve rows with one entry from elsewhere in its column: no value is unusual by itself."""
     g = np.random.default_rng(seed)
-    rows, column = torch.arange(30), torch.tensor(g.integers(0, DIMS, 30))
+    rows, column = torch.arange(12), torch.tensor(g.integers(0, DIMS, 12))
     x = x.clone()
-    x[rows, column] = x[torch.tensor(g.integers(100, len(x), 30)), column]
+    x[rows, column] = x[torch.tensor(g.integers(100, len(x), 12)), column]
     return x, column
 
 
@@ -38,14 +38,15 @@ def test_conditional_surprisals_find_the_column_and_gradients_do_less_well() -> 
     model.prepare(Batch(x), generator=keyed_generator(0))
     detector = SingleModel(model, typical_values(x))
     surprisal = detector.surprisals(x)
-    excess = surprisal[:30] - surprisal.median(0).values
-    odd = detector.scores(x)[:30] > detector.scores(x).quantile(0.95)  # a value from elsewhere may happen to fit
+    excess = surprisal[:12] - surprisal.median(0).values
+    odd = detector.scores(x)[:12] > detector.scores(x).quantile(0.95)  # a value from elsewhere may happen to fit
     by_conditionals = float((excess.argmax(1) == column)[odd].double().mean())
-    rows = x[:30].clone().requires_grad_()
+    rows = x[:12].clone().requires_grad_()
     (slope,) = torch.autograd.grad(model.log_prob(rows).sum(), rows)
-    blame = -slope * (x[:30] - x.median(0).values)
+    blame = -slope * (x[:12] - x.median(0).values)
     by_gradients = float((blame.argmax(1) == column)[odd].double().mean())
-    assert int(odd.sum()) > 15
+    assert int(odd.sum()) >= 8
+    print(by_conditionals, by_gradients, odd.sum())
     assert by_conditionals > 0.9
     assert by_gradients < by_conditionals
 
