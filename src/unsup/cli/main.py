@@ -25,6 +25,7 @@ COMMANDS = {
     "measures": "every measure: what it is, what it needs, which way is better",
     "sample": "draw examples from a run, as a picture or an array",
     "score": "log-likelihood of each example of your own file",
+    "outliers": "the oddest rows of a table or images, with the columns that make them so",
     "predict": "the class of each example of your own file, with probabilities",
     "encode": "codes of examples, to .npz",
     "decode": "examples of codes, to .npy or .png",

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 from unsup.cli.show import put
 from unsup.cli.words import Words, split_words
 from unsup.core import memory
-from unsup.core.config import bare, check_value, options_of
+from unsup.core.config import bare, check_value, options_of, words_beside_a_number
 from unsup.core.errors import InputError, nearest
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
@@ -150,6 +150,9 @@ def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, t
 
 def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     """How argparse reads an option of that type, or None for types that words have no form for (events, mappings)."""
+    words = words_beside_a_number(annotation)
+    if words:
+        return {"type": _number_or_word, "metavar": f"N|{'|'.join(words)}"}
     annotation = bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -166,6 +169,10 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     if annotation in (int, float, str):
         return {"type": annotation, "metavar": _metavar(annotation)}
     return None
+
+
+def _number_or_word(word: str) -> int | str:
+    return int(word) if _NUMBER.match(f"-{word}") and word.isdecimal() else word
 
 
 def _metavar(annotation: Any) -> str:

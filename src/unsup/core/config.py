@@ -299,6 +299,14 @@ def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
     inner = [a for a in arguments if a is not type(None)]
     if len(inner) == 1:
         return check_value(what, value, inner[0])
+    words = [word for a in inner if get_origin(a) is Literal for word in get_args(a)]
+    numbers = [a for a in inner if get_origin(a) is not Literal]
+    if words and len(numbers) == 1:  # a number, or a word in its place
+        if value in words:
+            return value
+        if not isinstance(value, str):
+            return check_value(what, value, numbers[0])
+        raise InputError(f"{what}={shown(value)} is neither a number nor {' nor '.join(map(repr, words))}")
     for candidate in inner:
         try:
             return check_value(what, value, candidate)
@@ -328,6 +336,17 @@ def bare(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return bare(next(a for a in get_args(annotation) if a is not type(None)))
     return annotation
+
+
+def words_beside_a_number(annotation: Any) -> tuple[str, ...]:
+    """The words that an option takes in place of a whole number.
+
+    >>> words_beside_a_number(Count | Literal["auto"])
+    ('auto',)
+    """
+    if get_origin(annotation) not in (Union, types.UnionType) or bare(annotation) is not int:
+        return ()
+    return tuple(w for a in get_args(annotation) if get_origin(a) is Literal for w in get_args(a))
 
 
 def _name(annotation: Any) -> str:

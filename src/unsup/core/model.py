@@ -656,6 +656,16 @@ class HasNegatives(HasEnergy):
         """The energy whose difference `loss` is about, of points as `contrast` gives them: ``(N, ...)`` → ``(N,)``."""
 
 
+class HasEntryConditionals(HasDensity):
+    """log p(x_d | all other entries) is at hand for every entry."""
+
+    @abstractmethod
+    def log_given_rest(self, x: Tensor) -> Tensor:
+        """In nats of raw data: ``(B, *event.shape)`` → ``(B, D)``. Discrete entries of continuous models are at the
+        middle of a level.
+        """
+
+
 class Factorises(HasDensity):
     """log p(x) = Σ_d log p(x_d | the entries before it), with every term at hand."""
 

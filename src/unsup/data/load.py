@@ -175,6 +175,21 @@ def load_examples(name_or_path: str | Path, event: Event, **options: Any) -> tup
     return batch.x, names
 
 
+def load_rows(name_or_path: str | Path, **options: Any) -> Examples:
+    """All examples of a data set or file in its own order, before any split, with the names of rows and columns.
+
+    Args:
+        name_or_path: what `load_data` takes.
+        **options: what the data takes.
+
+    >>> found = load_rows("digits")
+    >>> len(found.names), found.event.dims
+    (1797, 64)
+    """
+    place = place_of(name_or_path)
+    return place.read(checked(place.name, place.options, options))
+
+
 def load_batch(
     name_or_path: str | Path,
     event: Event,

@@ -5,34 +5,57 @@ EM (Dempster, Laird, Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb0160
     r_nk = π_k N(y_n; μ_k, Σ_k) / Σ_j π_j N(y_n; μ_j, Σ_j)
     N_k = Σ_n r_nk,  π_k = N_k / N,  μ_k = Σ_n r_nk y_n / N_k,  Σ_k = Σ_n r_nk (y_n − μ_k)(y_n − μ_k)ᵀ / N_k + floor · I
 
-and without the floor never lowers the likelihood. Each covariance is held by the upper-triangular factor of its
-inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its diagonal: log N costs one product y U_k, and any value of the
+and without the floor never lowers the likelihood. With ``components="auto"`` a noise component of fixed shape catches
+examples that belong nowhere (Banfield, Raftery 1993, https://doi.org/10.2307/2532201), each covariance has a prior
+worth one example (Fraley, Raftery 2007, https://doi.org/10.1007/s00357-007-0004-5), and the number of components and
+the form of their covariances are those with the lowest BIC. Each covariance is held by the upper-triangular factor of
+its inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its diagonal: log N costs one product y U_k, and any value of the
 parameters is a proper density, so gradient ascent needs no constraint. Everything is in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import one_hot
 
 from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
-from unsup.core.errors import TrainingError
+from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice
-from unsup.nn.counting import Mixture
+from unsup.core.model import Advice, HasEntryConditionals, Symptom
+from unsup.nn.counting import BLOCK, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.prob import distributions as dist
+from unsup.prob.clusters import kmeans_plus_plus
 
 _NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
+_UNUSED = 1e-9  # a component of less weight is one that no example belongs to
+_SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
+_COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
+Structure = Literal["full", "diagonal", "tied"]
+
+# What components="auto" chooses from, and how.
+COUNTS = (1, 2, 3, 5, 8, 12)
+"""Numbers of components that are tried, each form of covariance by itself, until two in a row have not helped."""
+SMALLEST = 0.05
+"""Of the examples: a component with a smaller share is noise, since it would explain the anomalies."""
+_NOISE = 3.0  # standard deviations of the noise, in those of the columns
+_NOISE_START = 0.01  # its weight at first
+_BETWEEN = 10  # passes before the smallest component is looked at
+_PRIOR = 1.0  # examples that the prior of a covariance is worth
+_ENOUGH = 2000  # examples to choose by; passes over all of them follow
+_MOST_DIMS = 128  # with more entries all covariances are diagonal
+_FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 
 
-class GaussianMixture(Mixture):
+class GaussianMixture(Mixture, HasEntryConditionals):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
     The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted; pixels and
@@ -40,10 +63,17 @@ class GaussianMixture(Mixture):
     2007): every example joins its nearest seed. In EM a component that loses all its examples keeps its mean and
     covariance, with a weight of almost nothing. `encode` gives the responsibilities.
 
+    With ``components="auto"`` the training data choose: for each form of covariance up to 12 components are fitted, and
+    the fit with the lowest BIC is kept. A full matrix is tried only where components have more examples than entries.
+    Every covariance has a prior worth one example of the columns' spread. A further component of fixed shape, the last
+    one, is noise (Banfield, Raftery 1993), and it takes the place of components with less than 5 % of the examples, so
+    that a small group of anomalies is unlikely instead of a component of its own.
+
     Args:
         event: binary, ordinal, real, or a table that mixes them.
-        components: K.
-        covariance: ``full``, ``diagonal``, or ``tied`` (one full matrix for all components).
+        components: K, or ``auto``: chosen from the training data (10 where ``learn="gradient"``).
+        covariance: ``full``, ``diagonal``, ``tied`` (one full matrix for all components), or ``auto``: chosen from the
+            training data where ``components`` is, else full.
         learn: ``em``, or ``gradient``: ascent of the same likelihood, without the floor.
         iterations: the most EM passes.
         tolerance: EM stops when a pass raises the mean log-likelihood by less than this, in nats.
@@ -63,34 +93,53 @@ class GaussianMixture(Mixture):
 
     presets = {
         "tiny": {"components": 3, "iterations": 20, "covariance": "diagonal"},  # full ones grow with D²
-        "paper": {"restarts": 10, "tolerance": 1e-3, "floor": 1e-6},
+        "paper": {"components": 10, "covariance": "full", "restarts": 10, "tolerance": 1e-3, "floor": 1e-6},
     }
     fit_defaults = {"lr": 1e-2}
     autocast = False
+    form: Tensor  # which of the forms the covariances have, where it is chosen
+    spread: Tensor  # V of the prior
     not_in_half = "its covariances are computed in float64"
 
     def __init__(
         self,
         event: Event,
         *,
-        components: Count = 10,
-        covariance: Literal["full", "diagonal", "tied"] = "full",
+        components: Count | Literal["auto"] = "auto",
+        covariance: Structure | Literal["auto"] = "auto",
         learn: Literal["em", "gradient"] = "em",
         iterations: Count = 100,
         tolerance: Weight = 1e-3,
         floor: Weight = 1e-6,
         restarts: Count = 1,
     ) -> None:
-        self.covariance, self.floor = covariance, floor
+        self.floor, self.chooses = floor, components == "auto" and learn == "em"
         self.take_passes(iterations if learn == "em" else 0, tolerance)
-        dims, matrices = event.dims, 1 if covariance == "tied" else components
+        dims = event.dims
+        self.forms: tuple[Structure, ...]  # of covariances, those to choose from
+        if covariance != "auto":
+            self.forms = (covariance,)
+        elif self.chooses:
+            self.forms = _FORMS if dims <= _MOST_DIMS else ("diagonal",)
+        else:
+            self.forms = ("full",)
+        if self.chooses:
+            slots = COUNTS[-1] + 1  # those that are not used have no weight; the last is noise
+            self.register_buffer("form", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("spread", torch.ones(dims, dtype=torch.float64))
+        else:
+            slots = 10 if components == "auto" else components
         self.front = ContinuousFront(event).double()
-        self.take_components(components, restarts)
-        self.means = nn.Parameter(torch.randn(components, dims, dtype=torch.float64))
+        self.take_components(slots, restarts)
+        matrices = 1 if self.forms == ("tied",) and not self.chooses else slots
+        self.means = nn.Parameter(torch.randn(slots, dims, dtype=torch.float64))
         self.log_diagonal = nn.Parameter(torch.zeros(matrices, dims, dtype=torch.float64))
         # The entries of U above its diagonal, row by row.
-        above = dims * (dims - 1) // 2 if covariance != "diagonal" else 0
+        above = dims * (dims - 1) // 2 if self.forms != ("diagonal",) else 0
         self.above = nn.Parameter(torch.zeros(matrices, above, dtype=torch.float64)) if above else None
+        if self.chooses:
+            with torch.no_grad():
+                self._free(torch.ones(slots, dtype=torch.bool))
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -116,9 +165,26 @@ class GaussianMixture(Mixture):
         return self.event.is_real
 
     @property
+    def covariance(self) -> Structure:
+        """The form of the covariances: as given, or as chosen."""
+        return self.forms[int(self.form)] if self.chooses else self.forms[0]
+
+    @property
     def n_free(self) -> int:
-        """Weights, means and covariances; the units of the data are none."""
-        return self.parameter_count - 1
+        """Weights, means and covariances; the units of the data are none, nor are the noise and unused components."""
+        if not self.chooses:
+            return self.parameter_count - 1
+        used, dims = int(self.used.sum()), self.event.dims
+        matrix = dims if self.covariance == "diagonal" else dims * (dims + 1) // 2
+        return used * (1 + dims) + matrix * (1 if self.covariance == "tied" else used)
+
+    @property
+    def used(self) -> Tensor:
+        """Which components have a weight, bool ``(K,)``; noise is none of them."""
+        used = self.logits.detach().log_softmax(0) > math.log(_UNUSED)
+        if self.chooses:
+            used[-1] = False
+        return used
 
     # --- points ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +204,139 @@ class GaussianMixture(Mixture):
 
         return dequantized_log_prob(self.front, density, batch.x, samples=samples, generator=generator)
 
+    # --- choosing -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Fix the units; start, or choose: fit every candidate to the examples and keep the one with the lowest BIC.
+
+        Raises:
+            InputError: fewer examples than components, or than two.
+        """
+        if not self.chooses:
+            super().prepare(batch, generator=generator)
+            return
+        if len(batch) < 2:
+            raise InputError(
+                f"GaussianMixture: components='auto' needs two or more training examples, not {len(batch)}"
+            )
+        self.scale(batch, generator=generator)
+        y, _ = self.points(batch.x, generator=generator)
+        self.spread.copy_(_spread(y))
+        y = y[random.uniform((len(y),), generator, like=y).argsort()[:_ENOUGH]]
+        lowest, kept = math.inf, {}
+        for structure in self.forms:
+            best, worse = math.inf, 0
+            for components in self.counts(len(y), structure):
+                bic = self.try_candidate(y, components, structure, generator=generator)
+                if bic < lowest:
+                    lowest, kept = bic, {name: value.clone() for name, value in self.state_dict().items()}
+                worse = 0 if bic < best else worse + 1
+                best = min(best, bic)
+                if worse == 2:
+                    break
+        self.load_state_dict(kept)
+
+    def counts(self, examples: int, structure: Structure) -> tuple[int, ...]:
+        """The numbers of components that are worth trying: each is to have five examples, and what its matrix needs."""
+        dims = self.event.dims
+        each = dims + 1 if structure == "full" else 5
+        rest = dims if structure == "tied" else 0
+        found = tuple(k for k in COUNTS if max(5 * k, rest + k * each) <= examples)
+        if structure == "tied" and "full" in self.forms:  # one component's own matrix is the shared one
+            return tuple(k for k in found if k > 1)
+        return found if found or (len(self.forms) > 1 and structure != "diagonal") else COUNTS[:1]
+
+    @torch.no_grad()
+    def try_candidate(self, y: Tensor, components: int, structure: Structure, *, generator: Generator) -> float:
+        """Fit ``components`` of one form to points, from a k-means++ start; the BIC of what is left of them."""
+        self.form.fill_(self.forms.index(structure))
+
+        def sums() -> dict[str, Tensor]:
+            return added(self._expect(part) for part in y.split(BLOCK))
+
+        def start() -> None:
+            self._free(torch.ones_like(self.logits, dtype=torch.bool))
+            seeds, nearest = kmeans_plus_plus(y, components, generator=generator)
+            self.take_seeds(torch.cat([y[seeds], self.means[components:]]))
+            belongs = (1 - _NOISE_START) * one_hot(nearest, self.components).to(y.dtype)
+            belongs[:, -1] = _NOISE_START
+            self.maximize(added(map(self._sums, y.split(BLOCK), belongs.split(BLOCK))))
+
+        self.keep_best_start(self.restarts, start, sums)
+        while True:
+            self._climb(sums, _BETWEEN)
+            weights = self.logits.softmax(0).where(self.used, 1.0)
+            smallest = int(weights.argmin())
+            if float(weights[smallest]) >= SMALLEST or int(self.used.sum()) == 1:
+                return self.n_free * math.log(len(y)) - 2 * self._climb(sums, self.passes)
+            noise = self.logits.softmax(0)[[smallest, -1]].sum()
+            self._free(torch.arange(self.components, device=y.device) == smallest)
+            self.logits[-1] = noise.log() + self.logits.logsumexp(0)  # its examples are noise now
+
+    def _climb(self, sums: Callable[[], Mapping[str, Tensor]], passes: int) -> float:
+        """EM passes while they gain as much as the tolerance; the log-likelihood, without the prior, they end with."""
+        found = sums()
+        for _ in range(passes):
+            before = float(found["log_prob"]) + float(self.parameter_log_prior())
+            self.maximize(found)
+            found = sums()
+            gain = float(found["log_prob"]) + float(self.parameter_log_prior()) - before
+            if gain < self.tolerance * float(found["count"]):
+                break
+        return float(found["log_prob"])
+
+    def _free(self, slots: Tensor) -> None:
+        """Make components unused: of the noise's shape, without weight. The noise itself stays, or starts."""
+        self.means[slots] = 0.0
+        self.log_diagonal[slots] = -math.log(_NOISE)
+        if self.above is not None:
+            self.above[slots] = 0.0
+        self.logits[slots] = math.log(_UNUSED) - 20
+        if bool(slots[-1]):
+            self.logits[-1] = 0.0
+
+    def parameter_log_prior(self) -> Tensor:
+        """Σ_k −½ (log|Σ_k| + tr(V Σ_k⁻¹)) of the covariances that are chosen, V the spread: the prior's one example."""
+        if not self.chooses:
+            return super().parameter_log_prior()
+        own = self.used
+        if self.covariance == "tied":
+            own = own & (own.cumsum(0) == 1)
+        trace = (2 * self.log_diagonal[own]).exp() @ self.spread
+        if self.above is not None:
+            row, _ = self._above_indices(self.above.device)
+            trace = trace + self.above[own].square() @ self.spread[row]
+        return 0.5 * _PRIOR * (2 * self.log_diagonal[own].sum() - trace.sum())
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        """Whether a component has directions in which only the floor keeps its variance from zero."""
+        collapsed = (-2 * self.log_diagonal.detach()) < math.log(_COLLAPSED * max(self.floor, _SINGULAR))
+        if not bool(collapsed.any()):
+            return None
+        collapsed = (collapsed & ~self._constant()).expand(self.components, -1) & self.used[:, None]
+        worst = int(collapsed.sum(1).argmax())
+        directions, dims = int(collapsed[worst].sum()), collapsed.shape[1]
+        if not directions:
+            return None
+        weight = float(self.logits.detach().softmax(0)[worst])
+        return Symptom(
+            "degenerate",
+            f"component {worst} (weight {weight:.3g}) has no variance of its own in {directions} of {dims} directions: "
+            f"only floor={self.floor:g} keeps its density finite, and new data will score far lower than the training "
+            "data; leave components to be chosen (components='auto'), use covariance='diagonal', raise floor, or drop "
+            "columns that others determine",
+        )
+
+    def _constant(self) -> Tensor:
+        """Which entries do not vary at all in the mixture, ``(D,)``: these are no sign of a bad fit."""
+        factors = self.factors().detach()
+        identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=True)  # Σ = U⁻ᵀ U⁻¹
+        weights, means = self.logits.detach().softmax(0), self.means.detach()
+        second = weights @ (inverse.square().sum(-2) + means.square())
+        return second - (weights @ means).square() < _COLLAPSED * max(self.floor, _SINGULAR)
+
     # --- learning -------------------------------------------------------------------------------------------------
 
     def take_seeds(self, seeds: Tensor) -> None:
@@ -148,6 +347,10 @@ class GaussianMixture(Mixture):
         first = {"first": responsibility.T @ y}  # (K, D)
         if self.covariance == "diagonal":
             return first | {"second": responsibility.T @ y.square()}  # (K, D)
+        if self.chooses:
+            responsibility = responsibility.clone()
+            responsibility[:, -1] = 0.0  # the noise learns no shape
+            weight = responsibility.sum(1)
         if self.covariance == "tied":
             return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
         scatters = []
@@ -160,27 +363,40 @@ class GaussianMixture(Mixture):
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
         """Means and covariances."""
         weight, second = sums["weight"], sums["second"]
+        if self.chooses:
+            alive = alive.clone()
+            alive[-1] = False
         safe = torch.where(alive, weight, 1.0)
         means = torch.where(alive[:, None], sums["first"] / safe[:, None], self.means)
         kept, above = alive[:, None], None
         if self.covariance == "diagonal":
-            variance = second / safe[:, None] - means.square() + self.floor
+            variance = self._smoothed(second / safe[:, None] - means.square(), safe[:, None]) + self.floor
             variance[~alive] = 1.0
             self._check_positive((variance <= 0).any(1))
             log_diagonal = -0.5 * variance.log()
         elif self.covariance == "tied":
-            scatter = second - (means * weight[:, None]).T @ means
-            log_diagonal, above = self._factorise((scatter / sums["count"])[None])
-            kept = alive.new_ones(1, 1)
+            own = torch.where(alive, weight, 0.0) if self.chooses else weight
+            total = own.sum() if self.chooses else sums["count"]
+            scatter = second - (means * own[:, None]).T @ means
+            log_diagonal, above = self._factorise(self._smoothed((scatter / total)[None], total))
+            kept = alive[:, None] if self.chooses else alive.new_ones(1, 1)
         else:
             shift = means - self.means
             matrix = second / safe[:, None, None] - shift[:, :, None] * shift[:, None, :]
+            matrix = self._smoothed(matrix, safe[:, None, None])
             matrix[~alive] = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
             log_diagonal, above = self._factorise(matrix)
         self.means.copy_(means)
         self.log_diagonal.copy_(torch.where(kept, log_diagonal, self.log_diagonal))
         if self.above is not None and above is not None:
             self.above.copy_(torch.where(kept, above, self.above))
+
+    def _smoothed(self, covariance: Tensor, weight: Tensor) -> Tensor:
+        """Variances ``(M, D)`` or covariances ``(M, D, D)`` with what the prior adds: N Σ + V over N + 1."""
+        if not self.chooses:
+            return covariance
+        prior = self.spread if covariance.ndim == 2 else self.spread.diag()
+        return (weight * covariance + _PRIOR * prior) / (weight + _PRIOR)
 
     def _factorise(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances ``(M, D, D)`` without the floor → log-diagonal and upper part of U with Σ⁻¹ = U Uᵀ."""
@@ -200,6 +416,15 @@ class GaussianMixture(Mixture):
 
     # --- components -----------------------------------------------------------------------------------------------
 
+    def log_joint(self, y: Tensor) -> Tensor:
+        """Components that were not chosen are none: they stay without examples."""
+        joint = super().log_joint(y)
+        if not self.chooses:
+            return joint
+        absent = ~self.used
+        absent[-1] = False
+        return joint.masked_fill(absent, -math.inf)
+
     def _above_indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
         dims = self.means.shape[1]
         row, column = torch.triu_indices(dims, dims, 1, device=device)
@@ -207,11 +432,18 @@ class GaussianMixture(Mixture):
 
     def factors(self) -> Tensor:
         """U with Σ⁻¹ = U Uᵀ on standardised data, upper-triangular: ``(K, D, D)``, or ``(1, D, D)`` when tied."""
-        factor = torch.diag_embed(self.log_diagonal.exp())
-        if self.above is None:
+        factor = torch.diag_embed(self._shared(self.log_diagonal).exp())
+        if self.above is None or self.covariance == "diagonal":
             return factor
         row, column = self._above_indices(factor.device)
-        return factor.index_put((torch.arange(len(factor), device=factor.device)[:, None], row, column), self.above)
+        numbers = torch.arange(len(factor), device=factor.device)[:, None]
+        return factor.index_put((numbers, row, column), self._shared(self.above))
+
+    def _shared(self, rows: Tensor) -> Tensor:
+        """Parameters of each component's matrix: where a tied one was chosen, all have that of the first."""
+        if not self.chooses or self.covariance != "tied":
+            return rows
+        return torch.where(self.used[:, None], rows[self.used.long().argmax()], rows)
 
     def log_components(self, y: Tensor) -> Tensor:
         """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``."""
@@ -221,13 +453,34 @@ class GaussianMixture(Mixture):
             square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * self.means).sum(1)
         else:
             factors = self.factors().expand(self.components, -1, -1)
-            shared = y @ factors[0] if self.covariance == "tied" else None
+            shared = y @ factors[0] if self.covariance == "tied" and not self.chooses else None
+            used = self.used if self.chooses else None
             columns = []
-            for mean, factor in zip(self.means, factors, strict=True):
+            for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
+                if used is not None and not used[k] and k < self.components - 1:
+                    columns.append(y.new_zeros(len(y)))  # of no use, see `log_joint`
+                    continue
                 white = (y @ factor if shared is None else shared) - mean @ factor
                 columns.append(torch.linalg.vecdot(white, white))
             square = torch.stack(columns, 1)
-        return self.log_diagonal.sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+        return self._shared(self.log_diagonal).sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+
+    def log_given_rest(self, x: Tensor) -> Tensor:
+        """log p(x_d | the rest) = log p(x) − log Σ_k π_k N(x_-d; k), by p(x_d | the rest, k): no integral is needed.
+
+        With Λ = U Uᵀ that is a Gaussian of variance 1/Λ_dd whose residual is (Λ (y − μ))_d / Λ_dd.
+        """
+        self.event.check_shape(x)
+        y = self.middle(x)
+        joint, parts = self.log_joint(y), []
+        factors = self.factors().expand(self.components, -1, -1)
+        for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
+            precision = factor.square().sum(1)
+            pull = (y - mean) @ factor @ factor.T
+            own = 0.5 * (precision.log() - dist.LOG_2PI - pull.square() / precision)  # log p(y_d | the rest, k)
+            parts.append(joint[:, k, None] - own)
+        found = joint.logsumexp(1)[:, None] - torch.stack(parts).logsumexp(0)
+        return found + self.front.log_derivatives(self.front.floating(x))
 
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
         """y = μ_k + U_k⁻ᵀ ε, rounded to the support."""
@@ -241,3 +494,10 @@ class GaussianMixture(Mixture):
                 rows = component == k
                 y[rows] += torch.linalg.solve_triangular(factors[k].T, noise[rows].T, upper=False).T
         return self.front.to_support(self.front.invert(y.view(len(y), *self.event.shape)))
+
+
+def _spread(y: Tensor) -> Tensor:
+    """A variance of each column of ``(N, D)`` that few outliers do not widen: by its quartiles, at most 1."""
+    ordered, n = y.sort(0).values, len(y)
+    width = (ordered[(3 * n) // 4] - ordered[n // 4]) / 1.349  # that of a Gaussian is its standard deviation
+    return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))

@@ -1,0 +1,134 @@
+"""``unsup outliers DATA``: the oddest rows, and the columns that make them so."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
+from unsup.cli.show import table, write
+from unsup.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsup.data.examples import Examples
+    from unsup.evaluate.outliers import Detector, Outlier
+
+_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data")  # of no use without training splits
+_KINDS = (".html", ".csv")
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse(arguments)
+    if options.top < 1:
+        raise InputError(f"--top {options.top} should be a number of rows, at least 1")
+    kind = None if options.out is None else Path(options.out).suffix.lower()
+    if kind is not None and kind not in _KINDS:
+        raise InputError(f"-o {options.out} should end in .html (a page) or .csv (all rows)")
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
+        raise InputError(f"--minutes {options.minutes:g} should be a number above 0")
+
+    from unsup.cli.output import write_file
+    from unsup.data.load import load_rows
+    from unsup.evaluate.outliers import rank
+
+    found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
+    x = found.whole.x
+    detector, how = _detector(options, found, x)
+    columns = found.columns or tuple(str(d) for d in range(found.event.dims))
+    count = len(x) if kind == ".csv" else min(options.top, len(x))
+    ranking, scores = rank(detector, x, found.names, columns, top=count)
+    write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
+    shown = [(str(o.rank), str(o.row), o.name, f"{o.score:.2f}", _told(o)) for o in ranking[: options.top]]
+    write(*table(("rank", "row", "name", "score", "odd because of"), shown, right=(0, 1, 3)))
+    if kind == ".csv":
+        write_file(options.out, _csv(ranking).encode())
+        write("", f"{len(ranking):,} rows, the oddest first, in {options.out}")
+    elif kind == ".html":
+        from unsup.report.outliers import outlier_page
+
+        page = outlier_page(str(options.data), how, ranking, scores, x, found.event)
+        write_file(options.out, page.encode())
+        write("", f"the page is {options.out}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="unsup outliers",
+        description="Rank all rows of a data set or file by how unlikely they are, anomalies in the data included.",
+    )
+    parser.add_argument("data", metavar="DATA", help="a data set's name or a path (unsup data)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME_OR_RUN",
+        help="score by this model, trained on all rows, or by a run folder [Gaussian mixtures and histograms]",
+    )
+    parser.add_argument("--minutes", type=float, metavar="X", help="time to train a named model [its default length]")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows to show [20]")
+    parser.add_argument("-o", "--out", metavar="FILE", help="a page (.html) of the rows shown, or all rows (.csv)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the fit and of all noise [0]")
+    add_fields(parser, DataOptions, title="data", skip=_SKIPPED)
+    add_memory(parser)
+    return parser
+
+
+def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[Detector, str]:
+    """The detector that is asked for, fitted, and what it is in words."""
+    from unsup.core.registry import names
+    from unsup.evaluate.outliers import MEMBERS, Pool, SingleModel, default_detector, typical_values
+
+    if options.model is None:
+        if options.minutes is not None:
+            raise InputError("--minutes is of a named model; leave it out, or name one with --model")
+        detector = default_detector(found.event, x, seed=options.seed)
+        mixtures = f"{MEMBERS} Gaussian mixtures and " if isinstance(detector, Pool) else ""
+        return detector, f"{mixtures}a histogram of each column"
+    if options.model not in names() and Path(options.model).is_dir():
+        return _of_run(options, found, x)
+
+    from unsup.core.model import HasDensity, HasEnergy
+    from unsup.core.registry import create, model_class
+    from unsup.data.source import Data, Split
+    from unsup.train.trainer import fit
+
+    cls = model_class(options.model)
+    if not issubclass(cls, (HasDensity, HasEnergy)):
+        able = ", ".join(n for n in names() if issubclass(model_class(n), (HasDensity, HasEnergy)))
+        raise InputError(f"{options.model} has neither a density nor an energy; models that do: {able}")
+    model = create(options.model, found.event, seed=options.seed)
+    rows = Split(x)
+    settings: dict[str, Any] = {} if options.minutes is None else {"minutes": options.minutes}
+    data = Data(None, found.event, rows, rows, Split(x[:0]), split="all rows")
+    fit(model, data, progress="off", seed=options.seed, **settings)
+    return SingleModel(model, typical_values(x), options.seed), f"{options.model}, trained on all of them"
+
+
+def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[Detector, str]:
+    """A run's model, as it is."""
+    from unsup.data.events import as_event
+    from unsup.evaluate.outliers import SingleModel, typical_values
+    from unsup.train.runs import open_run
+
+    if options.minutes is not None:
+        raise InputError(f"{options.model} is a run, which is trained already; leave out --minutes")
+    model = open_run(options.model).model
+    as_event(x, found.event, model.event, str(options.data))
+    return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
+
+
+def _told(outlier: Outlier) -> str:
+    return ", ".join(f"{e.column} = {e.value:.4g} (+{e.nats:.1f})" for e in outlier.entries)
+
+
+def _csv(ranking: Sequence[Outlier]) -> str:
+    """All rows, the oddest first: a line each."""
+    from unsup.core.cells import table_text
+
+    header = ("rank", "row", "name", "score_nats", "columns")
+    lines = ((o.rank, o.row, o.name, f"{o.score:.6f}", " ".join(e.column for e in o.entries)) for o in ranking)
+    return table_text([header, *lines])

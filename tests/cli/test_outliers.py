@@ -1,0 +1,69 @@
+"""``unsup outliers``: the rows and columns on the screen, in a CSV and on a page."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import unsup
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A table with names of columns, whose line 19 has an odd height, and line 122 an odd pair (a, b)."""
+    g = np.random.default_rng(0)
+    x = g.normal(size=(300, 4))
+    x[:, 1] = x[:, 0] + 0.1 * x[:, 1]
+    x[17, 2], x[120, 1] = 9, x[120, 0] - 3
+    lines = [",".join(f"{v:.3f}" for v in row) for row in x]
+    path = tmp_path / "my table.csv"
+    path.write_text("\n".join(["a,b,height,=d", *lines]) + "\n")
+    return path
+
+
+def test_ranks_rows_with_their_columns(call, file):
+    found = call("outliers", file, "--top", 3)
+    assert found.status == 0
+    rows = [line for line in found.out.splitlines() if re.match(r" +\d", line)]
+    assert len(rows) == 3
+    assert re.match(r" +1 +17 +line 19 .* height = 9 \(\+", rows[0])
+    assert re.search(r"120 +line 122 .* [ab] = .* [ab] = ", found.out)
+
+
+def test_csv_holds_every_row(call, file, tmp_path):
+    out = tmp_path / "odd.csv"
+    assert call("outliers", file, "-o", out).status == 0
+    rows = unsup.read_table(out)
+    assert len(rows) == 300
+    assert sorted(int(r["row"]) for r in rows) == list(range(300))
+    assert (rows[0]["name"], rows[0]["columns"].split()[0]) == ("line 19", "height")
+    scores = [float(r["score_nats"]) for r in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("model", ["histogram", "gaussian-mixture"])
+def test_a_named_model_or_a_run(call, file, tmp_path, model):
+    named = call("outliers", file, "--model", model, "--top", 1)
+    assert re.search(r"1 +17 +line 19", named.out)
+    run = tmp_path / "run"
+    assert call("fit", file, model, "-o", run, "--plain").status == 0
+    assert re.search(r"1 +17 +line 19", call("outliers", file, "--model", run, "--top", 1).out)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--model", "gan"), "neither a density nor an energy"),
+        (("--model", "mad"), "'made'"),
+        (("--top", 0), "--top 0"),
+        (("-o", "x.txt"), ".html"),
+        (("--minutes", 1), "--model"),
+        (("--mdel", "made"), "'--model'"),
+    ],
+)
+def test_bad_input_is_one_line(call, file, words, expected):
+    found = call("outliers", file, *words)
+    assert (found.status, found.err.count("\n")) == (2, 1)
+    assert expected in found.err

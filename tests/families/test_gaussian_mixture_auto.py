@@ -1,0 +1,140 @@
+"""components="auto": the choice by BIC, noise in place of small components, and the warning of a degenerate fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture as SklearnMixture
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import REAL, Event
+from unsup.core.model import keyed_generator
+from unsup.families.classical.gaussian_mixture import COUNTS, SMALLEST, GaussianMixture
+from unsup.sklearn import DensityEstimator
+
+
+def chosen(x: np.ndarray, **options) -> GaussianMixture:
+    model = GaussianMixture(Event(x.shape[1:], REAL, precision="float64"), **options)
+    model.prepare(Batch(torch.tensor(x)), generator=keyed_generator(0))
+    return model
+
+
+def clusters(k: int, n: int, dims: int, seed: int, *, round_ones: bool) -> np.ndarray:
+    g = np.random.default_rng(seed)
+    centres = 9 * g.normal(size=(k, dims))
+    shapes = np.stack([(1 + i) * np.eye(dims) if round_ones else g.normal(size=(dims, dims)) for i in range(k)])
+    own = g.integers(0, k, n)
+    return centres[own] + np.einsum("nij,nj->ni", shapes[own], g.normal(size=(n, dims)))
+
+
+@pytest.mark.parametrize(("k", "round_ones", "form"), [(1, False, "full"), (3, False, "full"), (2, True, "diagonal")])
+def test_finds_the_components_and_the_form_of_their_covariances(k, round_ones, form) -> None:
+    model = chosen(clusters(k, 900, 3, seed=1, round_ones=round_ones))
+    assert (int(model.used.sum()), model.covariance) == (k, form)
+
+
+def test_the_choice_is_the_lowest_bic_of_all_candidates() -> None:
+    x = clusters(3, 400, 2, seed=3, round_ones=False)
+    y = torch.tensor((x - x.mean(0)) / x.std(0))
+    found = {}
+    for form in ("diagonal", "tied", "full"):
+        for k in COUNTS:
+            one = GaussianMixture(Event((2,), REAL, precision="float64"))
+            one.scale(Batch(torch.tensor(x)), generator=keyed_generator(0))
+            bic = one.try_candidate(y, k, form, generator=keyed_generator(0))
+            # the same by scipy: every component, the noise, and the parameters counted by hand
+            factors, weights = one.factors().detach(), one.logits.detach().softmax(0)
+            density = sum(
+                float(w) * stats.multivariate_normal(m, np.linalg.inv(u @ u.T)).pdf(y.numpy())
+                for w, m, u in zip(weights, one.means.detach().numpy(), factors.numpy(), strict=True)
+            )
+            used = int(one.used.sum())
+            free = used + 2 * used + {"diagonal": 2 * used, "tied": 3, "full": 3 * used}[form]
+            assert bic == pytest.approx(free * math.log(len(x)) - 2 * np.log(density).sum(), rel=1e-6)
+            found[form, used] = min(bic, found.get((form, used), math.inf))
+    model = chosen(x)
+    assert (model.covariance, int(model.used.sum())) == min(found, key=found.get) == ("full", 3)
+
+
+def test_agrees_with_scikit_learn_where_prior_and_noise_do_not_count() -> None:
+    x = clusters(2, 20_000, 3, seed=5, round_ones=True)
+    model = chosen(x)
+    for _ in range(50):
+        model.maximize(model.statistics(Batch(torch.tensor(x))))
+    reference = SklearnMixture(2, n_init=3, random_state=0).fit(x)
+    mine = model.log_prob(torch.tensor(x)).detach().numpy()
+    assert abs(mine.mean() - reference.score(x)) < 2e-3
+    assert np.corrcoef(mine, reference.score_samples(x))[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(("share", "width", "dims"), [(0.04, 0.01, 5), (0.02, 0.1, 10), (0.045, 0.3, 3), (0.01, 0, 2)])
+def test_a_tight_group_of_anomalies_gets_no_component(share, width, dims) -> None:
+    g = np.random.default_rng(0)
+    n, odd = 1000, int(1000 * share)
+    x = np.concatenate([g.normal(size=(n, dims)) @ g.normal(size=(dims, dims)), 8 + width * g.normal(size=(odd, dims))])
+    y = np.repeat([0, 1], [n, odd])
+    estimator = DensityEstimator(random_state=0).fit(x)
+    assert roc_auc_score(y, -estimator.score_samples(x)) > 0.99
+    weights = estimator.model_.logits.detach().softmax(0)
+    assert float(weights[:-1][estimator.model_.used[:-1]].min()) >= SMALLEST / 2
+
+
+def test_as_many_columns_as_rows() -> None:
+    g = np.random.default_rng(0)
+    x, new = g.normal(size=(2, 400, 300))
+    estimator = DensityEstimator(random_state=0).fit(x)
+    truth = stats.norm.logpdf(new).sum(1).mean()
+    assert truth - 5 < estimator.score(new) < truth
+    with pytest.warns(ConvergenceWarning, match=r"no variance of its own in (2\d\d|300) of 300 directions"):
+        bad = DensityEstimator(options={"components": 10}, random_state=0).fit(x)
+    assert bad.score(new) < -1e6
+
+
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("options", [{}, {"components": 2}, {"components": 2, "covariance": "diagonal"}])
+def test_no_warning_of_columns_that_are_constant(options) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    x[:, 2] = 7.0
+    DensityEstimator(options=options, random_state=0).fit(x)
+
+
+def test_a_covariance_that_is_named_is_kept_and_explicit_numbers_have_no_noise() -> None:
+    x = clusters(2, 200, 2, seed=0, round_ones=True)
+    assert chosen(x, covariance="tied").covariance == "tied"
+    explicit = chosen(x, components=2)
+    assert (explicit.covariance, len(explicit.means)) == ("full", 2)
+    assert len(GaussianMixture(Event((2,), REAL), learn="gradient").means) == 10
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_few_rows(n) -> None:
+    x = np.random.default_rng(0).normal(size=(n, 5))
+    assert torch.isfinite(chosen(x).log_prob(torch.tensor(x))).all()
+
+
+def test_one_row_is_refused() -> None:
+    with pytest.raises(InputError, match="two or more"):
+        chosen(np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("options", [{}, {"components": 3}, {"components": 3, "covariance": "diagonal"}])
+def test_log_given_rest_is_the_joint_less_the_integral_over_one_entry(options) -> None:
+    x = clusters(3, 300, 3, seed=2, round_ones=False)
+    model = chosen(x, **options)
+    rows = torch.tensor(x[:3])
+    got = model.log_given_rest(rows).detach()
+    grid = torch.linspace(-80, 80, 160_001, dtype=torch.float64)
+    for i in range(3):
+        for d in range(3):
+            line = rows[i].repeat(len(grid), 1)
+            line[:, d] = grid
+            with torch.no_grad():
+                total = torch.logsumexp(model.log_prob(line), 0) + math.log(160 / 160_000)
+                assert float(got[i, d]) == pytest.approx(float(model.log_prob(rows[i : i + 1]) - total), abs=1e-3)
