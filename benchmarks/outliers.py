@@ -171,10 +171,10 @@ def page(found: list[dict[str, Any]]) -> str:
         " ".join((__doc__ or "").split("\n\n")[1].split()),
         "",
         "The number after ± is the standard error over the seeds, of the mean over sets. `unsup outliers` is the "
-        f"default detector; other lower-case names are models of the registry, those that learn by gradients after {STEPS} "
-        "steps. The labels decide nothing in a fit, but the default detector was designed with the AUROC of these sets "
-        "for seeds 0 and 1 in view (numbers of rows and of bins, one mixture or several), so that its figures are "
-        "somewhat optimistic; those of the peers are of their own defaults.",
+        "default detector; other lower-case names are models of the registry, those that learn by gradients after "
+        f"{STEPS} steps. The labels decide nothing in a fit, but the default detector was designed with the AUROC of "
+        "these sets for seeds 0 and 1 in view (numbers of rows and of bins, one mixture or several), so that its "
+        "figures are somewhat optimistic; those of the peers are of their own defaults.",
         "",
         "| method | AUROC | average precision | seconds a set |",
         "| --- | --- | --- | --- |",

@@ -37,7 +37,7 @@ from unsup.report.figures import (
     sign,
     tables,
 )
-from unsup.report.pages import Section, render, shown
+from unsup.report.pages import Page, Section, footer, render, shown
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
 
@@ -112,19 +112,6 @@ class Model:
     missing: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class Page:
-    """The whole page; a part that has nothing to show is no section."""
-
-    title: str
-    brand: str
-    about: str
-    summary: tuple[str, ...]
-    next: tuple[tuple[str, str], ...]
-    sections: tuple[Section, ...]
-    footer: str
-
-
 # --- from the record --------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +144,6 @@ def page_view(results: Results, album: Album) -> Page:
     measured = sum(bool(c["runs"]) for c in results["contestants"])
     of_purpose = {purpose: _purpose_section(results, album, purpose) for purpose in PURPOSES if purpose != "cost"}
     asked = [of_purpose.pop(results["for"])] if results["for"] in of_purpose else []
-    environment = results["environment"]
     return Page(
         title=f"{counted(measured, 'model')} {'measured' if measured == 1 else 'compared'} on {results['title']}",
         brand="unsup compare",
@@ -172,9 +158,7 @@ def page_view(results: Results, album: Album) -> Page:
             Section("models", "Model by model", models_view(results, album)),
             Section("method", "How this was measured", method_view(results, album)),
         ),
-        footer=" · ".join(
-            str(p) for p in (f"unsup {environment.get('unsup', '')}".strip(), environment.get("time")) if p
-        ),
+        footer=footer(results["environment"]),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import options_of, plain
@@ -26,7 +26,7 @@ from unsup.report.album import Shown, embedded, is_png
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import headline, interval, reading, shown_by, sign
-from unsup.report.pages import Section, render, shown
+from unsup.report.pages import Page, Pairs, Section, footer, render, shown
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
 
@@ -35,7 +35,6 @@ _STRIP = 5
 """Earlier grids that are shown beside the last one."""
 _WIDE, _SMALL = 760, 200
 """Screen pixels that a picture is wide at most: the last one, and those before it."""
-Pairs = tuple[tuple[str, str], ...]
 
 
 class _DataRecord(TypedDict):
@@ -55,12 +54,6 @@ class _About(TypedDict):
     data: dict[str, Any]
     describe: str
     training: dict[str, Any]
-
-
-class _Environment(TypedDict):
-    """``env.json``."""
-
-    machine: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -108,31 +101,14 @@ class Line:
     older: str
 
 
-@dataclass(frozen=True)
-class Page:
-    """The whole page; a part that has nothing to show is no section."""
-
-    title: str
-    brand: str
-    about: str
-    summary: tuple[str, ...]
-    next: Pairs
-    sections: tuple[Section, ...]
-    footer: str
-
-
 def write_page(folder: str | Path) -> None:
     """Write ``report.html`` and ``README.md`` of a run folder from the files in it."""
     run = read_run(Path(folder))
     page = page_view(run)
-    facts = [(page.title, page.about), *((s, "") for s in page.summary)]
-    lines = [f"- {markdown(said)}" for said, _ in facts[1:]]
-    commands = [visible(line) for _, line in commands_of(run)]
-    readme = "\n".join(
-        [f"# {markdown(page.title)}", "", markdown(page.about), "", *lines, "", "```", *commands, "```", ""]
-    )
+    lines = [f"# {markdown(page.title)}", "", markdown(page.about), "", *(f"- {markdown(s)}" for s in page.summary)]
+    lines += ["", "```", *(visible(line) for _, line in commands_of(run)), "```", ""]
     _write(run.folder / "report.html", render("run.html", page=page))
-    _write(run.folder / "README.md", readme)
+    _write(run.folder / "README.md", "\n".join(lines))
 
 
 def _write(path: Path, text: str) -> None:
@@ -156,7 +132,7 @@ def read_run(folder: Path) -> Recorded:
         about=_side_record(folder / "about.json", _About) or None,
         events=[point.record for point in points],
         evaluations=_side_record(folder / "eval.json", Evaluations).get("results", []),
-        environment=_side_record(folder / "env.json", _Environment),
+        environment=_side_record(folder / "env.json", dict[str, Any]),
         kept=kept if isinstance(kept, int) else None,
         ended=last.get("ended") is not None,
     )
@@ -199,9 +175,7 @@ def page_view(run: Recorded) -> Page:
             Section("settings", "Settings", settings_view(run)),
             Section("commands", "Commands", commands),
         ),
-        footer=" · ".join(
-            str(p) for p in (f"unsup {run.environment.get('unsup', '')}".strip(), run.environment.get("time")) if p
-        ),
+        footer=footer(run.environment),
     )
 
 
@@ -422,6 +396,8 @@ def commands_of(run: Recorded) -> Pairs:
         examples = [own, *flags({k: v for k, v in data["options"].items() if k in EXAMPLE_OPTIONS})]
         if "score" in able:
             found.append(("Log-likelihood of each example", ["score", folder, *examples, "-o", "scores.csv"]))
+        if {"score", "energy"} & {*able} and given is None:
+            found.append(("Rows that are unlikely", ["outliers", *examples, "--model", folder, "-o", "outliers.csv"]))
         if "predict" in able and (given is not None or "condition" not in able):
             found.append(("Class of each example", ["predict", folder, *examples, "-o", "classes.csv"]))
         if "encode" in able:

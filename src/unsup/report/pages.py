@@ -1,7 +1,7 @@
 """Pages from templates: every text is escaped, and a page needs nothing but itself.
 
-A template extends ``base.html`` and shows a view: a dataclass with at least ``title``, ``brand`` and ``sections``, made
-by a pure function. What is markup already (charts, styles) is `Markup`; nothing else stays as it is.
+A template extends ``base.html``, shows a `Page` that a pure function made, and names a macro for each of its sections.
+What is markup already (charts, styles) is `Markup`; all other text is escaped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,6 +19,8 @@ from markupsafe import Markup
 
 from unsup.core.escapes import visible
 
+Pairs = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -26,6 +29,25 @@ class Section:
     id: str
     title: str
     view: Any
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page: sentences with the answer first, commands to go on with, and its sections."""
+
+    title: str
+    brand: str
+    about: str
+    summary: tuple[str, ...]
+    next: Pairs
+    sections: tuple[Section, ...]
+    footer: str
+
+
+def footer(environment: Mapping[str, Any]) -> str:
+    """Version and time."""
+    version, time = environment.get("unsup"), environment.get("time")
+    return " · ".join(([f"unsup {version}"] if version else []) + ([str(time)] if time else []))
 
 
 def shown(*sections: Section) -> tuple[Section, ...]:

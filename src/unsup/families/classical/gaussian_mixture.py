@@ -432,11 +432,18 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def factors(self) -> Tensor:
         """U with Σ⁻¹ = U Uᵀ on standardised data, upper-triangular: ``(K, D, D)``, or ``(1, D, D)`` when tied."""
-        factor = torch.diag_embed(self.log_diagonal.exp())
-        if self.above is None:
+        factor = torch.diag_embed(self._shared(self.log_diagonal).exp())
+        if self.above is None or self.covariance == "diagonal":
             return factor
         row, column = self._above_indices(factor.device)
-        return factor.index_put((torch.arange(len(factor), device=factor.device)[:, None], row, column), self.above)
+        numbers = torch.arange(len(factor), device=factor.device)[:, None]
+        return factor.index_put((numbers, row, column), self._shared(self.above))
+
+    def _shared(self, rows: Tensor) -> Tensor:
+        """Parameters of each component's matrix: where a tied one was chosen, all have that of the first."""
+        if not self.chooses or self.covariance != "tied":
+            return rows
+        return torch.where(self.used[:, None], rows[self.used.long().argmax()], rows)
 
     def log_components(self, y: Tensor) -> Tensor:
         """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``."""
@@ -456,7 +463,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
                 white = (y @ factor if shared is None else shared) - mean @ factor
                 columns.append(torch.linalg.vecdot(white, white))
             square = torch.stack(columns, 1)
-        return self.log_diagonal.sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+        return self._shared(self.log_diagonal).sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
 
     def log_given_rest(self, x: Tensor) -> Tensor:
         """log p(x_d | the rest) = log p(x) − log Σ_k π_k N(x_-d; k), by p(x_d | the rest, k): no integral is needed.
