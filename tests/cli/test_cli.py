@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 import unsup
 from unsup.core.registry import names, row
 from unsup.evaluate.likelihood import log_probs
+from unsup.pictures.gallery import Drawn
 
 MODELS = names()
 SCORERS, SAMPLERS = ([n for n in ON_DIGITS if ability in row(n).abilities] for ability in ("score", "sample"))
@@ -72,9 +74,88 @@ def test_sample_grid_shows_the_samples(call, runs, tmp_path):
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.npy")
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.png")
     raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png"))[..., 0]
-    zoom = 6
-    first = grid[2 : 2 + 8 * zoom : zoom, 2 : 2 + 8 * zoom : zoom]
-    assert (first == np.round(raw[0, 0].astype(float) * 255 / 16)).all()
+    zoom = 8
+    assert grid.shape == (19 * zoom, 19 * zoom)  # two rows of two, with a pixel around each
+    for i, place in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        top, left = (zoom * (1 + 9 * p) for p in place)
+        found = grid[top : top + 8 * zoom : zoom, left : left + 8 * zoom : zoom]
+        assert (found == np.round(raw[i, 0].astype(float) * 255 / 16)).all()
+
+
+def recordings(folder):
+    folder.mkdir()
+    for i in range(12):
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 4000, 0, "NONE", ""))
+            file.writeframes((8000 * np.sin(np.arange(512) * (0.1 + 0.1 * i))).astype("<i2").tobytes())
+    return folder
+
+
+def text(folder):
+    path = folder.with_suffix(".txt")
+    path.write_text("All the world is a stage, and all the men and women merely players. " * 20)
+    return path
+
+
+def table(folder):
+    path = folder.with_suffix(".csv")
+    rows = np.random.default_rng(0).normal(size=(60, 3)).round(3)
+    path.write_text("\n".join(["sepal,petal,width", *(",".join(map(str, row)) for row in rows.tolist())]))
+    return path
+
+
+def clips(folder):
+    path = folder.with_suffix(".npz")
+    x = np.random.default_rng(0).integers(0, 2, (60, 4, 1, 6, 6)).astype(np.uint8)
+    np.savez(path, x=x)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "seen"),
+    [
+        (recordings, ("--length", 128), "spectrogram"),
+        (text, ("--length", 20), "pieces of text"),
+        (table, (), "histograms of all 3 columns"),
+        (clips, (), "clips in"),
+    ],
+)
+def test_runs_on_every_kind_of_data_have_pictures(call, tmp_path, make, options, seen):
+    data, run = make(tmp_path / "data"), tmp_path / "run"
+    found = call("fit", data, "histogram", *options, "-o", run, "--preset", "tiny", "--plain")
+    assert found.status == 0, found.err
+    last = Drawn.read(sorted((run / "samples").glob("*.png"))[-1].read_bytes())
+    assert seen in last.alt
+    assert "training" in last.alt + last.caption  # real data is beside the samples
+
+    call("sample", run, "-n", 5, "-o", tmp_path / "with.png")
+    (data.rename(tmp_path / "gone"), call("sample", run, "-n", 5, "-o", tmp_path / "again.png"))
+    assert (tmp_path / "with.png").read_bytes() == (tmp_path / "again.png").read_bytes()  # the data is not needed
+    drawn = Drawn.read((tmp_path / "with.png").read_bytes())
+    assert seen in drawn.alt
+    assert "Samples of run" in drawn.alt
+
+    (run / "pictures.safetensors").unlink()
+    found = call("sample", run, "-n", 5, "-o", tmp_path / "alone.png")
+    assert found.status == 0
+    assert "the scale of the picture is that of the samples themselves" in found.err + found.out
+
+
+def test_a_damaged_file_of_examples_is_said_and_done_without(call, runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "made", run)
+    (run / "pictures.safetensors").write_bytes(b"nonsense")
+    found = call("sample", run, "-n", 2, "-o", tmp_path / "x.png")
+    assert found.status == 0
+    assert "pictures.safetensors is damaged" in found.err + found.out
+
+
+def test_a_picture_of_some_samples_says_how_many(call, runs, tmp_path):
+    folder = tmp_path / "run"
+    assert call("fit", text(tmp_path / "t"), "histogram", "--length", 300, "-o", folder, "--plain").status == 0
+    said = call("sample", folder, "-n", 300, "-o", tmp_path / "x.png").out
+    assert "the picture shows" in said
+    assert "a .npy file holds all" in said
 
 
 def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import shlex
+import signal
 import time
 
 import numpy as np
@@ -18,6 +20,9 @@ import unsup
 from unsup.cli.main import main
 from unsup.contest.contest import Asked, Contest, contest_data
 from unsup.core.errors import InputError
+from unsup.core.storage import held_alone
+from unsup.evaluate.exam import Exam
+from unsup.evaluate.measures import possible_measures
 from unsup.train.runs import open_run
 
 MINUTES = 0.02
@@ -54,31 +59,24 @@ def test_everyone_is_done_and_has_what_it_can_have(results):
     found = by_name(results)
     assert {c["status"] for c in found.values()} == {"done"}
     gan, vae = found["gan"]["runs"][0], found["vae"]["runs"][0]
-    assert gan["likelihood"] is None
     assert "gives no likelihood" in gan["missing"]["likelihood"]
-    assert vae["likelihood"]["kind"] == "bound"
-    assert found["gaussian-mixture"]["runs"][0]["likelihood"]["kind"] == "exact"
+    assert vae["figures"]["likelihood"]["detail"]["kind"] == "bound"
+    assert found["gaussian-mixture"]["runs"][0]["figures"]["likelihood"]["detail"]["kind"] == "exact"
+    possible = set(possible_measures(unsup.load_data("moons", n=300)))
     for run in (gan, vae):
-        measured = {k for k in ("likelihood", "quality", "memorisation", "anomaly", "probe", "calibration") if run[k]}
-        assert measured | set(run["missing"]) >= {
-            "likelihood",
-            "quality",
-            "memorisation",
-            "anomaly",
-            "probe",
-            "calibration",
-        }
-        assert not measured & set(run["missing"])
+        assert set(run["figures"]) | set(run["missing"]) == possible
+        assert not set(run["figures"]) & set(run["missing"])
+
+
+def figures_again(call_json, command):
+    return call_json(*shlex.split(command)[1:], "--json")["figures"]
 
 
 def test_the_commands_beside_the_figures_give_the_same_figures(results, call_json):
     for c in results["contestants"]:
         run = c["runs"][0]
-        if run["likelihood"] is not None:
-            again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
-            assert again["likelihood"] == run["likelihood"]
-        again = call_json(*shlex.split(run["samples_command"])[1:], "--json")
-        assert again["samples"]["scores"] == run["quality"]["scores"]
+        for key in {"likelihood", "fid", "auroc"} & set(run["commands"]):
+            assert figures_again(call_json, run["commands"][key])[key] == run["figures"][key]
 
 
 def test_the_command_that_made_a_run_makes_it_again(results, contest, tmp_path):
@@ -100,12 +98,12 @@ def test_what_is_written_agrees(results, contest):
         run, line = c["runs"][0], lines[name]
         assert line["family"] == c["family"]
         assert line["command"] == run["command"]
-        if run["likelihood"] is not None:
-            assert float(line["nats"]) == run["likelihood"]["nats"]
-            assert line["kind"] == run["likelihood"]["kind"]
-            assert f"{run['likelihood']['nats']:.2f}" in page
-        assert float(line["fid"]) == run["quality"]["scores"]["fid"]["value"]
-        assert run["command"].split(" -o ")[0] in page.replace("&#x27;", "'")
+        if "likelihood" in run["figures"]:
+            assert float(line["likelihood"]) == run["figures"]["likelihood"]["value"]
+            assert line["kind"] == run["figures"]["likelihood"]["detail"]["kind"]
+            assert f"{run['figures']['likelihood']['value']:.2f}" in page
+        assert float(line["fid"]) == run["figures"]["fid"]["value"]
+        assert run["command"].split(" -o ")[0] in re.sub("<[^>]+>", "", page)
 
 
 def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contest):
@@ -114,16 +112,18 @@ def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contes
     model = open_run(contest / run["run"]).model
     with torch.no_grad():
         expected = model.log_prob(data.test.x)
-    assert run["likelihood"]["nats"] == pytest.approx(-float(expected.mean()), rel=1e-6)
+    assert run["figures"]["likelihood"]["value"] == pytest.approx(-float(expected.mean()), rel=1e-6)
     scores = np.load(contest / run["run"] / "scores.npz")["log_prob"]
     assert scores == pytest.approx(expected.numpy(), rel=1e-6)
 
 
 def test_going_on_with_a_finished_contest_does_no_work(contest):
     before = {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")}
+    seconds = json.loads((contest / "contest.json").read_text())["seconds"]
     said = []
     Contest(contest, None).run(said.append)
     assert [m.stage for m in said] == ["done"] * 3
+    assert json.loads((contest / "contest.json").read_text())["seconds"] == seconds
     assert {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")} == before
 
 
@@ -207,13 +207,13 @@ def test_a_held_out_class_is_kept_from_training_and_is_the_anomaly(tmp_path):
     model = open_run(tmp_path / "r/runs/histogram-0").model
     ordinary, odd = (-model.log_prob(x) for x in (contest.data.test.x, contest.bench.anomalies))
     above = (odd[:, None] > ordinary).double() + 0.5 * (odd[:, None] == ordinary)
-    assert run["anomaly"]["auroc"]["value"] == pytest.approx(float(above.mean()))
+    assert run["figures"]["auroc"]["value"] == pytest.approx(float(above.mean()))
 
 
 def test_other_data_are_the_anomalies(tmp_path):
     np.save(tmp_path / "far.npy", np.full((20, 2), 50.0) + np.arange(20)[:, None])
     results = Contest(tmp_path / "r", asked(models=("gaussian-mixture",), anomalies=str(tmp_path / "far.npy"))).run()
-    assert results["contestants"][0]["runs"][0]["anomaly"]["auroc"]["value"] == 1.0
+    assert results["contestants"][0]["runs"][0]["figures"]["auroc"]["value"] == 1.0
     np.save(tmp_path / "wide.npy", np.zeros((20, 3)))
     with pytest.raises(InputError, match="expected \\(2,\\)"):
         Contest(tmp_path / "s", asked(models=("gaussian-mixture",), anomalies=str(tmp_path / "wide.npy")))
@@ -223,7 +223,7 @@ def test_seeds_give_a_run_each_and_one_contestant(tmp_path):
     results = Contest(tmp_path / "r", asked(models=("gan",), seeds=2)).run()
     (only,) = results["contestants"]
     assert [m["seed"] for m in only["runs"]] == [0, 1]
-    values = [m["quality"]["scores"]["fid"]["value"] for m in only["runs"]]
+    values = [m["figures"]["fid"]["value"] for m in only["runs"]]
     assert results["places"]["fid"]["gan"]["value"] == pytest.approx(np.mean(values))
     assert values[0] != values[1]
 
@@ -282,9 +282,10 @@ def test_data_on_disk_gives_the_figures_of_the_same_data_in_memory(tmp_path):
         found.append((contest.bench.digest, contest.run()["contestants"][0]["runs"][0]))
     (first, ours), (second, theirs) = found
     assert first == second
-    for what in ("likelihood", "anomaly", "calibration", "implied_bytes"):
-        assert ours[what] == theirs[what]
-    assert ours["quality"]["scores"] == theirs["quality"]["scores"]
+    costs = {"seconds", "sampling"}
+    assert set(ours["figures"]) == set(theirs["figures"])
+    for what in set(ours["figures"]) - costs:
+        assert ours["figures"][what] == theirs["figures"][what]
 
 
 # --- runs that exist already ------------------------------------------------------------------------------------------
@@ -298,8 +299,8 @@ def test_a_report_of_runs_says_of_them_what_the_contest_said(results, contest, t
         by_name(r)["gaussian-mixture"]["runs"][0]
         for r in (json.loads((contest / "results.json").read_text()), {"contestants": found.values()})
     )
-    assert ours["likelihood"] == theirs["likelihood"]
-    assert ours["anomaly"] == theirs["anomaly"]
+    for key in ("likelihood", "auroc"):
+        assert ours["figures"][key] == theirs["figures"][key]
     assert (tmp_path / "page" / theirs["run"] / "pictures").is_dir()
     assert "gaussian-mixture" in capsys.readouterr().out
 
@@ -310,19 +311,17 @@ def test_a_run_with_a_condition_is_measured_as_it_is_evaluated(tmp_path, call_js
     assert main(["report", str(tmp_path / "vae"), "-o", str(tmp_path / "page"), "--plain"]) == 0
     (found,) = json.loads((tmp_path / "page/results.json").read_text())["contestants"]
     run = found["runs"][0]
-    assert not set(run["missing"]) - {"implied_bytes"}
+    assert {"likelihood", "fid", "auroc", "probe", "calibration"} <= set(run["figures"])
     assert {"reconstructions", "samples"} <= set(run["pictures"])
-    again = call_json(*shlex.split(run["eval_command"])[1:], "--json")
-    assert again["likelihood"] == run["likelihood"]
-    again = call_json(*shlex.split(run["samples_command"])[1:], "--json")
-    assert again["samples"]["scores"] == run["quality"]["scores"]
+    for key in ("likelihood", "fid"):
+        assert figures_again(call_json, run["commands"][key])[key] == run["figures"][key]
     assert "--given label" in run["command"]
     assert "--model.given" not in run["command"]
     np.savetxt(tmp_path / "o.csv", np.full((9, 2), 50.0), delimiter=",", header="a,b", comments="")
     far = ["--anomalies", str(tmp_path / "o.csv")]
     assert main(["report", str(tmp_path / "vae"), *far, "-o", str(tmp_path / "far"), "--plain"]) == 0
     (found,) = json.loads((tmp_path / "far/results.json").read_text())["contestants"]
-    assert found["runs"][0]["anomaly"]["auroc"]["value"] == 1.0  # of both without a condition
+    assert found["runs"][0]["figures"]["auroc"]["value"] == 1.0  # of both without a condition
 
 
 def test_runs_of_other_data_are_not_compared(contest, tmp_path, call_error):
@@ -457,35 +456,43 @@ def test_scores_that_are_lost_are_made_again(tmp_path):
     assert again["places"]["likelihood"] == first["places"]["likelihood"]
 
 
-def test_measuring_that_failed_is_tried_again_and_training_is_not(tmp_path, monkeypatch):
-    import unsup.evaluate.exam as module
+@pytest.fixture
+def measured_with(monkeypatch):
+    """Scores of test examples are what a function makes of them; validation stays as it is."""
 
-    whole = module.log_probs
+    def change(function):
+        whole = Exam.log_probs
 
-    def broken(*args, **kwargs):
+        def log_probs(self, x, **settings):
+            found = whole(self, x, **settings)
+            return function(found) if self.m.split == "test" else found
+
+        monkeypatch.setattr(Exam, "log_probs", log_probs)
+        return lambda: monkeypatch.setattr(Exam, "log_probs", whole)
+
+    return change
+
+
+def test_measuring_that_failed_is_tried_again_and_training_is_not(tmp_path, measured_with):
+    def broken(scores):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(module, "log_probs", broken)
+    mend = measured_with(broken)
     (failed,) = Contest(tmp_path / "r", asked(models=("histogram",))).run()["contestants"]
     assert (failed["status"], failed["reason"]) == ("failed", "MemoryError: no room")
-    monkeypatch.setattr(module, "log_probs", whole)
+    mend()
     kept = (tmp_path / "r/runs/histogram-0/checkpoints/best.safetensors").stat().st_mtime_ns
     (mended,) = Contest(tmp_path / "r", None).run()["contestants"]
     assert mended["status"] == "done"
     assert (tmp_path / "r/runs/histogram-0/checkpoints/best.safetensors").stat().st_mtime_ns == kept
 
 
-def test_mass_of_zero_is_said_and_the_records_stay_json(tmp_path, monkeypatch):
-    import unsup.evaluate.exam as module
+def test_mass_of_zero_is_said_and_the_records_stay_json(tmp_path, measured_with):
+    def unseen(scores):
+        scores[0] = -torch.inf
+        return scores
 
-    whole = module.log_probs
-
-    def unseen(model, x, **settings):
-        found = whole(model, x, **settings)
-        found[0] = -torch.inf
-        return found
-
-    monkeypatch.setattr(module, "log_probs", unseen)
+    measured_with(unseen)
     Contest(tmp_path / "r", asked(models=("histogram",))).run()
 
     def refuse(word):
@@ -493,7 +500,7 @@ def test_mass_of_zero_is_said_and_the_records_stay_json(tmp_path, monkeypatch):
 
     results = json.loads((tmp_path / "r/results.json").read_text(), parse_constant=refuse)
     run = results["contestants"][0]["runs"][0]
-    assert run["likelihood"] is None
+    assert "likelihood" not in run["figures"]
     assert "1 of 30 test examples have a log-likelihood of −∞" in run["missing"]["likelihood"]
 
 
@@ -525,7 +532,7 @@ def test_a_contest_can_be_gone_on_with_from_another_folder(tmp_path, monkeypatch
 
 def test_two_at_once_are_kept_apart(tmp_path, call_error):
     contest = Contest(tmp_path / "r", asked(models=("histogram",)))
-    with contest._alone():
+    with held_alone(contest.folder, "unsup compare"):
         assert "another unsup compare is at work" in call_error("compare", "-o", str(tmp_path / "r"))
 
 
@@ -550,9 +557,90 @@ def test_a_sampler_too_slow_to_be_judged_is_timed_on_few_draws_and_says_what_to_
 
     monkeypatch.setattr(Histogram, "sample", slow)
     run = Contest(tmp_path / "r", asked(models=("histogram",))).run()["contestants"][0]["runs"][0]
-    assert run["sampling"]["n"] == 4
-    assert run["sampling"]["per_second"] < 4 / 0.7
-    assert run["quality"] is None
-    assert "unsup eval" in run["missing"]["quality"]
+    assert run["figures"]["sampling"]["n"] == 4
+    assert run["figures"]["sampling"]["value"] < 4 / 0.7
+    assert "unsup eval" in run["missing"]["fid"]
     assert "samples" in run["pictures"]
-    assert run["likelihood"] is not None
+    assert "likelihood" in run["figures"]
+
+
+def test_a_purpose_orders_what_is_said_and_may_be_changed_afterwards(tmp_path, capsys):
+    out = tmp_path / "r"
+    words = ["compare", "moons", "--n", "300", "--minutes", str(MINUTES), "--models", "histogram,gaussian-mixture"]
+    assert main([*words, "--for", "features", "-o", str(out)]) == 0
+    first = json.loads((out / "results.json").read_text())
+    assert first["for"] == json.loads((out / "contest.json").read_text())["for"] == "features"
+    assert first["summary"][0].startswith("The features of gaussian-mixture")
+    assert first["next"][0]["command"].startswith(
+        f"unsup encode {os.path.normpath(out / 'runs/gaussian-mixture-0')} FILE"
+    )
+    assert "--for features" in first["command"]
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("runs/*/*.json")}
+    assert main(["compare", "-o", str(out), "--for", "samples"]) == 0
+    again = json.loads((out / "results.json").read_text())
+    assert again["for"] == "samples"
+    assert "FID" in again["summary"][0]
+    assert again["next"][0]["command"].startswith("unsup sample")
+    assert kept == {p: p.stat().st_mtime_ns for p in out.glob("runs/*/*.json")}
+    assert main(["compare", "-o", str(out)]) == 0  # what is not said again stays
+    assert json.loads((out / "results.json").read_text())["for"] == "samples"
+    runs = [str(out / "runs/histogram-0"), str(out / "runs/gaussian-mixture-0")]
+    assert main(["report", *runs, "--for", "density", "-o", str(tmp_path / "page"), "--plain"]) == 0
+    assert json.loads((tmp_path / "page/results.json").read_text())["for"] == "density"
+    capsys.readouterr()
+    assert main(["compare", "moons", "--for", "beauty", "-o", str(tmp_path / "s")]) == 2
+    assert "invalid choice: 'beauty'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stage", ["training", "measuring"])
+def test_the_exit_status_tells_the_signal_that_stopped_a_contest(tmp_path, monkeypatch, capsys, number, stage):
+    import unsup.contest.contest as module
+
+    name = "fit" if stage == "training" else "measures_of"
+    whole = getattr(module, name)
+
+    def signalled(*args, **kwargs):
+        if stage == "training":
+            kwargs["progress"] = lambda snapshot: os.kill(os.getpid(), number)
+        else:
+            os.kill(os.getpid(), number)
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, signalled)
+    words = ["compare", "moons", "--n", "300", "--minutes", "1", "--models", "vae", "-o", str(tmp_path / "r")]
+    assert (
+        main([*words, "--plain"] if stage == "training" else [*words, "--plain", "--minutes", "0.02"]) == 128 + number
+    )
+    assert "stopped and saved; resume with:  unsup compare -o" in capsys.readouterr().out
+    monkeypatch.setattr(module, name, whole)
+
+
+def test_folders_that_look_like_options_and_changed_data_are_in_the_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = a_table(tmp_path / "t.csv", 60)
+    words = ["--minutes", "0.02", "--models", "histogram", "-o", "./-odd"]
+    assert main(["compare", table, *words]) == 0
+    results = json.loads((tmp_path / "-odd/results.json").read_text())
+    run = results["contestants"][0]["runs"][0]
+    commands = [results["command"], run["command"], *run["commands"].values(), *(n["command"] for n in results["next"])]
+    for command in commands:
+        assert "./-odd" in command
+        assert "--changed-data" not in command
+    assert main(shlex.split(run["commands"]["likelihood"])[1:]) == 0
+    a_table(tmp_path / "t.csv", 60, seed=1)
+    assert main(["compare", table, *words, "--changed-data"]) == 0
+    results = json.loads((tmp_path / "-odd/results.json").read_text())
+    run = results["contestants"][0]["runs"][0]
+    for command in (results["command"], run["commands"]["likelihood"]):
+        assert "--changed-data" in command
+    assert main(shlex.split(run["commands"]["likelihood"])[1:]) == 0
+
+
+def test_lost_parameters_of_a_run_are_noted(tmp_path):
+    Contest(tmp_path / "r", asked(models=("histogram",))).run()
+    run = open_run(tmp_path / "r/runs/histogram-0")
+    run.append_event({"step": 1, "seconds": 0.0, "lost": "the best parameters, of pass 1"})
+    (run.path / "measures.json").unlink()
+    found = Contest(tmp_path / "r", None).run()["contestants"][0]["runs"][0]
+    assert "a stopped run was resumed after it had lost the best parameters, of pass 1" in found["notes"]

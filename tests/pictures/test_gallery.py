@@ -1,4 +1,4 @@
-"""Pictures of a contest: the pixels are the examples', in their places, at one scale."""
+"""Pictures of any event: the pixels are the examples', in their places, at one scale."""
 
 import io
 import itertools
@@ -7,16 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import unsup
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import keyed_generator
+from unsup.core.registry import names
 from unsup.evaluate.journeys import interpolate, reconstruct, spherical_path
-from unsup.pictures.gallery import Gallery
+from unsup.pictures.gallery import Drawn, Gallery
+from unsup.pictures.images import png_bytes
+from unsup.pictures.plots import few_ticks, robust_limits
 from unsup.pictures.tables import mutual_information, strongest_pairs
-from unsup.testing.cases import examples
+from unsup.testing.cases import examples, law_cases
 
 DIGITS = Event((1, 8, 8), Support("ordinal", 17))
 GREY = Event((1, 28, 28), Support("ordinal", 256))
@@ -121,9 +125,11 @@ def test_large_images_are_averaged_and_channels_stand_side_by_side():
     event = KINDS["channels"]
     x = uniform(event, 1)
     drawn = Gallery(event, x).examples(x, "examples")
-    picture = tile(pixels(drawn), 0, 0, 8, 16, 1)[..., 0]
-    by_hand = torch.cat([x[0, 0], x[0, 1]], 1).add(2).mul(255 / 4).round().int().numpy()
-    np.testing.assert_array_equal(picture, by_hand)
+    picture = tile(pixels(drawn), 0, 0, 8, 17, 1)[..., 0]
+    for channel, left in ((0, 0), (1, 9)):  # with a white column between them
+        by_hand = x[0, channel].add(2).mul(255 / 4).round().int().numpy()
+        np.testing.assert_array_equal(picture[:, left : left + 8], by_hand)
+    assert (picture[:, 8] == 255).all()
     assert "channels stand side by side" in drawn.caption
 
 
@@ -166,25 +172,19 @@ def test_extremes_are_in_order_and_say_how_far_they_reach():
         assert ("Least likely" in drawn.alt or "least likely" in drawn.alt) != most
 
 
-def test_only_anomalies_are_framed_and_have_a_triangle():
+def test_only_anomalies_are_framed():
     x = uniform(DIGITS, 60)
     scores = torch.randperm(60, generator=keyed_generator(2)).double()
     is_anomaly = torch.rand(60, generator=keyed_generator(3)) < 0.5
     drawn = Gallery(DIGITS, x).anomaly_ranking(x, scores, is_anomaly)
     picture, order = pixels(drawn), scores.argsort(descending=True)[:48].tolist()
-    frame, band = 1, 2
-    height, width = 8 + 2 * frame + band, 8 + 2 * frame
+    frame, height, width = 1, 10, 10
     for place, i in enumerate(order):
         cell = tile(picture, place // 8, place % 8, height, width, 1)
         np.testing.assert_array_equal(cell[frame : frame + 8, frame : frame + 8], as_levels(x[i], DIGITS))
         around = np.ones((height, width), dtype=bool)
         around[frame : frame + 8, frame : frame + 8] = False
-        orange = (cell == ORANGE).all(2)
-        if is_anomaly[i]:
-            assert orange[: height - band][around[: height - band]].all()
-            assert 0 < orange[height - band :].sum() < band * width
-        else:
-            assert (cell[around] == 255).all()
+        assert (cell[around] == (ORANGE if is_anomaly[i] else 255)).all()
     hits = int(is_anomaly[order].sum())
     assert f"Of the top 48, {hits} are anomalies ({hits / 48:.0%})" in drawn.caption
     assert f"Of the top 48, {hits} are anomalies" in drawn.alt
@@ -311,17 +311,80 @@ def test_a_point_is_drawn_at_its_place_in_the_training_frame():
     assert "1 of 2 lie outside the frame" in gallery.examples(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "two").caption
 
 
+def blue(picture):
+    return (picture[..., 2] - picture[..., 0] > 40) & (picture[..., 0] < 200)
+
+
 def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
-    event = Event((1,), Support("ordinal", 4))
-    train = torch.arange(4).repeat(25)[:, None]
-    picture = pixels(Gallery(event, train).examples(torch.full((50, 1), 2), "twos"))
-    blue = (picture[..., 2] - picture[..., 0] > 40).any(0)
-    left = np.nonzero(blue[:260])[0]  # the first panel; the legend lies to its right
-    black = (picture.sum(2) < 60).any(0)
-    frame = np.nonzero(black[:260])[0]
+    event = Event((2,), Support("ordinal", 4))
+    train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
+    picture = pixels(Gallery(event, train).examples(torch.full((50, 2), 2), "twos"))
+    panel = picture[:180, :260]  # the first one
+    left, frame = np.nonzero(blue(panel).any(0))[0], np.nonzero((panel.sum(2) < 60).any(0))[0]
     width = (frame.max() - frame.min()) / 4
     assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
     assert (left.min() - frame.min()) == pytest.approx(2 * width, rel=0.1)
+
+
+def grey(picture):
+    return np.abs(picture - 176).max(2) < 14
+
+
+def spans(mask):
+    """Where a mask is True: start and end of each stretch."""
+    return np.flatnonzero(np.diff([0, *mask, 0])).reshape(-1, 2)
+
+
+def bars(picture, colour):
+    """The heights of the four bars of a colour in pixels; they are wider than the mark of the legend is high."""
+    height = np.array([np.diff(spans(column)).max(initial=0) for column in colour(picture).T])
+    found = [float(np.median(height[start:end])) for start, end in spans(height > 20) if end - start > 30]
+    assert len(found) == 4, found
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("event", "named"),
+    [
+        (Event((), Support("nominal", 4)), None),
+        (Event((1,), Support("nominal", 4)), ("kind",)),
+        (Event((1,), Support("ordinal", 4, low=-1)), ("count",)),
+    ],
+)
+def test_the_bars_of_a_set_of_classes_are_its_shares(event, named):
+    low = event.uniform.low
+    train = (torch.tensor([0] * 10 + [1] * 40 + [2] * 30 + [3] * 20) + low).view(-1, *event.shape)
+    rows = (torch.tensor([0] * 20 + [1] * 20 + [2] * 40 + [3] * 80) + low).view(-1, *event.shape)
+    drawn = Gallery(event, train, names=named).examples(rows, "samples")
+    picture = pixels(drawn)
+    heights = {name: bars(picture, colour) for name, colour in (("rows", blue), ("train", grey))}
+    np.testing.assert_allclose(heights["rows"] / heights["rows"][2], [0.5, 0.5, 1, 2], rtol=0.03)
+    np.testing.assert_allclose(heights["train"] / heights["rows"][2], [0.4, 1.6, 1.2, 0.8], rtol=0.05)
+    assert "shares of 4" in drawn.alt
+
+
+def test_of_many_classes_the_most_frequent_are_shown_and_the_rest_is_counted():
+    event = Event((), Support("nominal", 500))
+    train = torch.cat([torch.arange(500), torch.arange(30).repeat(5)])
+    drawn = Gallery(event, train).examples(torch.tensor([3, 4, 499, 499]), "samples")
+    assert "the 30 most frequent of 500 classes" in drawn.alt
+    assert "50.0% of these rows have no bar" in drawn.caption
+
+
+def test_columns_of_zeros_and_ones_have_their_shares_and_some_rows():
+    event = Event((12,), BINARY)
+    train = torch.zeros(40, 12)
+    rows = (torch.arange(12) % 2).repeat(40, 1)  # every second column is always 1
+    drawn = Gallery(event, train).examples(rows, "samples")
+    picture = pixels(drawn)
+    filled = blue(picture)[80:300].sum(0) > 60
+    runs = np.diff(spans(filled)).ravel()
+    assert len(runs) == 6
+    assert runs.max() - runs.min() <= 2
+    stripes = picture[430:540]
+    assert (stripes[:, 480:720] < 60).all(2).mean() == pytest.approx(0.5, abs=0.06)
+    assert (stripes[:, 90:360] > 200).all(2).mean() > 0.95
+    assert "the share of ones in each of 12 columns" in drawn.alt
 
 
 def test_the_most_dependent_columns_are_found():
@@ -346,7 +409,7 @@ def test_the_most_dependent_columns_are_found():
 def test_tokens_and_text_are_readable_characters():
     tokens = torch.tensor([[0, 1, 2, 3] * 6, [3] * 24], dtype=torch.uint8)
     gallery = Gallery(SEQUENCE, tokens)
-    assert gallery.artist._string(tokens[0]) == "0123" * 6
+    assert gallery.artist.string(tokens[0]) == "0123" * 6
     picture = pixels(gallery.examples(tokens, "tokens"))
     cells = [picture[4:28, 4 + 12 * c : 16 + 12 * c] for c in range(24)]
     assert all((cells[c] == cells[c % 4]).all() for c in range(24))
@@ -354,8 +417,10 @@ def test_tokens_and_text_are_readable_characters():
 
     text = torch.tensor(list(b"It was the best of times,\nit was the worst of times. Always."), dtype=torch.uint8)
     gallery = Gallery(TEXT, text.repeat(5, 1))
-    assert gallery.artist._string(text).startswith("It was the best of times,↵it was")
-    assert "↵ is a new line" in gallery.examples(text[None], "text").caption
+    assert gallery.artist.string(text).startswith("It was the best of times,↵it was")
+    drawn = gallery.examples(text[None], "text")
+    assert "↵ is a new line" in drawn.caption
+    assert "the first is “It was the best of times,↵it was the worst of times. Always.”" in drawn.alt
     noise = torch.randint(256, (50, 60), generator=keyed_generator(0)).to(torch.uint8)
     assert Gallery(TEXT, noise).artist.noun == "sequences"
 
@@ -409,3 +474,254 @@ def test_what_does_not_decode_is_refused():
         reconstruct(unsup.create("made", event, preset="tiny"), torch.zeros(2, 2))
     with pytest.raises(InputError, match="steps=1"):
         interpolate(unsup.create("realnvp", event, preset="tiny"), torch.zeros(1, 2), torch.ones(1, 2), 1)
+
+
+# --- levels, clips, sound, padding
+
+
+def test_sixteen_bits_are_shown_over_the_range_of_the_data_without_bands():
+    event = Event((1, 2, 256), Support("ordinal", 65536, low=-32768))
+    x = (torch.arange(512).view(1, 1, 2, 256) * 8 - 2000).expand(3, -1, -1, -1)  # 4,096 of 65,536 levels
+    drawn = Gallery(event, x, whole=True).examples(x[:1], "ramp")
+    picture = pixels(drawn)[..., 0]
+    shown = tile(picture[..., None], 0, 0, 2, 256, 2)[..., 0].ravel()
+    expected = ((np.arange(512) * 8) * 255 / 4088).round()
+    np.testing.assert_allclose(shown, expected, atol=0)
+    assert len(np.unique(shown)) == 256
+    assert "Black is −2,000, white is 2,088." in drawn.caption
+
+
+def test_a_category_has_one_colour_wherever_it_is():
+    event = Event((1, 4, 4), Support("nominal", 5))
+    x = uniform(event, 6)
+    picture = pixels(Gallery(event, x).examples(x, "maps"))
+    colours = {}
+    for i in range(6):
+        for value, colour in zip(x[i].flatten().tolist(), tile(picture, 0, i, 4, 4, 1).reshape(-1, 3), strict=True):
+            colours.setdefault(value, set()).add(tuple(colour))
+    assert all(len(found) == 1 for found in colours.values())
+    assert len(set.union(*colours.values())) == 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_frames_of_a_clip_stand_side_by_side(channels):
+    event = Event((6, channels, 8, 8), Support("ordinal", 256))
+    x = uniform(event, 3)
+    drawn = Gallery(event, x).examples(x, "clips")
+    first = tile(pixels(drawn), 0, 0, 8, 3 * 9 - 1, 1)
+    for place, frame in enumerate((0, 2, 4)):
+        expected = as_levels(x[0, frame], Event((channels, 8, 8), event.support))
+        np.testing.assert_array_equal(first[:, 9 * place : 9 * place + 8], expected)
+    assert "3 of 6" in drawn.caption
+
+
+@pytest.mark.parametrize("side", [1, 8, 20, 28, 33, 48, 63, 64, 90, 200])
+@pytest.mark.parametrize("shape", [(1,), (3,), (5,), (6, 1), (6, 3)])
+def test_tiles_are_large_enough_to_see_and_the_picture_fits_a_page(side, shape):
+    event = Event((*shape, side, side), BINARY)
+    x = torch.zeros(9, *event.shape)
+    gallery = Gallery(event, x)
+    drawn = gallery.examples(x, "images", beside=True)
+    picture = Image.open(io.BytesIO(drawn.png))
+    assert gallery.artist.side * drawn.scale >= 64
+    assert picture.width * drawn.scale <= 760
+    assert len(drawn.png) <= 60_000
+    assert not drawn.plot
+    large = Image.open(io.BytesIO(drawn.enlarged().png)).convert("RGB")
+    assert large.size == (picture.width * drawn.scale, picture.height * drawn.scale)
+    np.testing.assert_array_equal(np.asarray(large)[:: drawn.scale, :: drawn.scale], pixels(drawn))
+
+
+def test_real_examples_are_a_row_above_the_samples():
+    train, x = uniform(DIGITS, 30, 0), uniform(DIGITS, 24, 1)
+    drawn = Gallery(DIGITS, train).examples(x, "samples", beside=True)
+    picture = pixels(drawn)
+    for i in range(8):
+        np.testing.assert_array_equal(tile(picture, 0, i, 8, 8, 1), as_levels(train[i], DIGITS))
+        np.testing.assert_array_equal(tile(picture[13:], 0, i, 8, 8, 1), as_levels(x[i], DIGITS))
+    assert "a row of 8 training examples" in drawn.alt
+
+
+def tones(frequency, n, rate=8000, length=1024, start=0):
+    time = torch.arange(length) / rate
+    wave = 20000 * torch.sin(2 * math.pi * frequency * time + torch.arange(start, start + n)[:, None])
+    return wave.round().to(torch.int64)
+
+
+@pytest.mark.parametrize("frequency", [500, 2000, 3500])
+def test_the_spectrogram_of_a_tone_is_darkest_at_its_frequency(frequency):
+    event = Event((1024,), Support("ordinal", 65536, low=-32768), "sequence")
+    gallery = Gallery(event, torch.cat([tones(f, 2) for f in (500, 2000, 3500)]), rate=8000)
+    drawn = gallery.examples(tones(frequency, 1, start=9), "tone")
+    picture = pixels(drawn).sum(2)
+    frame = np.flatnonzero((picture[:, 100:380] < 200).mean(1) > 0.95)  # the lines above and below each panel
+    top, bottom = sorted(frame)[-2:]
+    columns = picture[top + 3 : bottom - 2, 150:330].mean(1)
+    found = 4000 * (1 - (columns.argmin() + 2.5) / (bottom - top))
+    assert found == pytest.approx(frequency, abs=80)
+    assert "spectrogram" in drawn.alt
+    assert "dB" in drawn.caption
+
+
+def test_what_is_sound_is_told_by_its_rate_or_its_levels():
+    ordinal, sixteen = Event((128,), Support("ordinal", 256), "sequence"), Support("ordinal", 65536, low=-32768)
+    x = uniform(ordinal, 4)
+    assert Gallery(ordinal, x, rate=8000).artist.sound
+    assert Gallery(Event((128,), sixteen, "sequence"), x.long()).artist.sound
+    assert not Gallery(ordinal, x).artist.sound
+    assert not Gallery(Event((64, 2), Support("ordinal", 256)), x.view(4, 64, 2), rate=8000).artist.sound
+
+
+OPEN = {
+    "text": Event((60,), Support("nominal", 256), "sequence", open=True),
+    "tokens": Event((20,), Support("nominal", 900), "sequence", open=True),
+    "series": Event((20, 2), REAL, open=True),
+    "sound": Event((400,), Support("ordinal", 65536, low=-32768), "sequence", open=True),
+    "roll": Event((20, 12), BINARY, open=True),
+    "vector": Event((20,), REAL, "vector", open=True),
+    "clip": Event((6, 1, 8, 8), BINARY, open=True),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.filterwarnings("error")
+def test_padding_counts_for_nothing(name):
+    event = OPEN[name]
+    x = torch.cat([draw(event, 12), draw(event, 1)[:0]])
+    lengths = torch.arange(12) % event.shape[0] + (event.shape[0] // 2 if name == "sound" else 0)
+    other = torch.where(event.padding(lengths).view(12, -1, *(1,) * (len(event.shape) - 1)), event.lowest(x), x)
+    first, second = (Gallery(event, t, lengths=lengths) for t in (x, other))
+    numbers = torch.arange(12.0)
+    for drawing in (
+        lambda g, t: g.examples(t, "samples", lengths=lengths, beside=True),
+        lambda g, t: g.reconstructions(t, t, lengths=lengths),
+        lambda g, t: g.extremes(t, numbers, True, lengths=lengths),
+        lambda g, t: g.anomaly_ranking(t, numbers, numbers > 5, lengths=lengths),
+    ):
+        assert drawing(first, x) == drawing(second, other)
+    assert first.examples(x, "samples", lengths=lengths) != first.examples(x, "samples")
+
+
+def test_an_empty_text_is_a_line_of_its_own():
+    x = torch.tensor([list(b"first line"), list(b"second one")], dtype=torch.uint8)
+    gallery = Gallery(Event((10,), Support("nominal", 256), "sequence", open=True), x.repeat(9, 1))
+    drawn = gallery.examples(x, "lines", lengths=torch.tensor([0, 10]))
+    picture = pixels(drawn)
+    assert (picture[4:28] == 255).all()
+    assert (picture[28:] < 100).any()
+    assert "the first is “”" in drawn.alt
+
+
+# --- the file
+
+
+def test_the_file_says_what_the_picture_is():
+    for event in (DIGITS, MIXED, TEXT):
+        x = draw(event, 30)
+        drawn = Gallery(event, x).examples(x, "samples of <b>made</b> “é”")
+        read = Drawn.read(drawn.png)
+        assert (read.alt, read.caption, read.scale, read.plot) == (drawn.alt, drawn.caption, drawn.scale, drawn.plot)
+        large = drawn.enlarged()
+        assert (Drawn.read(large.png).alt, Drawn.read(large.png).scale, large.scale) == (drawn.alt, 1, 1)
+    assert Gallery(MIXED, draw(MIXED, 30)).examples(draw(MIXED, 3), "rows").plot
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{}, {"scale": "0"}, {"scale": "9999999999"}, {"scale": "²"}, {"scale": "-3"}, {"scale": ""}, {"plot": "maybe"}],
+)
+def test_a_file_of_others_is_read_at_its_own_size(words):
+    found = Drawn.read(png_bytes(Image.new("L", (3, 2)), words))
+    assert (found.alt, found.caption, found.scale, found.plot) == ("", "", 1, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\nnonsense", b"GIF89a nothing"])
+def test_what_is_no_picture_is_refused(content):
+    with pytest.raises(InputError, match="cannot be read"):
+        Drawn.read(content)
+
+
+# --- every event, and hostile values
+
+
+def events_of_the_laws():
+    found = {str(case.event): case.event for name in names() for case in law_cases(name)}
+    conditions = [case.options.get("given") for name in names() for case in law_cases(name)]
+    return found | {str(event): event for event in conditions if event is not None}
+
+
+EVERY = events_of_the_laws() | {f"kind {name}": event for name, event in KINDS.items()}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("error")
+def test_every_event_has_every_picture(name):
+    event = EVERY[name]
+    train, x = draw(event, 40), draw(event, 12, 1)
+    bits = torch.rand(12, event.dims, generator=keyed_generator(4), dtype=torch.float64) * 5
+    drawn = all_pictures(Gallery(event, train), x, x.flip(0), x.unflatten(0, (3, 4)), bits)
+    drawn |= {"beside": Gallery(event, train).examples(x, "samples", beside=True)}
+    drawn |= {"whole": Gallery(event, train, whole=True).examples(x, "samples")}
+    drawn |= {"translations": Gallery(event, train).translations(x, x.flip(0), x)}
+    for what, one in drawn.items():
+        assert one is not None, what
+        assert np.ptp(pixels(one)) > 0, what
+        assert one.alt.endswith("."), what
+        assert Drawn.read(one.png).alt == one.alt, what
+    assert sum(len(drawn[what].png) for what in drawn if what not in ("beside", "whole", "translations")) <= 350_000
+
+
+HOSTILE = ("constant", "huge", "tiny", "beyond", "one-outlier", "broken")
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("name", ["plane", "one-column", "series", "real-image", "sound-real", "vector"])
+@pytest.mark.filterwarnings("error")
+def test_hostile_numbers_are_survived(name, kind):
+    more = {"sound-real": Event((256,), REAL, "sequence"), "vector": Event((5,), REAL, precision="float64")}
+    event = (KINDS | more)[name]
+    x = draw(event, 40).double()
+    if kind == "constant":
+        x = torch.full_like(x, 3.0)
+    elif kind in ("huge", "tiny"):
+        x = x * (1e30 if kind == "huge" else 1e-30)
+    elif kind == "beyond":
+        x = x.clone()
+        x[::2], x[1::2] = 1.7e308, -1.7e308
+    elif kind == "one-outlier":
+        x[3] = 1e30
+    gallery = Gallery(event, x, rate=8000.0 if name == "sound-real" else None)
+    shown = draw(event, 12, 1).double()
+    if kind == "broken":
+        shown[0], shown[1], shown[2] = math.nan, math.inf, -math.inf
+        shown[3] = 1e30
+    bits = torch.zeros(12, event.dims, dtype=torch.float64)
+    bits[0], bits[1] = math.inf, 1e30
+    drawn = all_pictures(gallery, shown, shown.flip(0), shown.unflatten(0, (3, 4)), bits)
+    drawn["train"] = gallery.examples(x, "train", beside=True)
+    assert all(d is None or np.ptp(pixels(d)) > 0 for d in drawn.values())
+    if kind == "broken":
+        assert "3 with values that are not finite are left out" in drawn["examples"].caption
+
+
+def test_one_value_far_away_does_not_make_the_others_black():
+    event = Event((1, 8, 8), REAL)
+    x = torch.rand(200, 1, 8, 8, generator=keyed_generator(0))
+    x[0, 0, 0, 0] = 1e30
+    picture = tile(pixels(Gallery(event, x).examples(x[1:2], "one")), 0, 0, 8, 8, 1)[..., 0]
+    np.testing.assert_allclose(picture, x[1, 0] * 255, atol=2)
+
+
+def test_numbers_that_differ_late_have_ticks_that_differ():
+    event = Event((2,), REAL, precision="float64")
+    x = 1.7e9 + torch.rand(300, 2, generator=keyed_generator(0), dtype=torch.float64)
+    axis = Figure().subplots().xaxis
+    few_ticks(axis, robust_limits(x[:, 0].numpy(), 0.001))
+    first, last = (label.get_text() for label in axis.get_ticklabels())
+    assert first != last
+    assert Gallery(event, x).examples(x, "stamps") is not None
+
+
+def test_examples_of_which_none_is_finite_set_no_scale():
+    with pytest.raises(InputError, match="none of 3 examples is finite"):
+        Gallery(Event((2,), REAL), torch.full((3, 2), math.nan))

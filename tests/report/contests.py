@@ -54,7 +54,13 @@ def _picture(
 ) -> Picture:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     (folder / "pictures" / f"{name}.png").write_bytes(noise_png(seed, *size))
-    return {"file": f"pictures/{name}.png", "alt": f'{caption} "noise" <{seed}>', "caption": caption, "scale": scale}
+    return {
+        "file": f"pictures/{name}.png",
+        "alt": f'{caption} "noise" <{seed}>',
+        "caption": caption,
+        "scale": scale,
+        "plot": name == "anomalies",
+    }
 
 
 def _figure(value: float, half: float | None = None, floor: float | None = None, n: int = 359, **detail: Any) -> Figure:
@@ -196,18 +202,20 @@ def _absent(name: str, status: Any, reason: str) -> Contestant:
 
 def _places(contestants: list[Contestant]) -> dict[str, dict[str, Place]]:
     """Ranks of likelihoods within their kinds and of FID among all, with fixed widths of noise."""
-    found: dict[str, dict[str, Place]] = {"likelihood": {}, "fid": {}}
-    for key, noise in (("likelihood", 0.5), ("fid", 0.2)):
+    found: dict[str, dict[str, Place]] = {}
+    for key, noise, sense in (("likelihood", 0.5, 1), ("fid", 0.2, 1), ("auroc", 0.001, -1), ("probe", 0.001, -1)):
         values: dict[str, tuple[str, float]] = {}
         for c in contestants:
             figure = c["runs"][0]["figures"].get(key) if c["runs"] else None
             if figure is not None:
                 assert figure["value"] is not None
                 values[c["name"]] = figure["detail"].get("kind", "all"), figure["value"]
-        for name, (group, value) in values.items():
+        found[key] = {}
+        kinds = ["all", "exact", "bound", "estimate"]
+        for name, (group, value) in sorted(values.items(), key=lambda v: (kinds.index(v[1][0]), sense * v[1][1])):
             rivals = {n: v for n, (g, v) in values.items() if g == group}
             tied = [n for n, v in rivals.items() if n != name and abs(v - value) < noise]
-            rank = 1 + sum(v < value - noise for v in rivals.values())
+            rank = 1 + sum(sense * v < sense * value - noise for v in rivals.values())
             found[key][name] = {"value": value, "noise": noise, "rank": rank, "tied": tied, "group": group}
     return found
 

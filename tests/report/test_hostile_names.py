@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import html
 import io
 import json
 import os
@@ -25,6 +26,7 @@ import numpy as np
 import pytest
 from contests import write_contest, write_run
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from PIL import Image
 
 import unsup
@@ -397,7 +399,7 @@ def test_pages_hold_hostile_names_as_text(place, usual):
 
 def environment_escapes_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(environment(), "autoescape", False)
-    patch.setattr(environment(), "finalize", None)
+    patch.setattr(environment(), "finalize", lambda value: value if isinstance(value, Markup) else _as_it_is(value))
     patch.setattr(environment(), "cache", None)
 
 
@@ -511,12 +513,12 @@ def test_pictures_come_from_the_folder_alone(made, tmp_path):
 
 def test_policies_allow_the_pages_own_script_and_nothing_else(made, place):
     page = comparison_page(made[1], made[0])
-    policy = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)
+    policy = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html.unescape(page))
     assert len(policy) == 1
     assert "script-src 'sha256-" in policy[0]
     assert page.index("Content-Security-Policy") < page.index("<title>")
     report = (place.run("vae") / "report.html").read_text()
-    assert re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', report) == policy
+    assert re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html.unescape(report)) == policy
 
 
 # --- READMEs --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contests import write_contest
+from contests import write_contest, write_run
 
 from unsup.report.contest import LIMIT, comparison_page, write_comparison_page
+from unsup.report.page import write_page
 from unsup.report.pages import environment
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -128,16 +130,85 @@ def test_it_loads_without_complaint_or_network(opened: Opened) -> None:
     assert opened.path.stat().st_size < LIMIT
 
 
+@pytest.fixture(params=["contest", "run", "hostile"])
+def any_page(
+    request: pytest.FixtureRequest, browser: Any, path: Path, run_page: Path, long_page: Path
+) -> Iterator[Any]:
+    """Each kind of page, with everything open."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto({"contest": path, "run": run_page, "hostile": long_page}[request.param].as_uri())
+    page.emulate_media(reduced_motion="reduce")
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("a run") / "run") / "report.html"
+
+
+@pytest.fixture(scope="module")
+def long_page(run_page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run whose folder, data and columns have names without any place to break a line."""
+    folder = tmp_path_factory.mktemp("long") / ("folder" * 30)
+    shutil.copytree(run_page.parent, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["name"] = "/data/" + "long" * 50 + ".csv"
+    (folder / "config.json").write_text(json.dumps(config))
+    about = json.loads((folder / "about.json").read_text())
+    about["data"]["columns"] = ["column" * 40, "b"]
+    about["describe"] = "x" * 400
+    (folder / "about.json").write_text(json.dumps(about))
+    write_page(folder)
+    return folder / "report.html"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_never_scrolls_sideways_and_is_legible(opened: Opened, width: int, scheme: str) -> None:
-    opened.page.set_viewport_size({"width": width, "height": 844})
-    opened.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    opened.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    found = opened.page.evaluate(_FAINT)
+def test_it_never_scrolls_sideways_and_is_legible(any_page: Any, width: int, scheme: str) -> None:
+    any_page.set_viewport_size({"width": width, "height": 844})
+    any_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    assert any_page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    found = any_page.evaluate(_FAINT)
     assert found["faint"] == []
-    assert found["seen"] > 500
+    assert found["seen"] > 100
+
+
+def test_nothing_is_cut(any_page: Any) -> None:
+    """At a desk every column and command is seen whole; on a phone commands are, and tables say that they go on."""
+    cut = "s => [...document.querySelectorAll(s)].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    for width in (1280, 390):
+        any_page.set_viewport_size({"width": width, "height": 844})
+        assert any_page.evaluate(cut, "pre") == 0
+        any_page.wait_for_function(
+            "() => [...document.querySelectorAll('.scroll')].every("
+            "e => e.classList.contains('wider') === e.scrollWidth > e.clientWidth + 1)"
+        )
+        if width == 1280:
+            assert any_page.evaluate(cut, ".scroll") == 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(any_page: Any, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    any_page.set_viewport_size({"width": width, "height": 844})
+    any_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    found = axe.Axe().run(any_page).response["violations"]
+    assert [(v["id"], v["impact"], [n["html"][:120] for n in v["nodes"]][:3]) for v in found] == []
+
+
+def test_plots_follow_dark_mode_and_pixels_do_not(opened: Opened) -> None:
+    shown = "k => getComputedStyle(document.querySelector(`img.${k}`)).filter"
+    assert opened.page.evaluate(shown, "plot") == opened.page.evaluate(shown, "pixels") == "none"
+    opened.page.locator("#theme").click()
+    assert "invert" in opened.page.evaluate(shown, "plot")
+    assert opened.page.evaluate(shown, "pixels") == "none"
+    opened.page.emulate_media(color_scheme="dark")
+    opened.page.locator("#theme").click()
+    assert opened.page.evaluate(shown, "plot") == "none"
 
 
 def test_pictures_are_there_and_not_blank(opened: Opened) -> None:

@@ -197,6 +197,7 @@ def _name_of_run(out: str) -> str:
 
 def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
+    from unsup.core.words import counted
     from unsup.report.page import next_lines, write_page
     from unsup.train.progress import duration
 
@@ -205,7 +206,7 @@ def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
         command = command_line(["unsup", "fit", "--resume", "-o", out, *["--changed-data"][:changed]])
         write_if_heard(f"stopped at step {fitted.steps} and saved; go on with:  {command}")
         return 128 + (fitted.signal or signal.SIGINT)
-    line = f"done: {fitted.steps:,} steps in {duration(fitted.seconds)}"
+    line = f"done: {counted(fitted.steps, 'step')} in {duration(fitted.seconds)}"
     if fitted.validation is not None:
         line += f"; validation {fitted.validation}"
     elif fitted.score is not None:

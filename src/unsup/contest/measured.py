@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import time
@@ -146,9 +147,15 @@ def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
     commands = {k: _eval_command(k, found["figures"], bench, shown, more) for k in found["figures"]}
     return {
         **found,
-        "command": fit_command(run, shown),
+        "command": fit_command(run, _another(run.path)),
         "commands": {k: command for k, command in commands.items() if command is not None},
     }
+
+
+def _another(path: Path) -> str:
+    """A folder beside a run that holds nothing yet, e.g. ``runs/made-again``."""
+    names = (path.with_name(f"{path.name}-again{'' if n == 1 else f'-{n}'}") for n in itertools.count(1))
+    return str(next(p for p in names if not p.exists()))
 
 
 def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, more: list[str]) -> str | None:
@@ -182,7 +189,7 @@ def _curve(events: list[dict[str, Any]]) -> Curve:
             if name.split("/")[-1] == "loss" and math.isfinite(value):
                 losses.setdefault(name, []).append((event["step"], value))
     thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
-    validation = [(e["step"], e["bits_per_dim"]) for e in events if math.isfinite(e.get("bits_per_dim", math.nan))]
+    validation = [(e["step"], e["nats"]) for e in events if math.isfinite(e.get("nats", math.nan))]
     return {"losses": cast(Any, thinned), "validation": cast(Any, validation)}
 
 

@@ -153,30 +153,6 @@ def figure(m: Measures) -> str:
     return f"FID {m['figures']['fid']['value']:.3g}" if "fid" in m["figures"] else ""
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What to run next with a model.
-
-    Attributes:
-        ability: that the model needs for it.
-        what: it does, for people.
-        words: of the command after the run.
-        examples: whether it reads examples of the user, which takes the options that the data was read with.
-    """
-
-    ability: str
-    what: str
-    words: tuple[str, ...]
-    examples: bool = False
-
-
-_STEPS = {
-    "sample": _Step("sample", "draw samples from {name}", ("-n", "64", "-o", "samples.npy")),
-    "score": _Step("score", "score your own examples with {name}", ("-o", "scores.csv"), examples=True),
-    "encode": _Step("encode", "encode your own examples with {name}", ("-o", "codes.npz"), examples=True),
-    "predict": _Step("predict", "classify your own examples with {name}", ("-o", "classes.csv"), examples=True),
-}
-"""By the command."""
 _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
     None: ("longer", "sample", "score"),
     "density": ("longer", "score", "sample"),
@@ -186,52 +162,50 @@ _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
     "compression": ("longer", "score"),
     "classes": ("predict", "classifier", "longer"),
 }
-"""What follows from the question that a contest answers."""
+"""What to run next, by what a contest is for."""
+_USES = {
+    "sample": ("draw samples from", ["-n", "64", "-o", "samples.png"]),
+    "score": ("score your own examples with", ["FILE", "-o", "scores.csv"]),
+    "encode": ("encode your own examples with", ["FILE", "-o", "codes.npz"]),
+    "predict": ("classify your own examples with", ["FILE", "-o", "classes.csv"]),
+}
+"""Commands that use a run, which need the ability of that name."""
 
 
 def _next(o: Outcome, folder: Path, data_argument: Sequence[str], data: Data) -> list[dict[str, str]]:
-    """What to run now, with the leader for the purpose, or with the leader by likelihood where nobody has that."""
-    name = o.chosen
-    if name is None:
-        return []
-    steps = [_step(kind, o, name, folder, data_argument, data) for kind in _FOLLOWS[o.purpose]]
+    """What to run now with the leader for the purpose, or the leader by likelihood where no model has that."""
+    steps = [(kind, o.chosen) for kind in _FOLLOWS[o.purpose]]
     lifelike = leader(o.places, "samples")
-    if o.purpose is None and lifelike not in (None, name):
-        steps.append(_step("sample", o, str(lifelike), folder, data_argument, data))
-    return [{"what": what, "command": command_line(words)} for what, words in filter(None, steps)]
+    if o.purpose is None and lifelike != o.chosen:
+        steps.append(("sample", lifelike))
+    found = [_step(kind, name, o, folder, data_argument, data) for kind, name in steps if name is not None]
+    return [{"what": what, "command": command_line(["unsup", *words])} for what, words in filter(None, found)]
 
 
 def _step(
-    kind: str, o: Outcome, name: str, folder: Path, data_argument: Sequence[str], data: Data
+    kind: str, name: str, o: Outcome, folder: Path, data_argument: Sequence[str], data: Data
 ) -> tuple[str, list[str]] | None:
     """A suggestion and its command, or None where the model or the data is not made for it."""
     best = next(c for c in o.contestants if c["name"] == name)
-    argument, *data_flags = data_argument
-    if kind == "anomalies":
-        if not o.artificial or o.minutes is None:
-            return None
-        words = [argument, *data_flags, *flags({"minutes": o.minutes, "anomalies": "PATH", "for": "anomalies"})]
-        return "compare on real anomalies", ["unsup", "compare", *words, "-o", path_word(f"{folder.name}-anomalies")]
+    model, able, more = best["model"], row(best["model"]).abilities, data_argument[1:]
+    if kind in _USES:
+        what, words = _USES[kind]
+        own = flags({k: v for k, v in data.options.items() if k in EXAMPLE_OPTIONS}) if "FILE" in words else []
+        run = path_word(os.path.normpath(folder / best["runs"][0]["run"]))
+        return (f"{what} {name}", [kind, run, *words[:1], *own, *words[1:]]) if kind in able else None
     if kind == "classifier":
-        able = [
-            n
-            for n in fitting(data.event)
-            if "predict" in row(n).abilities and not issubclass(model_class(n), LearnsByCounting)
-        ]
-        if data.train.label is None or not able or "predict" in row(best["model"]).abilities:
+        classifiers = [n for n in fitting(data.event) if "predict" in row(n).abilities]
+        if data.train.label is None or not classifiers or "predict" in able:
             return None
-        words = [argument, able[0], *data_flags, *flags({"given": "label", "minutes": _LONGER})]
-        return "train a classifier", ["unsup", "fit", *words, "-o", f"{able[0]}-classes"]
-    if kind == "longer":
-        if issubclass(model_class(best["model"]), LearnsByCounting):
-            words = [argument, *data_flags, *flags({"minutes": 2 * _LONGER, "for": o.purpose})]
-            return "give all of them more time", ["unsup", "compare", *words, "-o", path_word(f"{folder.name}-longer")]
-        lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
-        words = [argument, best["model"], "-o", f"{best['model']}-longer", *data_flags, *flags({"minutes": _LONGER})]
-        return f"train {name} for longer", ["unsup", "fit", *words, *flags(lasting), *flags(best["options"], "model.")]
-    step = _STEPS[kind]
-    if step.ability not in row(best["model"]).abilities:
+        model, more = classifiers[0], [*more, *flags({"given": "label", "minutes": _LONGER})]
+        return "train a classifier", ["fit", data_argument[0], model, *more, "-o", f"{model}-classes"]
+    if kind == "anomalies" and (not o.artificial or o.minutes is None):
         return None
-    run = path_word(os.path.normpath(folder / best["runs"][0]["run"]))
-    own = flags({k: v for k, v in data.options.items() if k in EXAMPLE_OPTIONS})
-    return step.what.format(name=name), ["unsup", kind, run, *(["FILE", *own] if step.examples else []), *step.words]
+    if kind == "anomalies" or issubclass(model_class(model), LearnsByCounting):
+        real = {"minutes": o.minutes, "anomalies": "PATH"} if kind == "anomalies" else {"minutes": 2 * _LONGER}
+        what = "compare on real anomalies" if kind == "anomalies" else "give all of them more time"
+        words = ["compare", data_argument[0], *more, *flags(real | {"for": o.purpose})]
+        return what, [*words, "-o", path_word(f"{folder.name}-{kind}")]
+    lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
+    options = [*flags({"minutes": _LONGER} | lasting), *flags(best["options"], "model.")]
+    return f"train {name} for longer", ["fit", data_argument[0], model, "-o", f"{model}-longer", *more, *options]

@@ -1,4 +1,4 @@
-"""Counts in words, for messages and pages."""
+"""Counts, times and lists in words, for messages and pages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ def counted(number: float, noun: str, plural: str | None = None) -> str:
     """
     shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(0.523), duration(75), duration(4000)
+    ('0.52 s', '1 min 15 s', '1 h 06 min')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

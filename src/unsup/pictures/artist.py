@@ -63,12 +63,11 @@ class Artist(ABC):
         """``(R, S, *event.shape)``: each row a sequence of steps from one example to another."""
 
     @abstractmethod
-    def ranked(self, x: Tensor, words: list[str]) -> Sheet:
-        """Examples in the order given, each with a short word where there is room for it."""
+    def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
+        """Examples in the order given, each with a short word where there is room for it.
 
-    @abstractmethod
-    def marked(self, x: Tensor, marks: list[bool]) -> Sheet:
-        """Examples in the order given; those with a mark differ in colour and in shape."""
+        With ``marks`` there are no words; examples with a mark, the anomalies, differ in colour and in shape.
+        """
 
     @abstractmethod
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
@@ -93,15 +92,10 @@ def data_range(x: Tensor) -> tuple[float, float]:
 
 def bits_range(bits: Tensor) -> tuple[float, float]:
     """The ends of the colour scale: 0 where nothing is negative, and what 99.5 % of the bits stay below."""
-    finite = np.sort(bits.double().numpy().ravel())
-    finite = finite[np.isfinite(finite)]
-    if not len(finite):
-        return 0.0, 1.0
-    low = min(0.0, float(finite[int(0.005 * len(finite))]))
-    high = float(finite[int(0.995 * len(finite))])
-    if high <= low:
-        high = float(finite[-1])
-    return low, max(high, low + 1e-6)
+    finite = array(bits)[np.isfinite(array(bits))] if len(bits) else np.zeros(0)
+    low, high = (float(q) for q in np.quantile(finite, (0.005, 0.995))) if len(finite) else (0.0, 1.0)
+    high = high if high > low else float(finite.max())
+    return min(0.0, low), max(high, min(0.0, low) + 1e-6)
 
 
 def viridis(unit: NDArray[Any]) -> NDArray[np.uint8]:

@@ -109,20 +109,14 @@ class Gallery:
         rate: float | None = None,
         whole: bool = False,
     ) -> None:
-        event.check_shape(train_x)
-        if not len(train_x):
-            raise InputError("0 training examples given; expected 1 or more, from which the scale is taken")
         if names is not None and len(names) != event.dims:
             raise InputError(f"{len(names)} names of columns given; expected {event.dims}, one for each")
-        self.event = event
-        most = max(16, _VALUES // event.dims)
-        self.real = _padded(event, train_x[:most].detach().cpu(), None if lengths is None else lengths[:most])
+        self.event, most = event, max(16, _VALUES // event.dims)
+        (self.real,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
+        if not len(self.real):
+            raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more that set the scale")
         self.artist = _artist(event, self.real, names, rate, whole)
-
-    @property
-    def wanted(self) -> int:
-        """How many examples `examples` shows on a page."""
-        return self.artist.wanted
+        self.wanted = self.artist.wanted
 
     def examples(self, x: Tensor, what: str, *, lengths: Tensor | None = None, beside: bool = False) -> Drawn | None:
         """Examples at a glance; ``what`` they are, e.g. ``"samples of made"``.
@@ -143,20 +137,18 @@ class Gallery:
 
     def reconstructions(self, x: Tensor, x_hat: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples ``(N, *event.shape)`` with their reconstructions."""
-        (x, x_hat), left_out = self._finite(x, x_hat, examples=2, lengths=lengths)
-        if not len(x):
-            return None
-        return _drawn(self.artist.pairs(x, x_hat, ("originals", "reconstructions")), "reconstructions", left_out)
+        return self._pairs(x, x_hat, ("originals", "reconstructions"), "reconstructions", lengths)
 
     def neighbours(self, samples: Tensor, nearest_train: Tensor) -> Drawn | None:
         """Samples with the nearest training example of each, row by row."""
-        (samples, nearest_train), left_out = self._finite(samples, nearest_train, examples=2)
-        if not len(samples):
-            return None
         names = ("samples", "nearest training examples")
-        return _drawn(
-            self.artist.pairs(samples, nearest_train, names), "samples and their nearest neighbours", left_out
-        )
+        return self._pairs(samples, nearest_train, names, "samples and their nearest neighbours", None)
+
+    def _pairs(
+        self, first: Tensor, second: Tensor, names: tuple[str, str], what: str, lengths: Tensor | None
+    ) -> Drawn | None:
+        (first, second), left_out = self._finite(first, second, examples=2, lengths=lengths)
+        return _drawn(self.artist.pairs(first, second, names), what, left_out) if len(first) else None
 
     def interpolation(self, rows: Tensor) -> Drawn | None:
         """``(R, S, *event.shape)``: each row a path in S ≥ 2 steps between two real examples."""
@@ -197,7 +189,7 @@ class Gallery:
             return None
         order = scores.argsort(descending=True, stable=True)[:_TOP]
         marks = is_anomaly[order].bool()
-        sheet = self.artist.marked(x[order], marks.tolist())
+        sheet = self.artist.ranked(x[order], [], marks.tolist())
         top, everywhere = float(marks.double().mean()), float(is_anomaly.double().mean())
         share = (
             f"Of the top {len(order)}, {int(marks.sum())} are anomalies ({top:.0%}); of all {len(x):,} examples, "
@@ -230,7 +222,7 @@ class Gallery:
             if i < examples and lengths is not None:
                 known |= _beyond(self.event, lengths)
                 rows[i] = _padded(self.event, t, lengths)
-            kept &= known.reshape(len(t), -1).all(1)
+            kept &= known.view(len(t), math.prod(t.shape[1:])).all(1)
         return [t[kept] for t in rows], int((~kept).sum())
 
 
@@ -248,7 +240,7 @@ def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: fl
     support = event.uniform
     if event.layout in ("image", "video"):
         return Tiles(event, train_x, whole)
-    if event.layout == "sequence" and support is not None:
+    if (event.layout == "sequence" or event.open) and support is not None and len(event.shape) <= 2:
         if support.kind in ("real", "ordinal"):
             # 16 bits are the levels of sound; what else is sound is known by its rate.
             sound = math.prod(event.shape[1:]) == 1 and (rate is not None or support.levels == _PCM)

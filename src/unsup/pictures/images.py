@@ -11,24 +11,21 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
 from unsup.pictures.artist import data_range
 
-_BACKGROUND = 255
 _FEW_LEVELS = 256
 
 
 def tile_grid(tiles: Tensor, columns: int, *, gap: int = 2) -> Tensor:
     """Tiles ``(N, 1 or 3, H, W)``, uint8, row by row on white, ``gap`` pixels around each: ``(3, H', W')``."""
-    n, _, height, width = tiles.shape
-    rows = -(-n // columns)
-    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), _BACKGROUND, dtype=torch.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        canvas[:, top : top + height, left : left + width] = tile.expand(3, -1, -1)
-    return canvas
+    rows = -(-len(tiles) // columns)
+    cells = pad(tiles.expand(-1, 3, -1, -1), (gap, 0, gap, 0), value=255)
+    cells = pad(cells, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(tiles)), value=255).unflatten(0, (rows, columns))
+    return pad(cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2), (0, gap, 0, gap), value=255)
 
 
 def from_pixels(pixels: Tensor) -> Image.Image:
@@ -66,16 +63,11 @@ def plain_label(name: str) -> str:
 
 def without_waste(image: Image.Image) -> Image.Image:
     """The same pixels in the mode whose PNG is smallest: grey, or a palette where there are at most 256 colours."""
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image)
     if bool((pixels == pixels[..., :1]).all()):
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
-    if image.convert("RGB").getcolors(256) is None:
-        return image
-    one_number = (pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])).ravel()
-    colours, index = np.unique(one_number, return_inverse=True)
-    small = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8))
-    small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
-    return small
+    colours = image.getcolors(256)  # a cut by medians keeps as few as these exactly
+    return image if colours is None else image.quantize(len(colours), Image.Quantize.MEDIANCUT)
 
 
 def coarser(image: Image.Image) -> Image.Image:

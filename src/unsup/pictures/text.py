@@ -21,14 +21,12 @@ _LINE, _MOST_LINES, _MOST_EACH, _GUTTER = 48, 30, 4, 11
 _CELL = (12, 24)  # pixels of one character
 
 
-class Text(Artist):
-    """Sequences of bytes as text, and of other tokens as one character or one number each.
+_Entry = tuple[str, list[str], NDArray[Any] | None]
+"""A word in the gutter, the tokens of an example, and the colours behind them."""
 
-    Args:
-        event: what one example is: a sequence of one nominal or binary channel.
-        train_x: the training examples, which tell whether bytes are text.
-        whole: draw every example given, in full.
-    """
+
+class Text(Artist):
+    """Sequences of bytes as text, and of other tokens as one character or one number each."""
 
     wanted = 12
 
@@ -67,16 +65,14 @@ class Text(Artist):
         each = min(self.each, -(-self.length // self.line))
         return max(1, min(n, wanted if self.lines == _MOST_LINES else n, self.lines // (lines * each)))
 
-    def _draw(self, entries: Sequence[tuple[str, list[str], NDArray[Any] | None]], group: int = 1) -> Image.Image:
+    def _draw(self, entries: Sequence[_Entry], group: int = 1) -> Image.Image:
         """Lines with a word in the gutter and colours behind the characters; a gap after each ``group``."""
         width, height = _CELL
         gutter = width * max((len(word) + 1 for word, _, _ in entries if word), default=0)
-        rows: list[tuple[str, list[str], NDArray[Any] | None]] = []
+        rows: list[_Entry] = []
         apart = group > 1 or (self.each > 1 and self.length > self.line)
         for i, (word, tokens, colours) in enumerate(entries):
-            for start in range(
-                0, max(1, min(len(tokens), self.each * self.line)), self.line
-            ):  # an empty one has a line
+            for start in range(0, max(1, min(len(tokens), self.each * self.line)), self.line):  # one for an empty one
                 part = None if colours is None else colours[start : start + self.line]
                 rows.append((word if start == 0 else "", tokens[start : start + self.line], part))
             if apart and (i + 1) % group == 0 and i + 1 < len(entries):
@@ -97,25 +93,19 @@ class Text(Artist):
         return coarser(canvas)
 
     def _sheet(
-        self,
-        entries: Sequence[tuple[str, Tensor]],
-        shown: int,
-        layout: str,
-        group: int = 1,
-        reading: str = "",
+        self, entries: Sequence[tuple[str, Tensor]], n: int, layout: str, group: int = 1, said: str = ""
     ) -> Sheet:
         lines = [(word, self._tokens(row), None) for word, row in entries]
-        first = self.string(entries[-shown][1] if group == 1 else entries[0][1])[: _MOST_EACH * _LINE]
-        image = self._draw(lines, group)
-        return Sheet(image, shown, f"{layout}; the first is “{first}”", (reading + self._note).strip(), plot=True)
+        first = self.string(entries[-n if group == 1 else 0][1])[: _MOST_EACH * _LINE]
+        said = (said + self._note).strip()
+        return Sheet(self._draw(lines, group), n, f"{layout}; the first is “{first}”", said, plot=True)
 
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
         n = self._fits(len(x), 16 if real is None else 12)
         above = [] if real is None else [("data", row) for row in real[: max(1, n // 3)]]
         word = "" if real is None else "sample"
-        layout = f"{n} {self.noun}, one below the other" + (
-            f", under {len(above)} of the training data" if above else ""
-        )
+        layout = f"{n} {self.noun}, one below the other"
+        layout += f", under {len(above)} of the training data" if above else ""
         return self._sheet([*above, *((word, row) for row in x[:n])], n, layout)
 
     def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
@@ -128,16 +118,12 @@ class Text(Artist):
         entries = [(str(s + 1), rows[r, s]) for r in range(n) for s in range(steps)]
         return self._sheet(entries, n, f"{n} blocks of {steps} lines of {self.noun}", steps)
 
-    def ranked(self, x: Tensor, words: list[str]) -> Sheet:
-        n = self._fits(len(x), 16)
-        entries = [(word[:_GUTTER], row) for word, row in zip(words[:n], x[:n], strict=True)]
-        return self._sheet(entries, n, f"{n} {self.noun} in this order, the nats of each on its left")
-
-    def marked(self, x: Tensor, marks: list[bool]) -> Sheet:
-        n = self._fits(len(x), 24)
-        entries = [("▲ anomaly" if mark else "", row) for mark, row in zip(marks[:n], x[:n], strict=True)]
-        reading = "Anomalies have a triangle and the word on their left."
-        return self._sheet(entries, n, f"{n} {self.noun} in this order", 1, reading)
+    def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
+        n = self._fits(len(x), 16 if marks is None else 24)
+        left = words if marks is None else ["▲ anomaly" if mark else "" for mark in marks]
+        said = "On the left: the nats." if marks is None else "Anomalies have a triangle and the word on their left."
+        entries = [(word[:_GUTTER], row) for word, row in zip(left[:n], x[:n], strict=True)]
+        return self._sheet(entries, n, f"{n} {self.noun} in this order", said=said)
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         n = self._fits(len(x), 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,13 +25,7 @@ _ORANGE = torch.tensor([int(ANOMALOUS[i : i + 2], 16) for i in (1, 3, 5)], dtype
 
 
 class Tiles(Artist):
-    """Images, clips (some of their frames), and sequences of vectors (time to the right).
-
-    Args:
-        event: what one example is.
-        train_x: the training examples, whose range is black and white where there are more than 256 levels.
-        whole: draw every example given, at its full size.
-    """
+    """Images, clips (some of their frames), and sequences of vectors (time to the right)."""
 
     wanted = 24
 
@@ -85,10 +80,8 @@ class Tiles(Artist):
             return x.view(len(x), 1, -1, x.shape[-1]) if x.ndim == 2 else x.transpose(1, 2).flip(1).unsqueeze(1)
         if x.ndim == 5:
             frames = x[:, :: self._every]
-            return torch.cat(list((frames if self._is_colour(x.shape[2]) else frames[:, :, :1]).unbind(1)), 3)
-        if self._is_colour(x.shape[1]):
-            return x
-        return torch.cat(list(x[:, :_MOST_PARTS].unbind(1)), 2).unsqueeze(1)
+            return _row((frames if self._is_colour(x.shape[2]) else frames[:, :, :1]).unbind(1))
+        return x if self._is_colour(x.shape[1]) else _row(x[:, :_MOST_PARTS].split(1, 1))
 
     def _thumb(self, planes: Tensor) -> Tensor:
         return planes if self.factor == (1, 1) else avg_pool2d(planes, self.factor, ceil_mode=True)
@@ -125,7 +118,7 @@ class Tiles(Artist):
         return tile_grid(tiles, columns, gap=self.gap)
 
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
-        x = x[: max(1, _ALL // self.values) if self.whole else self.room(64, _MANY)]
+        x = x[: max(1, _ALL // self.values) if self.whole else self.room(min(64, 8 * self.columns), _MANY)]
         columns = math.ceil(math.sqrt(len(x))) if self.whole else min(self.columns, len(x))
         above = [] if real is None else [self._band(self._tiles(real[:columns]), columns)]
         layout = self._grid(len(x), columns)
@@ -149,39 +142,27 @@ class Tiles(Artist):
         layout = f"{len(rows)} rows of {steps} {self.noun}"
         return self._page([self._band(self._tiles(rows.flatten(0, 1)), steps)], len(rows), layout)
 
-    def ranked(self, x: Tensor, words: list[str]) -> Sheet:
-        x = x[: self.room(24)]
-        columns = min(self.columns, len(x))
-        layout = f"{self._grid(len(x), columns)}, row by row in this order"
-        return self._page([self._band(self._tiles(x), columns)], len(x), layout)
-
-    def marked(self, x: Tensor, marks: list[bool]) -> Sheet:
-        n = min(self.room(48), len(x))
-        tiles, frame = _fewer_greys(self._tiles(x[:n])), max(1, self.side // 14)
-        band = max(2, self.side // 8)  # below the tile, for the triangle
-        cells = pad(tiles.expand(-1, 3, -1, -1), (frame, frame, frame, frame + band), value=255)
-        height, width = cells.shape[2:]
-        for cell, mark in zip(cells, marks[:n], strict=True):
-            if not mark:
-                continue
-            outline = torch.ones(height, width, dtype=torch.bool)
-            outline[frame : height - frame - band, frame:-frame] = False
-            outline[height - band :] = False
-            middle = width // 2
-            for row in range(1, band):  # a triangle that points at the tile
-                outline[height - band + row, max(0, middle - row) : middle + row + 1] = True
-            cell[:, outline] = _ORANGE[:, None]
+    def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
+        n = min(self.room(24 if marks is None else 48), len(x))
         columns = min(self.columns, n)
         layout = f"{self._grid(n, columns)}, row by row in this order"
-        reading = "Anomalies have an orange frame and a triangle below; the others have none."
-        return self._page([self._band(cells, columns)], n, layout, reading)
+        if marks is None:
+            return self._page([self._band(self._tiles(x[:n]), columns)], n, layout)
+        frame = max(1, self.side // 14)
+        cells = pad(_fewer_greys(self._tiles(x[:n])).expand(-1, 3, -1, -1), (frame,) * 4, value=255)
+        inside = torch.zeros(cells.shape[2:], dtype=torch.bool)
+        inside[frame:-frame, frame:-frame] = True
+        framed = torch.tensor(marks[:n])[:, None, None, None] & ~inside
+        reading = "Anomalies have an orange frame; the others have none."
+        return self._page([self._band(torch.where(framed, _ORANGE[:, None, None], cells), columns)], n, layout, reading)
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         n = min(self.room(16, _FEW // 3), len(x))
         maps, whole = self._per_pixel(bits[:n])
         low, high = bits_range(maps)
         heat = ((maps - low) / (high - low) * (_HEATS - 1)).round() / (_HEATS - 1)
-        colours = torch.from_numpy(viridis(heat.numpy())).permute(0, 3, 1, 2)  # (N, 3, h, w)
+        colours = torch.from_numpy(viridis(heat.numpy())).permute(0, 3, 1, 2).clone()  # (N, 3, h, w)
+        colours.masked_fill_(heat.isnan()[:, None], 255)
         tiles = torch.stack([_fewer_greys(self._tiles(x[:n])).expand(-1, 3, -1, -1), colours], 1).flatten(0, 1)
         columns = 2 * min(max(1, self.columns // 2), n)
         canvas = self._band(tiles, columns)
@@ -206,6 +187,12 @@ class Tiles(Artist):
         planes = self._arranged(maps)
         planes = planes.sum(1, keepdim=True) if planes.shape[1] > 1 else planes
         return self._thumb(planes)[:, 0], whole
+
+
+def _row(parts: Sequence[Tensor]) -> Tensor:
+    """Planes side by side, with an empty column of pixels between them."""
+    joined = [pad(part.double(), (0, 1), value=math.nan) for part in parts]
+    return torch.cat(joined, 3)[..., :-1]
 
 
 def _fewer_greys(tiles: Tensor) -> Tensor:

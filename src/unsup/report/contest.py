@@ -9,7 +9,7 @@ from typing import Any
 from unsup.core.errors import InputError
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside
-from unsup.core.words import counted
+from unsup.core.words import counted, duration
 from unsup.evaluate.records import Contestant, Measures, Results
 from unsup.report.album import Album, Shown, pictured, ranked, title_of
 from unsup.report.drawn import (
@@ -39,7 +39,7 @@ from unsup.report.figures import (
 )
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
-from unsup.report.words import capital, duration, environment_text, plainly, told
+from unsup.report.words import capital, environment_text, plainly, told
 
 LIMIT = 5_000_000
 """Bytes that a page may have at most."""

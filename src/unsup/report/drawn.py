@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from unsup.core.words import counted
+from unsup.core.words import counted, duration
 from unsup.evaluate.records import Contestant, Results
 from unsup.report.charts import (
     Bar,
@@ -24,7 +24,7 @@ from unsup.report.charts import (
 )
 from unsup.report.figures import Column, Figure, bits_per_dim, figure_of, in_order, interval, kind, sign
 from unsup.report.svg import number
-from unsup.report.words import capital, duration
+from unsup.report.words import capital
 
 
 @dataclass(frozen=True)

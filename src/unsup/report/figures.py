@@ -97,7 +97,7 @@ def columns(results: Results) -> list[Column]:
     return sorted(measured, key=lambda c: c.purpose != results["for"])
 
 
-def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
+def tables(found: Sequence[Column], most: int = 9) -> list[list[Column]]:
     """Columns in as many tables as it takes for each to fit a desk's screen; those of a purpose stay together."""
     packed: list[list[Column]] = []
     for _, group in itertools.groupby(found, lambda c: c.purpose):
@@ -171,7 +171,7 @@ def bits_per_dim(contestant: Contestant) -> Figure | None:
 
 def in_order(results: Results) -> list[Contestant]:
     """Those with measured runs, in the order of their places by the purpose asked for, by likelihood and by FID."""
-    purpose, places = results["for"], results["places"]
+    purpose, places = results["for"] if results["for"] in PURPOSES else None, results["places"]
     first = [] if purpose is None else [leader(places, purpose), *places.get(deciding(purpose), {})]
     ranked = [n for n in dict.fromkeys([*first, *places.get("likelihood", {}), *places.get("fid", {})]) if n]
     found = [c for c in results["contestants"] if c["runs"]]

@@ -17,7 +17,7 @@ from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import model_class, names, row
 from unsup.core.storage import ModelRecord, read_checkpoint_record, write_inside
-from unsup.core.words import counted
+from unsup.core.words import counted, duration
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Evaluation, Evaluations
@@ -28,7 +28,7 @@ from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import headline, interval, reading, shown_by, sign
 from unsup.report.pages import Section, render, shown
 from unsup.report.svg import number
-from unsup.report.words import capital, duration, environment_text, plainly, told
+from unsup.report.words import capital, environment_text, plainly, told
 
 _log = logging.getLogger(__name__)
 _STRIP = 5

@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def chosen(self) -> str | None:
-        """Who to go on with: the leader for the purpose, or by likelihood where that is not known."""
+        """The contestant to continue with: the leader for the purpose, or by likelihood where that is not known."""
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
@@ -293,7 +293,7 @@ def _caveats(o: Outcome) -> list[str]:
     lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
-        took = counted(float(f"{o.seconds / 60:.3g}"), "minute")
+        took = counted(float(f"{o.seconds / 60:.2g}"), "minute")
         lines.append(
             f"The contest took {took} and not {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
             f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."

@@ -7,7 +7,6 @@ from typing import Any
 
 from unsup.core.event import Event
 from unsup.core.words import counted
-from unsup.report.svg import number
 
 
 def told(value: Any) -> str:
@@ -57,15 +56,3 @@ def environment_text(environment: Mapping[str, Any]) -> str:
     known = {k: v for k, v in environment.items() if v not in (None, "", [], {}) and k != "time"}
     said = [counted(v, "thread") if k == "threads" else f"{names.get(k, '')}{v}" for k, v in known.items()]
     return ", ".join(said)
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it.
-
-    >>> duration(0.52), duration(75), duration(4000)
-    ('0.52 s', '1 min 15 s', '1 h 06 min')
-    """
-    if seconds < 59.5:
-        return f"{number(seconds, digits=2)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -47,6 +47,8 @@ _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a
 _PLOT = 1.0  # seconds that the first plot takes
 _SHOWN, _SHOWN_VALUES = (8, 1_000), 2**20  # training examples that pictures take their scale from, and their values
 _PREPARE_LIMIT = 20_000
+# Times a time budget, and seconds at least, when a part of training that cannot be done without is given up.
+_ALONE, _ALONE_LEAST = 3.0, 10.0
 _UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
 _TRANSLATED = 12  # examples in a picture of translations
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
@@ -248,13 +250,33 @@ class Trainer(ABC):
         size = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
         return 8 * size + 1_000_000  # weights, two Adam moments, EMA, best, and one more copy while writing
 
+    @contextmanager
+    def in_time(self, what: str) -> Iterator[None]:
+        """Stop what would by itself take much more than the time budget.
+
+        Raises:
+            TrainingError: it does.
+        """
+        minutes = self.settings.minutes
+        if minutes is None or self.settings.compile or process_count() > 1:
+            yield
+            return
+        try:
+            with Deadline(max(_ALONE * 60 * minutes, _ALONE_LEAST) - self.seconds, ""):
+                yield
+        except OutOfTime as error:
+            raise TrainingError(
+                f"a single {what} takes much longer than the {60 * minutes:.3g} s of the time budget; give more "
+                "minutes, or choose a smaller model or batch"
+            ) from error
+
     def _prepare(self) -> None:
         if type(self.model).prepare is Model.prepare:
             return
         train = self.data.train.epoch(self.settings.seed, 0)
         rows = torch.randperm(len(train), generator=keyed_generator(self.settings.seed, _SUBSET, 1))[:_PREPARE_LIMIT]
         generator = keyed_generator(self.settings.seed, _PREPARE, device=self.device)
-        with torch.no_grad():
+        with torch.no_grad(), self.in_time("look at the data"):
             part = Rows(len(rows), 0, len(rows))
             batch = train.step(rows, self.model.streams, seed=self.settings.seed, position=0, part=part)
             self.model.prepare(batch.to(self.device), generator=generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class CountingTrainer(Trainer):
         while ended is None and (ended := self.over()) is None and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
-            with torch.no_grad():
+            with torch.no_grad(), self.in_time("pass") if self.done == 0 else nullcontext():
                 for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
                     if chunk % process_count() != process_rank():
                         continue

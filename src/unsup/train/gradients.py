@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import TrainingError
 from unsup.core.machine import uses_bfloat16
 from unsup.core.model import Model, keyed_generator, reduced
@@ -147,13 +146,13 @@ class GradientTrainer(Trainer):
         start = self.done
         calibration = start, start, time.monotonic()
         while (ended := self.over()) is None and not self.stopped:
-            if self._late():
+            if self.done and self._late():
                 self._log({"ended": f"late: {self.seconds:.0f} s, step {self.done} of {self.total}"})
                 if self.validated != self.done:
                     self.validate(last=True)
                 ended = "minutes"
                 break
-            with self._not_alone("step") if self.done == start else nullcontext():
+            with self.in_time("step") if self.done == start else nullcontext():
                 terms = self._step(batches)
             self.done += 1
             fixed = False
@@ -193,7 +192,7 @@ class GradientTrainer(Trainer):
         """
         if self.settings.minutes is not None and self.validator is not None:
             part = 60 * self.settings.minutes * _VALIDATING / (1 + _FEWEST_VALIDATIONS)
-            with self._not_alone("validation of a few examples"):
+            with self.in_time("validation of a few examples"):
                 self._timed_validation(_FEWEST_WATCHED)
             took, few = self._timed_validation(_FEWEST_WATCHED)
             if took < part / 2:  # a large batch takes less for each
@@ -216,26 +215,6 @@ class GradientTrainer(Trainer):
         """Watch so many of the validation examples, if there are more."""
         if most < len(self.watched):
             self.watched = self.watched.take(some_of(len(self.watched), most))
-
-    @contextmanager
-    def _not_alone(self, what: str) -> Iterator[None]:
-        """Stop what would by itself take much more than the time budget.
-
-        Raises:
-            TrainingError: it does; the message says so.
-        """
-        minutes = self.settings.minutes
-        if minutes is None or self.settings.compile or process_count() > 1:
-            yield
-            return
-        try:
-            with Deadline(_LATE * 60 * minutes - self.seconds, ""):
-                yield
-        except OutOfTime as error:
-            raise TrainingError(
-                f"a single {what} takes longer than the {60 * minutes:.3g} s of the time budget; give more minutes, or "
-                f"choose a smaller model or --batch-size (now {self.batch_size})"
-            ) from error
 
     def _late(self) -> bool:
         """Whether a time budget is long over, since the machine has become slower than it was at the first steps."""
