@@ -172,8 +172,6 @@ class Trainer(ABC):
                     parallel.barrier()
                     self.folder = Run(out)
                     stack.enter_context(self._alone(self.folder))
-                    if self.writes:
-                        self.folder.keep_examples(self.shown, self.data)
                 self._start()
             if self.ended is None:
                 self.learn()
@@ -194,6 +192,8 @@ class Trainer(ABC):
         return Fitted(*outcome, self._kept_by, score, self.stop_signal if interrupted else None)
 
     def _start(self) -> None:
+        if self.folder is not None and self.writes:
+            self.folder.keep_examples(self.shown, self.data)
         self._prepare()
         self.begin()
         self.save()
