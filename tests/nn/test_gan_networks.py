@@ -239,5 +239,5 @@ def test_autocast_keeps_image_and_logit_in_float32():
 
 
 def test_small_images_are_refused():
-    with pytest.raises(InputError, match=r"\(1, 7, 9\).*8 or more"):
+    with pytest.raises(InputError, match=r"\(1, 7, 9\).*at least 8"):
         networks(shape=(1, 7, 9))

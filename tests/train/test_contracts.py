@@ -169,12 +169,12 @@ def test_a_conditional_model_learns_and_is_kept_by_its_conditional_likelihood():
         (
             lambda: Conditional(BITS),
             conditioned(binary_data()),
-            r"built without a condition, and this data is conditioned on nominal\(2\); create it with given=data.given",
+            r"built without a condition, but this data is conditioned on nominal\(2\); create it with given=data.given",
         ),
         (
             lambda: Conditional(BITS, given=labels(3)),
             conditioned(binary_data()),
-            r"conditioned on nominal\(3\), and this data is conditioned on nominal\(2\); create it with",
+            r"conditioned on nominal\(3\), but this data is conditioned on nominal\(2\); create it with",
         ),
         (
             lambda: Conditional(BITS, given=labels(2)),
@@ -244,7 +244,7 @@ def test_what_lies_outside_within_the_length_is_refused():
     data = sequences()
     x = data.test.x.clone()
     x[3, 0] = 9
-    with pytest.raises(InputError, match="1 of 50 examples have values outside"):
+    with pytest.raises(InputError, match="1 of 50 examples hold values outside"):
         unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, examples=x))
 
 
@@ -316,7 +316,7 @@ def test_a_run_of_an_older_layout_is_refused_in_one_line(tmp_path):
     assert record["model"]["layout"] == 2
     del record["model"]["layout"]
     path.write_text(json.dumps(record))
-    told = "has layout 1, and this version of unsup reads layout 2"
+    told = "has layout 1, but this version of unsup reads layout 2"
     for opened in (
         lambda: unsup.open_run(tmp_path / "r"),
         lambda: unsup.load(tmp_path / "r"),

@@ -42,7 +42,7 @@ def test_every_setting_is_explained():
         ({"warmup": -1}, "warmup=-1 should be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 should be at least 0"),
         ({"betas": (0.9, 1.0)}, "should be from 0 to below 1"),
-        ({"betas": (0.9,)}, "should hold 2 values"),
+        ({"betas": (0.9,)}, "should have 2 values"),
         ({"ema": 1.0}, "ema=1.0 should be from 0 to below 1"),
         ({"clip": -1.0}, "clip=-1.0 should be at least 0"),
         ({"patience": -1}, "patience=-1 should be at least 0"),

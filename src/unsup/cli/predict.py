@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     model, name = run.model, run.config["model"]["model"]
     if not isinstance(model, Classifies):
         able = ", ".join(n for n in names() if "predict" in row(n).abilities) or "none"
-        raise CapabilityError(f"{name} is not a classifier (models that are: {able})")
+        raise CapabilityError(f"{name} is not a classifier (classifiers: {able})")
     if "condition" in row(name).abilities and conditioned(model) is None:
         raise CapabilityError(
             f"this {name} was trained without classes; train it with unsup fit DATA {name} --given label"
