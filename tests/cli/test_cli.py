@@ -73,7 +73,7 @@ def test_samples_are_raw_values_and_follow_the_seed(call, runs, name, tmp_path):
 def test_sample_grid_shows_the_samples(call, runs, tmp_path):
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.npy")
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.png")
-    raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png"))[..., 0]
+    raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png").convert("L"))
     zoom = 8
     assert grid.shape == (19 * zoom, 19 * zoom)  # two rows of two, with a pixel around each
     for i, place in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):

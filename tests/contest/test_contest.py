@@ -20,6 +20,7 @@ import unsup
 from unsup.cli.main import main
 from unsup.contest.contest import Asked, Contest, contest_data
 from unsup.core.errors import InputError
+from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.measures import possible_measures
 from unsup.train.runs import open_run
@@ -118,9 +119,11 @@ def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contes
 
 def test_going_on_with_a_finished_contest_does_no_work(contest):
     before = {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")}
+    seconds = json.loads((contest / "contest.json").read_text())["seconds"]
     said = []
     Contest(contest, None).run(said.append)
     assert [m.stage for m in said] == ["done"] * 3
+    assert json.loads((contest / "contest.json").read_text())["seconds"] == seconds
     assert {p: p.stat().st_mtime_ns for p in contest.glob("runs/*/*.json")} == before
 
 
@@ -529,7 +532,7 @@ def test_a_contest_can_be_gone_on_with_from_another_folder(tmp_path, monkeypatch
 
 def test_two_at_once_are_kept_apart(tmp_path, call_error):
     contest = Contest(tmp_path / "r", asked(models=("histogram",)))
-    with contest._alone():
+    with held_alone(contest.folder, "unsup compare"):
         assert "another unsup compare is at work" in call_error("compare", "-o", str(tmp_path / "r"))
 
 

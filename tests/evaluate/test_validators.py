@@ -16,7 +16,7 @@ from unsup.data import Data, Split
 from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.measures import MEASURES
-from unsup.evaluate.probe import encode_all, neighbours_accuracy
+from unsup.evaluate.probe import encode_all, neighbours_vote
 from unsup.evaluate.validators import Validator, choose_validator
 from unsup.report.page import write_page
 from unsup.train.trainer import fit
@@ -112,7 +112,7 @@ def test_neighbours_vote_as_in_a_loop():
         distances = [float((((x - z) / std) ** 2).sum()) for z in known]
         nearest = sorted(range(40), key=distances.__getitem__)[:5]
         right += int(int(label[nearest].sum()) > 2) == int(y)
-    assert neighbours_accuracy(known.double(), label, asked.double(), true) == pytest.approx(right / 25)
+    assert neighbours_vote(known, label, asked, true).value == pytest.approx(right / 25)
 
 
 def test_a_vae_is_kept_by_the_accuracy_of_its_neighbours(digits, tmp_path):
@@ -124,7 +124,7 @@ def test_a_vae_is_kept_by_the_accuracy_of_its_neighbours(digits, tmp_path):
     assert fitted.score == max(values)
     assert not any("nats" in e for e in fitted.events)
     codes = [encode_all(model, s.x).double() for s in (digits.train, digits.validation)]
-    again = neighbours_accuracy(codes[0], digits.train.label, codes[1], digits.validation.label)
+    again = neighbours_vote(codes[0], digits.train.label, codes[1], digits.validation.label).value
     assert again == pytest.approx(fitted.score, abs=1e-12)
     kept = unsup.load(tmp_path / "r")
     assert all(torch.equal(p, q) for p, q in zip(kept.parameters(), model.parameters(), strict=True))

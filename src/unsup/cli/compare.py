@@ -135,7 +135,7 @@ def found_anomalies(asked: str | None) -> str | None:
 
 
 def _asked(options: Any) -> Any:
-    """What is asked for, or None where only a folder is named: then the contest in it goes on."""
+    """What is asked for, or None where only a folder is named: then the contest in it is resumed."""
     from unsup.contest.contest import Asked, contest_in
     from unsup.core.registry import row
     from unsup.data.load import full_name

@@ -86,7 +86,7 @@ class Scoreboard:
         self._heard(lambda: display.update(lines, refresh=True))
 
     def _heard(self, show: Callable[[], object]) -> None:
-        """Fall silent once the terminal has gone: the contest goes on, or is saved, without it."""
+        """Fall silent once the terminal has gone: the contest continues, or is saved, without it."""
         if self._silent:
             return
         try:

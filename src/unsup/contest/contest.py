@@ -1,4 +1,4 @@
-"""A contest: models trained and measured in turn, in a folder that can be stopped and gone on with at any time.
+"""A contest: models trained and measured in turn, in a folder that can be stopped and resumed at any time.
 
 ``contest.json`` holds what was asked for and what was decided; everything else is read off the run folders, so that the
 folder always tells where the contest stands.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -52,14 +52,7 @@ class Asked:
     anomalies: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "data": self.data,
-            "data_options": self.data_options,
-            "minutes": self.minutes,
-            "models": list(self.models),
-            "seeds": self.seeds,
-            "anomalies": self.anomalies,
-        }
+        return asdict(self) | {"models": list(self.models)}
 
     def command(self, folder: Path, purpose: Purpose | None, *, changed_data: bool) -> str:
         words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
@@ -114,20 +107,20 @@ class Contest:
 
     Args:
         folder: where it is, or is to be.
-        asked: what it is about; None to go on with the one that is there.
-        changed_data: go on though its data has changed since it was begun; its page tells so.
+        asked: what it is about; None to resume the one that is there.
+        changed_data: resume it though its data has changed since it was begun; its page tells so.
         purpose: what table, sentences and next commands are ordered by; None leaves that as it is recorded. It changes
             nothing that is trained or measured, so that a finished contest may be written for another purpose.
 
     Raises:
-        InputError: there is another contest, something else, or none to go on with; or the data or models cannot be
+        InputError: there is another contest, something else, or none to resume; or the data or models cannot be
             used.
     """
 
     def __init__(
         self, folder: Path, asked: Asked | None, *, changed_data: bool = False, purpose: Purpose | None = None
     ) -> None:
-        self._started = time.monotonic()
+        self._started, self._worked = time.monotonic(), False
         self.folder, self.changed_data = folder, changed_data
         state = folder / "contest.json"
         if state.is_file():
@@ -207,7 +200,7 @@ class Contest:
         Raises:
             KeyboardInterrupt: stopped, by the signal that is its argument; what there is has been saved.
         """
-        with self._alone():
+        with held_alone(self.folder, "unsup compare"):  # a second process is kept out
             self.state["for"] = self.purpose
             try:
                 for i, (entry, seed) in enumerate(self.runs):
@@ -218,15 +211,10 @@ class Contest:
                 self._clock()
             return self.write()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep a second process out of the folder."""
-        with held_alone(self.folder, "unsup compare"):
-            yield
-
     def _clock(self) -> None:
+        """Count the time since the last call, unless everything was there already and is only written again."""
         now = time.monotonic()
-        self.state["seconds"] += now - self._started
+        self.state["seconds"] += now - self._started if self._worked else 0.0
         self._started = now
         self._keep_state()
 
@@ -239,6 +227,7 @@ class Contest:
             tell(Moment(name, "failed", note=_reason(run)))
             return
         try:
+            self._worked |= not run.finished
             if not run.finished:
                 self._train(entry, seed, run, lambda s: tell(Moment(name, "training", s)))
             self._prepare_bench(run)
@@ -259,7 +248,7 @@ class Contest:
     def _train(self, entry: Entry, seed: int, run: Run, listen: Callable[[Snapshot], None]) -> None:
         started = run.exists and run.checkpoint("last").is_file()
         if run.exists and not started:
-            shutil.rmtree(run.path)  # stopped before there was anything to go on with
+            shutil.rmtree(run.path)  # stopped before there was anything to resume
         model = create(entry.model, self.data.event, seed=seed, **entry.options)
         fitted = fit(
             model,
@@ -279,6 +268,7 @@ class Contest:
     def _prepare_bench(self, run: Run) -> None:
         """What all are measured by is computed before the first of them, so that it takes nothing of its time."""
         if kept_measures(self.bench, run, run.path) is None:
+            self._worked = True
             for prepare in (lambda: self.bench.train_features, lambda: self.bench.baselines):
                 with suppress(InputError):  # a measure that needs it says why there is none
                     prepare()

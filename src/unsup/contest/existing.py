@@ -38,7 +38,7 @@ def compare_runs(
         paths: of the runs.
         folder: where the page goes.
         anomalies: as `Measuring` takes them.
-        tell: is told what goes on.
+        tell: is told what is being measured.
         changed_data: measure on the data as it is now, where it has changed since; the page tells so.
         purpose: what table, sentences and next commands are ordered by.
 

@@ -133,13 +133,11 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the minutes are shared, for people."""
     learners = sum(not e.counts for e in entries)
-    share = (
-        f"; {words.counted(learners, 'model')} that learn by gradients share what is left of the training time equally"
-    )
+    gradients = f"; {words.counted(learners, 'model')} that learn by gradients share what is left of it equally"
+    over = f", over {seeds} seeds" if seeds > 1 else ""
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        "Models that learn by counting go first and take what they need"
-        f"{share if learners else ''}{f', over {seeds} seeds' if learners and seeds > 1 else ''}. A model that no longer "
-        "improves on validation stops early, and no other model gets its time. The parameters with the best validation "
-        "likelihood are kept; the test split is read by the measurements only."
+        f"Models that learn by counting train first and take what they need{gradients + over if learners else ''}. A "
+        "model that no longer improves on validation stops early, and no other model gets its time. The parameters "
+        "with the best validation likelihood are kept; the test split is read by the measurements only."
     )

@@ -34,7 +34,7 @@ from unsup.pictures.gallery import Drawn, Gallery
 HELD_OUT_CLASS = "class:"
 SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # of other data, as many at least as of the test examples
-_NEIGHBOURS_AMONG = 60_000  # training examples
+_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE = 60_000, 10  # training examples, at most and for each sample
 
 Found = TypeVar("Found")
 Tell = Callable[[str, int, int], None]
@@ -167,7 +167,8 @@ class Bench:
     @functools.cached_property
     def train(self) -> Split:
         """The training examples that a sample's nearest neighbours are looked for among."""
-        return _in_memory(self.data.train.take(some_of(len(self.data.train), _NEIGHBOURS_AMONG)))
+        most = min(_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE * self.measuring.samples)
+        return _in_memory(self.data.train.take(some_of(len(self.data.train), most)))
 
     @functools.cached_property
     def train_features(self) -> Features:

@@ -53,7 +53,7 @@ def of_share(share: float, error: float, n: int) -> Estimate:
     """A share with a standard error; the interval is normal in log odds, or Wilson's of ``n`` at 0 and 1.
 
     >>> of_share(0.9, 0.1, 10)
-    Estimate(value=0.9, low=0.53..., high=0.98...)
+    Estimate(value=0.9, low=0.504..., high=0.987...)
     """
     if not 0 < share < 1:
         return wilson(round(share * n), n)

@@ -25,14 +25,13 @@ from unsup.core.model import (
     Translates,
     keyed_generator,
 )
-from unsup.core.words import duration
 from unsup.data.source import Data
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.kernel import kernel_distance
-from unsup.evaluate.modes import MODES_KNOWN
-from unsup.evaluate.probe import few_labels, majority_share, neighbours_accuracy, probe
+from unsup.evaluate.modes import MODES_KNOWN, ModeCoverage
+from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
 from unsup.evaluate.samples import SPLITS, SUBSETS_KEY, inception_score, jackknife_error
@@ -179,22 +178,6 @@ def plain(value: float) -> str:
     return f"{value:,.{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f}"
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def thousandths(value: float) -> str:
-    return f"{1000 * value:.4g}"
-
-
-def whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
 # --- how a figure is computed -----------------------------------------------------------------------------------------
 
 
@@ -258,68 +241,56 @@ def _memorisation(exam: Exam) -> Figure:
     return make_figure(found.nearer, found.n, floor=0.5, copies=found.copies, space=space)
 
 
-def _modes(exam: Exam) -> Figure:
-    (found, note), true = exam.modes, exam.bench.true_modes
-    return make_figure(found.modes, found.n, floor=true.modes, of=found.of, note=note)
-
-
-def _modes_good(exam: Exam) -> Figure:
-    (found, note), true = exam.modes, exam.bench.true_modes
-    return make_figure(wilson(round(found.good * found.n), found.n), found.n, floor=true.good, note=note)
-
-
-def _modes_kl(exam: Exam) -> Figure:
-    (found, note), true = exam.modes, exam.bench.true_modes
-    if math.isnan(found.kl):
-        raise InputError("no sample is near a mode")
-    return make_figure(found.kl, found.n, floor=true.kl, chance=found.chance_kl, note=note)
-
-
-def _auroc(exam: Exam) -> Figure:
-    found, by = exam.anomalies
-    n = found.ordinary + found.anomalies
-    return make_figure(found.auroc, n, floor=0.5, by=by, anomalies=found.anomalies)
-
-
-def _average_precision(exam: Exam) -> Figure:
-    found, by = exam.anomalies
-    n = found.ordinary + found.anomalies
-    return make_figure(found.average_precision, n, floor=found.anomalies / n, by=by, anomalies=found.anomalies)
-
-
-def _of_codes(judge: Callable[[Tensor, Tensor, Tensor, Tensor, int], Estimate]) -> Callable[[Exam], Figure]:
-    """What the codes know about the classes, beside what the raw data do."""
-
+def _of_modes(value: Callable[[ModeCoverage], float | Estimate]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
-        bench = exam.bench
-        labels, seed = bench.labels, bench.measuring.seed
-
-        def judged(train: Tensor, test: Tensor) -> Estimate:
-            return judge(train, labels[0], test, labels[1], seed)
-
-        def of_raw() -> float | None:
-            try:
-                return judged(*bench.raw_codes).value
-            except InputError:  # the raw data has too many columns
-                return None
-
-        found = judged(*exam.codes)
-        detail = {"features": exam.codes[0].shape[1], "majority": majority_share(*labels)}
-        return make_figure(found, len(labels[1]), floor=bench.once(judge.__name__, of_raw), **detail)
+        (found, note), true = exam.modes, value(exam.bench.true_modes)
+        floor = true.value if isinstance(true, Estimate) else true
+        return make_figure(value(found), found.n, floor=floor, of=found.of, chance_kl=found.chance_kl, note=note)
 
     return run
 
 
-def _linear(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
-    return probe(train, label, test, true, seed=seed)
+def _covered(modes: ModeCoverage) -> float:
+    return modes.modes
 
 
-def _vote(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
-    return wilson(round(neighbours_accuracy(train.double(), label, test.double(), true) * len(true)), len(true))
+def _good(modes: ModeCoverage) -> Estimate:
+    return wilson(round(modes.good * modes.n), modes.n)
 
 
-def _few(train: Tensor, label: Tensor, test: Tensor, true: Tensor, seed: int) -> Estimate:
-    return few_labels(train, label, test, true, seed=seed)
+def _kl(modes: ModeCoverage) -> float:
+    return modes.kl
+
+
+def _of_anomalies(name: Literal["auroc", "average_precision"]) -> Callable[[Exam], Figure]:
+    def run(exam: Exam) -> Figure:
+        found, by = exam.anomalies
+        n = found.ordinary + found.anomalies
+        guess = 0.5 if name == "auroc" else found.anomalies / n
+        return make_figure(getattr(found, name), n, floor=guess, by=by, anomalies=found.anomalies)
+
+    return run
+
+
+def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
+    """What the codes know about the classes, beside what the raw data do."""
+
+    def run(exam: Exam) -> Figure:
+        bench, (known, true) = exam.bench, exam.bench.labels
+
+        def judged(codes: tuple[Tensor, Tensor]) -> Estimate:
+            return judge(codes[0], known, codes[1], true, seed=bench.measuring.seed)
+
+        def of_raw() -> float | None:
+            try:
+                return judged(bench.raw_codes).value
+            except InputError:  # the raw data has too many columns
+                return None
+
+        detail: dict[str, Any] = {"features": exam.codes[0].shape[1], "majority": majority_share(known, true)}
+        return make_figure(judged(exam.codes), len(true), floor=bench.once(judge.__name__, of_raw), **detail)
+
+    return run
 
 
 def _accuracy(exam: Exam) -> Figure:
@@ -366,66 +337,42 @@ def _has_likelihood(model: Subject, data: Data) -> bool:
     return not is_conditioned(model) or marginalised or data.validation.given is not None
 
 
-def _has_pairs(model: Subject, data: Data) -> bool:
-    return "domain_b" in data.test.streams and data.paired
-
-
 def _has_labels(model: Subject, data: Data) -> bool:
     return data.train.label is not None and data.validation.label is not None
 
 
+def _classifies(model: Subject, data: Data) -> bool:
+    return isinstance(model, Classifies) and (not isinstance(model, IsConditional) or model.classes > 0)
+
+
+# fmt: off
 NEEDS: dict[str, Need] = {
+    # words, of, holds, without
     "likelihood": Need("a model with a density", "model", _has_likelihood, "{model} gives no likelihood"),
-    "score": Need(
-        "a model with a density or an energy",
-        "model",
-        lambda model, data: _has_likelihood(model, data) or isinstance(model, HasEnergy),
-        "{model} gives neither a likelihood nor an energy",
-    ),
-    "samples": Need(
-        "a model that samples",
-        "model",
-        lambda model, data: isinstance(model, CanSample | Tensor),
-        "{model} draws no samples",
-    ),
-    "codes": Need(
-        "a model that encodes", "model", lambda model, data: isinstance(model, CanEncode), "{model} gives no features"
-    ),
-    "classes": Need(
-        "a model that classifies",
-        "model",
-        lambda model, data: (
-            isinstance(model, Classifies) and (not isinstance(model, IsConditional) or model.classes > 0)
-        ),
-        "{model} is not a classifier",
-    ),
-    "translations": Need(
-        "a model that translates",
-        "model",
-        lambda model, data: isinstance(model, Translates),
-        "{model} does not translate",
-    ),
-    "labels": Need("labels", "data", _has_labels, "the data has no labels"),
-    "levels": Need(
-        "discrete data",
-        "data",
-        lambda model, data: data.event.is_discrete,
-        "a density of real numbers implies no number of bytes",
-    ),
-    "images": Need(
-        "images of one or three channels",
-        "data",
-        lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
-        "the data are no images of one or three channels, for which there are classes to read",
-    ),
-    "modes": Need(
-        f"data whose modes are known ({', '.join(MODES_KNOWN)})",
-        "data",
-        lambda model, data: data.name in MODES_KNOWN,
-        f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}",
-    ),
-    "pairs": Need("paired domains", "data", _has_pairs, "the data has no pairs to measure translations by"),
+    "score": Need("a model with a density or an energy", "model",
+                  lambda model, data: _has_likelihood(model, data) or isinstance(model, HasEnergy),
+                  "{model} gives neither a likelihood nor an energy"),
+    "samples": Need("a model that samples", "model", lambda model, data: isinstance(model, CanSample | Tensor),
+                    "{model} draws no samples"),
+    "codes": Need("a model that encodes", "model", lambda model, data: isinstance(model, CanEncode),
+                  "{model} gives no features"),
+    "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
+    "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
+                         "{model} does not translate"),
+    "labels": Need("labels", "data", _has_labels,
+                   "the data has no labels"),
+    "levels": Need("discrete data", "data", lambda model, data: data.event.is_discrete,
+                   "a density of real numbers implies no number of bytes"),
+    "images": Need("images of one or three channels", "data",
+                   lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
+                   "the data are no images of one or three channels, for which there are classes to read"),
+    "modes": Need(f"data whose modes are known ({', '.join(MODES_KNOWN)})", "data",
+                  lambda model, data: data.name in MODES_KNOWN,
+                  f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}"),
+    "pairs": Need("paired domains", "data", lambda model, data: "domain_b" in data.test.streams and data.paired,
+                  "the data has no pairs to measure translations by"),
 }
+# fmt: on
 """What measures need, by name."""
 
 _HELD_OUT = "held-out data in the samples' place"
@@ -447,7 +394,7 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _fid, _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _kid, _ANY, _HELD_OUT, thousandths),
+            "", "lower", "samples", ("samples",), _kid, _ANY, _HELD_OUT, lambda value: f"{1000 * value:.4g}"),
     Measure("inception_score", "Inception score", "how certain and how varied the classes are that samples show",
             "", "higher", "samples", ("samples", "images"), _inception_score, (1.0, math.inf), _HELD_OUT),
     Measure("precision", "precision", "share of samples that lie among the training examples",
@@ -459,37 +406,37 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("coverage", "coverage", "share of the neighbourhoods of training examples that hold a sample",
             "", "higher", "samples", ("samples",), _in_balls("coverage"), _SHARE, _HELD_OUT),
     Measure("memorisation", "memorisation", "chance that a sample is nearer to the training data than held-out data is",
-            "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, percent),
+            "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, "{:.1%}".format),
     Measure("modes", "modes covered", "modes of the data that have a good sample",
-            "", "higher", "samples", ("samples", "modes"), _modes, _POSITIVE, _TRUE, "{:,.4g}".format),
+            "", "higher", "samples", ("samples", "modes"), _of_modes(_covered), _POSITIVE, _TRUE, "{:,.4g}".format),
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
-            "", "higher", "samples", ("samples", "modes"), _modes_good, _SHARE, _TRUE, percent),
+            "", "higher", "samples", ("samples", "modes"), _of_modes(_good), _SHARE, _TRUE, "{:.1%}".format),
     Measure("modes_kl", "KL of modes", "divergence of the good samples' shares of the modes from equal shares",
-            "nats", "lower", "samples", ("samples", "modes"), _modes_kl, _POSITIVE, _TRUE, "{:.4f}".format),
+            "nats", "lower", "samples", ("samples", "modes"), _of_modes(_kl), _POSITIVE, _TRUE, "{:.4f}".format),
     Measure("translation_b", "error to b", "mean absolute error of an entry translated to domain b",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _AS_THEY_ARE),
     Measure("translation_a", "error to a", "mean absolute error of an entry translated to domain a",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("a"), _POSITIVE, _AS_THEY_ARE),
     Measure("auroc", "AUROC", "chance that an anomaly has a higher score than a held-out example",
-            "", "higher", "anomalies", ("score",), _auroc, _SHARE, "guessing"),
+            "", "higher", "anomalies", ("score",), _of_anomalies("auroc"), _SHARE, "guessing"),
     Measure("average_precision", "average precision", "mean precision over the ranks at which anomalies are found",
-            "", "higher", "anomalies", ("score",), _average_precision, _SHARE, "guessing"),
+            "", "higher", "anomalies", ("score",), _of_anomalies("average_precision"), _SHARE, "guessing"),
     Measure("probe", "linear probe", "accuracy of a logistic regression on the codes, with all labels",
-            "", "higher", "features", ("codes", "labels"), _of_codes(_linear), _SHARE, _RAW, percent),
+            "", "higher", "features", ("codes", "labels"), _of_codes(probe), _SHARE, _RAW, "{:.1%}".format),
     Measure("knn", "nearest codes", "accuracy of the vote of the five training examples with the nearest codes",
-            "", "higher", "features", ("codes", "labels"), _of_codes(_vote), _SHARE, _RAW, percent),
+            "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
     Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels a class",
-            "", "higher", "features", ("codes", "labels"), _of_codes(_few), _SHARE, _RAW, percent),
+            "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
     Measure("implied_bytes", "implied bytes", "bytes of an example that is coded with the model",
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
     Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
-            "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "the commonest class", percent),
-    Measure("seconds", "training time", "time of training, validation included",
-            "", None, "cost", (), _seconds, _POSITIVE, "", duration),
+            "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "the commonest class", "{:.1%}".format),
+    Measure("seconds", "training time", "seconds of training, validation included",
+            "s", None, "cost", (), _seconds, _POSITIVE),
     Measure("sampling", "sampling speed", "samples drawn in a second",
-            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE, "", rate),
+            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE),
     Measure("parameters", "parameters", "numbers that are learned",
-            "", None, "cost", (), _parameters, _POSITIVE, "", whole),
+            "", None, "cost", (), _parameters, _POSITIVE, "", "{:,.0f}".format),
 )}
 # fmt: on
 """Every measure, in the order of tables."""

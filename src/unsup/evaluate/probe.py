@@ -153,19 +153,22 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     return found
 
 
-def neighbours_accuracy(known: Tensor, label: Tensor, asked: Tensor, true: Tensor, *, k: int = NEIGHBOURS) -> float:
+def neighbours_vote(
+    known: Tensor, label: Tensor, asked: Tensor, true: Tensor, *, k: int = NEIGHBOURS, seed: int = 0
+) -> Estimate:
     """The share of features ``(M, F)`` whose class is that of most of their ``k`` nearest among ``(N, F)``.
 
-    Features are standardised by the known ones; distances are Euclidean.
+    Features are standardised by the known ones; distances are Euclidean. Nothing is random; ``seed`` is not used.
 
     >>> known, label = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([0, 0, 1])
-    >>> neighbours_accuracy(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1)
+    >>> neighbours_vote(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1).value
     1.0
     """
-    mean, std = known.mean(0), known.std(0, correction=0)
-    scaled, other = (((x - mean) / torch.where(std > 0, std, 1)).numpy() for x in (known, asked))
+    x, other = known.double(), asked.double()
+    mean, std = x.mean(0), x.std(0, correction=0)
+    scaled, wanted = (((v - mean) / torch.where(std > 0, std, 1)).numpy() for v in (x, other))
     voters = KNeighborsClassifier(min(k, len(known))).fit(scaled, label.numpy())
-    return float((voters.predict(other) == true.numpy()).mean())
+    return wilson(int((voters.predict(wanted) == true.numpy()).sum()), len(true))
 
 
 def training_rows(n: int, *, seed: int = 0) -> Tensor:

@@ -184,7 +184,7 @@ def deciding(purpose: Purpose) -> str:
 
 
 def leader(found: Places, purpose: Purpose | None = None) -> str | None:
-    """Who to go on with: the best by the measure that decides for the purpose.
+    """The contestant to continue with: the best by the measure that decides for the purpose.
 
     Without a purpose it is the best by likelihood, else by FID. Among likelihoods the best exact one leads, or a bound
     that is better than it, or else the best bound or estimate.

@@ -58,10 +58,8 @@ class Drawn:
                 words = {str(k): str(v) for k, v in image.info.items() if isinstance(v, str)}
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"the picture cannot be read ({' '.join(str(error).split())}); draw it again") from error
-        scale = words.get("scale", "")
-        known = scale.isascii() and scale.isdigit() and len(scale) < 3 and 1 <= int(scale) <= _LARGEST_SCALE
-        alt, caption = words.get("Description", ""), words.get("caption", "")
-        return cls(png, alt, caption, int(scale) if known else 1, words.get("plot") == "yes")
+        scale = next((n for n in range(1, _LARGEST_SCALE + 1) if words.get("scale") == str(n)), 1)
+        return cls(png, words.get("Description", ""), words.get("caption", ""), scale, words.get("plot") == "yes")
 
     def enlarged(self) -> Drawn:
         """The same at the size that a page shows it, for viewers that do not know the scale."""
@@ -222,7 +220,7 @@ class Gallery:
             if i < examples and lengths is not None:
                 known |= _beyond(self.event, lengths)
                 rows[i] = _padded(self.event, t, lengths)
-            kept &= known.view(len(t), math.prod(t.shape[1:])).all(1)
+            kept &= known.reshape(len(t), math.prod(t.shape[1:])).all(1)
         return [t[kept] for t in rows], int((~kept).sum())
 
 
@@ -252,7 +250,6 @@ def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: fl
 def _drawn(sheet: Sheet, what: str, left_out: int, said: str = "") -> Drawn:
     title = what[:1].upper() + what[1:]
     missing = f"{left_out:,} with values that are not finite are left out." if left_out else ""
-    sentences = [s for s in (said, sheet.reading, missing) if s]
-    alt = " ".join([f"{title}: {sheet.layout}.", *([said] if said else [])])
-    caption = " ".join([f"{title}.", *sentences])
+    alt = f"{title}: {sheet.layout}. {said}".rstrip()
+    caption = " ".join(filter(None, (f"{title}.", said, sheet.reading, missing)))
     return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))

@@ -28,11 +28,6 @@ def tile_grid(tiles: Tensor, columns: int, *, gap: int = 2) -> Tensor:
     return pad(cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2), (0, gap, 0, gap), value=255)
 
 
-def from_pixels(pixels: Tensor) -> Image.Image:
-    """``(3, H, W)``, uint8, as a picture in colour."""
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-
-
 def plain_image(x: Tensor, event: Event) -> Image.Image:
     """One raw image ``(1 or 3, H, W)`` at its own size."""
     pixels = to_levels(x[None], *shown_range(event, x))[0]
@@ -71,11 +66,12 @@ def without_waste(image: Image.Image) -> Image.Image:
 
 
 def coarser(image: Image.Image) -> Image.Image:
-    """At most 256 colours, which suffice for a plot: each channel in 16 levels, 0 and 255 among them, or fewer."""
-    pixels = np.asarray(image.convert("RGB")).astype(np.int64)
-    rounded = Image.fromarray(((pixels + 8) // 17 * 17).astype(np.uint8))
-    if rounded.getcolors(256) is not None:
-        return rounded
+    """A plot in few colours: 7 levels a channel where that makes at most 16, which halves the file, else 16 levels."""
+    pixels = np.asarray(image.convert("RGB")) / 255
+    for levels, most in ((7, 16), (16, 256)):
+        rounded = Image.fromarray(((pixels * (levels - 1)).round() * 255 / (levels - 1)).round().astype(np.uint8))
+        if rounded.getcolors(most) is not None:
+            return rounded
     return rounded.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).convert("RGB")
 
 

@@ -82,8 +82,8 @@ def few_ticks(axis: Any, values: Iterable[float]) -> None:
     shown = list(values)
     span, largest = (max(shown) - min(shown), max(map(abs, shown))) if shown else (0.0, 0.0)
     digits = 3 if span <= 0 or largest < 300 * span else min(15, math.ceil(math.log10(largest / span)) + 2)
-    rounded = [float(f"{v:.{digits}g}") for v in shown]
-    axis.set_ticks(shown, [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in rounded])
+    texts = [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in shown]
+    axis.set_ticks(shown, texts)
 
 
 class Plane(Artist):

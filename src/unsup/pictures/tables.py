@@ -57,7 +57,8 @@ class Table(Artist):
         self.limits = [self._column_limits(d) for d in range(event.dims)]
         self.sorted = np.sort(self.train, 0)
         information = mutual_information(self.train[:_ROWS])
-        self.order = most_telling(self.train[:_ROWS], information)
+        strength = information.max(1, initial=0.0) - (np.ptp(self.train[:_ROWS], 0) == 0)  # constant columns last
+        self.order = [int(d) for d in np.argsort(-strength, kind="stable")]
         self.pairs_shown = strongest_pairs(information, _MOST_PAIRS)
 
     def _column_limits(self, d: int) -> tuple[float, float]:
@@ -71,9 +72,6 @@ class Table(Artist):
         whole = self.discrete[d] and high - low <= 2 * _BINS
         return np.linspace(low, high, int(high - low) + 1 if whole else bins + 1)
 
-    def _chosen(self, most: int) -> list[int]:
-        return sorted(self.order[:most])
-
     def _of_all(self, shown: int) -> str:
         few = shown < len(self.names)
         return f"the {shown} most telling of {len(self.names)} columns" if few else f"all {shown} columns"
@@ -83,7 +81,7 @@ class Table(Artist):
         return plain_label(name if len(name) <= most else name[: most - 1] + "…")
 
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
-        rows, columns, pairs = array(x), self._chosen(_MOST_COLUMNS), self.pairs_shown
+        rows, columns, pairs = array(x), sorted(self.order[:_MOST_COLUMNS]), self.pairs_shown
         if len(self.names) == 1:
             return self._one_column(rows[:, 0])
         if self.kinds == {"binary"} and len(self.names) > _MOST_COLUMNS:
@@ -172,7 +170,7 @@ class Table(Artist):
         few_ticks(axes.yaxis, ())
 
     def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
-        a, b, columns = array(first)[:500], array(second)[:500], self._chosen(9)
+        a, b, columns = array(first)[:500], array(second)[:500], sorted(self.order[:9])
         figure, grid = panels_of(len(columns), _ACROSS, 1.7)
         for axes, d in zip(grid, columns, strict=True):
             low, high = self.limits[d]
@@ -190,7 +188,7 @@ class Table(Artist):
     def paths(self, rows: Tensor) -> Sheet:
         rows, steps = rows[:3], rows.shape[1]
         labels = [f"{i + 1}" if i % (steps - 1) else ("first", "last")[i > 0] for i in range(steps)]
-        columns = self._chosen(_MOST_AXES)
+        columns = sorted(self.order[:_MOST_AXES])
         figure, axes = self._heat(array(rows.flatten(0, 1)), columns, labels * len(rows))
         for end in range(steps, steps * len(rows), steps):
             axes.axhline(end - 0.5, color="black", lw=2)
@@ -284,12 +282,6 @@ def mutual_information(x: NDArray[np.float64]) -> NDArray[np.float64]:
     information[np.ix_(kept, kept)] = rel_entr(joint, np.multiply.outer(marginal[kept], marginal[kept])).sum((1, 3))
     np.fill_diagonal(information, 0)
     return information.clip(0)
-
-
-def most_telling(x: NDArray[np.float64], information: NDArray[np.float64]) -> list[int]:
-    """All columns: by what they share with their closest other, constant ones last."""
-    strength = information.max(1, initial=0.0) - (np.ptp(x, 0) == 0)
-    return [int(d) for d in np.argsort(-strength, kind="stable")]
 
 
 def strongest_pairs(information: NDArray[np.float64], most: int) -> list[tuple[int, int]]:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from unsup.core.event import Event
 from unsup.pictures.artist import ANOMALOUS, WIDEST, Artist, Sheet, bits_range, number, palette, viridis
-from unsup.pictures.images import from_pixels, shown_range, tile_grid, to_levels
+from unsup.pictures.images import shown_range, tile_grid, to_levels
 
 _COLUMNS = 8
 _TILE, _LONG = 5_000, 20_000  # values of one stored tile: 70×70 in grey, 40×40 in colour; of a sequence
@@ -37,30 +38,21 @@ class Tiles(Artist):
         self.nominal, self.levels, self.lowest = support.kind == "nominal", support.levels, support.low
         self.limits = shown_range(event, train_x)
         self.own_range = not support.is_discrete or self.limits[1] - self.limits[0] != support.levels - 1
-        self.factor = (1, 1)
+        self.factor, shape = (1, 1), event.shape
+        apart = len(shape) == 3 and not self._is_colour(shape[0])  # channels that are no colours
+        self.every = -(-shape[0] // _MOST_PARTS) if len(shape) == 4 else 1  # of the frames
+        self.parts = min(-(-shape[0] // self.every), _MOST_PARTS) if apart or len(shape) == 4 else 1
         plane = self._tiles(train_x[:1])
         if not whole:
             most = _TILE if event.layout in ("image", "video") else _LONG
             by = math.ceil(math.sqrt(plane[0].numel() / most))
             self.factor = (min(by, plane.shape[2]), max(by, -(-plane.shape[3] // (WIDEST - 4))))
         tile = self._tiles(train_x[:1])
-        self.values, self.parts = tile[0].numel(), self._part_count()
-        self.height, self.width = tile.shape[2:]
-        self.side = max(self.height, self.width // self.parts)
+        self.values, self.width = tile[0].numel(), tile.shape[3]
+        self.side = max(tile.shape[2], self.width // self.parts)
         self.gap = 1 if self.side < 16 else 2
         self.scale = max(1, min(-(-_THUMB // self.side), WIDEST // (self.width + 2 * self.gap)))
         self.columns = max(1, min(_COLUMNS, (WIDEST // self.scale - self.gap) // (self.width + self.gap)))
-
-    def _part_count(self) -> int:
-        """Frames or channels that stand side by side in a tile."""
-        shape = self.event.shape
-        if len(shape) == 4:
-            return -(-shape[0] // self._every)
-        return 1 if len(shape) < 3 or self._is_colour(shape[0]) else min(shape[0], _MOST_PARTS)
-
-    @property
-    def _every(self) -> int:
-        return -(-self.event.shape[0] // _MOST_PARTS)
 
     def _is_colour(self, channels: int) -> bool:
         return channels == 1 or (channels == 3 and not self.nominal)
@@ -79,7 +71,7 @@ class Tiles(Artist):
         if x.ndim <= 3:  # (N, T) and (N, T, C)
             return x.view(len(x), 1, -1, x.shape[-1]) if x.ndim == 2 else x.transpose(1, 2).flip(1).unsqueeze(1)
         if x.ndim == 5:
-            frames = x[:, :: self._every]
+            frames = x[:, :: self.every]
             return _row((frames if self._is_colour(x.shape[2]) else frames[:, :, :1]).unbind(1))
         return x if self._is_colour(x.shape[1]) else _row(x[:, :_MOST_PARTS].split(1, 1))
 
@@ -90,7 +82,7 @@ class Tiles(Artist):
     def _reading(self) -> str:
         shape, said = self.event.shape, ""
         if len(shape) == 4:
-            some = "" if self._every == 1 else f" ({self.parts} of {shape[0]})"
+            some = "" if self.every == 1 else f" ({self.parts} of {shape[0]})"
             said = f" Frames of one clip{some} stand side by side."
         elif len(shape) == 3 and self.parts > 1:
             shown = f"The first {_MOST_PARTS} of {shape[0]}" if shape[0] > _MOST_PARTS else f"The {shape[0]}"
@@ -112,7 +104,13 @@ class Tiles(Artist):
         air, width = 3 * self.gap, max(band.shape[2] for band in bands)
         canvas = torch.cat([pad(b, (0, width - b.shape[2], 0, air), value=255) for b in bands], 1)[:, :-air]
         scale = self.scale if self.whole else max(1, min(self.scale, WIDEST // width))
-        return Sheet(from_pixels(canvas), shown, layout, (reading + self._reading).strip(), scale)
+        return Sheet(
+            Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy()),
+            shown,
+            layout,
+            (reading + self._reading).strip(),
+            scale,
+        )
 
     def _band(self, tiles: Tensor, columns: int) -> Tensor:
         return tile_grid(tiles, columns, gap=self.gap)

@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def chosen(self) -> str | None:
-        """Who to go on with: the leader for the purpose, or by likelihood where that is not known."""
+        """The contestant to continue with: the leader for the purpose, or by likelihood where that is not known."""
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 

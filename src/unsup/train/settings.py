@@ -46,9 +46,8 @@ class Settings:
         ema: decay of the averaged parameters that are validated and kept, or 0 for none. What is averaged is the
             model's to say: a GAN's generator, else everything.
         patience: stop after this many validations without gain, or 0 for never.
-        validator: what the best parameters are kept by: ``likelihood``, ``error`` (of a classifier), ``knn`` (of
-            features, with labels), ``fid`` (of samples of images), or ``newest``. ``auto`` is what the model names,
-            else its likelihood, else the newest.
+        validator: the measure of validation examples that the best parameters are kept by (``unsup measures`` lists
+            them), or ``newest``. ``auto`` is what the model names, else its likelihood, else the newest.
         validate_every: steps between validations, or 0 for twenty in a run.
         validation_limit: validation examples used while training.
         checkpoint_seconds: time between checkpoints.
