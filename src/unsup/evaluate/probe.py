@@ -46,6 +46,7 @@ CHUNK = 500
 _MOST_STEPS = 200  # of L-BFGS for each λ
 _VALIDATION = 0.2
 _CONSTANT = 1e-12  # of its largest number: less spread than this in a column is rounding
+_FAR = 100.0  # standard deviations; of a column that hardly varies among a few labelled examples, others are further
 _MOST_COLUMNS = 2**16  # of raw features
 _CHOICE, _PART, _FEW = range(3)
 
@@ -82,7 +83,7 @@ def probe(
     mean, std = x.mean(0), x.std(0, correction=0)
     varies = std > _CONSTANT * x.abs().amax(0)
     scaled, other = (
-        ((v[:, varies] - mean[varies]) / std[varies]).float().numpy()
+        ((v[:, varies] - mean[varies]) / std[varies]).clamp(-_FAR, _FAR).float().numpy()
         for v in (x, test_features.detach().cpu().double())
     )
     part = max(1, int(_VALIDATION * len(rows)))

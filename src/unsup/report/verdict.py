@@ -290,7 +290,7 @@ def _caveats(o: Outcome) -> list[str]:
         lines.append(
             f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen."
         )
-    lines += [f"{c['name']} failed: {c['reason']}." for c in o.contestants if c["status"] == "failed"]
+    lines += [f"{c['name']} failed: {str(c['reason']).rstrip('.')}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
         took = counted(float(f"{o.seconds / 60:.2g}"), "minute")
