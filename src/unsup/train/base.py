@@ -176,8 +176,6 @@ class Trainer(ABC):
                     parallel.barrier()
                     self.folder = Run(out)
                     stack.enter_context(self._alone(self.folder))
-                    if self.writes:
-                        self.folder.keep_examples(self.shown, self.data)
                 self._start()
             if self.ended is None:
                 self.learn()
@@ -198,6 +196,8 @@ class Trainer(ABC):
         return Fitted(*outcome, self._kept_by, score, self.stop_signal if interrupted else None)
 
     def _start(self) -> None:
+        if self.folder is not None and self.writes:
+            self.folder.keep_examples(self.shown, self.data)
         self._prepare()
         self.begin()
         self.save()
@@ -517,11 +517,14 @@ class Trainer(ABC):
         return bool(parallel.from_first(int(cheap or at_end)))
 
     def _picture_due(self, at_end: bool) -> bool:
-        """Whether to draw, where samples are looked at: images always, plots as far as cheap, and at the end."""
-        if self.folder is None or self.settings.minutes is not None or self.model.event.is_image or at_end:
-            return self.folder is not None
-        whole, last = self.samples_took
-        return bool(parallel.from_first(int(whole + max(last, _PLOT) <= _SAMPLES * self.seconds)))
+        """Whether to draw, where samples are looked at: images and points always, larger plots at the end.
+
+        Within a time budget that is decided already. Otherwise the clock must not decide, so that a run that is killed
+        and goes on has the pictures of one that was not.
+        """
+        event = self.model.event
+        cheap = event.is_image or event.shape == (2,)
+        return self.folder is not None and (self.settings.minutes is not None or cheap or at_end)
 
     @functools.cached_property
     def gallery(self) -> Gallery:
