@@ -124,7 +124,7 @@ def test_training_that_goes_on_with_changed_data_says_so(story: Path, made: Path
     now = digest_of(load_data(made / "t.csv"))
     said = [event["changed_data"] for event in Run(vae).events() if "changed_data" in event]
     assert said == [now]
-    assert "the data had changed at 5" in (vae / "report.html").read_text()
+    assert "The data had changed at step 5" in (vae / "report.html").read_text()
     assert Run(vae).config["digest"] != now  # what the run was begun on
 
 

@@ -226,7 +226,7 @@ ALLOWED = {
     "pictures": {"core"},
     "data": {"core"},
     "evaluate": {"core", "data", "pictures"},
-    "report": {"core", "evaluate", "pictures"},
+    "report": {"core", "data", "evaluate", "pictures"},
     "train": {"core", "data", "evaluate", "pictures", "report"},
     "contest": {"core", "data", "evaluate", "pictures", "report", "train"},
     "sklearn": {"core", "data", "evaluate", "train"},

@@ -207,6 +207,6 @@ def interval(figure: Figure, show: Callable[[float], str] = number) -> str:
 
 def headline(figure: Figure, key: str, show: Callable[[float], str]) -> str:
     """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: a likelihood with its sign, and the error of a single run."""
-    said = f"{sign(figure.detail.get('kind'))} " if key == "likelihood" else ""
+    said = f"{sign(str(figure.detail.get('kind')))} " if key == "likelihood" else ""
     error = f" ± {number(figure.error, 2)}" if key == "likelihood" and figure.error is not None else ""
     return f"{said}{show(figure.value)}{error}".strip()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import options_of, plain
@@ -25,7 +25,7 @@ from unsup.pictures.gallery import Drawn
 from unsup.report.album import Shown, embedded, is_png
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import headline, interval, reading, shown_by, sign
+from unsup.report.figures import Figure, finite, headline, interval, reading, shown_by, sign
 from unsup.report.pages import Page, Pairs, Section, footer, render, shown
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
@@ -48,10 +48,19 @@ class _Config(TypedDict):
     training: dict[str, Any]
 
 
-class _About(TypedDict):
-    """``about.json``: what the data were, and the settings of training that are the model's own."""
+class _Described(TypedDict):
+    notes: list[str]
+    sizes: NotRequired[Any]
+    split: NotRequired[Any]
+    columns: NotRequired[Any]
+    labels: NotRequired[Any]
+    streams: NotRequired[Any]
 
-    data: dict[str, Any]
+
+class _About(TypedDict):
+    """``about.json``: what the data were, and the settings of training that are usual for the model."""
+
+    data: _Described
     describe: str
     training: dict[str, Any]
 
@@ -126,12 +135,13 @@ def read_run(folder: Path) -> Recorded:
         _log.warning("note: %s", wrong)
     last, best = (_checkpoint(folder, name) for name in ("last", "best"))
     kept = best.get("done", last.get("done"))
+    evaluations = _side_record(folder / "eval.json", Evaluations).get("results", [])
     return Recorded(
         folder=folder,
         config=config,
         about=_side_record(folder / "about.json", _About) or None,
         events=[point.record for point in points],
-        evaluations=_side_record(folder / "eval.json", Evaluations).get("results", []),
+        evaluations=[e for e in evaluations if e["measure"] in MEASURES],
         environment=_side_record(folder / "env.json", dict[str, Any]),
         kept=kept if isinstance(kept, int) else None,
         ended=last.get("ended") is not None,
@@ -211,14 +221,19 @@ def _sentence(entry: Evaluation) -> str:
         return f"{capital(measure.title)} has no finite value."
     shown = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
     said = f"{capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
-    bits = figure.detail.get("bits_per_dim")
-    extra = [f"{number(bits, 4)} bits/dim, {figure.detail['kind']}"] if bits is not None else []
+    extra = [_bits(figure)] if _bits(figure) else []
     extra += (
         [f"{shown_by(measure.key)(figure.floor)} for {measure.floor}"]
         if figure.floor is not None and measure.floor
         else []
     )
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
+
+
+def _bits(figure: Figure) -> str:
+    """The bits/dim of a likelihood and its kind, or nothing."""
+    bits = finite(figure.detail.get("bits_per_dim"))
+    return "" if bits is None else f"{number(bits, 4)} bits/dim, {figure.detail.get('kind')}"
 
 
 def _best(run: Recorded) -> str:
@@ -259,8 +274,7 @@ def figures_view(run: Recorded) -> list[Line]:
             *changed,
         ]
         value = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
-        bits = figure.detail.get("bits_per_dim")
-        value += f" ({number(bits, 4)} bits/dim, {figure.detail['kind']})" if bits is not None else ""
+        value += f" ({_bits(figure)})" if _bits(figure) else ""
         floor = f"{shown_by(measure.key)(figure.floor)} {measure.floor}" if figure.floor is not None else ""
         ends = interval(figure, shown_by(measure.key))
         found.append(
@@ -343,7 +357,7 @@ def data_view(run: Recorded) -> dict[str, Any]:
     empty = ("", "None")
     return {
         "facts": [(k, v) for k, v in facts.items() if v not in empty],
-        "notes": run.about["data"].get("notes", []) if run.about else [],
+        "notes": run.about["data"]["notes"] if run.about else [],
     }
 
 
