@@ -38,12 +38,33 @@ def test_csv_holds_every_row(call, file, tmp_path):
     rows = unsup.read_table(out)
     assert len(rows) == 300
     assert sorted(int(r["row"]) for r in rows) == list(range(300))
-    assert (rows[0]["name"], rows[0]["columns"].split()[0]) == ("line 19", "height")
+    assert (rows[0]["name"], rows[0]["columns"].split(";")[0]) == ("line 19", "height")
     scores = [float(r["score_nats"]) for r in rows]
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("model", ["histogram", "gaussian-mixture"])
+def test_page_names_rows_and_columns_and_escapes_them(call, file, tmp_path):
+    out = tmp_path / "odd rows.html"
+    assert call("outliers", file, "--top", 4, "-o", out).status == 0
+    page = out.read_text()
+    assert page.count('<th scope="row">line ') == 4
+    assert re.search(r"line 19</th>.*<strong>height</strong> = 9, usually", page)
+    assert f"unsup outliers &#39;{file}&#39; -o outliers.csv" in re.sub(r"</?span>", "", page)
+    file.write_text(file.read_text().replace("height", "<b>height</b>"))
+    assert call("outliers", file, "--top", 1, "-o", out).status == 0
+    assert "<b>height</b>" not in out.read_text()
+
+
+def test_page_of_images_shows_them(call, tmp_path):
+    x = np.random.default_rng(0).integers(0, 3, (60, 1, 4, 4), dtype=np.uint8)
+    x[11, 0, 1, 2] = 200
+    np.save(tmp_path / "x.npy", x)
+    found = call("outliers", tmp_path / "x.npy", "--top", 3, "-o", tmp_path / "p.html")
+    assert re.search(r"1 +11 .*row 1, column 2", found.out), found.out
+    assert (tmp_path / "p.html").read_text().count("<img ") == 3
+
+
+@pytest.mark.parametrize("model", ["gaussian-mixture"])
 def test_a_named_model_or_a_run(call, file, tmp_path, model):
     named = call("outliers", file, "--model", model, "--top", 1)
     assert re.search(r"1 +17 +line 19", named.out)

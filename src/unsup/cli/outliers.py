@@ -15,6 +15,7 @@ from unsup.core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsup.core.event import Event
     from unsup.data.examples import Examples
     from unsup.evaluate.outliers import Detector, Outlier
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
-    columns = found.columns or tuple(str(d) for d in range(found.event.dims))
+    columns = found.columns or _entries(found.event)
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
@@ -121,6 +122,15 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
+def _entries(event: Event) -> tuple[str, ...]:
+    """Names of entries that have none: numbers from 0; of images, where the pixel is."""
+    if not event.is_image:
+        return tuple(map(str, range(event.dims)))
+    channels, height, width = event.shape
+    places = [f"row {i}, column {j}" for i in range(height) for j in range(width)]
+    return tuple(p if channels == 1 else f"channel {c}, {p}" for c in range(channels) for p in places)
+
+
 def _told(outlier: Outlier) -> str:
     return ", ".join(f"{e.column} = {e.value:.4g} (+{e.nats:.1f})" for e in outlier.entries)
 
@@ -130,5 +140,5 @@ def _csv(ranking: Sequence[Outlier]) -> str:
     from unsup.core.cells import table_text
 
     header = ("rank", "row", "name", "score_nats", "columns")
-    lines = ((o.rank, o.row, o.name, f"{o.score:.6f}", " ".join(e.column for e in o.entries)) for o in ranking)
+    lines = ((o.rank, o.row, o.name, f"{o.score:.6f}", "; ".join(e.column for e in o.entries)) for o in ranking)
     return table_text([header, *lines])
