@@ -54,5 +54,8 @@ def environment_text(environment: Mapping[str, Any]) -> str:
     """Where something ran, in one line."""
     names = {"unsup": "unsup ", "python": "Python ", "torch": "PyTorch "}
     known = {k: v for k, v in environment.items() if v not in (None, "", [], {}) and k != "time"}
-    said = [counted(v, "thread") if k == "threads" else f"{names.get(k, '')}{v}" for k, v in known.items()]
+    said = [
+        counted(v, "thread") if k == "threads" and isinstance(v, int) else f"{names.get(k, '')}{v}"
+        for k, v in known.items()
+    ]
     return ", ".join(said)
