@@ -419,10 +419,14 @@ def test_run_folder_holds_no_pickle(tmp_path, digits):
 def test_counting_makes_no_pass_that_goes_beyond_its_minutes(monkeypatch):
     data = unsup.load_data("digits")
     clock = iter(range(0, 10**6, 10))  # every look at the clock is ten seconds after the last
-    model = unsup.create("gaussian-mixture", data.event, covariance="diagonal", tolerance=0.0, iterations=50)
+    model = unsup.create(
+        "gaussian-mixture", data.event, components=10, covariance="diagonal", tolerance=0.0, iterations=50
+    )
     whole = unsup.fit(model, data, progress="off").steps
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    model = unsup.create("gaussian-mixture", data.event, covariance="diagonal", tolerance=0.0, iterations=50)
+    model = unsup.create(
+        "gaussian-mixture", data.event, components=10, covariance="diagonal", tolerance=0.0, iterations=50
+    )
     cut = unsup.fit(model, data, progress="off", minutes=5)
     assert 1 <= cut.steps < whole
     assert cut.validation is not None
