@@ -67,7 +67,8 @@ class CountingTrainer(Trainer):
                 converged = False
             out_of_time = self._over_budget(time.monotonic() - pass_started)
             ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
-            self.say(self.model.diagnose(terms))
+            if ended:  # on the way a component may hold a single example for a while
+                self.say(self.model.diagnose(terms))
             if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
                 self.validate(last=ended is not None)
                 self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
