@@ -174,8 +174,8 @@ def page(found: list[dict[str, Any]]) -> str:
         "default detector; other lower-case names are models of the registry, those that learn by gradients after "
         f"{STEPS} steps. The labels decide nothing in a fit, but the default detector was designed with the AUROC of "
         "these sets for seeds 0 and 1 in view (numbers of rows and of bins, one mixture or several), so that its "
-        "figures are somewhat optimistic; those of the peers are of their own defaults. Methods whose difference is below "
-        "two standard errors tie.",
+        "figures are somewhat optimistic; those of the peers are of their own defaults. Methods whose difference is "
+        "below two standard errors tie.",
         "",
         "| method | AUROC | average precision | seconds a set |",
         "| --- | --- | --- | --- |",
