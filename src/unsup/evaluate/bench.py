@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.modes import ModeCoverage
 from unsup.evaluate.neighbours import Neighbours, neighbours
 from unsup.evaluate.probe import raw_features, training_rows
-from unsup.evaluate.records import Baselines, Picture, SplitName, StoredSize
+from unsup.evaluate.records import Baselines, Picture, SplitName
 from unsup.evaluate.samples import RealFeatures, known_modes, real_features
 from unsup.evaluate.storage import stored_sizes
 from unsup.pictures.gallery import Drawn, Gallery
@@ -213,7 +213,7 @@ class Bench:
     @functools.cached_property
     def baselines(self) -> Baselines:
         """Real bytes of the measured examples."""
-        return {"stored": [cast(StoredSize, asdict(s)) for s in stored_sizes(self.test.x, self.data.event)]}
+        return {"stored": stored_sizes(self.test.x, self.data.event)}
 
     def pictures(self, folder: Path) -> dict[str, Picture]:
         """The picture of real data, written to ``folder/pictures``."""
