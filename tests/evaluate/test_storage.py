@@ -184,5 +184,5 @@ def test_digits_take_less_together_than_one_by_one():
     data = unsup.load_data("digits")
     sizes = {(s["codec"], s["how"].split(",")[0]): s["bytes"] for s in stored_sizes(data.test.x, data.event)}
     for codec in ("png", "webp"):
-        assert sizes[codec, "all examples in one image"] < sizes[codec, "one file an example"] / 2
+        assert sizes[codec, "all examples in one image"] < sizes[codec, "one file per example"] / 2
     assert sizes["zstd", "one stream of uint8"] < 360 * 64 / 2

@@ -82,7 +82,7 @@ def store(x: Tensor, event: Event) -> Iterator[Stored]:
         for codec, option, settings in (("png", "optimised", _PNG), ("webp", "lossless", _WEBP)):
             if codec == "png" or max(event.shape[1:]) <= WEBP_SIDE:
                 bits = codec == "png" and event.columns[0].levels == 2 and levels.ndim == 3
-                for how, images in (("one file an example", levels), (packed, sheets)):
+                for how, images in (("one file per example", levels), (packed, sheets)):
                     yield Stored(codec, f"{how}, {option}", tuple(_file(i, bits, settings) for i in images))
     raw, how = _stream(values, event)
     yield Stored("zstd", f"{how}, level {ZSTD_LEVEL}", (zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw),))
