@@ -178,14 +178,14 @@ def test_codes_that_are_none(call, tmp_path, runs):
     np.save(tmp_path / "z.npy", np.zeros((2, 4)))
     (tmp_path / "z.csv").write_text("1,2\n3,4\n")
     for name in ("z.npz", "z.npy", "z.csv"):
-        one_line(call("decode", runs / "vae", tmp_path / name, "-o", tmp_path / "x.npy"), "is no .npz file")
-    one_line(call("decode", runs / "vae", tmp_path / "none.npz", "-o", tmp_path / "x.npy"), "is no file")
+        one_line(call("decode", runs / "vae", tmp_path / name, "-o", tmp_path / "x.npy"), "is not an .npz file")
+    one_line(call("decode", runs / "vae", tmp_path / "none.npz", "-o", tmp_path / "x.npy"), "does not exist")
     np.savez(tmp_path / "a.npz", a=np.zeros((2, 4)))
     one_line(call("decode", runs / "vae", tmp_path / "a.npz", "-o", tmp_path / "x.npy"), "no codes")
     np.savez(tmp_path / "w.npz", z=np.zeros((2, 999)))
     one_line(call("decode", runs / "vae", tmp_path / "w.npz", "-o", tmp_path / "x.npy"), "999")
     one_line(call("encode", runs / "made", "digits", "-o", tmp_path / "z2.npz"), "cannot encode")
-    one_line(call("decode", runs / "made", tmp_path / "z.npz", "-o", tmp_path / "x.npy"), "cannot decode")
+    one_line(call("decode", runs / "made", tmp_path / "z.npz", "-o", tmp_path / "x.npy"), "does not decode")
 
 
 def test_output_that_cannot_be_written(call, tmp_path, runs):

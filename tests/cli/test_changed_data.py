@@ -101,7 +101,7 @@ def test_figures_of_changed_data_say_so(story: Path, made: Path, call: Any) -> N
     assert changed() == {"likelihood": False}
     change(made)
     found = call("eval", vae, "--changed-data", "--samples", 20, "--extractor", "raw")
-    assert "note: this is of data that has changed since the run was trained" in found.out
+    assert "note: the data has changed since the run was trained" in found.out
     assert changed()["fid"]
     assert not changed()["likelihood"]  # that was made before
     found = call("eval", vae, "--changed-data", "--json")

@@ -164,7 +164,7 @@ def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, r
     assert len(np.unique(cold.reshape(200, -1), axis=0)) < 20
     refused = call("sample", runs / "gaussian-mixture", "-o", tmp_path / "x.npy", "--sample.temperature", 0.5)
     assert (refused.status, (tmp_path / "x.npy").exists()) == (2, False)
-    assert "there is nothing to set of its sampling" in refused.err
+    assert "its sampling has no options" in refused.err
 
 
 def test_score_writes_a_typed_log_likelihood_for_each_example(call, runs, tmp_path):

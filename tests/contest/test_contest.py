@@ -59,7 +59,7 @@ def test_everyone_is_done_and_has_what_it_can_have(results):
     found = by_name(results)
     assert {c["status"] for c in found.values()} == {"done"}
     gan, vae = found["gan"]["runs"][0], found["vae"]["runs"][0]
-    assert "gives no likelihood" in gan["missing"]["likelihood"]
+    assert "has no likelihood" in gan["missing"]["likelihood"]
     assert vae["figures"]["likelihood"]["detail"]["kind"] == "bound"
     assert found["gaussian-mixture"]["runs"][0]["figures"]["likelihood"]["detail"]["kind"] == "exact"
     possible = set(possible_measures(unsup.load_data("moons", n=300)))
@@ -542,7 +542,7 @@ def test_what_cannot_be_written_or_is_too_little_is_one_line(tmp_path, call_erro
     assert "Not a directory" in call_error("compare", "moons", *words, "-o", str(tmp_path / "file/r"))
     few, out = a_table(tmp_path / "few.csv", 5), tmp_path / "s"
     said = call_error("compare", few, *words, "-o", str(out))
-    assert "leaves 1 to measure on; a comparison needs two test" in said
+    assert "has 1 examples to measure on; a comparison needs two test" in said
     assert not out.exists()
 
 

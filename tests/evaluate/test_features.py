@@ -276,8 +276,8 @@ def test_eval_prints_a_table(capsys, run):
         "KID × 10³ ↓",
         "coverage ↑",
         "95 % interval",
-        "held-out data in the samples' place",
-        "60 samples against 60",
+        "held-out data in place of samples",
+        "60 samples compared with 60",
         "extractor raw, sha256",
     ):
         assert words in out
@@ -309,7 +309,7 @@ def test_a_model_without_a_density_is_judged_by_its_samples(capsys, run, monkeyp
     monkeypatch.setattr(Run, "model", Drawn(unsup.load_data("digits").event))
     status, _, error = called(capsys, "eval", run)
     assert status == 2
-    assert "no likelihood; judge its samples with --samples N" in error
+    assert "no likelihood; measure its samples with --samples N" in error
     assert error.count("\n") == 1
     assert called(capsys, "eval", run, "--samples", 40)[0] == 0
 

@@ -125,18 +125,18 @@ def test_reals_that_float32_cannot_hold_are_said_to_be_rounded():
 def test_bytes_are_those_of_the_files():
     x, event = IMAGES["colour"]
     for size, stored in zip(stored_sizes(x, event), store(x, event), strict=True):
-        assert (size.codec, size.how) == (stored.codec, stored.how)
-        assert size.bytes == sum(map(len, stored.files))
-        assert size.per_example == size.bytes / 10
+        assert (size["codec"], size["how"]) == (stored.codec, stored.how)
+        assert size["bytes"] == sum(map(len, stored.files))
+        assert size["per_example"] == size["bytes"] / 10
 
 
 def test_constant_images_shrink_and_noise_does_not():
     event = Event((1, 16, 16), Support("ordinal", 256))
     noise = torch.randint(0, 256, (64, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for flat, full in zip(stored_sizes(torch.full_like(noise, 9), event), stored_sizes(noise, event), strict=True):
-        assert flat.per_example < 256 / 2
-        assert 256 <= full.per_example < 256 + 130
-    assert [s.codec for s in stored_sizes(noise, event)] == ["png", "png", "webp", "webp", "zstd", "xz"]
+        assert flat["per_example"] < 256 / 2
+        assert 256 <= full["per_example"] < 256 + 130
+    assert [s["codec"] for s in stored_sizes(noise, event)] == ["png", "png", "webp", "webp", "zstd", "xz"]
 
 
 @pytest.mark.parametrize(
@@ -146,19 +146,19 @@ def test_constant_images_shrink_and_noise_does_not():
 )
 def test_what_is_no_picture_has_streams_only(event):
     x = torch.zeros(3, *event.shape, dtype=event.dtype)
-    assert [s.codec for s in stored_sizes(x, event)] == ["zstd", "xz"]
+    assert [s["codec"] for s in stored_sizes(x, event)] == ["zstd", "xz"]
 
 
 def test_pictures_too_large_for_webp_have_png_alone(monkeypatch):
     monkeypatch.setattr(storage, "WEBP_SIDE", 6)
-    assert [s.codec for s in stored_sizes(*IMAGES["grey"])] == ["png", "png", "zstd", "xz"]
+    assert [s["codec"] for s in stored_sizes(*IMAGES["grey"])] == ["png", "png", "zstd", "xz"]
 
 
 def test_bilevel_pictures_take_a_bit_a_pixel():
     event = Event((1, 64, 64), BINARY)
     noise = torch.randint(0, 2, (4, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    png = next(s for s in stored_sizes(noise, event) if s.codec == "png")
-    assert 512 <= png.per_example < 700
+    png = next(s for s in stored_sizes(noise, event) if s["codec"] == "png")
+    assert 512 <= png["per_example"] < 700
 
 
 def test_implied_bytes_of_a_uniform_model_are_the_raw_ones():
@@ -170,7 +170,7 @@ def test_zstd_does_not_beat_the_entropy_of_independent_bytes():
     """64 levels equally often and independent: 6 bits each is what a likelihood of 6 ln 2 nats implies."""
     x = torch.randint(0, 64, (2000, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     least = implied_bytes(10 * 6 * math.log(2), 2000)
-    assert all(least < s.bytes < 1.1 * least for s in stored_sizes(x, Event((10,), Support("ordinal", 64))))
+    assert all(least < s["bytes"] < 1.1 * least for s in stored_sizes(x, Event((10,), Support("ordinal", 64))))
 
 
 def test_what_is_not_raw_data_is_refused():
@@ -182,7 +182,7 @@ def test_what_is_not_raw_data_is_refused():
 
 def test_digits_take_less_together_than_one_by_one():
     data = unsup.load_data("digits")
-    sizes = {(s.codec, s.how.split(",")[0]): s.bytes for s in stored_sizes(data.test.x, data.event)}
+    sizes = {(s["codec"], s["how"].split(",")[0]): s["bytes"] for s in stored_sizes(data.test.x, data.event)}
     for codec in ("png", "webp"):
-        assert sizes[codec, "all examples in one image"] < sizes[codec, "one file an example"] / 2
+        assert sizes[codec, "all examples in one image"] < sizes[codec, "one file per example"] / 2
     assert sizes["zstd", "one stream of uint8"] < 360 * 64 / 2

@@ -61,7 +61,7 @@ def test_what_cannot_be_judged_is_refused(data) -> None:
     with pytest.raises(CapabilityError, match="does not translate"):
         translation_error(create("histogram", data.event), x, x, to="b")
     for target in (x[:5], x[:, :1]):
-        with pytest.raises(InputError, match="one target an example"):
+        with pytest.raises(InputError, match="one target per example"):
             translation_error(Fixed(data.event), x, target, to="b")
     with pytest.raises(InputError, match="expected one target"):
         translation_error(Fixed(data.event), x[:0], x[:0], to="b")

@@ -182,7 +182,7 @@ def test_auto_is_the_models_own_then_the_likelihood_then_nothing(digits):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("likelihood", "needs a model with a density, which GAN on digits does not have; those that fit: fid, kid, "),
+        ("likelihood", "needs a model with a density, which GAN on digits does not have; available: fid, kid, "),
         ("knn", "needs a model that encodes, and labels"),
         ("accuracy", "needs a model that classifies, and labels"),
         ("seconds", "there is no validator 'seconds'"),

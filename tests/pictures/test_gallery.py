@@ -130,7 +130,7 @@ def test_large_images_are_averaged_and_channels_stand_side_by_side():
         by_hand = x[0, channel].add(2).mul(255 / 4).round().int().numpy()
         np.testing.assert_array_equal(picture[:, left : left + 8], by_hand)
     assert (picture[:, 8] == 255).all()
-    assert "channels stand side by side" in drawn.caption
+    assert "channels are side by side" in drawn.caption
 
 
 def test_pairs_stand_above_each_other():
@@ -218,7 +218,7 @@ def test_bits_of_colours_are_summed():
     picture = pixels(drawn)
     heats = [tile(picture, 0, 2 * i + 1, 16, 16, 2) for i in range(2)]
     np.testing.assert_array_equal(heats[0][0, 5], heats[1][0, 9])
-    assert "bright yellow 3 bits or more a pixel" in drawn.caption
+    assert "bright yellow 3 bits or more per pixel" in drawn.caption
 
 
 def test_the_pictures_of_mnist_sized_digits_are_small_files():
@@ -308,7 +308,7 @@ def test_a_point_is_drawn_at_its_place_in_the_training_frame():
     assert right[1] - middle[1] > 80
     assert abs(right[0] - middle[0]) < 2
     assert abs(up[1] - middle[1]) < 2
-    assert "1 of 2 lie outside the frame" in gallery.examples(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "two").caption
+    assert "1 of 2 are outside the frame" in gallery.examples(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), "two").caption
 
 
 def blue(picture):
@@ -650,7 +650,7 @@ def test_translations_are_rows_of_three(name):
     event = KINDS[name]
     a, b, back = (draw(event, 5, seed) for seed in range(3))
     drawn = Gallery(event, a).translations(a, b, back)
-    assert "its translation to B, and that taken back to A" in drawn.caption
+    assert "its translation to B, and that translated back to A" in drawn.caption
     if name == "digits":
         for row, column in itertools.product(range(5), range(3)):
             found = tile(pixels(drawn), row, column, 8, 8, 1)

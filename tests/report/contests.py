@@ -141,12 +141,12 @@ def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
     missing = {}
     if not kind:
         missing = {
-            "likelihood": f"{name} gives no likelihood",
-            "auroc": f"{name} gives neither a likelihood nor an energy",
+            "likelihood": f"{name} has no likelihood",
+            "auroc": f"{name} has neither a likelihood nor an energy",
             "calibration": "there is no likelihood to calibrate",
         }
     if not probe:
-        missing["probe"] = f"{name} gives no features"
+        missing["probe"] = f"{name} has no codes"
     run = f"runs/{slug}-{seed}"
     return {
         "run": run,

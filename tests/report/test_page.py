@@ -92,7 +92,7 @@ def test_failures_reasons_notes_and_absences_are_told(read: Reader) -> None:
     assert "InputError: 64 columns <of 17 levels> are more than fit" in read.text
     assert "stopped at step 120 of 4,000" in read.text
     assert "saturated critic at step 400" in read.text
-    assert "gan gives no likelihood" in read.text
+    assert "gan has no likelihood" in read.text
 
 
 def test_names_are_escaped_everywhere(contest: tuple[Path, Results]) -> None:

@@ -103,7 +103,7 @@ def test_the_page_shows_every_figure_with_what_it_is_of(run: Path) -> None:
     rows = (run / "report.html").read_text().split('<section id="figures"')[1].split("</section>")[0]
     assert rows.count('<th scope="row">') == len(found)
     assert "= 116.99 ± 0.62 nats (2.6372 bits/dim, exact)" in page.words
-    assert "2.10 held-out data in the samples' place" in page.words
+    assert "2.10 held-out data in place of samples" in page.words
     assert page.words.count("of step 10, older parameters") == 1
     assert "validation, n = 359; data that has changed since training" in page.words
     assert any(w.startswith("Test likelihood: 116.99 ± 0.62 nats") for w in page.words)

@@ -295,7 +295,7 @@ def test_copies_are_said_and_an_honest_model_is_not_accused():
 def test_implied_bytes_are_called_implied_beside_the_smallest_file(noise):
     a = -100 + noise
     stored = [
-        {"codec": "PNG", "bytes": 9000, "per_example": 90.0, "how": "one file an example"},
+        {"codec": "PNG", "bytes": 9000, "per_example": 90.0, "how": "one file per example"},
         {"codec": "xz", "bytes": 2500, "per_example": 25.0, "how": "one stream"},
     ]
     lines = " ".join(said([contestant("a", run("bound", a))], {"a": [a]}, stored=stored, thing="image"))

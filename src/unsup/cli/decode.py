@@ -1,4 +1,4 @@
-"""``unsup decode RUN z.npz``: the examples of codes."""
+"""``unsup decode RUN z.npz``: decode codes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup decode", description="Examples of codes: raw values (.npy) or a picture (.png).")
+    parser = Parser(prog="unsup decode", description="Decode codes to raw values (.npy) or a picture (.png).")
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("codes", metavar="FILE.npz", help="codes under the name z, as unsup encode writes them")
+    parser.add_argument("codes", metavar="FILE.npz", help="codes with the name z, from unsup encode")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
-    add_given(parser, "what all examples are conditioned on, in place of what the codes were encoded given")
+    add_given(parser, "condition of all examples, in place of the conditions in the file")
     add_memory(parser)
     options = parser.parse(arguments)
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     run = open_run(options.run)
     model = run.model
     if not isinstance(model, CanDecode):
-        raise CapabilityError(f"{run.config['model']['model']} cannot decode (unsup models tells who can)")
+        raise CapabilityError(f"{run.config['model']['model']} does not decode; unsup models lists models that do")
     arrays = _read(options.codes)
     z = torch.from_numpy(arrays["z"]).to(model.dtype)
     model.check_codes(z)
@@ -56,20 +56,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _read(path: str) -> dict[str, NDArray[Any]]:
-    """``z``, and ``given`` where it is there."""
+    """``z``, and ``given`` if it exists."""
     from unsup.data.arrays import read_npz
 
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
-        what = "is no .npz file" if Path(path).is_file() else "is no file"
-        raise InputError(f"{path} {what}; expected an .npz file with codes under the name z, from unsup encode")
+        what = "is not an .npz file" if Path(path).is_file() else "does not exist"
+        raise InputError(f"{path} {what}; expected an .npz file with codes z, from unsup encode")
     found = {name: array for name, array in read_npz(Path(path)).items() if name in ("z", "given")}
     if "z" not in found or any(array.dtype.kind not in "buif" for array in found.values()):
-        raise InputError(f"{path} holds no codes; expected an .npz file with z, from unsup encode")
+        raise InputError(f"{path} does not contain codes; expected an .npz file with z, from unsup encode")
     return found
 
 
 def _given(options: Any, run: Run, arrays: dict[str, NDArray[Any]], n: int) -> Tensor | None:
-    """What each of ``n`` codes is decoded given: what was said, or what the codes were encoded given."""
+    """The conditions of ``n`` codes: the given one, or those in the file."""
     import torch
 
     event = conditioned(run.model)
@@ -78,5 +78,5 @@ def _given(options: Any, run: Run, arrays: dict[str, NDArray[Any]], n: int) -> T
         return None if found is None else found.for_examples(n)
     given = torch.from_numpy(arrays["given"])
     if tuple(given.shape) != (n, *event.shape) or not bool(event.contains(given).all()):
-        raise InputError(f"{options.codes} holds conditions that are not {n} of {event}; encode again with this run")
+        raise InputError(f"{options.codes} does not contain {n} conditions for {event}; encode again with this run")
     return given

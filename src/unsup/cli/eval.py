@@ -1,4 +1,4 @@
-"""``unsup eval RUN``: the likelihood of a split, how good the run's samples are, or any other measures."""
+"""``unsup eval RUN``: the likelihood of a split, the quality of samples, or any other measures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup eval",
         description="Mean negative log-likelihood of a run's test split, in nats and bits/dim; with --samples, FID and "
-        "other measures of samples; with --measures, any of those that unsup measures lists.",
+        "other measures of samples; with --measures, any measures of unsup measures.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -37,21 +37,23 @@ def main(arguments: Sequence[str]) -> int:
         type=int,
         default=1,
         metavar="K",
-        help="draws per example behind a bound, or the effort of the estimate of log Z; more are tighter [1]",
+        help="samples per example for a bound, or the effort of an estimate of log Z; more are tighter [1]",
     )
     parser.add_argument(
-        "--examples", type=int, metavar="N", help="measure on N examples of the split, the same ones every time [all]"
+        "--examples", type=int, metavar="N", help="measure on N examples of the split, always the same [all]"
     )
     parser.add_argument(
         "--samples",
         type=int,
         metavar="N",
-        help=f"draw N samples [{_SAMPLES}]; without --measures, measure how good they are",
+        help=f"draw N samples [{_SAMPLES}]; without --measures, measure their quality",
     )
     parser.add_argument(
-        "--extractor", metavar="NAME", help="features to judge samples by: grey, colour, raw, inception [by the data]"
+        "--extractor",
+        metavar="NAME",
+        help="features for measures of samples: grey, colour, raw, inception [by the data]",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws [0]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers [0]")
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -62,7 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.samples is not None and options.samples < 10:
         raise InputError(f"--samples {options.samples} should be at least 10")
     if options.extractor is not None and options.samples is None and options.measures is None:
-        raise InputError(f"--extractor {options.extractor} is for judging samples; give --samples N too, e.g. 10000")
+        raise InputError(
+            f"--extractor {options.extractor} is for measures of samples; give --samples N too, e.g. 10000"
+        )
 
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
@@ -103,24 +107,24 @@ def main(arguments: Sequence[str]) -> int:
     else:
         write(*_lines(exam, figures, missing))
         if run.data_changed:
-            write("note: this is of data that has changed since the run was trained")
+            write("note: the data has changed since the run was trained")
     _keep(run, exam, figures)
     return 0
 
 
 def _hint(exam: Exam) -> str:
-    """What else there is to measure of a model without a likelihood."""
+    """What can be measured of a model without a likelihood."""
     from unsup.core.model import CanSample, HasDensity
 
     if isinstance(exam.model, HasDensity):
         return ""
     return (
-        "; judge its samples with --samples N, e.g. 10000" if isinstance(exam.model, CanSample) else " and no samples"
+        "; measure its samples with --samples N, e.g. 10000" if isinstance(exam.model, CanSample) else " and no samples"
     )
 
 
 class _Stages:
-    """One progress line after another: examples scored, samples drawn, features computed."""
+    """Progress lines, one after another: scored examples, samples, features."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -138,7 +142,7 @@ class _Stages:
     def show(self, stage: str, done: int, total: int) -> None:
         from unsup.train.progress import Progress
 
-        if not total:  # a measure begins
+        if not total:  # the start of a measure
             return
         if stage != self._stage:
             self.__exit__(None, None, None)
@@ -149,7 +153,7 @@ class _Stages:
 
 
 def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> list[str]:
-    """The likelihood in one line, the other figures as a table with what is to be said of them."""
+    """The likelihood in one line, the other figures as a table with notes."""
     from unsup.evaluate.measures import MEASURES
 
     lines, m = [], exam.m
@@ -174,12 +178,12 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
         judged = next((d for d in details if "fake" in d), None)
         if judged is not None:
             lines.append(
-                f"{judged['fake']:,} samples against {judged['real']:,} training examples; floor of "
+                f"{judged['fake']:,} samples compared with {judged['real']:,} training examples; floor of "
                 f"{judged['held_out']:,} {m.split} examples; extractor {judged['extractor']}, sha256 "
                 f"{judged['sha256'][:16]}…"
             )
             if judged["held_out"] < judged["fake"]:
-                lines.append("note: the floor is that of fewer examples than samples, which raises its FID")
+                lines.append("note: there are fewer examples for the floor than samples, which increases its FID")
         lines += dict.fromkeys(f"note: {d['note']}" for d in details if d.get("note"))
     return lines + [f"note: no {MEASURES[key].title}: {reason}" for key, reason in missing.items()]
 
@@ -196,15 +200,12 @@ def _likelihood(exam: Exam) -> str:
 
 
 def _of_changed(run: Run) -> dict[str, Any]:
-    """What is said where figures are of data that has changed since the run was trained."""
+    """A mark on figures of data that has changed since the run was trained."""
     return {"changed_data": True} if run.data_changed else {}
 
 
 def _keep(run: Run, exam: Exam, figures: dict[str, Figure]) -> None:
-    """Write the figures to ``eval.json``.
-
-    They have been printed, which is what was asked for: a folder that cannot be written is worth a note.
-    """
+    """Write the figures to ``eval.json``. They are already printed, so a folder without write permission is a note."""
     try:
         run.keep_figures(exam.evaluations(figures, step=run.kept_step, changed_data=run.data_changed))
     except TrainingError as error:

@@ -1,4 +1,4 @@
-"""``unsup measures``: what can be measured."""
+"""``unsup measures``: the table of measures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from unsup.cli.show import table, write, write_json
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup measures",
-        description="Every measure: its key for --measures, --validator and recipes, which way is better, what it "
-        "needs, and what its floor is the figure of.",
+        description="List all measures: key for --measures, --validator and recipes, better direction, requirements, "
+        "and floor.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse(arguments)

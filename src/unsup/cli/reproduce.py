@@ -1,4 +1,4 @@
-"""``unsup reproduce [NAME]``: the recipes, or one run of one, which adds to the results table."""
+"""``unsup reproduce [NAME]``: list the recipes, or run one and add it to the results table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from unsup.core.errors import InputError
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="unsup reproduce", description="The recipes, or one run of one, which adds to the results table."
-    )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a recipe's name, or the path of your own .toml")
+    parser = Parser(prog="unsup reproduce", description="List the recipes, or run one and add it to the results table.")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="name of a recipe, or path of your own .toml")
     parser.add_argument("-o", "--out", default="RESULTS.md", metavar="FILE", help="results table [RESULTS.md]")
     parser.add_argument(
-        "--runs", default="runs/recipes", metavar="FOLDER", help="where the run folders go [runs/recipes]"
+        "--runs", default="runs/recipes", metavar="FOLDER", help="folder for the run folders [runs/recipes]"
     )
     add_memory(parser)
     options = parser.parse(arguments)

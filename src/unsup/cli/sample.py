@@ -1,4 +1,4 @@
-"""``unsup sample RUN``: draw examples, as a picture or as raw values."""
+"""``unsup sample RUN``: draw samples, as a picture or as raw values."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.n is not None and options.n < 1:
         raise InputError(f"-n {options.n} should be at least 1")
     if options.out is None:
-        raise InputError("there is no file; say where to write with -o FILE.png or -o FILE.npy")
+        raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
     if not isinstance(run.model, CanSample):
-        raise CapabilityError(f"{run.config['model']['model']} cannot sample (unsup models tells who can)")
+        raise CapabilityError(f"{run.config['model']['model']} does not sample; unsup models lists models that do")
     given = conditions(options, run, needed=False)
     n = options.n or (1 if given is not None and given.from_file else _MANY)
     each = None if given is None else given.values.repeat_interleave(n, 0)
@@ -70,20 +70,23 @@ def main(arguments: Sequence[str]) -> int:
 def _parser(run: Run | None) -> Parser:
     parser = Parser(
         prog="unsup sample",
-        description="Draw examples from a run.",
-        epilog="unsup sample RUN --help lists what can be set of that run's sampling as --sample.NAME.",
+        description="Draw samples from a run.",
+        epilog="unsup sample RUN --help lists the options --sample.NAME of that run.",
         add_help=False,
         mends={"--temperature": "it is --sample.temperature now", "--label": "it is --given CLASS now"},
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
-        "-n", type=int, metavar="N", help=f"how many, of each condition that is given [{_MANY}; one for each of a file]"
+        "-n",
+        type=int,
+        metavar="N",
+        help=f"number of samples, per given condition [{_MANY}; one per condition in a file]",
     )
     parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw [0]")
-    add_given(parser, "what the samples are conditioned on, of models trained with a condition")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed [0]")
+    add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)
-    parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
     if run is not None:
         _add_knobs(parser, run)
     return parser
@@ -101,7 +104,7 @@ def _add_knobs(parser: Parser, run: Run) -> None:
 
 
 def _check_knobs(unknown: Sequence[str], run: Run) -> None:
-    """Refuse knobs that the run's model has not, by what it has."""
+    """Refuse options of sampling that the model of the run does not have."""
     from unsup.core.model import knobs
     from unsup.core.registry import model_class
 
@@ -109,12 +112,12 @@ def _check_knobs(unknown: Sequence[str], run: Run) -> None:
     known = [f"--{_KNOB}{k.replace('_', '-')}" for k in knobs(model_class(name))]
     for flag in unknown:
         if flag.startswith((f"--{_KNOB}", f"--no-{_KNOB}")):
-            mend = nearest(flag, known) if known else "; there is nothing to set of its sampling"
-            raise InputError(f"{name} has no option {flag!r}{mend}")
+            hint = nearest(flag, known) if known else "; its sampling has no options"
+            raise InputError(f"{name} has no option {flag!r}{hint}")
 
 
 def _run(words: Words) -> Run | None:
-    """The run that is meant: the positional word, or one that stands behind a flag which only the run explains."""
+    """The run: the positional word, or a word after a flag that only the run defines."""
     from unsup.train.runs import Run, open_run
 
     if words.positionals:
@@ -124,10 +127,10 @@ def _run(words: Words) -> Run | None:
 
 
 def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
-    """Write raw examples as ``.npy`` or as a picture; what is to be said of a picture that shows some of them only.
+    """Write raw examples as ``.npy`` or as a picture, and return a note if the picture shows only some of them.
 
     Args:
-        what: they are, in the words of the picture.
+        what: description of the examples, for the picture.
     """
     import numpy as np
 
@@ -143,6 +146,8 @@ def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
         raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
     drawn = run.gallery(x).examples(x, what)
     if drawn is None:
-        raise InputError(f"none of {len(x)} examples is finite, so there is no picture; write them to a .npy file")
+        raise InputError(
+            f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"
+        )
     write_file(out, drawn.enlarged().png)
     return f" (the picture shows {drawn.shown} of them; a .npy file holds all)" if drawn.shown < len(x) else ""

@@ -1,8 +1,8 @@
 """How well a score detects anomalies.
 
-AUROC is the chance that an anomaly has the higher score, ties counted half. Average precision is Σ (Rₖ − Rₖ₋₁) Pₖ over
-the distinct scores in falling order, with precision Pₖ and recall Rₖ of all examples at or above the k-th; its value
-for a score that knows nothing is the share of anomalies.
+AUROC is the probability that an anomaly has the higher score; ties count half. Average precision is Σ (Rₖ − Rₖ₋₁) Pₖ
+over the distinct scores in decreasing order, where Pₖ and Rₖ are the precision and recall of all examples with the k-th
+score or a higher one. A score without information has the share of anomalies as its average precision.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -19,20 +20,20 @@ from unsup.core.model import keyed_generator
 from unsup.evaluate.estimate import Estimate, as_values, mann_whitney
 
 RESAMPLES = 1000
-"""Draws with replacement behind the interval of average precision."""
-_BLOCK = 2**20  # counts held at once
+"""Bootstrap samples for the interval of average precision."""
+_BLOCK = 2**20  # counts in memory at once
 _RESAMPLE, _BREAK = range(2)
 
 
 @dataclass(frozen=True)
 class AnomalyScores:
-    """What a score is worth.
+    """Results of `anomaly_detection`.
 
     Attributes:
         auroc: with DeLong's interval, see `mann_whitney`.
-        average_precision: with the 2.5 % and 97.5 % points over resamples of both sets, each by itself. At complete
-            separation every resample is separated too, and the interval is a point.
-        ordinary, anomalies: examples counted.
+        average_precision: with the percentile interval of a bootstrap stratified by class. If the classes are
+            separated, the interval is a point.
+        ordinary, anomalies: numbers of examples.
     """
 
     auroc: Estimate
@@ -45,42 +46,36 @@ def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> 
     """AUROC and average precision of anomaly scores ``(N,)`` and ``(M,)``; higher means more anomalous.
 
     Args:
-        ordinary, anomalies: −log p or an energy, say; +∞ is the most anomalous.
-        seed: of the resamples.
+        ordinary, anomalies: for example −log p or an energy; may be ±∞.
+        seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two of either, or NaN.
+        InputError: fewer than two scores of either class, or NaN.
 
     >>> found = anomaly_detection(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0]))
     >>> round(found.auroc.value, 4), round(found.average_precision.value, 4)
     (0.75, 0.75)
     """
     usual, odd = as_values("ordinary", ordinary), as_values("anomalies", anomalies)
-    # Distinct scores, falling: an example's place is the number of its score among them.
+    # Each score as its position among the distinct scores, in decreasing order.
     places = torch.cat([usual, odd]).neg().unique(return_inverse=True)[1].numpy()
-    of_usual, of_odd = places[: len(usual)], places[len(usual) :]
-    levels = int(places.max()) + 1
-    value = _average_precision(_counts(of_usual[None], levels), _counts(of_odd[None], levels))[0]
+    classes, levels = (places[: len(usual)], places[len(usual) :]), int(places.max()) + 1
+    value = float(_average_precision(*(_counts(v[None], levels) for v in classes))[0])
     draws = np.random.default_rng(keyed_generator(seed, _RESAMPLE).initial_seed())
     found: list[float] = []
     while len(found) < RESAMPLES:
         n = min(max(1, _BLOCK // levels), RESAMPLES - len(found))
-        counts = [_counts(v[draws.integers(0, len(v), (n, len(v)))], levels) for v in (of_usual, of_odd)]
-        found.extend(_average_precision(*counts))
-    low, high = np.quantile(found, (0.025, 0.975))
-    precision = Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
+        found.extend(_average_precision(*(_counts(v[draws.integers(0, len(v), (n, len(v)))], levels) for v in classes)))
+    low, high = (float(q) for q in np.quantile(found, (0.025, 0.975)))
+    precision = Estimate(value, min(low, value), max(high, value))
     return AnomalyScores(mann_whitney(odd, usual), precision, len(usual), len(odd))
 
 
 def break_dependence(x: Tensor, *, seed: int = 0) -> Tensor:
-    """Anomalies made of ordinary examples: each entry of an example comes from another one, drawn by itself.
+    """Anomalies made from ordinary examples ``(N, *shape)``: every column is shuffled independently.
 
-    Every column of the flattened examples is shuffled over the examples, independently. What each entry looks like
-    alone stays exactly as it was, what entries have to do with each other goes: anomalies that only a model of the
-    dependence can see.
-
-    Args:
-        x: raw examples ``(N, *shape)``, any type.
+    The marginal distributions do not change, but the entries become independent. Only a model of the dependence
+    detects these anomalies.
 
     Raises:
         InputError: fewer than two examples.
@@ -90,21 +85,20 @@ def break_dependence(x: Tensor, *, seed: int = 0) -> Tensor:
     True
     """
     if len(x) < 2:
-        raise InputError(f"{len(x)} examples given; expected two or more, whose entries can change places")
+        raise InputError(f"{len(x)} examples given; expected two or more, to shuffle their entries")
     shuffle = np.random.default_rng(keyed_generator(seed, _BREAK).initial_seed())
     columns = x.detach().cpu().flatten(1).T.contiguous().numpy()  # (D, N)
     return torch.from_numpy(shuffle.permuted(columns, axis=1)).T.reshape(x.shape).contiguous()
 
 
-def _counts(places: np.ndarray[Any, Any], levels: int) -> np.ndarray[Any, Any]:
-    """How many examples of each row ``(R, N)`` have each of ``levels`` places: ``(R, levels)``."""
-    rows = len(places)
-    flat = places + levels * np.arange(rows)[:, None]
-    return np.bincount(flat.ravel(), minlength=rows * levels).reshape(rows, levels)
+def _counts(places: NDArray[Any], levels: int) -> NDArray[Any]:
+    """The number of examples of each row ``(R, N)`` at each of ``levels`` positions: ``(R, levels)``."""
+    flat = places + levels * np.arange(len(places))[:, None]
+    return np.bincount(flat.ravel(), minlength=len(places) * levels).reshape(-1, levels)
 
 
-def _average_precision(ordinary: np.ndarray[Any, Any], anomalies: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Of counts at each distinct score, falling: ``(R, levels)`` twice → ``(R,)``."""
+def _average_precision(ordinary: NDArray[Any], anomalies: NDArray[Any]) -> NDArray[Any]:
+    """From the counts at each distinct score, in decreasing order: ``(R, levels)`` twice → ``(R,)``."""
     found = anomalies.cumsum(1)
     precision = found / np.maximum(found + ordinary.cumsum(1), 1)
     return np.asarray((precision * anomalies).sum(1) / found[:, -1])

@@ -1,13 +1,13 @@
-"""The real examples that models are measured on: the same, in the same order, for every run of a comparison."""
+"""The real examples that models are measured on: the same, in the same order, for all runs of a comparison."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,35 +26,33 @@ from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.modes import ModeCoverage
 from unsup.evaluate.neighbours import Neighbours, neighbours
 from unsup.evaluate.probe import raw_features, training_rows
-from unsup.evaluate.records import Baselines, Picture, SplitName, StoredSize
+from unsup.evaluate.records import Baselines, Picture, SplitName
 from unsup.evaluate.samples import RealFeatures, known_modes, real_features
 from unsup.evaluate.storage import stored_sizes
 from unsup.pictures.gallery import Drawn, Gallery
 
 HELD_OUT_CLASS = "class:"
 SHOWN = 64  # images in a grid
-_ANOMALIES = 500  # of other data, as many at least as of the test examples
-_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE = 60_000, 10  # training examples, at most and for each sample
+_ANOMALIES = 500  # least number of anomalies from other data
+_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE = 60_000, 10  # training examples: at most, and per sample
 
 Found = TypeVar("Found")
 Tell = Callable[[str, int, int], None]
-"""Told what is computed, how much of it is done and how much there is; 0 and 0 as it starts."""
+"""Called with a stage, its finished part and its total; 0 and 0 at the start."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """What every run is measured by.
+    """Settings of all measures.
 
     Attributes:
-        examples: how many held-out examples, chosen by a hash of their position; None for all.
-        samples: draws that are judged.
-        anomalies: a name or path of other data, ``class:NAME``, or None for test examples whose entries are shuffled,
-            each column independently.
-        seconds: what one slow part of the measuring of one run may take about.
-        seed: of all draws.
-        split: which examples are the held-out ones.
-        importance_samples: behind a bound, or the effort of an estimate of log Z; None for as many, up to 50, as there
-            is time for behind a bound.
+        examples: number of held-out examples, chosen by a hash of their position; None for all.
+        samples: number of samples of a model.
+        anomalies: a name or path of other data, ``class:NAME``, or None for test examples with shuffled columns.
+        seconds: approximate limit for one slow part.
+        seed: of all random numbers.
+        split: the held-out examples.
+        importance_samples: for a bound, or the effort of an estimate of log Z; None for up to 50, as time permits.
         extractor: of features of samples.
     """
 
@@ -69,14 +67,14 @@ class Measuring:
 
 
 class Bench:
-    """The real examples that models are measured on, read and prepared once, each when it is first needed.
+    """The real examples that models are measured on, prepared once, at their first use.
 
     Attributes:
-        data: where they come from.
-        measuring: by what.
-        held_out: the whole split that is held out.
-        test: as many of its examples as are measured.
-        tell: told of features that are computed: ``"features"``, how many are done and how many there are.
+        data: their source.
+        measuring: the settings.
+        held_out: the whole held-out split.
+        test: its examples that are measured.
+        tell: called with ``"features"``, the number of finished examples and their total.
     """
 
     def __init__(self, data: Data, measuring: Measuring, tell: Tell = lambda stage, done, total: None) -> None:
@@ -87,24 +85,24 @@ class Bench:
         self._kept: dict[str, Any] = {}
 
     def once(self, name: str, compute: Callable[[], Found]) -> Found:
-        """What ``compute`` gives, computed for the first model alone: a floor."""
+        """The result of ``compute``, computed for the first model only: a floor."""
         if name not in self._kept:
             self._kept[name] = compute()
         found: Found = self._kept[name]
         return found
 
     @property
-    def anomalies(self) -> Tensor:
-        """The raw anomalies; ``odd`` is these with what goes with them."""
-        return self.odd.x
-
-    @property
     def odd(self) -> Split:
+        """The anomalies."""
         return self._anomalies[0]
 
     @property
+    def anomalies(self) -> Tensor:
+        return self.odd.x
+
+    @property
     def anomalies_are(self) -> str:
-        """What the anomalies are, in words."""
+        """A description of the anomalies."""
         return self._anomalies[1]
 
     @functools.cached_property
@@ -115,17 +113,14 @@ class Bench:
 
     @functools.cached_property
     def _anomalies(self) -> tuple[Split, str]:
+        asked, data = self.measuring.anomalies, self.data
         if len(self.test) < 2:
             raise InputError(
-                f"{self.data.name or 'this data'} ({self.data.describe()}) leaves {len(self.test)} to measure on; a "
+                f"{data.name or 'this data'} ({data.describe()}) has {len(self.test)} examples to measure on; a "
                 "comparison needs two test examples or more: add examples"
             )
-        return self._find_anomalies()
-
-    def _find_anomalies(self) -> tuple[Split, str]:
-        asked, data = self.measuring.anomalies, self.data
         if asked is None:
-            what = "test examples whose columns are shuffled independently: the marginals stay, the dependence goes"
+            what = "test examples whose columns are shuffled independently: same marginals, but no dependence"
             broken = break_dependence(self.test.x, seed=self.measuring.seed)
             return replace(self.test, examples=broken, label=None), what
         if asked.startswith(HELD_OUT_CLASS):
@@ -140,12 +135,12 @@ class Bench:
             taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
             if isinstance(options.get("given"), str):
-                del options["given"]  # other data has rows of its own; labels are found without being asked for
+                del options["given"]  # names a column of this data; labels are found anyway
             batch, _ = load_batch(asked, data.event, condition=data.given, labels=data.labels or (), **options)
             found = Split(batch.x, given=batch.given, lengths=batch.lengths)
             what = f"examples of {Path(asked).name}"
         if len(found) < 2:
-            raise InputError(f"--anomalies {asked} gives {len(found)} examples; expected 2 or more")
+            raise InputError(f"--anomalies {asked} has {len(found)} examples; expected 2 or more")
         return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES))), what
 
     @functools.cached_property
@@ -166,7 +161,7 @@ class Bench:
 
     @functools.cached_property
     def train(self) -> Split:
-        """The training examples that a sample's nearest neighbours are looked for among."""
+        """The training examples among which the nearest neighbours of samples are searched."""
         most = min(_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE * self.measuring.samples)
         return _in_memory(self.data.train.take(some_of(len(self.data.train), most)))
 
@@ -176,13 +171,12 @@ class Bench:
 
     @functools.cached_property
     def true_modes(self) -> ModeCoverage:
-        """The modes that as many held-out examples cover."""
-        return known_modes(
-            self.data.name, self.held_out.rows(torch.arange(len(self.held_out)))[: self.measuring.samples]
-        )[0]
+        """The modes that equally many held-out examples cover."""
+        rows = torch.arange(min(len(self.held_out), self.measuring.samples))
+        return known_modes(self.data.name, self.held_out.rows(rows))[0]
 
     def conditions(self, model: Model, n: int) -> Tensor | None:
-        """What ``n`` samples of a model with a condition are given: what training examples are."""
+        """The conditions for ``n`` samples of a model with a condition: those of training examples."""
         return conditions_of(model, self.data.train, n)
 
     @property
@@ -194,12 +188,12 @@ class Bench:
 
     @functools.cached_property
     def probed(self) -> Split:
-        """The training examples that probes are fitted on."""
+        """The training examples for probes."""
         return _in_memory(self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed)))
 
     @property
     def labels(self) -> tuple[Tensor, Tensor]:
-        """The labels of the probed examples and of those that are measured."""
+        """The labels of the training examples for probes and of the measured examples."""
         train, test = self.probed.label, self.test.label
         if train is None or test is None:
             raise InputError("the data has no labels")
@@ -207,13 +201,13 @@ class Bench:
 
     @functools.cached_property
     def raw_codes(self) -> tuple[Tensor, Tensor]:
-        """The data itself in place of codes, of the probed examples and of those that are measured."""
+        """Raw data in place of codes: of the training examples for probes and of the measured examples."""
         return raw_features(self.probed.x, self.data.event), raw_features(self.test.x, self.data.event)
 
     @functools.cached_property
     def baselines(self) -> Baselines:
         """Real bytes of the measured examples."""
-        return {"stored": [cast(StoredSize, asdict(s)) for s in stored_sizes(self.test.x, self.data.event)]}
+        return {"stored": stored_sizes(self.test.x, self.data.event)}
 
     def pictures(self, folder: Path) -> dict[str, Picture]:
         """The picture of real data, written to ``folder/pictures``."""
@@ -222,7 +216,7 @@ class Bench:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of all examples that training or measuring sees, as it is recorded."""
+        """Digest of all examples that are used for training or measuring."""
         return digest_of(self.data, self.odd.digest())
 
 
@@ -232,13 +226,13 @@ def _in_memory(split: Split) -> Split:
 
 
 def written(folder: Path, drawn: dict[str, Drawn | None]) -> dict[str, Picture]:
-    """Write pictures to ``folder/pictures`` and tell what there is to say of them; those that are None are left out."""
+    """Write pictures to ``folder/pictures``, except None, and return their records."""
     (folder / "pictures").mkdir(exist_ok=True)
     found: dict[str, Picture] = {}
     for name, one in drawn.items():
         if one is not None:
             file = f"pictures/{name}.png"
             write_inside(folder / file, one.png)
-            said: Picture = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
-            found[name] = said | {"plot": one.plot}
+            texts: Picture = {"file": file, "alt": one.alt, "caption": one.caption, "scale": one.scale}
+            found[name] = texts | {"plot": one.plot}
     return found

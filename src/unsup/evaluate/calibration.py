@@ -1,19 +1,19 @@
-"""Whether held-out examples are as likely, under a model, as the model's own draws.
+"""Whether held-out examples are as likely under a model as the model's own samples.
 
-The region of highest density of level α is {x : p(x) ≥ p_α}, the smallest that holds a draw with probability α (Hyndman
-1996, https://doi.org/10.2307/2684423). With s the statistic, F its distribution over held-out examples and G over
-draws, the shares of held-out examples in the regions of all levels are α exactly where F = G; how far they are off is
+The highest density region of level α is {x : p(x) ≥ p_α}, the smallest that contains a sample with probability α
+(Hyndman 1996, https://doi.org/10.2307/2684423). For a statistic with distribution F over held-out examples and G over
+samples, the share of held-out examples in the region of every level α is α if F = G. The calibration error is
 
     D = sup_t |F(t) − G(t)|,
 
-the Kolmogorov–Smirnov distance. Too narrow a model leaves held-out examples outside its regions (share below level),
-too wide a one has them all near its peak (share above level): likelihood alone cannot tell, since a model may find
-other data likelier than its own draws (Nalisnick, Matsukawa, Teh, Lakshminarayanan 2019,
+the Kolmogorov–Smirnov distance. If the model is too narrow, held-out examples are outside its regions (share below
+level); if it is too wide, they are near its mode (share above level). The likelihood does not show this: other data may
+be more likely than the model's own samples (Nalisnick, Matsukawa, Teh, Lakshminarayanan 2019,
 https://arxiv.org/abs/1906.02994).
 
-Any statistic will do that is computed alike on both sides. Where it is a bound or an estimate of log p, its regions are
-not those of highest density, and F = G still holds for a model equal to the law of the data. The converse never holds:
-F = G says that one number looks alike, not that the laws are.
+Any statistic may be used if it is computed in the same way for both. The regions of a bound or an estimate of log p are
+not those of highest density, but F = G holds for a model equal to the distribution of the data. The converse does not
+hold: the distributions may differ although one statistic agrees.
 """
 
 from __future__ import annotations
@@ -29,22 +29,20 @@ from torch import Tensor
 from unsup.evaluate.estimate import Estimate, as_values
 
 LEVELS = 20
-"""Steps of the curve from level 0 to level 1."""
+"""Steps of the curve between level 0 and level 1."""
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """How far the model's regions are from holding what they say.
+    """Results of `calibration`.
 
     Attributes:
-        error: D. Its interval is D ± ``chance``: |D̂ − D| is at most the largest difference of the two errors F̂ − F and
-            Ĝ − G, whose 95 % quantile is ``chance`` where F = G, and about that or less elsewhere. From 0 up to 1.
-        curve: pairs (level, share of held-out examples in the region of that level), levels 0, 0.05, …, 1. Between
-            distinct values of draws it is straight, so that ties are shared out; the region of level 1 ends at the
-            least likely draw.
+        error: D, from 0 to 1. Its interval is D ± ``chance``: |D̂ − D| is at most the largest difference of F̂ − F and
+            Ĝ − G, whose 95 % quantile is ``chance`` if F = G, and about that or less otherwise.
+        curve: pairs (level, share of held-out examples in the region of that level), levels 0, 0.05, …, 1. It is
+            linear between distinct values of samples; the region of level 1 ends at the least likely sample.
         chance: the D that a calibrated model exceeds in one of twenty measurements with these counts.
-        n: held-out examples.
-        samples: draws.
+        n, samples: numbers of held-out examples and of samples.
     """
 
     error: Estimate
@@ -55,16 +53,16 @@ class CalibrationResult:
 
 
 def calibration(of_data: Tensor, of_samples: Tensor) -> CalibrationResult:
-    """Compare log-densities of held-out examples ``(N,)`` with those of the model's own draws ``(M,)``.
+    """Compare log-densities of held-out examples ``(N,)`` with those of the model's own samples ``(M,)``.
 
     Args:
-        of_data, of_samples: log p(x), or any other statistic, by the same computation; −∞ may occur.
+        of_data, of_samples: log p(x), or another statistic, by the same computation; may be −∞.
 
     Raises:
         InputError: fewer than two of either, or NaN.
 
     >>> draws = torch.linspace(-1, 0, 1000)
-    >>> found = calibration(draws[500:], draws)  # every held-out example is in the likelier half
+    >>> found = calibration(draws[500:], draws)  # all held-out examples are in the more likely half
     >>> round(found.error.value, 2), found.curve[10]
     (0.5, (0.5, 1.0))
     """
@@ -83,10 +81,10 @@ def calibration(of_data: Tensor, of_samples: Tensor) -> CalibrationResult:
 
 @functools.cache
 def _chance(n: int, m: int) -> float:
-    """The 95 % quantile of D between samples of one law: nearly that of one sample of nm / (n + m) against its law."""
+    """The 95 % quantile of D for equal distributions: about that of one sample of size nm / (n + m)."""
     return float(kstwo.isf(0.05, max(1, round(n * m / (n + m)))))
 
 
 def _share_up_to(values: Tensor, limits: Tensor) -> Tensor:
-    """For each limit the share of ``values`` ``(N,)`` that do not exceed it."""
+    """The share of ``values`` ``(N,)`` up to each limit."""
     return torch.searchsorted(values.sort().values, limits, right=True).double() / len(values)

@@ -1,8 +1,9 @@
-"""What a model is asked given: the conditions of the examples, where it is conditioned on something."""
+"""Models in use: what their examples are conditioned on, and evaluation chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
+from unsup.core.machine import fast_cpu
 from unsup.core.model import IsConditional, Model
+from unsup.core.parallel import share_out
 from unsup.data.source import Split, some_of
 
 
@@ -20,7 +23,7 @@ def is_conditioned(model: Model) -> bool:
 
 
 def beside(model: Model, given: Tensor | None) -> dict[str, Any]:
-    """The keyword arguments of a verb that is asked under conditions: none where the model has no condition.
+    """The keyword arguments with the condition ``given``; none for a model without a condition.
 
     >>> import unsup
     >>> beside(unsup.create("made", unsup.load_data("moons").event), torch.zeros(3))
@@ -30,25 +33,25 @@ def beside(model: Model, given: Tensor | None) -> dict[str, Any]:
 
 
 def conditions_of(model: Model, split: Split, n: int) -> Tensor | None:
-    """What ``n`` samples of a model are conditioned on: what examples of ``split`` are, chosen by a hash, in turn.
+    """The conditions for ``n`` samples: those of examples of ``split``, chosen by a hash and repeated if necessary.
 
     None for a model without a condition.
 
     Raises:
-        InputError: the model is conditioned on something, and the data has no conditions.
+        InputError: the model has a condition, and the data has no conditions.
     """
     if not is_conditioned(model):
         return None
     if split.given is None:
-        raise InputError(f"this {type(model).__name__} is asked given something, and the data has no conditions")
+        raise InputError(f"{type(model).__name__} needs a condition, and the data has no conditions")
     chosen = split.given[some_of(len(split), n)]
     return chosen[torch.arange(n) % len(chosen)]
 
 
 def for_samples(model: Model, split: Split, n: int) -> dict[str, Any]:
-    """The keyword arguments for ``n`` samples of which nobody says what they are given.
+    """The keyword arguments for ``n`` samples without given conditions.
 
-    A model that is conditioned on a class draws it; what others are given is what examples of ``split`` are.
+    A model conditioned on a class draws the classes; for others, the conditions are those of examples of ``split``.
     """
     if not is_conditioned(model) or cast(IsConditional, model).classes:
         return {}
@@ -57,10 +60,10 @@ def for_samples(model: Model, split: Split, n: int) -> dict[str, Any]:
 
 
 def examples_in(x: Tensor | Split | Batch) -> Split | Batch:
-    """Raw examples with what goes with them.
+    """Raw examples as a split or a batch.
 
     Raises:
-        InputError: something else was given.
+        InputError: ``x`` has another type.
 
     >>> len(examples_in(torch.zeros(5, 2)))
     5
@@ -76,16 +79,51 @@ def examples_in(x: Tensor | Split | Batch) -> Split | Batch:
 
 
 def rows_of(examples: Split | Batch, start: int, end: int) -> Batch:
-    """The examples from number ``start`` to ``end``, without ``end``, or as many of them as there are."""
+    """The examples from ``start`` up to ``end`` (exclusive), or as many of them as exist."""
     rows = torch.arange(start, min(end, len(examples)))
     return examples.batch(rows) if isinstance(examples, Split) else examples.take(rows)
 
 
 def batches(x: Tensor | Split | Batch, size: int) -> Iterator[Batch]:
-    """Raw examples with what goes with them, ``size`` at a time; one empty batch where there are none.
+    """Raw examples with their conditions, ``size`` at a time; one empty batch if there are no examples.
 
     >>> [len(batch) for batch in batches(torch.zeros(5, 2), 2)]
     [2, 2, 1]
     """
     examples = examples_in(x)
     return (rows_of(examples, start, start + size) for start in range(0, max(1, len(examples)), size))
+
+
+@contextmanager
+def in_use(model: Model) -> Iterator[None]:
+    """Use the model in evaluation mode, without gradients, and restore its mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), fast_cpu(model.device):
+            yield
+    finally:
+        model.train(was_training)
+
+
+def by_chunks(
+    model: Model,
+    n: int,
+    size: int,
+    compute: Callable[[int, slice], Tensor],
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The results of ``compute(position, rows)`` for ``n`` rows, ``size`` at a time, shared by the processes.
+
+    ``on_chunk`` is called with the numbers of rows that are finished and of all rows.
+    """
+
+    def chunk(position: int) -> Tensor:
+        return compute(position, slice(position * size, min((position + 1) * size, n)))
+
+    def report(done: int) -> None:
+        if on_chunk is not None:
+            on_chunk(min(done * size, n), n)
+
+    with in_use(model):
+        return share_out(-(-n // size), chunk, report)

@@ -1,12 +1,12 @@
-"""Exact distances among many points: one matrix product rules out most pairs, and the rest are computed by differences.
+"""Exact distances among many points: a matrix product excludes most pairs; the others are computed by differences.
 
 With x̃ = x − c and ỹ = y − c for any c, and κ = 8 (D + 16) 2⁻⁵³,
 
     (1 − κ)(‖x̃‖² + ‖ỹ‖²) − 2 x̃·ỹ  ≤  Σ (x − y)²  ≤  (1 + κ)(‖x̃‖² + ‖ỹ‖²) − 2 x̃·ỹ,
 
-where κ more than makes up for the rounding of all three. The bounds are narrow where c is near to x and to y, so rows
-are taken in the order of their widest column, some at a time, and c is the median of those: clusters that lie far apart
-and single points far away then widen no bounds but those among themselves.
+where κ exceeds the rounding errors of all three. The bounds are tight if c is near x and y. So rows are sorted by the
+column with the largest range and divided into blocks, and c is the median of a block: distant clusters and outliers
+then only affect the bounds among themselves.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from unsup.core.errors import InputError
 
 BLOCK = 2**22
-"""Bounds held at once."""
+"""Bounds in memory at once."""
 _UNIT = 2.0**-53  # relative rounding of float64
-_PAIRS = 2**18  # numbers of the pairs whose differences are held at once: they fit in a cache
-_SPARE = 3  # more neighbours than are asked for, among which the nearest nearly always are
+_PAIRS = 2**18  # numbers in a block of differences, which fits in a cache
+_SPARE = 3  # additional candidates, which nearly always include the nearest neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Bounds:
 
 
 def bounds(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[Bounds]:
-    """The bounds for float64 points ``(N, D)`` and ``(M, D)``, all rows of x in parts."""
+    """The bounds for float64 points ``(N, D)`` and ``(M, D)``, in blocks of rows of x."""
     kappa = 8 * (x.shape[1] + 16) * _UNIT
     order = x[:, (x.amax(0) - x.amin(0)).argmax()].argsort()
     for rows in order.split(max(1, block // len(y))):
@@ -62,7 +62,7 @@ def squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 
 def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
-    """Squared distance of each point ``(N, D)`` to its k-th nearest other one, for each k: ``(len(ks), N)``."""
+    """Squared distance of each point ``(N, D)`` to its k-th nearest neighbour, for each k: ``(len(ks), N)``."""
     found = x.new_empty(len(ks), len(x))
     count, k = min(max(ks) + _SPARE, len(x) - 1), max(ks)
     places = torch.tensor(ks) - 1
@@ -72,14 +72,14 @@ def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
         low, nearest = lower.topk(count, largest=False)
         some = squared(x, rows.repeat_interleave(count), x, nearest.flatten()).view(-1, count).sort().values
         found[:, rows] = some[:, places].T
-        # Others than these may be as near where their bounds are; nothing is nearer than 0.
+        # Other points may be as near if their bounds are; no distance is below 0.
         limit = some[:, k - 1]
         unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1) if count < len(x) - 1 else rows[:0]
         if len(unsure):
             here, column = (lower[unsure] <= limit[unsure, None]).nonzero().unbind(1)
             distance = squared(x, rows[unsure][here], x, column)
             order = distance.argsort()
-            order = order[here[order].argsort(stable=True)]  # row by row, each rising
+            order = order[here[order].argsort(stable=True)]  # by row, then by distance
             counts = here.bincount(minlength=len(unsure))
             firsts = counts.cumsum(0) - counts
             found[:, rows[unsure]] = distance[order][firsts + places[:, None]]
@@ -87,7 +87,7 @@ def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
 
 
 def within(part: Bounds, x: Tensor, y: Tensor, limit: Tensor) -> Tensor:
-    """Which squared distances do not exceed ``limit``, ``(B, 1)`` or ``(1, M)``: ``(B, M)``, bool."""
+    """Whether squared distances are at most ``limit``, ``(B, 1)`` or ``(1, M)``: ``(B, M)``, bool."""
     found = part.lower <= limit
     i, j = (found & (part.lower + part.row_slack > limit - part.column_slack)).nonzero().unbind(1)
     if len(i):
@@ -96,7 +96,7 @@ def within(part: Bounds, x: Tensor, y: Tensor, limit: Tensor) -> Tensor:
 
 
 def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows that equal no earlier row, in order, and the number among these of each row's equal."""
+    """The first row of each set of equal rows, in order, and for every row the position of its first among them."""
     distinct, inverse = x.unique(dim=0, return_inverse=True)
     rows = torch.arange(len(x), device=x.device)
     first = torch.full_like(rows[: len(distinct)], len(x)).scatter_reduce(0, inverse, rows, "amin")
@@ -105,7 +105,7 @@ def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_points(**sets: Tensor) -> None:
-    """Raise `InputError` unless all are finite and ``(N, D)`` with one D, not empty."""
+    """Raise `InputError` unless all sets are finite and ``(N, D)`` with one D, not empty."""
     widths = {x.shape[1] if x.ndim == 2 and len(x) else -1 for x in sets.values()}
     if len(widths) > 1 or -1 in widths:
         shapes = " and ".join(f"{name} of shape {tuple(x.shape)}" for name, x in sets.items())
@@ -113,6 +113,6 @@ def check_points(**sets: Tensor) -> None:
     for name, x in sets.items():
         if bad := int((~x.isfinite()).any(1).sum()):
             raise InputError(
-                f"{bad} of {len(x)} examples of {name} have features that are not finite; leave them out, or correct "
-                "the model"
+                f"{bad} of {len(x)} examples of {name} have features that are not finite; remove these examples, or "
+                "fix the model"
             )

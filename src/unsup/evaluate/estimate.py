@@ -1,4 +1,4 @@
-"""A number with its 95 % interval, and the intervals that several measures share."""
+"""Estimates with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from scipy.optimize import brentq
+from scipy.special import expit, logit
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class Estimate:
 
 
 def wilson(successes: int, n: int) -> Estimate:
-    """The share ``successes / n`` with Wilson's interval (Wilson 1927), which has a width at 0 and at 1 too.
+    """The share ``successes / n`` with Wilson's interval (Wilson 1927), which has a positive width at 0 and at 1.
 
     Raises:
         InputError: not 0 ≤ successes ≤ n, or n < 1.
@@ -50,35 +51,36 @@ def wilson(successes: int, n: int) -> Estimate:
 
 
 def of_share(share: float, error: float, n: int) -> Estimate:
-    """A share with a standard error; the interval is normal in log odds, or Wilson's of ``n`` at 0 and 1.
+    """A share with a standard error: the interval is normal in log odds; at 0 and 1 it is Wilson's for ``n``.
 
     >>> of_share(0.9, 0.1, 10)
     Estimate(value=0.9, low=0.504..., high=0.987...)
     """
     if not 0 < share < 1:
         return wilson(round(share * n), n)
-    centre, half = math.log(share / (1 - share)), Z * error / (share * (1 - share))
-    return Estimate(share, min(_sigmoid(centre - half), share), max(_sigmoid(centre + half), share))
+    half = Z * error / (share * (1 - share))
+    low, high = (float(expit(logit(share) + shift)) for shift in (-half, half))
+    return Estimate(share, min(low, share), max(high, share))
 
 
 def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
     """θ = P(a > b) + ½ P(a = b) of independent values a of ``higher`` ``(N,)`` and b of ``lower`` ``(M,)``.
 
-    The area under the ROC curve of ``higher`` against ``lower``. With U_a = P(a > b) + ½ P(a = b) over all b, and U_b
-    over all a, its variance is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595)
+    This is the area under the ROC curve. With U_a = P(a > b) + ½ P(a = b) over all b, and U_b over all a, its variance
+    is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595)
 
         var θ = var(U_a) / N + var(U_b) / M,
 
-    and the interval is normal in log θ / (1 − θ), which keeps it inside [0, 1] and its coverage near 95 % where θ is
-    near an end (Perme, Manevski 2019, Statistical Methods in Medical Research). At complete separation that variance
-    is 0; the interval then reaches to the θ whose variance under exponential laws,
+    and the interval is normal in log θ / (1 − θ), so that it is inside [0, 1] with a coverage near 95 % for θ near 0
+    or 1 (Perme, Manevski 2019, Statistical Methods in Medical Research). At complete separation, this variance is 0;
+    the interval then ends at the θ for which the variance under exponential distributions,
 
         V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM,
 
-    puts the end 1.96 deviations away (Newcombe 2006, part 2, method 5, https://doi.org/10.1002/sim.2324).
+    gives a distance of 1.96 deviations (Newcombe 2006, part 2, method 5, https://doi.org/10.1002/sim.2324).
 
     Args:
-        higher, lower: any real numbers, ±∞ too.
+        higher, lower: real numbers or ±∞.
 
     Raises:
         InputError: fewer than two values of either, or NaN.
@@ -89,11 +91,10 @@ def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
     a, b = as_values("higher", higher), as_values("lower", lower)
     of_a, of_b = _below(a, b), 1 - _below(b, a)
     theta = float(of_a.mean())
-    variance = float(of_a.var() / len(a) + of_b.var() / len(b))
     if theta in (0.0, 1.0):
         end = _far_end(len(a), len(b))
         return Estimate(theta, 1 - end, 1.0) if theta else Estimate(theta, 0.0, end)
-    return of_share(theta, math.sqrt(variance), len(a) + len(b))
+    return of_share(theta, math.sqrt(float(of_a.var() / len(a) + of_b.var() / len(b))), len(a) + len(b))
 
 
 def as_values(name: str, values: Tensor, least: int = 2) -> Tensor:
@@ -106,19 +107,19 @@ def as_values(name: str, values: Tensor, least: int = 2) -> Tensor:
         raise InputError(f"{name} of shape {tuple(values.shape)} given; expected (N,) with N of {least} or more")
     found = values.detach().cpu().double().contiguous()
     if bad := int(found.isnan().sum()):
-        raise InputError(f"{bad} of {len(found)} values of {name} are NaN; leave these examples out, or mend the model")
+        raise InputError(f"{bad} of {len(found)} values of {name} are NaN; remove these examples, or fix the model")
     return found
 
 
 def _below(a: Tensor, b: Tensor) -> Tensor:
-    """For each a the share of b below it, equal ones counted half: ``(N,)``, ``(M,)`` → ``(N,)``."""
+    """The share of b below each a, where ties count half: ``(N,)``, ``(M,)`` → ``(N,)``."""
     ordered = b.sort().values
     strictly, weakly = (torch.searchsorted(ordered, a, right=right) for right in (False, True))
     return (strictly + weakly).double() / (2 * len(b))
 
 
 def _far_end(n: int, m: int) -> float:
-    """The θ above 0 at which 0 lies 1.96 deviations away: θ² = z² V(θ), divided by θ."""
+    """The θ above 0 with a distance of 1.96 deviations to 0: θ² = z² V(θ), divided by θ."""
     more = (n + m) / 2 - 1
 
     def beyond(theta: float) -> float:
@@ -126,7 +127,3 @@ def _far_end(n: int, m: int) -> float:
         return theta - Z * Z * (1 - theta) * scale / (n * m)
 
     return float(brentq(beyond, 0.0, 1.0))
-
-
-def _sigmoid(v: float) -> float:
-    return 1 / (1 + math.exp(-v)) if v > 0 else 1 - 1 / (1 + math.exp(v))

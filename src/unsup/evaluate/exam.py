@@ -1,4 +1,4 @@
-"""One model on one bench: everything that measures share, each computed when the first of them needs it."""
+"""One model on one bench: everything that measures share, computed at its first use."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,54 +19,49 @@ from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.escapes import command_line
 from unsup.core.likelihood import Likelihood
-from unsup.core.machine import fast_cpu
 from unsup.core.model import CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.data.source import Data, Split
 from unsup.evaluate.anomaly import AnomalyScores, anomaly_detection
 from unsup.evaluate.bench import Bench, Measuring, Tell
-from unsup.evaluate.calibration import CalibrationResult, calibration
-from unsup.evaluate.conditions import beside, is_conditioned
+from unsup.evaluate.conditions import beside, in_use, is_conditioned
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
 from unsup.evaluate.memorisation import MemorisationResult, memorisation
 from unsup.evaluate.modes import ModeCoverage
 from unsup.evaluate.neighbours import Neighbours, neighbours
-from unsup.evaluate.probe import encode_all, predict_classes
+from unsup.evaluate.probe import encode_all
 from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure
 from unsup.evaluate.samples import draw_samples, known_modes
-from unsup.evaluate.translation import TranslationError, translation_error
 
 _MOST_IMPORTANCE_SAMPLES = 50
-_FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples, not counted; timed; timed of a slow sampler
-_TIMED_MOST = 4  # times the limit, from which a sampler is slow
+_FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples: to warm up; timed; timed for a slow sampler
+_TIMED_MOST = 4  # a sampler is slow if the timed samples may take longer than this times the limit
 _FOR_QUALITY = 10
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How fast samples are drawn, and those that were drawn to find out."""
+class Sampling(NamedTuple):
+    """The speed of sampling, and the samples that were drawn to measure it."""
 
     per_second: float
-    n: int
     shown: Tensor
 
 
 class Exam:
-    """A model, or samples of one at hand, on a bench.
+    """A model, or only its samples, on a bench.
 
-    Its properties raise an `InputError` or a `CapabilityError` with the reason where there is nothing to be had.
+    The properties raise an `InputError` or a `CapabilityError` with the reason if something is not available.
 
     Args:
         bench: the real examples.
-        model: what is measured; or only samples ``(N, *event.shape)``, for the measures of samples.
-        name: of the model, in reasons.
-        path: of its run, for commands in reasons.
-        train_seconds: how long it was trained, where that is known.
-        seconds: what all measuring may take; a measure that would take longer is missing, with the reason.
-        tell: told what is computed: the title of a measure as it starts, ``"likelihood"`` and ``"sampling"`` with the
-            examples done.
+        model: the model; or only samples ``(N, *event.shape)``, for the measures of samples.
+        name: of the model, in messages.
+        path: of its run, for commands in messages.
+        train_seconds: duration of training, if known.
+        seconds: limit for all measures; a measure that takes longer is missing, with the reason.
+        tell: called with the title of each measure at its start, and with ``"likelihood"`` and ``"sampling"`` for
+            progress.
     """
 
     def __init__(
@@ -85,11 +80,11 @@ class Exam:
         self.train_seconds = train_seconds
         self.m = bench.measuring
         self.seconds: dict[str, float] = {}
-        self.deadline = Deadline(seconds, f"the {seconds:.0f} s for measuring {self.name} were over before this")
+        self.deadline = Deadline(seconds, f"the {seconds:.0f} s for the measures of {self.name} were over before this")
         self._no_sampling: OutOfTime | None = None
 
     def figures(self, keys: Iterable[str]) -> tuple[dict[str, Figure], dict[str, str]]:
-        """The figures of these measures, and why others cannot be had."""
+        """The figures of these measures, and the reasons why others are missing."""
         figures: dict[str, Figure] = {}
         missing: dict[str, str] = {}
         for key in keys:
@@ -111,12 +106,7 @@ class Exam:
         return figures, missing
 
     def evaluations(self, figures: Mapping[str, Figure], *, step: int | None, changed_data: bool) -> list[Evaluation]:
-        """Figures of this exam as ``eval.json`` keeps them.
-
-        Args:
-            step: of the parameters.
-            changed_data: whether the data has changed since training.
-        """
+        """Figures of this exam as entries of ``eval.json``."""
         return [
             {
                 "measure": key,
@@ -132,20 +122,20 @@ class Exam:
 
     @property
     def slow_seconds(self) -> float:
-        """What one slow part may take: that of the plan, or half of what is left."""
+        """The time limit for one slow part: the given one, or half of the remaining time."""
         return min(self.m.seconds, self.deadline.seconds_left / 2)
 
     @property
     def model(self) -> Model:
         if not isinstance(self._model, Model):
-            raise InputError("there are only samples; this measure needs the model itself")
+            raise InputError("only samples were given; this measure needs the model")
         return self._model
 
     # --- likelihood -----------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def scored(self) -> Model:
-        """The model, or what gives an energy of the plane its likelihood."""
+        """The model; with its log Z if it is an energy of one or two real numbers."""
         return with_likelihood(self.model, self.bench.data.train.glance)
 
     @functools.cached_property
@@ -155,7 +145,7 @@ class Exam:
         scored, test = self.scored, self.bench.test
         if not isinstance(scored, HasDensity) or scored.likelihood_kind != "bound":
             return 1
-        # As many as the test examples, the anomalies and as many draws can be scored with in time.
+        # The test examples, the anomalies and the samples can be scored with so many in time.
         few = test.take(slice(CHUNK))
         log_probs(scored, few, seed=self.m.seed)
         started = time.monotonic()
@@ -195,29 +185,23 @@ class Exam:
             self.scored, self.scores, self.importance_samples, lengths=test.lengths, weight=test.weight
         )
 
-    @functools.cached_property
-    def calibration(self) -> CalibrationResult:
-        scores = self.scores
-        return calibration(scores, self.log_probs(self.samples))
-
     # --- samples --------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def sampling(self) -> Sampling:
-        """How fast samples come, after one draw that is not counted."""
+        """The speed of sampling, without the first samples."""
         if self._no_sampling is not None:
             raise self._no_sampling
-        limit = Deadline(self.slow_seconds, f"drawing {_FIRST} samples takes more than {self.slow_seconds:.0f} s here")
+        slow = self.slow_seconds
         try:
-            with limit:
-                return self._timed_sampling()
+            with Deadline(slow, f"drawing {_FIRST} samples takes more than {slow:.0f} s here"), in_use(self.model):
+                return self._timed_sampling(slow)
         except OutOfTime as error:
             self._no_sampling = error
             raise
 
-    @torch.no_grad()
-    def _timed_sampling(self) -> Sampling:
-        model, slow = self.model, self.slow_seconds
+    def _timed_sampling(self, slow: float) -> Sampling:
+        model = self.model
         if not isinstance(model, CanSample):
             raise CapabilityError(f"{self.name} draws no samples")
         generator = keyed_generator(self.m.seed, _TIMED, device=model.device)
@@ -227,36 +211,30 @@ class Exam:
             condition = None if given is None else given.to(self.model.device)
             return model.sample(n, generator=generator, **beside(self.model, condition)).cpu()
 
-        was_training = self.model.training
-        self.model.eval()
-        with fast_cpu(model.device):
+        started = time.monotonic()
+        shown = draw(_FIRST)
+        first = time.monotonic() - started
+        # The large batch takes at most 32 times as long as the first; slow samplers are timed on a smaller one.
+        for count in (_TIMED, _TIMED_FEW) if 32 * first < _TIMED_MOST * slow else (_TIMED_FEW,):
             started = time.monotonic()
-            count, shown = _FIRST, draw(_FIRST)
-            first = time.monotonic() - started
-            # Thirty-two times as long is the most that the batch can take; slow samplers are timed on a smaller one.
-            for count in (_TIMED, _TIMED_FEW) if 32 * first < _TIMED_MOST * slow else (_TIMED_FEW,):
-                started = time.monotonic()
-                with suppress(OutOfTime), Deadline(slow / 2, ""):
-                    shown = draw(count)
-                    break
-            rate = len(shown) / max(time.monotonic() - started, 1e-9)
-        self.model.train(was_training)
-        return Sampling(rate, len(shown), shown)
+            with suppress(OutOfTime), Deadline(slow / 2, ""):
+                shown = draw(count)
+                break
+        return Sampling(len(shown) / max(time.monotonic() - started, 1e-9), shown)
 
     @functools.cached_property
     def samples(self) -> Split:
-        """As many samples as are judged, with what they are given, unless that would take too long."""
+        """The samples with their conditions, if drawing them is not too slow."""
         n = self.m.samples
         if n < 2:
-            raise InputError(f"{n} samples asked for; expected 2 or more")
+            raise InputError(f"{n} samples requested; expected 2 or more")
         if isinstance(self._model, Tensor):
             return Split(self._model[:n])
         slow = self.slow_seconds
         if slow < math.inf and (needed := n / self.sampling.per_second) > slow:
             again = command_line(["unsup", "eval", path_word(self.path or "RUN"), "--samples", str(n)])
             raise InputError(
-                f"{n:,} draws would take about {needed:,.0f} s here and {slow:.0f} s were left for them; {again} makes "
-                "them"
+                f"{n:,} samples would take about {needed:,.0f} s here, but only {slow:.0f} s were left; use {again}"
             )
         given = self.bench.conditions(self._model, n)
         told = functools.partial(self.tell, "sampling")
@@ -264,13 +242,13 @@ class Exam:
 
     @functools.cached_property
     def compared(self) -> tuple[Features, Features, Features]:
-        """The features of the samples, of training examples and of held-out examples."""
+        """Features of the samples, of training examples and of held-out examples."""
         samples = self.samples.x
         self.bench.data.event.check(samples)
         fewest = min(len(samples), len(self.bench.held_out))
         if fewest < _FOR_QUALITY:
             raise InputError(
-                f"judging samples needs {_FOR_QUALITY} of them and as many {self.m.split} examples; there are {fewest}"
+                f"measures of samples need {_FOR_QUALITY} samples and {self.m.split} examples; there are {fewest}"
             )
         real, done = self.bench.real, 0
 
@@ -283,11 +261,9 @@ class Exam:
 
     @property
     def sets(self) -> dict[str, Any]:
-        """What the features are of and by."""
-        fake, real, held_out = self.compared
-        by = self.bench.real.extractor
-        counts = {"fake": len(fake), "real": len(real), "held_out": len(held_out)}
-        return {"extractor": by.name, "sha256": by.digest, **counts}
+        """The extractor of the features and their counts."""
+        by, counts = self.bench.real.extractor, zip(("fake", "real", "held_out"), map(len, self.compared), strict=True)
+        return {"extractor": by.name, "sha256": by.digest, **dict(counts)}
 
     @functools.cached_property
     def neighbours(self) -> Neighbours:
@@ -301,18 +277,18 @@ class Exam:
 
     @functools.cached_property
     def modes(self) -> tuple[ModeCoverage, str]:
-        """The modes that the samples cover, and how they were read, or ""."""
+        """The modes that the samples cover, and a note on the assignment to modes, or ""."""
         samples = self.samples.x
         self.bench.data.event.check(samples)
         return known_modes(self.bench.data.name, samples)
 
-    # --- what it is good for --------------------------------------------------------------------------------------
+    # --- anomalies and codes --------------------------------------------------------------------------------------
 
     @functools.cached_property
     def anomaly_scores(self) -> tuple[Tensor, Tensor, str]:
-        """Scores of held-out examples and of anomalies, higher for odder ones, and what they are."""
+        """Scores of held-out examples and of anomalies (higher is more anomalous), and the kind of score."""
         if self.m.anomalies is None and self.bench.data.event.dims == 1:
-            raise InputError("an example is one number, so shuffling columns makes no anomalies; name other data")
+            raise InputError("an example is one number, so shuffling columns makes no anomalies; use --anomalies DATA")
         try:
             ordinary, odd = self._compared_scores()
             return -ordinary, -odd, "log-likelihood"
@@ -322,23 +298,18 @@ class Exam:
         return self._energies(self.bench.test.x), self._energies(self.bench.anomalies), "energy"
 
     def _compared_scores(self) -> tuple[Tensor, Tensor]:
-        """log p of test examples and of anomalies, of both given their conditions or of both without.
-
-        Raises:
-            CapabilityError: the anomalies have no conditions, and the model cannot do without.
-        """
+        """log p of test examples and of anomalies: both given their conditions, or both without conditions."""
         test, odd = self.bench.test, self.bench.odd
         scores = self.scores
         if is_conditioned(self.model) and test.given is not None and odd.given is None:
             scores = self.log_probs(replace(test, given=None))
         return scores, self.log_probs(odd)
 
-    @torch.no_grad()
     def _energies(self, x: Tensor) -> Tensor:
         model = self.model
         assert isinstance(model, HasEnergy)
-        with fast_cpu(model.device):
-            return torch.cat([model.energy(part.to(model.device)).double().cpu() for part in x.split(CHUNK)])
+        with in_use(self.model):
+            return torch.cat([model.energy(part.to(self.model.device)).double().cpu() for part in x.split(CHUNK)])
 
     @functools.cached_property
     def anomalies(self) -> tuple[AnomalyScores, str]:
@@ -347,16 +318,8 @@ class Exam:
 
     @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:
-        """Codes of the training examples that probes are fitted on, and of the held-out examples."""
+        """Codes of the training examples for probes, and of the held-out examples."""
         return encode_all(self.model, self.bench.probed), encode_all(self.model, self.bench.test)
-
-    @functools.cached_property
-    def classes(self) -> Tensor:
-        return predict_classes(self.model, self.bench.test)
-
-    def translation(self, to: Literal["a", "b"]) -> TranslationError:
-        a, b = self.bench.pairs
-        return translation_error(self.model, *((a, b) if to == "b" else (b, a)), to=to)
 
 
 def evaluate_samples(
@@ -367,21 +330,21 @@ def evaluate_samples(
     seed: int = 0,
     tell: Tell = lambda stage, done, total: None,
 ) -> dict[str, Figure]:
-    """Judge a model's samples, or samples ``(N, *event.shape)`` at hand, against the training split of ``data``.
+    """Compare the samples of a model, or given samples ``(N, *event.shape)``, with the training split of ``data``.
 
-    A model with a condition is asked for samples given the conditions of training examples.
+    A model with a condition draws samples given the conditions of training examples.
 
     Args:
-        n: samples, and training examples they are compared with; of samples at hand, how many at most.
+        n: number of samples (at most, if they are given), and of the training examples for the comparison.
         extractor: ``auto`` (by the kind of data), a name of `features.NAMES`, or an extractor.
-        tell: told the stage, how much of it is done and how much there is.
+        tell: called with the stage, the finished part of it and its total.
 
     Returns:
-        The figures of the measures of samples that the data allows, by their keys.
+        The figures of the measures of samples that are possible on the data, by key.
 
     Raises:
-        CapabilityError: the model cannot sample.
-        InputError: samples of another shape, or with values outside the event (NaN among them), or too few.
+        CapabilityError: the model does not sample.
+        InputError: too few samples, samples of another shape, or with values outside the event (including NaN).
 
     >>> from unsup import load_data
     >>> moons = load_data("moons", n=1000)
@@ -391,5 +354,5 @@ def evaluate_samples(
     """
     measuring = Measuring(samples=n, extractor=extractor, seed=seed)
     exam = Exam(Bench(data, measuring, tell), model_or_samples, tell=tell)
-    _ = exam.compared  # raises what stands in the way of all of them
+    _ = exam.compared  # raises an error that concerns all of them
     return exam.figures(sample_measures(data))[0]

@@ -1,9 +1,9 @@
-"""Features by which samples are judged: from raw examples to points ``(N, D)`` and, where there are classes, logits.
+"""Features for the comparison of samples: raw examples → points ``(N, D)`` and, for classifiers, logits.
 
-``grey`` and ``colour`` are small convolutional classifiers shipped with the library (`unsup.train.extractors` trains
-them): features are the last layer's ReLU averaged over positions. ``raw`` is the data itself, standardised with the
-training split. ``inception`` is the Inception network of the published figures, from the extra ``metrics``. A number
-holds for one extractor only, so each carries a name and a digest.
+``grey`` and ``colour`` are small convolutional classifiers included in the library (`unsup.train.extractors` trains
+them); features are the last layer's ReLU averaged over positions. ``raw`` is the data itself, standardised with the
+training split. ``inception`` is the Inception network of the published figures, from the extra ``metrics``. Numbers of
+different extractors are not comparable, so each extractor has a name and a digest.
 """
 
 from __future__ import annotations
@@ -39,12 +39,7 @@ NAMES = ("auto", *PLANS, "raw", "inception")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """One pass over a set of examples.
-
-    Attributes:
-        points: ``(N, D)``, float32, on the CPU.
-        logits: ``(N, K)``, float32, of the extractor's classes; None where it has none.
-    """
+    """Features ``(N, D)`` of examples and logits ``(N, K)`` of the extractor's classes, if any; float32, on the CPU."""
 
     points: Tensor
     logits: Tensor | None
@@ -57,14 +52,12 @@ class Extractor(ABC):
     """Maps raw examples of one event to features.
 
     Attributes:
-        name: what ``--extractor`` calls it.
-        digest: SHA-256 of what the features depend on besides the examples.
-        input: how an example is brought to the extractor, in words.
+        name: the value for ``--extractor``.
+        digest: SHA-256 of everything that the features depend on, except the examples.
     """
 
     name: str
     digest: str
-    input: str
 
     @abstractmethod
     def compute(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -72,7 +65,7 @@ class Extractor(ABC):
 
     @torch.no_grad()
     def __call__(self, x: Tensor, *, on_chunk: Callable[[int], None] | None = None) -> Features:
-        """Features of raw examples ``(N, *event.shape)``; ``on_chunk`` is told how many more are done."""
+        """Features of raw examples ``(N, *event.shape)``; ``on_chunk`` is called with the size of each chunk."""
         points, logits = [], []
         with fast_cpu(torch.device("cpu")):
             for chunk in x.split(CHUNK):
@@ -104,9 +97,10 @@ class ConvNet(nn.Module):
 
 
 class ConvExtractor(Extractor):
-    """``grey`` or ``colour``: the shipped weights, held as float16 and computed in float32."""
+    """``grey`` or ``colour``: the included weights, stored as float16 and used in float32.
 
-    input = "levels to [0, 1], centred on a black square, then bilinear with antialiasing to 32×32 unless within 25…32"
+    Levels are scaled to [0, 1]; see `to_square` for the size.
+    """
 
     def __init__(self, name: str, event: Event, span: tuple[float, float], weights: Path | None = None) -> None:
         path = weights or weights_path(name)
@@ -115,7 +109,7 @@ class ConvExtractor(Extractor):
         if not event.is_image or event.shape[0] not in {1, channels}:
             raise InputError(
                 f"the extractor {name!r} takes images of {channels} channel{'s' * (channels > 1)}; this data is {event}"
-                "; leave the extractor out, or give 'raw'"
+                "; remove --extractor, or use 'raw'"
             )
         self.name, self.digest = name, hashlib.sha256(path.read_bytes()).hexdigest()
         self.classes: tuple[str, ...] = tuple(self.record["classes"])
@@ -131,45 +125,50 @@ class ConvExtractor(Extractor):
 
 
 class RawExtractor(Extractor):
-    """The flattened data, standardised with the training split; categories become one column each.
+    """The flattened data, standardised with the training split; categories become indicators.
 
-    Constant columns are centred only.
+    Constant columns are only centred.
     """
 
     name = "raw"
-    input = "flattened, categories as indicators, each column standardised with the training split"
 
     def __init__(self, event: Event, train: Tensor) -> None:
         self.event = event
-        if (size := sum(s.levels if s.kind == "nominal" else 1 for s in event.columns)) > _MOST_COLUMNS:
+        if (size := column_count(event)) > _MOST_COLUMNS:
             raise InputError(
                 f"the extractor 'raw' would make {size:,} columns of {event}; expected at most {_MOST_COLUMNS:,}"
             )
-        flat = torch.cat([self._columns(part) for part in train.split(CHUNK)])
+        flat = torch.cat([columns_of(part, event) for part in train.split(CHUNK)])
         self.mean, std = flat.mean(0), flat.std(0, correction=0)
         self.std = torch.where(std > 0, std, torch.ones_like(std))
         self.digest = hashlib.sha256(torch.stack([self.mean, self.std]).numpy().tobytes()).hexdigest()
 
     def compute(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return (self._columns(x) - self.mean) / self.std, None
+        return (columns_of(x, self.event) - self.mean) / self.std, None
 
-    def _columns(self, x: Tensor) -> Tensor:
-        """``(B, *event.shape)`` → ``(B, D)``, float64."""
-        flat = x.flatten(1)
-        if all(s.kind != "nominal" for s in set(self.event.columns)):
-            return flat.double()
-        columns = [
-            one_hot(flat[:, d].long(), s.levels) if s.kind == "nominal" else flat[:, d : d + 1]
-            for d, s in enumerate(self.event.columns)
-        ]
-        return torch.cat([c.double() for c in columns], 1)
+
+def column_count(event: Event) -> int:
+    """The number of columns of `columns_of`."""
+    return sum(s.levels if s.kind == "nominal" else 1 for s in event.columns)
+
+
+def columns_of(x: Tensor, event: Event, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Flattened raw examples, with an indicator for each level of a nominal entry: ``(B, *shape)`` → ``(B, D)``."""
+    flat, columns = x.flatten(1), event.columns
+    if all(s.kind != "nominal" for s in set(columns)):
+        return flat.to(dtype)
+    entries = zip(flat.T, columns, strict=True)
+    parts = (one_hot(v.long(), s.levels) if s.kind == "nominal" else v[:, None] for v, s in entries)
+    return torch.cat([part.to(dtype) for part in parts], 1)
 
 
 class InceptionExtractor(Extractor):
-    """The 2048 pool features and the logits without bias of the TF-2015 Inception network, through torch-fidelity."""
+    """The 2048 pool features and the logits without bias of the TF-2015 Inception network, by torch-fidelity.
+
+    Levels are scaled to 0…255 and rounded; torch-fidelity resizes to 299×299.
+    """
 
     name = "inception"
-    input = "levels to 0…255 by rounding, grey repeated thrice, TF1 bilinear to 299×299 by torch-fidelity"
 
     def __init__(self, event: Event, span: tuple[float, float]) -> None:
         if not event.is_image or event.shape[0] not in {1, 3}:
@@ -177,19 +176,17 @@ class InceptionExtractor(Extractor):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except (ImportError, RuntimeError, AttributeError) as error:  # torchvision of another torch raises the latter
-            reason = " ".join(str(error).split())
             raise CapabilityError(
-                f"the extractor 'inception' needs the extra metrics ({reason}); install it with pip install "
-                "'unsup[metrics]', or leave the extractor out"
+                f"the extractor 'inception' needs the extra metrics ({_line(error)}); install it with pip install "
+                "'unsup[metrics]', or remove --extractor"
             ) from error
         self.span = span
         try:
             self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
         except OSError as error:
-            reason = " ".join(str(error).split())
             raise InputError(
-                f"the weights of the extractor 'inception' cannot be downloaded ({reason}); go online once, or leave "
-                "the extractor out"
+                f"the weights of the extractor 'inception' cannot be downloaded ({_line(error)}); connect to the "
+                "internet once, or remove --extractor"
             ) from error
         self.digest = digest_of(self.net.state_dict())
 
@@ -199,13 +196,17 @@ class InceptionExtractor(Extractor):
         return points, logits
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def choose_extractor(name: str, event: Event, train: Tensor) -> Extractor:
     """The extractor called ``name`` for raw data like ``train`` ``(N, *event.shape)``.
 
-    ``auto`` is ``grey`` for images of one channel, ``colour`` for three, ``raw`` for all else.
+    ``auto`` is ``grey`` for images of one channel, ``colour`` for three, ``raw`` for other data.
 
     Raises:
-        InputError: an unknown name, or one that does not take this data.
+        InputError: an unknown name, or an extractor that does not support this data.
         CapabilityError: ``inception`` without its extra.
 
     >>> from unsup import load_data
@@ -227,12 +228,12 @@ def choose_extractor(name: str, event: Event, train: Tensor) -> Extractor:
 
 
 def weights_path(name: str) -> Path:
-    """Where the shipped weights of ``grey`` or ``colour`` lie."""
+    """The path of the included weights of ``grey`` or ``colour``."""
     return Path(str(resources.files("unsup.evaluate"))) / "weights" / f"{name}.safetensors"
 
 
 def span_of(event: Event, train: Tensor) -> tuple[float, float]:
-    """The values that become black and white: the ends of the support, or of the training data where it is real."""
+    """The values for black and white: the ends of the support, or of the training data if the support is real."""
     support = event.uniform
     if support is None or not support.is_discrete:
         return float(train.min()), float(train.max())
@@ -240,7 +241,7 @@ def span_of(event: Event, train: Tensor) -> tuple[float, float]:
 
 
 def to_unit(x: Tensor, span: tuple[float, float]) -> Tensor:
-    """Raw values to [0, 1]; what lies outside ``span`` is clamped."""
+    """Raw values to [0, 1]; values outside ``span`` are clamped."""
     low, high = span
     return ((x.float() - low) / max(high - low, 1e-12)).clamp(0, 1)
 
@@ -248,7 +249,7 @@ def to_unit(x: Tensor, span: tuple[float, float]) -> Tensor:
 def to_square(x: Tensor) -> Tensor:
     """Images ``(B, C, H, W)`` in [0, 1] → ``(B, C, 32, 32)``.
 
-    An image is centred on a black square of its longer side, or of 32 where that is 25 to 32; any other size is then
+    An image is centred on a black square of its longer side, or of 32 if that is 25 to 32; other sizes are then
     resized, bilinear with antialiasing.
 
     >>> to_square(torch.ones(1, 1, 28, 28)).sum().item()
@@ -264,7 +265,7 @@ def to_square(x: Tensor) -> Tensor:
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors, in the order of their names."""
+    """SHA-256 of tensors, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -279,7 +280,7 @@ def digit_reader() -> ConvExtractor:
 
 
 def read_digits(x: Tensor, *, on_chunk: Callable[[int], None] | None = None) -> Tensor:
-    """The digit that each grey image ``(N, 1, H, W)`` of levels 0…255 shows most likely: int64 ``(N,)``."""
+    """The most probable digit of each grey image ``(N, 1, H, W)`` of levels 0…255: int64 ``(N,)``."""
     logits = digit_reader()(x, on_chunk=on_chunk).logits
     assert logits is not None
     return logits[:, :10].argmax(1)

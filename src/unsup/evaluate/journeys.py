@@ -1,4 +1,4 @@
-"""Examples encoded and decoded again, and paths between examples through the codes."""
+"""Reconstructions, and paths between examples through their codes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ _AT_ONCE = 200
 
 @torch.no_grad()
 def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
-    """Raw examples ``(N, *event.shape)``, encoded and decoded again, both given what goes with them.
+    """Encode and decode raw examples ``(N, *event.shape)``, given their conditions.
 
     Raises:
         InputError: the model does not decode.
     """
-    found = []
+    decoder, found = _decoder(model), []
     for part in (batch.to(model.device) for batch in batches(x, _AT_ONCE)):
         condition = beside(model, part.given)
-        decoder = _decoder(model)
         found.append(decoder.decode(decoder.encode(part.x, **condition), **condition).cpu())
     return torch.cat(found)
 
@@ -35,34 +34,32 @@ def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
 def interpolate(model: Model, a: Tensor, b: Tensor, steps: int) -> Tensor:
     """Paths from examples ``a`` to ``b``, both ``(R, *event.shape)``, through the codes: ``(R, steps, *event.shape)``.
 
-    Straight in general. Of a flow whose base is N(0, I) the paths are spherical: codes of data lie near the sphere of
-    radius √F, and a straight path between two of them passes through its inside, where no data is encoded (White 2016,
-    https://arxiv.org/abs/1609.04468). The angle and the norm then change evenly.
+    Paths are straight in general. For a flow with base N(0, I) they are spherical: codes of data are near the sphere of
+    radius √F, and a straight path would pass through its inside, where no data is encoded (White 2016,
+    https://arxiv.org/abs/1609.04468). Angle and norm then change linearly.
 
     Raises:
-        InputError: the model does not decode, or ``steps`` is below 2.
+        InputError: the model does not decode, ``steps`` is below 2, or ``a`` and ``b`` have different lengths.
     """
     if steps < 2:
         raise InputError(f"steps={steps} given; expected 2 or more, for the two ends")
     if len(a) != len(b):
-        raise InputError(f"{len(a)} starts and {len(b)} ends given; expected as many")
-    start, end = (_codes(model, x) for x in (a, b))
+        raise InputError(f"{len(a)} starts and {len(b)} ends given; expected equal numbers")
+    decoder = _decoder(model)
+    start, end = (decoder.encode(x.to(model.device)) for x in (a, b))
     t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
     spherical = isinstance(model, IsFlow) and torch.allclose(
         model.base_log_prob(start), IsFlow.base_log_prob(model, start)
     )
-    path = spherical_path if spherical else straight_path
-    codes = torch.stack([path(one, other, t) for one, other in zip(start, end, strict=True)])
-    return _decoded(model, codes.flatten(0, 1)).unflatten(0, (len(a), steps))
-
-
-def straight_path(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """(1 − t) a + t b: ``(F,)``, ``(F,)``, ``(S, 1)`` → ``(S, F)``."""
-    return (1 - t) * a + t * b
+    path = spherical_path if spherical else torch.lerp
+    codes = torch.cat([path(one, other, t) for one, other in zip(start, end, strict=True)])
+    return torch.cat([decoder.decode(part).cpu() for part in codes.split(_AT_ONCE)]).unflatten(0, (len(a), steps))
 
 
 def spherical_path(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """From a to b on their great circle, the norm linear in t; straight where they are parallel or opposite.
+    """From a to b on their great circle, the norm linear in t: ``(F,)``, ``(F,)``, ``(S, 1)`` → ``(S, F)``.
+
+    Straight if a and b are parallel or opposite, or one is 0.
 
     >>> t = torch.tensor([[0.0], [0.5], [1.0]])
     >>> [round(float(z.norm()), 4) for z in spherical_path(torch.tensor([3.0, 0]), torch.tensor([0.0, 3]), t)]
@@ -70,26 +67,16 @@ def spherical_path(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """
     norms = a.norm(), b.norm()
     if not (norms[0] > 0 and norms[1] > 0):
-        return straight_path(a, b, t)
+        return torch.lerp(a, b, t)
     one, other = a / norms[0], b / norms[1]
     angle = math.acos(max(-1.0, min(1.0, float(one @ other))))
     if min(angle, math.pi - angle) < 1e-3:
-        return straight_path(a, b, t)
+        return torch.lerp(a, b, t)
     direction = (((1 - t) * angle).sin() * one + (t * angle).sin() * other) / math.sin(angle)
-    return straight_path(norms[0], norms[1], t) * direction
-
-
-def _codes(model: Model, x: Tensor) -> Tensor:
-    return _decoder(model).encode(x.to(model.device))
-
-
-def _decoded(model: Model, z: Tensor) -> Tensor:
-    return torch.cat([_decoder(model).decode(part).cpu() for part in z.split(_AT_ONCE)])
+    return torch.lerp(norms[0], norms[1], t) * direction
 
 
 def _decoder(model: Model) -> CanDecode:
     if not isinstance(model, CanDecode):
-        raise InputError(
-            f"{type(model).__name__} does not decode; reconstructions need a model that does (unsup models)"
-        )
+        raise InputError(f"{type(model).__name__} does not decode; unsup models lists models that do")
     return model

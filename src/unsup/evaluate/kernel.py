@@ -4,7 +4,7 @@
     MMD² = Σ_{i≠j} k(xᵢ, xⱼ) / m(m−1) + Σ_{i≠j} k(yᵢ, yⱼ) / m(m−1) − 2 Σ_{i,j} k(xᵢ, yⱼ) / m²
 
 Bińkowski, Sutherland, Arbel, Gretton 2018, https://arxiv.org/abs/1801.01401. Its mean over pairs of subsets does not
-depend on the counts, and may be negative where the sets are alike.
+depend on the counts. It may be negative for similar sets.
 """
 
 from __future__ import annotations
@@ -21,22 +21,13 @@ from unsup.core.model import keyed_generator
 from unsup.evaluate.frechet import Array, as_array, check_pair
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-_FAKE, _REAL = 0, 1
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID over subsets.
-
-    Attributes:
-        value: mean of MMD² over the subsets.
-        spread: standard deviation over the subsets, as papers print it.
-        error: standard error of ``value``, from disjoint subsets.
-        subsets: how many, and ``size`` examples of each set in one.
-    """
+    """The mean of MMD² over ``subsets`` of ``size`` examples, and its standard error from disjoint subsets."""
 
     value: float
-    spread: float
     error: float
     subsets: int
     size: int
@@ -55,9 +46,9 @@ def kernel_distance(
 ) -> KernelDistance:
     """KID of features ``(N, D)`` and ``(M, D)``.
 
-    The subsets are drawn in rounds: each round shuffles both sets and cuts them into disjoint parts. The standard error
-    is that of the mean of one round's parts, averaged over rounds. With fewer than ``2 · size`` examples the parts are
-    halves of the smaller set.
+    Each round shuffles both sets and divides them into disjoint subsets. The standard error is that of the mean over
+    the subsets of a round, averaged over rounds. With fewer than ``2 · size`` examples, the subsets are halves of the
+    smaller set.
 
     Raises:
         InputError: fewer than four examples in a set.
@@ -74,18 +65,15 @@ def kernel_distance(
         raise InputError(f"{len(x)} fakes and {len(y)} reals given; expected four or more of each")
     size = min(size, least // 2)
     parts = least // size
-    rounds = math.ceil(subsets / parts)
-    values = np.empty((rounds, parts))
-    for r in range(rounds):
-        orders = [
-            torch.randperm(len(a), generator=keyed_generator(seed, side, r)).numpy()
-            for side, a in ((_FAKE, x), (_REAL, y))
-        ]
-        for p in range(parts):
-            i, j = (order[p * size : (p + 1) * size] for order in orders)
-            values[r, p] = squared_mmd(x[i], y[j])
+    values = np.empty((math.ceil(subsets / parts), parts))
+    for r in range(len(values)):
+        fakes, reals = (
+            torch.randperm(len(a), generator=keyed_generator(seed, side, r))[: parts * size].view(parts, size).numpy()
+            for side, a in enumerate((x, y))
+        )
+        values[r] = [squared_mmd(x[i], y[j]) for i, j in zip(fakes, reals, strict=True)]
     error = float(np.sqrt(values.var(1, ddof=1).mean() / parts))
-    return KernelDistance(float(values.mean()), float(values.std()), error, rounds * parts, size)
+    return KernelDistance(float(values.mean()), error, values.size, size)
 
 
 def _kernel(x: Array, y: Array) -> Array:

@@ -12,19 +12,17 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
-from unsup.core.machine import fast_cpu
 from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
-from unsup.core.parallel import share_out
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside, examples_in, rows_of
+from unsup.evaluate.conditions import beside, by_chunks, examples_in, in_use, rows_of
 
 CHUNK = 200
-"""Examples scored at once. It is fixed, so that the noise behind a bound depends on the seed and the data alone."""
-_LOOKED_AT = 20_000
-_LOG_PARTITION = -1  # the key of its noise, beside the positions of chunks
+"""Examples scored at once. It is fixed, so that the noise of a bound depends on the seed and the data only."""
+_CHECKED = 20_000
+_NO_DENSITY = "{} has no likelihood; unsup models lists models that score"
+_LOG_PARTITION = -1  # key of its noise, next to the positions of chunks
 
 
-@torch.no_grad()
 def log_probs(
     model: Model,
     x: Tensor | Split | Batch,
@@ -36,62 +34,52 @@ def log_probs(
 ) -> Tensor:
     """log p of each raw example, float64 on the CPU: ``(N, *shape)`` → ``(N,)``.
 
-    Examples outside the event are refused: a figure for data that are not the model's says nothing. A model with a
-    partition function has log Z estimated first, once for all examples, and keeps it.
+    For a model with a partition function, log Z is estimated first, once for all examples, and stored in the model.
 
     Args:
-        x: raw examples, or a split or batch of them, with the conditions and lengths that go with them.
-        samples: importance samples per example where the model is a bound; the effort of the estimate of log Z.
-        seed: of the noise behind a bound, keyed by the position of the chunk, and of that behind log Z.
-        on_chunk: told how many examples are done, and how many there are, after each chunk.
-        stored: use the log Z that the model holds, where it has one.
+        x: raw examples, or a split or batch of them with their conditions and lengths.
+        samples: importance samples per example for a bound; the effort of the estimate of log Z.
+        seed: of the noise of a bound, keyed by the position of the chunk, and of the estimate of log Z.
+        on_chunk: called after each chunk with the numbers of scored examples and of all examples.
+        stored: use the log Z that is stored in the model.
 
     Raises:
-        InputError: there are no examples, or some lie outside the event.
-        CapabilityError: the model has no density, or no valid log Z and ``stored`` is asked for.
+        InputError: there are no examples, or some are outside the event.
+        CapabilityError: the model has no density, or has no valid log Z and ``stored`` is given.
     """
     if not isinstance(model, HasDensity):
-        raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
+        raise CapabilityError(_NO_DENSITY.format(type(model).__name__))
     examples = examples_in(x)
     if not len(examples):
         raise InputError("there are no examples to score")
     _check(model, examples)
-    was_training = model.training
-    model.eval()
 
-    def scored(position: int) -> Tensor:
-        batch = rows_of(examples, position * CHUNK, (position + 1) * CHUNK).to(model.device)
+    def scored(position: int, rows: slice) -> Tensor:
+        batch = rows_of(examples, rows.start, rows.stop).to(model.device)
         generator = keyed_generator(seed, position, device=model.device)
         also = {**beside(model, batch.given), "lengths": batch.lengths}
         return model.log_prob(batch.x, **also, samples=samples, generator=generator).double().cpu()
 
-    def report(done: int) -> None:
-        if on_chunk is not None:
-            on_chunk(min(done * CHUNK, len(examples)), len(examples))
-
-    try:
-        with fast_cpu(model.device):
-            if isinstance(model, HasPartition) and not stored:
-                generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
-                model.estimate_log_partition(effort=samples, generator=generator)
-            return share_out(-(-len(examples) // CHUNK), scored, report)
-    finally:
-        model.train(was_training)
+    with in_use(model):
+        if isinstance(model, HasPartition) and not stored:
+            generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
+            model.estimate_log_partition(effort=samples, generator=generator)
+    return by_chunks(model, len(examples), CHUNK, scored, on_chunk)
 
 
 def _check(model: Model, examples: Split | Batch) -> None:
-    """Raise `InputError` where an example lies outside the event; what is not in memory is looked at part by part."""
+    """Raise `InputError` if an example is outside the event. Data that is not in memory is checked in parts."""
     outside, first = 0, None
-    for start in range(0, len(examples), _LOOKED_AT):
-        batch = rows_of(examples, start, start + _LOOKED_AT)
+    for start in range(0, len(examples), _CHECKED):
+        batch = rows_of(examples, start, start + _CHECKED)
         bad = ~model.event.contains(batch.x, batch.lengths)
         if bool(bad.any()):
             first = start + int(bad.nonzero()[0]) if first is None else first
             outside += int(bad.sum())
     if first is not None:
         raise InputError(
-            f"{outside} of {len(examples)} examples hold values outside {model.event} (the first is number {first}); "
-            "x must be the raw data, unscaled and finite"
+            f"{outside} of {len(examples)} examples have values outside {model.event} (the first is number {first}); "
+            "x must be raw data, unscaled and finite"
         )
 
 
@@ -99,12 +87,12 @@ def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int
     """Mean −log p of raw examples ``(N, *shape)``, in nats, with its standard error over examples.
 
     Args:
-        x: raw examples, or a split of them (``data.test``), whose conditions, lengths and weights then count.
-        samples: importance samples per example where the model is a bound.
-        seed: of the noise behind a bound.
+        x: raw examples, or a split of them (``data.test``) with its conditions, lengths and weights.
+        samples: importance samples per example for a bound.
+        seed: of the noise of a bound.
 
     Raises:
-        InputError: there are no examples, or some lie outside the event.
+        InputError: there are no examples, or some are outside the event.
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
@@ -124,23 +112,23 @@ def likelihood_of(
     lengths: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Likelihood:
-    """The `Likelihood` record of per-example log-probabilities ``(N,)`` that ``model`` gave.
+    """The `Likelihood` record of the log-probabilities ``(N,)`` of examples under ``model``.
 
-    The mean is Σ w log p / Σ w, with the standard error √(n/(n−1) Σ w² (log p − mean)²) / Σ w over the n examples whose
-    weight is not 0. The error of an estimated log Z is shared by all examples and independent of which examples they
-    are: its square is added to that of the standard error over examples.
+    The mean is Σ w log p / Σ w, with the standard error √(n/(n−1) Σ w² (log p − mean)²) / Σ w over the n examples with
+    a weight above 0. The error of an estimated log Z is common to all examples: its square is added to that of the
+    standard error over examples.
 
     Args:
-        lengths: of the examples, ``(N,)``, where the event's first axis is open: entries beyond them do not count.
-        weight: of the examples, ``(N,)``; None: all alike.
+        lengths: of the examples, ``(N,)``, if the event's first axis is open: entries beyond them do not count.
+        weight: of the examples, ``(N,)``; None for equal weights.
 
     Raises:
         InputError: no example has a weight above 0.
     """
     if not isinstance(model, HasDensity):
-        raise CapabilityError(f"{type(model).__name__} gives no likelihood; ask a model that can score (unsup models)")
+        raise CapabilityError(_NO_DENSITY.format(type(model).__name__))
     shares, n = _shares(weight, len(scores))
-    counted = torch.where(shares > 0, scores, 0.0)  # what has no weight may be -inf
+    counted = torch.where(shares > 0, scores, 0.0)  # without a weight, log p may be -inf
     mean = (shares * counted).sum() if weight is not None else scores.mean()
     if weight is None:
         error = float(scores.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
@@ -159,7 +147,7 @@ def likelihood_of(
 
 
 def _shares(weight: Tensor | None, n: int) -> tuple[Tensor, int]:
-    """The weights of examples, normalised, in float64, and how many are not 0."""
+    """The normalised weights of examples, float64, and the number of weights above 0."""
     if weight is None:
         return torch.full((n,), 1 / max(n, 1), dtype=torch.float64), n
     weight = weight.detach().cpu().double()
@@ -170,7 +158,7 @@ def _shares(weight: Tensor | None, n: int) -> tuple[Tensor, int]:
 
 
 def _entries(event: Event, lengths: Tensor | None, shares: Tensor) -> float:
-    """The mean number of entries of an example that are not padding."""
+    """The mean number of entries of an example without padding."""
     if not event.open or lengths is None:
         return event.dims
     return float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])

@@ -1,7 +1,7 @@
-"""Every measure, one row each: what it is called, what it needs, how it is computed, which way is better.
+"""The table of measures: names, requirements, computation, and whether lower or higher values are better.
 
-``unsup eval``, ``unsup compare``, recipes, results, validators and pages read this table and nothing else. A row
-computes its `Figure` from an `Exam` (one model on one set of real examples), whose properties are what measures share.
+``unsup eval``, ``unsup compare``, recipes, results, validators and pages use this table only. A row computes its
+`Figure` from an `Exam`: one model on one set of real examples.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor
 
@@ -26,34 +26,36 @@ from unsup.core.model import (
     keyed_generator,
 )
 from unsup.data.source import Data
+from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.kernel import kernel_distance
 from unsup.evaluate.modes import MODES_KNOWN, ModeCoverage
-from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, probe
+from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
 from unsup.evaluate.samples import SPLITS, SUBSETS_KEY, inception_score, jackknife_error
 from unsup.evaluate.storage import implied_bytes
+from unsup.evaluate.translation import translation_error
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Measuring
     from unsup.evaluate.exam import Exam
 
 Subject = Model | Tensor | None
-"""What is measured: a model, samples of one alone, or none where only the data is asked about."""
+"""A model, only its samples, or None for a question about the data only."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a model or the data must have.
+    """A requirement on the model or the data.
 
     Attributes:
-        words: what it is, after "needs".
-        of: what must have it.
-        holds: whether it is there.
-        without: what is said where it is missing; ``{model}`` is the name of the model.
+        words: its description, after "needs".
+        of: whether it concerns the model or the data.
+        holds: whether it is satisfied.
+        without: the message if it is not satisfied; ``{model}`` is the name of the model.
     """
 
     words: str
@@ -68,16 +70,16 @@ class Measure:
 
     Attributes:
         key: its name in files, flags and tables.
-        title: its name for people.
-        explanation: what it is, in one line.
+        title: its name in texts.
+        explanation: one line.
         unit: of the value, or empty.
-        better: which way is better; None where neither is.
-        purpose: the question that it answers; the first row of a purpose decides for it.
+        better: whether lower or higher values are better; None for neither.
+        purpose: the question that it answers; the first row of a purpose decides it.
         needs: keys of `NEEDS`.
         run: computes the figure.
-        range: of the value; intervals are cut to it.
-        floor: what has the figure `Figure.floor`, or empty.
-        show: the value as people read it.
+        range: of the value; intervals are clipped to it.
+        floor: what `Figure.floor` is measured on, or empty.
+        show: formats a value.
     """
 
     key: str
@@ -97,12 +99,12 @@ class Measure:
         return ", and ".join(NEEDS[need].words for need in self.needs)
 
     def reason_against(self, model: Subject, data: Data, name: str) -> str | None:
-        """Why a model called ``name`` cannot have the measure on this data, or None."""
+        """Why a model called ``name`` does not have the measure on this data, or None."""
         lacking = (NEEDS[need] for need in self.needs if not NEEDS[need].holds(model, data))
         return next((need.without.format(model=name) for need in lacking), None)
 
     def settings(self, measuring: Measuring) -> dict[str, Any]:
-        """What a figure depends on besides the model and the data, as ``unsup eval`` names it."""
+        """What a figure depends on besides the model and the data, by the names of the options of ``unsup eval``."""
         if self.purpose == "cost":
             return {}
         found: dict[str, Any] = {"seed": measuring.seed}
@@ -115,14 +117,7 @@ class Measure:
         return found if measuring.examples is None else found | {"examples": measuring.examples}
 
     def to_json(self) -> MeasureRecord:
-        return {
-            "title": self.title,
-            "explanation": self.explanation,
-            "unit": self.unit,
-            "better": self.better,
-            "floor": self.floor,
-            "purpose": self.purpose,
-        }
+        return cast(MeasureRecord, {name: getattr(self, name) for name in MeasureRecord.__annotations__})
 
 
 def choose_measures(keys: str) -> tuple[str, ...]:
@@ -144,7 +139,7 @@ def choose_measures(keys: str) -> tuple[str, ...]:
 def make_figure(
     value: float | Estimate, n: int, *, error: float | None = None, floor: float | None = None, **detail: Any
 ) -> Figure:
-    """A `Figure`: of a number, with a normal interval where it has a standard error, or of an estimate.
+    """A `Figure` of an estimate, or of a number, with a normal interval if it has a standard error.
 
     >>> make_figure(2.0, 10, error=0.5)["interval"]
     (1.02..., 2.97...)
@@ -158,16 +153,13 @@ def make_figure(
 
 
 def bounded(figure: Figure, low: float, high: float) -> Figure:
-    """The figure with its interval within [low, high] and around the value, and without what is not finite."""
+    """The figure with its interval clipped to [low, high], and without numbers that are not finite."""
     value, interval = figure["value"], figure["interval"]
     if interval is not None:
         interval = min(max(interval[0], low), value), max(min(interval[1], high), value)
         interval = interval if all(map(math.isfinite, interval)) else None
     error, floor = (v if v is not None and math.isfinite(v) else None for v in (figure["error"], figure["floor"]))
     return {**figure, "error": error, "interval": interval, "floor": floor}
-
-
-# --- how a value is shown ---------------------------------------------------------------------------------------------
 
 
 def plain(value: float) -> str:
@@ -178,7 +170,7 @@ def plain(value: float) -> str:
     return f"{value:,.{1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3}f}"
 
 
-# --- how a figure is computed -----------------------------------------------------------------------------------------
+# --- computation ------------------------------------------------------------------------------------------------------
 
 
 def _likelihood(exam: Exam) -> Figure:
@@ -219,7 +211,7 @@ def _inception_score(exam: Exam) -> Figure:
 
 
 def _in_balls(name: str) -> Callable[[Exam], Figure]:
-    """The share of examples that are in a ball; the other set is held fixed."""
+    """The share of examples that are in a ball, for a fixed other set."""
 
     def run(exam: Exam) -> Figure:
         own, floor = (getattr(found, name) for found in (exam.neighbours, exam.bench.neighbours_of_held_out))
@@ -250,18 +242,6 @@ def _of_modes(value: Callable[[ModeCoverage], float | Estimate]) -> Callable[[Ex
     return run
 
 
-def _covered(modes: ModeCoverage) -> float:
-    return modes.modes
-
-
-def _good(modes: ModeCoverage) -> Estimate:
-    return wilson(round(modes.good * modes.n), modes.n)
-
-
-def _kl(modes: ModeCoverage) -> float:
-    return modes.kl
-
-
 def _of_anomalies(name: Literal["auroc", "average_precision"]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         found, by = exam.anomalies
@@ -273,7 +253,7 @@ def _of_anomalies(name: Literal["auroc", "average_precision"]) -> Callable[[Exam
 
 
 def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
-    """What the codes know about the classes, beside what the raw data do."""
+    """The accuracy of a classifier on codes; the floor is that on the raw data."""
 
     def run(exam: Exam) -> Figure:
         bench, (known, true) = exam.bench, exam.bench.labels
@@ -295,31 +275,32 @@ def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
 
 def _accuracy(exam: Exam) -> Figure:
     known, true = exam.bench.labels
-    found = wilson(int((exam.classes == true).sum()), len(true))
+    found = wilson(int((predict_classes(exam.model, exam.bench.test) == true).sum()), len(true))
     return make_figure(found, len(true), floor=majority_share(known, true))
 
 
 def _calibration(exam: Exam) -> Figure:
-    found = exam.calibration
+    found = calibration(exam.scores, exam.log_probs(exam.samples))
     detail: dict[str, Any] = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
     return make_figure(found.error, found.n, floor=found.chance, **detail)
 
 
 def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
-        found = exam.translation(to)
+        a, b = exam.bench.pairs
+        found = translation_error(exam.model, *((a, b) if to == "b" else (b, a)), to=to)
         return make_figure(found.error, found.n, error=found.standard_error, floor=found.identity, share=found.share)
 
     return run
 
 
 def _sampling(exam: Exam) -> Figure:
-    return make_figure(exam.sampling.per_second, exam.sampling.n)
+    return make_figure(exam.sampling.per_second, len(exam.sampling.shown))
 
 
 def _seconds(exam: Exam) -> Figure:
     if exam.train_seconds is None:
-        raise InputError("it is not recorded how long training took")
+        raise InputError("the duration of training is not recorded")
     return make_figure(exam.train_seconds, 1)
 
 
@@ -348,37 +329,37 @@ def _classifies(model: Subject, data: Data) -> bool:
 # fmt: off
 NEEDS: dict[str, Need] = {
     # words, of, holds, without
-    "likelihood": Need("a model with a density", "model", _has_likelihood, "{model} gives no likelihood"),
+    "likelihood": Need("a model with a density", "model", _has_likelihood, "{model} has no likelihood"),
     "score": Need("a model with a density or an energy", "model",
                   lambda model, data: _has_likelihood(model, data) or isinstance(model, HasEnergy),
-                  "{model} gives neither a likelihood nor an energy"),
+                  "{model} has neither a likelihood nor an energy"),
     "samples": Need("a model that samples", "model", lambda model, data: isinstance(model, CanSample | Tensor),
                     "{model} draws no samples"),
     "codes": Need("a model that encodes", "model", lambda model, data: isinstance(model, CanEncode),
-                  "{model} gives no features"),
+                  "{model} has no codes"),
     "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
     "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
                          "{model} does not translate"),
     "labels": Need("labels", "data", _has_labels,
                    "the data has no labels"),
     "levels": Need("discrete data", "data", lambda model, data: data.event.is_discrete,
-                   "a density of real numbers implies no number of bytes"),
+                   "a density of real numbers does not imply a number of bytes"),
     "images": Need("images of one or three channels", "data",
                    lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
-                   "the data are no images of one or three channels, for which there are classes to read"),
+                   "the data are not images of one or three channels"),
     "modes": Need(f"data whose modes are known ({', '.join(MODES_KNOWN)})", "data",
                   lambda model, data: data.name in MODES_KNOWN,
                   f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}"),
     "pairs": Need("paired domains", "data", lambda model, data: "domain_b" in data.test.streams and data.paired,
-                  "the data has no pairs to measure translations by"),
+                  "the data has no pairs to compare translations with"),
 }
 # fmt: on
-"""What measures need, by name."""
+"""The requirements of measures, by name."""
 
-_HELD_OUT = "held-out data in the samples' place"
+_HELD_OUT = "held-out data in place of samples"
 _RAW = "raw data in place of codes"
-_TRUE = "as many held-out data"
-_AS_THEY_ARE = "examples left as they are"
+_TRUE = "equally many held-out examples"
+_UNTRANSLATED = "examples without a translation"
 _ANY = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
 _POSITIVE = (0.0, math.inf)
@@ -388,54 +369,57 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     # key, title, explanation, unit, better, purpose, needs, run, range, floor, show
     Measure("likelihood", "likelihood", "mean −log p of an example",
             "nats", "lower", "density", ("likelihood",), _likelihood, _ANY, "", "{:,.2f}".format),
-    Measure("calibration", "calibration error", "how far the shares of data in regions of high density are off",
+    Measure("calibration", "calibration error", "largest error of the shares of data in regions of high density",
             "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _fid, _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _kid, _ANY, _HELD_OUT, lambda value: f"{1000 * value:.4g}"),
-    Measure("inception_score", "Inception score", "how certain and how varied the classes are that samples show",
+    Measure("inception_score", "Inception score", "how certain and how varied the classes of samples are",
             "", "higher", "samples", ("samples", "images"), _inception_score, (1.0, math.inf), _HELD_OUT),
-    Measure("precision", "precision", "share of samples that lie among the training examples",
+    Measure("precision", "precision", "share of samples that are among the training examples",
             "", "higher", "samples", ("samples",), _in_balls("precision"), _SHARE, _HELD_OUT),
-    Measure("recall", "recall", "share of training examples that lie among the samples",
+    Measure("recall", "recall", "share of training examples that are among the samples",
             "", "higher", "samples", ("samples",), _in_balls("recall"), _SHARE, _HELD_OUT),
-    Measure("density", "density", "mean number of neighbourhoods of training examples that hold a sample, over 5",
+    Measure("density", "density", "mean number of neighbourhoods of training examples around a sample, over 5",
             "", "higher", "samples", ("samples",), _density, _POSITIVE, _HELD_OUT),
-    Measure("coverage", "coverage", "share of the neighbourhoods of training examples that hold a sample",
+    Measure("coverage", "coverage", "share of the neighbourhoods of training examples that contain a sample",
             "", "higher", "samples", ("samples",), _in_balls("coverage"), _SHARE, _HELD_OUT),
-    Measure("memorisation", "memorisation", "chance that a sample is nearer to the training data than held-out data is",
+    Measure("memorisation", "memorisation", "probability that a sample is nearer to training data than held-out data",
             "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, "{:.1%}".format),
     Measure("modes", "modes covered", "modes of the data that have a good sample",
-            "", "higher", "samples", ("samples", "modes"), _of_modes(_covered), _POSITIVE, _TRUE, "{:,.4g}".format),
+            "", "higher", "samples", ("samples", "modes"), _of_modes(lambda modes: modes.modes), _POSITIVE, _TRUE,
+            "{:,.4g}".format),
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
-            "", "higher", "samples", ("samples", "modes"), _of_modes(_good), _SHARE, _TRUE, "{:.1%}".format),
-    Measure("modes_kl", "KL of modes", "divergence of the good samples' shares of the modes from equal shares",
-            "nats", "lower", "samples", ("samples", "modes"), _of_modes(_kl), _POSITIVE, _TRUE, "{:.4f}".format),
-    Measure("translation_b", "error to b", "mean absolute error of an entry translated to domain b",
-            "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _AS_THEY_ARE),
-    Measure("translation_a", "error to a", "mean absolute error of an entry translated to domain a",
-            "raw units", "lower", "samples", ("translations", "pairs"), _translation("a"), _POSITIVE, _AS_THEY_ARE),
-    Measure("auroc", "AUROC", "chance that an anomaly has a higher score than a held-out example",
+            "", "higher", "samples", ("samples", "modes"),
+            _of_modes(lambda modes: wilson(round(modes.good * modes.n), modes.n)), _SHARE, _TRUE, "{:.1%}".format),
+    Measure("modes_kl", "KL of modes", "divergence of the shares of the modes among good samples from equal shares",
+            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda modes: modes.kl), _POSITIVE, _TRUE,
+            "{:.4f}".format),
+    Measure("translation_b", "error to b", "mean absolute error per entry of translations to domain b",
+            "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _UNTRANSLATED),
+    Measure("translation_a", "error to a", "mean absolute error per entry of translations to domain a",
+            "raw units", "lower", "samples", ("translations", "pairs"), _translation("a"), _POSITIVE, _UNTRANSLATED),
+    Measure("auroc", "AUROC", "probability that an anomaly has a higher score than a held-out example",
             "", "higher", "anomalies", ("score",), _of_anomalies("auroc"), _SHARE, "guessing"),
-    Measure("average_precision", "average precision", "mean precision over the ranks at which anomalies are found",
+    Measure("average_precision", "average precision", "mean precision over the ranks of the anomalies",
             "", "higher", "anomalies", ("score",), _of_anomalies("average_precision"), _SHARE, "guessing"),
     Measure("probe", "linear probe", "accuracy of a logistic regression on the codes, with all labels",
             "", "higher", "features", ("codes", "labels"), _of_codes(probe), _SHARE, _RAW, "{:.1%}".format),
-    Measure("knn", "nearest codes", "accuracy of the vote of the five training examples with the nearest codes",
+    Measure("knn", "nearest codes", "accuracy of a classifier by the five training examples with the nearest codes",
             "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
-    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels a class",
+    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
             "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
-    Measure("implied_bytes", "implied bytes", "bytes of an example that is coded with the model",
+    Measure("implied_bytes", "implied bytes", "bytes of an example encoded with the model",
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
     Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
-            "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "the commonest class", "{:.1%}".format),
-    Measure("seconds", "training time", "seconds of training, validation included",
+            "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "most frequent class", "{:.1%}".format),
+    Measure("seconds", "training time", "seconds of training, including validation",
             "s", None, "cost", (), _seconds, _POSITIVE),
-    Measure("sampling", "sampling speed", "samples drawn in a second",
+    Measure("sampling", "sampling speed", "samples drawn per second",
             "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE),
-    Measure("parameters", "parameters", "numbers that are learned",
+    Measure("parameters", "parameters", "number of trained parameters",
             "", None, "cost", (), _parameters, _POSITIVE, "", "{:,.0f}".format),
 )}
 # fmt: on
@@ -443,15 +427,12 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
 
 
 def possible_measures(data: Data) -> tuple[str, ...]:
-    """The measures for which the data has what they need of it."""
-    return tuple(key for key, row in MEASURES.items() if all(_has(data, need) for need in row.needs))
+    """The measures whose requirements on the data are satisfied."""
+    lacking = {need for need, row in NEEDS.items() if row.of == "data" and not row.holds(None, data)}
+    return tuple(key for key, row in MEASURES.items() if not lacking & set(row.needs))
 
 
 def sample_measures(data: Data) -> tuple[str, ...]:
-    """The measures of how good samples are that are possible on the data."""
+    """The measures of the quality of samples that are possible on the data."""
     rows = (MEASURES[key] for key in possible_measures(data))
     return tuple(row.key for row in rows if row.purpose == "samples" and row.better and "samples" in row.needs)
-
-
-def _has(data: Data, need: str) -> bool:
-    return NEEDS[need].of == "model" or NEEDS[need].holds(None, data)

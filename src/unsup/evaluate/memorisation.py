@@ -1,9 +1,8 @@
-"""Whether samples are copies of training examples: their distances to the nearest, beside those of held-out examples.
+"""Whether samples are copies of training examples, by the distance to the nearest training example.
 
-With T the training examples and d(x) = min over t in T of ‖x − t‖, held-out examples say how near new examples of the
-same law come. The statistic is P(d(fake) < d(held out)) + ½ P(=): ½ for a model that has learned the law, towards 1
-for one that copies, below ½ for one whose samples lie off the data (Meehan, Chaudhuri, Dasgupta 2020,
-https://arxiv.org/abs/2004.05675, over the whole space at once).
+With the training examples T and d(x) = min over t in T of ‖x − t‖, the statistic is P(d(fake) < d(held out)) + ½ P(=).
+It is ½ for a model that has learned the distribution, near 1 for a model that copies, and below ½ for samples far from
+the data (Meehan, Chaudhuri, Dasgupta 2020, https://arxiv.org/abs/2004.05675, for the whole space at once).
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ _NEAR = 0.01  # the quantile of held-out distances below which a sample counts a
 
 @dataclass(frozen=True, eq=False)
 class MemorisationResult:
-    """What the distances say.
+    """Results of `memorisation`.
 
     Attributes:
-        nearer: P(d(fake) < d(held out)) + ½ P(=), with DeLong's interval (`mann_whitney`). The training examples are
-            held fixed.
+        nearer: P(d(fake) < d(held out)) + ½ P(=), with DeLong's interval (`mann_whitney`) for fixed training examples.
         copies: share of fakes nearer than the 1 % quantile of held-out distances.
-        n: fakes.
-        nearest: ``(N,)`` int64, the training example nearest to each fake, the first of equally near ones.
-        distance: ``(N,)`` float64, how far it is.
+        n: number of fakes.
+        nearest: ``(N,)`` int64, the nearest training example of each fake (the first of equally near ones).
+        distance: ``(N,)`` float64, its distance.
     """
 
     nearer: Estimate
@@ -45,7 +43,7 @@ def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationR
     """The test for features of samples ``(N, D)``, held-out examples ``(M, D)`` and training examples ``(T, D)``.
 
     Raises:
-        InputError: fewer than two fakes or held-out examples, no training example, numbers of features that differ,
+        InputError: fewer than two fakes or held-out examples, no training example, different numbers of features, or
             values that are not finite.
 
     >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
@@ -63,39 +61,36 @@ def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationR
 
 
 def nearest_neighbours(x: Tensor, train: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """The nearest of ``train`` ``(T, D)`` to each of ``x`` ``(N, D)``: int64 ``(N,)``, and its distance, float64.
+    """The nearest example of ``train`` ``(T, D)`` for each of ``x`` ``(N, D)``: int64 ``(N,)``; its distance, float64.
 
-    What comparing every pair by Σ (x − t)² gives, the first of equal ones.
+    The result is that of comparing all pairs by Σ (x − t)²; the first of equally near examples.
 
     Args:
-        block: lower bounds held at once; the result does not depend on it.
+        block: lower bounds in memory at once; the result does not depend on it.
 
     Raises:
-        InputError: no training example, numbers of features that differ, values that are not finite.
+        InputError: no training example, different numbers of features, or values that are not finite.
 
     >>> nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]]))
     (tensor([1]), tensor([5.], dtype=torch.float64))
     """
     check_points(x=x, train=train)
-    kept, _ = first_of_each(train)  # repeated examples would all be candidates at once
-    kept = kept.cpu()
+    kept = first_of_each(train)[0].cpu()  # repeated examples would all be candidates
     x, train = x.detach().cpu().double(), train.detach().cpu()[kept].double()
     least, index = x.new_full((len(x),), torch.inf), torch.full((len(x),), -1)
     step = math.isqrt(block)
     for start in range(0, len(train), step):
         other = train[start : start + step]
         for part in bounds(x, other, block):
-            rows, lower = part.rows, part.lower
-            lowest, at = lower.min(1)
-            # A distance of 0 cannot be beaten.
-            open_ = ((lowest <= least[rows]) & (least[rows] > 0)).nonzero().squeeze(1)
-            rows, lower = rows[open_], lower[open_]
+            lowest, at = part.lower.min(1)
+            open_ = ((lowest <= least[part.rows]) & (least[part.rows] > 0)).nonzero().squeeze(1)  # 0 is the least
+            rows, lower = part.rows[open_], part.lower[open_]
             limit = torch.minimum(squared(x, rows, other, at[open_]), least[rows])
             here, column = (lower <= limit[:, None]).nonzero().unbind(1)
             distance = squared(x, rows[here], other, column)
             best = torch.full_like(limit, torch.inf).scatter_reduce(0, here, distance, "amin")
-            none = torch.full_like(rows, len(train))
-            first = none.scatter_reduce(0, here, torch.where(distance == best[here], column, len(train)), "amin")
+            column = torch.where(distance == best[here], column, len(train))
+            first = torch.full_like(rows, len(train)).scatter_reduce(0, here, column, "amin")
             better = best < least[rows]
             least[rows[better]], index[rows[better]] = best[better], start + first[better]
     return kept[index], least.sqrt()

@@ -1,8 +1,8 @@
-"""How many modes of a known mixture a sample covers.
+"""How many modes of a known mixture samples cover.
 
-A draw is *good* when it lies within three standard deviations of the nearest mean, and a mode is *covered* when it has
-one good draw (Lin, Khetan, Fanti, Oh 2018, https://arxiv.org/abs/1712.04086). With q the shares of the modes among the
-good draws and u = 1/K, the loss of balance is KL(q ‖ u) = Σ_k q_k log(K q_k), where a mode without draws adds 0.
+A sample is *good* if it is within three standard deviations of the nearest mean, and a mode is *covered* if it has a
+good sample (Lin, Khetan, Fanti, Oh 2018, https://arxiv.org/abs/1712.04086). With the shares q of the modes among the
+good samples and u = 1/K, the imbalance is KL(q ‖ u) = Σ_k q_k log(K q_k), where a mode without samples adds 0.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from unsup.data.builtin import GRID_STD, GRID_STEP, RING_RADIUS, RING_STD
 
 STACKED = "stacked-mnist"
 MODES_KNOWN = ("ring8", "grid25", STACKED)
-"""Data sets whose modes are known."""
+"""Data sets with known modes."""
 WITHIN = 3.0
-"""Standard deviations from its mean up to which a draw is good."""
+"""Largest distance of a good sample from its mean, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class ModeCoverage:
-    """What a sample says about the modes of its target.
+    """Covered modes.
 
     Attributes:
-        modes: covered modes.
-        good: share of good draws; 1 where every draw is given a mode (by a classifier).
-        kl: KL(q ‖ u) in nats of the good draws' shares of the modes from equal shares; NaN without a good draw.
-        of: modes there are.
-        n: draws.
+        modes: number of covered modes.
+        good: share of good samples; 1 if a classifier assigns every sample to a mode.
+        kl: KL(q ‖ u) in nats; NaN without a good sample.
+        of: number of modes.
+        n: number of samples.
     """
 
     modes: int
@@ -44,17 +44,17 @@ class ModeCoverage:
 
     @property
     def chance_kl(self) -> float:
-        """What chance alone makes of ``kl`` for good draws of equal shares: about (K − 1) / 2N for N ≫ K."""
+        """The expected ``kl`` of good samples with equal shares: about (K − 1) / 2N for N ≫ K."""
         return (self.of - 1) / (2 * max(self.good * self.n, 1))
 
 
 def mode_coverage(samples: Tensor, means: Tensor, std: float) -> ModeCoverage:
-    """Coverage of isotropic modes: draws ``(N, D)``, means ``(K, D)`` and the std that all modes share.
+    """Coverage of isotropic modes by samples ``(N, D)``; means ``(K, D)``, and ``std`` of all modes.
 
-    True draws in the plane are good with probability 1 − e^(−9/2) ≈ 0.989.
+    Samples of the true distribution in the plane are good with probability 1 − e^(−9/2) ≈ 0.989.
 
     Raises:
-        InputError: shapes that do not fit, or no draws.
+        InputError: shapes that do not match, or no samples.
 
     >>> mode_coverage(torch.tensor([[0.1, 0.0], [5.0, 5.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), 0.1)
     ModeCoverage(modes=1, good=0.5, kl=0.693..., of=2, n=2)
@@ -65,20 +65,19 @@ def mode_coverage(samples: Tensor, means: Tensor, std: float) -> ModeCoverage:
         )
     x, centre = samples.detach().cpu().double(), means.cpu().double()
     distance, nearest = torch.cdist(x, centre, compute_mode="donot_use_mm_for_euclid_dist").min(1)
-    good = distance <= WITHIN * std  # a draw that is not finite is not good
-    counts = nearest[good].bincount(minlength=len(means))
-    return _covered(counts, len(samples))
+    good = distance <= WITHIN * std  # False for samples that are not finite
+    return _covered(nearest[good], len(means), len(samples))
 
 
 def class_coverage(assigned: Tensor, of: int) -> ModeCoverage:
-    """Coverage of ``of`` modes by draws that a classifier assigned to them: int64 ``(N,)``.
+    """Coverage of ``of`` modes by samples that a classifier assigned to them: int64 ``(N,)``.
 
     >>> class_coverage(torch.tensor([0, 0, 2, 2]), 3)
     ModeCoverage(modes=2, good=1.0, kl=0.405..., of=3, n=4)
     """
     if not len(assigned) or int(assigned.min()) < 0 or int(assigned.max()) >= of:
-        raise InputError(f"modes of {len(assigned)} draws given; expected one draw or more, all from 0 to {of - 1}")
-    return _covered(assigned.cpu().bincount(minlength=of), len(assigned))
+        raise InputError(f"modes of {len(assigned)} samples given; expected one sample or more, all from 0 to {of - 1}")
+    return _covered(assigned.cpu(), of, len(assigned))
 
 
 def plane_modes(name: str | None) -> tuple[Tensor, float] | None:
@@ -97,8 +96,8 @@ def plane_modes(name: str | None) -> tuple[Tensor, float] | None:
     return None
 
 
-def _covered(counts: Tensor, n: int) -> ModeCoverage:
-    total = int(counts.sum())
-    share = counts[counts > 0].double() / max(total, 1)
-    kl = float((share * (share * len(counts)).log()).sum()) if total else math.nan
-    return ModeCoverage(int((counts > 0).sum()), total / n, kl, len(counts), n)
+def _covered(assigned: Tensor, of: int, n: int) -> ModeCoverage:
+    counts = assigned.bincount(minlength=of)
+    share = counts[counts > 0].double() / max(len(assigned), 1)
+    kl = float((share * (share * of).log()).sum()) if len(assigned) else math.nan
+    return ModeCoverage(len(share), len(assigned) / n, kl, of, n)

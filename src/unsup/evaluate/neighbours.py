@@ -1,14 +1,13 @@
-"""Precision, recall, density and coverage: which examples lie in whose balls of nearest neighbours.
+"""Precision, recall, density and coverage, from balls of nearest neighbours.
 
-B(y) is the ball about y through its k-th nearest neighbour in its own set (y itself not counted), edge included.
+B(y) is the closed ball around y through its k-th nearest neighbour in its own set (without y itself).
 
 - precision: share of fakes in ⋃ B(real); recall: share of reals in ⋃ B(fake)
   (Kynkäänniemi, Karras, Laine, Lehtinen, Aila 2019, https://arxiv.org/abs/1904.06991; k = 3).
-- density: (1 / kM) Σ over fakes of the number of B(real) they lie in; may exceed 1. coverage: share of B(real) with a
-  fake in it (Naeem, Oh, Uh, Choi, Yoo 2020, https://arxiv.org/abs/2002.09797; k = 5).
+- density: (1 / kM) Σ over fakes of the number of B(real) that contain them; may exceed 1. coverage: share of B(real)
+  that contain a fake (Naeem, Oh, Uh, Choi, Yoo 2020, https://arxiv.org/abs/2002.09797; k = 5).
 
-Distances are those of a loop over all pairs in float64 (`unsup.evaluate.distances`), a block of rows at a time, so that
-memory grows with N, not N².
+Distances are exact in float64 (`unsup.evaluate.distances`). They are computed in blocks of rows: memory is linear in N.
 """
 
 from __future__ import annotations
@@ -26,14 +25,7 @@ PRECISION_K, DENSITY_K = 3, 5
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """What each example adds; the metrics are the means.
-
-    Attributes:
-        precision: ``(N,)``, one for each fake in a ball of a real.
-        recall: ``(M,)``, one for each real in a ball of a fake.
-        density: ``(N,)``, balls of reals about each fake, over k.
-        coverage: ``(M,)``, one for each ball of a real with a fake in it.
-    """
+    """The terms of the examples, ``(N,)`` for fakes and ``(M,)`` for reals; the measures are their means."""
 
     precision: Tensor
     recall: Tensor
@@ -44,10 +36,10 @@ class Neighbours:
 def neighbours(
     fake: Tensor, real: Tensor, *, precision_k: int = PRECISION_K, density_k: int = DENSITY_K, block: int = BLOCK
 ) -> Neighbours:
-    """All four for features ``(N, D)`` and ``(M, D)``.
+    """All four measures for features ``(N, D)`` and ``(M, D)``.
 
     Args:
-        block: distances held at once; the result does not depend on it.
+        block: distances in memory at once; the result does not depend on it.
 
     Raises:
         InputError: a set has no k-th neighbour, or the numbers of features differ.
@@ -58,16 +50,15 @@ def neighbours(
     [1.0, 1.0, 1.0]
     """
     check_points(fake=fake, real=real)
-    least = min(len(fake), len(real))
-    if least <= max(precision_k, density_k):
+    if min(len(fake), len(real)) <= (k := max(precision_k, density_k)):
         raise InputError(
-            f"{len(fake)} fakes and {len(real)} reals given; expected more than k = {max(precision_k, density_k)} of "
-            "each, so that a k-th neighbour exists"
+            f"{len(fake)} fakes and {len(real)} reals given; expected more than {k} of each, so that a k-th neighbour "
+            "exists"
         )
     fake, real = fake.detach().cpu().double(), real.detach().cpu().double()
     of_real = radii(real, (precision_k, density_k), block)  # (2, M), squared
     (of_fake,) = radii(fake, (precision_k,), block)
-    # Equal examples have equal balls and lie in the same ones.
+    # Equal examples have equal balls and are in the same ones.
     (one, fakes), (other, reals) = first_of_each(fake), first_of_each(real)
     x, y, of_real, of_fake = fake[one], real[other], of_real[:, other], of_fake[one]
     repeats = reals.bincount().double()

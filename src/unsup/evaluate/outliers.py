@@ -1,15 +1,15 @@
-"""Outliers: which rows of a table are unlikely, and which of their entries make them so.
+"""Outliers: unlikely rows of a table, and the entries that cause their scores.
 
 The default detector needs no labels and no settings. It is the mean of two log-densities, in nats:
 
     score(x) = −½ [ (1/M) Σ_m log p_m(x) + Σ_d log h_d(x_d) ]
 
-The p_m are Gaussian mixtures that choose their components themselves (`components="auto"`), each fitted to a few
-hundred random rows (bagging: Breiman 1996, https://doi.org/10.1007/BF00058655). A small sample holds few anomalies, so
-that a group of them is not mistaken for a component; isolation forests rely on the same (Liu, Ting, Zhou 2008,
-https://doi.org/10.1109/ICDM.2008.17). The mixtures model the dependence between entries. The h_d are histograms of each
-entry by itself, with Sturges' number of bins, and model shapes that are not Gaussian. A mean of log-densities is a
-logarithmic opinion pool: what either of them finds impossible has a high score.
+The p_m are Gaussian mixtures with automatic selection of components (`components="auto"`), each fitted to a few hundred
+random rows (bagging: Breiman 1996, https://doi.org/10.1007/BF00058655). A small sample has few anomalies, so a group of
+anomalies does not become a component, as for isolation forests (Liu, Ting, Zhou 2008,
+https://doi.org/10.1109/ICDM.2008.17). The mixtures model the dependence between entries. The h_d are histograms of
+single entries with Sturges' number of bins; they model shapes that are not Gaussian. The mean of log-densities is a
+logarithmic opinion pool: a row that either of them excludes has a high score.
 """
 
 from __future__ import annotations
@@ -41,32 +41,26 @@ from unsup.evaluate.likelihood import CHUNK
 MEMBERS = 10
 """Gaussian mixtures of the default detector."""
 ROWS_EACH = 512
-"""Random rows that each is fitted to, and never more than `SHARE` of them."""
+"""Random rows for each mixture, at most the fraction `SHARE` of all rows."""
 SHARE = 0.7
+_REFERENCE = 200  # rows for the usual surprisal of a column
 _FIT, _NOISE, _LEARN = range(3)
 _MIXTURE, _HISTOGRAM = "gaussian-mixture", "histogram"
 
 
 class Detector(Protocol):
-    """What scores rows, and says what each entry adds."""
+    """Scores rows and their entries."""
 
     def scores(self, x: Tensor) -> Tensor:
-        """Higher is odder, in nats: raw rows ``(N, *shape)`` → ``(N,)``, float64."""
+        """In nats, higher is more anomalous: raw rows ``(N, *shape)`` → ``(N,)``, float64."""
 
     def surprisals(self, x: Tensor) -> Tensor:
-        """What each entry adds to the score, up to a constant of the entry: ``(N, *shape)`` → ``(N, D)``, float64."""
+        """The part of each entry in the score, up to a constant per entry: ``(N, *shape)`` → ``(N, D)``, float64."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of an odd row.
-
-    Attributes:
-        column: its name.
-        value: what it holds.
-        typical: the median of that column.
-        nats: by how much it is more surprising than the column's entries usually are.
-    """
+    """An entry of an outlier; ``typical`` is the column's median, ``nats`` its surprisal minus the usual one."""
 
     column: str
     value: float
@@ -76,14 +70,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outlier:
-    """A row with its place in the ranking.
+    """A ranked row.
 
     Attributes:
         rank: from 1.
-        row: its number, from 0, in the data.
-        name: what the reader calls it.
-        score: higher is odder, in nats.
-        entries: those that make it odd, the oddest first.
+        row: its number in the data, from 0.
+        name: from the reader.
+        score: in nats, higher is more anomalous.
+        entries: the most surprising ones, in decreasing order.
     """
 
     rank: int
@@ -95,15 +89,15 @@ class Outlier:
 
 @dataclass(frozen=True)
 class SingleModel:
-    """A detector of one model: −log p, or the energy of a model without a density.
+    """A detector from one model: −log p, or the energy of a model without a density.
 
-    An entry's surprisal is −log p(x_d | the other entries) where the model knows it, else its factor of log p, else how
-    much log p rises when the entry is replaced by the column's median.
+    The surprisal of an entry is −log p(x_d | the other entries) if the model has it, else its factor of log p, else the
+    increase of log p if the entry is replaced by the median of its column.
 
     Args:
-        model: trained.
+        model: a trained model.
         typical: the median of each column, ``(*shape)``.
-        seed: of the noise behind a bound.
+        seed: of the noise of a bound.
     """
 
     model: Model
@@ -122,7 +116,7 @@ class SingleModel:
         if isinstance(self.model, HasEnergy):
             return self.model.energy(x).double().cpu()
         name = type(self.model).__name__
-        raise CapabilityError(f"{name} has neither a density nor an energy; take a model that can score (unsup models)")
+        raise CapabilityError(f"{name} has neither a density nor an energy; unsup models lists models that score")
 
     @torch.no_grad()
     def surprisals(self, x: Tensor) -> Tensor:
@@ -136,7 +130,7 @@ class SingleModel:
         return torch.stack([self._gains(row) for row in x]) if len(x) else x.new_zeros(0, self.typical.numel())
 
     def _gains(self, row: Tensor) -> Tensor:
-        """How much the score of one row falls when each of its entries is the median: ``(D,)``."""
+        """The decrease of the score of one row if each of its entries is replaced by the median: ``(D,)``."""
         flat, typical = row.flatten(), self.typical.flatten()
         changed = flat.repeat(len(flat) + 1, 1)
         changed[range(len(flat)), range(len(flat))] = typical.to(flat.dtype)
@@ -146,30 +140,24 @@ class SingleModel:
 
 @dataclass(frozen=True)
 class Pool:
-    """The mean of detectors, each with a weight."""
+    """The weighted sum of detectors."""
 
-    members: Sequence[Detector]
-    weights: Sequence[float]
+    members: Sequence[tuple[float, Detector]]
 
     def scores(self, x: Tensor) -> Tensor:
-        return sum((w * m.scores(x) for m, w in self._each), torch.zeros(len(x), dtype=torch.float64))
+        return torch.stack([weight * member.scores(x) for weight, member in self.members]).sum(0)
 
     def surprisals(self, x: Tensor) -> Tensor:
-        start = torch.zeros(len(x), math.prod(x.shape[1:]), dtype=torch.float64)
-        return sum((w * m.surprisals(x) for m, w in self._each), start)
-
-    @property
-    def _each(self) -> list[tuple[Detector, float]]:
-        return list(zip(self.members, self.weights, strict=True))
+        return torch.stack([weight * member.surprisals(x) for weight, member in self.members]).sum(0)
 
 
 def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
-    """Fit the default detector to rows ``(N, *event.shape)``, which may hold anomalies.
+    """Fit the default detector to rows ``(N, *event.shape)``, which may contain anomalies.
 
-    Where the event has unordered entries, which Gaussian mixtures do not take, the histograms are all of it.
+    If the event has unordered entries, which Gaussian mixtures do not support, only the histograms are used.
 
     Args:
-        seed: of the rows that each mixture is fitted to, and of their starts.
+        seed: of the rows for each mixture, and of the fit.
 
     Raises:
         InputError: fewer than two rows.
@@ -179,12 +167,15 @@ def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
     200
     """
     if len(x) < 2:
-        raise InputError(f"{len(x)} rows given; outliers are found among two or more")
+        raise InputError(f"{len(x)} rows given; expected two or more, to find outliers among them")
     middle = typical_values(x)
     bins = 1 + math.ceil(math.log2(len(x)))  # Sturges 1926
     histogram = create(_HISTOGRAM, event, seed=seed, bins=bins, joint="never").double()
-    learn_by_counting(histogram, x, seed=seed)
-    counted = SingleModel(histogram, middle, seed)
+    assert isinstance(histogram, LearnsByCounting)
+    generator = keyed_generator(seed, _LEARN)
+    histogram.prepare(Batch(x), generator=generator)
+    histogram.maximize(histogram.statistics(Batch(x), generator=generator))
+    counted = SingleModel(histogram.eval(), middle, seed)
     if model_class(_MIXTURE).refusal(event) is not None:
         return counted
     size = max(2, min(ROWS_EACH, int(SHARE * len(x))))
@@ -194,17 +185,8 @@ def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
         rows = uniform((len(x),), generator, like=torch.zeros((), dtype=torch.float64), axis=None).argsort()[:size]
         mixture = create(_MIXTURE, event, seed=seed + number)
         mixture.prepare(Batch(x[rows]), generator=generator)
-        mixtures.append(SingleModel(mixture.eval(), middle, seed))
-    return Pool([counted, *mixtures], [0.5, *[0.5 / MEMBERS] * MEMBERS])
-
-
-def learn_by_counting(model: Model, x: Tensor, *, seed: int) -> None:
-    """One pass of a model that counts."""
-    assert isinstance(model, LearnsByCounting)
-    generator = keyed_generator(seed, _LEARN)
-    model.prepare(Batch(x), generator=generator)
-    model.maximize(model.statistics(Batch(x), generator=generator))
-    model.eval()
+        mixtures.append((0.5 / MEMBERS, SingleModel(mixture.eval(), middle, seed)))
+    return Pool([(0.5, counted), *mixtures])
 
 
 def typical_values(x: Tensor) -> Tensor:
@@ -215,14 +197,14 @@ def typical_values(x: Tensor) -> Tensor:
 def rank(
     detector: Detector, x: Tensor, names: Sequence[str], columns: Sequence[str], *, top: int, entries: int = 3
 ) -> tuple[tuple[Outlier, ...], Tensor]:
-    """The ``top`` oddest rows of x, and the scores of all.
+    """The ``top`` rows of x with the highest scores, and all scores.
 
-    An entry's nats are its surprisal less the median surprisal of its column, over a sample of the rows: how surprising
-    the *value* is, whatever the units and the spread of the column. Only entries above 0 are told.
+    The nats of an entry are its surprisal minus the median surprisal of its column over a sample of the rows, which
+    does not depend on the unit and the spread of the column. Only entries with positive nats are listed.
 
     Args:
         names, columns: of the rows, and of the flattened entries.
-        entries: at most so many of each row.
+        entries: at most this number per row.
     """
     scores = detector.scores(x)
     order = scores.argsort(descending=True, stable=True)[:top]
@@ -232,14 +214,8 @@ def rank(
     typical = typical_values(x).flatten().tolist()
     found = []
     for place, row in enumerate(order.tolist()):
-        oddest = excess[place].argsort(descending=True, stable=True)[:entries].tolist()
-        values = x[row].flatten().tolist()
-        told = tuple(
-            Entry(columns[d], values[d], typical[d], float(excess[place, d])) for d in oddest if excess[place, d] > 0
-        )
-        found.append(Outlier(place + 1, row, names[row], float(scores[row]), told))
+        most = excess[place].argsort(descending=True, stable=True)[:entries].tolist()
+        nats, values = excess[place].tolist(), x[row].flatten().tolist()
+        causes = tuple(Entry(columns[d], values[d], typical[d], nats[d]) for d in most if nats[d] > 0)
+        found.append(Outlier(place + 1, row, names[row], float(scores[row]), causes))
     return tuple(found), scores
-
-
-_REFERENCE = 200
-"""Rows by which the usual surprisal of a column is known."""

@@ -1,4 +1,4 @@
-"""log Z of an energy in one or two dimensions, by quadrature, and the likelihood it gives."""
+"""log Z of an energy in one or two dimensions by quadrature, and the resulting likelihood."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import HasDensity, HasEnergy, Model
+from unsup.evaluate.conditions import in_use
 
-_MARGIN = 0.5  # of the data's extent, added on each side for the first box
-_FIRST, _MOST_GROWING, _MOST = 129, 257, 1025  # nodes an axis
+_MARGIN = 0.5  # relative to the extent of the data, added on each side for the first box
+_FIRST, _MOST_GROWING, _MOST = 129, 257, 1025  # nodes per axis
 _MOST_GROWTH = 12  # doublings of the box
 _CHUNK = 2**15  # energies evaluated at once
 
@@ -29,34 +30,24 @@ class Partition:
         log_z: in nats, for lengths in raw units.
         error: the change of ``log_z`` with the last refinement or widening, whichever is larger.
         low, high: corners of the box, ``(D,)`` float64.
-        nodes: of the finest grid, along each axis.
     """
 
     log_z: float
     error: float
     low: Tensor
     high: Tensor
-    nodes: int
 
 
 def is_planar(event: Event) -> bool:
-    """Whether an event is one or two real numbers, so that a grid covers it."""
+    """Whether an event is one or two real numbers, for which a grid is feasible."""
     return event.is_real and event.dims <= 2
 
 
-@torch.no_grad()
 def log_partition(model: HasEnergy, box: Tensor, points: int) -> float:
-    """log ∫ exp(−E) over a box by the trapezoid rule, in nats; the model is used as it is.
-
-    Args:
-        model: of one or two real numbers.
-        box: its corners, ``(2, D)``, lowest first, in raw units.
-        points: nodes along each axis, the corners among them.
-    """
+    """log ∫ exp(−E) over a box ``(2, D)`` in raw units, by the trapezoid rule with ``points`` nodes per axis."""
     x, log_weight = grid(box, points)
-    event = cast(Model, model).event
-    device = cast(Model, model).device
-    parts = [model.energy(part.view(-1, *event.shape).to(device)).double().cpu() for part in x.split(_CHUNK)]
+    shape, device = cast(Model, model).event.shape, cast(Model, model).device
+    parts = [model.energy(part.view(-1, *shape).to(device)).double().cpu() for part in x.split(_CHUNK)]
     return float((log_weight - torch.cat(parts)).logsumexp(0))
 
 
@@ -67,43 +58,41 @@ def grid(box: Tensor, points: int) -> tuple[Tensor, Tensor]:
     >>> x.flatten().tolist(), log_weight.exp().tolist()
     ([0.0, 1.0, 2.0], [0.5, 1.0, 0.5])
     """
-    low, high = box.double()
-    axes, weights = [], []
-    for a, b in zip(low.tolist(), high.tolist(), strict=True):
+    low, high = box.double().tolist()
+    axes = [torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+    weights = []
+    for a, b in zip(low, high, strict=True):
         weight = torch.full((points,), (b - a) / (points - 1), dtype=torch.float64)
-        weight[0] *= 0.5
-        weight[-1] *= 0.5
-        axes.append(torch.linspace(a, b, points, dtype=torch.float64))
+        weight[[0, -1]] *= 0.5
         weights.append(weight.log())
-    x = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(axes))
-    return x, torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).flatten(0, -2).sum(-1)
+    x, log_weight = (torch.stack(torch.meshgrid(*v, indexing="ij"), -1).flatten(0, -2) for v in (axes, weights))
+    return x, log_weight.sum(-1)
 
 
 def find_partition(model: Model, x: Tensor, *, tolerance: float = 1e-3) -> Partition:
-    """log Z of an energy model, on a box that starts around examples ``x`` and widens and refines until it is settled.
+    """log Z of an energy model, on a box around the examples ``x``.
 
-    The box begins as the extent of ``x`` and half of it more on every side, and doubles about its centre until that
-    changes log Z by less than ``tolerance``, so that mass which a model puts where there are no data is counted (a mode
-    apart from all other mass, and beyond twice the box, is not seen); then the grid is refined likewise. The trapezoid
-    rule converges fast on smooth energies that grow at the box's sides.
+    The box is first the extent of ``x`` with a margin of half the extent. It is doubled until log Z changes by less
+    than ``tolerance``, to include mass far from the data (a distant mode beyond twice the box is not found); then the
+    grid is refined in the same way. The trapezoid rule converges fast for smooth energies that grow at the sides.
 
     Raises:
-        CapabilityError: the model has no energy, or one of more than two real numbers.
-        InputError: log Z does not settle: exp(−E) has no finite integral, or detail finer than the grid.
+        CapabilityError: the model has no energy, or more than two real numbers.
+        InputError: log Z does not converge: exp(−E) has no finite integral, or details finer than the grid.
     """
     if not (isinstance(model, HasEnergy) and is_planar(model.event)):
-        raise CapabilityError(
-            f"quadrature needs an energy of one or two real numbers; this is a {type(model).__name__}"
-        )
-    was_training = model.training
-    model.eval()
-    flat = x.flatten(1).double().cpu()
+        raise CapabilityError(f"quadrature needs an energy of one or two real numbers; {type(model).__name__} has none")
+    with in_use(model):
+        return _converged(model, x.flatten(1).double().cpu(), tolerance)
+
+
+def _converged(model: HasEnergy, flat: Tensor, tolerance: float) -> Partition:
     low, high = flat.amin(0), flat.amax(0)
     extent = (high - low).clamp(min=1e-6)
     box, nodes = torch.stack([low - _MARGIN * extent, high + _MARGIN * extent]), _FIRST
     for _ in range(_MOST_GROWTH):
         wider = box + (box - box.mean(0))
-        # twice the box at the same spacing: the nodes of the one are among those of the other
+        # twice the box with the same spacing, so the nodes are nested
         value = log_partition(model, box, nodes)
         change = abs(log_partition(model, wider, 2 * nodes - 1) - value)
         if change <= tolerance:
@@ -114,18 +103,15 @@ def find_partition(model: Model, x: Tensor, *, tolerance: float = 1e-3) -> Parti
     finer = math.inf
     while finer > tolerance:
         if 2 * nodes - 1 > _MOST:
-            raise InputError(
-                f"log Z still changes by {finer:.3g} nats with {nodes} nodes an axis: E is too fine for it"
-            )
+            raise InputError(f"log Z still changes by {finer:.3g} nats with {nodes} nodes per axis: E is not smooth")
         nodes = 2 * nodes - 1
         value, before = log_partition(model, box, nodes), value
         finer = abs(value - before)
-    model.train(was_training)
-    return Partition(value, max(change, finer), box[0], box[1], nodes)
+    return Partition(value, max(change, finer), box[0], box[1])
 
 
 class NormalisedEnergy(nn.Module, HasDensity):
-    """An energy model with its log Z: log p(x) = −E(x) − log Z, an ``estimate`` as good as `Partition.error`."""
+    """An energy model with its log Z: log p(x) = −E(x) − log Z, an estimate with the error `Partition.error`."""
 
     def __init__(self, model: Model, partition: Partition) -> None:
         super().__init__()
@@ -151,15 +137,14 @@ class NormalisedEnergy(nn.Module, HasDensity):
         return self.partition.error
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: torch.Generator | None) -> Tensor:
-        """−E(x) − log Z."""
         return -cast(HasEnergy, self.model).energy(batch.x) - self.partition.log_z
 
 
 def with_likelihood(model: Model, x: Tensor) -> Model:
-    """``model`` itself, or, for an energy of one or two real numbers without a density, a stand-in that has one.
+    """``model``, or, for an energy of one or two real numbers without a density, the same model with a density.
 
     Args:
-        x: training examples, around which quadrature starts.
+        x: training examples, where quadrature starts.
 
     >>> import unsup
     >>> data = unsup.load_data("moons", n=200)

@@ -1,12 +1,11 @@
-"""Places by each measure, and ties.
+"""Ranks by each measure, and ties.
 
-Two contestants tie where their difference is within the noise of that difference, 1.96 standard errors. For measures
-that are means of the log-likelihood over the test examples it is that of the paired differences; for others the two are
-taken as independent, which makes ties a little too many. With several seeds the spread between seeds is added. Figures
-of several kinds of likelihood are ranked among those of one kind only.
+Two contestants tie if their difference is at most 1.96 standard errors of the difference: of the paired differences for
+means of the log-likelihood over test examples; otherwise as if independent, which gives slightly too many ties. The
+variation between seeds is added. Likelihoods are ranked within one kind.
 
-A measure of samples has what held-out data get as its floor. Where samples are far better, they are copies, or there
-are too few held-out examples to tell: the contestant is placed behind the others, and never leads.
+The floor of a measure of samples is its value for held-out data. If samples are far better, they are copies, or there
+are too few held-out examples: the contestant is ranked behind the others, and never leads.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from unsup.evaluate.records import Better, Contestant, Figure, Measures, Place, 
 
 KINDS = ("exact", "bound", "estimate")
 _PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
-"""Measures that are so many times the mean of −log p over the test examples."""
-_BEYOND, _ABSURD = 0.5, 0.98  # of a floor, by which a value is suspiciously better, and more than anything explains
-_FEW = 100  # held-out examples, below which their own figure says little
+"""Measures proportional to the mean of −log p over the test examples, and their factors."""
+_BEYOND, _ABSURD = 0.5, 0.98  # share of the floor by which a value is suspiciously, and implausibly, better
+_FEW = 100  # held-out examples; with fewer, the floor is inaccurate
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
-"""Per-example log-probabilities of the test examples, by contestant, one array a seed."""
+"""Log-probabilities of the test examples, by contestant, one array per seed."""
 Places = Mapping[str, Mapping[str, Place]]
 """Places by measure and contestant, the best first."""
 
@@ -42,12 +41,12 @@ class _Standing:
 
     Attributes:
         value: mean over seeds.
-        error: standard error of the mean that pairing does not take away.
+        error: standard error of the mean that remains in paired differences.
         noise: the whole standard error.
-        widened: the same with the spread between seeds at its 95 % quantile, over 1.96.
+        widened: the same with Student's quantile for the variation between seeds, over 1.96.
         group: the kind of likelihood, or empty.
-        beyond: whether the value is too good to be true.
-        scores: the log-probabilities that the value is a mean of, times its factor; none where it is not.
+        beyond: whether the value is implausible.
+        scores: the log-probabilities whose mean is the value, times its factor; None for other measures.
     """
 
     value: float
@@ -60,7 +59,7 @@ class _Standing:
 
 
 def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[str, Place]]:
-    """Every contestant's place by every measure that it has: measure → contestant → place. Who failed has none."""
+    """The places of all contestants that did not fail: measure → contestant → place."""
     found: dict[str, dict[str, Place]] = {}
     for key, measure in MEASURES.items():
         if measure.better is None:
@@ -86,23 +85,23 @@ def _standing(
     measure: Measure, figures: Sequence[Figure], scores: Sequence[NDArray[np.float64]], *, beyond: bool
 ) -> _Standing:
     values = [float(f["value"] or 0.0) for f in figures]
-    value, between = float(np.mean(values)), _seed_error(values)
+    value, between = float(np.mean(values)), _error_of_mean(np.asarray(values))
     squares = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))  # of the examples, which all seeds share
-    wide = _student(len(values)) * between
+    wide = between * float(student.ppf(0.975, len(values) - 1)) / Z if len(values) > 1 else 0.0
     group = str(figures[0]["detail"].get("kind", ""))
     if not scores:
         noise = math.sqrt(squares)
         return _Standing(value, noise, math.hypot(noise, between), math.hypot(noise, wide), group, beyond, None)
     factor = _PAIRED[measure.key]
     own = factor * np.mean(scores, axis=0)
-    # What a run's own error holds beyond the spread over examples: that of an estimated log Z.
+    # The part of a run's error that is not the variation over examples: that of an estimated log Z.
     rest = max(0.0, squares - float(np.mean([_error_of_mean(factor * s) ** 2 for s in scores]))) / len(values)
     noise = math.sqrt(_error_of_mean(own) ** 2 + between**2 + rest)
     return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
 
 
 def _is_beyond(measure: Measure, run: Measures) -> bool:
-    """Whether a run's samples are far better than held-out data, as copies are, or its fit is degenerate."""
+    """Whether a run's samples are far better than held-out data (like copies), or its fit is degenerate."""
     if measure.key in _PAIRED:
         return any(note.startswith("degenerate ") for note in run["notes"])
     figures = run["figures"]
@@ -123,16 +122,6 @@ def _error_of_mean(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def _seed_error(values: Sequence[float]) -> float:
-    """Standard error of a mean over seeds."""
-    return _error_of_mean(np.asarray(values))
-
-
-def _student(seeds: int) -> float:
-    """How many times Student's 95 % interval of a mean over so few is as wide as the normal one."""
-    return float(student.ppf(0.975, seeds - 1)) / Z if seeds > 1 else 1.0
-
-
 def _noise(a: _Standing, b: _Standing) -> float:
     """The standard error of the difference of two."""
     if a.scores is None or b.scores is None:
@@ -141,11 +130,11 @@ def _noise(a: _Standing, b: _Standing) -> float:
 
 
 def _ranked(stands: Mapping[str, _Standing], better: Better, group: str) -> dict[str, Place]:
-    """Rank 1 + how many are better beyond the noise; whom each ties with."""
+    """The rank is 1 + the number of contestants that are significantly better."""
     sign = 1 if better == "lower" else -1
     found: dict[str, Place] = {}
     for a, own in sorted(stands.items(), key=lambda s: (s[1].beyond, sign * s[1].value)):
-        ahead = own.beyond * (1 + sum(not other.beyond for other in stands.values()))  # real data are ahead of it too
+        ahead = own.beyond * (1 + sum(not other.beyond for other in stands.values()))  # real data is better too
         tied = []
         for b, other in stands.items():
             if b == a or own.beyond != other.beyond:
@@ -164,7 +153,7 @@ def _ranked(stands: Mapping[str, _Standing], better: Better, group: str) -> dict
 
 
 def _surpassed(ranked: dict[str, Place], stands: Mapping[str, _Standing], better: Better) -> None:
-    """Note for every bound which exact values it is already better than, beyond the noise."""
+    """Set for every bound the contestants with significantly worse exact values."""
     sign = 1 if better == "lower" else -1
     exact = [n for n, s in stands.items() if s.group == "exact"]
     for name, own in stands.items():
@@ -175,7 +164,7 @@ def _surpassed(ranked: dict[str, Place], stands: Mapping[str, _Standing], better
 
 
 def deciding(purpose: Purpose) -> str:
-    """The measure that decides for a purpose: the first of the table.
+    """The measure that decides a purpose: the first of the table.
 
     >>> deciding("samples"), deciding("features")
     ('fid', 'probe')
@@ -184,10 +173,10 @@ def deciding(purpose: Purpose) -> str:
 
 
 def leader(found: Places, purpose: Purpose | None = None) -> str | None:
-    """The contestant to continue with: the best by the measure that decides for the purpose.
+    """The best contestant by the measure that decides the purpose.
 
-    Without a purpose it is the best by likelihood, else by FID. Among likelihoods the best exact one leads, or a bound
-    that is better than it, or else the best bound or estimate.
+    Without a purpose, this is the likelihood, or else FID. Among likelihoods, the best exact one leads, unless a bound
+    is better; or else the best bound or estimate.
     """
     for key in ("likelihood", "fid") if purpose is None else (deciding(purpose),):
         group = {n: p for n, p in found.get(key, {}).items() if not p.get("beyond")}

@@ -1,8 +1,7 @@
-"""What is written down of runs and contests: plain JSON records, from which pages, tables and summaries are made.
+"""Records of runs and contests as JSON. Pages, tables and summaries are made from them.
 
-A contest is a folder: ``contest.json`` (what was asked for), ``runs/`` (ordinary run folders, each with
-``measures.json`` and ``pictures/``), ``pictures/`` (the real data), ``results.json``, ``results.csv`` and
-``index.html``.
+A contest is a folder: ``contest.json`` (the request), ``runs/`` (run folders, each with ``measures.json`` and
+``pictures/``), ``pictures/`` (the real data), ``results.json``, ``results.csv`` and ``index.html``.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from unsup.core.errors import InputError
 from unsup.core.reading import read_json
 
 Number = Annotated[float, OrNothing()]
-"""A figure; null in the file where it is NaN or infinite."""
+"""A number; null in the file if it is NaN or infinite."""
 
 Status = Literal["waiting", "unfinished", "failed", "done"]
 Better = Literal["lower", "higher"]
 SplitName = Literal["test", "validation", "train"]
 Purpose = Literal["density", "samples", "anomalies", "features", "compression", "classes", "cost"]
-"""What a measure is about; a question that somebody may have."""
+"""The question that a measure answers."""
 
 
 class Figure(TypedDict):
-    """One number that was measured, the same in every file.
+    """A measured value, the same in every file.
 
     Attributes:
         value: a finite number.
-        error: the standard error, where there is one.
-        interval: 95 %, where there is one; it holds the value and lies within the range of the measure.
-        floor: the same number of what the measure names as its floor, where there is one.
-        n: examples or samples counted.
-        detail: what only this measure has.
+        error: standard error, if known.
+        interval: 95 % interval, if known; it contains the value and is within the range of the measure.
+        floor: the value of the floor of the measure, if it has one.
+        n: number of examples or samples.
+        detail: fields of this measure only.
     """
 
     value: float
@@ -48,7 +47,7 @@ class Figure(TypedDict):
 
 
 class MeasureRecord(TypedDict):
-    """What a page needs to know of a measure: fields of `unsup.evaluate.measures.Measure`."""
+    """The fields of `unsup.evaluate.measures.Measure` for pages."""
 
     title: str
     explanation: str
@@ -59,11 +58,9 @@ class MeasureRecord(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """An entry of ``eval.json``: a figure, and what it was measured on.
+    """An entry of ``eval.json``: a figure with its split and settings (``Measure.settings``).
 
-    ``step`` is that of the parameters, ``settings`` what else the figure depends on (``samples``, ``examples``,
-    ``importance_samples``, ``extractor``, ``seed``), ``changed_data`` whether the data has changed since the run was
-    trained.
+    ``step`` is that of the parameters; ``changed_data`` is whether the data has changed since training.
     """
 
     measure: str
@@ -83,7 +80,7 @@ class Evaluations(TypedDict):
 
 
 class StoredSize(TypedDict):
-    """Real bytes of the measured examples under one codec; ``how`` says what was put into one file."""
+    """Real bytes of the measured examples under one codec; ``how`` describes the files."""
 
     codec: str
     bytes: int
@@ -92,10 +89,7 @@ class StoredSize(TypedDict):
 
 
 class Picture(TypedDict):
-    """A PNG beside the record, with what to say of it; ``scale`` screen pixels show one of its own.
-
-    A ``plot`` is ink on white, whose lightness a dark page may invert.
-    """
+    """A PNG file and its texts; see `unsup.pictures.gallery.Drawn`."""
 
     file: str
     alt: str
@@ -105,17 +99,17 @@ class Picture(TypedDict):
 
 
 class Curve(TypedDict):
-    """Training: losses by name as (step, value), and validation as (step, nats)."""
+    """Losses by name as (step, value), and validation as (step, nats)."""
 
     losses: dict[str, list[tuple[Number, Number]]]
     validation: list[tuple[Number, Number]]
 
 
 class Measures(TypedDict):
-    """All that is measured of one run. ``missing`` says of each measure that the run has not why it has not.
+    """The measures of one run; ``missing`` has the reasons for missing measures.
 
-    ``run`` is the run's folder and ``folder`` where the pictures and scores lie, both from the folder of the page;
-    without the one they are in the other. ``commands`` gives the ``unsup eval`` that measures a figure again.
+    ``run`` is the run folder and ``folder`` (by default the same) that of pictures and scores, both relative to the
+    page. ``commands`` has the ``unsup eval`` commands that reproduce the figures.
     """
 
     run: str
@@ -137,7 +131,7 @@ class Measures(TypedDict):
 
 
 class Contestant(TypedDict):
-    """One model of the contest with its runs, one a seed."""
+    """One model of the contest with its runs, one per seed."""
 
     name: str
     model: str
@@ -151,11 +145,11 @@ class Contestant(TypedDict):
 
 
 class Place(TypedDict):
-    """Where a contestant stands by one measure: its mean over seeds, the noise of that, its rank and whom it ties with.
+    """The place of a contestant by one measure: mean over seeds, its standard error, rank and ties.
 
-    Ranks count within ``group`` alone: likelihoods of one kind, or all contestants. ``surpasses`` names those with an
-    exact likelihood that a bound is already better than, beyond the noise. ``beyond`` marks a value that is too good
-    to be true: samples far better than held-out data, or the likelihood of a degenerate fit. It comes after all others.
+    Ranks are within ``group``: likelihoods of one kind, or all contestants. ``surpasses`` lists contestants with an
+    exact likelihood that is significantly worse than this bound. ``beyond`` marks an implausible value: samples far
+    better than held-out data, or the likelihood of a degenerate fit. It is ranked last.
     """
 
     value: Number
@@ -168,7 +162,7 @@ class Place(TypedDict):
 
 
 class Baselines(TypedDict):
-    """What the figures are compared with besides their floors."""
+    """Further values for comparison."""
 
     stored: list[StoredSize]
 
@@ -177,7 +171,7 @@ _For = TypedDict("_For", {"for": Purpose | None})  # a keyword, which a class ca
 
 
 class Results(_For):
-    """The whole contest: ``results.json``. ``measures`` describes each measure that a contestant may have."""
+    """The whole contest, ``results.json``; ``measures`` describes each measure of a contestant."""
 
     format: Literal[2]
     title: str
@@ -202,7 +196,7 @@ class Results(_For):
 
 
 def finite(record: Any) -> Any:
-    """The record with None in the place of numbers that JSON has not.
+    """The record with None for numbers that JSON does not support.
 
     >>> finite({"a": [1.0, math.nan], "b": (math.inf,)})
     {'a': [1.0, None], 'b': [None]}
@@ -215,17 +209,17 @@ def finite(record: Any) -> Any:
 
 
 def checked_measures(record: Any) -> Measures:
-    """The measures that a file holds.
+    """The record as `Measures`.
 
     Raises:
-        InputError: ``record`` is something else; the field is named.
+        InputError: a field is missing or has another type.
     """
     found: Measures = check_value("measures", record, Measures)
     return found
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
-    """The entries of an ``eval.json``; none where there is no such file.
+    """The entries of an ``eval.json``; none if the file does not exist.
 
     Raises:
         InputError: it is damaged, or was written by an earlier version.
@@ -240,7 +234,7 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 
 
 def merged(kept: Iterable[Evaluation], new: Iterable[Evaluation]) -> list[Evaluation]:
-    """All entries; a new one replaces that of the same measure, split and settings, and no other."""
+    """All entries; a new one replaces the entry of the same measure, split and settings."""
 
     def place(entry: Evaluation) -> str:
         return json.dumps([entry["measure"], entry["split"], entry["settings"]], sort_keys=True)
@@ -249,7 +243,7 @@ def merged(kept: Iterable[Evaluation], new: Iterable[Evaluation]) -> list[Evalua
 
 
 def is_below(file: str) -> bool:
-    """Whether the name of a picture leads nowhere but below the folder it is seen from.
+    """Whether the path of a picture is relative and inside its folder.
 
     >>> is_below("pictures/samples.png"), is_below("../other.png"), is_below("/etc/passwd")
     (True, False, False)

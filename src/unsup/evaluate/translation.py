@@ -1,4 +1,4 @@
-"""How far translations lie from the true ones, where these are known."""
+"""The error of translations whose true results are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.machine import fast_cpu
 from unsup.core.model import Model, Translates
+from unsup.evaluate.conditions import by_chunks
 from unsup.evaluate.likelihood import CHUNK
 
 
@@ -20,10 +20,10 @@ class TranslationError:
     """Mean absolute differences per entry, in raw units.
 
     Attributes:
-        error: of the model's translations from the true ones.
-        identity: of the examples themselves from the true translations: what doing nothing costs.
+        error: of the model's translations.
+        identity: of the examples themselves: the error without a translation.
         standard_error: of ``error``, over examples.
-        n: examples.
+        n: number of examples.
     """
 
     error: float
@@ -33,38 +33,35 @@ class TranslationError:
 
     @property
     def share(self) -> float:
-        """The error as a share of that of doing nothing."""
+        """The error relative to that without a translation."""
         return self.error / self.identity
 
 
-@torch.no_grad()
 def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a", "b"]) -> TranslationError:
-    """How far ``model.translate(x, to=to)`` lies from the true translations.
+    """Compare ``model.translate(x, to=to)`` with the true translations.
 
     Args:
         x: raw examples ``(N, *event.shape)``.
-        target: the true translation of each, the same shape.
+        target: the true translation of each example, of the same shape.
         to: the domain of ``target``.
 
     Raises:
         CapabilityError: the model does not translate.
-        InputError: not as many targets as examples, or none.
+        InputError: no examples, or ``x`` and ``target`` have different shapes.
     """
     if not isinstance(model, Translates):
-        raise CapabilityError(f"{type(model).__name__} does not translate (unsup models tells who can)")
+        raise CapabilityError(f"{type(model).__name__} does not translate; unsup models lists models that do")
     if x.shape != target.shape or not len(x):
         raise InputError(
-            f"x has shape {tuple(x.shape)} and target {tuple(target.shape)}; expected one target an example"
+            f"x has shape {tuple(x.shape)} and target {tuple(target.shape)}; expected one target per example"
         )
-    was_training = model.training
-    model.eval()
-    errors, identity = [], 0.0
-    with fast_cpu(model.device):
-        for given, true in zip(x.split(CHUNK), target.split(CHUNK), strict=True):
-            found = model.translate(given.to(model.device), to=to).cpu().double()
-            errors.append((found - true.double()).abs().flatten(1).mean(1))
-            identity += float((given.double() - true.double()).abs().sum())
-    model.train(was_training)
-    error = torch.cat(errors)
+    translator = model
+
+    def errors(position: int, rows: slice) -> Tensor:
+        given, true = x[rows], target[rows].double()
+        found = translator.translate(given.to(model.device), to=to).cpu()
+        return torch.stack([(v.double() - true).abs().flatten(1).mean(1) for v in (found, given)], 1)
+
+    error, identity = by_chunks(model, len(x), CHUNK, errors).unbind(1)
     spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
-    return TranslationError(float(error.mean()), identity / x.numel(), spread, len(x))
+    return TranslationError(float(error.mean()), float(identity.mean()), spread, len(x))

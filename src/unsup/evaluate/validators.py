@@ -1,4 +1,4 @@
-"""What the best parameters of a run are kept by: a measure of validation examples."""
+"""Validators: measures on validation examples, by which the best parameters of a run are selected."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from unsup.evaluate.probe import training_rows
 from unsup.evaluate.samples import RealFeatures
 
 NEWEST = "newest"
-"""Not a measure: the newest parameters are kept."""
+"""Keep the newest parameters, without a validator."""
 _MOST_SAMPLES = 1000
 _SAMPLES = 1
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a validator says of some parameters.
+    """The value of a validator for some parameters.
 
     Attributes:
-        value: the number that parameters are compared by; NaN where it cannot be had.
-        told: the same for people, with its name or unit, or why it cannot be had.
-        event: what the log of the run records.
-        likelihood: the whole record, where the number is one.
+        value: NaN if it could not be computed.
+        told: the value as text with its name or unit, or the reason why there is none.
+        event: the record for the log of the run.
+        likelihood: the whole record, if the validator is the likelihood.
     """
 
     value: float
@@ -60,44 +60,45 @@ class Validator:
         return self.measure.key
 
     def prefers(self, value: float, other: float | None) -> bool:
-        """Whether ``value`` is better than ``other``, which may be none yet."""
+        """Whether ``value`` is better than ``other``, if there is one."""
         return other is None or (value < other if self.measure.better == "lower" else value > other)
 
     def start(self, data: Data, watched: Split, seed: int) -> Judge:
-        """What judges a model by the examples ``watched``. What does not change between validations is kept in it."""
-        row, bench = self.measure, _Watching(data, watched, seed)
+        """A function that evaluates a model on the examples ``watched``; it keeps what all validations share."""
+        bench = _Watching(data, watched, seed)
+        return lambda model: self._judge(Exam(bench, model))
 
-        def judge(model: Model) -> Judgement:
-            exam = Exam(bench, model, name=type(model).__name__)
-            figures, missing = exam.figures([row.key])
-            if missing:
-                return Judgement(math.nan, missing[row.key], {})
-            value = figures[row.key]["value"]
-            if row.key == "likelihood":
-                found = exam.likelihood
-                event = {"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind}
-                return Judgement(value, f"{found.sign} {found.bits_per_dim:.4f} bits/dim", event, found)
-            return Judgement(
-                value, f"{row.key} {value:.4g}", {"validator": row.key, "value": value, "better": row.better}
-            )
+    def _judge(self, exam: Exam) -> Judgement:
+        name = self.name
+        figures, missing = exam.figures([name])
+        if missing:
+            return Judgement(math.nan, missing[name], {})
+        value = figures[name]["value"]
+        if name != "likelihood":
+            event = {"validator": name, "value": value, "better": self.measure.better}
+            return Judgement(value, f"{name} {value:.4g}", event)
+        found = exam.likelihood
+        event = {"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind}
+        return Judgement(value, f"{found.sign} {found.bits_per_dim:.4f} bits/dim", event, found)
 
-        return judge
+
+def _known() -> list[Measure]:
+    return [row for row in MEASURES.values() if row.better is not None and row.purpose != "cost"]
 
 
 def validators(model: Model, data: Data) -> dict[str, Validator]:
-    """Those that fit a model on data, by name: the measures by which one model can be better than another."""
-    fitting = (row for row in MEASURES.values() if row.better is not None and row.purpose != "cost")
-    return {row.key: Validator(row) for row in fitting if row.reason_against(model, data, "") is None}
+    """The validators for a model on data, by name: all measures with a better direction, except costs."""
+    return {row.key: Validator(row) for row in _known() if row.reason_against(model, data, "") is None}
 
 
 def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
-    """The validator called ``name`` for a model on data; None keeps the newest parameters.
+    """The validator called ``name`` for a model on data; None to keep the newest parameters.
 
-    ``auto`` is the model's own (``model.validator``) where it fits, else the likelihood of a model with a density, else
-    none.
+    ``auto`` is the model's own (``model.validator``) if it is available, else the likelihood of a model with a density,
+    else none.
 
     Raises:
-        InputError: an unknown name, or one that does not fit; those that do are named.
+        InputError: an unknown validator, or one that is not available for this model and data.
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
@@ -110,19 +111,19 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
         return fitting.get(model.validator) or fitting.get(usual)
     if name == NEWEST:
         return None
-    known = [row.key for row in MEASURES.values() if row.better is not None and row.purpose != "cost"]
+    known = [row.key for row in _known()]
     if name not in known:
         raise InputError(f"there is no validator {name!r}{nearest(name, [*known, NEWEST, 'auto'])}")
     if name not in fitting:
         raise InputError(
             f"the validator {name!r} needs {MEASURES[name].needs_in_words}, which {type(model).__name__} on "
-            f"{data.name or 'this data'} does not have; those that fit: {', '.join([*fitting, NEWEST])}"
+            f"{data.name or 'this data'} does not have; available: {', '.join([*fitting, NEWEST])}"
         )
     return fitting[name]
 
 
 class _Watching(Bench):
-    """Validation examples as the held-out ones. Samples are compared with them, and not with training examples."""
+    """Validation examples as the held-out examples; samples are compared with them, not with training examples."""
 
     def __init__(self, data: Data, watched: Split, seed: int) -> None:
         self._few, self._pairs = watched, data.validation
@@ -148,5 +149,4 @@ class _Watching(Bench):
         return self._pairs.x, self._pairs.streams["domain_b"].x
 
     def conditions(self, model: Model, n: int) -> Tensor | None:
-        """What the validation examples are given, that samples are compared with."""
         return self._few.given if is_conditioned(model) else None

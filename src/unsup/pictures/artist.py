@@ -1,4 +1,4 @@
-"""What draws pictures: one artist for each kind of example, fixed to the scale of the training data."""
+"""The interface of artists: one for each kind of example, at the scale of the training data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 WIDEST = 760
 """Screen pixels of the widest picture of a page."""
 ORDINARY, ANOMALOUS, BULK = "#4477aa", "#d55e00", "#b0b0b0"
-_LARGEST = 1e100  # beyond it differences of differences are no numbers; larger values are drawn here
+_LARGEST = 1e100  # larger values are drawn here, so that differences do not overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,11 @@ class Sheet:
 
     Attributes:
         image: at its own resolution.
-        shown: how many of the examples given are in it.
-        layout: what is seen, as a clause: "a grid of 64 images in 8 columns".
-        reading: how to read it, whole sentences, or empty.
-        scale: screen pixels that one of its own takes.
-        plot: whether it is ink on white, whose lightness a dark page may invert; images stay as they are.
+        shown: number of the given examples in the picture.
+        layout: a clause: "a grid of 64 images in 8 columns".
+        reading: sentences on how to read it, or empty.
+        scale: screen pixels per pixel.
+        plot: whether it is a plot on white, which a dark page may invert.
     """
 
     image: Image.Image
@@ -43,8 +43,8 @@ class Artist(ABC):
     """Draws raw examples ``(N, *event.shape)``, in which NaN is padding. The scale is that of the training data.
 
     Attributes:
-        noun: what the examples are called, in the plural.
-        wanted: how many examples `examples` shows on a page.
+        noun: the name of the examples, in the plural.
+        wanted: number of examples that `examples` shows on a page.
     """
 
     noun: str
@@ -52,21 +52,21 @@ class Artist(ABC):
 
     @abstractmethod
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
-        """Many examples at a glance, with ``real`` ones of the training data beside them."""
+        """Many examples, next to ``real`` training examples if these are given."""
 
     @abstractmethod
     def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
-        """Row i of ``first`` beside row i of ``second``; ``names`` say what each is, in the plural."""
+        """Row i of ``first`` next to row i of ``second``; ``names`` describe both, in the plural."""
 
     @abstractmethod
     def paths(self, rows: Tensor) -> Sheet:
-        """``(R, S, *event.shape)``: each row a sequence of steps from one example to another."""
+        """``(R, S, *event.shape)``: each row is a sequence of steps from one example to another."""
 
     @abstractmethod
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
-        """Examples in the order given, each with a short word where there is room for it.
+        """Examples in the given order, with words if there is space.
 
-        With ``marks`` there are no words; examples with a mark, the anomalies, differ in colour and in shape.
+        With ``marks`` there are no words; marked examples, the anomalies, have another colour and shape.
         """
 
     @abstractmethod
@@ -75,12 +75,12 @@ class Artist(ABC):
 
 
 def array(x: Tensor) -> NDArray[np.float64]:
-    """``(N, *shape)`` → ``(N, D)``, values beyond ±1e100 at that."""
+    """``(N, *shape)`` → ``(N, D)``, clipped to ±1e100."""
     return x.detach().cpu().double().reshape(len(x), -1).clamp(-_LARGEST, _LARGEST).numpy()
 
 
 def data_range(x: Tensor) -> tuple[float, float]:
-    """The lowest and the highest value, or the middle 99.9 % where single values would leave a tenth of the scale."""
+    """The lowest and highest value, or the middle 99.9 % if these take less than a tenth of the range."""
     values = array(x).ravel()
     values = values[np.isfinite(values)]
     if not len(values):
@@ -91,7 +91,7 @@ def data_range(x: Tensor) -> tuple[float, float]:
 
 
 def bits_range(bits: Tensor) -> tuple[float, float]:
-    """The ends of the colour scale: 0 where nothing is negative, and what 99.5 % of the bits stay below."""
+    """The ends of the colour scale: 0 or the 0.5 % quantile if that is negative, and the 99.5 % quantile."""
     finite = array(bits)[np.isfinite(array(bits))] if len(bits) else np.zeros(0)
     low, high = (float(q) for q in np.quantile(finite, (0.005, 0.995))) if len(finite) else (0.0, 1.0)
     high = high if high > low else float(finite.max())
@@ -99,7 +99,7 @@ def bits_range(bits: Tensor) -> tuple[float, float]:
 
 
 def viridis(unit: NDArray[Any]) -> NDArray[np.uint8]:
-    """Numbers in 0 … 1 (clipped) on the perceptually uniform map viridis: ``(…)`` → uint8 ``(…, 3)``."""
+    """Colours of the map viridis for numbers clipped to 0 … 1: ``(…)`` → uint8 ``(…, 3)``."""
     from matplotlib import colormaps
 
     shown = np.nan_to_num(np.asarray(unit, dtype=np.float64), nan=1.0, posinf=1.0, neginf=0.0).clip(0, 1)
@@ -108,7 +108,7 @@ def viridis(unit: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def palette(levels: int) -> Tensor:
-    """A colour for each category, uint8 ``(levels, 3)``: ten distinct ones, twenty, or the rainbow."""
+    """A colour for each category, uint8 ``(levels, 3)``."""
     from matplotlib import colormaps
 
     name = "tab10" if levels <= 10 else "tab20" if levels <= 20 else "turbo"

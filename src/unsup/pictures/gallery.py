@@ -1,4 +1,4 @@
-"""The pictures of any event: what they show, and what to say of them."""
+"""Pictures of any event, with their texts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from unsup.pictures.tiles import Tiles
 
 _TOP = 48
 _PCM = 65_536  # levels of 16-bit sound
-_VALUES = 2**24  # of the training examples that set the scale
+_VALUES = 2**24  # of the training examples for the scale
 _LARGEST_SCALE = 64
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture with what to say of it. The PNG file holds the words too (`read`).
+    """A picture with its texts, which the PNG file also contains (see `read`).
 
     Attributes:
         png: the file.
-        alt: what is seen, for who does not see it.
-        caption: what it is and how to read it.
-        scale: screen pixels that one of its own takes.
-        plot: whether it is ink on white, whose lightness a dark page may invert; other pictures stay as they are.
-        shown: how many of the examples given are in it.
+        alt: alternative text.
+        caption: the content and how to read it.
+        scale: screen pixels per pixel.
+        plot: whether it is a plot on white, which a dark page may invert; other pictures are not inverted.
+        shown: number of the given examples in the picture.
     """
 
     png: bytes
@@ -48,10 +48,10 @@ class Drawn:
 
     @classmethod
     def read(cls, png: bytes) -> Drawn:
-        """The picture in a PNG file, with the words that the file holds; without any of a file of others.
+        """The picture in a PNG file, with the texts in the file, if any.
 
         Raises:
-            InputError: it is no PNG.
+            InputError: the file is not a PNG.
         """
         try:
             with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
@@ -62,33 +62,33 @@ class Drawn:
         return cls(png, words.get("Description", ""), words.get("caption", ""), scale, words.get("plot") == "yes")
 
     def enlarged(self) -> Drawn:
-        """The same at the size that a page shows it, for viewers that do not know the scale."""
+        """The picture at its size on a page, for viewers that do not support the scale."""
         with Image.open(io.BytesIO(self.png)) as image:
             large = image.resize((image.width * self.scale, image.height * self.scale), Image.Resampling.NEAREST)
         return _file(large, replace(self, scale=1))
 
 
 def _file(image: Image.Image, drawn: Drawn) -> Drawn:
-    """``drawn`` with the file of ``image`` and its words."""
+    """``drawn`` with the file of ``image`` and its texts."""
     plot = "yes" if drawn.plot else "no"
     words = {"Description": drawn.alt, "caption": drawn.caption, "scale": str(drawn.scale), "plot": plot}
     return replace(drawn, png=png_bytes(image, words))
 
 
 class Gallery:
-    """Draws examples of one event. Axes, limits and levels come from the training data alone.
+    """Draws examples of one event. Axes, limits and levels depend on the training data only.
 
-    So two pictures of the same method are at the same scale, whoever's samples they show. Every method is a function
-    of its arguments: the same input gives the same bytes. Examples with an entry that is not finite are left out, and
-    the caption counts them. ``lengths`` say how long the open first axis of each example is.
+    So pictures of different models have the same scale. Every method is deterministic: the same input gives the same
+    bytes. Examples with an entry that is not finite are removed, and the caption has their number. ``lengths`` are the
+    lengths of the open first axis of the examples.
 
     Args:
-        event: what one example is.
+        event: the type of an example.
         train_x: raw training examples ``(N, *event.shape)``.
-        lengths: of the training examples, where the event is open.
+        lengths: of the training examples, if the event is open.
         names: of the columns of a table.
-        rate: samples a second, of recordings.
-        whole: draw a file of its own: images at full size and all examples given, where a page has room for some.
+        rate: samples per second, of recordings.
+        whole: draw images at full size and all given examples, for a separate file instead of a page.
 
     >>> x = torch.arange(64).view(4, 1, 4, 4).remainder(16).to(torch.uint8)
     >>> from unsup import Support
@@ -112,26 +112,25 @@ class Gallery:
         self.event, most = event, max(16, _VALUES // event.dims)
         (self.real,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
         if not len(self.real):
-            raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more that set the scale")
+            raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more, for the scale")
         self.artist = _artist(event, self.real, names, rate, whole)
         self.wanted = self.artist.wanted
 
     def examples(self, x: Tensor, what: str, *, lengths: Tensor | None = None, beside: bool = False) -> Drawn | None:
-        """Examples at a glance; ``what`` they are, e.g. ``"samples of made"``.
+        """Examples; ``what`` describes them, e.g. ``"samples of made"``.
 
         Args:
-            beside: put some training examples beside them.
+            beside: show some training examples next to them.
         """
-        (x,), left_out = self._finite(x, lengths=lengths)
-        return _drawn(self.artist.examples(x, self.real if beside else None), what, left_out) if len(x) else None
+        (x,), removed = self._finite(x, lengths=lengths)
+        return _drawn(self.artist.examples(x, self.real if beside else None), what, removed) if len(x) else None
 
     def translations(self, a: Tensor, b: Tensor, back: Tensor) -> Drawn | None:
-        """Examples of domain A, each with its translation to B and what that is taken back to A."""
-        (a, b, back), left_out = self._finite(a, b, back, examples=3)
-        if not len(a):
-            return None
-        said = "In order: an example of domain A, its translation to B, and that taken back to A."
-        return _drawn(self.artist.paths(torch.stack([a, b, back], 1)), "translations", left_out, said)
+        """Examples of domain A, their translations to B, and these translated back to A."""
+        (a, b, back), removed = self._finite(a, b, back, examples=3)
+        note = "In order: an example of domain A, its translation to B, and that translated back to A."
+        rows = torch.stack([a, b, back], 1)
+        return _drawn(self.artist.paths(rows), "translations", removed, note) if len(a) else None
 
     def reconstructions(self, x: Tensor, x_hat: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples ``(N, *event.shape)`` with their reconstructions."""
@@ -145,92 +144,88 @@ class Gallery:
     def _pairs(
         self, first: Tensor, second: Tensor, names: tuple[str, str], what: str, lengths: Tensor | None
     ) -> Drawn | None:
-        (first, second), left_out = self._finite(first, second, examples=2, lengths=lengths)
-        return _drawn(self.artist.pairs(first, second, names), what, left_out) if len(first) else None
+        (first, second), removed = self._finite(first, second, examples=2, lengths=lengths)
+        return _drawn(self.artist.pairs(first, second, names), what, removed) if len(first) else None
 
     def interpolation(self, rows: Tensor) -> Drawn | None:
         """``(R, S, *event.shape)``: each row a path in S ≥ 2 steps between two real examples."""
         finite = torch.isfinite(rows.double()).flatten(1).all(1)
-        left_out, rows = int((~finite).sum()), rows[finite].detach().cpu()
+        removed, rows = int((~finite).sum()), rows[finite].detach().cpu()
         if not len(rows) or rows.shape[1] < 2:
             return None
-        ends = "The first and the last of each are the codes of two real examples, decoded."
-        return _drawn(self.artist.paths(rows), "interpolation in the space of codes", left_out, ends)
+        note = "The first and last of each row are the decoded codes of two real examples."
+        return _drawn(self.artist.paths(rows), "interpolation in the space of codes", removed, note)
 
     def extremes(self, x: Tensor, nats: Tensor, most: bool, *, lengths: Tensor | None = None) -> Drawn | None:
-        """The likeliest (``most``) or the least likely of the examples, the most extreme first.
+        """The most likely (``most``) or least likely examples, the most extreme first.
 
         Args:
-            nats: −log p of each example ``(N,)``, fewer is likelier; of an unnormalised model the energy.
+            nats: −log p of each example ``(N,)``; the energy of an unnormalised model.
         """
-        (x, nats), left_out = self._finite(x, nats, lengths=lengths)
+        (x, nats), removed = self._finite(x, nats, lengths=lengths)
         if not len(x):
             return None
         order = nats.argsort(descending=not most, stable=True)
-        nats = nats[order].double()
-        sheet = self.artist.ranked(x[order], [number(v) for v in nats[: 2 * _TOP].tolist()])
-        first, last = (number(float(nats[i])) for i in (0, sheet.shown - 1))
+        words = [number(v) for v in nats[order].double().tolist()]
+        sheet = self.artist.ranked(x[order], words[: 2 * _TOP])
         what = f"the {'likeliest' if most else 'least likely'} of {len(x):,} examples"
-        reach = f"−log p from {first} to {last} nats." if sheet.shown > 1 else f"−log p is {first} nats."
-        return _drawn(sheet, what, left_out, reach)
+        last = words[sheet.shown - 1]
+        note = f"−log p from {words[0]} to {last} nats." if sheet.shown > 1 else f"−log p is {words[0]} nats."
+        return _drawn(sheet, what, removed, note)
 
     def anomaly_ranking(
         self, x: Tensor, scores: Tensor, is_anomaly: Tensor, *, lengths: Tensor | None = None
     ) -> Drawn | None:
-        """The examples of the highest ``scores`` (more anomalous is higher), the highest first.
+        """The examples with the highest ``scores`` (higher is more anomalous), in decreasing order.
 
         Args:
             is_anomaly: bool ``(N,)``: the truth.
         """
-        (x, scores, is_anomaly), left_out = self._finite(x, scores, is_anomaly, lengths=lengths)
+        (x, scores, is_anomaly), removed = self._finite(x, scores, is_anomaly, lengths=lengths)
         if not len(x):
             return None
         order = scores.argsort(descending=True, stable=True)[:_TOP]
         marks = is_anomaly[order].bool()
         sheet = self.artist.ranked(x[order], [], marks.tolist())
         top, everywhere = float(marks.double().mean()), float(is_anomaly.double().mean())
-        share = (
+        note = (
             f"Of the top {len(order)}, {int(marks.sum())} are anomalies ({top:.0%}); of all {len(x):,} examples, "
             f"{int(is_anomaly.sum()):,} ({everywhere:.0%})."
         )
-        share += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
-        return _drawn(sheet, "examples that the model finds strangest", left_out, share)
+        note += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
+        return _drawn(sheet, "examples with the highest anomaly scores", removed, note)
 
     def bits(self, x: Tensor, bits: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
-        """Examples with the bits of every flattened entry ``(N, D)``, as `bits_by_dimension` gives them."""
+        """Examples with the bits of every flattened entry ``(N, D)``, from `bits_by_dimension`."""
         if bits.shape != (len(x), self.event.dims):
             raise InputError(f"bits have shape {tuple(bits.shape)}; expected {(len(x), self.event.dims)}")
-        (x, bits), left_out = self._finite(x, bits, lengths=lengths)
+        (x, bits), removed = self._finite(x, bits, lengths=lengths)
         if not len(x):
             return None
-        endless = int((bits == math.inf).sum())
-        said = f"{endless:,} entries have probability 0: infinitely many bits." if endless else ""
-        return _drawn(self.artist.bits(x, bits), "what each part of an example costs", left_out, said)
+        infinite = int((bits == math.inf).sum())
+        note = f"{infinite:,} entries have probability 0: infinitely many bits." if infinite else ""
+        return _drawn(self.artist.bits(x, bits), "bits of each part of an example", removed, note)
 
     def _finite(self, *tensors: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
-        """The rows where the first ``examples`` tensors are finite and the others no NaN; how many are left out."""
+        """The rows whose first ``examples`` tensors are finite and others not NaN, and the number of other rows."""
         rows = [t.detach().cpu() for t in tensors]
         kept = torch.ones(len(rows[0]), dtype=torch.bool)
         for i, t in enumerate(rows):
             if i < examples:
                 self.event.check_shape(t)
             if len(t) != len(kept):
-                raise InputError(f"{len(kept)} examples and {len(t)} rows beside them given; expected as many")
+                raise InputError(f"{len(kept)} examples and {len(t)} rows beside them given; expected equal numbers")
             known = t.isfinite() if i < examples else ~t.isnan()
             if i < examples and lengths is not None:
-                known |= _beyond(self.event, lengths)
-                rows[i] = _padded(self.event, t, lengths)
+                padding = _beyond(self.event, lengths)
+                known |= padding
+                rows[i] = torch.where(padding, math.nan, t.double())
             kept &= known.reshape(len(t), math.prod(t.shape[1:])).all(1)
         return [t[kept] for t in rows], int((~kept).sum())
 
 
-def _padded(event: Event, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """``x`` with NaN beyond ``lengths``."""
-    return x if lengths is None else torch.where(_beyond(event, lengths), math.nan, x.double())
-
-
 def _beyond(event: Event, lengths: Tensor) -> Tensor:
-    """The padding, with as many axes as examples have."""
+    """The padding, with the number of axes of the examples."""
     return event.padding(lengths.cpu()).view(len(lengths), -1, *(1,) * (len(event.shape) - 1))
 
 
@@ -240,16 +235,16 @@ def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: fl
         return Tiles(event, train_x, whole)
     if (event.layout == "sequence" or event.open) and support is not None and len(event.shape) <= 2:
         if support.kind in ("real", "ordinal"):
-            # 16 bits are the levels of sound; what else is sound is known by its rate.
+            # 16-bit levels are sound; other sound has a rate.
             sound = math.prod(event.shape[1:]) == 1 and (rate is not None or support.levels == _PCM)
             return Lines(event, train_x, rate, sound)
         return Text(event, train_x, whole) if len(event.shape) == 1 else Tiles(event, train_x, whole)
     return Plane(event, train_x, names) if event.shape == (2,) and event.is_real else Table(event, train_x, names)
 
 
-def _drawn(sheet: Sheet, what: str, left_out: int, said: str = "") -> Drawn:
+def _drawn(sheet: Sheet, what: str, removed: int, note: str = "") -> Drawn:
     title = what[:1].upper() + what[1:]
-    missing = f"{left_out:,} with values that are not finite are left out." if left_out else ""
-    alt = f"{title}: {sheet.layout}. {said}".rstrip()
-    caption = " ".join(filter(None, (f"{title}.", said, sheet.reading, missing)))
+    missing = f"{removed:,} with values that are not finite are left out." if removed else ""
+    alt = f"{title}: {sheet.layout}. {note}".rstrip()
+    caption = " ".join(filter(None, (f"{title}.", note, sheet.reading, missing)))
     return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))

@@ -1,4 +1,4 @@
-"""Pixels and PNG files: grids of tiles, figures of matplotlib."""
+"""Grids of tiles, PNG files, and matplotlib figures."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def plain_image(x: Tensor, event: Event) -> Image.Image:
 
 
 def shown_range(event: Event, x: Tensor) -> tuple[float, float]:
-    """What black and white stand for: the levels of the event up to 256 of them, else the range of the data ``x``.
-
-    Of 65,536 levels the data may use a few thousand.
-    """
+    """The values for black and white: the levels of the event if they are at most 256, else the range of ``x``."""
     support = event.uniform
     if support is not None and support.is_discrete and support.levels <= _FEW_LEVELS:
         return float(support.low), float(support.low + support.levels - 1)
@@ -46,27 +43,27 @@ def shown_range(event: Event, x: Tensor) -> tuple[float, float]:
 
 
 def to_levels(x: Tensor, low: float, high: float) -> Tensor:
-    """Raw values → uint8, ``low`` … ``high`` on 0 … 255; NaN, which is padding, is white."""
+    """Raw values → uint8, from ``low`` … ``high`` to 0 … 255; NaN (padding) is white."""
     unit = (x.detach().cpu().double() - low) / max(high - low, 1e-300)
     return (unit.clamp(0, 1) * 255).round().nan_to_num(255).to(torch.uint8)
 
 
 def plain_label(name: str) -> str:
-    """A name as matplotlib shows it, which would read mathematics between two dollar signs."""
+    """A name with dollar signs escaped, which matplotlib would interpret as mathematics."""
     return visible(name).replace("$", r"\$")
 
 
 def without_waste(image: Image.Image) -> Image.Image:
-    """The same pixels in the mode whose PNG is smallest: grey, or a palette where there are at most 256 colours."""
+    """The same pixels in the mode with the smallest PNG: grey, or a palette for at most 256 colours."""
     pixels = np.asarray(image)
     if bool((pixels == pixels[..., :1]).all()):
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
-    colours = image.getcolors(256)  # a cut by medians keeps as few as these exactly
+    colours = image.getcolors(256)  # a median cut is exact for so few
     return image if colours is None else image.quantize(len(colours), Image.Quantize.MEDIANCUT)
 
 
 def coarser(image: Image.Image) -> Image.Image:
-    """A plot in few colours: 7 levels a channel where that makes at most 16, which halves the file, else 16 levels."""
+    """A plot with 7 levels per channel if that gives at most 16 colours, which halves the file, else 16 levels."""
     pixels = np.asarray(image.convert("RGB")) / 255
     for levels, most in ((7, 16), (16, 256)):
         rounded = Image.fromarray(((pixels * (levels - 1)).round() * 255 / (levels - 1)).round().astype(np.uint8))
@@ -76,7 +73,7 @@ def coarser(image: Image.Image) -> Image.Image:
 
 
 def png_bytes(image: Image.Image, words: Mapping[str, str] | None = None) -> bytes:
-    """A PNG file, with ``words`` as its text."""
+    """A PNG file with ``words`` as its texts."""
     buffer, info = io.BytesIO(), PngInfo()
     for key, text in (words or {}).items():
         info.add_itxt(key, text)
@@ -85,7 +82,7 @@ def png_bytes(image: Image.Image, words: Mapping[str, str] | None = None) -> byt
 
 
 def new_figure(width: float, height: float, *, dpi: int = 110) -> Any:
-    """A figure of matplotlib's, in inches, without pyplot's global state."""
+    """A matplotlib figure, in inches, without the global state of pyplot."""
     from matplotlib.figure import Figure  # slow to import, and only pictures need it
 
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")

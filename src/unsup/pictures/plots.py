@@ -1,4 +1,4 @@
-"""Pictures made by matplotlib: points of the plane, ordered sequences and sound, beside the training data in grey."""
+"""Plots: points of the plane, ordered sequences and sound, with the training data in grey."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LABEL, TICK = 11, 9  # points: 10 and 8 screen pixels on a phone
 TRAINING = "Grey: the training data."
 _BULK_POINTS, _POINTS = 1500, 2000
 _CHANNELS = 4  # of a sequence, that are drawn
-_DECIBELS, _SILENCE = 60, 1e-12  # of a spectrogram: what it spans, and the least power
-_SHORTEST = 64  # steps of a recording that has a spectrogram
+_DECIBELS, _SILENCE = 60, 1e-12  # of a spectrogram: range and least power
+_SHORTEST = 64  # steps of a recording with a spectrogram
 
 
 def figure_of(rows: int, columns: int, height: float) -> tuple[Any, NDArray[Any]]:
@@ -47,7 +47,7 @@ def plotted(figure: Any, shown: int, layout: str, reading: str = "") -> Sheet:
 
 
 def colour_bar(figure: Any, axes: Sequence[Any], low: float, high: float, label: str, colours: str = "viridis") -> str:
-    """Draw the scale of the colours; what to say of it."""
+    """Draw a colour bar, and return a sentence on it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -60,7 +60,7 @@ def colour_bar(figure: Any, axes: Sequence[Any], low: float, high: float, label:
 
 
 def robust_limits(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
-    """The quantiles ``tail`` and 1 − ``tail`` with a margin of 5 %; a constant has ½ around it, NaN counts for nothing.
+    """The quantiles ``tail`` and 1 − ``tail`` with a margin of 5 % (½ for a constant), ignoring NaN.
 
     >>> robust_limits(np.array([2.0, 2.0]), 0.01)
     (1.5, 2.5)
@@ -78,7 +78,7 @@ def robust_limits(values: NDArray[np.float64], tail: float) -> tuple[float, floa
 
 
 def few_ticks(axis: Any, values: Iterable[float]) -> None:
-    """Ticks at ``values``, with so many digits that they differ."""
+    """Ticks at ``values``, with enough digits to distinguish them."""
     shown = list(values)
     span, largest = (max(shown) - min(shown), max(map(abs, shown))) if shown else (0.0, 0.0)
     digits = 3 if span <= 0 or largest < 300 * span else min(15, math.ceil(math.log10(largest / span)) + 2)
@@ -87,7 +87,7 @@ def few_ticks(axis: Any, values: Iterable[float]) -> None:
 
 
 class Plane(Artist):
-    """Points ``(2,)`` as scatter plots of one frame."""
+    """Points ``(2,)`` as scatter plots with the same axes."""
 
     noun, wanted = "points", 500
 
@@ -100,7 +100,7 @@ class Plane(Artist):
     def _axes(self, columns: int = 1, bulk: bool = True, bar: bool = False) -> tuple[Any, NDArray[Any]]:
         (left, right), (bottom, top) = self.limits
         shape = (top - bottom) / (right - left)
-        equal = 0.25 < shape < 4  # else one unit would be a line
+        equal = 0.25 < shape < 4  # otherwise the plot would be a line
         height = min(max(shape, 0.4), 1.2) * (WIDTH / columns - 0.5) + 0.6 + (1.2 if bar else 0.0)
         figure, grid = figure_of(1, columns, height)
         for axes in grid[0]:
@@ -117,7 +117,7 @@ class Plane(Artist):
     def _outside(self, points: NDArray[np.float64]) -> str:
         low, high = np.array(self.limits).T
         out = int(((points < low) | (points > high)).any(1).sum())
-        return f" {out} of {len(points):,} lie outside the frame." if out else ""
+        return f" {out} of {len(points):,} are outside the frame." if out else ""
 
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
         points = array(x)[:_POINTS]
@@ -178,7 +178,7 @@ class Plane(Artist):
 
 
 class Lines(Artist):
-    """Ordered sequences, ``(T,)`` or ``(T, C)``, as line plots of one height; sound also as spectrograms."""
+    """Ordered sequences, ``(T,)`` or ``(T, C)``, as line plots with the same axes; sound also as spectrograms."""
 
     def __init__(self, event: Event, train_x: Tensor, rate: float | None, sound: bool) -> None:
         from matplotlib.mlab import specgram
@@ -203,13 +203,13 @@ class Lines(Artist):
 
     @property
     def _note(self) -> str:
-        few = f" The first {_CHANNELS} of {self.shape[1]} channels are shown, a colour each."
+        few = f" The first {_CHANNELS} of {self.shape[1]} channels are shown, each in a colour."
         return few if self.shape[1] > _CHANNELS else " Each channel has a colour." if self.shape[1] > 1 else ""
 
     def _grid(
         self, n: int, columns: int, *, titles: Sequence[str] = (), each: float = 1.2, spectra: bool = False
     ) -> tuple[Any, list[Any]]:
-        """Axes of ``n`` line plots, and with ``spectra`` as many again, one below each."""
+        """Axes of ``n`` line plots, and with ``spectra`` another one below each."""
         levels = 2 if spectra else 1
         rows = levels * math.ceil(n / columns)
         figure, grid = figure_of(rows, columns, max(1.6, each * rows) + 0.2)
@@ -233,7 +233,7 @@ class Lines(Artist):
 
     def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
         rows, columns = (3, 2) if self.sound else (4, 3)
-        across = columns if real is None else columns - 1  # the first column holds real examples
+        across = columns if real is None else columns - 1  # the first column is for real examples
         beside = self._series((x if real is None else real)[:rows])
         series = self._series(x[: (rows if real is None else len(beside)) * across])
         panels = [(one, False) for one in series]
@@ -247,13 +247,13 @@ class Lines(Artist):
         for axes, (one, _) in zip(grid[len(panels) :], panels, strict=False):
             self._spectrogram(axes, one[:, 0])
         kind = "waveforms, each above its spectrogram," if self.sound else "line plots"
-        layout = f"{kind} of {len(series)} {self.noun} at one height"
+        layout = f"{kind} of {len(series)} {self.noun} with the same axes"
         layout += "" if real is None else ", on their left training examples"
-        loudness = f"The stronger the ink, the louder; it spans {_DECIBELS} dB." if self.sound else ""
+        loudness = f"Darker is louder; the range is {_DECIBELS} dB." if self.sound else ""
         return plotted(figure, len(series), layout, (loudness + self._note).strip())
 
     def _spectrogram(self, axes: Any, wave: NDArray[np.float64]) -> None:
-        """Of a recording without its padding; power in decibels, the loudest of the training data as full ink."""
+        """Of a recording without padding; power in decibels, black for the loudest of the training data."""
         known, limits = wave[~np.isnan(wave)], (axes.get_xlim(), axes.get_ylim())
         if len(known) > self.window:
             with np.errstate(divide="ignore"):  # of silence
@@ -282,7 +282,7 @@ class Lines(Artist):
             for step, (one, colour) in enumerate(zip(self._series(path), colours, strict=True)):
                 axes.plot(self.time, one, color=tuple(colour), lw=2 if step in (0, len(path) - 1) else 0.9)
         layout = f"{len(rows)} plots of {rows.shape[1]} {self.noun} on top of each other"
-        return plotted(figure, len(rows), layout, "From violet (first) to yellow (last); the ends are drawn wider.")
+        return plotted(figure, len(rows), layout, "From violet (first) to yellow (last); the ends are wider.")
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         series = self._series(x[: 12 if marks is None else 24])
@@ -308,11 +308,11 @@ class Lines(Artist):
             colours = viridis((cost - low) / (high - low)) / 255
             for channel in one.T:
                 axes.scatter(self.time, channel, s=6, c=colours, linewidths=0, zorder=3)
-        said = colour_bar(figure, grid, low, high, "bits a step")
+        said = colour_bar(figure, grid, low, high, "bits per step")
         layout = f"line plots of {len(series)} {self.noun}, coloured by bits"
         return plotted(figure, len(series), layout, said)
 
 
 def jittered(values: NDArray[np.float64], discrete: bool, key: int) -> NDArray[np.float64]:
-    """Whole numbers moved by up to ±0.3, so that equal ones do not hide each other; the same at every call."""
+    """Whole numbers with a fixed offset of up to ±0.3, so that equal ones are visible."""
     return values + np.random.default_rng(key).uniform(-0.3, 0.3, len(values)) if discrete else values

@@ -1,4 +1,4 @@
-"""Pictures of tables: marginals, pairs of columns, parallel coordinates, bits a column; one column; binary vectors."""
+"""Pictures of tables: marginals, pairs of columns, heat maps of rows, bits per column; one column; binary vectors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256
 _CLASSES, _STRIPES = 30, 24  # bars of one column of classes; rows of a binary table that are drawn
 _ACROSS = 3
-_LEAST_SHARED = 1e-6  # nats: below it is rounding, as of a constant column
+_LEAST_SHARED = 1e-6  # nats; below it is rounding
 _TRAIN, _THESE = "training data", "these rows"
 _BLUE = "Blue: these rows; outline and grey: the training data."
 _COLOURS = "Blue cells: lower than most of the training data; red: higher; no colour: the middle."
@@ -41,9 +41,9 @@ _BEYOND = "Heights are shares of rows; values beyond the frame are in the outerm
 
 
 class Table(Artist):
-    """Rows of columns, ``(D,)`` or any shape flattened. Which columns are shown is decided by the training data.
+    """Rows of columns, ``(D,)`` or any shape flattened.
 
-    Shown are those that share most information with another column, constant ones last, in the order of the table.
+    The columns with the most mutual information with another column of the training data are shown, constant ones last.
     """
 
     noun, wanted = "rows", 500
@@ -74,7 +74,7 @@ class Table(Artist):
 
     def _of_all(self, shown: int) -> str:
         few = shown < len(self.names)
-        return f"the {shown} most telling of {len(self.names)} columns" if few else f"all {shown} columns"
+        return f"the {shown} most informative of {len(self.names)} columns" if few else f"all {shown} columns"
 
     def _name(self, d: int, most: int = 15) -> str:
         name = visible(self.names[d])
@@ -97,7 +97,7 @@ class Table(Artist):
         return plotted(figure, len(rows), layout, f"{_BLUE} {_BEYOND}")
 
     def _one_column(self, values: NDArray[np.float64]) -> Sheet:
-        """One column alone: a curve of shares, or a bar for each class or level."""
+        """A single column: a histogram, or a bar for each class or level."""
         figure, grid = figure_of(1, 1, 3.0)
         axes, train, nominal = grid[0, 0], self.train[:, 0], "nominal" in self.kinds
         levels, counts = np.unique(train, return_counts=True)
@@ -121,7 +121,7 @@ class Table(Artist):
         return plotted(figure, len(values), layout, reading)
 
     def _binary(self, rows: NDArray[np.float64]) -> Sheet:
-        """Columns of zeros and ones: the share of ones in each, and some rows as stripes."""
+        """Binary columns: the share of ones in each, and some rows as stripes."""
         figure = new_figure(WIDTH, 4.4, dpi=DPI)
         places = figure.subplot_mosaic([["share", "share"], ["data", "rows"]])
         share, edges = places["share"], np.arange(len(self.names) + 1) + 0.5
@@ -139,7 +139,7 @@ class Table(Artist):
             axes.set_xlabel("column", fontsize=LABEL)
             axes.tick_params(labelsize=TICK)
         layout = f"the share of ones in each of {len(self.names)} columns, and some rows as stripes"
-        return plotted(figure, len(rows), layout, f"{_BLUE} In the stripes ink is 1.")
+        return plotted(figure, len(rows), layout, f"{_BLUE} In the stripes, black is 1.")
 
     def _histogram(self, axes: Any, values: NDArray[np.float64], d: int) -> None:
         edges = self._edges(d)
@@ -182,7 +182,7 @@ class Table(Artist):
             self._end_ticks(axes.xaxis, d)
             few_ticks(axes.yaxis, ())
         layout = f"scatter plots of {self._of_all(len(columns))}"
-        reading = f"To the right: {names[0]}; upwards: {names[1]}, of {len(a)} pairs. Equal values lie on the line."
+        reading = f"Horizontal: {names[0]}; vertical: {names[1]}, of {len(a)} pairs. Equal values are on the line."
         return plotted(figure, len(a), layout, reading)
 
     def paths(self, rows: Tensor) -> Sheet:
@@ -203,11 +203,11 @@ class Table(Artist):
             label.set_color(ANOMALOUS)
         few = f"the {len(columns)} of {len(self.names)} columns where these rows are most unusual"
         which = few if len(columns) < len(self.names) else "all columns"
-        left = "On the left: the nats." if marks is None else "Anomalies have a triangle and the word on their left."
+        left = "On the left: the nats." if marks is None else "Anomalies have a triangle and a word on the left."
         return plotted(figure, len(rows), f"{len(rows)} rows in this order over {which}", f"{_COLOURS} {left}")
 
     def _heat(self, rows: NDArray[np.float64], columns: list[int], labels: list[str]) -> tuple[Any, Any]:
-        """Rows as lines of cells, coloured by where each value lies among the training data."""
+        """Rows as lines of cells, coloured by the rank of each value among the training data."""
         figure, grid = figure_of(1, 1, 0.2 * len(rows) + 1.9)
         axes = grid[0, 0]
         axes.imshow(self._rank(rows)[:, columns], cmap="RdBu_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -218,7 +218,7 @@ class Table(Artist):
         return figure, axes
 
     def _rank(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of training values below each value, equal ones counted half: ``(N, D)``."""
+        """The share of training values below each value, where ties count half: ``(N, D)``."""
         rank = np.empty(rows.shape)
         for d, column in enumerate(self.sorted.T):
             below, upto = (np.searchsorted(column, rows[:, d], side=side) for side in ("left", "right"))
@@ -241,7 +241,7 @@ class Table(Artist):
         axes.set_xlabel("bits", fontsize=LABEL)
         axes.tick_params(labelsize=TICK)
         few = len(columns) < len(middle)
-        shown = f"the costliest {len(columns)} of {len(middle)}" if few else f"all {len(columns)}"
+        shown = f"the {len(columns)} with most bits of {len(middle)}" if few else f"all {len(columns)}"
         reading = (
             f"Bars: means over {n} rows, from {number(float(middle.min()))} to {number(float(middle.max()))} bits; "
             "lines: the middle 90 % of rows. Bits of a density may be negative, and depend on the column's unit."
@@ -250,7 +250,7 @@ class Table(Artist):
 
 
 def _counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of ``values`` in each bin; what lies outside is counted in the outermost ones."""
+    """The share of ``values`` in each bin; values outside are counted in the outermost bins."""
     return np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values)
 
 
@@ -261,9 +261,9 @@ def _stairs(axes: Any, rows: NDArray[Any], train: NDArray[Any], edges: NDArray[A
 
 
 def mutual_information(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nats that two columns share, each cut at its quantiles into at most 8 groups: ``(N, D)`` → ``(D, D)``.
+    """Mutual information of columns in nats, each binned at quantiles into at most 8 groups: ``(N, D)`` → ``(D, D)``.
 
-    The diagonal is zero, as are columns beyond the 256 of largest entropy, where there are more.
+    The diagonal is zero, and so are all but the 256 columns of largest entropy.
 
     >>> x = np.array([[0.0, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1]])
     >>> mutual_information(x).round(4)[0].tolist()
@@ -285,7 +285,7 @@ def mutual_information(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def strongest_pairs(information: NDArray[np.float64], most: int) -> list[tuple[int, int]]:
-    """The pairs of different columns that share most information, strongest first."""
+    """The pairs of columns with the most mutual information, in decreasing order."""
     upper = np.triu(information, 1)
     best = np.argsort(-upper.ravel(), kind="stable")[:most]
     return [(int(i) // len(upper), int(i) % len(upper)) for i in best if upper.ravel()[i] > _LEAST_SHARED]

@@ -1,4 +1,4 @@
-"""Sequences of categories as lines of text: bytes as characters, a few tokens as a letter each, many as numbers."""
+"""Sequences of categories as lines of text: bytes as characters, other tokens as letters or numbers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _CELL = (12, 24)  # pixels of one character
 
 
 _Entry = tuple[str, list[str], NDArray[Any] | None]
-"""A word in the gutter, the tokens of an example, and the colours behind them."""
+"""A word on the left, the tokens of an example, and their background colours."""
 
 
 class Text(Artist):
-    """Sequences of bytes as text, and of other tokens as one character or one number each."""
+    """Sequences of bytes as text; other tokens as one character or one number each."""
 
     wanted = 12
 
@@ -47,16 +47,16 @@ class Text(Artist):
         return _LETTERS[v] if self.levels <= len(_LETTERS) else f"{v:02x}" if self.levels == 256 else str(v)
 
     def _tokens(self, row: Tensor) -> list[str]:
-        """Those of one example, without its padding."""
+        """The tokens of one example, without padding."""
         return [self._token(int(v)) for v in row.tolist() if v == v]
 
     def string(self, row: Tensor) -> str:
-        """One example as it is drawn."""
+        """One example as text."""
         return ("" if self.cell == 1 else " ").join(self._tokens(row))
 
     @property
     def _note(self) -> str:
-        note = " ↵ is a new line, · any other byte that is no printable ASCII." if self.is_bytes else ""
+        note = " ↵ is a new line, · any other byte that is not printable ASCII." if self.is_bytes else ""
         note += " Each number is a token." if self.cell > 1 else ""
         shown = self.each * self.line
         return note + (f" The first {shown} of {self.length} are shown." if shown < self.length else "")
@@ -66,13 +66,15 @@ class Text(Artist):
         return max(1, min(n, wanted if self.lines == _MOST_LINES else n, self.lines // (lines * each)))
 
     def _draw(self, entries: Sequence[_Entry], group: int = 1) -> Image.Image:
-        """Lines with a word in the gutter and colours behind the characters; a gap after each ``group``."""
+        """Draw the lines of all entries, with a gap after each ``group``."""
         width, height = _CELL
         gutter = width * max((len(word) + 1 for word, _, _ in entries if word), default=0)
         rows: list[_Entry] = []
         apart = group > 1 or (self.each > 1 and self.length > self.line)
         for i, (word, tokens, colours) in enumerate(entries):
-            for start in range(0, max(1, min(len(tokens), self.each * self.line)), self.line):  # one for an empty one
+            for start in range(
+                0, max(1, min(len(tokens), self.each * self.line)), self.line
+            ):  # one line if it is empty
                 part = None if colours is None else colours[start : start + self.line]
                 rows.append((word if start == 0 else "", tokens[start : start + self.line], part))
             if apart and (i + 1) % group == 0 and i + 1 < len(entries):
@@ -121,7 +123,7 @@ class Text(Artist):
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = self._fits(len(x), 16 if marks is None else 24)
         left = words if marks is None else ["▲ anomaly" if mark else "" for mark in marks]
-        said = "On the left: the nats." if marks is None else "Anomalies have a triangle and the word on their left."
+        said = "On the left: the nats." if marks is None else "Anomalies have a triangle and a word on the left."
         entries = [(word[:_GUTTER], row) for word, row in zip(left[:n], x[:n], strict=True)]
         return self._sheet(entries, n, f"{n} {self.noun} in this order", said=said)
 
@@ -132,8 +134,10 @@ class Text(Artist):
         entries = [("", self._tokens(row), colours[i]) for i, row in enumerate(x[:n])]
         ramp = viridis(np.linspace(0, 1, min(self.length, self.line)))
         image = self._draw([*entries, ("", [], None), ("", [" "] * len(ramp), ramp)])
-        reading = f"One colour scale, the bar below: violet {number(low)}, yellow {number(high)} bits or more a token."
-        layout = f"{n} {self.noun}, each token on the colour of its bits"
+        reading = (
+            f"One colour scale, the bar below: violet {number(low)}, yellow {number(high)} bits or more per token."
+        )
+        layout = f"{n} {self.noun}, each token coloured by its bits"
         return Sheet(image, n, layout, reading + self._note, plot=True)
 
 
@@ -150,7 +154,7 @@ def is_text(event: Event, train_x: Tensor) -> bool:
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-    """The monospaced font that comes with matplotlib."""
+    """The monospaced font of matplotlib."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"), 19)

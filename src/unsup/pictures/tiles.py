@@ -1,4 +1,4 @@
-"""Pictures made of pixels: grids of images, clips and sequences of vectors, stored small and enlarged by the page."""
+"""Grids of images, clips and sequences of vectors, stored at low resolution and enlarged by the page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unsup.pictures.images import shown_range, tile_grid, to_levels
 
 _COLUMNS = 8
 _TILE, _LONG = 5_000, 20_000  # values of one stored tile: 70×70 in grey, 40×40 in colour; of a sequence
-_MANY, _FEW = 125_000, 40_000  # values of one stored picture, so that a contestant's stay below 350 kB
-_ALL = 2**24  # values of a picture that is a file of its own
-_MOST_PARTS = 4  # frames of a clip, or channels of an image that has no colour of its own
-_THUMB = 64  # screen pixels that an image, a frame or a sequence takes at least
-_HEATS = 127  # colours of a heat map: with 129 greys they fill a palette
+_MANY, _FEW = 125_000, 40_000  # values of one stored picture, so that those of a contestant take at most 350 kB
+_ALL = 2**24  # values of a picture in a separate file
+_MOST_PARTS = 4  # frames of a clip, or channels of an image without colours
+_THUMB = 64  # least size of an image, a frame or a sequence, in screen pixels
+_HEATS = 127  # colours of a heat map; with 129 greys they fill a palette
 _ORANGE = torch.tensor([int(ANOMALOUS[i : i + 2], 16) for i in (1, 3, 5)], dtype=torch.uint8)
 
 
@@ -39,7 +39,7 @@ class Tiles(Artist):
         self.limits = shown_range(event, train_x)
         self.own_range = not support.is_discrete or self.limits[1] - self.limits[0] != support.levels - 1
         self.factor, shape = (1, 1), event.shape
-        apart = len(shape) == 3 and not self._is_colour(shape[0])  # channels that are no colours
+        apart = len(shape) == 3 and not self._is_colour(shape[0])  # channels that are not colours
         self.every = -(-shape[0] // _MOST_PARTS) if len(shape) == 4 else 1  # of the frames
         self.parts = min(-(-shape[0] // self.every), _MOST_PARTS) if apart or len(shape) == 4 else 1
         plane = self._tiles(train_x[:1])
@@ -58,7 +58,7 @@ class Tiles(Artist):
         return channels == 1 or (channels == 3 and not self.nominal)
 
     def _tiles(self, x: Tensor) -> Tensor:
-        """``(N, *event.shape)`` → uint8 ``(N, 1 or 3, h, w)`` as they are stored."""
+        """``(N, *event.shape)`` → stored tiles, uint8 ``(N, 1 or 3, h, w)``."""
         planes = self._arranged(x)
         if not self.nominal:
             return self._thumb(to_levels(planes, *self.limits).float()).round().to(torch.uint8)
@@ -67,7 +67,7 @@ class Tiles(Artist):
         return self._thumb(colours[chosen].permute(0, 3, 1, 2).float()).round().to(torch.uint8)
 
     def _arranged(self, x: Tensor) -> Tensor:
-        """One plane a tile: parts that are no colours of one image stand side by side."""
+        """One plane per tile, with frames and channels that are not colours side by side."""
         if x.ndim <= 3:  # (N, T) and (N, T, C)
             return x.view(len(x), 1, -1, x.shape[-1]) if x.ndim == 2 else x.transpose(1, 2).flip(1).unsqueeze(1)
         if x.ndim == 5:
@@ -83,24 +83,24 @@ class Tiles(Artist):
         shape, said = self.event.shape, ""
         if len(shape) == 4:
             some = "" if self.every == 1 else f" ({self.parts} of {shape[0]})"
-            said = f" Frames of one clip{some} stand side by side."
+            said = f" Frames of one clip{some} are side by side."
         elif len(shape) == 3 and self.parts > 1:
             shown = f"The first {_MOST_PARTS} of {shape[0]}" if shape[0] > _MOST_PARTS else f"The {shape[0]}"
-            said = f" {shown} channels stand side by side."
+            said = f" {shown} channels are side by side."
         elif len(shape) < 3:
-            said = " Time runs to the right, the first channel is the lowest row."
+            said = " Time is horizontal, the first channel is the lowest row."
         if self.nominal:
             return said + " Each colour is a category."
         low, high = map(number, self.limits)
         return said + (f" Black is {low}, white is {high}." if self.own_range else "")
 
     def room(self, wanted: int, values: int = _FEW) -> int:
-        """How many of ``wanted`` tiles fit into a picture of so many values: whole rows where there are several."""
+        """The number of ``wanted`` tiles that fit into a picture with ``values`` values, in whole rows if several."""
         fits = min(wanted, max(2, values // self.values))
         return fits if fits <= self.columns else fits - fits % self.columns
 
     def _page(self, bands: list[Tensor], shown: int, layout: str, reading: str = "") -> Sheet:
-        """Grids one below the other, with some air between them."""
+        """Grids, one below the other, with gaps."""
         air, width = 3 * self.gap, max(band.shape[2] for band in bands)
         canvas = torch.cat([pad(b, (0, width - b.shape[2], 0, air), value=255) for b in bands], 1)[:, :-air]
         scale = self.scale if self.whole else max(1, min(self.scale, WIDEST // width))
@@ -121,7 +121,7 @@ class Tiles(Artist):
         above = [] if real is None else [self._band(self._tiles(real[:columns]), columns)]
         layout = self._grid(len(x), columns)
         if real is not None:
-            layout = f"a row of {min(columns, len(real))} training examples, and below it {layout}"
+            layout = f"a row of {min(columns, len(real))} training examples above {layout}"
         return self._page([*above, self._band(self._tiles(x), columns)], len(x), layout)
 
     def _grid(self, n: int, columns: int) -> str:
@@ -175,26 +175,26 @@ class Tiles(Artist):
         return self._page([torch.cat([canvas, bar], 1)], n, layout, reading)
 
     def _per_pixel(self, bits: Tensor) -> tuple[Tensor, str]:
-        """Maps ``(N, h, w)`` in the place of the tiles, summed over colours; the mean where tiles are reduced."""
+        """Maps ``(N, h, w)`` of the tiles, summed over colours; means if tiles are reduced."""
         maps = bits.double().reshape(len(bits), *self.event.shape)
-        whole = "a value"
+        whole = "per value"
         if len(self.event.shape) == 3 and self.event.shape[0] == 3 and self.parts == 1:
-            maps, whole = maps.sum(1, keepdim=True), "a pixel, summed over its colours"
+            maps, whole = maps.sum(1, keepdim=True), "per pixel, summed over its colours"
         elif len(self.event.shape) == 3:
-            whole = "a pixel"
+            whole = "per pixel"
         planes = self._arranged(maps)
         planes = planes.sum(1, keepdim=True) if planes.shape[1] > 1 else planes
         return self._thumb(planes)[:, 0], whole
 
 
 def _row(parts: Sequence[Tensor]) -> Tensor:
-    """Planes side by side, with an empty column of pixels between them."""
+    """Planes side by side, with an empty column between them."""
     joined = [pad(part.double(), (0, 1), value=math.nan) for part in parts]
     return torch.cat(joined, 3)[..., :-1]
 
 
 def _fewer_greys(tiles: Tensor) -> Tensor:
-    """Grey tiles in 129 levels where they have more than a palette has room for beside other colours."""
+    """Grey tiles in 129 levels, if their levels and the heat map would not fit in a palette."""
     if tiles.shape[1] == 3 or len(tiles.unique()) <= 256 - _HEATS:
         return tiles
     return torch.where(tiles == 255, tiles, tiles // 2 * 2)

@@ -1,4 +1,4 @@
-"""Recipes: what to train, on what, how, and the published figure it is compared with.
+"""Recipes: models, data, settings, and published figures for comparison.
 
 A recipe is a TOML file::
 
@@ -13,10 +13,11 @@ A recipe is a TOML file::
     training = { epochs = 30 }
     published = "88.40 nats (Germain et al. 2015)"
 
-``measures`` are keys of ``unsup measures``, by default ``["likelihood"]``; ``samples = 2500`` is how many are drawn.
+``measures`` are keys of ``unsup measures``, by default ``["likelihood"]``; ``samples = 2500`` is the number
+of samples.
 
-Each ``[[run]]`` is trained and scored on the test split once for each seed. Results are appended to a ``.jsonl`` file,
-from which the results table is written anew; nothing in the table is written by hand.
+Each ``[[run]]`` is trained and measured on the test split, once per seed. Results are appended to a ``.jsonl`` file,
+from which the results table is generated.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _SHIPPED = Path(__file__).parent.parent / "recipes"
 
 @dataclass(frozen=True)
 class RecipeRun:
-    """One model of a recipe. ``label`` tells it apart in the table where a model appears twice."""
+    """One model of a recipe. ``label`` is its name in the table, by default that of the model."""
 
     model: str
     label: str = ""
@@ -62,7 +63,7 @@ class RecipeRun:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A TOML file, read."""
+    """The content of a TOML file."""
 
     name: str
     summary: str
@@ -76,15 +77,15 @@ class Recipe:
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that come with the library, by name."""
+    """The included recipes, by name."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.toml"))}
 
 
 def read_recipe(name_or_path: str) -> Recipe:
-    """A shipped recipe by name, or one of your own by the path of its TOML file.
+    """An included recipe by name, or your own by the path of its TOML file.
 
     Raises:
-        InputError: there is none, or it is not a recipe.
+        InputError: it does not exist, or is not a recipe.
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else shipped().get(name_or_path)
     if path is None or not path.is_file():
@@ -93,7 +94,7 @@ def read_recipe(name_or_path: str) -> Recipe:
         record = tomllib.loads(path.read_text())
         recipe: Recipe = check_value("recipe", {"name": path.stem} | record, Recipe)
     except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{path} is no recipe: {error}; see src/unsup/recipes for examples") from error
+        raise InputError(f"{path} is not a recipe: {error}; see src/unsup/recipes for examples") from error
     choose_measures(",".join(recipe.measures))
     return recipe
 
@@ -106,9 +107,9 @@ def reproduce(
     progress: ProgressMode = "auto",
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Train and score every run of ``recipe``, going on with unfinished run folders under ``runs``.
+    """Train and measure every run of ``recipe``; unfinished run folders in ``runs`` are resumed.
 
-    Returns the new result records, which are also appended to ``results`` (``.md``, with a ``.jsonl`` beside it).
+    Returns the new result records, which are also appended to the ``.jsonl`` file next to ``results`` (``.md``).
     """
     data = load_data(recipe.data, **recipe.data_options)
     new = []
@@ -118,8 +119,8 @@ def reproduce(
             folder = runs / re.sub(r"^\.+", "-", recipe.name) / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
             record = _one(recipe, run, seed, data, folder, progress)
             append_result(record, results)
-            told = (f"{MEASURES[k].title} {MEASURES[k].show(v['value'])}" for k, v in record["figures"].items())
-            say(f"{recipe.name}: {run.name}, seed {seed}: {', '.join(told)}")
+            shown = (f"{MEASURES[k].title} {MEASURES[k].show(v['value'])}" for k, v in record["figures"].items())
+            say(f"{recipe.name}: {run.name}, seed {seed}: {', '.join(shown)}")
             new.append(record)
     return new
 

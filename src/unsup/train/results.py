@@ -1,4 +1,4 @@
-"""The results page, written from the records of `unsup reproduce` and from nothing else."""
+"""The results page, written from the records of `unsup reproduce`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unsup.evaluate.records import Figure
 Record = dict[str, Any]
 _ARROWS = {"lower": ", lower is better", "higher": ", higher is better", None: ""}
 _DETAILS = ("bits_per_dim", "kind", "share")
-"""What a table has room for of the details of a figure."""
+"""The details of a figure that are in the table."""
 
 
 class _Environment(TypedDict):
@@ -25,7 +25,7 @@ class _Environment(TypedDict):
 
 
 class _Result(TypedDict):
-    """A line of the ``.jsonl``, as far as the page shows it."""
+    """The fields of a line of the ``.jsonl`` that are on the page."""
 
     recipe: str
     model: str
@@ -40,10 +40,10 @@ class _Result(TypedDict):
 
 
 def append_result(record: Record, results: Path) -> None:
-    """Add one record to the ``.jsonl`` beside ``results`` and write the page anew.
+    """Add one record to the ``.jsonl`` next to ``results`` and rewrite the page.
 
     Raises:
-        InputError: the ``.jsonl`` holds a line that is no result.
+        InputError: a line of the ``.jsonl`` is not a result.
     """
     log = results.with_suffix(".jsonl")
     lines = read_text(log).splitlines() if log.exists() else []
@@ -54,9 +54,9 @@ def append_result(record: Record, results: Path) -> None:
 
 
 def results_table(records: Iterable[Record]) -> str:
-    """The results page: a table for each set of measures, one row for each model of each recipe over its seeds.
+    """The results page: a table for each set of measures, with one row per model and recipe.
 
-    Of several records of one seed the newest counts.
+    The newest record of a seed is used.
     """
     groups: dict[tuple[str, ...], dict[tuple[str, str], dict[int, Record]]] = {}
     for record in records:
@@ -67,9 +67,9 @@ def results_table(records: Iterable[Record]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `unsup reproduce` from the records in `RESULTS.jsonl`; do not edit. Minutes are of training, "
-        "validation included, on the number of threads given. Figures of several seeds are the mean ± the standard "
-        "deviation over seeds; of one seed, the value ± its standard error.",
+        "Written by `unsup reproduce` from the records in `RESULTS.jsonl`; do not edit. Minutes are of training with "
+        "validation, on the given number of threads. For several seeds, figures are the mean ± the standard deviation "
+        "over seeds; for one seed, the value ± its standard error.",
         "",
         f"Machines: {markdown('; '.join(sorted({r['environment']['machine'] for r in kept})))}.",
     ]
@@ -114,7 +114,7 @@ def _row(model: str, records: list[Record]) -> dict[str, str]:
 
 
 def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
-    """The columns of one measure: the figure, its floor and what a table shows of its details."""
+    """The columns of one measure: the figure, its floor and some details."""
     row, last = MEASURES[key], figures[-1]
     cells = {row.title: _spread([f["value"] for f in figures], row.show, last["error"])}
     floors = [f["floor"] for f in figures if f["floor"] is not None]
@@ -131,13 +131,13 @@ def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
 
 
 def _spread(values: list[float], show: Callable[[float], str], error: float | None = None) -> str:
-    """The mean with the standard deviation over seeds, or of one seed the error."""
-    beside = statistics.stdev(values) if len(values) > 1 else error
-    return show(statistics.fmean(values)) + ("" if beside is None else f" ± {show(beside)}")
+    """The mean with the standard deviation over seeds, or the error for one seed."""
+    spread = statistics.stdev(values) if len(values) > 1 else error
+    return show(statistics.fmean(values)) + ("" if spread is None else f" ± {show(spread)}")
 
 
 def _work(figure: Figure) -> str:
-    """What a bound or an estimate was computed with."""
+    """The number of samples of a bound, or the effort of an estimate."""
     kind, samples = figure["detail"]["kind"], figure["detail"].get("samples", 1)
     if samples == 1:
         return ""
