@@ -64,3 +64,73 @@ def test_entered_again_it_is_still_over(clock):
             torch.ones(2).exp()
     assert limit.seconds_left == 0.0
     torch.ones(2).exp()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x.exp(),
+        lambda x: torch.exp(input=x),
+        lambda x: 1 - x,
+        lambda x: 2 / x,
+        lambda x: x[0],
+        lambda x: float(x.sum()),
+        lambda x: torch.cat([x, x]),
+        lambda x: torch.stack((x, x)),
+        lambda x: torch.einsum("i,i->", x, x),
+        lambda x: torch.ones(3),
+        lambda x: torch.where(x > 0, x, 0.0),
+    ],
+)
+def test_every_kind_of_operation_finds_the_time_over(clock, operation):
+    x = torch.ones(3)
+    limit = Deadline(1.0, "over")
+    with limit:
+        operation(x)
+    clock[0] += 2.0
+    with pytest.raises(OutOfTime), limit:
+        operation(x)
+
+
+def test_code_that_catches_the_error_and_goes_on_is_stopped_again(clock):
+    done = []
+
+    def stubborn():
+        for _ in range(20):
+            try:
+                torch.ones(2).exp()
+            except ValueError:  # which an error of input is, and this is not
+                pass
+            except OutOfTime:
+                done.append(clock[0])
+            clock[0] += 1.0
+
+    with Deadline(0.5, "over"):
+        stubborn()
+    assert len(done) >= 5
+
+
+def test_nested_limits_are_told_apart_and_clean_up_in_peace(clock):
+    inner_ended, cleaned = False, []
+
+    def inner():
+        nonlocal inner_ended
+        with Deadline(100.0, "inner").ends_quietly():
+            try:
+                clock[0] += 20.0
+                torch.ones(2).exp()
+            finally:
+                cleaned.append(float(torch.ones(2).exp().sum()))
+        inner_ended = True
+
+    with pytest.raises(OutOfTime, match="outer"), Deadline(10.0, "outer"):
+        inner()
+    assert cleaned
+    assert not inner_ended
+    with Deadline(100.0, "outer"):
+        with Deadline(1.0, "inner").ends_quietly():
+            clock[0] += 2.0
+            torch.ones(2).exp()
+            cleaned.append("never")
+        torch.ones(2).exp()
+    assert "never" not in cleaned

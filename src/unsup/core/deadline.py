@@ -1,32 +1,45 @@
-"""A limit on the time of what computes with tensors: slow samplers, slow scores, the first step of a large model."""
+"""A time limit for computations on tensors: slow samplers, slow scores, the first step of a large model."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unsup.core.errors import InputError
+from unsup.core.errors import UnsupError
+
+CLEAN_UP = 2.0
+"""Seconds after an interruption in which no operation is interrupted, so that the interrupted code can clean up."""
+_clean_until: ContextVar[float] = ContextVar("_clean_until", default=-math.inf)
 
 
-class OutOfTime(InputError):
-    """The time for something is over."""
+class OutOfTime(UnsupError, TimeoutError):
+    """A time limit has passed.
+
+    Attributes:
+        deadline: whose limit it is.
+    """
+
+    def __init__(self, message: str, deadline: Deadline) -> None:
+        super().__init__(message)
+        self.deadline = deadline
 
 
 class Deadline(TorchFunctionMode):
-    """Inside, an operation on tensors after the time is over raises `OutOfTime`.
+    """In this context, an operation on tensors that starts after the time limit raises `OutOfTime`.
 
-    One operation is never cut short. What restores a state (writes in place, grad mode) always runs, and after the
-    error everything does, so that what was interrupted can clean up. A deadline may be entered several times; its clock
-    starts when it is made.
+    A running operation is not interrupted. Operations that restore a state (writes in place, grad mode) always run, and
+    for `CLEAN_UP` seconds after the error all operations do, also those in surrounding deadlines. A deadline may be
+    entered several times; its clock starts when it is created. It applies to the current thread only.
 
     Args:
-        seconds: from now on; infinitely many for no limit.
-        reason: what the error says.
+        seconds: the limit from now on; infinity for no limit.
+        reason: the message of the error.
 
     >>> import torch
     >>> with Deadline(0.0, "0 s are over"):
@@ -40,32 +53,48 @@ class Deadline(TorchFunctionMode):
         self.seconds = seconds
         self._until = time.monotonic() + seconds
         self._reason = reason
-        self._raised = False
 
     def __enter__(self) -> Deadline:
-        self._raised = False
         if self._until < math.inf:
             super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if self._until < math.inf:
-            super().__exit__(*error)
+            super().__exit__(kind, error, traceback)
+        if isinstance(error, OutOfTime) and error.deadline is self:
+            _clean_until.set(-math.inf)  # what was interrupted has cleaned up
 
     @property
     def seconds_left(self) -> float:
-        """How much of the time is left, at least 0."""
+        """The remaining time, at least 0."""
         return max(0.0, self._until - time.monotonic())
 
-    def check(self) -> None:
-        """Raise `OutOfTime` if the time is over."""
-        if time.monotonic() >= self._until:
-            self._raised = True
-            raise OutOfTime(self._reason)
+    @contextmanager
+    def ends_quietly(self) -> Iterator[None]:
+        """Like the deadline itself, but reaching its limit only ends the block."""
+        try:
+            with self:
+                yield
+        except OutOfTime as error:
+            if error.deadline is not self:
+                raise
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if not self._raised and args and isinstance(args[0], Tensor) and not func.__name__.endswith("_"):
-            self.check()
+        now = time.monotonic()
+        if now >= self._until and now >= _clean_until.get() and not _restores(func.__name__):
+            _clean_until.set(now + CLEAN_UP)
+            raise OutOfTime(self._reason, self)
         return func(*args, **(kwargs or {}))
+
+
+def _restores(name: str) -> bool:
+    """Whether a function of that name restores a state.
+
+    >>> [_restores(name) for name in ("copy_", "__setitem__", "_set_grad_enabled", "__rsub__", "cat", "exp")]
+    [True, True, True, False, False, False]
+    """
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in ("__set__", "__setitem__") or name.lstrip("_").startswith("set_")

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ class Exam:
                     with self.deadline if row.needs else nullcontext():
                         found = bounded(row.run(self), *row.range)
                     reason = None if math.isfinite(found["value"]) else f"its {row.title} is {found['value']}"
-                except (InputError, CapabilityError) as error:
+                except (InputError, OutOfTime) as error:
                     reason = str(error)
             if reason is None:
                 figures[key], self.seconds[key] = found, round(time.monotonic() - started, 3)
@@ -217,7 +217,7 @@ class Exam:
         # The large batch takes at most 32 times as long as the first; slow samplers are timed on a smaller one.
         for count in (_TIMED, _TIMED_FEW) if 32 * first < _TIMED_MOST * slow else (_TIMED_FEW,):
             started = time.monotonic()
-            with suppress(OutOfTime), Deadline(slow / 2, ""):
+            with Deadline(slow / 2, "").ends_quietly():
                 shown = draw(count)
                 break
         return Sampling(len(shown) / max(time.monotonic() - started, 1e-9), shown)
@@ -292,7 +292,7 @@ class Exam:
         try:
             ordinary, odd = self._compared_scores()
             return -ordinary, -odd, "log-likelihood"
-        except (InputError, CapabilityError):
+        except InputError:
             if not isinstance(self.model, HasEnergy):
                 raise
         return self._energies(self.bench.test.x), self._energies(self.bench.anomalies), "energy"

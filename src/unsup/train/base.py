@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,10 +261,13 @@ class Trainer(ABC):
         if minutes is None or self.settings.compile or process_count() > 1:
             yield
             return
+        limit = Deadline(max(_ALONE * 60 * minutes, _ALONE_LEAST) - self.seconds, "")
         try:
-            with Deadline(max(_ALONE * 60 * minutes, _ALONE_LEAST) - self.seconds, ""):
+            with limit:
                 yield
         except OutOfTime as error:
+            if error.deadline is not limit:
+                raise
             raise TrainingError(
                 f"a single {what} takes much longer than the {60 * minutes:.3g} s of the time budget; give more "
                 "minutes, or choose a smaller model or batch"
@@ -506,8 +509,8 @@ class Trainer(ABC):
             self.model.eval()
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             given = for_samples(self.model, self.watched, _FIRST_DRAWS)
-            limit = nullcontext() if process_count() > 1 else Deadline(_SAMPLES * 60 * self.settings.minutes, "slow")
-            with suppress(OutOfTime), limit:
+            seconds = _SAMPLES * 60 * self.settings.minutes if process_count() == 1 else math.inf
+            with Deadline(seconds, "slow").ends_quietly():
                 self.model.sample(_FIRST_DRAWS, generator=generator, **given)
             took = time.monotonic() - started
             self.samples_took = took, _LOOK / _FIRST_DRAWS * took + (0.0 if self.model.event.is_image else _PLOT)
