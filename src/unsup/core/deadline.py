@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unsup.core.errors import UnsupError
@@ -31,7 +32,7 @@ class OutOfTime(UnsupError, TimeoutError):
 
 
 class Deadline(TorchFunctionMode):
-    """In this context, an operation on tensors that starts after the time limit raises `OutOfTime`.
+    """In this context, a function of tensors that is called after the time limit raises `OutOfTime`.
 
     A running operation is not interrupted. Operations that restore a state (writes in place, grad mode) always run, and
     for `CLEAN_UP` seconds after the error all operations do, also those in surrounding deadlines. A deadline may be
@@ -83,11 +84,17 @@ class Deadline(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         now = time.monotonic()
-        if now >= self._until and now >= _clean_until.get() and not _restores(func.__name__):
+        computes = _has_tensor(args) or _has_tensor(kwargs.values())
+        if computes and now >= self._until and now >= _clean_until.get() and not _restores(func.__name__):
             _clean_until.set(now + CLEAN_UP)
             raise OutOfTime(self._reason, self)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _has_tensor(values: Iterable[Any]) -> bool:
+    return any(isinstance(v, Tensor) or (isinstance(v, list | tuple) and _has_tensor(v)) for v in values)
 
 
 def _restores(name: str) -> bool:
