@@ -10,8 +10,7 @@ import unsup
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import Factorises, keyed_generator
-from unsup.evaluate.dimensions import bits_by_dimension
-from unsup.evaluate.likelihood import log_probs
+from unsup.evaluate.likelihood import bits_by_dimension, log_probs
 from unsup.families.classical.histogram import Histogram
 from unsup.testing.cases import Case, examples, law_cases
 from unsup.testing.subject import Subject

@@ -64,7 +64,7 @@ def _read(path: str) -> dict[str, NDArray[Any]]:
         raise InputError(f"{path} {what}; expected an .npz file with codes z, from unsup encode")
     found = {name: array for name, array in read_npz(Path(path)).items() if name in ("z", "given")}
     if "z" not in found or any(array.dtype.kind not in "buif" for array in found.values()):
-        raise InputError(f"{path} does not contain codes; expected an .npz file with z, from unsup encode")
+        raise InputError(f"{path} has no codes; expected an .npz file with z, from unsup encode")
     return found
 
 

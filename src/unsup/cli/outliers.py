@@ -85,7 +85,7 @@ def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[
 
     if options.model is None:
         if options.minutes is not None:
-            raise InputError("--minutes is of a named model; leave it out, or name one with --model")
+            raise InputError("--minutes is for a named model; remove it, or name a model with --model")
         detector = default_detector(found.event, x, seed=options.seed)
         mixtures = f"{MEMBERS} Gaussian mixtures and " if isinstance(detector, Pool) else ""
         return detector, f"{mixtures}a histogram of each column"
@@ -116,7 +116,7 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     from unsup.train.runs import open_run
 
     if options.minutes is not None:
-        raise InputError(f"{options.model} is a run, which is trained already; leave out --minutes")
+        raise InputError(f"{options.model} is a run, which is already trained; remove --minutes")
     model = open_run(options.model).model
     as_event(x, found.event, model.event, str(options.data))
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"

@@ -29,9 +29,9 @@ from unsup.core.storage import write_inside, write_over
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import SHOWN, Bench, written
 from unsup.evaluate.conditions import is_conditioned
-from unsup.evaluate.dimensions import bits_by_dimension
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.journeys import interpolate, reconstruct
+from unsup.evaluate.likelihood import bits_by_dimension
 from unsup.evaluate.measures import MEASURES, possible_measures
 from unsup.evaluate.records import Curve, Figure, Measures, checked_measures, finite, is_below
 from unsup.pictures.gallery import Drawn

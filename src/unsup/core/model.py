@@ -659,7 +659,7 @@ class HasNegatives(HasEnergy):
 
 
 class HasEntryConditionals(HasDensity):
-    """log p(x_d | all other entries) is at hand for every entry."""
+    """log p(x_d | all other entries) is available for every entry."""
 
     @abstractmethod
     def log_given_rest(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The mean negative log-likelihood of a split, with its kind and standard error."""
+"""The mean negative log-likelihood of a split with its kind and standard error, and the bits of each entry."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
-from unsup.core.model import HasDensity, HasPartition, Model, keyed_generator
+from unsup.core.model import Factorises, HasDensity, HasPartition, Model, keyed_generator
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside, by_chunks, examples_in, in_use, rows_of
+from unsup.evaluate.conditions import batches, beside, by_chunks, examples_in, in_use, rows_of
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise of a bound depends on the seed and the data only."""
@@ -162,3 +162,38 @@ def _entries(event: Event, lengths: Tensor | None, shares: Tensor) -> float:
     if not event.open or lengths is None:
         return event.dims
     return float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])
+
+
+def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0) -> Tensor | None:
+    """−log₂ p(x_d | the entries before it) of raw examples ``(B, *event.shape)``: ``(B, D)``, float64 on the CPU.
+
+    A row sums to −log₂ p(x), as computed by `log_probs` with the same seed and one sample; for a
+    bound, these are the terms of the bound. None if the density does not factorise over the entries: it is of another
+    kind, or a mixture over different orders.
+
+    Args:
+        x: raw examples, or a split or batch of them with their conditions.
+        seed: of the noise of a bound, keyed by the position of the chunk.
+
+    >>> import torch, unsup
+    >>> event = unsup.Event((3,), unsup.Support("binary"))
+    >>> bits_by_dimension(unsup.create("histogram", event), torch.tensor([[0, 1, 1]])).round(decimals=9).tolist()
+    [[1.0, 1.0, 1.0]]
+    >>> bits_by_dimension(unsup.create("vae", event), torch.tensor([[0, 1, 1]])) is None
+    True
+    """
+    examples = examples_in(x)
+    if isinstance(examples, Batch):
+        model.event.check_shape(examples.x)
+    if not isinstance(model, Factorises):
+        return None
+    found = []
+    with in_use(model):
+        for position, batch in enumerate(batches(examples, CHUNK)):
+            generator = keyed_generator(seed, position, device=model.device)
+            part = batch.to(model.device)
+            nats = model.log_conditionals(part.x, generator=generator, **beside(model, part.given))
+            if nats is None:
+                return None
+            found.append(-nats.double().cpu() / math.log(2))
+    return torch.cat(found)

@@ -162,8 +162,9 @@ def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
     Raises:
         InputError: fewer than two rows.
 
+    >>> from unsup.core.event import REAL
     >>> x = torch.cat([torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([[3.0, 9.0]])])
-    >>> int(default_detector(Event((2,)), x).scores(x).argmax())
+    >>> int(default_detector(Event((2,), REAL), x).scores(x).argmax())
     200
     """
     if len(x) < 2:

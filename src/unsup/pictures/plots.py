@@ -106,8 +106,7 @@ class Plane(Artist):
         for axes in grid[0]:
             if bulk:
                 axes.scatter(*self.bulk.T, s=4, color=BULK, alpha=0.5, linewidths=0)
-            axes.set_xlim(*self.limits[0])
-            axes.set_ylim(*self.limits[1])
+            axes.set(xlim=self.limits[0], ylim=self.limits[1])
             axes.set_aspect("equal" if equal else "auto", adjustable="box")
             axes.locator_params(nbins=5)
             axes.set_xlabel(plain_label(self.names[0][:30]), fontsize=LABEL)

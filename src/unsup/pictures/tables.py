@@ -146,28 +146,26 @@ class Table(Artist):
         train = _counts(self.train[:, d], edges)
         _stairs(axes, _counts(values, edges), train, edges)
         axes.set_ylim(0, 1.4 * train.max())
+        self._label(axes, d)
+
+    def _label(self, axes: Any, d: int) -> None:
+        """The name of a column as the title, and ticks at its ends."""
         axes.set_title(self._name(d), fontsize=LABEL - 1, pad=3)
         few_ticks(axes.yaxis, ())
-        self._end_ticks(axes.xaxis, d)
-
-    def _end_ticks(self, axis: Any, d: int) -> None:
         low, high = self.limits[d]
         inside = self.sorted[(self.sorted[:, d] >= low) & (self.sorted[:, d] <= high), d]
-        few_ticks(axis, dict.fromkeys((float(inside[0]), float(inside[-1]))))
+        few_ticks(axes.xaxis, dict.fromkeys((float(inside[0]), float(inside[-1]))))
         ends = ("left", "right") if inside[0] < inside[-1] and not self.discrete[d] else ("center", "center")
-        for label, where in zip(axis.get_ticklabels(), ends, strict=False):
+        for label, where in zip(axes.get_xticklabels(), ends, strict=False):
             label.set_horizontalalignment(where)
 
     def _pair(self, axes: Any, rows: NDArray[np.float64], a: int, b: int) -> None:
         for values, colour, size in ((self.train[:500], BULK, 7), (rows, ORDINARY, 5)):
             x, y = (jittered(values[:, d], self.discrete[d], d) for d in (a, b))
             axes.scatter(x, y, s=size, color=colour, alpha=0.6, linewidths=0)
-        axes.set_xlim(*self.limits[a])
-        axes.set_ylim(*self.limits[b])
+        axes.set(xlim=self.limits[a], ylim=self.limits[b], xticks=(), yticks=())
         axes.set_xlabel(self._name(a), fontsize=LABEL - 1, labelpad=1)
         axes.set_ylabel(self._name(b, 13), fontsize=LABEL - 1, labelpad=1)
-        few_ticks(axes.xaxis, ())
-        few_ticks(axes.yaxis, ())
 
     def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
         a, b, columns = array(first)[:500], array(second)[:500], sorted(self.order[:9])
@@ -178,9 +176,7 @@ class Table(Artist):
             x, y = (jittered(v[:, d], self.discrete[d], d + i) for i, v in enumerate((a, b)))
             axes.scatter(x, y, s=7, color=ORDINARY, alpha=0.6, linewidths=0)
             axes.set(xlim=(low, high), ylim=(low, high))
-            axes.set_title(self._name(d), fontsize=LABEL - 1, pad=3)
-            self._end_ticks(axes.xaxis, d)
-            few_ticks(axes.yaxis, ())
+            self._label(axes, d)
         layout = f"scatter plots of {self._of_all(len(columns))}"
         reading = f"Horizontal: {names[0]}; vertical: {names[1]}, of {len(a)} pairs. Equal values are on the line."
         return plotted(figure, len(a), layout, reading)

@@ -49,7 +49,7 @@ _SHOWN, _SHOWN_VALUES = (8, 1_000), 2**20  # training examples that pictures tak
 _PREPARE_LIMIT = 20_000
 # Times a time budget, and seconds at least, when a part of training that cannot be done without is given up.
 _ALONE, _ALONE_LEAST = 3.0, 10.0
-_UNTRAINED = 0.1  # of a run: until then, samples that are all alike are no symptom
+_UNTRAINED = 0.1  # of a run: until then, identical samples are not a symptom
 _TRANSLATED = 12  # examples in a picture of translations
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 _HUGE = 1e15  # squares of such values, summed, overflow in float32
