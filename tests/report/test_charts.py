@@ -20,7 +20,7 @@ from unsup.report.charts import (
     thinned,
     training_curves,
 )
-from unsup.report.svg import fitted, log_ticks, number, tick_texts, ticks
+from unsup.report.svg import fitted, log_ticks, number, tick_text, ticks
 
 ROWS = [
     Bar("a", 1.0, "= 1.0", (0.9, 1.1), "exact"),
@@ -95,7 +95,7 @@ def test_one_far_away_does_not_squeeze_the_others() -> None:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    rows = [Bar("real", 40.0, "40"), Bar("worked out", 10.0, "10", implied=True)]
+    rows = [Bar("real", 40.0, "40"), Bar("worked out", 10.0, "10", kind="implied")]
     root = parse(bars(rows, "t", "Bytes", "bytes"))
     long, short = (float(b.get("width", "nan")) for b in with_class(root, "bar"))
     assert long / short == pytest.approx(4, rel=0.01)
@@ -104,8 +104,8 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert f"url(#{pattern.get('id')})" in with_class(root, "implied")[0].get("style", "")
 
 
-def test_bars_grow_from_guessing_to_both_sides() -> None:
-    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", 0.3, "")], "t", "AUROC", "AUROC", base=0.5, domain=(0.2, 1.0)))
+def test_bars_grow_from_zero_to_both_sides() -> None:
+    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", -0.3, "")], "t", "Gain", "gain", domain=(-0.5, 1.0)))
     good, bad = with_class(root, "bar")
     base = float(with_class(root, "base")[0].get("x1", "nan"))
     assert float(good.get("x", "nan")) == pytest.approx(base, abs=0.11)
@@ -113,7 +113,7 @@ def test_bars_grow_from_guessing_to_both_sides() -> None:
 
 
 def test_references_stand_at_their_values() -> None:
-    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", "accuracy", domain=(0.0, 1.0), lines=[("raw", 0.7)]))
+    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", "accuracy", domain=(0.0, 1.0), lines=[0.7]))
     (line,) = with_class(root, "reference")
     assert read_off(root, float(line.get("x1", "nan"))) == pytest.approx(0.7, abs=0.005)
 
@@ -209,7 +209,7 @@ def test_thinning_keeps_both_ends() -> None:
 
 def test_numbers_have_a_true_minus_and_never_a_negative_zero() -> None:
     assert (number(-3.14159), number(-0.00001), number(1234567.0)) == ("−3.14", "0.0000", "1,234,567")
-    assert tick_texts([-0.5, 0.1 + 0.2]) == ["−0.5", "0.3"]
+    assert (tick_text(-0.5), tick_text(0.1 + 0.2)) == ("−0.5", "0.3")
 
 
 def test_wide_intervals_of_likelihoods_end_where_they_end():

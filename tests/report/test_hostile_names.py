@@ -508,7 +508,7 @@ def test_pictures_come_from_the_folder_alone(made, tmp_path):
         other = copy.deepcopy(results)
         other["pictures"]["real"]["file"] = file
         other["contestants"][0]["runs"][0]["pictures"]["samples"]["file"] = file
-        assert comparison_page(other, folder).count("was not found or is no PNG") == 2
+        assert comparison_page(other, folder).count("was not found or is not a PNG file") == 2
 
 
 def test_policies_allow_the_pages_own_script_and_nothing_else(made, place):

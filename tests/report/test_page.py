@@ -18,7 +18,7 @@ from unsup.core.errors import InputError
 from unsup.evaluate.records import Results
 from unsup.report import contest as page_module
 from unsup.report.contest import comparison_page, write_comparison_page
-from unsup.report.figures import PURPOSES, Figure, bits_per_dim, columns, figure_of, in_order, interval, mark, tables
+from unsup.report.figures import PURPOSES, Column, Figure, bits_per_dim, columns, figure_of, in_order, mark, tables
 from unsup.report.pages import asset, environment
 
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
@@ -275,7 +275,7 @@ def test_pictures_that_do_not_fit_are_left_out_last_things_first(
     page = comparison_page(results, folder)
     assert len(page.encode()) <= page_module.LIMIT
     reader = Reader(page)
-    left = next(w for w in reader.words if w.startswith("Left out, so that"))
+    left = next(w for w in reader.words if w.startswith("Omitted to keep the page"))
     shown = {a["alt"] for a in reader.all("img")}
     assert "nearest training examples of pixelcnn" in left
     for contestant in results["contestants"]:
@@ -301,7 +301,10 @@ def test_a_folder_without_good_results_is_refused(tmp_path: Path, content: str |
 
 
 def test_an_interval_of_no_width_is_not_shown() -> None:
-    assert interval(Figure(1.0, (1.0, 1.0), (1.0, 1.0), None, None, {})) == ""
+    column = Column("x", "X", "", "", "lower", "", "samples")
+    assert column.interval(Figure(1.0, (1.0, 1.0), (1.0, 1.0), None, None, {})) == ""
+    assert column.interval(Figure(0.92, (0.92,), (0.9, 0.95), None, None, {})) == "0.900–0.950"
+    assert column.interval(Figure(0.5, (0.5,), (-1.0, 2.0), None, None, {})) == "−1.00 to 2.00"
 
 
 def test_a_measure_added_by_one_row_has_its_column_and_its_chart(contest: tuple[Path, Results]) -> None:

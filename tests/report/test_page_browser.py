@@ -328,7 +328,7 @@ def test_it_is_whole_without_scripts(browser: Any, path: Path) -> None:
     assert not page.locator("#theme").is_visible()
     assert page.locator("th button").count() == 0
     page.locator("details.model > summary").nth(1).click()
-    assert page.locator("details.model").nth(1).get_by_text("trains it again").first.is_visible()
+    assert page.locator("details.model").nth(1).get_by_text("train it again").first.is_visible()
     context.close()
 
 

@@ -124,7 +124,7 @@ def test_same_run_tells_different_seeds_apart(tmp_path, digits):
 def test_resume_refuses_another_model(tmp_path, digits):
     fit(unsup.create("made", digits.event, hidden=(8,)), digits, out=tmp_path / "r", steps=2, progress="off")
     other = unsup.create("made", digits.event, hidden=(9,))
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="a different model"):
         fit(other, digits, out=tmp_path / "r", resume=True, progress="off")
 
 

@@ -1,8 +1,7 @@
-"""The page of a contest: one HTML file that needs nothing else, from ``results.json`` and the pictures it names."""
+"""The page of a contest: one self-contained HTML file from ``results.json`` and the pictures that it names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,120 +10,42 @@ from unsup.core.reading import read_json
 from unsup.core.storage import write_inside
 from unsup.core.words import counted, duration
 from unsup.evaluate.records import Contestant, Measures, Results
-from unsup.report.album import Album, Shown, pictured, ranked, title_of
-from unsup.report.drawn import (
-    calibration_charts,
-    likelihood_charts,
-    measure_chart,
-    quality_charts,
-    storage_charts,
-    training_charts,
-)
+from unsup.report import drawn
+from unsup.report.album import Album, Shown, folder_of, pictured, ranked, title_of
 from unsup.report.figures import (
     KINDS,
     PURPOSES,
     STATUS,
     Column,
-    bits_per_dim,
+    bits_text,
     columns,
     figure_of,
-    headline,
     in_order,
-    interval,
     kind,
     kind_order,
     mark,
-    sign,
     tables,
 )
-from unsup.report.pages import Page, Section, footer, render, shown
+from unsup.report.pages import Page, Pairs, Section, footer, render, shown
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
 
 LIMIT = 5_000_000
-"""Bytes that a page may have at most."""
+"""The largest size of a page in bytes."""
 _MARGIN = 20_000
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
 
 
-# --- what the page shows ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure of the table: what is written, what it sorts by, and small lines below; or why there is none."""
-
-    text: str = ""
-    value: float | None = None
-    mark: str | None = None
-    kind: str = ""
-    small: tuple[str, ...] = ()
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A contestant in the table; ``group`` is the place of its kind of likelihood."""
-
-    name: str
-    about: str
-    link: str
-    status: str | None
-    group: int
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Measures of some purposes; ``floors`` is a row of what the measures compare with, or empty."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    floors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """One run of a contestant."""
-
-    seed: int
-    facts: tuple[tuple[str, str], ...]
-    commands: tuple[tuple[str, str], ...]
-    figures: tuple[tuple[str, str, str], ...]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A contestant with its runs."""
-
-    link: str
-    name: str
-    family: str
-    status: str | None
-    short: str
-    reason: str | None
-    paper: str
-    options: str
-    pictures: tuple[Shown, ...]
-    runs: tuple[Ran, ...]
-    notes: tuple[str, ...]
-    missing: tuple[tuple[str, str], ...]
-
-
-# --- from the record --------------------------------------------------------------------------------------------------
-
-
 def write_comparison_page(folder: str | Path) -> Path:
-    """Write ``index.html`` of a contest's folder from its ``results.json``, and say where.
+    """Write ``index.html`` of a contest's folder from its ``results.json``, and return its path.
 
     Raises:
-        InputError: the folder holds no results, or damaged ones.
+        InputError: the folder has no results, or damaged ones.
     """
     folder = Path(folder)
     path = folder / "results.json"
     if not path.is_file():
-        raise InputError(f"{folder} holds no comparison (no results.json); expected a folder of unsup compare")
+        raise InputError(f"{folder} has no comparison (no results.json); expected a folder of unsup compare")
     results: Results = read_json(path, dict[str, Any], mend="run unsup compare again to restore it")
     try:
         page = comparison_page(results, folder)
@@ -135,7 +56,7 @@ def write_comparison_page(folder: str | Path) -> Path:
 
 
 def comparison_page(results: Results, root: Path) -> str:
-    """The page of ``results``, whose pictures lie under ``root``."""
+    """The page of ``results``, whose pictures are in ``root``."""
     bare = render("contest.html", page=page_view(results, Album(results, root, 0)))
     return render("contest.html", page=page_view(results, Album(results, root, LIMIT - _MARGIN - len(bare.encode()))))
 
@@ -154,7 +75,7 @@ def page_view(results: Results, album: Album) -> Page:
             Section("results", "Results", results_view(results)),
             *asked,
             *of_purpose.values(),
-            Section("training", "Training", training_charts(results)),
+            Section("training", "Training", drawn.training_charts(results)),
             Section("models", "Model by model", models_view(results, album)),
             Section("method", "How this was measured", method_view(results, album)),
         ),
@@ -163,37 +84,39 @@ def page_view(results: Results, album: Album) -> Page:
 
 
 def _purpose_section(results: Results, album: Album, purpose: str) -> Section:
-    """What is shown of one purpose besides the table: charts and pictures of its own, or bars for each measure."""
+    """Charts and pictures of one purpose: its own, or bars for each of its measures."""
+    title, view = PURPOSES[purpose], []
     if purpose == "samples":
-        pictures, charts = samples_view(results, album), quality_charts(results)
-        return Section("samples", "Samples beside real data", (pictures, charts) if pictures or charts else None)
-    if purpose == "density":
-        charts, curves = likelihood_charts(results), calibration_charts(results)
-        return Section("density", "Likelihood and time", (charts, curves) if charts or curves else None)
-    if purpose == "compression":
-        charts = storage_charts(results)
-        return Section("compression", "Storage", (charts, _stored(results)) if charts else None)
-    found = [measure_chart(results, c) for c in columns(results) if c.purpose == purpose]
-    return Section(purpose, PURPOSES[purpose], [c for c in found if c is not None])
+        title, view = "Samples and real data", [samples_view(results, album), drawn.quality_charts(results)]
+    elif purpose == "density":
+        title = "Likelihood and time"
+        view = [drawn.likelihood_charts(results), drawn.calibration_charts(results)]
+    elif purpose == "compression":
+        stored = results["baselines"]["stored"]
+        title, view = "Storage", [drawn.storage_charts(results), [_stored(s) for s in stored]]
+    else:
+        view = [
+            c for column in columns(results) if column.purpose == purpose for c in drawn.measure_chart(results, column)
+        ]
+    return Section(purpose, title, view if any(view) else None)
 
 
-def _stored(results: Results) -> list[tuple[str, str, str, str]]:
-    stored = results["baselines"]["stored"]
-    return [(s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]) for s in stored]
+def _stored(s: Any) -> tuple[str, ...]:
+    return s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]
 
 
 def results_view(results: Results) -> dict[str, Any]:
-    """The tables, how to read them, and who is not in them."""
+    """The tables, how to read them, and the contestants that are missing."""
     rows = in_order(results)
     several = any(len(r["runs"]) > 1 for r in rows)
     small = (
-        "the mean over seeds, and below it the lowest and the highest run" if several else "its 95 % interval below it"
+        "the mean over seeds, with the lowest and the highest run below" if several else "with its 95 % interval below"
     )
-    kinds = {k for r in rows if (k := kind(r))}
+    kinds = {kind(r) for r in rows}
     return {
         "tables": [_table(results, rows, own) for own in tables(columns(results))],
         "reading": f"Each figure is of {counted(results['examples'], 'held-out example')} or "
-        f"{counted(results['samples'], 'sample')}, with {small}.",
+        f"{counted(results['samples'], 'sample')}, {small}.",
         "kinds": [k for k in KINDS if k in kinds],
         "ranked": any(results["places"].values()),
         "absent": [
@@ -204,52 +127,52 @@ def results_view(results: Results) -> dict[str, Any]:
     }
 
 
-def _table(results: Results, rows: list[Contestant], own: list[Column]) -> Table:
+def _table(results: Results, rows: list[Contestant], own: list[Column]) -> dict[str, Any]:
+    """Measures of some purposes; ``floors`` is a row of what the measures are compared with, or empty."""
     all_runs = [r for c in rows for r in c["runs"]]
-    floors = [(figure_of(all_runs, c.key), c) for c in own]
-    known = [c.show(f.floor) if f is not None and f.floor is not None else "" for f, c in floors]
-    titles = list(dict.fromkeys(PURPOSES.get(c.purpose, c.purpose) for c in own))
-    return Table(
-        title=", ".join([titles[0], *(t.lower() for t in titles[1:])]),
-        columns=tuple(own),
-        rows=tuple(_row(results, r, own) for r in rows),
-        floors=tuple(known) if any(known) else (),
-    )
+    found = [(figure_of(all_runs, c.key), c) for c in own]
+    floors = ["" if f is None or f.floor is None else c.show(f.floor) for f, c in found]
+    first, *others = dict.fromkeys(PURPOSES.get(c.purpose, c.purpose) for c in own)
+    return {
+        "title": ", ".join([first, *(t.lower() for t in others)]),
+        "columns": own,
+        "rows": [(_about(results, c), [_cell(results, c, column) for column in own]) for c in rows],
+        "floors": floors if any(floors) else (),
+    }
 
 
-def _row(results: Results, contestant: Contestant, own: list[Column]) -> Row:
+def _about(results: Results, contestant: Contestant) -> dict[str, Any]:
+    """The record of a contestant, with its link, its status in words and the place of its kind of likelihood."""
     family, model = contestant["family"], contestant["model"]
-    return Row(
-        name=contestant["name"],
-        about=family if model == contestant["name"] else f"{model}, {family}",
-        link=f"model-{results['contestants'].index(contestant)}",
-        status=STATUS.get(contestant["status"]),
-        group=kind_order(contestant),
-        cells=tuple(_cell(results, contestant, c) for c in own),
-    )
+    return {
+        **contestant,
+        "link": f"model-{results['contestants'].index(contestant)}",
+        "status": STATUS.get(contestant["status"]),
+        "about": family if model == contestant["name"] else f"{model}, {family}",
+        "group": kind_order(contestant),
+    }
 
 
-def _cell(results: Results, contestant: Contestant, column: Column) -> Cell:
+def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str, Any]:
+    """One figure of a table: its text, the value to sort by, and small lines below; or the reason why it is missing."""
     figure, own = figure_of(contestant["runs"], column.key), kind(contestant)
     if figure is None:
         reasons = [r["missing"][column.key] for r in contestant["runs"] if column.key in r["missing"]]
-        return Cell(why="; ".join(dict.fromkeys(reasons)))
-    small = (
-        [interval(figure, column.show)]
-        if column.better and (column.key != "likelihood" or figure.error is None)
-        else []
-    )
-    if column.key == "likelihood" and (bits := bits_per_dim(contestant)):
-        small.append(f"{sign(kind(contestant))} {number(bits.value, 4)} bits/dim")
+        return {"value": None, "why": "; ".join(dict.fromkeys(reasons))}
+    of_likelihood, small = column.key == "likelihood", []
+    if column.better and not (of_likelihood and figure.error is not None):
+        small.append(column.interval(figure))
+    if of_likelihood and (bits := bits_text(contestant)):
+        small.append(f"{bits} bits/dim")
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
-    return Cell(
-        text=headline(figure, column.key, column.show),
-        value=figure.value,
-        mark=mark(results["places"], column, contestant["name"]),
-        kind=own if column.key == "likelihood" and own in KINDS else "",
-        small=tuple(s for s in small if s),
-    )
+    return {
+        "value": figure.value,
+        "text": column.headline(figure),
+        "mark": mark(results["places"], column, contestant["name"]),
+        "kind": own if of_likelihood and own in KINDS else "",
+        "small": [s for s in small if s],
+    }
 
 
 def samples_view(results: Results, album: Album) -> list[Shown]:
@@ -258,84 +181,59 @@ def samples_view(results: Results, album: Album) -> list[Shown]:
     for contestant in in_order(results):
         run = pictured(contestant["runs"])
         if run is not None and "samples" in run["pictures"]:
-            found.append((run["pictures"]["samples"], run.get("folder", run["run"]), contestant["name"]))
+            found.append((run["pictures"]["samples"], folder_of(run), contestant["name"]))
     widest = max((album.width(p, folder) for p, folder, _ in found), default=0)
     whole = min([_THREE_IN_A_ROW // max(1, widest), *(p["scale"] for p, _, _ in found)])
     scale = whole if whole >= 1 else min(1.0, _TWO_IN_A_ROW / max(1, widest))
     return [album.show(p, folder, title, scale) for p, folder, title in found]
 
 
-def models_view(results: Results, album: Album) -> list[Model]:
-    measured = in_order(results)
-    return [_model(results, c, album) for c in [*measured, *(c for c in results["contestants"] if not c["runs"])]]
+def models_view(results: Results, album: Album) -> list[dict[str, Any]]:
+    absent = [c for c in results["contestants"] if not c["runs"]]
+    return [_model(results, c, album) for c in [*in_order(results), *absent]]
 
 
-def _model(results: Results, contestant: Contestant, album: Album) -> Model:
-    runs, several = contestant["runs"], len(contestant["runs"]) > 1
-    run = pictured(runs)
-    shown = [] if run is None else [n for n in ranked(run["pictures"]) if n != "samples"]
-    titles = {k: capital(m["title"]) for k, m in results["measures"].items()}
-    missing = dict.fromkeys((titles.get(k, k), v) for r in runs for k, v in r["missing"].items())
-    notes = dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"])
-    own = columns(results)
-    return Model(
-        link=f"model-{results['contestants'].index(contestant)}",
-        name=contestant["name"],
-        family=contestant["family"],
-        status=STATUS.get(contestant["status"]),
-        short=_short(contestant, own),
-        reason=contestant["reason"],
-        paper=contestant["paper"],
-        options=", ".join(f"{k} {told(v)}" for k, v in contestant["options"].items()),
-        pictures=()
-        if run is None
-        else tuple(album.show(run["pictures"][n], run.get("folder", run["run"]), title_of(n)) for n in shown),
-        runs=tuple(_ran(r, own) for r in runs),
-        notes=tuple(notes),
-        missing=tuple(missing),
-    )
+def _model(results: Results, contestant: Contestant, album: Album) -> dict[str, Any]:
+    """The record of a contestant, with its runs and pictures as the page shows them."""
+    runs, several, own = contestant["runs"], len(contestant["runs"]) > 1, columns(results)
+    run, names = pictured(runs), {k: capital(m["title"]) for k, m in results["measures"].items()}
+    pictures = {} if run is None else {n: run["pictures"][n] for n in ranked(run["pictures"]) if n != "samples"}
+    short = [f"{bits} bits/dim"] if (bits := bits_text(contestant)) else []
+    for column, words in ((c, w) for key, w in (("fid", "FID "), ("seconds", "")) for c in own if c.key == key):
+        if figure := figure_of(runs, column.key):
+            short.append(words + column.show(figure.value))
+    return _about(results, contestant) | {
+        "short": " · ".join(short),
+        "options": ", ".join(f"{k} {told(v)}" for k, v in contestant["options"].items()),
+        "pictures": [album.show(p, folder_of(run), title_of(n)) for n, p in pictures.items() if run is not None],
+        "runs": [_run(r, own, names) for r in runs],
+        "notes": list(dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"])),
+        "missing": list(dict.fromkeys((names.get(k, k), why) for r in runs for k, why in r["missing"].items())),
+    }
 
 
-def _short(contestant: Contestant, own: list[Column]) -> str:
-    """The few figures that stand beside the name."""
-    said, show = [], {c.key: c.show for c in own}
-    if bits := bits_per_dim(contestant):
-        said.append(f"{sign(kind(contestant))} {number(bits.value, 4)} bits/dim")
-    for key, words in (("fid", "FID {}"), ("seconds", "{}")):
-        if figure := figure_of(contestant["runs"], key):
-            said.append(words.format(show[key](figure.value)))
-    return " · ".join(said)
-
-
-def _ran(run: Measures, own: list[Column]) -> Ran:
-    found = [(c, figure_of([run], c.key)) for c in own]
+def _run(run: Measures, own: list[Column], names: dict[str, str]) -> dict[str, Any]:
+    found = [(c, f) for c in own if (f := figure_of([run], c.key))]
+    training, measuring = (duration(run[k] or 0) for k in ("train_seconds", "measure_seconds"))
     lines: dict[str, list[str]] = {}
-    titles = {c.key: c.title for c in own}
     for key, line in run["commands"].items():
-        lines.setdefault(line, []).append(titles.get(key, key))
-    return Ran(
-        seed=run["seed"],
-        facts=(
+        lines.setdefault(line, []).append(names.get(key, key))
+    return {
+        "seed": run["seed"],
+        "facts": [
             ("Folder", run["run"]),
             ("Seed", str(run["seed"])),
             ("Steps", f"{run['steps']:,}"),
-            (
-                "Time",
-                f"{duration(run['train_seconds'] or 0)} training, {duration(run['measure_seconds'] or 0)} measuring",
-            ),
+            ("Time", f"{training} training, {measuring} measuring"),
             ("Environment", environment_text(run["environment"])),
-        ),
-        commands=(
-            ("trains it again", run["command"]),
-            *((f"measures {', '.join(n)}", line) for line, n in lines.items()),
-        ),
-        figures=tuple((c.title, headline(f, c.key, c.show), interval(f, c.show)) for c, f in found if f is not None),
-    )
+        ],
+        "commands": [("train it again", run["command"]), *((f"measure {', '.join(n)}", c) for c, n in lines.items())],
+        "figures": [(c.title, c.headline(f), c.interval(f)) for c, f in found],
+    }
 
 
 def method_view(results: Results, album: Album) -> dict[str, Any]:
     runs = [r for c in results["contestants"] for r in c["runs"]]
-    fid = figure_of(runs, "fid")
     facts = {"Plan": results["plan"], "Data": plainly(results["data"])}
     if results["minutes"] is not None:
         facts["Budget"] = counted(results["minutes"], "minute")
@@ -343,21 +241,14 @@ def method_view(results: Results, album: Album) -> dict[str, Any]:
     facts["Seeds"] = ", ".join(map(str, results["seeds"])) or "none"
     facts["Held-out examples"] = f"{results['examples']:,}"
     facts["Samples per run"] = f"{results['samples']:,}"
-    if fid is not None:
-        detail = fid.detail
-        facts["Extractor"] = plainly(detail.get("extractor"))
+    if (fid := figure_of(runs, "fid")) is not None:
+        facts["Extractor"] = plainly(fid.detail.get("extractor"))
+        fake, real, other = (fid.detail.get(k, 0) for k in ("fake", "real", "held_out"))
         facts["Counts"] = (
-            f"{counted(detail.get('fake', 0), 'sample')} against {counted(detail.get('real', 0), 'training example')}; "
-            f"{counted(detail.get('held_out', 0), 'held-out example')} behind what real data get"
+            f"{counted(fake, 'sample')} are compared with {counted(real, 'training example')}; so are "
+            f"{counted(other, 'held-out example')}, for comparison"
         )
-    if results["anomalies"]:
-        facts["Anomalies"] = results["anomalies"]
-    if any(len(c["runs"]) > 1 for c in results["contestants"]):
-        facts["Over seeds"] = "a figure of several seeds is their mean; below it are the lowest and the highest run"
+    facts["Anomalies"] = results["anomalies"]
     facts["Machine"] = environment_text(results["environment"])
-    return {
-        "facts": list(facts.items()),
-        "left_out": album.left_out,
-        "limit": LIMIT // 10**6,
-        "command": results["command"],
-    }
+    pairs: Pairs = tuple((k, v) for k, v in facts.items() if v)
+    return {"facts": pairs, "left_out": album.left_out, "limit": LIMIT // 10**6, "command": results["command"]}

@@ -1,4 +1,4 @@
-"""The results as a CSV file, one line a run, and as the table that the terminal ends with."""
+"""The results as a CSV file with one line for each run, and as the table for the terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from unsup.core.cells import table_text
 from unsup.core.storage import write_inside
-from unsup.evaluate.records import Contestant, Measures, Results
-from unsup.report.figures import Column, bits_per_dim, columns, figure_of, headline, in_order, kind, sign
+from unsup.evaluate.records import Measures, Results
+from unsup.report.figures import bits_per_dim, columns, figure_of, in_order, kind, sign
 
 Rows = list[tuple[str, ...]]
 
 
 def write_csv(folder: Path, results: Results) -> None:
-    """Write ``results.csv``: a line for each run, and one for a contestant without any."""
+    """Write ``results.csv``: a line for each run, and one for each contestant without runs."""
     keys = [c.key for c in columns(results)]
     lines = []
     for c in results["contestants"]:
@@ -27,7 +27,7 @@ def write_csv(folder: Path, results: Results) -> None:
 
 
 def _flat(m: Measures, keys: list[str]) -> dict[str, Any]:
-    """The numbers of a run: each measure with the ends of its interval, named by its key."""
+    """The values of a run by key, each measure with both ends of its interval."""
     line: dict[str, Any] = {k: m[k] for k in ("run", "seed", "steps", "train_seconds")}
     for key in keys:
         record = m["figures"].get(key)
@@ -39,26 +39,20 @@ def _flat(m: Measures, keys: list[str]) -> dict[str, Any]:
     return line | {f"{key}_command": m["commands"].get(key) for key in keys if key in m["commands"]}
 
 
-# --- the terminal -----------------------------------------------------------------------------------------------------
-
-
 def terminal_table(results: Results) -> tuple[tuple[str, ...], Rows]:
-    """Headings and one row a contestant: the first measure of each purpose and what it cost, best first."""
+    """Headings and one row for each contestant: the first measure of each purpose and the cost, best first."""
     found = columns(results)
     first = {c.purpose: c.key for c in reversed(found)}
-    shown = [c for c in found if c.purpose == "cost" or first[c.purpose] == c.key]
-    titles = [t for c in shown for t in (("bits/dim", "nats") if c.key == "likelihood" else (c.title,))]
-    order = in_order(results)
-    rest = [c for c in results["contestants"] if not c["runs"]]
-    rows = [(c["name"], c["family"], *(t for s in shown for t in _texts(c, s))) for c in order]
-    empty = ("",) * (len(titles) - 1)
-    return ("model", "family", *titles), rows + [(c["name"], c["family"], c["status"], *empty) for c in rest]
-
-
-def _texts(contestant: Contestant, column: Column) -> tuple[str, ...]:
-    figure = figure_of(contestant["runs"], column.key)
-    shown = "" if figure is None else headline(figure, column.key, column.show)
-    if column.key != "likelihood":
-        return (shown,)
-    bits = bits_per_dim(contestant)
-    return ("" if bits is None else f"{sign(kind(contestant))} {bits.value:.3f}", shown)
+    titles, rows = ["model", "family"], [[c["name"], c["family"]] for c in in_order(results)]
+    for column in (c for c in found if c.purpose == "cost" or first[c.purpose] == c.key):
+        with_bits = column.key == "likelihood"
+        titles += ["bits/dim", "nats"] if with_bits else [column.title]
+        for row, c in zip(rows, in_order(results), strict=True):
+            if with_bits:
+                bits = bits_per_dim(c)
+                row.append("" if bits is None else f"{sign(kind(c))} {bits.value:.3f}")
+            figure = figure_of(c["runs"], column.key)
+            row.append("" if figure is None else column.headline(figure))
+    absent = [[c["name"], c["family"], c["status"]] for c in results["contestants"] if not c["runs"]]
+    filled = [tuple(row + [""] * (len(titles) - len(row))) for row in rows + absent]
+    return tuple(titles), filled

@@ -1,10 +1,10 @@
-"""The figures of a contest from its records: a `Column` for each measure, a `Figure` for a contestant and measure."""
+"""The figures of a contest from its records: a `Column` for each measure, a `Figure` per contestant and measure."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,14 +12,14 @@ from unsup.core.likelihood import SIGN
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.ranking import deciding, leader
 from unsup.evaluate.records import Contestant, Measures, Place, Results
-from unsup.report.svg import decimals, number
+from unsup.report.svg import number
 from unsup.report.words import capital
 
 Pair = tuple[float, float]
 KINDS = ("exact", "bound", "estimate", "unnormalised")
-"""Kinds of likelihood in the order the page shows them; contestants without one come last."""
-STATUS = {"waiting": "not begun", "unfinished": "under way", "failed": "failed"}
-"""What is said of contestants that are not done."""
+"""Kinds of likelihood in the order of the page; contestants without a likelihood come last."""
+STATUS = {"waiting": "not started", "unfinished": "in progress", "failed": "failed"}
+"""Labels of contestants that are not done."""
 PURPOSES = {
     "density": "Likelihood",
     "samples": "Samples",
@@ -29,19 +29,19 @@ PURPOSES = {
     "classes": "Classes",
     "cost": "Cost",
 }
-"""What measures are for, as headings."""
-ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
+"""Purposes of measures, as headings."""
+_ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number: of one run, or the mean over the runs of a contestant.
+    """The value of one run, or the mean over the runs of a contestant.
 
     Attributes:
-        seeds: the numbers of the runs.
-        interval: of one run its 95 % interval; of several the lowest and the highest run.
-        error: the standard error of one run.
-        floor: the mean of the floors.
+        seeds: the values of the runs.
+        interval: 95 % of one run; the lowest and the highest of several.
+        error: standard error of one run.
+        floor: mean of the floors.
         detail: of the first run.
     """
 
@@ -55,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Column:
-    """A measure as pages show it, from the record of the contest; `show` from the table of measures."""
+    """A measure as pages show it: its record in the results, and the format of values from the table of measures."""
 
     key: str
     title: str
@@ -65,40 +65,53 @@ class Column:
     floor: str
     purpose: str
 
-    @property
-    def show(self) -> Callable[[float], str]:
-        return shown_by(self.key)
+    @classmethod
+    def of(cls, key: str, record: Mapping[str, Any]) -> Column:
+        return cls(key, **{**record, "title": capital(record["title"])})
+
+    def show(self, value: float) -> str:
+        """A value for people, with a true minus."""
+        return MEASURES[self.key].show(value).replace("-", "−") if self.key in MEASURES else number(value)
 
     @property
     def arrow(self) -> str:
-        return "" if self.better is None else ARROWS[self.better]
+        return "" if self.better is None else _ARROWS[self.better]
 
     @property
     def meaning(self) -> str:
-        """What it is and which way is better, in words."""
+        """The explanation, and which direction is better."""
         return self.explanation + (f"; {self.better} is better" if self.better else "")
 
+    def headline(self, figure: Figure) -> str:
+        """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: likelihoods with their sign and the error of a single run."""
+        if self.key != "likelihood":
+            return self.show(figure.value)
+        error = "" if figure.error is None else f" ± {number(figure.error, 2)}"
+        return f"{sign(figure.detail.get('kind'))} {self.show(figure.value)}{error}".strip()
 
-def shown_by(key: str) -> Callable[[float], str]:
-    """How people read the values of a measure, with a true minus."""
-    if key not in MEASURES:
-        return number
-    show = MEASURES[key].show
-    return lambda value: show(value).replace("-", "−")
+    def interval(self, figure: Figure) -> str:
+        """Both ends of the interval; empty if there is none or its ends are equal."""
+        if figure.interval is None:
+            return ""
+        low, high = map(self.show, figure.interval)
+        if low == high:
+            return ""
+        return f"{low} to {high}" if min(figure.interval) < 0 or " " in low + high else f"{low}–{high}"
+
+    def with_interval(self, figure: Figure) -> str:
+        ends = self.interval(figure)
+        return self.show(figure.value) + (f" ({ends})" if ends else "")
 
 
 def columns(results: Results) -> list[Column]:
-    """The measures that anybody has in the order of the record, but those of the purpose asked for first."""
+    """The measures that any run has, in the order of the record; those of the requested purpose come first."""
     runs = [r for c in results["contestants"] for r in c["runs"]]
-    names = [n for n in Column.__dataclass_fields__ if n not in ("key", "title")]
-    records: dict[str, Any] = {**results["measures"]}
-    found = [Column(k, capital(m["title"]), **{n: m[n] for n in names}) for k, m in records.items()]
-    measured = [c for c in found if figure_of(runs, c.key)]
-    return sorted(measured, key=lambda c: c.purpose != results["for"])
+    found = [Column.of(key, record) for key, record in results["measures"].items() if figure_of(runs, key)]
+    return sorted(found, key=lambda c: c.purpose != results["for"])
 
 
 def tables(found: Sequence[Column], most: int = 9) -> list[list[Column]]:
-    """Columns in as many tables as it takes for each to fit a desk's screen; those of a purpose stay together."""
+    """Columns in tables of at most ``most``, so that each fits a desktop screen; a purpose is not split if possible."""
     packed: list[list[Column]] = []
     for _, group in itertools.groupby(found, lambda c: c.purpose):
         own = list(group)
@@ -112,12 +125,12 @@ def tables(found: Sequence[Column], most: int = 9) -> list[list[Column]]:
 
 
 def finite(value: Any) -> float | None:
-    """``value`` as a number, or None where it is none or not finite."""
+    """``value`` as a float, or None if it is not a finite number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def reading(record: Mapping[str, Any] | None) -> Figure | None:
-    """A figure as files hold it; None where there is none or its value is not finite."""
+    """A figure from a file; None if it is missing or its value is not finite."""
     value = None if record is None else finite(record["value"])
     if record is None or value is None:
         return None
@@ -148,29 +161,34 @@ def kind_order(contestant: Contestant) -> int:
     return KINDS.index(own) if own in KINDS else len(KINDS)
 
 
-def sign(kind: str | None) -> str:
-    """The sign that goes with a kind of likelihood.
+def sign(kind: Any) -> str:
+    """The sign of a kind of likelihood.
 
     >>> sign("bound")
     '≤'
     """
-    return SIGN.get(kind, "")  # type: ignore[call-overload]
+    return {str(k): v for k, v in SIGN.items()}.get(str(kind), "")
 
 
 def bits_per_dim(contestant: Contestant) -> Figure | None:
     """Bits/dim, with the interval of the nats in that unit."""
     nats = figure_of(contestant["runs"], "likelihood")
     bits = None if nats is None else finite(nats.detail.get("bits_per_dim"))
-    first = 0.0 if nats is None else nats.seeds[0]
-    if nats is None or bits is None or not first:
+    if nats is None or bits is None or not nats.seeds[0]:
         return None
-    ratio = bits / first
+    ratio = bits / nats.seeds[0]
     ends = None if nats.interval is None or ratio <= 0 else (nats.interval[0] * ratio, nats.interval[1] * ratio)
     return Figure(nats.value * ratio, tuple(v * ratio for v in nats.seeds), ends, None, None, nats.detail)
 
 
+def bits_text(contestant: Contestant, digits: int = 4) -> str:
+    """Bits/dim with its sign; empty without a likelihood."""
+    bits = bits_per_dim(contestant)
+    return "" if bits is None else f"{sign(kind(contestant))} {number(bits.value, digits)}"
+
+
 def in_order(results: Results) -> list[Contestant]:
-    """Those with measured runs, in the order of their places by the purpose asked for, by likelihood and by FID."""
+    """Those with measured runs, ranked by the requested purpose, then by likelihood, then by FID."""
     purpose, places = results["for"] if results["for"] in PURPOSES else None, results["places"]
     first = [] if purpose is None else [leader(places, purpose), *places.get(deciding(purpose), {})]
     ranked = [n for n in dict.fromkeys([*first, *places.get("likelihood", {}), *places.get("fid", {})]) if n]
@@ -179,34 +197,9 @@ def in_order(results: Results) -> list[Contestant]:
 
 
 def mark(places: Mapping[str, Mapping[str, Place]], column: Column, name: str) -> str | None:
-    """``best``, or ``tie`` for all that nobody beats beyond the noise; None for others, and where nobody competes."""
+    """``best``, or ``tie`` for all that no other beats by more than the noise; None for others and without rivals."""
     measured = places.get(column.key, {}) if column.better else {}
     place = measured.get(name)
-    if place is None or place["rank"] > 1:
-        return None
-    if sum(p.get("group") == place.get("group") for p in measured.values()) < 2:
+    if place is None or place["rank"] > 1 or sum(p.get("group") == place.get("group") for p in measured.values()) < 2:
         return None
     return "tie" if place["tied"] else "best"
-
-
-def interval(figure: Figure, show: Callable[[float], str] = number) -> str:
-    """Both ends of a figure's interval; empty where it has none, or one of no width.
-
-    >>> shown = Figure(0.92, (0.92,), (0.9, 0.95), None, None, {})
-    >>> interval(shown), interval(Figure(0.5, (0.5,), (-1.0, 2.0), None, None, {}))
-    ('0.900–0.950', '−1.000 to 2.000')
-    """
-    if figure.interval is None:
-        return ""
-    places = decimals(figure.value)
-    low, high = (show(v) if show is not number else number(v, places) for v in figure.interval)
-    if low == high:
-        return ""
-    return f"{low} to {high}" if min(figure.interval) < 0 or " " in low + high else f"{low}–{high}"
-
-
-def headline(figure: Figure, key: str, show: Callable[[float], str]) -> str:
-    """A figure in one line, e.g. ``≤ 124.80 ± 0.62``: a likelihood with its sign, and the error of a single run."""
-    said = f"{sign(str(figure.detail.get('kind')))} " if key == "likelihood" else ""
-    error = f" ± {number(figure.error, 2)}" if key == "likelihood" and figure.error is not None else ""
-    return f"{said}{show(figure.value)}{error}".strip()

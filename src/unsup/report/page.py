@@ -1,4 +1,4 @@
-"""The page of one run and its README, from the files of its folder alone."""
+"""The page of one run and its README, from the files of its folder."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ from unsup.pictures.gallery import Drawn
 from unsup.report.album import Shown, embedded, is_png
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import Figure, finite, headline, interval, reading, shown_by, sign
+from unsup.report.figures import Column, Figure, finite, reading, sign
 from unsup.report.pages import Page, Pairs, Section, footer, render, shown
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
 
 _log = logging.getLogger(__name__)
-_STRIP = 5
-"""Earlier grids that are shown beside the last one."""
-_WIDE, _SMALL = 760, 200
-"""Screen pixels that a picture is wide at most: the last one, and those before it."""
+_EARLIER = 5  # pictures of samples that are shown with the last one
+_WIDE, _SMALL = 760, 200  # largest width of the last picture and of earlier ones, in screen pixels
 
 
 class _DataRecord(TypedDict):
@@ -58,7 +56,7 @@ class _Described(TypedDict):
 
 
 class _About(TypedDict):
-    """``about.json``: what the data were, and the settings of training that are usual for the model."""
+    """``about.json``: a description of the data, and the default settings of training of the model."""
 
     data: _Described
     describe: str
@@ -67,11 +65,11 @@ class _About(TypedDict):
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the files of a run say.
+    """The records of a run.
 
     Attributes:
-        kept: the step of the parameters that the run hands out, where it is known.
-        ended: whether training is over.
+        kept: the step of the parameters that the run provides, if known.
+        ended: whether training is finished.
     """
 
     folder: Path
@@ -92,22 +90,13 @@ class Recorded:
         return int(self.events[-1]["step"]) if self.events else 0
 
     @property
+    def seconds(self) -> float:
+        return float(self.events[-1]["seconds"]) if self.events else 0.0
+
+    @property
     def title(self) -> str:
         data = self.config["data"]
         return f"{self.config['model']['model']} on {'arrays in memory' if data is None else Path(data['name']).name}"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A figure of ``eval.json``: what it is, and what it was measured on."""
-
-    title: str
-    explanation: str
-    value: str
-    interval: str
-    floor: str
-    of: str
-    older: str
 
 
 def write_page(folder: str | Path) -> None:
@@ -116,19 +105,12 @@ def write_page(folder: str | Path) -> None:
     page = page_view(run)
     lines = [f"# {markdown(page.title)}", "", markdown(page.about), "", *(f"- {markdown(s)}" for s in page.summary)]
     lines += ["", "```", *(visible(line) for _, line in commands_of(run)), "```", ""]
-    _write(run.folder / "report.html", render("run.html", page=page))
-    _write(run.folder / "README.md", "\n".join(lines))
-
-
-def _write(path: Path, text: str) -> None:
-    write_inside(path, text.encode(errors="surrogateescape"))
-
-
-# --- what the files say -----------------------------------------------------------------------------------------------
+    for name, text in (("report.html", render("run.html", page=page)), ("README.md", "\n".join(lines))):
+        write_inside(run.folder / name, text.encode(errors="surrogateescape"))
 
 
 def read_run(folder: Path) -> Recorded:
-    """The records of a run folder; what is damaged besides its configuration is left out with a note."""
+    """The records of a run folder; damaged files other than the configuration are ignored with a note."""
     config: _Config = read_json(folder / "config.json", _Config)
     points, wrong = read_log(folder / "events.jsonl")
     if wrong is not None:
@@ -151,22 +133,19 @@ def read_run(folder: Path) -> Recorded:
 def _checkpoint(folder: Path, name: str) -> dict[str, Any]:
     try:
         return read_checkpoint_record(folder / "checkpoints" / f"{name}.safetensors")
-    except InputError:  # whoever uses it says what is wrong
+    except InputError:  # commands that need it report the error
         return {}
 
 
 def _side_record(path: Path, annotation: Any) -> Any:
-    """A file that the page can do without; nothing, and a note, where it is damaged."""
+    """An optional file; empty, with a note, if it is damaged."""
     if not path.exists():
         return {}
     try:
         return read_json(path, annotation)
     except InputError as error:
-        _log.warning("note: %s; it is left out", error)
+        _log.warning("note: %s; it is ignored", error)
         return {}
-
-
-# --- what the page shows ----------------------------------------------------------------------------------------------
 
 
 def page_view(run: Recorded) -> Page:
@@ -190,43 +169,43 @@ def page_view(run: Recorded) -> Page:
 
 
 def summary_of(run: Recorded) -> tuple[str, ...]:
-    """What came of it, the answer first."""
-    now = [e for e in run.evaluations if not _is_older(run, e)]
-    test = sorted((e for e in now if e["split"] == "test"), key=lambda e: list(MEASURES).index(e["measure"]))
-    said = []
-    if test:
-        said.append(_sentence(test[0]))
-        said += [_sentence(e) for e in test if e["measure"] in ("fid", "auroc", "probe") and e is not test[0]][:2]
-    best = _best(run)
-    if best:
+    """The outcome in sentences, the most important first."""
+    test = [e for e in _sorted(run.evaluations) if e["split"] == "test" and not _is_older(run, e)]
+    others = [e for e in test[1:] if e["measure"] in ("fid", "auroc", "probe")][:2]
+    said = [_sentence(e) for e in (*test[:1], *others)]
+    if best := _best(run):
         said.append(f"Best validation: {best}.")
     if not test:
         said.append("It has not been evaluated on the test split yet.")
-    seconds = run.events[-1]["seconds"] if run.events else 0.0
+    steps = counted(run.steps, "step")
     if run.ended:
-        said.append(f"Training is finished: {counted(run.steps, 'step')} in {duration(seconds)}.")
+        said.append(f"Training is finished: {steps} in {duration(run.seconds)}.")
     else:
-        said.append(f"Training is not finished: it was saved after {counted(run.steps, 'step')} and can be resumed.")
-    found = len([e for e in run.events if "symptom" in e])
-    if found:
-        said.append(
-            f"{counted(found, 'symptom')} {'was' if found == 1 else 'were'} noticed during training (see below)."
-        )
+        said.append(f"Training is not finished: it was saved after {steps} and can be resumed.")
+    if found := sum("symptom" in e for e in run.events):
+        said.append(f"Training had {counted(found, 'symptom')} (see below).")
     return tuple(said)
 
 
+def _sorted(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """In the order of the table of measures, the test split first."""
+    order = list(MEASURES)
+    return sorted(evaluations, key=lambda e: (order.index(e["measure"]), e["split"] != "test"))
+
+
+def _column(entry: Evaluation) -> Column:
+    return Column.of(entry["measure"], MEASURES[entry["measure"]].to_json())
+
+
 def _sentence(entry: Evaluation) -> str:
-    measure, figure = MEASURES[entry["measure"]], reading(entry["figure"])
+    column, figure = _column(entry), reading(entry["figure"])
     if figure is None:
-        return f"{capital(measure.title)} has no finite value."
-    shown = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
-    said = f"{capital(entry['split'])} {measure.title}: {shown.removeprefix('= ')}"
+        return f"{column.title} has no finite value."
+    shown = f"{column.headline(figure)} {column.unit}".rstrip().removeprefix("= ")
     extra = [_bits(figure)] if _bits(figure) else []
-    extra += (
-        [f"{shown_by(measure.key)(figure.floor)} for {measure.floor}"]
-        if figure.floor is not None and measure.floor
-        else []
-    )
+    if figure.floor is not None and column.floor:
+        extra.append(f"{column.show(figure.floor)} for {column.floor}")
+    said = f"{capital(entry['split'])} {MEASURES[entry['measure']].title}: {shown}"
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
 
 
@@ -237,16 +216,14 @@ def _bits(figure: Figure) -> str:
 
 
 def _best(run: Recorded) -> str:
-    """The best validation since what a damaged folder has lost."""
+    """The best validation since the last loss of data by a damaged folder."""
     lost = max((i for i, e in enumerate(run.events) if "lost" in e), default=-1)
-    held = run.events[lost + 1 :]
-    scored = [e for e in held if "bits_per_dim" in e]
-    compared = [e for e in held if "validator" in e]
-    if compared:
+    kept = run.events[lost + 1 :]
+    if compared := [e for e in kept if "validator" in e]:
         pick = min if compared[0]["better"] == "lower" else max
         best = pick(compared, key=lambda e: e["value"])
         return f"{best['validator']} {best['value']:.4g} at step {best['step']:,}"
-    if scored:
+    if scored := [e for e in kept if "bits_per_dim" in e]:
         best = min(scored, key=lambda e: e["nats"])
         nats, bits = f"{sign(best['kind'])} {number(best['nats'], 3)}", number(best["bits_per_dim"], 4)
         return f"{nats.removeprefix('= ')} nats ({bits} bits/dim, {best['kind']}) at step {best['step']:,}"
@@ -257,47 +234,44 @@ def _is_older(run: Recorded, entry: Evaluation) -> bool:
     return run.kept is not None and entry["step"] is not None and entry["step"] != run.kept
 
 
-def figures_view(run: Recorded) -> list[Line]:
-    """Every figure of ``eval.json`` in the order of the table of measures."""
-    order = list(MEASURES)
+def figures_view(run: Recorded) -> list[dict[str, Any]]:
+    """Every figure of ``eval.json``, and what it was measured on."""
     found = []
-    for entry in sorted(run.evaluations, key=lambda e: (order.index(e["measure"]), e["split"] != "test")):
-        measure, figure = MEASURES[entry["measure"]], reading(entry["figure"])
+    for entry in _sorted(run.evaluations):
+        column, figure = _column(entry), reading(entry["figure"])
         if figure is None:
             continue
         settings = {k: v for k, v in entry["settings"].items() if v is not None and (k, v) != ("seed", 0)}
-        older = f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else ""
-        changed = ["data that has changed since training"] if entry["changed_data"] else []
-        of = [
-            f"{entry['split']}, n = {entry['figure']['n']:,}",
-            *([plainly(settings, ", ", " ")] if settings else []),
-            *changed,
-        ]
-        value = f"{headline(figure, measure.key, shown_by(measure.key))} {measure.unit}".rstrip()
-        value += f" ({_bits(figure)})" if _bits(figure) else ""
-        floor = f"{shown_by(measure.key)(figure.floor)} {measure.floor}" if figure.floor is not None else ""
-        ends = interval(figure, shown_by(measure.key))
-        found.append(
-            Line(capital(measure.title), capital(measure.explanation), value, ends, floor, "; ".join(of), older)
-        )
+        of = [f"{entry['split']}, n = {entry['figure']['n']:,}", plainly(settings, ", ", " ")]
+        of.append("data that has changed since training" if entry["changed_data"] else "")
+        bits = _bits(figure)
+        line = {
+            "title": column.title,
+            "explanation": capital(column.explanation),
+            "value": f"{column.headline(figure)} {column.unit}".rstrip() + (f" ({bits})" if bits else ""),
+            "interval": column.interval(figure),
+            "floor": "" if figure.floor is None else f"{column.show(figure.floor)} {column.floor}",
+            "of": "; ".join(filter(None, of)),
+            "older": f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else "",
+        }
+        found.append(line)
     return found
 
 
 def samples_view(folder: Path) -> dict[str, Any]:
     """The last picture of samples, and earlier ones in a row."""
     files = [p for p in sorted((folder / "samples").glob("*.png")) if p.is_file()]
-    found = [(p.stem, p.read_bytes()) for p in files]
-    found = [(name, content) for name, content in found if is_png(content)]
+    found = [(p.stem, content) for p in files if is_png(content := p.read_bytes())]
     if not found:
         return {}
     *earlier, last = found
-    if len(earlier) > _STRIP:
-        earlier = [earlier[round(i * (len(earlier) - 1) / (_STRIP - 1))] for i in range(_STRIP)]
+    if len(earlier) > _EARLIER:
+        earlier = [earlier[round(i * (len(earlier) - 1) / (_EARLIER - 1))] for i in range(_EARLIER)]
     return {"last": _grid(*last, _WIDE), "earlier": [_grid(*one, _SMALL) for one in earlier]}
 
 
 def _grid(stem: str, content: bytes, width: int) -> Shown:
-    """A picture of samples with the words in its file: at its own size, or no wider than ``width``."""
+    """A picture of samples with the words in its file, at its own size or no wider than ``width``."""
     drawn = Drawn.read(content)
     digits = stem.removeprefix("step-")
     step = f"step {int(digits):,}" if digits.isdigit() else stem
@@ -307,66 +281,49 @@ def _grid(stem: str, content: bytes, width: int) -> Shown:
 
 
 def training_view(run: Recorded) -> dict[str, Any]:
-    by = "nats" if any(e.get("nats") is not None for e in run.events) else "value"
-    curves = curves_of(run.events, by)
-    kind = next((e["kind"] for e in run.events if "kind" in e), None)
-    panels = curve_panels([curves], kind, next((e["validator"] for e in run.events if "validator" in e), "likelihood"))
+    def first(key: str, other: Any = None) -> Any:
+        return next((e[key] for e in run.events if key in e), other)
+
+    curves = curves_of(run.events, "nats" if any(e.get("nats") is not None for e in run.events) else "value")
     charts = []
-    if panels:
-        said = (
-            "Training and validation are on one scale"
-            if len(panels) == 1 and len(panels[0].lines) > 1
-            else "Each panel has its own scale"
-        )
+    if panels := curve_panels([curves], first("kind"), first("validator", "likelihood")):
+        together = len(panels) == 1 and len(panels[0].lines) > 1
+        scales = "Training and validation are on one scale" if together else "Each panel has its own scale"
         drawn = training_curves(panels, "chart-training", f"Training of {run.title}", width=440.0)
-        charts.append(
-            Chart("Training and validation", drawn, f"{said}; the first steps may lie above it. ", key_of(panels))
-        )
-    seconds = run.events[-1]["seconds"] if run.events else 0.0
+        words = f"{scales}; the first steps may be above it. "
+        charts.append(Chart("Training and validation", drawn, words, key_of(panels)))
     facts = {
         "Steps": f"{run.steps:,}",
-        "Time": duration(seconds),
+        "Time": duration(run.seconds),
         "Seed": str(run.config["training"].get("seed", "")),
         "Best validation": _best(run),
-        "Parameters kept": "" if run.kept is None else f"those of step {run.kept:,}",
+        "Parameters": "" if run.kept is None else f"those of step {run.kept:,}",
         "Machine": environment_text(run.environment),
     }
+    changed = "The data had changed at step {}: the following steps used the new data."
     noticed = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in run.events if "symptom" in e]
-    noticed += [
-        f"The data had changed at step {e['step']}: the following steps used the new data."
-        for e in run.events
-        if "changed_data" in e
-    ]
+    noticed += [changed.format(e["step"]) for e in run.events if "changed_data" in e]
     noticed += [f"Lost before step {e['step']}: {e['lost']}." for e in run.events if "lost" in e]
     return {"charts": charts, "facts": [(k, v) for k, v in facts.items() if v], "noticed": noticed}
 
 
 def data_view(run: Recorded) -> dict[str, Any]:
-    data = run.config["data"]
+    data, given = run.config["data"], run.config["model"]["config"].get("given")
     facts = {"Name": "arrays in memory" if data is None else data["name"], "One example": str(run.event)}
-    if run.about:
-        own = run.about["data"]
-        facts["Splits"] = plainly(own.get("sizes", {}), ", ", " ")
-        facts["Split by"] = plainly(own.get("split"))
-        facts["Columns"] = plainly(own.get("columns"))
-        facts["Labels"] = plainly(own.get("labels"))
-        facts["Further streams"] = plainly(own.get("streams"))
+    own: Mapping[str, Any] = run.about["data"] if run.about else {}
+    facts["Splits"] = plainly(own.get("sizes", {}), ", ", " ")
+    for name, key in (("Split by", "split"), ("Columns", "columns"), ("Labels", "labels"), ("Streams", "streams")):
+        facts[name] = plainly(own.get(key))
     facts["Options"] = "" if data is None else plainly(data["options"], ", ", " ")
-    given = run.config["model"]["config"].get("given")
     facts["Conditions"] = "" if given is None else told(given)
-    empty = ("", "None")
-    return {
-        "facts": [(k, v) for k, v in facts.items() if v not in empty],
-        "notes": run.about["data"]["notes"] if run.about else [],
-    }
+    return {"facts": [(k, v) for k, v in facts.items() if v not in ("", "None")], "notes": own.get("notes", [])}
 
 
 def settings_view(run: Recorded) -> dict[str, Any]:
-    """Options of the model and settings of training: those that are not the default, and the rest."""
+    """Options of the model and settings of training: those that differ from the defaults, and the rest."""
     model, training = run.config["model"], run.config["training"]
-    known = model["model"] in names()
     defaults = {}
-    if known:
+    if model["model"] in names():
         options = options_of(vars(model_class(model["model"]))["__init__"])
         defaults = {k: plain(default) for k, (_, default) in options.items()}
     usual = run.about["training"] if run.about else {}
@@ -379,20 +336,17 @@ def settings_view(run: Recorded) -> dict[str, Any]:
     return {"changed": changed, "rest": rest}
 
 
-# --- commands ---------------------------------------------------------------------------------------------------------
-
-
 def next_lines(folder: str | Path) -> list[str]:
-    """The command lines to go on with after training, the most wanted first."""
+    """The command lines to continue with after training, the most useful first."""
     return [line for _, line in commands_of(read_run(Path(folder)))[:3]]
 
 
 def commands_of(run: Recorded) -> Pairs:
-    """What can be done with the run as it is now, the most wanted first, as pairs of words and a command line."""
-    config = run.config["model"]
-    name, data, folder = config["model"], run.config["data"], path_word(run.folder)
-    able = row(name).abilities if name in names() else ("score", "sample")
+    """What can be done with the run in its present state, the most useful first, as pairs of words and a command."""
+    config, data, folder = run.config["model"], run.config["data"], path_word(run.folder)
+    able = {*(row(config["model"]).abilities if config["model"] in names() else ("score", "sample"))}
     given = config["config"].get("given")
+    condition = _condition(given, data)
     found: list[tuple[str, list[str]]] = []
     if not run.ended:
         found.append(("Resume training", ["fit", "--resume", "-o", folder]))
@@ -400,35 +354,33 @@ def commands_of(run: Recorded) -> Pairs:
     if "score" in able and data is not None and not evaluated:
         found.append(("Likelihood of the test split", ["eval", folder]))
     if "sample" in able:
-        condition = _condition(given, data)
         found.append(("Draw samples", ["sample", folder, "-n", "64", "-o", "samples.png", *condition]))
         found.append(("Samples as numbers", ["sample", folder, "-n", "64", "-o", "samples.npy", *condition]))
     if data is not None:
-        found.append(("Every measure it can have", ["eval", folder, "--measures", "all"]))
-    if data is not None:
         own, *_ = data_words(data)
         examples = [own, *flags({k: v for k, v in data["options"].items() if k in EXAMPLE_OPTIONS})]
-        if "score" in able:
-            found.append(("Log-likelihood of each example", ["score", folder, *examples, "-o", "scores.csv"]))
-        if {"score", "energy"} & {*able} and given is None:
-            found.append(("Rows that are unlikely", ["outliers", *examples, "--model", folder, "-o", "outliers.csv"]))
-        if "predict" in able and (given is not None or "condition" not in able):
-            found.append(("Class of each example", ["predict", folder, *examples, "-o", "classes.csv"]))
-        if "encode" in able:
-            found.append(("Codes of examples", ["encode", folder, *examples, "-o", "codes.npz"]))
-            if "decode" in able:
-                found.append(("Examples of codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]))
-        if "translate" in able:
-            found.append(("Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]))
-        found.append(("One page with all measures and pictures", ["report", folder, "-o", "comparison"]))
-        if given is None and not {"domain_b", "unlabelled"} & data["options"].keys():
-            found.append(("Compare with other models", ["compare", *data_words(data), "-o", "contest"]))
-    found.append(("The papers behind it", ["cite", folder]))
+        alone = given is None and not {"domain_b", "unlabelled"} & data["options"].keys()
+        scores = "energy" in able or "score" in able
+        classifies = "predict" in able and (given is not None or "condition" not in able)
+        unlikely = ["outliers", *examples, "--model", folder, "-o", "outliers.csv"]
+        for possible, what, words in (
+            (True, "All possible measures", ["eval", folder, "--measures", "all"]),
+            ("score" in able, "Log-likelihood of each example", ["score", folder, *examples, "-o", "scores.csv"]),
+            (scores and given is None, "Unlikely rows", unlikely),
+            (classifies, "Class of each example", ["predict", folder, *examples, "-o", "classes.csv"]),
+            ("encode" in able, "Codes of examples", ["encode", folder, *examples, "-o", "codes.npz"]),
+            ({"encode", "decode"} <= able, "Decode codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]),
+            ("translate" in able, "Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]),
+            (True, "One page with all measures and pictures", ["report", folder, "-o", "comparison"]),
+            (alone, "Compare with other models", ["compare", *data_words(data), "-o", "contest"]),
+        ):
+            found += [(what, words)] if possible else []
+    found.append(("Papers to cite", ["cite", folder]))
     return tuple((what, command_line(["unsup", *words])) for what, words in found)
 
 
 def _condition(given: Mapping[str, Any] | None, data: _DataRecord | None) -> list[str]:
-    """What samples are conditioned on: nothing where it is a class; the condition of the training data, or zeros."""
+    """The condition of samples: none for classes; else the source of the condition in training, or zeros."""
     if given is None or not given["shape"]:
         return []
     source = None if data is None else data["options"].get("given")

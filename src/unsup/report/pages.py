@@ -1,7 +1,7 @@
-"""Pages from templates: every text is escaped, and a page needs nothing but itself.
+"""Pages from templates: every text is escaped, and a page is self-contained.
 
-A template extends ``base.html``, shows a `Page` that a pure function made, and names a macro for each of its sections.
-What is markup already (charts, styles) is `Markup`; all other text is escaped.
+A template extends ``base.html``, shows a `Page`, and has a macro for each of its sections. Only `Markup` (charts,
+styles, the script) is not escaped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from unsup.core.escapes import visible
@@ -24,7 +24,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: the macro of the template that is called ``id`` shows ``view``."""
+    """A part of a page: the macro ``id`` of the template shows ``view``."""
 
     id: str
     title: str
@@ -33,7 +33,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page: sentences with the answer first, commands to go on with, and its sections."""
+    """A whole page: sentences with the answer first, the next commands, and its sections."""
 
     title: str
     brand: str
@@ -56,13 +56,20 @@ def shown(*sections: Section) -> tuple[Section, ...]:
 
 
 def render(template: str, **views: Any) -> str:
-    """The page that ``template`` makes of ``views``."""
-    return environment().get_template(template).render(**views)
+    """The page that ``template`` makes of ``views``.
+
+    Raises:
+        KeyError: a record lacks a field.
+    """
+    try:
+        return environment().get_template(template).render(**views)
+    except UndefinedError as error:
+        raise KeyError(str(error)) from error
 
 
 @functools.cache
 def environment() -> Environment:
-    """Where templates are found, and how values are escaped."""
+    """The templates; values are escaped."""
     found = Environment(
         loader=PackageLoader("unsup.report"),
         autoescape=True,
@@ -76,19 +83,19 @@ def environment() -> Environment:
 
 
 def _visible(value: Any) -> Any:
-    """What is written for a value: characters that nobody sees as their escapes. Autoescape comes after it."""
+    """A value as text, with escapes for invisible characters. Autoescape follows."""
     return value if isinstance(value, Markup) else visible(str(value))
 
 
 def asset(name: str) -> Markup:
-    """A file of our own beside the templates."""
+    """A file in the folder of the templates."""
     return Markup(files("unsup.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def policy(script: str = "") -> str:
-    """What a page may load and run: its own pictures, its styles, and ``script`` to the letter.
+    """What a page may load and run: its own pictures and styles, and exactly ``script``.
 
-    So even text that got out of its place would run nothing and fetch nothing.
+    So even text that is not escaped could neither run nor fetch anything.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"script-src 'sha256-{digest}'; " if script else ""

@@ -1,11 +1,10 @@
-"""Inline SVG by hand: scales, ticks, and elements whose colours are the page's CSS variables."""
+"""Inline SVG: scales, ticks, and elements whose colours are the page's CSS variables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -14,7 +13,7 @@ from unsup.core.escapes import markup
 
 @dataclass(frozen=True)
 class Scale:
-    """Takes a number between ``low`` and ``high`` to a place between ``start`` and ``end``; ``log`` in ratios.
+    """Maps numbers between ``low`` and ``high`` to positions between ``start`` and ``end``; ``log`` in ratios.
 
     >>> Scale(0, 10, 100, 200)(5), Scale(1, 100, 0, 10, log=True)(10)
     (150.0, 5.0)
@@ -25,6 +24,7 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    most: int = 6
 
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
@@ -35,11 +35,12 @@ class Scale:
 
     @property
     def ticks(self) -> list[float]:
-        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, 6)
+        """At most ``most`` round numbers (at most five of a logarithmic scale)."""
+        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, self.most)
 
 
 def fitted(values: Sequence[float], start: float, end: float, *, log: bool = False, room: float = 0.06) -> Scale:
-    """A scale that holds ``values`` with a little room on both sides."""
+    """A scale that contains ``values`` with some room on both sides."""
     low, high = min(values), max(values)
     if log:
         factor = (high / low) ** room if high > low else 1.5
@@ -48,18 +49,16 @@ def fitted(values: Sequence[float], start: float, end: float, *, log: bool = Fal
     return Scale(low - more, high + more, start, end)
 
 
-def spans_decades(values: Sequence[float], ratio: float = 20.0) -> bool:
-    """Whether ``values`` are better seen on a logarithmic scale."""
-    return min(values) > 0 and max(values) > ratio * min(values)
+def spans_decades(values: Sequence[float]) -> bool:
+    """Whether ``values`` are easier to read on a logarithmic scale."""
+    return min(values) > 0 and max(values) > 20 * min(values)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """At most ``most`` round numbers within ``low`` … ``high``.
 
-    >>> ticks(0.0, 1.0)
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    >>> ticks(13.0, 97.0)
-    [20.0, 40.0, 60.0, 80.0]
+    >>> ticks(0.0, 1.0), ticks(13.0, 97.0)
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [20.0, 40.0, 60.0, 80.0])
     """
     if not high > low:
         return [low]
@@ -85,34 +84,26 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return found[:: math.ceil(len(found) / most)]
 
 
-def decimals(value: float, digits: int = 3, most: int = 4) -> int:
-    """Places after the point that show ``digits`` digits of ``value``, at most ``most``.
+def tick_text(value: float) -> str:
+    """A tick with as many places as it needs.
 
-    >>> decimals(86.81), decimals(0.913), decimals(12345.0)
-    (1, 3, 0)
+    >>> tick_text(0.1 + 0.2), tick_text(-5000.0)
+    ('0.3', '−5,000')
     """
-    if value == 0 or not math.isfinite(value):
-        return 0
-    return min(most, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    return f"{round(value, 9):,.10g}".replace("-", "−")
 
 
 def number(value: float, places: int | None = None, digits: int = 3) -> str:
-    """A number as people write it: thousands apart, a true minus.
+    """A number for people: thousands separated, a true minus, ``places`` or enough for ``digits`` digits (at most 4).
 
-    >>> number(-0.12345), number(12345.6), number(0.5, 2)
-    ('−0.123', '12,346', '0.50')
+    >>> number(-0.12345), number(12345.6), number(86.81), number(0.5, 2)
+    ('−0.123', '12,346', '86.8', '0.50')
     """
-    text = f"{value:,.{decimals(value, digits) if places is None else places}f}"
+    if places is None:
+        size = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else digits - 1
+        places = min(4, max(0, digits - 1 - size))
+    text = f"{value:,.{places}f}"
     return text.replace("-", "−") if float(text.replace(",", "")) != 0 else text.replace("-", "")
-
-
-def tick_texts(values: Sequence[float]) -> list[str]:
-    """Ticks with as many places as their step needs.
-
-    >>> tick_texts([0.0, 0.25, 0.5])
-    ['0', '0.25', '0.5']
-    """
-    return [f"{v:,.10g}".replace("-", "−") for v in (round(v, 9) for v in values)]
 
 
 def element(tag: str, content: str = "", **attributes: object) -> str:
@@ -136,14 +127,15 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def polyline(points: Sequence[tuple[float, float]], class_: str, **more: Any) -> str:
-    return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_, **more)
+def shape(tag: str, points: Iterable[tuple[float, float]], class_: str) -> str:
+    """A polyline or a polygon."""
+    return element(tag, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_)
 
 
-def drawing(ident: str, width: float, height: float, title: str, description: str, body: str) -> Markup:
-    """A whole SVG that scales with the page and says what it shows."""
+def drawing(ident: str, width: float, height: float, title: str, description: str, parts: Sequence[str]) -> Markup:
+    """A whole SVG that scales with the page, with a title and a description for screen readers."""
     return Markup(
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-labelledby="{ident}-t {ident}-d">'
         f'<title id="{ident}-t">{markup(title)}</title><desc id="{ident}-d">{markup(description)}</desc>'
-        f"{body}</svg>"
+        f"{''.join(parts)}</svg>"
     )

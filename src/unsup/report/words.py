@@ -1,4 +1,4 @@
-"""Options, records and times in words, for people."""
+"""Options, records and environments in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unsup.core.words import counted
 
 
 def told(value: Any) -> str:
-    """An option as a run folder records it: numbers and names as they are, events and models in models in words.
+    """An option of a run: numbers and names as they are, events and models inside models in words.
 
     >>> told([64, 64]), told(None), told({"shape": [], "support": [["nominal", 10, 0]], "layout": "scalar"})
     ('64 64', 'None', 'nominal(10)')
@@ -30,12 +30,12 @@ def told(value: Any) -> str:
 
 
 def capital(text: str) -> str:
-    """The text with a capital first."""
+    """The text with an initial capital."""
     return text[:1].upper() + text[1:]
 
 
 def plainly(value: Any, between: str = "; ", after: str = ": ") -> str:
-    """A record in words; what is empty is left out.
+    """A record in words, without empty fields.
 
     >>> plainly({"name": "digits", "notes": [], "sizes": {"train": 1257, "test": 360}})
     'name: digits; sizes: train 1,257, test 360'
@@ -51,7 +51,7 @@ def plainly(value: Any, between: str = "; ", after: str = ": ") -> str:
 
 
 def environment_text(environment: Mapping[str, Any]) -> str:
-    """Where something ran, in one line."""
+    """Versions and the machine, in one line."""
     names = {"unsup": "unsup ", "python": "Python ", "torch": "PyTorch "}
     known = {k: v for k, v in environment.items() if v not in (None, "", [], {}) and k != "time"}
     said = [
