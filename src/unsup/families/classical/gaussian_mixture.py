@@ -298,12 +298,13 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     def _climb(self, sums: Callable[[], Mapping[str, Tensor]], passes: int) -> float:
         """EM passes while they gain as much as the tolerance; the log-likelihood, without the prior, they end with."""
         found = sums()
+        reached = float(found["log_prob"]) + float(self.parameter_log_prior())
         for _ in range(passes):
-            before = float(found["log_prob"]) + float(self.parameter_log_prior())
+            before = reached
             self.maximize(found)
             found = sums()
-            gain = float(found["log_prob"]) + float(self.parameter_log_prior()) - before
-            if gain < self.tolerance * float(found["count"]):
+            reached = float(found["log_prob"]) + float(self.parameter_log_prior())
+            if reached - before < self.tolerance * float(found["count"]):
                 break
         return float(found["log_prob"])
 
@@ -375,7 +376,10 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         if self.covariance == "tied":
             return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
         scatters = []
-        for mean, own in zip(self.means, responsibility.T, strict=True):
+        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
+            if empty:  # not used, or noise
+                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
+                continue
             rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
             centred = y[rows] - mean
             scatters.append((centred * own[rows, None]).T @ centred)
