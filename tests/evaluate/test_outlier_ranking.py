@@ -64,6 +64,29 @@ def test_the_default_finds_rows_and_their_columns() -> None:
     assert first.entries[0].typical == pytest.approx(float(x[:, 3].median()))
 
 
+@pytest.mark.parametrize("n", [2, 150, 200, 399, 401, 1000])
+def test_what_is_usual_is_of_rows_from_the_whole_table(n: int) -> None:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+
+    class Kept(SingleModel):
+        def surprisals(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.abs()
+
+        def scores(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 1].abs()
+
+    model = unsup.create("histogram", Event((2,), REAL, precision="float64"))
+    rank(Kept(model, typical_values(x)), x, [str(i) for i in range(n)], ["a", "b"], top=1)
+    rows = (x[None] == seen[0][1:, None]).all(2).long().argmax(1)
+    count = min(n, 200)
+    assert len(rows) == count
+    assert abs(int((rows < n // 2).sum()) - count / 2) <= 1
+    assert int(rows.diff().max() if n > 1 else 0) - int(rows.diff().min()) <= 1
+    assert n - int(rows[-1]) <= -(-n // count)
+
+
 def test_a_column_in_other_units_changes_no_rank() -> None:
     x = factor_data()
     one = default_detector(Event((DIMS,), REAL, precision="float64"), x).scores(x)
@@ -72,14 +95,30 @@ def test_a_column_in_other_units_changes_no_rank() -> None:
     assert torch.allclose(one, other - float(units.log().sum()), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "event", [Event((4,), Support("nominal", 3)), Event((4,), (REAL, REAL, *[Support("binary")] * 2))]
-)
-def test_other_columns(event) -> None:
+def test_unordered_columns_are_scored_by_the_frequencies_of_their_values() -> None:
+    x = torch.tensor([[0, 0]] * 60 + [[1, 0]] * 30 + [[0, 1]] * 8 + [[2, 2]] * 2)
+    scores = default_detector(Event((2,), Support("nominal", 3)), x).scores(x)
+    # −Σ_d log(frequency), where the histogram smooths the counts alike for every value of a column
+    shares = [x[:, d].bincount(minlength=3).double() / len(x) for d in range(2)]
+    expected = -sum(shares[d][x[:, d]].log() for d in range(2))
+    assert torch.corrcoef(torch.stack([scores, expected]))[0, 1] > 0.99
+    assert scores.unique().numel() == 4
+    assert (scores.argsort(descending=True, stable=True)[:2] >= 98).all()
+
+
+def test_a_mixed_table_is_scored_by_both_kinds_of_columns() -> None:
+    """Two real columns that are nearly equal, but for one row, and a bit that is set in another row alone."""
     g = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 2, (300, 4), generator=g).to(event.dtype)
-    scores = default_detector(event, x).scores(x)
-    assert torch.isfinite(scores).all()
+    a, bit = torch.randn(300, generator=g), torch.randint(0, 2, (300,), generator=g)
+    x = torch.stack([a, a + 0.05 * torch.randn(300, generator=g), bit, torch.zeros(300)], 1)
+    x[5, :2] = torch.tensor([1.5, -1.5])
+    x[9, 3] = 1
+    event = Event((4,), (REAL, REAL, *[Support("binary")] * 2))
+    ranking, _ = rank(default_detector(event, x), x, [str(i) for i in range(300)], list("abcd"), top=15)
+    assert ranking[0].row == 5
+    causes = {o.row: o.entries for o in ranking}
+    assert {e.column for e in causes[5][:2]} == {"a", "b"}
+    assert causes[9][0].column == "d"
 
 
 @pytest.mark.parametrize("name", ["made", "histogram", "realnvp", "ebm"])

@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
-from unsup.core.event import REAL, Event
+from unsup.core.event import REAL, Event, Support
 from unsup.core.model import keyed_generator
 from unsup.families.classical.gaussian_mixture import COUNTS, SMALLEST, GaussianMixture
 from unsup.sklearn import DensityEstimator
@@ -82,8 +82,43 @@ def test_a_tight_group_of_anomalies_gets_no_component(share, width, dims) -> Non
     y = np.repeat([0, 1], [n, odd])
     estimator = DensityEstimator(random_state=0).fit(x)
     assert roc_auc_score(y, -estimator.score_samples(x)) > 0.99
-    weights = estimator.model_.logits.detach().softmax(0)
-    assert float(weights[:-1][estimator.model_.used[:-1]].min()) >= SMALLEST / 2
+    code = estimator.model_.encode(torch.tensor(x)).detach()
+    assert float(code[n:, -1].min()) > 0.99  # noise
+    assert float(code[:n, -1].mean()) < SMALLEST
+
+
+def dependent_rows() -> tuple[np.ndarray, np.ndarray]:
+    """Twenty rows of 1000 break the dependence of two columns; the last row of all is an ordinary one."""
+    g = np.random.default_rng(0)
+    z = g.normal(size=(1000, 2))
+    x = np.stack([z[:, 0], z[:, 0] + 0.2 * z[:, 1], g.normal(size=1000)], 1)
+    x[:20] = g.normal(size=(20, 3))
+    x[:20, 1] = -1.5 * x[:20, 0]
+    return x, (np.arange(1000) < 20).astype(int)
+
+
+@pytest.mark.parametrize("gross", [1e4, 1e5, 1e8, 1e100])
+@pytest.mark.parametrize("columns", [[0, 1, 2], [1], [2]])
+def test_one_gross_value_changes_little(gross, columns) -> None:
+    x, y = dependent_rows()
+    clean = -DensityEstimator(random_state=0).fit(x).score_samples(x)[:-1]
+    x[-1, columns] = gross
+    scores = -DensityEstimator(random_state=0).fit(x).score_samples(x)
+    assert scores.argmax() == 999
+    assert roc_auc_score(y[:-1], scores[:-1]) > max(0.8, roc_auc_score(y[:-1], clean) - 0.02)
+
+
+def test_a_gross_value_in_a_column_that_is_mostly_zero_or_beside_levels() -> None:
+    x, y = dependent_rows()
+    x[:, 2] = np.where(x[:, 2] > 1, x[:, 2], 0)
+    x[-1, 2] = 1e8
+    assert roc_auc_score(y[:-1], -DensityEstimator(random_state=0).fit(x).score_samples(x)[:-1]) > 0.8
+    levels = np.random.default_rng(1).integers(0, 3, 1000)
+    model = GaussianMixture(Event((3,), (REAL, REAL, Support("ordinal", 3)), precision="float64"))
+    model.prepare(Batch(torch.tensor(np.stack([x[:, 0], x[:, 1], levels], 1))), generator=keyed_generator(0))
+    assert model.limits.isfinite().tolist() == [[True, True, False]] * 2
+    noisy = levels + np.random.default_rng(2).random(1000)
+    assert float(model.front.std[2]) == pytest.approx(noisy.std() / 3, abs=0.02)
 
 
 def test_as_many_columns_as_rows() -> None:

@@ -1,6 +1,7 @@
 """Outliers: unlikely rows of a table, and the entries that cause their scores.
 
-The default detector needs no labels and no settings. It is the mean of two log-densities, in nats:
+The default detector needs no labels and no settings. It is the mean of two log-densities, in nats, and not
+normalised itself:
 
     score(x) = −½ [ (1/M) Σ_m log p_m(x) + Σ_d log h_d(x_d) ]
 
@@ -55,7 +56,10 @@ class Detector(Protocol):
         """In nats, higher is more anomalous: raw rows ``(N, *shape)`` → ``(N,)``, float64."""
 
     def surprisals(self, x: Tensor) -> Tensor:
-        """The part of each entry in the score, up to a constant per entry: ``(N, *shape)`` → ``(N, D)``, float64."""
+        """How surprising each entry is given the others, up to a constant per entry: ``(N, *shape)`` → ``(N, D)``.
+
+        In nats, float64. They do not sum to the score.
+        """
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ def rank(
     """
     scores = detector.scores(x)
     order = scores.argsort(descending=True, stable=True)[:top]
-    reference = order.new_tensor(range(0, len(x), max(1, len(x) // _REFERENCE)))[:_REFERENCE]
+    count = min(len(x), _REFERENCE)
+    reference = torch.arange(count) * len(x) // count  # evenly spaced: a table may be sorted
     surprisal = detector.surprisals(x[torch.cat([order, reference])])
     excess = surprisal[: len(order)] - surprisal[len(order) :].median(0).values
     typical = typical_values(x).flatten().tolist()

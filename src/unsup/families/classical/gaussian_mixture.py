@@ -45,11 +45,12 @@ Structure = Literal["full", "diagonal", "tied"]
 COUNTS = (1, 2, 3, 5, 8, 12)
 """Numbers of components that are tried, each form of covariance by itself, until two in a row have not helped."""
 SMALLEST = 0.05
-"""Of the examples: a component with a smaller share is noise, since it would explain the anomalies."""
+"""Of the examples: a component with a smaller share after ten passes is noise, since it would explain the anomalies."""
 _NOISE = 3.0  # standard deviations of the noise, in those of the columns
 _NOISE_START = 0.01  # its weight at first
 _BETWEEN = 10  # passes before the smallest component is looked at
 _PRIOR = 1.0  # examples that the prior of a covariance is worth
+_GROSS = 1000.0  # widths of a column; a value further from its median is fitted as if it were there
 _ENOUGH = 2000  # examples to choose by; passes over all of them follow
 _MOST_DIMS = 128  # with more entries all covariances are diagonal
 _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
@@ -67,7 +68,10 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     the fit with the lowest BIC is kept. A full matrix is tried only where components have more examples than entries.
     Every covariance has a prior worth one example of the columns' spread. A further component of fixed shape, the last
     one, is noise (Banfield, Raftery 1993), and it takes the place of components with less than 5 % of the examples, so
-    that a small group of anomalies is unlikely instead of a component of its own.
+    that a small group of anomalies is unlikely instead of a component of its own. The share is compared after ten
+    passes; the passes that follow may lower it further. A value of a real column that is more than 1000 interquartile
+    ranges from the median is fitted as if it were at that distance, so that it does not decide the units; its own
+    likelihood is that of the value itself.
 
     Args:
         event: binary, ordinal, real, or a table that mixes them.
@@ -99,6 +103,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     autocast = False
     form: Tensor  # which of the forms the covariances have, where it is chosen
     spread: Tensor  # V of the prior
+    limits: Tensor  # of the points that are fitted, the lowest and the highest of each entry
     not_in_half = "its covariances are computed in float64"
 
     def __init__(
@@ -127,6 +132,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             slots = COUNTS[-1] + 1  # those that are not used have no weight; the last is noise
             self.register_buffer("form", torch.zeros((), dtype=torch.int64))
             self.register_buffer("spread", torch.ones(dims, dtype=torch.float64))
+            ends = torch.tensor([[-math.inf], [math.inf]], dtype=torch.float64)
+            self.register_buffer("limits", ends.repeat(1, dims))
         else:
             slots = 10 if components == "auto" else components
         self.front = ContinuousFront(event).double()
@@ -189,11 +196,25 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     # --- points ---------------------------------------------------------------------------------------------------
 
     def scale(self, batch: Batch, *, generator: Generator) -> None:
-        self.front.prepare(batch.x, generator=generator)
+        """Set the units; where the data choose, gross values do not decide them."""
+        if not self.chooses:
+            self.front.prepare(batch.x, generator=generator)
+            return
+        ends = self._ends(batch.x)
+        self.front.prepare(batch.x.clamp(*ends.to(batch.x.dtype)), generator=generator)
+        self.limits.copy_(self.middle(ends))
+
+    def _ends(self, x: Tensor) -> Tensor:
+        """How far the values of each real column are fitted as they are: ``(2, *shape)``, infinite for others."""
+        low, high = _ends(x.flatten(1).double())
+        real = ~self.front.discrete.flatten()
+        ends = torch.stack([low.where(real, -math.inf), high.where(real, math.inf)])
+        return ends.view(2, *self.event.shape)
 
     def points(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         y, log_det = self.front(self.front.dequantize(x, generator=generator))
-        return y.flatten(1), log_det
+        y = y.flatten(1)
+        return y.clamp(*self.limits) if self.chooses else y, log_det
 
     def middle(self, x: Tensor) -> Tensor:
         return self.front.middle(x).flatten(1)
@@ -277,12 +298,13 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     def _climb(self, sums: Callable[[], Mapping[str, Tensor]], passes: int) -> float:
         """EM passes while they gain as much as the tolerance; the log-likelihood, without the prior, they end with."""
         found = sums()
+        reached = float(found["log_prob"]) + float(self.parameter_log_prior())
         for _ in range(passes):
-            before = float(found["log_prob"]) + float(self.parameter_log_prior())
+            before = reached
             self.maximize(found)
             found = sums()
-            gain = float(found["log_prob"]) + float(self.parameter_log_prior()) - before
-            if gain < self.tolerance * float(found["count"]):
+            reached = float(found["log_prob"]) + float(self.parameter_log_prior())
+            if reached - before < self.tolerance * float(found["count"]):
                 break
         return float(found["log_prob"])
 
@@ -354,7 +376,10 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         if self.covariance == "tied":
             return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
         scatters = []
-        for mean, own in zip(self.means, responsibility.T, strict=True):
+        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
+            if empty:  # not used, or noise
+                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
+                continue
             rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
             centred = y[rows] - mean
             scatters.append((centred * own[rows, None]).T @ centred)
@@ -501,3 +526,18 @@ def _spread(y: Tensor) -> Tensor:
     ordered, n = y.sort(0).values, len(y)
     width = (ordered[(3 * n) // 4] - ordered[n // 4]) / 1.349  # that of a Gaussian is its standard deviation
     return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))
+
+
+def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of each column of ``(N, D)`` less and plus 1000 of its widths; infinite if it has no width.
+
+    The width is that of the middle half of the values, or of the middle 90 % or 98 % if the half is a single value.
+    """
+    ordered, n = x.sort(0).values, len(x)
+    width = torch.zeros_like(ordered[0])
+    for share in (0.25, 0.05, 0.01):
+        cut = int(share * n)
+        width = torch.where(width > 0, width, ordered[n - 1 - cut] - ordered[cut])
+    reach = torch.where(width > 0, _GROSS * width, math.inf)
+    median = ordered[(n - 1) // 2]
+    return median - reach, median + reach
