@@ -183,7 +183,15 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
                 f"{judged['sha256'][:16]}…"
             )
             if judged["held_out"] < judged["fake"]:
-                lines.append("note: there are fewer examples for the floor than samples, which increases its FID")
+                first = [
+                    f"{row.title} {row.show(figures[key]['detail']['at_floor'])}"
+                    for key, row in MEASURES.items()
+                    if key in figures and "at_floor" in figures[key]["detail"]
+                ]
+                lines.append(
+                    f"note: the floor is of fewer examples than samples; as many samples, the first "
+                    f"{judged['held_out']:,}, have {', '.join(first)}"
+                )
         lines += dict.fromkeys(f"note: {d['note']}" for d in details if d.get("note"))
     return lines + [f"note: no {MEASURES[key].title}: {reason}" for key, reason in missing.items()]
 

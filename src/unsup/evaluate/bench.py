@@ -22,9 +22,10 @@ from unsup.data.recorded import digest_of
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
 from unsup.evaluate.conditions import conditions_of
+from unsup.evaluate.estimate import Estimate
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.modes import ModeCoverage
-from unsup.evaluate.neighbours import Neighbours, neighbours
+from unsup.evaluate.neighbours import neighbour_measures
 from unsup.evaluate.probe import raw_features, training_rows
 from unsup.evaluate.records import Baselines, Picture, SplitName
 from unsup.evaluate.samples import RealFeatures, known_modes, real_features
@@ -156,8 +157,8 @@ class Bench:
         return real_features(data, self.held_out, m.samples, m.extractor, seed=m.seed, on_chunk=count)
 
     @functools.cached_property
-    def neighbours_of_held_out(self) -> Neighbours:
-        return neighbours(self.real.held_out.points, self.real.train.points)
+    def neighbours_of_held_out(self) -> dict[str, Estimate]:
+        return neighbour_measures(self.real.held_out.points, self.real.train.points)
 
     @functools.cached_property
     def train(self) -> Split:

@@ -29,6 +29,11 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def normal(cls, value: float, error: float) -> Estimate:
+        """With a normal interval of this standard error."""
+        return cls(value, value - Z * error, value + Z * error)
+
     @property
     def error(self) -> float:
         """The standard error of a normal interval of this width."""

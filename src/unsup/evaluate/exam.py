@@ -24,12 +24,13 @@ from unsup.data.source import Data, Split
 from unsup.evaluate.anomaly import AnomalyScores, anomaly_detection
 from unsup.evaluate.bench import Bench, Measuring, Tell
 from unsup.evaluate.conditions import beside, in_use, is_conditioned
+from unsup.evaluate.estimate import Estimate
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
 from unsup.evaluate.memorisation import MemorisationResult, memorisation
 from unsup.evaluate.modes import ModeCoverage
-from unsup.evaluate.neighbours import Neighbours, neighbours
+from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import encode_all
 from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure
@@ -266,9 +267,18 @@ class Exam:
         return {"extractor": by.name, "sha256": by.digest, **dict(counts)}
 
     @functools.cached_property
-    def neighbours(self) -> Neighbours:
+    def neighbours(self) -> dict[str, Estimate]:
+        """Precision, recall, density and coverage."""
         fake, real, _ = self.compared
-        return neighbours(fake.points, real.points)
+        return neighbour_measures(fake.points, real.points)
+
+    @functools.cached_property
+    def neighbours_at_floor(self) -> dict[str, float]:
+        """The same for as many samples as there are held-out examples."""
+        fake, real, other = self.compared
+        if len(fake) <= len(other):
+            return {name: found.value for name, found in self.neighbours.items()}
+        return neighbours(fake.points[: len(other)], real.points).means
 
     @functools.cached_property
     def memorised(self) -> MemorisationResult:
@@ -281,6 +291,12 @@ class Exam:
         samples = self.samples.x
         self.bench.data.event.check(samples)
         return known_modes(self.bench.data.name, samples)
+
+    @functools.cached_property
+    def modes_at_floor(self) -> ModeCoverage:
+        """The same for as many samples as there are held-out examples."""
+        (found, _), n = self.modes, self.bench.true_modes.n
+        return found if found.n <= n else known_modes(self.bench.data.name, self.samples.x[:n])[0]
 
     # --- anomalies and codes --------------------------------------------------------------------------------------
 

@@ -47,6 +47,9 @@ class Features:
     def __len__(self) -> int:
         return len(self.points)
 
+    def first(self, n: int) -> Features:
+        return Features(self.points[:n], None if self.logits is None else self.logits[:n])
+
 
 class Extractor(ABC):
     """Maps raw examples of one event to features.

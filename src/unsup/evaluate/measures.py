@@ -29,6 +29,7 @@ from unsup.data.source import Data
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
+from unsup.evaluate.features import Features
 from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.kernel import kernel_distance
 from unsup.evaluate.modes import MODES_KNOWN, ModeCoverage
@@ -185,46 +186,54 @@ def _implied_bytes(exam: Exam) -> Figure:
     return make_figure(value, found.n, error=error, kind=found.kind)
 
 
-def _fid(exam: Exam) -> Figure:
-    fake, real, other = exam.compared
-    floor = exam.bench.once("fid", lambda: frechet_distance(other.points, real.points))
-    value = frechet_distance(fake.points, real.points)
-    return make_figure(value, len(fake), error=jackknife_error(fake.points, real.points), floor=floor, **exam.sets)
+def _of_features(judge: Callable[[Exam, Features], tuple[float, float]]) -> Callable[[Exam], Figure]:
+    """A measure of features: its value and standard error for samples, and for held-out examples as the floor.
 
-
-def _kid(exam: Exam) -> Figure:
-    fake, real, other = (features.points for features in exam.compared)
-    key = keyed_generator(exam.bench.measuring.seed, SUBSETS_KEY).initial_seed()
-    floor = exam.bench.once("kid", lambda: kernel_distance(other, real, seed=key).value)
-    found = kernel_distance(fake, real, seed=key)
-    return make_figure(found.value, len(fake), error=found.error, floor=floor, **exam.sets)
-
-
-def _inception_score(exam: Exam) -> Figure:
-    fake, _, other = (features.logits for features in exam.compared)
-    if fake is None or other is None:
-        raise InputError(f"the extractor {exam.sets['extractor']} has no classes")
-    seed = exam.bench.measuring.seed
-    floor = exam.bench.once("inception_score", lambda: inception_score(other, seed=seed)[0])
-    value, spread = inception_score(fake, seed=seed)
-    return make_figure(value, len(fake), error=spread / math.sqrt(SPLITS - 1), floor=floor, **exam.sets)
-
-
-def _in_balls(name: str) -> Callable[[Exam], Figure]:
-    """The share of examples that are in a ball, for a fixed other set."""
+    The detail ``at_floor`` is its value for as many samples as there are held-out examples.
+    """
 
     def run(exam: Exam) -> Figure:
-        own, floor = (getattr(found, name) for found in (exam.neighbours, exam.bench.neighbours_of_held_out))
-        found = wilson(int(own.sum()), len(own))
-        return make_figure(found, len(own), floor=float(floor.double().mean()), **exam.sets)
+        fake, _, other = exam.compared
+        value, error = judge(exam, fake)
+        floor, spread = exam.bench.once(judge.__name__, lambda: judge(exam, other))
+        at_floor = judge(exam, fake.first(len(other)))[0] if len(other) < len(fake) else value
+        detail = {**exam.sets, **_of_floor(at_floor, spread)}
+        return make_figure(value, len(fake), error=error, floor=floor, **detail)
 
     return run
 
 
-def _density(exam: Exam) -> Figure:
-    own, floor = exam.neighbours.density.double(), exam.bench.neighbours_of_held_out.density.double()
-    error = float(own.std()) / math.sqrt(len(own))
-    return make_figure(float(own.mean()), len(own), error=error, floor=float(floor.mean()), **exam.sets)
+def _of_floor(at_floor: float, error: float) -> dict[str, float | None]:
+    """What `unsup.evaluate.ranking` compares with a floor: the value for equal counts, and the error of the floor."""
+    return {"at_floor": at_floor, "floor_error": error if math.isfinite(error) else None}
+
+
+def _fid(exam: Exam, features: Features) -> tuple[float, float]:
+    pair = features.points, exam.compared[1].points
+    return frechet_distance(*pair), jackknife_error(*pair)
+
+
+def _kid(exam: Exam, features: Features) -> tuple[float, float]:
+    key = keyed_generator(exam.bench.measuring.seed, SUBSETS_KEY).initial_seed()
+    found = kernel_distance(features.points, exam.compared[1].points, seed=key)
+    return found.value, found.error
+
+
+def _inception_score(exam: Exam, features: Features) -> tuple[float, float]:
+    if features.logits is None:
+        raise InputError(f"the extractor {exam.sets['extractor']} has no classes")
+    value, spread = inception_score(features.logits, seed=exam.bench.measuring.seed)
+    return value, spread / math.sqrt(SPLITS - 1)
+
+
+def _in_balls(name: str) -> Callable[[Exam], Figure]:
+
+    def run(exam: Exam) -> Figure:
+        own, floor = exam.neighbours[name], exam.bench.neighbours_of_held_out[name]
+        detail = {**exam.sets, **_of_floor(exam.neighbours_at_floor[name], floor.error)}
+        return make_figure(own, detail["fake"], floor=floor.value, **detail)
+
+    return run
 
 
 def _memorisation(exam: Exam) -> Figure:
@@ -233,11 +242,11 @@ def _memorisation(exam: Exam) -> Figure:
     return make_figure(found.nearer, found.n, floor=0.5, copies=found.copies, space=space)
 
 
-def _of_modes(value: Callable[[ModeCoverage], float | Estimate]) -> Callable[[Exam], Figure]:
+def _of_modes(value: Callable[[ModeCoverage], Estimate]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
-        (found, note), true = exam.modes, value(exam.bench.true_modes)
-        floor = true.value if isinstance(true, Estimate) else true
-        return make_figure(value(found), found.n, floor=floor, of=found.of, chance_kl=found.chance_kl, note=note)
+        (found, note), first, true = exam.modes, value(exam.modes_at_floor), value(exam.bench.true_modes)
+        detail = {"of": found.of, "chance_kl": found.chance_kl, "note": note, **_of_floor(first.value, true.error)}
+        return make_figure(value(found), found.n, floor=true.value, **detail)
 
     return run
 
@@ -358,7 +367,7 @@ NEEDS: dict[str, Need] = {
 
 _HELD_OUT = "held-out data in place of samples"
 _RAW = "raw data in place of codes"
-_TRUE = "equally many held-out examples"
+_TRUE = "held-out examples, at most as many"
 _UNTRANSLATED = "examples without a translation"
 _ANY = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
@@ -373,29 +382,31 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _fid, _POSITIVE, _HELD_OUT),
+            "", "lower", "samples", ("samples",), _of_features(_fid), _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _kid, _ANY, _HELD_OUT, lambda value: f"{1000 * value:.4g}"),
+            "", "lower", "samples", ("samples",), _of_features(_kid), _ANY, _HELD_OUT,
+            lambda value: f"{1000 * value:.4g}"),
     Measure("inception_score", "Inception score", "how certain and how varied the classes of samples are",
-            "", "higher", "samples", ("samples", "images"), _inception_score, (1.0, math.inf), _HELD_OUT),
+            "", "higher", "samples", ("samples", "images"), _of_features(_inception_score),
+            (1.0, math.inf), _HELD_OUT),
     Measure("precision", "precision", "share of samples that are among the training examples",
             "", "higher", "samples", ("samples",), _in_balls("precision"), _SHARE, _HELD_OUT),
     Measure("recall", "recall", "share of training examples that are among the samples",
             "", "higher", "samples", ("samples",), _in_balls("recall"), _SHARE, _HELD_OUT),
     Measure("density", "density", "mean number of neighbourhoods of training examples around a sample, over 5",
-            "", "higher", "samples", ("samples",), _density, _POSITIVE, _HELD_OUT),
+            "", "higher", "samples", ("samples",), _in_balls("density"), _POSITIVE, _HELD_OUT),
     Measure("coverage", "coverage", "share of the neighbourhoods of training examples that contain a sample",
             "", "higher", "samples", ("samples",), _in_balls("coverage"), _SHARE, _HELD_OUT),
     Measure("memorisation", "memorisation", "probability that a sample is nearer to training data than held-out data",
             "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, "{:.1%}".format),
     Measure("modes", "modes covered", "modes of the data that have a good sample",
-            "", "higher", "samples", ("samples", "modes"), _of_modes(lambda modes: modes.modes), _POSITIVE, _TRUE,
+            "", "higher", "samples", ("samples", "modes"), _of_modes(lambda found: found.covered), _POSITIVE, _TRUE,
             "{:,.4g}".format),
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
             "", "higher", "samples", ("samples", "modes"),
-            _of_modes(lambda modes: wilson(round(modes.good * modes.n), modes.n)), _SHARE, _TRUE, "{:.1%}".format),
+            _of_modes(lambda found: wilson(round(found.good * found.n), found.n)), _SHARE, _TRUE, "{:.1%}".format),
     Measure("modes_kl", "KL of modes", "divergence of the shares of the modes among good samples from equal shares",
-            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda modes: modes.kl), _POSITIVE, _TRUE,
+            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda found: found.divergence), _POSITIVE, _TRUE,
             "{:.4f}".format),
     Measure("translation_b", "error to b", "mean absolute error per entry of translations to domain b",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _UNTRANSLATED),

@@ -8,7 +8,7 @@ good samples and u = 1/K, the imbalance is KL(q ‖ u) = Σ_k q_k log(K q_k), wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.data.builtin import GRID_STD, GRID_STEP, RING_RADIUS, RING_STD
+from unsup.evaluate.estimate import Estimate
 
 STACKED = "stacked-mnist"
 MODES_KNOWN = ("ring8", "grid25", STACKED)
@@ -34,6 +35,10 @@ class ModeCoverage:
         kl: KL(q ‖ u) in nats; NaN without a good sample.
         of: number of modes.
         n: number of samples.
+        covered: ``modes`` with an interval from the jackknife over samples: with f modes that have one good sample,
+            its variance is f (1 − f/n).
+        divergence: ``kl`` with a normal interval of variance var_q(log q) / m + (K − 1) / 2m² for m good samples: the
+            first two orders of the delta method.
     """
 
     modes: int
@@ -41,6 +46,8 @@ class ModeCoverage:
     kl: float
     of: int
     n: int
+    covered: Estimate = field(repr=False)
+    divergence: Estimate = field(repr=False)
 
     @property
     def chance_kl(self) -> float:
@@ -100,4 +107,9 @@ def _covered(assigned: Tensor, of: int, n: int) -> ModeCoverage:
     counts = assigned.bincount(minlength=of)
     share = counts[counts > 0].double() / max(len(assigned), 1)
     kl = float((share * (share * of).log()).sum()) if len(assigned) else math.nan
-    return ModeCoverage(len(share), len(assigned) / n, kl, of, n)
+    once, m = int((counts == 1).sum()), max(len(assigned), 1)
+    logs = share.log()
+    spread = float((share * logs.square()).sum() - (share * logs).sum().square())
+    found = Estimate.normal(len(share), math.sqrt(once * (1 - once / n)))
+    divergence = Estimate.normal(kl, math.sqrt(max(spread, 0.0) / m + (of - 1) / (2 * m * m)))
+    return ModeCoverage(len(share), len(assigned) / n, kl, of, n, found, divergence)

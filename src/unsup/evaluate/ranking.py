@@ -4,8 +4,8 @@ Two contestants tie if their difference is at most 1.96 standard errors of the d
 means of the log-likelihood over test examples; otherwise as if independent, which gives slightly too many ties. The
 variation between seeds is added. Likelihoods are ranked within one kind.
 
-The floor of a measure of samples is its value for held-out data. If samples are far better, they are copies, or there
-are too few held-out examples: the contestant is ranked behind the others, and never leads.
+The floor of a measure of samples is its value for held-out data. If equally many samples are far better, they are
+copies, or there are too few held-out examples: the contestant is ranked behind the others, and never leads.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ KINDS = ("exact", "bound", "estimate")
 _PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
 """Measures proportional to the mean of −log p over the test examples, and their factors."""
 _BEYOND, _ABSURD = 0.5, 0.98  # share of the floor by which a value is suspiciously, and implausibly, better
+_ABOUT_ZERO, _CLEAR = ("kid", "modes_kl"), 3.0  # with a floor near 0, a share of it means nothing: errors are counted
+_COPYING = 0.6  # lower end of the chance to lie nearer than held-out data: beyond doubt
 _FEW = 100  # held-out examples; with fewer, the floor is inaccurate
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
@@ -106,16 +108,21 @@ def _is_beyond(measure: Measure, run: Measures) -> bool:
         return any(note.startswith("degenerate ") for note in run["notes"])
     figures = run["figures"]
     figure, copied = figures[measure.key], figures.get("memorisation")
-    floor, value = figure["floor"], figure["value"]
+    detail, floor, value = figure["detail"], figure["floor"], figure["value"]
+    interval = copied["interval"] if copied is not None else None
+    nearer = None if interval is None else interval[0]
+    if nearer is None or nearer <= _COPYING:
+        value = detail.get("at_floor", value)  # as many samples; copies of a whole training set show only together
     if measure.purpose != "samples" or "samples" not in measure.needs or floor is None or value is None:
         return False
     ahead = (1 if measure.better == "lower" else -1) * (floor - value)
-    if ahead <= max(Z * (figure["error"] or 0.0), _BEYOND * abs(floor)):
+    noise = math.sqrt(2) * (detail.get("floor_error") or figure["error"] or 0.0)
+    is_relative = measure.key not in _ABOUT_ZERO
+    if ahead <= (max(Z * noise, _BEYOND * abs(floor)) if is_relative else _CLEAR * noise):
         return False
-    interval = copied["interval"] if copied is not None else None
-    innocent = interval is not None and interval[0] is not None and interval[0] <= 0.5
-    few = figure["detail"].get("held_out", 0) < _FEW
-    return few or not innocent or ahead > _ABSURD * abs(floor)
+    innocent = nearer is not None and nearer <= 0.5
+    few = detail.get("held_out", 0) < _FEW
+    return few or not innocent or (is_relative and ahead > _ABSURD * abs(floor))
 
 
 def _error_of_mean(values: NDArray[np.float64]) -> float:

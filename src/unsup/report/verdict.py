@@ -163,7 +163,9 @@ def _samples(o: Outcome) -> list[str]:
             honest, "has an FID of", "draws the most lifelike samples by FID:", "the most lifelike samples by FID:"
         )
         held_out, fake = (figure["detail"].get(k, 0) for k in ("held_out", "fake"))
-        few = f" ({counted(held_out, 'example')} only, which raises it)" if held_out < fake else ""
+        as_many = figure["detail"].get("at_floor")
+        also = "" if as_many is None else f"; as many samples of {name} have {as_many:.2f}"
+        few = f" ({counted(held_out, 'example')} only, which raises it{also})" if held_out < fake else ""
         floor = "" if figure["floor"] is None else f", where held-out data have {figure['floor']:.2f}{few}"
         lines.append(f"{who} {place['value']:.2f}{_of(name, place)}{floor}.")
     for name in [n for n in found if n not in honest]:
