@@ -213,8 +213,15 @@ def _of_changed(run: Run) -> dict[str, Any]:
 
 
 def _keep(run: Run, exam: Exam, figures: dict[str, Figure]) -> None:
-    """Write the figures to ``eval.json``. They are already printed, so a folder without write permission is a note."""
+    """Write the figures to ``eval.json`` and the page. They are printed already: a failure is only noted."""
+    from unsup.report.page import write_page
+
     try:
         run.keep_figures(exam.evaluations(figures, step=run.kept_step, changed_data=run.data_changed))
     except TrainingError as error:
         note(f"the result is not saved: {error}")
+        return
+    try:
+        write_page(run.path)
+    except (InputError, TrainingError) as error:
+        note(f"the page of the run is not updated: {error}")

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup measures",
         description="List all measures: key for --measures, --validator and recipes, better direction, requirements, "
-        "and floor.",
+        "floor (what a figure is compared with) and explanation.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse(arguments)
@@ -23,8 +23,11 @@ def main(arguments: Sequence[str]) -> int:
         write_json({key: {**row.to_json(), "needs": list(row.needs)} for key, row in MEASURES.items()})
         return 0
     cells = [
-        (row.key, row.title, row.better or "–", row.unit or "–", row.needs_in_words or "–", row.floor or "–")
+        (
+            *(row.key, row.title, row.better or "–", row.unit or "–", row.needs_in_words or "–", row.floor or "–"),
+            row.explanation,
+        )
         for row in MEASURES.values()
     ]
-    write(*table(("key", "measure", "better", "unit", "needs", "floor"), cells))
+    write(*table(("key", "measure", "better", "unit", "needs", "floor", "explanation"), cells))
     return 0

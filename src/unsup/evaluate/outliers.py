@@ -44,6 +44,9 @@ MEMBERS = 10
 ROWS_EACH = 512
 """Random rows for each mixture, at most the fraction `SHARE` of all rows."""
 SHARE = 0.7
+LEAST = 0.5
+"""Nats from which an entry is listed as unusual."""
+_SHARE_OF_FIRST = 0.2
 _REFERENCE = 200  # rows for the usual surprisal of a column
 _FIT, _NOISE, _LEARN = range(3)
 _MIXTURE, _HISTOGRAM = "gaussian-mixture", "histogram"
@@ -205,13 +208,15 @@ def rank(
     """The ``top`` rows of x with the highest scores, and all scores.
 
     The nats of an entry are its surprisal minus the median surprisal of its column over a sample of the rows, which
-    does not depend on the unit and the spread of the column. Only entries with positive nats are listed.
+    does not depend on the unit and the spread of the column. Entries of less than `LEAST` nats, or of less than a
+    fifth of those of the first, are not listed.
 
     Args:
         names, columns: of the rows, and of the flattened entries.
         entries: at most this number per row.
     """
-    scores = detector.scores(x)
+    distinct, inverse = x.unique(dim=0, return_inverse=True)
+    scores = detector.scores(distinct)[inverse]  # equal rows have equal scores, also where noise is involved
     order = scores.argsort(descending=True, stable=True)[:top]
     count = min(len(x), _REFERENCE)
     reference = torch.arange(count) * len(x) // count  # evenly spaced: a table may be sorted
@@ -222,6 +227,7 @@ def rank(
     for place, row in enumerate(order.tolist()):
         most = excess[place].argsort(descending=True, stable=True)[:entries].tolist()
         nats, values = excess[place].tolist(), x[row].flatten().tolist()
-        causes = tuple(Entry(columns[d], values[d], typical[d], nats[d]) for d in most if nats[d] > 0)
+        least = max(LEAST, _SHARE_OF_FIRST * nats[most[0]])
+        causes = tuple(Entry(columns[d], values[d], typical[d], nats[d]) for d in most if nats[d] >= least)
         found.append(Outlier(place + 1, row, names[row], float(scores[row]), causes))
     return tuple(found), scores

@@ -105,7 +105,9 @@ def _standing(
 def _is_beyond(measure: Measure, run: Measures) -> bool:
     """Whether a run's samples are far better than held-out data (like copies), or its fit is degenerate."""
     if measure.key in _PAIRED:
-        return any(note.startswith("degenerate ") for note in run["notes"])
+        # A likelihood of dequantized data is bounded, whatever the fit; a density is not.
+        exact = run["figures"][measure.key]["detail"].get("kind") == "exact"
+        return exact and any(note.startswith("degenerate ") for note in run["notes"])
     figures = run["figures"]
     figure, copied = figures[measure.key], figures.get("memorisation")
     detail, floor, value = figure["detail"], figure["floor"], figure["value"]

@@ -24,7 +24,7 @@ class Paper:
     @property
     def bibtex(self) -> str:
         return (
-            f"@misc{{{self.key},\n  author = {{{self.authors}}},\n  title = {{{self.title}}},\n"
+            f"@misc{{{self.key},\n  author = {{{self.authors.replace(', ', ' and ')}}},\n  title = {{{self.title}}},\n"
             f"  year = {{{self.year}}},\n  howpublished = {{{self.venue}}},\n  url = {{{self.link}}}\n}}"
         )
 

@@ -38,6 +38,7 @@ from unsup.prob.clusters import kmeans_plus_plus
 _NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
 _UNUSED = 1e-9  # a component of less weight is one that no example belongs to
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
+_NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
 _COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
 Structure = Literal["full", "diagonal", "tied"]
 
@@ -336,12 +337,14 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         collapsed = (-2 * self.log_diagonal.detach()) < math.log(_COLLAPSED * max(self.floor, _SINGULAR))
         if not bool(collapsed.any()):
             return None
-        collapsed = (collapsed & ~self._constant()).expand(self.components, -1) & self.used[:, None]
+        weights = self.logits.detach().softmax(0)
+        counts = self.used & (weights >= _NEGLIGIBLE_WEIGHT)
+        collapsed = (collapsed & ~self._constant()).expand(self.components, -1) & counts[:, None]
         worst = int(collapsed.sum(1).argmax())
         directions, dims = int(collapsed[worst].sum()), collapsed.shape[1]
         if not directions:
             return None
-        weight = float(self.logits.detach().softmax(0)[worst])
+        weight = float(weights[worst])
         return Symptom(
             "degenerate",
             f"component {worst} (weight {weight:.3g}) has no variance of its own in {directions} of {dims} directions: "
