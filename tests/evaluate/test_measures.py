@@ -238,6 +238,17 @@ def test_classes_that_are_ruled_out_have_no_share_in_the_inception_score():
     assert inception_score(some, splits=2, seed=None) == pytest.approx(inception_score(finite, splits=2, seed=None))
 
 
+@pytest.mark.parametrize("gap", [700.0, 744.0, 745.0, 800.0, math.inf])
+def test_a_class_of_hardly_any_probability_leaves_the_inception_score_as_without_it(gap):
+    """The mean over examples of a probability that is nearly 0 rounds to 0."""
+    logits = torch.zeros(500, 3)
+    logits[:, 1] = -5
+    logits[:, 2] = -math.inf
+    without = inception_score(logits)
+    logits[0, 2] = -gap
+    assert inception_score(logits) == pytest.approx(without, abs=1e-9)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_none_are_refused_in_one_line(value):
     logits = torch.zeros(30, 5)

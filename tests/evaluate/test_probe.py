@@ -16,7 +16,16 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import CanEncode, Model
 from unsup.evaluate import probe as module
-from unsup.evaluate.probe import CHUNK, MOST_TRAINING, encode_all, majority_share, probe, raw_features, training_rows
+from unsup.evaluate.probe import (
+    CHUNK,
+    MOST_TRAINING,
+    encode_all,
+    majority_share,
+    neighbours_vote,
+    probe,
+    raw_features,
+    training_rows,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -200,3 +209,22 @@ def test_pixels_of_digits_are_nearly_separable():
     found = probe(features[0], data.train.label, features[1], data.test.label)
     assert found.value > 0.95
     assert majority_share(data.train.label, data.test.label) < 0.13
+
+
+def test_columns_that_are_constant_but_for_rounding_do_not_vote():
+    """Test examples of a column that was constant among the known ones, or that varies by rounding only."""
+    g = torch.Generator().manual_seed(0)
+    label, true = (torch.randint(0, 2, (n,), generator=g) for n in (600, 300))
+    x, other = (torch.randn(len(y), 2, generator=g) + 3 * y[:, None] for y in (label, true))
+    clean = neighbours_vote(x, label, other, true)
+
+    def jittered(v: torch.Tensor) -> torch.Tensor:
+        noise = 1e-15 * torch.randn(len(v), 20, generator=g, dtype=torch.float64)
+        return torch.cat([v.double(), 0.1 + noise, torch.full((len(v), 1), 0.1, dtype=torch.float64)], 1)
+
+    shifted = jittered(other)
+    shifted[:, -1] += 1e-7 * torch.randn(300, generator=g)
+    assert neighbours_vote(jittered(x), label, shifted, true) == clean
+    constant = torch.ones(600, 1), torch.ones(300, 1)
+    share = float((true == label.bincount().argmax()).double().mean())
+    assert neighbours_vote(constant[0], label, constant[1], true).value == pytest.approx(share)

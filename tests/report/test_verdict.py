@@ -152,6 +152,71 @@ def test_kinds_are_ranked_apart(noise):
         ]
 
 
+def of_samples(k, scores):
+    """A run whose bound has ``k`` importance samples."""
+    found = run("bound", scores)
+    for key in ("likelihood", "implied_bytes"):
+        found["figures"][key]["detail"]["samples"] = k
+    return found
+
+
+def test_bounds_are_ranked_within_one_number_of_importance_samples(noise):
+    """One model with two numbers is not better than itself; the lowest bound is compared with the exact values."""
+    close, loose, exact = -100 + noise, -101 + noise, -103 + noise
+    both = [contestant("loose", of_samples(1, loose)), contestant("close", of_samples(50, close))]
+    scores = {"close": [close], "loose": [loose]}
+    for key in ("likelihood", "implied_bytes"):
+        found = places(both, scores)[key]
+        assert [(n, p["rank"], p["tied"], p["group"]) for n, p in found.items()] == [
+            ("close", 1, [], "bound of 50 importance samples"),
+            ("loose", 1, [], "bound"),
+        ]
+    lines = " ".join(said(both, scores))
+    assert "ahead of" not in lines
+    assert "best" not in lines
+    assert "close has a likelihood bound of 50 importance samples: ≤" in lines
+    assert "loose has a likelihood bound: ≤" in lines
+    third = [*both, contestant("third", of_samples(50, close - 1))]
+    assert "close has the best likelihood bound of 50 importance samples" in " ".join(
+        said(third, scores | {"third": [close - 1]})
+    )
+    three = [*both, contestant("made", run("exact", exact))]
+    found = places(three, scores | {"made": [exact]})
+    assert [found["likelihood"][n]["surpasses"] for n in ("close", "loose")] == [["made"], ["made"]]
+    assert leader(found) == "close"
+    low = {"made": [-100.5 + noise], "close": [-102 + noise], "loose": [-100 + noise]}
+    three = [
+        contestant("made", run("exact", low["made"][0])),
+        contestant("close", of_samples(50, low["close"][0])),
+        contestant("loose", of_samples(1, low["loose"][0])),
+    ]
+    assert leader(places(three, low)) == "loose"
+    assert said(three, low)[0].startswith("loose models the data better than the models with exact likelihoods")
+
+
+@pytest.mark.parametrize(("models", "seeds"), [(1, 1), (5, 1), (10, 1), (1, 2), (5, 2), (10, 3)])
+@pytest.mark.parametrize("key", ["auroc", "probe"])
+def test_models_without_skill_are_seldom_better_than_chance(key, models, seeds):
+    """Of the best of several, 2.5 % at most but for chance."""
+    rng, wrong, trials = np.random.default_rng(models), 0, 400
+    for _ in range(trials):
+        every = []
+        for i in range(models):
+            shared = 0.01 * rng.normal()
+            values = [0.5 + shared + 0.02 * (seeds > 1) * rng.normal() for _ in range(seeds)]
+            make = (lambda v: figure(v, 0.01, 0.5)) if key == "auroc" else (lambda v: probe(v, 0.01, 0.4, 0.5))
+            every.append(contestant(f"m{i}", *(run(**{key: make(v)}) for v in values)))
+        wrong += not any("No model" in line for line in said(every, artificial=False))
+    assert wrong / trials < 0.05
+
+
+def test_speeds_within_a_tenth_tie():
+    three = [contestant(n, run(sampling=figure(v, n=64))) for n, v in (("a", 109.0), ("b", 100.0), ("c", 80.0))]
+    found = places(three, {})["sampling"]
+    assert [found[n]["rank"] for n in "abc"] == [1, 1, 3]
+    assert found["a"]["tied"] == ["b"]
+
+
 def test_places_by_fid_tie_within_the_noise_and_better_ranks_first():
     three = [contestant(n, run(fid=fid(v, floor=3.0))) for n, v in (("a", 5.0), ("b", 5.2), ("c", 3.0))]
     found = places(three, {})["fid"]

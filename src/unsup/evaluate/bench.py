@@ -53,7 +53,7 @@ class Measuring:
         seconds: approximate limit for one slow part.
         seed: of all random numbers.
         split: the held-out examples.
-        importance_samples: for a bound, or the effort of an estimate of log Z; None for up to 50, as time permits.
+        importance_samples: for a bound, or the effort of an estimate of log Z; None for 50, or 1 without time.
         extractor: of features of samples.
     """
 

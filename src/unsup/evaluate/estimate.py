@@ -76,13 +76,14 @@ def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
 
         var θ = var(U_a) / N + var(U_b) / M,
 
-    and the interval is normal in log θ / (1 − θ), so that it is inside [0, 1] with a coverage near 95 % for θ near 0
-    or 1 (Perme, Manevski 2019, Statistical Methods in Medical Research). At complete separation, this variance is 0;
-    the interval then ends at the θ for which the variance under exponential distributions,
+    but not below V(θ), as DeLong's is too small for few values, and the interval is normal in log θ / (1 − θ), so that it is inside [0, 1] with a coverage near 95 % for θ near 0
+    or 1 (Perme, Manevski 2019, Statistical Methods in Medical Research). V is the variance under exponential
+    distributions,
 
-        V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM,
+        V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM.
 
-    gives a distance of 1.96 deviations (Newcombe 2006, part 2, method 5, https://doi.org/10.1002/sim.2324).
+    At complete separation, the interval ends at the θ for which V gives a distance of 1.96 deviations (Newcombe 2006,
+    part 2, method 5, https://doi.org/10.1002/sim.2324).
 
     Args:
         higher, lower: real numbers or ±∞.
@@ -99,7 +100,8 @@ def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
     if theta in (0.0, 1.0):
         end = _far_end(len(a), len(b))
         return Estimate(theta, 1 - end, 1.0) if theta else Estimate(theta, 0.0, end)
-    return of_share(theta, math.sqrt(float(of_a.var() / len(a) + of_b.var() / len(b))), len(a) + len(b))
+    variance = max(float(of_a.var() / len(a) + of_b.var() / len(b)), _exponential(theta, len(a), len(b)))
+    return of_share(theta, math.sqrt(variance), len(a) + len(b))
 
 
 def as_values(name: str, values: Tensor, least: int = 2) -> Tensor:
@@ -123,12 +125,12 @@ def _below(a: Tensor, b: Tensor) -> Tensor:
     return (strictly + weakly).double() / (2 * len(b))
 
 
+def _exponential(theta: float, n: int, m: int) -> float:
+    """V(θ) of `mann_whitney`."""
+    scale = 1 + ((n + m) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+    return theta * (1 - theta) * scale / (n * m)
+
+
 def _far_end(n: int, m: int) -> float:
-    """The θ above 0 with a distance of 1.96 deviations to 0: θ² = z² V(θ), divided by θ."""
-    more = (n + m) / 2 - 1
-
-    def beyond(theta: float) -> float:
-        scale = 1 + more * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return theta - Z * Z * (1 - theta) * scale / (n * m)
-
-    return float(brentq(beyond, 0.0, 1.0))
+    """The θ above 0 with a distance of 1.96 deviations to 0: θ² = z² V(θ)."""
+    return float(brentq(lambda theta: theta - Z * Z * _exponential(theta, n, m) / theta, 1e-12, 1.0))

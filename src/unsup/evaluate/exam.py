@@ -36,7 +36,7 @@ from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure
 from unsup.evaluate.samples import draw_samples, known_modes
 
-_MOST_IMPORTANCE_SAMPLES = 50
+_IMPORTANCE_SAMPLES = 50  # of a bound, where time permits
 _FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples: to warm up; timed; timed for a slow sampler
 _TIMED_MOST = 4  # a sampler is slow if the timed samples may take longer than this times the limit
 _FOR_QUALITY = 10
@@ -153,7 +153,8 @@ class Exam:
         log_probs(scored, few, seed=self.m.seed)
         each = (time.monotonic() - started) / min(CHUNK, len(test))
         count = len(test) + len(self.bench.anomalies) + self.m.samples
-        return max(1, min(_MOST_IMPORTANCE_SAMPLES, int(self.slow_seconds / (each * count))))
+        # One of two numbers: only bounds of equally many are ranked.
+        return _IMPORTANCE_SAMPLES if _IMPORTANCE_SAMPLES * each * count <= self.slow_seconds else 1
 
     def log_probs(self, x: Split, *, stored: bool = True) -> Tensor:
         return log_probs(

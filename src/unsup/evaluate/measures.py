@@ -183,7 +183,7 @@ def _likelihood(exam: Exam) -> Figure:
 def _implied_bytes(exam: Exam) -> Figure:
     found = exam.likelihood
     value, error = (implied_bytes(nats, 1) for nats in (found.nats, found.standard_error))
-    return make_figure(value, found.n, error=error, kind=found.kind)
+    return make_figure(value, found.n, error=error, kind=found.kind, samples=found.samples)
 
 
 def _of_features(judge: Callable[[Exam, Features], tuple[float, float]]) -> Callable[[Exam], Figure]:
@@ -231,7 +231,9 @@ def _in_balls(name: str) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         own, floor = exam.neighbours[name], exam.bench.neighbours_of_held_out[name]
         detail = {**exam.sets, **_of_floor(exam.neighbours_at_floor[name], floor.error)}
-        return make_figure(own, detail["fake"], floor=floor.value, **detail)
+        return make_figure(
+            own, detail["real" if name in ("recall", "coverage") else "fake"], floor=floor.value, **detail
+        )
 
     return run
 
@@ -245,7 +247,12 @@ def _memorisation(exam: Exam) -> Figure:
 def _of_modes(value: Callable[[ModeCoverage], Estimate]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         (found, note), first, true = exam.modes, value(exam.modes_at_floor), value(exam.bench.true_modes)
-        detail = {"of": found.of, "chance_kl": found.chance_kl, "note": note, **_of_floor(first.value, true.error)}
+        detail: dict[str, Any] = {
+            "of": found.of,
+            "chance_kl": found.chance_kl,
+            "note": note,
+            **_of_floor(first.value, true.error),
+        }
         return make_figure(value(found), found.n, floor=true.value, **detail)
 
     return run
@@ -406,8 +413,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "samples", ("samples", "modes"),
             _of_modes(lambda found: wilson(round(found.good * found.n), found.n)), _SHARE, _TRUE, "{:.1%}".format),
     Measure("modes_kl", "KL of modes", "divergence of the shares of the modes among good samples from equal shares",
-            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda found: found.divergence), _POSITIVE, _TRUE,
-            "{:.4f}".format),
+            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda found: found.divergence), _POSITIVE,
+            _TRUE, "{:.4f}".format),
     Measure("translation_b", "error to b", "mean absolute error per entry of translations to domain b",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _UNTRANSLATED),
     Measure("translation_a", "error to a", "mean absolute error per entry of translations to domain a",

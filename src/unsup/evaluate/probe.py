@@ -77,12 +77,7 @@ def probe(
     rows = training_rows(len(train_features), seed=seed)
     rows = rows[torch.randperm(len(rows), generator=keyed_generator(seed, _PART))]
     x, y = train_features.detach().cpu()[rows].double(), train_label.cpu()[rows].numpy()
-    mean, std = x.mean(0), x.std(0, correction=0)
-    varies = std > _CONSTANT * x.abs().amax(0)
-    scaled, other = (
-        ((v[:, varies] - mean[varies]) / std[varies]).clamp(-_FAR, _FAR).float().numpy()
-        for v in (x, test_features.detach().cpu().double())
-    )
+    scaled, other = (v.float().numpy() for v in _standardised(x, test_features.detach().cpu().double()))
     part = max(1, int(_VALIDATION * len(rows)))
     correct = [int((p == y[:part]).sum()) for p in _predictions(scaled[part:], y[part:], scaled[:part], PENALTIES)]
     best = correct.index(max(correct))  # the strongest of equally good ones
@@ -124,15 +119,21 @@ def neighbours_vote(
 ) -> Estimate:
     """The accuracy of a k-nearest-neighbour classifier on ``(M, F)``, fitted to ``(N, F)``.
 
-    Features are standardised by the known ones; distances are Euclidean. Nothing is random; ``seed`` is not used.
+    Features are standardised by the known ones, as for `probe`; distances are Euclidean. Nothing is random; ``seed`` is
+    not used.
+
+    Raises:
+        InputError: shapes that do not match, or features that are not finite.
 
     >>> known, label = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([0, 0, 1])
     >>> neighbours_vote(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1).value
     1.0
     """
-    x, other = known.double(), asked.double()
-    mean, std = x.mean(0), x.std(0, correction=0)
-    scaled, wanted = (((v - mean) / torch.where(std > 0, std, 1)).numpy() for v in (x, other))
+    _check("train", known, label)
+    _check("test", asked, true)
+    scaled, wanted = (v.numpy() for v in _standardised(known.double(), asked.double()))
+    if not scaled.shape[1]:
+        return wilson(int((true == label.bincount().argmax()).sum()), len(true))
     voters = KNeighborsClassifier(min(k, len(known))).fit(scaled, label.numpy())
     return wilson(int((voters.predict(wanted) == true.numpy()).sum()), len(true))
 
@@ -214,6 +215,14 @@ def majority_share(train_label: Tensor, test_label: Tensor) -> float:
     0.5
     """
     return float((test_label.cpu() == train_label.cpu().bincount().argmax()).double().mean())
+
+
+def _standardised(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both by the mean and spread of x, without its constant columns."""
+    mean, std = x.mean(0), x.std(0, correction=0)
+    varies = std > _CONSTANT * x.abs().amax(0)
+    scaled, wanted = (((v[:, varies] - mean[varies]) / std[varies]).clamp(-_FAR, _FAR) for v in (x, other))
+    return scaled, wanted
 
 
 def _predictions(x: Array, y: Classes, other: Array, penalties: Sequence[float]) -> list[Classes]:

@@ -2,7 +2,8 @@
 
 Two contestants tie if their difference is at most 1.96 standard errors of the difference: of the paired differences for
 means of the log-likelihood over test examples; otherwise as if independent, which gives slightly too many ties. The
-variation between seeds is added. Likelihoods are ranked within one kind.
+variation between seeds is added. Likelihoods are ranked within one kind, and bounds within one number of importance
+samples, as a bound decreases with it.
 
 The floor of a measure of samples is its value for held-out data. If equally many samples are far better, they are
 copies, or there are too few held-out examples: the contestant is ranked behind the others, and never leads.
@@ -17,8 +18,10 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import t as student
 
+from unsup.core.words import counted
 from unsup.evaluate.estimate import Z
 from unsup.evaluate.measures import MEASURES, Measure
 from unsup.evaluate.records import Better, Contestant, Figure, Measures, Place, Purpose
@@ -29,6 +32,7 @@ _PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
 _BEYOND, _ABSURD = 0.5, 0.98  # share of the floor by which a value is suspiciously, and implausibly, better
 _ABOUT_ZERO, _CLEAR = ("kid", "modes_kl"), 3.0  # with a floor near 0, a share of it means nothing: errors are counted
 _COPYING = 0.6  # lower end of the chance to lie nearer than held-out data: beyond doubt
+_TIMING = 0.1 / (Z * math.sqrt(2))  # relative noise of a speed: those within 10 % tie
 _FEW = 100  # held-out examples; with fewer, the floor is inaccurate
 
 Scores = Mapping[str, Sequence[NDArray[np.float64]]]
@@ -75,7 +79,7 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
                     beyond = all(_is_beyond(measure, m) for m in c["runs"])
                     stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own, beyond=beyond)
         ranked: dict[str, Place] = {}
-        for group in sorted({s.group for s in stands.values()}, key=lambda g: KINDS.index(g) if g else -1):
+        for group in sorted({s.group for s in stands.values()}, key=_order):
             ranked |= _ranked({n: s for n, s in stands.items() if s.group == group}, measure.better, group)
         _surpassed(ranked, stands, measure.better)
         if ranked:
@@ -88,18 +92,55 @@ def _standing(
 ) -> _Standing:
     values = [float(f["value"] or 0.0) for f in figures]
     value, between = float(np.mean(values)), _error_of_mean(np.asarray(values))
-    squares = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))  # of the examples, which all seeds share
+    squares = _squared_error(figures)
     wide = between * float(student.ppf(0.975, len(values) - 1)) / Z if len(values) > 1 else 0.0
-    group = str(figures[0]["detail"].get("kind", ""))
+    group = _group(figures)
     if not scores:
         noise = math.sqrt(squares)
-        return _Standing(value, noise, math.hypot(noise, between), math.hypot(noise, wide), group, beyond, None)
+        timing = _TIMING * value if measure.key == "sampling" else 0.0
+        widened = math.hypot(noise, wide, timing)
+        return _Standing(value, noise, math.hypot(noise, between), widened, group, beyond, None)
     factor = _PAIRED[measure.key]
     own = factor * np.mean(scores, axis=0)
     # The part of a run's error that is not the variation over examples: that of an estimated log Z.
     rest = max(0.0, squares - float(np.mean([_error_of_mean(factor * s) ** 2 for s in scores]))) / len(values)
     noise = math.sqrt(_error_of_mean(own) ** 2 + between**2 + rest)
     return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
+
+
+def better_than_chance(figures: Sequence[Figure], chance: float, among: int) -> bool:
+    """Whether the best of ``among`` contestants is significantly better than chance, by its figures of all seeds.
+
+    The level 2.5 % is divided by their number (Bonferroni).
+    """
+    level, values = 1 - 0.025 / among, np.asarray([float(f["value"]) for f in figures])
+    wide = float(student.ppf(level, len(values) - 1)) * _error_of_mean(values) if len(values) > 1 else 0.0
+    return float(values.mean()) - math.hypot(float(ndtri(level)) * math.sqrt(_squared_error(figures)), wide) > chance
+
+
+def _squared_error(figures: Sequence[Figure]) -> float:
+    """Of the mean over seeds: the error of the examples, which all seeds share."""
+    return float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))
+
+
+def _group(figures: Sequence[Figure]) -> str:
+    """The kind of a likelihood; of a bound of more than one importance sample, also their number."""
+    kind, samples = str(figures[0]["detail"].get("kind", "")), min(int(f["detail"].get("samples", 1)) for f in figures)
+    return f"{kind} of {counted(samples, 'importance sample')}" if kind == "bound" and samples > 1 else kind
+
+
+def kind_of(place: Place) -> str:
+    """
+    >>> kind_of({"value": 1, "noise": 0, "rank": 1, "tied": [], "group": "bound of 50 importance samples"})
+    'bound'
+    """
+    return place.get("group", "").split(" ")[0]
+
+
+def _order(group: str) -> tuple[int, int]:
+    """Kinds in their order; among bounds, those of the most importance samples first."""
+    kind, *words = group.split(" ")
+    return KINDS.index(kind) if kind else -1, -int(words[1].replace(",", "")) if words else -1
 
 
 def _is_beyond(measure: Measure, run: Measures) -> bool:
@@ -166,10 +207,16 @@ def _surpassed(ranked: dict[str, Place], stands: Mapping[str, _Standing], better
     sign = 1 if better == "lower" else -1
     exact = [n for n, s in stands.items() if s.group == "exact"]
     for name, own in stands.items():
-        if own.group == "bound":
+        if own.group.startswith("bound"):
             ranked[name]["surpasses"] = [
                 n for n in exact if sign * (stands[n].value - own.value) > Z * _noise(own, stands[n])
             ]
+
+
+def lowest_bound(found: Mapping[str, Place]) -> str | None:
+    """The contestant with the lowest bound, whatever its importance samples: it is compared with exact likelihoods."""
+    bounds = {n: p["value"] for n, p in found.items() if kind_of(p) == "bound"}
+    return min(bounds, key=bounds.__getitem__, default=None)
 
 
 def deciding(purpose: Purpose) -> str:
@@ -190,9 +237,9 @@ def leader(found: Places, purpose: Purpose | None = None) -> str | None:
     for key in ("likelihood", "fid") if purpose is None else (deciding(purpose),):
         group = {n: p for n, p in found.get(key, {}).items() if not p.get("beyond")}
         first = next(iter(group), None)
-        bound = next((n for n, p in group.items() if p.get("group") == "bound"), None)
-        if first is not None and bound is not None and first in group[bound].get("surpasses", []):
-            return bound
+        bound = lowest_bound(group)
+        if first is not None and bound is not None and kind_of(group[first]) == "exact":
+            return bound if first in group[bound].get("surpasses", []) else first
         if first is not None:
             return first
     return None

@@ -147,8 +147,9 @@ class Contestant(TypedDict):
 class Place(TypedDict):
     """The place of a contestant by one measure: mean over seeds, its standard error, rank and ties.
 
-    Ranks are within ``group``: likelihoods of one kind, or all contestants. ``surpasses`` lists contestants with an
-    exact likelihood that is significantly worse than this bound. ``beyond`` marks an implausible value: samples far
+    Ranks are within ``group``: likelihoods of one kind (bounds: and of one number of importance samples), or all
+    contestants. ``surpasses`` lists contestants with an exact likelihood that is significantly worse than this bound.
+    ``beyond`` marks an implausible value: samples far
     better than held-out data, or the likelihood of a degenerate fit. It is ranked last.
     """
 

@@ -110,12 +110,11 @@ def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int | None = 
             f"{bad} of {n} examples have class logits that are NaN, +inf or all -inf; remove these examples, or use "
             "another extractor"
         )
-    p = log_p.exp()
     values = []
     for i in range(splits):
-        part = slice(i * n // splits, (i + 1) * n // splits)
-        # 0 log 0 = 0, also if the probability of a class underflows.
-        terms = torch.where(p[part] > 0, p[part] * (log_p[part] - p[part].mean(0).log()), 0.0)
+        part = log_p[i * n // splits : (i + 1) * n // splits]
+        marginal = part.logsumexp(0) - math.log(len(part))  # the mean of probabilities that underflow would be 0
+        terms = torch.where(part > -math.inf, part.exp() * (part - marginal), 0.0)
         values.append(terms.sum(1).mean().exp().clamp(min=1))  # it is at least 1, except for rounding
     found = torch.stack(values)
     return float(found.mean()), float(found.std(correction=0))

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unsup.core.words import counted, listed
-from unsup.evaluate.estimate import Z
-from unsup.evaluate.ranking import KINDS, Places, deciding, leader
+from unsup.evaluate.ranking import Places, better_than_chance, deciding, kind_of, leader, lowest_bound
 from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose, StoredSize
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
@@ -65,6 +64,10 @@ class Outcome:
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
+    def beats_chance(self, name: str, key: str, chance: float) -> bool:
+        """Whether the best contestant is better than chance, given how many there are."""
+        return better_than_chance([m["figures"][key] for m in self.runs(name)], chance, len(self.places[key]))
+
     def mean(self, name: str, read: Callable[[Measures], float]) -> float:
         return float(np.mean([read(m) for m in self.runs(name)]))
 
@@ -113,27 +116,28 @@ def _percent(value: float) -> str:
 
 def _density(o: Outcome) -> list[str]:
     found = {n: p for n, p in o.places.get("likelihood", {}).items() if not p.get("beyond")}
-    groups = {kind: {n: p for n, p in found.items() if p.get("group") == kind} for kind in KINDS}
+    groups = {
+        p.get("group", ""): {n: q for n, q in found.items() if q.get("group") == p.get("group")} for p in found.values()
+    }
     lines = [
         f"The fit of {n} is degenerate, so it is not ranked by its likelihood."
         for n in o.places.get("likelihood", {})
         if n not in found
     ]
-    for kind, group in groups.items():
-        if not group:
-            continue
+    for label, group in groups.items():
         name, place = next(iter(group.items()))
-        sign, noun = _SIGN[kind], _NOUN[kind]
+        kind = kind_of(place)
+        sign, noun = _SIGN[kind], _NOUN[kind] + label.removeprefix(kind)
         bits = o.mean(name, lambda m: m["figures"]["likelihood"]["detail"]["bits_per_dim"])
         who = _who(group, f"has {_a(noun)}", f"has the best {noun}", f"the best {noun}")
         line = f"{who}: {sign}{bits:.3f} bits/dim ({sign}{place['value']:.2f} ± {place['noise']:.2f} nats)"
         behind = next((n for n in group if n != name and n not in place["tied"]), None)
         ahead = f", {group[behind]['value'] - place['value']:.2f} nats ahead of {behind}" if behind else ""
         lines.append(f"{line}{_of(name, place)}{ahead}.")
-    exact, bound = groups["exact"], groups["bound"]
-    if not exact or not bound:
+    exact, lowest = groups.get("exact", {}), lowest_bound(found)
+    if not exact or lowest is None:
         return lines
-    name, place = next(iter(bound.items()))
+    name, place = lowest, found[lowest]
     beaten = [n for n in exact if n in place.get("surpasses", [])]
     every = "every exact likelihood" if len(exact) > 1 else f"the exact likelihood of {next(iter(exact))}"
     if len(beaten) == len(exact):  # who is ahead comes first
@@ -203,7 +207,7 @@ def _compression(o: Outcome) -> list[str]:
     if name is None:
         return []
     place = o.places["implied_bytes"][name]
-    kind = {"bound": "at most ", "estimate": "by estimate "}.get(place.get("group", ""), "")
+    kind = {"bound": "at most ", "estimate": "by estimate "}.get(kind_of(place), "")
     line = (
         f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}; no file was written with it"
     )
@@ -219,7 +223,7 @@ def _anomalies(o: Outcome) -> list[str]:
         return []
     name, place = next(iter(group.items()))
     figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
-    chance = place["value"] - Z * place["noise"] <= 0.5
+    chance = not o.beats_chance(name, "auroc", 0.5)
     if chance:
         line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
         line += " (0.5 is chance)."
@@ -250,7 +254,7 @@ def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
         beside += f", the raw data {_percent(floor)}{', which is more' if floor > place['value'] else ''}"
-    if place["value"] - Z * place["noise"] <= majority:
+    if not o.beats_chance(name, key, majority):
         return [
             f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
         ]
