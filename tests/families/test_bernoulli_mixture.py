@@ -256,7 +256,7 @@ def test_images_are_taken_and_what_cannot_work_is_said() -> None:
     model = started(x)
     assert model.sample(4, generator=seeded()).shape == (4, 1, 1, D)
     assert model.complete(x[:2], torch.ones_like(x[:2], dtype=torch.bool)).shape == (2, 1, 1, D)
-    with pytest.raises(InputError, match=r"components=5 .*are 4"):
+    with pytest.raises(InputError, match=r"components=5 .*got 4"):
         started(data(4), components=5)
     with pytest.raises(InputError, match="binary data only"):
         BernoulliMixture(Event((3,), Support("ordinal", 4)))

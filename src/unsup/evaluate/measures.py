@@ -412,7 +412,7 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
             "", "higher", "samples", ("samples", "modes"),
             _of_modes(lambda found: wilson(round(found.good * found.n), found.n)), _SHARE, _TRUE, "{:.1%}".format),
-    Measure("modes_kl", "KL of modes", "divergence of the shares of the modes among good samples from equal shares",
+    Measure("modes_kl", "KL of modes", "divergence of the shares of the modes of good samples from equal shares",
             "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda found: found.divergence), _POSITIVE,
             _TRUE, "{:.4f}".format),
     Measure("translation_b", "error to b", "mean absolute error per entry of translations to domain b",
