@@ -128,9 +128,9 @@ def test_going_on_with_a_finished_contest_does_no_work(contest):
 
 
 def test_a_contest_with_other_wishes_is_refused(contest):
-    with pytest.raises(InputError, match="holds a contest with other seeds: 1, not 2"):
+    with pytest.raises(InputError, match="is a contest with other seeds: 1, not 2"):
         Contest(contest, asked(seeds=2))
-    with pytest.raises(InputError, match="holds a contest with other data: 'moons', not 'rings'"):
+    with pytest.raises(InputError, match="is a contest with other data: 'moons', not 'rings'"):
         Contest(contest, asked(data="rings"))
 
 
@@ -332,7 +332,7 @@ def test_runs_of_other_data_are_not_compared(contest, tmp_path, call_error):
     assert "only runs of the same data" in said
     assert not (tmp_path / "page").exists()
     assert "named twice" in call_error("report", ours, ours, "-o", str(tmp_path / "page"))
-    assert "holds a contest" in call_error("report", ours, "-o", str(contest))
+    assert "is a contest" in call_error("report", ours, "-o", str(contest))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(tmp_path, call_error, w
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path, call_error):
     (tmp_path / "letters.txt").write_text("dear")
-    assert "holds something else" in call_error("compare", "moons", "-o", str(tmp_path))
+    assert "has other files" in call_error("compare", "moons", "-o", str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/contest.json").write_text("{")

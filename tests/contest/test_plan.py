@@ -91,7 +91,7 @@ def test_who_is_too_slow_or_not_made_for_the_data_is_left_out_with_the_reason():
 
 def test_bad_choices_are_refused_with_the_reason():
     with pytest.raises(
-        InputError, match="pixelcnn takes images only; this data is vector of 2, real; leave pixelcnn out"
+        InputError, match="pixelcnn takes images only; this data is vector of 2, real; remove pixelcnn from --models"
     ):
         contestants(EVENTS["plane"], 1000, ("made", "pixelcnn"))
     with pytest.raises(InputError, match="names vae 2 times"):

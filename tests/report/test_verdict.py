@@ -338,7 +338,7 @@ def test_what_is_asked_for_comes_first_or_is_said_to_be_missing(noise, purpose):
         "anomalies": "a detects anomalies",
     }
     assert said(full, {"a": [a]}, purpose=purpose, artificial=False)[0].startswith(starts[purpose])
-    assert said(bare, purpose=purpose)[0].startswith(f"Nothing can be said of {purpose}: no ")
+    assert said(bare, purpose=purpose)[0].startswith(f"{purpose.capitalize()}: nothing was measured: no ")
 
 
 def test_a_failure_and_its_reason_are_said_and_it_has_no_place(noise):

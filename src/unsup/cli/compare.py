@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PURPOSES = ("density", "samples", "anomalies", "features", "compression", "classes")
 _MINUTES, _MOST_SEEDS = 20.0, 100
-_UNUSED = ("domain_b", "unlabelled", "given")  # a contest is of models of p(x) alone
+_UNUSED = ("domain_b", "unlabelled", "given")  # contests compare models of p(x)
 _KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
 
 
@@ -30,16 +30,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup compare",
         usage="unsup compare DATA -o FOLDER [options]",
-        description="Train the models that fit the data for equal times, measure them alike on the test split, and "
+        description="Train the models that suit the data for equal times, measure them on the test split, and "
         "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run it again to resume it.",
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
-    parser.add_argument("-o", "--out", metavar="FOLDER", help="where the contest and its page go")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="folder of the contest and its page")
     parser.add_argument("--minutes", type=float, metavar="X", help=f"for the whole contest [{_MINUTES:g}]")
     parser.add_argument(
-        "--models", metavar="NAMES", help="names with commas between them [one or two a family, as they fit the data]"
+        "--models", metavar="NAMES", help="names separated by commas [one or two per family that suit the data]"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="how often each model is trained [1]")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of runs of each model [1]")
     parser.add_argument(
         "--anomalies",
         metavar="PATH",
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:
-        raise InputError("there is no folder; say where to write with -o FOLDER")
+        raise InputError("there is no folder; pass one with -o FOLDER")
 
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.contest import Contest
@@ -74,18 +74,18 @@ def main(arguments: Sequence[str]) -> int:
         return 128 + int(number)
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
-        raise InputError("every contestant failed; the page tells why")
+        raise InputError("every contestant failed; the page shows the reasons")
     return 0
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP stop what is measured as Ctrl-C does, but for a SIGHUP that nohup has ignored."""
+    """Inside, SIGTERM and SIGHUP stop the measuring like Ctrl-C, except a SIGHUP that is ignored (nohup)."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt(number)
 
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     numbers = [s for s in signal.Signals if s.name in ("SIGTERM", "SIGHUP") and signal.getsignal(s) != signal.SIG_IGN]
@@ -98,18 +98,18 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def add_purpose(parser: Parser) -> None:
-    """The flag ``--for``, by which table, sentences and next commands are ordered."""
+    """The flag ``--for``, which orders table, sentences and next commands."""
     parser.add_argument(
         "--for",
         dest="purpose",
         choices=PURPOSES,
         metavar="PURPOSE",
-        help=f"what the models are for: {', '.join(PURPOSES)}; its figures come first [all alike]",
+        help=f"purpose of the models: {', '.join(PURPOSES)}; its figures come first [no preference]",
     )
 
 
 def finish(results: Results, folder: Path) -> None:
-    """The table and what it means, what came out, and where the page is."""
+    """Print the table with its legend, the outcome, and the path of the page."""
     from unsup.report.export import terminal_table
 
     header, rows = terminal_table(results)
@@ -127,7 +127,7 @@ def finish(results: Results, folder: Path) -> None:
 
 
 def found_anomalies(asked: str | None) -> str | None:
-    """The name, absolute path or class that anomalies are taken from, so that it leads there from any folder."""
+    """The source of anomalies: a name, an absolute path (valid in any folder) or a class."""
     from unsup.data.load import full_name
     from unsup.evaluate.bench import HELD_OUT_CLASS
 
@@ -135,14 +135,14 @@ def found_anomalies(asked: str | None) -> str | None:
 
 
 def _asked(options: Any) -> Any:
-    """What is asked for, or None where only a folder is named: then the contest in it is resumed."""
+    """The request, or None if only a folder is given: then its contest is resumed."""
     from unsup.contest.contest import Asked, contest_in
     from unsup.core.registry import row
     from unsup.data.load import full_name
 
     data_options = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen(options, DATA_OPTIONS).items()}
     if options.data is None or not options.data.startswith(CODES):
-        data_options.pop("changed_data", None)  # it is of the contest, not of how its data is read
+        data_options.pop("changed_data", None)  # an option of the contest, not of the data
     given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
     given = {k: v for k, v in given.items() if v is not None}
     if "minutes" in given and not 0 < given["minutes"] < float("inf"):
@@ -152,18 +152,18 @@ def _asked(options: Any) -> Any:
     if "models" in given:
         given["models"] = tuple(row(name.strip()).name for name in given["models"].split(",") if name.strip())
         if not given["models"]:
-            raise InputError("--models names no model; say e.g. --models made,realnvp (unsup models lists them)")
+            raise InputError("--models names no model; pass e.g. --models made,realnvp (unsup models lists them)")
     if "anomalies" in given:
         given["anomalies"] = found_anomalies(given["anomalies"])
     if options.data is None:
         if (given or data_options) and contest_in(Path(options.out)) is not None:
             said = ", ".join(f"--{k.replace('_', '-')}" for k in {**given, **data_options})
-            raise InputError(f"the contest in {options.out} is resumed as it was asked for; leave out {said}")
+            raise InputError(f"the contest in {options.out} is resumed with its own options; remove {said}")
         if given or data_options:
-            raise InputError(f"there is no DATA; say unsup compare DATA -o {path_word(options.out)}")
+            raise InputError(f"there is no DATA; pass it: unsup compare DATA -o {path_word(options.out)}")
         return None
     before = contest_in(Path(options.out))
-    if before is not None:  # what is not said again stays as it was
+    if before is not None:  # options that are not repeated keep their values
         given = {k: getattr(before, k) for k in ("minutes", "models", "seeds", "anomalies")} | given
         data_options = before.data_options | data_options
     return Asked(full_name(options.data), data_options, **({"minutes": _MINUTES} | given))

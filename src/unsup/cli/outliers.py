@@ -1,4 +1,4 @@
-"""``unsup outliers DATA``: the oddest rows, and the columns that make them so."""
+"""``unsup outliers DATA``: the most unlikely rows, and the columns responsible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unsup.data.examples import Examples
     from unsup.evaluate.outliers import Detector, Outlier
 
-_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data")  # of no use without training splits
+_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data")  # not useful without training splits
 _KINDS = (".html", ".csv")
 
 
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str]) -> int:
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
     shown = [(str(o.rank), str(o.row), o.name, f"{o.score:.2f}", _told(o)) for o in ranking[: options.top]]
-    write(*table(("rank", "row", "name", "score", "odd because of"), shown, right=(0, 1, 3)))
+    write(*table(("rank", "row", "name", "score", "unlikely because of"), shown, right=(0, 1, 3)))
     if kind == ".csv":
         write_file(options.out, _csv(ranking).encode())
-        write("", f"{len(ranking):,} rows, the oddest first, in {options.out}")
+        write("", f"{len(ranking):,} rows, the most unlikely first, in {options.out}")
     elif kind == ".html":
         from unsup.report.outliers import outlier_page
 
@@ -79,13 +79,13 @@ def _parser() -> Parser:
 
 
 def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[Detector, str]:
-    """The detector that is asked for, fitted, and what it is in words."""
+    """The requested detector, fitted, and its description."""
     from unsup.core.registry import names
     from unsup.evaluate.outliers import MEMBERS, Pool, SingleModel, default_detector, typical_values
 
     if options.model is None:
         if options.minutes is not None:
-            raise InputError("--minutes is for a named model; remove it, or name a model with --model")
+            raise InputError("--minutes needs a named model; remove it, or name a model with --model")
         detector = default_detector(found.event, x, seed=options.seed)
         mixtures = f"{MEMBERS} Gaussian mixtures and " if isinstance(detector, Pool) else ""
         return detector, f"{mixtures}a histogram of each column"
@@ -110,20 +110,20 @@ def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[
 
 
 def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[Detector, str]:
-    """A run's model, as it is."""
+    """The model of a run."""
     from unsup.data.events import as_event
     from unsup.evaluate.outliers import SingleModel, typical_values
     from unsup.train.runs import open_run
 
     if options.minutes is not None:
-        raise InputError(f"{options.model} is a run, which is already trained; remove --minutes")
+        raise InputError(f"{options.model} is a trained run; remove --minutes")
     model = open_run(options.model).model
     as_event(x, found.event, model.event, str(options.data))
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
 def _entries(event: Event) -> tuple[str, ...]:
-    """Names of entries that have none: numbers from 0; of images, where the pixel is."""
+    """Names for entries without names: numbers from 0, or positions of pixels."""
     if not event.is_image:
         return tuple(map(str, range(event.dims)))
     channels, height, width = event.shape
@@ -136,7 +136,7 @@ def _told(outlier: Outlier) -> str:
 
 
 def _csv(ranking: Sequence[Outlier]) -> str:
-    """All rows, the oddest first: a line each."""
+    """All rows, one line each, the most unlikely first."""
     from unsup.core.cells import table_text
 
     header = ("rank", "row", "name", "score_nats", "columns")

@@ -1,4 +1,4 @@
-"""``unsup report RUN…``: the page of a comparison, of runs that exist already."""
+"""``unsup report RUN…``: one page that compares existing runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unsup.core.errors import InputError
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup report",
-        description="Measure runs of the same data alike on its test split and write one page that compares them.",
+        description="Measure runs of the same data on its test split and write one page that compares them.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
-    parser.add_argument("-o", "--out", metavar="FOLDER", help="where the page goes")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="folder of the page")
     parser.add_argument(
         "--anomalies", metavar="PATH", help="other data [test examples whose columns are shuffled independently]"
     )
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:
-        raise InputError("there is no folder; say where to write with -o FOLDER")
+        raise InputError("there is no folder; pass one with -o FOLDER")
 
     from unsup.cli.scoreboard import Scoreboard
     from unsup.contest.existing import compare_runs

@@ -1,4 +1,4 @@
-"""The contest on the terminal: one line a contestant, live on a terminal, plain lines elsewhere."""
+"""The contest on the terminal: one line per contestant, updated in place; plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MARKS = {"waiting": "·", "done": "✓", "failed": "✗"}
 
 
 class Scoreboard:
-    """Shows every contestant's stage, progress, current figure and time left.
+    """Shows the stage, progress, current figure and time left of every contestant.
 
     Args:
         names: of the contestants' runs, in order.
-        plain: lines, even on a terminal.
+        plain: print lines even on a terminal.
     """
 
     def __init__(self, names: Sequence[str], *, plain: bool = False, stream: TextIO | None = None) -> None:
@@ -57,7 +57,7 @@ class Scoreboard:
             self._heard(self._display.stop)
 
     def tell(self, moment: Moment) -> None:
-        """Take in what the contest tells, and show it."""
+        """Show the progress of a contestant."""
         new_stage = moment.stage != self._latest[moment.name].stage
         self._latest[moment.name] = moment
         if moment.snapshot is not None and moment.snapshot.validation:
@@ -72,7 +72,7 @@ class Scoreboard:
             self.note(f"{name:<{self._width}}  {'  '.join(p for p in rest if p)}")
 
     def note(self, line: str) -> None:
-        """One line beside the contestants'."""
+        """One more line."""
         line = visible(line)
         if self._display is not None:
             console = self._display.console
@@ -86,7 +86,7 @@ class Scoreboard:
         self._heard(lambda: display.update(lines, refresh=True))
 
     def _heard(self, show: Callable[[], object]) -> None:
-        """Fall silent once the terminal has gone: the contest continues, or is saved, without it."""
+        """Stop output after the terminal is closed; the contest continues, or is saved, without it."""
         if self._silent:
             return
         try:
@@ -94,11 +94,11 @@ class Scoreboard:
         except OSError:
             display, self._silent, self._display = self._display, True, None
             if display is not None:
-                with suppress(OSError):  # it gives standard output and error back
+                with suppress(OSError):  # restores standard output and error
                     display.stop()
 
     def _lines(self) -> Group:
-        """One line a contestant, cut at the width of the terminal; the bar is for those that have room for it."""
+        """One line per contestant, cut at the width of the terminal, with a bar if it is wide enough."""
         assert self._display is not None
         roomy = self._display.console.width >= _ROOMY
         shown = []

@@ -1,1 +1,1 @@
-"""Which model for my data? A contest of models under a time budget, measured alike, on one page."""
+"""Which model for my data? A contest of models under a time budget, with the same measures, on one page."""

@@ -1,7 +1,6 @@
 """A contest: models trained and measured in turn, in a folder that can be stopped and resumed at any time.
 
-``contest.json`` holds what was asked for and what was decided; everything else is read off the run folders, so that the
-folder always tells where the contest stands.
+``contest.json`` records the request and the decisions; everything else is read from the run folders.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from unsup.train.progress import Snapshot
 from unsup.train.runs import Run
 from unsup.train.trainer import fit
 
-_SIDE_MOST, _SIDE = 64, 32  # images larger than the one are looked at at the other
-_SHARE_OF_A_RUN = 0.5  # of a contestant's part of the measuring time that one slow part may take
-_LEAST = 5.0  # seconds that measuring a contestant may take in the shortest contest
+_SIDE_MOST, _SIDE = 64, 32  # images larger than the first are resized to the second
+_SHARE_OF_A_RUN = 0.5  # of a contestant's measuring time that one slow part may take
+_LEAST = 5.0  # seconds to measure a contestant, even in the shortest contest
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a contest is about, as it was asked for."""
+    """The request of a contest."""
 
     data: str
     data_options: dict[str, Any]
@@ -63,26 +62,23 @@ class Asked:
 
 
 def contest_in(folder: Path) -> Asked | None:
-    """What the contest in ``folder`` is about, or None where there is none."""
+    """The request of the contest in ``folder``, or None if it has none."""
     state = folder / "contest.json"
     return _asked_in(_read_state(state)) if state.is_file() else None
 
 
 def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> Data:
-    """The data of a contest: a held-out class is left out, and a folder of large or mixed images made 32×32."""
+    """The data of a contest: without a held-out class, and folders of large or mixed images resized to 32×32."""
     options = dict(options)
     if anomalies is not None and anomalies.startswith(HELD_OUT_CLASS):
         options["without"] = anomalies.removeprefix(HELD_OUT_CLASS)
     try:
         data = load_data(name, **options)
     except InputError:
-        # Mixed sizes are the one trouble with a folder of images that resizing mends.
         if not Path(name).is_dir() or "resize" in options:
             raise
-        try:
+        with suppress(InputError):  # resizing helps if the images have different sizes
             return load_data(name, **options, resize=_SIDE)
-        except InputError:
-            pass
         raise
     large = data.event.is_image and max(data.event.shape[1:]) > _SIDE_MOST
     if large and Path(name).is_dir() and "resize" not in options:
@@ -91,13 +87,13 @@ def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> D
 
 
 def without_conditions(data: Data) -> Data:
-    """The same examples, read so that nothing is given: contests are of models of p(x), which are all alike in that."""
+    """The same examples without conditions: contests compare models of p(x)."""
     if data.given is None:
         return data
     assert data.name is not None
     options = {k: v for k, v in data.options.items() if k != "given"}
     columns = data.options["given"]
-    if isinstance(columns, list):  # columns that are given have left x
+    if isinstance(columns, list):  # conditions are not columns of x
         options["drop"] = [*options.get("drop", ()), *columns]
     return load_data(data.name, **options)
 
@@ -106,15 +102,14 @@ class Contest:
     """A contest in a folder.
 
     Args:
-        folder: where it is, or is to be.
-        asked: what it is about; None to resume the one that is there.
-        changed_data: resume it though its data has changed since it was begun; its page tells so.
-        purpose: what table, sentences and next commands are ordered by; None leaves that as it is recorded. It changes
-            nothing that is trained or measured, so that a finished contest may be written for another purpose.
+        asked: the request; None to resume the contest in the folder.
+        changed_data: resume although the data has changed since the contest started; its page reports the change.
+        purpose: the order of table, sentences and next commands; None keeps the recorded one. It does not change what
+            is trained or measured, so a finished contest can be written again for another purpose.
 
     Raises:
-        InputError: there is another contest, something else, or none to resume; or the data or models cannot be
-            used.
+        InputError: the folder has another contest, other files, or no contest to resume; or the data or models cannot
+            be used.
     """
 
     def __init__(
@@ -129,17 +124,16 @@ class Contest:
             if asked is not None and asked != before:
                 what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
                 raise InputError(
-                    f"{folder} holds a contest with other {what}: {before.to_json()[what]!r}, not "
+                    f"{folder} is a contest with other {what}: {before.to_json()[what]!r}, not "
                     f"{asked.to_json()[what]!r}; resume it (unsup compare -o {path_word(folder)}) or choose another "
                     "folder"
                 )
             asked = before
         elif asked is None:
-            raise InputError(
-                f"there is no contest in {folder} to resume; say unsup compare DATA -o {path_word(folder)}"
-            )
+            start = f"unsup compare DATA -o {path_word(folder)}"
+            raise InputError(f"there is no contest in {folder} to resume; start one with {start}")
         elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
-            raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
+            raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
         self.asked = asked
         self.data = without_conditions(contest_data(asked.data, asked.data_options, asked.anomalies))
         if not state.is_file():
@@ -160,7 +154,7 @@ class Contest:
         name = self.data.name or "this data"
         self.has_changed = differs(folder, recorded, self.bench.digest, name, changed_data=changed_data)
         if self.has_changed:
-            note = "the data has changed since the contest was begun: models may have been trained on other examples"
+            note = "the data has changed since the contest started: models may have been trained on other examples"
             self.data = replace(self.data, notes=(*self.data.notes, note))
             self.bench = Bench(self.data, self.measuring)
         if not state.is_file():
@@ -183,7 +177,7 @@ class Contest:
 
     @property
     def names(self) -> list[str]:
-        """Every run to be made, in order: model after model for the first seed, then for the next."""
+        """All runs in order: all models of the first seed, then of the next."""
         return [self._name(*run) for run in self.runs]
 
     def _name(self, entry: Entry, seed: int) -> str:
@@ -192,13 +186,13 @@ class Contest:
     def _run(self, entry: Entry, seed: int) -> Run:
         return Run(self.folder / "runs" / f"{entry.model}-{seed}")
 
-    # --- running it -----------------------------------------------------------------------------------------------
+    # --- running --------------------------------------------------------------------------------------------------
 
     def run(self, tell: Tell = lambda moment: None) -> Results:
-        """Train and measure what is not yet, and write the page after each contestant.
+        """Train and measure what is missing, and write the page after each contestant.
 
         Raises:
-            KeyboardInterrupt: stopped, by the signal that is its argument; what there is has been saved.
+            KeyboardInterrupt: stopped by the signal in its argument; all work has been saved.
         """
         with held_alone(self.folder, "unsup compare"):  # a second process is kept out
             self.state["for"] = self.purpose
@@ -212,7 +206,7 @@ class Contest:
             return self.write()
 
     def _clock(self) -> None:
-        """Count the time since the last call, unless everything was there already and is only written again."""
+        """Add the time since the last call, unless the page is only written again."""
         now = time.monotonic()
         self.state["seconds"] += now - self._started if self._worked else 0.0
         self._started = now
@@ -222,7 +216,7 @@ class Contest:
         run, name = self._run(entry, seed), self._name(entry, seed)
         failure = run.path / "failure.json"
         if failure.is_file() and run.finished:
-            failure.unlink()  # only the measuring failed, and what was wrong may have been mended
+            failure.unlink()  # only the measuring failed, and its cause may have been fixed
         if failure.is_file():
             tell(Moment(name, "failed", note=_reason(run)))
             return
@@ -237,10 +231,9 @@ class Contest:
             )
             tell(Moment(name, "done", note=figure(found)))
         except Exception as error:
-            # Whatever stops one contestant must not stop the others: it is kept, shown and reported.
-            reason = (
-                f"{'' if isinstance(error, UnsupError) else type(error).__name__ + ': '}{' '.join(str(error).split())}"
-            )
+            # An error of one contestant must not stop the others: it is recorded and reported.
+            kind = "" if isinstance(error, UnsupError) else f"{type(error).__name__}: "
+            reason = kind + " ".join(str(error).split())
             run.path.mkdir(parents=True, exist_ok=True)
             run.write_json("failure.json", {"reason": reason})
             tell(Moment(name, "failed", note=reason))
@@ -248,7 +241,7 @@ class Contest:
     def _train(self, entry: Entry, seed: int, run: Run, listen: Callable[[Snapshot], None]) -> None:
         started = run.exists and run.checkpoint("last").is_file()
         if run.exists and not started:
-            shutil.rmtree(run.path)  # stopped before there was anything to resume
+            shutil.rmtree(run.path)  # stopped before the first checkpoint
         model = create(entry.model, self.data.event, seed=seed, **entry.options)
         fitted = fit(
             model,
@@ -266,15 +259,15 @@ class Contest:
             raise KeyboardInterrupt(fitted.signal)
 
     def _prepare_bench(self, run: Run) -> None:
-        """What all are measured by is computed before the first of them, so that it takes nothing of its time."""
+        """Compute what all measurements share before the first one, so that its time is not reduced."""
         if kept_measures(self.bench, run, run.path) is None:
             self._worked = True
             for prepare in (lambda: self.bench.train_features, lambda: self.bench.baselines):
-                with suppress(InputError):  # a measure that needs it says why there is none
+                with suppress(InputError):  # a measure that needs it reports the reason
                     prepare()
 
     def _seconds_to_measure(self, later: Sequence[tuple[Entry, int]]) -> float:
-        """What a run may take: an equal part of the time that the training of ``later`` ones leaves, or its share."""
+        """The time to measure a run: an equal part of what the training of ``later`` runs leaves, or its share."""
         seconds = 60 * self.asked.minutes
         learning = sum(not entry.counts for entry, _ in later)
         each = self.state["minutes_each"] or TRAINING_SHARE * self.asked.minutes / len(self.runs)
@@ -282,7 +275,7 @@ class Contest:
         return max(_LEAST, self.fair, left / (1 + len(later)))
 
     def _minutes(self, entry: Entry) -> float:
-        """An equal share of all training time for a model that counts; of what those left, for one that learns."""
+        """An equal share of the training time: of all of it for models that count, of the rest for the others."""
         seeds, training = self.asked.seeds, TRAINING_SHARE * self.asked.minutes
         if entry.counts:
             return training / (len(self.entries) * seeds)
@@ -295,16 +288,16 @@ class Contest:
         minutes: float = self.state["minutes_each"]
         return minutes
 
-    # --- what came of it ------------------------------------------------------------------------------------------
+    # --- results --------------------------------------------------------------------------------------------------
 
     def write(self) -> Results:
-        """Write ``results.json``, ``results.csv`` and ``index.html`` of what there is by now."""
+        """Write ``results.json``, ``results.csv`` and ``index.html`` of the present state."""
         found = [self._contestant(e) for e in self.entries]
         about = in_words(self.entries, self.asked.minutes, self.asked.seeds)
         if self.state["minutes_each"] is not None:
-            about += f" That came to {60 * self.state['minutes_each']:.0f} s each."
+            about += f" That was {60 * self.state['minutes_each']:.0f} s each."
         if self.state["left_out"]:
-            about += " Left out: " + "; ".join(f"{n} ({r})" for n, r in self.state["left_out"].items()) + "."
+            about += " Not included: " + "; ".join(f"{n} ({r})" for n, r in self.state["left_out"].items()) + "."
         return write_results(
             self.folder,
             self.bench,
@@ -347,11 +340,11 @@ class _State(_For):
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """What ``contest.json`` holds, of the types of JSON, once it is seen to be the state of a contest."""
-    mend = "restore it or choose another folder (-o NAME)"
-    text = read_text(path, mend=mend)
-    checked(path, text, _State, mend=mend)
-    found: dict[str, Any] = checked(path, text, dict[str, Any], mend=mend)
+    """``contest.json`` as JSON types, after it was checked."""
+    fix = "restore it or choose another folder (-o NAME)"
+    text = read_text(path, mend=fix)
+    checked(path, text, _State, mend=fix)
+    found: dict[str, Any] = checked(path, text, dict[str, Any], mend=fix)
     return found
 
 
@@ -361,6 +354,6 @@ def _asked_in(state: dict[str, Any]) -> Asked:
 
 
 def _reason(run: Run) -> str:
-    """Why a run failed, as it was written down."""
+    """The recorded reason why a run failed."""
     reason = run.side_record("failure.json").get("reason")
-    return reason if isinstance(reason, str) else "failure.json, which said why, is damaged"
+    return reason if isinstance(reason, str) else "the reason in failure.json cannot be read"

@@ -1,4 +1,4 @@
-"""The page of runs that exist already."""
+"""The page of existing runs."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def compare_runs(
     changed_data: bool = False,
     purpose: Purpose | None = None,
 ) -> Results:
-    """Measure runs that exist already, all of the same data, and write the same page of them.
+    """Measure existing runs of the same data and write a page that compares them.
 
     Args:
         paths: of the runs.
-        folder: where the page goes.
-        anomalies: as `Measuring` takes them.
-        tell: is told what is being measured.
-        changed_data: measure on the data as it is now, where it has changed since; the page tells so.
-        purpose: what table, sentences and next commands are ordered by.
+        folder: the folder of the page.
+        anomalies: see `Measuring`.
+        tell: called with the progress.
+        changed_data: measure on the present data if it has changed; the page reports the change.
+        purpose: the order of table, sentences and next commands.
 
     Raises:
-        InputError: no run at a path, one named twice, runs of different data, data that has changed, or a folder that
-            is taken.
+        InputError: a path is not a run or is named twice, the runs have different data, the data has changed, or the
+            folder has other files.
     """
     runs = [open_run(p, changed_data=changed_data) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
         raise InputError("a run is named twice; name each once")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
-        raise InputError(f"{folder} holds something else; choose another folder (-o NAME)")
+        raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
         raise InputError(
-            f"{folder} holds a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder"
+            f"{folder} is a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder"
         )
     first = runs[0]
     for run in runs[1:]:
@@ -75,7 +75,7 @@ def compare_runs(
     changed = [run for run in runs if has_changed(run.path, run.config, data, changed_data=changed_data)]
     if changed:
         said = ", ".join(str(run.path) for run in changed)
-        data = replace(data, notes=(*data.notes, f"the data has changed since these were trained on it: {said}"))
+        data = replace(data, notes=(*data.notes, f"the data has changed since these runs were trained: {said}"))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
     bench = Bench(data, Measuring(*most, anomalies, seconds=60.0, importance_samples=None))
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def compare_runs(
         bench,
         found,
         command=command_line(words),
-        plan="These runs were trained before, each in its own time; only the measuring is alike.",
+        plan="These runs were trained before, for different times; all were measured in the same way.",
         minutes=None,
         seconds=time.monotonic() - started,
         data_argument=data_words(first.config["data"]),
@@ -107,7 +107,7 @@ def compare_runs(
 
 
 def _by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in nothing but their seed are one contestant; names tell apart those of one model."""
+    """Runs that differ only in their seed are one contestant; contestants of one model are named by their folder."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         training = {k: v for k, v in run.config["training"].items() if k != "seed"}

@@ -1,4 +1,4 @@
-"""The measures of a run, kept in a folder with a key of all that they depend on."""
+"""The measures of a run, kept in a folder with a key of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ Tell = Callable[[str], None]
 def measures_of(
     bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None, seconds: float = math.inf
 ) -> Measures:
-    """The measures of ``run``, made now unless the folder ``into`` holds them already.
+    """The measures of ``run``, computed unless the folder ``into`` has them already.
 
     Args:
-        seconds: what measuring may take.
-        tell: told what is being measured.
+        tell: called with the present stage.
+        seconds: the time limit.
     """
     found = kept_measures(bench, run, into)
     if found is None:
@@ -71,7 +71,7 @@ def measures_of(
 
 
 def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> tuple[Measures, Any]:
-    """Every measure that is possible on the data, with pictures, and the scores of the test examples."""
+    """All measures that are possible on the data, with pictures, and the scores of the test examples."""
     started, events = time.monotonic(), run.events()
     last = events[-1] if events else {"step": 0, "seconds": 0.0}
 
@@ -106,7 +106,7 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> t
 
 
 def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
-    """The measures that ``into`` holds, if they are those of this run as it is now."""
+    """The measures in ``into``, if they are of this run in its present state."""
     path, scores = into / "measures.json", into / SCORES
     if not path.is_file():
         return None
@@ -117,7 +117,7 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
             return None
         found = checked_measures(kept.get("measures"))
     except InputError:
-        return None  # it is measured again, and what is there is kept beside
+        return None  # it is measured again; the damaged file is set aside
     if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
         return None
     likelihood = found["figures"].get("likelihood")
@@ -127,19 +127,19 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
 
 
 def _has_scores(path: Path, key: str, n: int) -> bool:
-    """Whether a file holds the scores of ``n`` examples under that key."""
+    """Whether a file has the scores of ``n`` examples under that key."""
     if not path.is_file():
         return False
     try:
         with np.load(path) as file:
             found, log_prob = str(file["key"]), file["log_prob"]
     except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error):
-        return False  # whatever is damaged in it
+        return False  # the file is damaged
     return found == key and log_prob.shape == (n,) and bool(np.isfinite(log_prob).all())
 
 
 def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
-    """The measures with the commands, which depend on where the run lies."""
+    """The measures with the commands, which depend on the path of the run."""
     shown = path_word(run.path)
     changed = has_changed(run.path, run.config, bench.data, changed_data=True)
     more = flags({"changed-data": changed or None})
@@ -152,13 +152,13 @@ def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
 
 
 def _another(path: Path) -> str:
-    """A folder beside a run that holds nothing yet, e.g. ``runs/made-again``."""
+    """A new folder next to a run, e.g. ``runs/made-again``."""
     names = (path.with_name(f"{path.name}-again{'' if n == 1 else f'-{n}'}") for n in itertools.count(1))
     return str(next(p for p in names if not p.exists()))
 
 
 def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, more: list[str]) -> str | None:
-    """The ``unsup eval`` that measures a figure again; None where it would be another one."""
+    """The ``unsup eval`` that measures a figure again; None if it would measure another one."""
     row, m = MEASURES.get(key), bench.measuring
     if row is None or row.purpose == "cost" or (row.purpose == "anomalies" and m.anomalies is not None):
         return None
@@ -173,7 +173,7 @@ def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, 
 
 
 def _key(bench: Bench, run: Run) -> str:
-    """What a run's measures depend on: they hold as long as it is the same."""
+    """A digest of everything that a run's measures depend on."""
     kept = next((run.checkpoint(n) for n in ("best", "last") if run.checkpoint(n).is_file()), None)
     parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
     depends = [FORMAT, sorted(MEASURES), asdict(bench.measuring), bench.digest, parameters, run.config["model"]]
@@ -181,7 +181,7 @@ def _key(bench: Bench, run: Run) -> str:
 
 
 def _curve(events: list[dict[str, Any]]) -> Curve:
-    """Losses thinned to a drawable number of points, and every validation."""
+    """Losses at a limited number of points, and all validations."""
     losses: dict[str, list[tuple[float, float]]] = {}
     for event in events:
         for name, value in event.items():
@@ -193,13 +193,13 @@ def _curve(events: list[dict[str, Any]]) -> Curve:
 
 
 def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]:
-    """What there is to see of a model, by name; nothing is computed for it that was not measured, but for codes.
+    """The pictures of a model by name, from what was measured; only codes are computed in addition.
 
-    What is slow gets as much time as is left, or a quarter of the whole.
+    The time limit is the time left, or a quarter of the whole.
     """
     bench, model, gallery = exam.bench, exam.model, exam.bench.gallery
     test, event = bench.test, bench.data.event
-    some = test.take(slice(_FEW if event.is_image else _SOME))  # plots take more than grids
+    some = test.take(slice(_FEW if event.is_image else _SOME))  # plots show more than grids
 
     def samples() -> Drawn | None:
         try:
@@ -235,7 +235,7 @@ def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]
         drawn["least_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=False)
     if isinstance(model, CanDecode):
         drawn["reconstructions"] = lambda: gallery.reconstructions(some.x, reconstruct(model, some))
-        if len(test) >= 2 * _PATHS and not is_conditioned(model):  # whose ends may have different conditions
+        if len(test) >= 2 * _PATHS and not is_conditioned(model):  # the ends may have different conditions
             ends = test.x[:_PATHS], test.x[_PATHS : 2 * _PATHS]
             drawn["interpolation"] = lambda: gallery.interpolation(interpolate(model, *ends, _PATH_STEPS))
     found: dict[str, Drawn | None] = {}

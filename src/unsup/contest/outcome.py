@@ -1,4 +1,4 @@
-"""What came of a comparison: its records, tables and page, written from measured runs."""
+"""The outcome of a comparison: records, tables and page, written from measured runs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _THINGS = {"image": "image", "sequence": "sequence", "video": "video"}
 
 @dataclass(frozen=True)
 class Moment:
-    """What a contest tells while it runs.
+    """The progress of a contestant.
 
     Attributes:
-        name: of the contestant, with its seed where there are several.
-        stage: ``training``, what is being measured, ``done`` or ``failed``.
+        name: of the contestant, with its seed if there are several.
+        stage: ``training``, ``measuring`` with the measure, ``done`` or ``failed``.
         snapshot: of training.
-        note: the outcome or the reason.
+        note: the outcome, or the reason of a failure.
     """
 
     name: str
@@ -90,7 +90,7 @@ def write_results(
     data_argument: Sequence[str],
     purpose: Purpose | None,
 ) -> Results:
-    """The records, tables and page of contestants that have been measured on ``bench``."""
+    """Write the records, tables and page of contestants measured on ``bench``."""
     data = bench.data
     scores = {c["name"]: [_scores(folder, m) for m in c["runs"] if "likelihood" in m["figures"]] for c in found}
     stands = places(found, {k: v for k, v in scores.items() if v})
@@ -136,7 +136,7 @@ def write_results(
 
 
 def relative(found: Measures, run: Run, into: Path, folder: Path) -> Measures:
-    """The measures with the run's folder and that of its pictures, as they are seen from ``folder``."""
+    """The measures with the paths of the run and of its pictures relative to ``folder``."""
     return {**found, "run": os.path.relpath(run.path, folder), "folder": os.path.relpath(into, folder)}
 
 
@@ -146,7 +146,7 @@ def _scores(folder: Path, m: Measures) -> Any:
 
 
 def figure(m: Measures) -> str:
-    """The one figure of a run that a line has room for."""
+    """The main figure of a run, for the progress line."""
     found = m["figures"].get("likelihood")
     if found is not None:
         return f"{SIGN[found['detail']['kind']]} {found['detail']['bits_per_dim']:.4f} bits/dim"
@@ -162,18 +162,18 @@ _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
     "compression": ("longer", "score"),
     "classes": ("predict", "classifier", "longer"),
 }
-"""What to run next, by what a contest is for."""
+"""What to run next, by purpose."""
 _USES = {
     "sample": ("draw samples from", ["-n", "64", "-o", "samples.png"]),
     "score": ("score your own examples with", ["FILE", "-o", "scores.csv"]),
     "encode": ("encode your own examples with", ["FILE", "-o", "codes.npz"]),
     "predict": ("classify your own examples with", ["FILE", "-o", "classes.csv"]),
 }
-"""Commands that use a run, which need the ability of that name."""
+"""Commands that use a run, by the ability that they need."""
 
 
 def _next(o: Outcome, folder: Path, data_argument: Sequence[str], data: Data) -> list[dict[str, str]]:
-    """What to run now with the leader for the purpose, or the leader by likelihood where no model has that."""
+    """What to run next with the leader for the purpose, or with the leader by likelihood."""
     steps = [(kind, o.chosen) for kind in _FOLLOWS[o.purpose]]
     lifelike = leader(o.places, "samples")
     if o.purpose is None and lifelike != o.chosen:
@@ -185,7 +185,7 @@ def _next(o: Outcome, folder: Path, data_argument: Sequence[str], data: Data) ->
 def _step(
     kind: str, name: str, o: Outcome, folder: Path, data_argument: Sequence[str], data: Data
 ) -> tuple[str, list[str]] | None:
-    """A suggestion and its command, or None where the model or the data is not made for it."""
+    """A suggestion and its command, or None if it does not apply to the model or the data."""
     best = next(c for c in o.contestants if c["name"] == name)
     model, able, more = best["model"], row(best["model"]).abilities, data_argument[1:]
     if kind in _USES:

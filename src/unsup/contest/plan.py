@@ -1,4 +1,4 @@
-"""Who takes part in a contest, with which settings, and how the minutes are shared."""
+"""The models of a contest, their settings, and their shares of the time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from unsup.core.model import LearnsByCounting, Translates
 from unsup.core.registry import create, model_class, names, row
 
 TRAINING_SHARE = 0.65
-"""Of the minutes; the rest is for measuring and drawing."""
-_LEAST_SECONDS = 10  # of training, below which there is one model a family
-_PATIENCE = 8  # of the twenty validations of a run
+"""The share of the minutes for training; the rest is for measuring and drawing."""
+_LEAST_SECONDS = 10  # of training; below that, only one model per family is trained
+_PATIENCE = 8  # validations without improvement, of twenty in a run
 _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that takes part, as it is built and trained."""
+    """A contestant: the model, its options and its settings of training."""
 
     model: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -45,15 +45,15 @@ class Entry:
 def contestants(
     event: Event, examples: int, models: tuple[str, ...] = (), minutes: float = math.inf
 ) -> tuple[list[Entry], dict[str, str]]:
-    """The models for ``event`` and the budget, and why others of the usual field were left out.
+    """The models for ``event`` and the budget, and why other models of the default selection are not included.
 
     Args:
         examples: in the training split.
-        models: names that the user asked for, in their order; none for the usual field.
-        minutes: for each seed. Where they would leave a model less than ten seconds of training, one a family learns.
+        models: names that the user requested, in this order; empty for the default selection.
+        minutes: for each seed. If a model would get less than ten seconds of training, only one per family is trained.
 
     Raises:
-        InputError: an unknown name, one given twice, a model that asked for cannot take the data, or none can.
+        InputError: a name is unknown or given twice, or a requested model, or every model, does not support the data.
 
     >>> from unsup import Event, Support
     >>> entries, left_out = contestants(Event((2,), Support("real")), 1000)
@@ -70,10 +70,10 @@ def contestants(
             chosen.append(_entry(name, event, examples, asked=bool(models)))
         except _Unfit as error:
             if models:
-                raise InputError(f"{name} {error}; this data is {event}; leave {name} out of --models") from error
+                raise InputError(f"{name} {error}; this data is {event}; remove {name} from --models") from error
             left_out[name] = str(error)
     if not chosen:
-        raise InputError(f"no model takes this data ({event}); unsup models tells what each takes")
+        raise InputError(f"no model supports this data ({event}); unsup models lists what each supports")
     learners = [e for e in chosen if not e.counts]
     each = 60 * TRAINING_SHARE * minutes / max(1, len(learners))
     if not models and each < _LEAST_SECONDS:
@@ -81,12 +81,14 @@ def contestants(
             first = next(e for e in learners if e.family == entry.family)
             if entry is not first and _turn(entry.model, event, examples) != 1:
                 chosen.remove(entry)
-                left_out[entry.model] = f"would leave less than {_LEAST_SECONDS} s for each, and {first.model} is there"
+                left_out[entry.model] = (
+                    f"with it, each model would have less than {_LEAST_SECONDS} s; {first.model} represents its family"
+                )
     return sorted(chosen, key=lambda e: not e.counts), left_out
 
 
 class _Unfit(Exception):
-    """Why a model does not take part, in one clause."""
+    """Why a model is not included, in one clause."""
 
 
 def _turn(name: str, event: Event, examples: int) -> int | None:
@@ -94,7 +96,7 @@ def _turn(name: str, event: Event, examples: int) -> int | None:
 
 
 def _usual(event: Event, examples: int) -> list[str]:
-    """The models that take part unless others are named, family after family, each in the order of their turns."""
+    """The default selection: family after family, each in the order of the turns."""
     families = list(dict.fromkeys(row(name).family for name in names()))
     single = [name for name in names() if not issubclass(model_class(name), Translates)]
     turns = {name: _turn(name, event, examples) for name in single}
@@ -121,7 +123,7 @@ def _entry(name: str, event: Event, examples: int, *, asked: bool) -> Entry:
 
 
 def counted(minutes: float | None, available: int) -> int:
-    """How many test examples, and samples, are measured: a hundred a minute, from 500 to 10,000.
+    """The number of test examples, and of samples, to measure: a hundred per minute, from 500 to 10,000.
 
     >>> counted(20, 10_000), counted(4, 360), counted(None, 10_000)
     (2000, 360, 10000)
@@ -131,13 +133,13 @@ def counted(minutes: float | None, available: int) -> int:
 
 
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
-    """How the minutes are shared, for people."""
+    """How the time is shared, in sentences."""
     learners = sum(not e.counts for e in entries)
-    gradients = f"; {words.counted(learners, 'model')} that learn by gradients share what is left of it equally"
+    gradients = f"; {words.counted(learners, 'model')} that learn by gradients share the rest of it equally"
     over = f", over {seeds} seeds" if seeds > 1 else ""
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting train first and take what they need{gradients + over if learners else ''}. A "
-        "model that no longer improves on validation stops early, and no other model gets its time. The parameters "
+        f"Models that learn by counting are trained first, for as long as they need{gradients + over if learners else ''}. "
+        "A model that no longer improves on validation stops early, and no other model gets its time. The parameters "
         "with the best validation likelihood are kept; the test split is read by the measurements only."
     )

@@ -1,7 +1,7 @@
 """The summary of a contest in plain sentences.
 
-Rules: a superlative needs two or more to compare and a lead beyond the noise; likelihoods of different kinds are
-compared only where a bound decides; accuracies and AUROCs stand beside chance; samples far better than held-out data,
+Rules: a superlative needs two or more contestants and a lead beyond the noise; likelihoods of different kinds are
+compared only if a bound decides; accuracies and AUROCs are given with chance; samples far better than held-out data,
 artificial anomalies and contestants that failed never lead.
 """
 
@@ -18,27 +18,26 @@ from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose,
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
-_COPIES = 0.05  # share of copies, 0.01 expected, from which it is said
-_FEW = 100  # test examples below which it is said
-_ENOUGH = 300  # held-out examples, so that their nearest hundredth is more than a few
-_NEARER = 0.6  # lower end of the chance to lie nearer than held-out data from which it is said
-_OVERRUN = 1.25  # times the minutes, from which it is said
+_COPIES = 0.05  # reported share of copies, 0.01 is expected
+_FEW = 100  # fewer test examples are reported
+_ENOUGH = 300  # held-out examples for which the share of copies is reliable
+_NEARER = 0.6  # reported lower end of the chance to be nearer to training data than held-out data
+_OVERRUN = 1.25  # reported overrun, times the minutes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the sentences are about.
+    """The subject of the sentences.
 
     Attributes:
-        contestants: with their runs.
         places: by measure and contestant.
         purpose: the question of the user, or None.
-        examples: test examples that were measured.
-        thing: what one example is called: ``image``, ``row``, ``sequence``.
+        examples: number of test examples measured.
+        thing: the word for one example: ``image``, ``row``, ``sequence``.
         artificial: whether the anomalies are test examples whose columns are shuffled independently.
         stored: real bytes of the examples.
-        minutes: that were asked for, or None.
-        seconds: that it took.
+        minutes: the requested time, or None.
+        seconds: the time taken.
     """
 
     contestants: Sequence[Contestant]
@@ -60,7 +59,7 @@ class Outcome:
 
     @property
     def chosen(self) -> str | None:
-        """The contestant to continue with: the leader for the purpose, or by likelihood where that is not known."""
+        """The contestant to continue with: the leader for the purpose, or by likelihood if that is not known."""
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
@@ -73,7 +72,7 @@ class Outcome:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """What came out, in plain sentences; those for the user's purpose come first."""
+    """The outcome in sentences; those for the user's purpose come first."""
     if not any(c["runs"] for c in outcome.contestants):
         return _caveats(outcome) or ["No contestant has been measured yet."]
     sections: dict[Purpose, list[str]] = {
@@ -91,7 +90,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 
 def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
-    """The clause about who comes first: alone, ahead of the others, or with whom it ties.
+    """The clause about the leader: the only one, ahead of the others, or tied.
 
     >>> _who({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
     'a has a score'
@@ -103,7 +102,7 @@ def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
 
 
 def _of(name: str, place: Place) -> str:
-    """Whose a figure is, where several were named."""
+    """The owner of a figure, if several contestants were named."""
     return f" for {name}" if place["tied"] else ""
 
 
@@ -250,7 +249,7 @@ def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
     figure = o.figure(name, key)
     majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
     if majority is None or majority >= 1:
-        return []  # of one class, nothing has to be known
+        return []  # there is only one class
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
         beside += f", the raw data {_percent(floor)}{', which is more' if floor > place['value'] else ''}"
@@ -279,14 +278,14 @@ def _cost(o: Outcome) -> list[str]:
     return [line + "."]
 
 
-# --- what to bear in mind ---------------------------------------------------------------------------------------------
+# --- caveats --------------------------------------------------------------------------------------------------------
 
 
 def _nothing(o: Outcome, purpose: Purpose) -> str:
-    """Why there is no sentence for what was asked."""
+    """Why there is no sentence for the requested purpose."""
     key = deciding(purpose)
     reasons = {m["missing"][key]: c["name"] for c in o.contestants for m in c["runs"] if key in m["missing"]}
-    return f"Nothing can be said of {purpose}" + (f": {'; '.join(reasons)}." if reasons else ".")
+    return f"{purpose.capitalize()}: nothing was measured" + (f": {'; '.join(reasons)}." if reasons else ".")
 
 
 def _caveats(o: Outcome) -> list[str]:

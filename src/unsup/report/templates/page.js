@@ -3,7 +3,7 @@
   const root = document.documentElement;
   root.classList.add("js");
 
-  // Light and dark: the system's choice until the reader makes one.
+  // Light and dark: the system's choice until the reader changes it.
   const toggle = document.getElementById("theme");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const stored = (value) => {
@@ -27,7 +27,7 @@
     show(stored(now === "dark" ? "light" : "dark") || (now === "dark" ? "light" : "dark"));
   });
 
-  // Tables: a heading sorts by its column, missing figures last; likelihoods stay among their own kind.
+  // Tables: a heading sorts by its column, missing figures last; likelihoods stay grouped by kind.
   const said = document.getElementById("sorted");
   for (const table of document.querySelectorAll("table.measures")) {
     const body = table.tBodies[0];
@@ -69,7 +69,7 @@
     });
   }
 
-  // A box that hides columns says so; one that does not is no stop for the keyboard.
+  // A box with hidden columns shows a note; only such boxes take the keyboard focus.
   const boxes = [...document.querySelectorAll(".scroll")];
   const measure = () => {
     for (const box of boxes) {
