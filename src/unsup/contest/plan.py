@@ -139,7 +139,7 @@ def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     over = f", over {seeds} seeds" if seeds > 1 else ""
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting are trained first, for as long as they need{gradients + over if learners else ''}. "
+        f"Models that learn by counting are trained first, as long as they need{gradients + over if learners else ''}. "
         "A model that no longer improves on validation stops early, and no other model gets its time. The parameters "
         "with the best validation likelihood are kept; the test split is read by the measurements only."
     )

@@ -214,7 +214,7 @@ def _surpassed(ranked: dict[str, Place], stands: Mapping[str, _Standing], better
 
 
 def lowest_bound(found: Mapping[str, Place]) -> str | None:
-    """The contestant with the lowest bound, whatever its importance samples: it is compared with exact likelihoods."""
+    """The contestant with the lowest bound, of any number of importance samples, to compare with exact values."""
     bounds = {n: p["value"] for n, p in found.items() if kind_of(p) == "bound"}
     return min(bounds, key=bounds.__getitem__, default=None)
 

@@ -64,7 +64,7 @@ class Outcome:
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
     def beats_chance(self, name: str, key: str, chance: float) -> bool:
-        """Whether the best contestant is better than chance, given how many there are."""
+        """Whether the best contestant is better than chance, given the number of contestants."""
         return better_than_chance([m["figures"][key] for m in self.runs(name)], chance, len(self.places[key]))
 
     def mean(self, name: str, read: Callable[[Measures], float]) -> float:

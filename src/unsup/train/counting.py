@@ -67,7 +67,7 @@ class CountingTrainer(Trainer):
                 converged = False
             out_of_time = self._over_budget(time.monotonic() - pass_started)
             ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
-            if ended:  # on the way a component may hold a single example for a while
+            if ended:  # before that, a component may temporarily have a single example
                 self.say(self.model.diagnose(terms))
             if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
                 self.validate(last=ended is not None)

@@ -354,7 +354,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         )
 
     def _constant(self) -> Tensor:
-        """Which entries do not vary at all in the mixture, ``(D,)``: these are no sign of a bad fit."""
+        """Which entries do not vary at all in the mixture, ``(D,)``: they do not indicate a bad fit."""
         factors = self.factors().detach()
         identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
         inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=True)  # Σ = U⁻ᵀ U⁻¹
