@@ -146,7 +146,7 @@ def _order(group: str) -> tuple[int, int]:
 def _is_beyond(measure: Measure, run: Measures) -> bool:
     """Whether a run's samples are far better than held-out data (like copies), or its fit is degenerate."""
     if measure.key in _PAIRED:
-        # A likelihood of dequantized data is bounded, whatever the fit; a density is not.
+        # The likelihood of dequantized data is bounded for every fit; a density is not.
         exact = run["figures"][measure.key]["detail"].get("kind") == "exact"
         return exact and any(note.startswith("degenerate ") for note in run["notes"])
     figures = run["figures"]
