@@ -140,6 +140,7 @@ def test_together_the_data_allow_every_measure(planted):
 
 @pytest.mark.parametrize("key", MEASURES)
 def test_figures_lie_in_their_range_and_hold_their_value(planted, key):
+    """Intervals do so by construction (`bounded`); coverage is counted in test_floors, test_anomaly and test_samples."""
     row = MEASURES[key]
     for figures in planted.values():
         if key not in figures:
@@ -171,7 +172,7 @@ def test_better_is_better(planted, key):
 
 
 def test_samples_are_judged_within_bounds_whatever_they_are():
-    """Random, repeated, copied, far away: the intervals of every measure stay in its range."""
+    """Random, repeated, copied, far away: every measure has a value and an interval, which `bounded` cuts."""
     data = unsup.load_data("moons", n=600)
     generator = torch.Generator().manual_seed(0)
     x, n = data.train.x, 60

@@ -338,7 +338,7 @@ def test_an_empty_component_is_kept_whole(covariance: str) -> None:
 
 
 def test_what_cannot_work_is_said() -> None:
-    with pytest.raises(InputError, match=r"components=5 .*there are 4"):
+    with pytest.raises(InputError, match=r"components=5 .*got 4"):
         started(clusters(4), components=5)
     with pytest.raises(InputError, match="components=0"):
         GaussianMixture(EVENT, components=0)
