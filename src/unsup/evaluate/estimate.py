@@ -71,29 +71,29 @@ def of_share(share: float, error: float, n: int) -> Estimate:
 def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
     """θ = P(a > b) + ½ P(a = b) of independent values a of ``higher`` ``(N,)`` and b of ``lower`` ``(M,)``.
 
-        This is the area under the ROC curve. With U_a = P(a > b) + ½ P(a = b) over all b, and U_b over all a, its variance
-        is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595)
+    This is the area under the ROC curve. With U_a = P(a > b) + ½ P(a = b) over all b, and U_b over all a, its variance
+    is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595)
 
-            var θ = var(U_a) / N + var(U_b) / M,
+        var θ = var(U_a) / N + var(U_b) / M,
 
-        but not below V(θ), as DeLong's is too small for few values. The interval is normal in log θ / (1 − θ), so that it
-        is inside [0, 1] with a coverage of about 95 % or more, also for θ near 0 or 1 (Perme, Manevski 2019, Statistical
+    but not below V(θ), as DeLong's is too small for few values. The interval is normal in log θ / (1 − θ), so that it
+    is inside [0, 1] with a coverage of about 95 % or more, also for θ near 0 or 1 (Perme, Manevski 2019, Statistical
     Methods in Medical Research). V is the variance under exponential
-        distributions,
+    distributions,
 
-            V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM.
+        V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM.
 
-        At complete separation, the interval ends at the θ for which V gives a distance of 1.96 deviations (Newcombe 2006,
-        part 2, method 5, https://doi.org/10.1002/sim.2324).
+    At complete separation, the interval ends at the θ for which V gives a distance of 1.96 deviations (Newcombe 2006,
+    part 2, method 5, https://doi.org/10.1002/sim.2324).
 
-        Args:
-            higher, lower: real numbers or ±∞.
+    Args:
+        higher, lower: real numbers or ±∞.
 
-        Raises:
-            InputError: fewer than two values of either, or NaN.
+    Raises:
+        InputError: fewer than two values of either, or NaN.
 
-        >>> mann_whitney(torch.tensor([2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0]))
-        Estimate(value=0.666..., low=..., high=...)
+    >>> mann_whitney(torch.tensor([2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0]))
+    Estimate(value=0.666..., low=..., high=...)
     """
     a, b = as_values("higher", higher), as_values("lower", lower)
     of_a, of_b = _below(a, b), 1 - _below(b, a)
