@@ -127,7 +127,7 @@ def test_a_contest_that_overruns_says_so_with_the_figures(tmp_path, monkeypatch)
     assert took > 1.25 * 60
     line = next(line for line in results["summary"] if "took" in line)
     assert line.startswith("The contest took 1.9 minutes")
-    assert "and not 1 minute: " in line
+    assert "instead of 1 minute: " in line
     assert line in json.loads((tmp_path / "r/results.json").read_text())["summary"]
     assert "The contest took 1.9" in (tmp_path / "r/index.html").read_text()
 

@@ -314,7 +314,7 @@ def test_an_accuracy_stands_beside_the_most_frequent_class():
     both = [contestant("a", run(probe=probe(0.8))), contestant("b", run(probe=probe(0.7)))]
     assert (
         "The features of a predict the classes best: 80.0 % by a linear probe; the most frequent class alone gives "
-        "10.0 %, the raw data 90.0 %, which is more." in said(both)
+        "10.0 %, the raw data 90.0 %, more than these features." in said(both)
     )
     chance = [contestant("a", run(probe=probe(0.52, 0.02, majority=0.5)))]
     assert any(
@@ -376,7 +376,7 @@ def test_few_examples_and_overruns_are_said_with_the_figures():
     late = said(one, minutes=1.0, seconds=90.0)[-1]
     assert (
         late
-        == "The contest took 1.5 minutes and not 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
+        == "The contest took 1.5 minutes instead of 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unsup.core import memory
 from unsup.core.commands import path_word
 from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import CapabilityError, InputError
@@ -232,6 +233,12 @@ class Exam:
             raise InputError(f"{n} samples requested; expected 2 or more")
         if isinstance(self._model, Tensor):
             return Split(self._model[:n])
+        size, free = n * self.bench.data.event.dims * self.bench.data.event.dtype.itemsize, memory.limit()
+        if size > free:
+            raise InputError(
+                f"{n:,} samples need {memory.said(size)} of memory, but {memory.said(free)} are available; use fewer "
+                "samples (--samples N)"
+            )
         slow = self.slow_seconds
         if slow < math.inf and (needed := n / self.sampling.per_second) > slow:
             again = command_line(["unsup", "eval", path_word(self.path or "RUN"), "--samples", str(n)])

@@ -392,7 +392,7 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "lower", "samples", ("samples",), _of_features(_fid), _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _of_features(_kid), _ANY, _HELD_OUT,
-            lambda value: f"{1000 * value:.4g}"),
+            lambda value: f"{1000 * value:,.0f}" if abs(value) >= 1 else f"{1000 * value:.4g}"),
     Measure("inception_score", "Inception score", "how certain and how varied the classes of samples are",
             "", "higher", "samples", ("samples", "images"), _of_features(_inception_score),
             (1.0, math.inf), _HELD_OUT),

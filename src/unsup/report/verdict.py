@@ -22,6 +22,7 @@ _COPIES = 0.05  # reported share of copies, 0.01 is expected
 _FEW = 100  # fewer test examples are reported
 _ENOUGH = 300  # held-out examples for which the share of copies is reliable
 _NEARER = 0.6  # reported lower end of the chance to be nearer to training data than held-out data
+_REASONS = 2  # named where no model has the measure of the purpose
 _OVERRUN = 1.25  # reported overrun, times the minutes
 
 
@@ -252,7 +253,7 @@ def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
         return []  # there is only one class
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
-        beside += f", the raw data {_percent(floor)}{', which is more' if floor > place['value'] else ''}"
+        beside += f", the raw data {_percent(floor)}{', more than these features' if floor > place['value'] else ''}"
     if not o.beats_chance(name, key, majority):
         return [
             f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
@@ -285,22 +286,22 @@ def _nothing(o: Outcome, purpose: Purpose) -> str:
     """Why there is no sentence for the requested purpose."""
     key = deciding(purpose)
     reasons = {m["missing"][key]: c["name"] for c in o.contestants for m in c["runs"] if key in m["missing"]}
-    return f"{purpose.capitalize()}: nothing was measured" + (f": {'; '.join(reasons)}." if reasons else ".")
+    said = list(reasons)[:_REASONS]
+    more = f"; {len(reasons) - len(said)} more" if len(reasons) > len(said) else ""
+    return f"{purpose.capitalize()}: nothing was measured" + (f": {'; '.join(said)}{more}." if said else ".")
 
 
 def _caveats(o: Outcome) -> list[str]:
     runs = [(c["name"], m) for c in o.contestants for m in c["runs"]]
     lines = []
     if runs and o.examples < _FEW:
-        lines.append(
-            f"There are only {counted(o.examples, 'test example')}, so that only large differences can be seen."
-        )
+        lines.append(f"There are only {counted(o.examples, 'test example')}, so only large differences can be seen.")
     lines += [f"{c['name']} failed: {str(c['reason']).rstrip('.')}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
         took = counted(float(f"{o.seconds / 60:.2g}"), "minute")
         lines.append(
-            f"The contest took {took} and not {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
+            f"The contest took {took} instead of {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
             f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."
         )
     return lines
