@@ -140,7 +140,7 @@ def test_together_the_data_allow_every_measure(planted):
 
 @pytest.mark.parametrize("key", MEASURES)
 def test_figures_lie_in_their_range_and_hold_their_value(planted, key):
-    """Intervals do so by construction (`bounded`); coverage is counted in test_floors, test_anomaly and test_samples."""
+    """Intervals do so by construction (`bounded`); test_floors and test_anomaly count the coverage."""
     row = MEASURES[key]
     for figures in planted.values():
         if key not in figures:

@@ -77,8 +77,8 @@ def mann_whitney(higher: Tensor, lower: Tensor) -> Estimate:
         var θ = var(U_a) / N + var(U_b) / M,
 
     but not below V(θ), as DeLong's is too small for few values. The interval is normal in log θ / (1 − θ), so that it
-    is inside [0, 1] with a coverage of about 95 % or more also for θ near 0 or 1 (Perme, Manevski 2019, Statistical Methods in Medical Research). V is the variance under exponential
-    distributions,
+    is inside [0, 1] with a coverage of about 95 % or more, also for θ near 0 or 1 (Perme, Manevski 2019, Statistical
+    Methods in Medical Research). V is the variance under exponential distributions,
 
         V(θ) = θ(1 − θ) (1 + ((N + M)/2 − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / NM.
 
