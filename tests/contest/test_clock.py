@@ -95,7 +95,7 @@ def test_a_contest_of_slow_models_ends_in_time(tmp_path):
     share = 60 * 2.0 * TRAINING_SHARE / len(models)
     assert took <= 1.25 * 120
     for c in results["contestants"]:
-        assert c["status"] == "done"
+        assert c["status"] == "done", (c["name"], c["reason"])
         assert c["runs"][0]["train_seconds"] <= 1.5 * share
     assert not any("took" in line for line in results["summary"])
     draws = next(c for c in results["contestants"] if c["name"] == "slowdraws")["runs"][0]

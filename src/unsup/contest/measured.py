@@ -11,6 +11,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ import torch
 
 from unsup.contest.commands import fit_command
 from unsup.core.commands import flags, path_word
-from unsup.core.deadline import Deadline
+from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.model import CanDecode, CanSample
@@ -241,6 +242,6 @@ def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]
     found: dict[str, Drawn | None] = {}
     limit = Deadline(max(exam.deadline.seconds_left, exam.deadline.seconds / 4), "pictures take too long")
     for name, draw in (drawn | {"bits": bits}).items():
-        with limit.ends_quietly():
+        with suppress(OutOfTime), limit:
             found[name] = draw()
     return found
