@@ -22,7 +22,7 @@ from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Evaluation, Evaluations
 from unsup.pictures.gallery import Drawn
-from unsup.report.album import Shown, embedded, is_png
+from unsup.report.album import Shown, embedded
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import Column, Figure, finite, reading, sign
@@ -261,7 +261,7 @@ def figures_view(run: Recorded) -> list[dict[str, Any]]:
 def samples_view(folder: Path) -> dict[str, Any]:
     """The last picture of samples, and earlier ones in a row."""
     files = [p for p in sorted((folder / "samples").glob("*.png")) if p.is_file()]
-    found = [(p.stem, content) for p in files if is_png(content := p.read_bytes())]
+    found = [(p.stem, drawn) for p in files if (drawn := _picture_in(p)) is not None]
     if not found:
         return {}
     *earlier, last = found
@@ -270,9 +270,17 @@ def samples_view(folder: Path) -> dict[str, Any]:
     return {"last": _grid(*last, _WIDE), "earlier": [_grid(*one, _SMALL) for one in earlier]}
 
 
-def _grid(stem: str, content: bytes, width: int) -> Shown:
+def _picture_in(path: Path) -> Drawn | None:
+    """The picture in a file; None if it is damaged, as a page without it is still of use."""
+    try:
+        return Drawn.read(path.read_bytes())
+    except InputError:
+        return None
+
+
+def _grid(stem: str, drawn: Drawn, width: int) -> Shown:
     """A picture of samples with the words in its file, at its own size or no wider than ``width``."""
-    drawn = Drawn.read(content)
+    content = drawn.png
     digits = stem.removeprefix("step-")
     step = f"step {int(digits):,}" if digits.isdigit() else stem
     scale = min(float(drawn.scale), width / max(1, int.from_bytes(content[16:20], "big")))
