@@ -436,7 +436,7 @@ def test_data_that_has_changed_is_not_mixed_with_what_was_measured(tmp_path, cal
     words = ["compare", table, "--minutes", "0.02", "--models", "histogram", "-o", str(tmp_path / "r")]
     assert main(words) == 0
     a_table(tmp_path / "t.csv", 60, seed=1)
-    assert "was begun: its examples, or names of its classes or columns, differ; restore it" in call_error(*words)
+    assert "was started: its examples, or names of its classes or columns, differ; restore it" in call_error(*words)
     a_table(tmp_path / "t.csv", 60)
     assert main(words) == 0
 
