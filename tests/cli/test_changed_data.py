@@ -108,7 +108,7 @@ def test_figures_of_changed_data_say_so(story: Path, made: Path, call: Any) -> N
     assert json.loads(found.out)["changed_data"] is True
     assert call("report", vae, story / "made", "--changed-data", "--plain", "-o", story / "page").status == 0
     notes = json.loads((story / "page" / "results.json").read_text())["data"]["notes"]
-    assert any("has changed since these were trained on it" in note and str(vae) in note for note in notes)
+    assert any("has changed since these runs were trained" in note and str(vae) in note for note in notes)
 
 
 def test_training_that_goes_on_with_changed_data_says_so(story: Path, made: Path, call: Any) -> None:
