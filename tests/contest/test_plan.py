@@ -113,7 +113,7 @@ def test_a_small_budget_has_one_learner_a_family_and_says_so():
     entries, left_out = contestants(EVENTS["digits"], 1257, minutes=0.5)
     learning = [e.family for e in entries if not e.counts]
     assert sorted(set(learning)) == sorted(learning)
-    assert left_out["pixelcnn"] == "would leave less than 10 s for each, and made is there"
+    assert left_out["pixelcnn"] == "with it, each model would have less than 10 s; made represents its family"
     assert {e.model for e in entries if e.counts} == {"histogram", "gaussian-mixture"}
     assert "pixelcnn" in [e.model for e in contestants(EVENTS["digits"], 1257, minutes=4)[0]]
     asked, _ = contestants(EVENTS["digits"], 1257, ("made", "pixelcnn"), 0.5)

@@ -137,9 +137,10 @@ def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     learners = sum(not e.counts for e in entries)
     gradients = f"; {words.counted(learners, 'model')} that learn by gradients share the rest of it equally"
     over = f", over {seeds} seeds" if seeds > 1 else ""
+    rest = gradients + over if learners else ""
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting are trained first, as long as they need{gradients + over if learners else ''}. "
+        f"Models that learn by counting are trained first, for as long as they need{rest}. "
         "A model that no longer improves on validation stops early, and no other model gets its time. The parameters "
         "with the best validation likelihood are kept; the test split is read by the measurements only."
     )

@@ -86,8 +86,8 @@ def _rows(
             y += 22
             body.append(text(_GROUPS[row.kind], _LEFT, y - 6, "group"))
         group = row.kind
-        body += [text(_cut(row.label), _LEFT, y + 13, "label"), text(row.shown, _RIGHT, y + 13, "value", "end")]
-        body.append(draw(row, y + 24))
+        words = [text(_cut(row.label), _LEFT, y + 13, "label"), text(row.shown, _RIGHT, y + 13, "value", "end")]
+        body += [draw(row, y + 24), *words]  # text is above the lines
         y += _ROW
     said = "; ".join(f"{r.label} {r.shown}" + (f" ({r.kind})" if r.kind in _GROUPS else "") for r in rows)
     return drawing(ident, WIDTH, y + 40, title, f"{axis}: {said}", [*_axis_below(scale, 6.0, y + 2, axis), *body])
