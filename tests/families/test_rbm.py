@@ -515,7 +515,7 @@ def test_eval_estimates_with_the_effort_asked_for_and_score_uses_the_log_partiti
     assert main([*words, "--model.hidden", "24", "--model.burn-in", "3"]) == 0
     capsys.readouterr()
     assert main(["eval", run, "--json", "--importance-samples", "3"]) == 0
-    found = json.loads(capsys.readouterr().out)["likelihood"]
+    found = json.loads(capsys.readouterr().out)["figures"]["likelihood"]["detail"]
     assert (found["kind"], found["samples"]) == ("estimate", 3)
     assert main(["eval", run]) == 0
     assert "≈" in capsys.readouterr().out
