@@ -594,7 +594,7 @@ def test_a_purpose_orders_what_is_said_and_may_be_changed_afterwards(tmp_path, c
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stage", ["training", "measuring"])
-def test_the_exit_status_tells_the_signal_that_stopped_a_contest(tmp_path, monkeypatch, capsys, number, stage):
+def test_the_exit_status_tells_the_signal_that_stopped_a_contest(tmp_path, monkeypatch, capsys, request, number, stage):
     import unsup.contest.contest as module
 
     name = "fit" if stage == "training" else "measures_of"
@@ -608,6 +608,8 @@ def test_the_exit_status_tells_the_signal_that_stopped_a_contest(tmp_path, monke
         return whole(*args, **kwargs)
 
     monkeypatch.setattr(module, name, signalled)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of a parallel test run ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     words = ["compare", "moons", "--n", "300", "--minutes", "1", "--models", "vae", "-o", str(tmp_path / "r")]
     assert (
         main([*words, "--plain"] if stage == "training" else [*words, "--plain", "--minutes", "0.02"]) == 128 + number
