@@ -25,6 +25,7 @@ from unsup.core.model import (
     Translates,
     keyed_generator,
 )
+from unsup.core.words import duration
 from unsup.data.source import Data
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
@@ -434,9 +435,10 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
             "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "most frequent class", "{:.1%}".format),
     Measure("seconds", "training time", "seconds of training, including validation",
-            "s", None, "cost", (), _seconds, _POSITIVE),
+            "", None, "cost", (), _seconds, _POSITIVE, "", duration),
     Measure("sampling", "sampling speed", "samples drawn per second",
-            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE),
+            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE, "",
+            lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}"),
     Measure("parameters", "parameters", "number of trained parameters",
             "", None, "cost", (), _parameters, _POSITIVE, "", "{:,.0f}".format),
 )}

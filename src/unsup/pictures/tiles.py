@@ -120,9 +120,11 @@ class Tiles(Artist):
         columns = math.ceil(math.sqrt(len(x))) if self.whole else min(self.columns, len(x))
         above = [] if real is None else [self._band(self._tiles(real[:columns]), columns)]
         layout = self._grid(len(x), columns)
+        reading = ""
         if real is not None:
             layout = f"a row of {min(columns, len(real))} training examples above {layout}"
-        return self._page([*above, self._band(self._tiles(x), columns)], len(x), layout)
+            reading = "The first row shows training examples. "
+        return self._page([*above, self._band(self._tiles(x), columns)], len(x), layout, reading)
 
     def _grid(self, n: int, columns: int) -> str:
         return f"a grid of {n} {self.noun} in {columns} columns" if n > 1 else f"one of the {self.noun}"

@@ -111,6 +111,10 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _distance(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 # --- density ----------------------------------------------------------------------------------------------------------
 
 
@@ -168,15 +172,15 @@ def _samples(o: Outcome) -> list[str]:
         )
         held_out, fake = (figure["detail"].get(k, 0) for k in ("held_out", "fake"))
         as_many = figure["detail"].get("at_floor")
-        also = "" if as_many is None else f"; as many samples of {name} have {as_many:.2f}"
+        also = "" if as_many is None else f"; as many samples of {name} have {_distance(as_many)}"
         few = f" ({counted(held_out, 'example')} only, which raises it{also})" if held_out < fake else ""
-        floor = "" if figure["floor"] is None else f", where held-out data have {figure['floor']:.2f}{few}"
-        lines.append(f"{who} {place['value']:.2f}{_of(name, place)}{floor}.")
+        floor = "" if figure["floor"] is None else f", where held-out data have {_distance(figure['floor'])}{few}"
+        lines.append(f"{who} {_distance(place['value'])}{_of(name, place)}{floor}.")
     for name in [n for n in found if n not in honest]:
         figure = o.figure(name, "fid")
         lines.append(
-            f"{name} has an FID of {found[name]['value']:.2f}, far below the {figure['floor']:.2f} of held-out data. "
-            "This is a sign of copied training data or of too few held-out examples "
+            f"{name} has an FID of {_distance(found[name]['value'])}, far below the {_distance(figure['floor'])} of "
+            "held-out data. This is a sign of copied training data or of too few held-out examples "
             f"({figure['detail'].get('held_out')}), so it is not ranked by its samples."
         )
     return lines
