@@ -110,7 +110,7 @@ def columns(results: Results) -> list[Column]:
     return sorted(found, key=lambda c: c.purpose != results["for"])
 
 
-def tables(found: Sequence[Column], most: int = 9) -> list[list[Column]]:
+def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
     """Columns in tables of at most ``most``, so that each fits a desktop screen; a purpose is not split if possible."""
     packed: list[list[Column]] = []
     for _, group in itertools.groupby(found, lambda c: c.purpose):
