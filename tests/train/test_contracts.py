@@ -244,7 +244,7 @@ def test_what_lies_outside_within_the_length_is_refused():
     data = sequences()
     x = data.test.x.clone()
     x[3, 0] = 9
-    with pytest.raises(InputError, match="1 of 50 examples hold values outside"):
+    with pytest.raises(InputError, match="1 of 50 examples have values outside"):
         unsup.evaluate_likelihood(Unigram(data.event), dataclasses.replace(data.test, examples=x))
 
 
