@@ -40,10 +40,27 @@ def frechet_distance(fake: Tensor, real: Tensor) -> float:
 
 
 def deleted_groups(fake: Tensor, real: Tensor, groups: int) -> list[float]:
-    """d² without each of ``groups`` slices of both sets, for a jackknife over groups."""
+    """d² without each of ``groups`` slices of both sets, for a jackknife over groups.
+
+    Moments of the remaining examples are differences of sums, so that the examples are read once.
+    """
     sets = [as_array(points) for points in (fake, real)]
-    parts = zip(*(np.array_split(np.arange(len(x)), groups) for x in sets), strict=True)
-    return [distance_of(*(np.delete(x, rows, 0) for x, rows in zip(sets, both, strict=True))) for both in parts]
+    centre = sets[1].mean(0)  # sums about a common point lose no digits
+    parts = [[(len(s), s.sum(0), s.T @ s) for s in np.array_split(x - centre, groups)] for x in sets]
+    wholes = [[sum(s[k] for s in sums) for k in range(3)] for sums in parts]
+
+    def moments_without(group: int, which: int) -> tuple[Array, Array]:
+        n, first, second = (w - s for w, s in zip(wholes[which], parts[which][group], strict=True))
+        mean = first / n
+        return mean, (second - n * np.outer(mean, mean)) / (n - 1)
+
+    found = []
+    for group in range(groups):
+        (mean, a), (other, b) = (moments_without(group, which) for which in (0, 1))
+        shift = mean - other
+        traces = float(np.trace(a) + np.trace(b))
+        found.append(max(float(shift @ shift) + traces - 2 * trace_of_root(a, b), 0.0))
+    return found
 
 
 def distance_of(x: Array, y: Array) -> float:
