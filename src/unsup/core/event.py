@@ -30,6 +30,7 @@ class EventRecord(TypedDict):
     layout: Layout
     precision: NotRequired[Literal["float32", "float64"]]
     open: NotRequired[bool]
+    missing: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Event:
         precision: precision of real entries. ``float64`` if float32 cannot distinguish the examples (values near 1e9).
         open: whether the length of the first axis varies between examples, up to ``shape[0]``. Batches then have
             ``lengths``, and entries beyond them are padding, which is ignored.
+        missing: whether entries may be missing. Raw data is then floating, and a missing entry is NaN.
 
     >>> Event((1, 8, 8), Support("ordinal", 17)).dims
     64
@@ -98,6 +100,7 @@ class Event:
     layout: Layout | None = None
     precision: Literal["float32", "float64"] = "float32"
     open: bool = False
+    missing: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -155,8 +158,9 @@ class Event:
         """The type of raw data that the library creates for this event: uint8, int64, float32 or float64."""
         import torch
 
-        if not self.is_discrete:
-            return torch.float64 if self.precision == "float64" else torch.float32
+        if not self.is_discrete or self.missing:
+            wide = self.precision == "float64" or (self.missing and self.needs_float64)
+            return torch.float64 if wide else torch.float32
         fits = all(s.low >= 0 and s.low + s.levels <= 256 for s in self._distinct)
         return torch.uint8 if fits else torch.int64
 
@@ -169,11 +173,13 @@ class Event:
     def contains(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Which examples are in the support: ``(B, *shape)`` → bool ``(B,)``. Padding beyond ``lengths`` is ignored.
 
-        A real entry must be finite in the precision of the event.
+        A real entry must be finite in the precision of the event. NaN is a missing entry where the event allows it.
         """
         import torch
 
         self.check_shape(x)
+        if self.missing and x.is_floating_point():
+            x = torch.where(x.isnan(), self.lowest(x), x)
         if self.uniform is None:
             discrete, low, high = (bound.to(x.device) for bound in _bounds(self))
             return ((x >= low) & (x <= high) & (~discrete | (x == x.round()))).all(1)
@@ -236,6 +242,8 @@ class Event:
             record["precision"] = self.precision
         if self.open:
             record["open"] = True
+        if self.missing:
+            record["missing"] = True
         return record
 
     @classmethod
@@ -257,19 +265,25 @@ class Event:
             )
         supports = tuple(Support(*s) for s in found["support"])
         support = supports if len(supports) > 1 else supports[0]
-        rest = (found["layout"], found.get("precision", "float32"), found.get("open", False))
+        rest = (
+            found["layout"],
+            found.get("precision", "float32"),
+            found.get("open", False),
+            found.get("missing", False),
+        )
         return cls(found["shape"], support, *rest)
 
     def __str__(self) -> str:
         if not self.shape:
             return str(self.uniform)
         size = ("up to " if self.open else "") + "×".join(str(n) for n in self.shape)
+        gaps = ", some missing" if self.missing else ""
         if self.uniform is not None:
-            return f"{self.layout} of {size}, {self.uniform}"
+            return f"{self.layout} of {size}, {self.uniform}{gaps}"
         counts: dict[str, int] = {}
         for s in self.columns:
             counts[s.kind] = counts.get(s.kind, 0) + 1
-        return f"{self.layout} of {size}, " + " + ".join(f"{n} {k}" for k, n in counts.items())
+        return f"{self.layout} of {size}, " + " + ".join(f"{n} {k}" for k, n in counts.items()) + gaps
 
 
 _FAR = 2**20

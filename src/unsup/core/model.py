@@ -133,6 +133,7 @@ class Model(nn.Module, ABC):
         autocast: whether the loss may run under bfloat16 autocast (its sums remain in float32).
         not_in_half: the reason why the model cannot compute with float16 or bfloat16 parameters; empty if it can.
         takes_lengths: whether it supports events with an open first axis.
+        takes_missing: whether it supports events with missing entries, and scores the entries that are there.
         streams: additional streams of data that its losses read, with the number of their examples per example of
             ``x``: ``{"unlabelled": 7}``.
         packing: number of examples that a loss combines; the shares of several processes are multiples of it.
@@ -145,6 +146,7 @@ class Model(nn.Module, ABC):
     autocast: ClassVar[bool] = True
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
+    takes_missing: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
     packing: int = 1
     needs_labels: bool = False
@@ -190,6 +192,8 @@ class Model(nn.Module, ABC):
             return "takes examples with axes, not single numbers (add an axis: x[:, None])"
         if event.open and not cls.takes_lengths:
             return "takes examples of equal length only"
+        if event.missing and not cls.takes_missing:
+            return 'does not support missing values (load the data with missing="drop" or missing="impute")'
         return cls.reason_against(event)
 
     @classmethod

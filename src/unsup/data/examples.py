@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.data.form import Form
 from unsup.data.hashing import Words, by_content, row_hashes
 from unsup.data.source import Data, Source, Split, hashed_order, split_sizes
 
@@ -44,6 +45,7 @@ class Examples:
         lengths: as in `Split`.
         weight: as in `Split`.
         rate: as in `Data`.
+        form: as in `Data`.
     """
 
     x: Tensor | Source
@@ -67,6 +69,7 @@ class Examples:
     lengths: Tensor | None = None
     weight: Tensor | None = None
     rate: int | None = None
+    form: Form | None = None
 
     @property
     def whole(self) -> Split:
@@ -183,6 +186,7 @@ class Examples:
             columns=self.columns,
             given=self.condition,
             rate=self.rate,
+            form=self.form,
         )
 
 

@@ -19,6 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.random import Rows, keyed_generator
+from unsup.data.form import Form
 from unsup.data.hashing import Words, row_hashes, scrambled
 
 # One number per use, so that draws for different purposes with the same seed are independent.
@@ -233,6 +234,7 @@ class Data:
         columns: names of the columns of a table, or None.
         given: the event of the conditions of the examples, or None: ``create(..., given=data.given)``.
         rate: samples a second where the examples are recordings of sound, else None.
+        form: how samples are written to files like those that were read; None for arrays.
     """
 
     name: str | None
@@ -248,6 +250,7 @@ class Data:
     columns: tuple[str, ...] | None = None
     given: Event | None = None
     rate: int | None = None
+    form: Form | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -290,6 +293,8 @@ class Data:
             record["columns"] = list(self.columns)
         if self.given is not None:
             record["given"] = self.given.to_json()
+        if self.form is not None:
+            record["form"] = self.form.to_json()
         if self.train.streams:
             streams = {name: self._stream(name) for name in self.train.streams}
             record["streams"] = {name: {k: len(v) for k, v in parts.items()} for name, parts in streams.items()}

@@ -1,0 +1,67 @@
+"""The form of the user's data: how examples are written to files like those that were read."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unsup.core.config import check_value
+from unsup.core.errors import InputError, nearest
+
+FORMS: dict[str, str] = {
+    "table": "unsup.data.columns:TableForm",
+    "images": "unsup.data.pixels:ImageForm",
+    "sound": "unsup.data.sound:SoundForm",
+    "text": "unsup.data.text:TextForm",
+}
+"""The forms by their name in JSON: ``"module:class"``. Data of other kinds has no form of its own."""
+
+
+@dataclass(frozen=True)
+class Form(ABC):
+    """How examples are written to files like those that were read. Subclasses are final.
+
+    Class attributes:
+        name: its name in `FORMS`.
+        suffixes: suffixes of the files that it writes, the usual one first. ``""`` is a folder with a file per example.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def files(self, x: Tensor, out: Path) -> Iterator[tuple[Path, bytes]]:
+        """The files of examples ``(N, *event.shape)`` and their content.
+
+        Args:
+            x: raw data.
+            out: the file to write, or a folder if its suffix is ``""``.
+
+        Raises:
+            InputError: the suffix of ``out`` is not one of `suffixes`.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        return {"form": self.name, **asdict(self)}
+
+
+def form_from_json(record: Any) -> Form:
+    """The form that `Form.to_json` wrote.
+
+    Raises:
+        InputError: ``record`` is not a form.
+    """
+    if not isinstance(record, dict) or record.get("form") not in FORMS:
+        known = nearest(str(record.get("form")) if isinstance(record, dict) else "", FORMS)
+        raise InputError(f"the form of the data is {record!r}, which is unknown{known}")
+    module, _, name = FORMS[record["form"]].partition(":")
+    found: Form = check_value(
+        "form", {k: v for k, v in record.items() if k != "form"}, getattr(importlib.import_module(module), name)
+    )
+    return found
