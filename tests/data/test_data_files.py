@@ -484,7 +484,7 @@ def test_constant_columns_are_told(tmp_path: Path) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas", reason="needs the extra tables")
-    pytest.importorskip("pyarrow", reason="needs the extra tables")
+    pytest.importorskip("pyarrow")
     frame = pandas.DataFrame({"a": [0.25, 1e-17, 3.0], "b": [True, False, True], "k": ["x", "y", "x"]})
     frame.to_parquet(tmp_path / "t.parquet")
     data = load_data(tmp_path / "t.parquet")

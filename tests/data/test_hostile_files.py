@@ -24,7 +24,7 @@ import unsup.train.trainer  # noqa: F401 - what children would import otherwise,
 from unsup import InputError
 from unsup.cli.main import main
 from unsup.core import memory
-from unsup.data import load_data, tables
+from unsup.data import delimited, load_data
 
 resource = pytest.importorskip("resource", reason="needs fork and its accounting")
 pytestmark = [
@@ -239,7 +239,7 @@ def test_a_packed_array_of_gigabytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["rows", "words", "lists", "columns"])
 def test_a_packed_parquet_table_of_gigabytes(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arrow = pytest.importorskip("pyarrow", reason="needs the extra tables")
+    arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     match kind:
@@ -251,7 +251,7 @@ def test_a_packed_parquet_table_of_gigabytes(tmp_path: Path, kind: str, monkeypa
         case "lists":
             table = arrow.table({"a": arrow.ListArray.from_arrays([0, 20_000_000], np.zeros(20_000_000, np.int8))})
         case _:
-            monkeypatch.setattr(tables, "_MOST_COLUMNS", 1000)
+            monkeypatch.setattr(delimited, "MOST_COLUMNS", 1000)
             table = arrow.table({str(i): [0] for i in range(1001)})
     path = tmp_path / "x.parquet"
     parquet.write_table(table, path, compression="zstd")

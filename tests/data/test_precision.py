@@ -70,7 +70,7 @@ def saved(kind: str, folder: Path, x: np.ndarray) -> Path:
         path.write_text("a,b\n" + "\n".join(f"{a!r},{b!r}" for a, b in x.tolist()))
     else:
         pandas = pytest.importorskip("pandas", reason="needs the extra tables")
-        pytest.importorskip("pyarrow", reason="needs the extra tables")
+        pytest.importorskip("pyarrow")
         pandas.DataFrame(x, columns=["a", "b"]).to_parquet(path)
     return path
 
@@ -185,7 +185,7 @@ def test_labels_keep_all_their_digits(tmp_path: Path, start: int) -> None:
         x = np.arange(60.0)[:, None]
         assert named(from_arrays(x, np.array(ids))) == [str(ids[i]) for i in orders.parts(x)[0]]
         pandas = pytest.importorskip("pandas", reason="needs the extra tables")
-        pytest.importorskip("pyarrow", reason="needs the extra tables")
+        pytest.importorskip("pyarrow")
         pandas.DataFrame({"a": np.arange(60) + 0.5, "id": ids}).to_parquet(tmp_path / "t.parquet")
         assert named(load_data(tmp_path / "t.parquet", label="id")) == expected
 

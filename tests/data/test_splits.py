@@ -65,7 +65,7 @@ def as_csv(rows: np.ndarray, folder: Path) -> Data:
 
 def as_parquet(rows: np.ndarray, folder: Path) -> Data:
     pandas = pytest.importorskip("pandas", reason="needs the extra tables")
-    pytest.importorskip("pyarrow", reason="needs the extra tables")
+    pytest.importorskip("pyarrow")
     pandas.DataFrame(rows, columns=["a", "b", "c"]).to_parquet(folder / "t.parquet")
     return load_data(folder / "t.parquet", drop=("c",))
 

@@ -37,6 +37,13 @@ def table_text(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
+def plain_text(rows: Iterable[Iterable[str]], separator: str = ",") -> str:
+    """Rows as CSV without escapes: the cells of a table of the user, as that table has them."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def read_table(path: str | Path) -> list[dict[str, str]]:
     """Read a CSV file that unsup wrote; each row is a mapping from column names to cells.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir", "changed_data")
 """Options that other examples may need, to have the same event as the data."""
@@ -12,6 +13,7 @@ READERS: dict[str, str] = {
     "an image": "unsup.data.images:read_file",
     "a .csv table": "unsup.data.tables:read_csv",
     "a .parquet table": "unsup.data.tables:read_parquet",
+    "an Excel table": "unsup.data.tables:read_excel",
     "bytes": "unsup.data.text:read_bytes",
     "a folder of .wav files": "unsup.data.text:read_wav_folder",
     "an .npy array": "unsup.data.arrays:read_array",
@@ -21,6 +23,21 @@ READERS: dict[str, str] = {
     "codes of a run": "unsup.data.codes:read_codes",
 }
 """Readers of data without a name, by kind: ``"module:function"``, as in `Entry`."""
+
+Missing = Literal["keep", "drop", "impute", "refuse"]
+"""What to do with rows that have missing entries."""
+
+PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
+"""Suffixes of packed text."""
+
+TABLES_BY_SUFFIX: dict[str, tuple[str, ...]] = {
+    "a .csv table": tuple(f"{kind}{packed}" for kind in (".csv", ".tsv", ".tab") for packed in PACKED),
+    "a .parquet table": (".parquet", ".pq", ".arrow", ".feather", ".ipc"),
+    "an Excel table": (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"),
+}
+"""The suffixes of tables, by the kind of reader."""
+
+TABLES = tuple(READERS[kind] for kind in TABLES_BY_SUFFIX)
 
 CODES = "codes:"
 """The prefix of the codes of a run, followed by the run folder."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event, labels
+from unsup.data.columns import TableForm
 from unsup.data.examples import Examples
 from unsup.data.readers import exists
 from unsup.data.tables import as_table
@@ -73,6 +74,13 @@ def _by_columns(found: Examples, chosen: tuple[str, ...], name: str) -> Examples
     if not kept:
         raise InputError(f"{name} has no columns besides those of given= ({', '.join(chosen)}); use fewer")
     (x, event), (given, condition) = (_columns(found, names) for names in (kept, chosen))
+    if condition.missing:
+        raise InputError(f"{name} has missing values in the columns of given=; use --missing drop or impute (missing=)")
+    form = found.form
+    if isinstance(form, TableForm):
+        parts = {column.name: column for column in (*form.columns, *form.given)}
+        form = replace(form, columns=tuple(parts[c] for c in kept), given=tuple(parts[c] for c in chosen))
+        found = replace(found, form=form)
     return replace(found, x=x, event=event, columns=tuple(kept), given=given.to(condition.dtype), condition=condition)
 
 

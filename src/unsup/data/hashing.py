@@ -8,7 +8,7 @@ by chance. The hash does not depend on other rows, their number or order, or on 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -85,26 +85,12 @@ def words(values: NDArray[Any]) -> Words:
     return found
 
 
-def cell_words(cells: Sequence[str], values: NDArray[np.float64] | None) -> Words:
-    """Cells of a table as words: finite numbers by value, independent of their notation; other cells by their text.
+def cell_word(cell: str) -> int:
+    """A cell of a table as a word for hashing: a finite number by value, independent of its notation, else its text.
 
-    Args:
-        cells: the text.
-        values: the cells as numbers, or None if one is not a number.
-
-    >>> (cell_words(["1.0", "cat"], None) == cell_words(["1", "cat"], None)).tolist()
-    [True, True]
+    >>> cell_word("1.0") == cell_word("1"), cell_word("cat") == cell_word("dog")
+    (True, False)
     """
-    if values is not None and np.isfinite(values).all():
-        return words(values)
-    known: dict[str, int] = {}
-    for cell in cells:
-        if cell not in known:
-            known[cell] = _cell_word(cell)
-    return np.fromiter((known[cell] for cell in cells), np.uint64, len(cells))
-
-
-def _cell_word(cell: str) -> int:
     try:
         value = np.array([float(cell)])
     except ValueError:

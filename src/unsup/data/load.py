@@ -15,9 +15,11 @@ from unsup.core.config import options_of
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
 from unsup.data import tables
+from unsup.data.columns import TableForm
 from unsup.data.conditions import by_label, conditioned, without_columns
 from unsup.data.events import as_event
 from unsup.data.examples import Examples
+from unsup.data.form import Form
 from unsup.data.memory import from_arrays
 from unsup.data.readers import checked, full_name, options_taken, place_of
 from unsup.data.source import Data, Split, hashed_order
@@ -198,6 +200,7 @@ def load_batch(
     *,
     condition: Event | None = None,
     labels: Sequence[str] = (),
+    form: Form | None = None,
     **options: Any,
 ) -> tuple[Batch, tuple[str, ...]]:
     """`load_examples` with lengths and, if a model needs them and the data has them, conditions.
@@ -208,6 +211,8 @@ def load_batch(
         condition: event of the conditions, e.g. ``model.given``; None for no conditions.
         labels: names of the classes if the condition is a class, e.g. ``data.labels``. Classes are matched by name,
             not by their order in the file.
+        form: `Data.form` of the training data. Columns of a table are then matched by name, and words keep their
+            numbers.
             **options: as in `load_data`, including ``given``. Without it, labels are the conditions if the condition is
             a class.
 
@@ -229,7 +234,13 @@ def load_batch(
         chosen.setdefault("length", event.shape[0])
     if "in_memory" in place.options:
         chosen["in_memory"] = True
-    found = place.read(chosen)
+    if isinstance(form, TableForm) and place.is_table and place.path is not None:
+        place_form = form if condition is not None else replace(form, given=())
+        reading = {k: v for k, v in chosen.items() if k not in ("label", "drop", "categorical")}
+        found = tables.read_like(place.path, place_form, **reading)
+        given = given or tuple(column.name for column in place_form.given)
+    else:
+        found = place.read(chosen)
     if condition is None:
         found = without_columns(found, given, place.name)
     elif given:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unsup.core import config
-from unsup.data.catalog import CATALOG, READERS
+from unsup.data.catalog import CATALOG, READERS, Missing
 
 _LOADER = "unsup.data.load:load_data"
-_NAMES = {**vars(typing), **vars(config), "Path": Path}
+_NAMES = {**vars(typing), **vars(config), "Path": Path, "Missing": Missing}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
 from unsup.data.bounds import check_kind
-from unsup.data.catalog import CATALOG, CODES, READERS
+from unsup.data.catalog import CATALOG, CODES, READERS, TABLES, TABLES_BY_SUFFIX
 from unsup.data.examples import Examples
 from unsup.data.images import SUFFIXES
 
@@ -45,7 +45,7 @@ class Place:
     @property
     def is_table(self) -> bool:
         """Whether columns have names."""
-        return self.target in (READERS["a .csv table"], READERS["a .parquet table"])
+        return self.target in TABLES
 
     @property
     def splits_itself(self) -> bool:
@@ -144,10 +144,9 @@ def _kind(path: Path, single: bool) -> str:
         return "an .npy array"
     if name.endswith(".npz"):
         return ".npz arrays"
-    if name.endswith((".csv", ".csv.gz", ".tsv")):
-        return "a .csv table"
-    if name.endswith((".parquet", ".pq")):
-        return "a .parquet table"
+    for kind, endings in TABLES_BY_SUFFIX.items():
+        if name.endswith(endings):
+            return kind
     if name.endswith(SUFFIXES):
         if single:
             return "an image"

@@ -1,4 +1,4 @@
-"""Tables: CSV read with the standard library, Parquet with pandas.
+"""Tables: CSV, Parquet, Arrow and Excel files, and data frames, read with Arrow.
 
 The split of a row depends on all its cells, including the label and dropped columns: on the value of numbers,
 independent of their notation, and on the text of other cells.
@@ -6,106 +6,183 @@ independent of their notation, and on the text of other cells.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import math
-import zlib
-from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from unsup.core import memory
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
+from unsup.data import delimited
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
+from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
+from unsup.data.columns import Found, TableForm, distinct_words, is_number, read_again, read_column
+from unsup.data.delimited import ELSE, Raw, read_delimited
 from unsup.data.examples import Examples, Names, classes, listing
-from unsup.data.hashing import cell_words, column_hashes, row_hashes
+from unsup.data.hashing import Words, column_hashes, row_hashes
+from unsup.data.missing import without_gaps
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
-_MOST_COLUMNS = 100_000
-_LONGEST_LINE, _AT_ONCE = 2**24, 2**20  # characters
-_PER_BYTE, _PER_LINE, _PER_CELL = 20, 120, 150  # bytes of memory per byte of text, line, or cell
-_ELSE = "save numbers as .npy"
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-_LONGEST_MISSING = max(map(len, _MISSING))
+_PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row and byte of packed text
+_WHOLE = 2**53  # float64 represents all integers up to this
+_MOST_CLASSES = 1000  # of a last column that is the label without being named
+_SHOWN = 3
+_FEWEST_ROWS = 20  # of a column that counts the rows
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Cells as text, by column; ``places`` is the location of each row ("line 7")."""
+def read_csv(
+    path: Path,
+    *,
+    label: str | None = None,
+    drop: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    missing: Missing = "keep",
+    decimal: Literal[".", ","] | None = None,
+    header: bool | None = None,
+) -> Examples:
+    """Read delimited text: ``.csv``, ``.tsv``, or packed as ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
 
-    columns: dict[str, list[str]]
-    places: Sequence[str]
-
-
-def read_csv(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """Read a CSV file (``.csv`` or ``.csv.gz``), separated by commas, semicolons or tabs, with or without a header.
-
-    The first line is a header if none of its cells is a number; without a header, the columns are named 1, 2, ….
-    Integer columns with at most 256 levels are binary or ordinal, all others are real. A last column with text is
-    the label.
+    The separator (comma, semicolon, tab, |), the encoding and whether there is a header are detected; without a header,
+    the columns are named 1, 2, …. Words are categories, numbered in alphabetical order; two words are binary. Integers
+    with at most 256 levels are binary or ordinal, other numbers are real, and so are dates, in days since 1970-01-01.
+    A last column of words is the label if all other columns are numbers.
 
     Args:
         label: column of a table with the class.
         drop: columns of a table to remove.
+        categorical: columns of a table whose cells are categories although they look like numbers or dates.
+        missing: rows of a table with missing values: ``keep`` them for models that support them, ``drop`` them,
+            ``impute`` medians and most frequent words, or ``refuse`` the table.
+        decimal: the decimal point of a table; detected by default.
+        header: whether the first line of a table has names; detected by default.
 
     Raises:
-        InputError: a missing, non-numeric or infinite cell (with its line and column), or a line of wrong length.
+        InputError: cells that are not numbers in a column of numbers, infinite cells, or lines of wrong length.
     """
-    return _examples(_cells(path), path, label, drop)
+    asked = (*categorical, *([label] if label is not None else []))
+    raw = read_delimited(path, decimal=decimal, header=header, words=asked)
+
+    def again(name: str) -> pa.ChunkedArray:
+        return read_delimited(path, decimal=decimal, header=header, words=(name,)).table[name]
+
+    return _examples(raw, str(path), label, drop, categorical, missing, again)
 
 
-def read_parquet(path: Path, *, label: str | None = None, drop: tuple[str, ...] = ()) -> Examples:
-    """Read a Parquet file by the rules of `read_csv`; requires the extra ``tables``.
+def read_parquet(
+    path: Path,
+    *,
+    label: str | None = None,
+    drop: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    missing: Missing = "keep",
+) -> Examples:
+    """Read a Parquet file (``.parquet``) or an Arrow file (``.arrow``, ``.feather``) by the rules of `read_csv`.
 
     Args:
         label: column with the class.
         drop: columns to remove.
+        categorical: columns whose values are categories although they are numbers or dates.
+        missing: as for CSV.
+    """
+    return _examples(_raw(_arrow_table(path)), str(path), label, drop, categorical, missing)
+
+
+def read_excel(
+    path: Path,
+    *,
+    label: str | None = None,
+    drop: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    missing: Missing = "keep",
+    sheet: str | None = None,
+) -> Examples:
+    """Read a sheet of an Excel or OpenDocument file by the rules of `read_csv`; requires the extra ``excel``.
+
+    Args:
+        label: column with the class.
+        drop: columns to remove.
+        categorical: columns whose cells are categories although they are numbers or dates.
+        missing: as for CSV.
+        sheet: name of a sheet of an Excel file; the first by default.
+    """
+    return _examples(_excel(path, sheet), str(path), label, drop, categorical, missing)
+
+
+def read_frame(
+    frame: Any,
+    *,
+    label: str | None = None,
+    drop: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    missing: Missing = "keep",
+) -> Examples:
+    """Read a data frame of pandas or polars, or an Arrow table, by the rules of `read_csv`.
+
+    Args:
+        frame: an object with ``__arrow_c_stream__``.
+        label: column with the class.
+        drop: columns to remove.
+        categorical: columns whose values are categories although they are numbers or dates.
+        missing: as for CSV.
     """
     try:
-        import pandas  # noqa: F401 - what arrow returns
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
+        table = pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"the data frame cannot be read ({described(error)}); convert its columns") from error
+    kept = [name for name in table.column_names if not name.startswith("__index_level_")]
+    return _examples(_raw(table.select(kept)), "the data frame", label, drop, categorical, missing)
 
-        with ParquetFile(path) as file:
-            about = file.metadata
-            groups = [about.row_group(g) for g in range(about.num_row_groups)]
-            _check_width(path, about.num_columns)
-            cells = sum(group.column(c).num_values for group in groups for c in range(group.num_columns))
-            packed = sum(group.total_byte_size for group in groups)
-            check_fits(_PER_CELL * max(cells, about.num_rows) + _PER_BYTE * packed, str(path), _ELSE)
-        words = [
-            about.row_group(0).column(c).path_in_schema
-            for c in range(about.num_columns if groups else 0)
-            if about.row_group(0).column(c).physical_type == "BYTE_ARRAY"
-        ]
-        # Text that occurs in many cells is then stored once.
-        with ParquetFile(path, read_dictionary=words) as file:
-            frame = file.read().to_pandas()
-    except ImportError as error:
-        raise InputError(f"reading {path} needs pandas and pyarrow: pip install 'unsup[tables]'") from error
-    except (OSError, ValueError, ArrowException) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a Parquet file ({described(error)}); save it again") from error
-    columns = {}
-    for name in frame.columns:
-        column = frame[name]
-        if column.dtype == "category":
-            known = [*map(str, column.cat.categories.tolist()), ""]  # the last is for missing cells, code -1
-            columns[str(name)] = [known[code] for code in column.cat.codes.tolist()]
-        else:
-            cells_of = (column.astype("int8") if column.dtype == bool else column).tolist()
-            columns[str(name)] = ["" if cell is None else str(cell) for cell in cells_of]
-    return _examples(_Table(columns, Names("row {}".format, range(len(frame)))), path, label, drop)
+
+def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:
+    """Another table with the columns of ``form``, matched by name: their words keep their numbers.
+
+    Other columns are ignored.
+
+    Args:
+        path: a file that `read_csv`, `read_parquet` or `read_excel` reads.
+        form: the columns of ``x`` and of the conditions, which follow them.
+        missing: as for CSV.
+        **options: of the reader.
+
+    Raises:
+        InputError: a column does not exist, or has cells of another kind.
+    """
+    columns = (*form.columns, *form.given)
+    raw = raw_table(path, words=[c.name for c in columns if c.kind == "words"], **options)
+    own, names, notes = raw.table.column_names, [c.name for c in columns], list(raw.notes)
+    if not raw.named and set(names) - set(own) and len(own) == len(names):
+        notes.append(f"{path} has no header, so its columns are matched by position: {listing(names)}")
+        sample = {name: raw.sample.get(old, []) for old, name in zip(own, names, strict=True)}
+        raw = replace(raw, table=raw.table.rename_columns(names), sample=sample)
+    elif absent := [name for name in names if name not in own]:
+        raise InputError(
+            f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
+        )
+    else:
+        if other := [name for name in own if name not in names]:
+            notes.append(f"ignored {len(other)} columns that the model does not have: {listing(other)}")
+        if [name for name in own if name in names] != names:
+            notes.append("columns are matched by name; their order differs from the training data")
+    found = [read_again(c, raw.table[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in columns]
+    _check_cells(found, raw, str(path))
+    return _table(found, raw, str(path), form, missing, notes)[0]
+
+
+def raw_table(path: Path, *, words: Sequence[str] = (), **options: Any) -> Raw:
+    """The cells of any table file."""
+    name = path.name.lower()
+    if name.endswith(TABLES_BY_SUFFIX["a .parquet table"]):
+        return _raw(_arrow_table(path))
+    if name.endswith(TABLES_BY_SUFFIX["an Excel table"]):
+        return _excel(path, options.get("sheet"))
+    return read_delimited(path, decimal=options.get("decimal"), header=options.get("header"), words=words)
 
 
 def has_column(path: Path, name: str) -> bool:
@@ -115,9 +192,11 @@ def has_column(path: Path, name: str) -> bool:
             from pyarrow.parquet import read_schema
 
             return name in read_schema(path).names
-        except (ImportError, OSError, ValueError):  # reading it will report the error
+        except (OSError, ValueError):  # reading it will report the error
             return True
-    return name in _cells(path, most=2).columns
+    if path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]):
+        return name in delimited.column_names(path)
+    return name in raw_table(path).table.column_names
 
 
 def table_event(x: NDArray[np.float64]) -> tuple[torch.Tensor, Event]:
@@ -126,9 +205,18 @@ def table_event(x: NDArray[np.float64]) -> tuple[torch.Tensor, Event]:
 
 
 def as_table(x: torch.Tensor, supports: Sequence[Support]) -> tuple[torch.Tensor, Event]:
-    """Rows ``(N, D)`` with these supports as raw data, and their event."""
-    event = precise(Event(x.shape[1:], tuple(supports)), x[torch.from_numpy(some_rows(*x.shape))].double().numpy())
+    """Rows ``(N, D)`` with these supports as raw data, and their event; NaN is a missing entry."""
+    gaps = x.is_floating_point() and bool(x.isnan().any())
+    rows = x[torch.from_numpy(some_rows(*x.shape))].double().numpy()
+    if gaps:
+        rows = np.where(np.isnan(rows), np.array([_middle(rows[:, d]) for d in range(rows.shape[1])]), rows)
+    event = replace(precise(Event(x.shape[1:], tuple(supports)), rows), missing=gaps)
     return x.to(event.dtype if event.is_discrete else torch.float64), event
+
+
+def _middle(column: NDArray[np.float64]) -> float:
+    known = column[~np.isnan(column)]
+    return float(np.median(known)) if len(known) else 0.0
 
 
 def _support(column: NDArray[np.float64]) -> Support:
@@ -136,203 +224,289 @@ def _support(column: NDArray[np.float64]) -> Support:
     return whole_support(int(column.min()), int(column.max())) if whole else REAL
 
 
-def _cells(path: Path, most: int | None = None) -> _Table:
-    """The cells of a CSV file, or of its first ``most`` lines."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def _arrow_table(path: Path) -> pa.Table:
+    """A Parquet or Arrow file."""
+    what = "a Parquet file" if path.name.lower().endswith((".parquet", ".pq")) else "an Arrow file"
     try:
-        if most is None:
-            _check_text_fits(path, opener)
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            separator = max(",;\t", key=file.readline(_LONGEST_LINE).count)
-            file.seek(0)
-            reader = csv.reader(_lines(file, path), delimiter=separator)
-            lines = array("q")
-            rows: list[list[str]] = []
-            for row in reader:
-                if row:
-                    if not rows:
-                        _check_width(path, len(row))
-                    elif len(row) != len(rows[0]):
-                        raise InputError(
-                            f"{path}, line {reader.line_num}: {len(row)} cells, but the first line has {len(rows[0])}; "
-                            "fix or delete the line"
-                        )
-                    lines.append(reader.line_num)
-                    rows.append(row)
-                if len(rows) == most:
-                    break
-    except csv.Error as error:
+        if what == "an Arrow file":
+            from pyarrow import feather
+
+            check_fits(3 * path.stat().st_size, str(path), ELSE)
+            return feather.read_table(path, memory_map=False)
+        from pyarrow.parquet import ParquetFile
+
+        with ParquetFile(path) as file:
+            about = file.metadata
+            groups = [about.row_group(g) for g in range(about.num_row_groups)]
+            delimited.check_width(path, about.num_columns)
+            cells = sum(group.column(c).num_values for group in groups for c in range(group.num_columns))
+            packed = sum(group.total_byte_size for group in groups)
+            check_fits(_PER_CELL * cells + _PER_ROW * about.num_rows + _PER_BYTE * packed, str(path), ELSE)
+            text = [
+                about.row_group(0).column(c).path_in_schema
+                for c in range(about.num_columns if groups else 0)
+                if about.row_group(0).column(c).physical_type == "BYTE_ARRAY"
+            ]
+        # Text that occurs in many cells is then stored once.
+        with ParquetFile(path, read_dictionary=text) as file:
+            return file.read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not {what} ({described(error)}); save it again") from error
+
+
+def _raw(table: pa.Table) -> Raw:
+    kept = [name for name in table.column_names if not name.startswith("__index_level_")]
+    return Raw(table.select(kept), Names("row {}".format, range(table.num_rows)), {})
+
+
+def _excel(path: Path, sheet: str | None) -> Raw:
+    try:
+        import python_calamine
+    except ImportError as error:
+        raise InputError(f"reading {path} needs python-calamine: pip install 'unsup[excel]'") from error
+    try:
+        check_fits(_PER_CELL * path.stat().st_size, str(path), ELSE)
+        book = python_calamine.CalamineWorkbook.from_path(str(path))
+        if sheet is not None and sheet not in book.sheet_names:
+            raise InputError(f"{path} has no sheet {sheet!r}{nearest(sheet, book.sheet_names)}")
+        rows = book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python(skip_empty_area=True)
+    except (OSError, ValueError, python_calamine.CalamineError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a readable spreadsheet ({described(error)}); save it as CSV") from error
+    if len(rows) < 2:
+        raise InputError(f"{path} has no rows in its sheet; expected a line of names, and rows after it")
+    names = [str(cell).strip() or f"column {d + 1}" for d, cell in enumerate(rows[0])]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}: the header names the column {twice!r} {names.count(twice)} times; rename one")
+    columns = [_cells_of_sheet([row[d] for row in rows[1:]]) for d in range(len(names))]
+    notes: tuple[str, ...] = ()
+    if sheet is None and len(book.sheet_names) > 1:
+        others = listing([repr(s) for s in book.sheet_names[1:]])
+        notes = (f"sheet {book.sheet_names[0]!r} is read; the others are {others} (--sheet)",)
+    table = pa.table(dict(zip(names, columns, strict=True)))
+    return Raw(table, Names("row {}".format, range(2, len(rows) + 1)), {}, notes=notes)
+
+
+def _cells_of_sheet(cells: list[Any]) -> pa.Array:
+    """The cells of one column of a sheet: of one type, or as text."""
+    values = [None if cell == "" else cell for cell in cells]
+    kinds = {type(cell) for cell in values if cell is not None}
+    if kinds <= {int, float} or len(kinds) == 1:
+        return pa.array(
+            [float(v) if isinstance(v, int) and kinds != {bool} else v for v in values]
+            if kinds <= {int, float}
+            else values
+        )
+    return pa.array([None if v is None else str(v) for v in values])
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+def _examples(
+    raw: Raw,
+    owner: str,
+    label: str | None,
+    drop: Sequence[str],
+    categorical: Sequence[str],
+    missing: Missing,
+    again: Callable[[str], pa.ChunkedArray] | None = None,
+) -> Examples:
+    """The examples of a table.
+
+    Args:
+        again: reads the cells of a column as text; None if the table has types.
+    """
+    names = raw.table.column_names
+    for option, asked in (("drop", drop), ("categorical", categorical)):
+        for name in asked:
+            if name not in names:
+                what = "to drop" if option == "drop" else "for --categorical"
+                raise InputError(f"{owner} has no column {name!r} {what}{nearest(name, names)}")
+    if label is not None and label not in names:
+        raise InputError(f"{owner} has no column {label!r} for the label{nearest(label, names)}")
+    if label is not None and missing == "drop":
+        raw = _with_label(raw, label)
+    notes, read = list(raw.notes), {}
+    for name in names:
+        words = name in categorical or name == label
+        read[name] = read_column(name, raw.table[name], raw.sample.get(name, []), categorical=words, comma=raw.comma)
+    hashes = column_hashes((found.hashed for found in read.values()), raw.table.num_rows, len(read))
+    left = {name: found for name, found in read.items() if name not in drop and name != label}
+    if label is None and len(left) > 1 and not categorical:
+        *others, last = left.values()
+        if last.cells is not None and all(f.column.kind != "words" for f in others) and _is_label(last):
+            label = last.column.name
+            del left[label]
+            notes.append(f"the last column ({label!r}) contains text and is used as the label")
+    _check_cells(list(left.values()), raw, owner)
+    empty = [name for name, found in left.items() if np.isnan(found.values).all()]
+    if empty and len(empty) < len(left):
+        notes.append(f"ignored {len(empty)} column{'s' * (len(empty) != 1)} without values: {listing(empty)}")
+        left = {name: found for name, found in left.items() if name not in empty}
+    elif empty:
+        raise InputError(f"{owner} has no values: every cell is missing")
+    if not left:
         raise InputError(
-            f"{path}, line {reader.line_num}: {described(error)}; fix the line, or save the table again as UTF-8"
-        ) from error
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({described(error)}); save it again as UTF-8") from error
-    if not rows:
-        raise InputError(f"{path} is empty; expected lines of numbers separated by , ; or tabs")
-    names = [str(i + 1) for i in range(len(rows[0]))]
-    if not any(_is_number(cell) for cell in rows[0]):
-        names = [cell.strip() for cell in rows[0]]
-        lines, rows = lines[1:], rows[1:]
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{path}: the header names the column {name!r} {count} times; rename one")
-    if not rows:
-        raise InputError(f"{path} has a header ({listing(names)}) but no rows; expected lines of numbers after it")
-    columns = {name: [row[d].strip() for row in rows] for d, name in enumerate(names)}
-    return _Table(columns, Names("line {}".format, np.array(lines)))
-
-
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-        number += 1
-        if len(line) == _LONGEST_LINE and line[-1] not in "\r\n":
-            raise InputError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; {_ELSE}")
-        yield line
-
-
-def _check_text_fits(path: Path, opener: Callable[..., IO[Any]]) -> None:
-    """Raise `InputError` for text whose cells would not fit into memory; compressed text is not unpacked further."""
-    what, size, endless, most = f"the content of {path}", 0, 0, memory.limit()
-    if opener is open:
-        check_fits(_PER_BYTE * path.stat().st_size, what, _ELSE)
-    with opener(path, "rb") as file:
-        # A line that is too long is refused when it is read, without reading the rest.
-        while size <= most and endless <= 4 * _LONGEST_LINE and (part := file.read(_AT_ONCE)):
-            size += _PER_BYTE * len(part) + _PER_LINE * part.count(b"\n")
-            endless = 0 if b"\n" in part or b"\r" in part else endless + len(part)
-    check_fits(size, what, _ELSE)
-
-
-def _check_width(path: Path, width: int) -> None:
-    if width > _MOST_COLUMNS:
-        raise InputError(f"{path} has {width:,} columns; the maximum is {_MOST_COLUMNS:,}: {_ELSE}")
-
-
-def _examples(table: _Table, path: Path, label: str | None, drop: tuple[str, ...]) -> Examples:
-    columns, notes = dict(table.columns), []
-    values = {name: _values(cells) for name, cells in columns.items()}
-    hashed = (cell_words(cells, values[name]) for name, cells in columns.items())
-    hashes = column_hashes(hashed, len(table.places), len(columns))
-    for name in drop:
-        if name not in columns:
-            raise InputError(f"{path} has no column {name!r} to drop{nearest(name, columns)}")
-        del columns[name]
-    if label is None and columns:
-        last = list(columns)[-1]
-        if not any(_is_number(cell) or _is_missing(cell) for cell in set(columns[last])):
-            label = last
-            notes.append(f"the last column ({last!r}) contains text and is used as the label")
-    numbers, labels = None, None
+            f"{owner} has no columns besides the label and dropped columns; expected at least one column of numbers "
+            "or words"
+        )
+    for name, found in left.items():
+        _check_digits(raw, found, owner, again or raw.table.column)
+        if found.note:
+            notes.append(found.note)
+        if _counts_rows(found):
+            notes.append(f"column {name!r} counts the rows; to remove it, use --drop {name} (drop=({name!r},))")
+    form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator)
+    done, kept = _table(list(left.values()), raw, owner, form, missing, notes, hashes)
     if label is not None:
-        if label not in columns:
-            raise InputError(f"{path} has no column {label!r} for the label{nearest(label, columns)}")
-        numbers, labels = _label(columns.pop(label), f"the column {label!r} of {path}")
-    if not columns:
-        raise InputError(
-            f"{path} has no columns besides the label and dropped columns; expected at least one column of numbers"
-        )
-    x = np.stack(
-        [_numbers(name, cells, values[name], table.places, path) for name, cells in columns.items()], 1
-    )  # (N, D)
-    constant = [name for d, name in enumerate(columns) if (x[:, d] == x[0, d]).all()]
-    if constant and len(x) > 1:
-        notes.append(f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}")
-    apart = len(np.unique(hashes)) - len(np.unique(row_hashes(x))) if drop else 0
-    if apart:
-        notes.append(
-            f"{apart} rows differ from another row only in the label or dropped columns, and may be in another split; "
-            "delete these columns from the file to keep such rows together"
-        )
-    tensor, event = table_event(x)
-    return Examples(
+        numbers, classes_of = _classes(raw, label, f"the column {label!r} of {owner}")
+        done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
+    return _noted(done, notes, bool(drop))
+
+
+def _with_label(raw: Raw, label: str) -> Raw:
+    """The rows that have a label."""
+    _, codes = distinct_words(raw.table[label])
+    if (codes >= 0).all():
+        return raw
+    rows = np.flatnonzero(codes >= 0)
+    note = f"{int((codes < 0).sum()):,} rows without a label were dropped"
+    places = Names(raw.places.__getitem__, rows)
+    return replace(raw, table=raw.table.take(rows), places=places, notes=(*raw.notes, note))
+
+
+def _table(
+    found: Sequence[Found],
+    raw: Raw,
+    owner: str,
+    form: TableForm,
+    missing: Missing,
+    notes: list[str],
+    hashes: Words | None = None,
+) -> tuple[Examples, NDArray[np.bool_] | None]:
+    """Columns that were read as examples, and the rows that were kept if some were dropped for missing cells."""
+    x = np.empty((len(found[0].values), len(found)))
+    for d, each in enumerate(found):
+        x[:, d] = each.values
+    supports = tuple(each.column.support(each.values) for each in found)
+    x, kept, note = without_gaps(x, supports, missing, [each.column.name for each in found], owner)
+    if note:
+        notes.append(note)
+    places = raw.places
+    hashes = row_hashes(x) if hashes is None else hashes if kept is None else hashes[kept]
+    if kept is not None:
+        places = Names(places.__getitem__, np.flatnonzero(kept))
+    tensor, event = as_table(torch.from_numpy(x), supports)
+    done = Examples(
         tensor,
         event,
-        table.places,
-        numbers,
-        labels,
-        tuple(notes),
+        places,
+        notes=tuple(notes),
         split="by a hash of each row",
         hashes=hashes,
-        columns=tuple(columns),
+        columns=tuple(each.column.name for each in found),
+        form=form,
     )
+    return done, kept
 
 
-def _label(cells: list[str], what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
-    if any(_is_missing(cell) for cell in cells):
+def _is_label(found: Found) -> bool:
+    """Whether the last column, of words, has few enough classes."""
+    assert found.cells is not None
+    words, codes = found.cells
+    return len(words) <= _MOST_CLASSES and len(words) < len(codes)
+
+
+def _classes(raw: Raw, name: str, what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The class numbers of a label, and the names of the classes: numbers in their order, else words in theirs."""
+    words, codes = distinct_words(raw.table[name])
+    if (gaps := int((codes < 0).sum())) > 0:
         raise InputError(
-            f"{what} (the label) has {sum(map(_is_missing, cells))} missing cells; fill them or delete the lines"
+            f"{what} (the label) has {gaps} missing cells; fill them, delete the lines, or drop them with --missing "
+            "drop (missing='drop')"
         )
-    whole = _whole(cells)
-    if whole is not None:
-        return classes(whole, what)
-    names = sorted(set(cells))
-    if all(_is_number(cell) for cell in names):
-        return classes(np.array([float(c) for c in cells]), what)
-    numbers = {name: i for i, name in enumerate(names)}  # an array of strings would pad all to the longest
-    return torch.tensor([numbers[cell] for cell in cells]), tuple(names)
-
-
-def _whole(cells: Sequence[str]) -> NDArray[np.object_] | None:
-    """Cells as integers with all their digits, or None if one is not an integer."""
     try:
-        return np.array([int(cell) for cell in cells], dtype=object)
+        values: NDArray[Any] = np.array([int(w) for w in words], dtype=object)
     except ValueError:
-        return None
+        numeric = all(map(is_number, words))
+        values = np.array([float(w) for w in words]) if numeric else np.array(words, dtype=object)
+    numbers, names = classes(values, what)
+    return numbers[torch.from_numpy(codes)], names
 
 
-def _values(cells: Sequence[str]) -> NDArray[np.float64] | None:
-    """A column as float64, or None if a cell is not a number."""
-    try:
-        return np.array(cells, dtype=np.float64)
-    except ValueError:
-        return None
-
-
-def _numbers(
-    name: str, cells: Sequence[str], values: NDArray[np.float64] | None, places: Sequence[str], path: Path
-) -> NDArray[np.float64]:
-    """A column of finite numbers, or an error about its first invalid cell."""
-    if values is not None and np.isfinite(values).all():
-        _check_digits(name, cells, values, path)
-        return values
-    bad = [i for i, cell in enumerate(cells) if not (_is_number(cell) and math.isfinite(float(cell)))]
-    cell, count = cells[bad[0]], f" ({len(bad)} such cells in this column)" if len(bad) > 1 else ""
-    where = f"{path}, {places[bad[0]]}, column {name!r}"
-    leave_out = f"remove the column (--drop {name}, drop=({name!r},))"
-    if _is_missing(cell):
-        raise InputError(f"{where}: the cell is missing ({cell!r}){count}; fill it, delete the line, or {leave_out}")
-    if _is_number(cell):
-        raise InputError(f"{where}: {cell!r} is not finite{count}; correct it, delete the line, or {leave_out}")
+def _check_cells(found: Sequence[Found], raw: Raw, owner: str) -> None:
+    """Raise `InputError` about all cells that cannot be read, by column."""
+    wrong = [each for each in found if each.problems]
+    if not wrong:
+        return
+    said = []
+    for each in wrong[:_SHOWN]:
+        row, cell, reason = each.problems[0]
+        more = f" and {len(each.problems) - 1:,} more cells" if len(each.problems) > 1 else ""
+        said.append(f"column {each.column.name!r}: {cell!r} ({raw.places[row]}) is {reason}{more}")
+    rest = f"; and {len(wrong) - _SHOWN} more columns" if len(wrong) > _SHOWN else ""
+    name = wrong[0].column.name
+    words = (
+        f", or read the column as categories (--categorical {name})"
+        if wrong[0].problems[0][2] == "not a number"
+        else ""
+    )
     raise InputError(
-        f"{where}: {cell!r} is not a number{count}; correct it, {leave_out}, or use it as the label "
-        f"(--label {name}, label={name!r})"
+        f"{owner}: {'; '.join(said)}{rest}; correct them, remove the column (--drop {name}, drop=({name!r},)){words}"
     )
 
 
-def _check_digits(name: str, cells: Sequence[str], values: NDArray[np.float64], path: Path) -> None:
+def _check_digits(raw: Raw, found: Found, owner: str, again: Callable[[str], pa.ChunkedArray]) -> None:
     """Raise `InputError` for integers that became equal as float64."""
-    if abs(values).max() < 2**53:
+    if found.column.kind != "number" or not len(found.values) or not np.nanmax(abs(found.values)) >= _WHOLE:
         return
-    whole = _whole(cells)
-    if whole is not None and beyond_float64(whole[:, None], [_support(values)]) is not None:
+    name = found.column.name
+    cells = raw.table[name].drop_null()
+    if not (pa.types.is_integer(cells.type) or pa.types.is_decimal(cells.type)):
+        cells = again(name).drop_null()
+    try:
+        whole = np.array([int(cell) for cell in pc.cast(cells, pa.string()).to_pylist()], dtype=object)
+    except ValueError:
+        return
+    if beyond_float64(whole[:, None], [_support(whole.astype(np.float64))]) is not None:
         raise InputError(
-            f"{path}, column {name!r}: integers from {whole.min()} to {whole.max()} are too far from 0 for "
+            f"{owner}, column {name!r}: integers from {whole.min()} to {whole.max()} are too far from 0 for "
             f"float64 to distinguish them; {nearer_0(whole.min(), whole.max())}, or remove the column (--drop "
             f"{name}, drop=({name!r},))"
         )
 
 
-def _is_missing(cell: str) -> bool:
-    return len(cell) <= _LONGEST_MISSING and cell.lower() in _MISSING
+def _counts_rows(found: Found) -> bool:
+    """Whether a column is the number of the row."""
+    values = found.values
+    return (
+        found.column.kind == "number"
+        and len(values) >= _FEWEST_ROWS
+        and values[0] in (0, 1)
+        and bool((np.diff(values) == 1).all())
+    )
 
 
-def _is_number(cell: str) -> bool:
-    """Whether the cell is a number, including infinity but not missing ("nan")."""
-    if _is_missing(cell):
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _noted(found: Examples, notes: Sequence[str], dropped: bool) -> Examples:
+    """The examples with notes about constant columns, and about rows that differ only in other columns."""
+    x, notes = found.tensor, list(notes)
+    assert found.columns is not None
+    assert found.hashes is not None
+    constant = [name for d, name in enumerate(found.columns) if bool((x[:, d] == x[0, d]).all())]
+    if constant and len(x) > 1:
+        notes.append(f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}")
+    apart = len(np.unique(found.hashes)) - len(np.unique(row_hashes(x.numpy()))) if dropped else 0
+    if apart > 0:
+        notes.append(
+            f"{apart} rows differ from another row only in the label or dropped columns, and may be in another split; "
+            "delete these columns from the file to keep such rows together"
+        )
+    return replace(found, notes=tuple(notes))

@@ -1,0 +1,385 @@
+"""Delimited text (CSV) as an Arrow table: packing, encoding, separator, header and decimal point are detected.
+
+Arrow reads the cells; what it cannot know is found in the first lines, and in one pass over the bytes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import lzma
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv
+import zstandard
+
+from unsup.core import memory
+from unsup.core.errors import InputError
+from unsup.data.bounds import check_fits, described
+from unsup.data.columns import is_missing, is_number, spellings
+from unsup.data.examples import Names, listing
+
+MOST_COLUMNS = 100_000
+ELSE = "save numbers as .npy"
+
+_LONGEST_LINE, _AT_ONCE, _HEAD = 2**24, 2**20, 2**18  # bytes
+_LINES = 500  # lines of the head from which the form is found
+_PER_BYTE, _PER_LINE = 16, 120  # bytes of memory per byte of text and per line
+_BOMS: dict[bytes, str] = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, which starts with the same two bytes
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": zstandard.open,
+}
+_BROKEN = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A table before its columns are read.
+
+    Attributes:
+        table: cells by column, as strings (in dictionaries), numbers or dates.
+        places: the location of each row ("line 7").
+        sample: the first cells of each column as text; empty if the file is typed.
+        separator: of the cells.
+        comma: whether the decimal point is a comma.
+        named: whether the columns have names of their own, not numbers.
+        notes: what was decided.
+    """
+
+    table: pa.Table
+    places: Sequence[str]
+    sample: dict[str, list[str]]
+    separator: str = ","
+    comma: bool = False
+    named: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The form of a file, found in its first lines."""
+
+    separator: str
+    names: tuple[str, ...]
+    named: bool
+    rows: list[list[str]]
+    comma: bool
+    skipped: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What one pass over the bytes found."""
+
+    size: int
+    lines: int
+    quoted: bool
+    long_lines: bool
+    encoding: str
+
+
+def read_delimited(
+    path: Path, *, decimal: str | None = None, header: bool | None = None, words: Sequence[str] = ()
+) -> Raw:
+    """The cells of a file.
+
+    Args:
+        decimal: the decimal point, or None to detect it.
+        header: whether the first line has the names of the columns, or None to detect it.
+        words: columns whose cells stay text.
+
+    Raises:
+        InputError: the file is empty, is not text, or its lines have different numbers of cells.
+    """
+    try:
+        scan = _scan(path)
+        with _text(path, scan.encoding) as file:
+            start = file.read(_HEAD) + file.readline(_LONGEST_LINE)
+        head = _head(path, start, decimal, header)
+        check_width(path, len(head.names))
+        table = _arrow(path, scan, head, words)
+    except _BROKEN as error:
+        if isinstance(error, InputError):
+            raise
+        if isinstance(error, pa.ArrowInvalid):
+            _raise_uneven(path, scan.encoding, head)
+        raise InputError(f"{path} cannot be read as CSV ({described(error)}); save it again as UTF-8") from error
+    if not table.num_rows:
+        if head.named:
+            raise InputError(
+                f"{path} has a header ({listing(head.names)}) but no rows; expected lines of numbers or words after it"
+            )
+        raise InputError(f"{path} is empty; expected lines of cells separated by , ; or tabs")
+    sample = {name: [row[d].strip() for row in head.rows] for d, name in enumerate(head.names)}
+    notes = head.notes
+    if scan.encoding not in ("utf-8", "utf-8-sig"):
+        notes = (*notes, f"the text is read as {scan.encoding.upper()}")
+    places = _places(path, scan, head, table.num_rows)
+    return Raw(table, places, sample, head.separator, head.comma, head.named, notes)
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """The names of the columns; only the start of the file is read."""
+    try:
+        with _opened(path) as file:
+            content = file.read(_HEAD) + file.readline(_LONGEST_LINE)
+    except _BROKEN:  # reading it will report the error
+        return ()
+    text = content.decode(_encoding(content) or "utf-8", errors="replace")
+    return _head(path, text.removeprefix("\ufeff"), None, None).names if text.strip() else ()
+
+
+# --- bytes --------------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path) -> IO[bytes]:
+    opener = _OPENERS.get(path.suffix.lower())
+    found: IO[bytes] = path.open("rb") if opener is None else opener(path, "rb")
+    return found
+
+
+def _text(path: Path, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_opened(path), encoding=encoding, newline="")
+
+
+def _encoding(start: bytes) -> str | None:
+    """The encoding of text that starts like this, if it is not UTF-8 without a mark."""
+    for mark, name in _BOMS.items():
+        if start.startswith(mark):
+            return name
+    even, odd = start[0:1000:2].count(0), start[1:1000:2].count(0)
+    if len(start) >= 4 and max(even, odd) > 0.4 * min(500, len(start) // 2):  # ASCII in 16 bits
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return None
+
+
+def _scan(path: Path) -> _Scan:
+    """One pass over the unpacked bytes.
+
+    Raises:
+        InputError: the cells would not fit into memory, a line is too long, or the file is not text.
+    """
+    what, most = f"the content of {path}", memory.limit()
+    if path.suffix.lower() not in _OPENERS:
+        check_fits(_PER_BYTE * path.stat().st_size, what, ELSE)
+    size = lines = endless = longest = 0
+    quoted, encoding = False, ""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _opened(path) as file:
+        while part := file.read(_AT_ONCE):
+            if not size:
+                encoding = _encoding(part) or ""
+            ends = part.count(b"\n") or part.count(b"\r")
+            size, lines, quoted = size + len(part), lines + ends, quoted or b'"' in part
+            endless = len(part) - 1 - max(part.rfind(b"\n"), part.rfind(b"\r")) if ends else endless + len(part)
+            longest = max(longest, endless)
+            if endless > _LONGEST_LINE:
+                raise InputError(f"{path}, line {lines + 1}: longer than {_LONGEST_LINE:,} characters; {ELSE}")
+            if _PER_BYTE * size + _PER_LINE * lines > most:
+                check_fits(_PER_BYTE * size + _PER_LINE * lines, what, ELSE)
+            if not encoding:
+                if b"\0" in part:
+                    raise InputError(f"{path} is not text (it has zero bytes); expected lines of cells")
+                if not part.isascii():
+                    try:
+                        decoder.decode(part)
+                    except UnicodeDecodeError:
+                        encoding = "cp1252"
+    return _Scan(size, lines, quoted, longest > _AT_ONCE // 4, encoding or "utf-8")
+
+
+# --- the first lines ----------------------------------------------------------------------------------------------
+
+
+def _head(path: Path, start: str, decimal: str | None, header: bool | None) -> _Head:
+    start = start.removeprefix("\ufeff")
+    if not start.strip():
+        raise InputError(f"{path} is empty; expected lines of cells separated by , ; or tabs")
+    separator = _separator(start)
+    rows = _rows(start, separator)
+    check_width(path, len(rows[0]))
+    named, note = (header, "") if header is not None else _has_header(rows)
+    names = tuple(cell.strip() for cell in rows[0]) if named else tuple(str(i + 1) for i in range(len(rows[0])))
+    notes = [note] if note else []
+    if named:
+        names = tuple(name or f"column {d + 1}" for d, name in enumerate(names))
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{path}: the header names the column {name!r} {count} times; rename one")
+        rows = rows[1:]
+    rows = [row for row in rows if len(row) == len(names)][:_LINES]
+    comma = decimal == "," if decimal is not None else _has_decimal_commas(rows, separator)
+    if comma and decimal is None:
+        notes.append("the decimal point is ',' (--decimal . to change this)")
+    blank = len(start[: len(start) - len(start.lstrip("\r\n"))].splitlines())
+    return _Head(separator, names, named, rows, comma, blank + named, tuple(notes))
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+    """The rows of the first lines; a quoted cell may be cut at the end."""
+    csv.field_size_limit(_LONGEST_LINE)
+    found: list[list[str]] = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            if row:
+                found.append(row)
+            if len(found) > _LINES:
+                break
+    except csv.Error:
+        pass
+    return found or [[text]]
+
+
+def _separator(text: str) -> str:
+    """The first of tab, ;, | and comma that cuts all lines into the same number of cells, at least two."""
+    most: tuple[float, str] = (0, ",")
+    for separator in "\t;|,":
+        widths = [len(row) for row in _rows(text, separator)]
+        width, count = Counter(widths).most_common(1)[0]
+        if width > 1 and count == len(widths):
+            return separator
+        if width > 1:
+            most = max(most, (count / len(widths), separator))
+    return most[1]
+
+
+def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
+    """Whether the first row has the names of the columns, and a note if this is not obvious."""
+    first, rest = [cell.strip() for cell in rows[0]], rows[1:]
+    numbers = [is_number(cell) for cell in first]
+    if any(numbers):
+        counted = first[1:] if not first[0] else first
+        for start in (0, 1):
+            if counted == [str(i + start) for i in range(len(counted))] and len(counted) > 1:
+                return (
+                    True,
+                    f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)",
+                )
+        below = [[is_number(row[d]) for row in rest if len(row) == len(first)] for d in range(len(first))]
+        named = [
+            not n and cell and below[d] and all(below[d])
+            for d, (n, cell) in enumerate(zip(numbers, first, strict=True))
+        ]
+        if any(named) and not all(is_missing(c) for c, n in zip(first, named, strict=True) if n):
+            return True, "the first line is read as names, because it has words above numbers"
+        return False, ""
+    columns = list(zip(*(row for row in rest if len(row) == len(first)), strict=True))
+    again = [first[d] in {cell.strip() for cell in column} for d, column in enumerate(columns)]
+    all_words = not any(is_number(cell) for column in columns for cell in column)
+    if all_words and again and 2 * sum(again) > len(again):
+        return False, "the first line is read as a row, because its words occur again (--header to change this)"
+    return True, ""
+
+
+def _has_decimal_commas(rows: list[list[str]], separator: str) -> bool:
+    """Whether numbers have decimal commas."""
+    if separator == ",":
+        return False
+    cells = [cell.strip() for row in rows for cell in row]
+    comma = [c for c in cells if re.fullmatch(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)?,\d+(?:[eE][-+]?\d+)?", c)]
+    point = [
+        c
+        for c in cells
+        if re.fullmatch(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?", c) and not re.fullmatch(r"[-+]?\d{1,3}\.\d{3}", c)
+    ]
+    return bool(comma) and not point
+
+
+# --- the cells ----------------------------------------------------------------------------------------------------
+
+
+def _arrow(path: Path, scan: _Scan, head: _Head, words: Sequence[str]) -> pa.Table:
+    block = max(_AT_ONCE, min(2 * _LONGEST_LINE, scan.size)) if scan.long_lines or len(head.names) > 1000 else _AT_ONCE
+    reading = pa.csv.ReadOptions(
+        column_names=list(head.names), skip_rows_after_names=head.skipped, block_size=block, use_threads=True
+    )
+    parsing = pa.csv.ParseOptions(delimiter=head.separator, newlines_in_values=scan.quoted)
+    converting = pa.csv.ConvertOptions(
+        null_values=spellings(),
+        strings_can_be_null=True,
+        true_values=[],
+        false_values=[],
+        auto_dict_encode=True,
+        auto_dict_max_cardinality=50_000,
+        decimal_point="," if head.comma else ".",
+        column_types={name: pa.string() for name in words if name in head.names},
+    )
+    with _source(path, scan) as source:
+        return pa.csv.read_csv(source, reading, parsing, converting)
+
+
+def _source(path: Path, scan: _Scan) -> Any:
+    """The bytes of the text in UTF-8, as Arrow reads them."""
+    if scan.encoding in ("utf-8", "utf-8-sig"):
+        return _opened(path)
+    with _text(path, scan.encoding) as file:
+        return io.BytesIO(file.read().encode())
+
+
+def _raise_uneven(path: Path, encoding: str, head: _Head) -> None:
+    """Raise `InputError` that lists the lines with another number of cells than the first, if there are such lines."""
+    wrong: list[str] = []
+    count = 0
+    with _text(path, encoding) as file:
+        reader = csv.reader(_lines(file), delimiter=head.separator)
+        try:
+            for row in reader:
+                if row and len(row) != len(head.names):
+                    count += 1
+                    if len(wrong) < 3:
+                        wrong.append(f"line {reader.line_num} has {len(row)}")
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: {described(error)}; fix the line, or save the table again as UTF-8"
+            ) from error
+    if wrong:
+        more = f" and {count - len(wrong)} more lines" if count > len(wrong) else ""
+        raise InputError(
+            f"{path}: the first line has {len(head.names)} cells, but {', '.join(wrong)}{more}; fix or delete them"
+        )
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    while line := file.readline(_LONGEST_LINE):
+        yield line
+
+
+def _places(path: Path, scan: _Scan, head: _Head, rows: int) -> Sequence[str]:
+    """The line of each row; lines are counted only if some are blank or cells have several lines."""
+    first = 1 + head.named
+    if scan.encoding in ("utf-8", "utf-8-sig", "cp1252") and rows + head.named - scan.lines in (0, 1):
+        return Names("line {}".format, range(first, first + rows))
+    numbers: list[int] = []
+    with _text(path, scan.encoding) as file:
+        reader = csv.reader(_lines(file), delimiter=head.separator)
+        numbers = [reader.line_num for row in reader if row]
+    if len(numbers) != rows + head.named:
+        return Names("row {}".format, range(1, rows + 1))
+    import numpy as np
+
+    return Names("line {}".format, np.array(numbers[head.named :]))
+
+
+def check_width(path: Path, width: int) -> None:
+    if width > MOST_COLUMNS:
+        raise InputError(f"{path} has {width:,} columns; the maximum is {MOST_COLUMNS:,}: {ELSE}")
