@@ -137,6 +137,12 @@ def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
     from unsup.cli.output import write_file
 
     suffix = Path(out).suffix.lower()
+    if run.form is not None and (
+        out.lower().endswith(tuple(s for s in run.form.suffixes if s)) or (not suffix and "" in run.form.suffixes)
+    ):
+        for path, content in run.form.files(x, Path(out)):
+            write_file(path, content)
+        return ""
     if suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, x.cpu().numpy())

@@ -41,6 +41,7 @@ _SPELLINGS_OF_NUMBERS = ("-", "--", ".", "#div/0!", "#value!", "#num!", "#ref!",
 """Spellings of missing cells that are words unless the other cells are numbers or dates."""
 _NUMBERS_AMONG_WORDS = 0.9  # from this fraction of numbers on, the other cells are mistakes
 _MOST_DECIMALS = 9
+_SAMPLE = 100  # cells of a column from which the number of decimals is found
 _DAY = 86_400.0
 _EPOCH = datetime.datetime(1970, 1, 1)
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%m/%d/%y")
@@ -56,8 +57,9 @@ _TIMES = (
     "T%H:%M:%S.%f",
     "T%H:%M:%S.%fZ",
 )
+_MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y")
 _CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
-PATTERNS = tuple(date + time for date in (*_DATES, *_WORDY_DATES) for time in _TIMES) + _CLOCKS
+PATTERNS = tuple(date + time for date in (*_DATES, *_WORDY_DATES) for time in _TIMES) + _MONTHS + _CLOCKS
 _PLAIN = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(r"[-+−]?(?:\d[\d.,'’ \u00a0\u202f]*|[.,]\d+)(?:[eE][-+]?\d+)?")
 _UNIT_BEFORE = re.compile(r"(?:[$€£¥₹]|[A-Z]{3}) ?|")  # letters and a number together are a name, as in room3
@@ -270,7 +272,7 @@ def _read_numbers(name: str, raw: pa.ChunkedArray, sample: Sequence[str], comma:
 def _decimals(sample: Sequence[str], point: str) -> int | None:
     """Digits after the decimal point, or None if numbers are written in other ways."""
     most = 0
-    for cell in sample:
+    for cell in sample[:_SAMPLE]:
         if is_missing(cell):
             continue
         if not re.fullmatch(r"[^\d]*[-+]?[\d.,'’ \u00a0\u202f]+[^\d]*", cell):
@@ -361,7 +363,7 @@ def _is_yes_no(words: Sequence[str]) -> bool:
 def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, Values, str] | None:
     """Cells as numbers: plain, or with decimal commas, separators of thousands, units; None if they are not numbers."""
     if all(map(is_number, cells)):
-        column = Column(name, decimals=_decimals(cells[:200], "."))
+        column = Column(name, decimals=_decimals(cells, "."))
         return column, np.array([float(c) for c in cells]), ""
     parts = [_NUMBER.search(cell) for cell in cells]
     if not all(parts):
@@ -388,7 +390,7 @@ def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, Values, 
     minus = [-1.0 if m and c[: m.start()].startswith("-") else 1.0 for c, m in zip(cells, parts, strict=True)]
     column = Column(
         name,
-        decimals=_decimals(bodies[:200], point),
+        decimals=_decimals(bodies, point),
         comma=point == ",",
         thousands=thousands[:1],
         before=unit_before,
@@ -496,6 +498,7 @@ class TableForm(Form):
         given: columns of the conditions.
         separator: of the cells.
         window: number of rows of each example, if examples are windows of consecutive rows; else 0.
+        time: column by which the rows of a series were sorted, or empty.
     """
 
     name: ClassVar[str] = "table"
@@ -505,6 +508,7 @@ class TableForm(Form):
     given: tuple[Column, ...] = ()
     separator: str = ","
     window: int = 0
+    time: str = ""
 
     def files(self, x: Tensor, out: Path) -> Iterator[tuple[Path, bytes]]:
         cells = self.cells(x)

@@ -269,8 +269,10 @@ def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
     numbers = [is_number(cell) for cell in first]
     if any(numbers):
         counted = first[1:] if not first[0] else first
+        whole = all(re.fullmatch(r"[-+]?\d*", cell.strip()) for row in rest for cell in row)
+        plain = len(first) > 2 or not whole  # 0,1 above other integers may be a row
         for start in (0, 1):
-            if counted == [str(i + start) for i in range(len(counted))] and len(counted) > 1:
+            if counted == [str(i + start) for i in range(len(counted))] and len(first) > 1 and plain:
                 return (
                     True,
                     f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)",
@@ -331,7 +333,7 @@ def _arrow(path: Path, scan: _Scan, head: _Head, words: Sequence[str]) -> pa.Tab
 def _source(path: Path, scan: _Scan) -> Any:
     """The bytes of the text in UTF-8, as Arrow reads them."""
     if scan.encoding in ("utf-8", "utf-8-sig"):
-        return _opened(path)
+        return pa.OSFile(str(path)) if path.suffix.lower() not in _OPENERS else _opened(path)
     with _text(path, scan.encoding) as file:
         return io.BytesIO(file.read().encode())
 

@@ -21,7 +21,7 @@ from unsup.data.events import as_event
 from unsup.data.examples import Examples
 from unsup.data.form import Form
 from unsup.data.memory import from_arrays
-from unsup.data.readers import checked, full_name, options_taken, place_of
+from unsup.data.readers import FRAME, Frame, Place, checked, full_name, options_taken, place_of
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
 
@@ -31,7 +31,7 @@ _GIVEN = (tuple[str, ...] | str | None, None)
 
 
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Frame,
     *,
     limit: int | None = None,
     without: str | None = None,
@@ -51,7 +51,8 @@ def load_data(
     or sorting rows moves no other row; text and sound are split in their order.
 
     Args:
-        name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``.
+        name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``; or a data frame of pandas
+            or polars, or an Arrow table.
         limit: maximum number of training examples.
         without: class that is removed from all splits, so that its examples can be used as anomalies.
         given: conditions of the examples: "label", columns of a table (which are removed from x), or the name or path
@@ -74,7 +75,7 @@ def load_data(
     >>> print(load_data("digits", given="label").given)
     nominal(10)
     """
-    place = place_of(name_or_path)
+    place = Place("a data frame", FRAME, name_or_path) if isinstance(name_or_path, Frame) else place_of(name_or_path)
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
     if limit is not None and limit < 1:
@@ -89,7 +90,8 @@ def load_data(
         found, recorded["given"] = conditioned(found, _words(chosen["given"]), place.name, _reader_of_pairs(reading))
     recorded |= {k: chosen[k] for k in ("limit", "without") if k in chosen}
     by_content = found.hashes is not None
-    data = replace(found.data(place.name), name=place.name, options=recorded)
+    name = None if place.target == FRAME else place.name  # cannot be loaded again
+    data = replace(found.data(place.name), name=name, options=recorded)
     if "without" in chosen:
         data = _without(data, chosen["without"])
     if "limit" in chosen and chosen["limit"] < len(data.train):
@@ -230,13 +232,13 @@ def load_batch(
     place = place_of(name_or_path, single=True)
     chosen = checked(place.name, place.options | {"given": _GIVEN}, options)
     given = _words(chosen.pop("given", ()))
-    if "length" in place.options and place.path is not None and len(event.shape) == 1:
+    if "length" in place.options and place.path is not None and len(event.shape) == 1 and not place.is_table:
         chosen.setdefault("length", event.shape[0])
     if "in_memory" in place.options:
         chosen["in_memory"] = True
     if isinstance(form, TableForm) and place.is_table and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
-        reading = {k: v for k, v in chosen.items() if k not in ("label", "drop", "categorical")}
+        reading = {k: v for k, v in chosen.items() if k not in ("label", "drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)
         given = given or tuple(column.name for column in place_form.given)
     else:

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
@@ -17,6 +17,17 @@ from unsup.data.examples import Examples
 from unsup.data.images import SUFFIXES
 
 
+FRAME = "unsup.data.tables:read_frame"
+"""The reader of data frames."""
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A data frame of pandas or polars, or an Arrow table: anything that exports a stream of Arrow."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+
+
 @dataclass(frozen=True)
 class Place:
     """The location of data and its reader.
@@ -24,12 +35,12 @@ class Place:
     Attributes:
         name: the name of a set, or the absolute path (for codes: ``codes:`` and the absolute path of the run).
         target: ``"module:function"`` of the reader.
-        path: the path that it reads, or None for a named set.
+        path: the path that it reads, or a data frame; None for a named set.
     """
 
     name: str
     target: str
-    path: Path | None = None
+    path: Any = None
 
     @property
     def reader(self) -> Callable[..., Examples]:

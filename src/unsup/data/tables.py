@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from unsup.core.config import Count
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
-from unsup.data import delimited
+from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
@@ -46,6 +47,9 @@ def read_csv(
     missing: Missing = "keep",
     decimal: Literal[".", ","] | None = None,
     header: bool | None = None,
+    length: Count | None = None,
+    stride: Count | None = None,
+    time: str | None = None,
 ) -> Examples:
     """Read delimited text: ``.csv``, ``.tsv``, or packed as ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
 
@@ -62,6 +66,9 @@ def read_csv(
             ``impute`` medians and most frequent words, or ``refuse`` the table.
         decimal: the decimal point of a table; detected by default.
         header: whether the first line of a table has names; detected by default.
+        length: number of rows of a window: the table is then a series, whose windows are split by time.
+        stride: rows from one window of a series to the next; a quarter of ``length`` by default.
+        time: column of a series by which its rows are sorted; the only column of dates by default.
 
     Raises:
         InputError: cells that are not numbers in a column of numbers, infinite cells, or lines of wrong length.
@@ -72,7 +79,13 @@ def read_csv(
     def again(name: str) -> pa.ChunkedArray:
         return read_delimited(path, decimal=decimal, header=header, words=(name,)).table[name]
 
-    return _examples(raw, str(path), label, drop, categorical, missing, again)
+    if length is None:
+        if stride is not None or time is not None:
+            raise InputError(f"{path}: stride and time are for series; add the length of their windows (--length N)")
+        return _examples(raw, str(path), label, drop, categorical, missing, again)
+    if label is not None or categorical:
+        raise InputError(f"{path}: a series has no label and no categories; remove --label and --categorical")
+    return _series(raw, path, drop, length, stride, time, missing)
 
 
 def read_parquet(
@@ -166,12 +179,31 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
         )
     else:
-        if other := [name for name in own if name not in names]:
+        if other := [name for name in own if name not in (*names, form.time)]:
             notes.append(f"ignored {len(other)} columns that the model does not have: {listing(other)}")
         if [name for name in own if name in names] != names:
             notes.append("columns are matched by name; their order differs from the training data")
     found = [read_again(c, raw.table[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in columns]
     _check_cells(found, raw, str(path))
+    if form.window:
+        if form.time in own:
+            moments = read_column(
+                form.time, raw.table[form.time], raw.sample.get(form.time, []), categorical=False, comma=raw.comma
+            )
+            found = [*found, moments]
+        x = np.stack([each.values for each in found], 1)
+        rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
+        rows = series.in_order(rows, form.time if form.time in own else None, str(path))
+        stride = options.get("stride")
+        return series.windows(
+            rows,
+            length=form.window,
+            stride=stride,
+            missing=missing,
+            separator=raw.separator,
+            owner=str(path),
+            whole=True,
+        )
     return _table(found, raw, str(path), form, missing, notes)[0]
 
 
@@ -342,7 +374,7 @@ def _examples(
     left = {name: found for name, found in read.items() if name not in drop and name != label}
     if label is None and len(left) > 1 and not categorical:
         *others, last = left.values()
-        if last.cells is not None and all(f.column.kind != "words" for f in others) and _is_label(last):
+        if last.cells is not None and all(len(f.column.words) <= 2 for f in others) and _is_label(last):
             label = last.column.name
             del left[label]
             notes.append(f"the last column ({label!r}) contains text and is used as the label")
@@ -362,6 +394,12 @@ def _examples(
         _check_digits(raw, found, owner, again or raw.table.column)
         if found.note:
             notes.append(found.note)
+        if (
+            found.column.kind == "date"
+            and len(found.values) >= _FEWEST_ROWS
+            and bool((np.diff(found.values) > 0).all())
+        ):
+            notes.append(f"the rows are in the order of {name!r}; to model a series in time, use --length N (length=N)")
         if _counts_rows(found):
             notes.append(f"column {name!r} counts the rows; to remove it, use --drop {name} (drop=({name!r},))")
     form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator)
@@ -370,6 +408,29 @@ def _examples(
         numbers, classes_of = _classes(raw, label, f"the column {label!r} of {owner}")
         done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return _noted(done, notes, bool(drop))
+
+
+def _series(
+    raw: Raw, path: Path, drop: Sequence[str], length: int, stride: int | None, time: str | None, missing: Missing
+) -> Examples:
+    """The windows of a series."""
+    names = raw.table.column_names
+    for name in (*drop, *([time] if time is not None else [])):
+        if name not in names:
+            raise InputError(f"{path} has no column {name!r}{nearest(name, names)}")
+    read = [
+        read_column(name, raw.table[name], raw.sample.get(name, []), categorical=False, comma=raw.comma)
+        for name in names
+        if name not in drop
+    ]
+    if not read:
+        raise InputError(f"{path} has no columns besides the dropped ones; expected at least one column of numbers")
+    _check_cells(read, raw, str(path))
+    x = np.stack([found.values for found in read], 1)
+    notes = (*raw.notes, *(found.note for found in read if found.note))
+    rows = series.Series(x, tuple(found.column for found in read), raw.places, notes)
+    rows = series.in_order(rows, time, str(path))
+    return series.windows(rows, length=length, stride=stride, missing=missing, separator=raw.separator, owner=str(path))
 
 
 def _with_label(raw: Raw, label: str) -> Raw:
@@ -500,7 +561,8 @@ def _noted(found: Examples, notes: Sequence[str], dropped: bool) -> Examples:
     x, notes = found.tensor, list(notes)
     assert found.columns is not None
     assert found.hashes is not None
-    constant = [name for d, name in enumerate(found.columns) if bool((x[:, d] == x[0, d]).all())]
+    same = (x[:1] == x[-1:]).all(0) & (x.amin(0) == x.amax(0))  # a missing entry differs from everything
+    constant = [name for name, is_same in zip(found.columns, same.tolist(), strict=True) if is_same]
     if constant and len(x) > 1:
         notes.append(f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}")
     apart = len(np.unique(found.hashes)) - len(np.unique(row_hashes(x.numpy()))) if dropped else 0

@@ -134,10 +134,14 @@ class Bench:
             what = f"test examples of class {name!r}, which no model was trained on"
         else:
             taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
-            options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
+            options: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken
+            }
             if isinstance(options.get("given"), str):
                 del options["given"]  # names a column of this data; labels are found anyway
-            batch, _ = load_batch(asked, data.event, condition=data.given, labels=data.labels or (), **options)
+            batch, _ = load_batch(
+                asked, data.event, condition=data.given, labels=data.labels or (), form=data.form, **options
+            )
             found = Split(batch.x, given=batch.given, lengths=batch.lengths)
             what = f"examples of {Path(asked).name}"
         if len(found) < 2:

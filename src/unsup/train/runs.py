@@ -48,6 +48,7 @@ from unsup.core.storage import (
     write_inside,
     write_over,
 )
+from unsup.data.form import Form, form_from_json
 from unsup.data.source import Split
 from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
 from unsup.pictures.gallery import Drawn, Gallery
@@ -64,6 +65,7 @@ class DataRecord(TypedDict):
 
     name: str
     options: dict[str, Any]
+    form: NotRequired[dict[str, Any]]
 
 
 class RunRecord(TypedDict):
@@ -403,6 +405,13 @@ class Run:
         """The names of the classes of its data, if they are known."""
         found = self.config.get("labels")
         return None if found is None else tuple(found)
+
+    @functools.cached_property
+    def form(self) -> Form | None:
+        """How examples of its data are written, if it is known."""
+        record = self.config["data"]
+        found = None if record is None else record.get("form")
+        return None if found is None else form_from_json(found)
 
 
 def open_run(path: str | Path, *, changed_data: bool = False) -> Run:

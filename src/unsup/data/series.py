@@ -1,0 +1,160 @@
+"""Series: the rows of a table in the order of time, cut into windows that are split by time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from unsup.core.errors import InputError
+from unsup.core.event import REAL, Event
+from unsup.data.catalog import Missing
+from unsup.data.columns import Column, TableForm
+from unsup.data.examples import Examples, Names, listing
+from unsup.data.precision import precise, some_rows
+from unsup.data.source import split_sizes
+
+Values = NDArray[np.float64]
+_SHARES = (10, 10)  # percent of the rows in validation and test
+
+
+@dataclass(frozen=True)
+class Series:
+    """Rows in the order of time.
+
+    Attributes:
+        x: numbers ``(N, D)``; NaN is missing.
+        columns: their columns.
+        places: the location of each row.
+        notes: what was decided.
+    """
+
+    x: Values
+    columns: tuple[Column, ...]
+    places: Sequence[str]
+    notes: tuple[str, ...] = ()
+    time: str = ""
+
+
+def in_order(series: Series, time: str | None, owner: str) -> Series:
+    """The rows sorted by a column of times, which is removed: by ``time``, or by the only column of dates.
+
+    Raises:
+        InputError: there is no such column, it has missing cells, or other columns are not numbers.
+    """
+    names = [column.name for column in series.columns]
+    dates = [column.name for column in series.columns if column.kind == "date"]
+    notes = list(series.notes)
+    if time is None and len(dates) == 1:
+        time = dates[0]
+    if time is not None:
+        d = names.index(time)
+        moments = series.x[:, d]
+        if np.isnan(moments).any():
+            raise InputError(f"{owner}: {int(np.isnan(moments).sum())} rows have no time in column {time!r}; fill them")
+        steps = np.diff(np.sort(moments))
+        notes.append(f"column {time!r} is the time")
+        if (np.diff(moments) < 0).any():
+            notes.append(f"rows were sorted by {time!r}")
+        if len(steps) and steps.max() > 1.5 * max(float(np.median(steps)), 1e-12):
+            times = steps.max() / max(float(np.median(steps)), 1e-12)
+            notes.append(f"the steps between rows differ: up to {times:,.3g} times the median")
+        order = np.argsort(moments, kind="stable")
+        kept = [i for i in range(len(names)) if i != d]
+        x, places = series.x[order][:, kept], Names(series.places.__getitem__, order)
+        series = Series(x, tuple(series.columns[i] for i in kept), places, tuple(notes), time)
+    words = [column.name for column in series.columns if column.kind == "words"]
+    if words:
+        raise InputError(
+            f"{owner}: a series has numbers only, but {listing(words)} {'are' if len(words) > 1 else 'is'} not; remove "
+            f"{'them' if len(words) > 1 else 'it'} with --drop (drop=)"
+        )
+    if not series.columns:
+        raise InputError(f"{owner} has no columns besides the time; expected at least one column of numbers")
+    return series
+
+
+def windows(
+    series: Series,
+    *,
+    length: int,
+    stride: int | None,
+    missing: Missing,
+    separator: str,
+    owner: str,
+    whole: bool = False,
+) -> Examples:
+    """Windows of consecutive rows; the first 80 % of the rows are for training, the last 10 % for test.
+
+    No window reaches over the boundary of two splits.
+
+    Args:
+        length: rows of a window.
+        stride: rows from one window to the next; a quarter of ``length`` by default, ``length`` if ``whole``.
+        missing: as for tables; ``drop`` removes windows, ``impute`` interpolates.
+        whole: whether the rows are one part, not split.
+
+    Raises:
+        InputError: a part has fewer rows than a window, or ``missing`` refuses.
+    """
+    n, width = series.x.shape
+    stride = stride or (length if whole else max(1, length // 4))
+    sizes = (n, 0, 0) if whole else split_sizes(n, *_SHARES, owner=owner)
+    starts, counts, first = [], [], 0
+    for size in sizes:
+        own = np.arange(first, first + size - length + 1, stride) if size >= length else np.zeros(0, np.int64)
+        starts.append(own)
+        counts.append(len(own))
+        first += size
+    if not counts[0] or (not whole and not all(counts)):
+        raise InputError(
+            f"{owner} has {n:,} rows, and its {'rows' if whole else 'splits of ' + ', '.join(f'{s:,}' for s in sizes)} "
+            f"are too few for windows of length={length} (--length); use a smaller length"
+        )
+    x = series.x
+    notes = list(series.notes)
+    gaps = np.isnan(x)
+    if gaps.any():
+        count = int(gaps.any(1).sum())
+        if missing == "refuse":
+            raise InputError(f"{owner} has missing values in {count:,} of {n:,} rows; fill them, or use --missing drop")
+        if missing == "impute":
+            x = np.stack([_interpolated(x[:, d], owner, series.columns[d].name) for d in range(width)], 1)
+            notes.append(f"missing values in {count:,} of {n:,} rows were interpolated")
+    index = np.concatenate(starts)
+    cut = sliding_window_view(x, length, axis=0)[index].transpose(0, 2, 1)
+    if missing == "drop" and gaps.any():
+        good = np.asarray(~np.isnan(cut).any((1, 2)))
+        ends = np.cumsum([0, *counts])
+        counts = [int(good[a:b].sum()) for a, b in itertools.pairwise(ends)]
+        if not any(counts) or (not whole and not all(counts)):
+            raise InputError(f"{owner} has missing values in every window of a split; use --missing impute")
+        notes.append(f"{int((~good).sum()):,} of {len(good):,} windows have missing values and were dropped")
+        cut, index = cut[good], index[good]
+    values = np.ascontiguousarray(cut[:, :, 0] if width == 1 else cut)
+    shape = (length,) if width == 1 else (length, width)
+    rows = values.reshape(-1, width)[some_rows(len(values) * length, width)]
+    event = precise(Event(shape, REAL, "sequence"), np.where(np.isnan(rows), 0.0, rows))
+    event = replace(event, missing=bool(np.isnan(values).any()))
+    return Examples(
+        torch.from_numpy(values),
+        event,
+        Names(series.places.__getitem__, index),
+        notes=tuple(notes),
+        sizes=(counts[0], counts[1], counts[2]),
+        split="80/10/10 by time",
+        form=TableForm(series.columns, separator=separator, window=length, time=series.time),
+    )
+
+
+def _interpolated(values: Values, owner: str, name: str) -> Values:
+    known = ~np.isnan(values)
+    if not known.any():
+        raise InputError(f"{owner}: column {name!r} has no values; remove it with --drop {name}")
+    at = np.arange(len(values))
+    return np.interp(at, at[known], values[known])
