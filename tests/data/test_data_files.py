@@ -449,8 +449,8 @@ def test_csv_refusals(tmp_path: Path, text: str, message: str) -> None:
 def test_csv_label_with_gaps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,k\n1,x\n2,\n3,y\n")
     assert refusal(tmp_path / "t.csv", label="k") == (
-        "the column 'k' of PATH (the label) has 1 missing cells; fill them, delete the lines, or drop them with --missing "
-        "drop (missing='drop')"
+        "the column 'k' of PATH (the label) has 1 missing cells; fill them, delete the lines, or drop them with "
+        "--missing drop (missing='drop')"
     )
 
 

@@ -115,6 +115,11 @@ class Column:
     before: str = ""
     after: str = ""
 
+    @property
+    def is_flag(self) -> bool:
+        """Whether its words are yes and no."""
+        return tuple(w.lower() for w in self.words) in _YES
+
     def support(self, values: Values) -> Support:
         """The support of a column: of its words, or of its numbers."""
         if self.kind == "words":
@@ -145,7 +150,7 @@ class Column:
     def described(self) -> str:
         """The kind in words."""
         if self.kind == "words":
-            return "yes or no" if _is_yes_no(self.words) else f"{len(self.words)} categories"
+            return "yes or no" if self.is_flag else f"{len(self.words)} categories"
         if self.kind == "date":
             return f"dates ({self.pattern})"
         return "numbers" + (f" in {(self.before + self.after).strip()}" if self.before or self.after else "")
@@ -354,10 +359,6 @@ def _ordered(words: list[str]) -> list[str]:
         if sorted(w.lower() for w in words) == sorted(pair):
             return sorted(words, key=lambda w: pair.index(w.lower()))
     return sorted(words)
-
-
-def _is_yes_no(words: Sequence[str]) -> bool:
-    return tuple(w.lower() for w in words) in _YES
 
 
 def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, Values, str] | None:

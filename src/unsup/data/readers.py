@@ -16,7 +16,6 @@ from unsup.data.catalog import CATALOG, CODES, READERS, TABLES, TABLES_BY_SUFFIX
 from unsup.data.examples import Examples
 from unsup.data.images import SUFFIXES
 
-
 FRAME = "unsup.data.tables:read_frame"
 """The reader of data frames."""
 

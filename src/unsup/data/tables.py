@@ -374,7 +374,7 @@ def _examples(
     left = {name: found for name, found in read.items() if name not in drop and name != label}
     if label is None and len(left) > 1 and not categorical:
         *others, last = left.values()
-        if last.cells is not None and all(len(f.column.words) <= 2 for f in others) and _is_label(last):
+        if last.cells is not None and all(not f.column.words or f.column.is_flag for f in others) and _is_label(last):
             label = last.column.name
             del left[label]
             notes.append(f"the last column ({label!r}) contains text and is used as the label")
