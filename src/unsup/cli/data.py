@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
 from unsup.cli.show import table, write, write_json
+
+if TYPE_CHECKING:
+    from unsup.data import Data
+
+_WORDS = 4  # that are shown of a column
+_COLUMNS = 50
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,11 +37,38 @@ def main(arguments: Sequence[str]) -> int:
     write(data.describe())
     for note in data.notes:
         write(note)
+    if data.form is not None and data.form.name == "table":
+        rows = _columns(data)
+        write("", *table(("column", "kind", "range", "missing", "example"), rows[:_COLUMNS]))
+        write(*[f"… and {len(rows) - _COLUMNS:,} more columns"] * (len(rows) > _COLUMNS), "")
 
     from unsup.core.registry import fitting
 
     write(f"models that support it: {', '.join(fitting(data.event))}")
     return 0
+
+
+def _columns(data: Data) -> list[tuple[str, ...]]:
+    """The columns of a table: name, kind, range of the values or most of the words, missing cells, an example."""
+    import torch
+
+    from unsup.data.columns import TableForm
+
+    assert isinstance(data.form, TableForm)
+    x = torch.cat([data.train.x, data.validation.x, data.test.x]).reshape(-1, len(data.form.columns))
+    rows: list[tuple[str, ...]] = []
+    for d, column in enumerate(data.form.columns):
+        values = x[:, d].numpy()
+        support = data.event.columns[d] if not data.form.window else data.event.columns[0]
+        known = values[values == values]
+        if column.words:
+            shown = ", ".join(column.words[:_WORDS]) + (", …" if len(column.words) > _WORDS else "")
+        else:
+            low, high = column.text(known[[known.argmin(), known.argmax()]], support)
+            shown = low if low == high else f"{low} … {high}"
+        example = column.text(known[:1], support)[0]
+        rows.append((column.name, column.described(), shown, f"{len(values) - len(known):,}", example))
+    return rows
 
 
 def _list(as_json: bool) -> int:

@@ -60,11 +60,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, Any]) -> tuple[Model, Data]:
     """A fresh model and its data."""
-    from unsup.data import load_data
+    from unsup.data.load import load_supported
     from unsup.train.settings import make_settings
 
     make_settings(model_class(name), settings)  # refuse invalid settings before any work
-    data = load_data(options.data, **chosen(options, DATA_OPTIONS))
+    data = load_supported(options.data, takes_missing=model_class(name).takes_missing, **chosen(options, DATA_OPTIONS))
     if data.given is not None:
         given["given"] = _condition(name, data)
     model = create(name, data.event, preset=options.preset, seed=settings.get("seed", 0), **given)

@@ -163,7 +163,7 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
             return None
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         # An empty list is valid (no hidden layers), hence "*".
-        return {**entry, "nargs": "*" if many else len(arguments)}
+        return {**entry, "nargs": "*", "action": "extend"} if many else {**entry, "nargs": len(arguments)}
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
     if annotation in (int, float, str):

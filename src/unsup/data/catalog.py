@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir", "changed_data")
+EXAMPLE_OPTIONS = (
+    "resize",
+    "label",
+    "drop",
+    "length",
+    "stride",
+    "missing",
+    "decimal",
+    "header",
+    "sheet",
+    "data_dir",
+    "changed_data",
+)
 """Options that other examples may need, to have the same event as the data."""
 
 READERS: dict[str, str] = {

@@ -21,6 +21,12 @@ def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
         shape = tuple(x.shape[1:])
         raise InputError(f"{name} has examples of shape {shape}; expected {event.shape} ({event}){mend(own, event)}")
     inside = event.contains(x)
+    if not event.missing and x.is_floating_point() and bool(x.isnan().any()):
+        gaps = int(x.flatten(1).isnan().any(1).sum())
+        raise InputError(
+            f"{name} has missing values in {gaps:,} of {len(x):,} examples, which the model does not support; use --missing "
+            "drop or impute (missing=)"
+        )
     if not bool(inside.all()):
         first = int((~inside).nonzero()[0])
         raise InputError(
@@ -33,7 +39,7 @@ def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
 
 def of_type(x: Tensor, event: Event) -> Tensor:
     """Raw examples in the type that ``event`` needs; float64 is kept."""
-    if event.is_discrete:
+    if event.is_discrete or event.missing:
         return x.to(event.dtype)
     return x.double() if event.precision == "float64" or not x.is_floating_point() else x
 

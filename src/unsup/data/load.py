@@ -25,7 +25,15 @@ from unsup.data.readers import FRAME, Frame, Place, checked, full_name, options_
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
 
-__all__ = ["from_arrays", "full_name", "load_batch", "load_data", "load_examples", "options_taken"]
+__all__ = [
+    "from_arrays",
+    "full_name",
+    "load_batch",
+    "load_data",
+    "load_examples",
+    "load_supported",
+    "options_taken",
+]
 
 _GIVEN = (tuple[str, ...] | str | None, None)
 
@@ -102,6 +110,30 @@ def load_data(
         if stream in chosen:
             data = with_stream(data, stream, _second(data, stream, chosen))
     return data
+
+
+def load_supported(name_or_path: str | Path | Frame, *, takes_missing: bool, **options: Any) -> Data:
+    """`load_data` for models that may not support missing values: rows that have them are then dropped.
+
+    Args:
+        name_or_path: as in `load_data`.
+        takes_missing: whether the models support missing values (`Model.takes_missing`).
+        **options: as in `load_data`; ``missing`` decides itself.
+
+    Raises:
+        InputError: fewer than half of the rows would be left.
+    """
+    data = load_data(name_or_path, **options)
+    if takes_missing or not data.event.missing or options.get("missing") is not None:
+        return data
+    kept = load_data(name_or_path, **options, missing="drop")
+    before, after = (len(d.train) + len(d.validation) + len(d.test) for d in (data, kept))
+    if 2 * after < before:
+        raise InputError(
+            f"{data.name} has missing values in {before - after:,} of {before:,} examples, too many to drop them; use "
+            "--missing impute (or drop), or a model that supports missing values (unsup data FILE lists them)"
+        )
+    return kept
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

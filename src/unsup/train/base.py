@@ -228,6 +228,7 @@ class Trainer(ABC):
             "data": data,
             "digest": digest_of(self.data),
             "labels": None if self.data.labels is None else list(self.data.labels),
+            "form": None if self.data.form is None else plain(self.data.form.to_json()),
             "model": model_record(self.model),
             "training": training,
         }

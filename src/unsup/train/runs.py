@@ -65,7 +65,6 @@ class DataRecord(TypedDict):
 
     name: str
     options: dict[str, Any]
-    form: NotRequired[dict[str, Any]]
 
 
 class RunRecord(TypedDict):
@@ -74,6 +73,7 @@ class RunRecord(TypedDict):
     data: DataRecord | None
     digest: NotRequired[str]
     labels: NotRequired[list[str] | None]
+    form: NotRequired[dict[str, Any] | None]
     model: ModelRecord
     training: Settings
 
@@ -409,8 +409,7 @@ class Run:
     @functools.cached_property
     def form(self) -> Form | None:
         """How examples of its data are written, if it is known."""
-        record = self.config["data"]
-        found = None if record is None else record.get("form")
+        found = self.config.get("form")
         return None if found is None else form_from_json(found)
 
 
