@@ -24,8 +24,8 @@ def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
     if not event.missing and x.is_floating_point() and bool(x.isnan().any()):
         gaps = int(x.flatten(1).isnan().any(1).sum())
         raise InputError(
-            f"{name} has missing values in {gaps:,} of {len(x):,} examples, which the model does not support; use --missing "
-            "drop or impute (missing=)"
+            f"{name} has missing values in {gaps:,} of {len(x):,} examples, which the model does not support; use "
+            "--missing drop or impute (missing=)"
         )
     if not bool(inside.all()):
         first = int((~inside).nonzero()[0])
