@@ -26,6 +26,7 @@ from unsup.data import load_data
 from unsup.data.columns import OTHER, PATTERNS, Column, TableForm
 from unsup.data.form import form_from_json
 from unsup.data.load import load_batch, load_rows
+from unsup.data.recorded import digest_of
 
 RNG = np.random.default_rng(0)
 
@@ -428,3 +429,17 @@ def test_number_columns_of_the_form_round_trip_through_json() -> None:
     assert form_from_json(form.to_json()) == form
     with pytest.raises(InputError, match="unknown"):
         form_from_json({"form": "tables"})
+
+
+def test_the_digest_covers_words_and_not_the_order_of_rows(tmp_path: Path) -> None:
+    rows = [f"{i}.5,{'abc'[i % 3]},{i % 7}" for i in range(60)]
+
+    def digest(lines: list[str], name: str = "t.csv") -> str:
+        return digest_of(load_data(written(tmp_path, "x,w,n\n" + "\n".join(lines), name)))
+
+    own = digest(rows)
+    assert digest(rows[::-1]) == own
+    assert digest(rows, "other.csv") == own
+    assert digest([row.replace("c", "d") for row in rows]) != own
+    assert digest([rows[0].replace("a", "b"), *rows[1:]]) != own
+    assert digest([rows[0].replace("a", ""), *rows[1:]]) != own

@@ -511,6 +511,10 @@ class TableForm(Form):
     window: int = 0
     time: str = ""
 
+    @property
+    def meaning(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(column.words for column in self.columns if column.words)
+
     def files(self, x: Tensor, out: Path) -> Iterator[tuple[Path, bytes]]:
         cells = self.cells(x)
         if out.name.lower().endswith(".parquet"):

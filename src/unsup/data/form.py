@@ -47,6 +47,11 @@ class Form(ABC):
             InputError: the suffix of ``out`` is not one of `suffixes`.
         """
 
+    @property
+    def meaning(self) -> tuple[tuple[str, ...], ...]:
+        """What the numbers of the examples stand for, which is part of the digest of the data."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         return {"form": self.name, **asdict(self)}
 

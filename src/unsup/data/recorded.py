@@ -20,8 +20,9 @@ _FORM = "2:"  # version of digests, increased if the splitting or hashing of row
 
 
 def digest_of(data: Data, beside: str = "") -> str:
-    """The recorded digest of data: content, names of classes and columns, and the strings in ``beside``."""
-    meaning = json.dumps([data.digest, data.labels, data.columns, beside])
+    """The recorded digest of data: content, names of classes and columns, words, and the strings in ``beside``."""
+    words = () if data.form is None else data.form.meaning
+    meaning = json.dumps([data.digest, data.labels, data.columns, beside, *([words] if words else [])])
     return f"{_FORM}{hashlib.blake2b(meaning.encode(), digest_size=16).hexdigest()}"
 
 
