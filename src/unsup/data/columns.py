@@ -263,7 +263,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _float64(values: Any) -> Values:
     if isinstance(values, pa.ChunkedArray | pa.Array):
         values = pc.cast(values, pa.float64(), safe=False).to_numpy()
-    return np.array(values, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
 def _read_numbers(name: str, raw: pa.ChunkedArray, sample: Sequence[str], comma: bool) -> Found:

@@ -56,7 +56,7 @@ class Raw:
     """A table before its columns are read.
 
     Attributes:
-        table: cells by column, as strings (in dictionaries), numbers or dates.
+        columns: cells by column, as strings (in dictionaries), numbers or dates.
         places: the location of each row ("line 7").
         sample: the first cells of each column as text; empty if the file is typed.
         separator: of the cells.
@@ -65,7 +65,7 @@ class Raw:
         notes: what was decided.
     """
 
-    table: pa.Table
+    columns: dict[str, pa.ChunkedArray]
     places: Sequence[str]
     sample: dict[str, list[str]]
     separator: str = ","
@@ -135,7 +135,8 @@ def read_delimited(
     if scan.encoding not in ("utf-8", "utf-8-sig"):
         notes = (*notes, f"the text is read as {scan.encoding.upper()}")
     places = _places(path, scan, head, table.num_rows)
-    return Raw(table, places, sample, head.separator, head.comma, head.named, notes)
+    columns = {name: table[name] for name in head.names}
+    return Raw(columns, places, sample, head.separator, head.comma, head.named, notes)
 
 
 def column_names(path: Path) -> tuple[str, ...]:

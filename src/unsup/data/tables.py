@@ -6,7 +6,7 @@ independent of their notation, and on the text of other cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
-from unsup.data.columns import Found, TableForm, distinct_words, is_number, read_again, read_column
+from unsup.data.columns import Found, TableForm, Values, distinct_words, is_number, read_again, read_column
 from unsup.data.delimited import ELSE, Raw, read_delimited
 from unsup.data.examples import Examples, Names, classes, listing
 from unsup.data.hashing import Words, column_hashes, row_hashes
@@ -77,7 +77,7 @@ def read_csv(
     raw = read_delimited(path, decimal=decimal, header=header, words=asked)
 
     def again(name: str) -> pa.ChunkedArray:
-        return read_delimited(path, decimal=decimal, header=header, words=(name,)).table[name]
+        return read_delimited(path, decimal=decimal, header=header, words=(name,)).columns[name]
 
     if length is None:
         if stride is not None or time is not None:
@@ -169,11 +169,11 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     """
     columns = (*form.columns, *form.given)
     raw = raw_table(path, words=[c.name for c in columns if c.kind == "words"], **options)
-    own, names, notes = raw.table.column_names, [c.name for c in columns], list(raw.notes)
+    own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
         notes.append(f"{path} has no header, so its columns are matched by position: {listing(names)}")
         sample = {name: raw.sample.get(old, []) for old, name in zip(own, names, strict=True)}
-        raw = replace(raw, table=raw.table.rename_columns(names), sample=sample)
+        raw = replace(raw, columns=dict(zip(names, raw.columns.values(), strict=True)), sample=sample)
     elif absent := [name for name in names if name not in own]:
         raise InputError(
             f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
@@ -183,12 +183,12 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             notes.append(f"ignored {len(other)} columns that the model does not have: {listing(other)}")
         if [name for name in own if name in names] != names:
             notes.append("columns are matched by name; their order differs from the training data")
-    found = [read_again(c, raw.table[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in columns]
+    found = [read_again(c, raw.columns[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in columns]
     _check_cells(found, raw, str(path))
     if form.window:
         if form.time in own:
             moments = read_column(
-                form.time, raw.table[form.time], raw.sample.get(form.time, []), categorical=False, comma=raw.comma
+                form.time, raw.columns[form.time], raw.sample.get(form.time, []), categorical=False, comma=raw.comma
             )
             found = [*found, moments]
         x = np.stack([each.values for each in found], 1)
@@ -204,7 +204,8 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             owner=str(path),
             whole=True,
         )
-    return _table(found, raw, str(path), form, missing, notes)[0]
+    x = np.stack([each.values for each in found], 1)
+    return _table(found, x, raw, str(path), form, missing, notes)[0]
 
 
 def raw_table(path: Path, *, words: Sequence[str] = (), **options: Any) -> Raw:
@@ -228,7 +229,7 @@ def has_column(path: Path, name: str) -> bool:
             return True
     if path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]):
         return name in delimited.column_names(path)
-    return name in raw_table(path).table.column_names
+    return name in raw_table(path).columns
 
 
 def table_event(x: NDArray[np.float64]) -> tuple[torch.Tensor, Event]:
@@ -293,7 +294,7 @@ def _arrow_table(path: Path) -> pa.Table:
 
 def _raw(table: pa.Table) -> Raw:
     kept = [name for name in table.column_names if not name.startswith("__index_level_")]
-    return Raw(table.select(kept), Names("row {}".format, range(table.num_rows)), {})
+    return Raw({name: table[name] for name in kept}, Names("row {}".format, range(table.num_rows)), {})
 
 
 def _excel(path: Path, sheet: str | None) -> Raw:
@@ -322,8 +323,8 @@ def _excel(path: Path, sheet: str | None) -> Raw:
     if sheet is None and len(book.sheet_names) > 1:
         others = listing([repr(s) for s in book.sheet_names[1:]])
         notes = (f"sheet {book.sheet_names[0]!r} is read; the others are {others} (--sheet)",)
-    table = pa.table(dict(zip(names, columns, strict=True)))
-    return Raw(table, Names("row {}".format, range(2, len(rows) + 1)), {}, notes=notes)
+    cells = {name: pa.chunked_array([column]) for name, column in zip(names, columns, strict=True)}
+    return Raw(cells, Names("row {}".format, range(2, len(rows) + 1)), {}, notes=notes)
 
 
 def _cells_of_sheet(cells: list[Any]) -> pa.Array:
@@ -356,7 +357,7 @@ def _examples(
     Args:
         again: reads the cells of a column as text; None if the table has types.
     """
-    names = raw.table.column_names
+    names = list(raw.columns)
     for option, asked in (("drop", drop), ("categorical", categorical)):
         for name in asked:
             if name not in names:
@@ -367,11 +368,24 @@ def _examples(
     if label is not None and missing == "drop":
         raw = _with_label(raw, label)
     notes, read = list(raw.notes), {}
-    for name in names:
-        words = name in categorical or name == label
-        read[name] = read_column(name, raw.table[name], raw.sample.get(name, []), categorical=words, comma=raw.comma)
-    hashes = column_hashes((found.hashed for found in read.values()), raw.table.num_rows, len(read))
-    left = {name: found for name, found in read.items() if name not in drop and name != label}
+    place = {name: d for d, name in enumerate(name for name in names if name not in drop and name != label)}
+    x = np.empty((len(raw.places), len(place)))
+
+    def hashed() -> Iterator[Words]:
+        """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
+        for name in names:
+            words, cells = name in categorical or name == label, raw.columns.pop(name)
+            found = read_column(name, cells, raw.sample.get(name, []), categorical=words, comma=raw.comma)
+            if name in place:
+                _check_digits(cells, found, owner, again)
+            yield found.hashed
+            if name in place:
+                x[:, place[name]] = found.values
+                found = replace(found, values=x[:, place[name]])
+            read[name] = found
+
+    hashes = column_hashes(hashed(), len(raw.places), len(names))
+    left = {name: read[name] for name in place}
     if label is None and len(left) > 1 and not categorical:
         *others, last = left.values()
         if last.cells is not None and all(not f.column.words or f.column.is_flag for f in others) and _is_label(last):
@@ -391,7 +405,6 @@ def _examples(
             "or words"
         )
     for name, found in left.items():
-        _check_digits(raw, found, owner, again or raw.table.column)
         if found.note:
             notes.append(found.note)
         if (
@@ -403,9 +416,10 @@ def _examples(
         if _counts_rows(found):
             notes.append(f"column {name!r} counts the rows; to remove it, use --drop {name} (drop=({name!r},))")
     form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator)
-    done, kept = _table(list(left.values()), raw, owner, form, missing, notes, hashes)
+    x = x if len(left) == len(place) else x[:, [place[name] for name in left]]
+    done, kept = _table(list(left.values()), x, raw, owner, form, missing, notes, hashes)
     if label is not None:
-        numbers, classes_of = _classes(raw, label, f"the column {label!r} of {owner}")
+        numbers, classes_of = _classes(read[label], f"the column {label!r} of {owner}")
         done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return _noted(done, notes, bool(drop))
 
@@ -414,12 +428,12 @@ def _series(
     raw: Raw, path: Path, drop: Sequence[str], length: int, stride: int | None, time: str | None, missing: Missing
 ) -> Examples:
     """The windows of a series."""
-    names = raw.table.column_names
+    names = list(raw.columns)
     for name in (*drop, *([time] if time is not None else [])):
         if name not in names:
             raise InputError(f"{path} has no column {name!r}{nearest(name, names)}")
     read = [
-        read_column(name, raw.table[name], raw.sample.get(name, []), categorical=False, comma=raw.comma)
+        read_column(name, raw.columns[name], raw.sample.get(name, []), categorical=False, comma=raw.comma)
         for name in names
         if name not in drop
     ]
@@ -435,17 +449,19 @@ def _series(
 
 def _with_label(raw: Raw, label: str) -> Raw:
     """The rows that have a label."""
-    _, codes = distinct_words(raw.table[label])
+    _, codes = distinct_words(raw.columns[label])
     if (codes >= 0).all():
         return raw
     rows = np.flatnonzero(codes >= 0)
     note = f"{int((codes < 0).sum()):,} rows without a label were dropped"
     places = Names(raw.places.__getitem__, rows)
-    return replace(raw, table=raw.table.take(rows), places=places, notes=(*raw.notes, note))
+    columns = {name: cells.take(pa.array(rows)) for name, cells in raw.columns.items()}
+    return replace(raw, columns=columns, places=places, notes=(*raw.notes, note))
 
 
 def _table(
     found: Sequence[Found],
+    x: Values,
     raw: Raw,
     owner: str,
     form: TableForm,
@@ -453,10 +469,7 @@ def _table(
     notes: list[str],
     hashes: Words | None = None,
 ) -> tuple[Examples, NDArray[np.bool_] | None]:
-    """Columns that were read as examples, and the rows that were kept if some were dropped for missing cells."""
-    x = np.empty((len(found[0].values), len(found)))
-    for d, each in enumerate(found):
-        x[:, d] = each.values
+    """Columns ``x`` that were read as examples, and the rows that were kept if some have missing cells."""
     supports = tuple(each.column.support(each.values) for each in found)
     x, kept, note = without_gaps(x, supports, missing, [each.column.name for each in found], owner)
     if note:
@@ -486,9 +499,10 @@ def _is_label(found: Found) -> bool:
     return len(words) <= _MOST_CLASSES and len(words) < len(codes)
 
 
-def _classes(raw: Raw, name: str, what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _classes(found: Found, what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     """The class numbers of a label, and the names of the classes: numbers in their order, else words in theirs."""
-    words, codes = distinct_words(raw.table[name])
+    assert found.cells is not None
+    words, codes = found.cells
     if (gaps := int((codes < 0).sum())) > 0:
         raise InputError(
             f"{what} (the label) has {gaps} missing cells; fill them, delete the lines, or drop them with --missing "
@@ -525,14 +539,16 @@ def _check_cells(found: Sequence[Found], raw: Raw, owner: str) -> None:
     )
 
 
-def _check_digits(raw: Raw, found: Found, owner: str, again: Callable[[str], pa.ChunkedArray]) -> None:
+def _check_digits(
+    raw: pa.ChunkedArray, found: Found, owner: str, again: Callable[[str], pa.ChunkedArray] | None
+) -> None:
     """Raise `InputError` for integers that became equal as float64."""
     if found.column.kind != "number" or not len(found.values) or not np.nanmax(abs(found.values)) >= _WHOLE:
         return
     name = found.column.name
-    cells = raw.table[name].drop_null()
+    cells = raw.drop_null()
     if not (pa.types.is_integer(cells.type) or pa.types.is_decimal(cells.type)):
-        cells = again(name).drop_null()
+        cells = (again(name) if again is not None else raw).drop_null()
     try:
         whole = np.array([int(cell) for cell in pc.cast(cells, pa.string()).to_pylist()], dtype=object)
     except ValueError:
