@@ -125,7 +125,7 @@ class Column:
         if self.kind == "words":
             return BINARY if len(self.words) == 2 else Support("nominal", len(self.words))
         known = values[~np.isnan(values)]
-        if self.kind == "date" or not len(known) or not bool((known == np.floor(known)).all()):
+        if self.kind == "date" or not len(known) or not (_whole(known[:1000]) and _whole(known)):
             return REAL
         return whole_support(int(known.min()), int(known.max()))
 
@@ -154,6 +154,10 @@ class Column:
         if self.kind == "date":
             return f"dates ({self.pattern})"
         return "numbers" + (f" in {(self.before + self.after).strip()}" if self.before or self.after else "")
+
+
+def _whole(values: NDArray[Any]) -> bool:
+    return bool((values == np.floor(values)).all())
 
 
 @dataclass(frozen=True)

@@ -325,10 +325,29 @@ def _arrow(path: Path, scan: _Scan, head: _Head, words: Sequence[str]) -> pa.Tab
         auto_dict_encode=True,
         auto_dict_max_cardinality=50_000,
         decimal_point="," if head.comma else ".",
-        column_types={name: pa.string() for name in words if name in head.names},
     )
-    with _source(path, scan) as source:
-        return pa.csv.read_csv(source, reading, parsing, converting)
+    asked = {name: pa.string() for name in words if name in head.names}
+    try:
+        # Arrow keeps the text of the columns whose types it has to find, several times the size of the numbers.
+        converting.column_types = _likely_types(head) | asked
+        with _source(path, scan) as source:
+            return pa.csv.read_csv(source, reading, parsing, converting)
+    except pa.ArrowInvalid:  # the first lines were not like the others
+        converting.column_types = asked
+        with _source(path, scan) as source:
+            return pa.csv.read_csv(source, reading, parsing, converting)
+
+
+def _likely_types(head: _Head) -> dict[str, pa.DataType]:
+    """The types of the columns that have only numbers in the first lines."""
+    found: dict[str, pa.DataType] = {}
+    for name, cells in zip(head.names, zip(*head.rows, strict=True), strict=True):
+        known = [cell.strip() for cell in cells if not is_missing(cell)]
+        if known and all(re.fullmatch(r"[-+]?\d{1,15}", cell) for cell in known):
+            found[name] = pa.int64()
+        elif known and all(is_number(cell.replace(",", ".") if head.comma else cell) for cell in known):
+            found[name] = pa.float64()
+    return found
 
 
 def _source(path: Path, scan: _Scan) -> Any:

@@ -385,6 +385,7 @@ def _examples(
             read[name] = found
 
     hashes = column_hashes(hashed(), len(raw.places), len(names))
+    pa.default_memory_pool().release_unused()
     left = {name: read[name] for name in place}
     if label is None and len(left) > 1 and not categorical:
         *others, last = left.values()
@@ -543,7 +544,7 @@ def _check_digits(
     raw: pa.ChunkedArray, found: Found, owner: str, again: Callable[[str], pa.ChunkedArray] | None
 ) -> None:
     """Raise `InputError` for integers that became equal as float64."""
-    if found.column.kind != "number" or not len(found.values) or not np.nanmax(abs(found.values)) >= _WHOLE:
+    if found.column.kind != "number" or not len(found.values) or not (abs(found.values) >= _WHOLE).any():
         return
     name = found.column.name
     cells = raw.drop_null()
