@@ -309,8 +309,7 @@ def nan_table() -> np.ndarray:
     [
         (
             {"x": nan_table()},
-            "PATH: 2 values of x are NaN or infinite, the first in row 3, column 1 (from 0); fill them, or remove "
-            "those rows",
+            "PATH: 1 values of x are infinite, the first in row 4, column 0 (from 0); fill them, or remove those rows",
         ),
         ({"x": np.array(["a"])}, "PATH: x has type <U1; expected numbers (integers or floats)"),
         (
@@ -331,13 +330,13 @@ def nan_table() -> np.ndarray:
          "x_test (and label_train, label_test)"),
         (
             {"x": np.zeros((5, 7, 7, 7), np.uint8)},
-            "PATH: x has shape (5, 7, 7, 7); expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C",
+            "PATH: x has shape (5, 7, 7, 7); expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C, "
+            "or say where the channels are with --channels first or last (channels=)",
         ),
         (
-            {"x": np.full((5, 4, 4), 300)},
-            "PATH: x has shape (5, 1, 4, 4) and integers from 300 to 300; expected 0 to 255 (pixels); "
-            "convert it to "
-            "float for real values",
+            {"x": np.full((5, 4, 4), 2**60) + np.arange(4)},
+            f"PATH: x has integers from {2**60} to {2**60 + 3}, too far from 0 for float64 to distinguish them; "
+            f"subtract {2**60} from them",
         ),
         (
             {"x_train": np.zeros((5, 2)), "x_test": np.zeros((5, 3))},
