@@ -139,7 +139,7 @@ def test_objects_of_one_type_are_labels() -> None:
     ],
 )
 def test_labels_of_several_types_are_refused(label: Any) -> None:
-    with pytest.raises(InputError, match="^label has") as error:
+    with pytest.raises(InputError, match=r"^label has") as error:
         from_arrays(RNG.normal(size=(30, 2)), label)
     assert "\n" not in str(error.value)
 
@@ -158,7 +158,7 @@ def test_splits_of_different_units_are_refused(one: Any, two: Any, turned: bool,
     one, two = (two, one) if turned else (one, two)
     a, b = np.ones((20, 2), one), np.ones((20, 2), two)
     np.savez(tmp_path / "a.npz", x_train=a, x_test=b)
-    with pytest.raises(InputError, match="x has different types, .* in train, .* in test"):
+    with pytest.raises(InputError, match=r"x has different types, .* in train, .* in test"):
         load_data(tmp_path / "a.npz")
     with pytest.raises(InputError, match="pass both in one type and unit"):
         from_arrays(a, unlabelled=b)

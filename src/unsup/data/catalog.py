@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXAMPLE_OPTIONS = ("resize", "label", "drop", "length", "data_dir", "changed_data")
+EXAMPLE_OPTIONS = (
+    "resize",
+    "alpha",
+    "channels",
+    "label",
+    "drop",
+    "length",
+    "field",
+    "as_",
+    "data_dir",
+    "changed_data",
+)
 """Options that other examples may need, to have the same event as the data."""
 
 READERS: dict[str, str] = {
@@ -12,8 +23,12 @@ READERS: dict[str, str] = {
     "an image": "unsup.data.images:read_file",
     "a .csv table": "unsup.data.tables:read_csv",
     "a .parquet table": "unsup.data.tables:read_parquet",
+    "a recording": "unsup.data.sound:read_file",
+    "a folder of recordings": "unsup.data.sound:read_folder",
+    "a text": "unsup.data.text:read_text",
+    "a folder of texts": "unsup.data.text:read_folder",
+    "JSON lines": "unsup.data.text:read_lines",
     "bytes": "unsup.data.text:read_bytes",
-    "a folder of .wav files": "unsup.data.text:read_wav_folder",
     "an .npy array": "unsup.data.arrays:read_array",
     "a folder of .npy arrays": "unsup.data.arrays:read_shards",
     ".npz arrays": "unsup.data.arrays:read_file",
