@@ -42,11 +42,10 @@ def listed(path: Path, suffixes: tuple[str, ...], noun: str, expected: str) -> L
     Raises:
         InputError: no such files, files on both levels, or subfolders named after splits.
     """
-    top = _visible(path)
-    inside = [p for f in top if f.is_dir() for p in _visible(f)]
-    files, deeper = ([p for p in level if p.is_file() and has_suffix(p, suffixes)] for level in (top, inside))
-    known = {*files, *deeper, *(p for p in top if p.is_dir())}
-    other = [str(p.relative_to(path)) for p in [*top, *inside] if p not in known]
+    top, inside = _levels(path)
+    files, deeper = ([e for e in level if e.is_file and has_suffix(e.path, suffixes)] for level in (top, inside))
+    known = {e.name for e in (*files, *deeper, *(e for e in top if e.is_dir))}
+    other = [e.name for e in (*top, *inside) if e.name not in known]
     if files and deeper:
         raise InputError(
             f"{path} has {len(files)} {noun} at its top level and {len(deeper)} in subfolders; move all of them "
@@ -55,16 +54,21 @@ def listed(path: Path, suffixes: tuple[str, ...], noun: str, expected: str) -> L
     if not files and not deeper:
         what = f"{len(other)} other files" if other else "it is empty"
         raise InputError(f"{path} has no {noun} ({what}); expected {expected}, at its top level or one folder deep")
-    labels = sorted({p.parent.name for p in deeper})
+    labels = sorted({e.path.parent.name for e in deeper})
     if set(labels) & _SPLIT_NAMES:
         raise InputError(
             f"the subfolders of {path} ({listing(labels)}) look like splits, not labels; use one of them, e.g. "
             f"{path / labels[0]}, which is split by a hash"
         )
     notes = [f"ignored {len(other)} files or folders that are not {noun}: {listing(other)}"] if other else []
-    found = files or deeper
-    names = [str(p.relative_to(path)) for p in found]
-    return Listed(found, names, tuple(labels), [labels.index(p.parent.name) for p in deeper], notes)
+    found, numbers = files or deeper, {label: i for i, label in enumerate(labels)}
+    return Listed(
+        [e.path for e in found],
+        [e.name for e in found],
+        tuple(labels),
+        [numbers[e.path.parent.name] for e in deeper],
+        notes,
+    )
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -73,14 +77,36 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 def suffixes_in(path: Path) -> set[str]:
     """The suffixes of the files in a folder and one level deeper, in small letters."""
-    top = _visible(path)
-    inside = [p for f in top if f.is_dir() for p in _visible(f)]
-    return {p.suffix.lower() for p in [*top, *inside] if p.is_file()}
+    return {e.path.suffix.lower() for level in _levels(path) for e in level if e.is_file}
 
 
-def _visible(path: Path) -> list[Path]:
-    """What is in a folder, in an order that does not depend on the file system."""
-    return sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=os.fsencode)
+@dataclass(frozen=True)
+class _Entry:
+    """What is in a folder; ``name`` is its path within the folder that is read."""
+
+    path: Path
+    name: str
+    is_file: bool
+    is_dir: bool
+
+
+def _levels(path: Path) -> tuple[list[_Entry], list[_Entry]]:
+    """What is in a folder, and in its subfolders, in an order that does not depend on the file system."""
+    top = _visible(path, "")
+    return top, [e for folder in top if folder.is_dir for e in _visible(folder.path, f"{folder.name}/")]
+
+
+def _visible(path: Path, before: str) -> list[_Entry]:
+    with os.scandir(path) as entries:
+        found = [entry for entry in entries if not entry.name.startswith(".")]
+    found.sort(key=lambda entry: os.fsencode(entry.name))
+    return [_entry(path / entry.name, before, entry) for entry in found]
+
+
+def _entry(path: Path, before: str, entry: os.DirEntry[str]) -> _Entry:
+    if entry.is_symlink():  # which may be a circle
+        return _Entry(path, before + entry.name, path.is_file(), path.is_dir())
+    return _Entry(path, before + entry.name, entry.is_file(), entry.is_dir())
 
 
 def skipped(bad: Sequence[str], total: int, path: Path, noun: str, mend: str) -> list[str]:

@@ -31,6 +31,7 @@ _KINDS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 _LARGE = 10**7  # bytes of a file that are checked before it is read
 _MEND = "use a smaller size with --resize N (resize=N), or fewer images"
 _MOST_THREADS = 8
+_AT_ONCE = 32  # files that a thread reads before it takes others
 _log = logging.getLogger(__name__)
 
 
@@ -187,8 +188,11 @@ def _decoded(found: Listed, path: Path, resize: int | None, alpha: Alpha) -> tup
         budget.add(read.pixels)
         return read
 
+    rest = range(len(files), len(found.files))
+    parts = [rest[start : start + _AT_ONCE] for start in range(0, len(rest), _AT_ONCE)]
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        files += pool.map(read_into, range(len(files), len(found.files)))
+        for part in pool.map(lambda part: [read_into(i) for i in part], parts):
+            files += part
     return place, files
 
 
@@ -254,10 +258,11 @@ def _known(picture: Picture, content: bytes) -> _File:
 
 def _content(file: Path) -> bytes:
     """The bytes of a file, for its hash and its pixels."""
-    size = file.stat().st_size
-    if size > _LARGE:
-        check_fits(2 * size, str(file), "remove it")
-    return file.read_bytes()
+    with file.open("rb", buffering=0) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > _LARGE:
+            check_fits(2 * size, str(file), "remove it")
+        return opened.readall()
 
 
 def _check_fits(size: int, depth: np.dtype[Any], path: Path) -> None:

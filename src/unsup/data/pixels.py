@@ -149,6 +149,8 @@ def decode(content: bytes, *, resize: int | None = None, alpha: Alpha = "drop") 
         if image.mode in ("I", "F"):
             raise ValueError(f"pixels of mode {image.mode}; expected 8 or 16 bits")
         decoded = [_eight_bits(image, frame, turned, resize, alpha) for frame in range(frames)]
+    if frames == 1:
+        return Picture(decoded[0][0][None], decoded[0][1], turned)
     channels = max(len(pixels) for pixels, _ in decoded)
     pixels = np.stack([widened(pixels, channels) for pixels, _ in decoded])
     return Picture(pixels, any(transparent for _, transparent in decoded), turned)
@@ -217,7 +219,8 @@ def _eight_bits(image: Image.Image, frame: int, turned: bool, resize: int | None
     transparent = upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info
     grey = upright.mode in ("1", "L", "LA", "La")
     keeps = transparent and alpha != "drop"
-    converted = upright.convert(("LA" if grey else "RGBA") if keeps else "L" if grey else "RGB")
+    mode = ("LA" if grey else "RGBA") if keeps else "L" if grey else "RGB"
+    converted = upright if upright.mode == mode else upright.convert(mode)
     if resize is not None:
         converted = ImageOps.fit(converted, (resize, resize), Image.Resampling.BICUBIC)
     pixels = np.array(converted)

@@ -222,7 +222,7 @@ def _width(content: bytes) -> int:
     order, at, width = ">" if content.startswith(b"RIFX") else "<", 12, 0
     while at + 8 <= len(content):
         name, (size,) = content[at : at + 4], struct.unpack_from(order + "I", content, at + 4)
-        if name == b"fmt ":
+        if name == b"fmt " and at + 24 <= len(content):
             channels, align = struct.unpack_from(order + "2xH8xH", content, at + 8)
             width = align // channels
         if name == b"data" and width:

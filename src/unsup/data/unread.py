@@ -44,6 +44,7 @@ _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a medical image": (f"open it with nibabel, and save its array with {_SAVE}", (".nii", ".nii.gz")),
     "a program": ("expected data", (".exe", ".dll", ".so", ".dylib", ".pyc", ".class", ".o", ".jar")),
 }
+_SUFFIXES = {suffix: (what, mend) for what, (mend, suffixes) in _KINDS.items() for suffix in suffixes}
 _BEGINNINGS: dict[bytes, str] = {
     b"PK\x03\x04": "a ZIP archive, or a document that is one",
     b"\x1f\x8b": "compressed with gzip",
@@ -76,10 +77,11 @@ _AS_BYTES = "or use its bytes with --as bytes (as_='bytes')"
 def check_is_text(path: Path) -> None:
     """Raise `InputError` for a file that is known not to be text, by its suffix or its content."""
     name = path.name.lower()
-    for what, (mend, suffixes) in _KINDS.items():
-        if name.endswith(suffixes):
-            suffix = max((s for s in suffixes if name.endswith(s)), key=len)
-            raise InputError(f"{path} is {what} ({suffix}), which is not read; {mend}, {_AS_BYTES}")
+    found = [suffix for suffix in _SUFFIXES if name.endswith(suffix)]
+    if found:
+        suffix = max(found, key=len)
+        what, mend = _SUFFIXES[suffix]
+        raise InputError(f"{path} is {what} ({suffix}), which is not read; {mend}, {_AS_BYTES}")
     with path.open("rb") as file:
         head = file.read(16)
     for beginning, what in _BEGINNINGS.items():
