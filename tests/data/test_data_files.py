@@ -333,7 +333,7 @@ def nan_table() -> np.ndarray:
         (
             {"x": np.zeros((5, 7, 7, 7), np.uint8)},
             "PATH: x has shape (5, 7, 7, 7); expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C, "
-            "or say where the channels are with --channels first or last (channels=)",
+            "or pass --channels first or last (channels=)",
         ),
         (
             {"x": np.full((5, 4, 4), 2**60) + np.arange(4)},

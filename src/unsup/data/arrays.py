@@ -75,7 +75,7 @@ def read_array(
         in_memory: whether to read .npy files into memory; by default, those larger than a quarter of the memory stay
             on disk, and rows are read on demand.
         channels: the order of the axes of images with four axes: "first" is (N, C, H, W), "last" is (N, H, W, C); by
-            default, it is found from the shape, and a note says so if it is not certain.
+            default, it is found from the shape, and noted if it is not certain.
     """
     return _from_files({"all": [path]}, path, in_memory, channels)
 
@@ -371,7 +371,7 @@ def _channels_last(shape: tuple[int, ...], said: Literal["first", "last"] | None
     if len(shape) != 4 or 0 in shape:
         if said is not None:
             raise InputError(
-                f"{path}: x has shape {shape}, so channels={said!r} means nothing; expected images with four axes"
+                f"{path}: x has shape {shape}, so channels={said!r} does not apply; expected images with four axes"
             )
         return False, ""
     n, a, b, c = shape
@@ -381,7 +381,7 @@ def _channels_last(shape: tuple[int, ...], said: Literal["first", "last"] | None
     if not first and not last:
         raise InputError(
             f"{path}: x has shape {shape}; expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C, or "
-            "say where the channels are with --channels first or last (channels=)"
+            "pass --channels first or last (channels=)"
         )
     if not (first and last):
         return last, "images of shape (N, H, W, C) were converted to (N, C, H, W)" if last else ""

@@ -181,7 +181,7 @@ def _decoded(found: Listed, path: Path, resize: int | None, alpha: Alpha) -> tup
             return read
         assert read.pixels is not None
         if read.size[1:] != first.size[1:] or read.depth != first.depth:
-            return replace(read, pixels=None)  # an error will say so
+            return replace(read, pixels=None)  # which is refused when all sizes are known
         if place is not None and read.frames == 1 and _fits(read.size[0], place.shape[1]):
             place[i] = widened(read.pixels[0], place.shape[1])
             return replace(read, pixels=None)

@@ -54,7 +54,7 @@ def from_arrays(
             unlabelled: additional examples of the same kind, without labels: the stream ``"unlabelled"``.
             event: event of one example, if it should not be inferred from the values.
         channels: the order of the axes of images with four axes: "first" is ``(N, C, H, W)``, "last" is
-            ``(N, H, W, C)``; by default, it is found from the shape, and a note says so if it is not certain.
+            ``(N, H, W, C)``; by default, it is found from the shape, and noted if it is not certain.
 
     Raises:
         InputError: non-finite values, values outside the event, or an unsupported shape.
