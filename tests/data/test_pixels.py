@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +316,23 @@ def test_other_suffixes_are_refused() -> None:
         list(ImageForm().files(torch.zeros(1, 1, 2, 2), Path("a.jpg")))
 
 
-# ---------------------------------------------------------------- the order of files
+# ---------------------------------------------------------------- memory, and the order of files
+
+
+@pytest.mark.parametrize("grey", [0, 40])
+def test_memory_is_less_than_three_times_the_pixels(grey: int, tmp_path: Path) -> None:
+    for i in range(120):
+        Image.fromarray(pixels_of((64, 64) if i < grey else (64, 64, 3), "uint8")).save(tmp_path / f"{i:03d}.png")
+    load_data(tmp_path)
+    tracemalloc.start()
+    try:
+        data = load_data(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    size = sum(split.x.numel() for split in (data.train, data.validation, data.test))
+    assert size == 120 * 3 * 64 * 64
+    assert peak < 3 * size
 
 
 def test_the_order_in_which_files_are_listed_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
