@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.io import wavfile
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -76,6 +75,8 @@ class SoundForm(Form):
 
     def _content(self, samples: NDArray[Any]) -> bytes:
         """A WAV file with samples ``(T,)`` or ``(T, C)``."""
+        from scipy.io import wavfile
+
         file = io.BytesIO()
         if self.depth == "int24":
             with wave.open(file, "wb") as sound:
@@ -202,6 +203,8 @@ def _recording(file: Path) -> _Recording:
 
 def _wav(file: Path) -> tuple[NDArray[Any], int, Depth]:
     """Samples as SciPy reads them, integers left-justified, with the rate and depth of the file."""
+    from scipy.io import wavfile  # here, because importing it takes a quarter of a second
+
     content = file.read_bytes()
     width = _width(content)
     with warnings.catch_warnings():
