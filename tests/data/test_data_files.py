@@ -180,16 +180,18 @@ def test_mostly_bad_images_are_refused(tmp_path: Path) -> None:
 def test_sixteen_bit_image_is_not_clipped_silently(tmp_path: Path) -> None:
     pictures(tmp_path, 3)
     Image.fromarray(np.full((6, 5), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert load_data(tmp_path).notes == (
-        "skipped 1 of 4 images that cannot be read: deep.png (more than 8 bits per channel (mode I;16); expected 8)",
+    assert refusal(tmp_path) == (
+        "the images in PATH have 2 types of pixels: uint16 (deep.png), uint8 (000.png); convert them to one, or "
+        "remove some"
     )
 
 
 def test_image_folder_refusals(tmp_path: Path) -> None:
     assert refusal(tmp_path) == (
-        "PATH has no images (it is empty); expected PNG, JPEG, WebP or BMP, at its top level or one folder deep"
+        "PATH has no images (it is empty); expected PNG, JPEG, WebP, BMP, GIF or TIFF, at its top level or one folder "
+        "deep"
     )
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.bin").write_text("x")
     assert "PATH has no images (1 other files)" in refusal(tmp_path)
     pictures(tmp_path / "sub", 3)
     pictures(tmp_path, 2)
@@ -309,8 +311,7 @@ def nan_table() -> np.ndarray:
     [
         (
             {"x": nan_table()},
-            "PATH: 2 values of x are NaN or infinite, the first in row 3, column 1 (from 0); fill them, or remove "
-            "those rows",
+            "PATH: 1 values of x are infinite, the first in row 4, column 0 (from 0); fill them, or remove those rows",
         ),
         ({"x": np.array(["a"])}, "PATH: x has type <U1; expected numbers (integers or floats)"),
         (
@@ -331,13 +332,13 @@ def nan_table() -> np.ndarray:
          "x_test (and label_train, label_test)"),
         (
             {"x": np.zeros((5, 7, 7, 7), np.uint8)},
-            "PATH: x has shape (5, 7, 7, 7); expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C",
+            "PATH: x has shape (5, 7, 7, 7); expected images (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels C, "
+            "or pass --channels first or last (channels=)",
         ),
         (
-            {"x": np.full((5, 4, 4), 300)},
-            "PATH: x has shape (5, 1, 4, 4) and integers from 300 to 300; expected 0 to 255 (pixels); "
-            "convert it to "
-            "float for real values",
+            {"x": np.full((5, 4, 4), 2**60) + np.arange(4)},
+            f"PATH: x has integers from {2**60} to {2**60 + 3}, too far from 0 for float64 to distinguish them; "
+            f"subtract {2**60} from them",
         ),
         (
             {"x_train": np.zeros((5, 2)), "x_test": np.zeros((5, 3))},
@@ -485,18 +486,18 @@ def test_parquet(tmp_path: Path) -> None:
 def test_text_windows(tmp_path: Path) -> None:
     content = bytes(RNG.integers(0, 256, 1003, dtype=np.uint8))
     (tmp_path / "a.txt").write_bytes(content)
-    data = load_data(tmp_path / "a.txt", length=10)
+    data = load_data(tmp_path / "a.txt", length=10, as_="bytes")
     assert data.event == Event((10,), Support("nominal", 256), "sequence")
     assert data.notes == ("the last 3 bytes do not fill a window and are dropped",)
     assert data.split == "80/10/10 in file order"
     joined = torch.cat([data.train.x, data.validation.x, data.test.x])
     assert joined.numpy().tobytes() == content[:1000]
     assert len(data.train) == 80
-    x, names = load_examples(tmp_path / "a.txt", data.event)
+    x, names = load_examples(tmp_path / "a.txt", data.event, as_="bytes")
     assert torch.equal(x, joined)
     assert names[3] == "byte 30"
     (tmp_path / "b.bin").write_bytes(content[:10])
-    assert len(load_examples(tmp_path / "b.bin", data.event)[0]) == 1
+    assert len(load_examples(tmp_path / "b.bin", data.event, as_="bytes")[0]) == 1
 
 
 def test_text_refusals(tmp_path: Path) -> None:
@@ -548,17 +549,15 @@ def test_wav_folder(tmp_path: Path, dtype: Any, event: Event) -> None:
 
 
 def test_wav_refusals(tmp_path: Path) -> None:
-    write_wav(tmp_path / "a.wav", np.zeros(40, np.int16), channels=2)
-    assert refusal(tmp_path, length=4) == (
-        "1 of 1 recordings in PATH cannot be read: a.wav (2 channels of 16 bits; expected mono, 8 or 16 bits); "
-        "replace them"
-    )
     write_wav(tmp_path / "a.wav", np.zeros(40, np.int16))
     assert refusal(tmp_path, length=64) == (
         "every recording in PATH is shorter than length=64 samples; use a smaller length"
     )
     write_wav(tmp_path / "b.wav", np.zeros(40, np.int16), rate=16000)
-    assert re.match(r"^the recordings in PATH differ: .*8000 Hz 16 bits \(a\.wav\)", refusal(tmp_path, length=4))
+    assert refusal(tmp_path, length=4) == (
+        "the recordings in PATH differ: 8000 Hz 16 bits (a.wav), 16000 Hz 16 bits (b.wav); convert them to one rate, "
+        "depth and number of channels"
+    )
 
 
 # ---------------------------------------------------------------- paths, and examples of a given event

@@ -106,7 +106,8 @@ def _examples(path: str, event: Event, run: Run) -> Tensor:
     from unsup.data.load import load_examples, options_taken
 
     record = run.config["data"]
-    known = {"resize", "length", "data_dir"} & options_taken(path)
+    as_ = None if record is None else record["options"].get("as_")
+    known = {"resize", "alpha", "channels", "length", "as_", "data_dir"} & options_taken(path, as_=as_)
     options = {} if record is None else {k: v for k, v in record["options"].items() if k in known}
     return load_examples(path, event, **options)[0]
 

@@ -78,5 +78,5 @@ def _list(as_json: bool) -> int:
         write_json([{"name": e.name, "summary": e.summary, "source": e.source} for e in CATALOG.values()])
         return 0
     write(*table(("data", "description", "source"), [(e.name, e.summary, e.source) for e in CATALOG.values()]))
-    write("or a path: a folder of images, .npy/.npz, .csv/.parquet, text or other bytes, a folder of .wav files")
+    write("or a path: images, sound, text (files or folders of them), .csv/.parquet, .npy/.npz, JSON lines")
     return 0

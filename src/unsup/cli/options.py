@@ -97,8 +97,8 @@ def add_changed_data(parser: Parser) -> None:
 
 
 def flag_of(name: str) -> str:
-    """The flag of an option: ``--batch-size`` of ``batch_size``."""
-    return "--" + name.replace("_", "-")
+    """The flag of an option: ``--batch-size`` of ``batch_size``, ``--as`` of ``as_``."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def add_options(

@@ -16,7 +16,7 @@ def flags(options: Mapping[str, Any], prefix: str = "") -> list[str]:
     """
     words = []
     for name, value in options.items():
-        flag = prefix + name.replace("_", "-")
+        flag = prefix + name.rstrip("_").replace("_", "-")
         if value is None:
             continue
         if isinstance(value, bool):

@@ -7,6 +7,8 @@ from typing import Literal
 
 EXAMPLE_OPTIONS = (
     "resize",
+    "alpha",
+    "channels",
     "label",
     "drop",
     "length",
@@ -15,6 +17,8 @@ EXAMPLE_OPTIONS = (
     "decimal",
     "header",
     "sheet",
+    "field",
+    "as_",
     "data_dir",
     "changed_data",
 )
@@ -26,8 +30,12 @@ READERS: dict[str, str] = {
     "a .csv table": "unsup.data.tables:read_csv",
     "a .parquet table": "unsup.data.tables:read_parquet",
     "an Excel table": "unsup.data.tables:read_excel",
+    "a recording": "unsup.data.sound:read_file",
+    "a folder of recordings": "unsup.data.sound:read_folder",
+    "a text": "unsup.data.text:read_text",
+    "a folder of texts": "unsup.data.text:read_folder",
+    "JSON lines": "unsup.data.text:read_lines",
     "bytes": "unsup.data.text:read_bytes",
-    "a folder of .wav files": "unsup.data.text:read_wav_folder",
     "an .npy array": "unsup.data.arrays:read_array",
     "a folder of .npy arrays": "unsup.data.arrays:read_shards",
     ".npz arrays": "unsup.data.arrays:read_file",

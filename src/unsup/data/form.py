@@ -52,6 +52,12 @@ class Form(ABC):
         """What the numbers of the examples stand for, which is part of the digest of the data."""
         return ()
 
+    def check_suffix(self, out: Path) -> None:
+        """Raise `InputError` unless ``out`` has one of the suffixes."""
+        if out.suffix.lower() not in self.suffixes:
+            known = " or ".join(suffix or "a folder (no suffix)" for suffix in self.suffixes)
+            raise InputError(f"{out} has the suffix {out.suffix!r}, but {self.name} can be written to {known}")
+
     def to_json(self) -> dict[str, Any]:
         return {"form": self.name, **asdict(self)}
 
@@ -70,3 +76,13 @@ def form_from_json(record: Any) -> Form:
         "form", {k: v for k, v in record.items() if k != "form"}, getattr(importlib.import_module(module), name)
     )
     return found
+
+
+def numbered(folder: Path, n: int, suffix: str) -> list[Path]:
+    """The files of ``n`` examples in a folder, whose order by name is that of the examples.
+
+    >>> [str(path) for path in numbered(Path("out"), 11, ".png")][9:]
+    ['out/09.png', 'out/10.png']
+    """
+    digits = len(str(n - 1))
+    return [folder / f"{i:0{digits}d}{suffix}" for i in range(n)]

@@ -35,7 +35,7 @@ def scrambled(numbers: Words) -> Words:
 def row_hashes(values: NDArray[Any], lengths: NDArray[np.int64] | None = None) -> Words:
     """The hash of every row of numbers ``(N, ...)``: uint64 ``(N,)``.
 
-    Integers are hashed as int64 and fractions as float64, independent of their type, and −0 as 0.
+    Integers are hashed as int64 and fractions as float64, independent of their type, and −0 as 0. All NaN are equal.
 
     Args:
         values: numbers to hash.
@@ -73,7 +73,11 @@ def column_hashes(columns: Iterable[Words], n: int, count: int) -> Words:
 def words(values: NDArray[Any]) -> Words:
     """Numbers as words for hashing, of the same shape."""
     if values.dtype.kind == "f":
-        found = (values.astype(np.float64) + 0.0).view(np.uint64)
+        plain = values.astype(np.float64) + 0.0
+        missing = np.isnan(plain)
+        if missing.any():
+            plain[missing] = np.nan
+        found = plain.view(np.uint64)
         # Round numbers have only upper bits, and the lower bits of a product depend only on lower bits.
         found ^= found >> np.uint64(32)
         found *= np.uint64(_MIX_1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,17 +46,17 @@ def load_data(
     given: tuple[str, ...] | str | None = None,
     unlabelled: str | Path | None = None,
     domain_b: str | Path | None = None,
+    as_: Literal["bytes"] | None = None,
     **options: Any,
 ) -> Data:
     """Train, validation and test splits of a named data set or of the user's own file or folder.
 
     Names of the catalogue take precedence (write ``./digits`` for a folder of that name). A path may be a folder of
-    images (subfolders are labels), of WAV files, of ``.npy`` files or with ``train.npz``; a ``.npy``, ``.npz``,
-    ``.csv``, ``.csv.gz`` or ``.parquet`` file; any other file is read as bytes. ``codes:RUN`` are the codes of a run.
-    Splits are
-    fixed: the official ones, those of the file, or 80/10/10 by a hash of each row or image file, so that adding,
-        deleting
-    or sorting rows moves no other row; text and sound are split in their order.
+    images, of sound or of text (subfolders are labels), of ``.npy`` files or with ``train.npz``; one recording, text,
+    or image with several frames; a ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.parquet`` or ``.jsonl`` file. Files of
+    other kinds are refused, unless ``as_="bytes"``. ``codes:RUN`` are the codes of a run. Splits are fixed: the
+    official ones, those of the file, or 80/10/10 by a hash of each row or image file, so that adding, deleting or
+    sorting rows moves no other row; text and sound are split in their order.
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``; or a data frame of pandas
@@ -67,10 +67,11 @@ def load_data(
             of other data with matching rows or file names.
         unlabelled: name or path of additional examples of the same kind, without labels, for models that use both.
         domain_b: name or path of a second domain, not paired with the first, for models that translate.
-        **options: options of the data, e.g. ``resize`` (images); ``label``, ``drop`` (tables); ``length`` (bytes, WAV);
-            ``in_memory`` (.npy); ``changed_data`` (codes); ``n`` (2-D densities, shapes, stripes, markov);
-            ``data_dir``, ``download`` (standard sets). Additional streams and conditions are read with the same
-            options, if they support them.
+        as_: "bytes" to read a file of any kind as its bytes.
+        **options: options of the data, e.g. ``resize``, ``alpha`` (images); ``label``, ``drop`` (tables); ``length``
+            (text, sound, bytes); ``field`` (JSON lines); ``channels``, ``in_memory`` (arrays); ``changed_data``
+            (codes); ``n`` (2-D densities, shapes, stripes, markov); ``data_dir``, ``download`` (standard sets).
+            Additional streams and conditions are read with the same options, if they support them.
 
     Raises:
         InputError: unknown name, path or option (the message suggests the nearest), or unusable data.
@@ -83,8 +84,12 @@ def load_data(
     >>> print(load_data("digits", given="label").given)
     nominal(10)
     """
-    place = Place("a data frame", FRAME, name_or_path) if isinstance(name_or_path, Frame) else place_of(name_or_path)
+    if isinstance(name_or_path, Frame):
+        place = Place("a data frame", FRAME, name_or_path)
+    else:
+        place = place_of(name_or_path, as_=as_)
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
+    own["as_"] = as_
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
     if limit is not None and limit < 1:
         raise InputError(f"{place.name}: limit={limit}; expected the number of training examples, at least 1")
@@ -96,7 +101,7 @@ def load_data(
     found = place.read(reading)
     if "given" in chosen:
         found, recorded["given"] = conditioned(found, _words(chosen["given"]), place.name, _reader_of_pairs(reading))
-    recorded |= {k: chosen[k] for k in ("limit", "without") if k in chosen}
+    recorded |= {k: chosen[k] for k in ("limit", "without", "as_") if k in chosen}
     by_content = found.hashes is not None
     name = None if place.target == FRAME else place.name  # cannot be loaded again
     data = replace(found.data(place.name), name=name, options=recorded)
@@ -153,10 +158,11 @@ def _reader_of_pairs(options: Mapping[str, Any]) -> Any:
 
 def _second(data: Data, stream: str, chosen: Mapping[str, Any]) -> Data:
     """The data of an additional stream, read with those options of the first that it supports."""
-    place = place_of(chosen[stream])
+    as_ = chosen.get("as_")
+    place = place_of(chosen[stream], as_=as_)
     same = {k: v for k, v in chosen.items() if k in place.options}
     if stream == "domain_b":
-        return load_data(chosen[stream], **same, **{k: chosen[k] for k in ("limit", "without") if k in chosen})
+        return load_data(chosen[stream], as_=as_, **same, **{k: chosen[k] for k in ("limit", "without") if k in chosen})
     if (
         place.is_table
         and "label" in same
@@ -167,7 +173,7 @@ def _second(data: Data, stream: str, chosen: Mapping[str, Any]) -> Data:
     columns = data.options.get("given")
     if isinstance(columns, list):
         same["given"] = tuple(columns)
-    found = load_data(chosen[stream], **same)
+    found = load_data(chosen[stream], as_=as_, **same)
     known = found.labels is not None and chosen.get("without") in found.labels
     return _without(found, chosen["without"]) if known else found
 
@@ -224,7 +230,7 @@ def load_rows(name_or_path: str | Path, **options: Any) -> Examples:
     >>> len(found.names), found.event.dims
     (1797, 64)
     """
-    place = place_of(name_or_path)
+    place = place_of(name_or_path, as_=options.pop("as_", None))
     return place.read(checked(place.name, place.options, options))
 
 
@@ -261,10 +267,11 @@ def load_batch(
     >>> bool((batch.given == data.test.label).all())
     True
     """
-    place = place_of(name_or_path, single=True)
+    place = place_of(name_or_path, single=True, as_=options.pop("as_", None))
     chosen = checked(place.name, place.options | {"given": _GIVEN}, options)
     given = _words(chosen.pop("given", ()))
-    if "length" in place.options and place.path is not None and len(event.shape) == 1 and not place.is_table:
+    windows = event.layout in ("sequence", "vector") and not place.is_table
+    if "length" in place.options and place.path is not None and windows:
         chosen.setdefault("length", event.shape[0])
     if "in_memory" in place.options:
         chosen["in_memory"] = True

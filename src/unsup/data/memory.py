@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
-from unsup.data.arrays import check_label, read_arrays
+from unsup.data.arrays import check_label, read_arrays, same_units
 from unsup.data.conditions import LABEL, by_label
 from unsup.data.events import as_event, of_type
 from unsup.data.examples import Examples, Names, classes, listing
@@ -24,6 +24,7 @@ from unsup.data.streams import joined
 
 _THE_ARRAY = "the array"
 _SPLIT = "by a hash of each row"
+_SHOWN = 1_000  # entries that are read for a message
 _MOST_SYMBOLS = 65_536  # maximum number of symbols or levels of integer sequences
 
 
@@ -36,13 +37,15 @@ def from_arrays(
     weight: ArrayLike | None = None,
     unlabelled: ArrayLike | Sequence[ArrayLike] | None = None,
     event: Event | None = None,
+    channels: Literal["first", "last"] | None = None,
 ) -> Data:
     """Data from arrays (or tensors) in memory, split like a file: 80/10/10 by a hash of each row of ``x``.
 
     Args:
         x: examples ``(N, ...)``. Floats are real; integers are tables ``(N, D)``, or images ``(N, H, W)`` or
-            ``(N, C, H, W)`` with levels 0 … 255; they are binary if only 0 and 1 occur. A list of arrays ``(T_i,)`` or
-            ``(T_i, C)`` of different lengths gives sequences; their integers (at least 0) are symbols.
+            ``(N, C, H, W)`` with levels 0 … 255, or of 16 bits; they are binary if only 0 and 1 occur. A list of
+            arrays ``(T_i,)`` or ``(T_i, C)`` of different lengths gives sequences; their integers (at least 0) are
+            symbols. NaN, and masked entries, are missing entries of tables.
             label: classes ``(N,)``, integers or text, or None.
             given: conditions of the examples: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` that is read
             like ``x``.
@@ -50,6 +53,8 @@ def from_arrays(
             weight: weights of the examples in means, ``(N,)``, at least 0.
             unlabelled: additional examples of the same kind, without labels: the stream ``"unlabelled"``.
             event: event of one example, if it should not be inferred from the values.
+        channels: the order of the axes of images with four axes: "first" is ``(N, C, H, W)``, "last" is
+            ``(N, H, W, C)``; by default, it is found from the shape, and noted if it is not certain.
 
     Raises:
         InputError: non-finite values, values outside the event, or an unsupported shape.
@@ -61,7 +66,7 @@ def from_arrays(
     sequence of up to 3, nominal(3)
     """
     x, label, given, lengths, weight, unlabelled = map(_settled, (x, label, given, lengths, weight, unlabelled))
-    found = _read(_together(x, unlabelled), lengths, event)
+    found = _read(_together(x, unlabelled), lengths, event, channels)
     n = len(found.x) if unlabelled is None else len(cast("Sequence[Any]", x))
     beside = None
     if unlabelled is not None:
@@ -106,21 +111,69 @@ def _together(x: Any, unlabelled: Any) -> Any:
         return x
     if isinstance(x, (list, tuple)) or isinstance(unlabelled, (list, tuple)):
         return [*x, *unlabelled]
-    one, two = np.asarray(x), np.asarray(unlabelled)
+    one, two = np.ma.asanyarray(x), np.ma.asanyarray(unlabelled)
     if one.shape[1:] != two.shape[1:]:
         raise InputError(f"x has examples of shape {one.shape[1:]}, but unlabelled {two.shape[1:]}; expected one shape")
-    return np.concatenate([one, two])
+    if not same_units([one.dtype, two.dtype]):
+        raise InputError(f"x has type {one.dtype}, but unlabelled {two.dtype}; pass both in one type and unit")
+    return np.ma.concatenate([one, two])
 
 
-def _read(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
+def _without_mask(values: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """An array with NaN for its masked entries, and whether it had integers before.
+
+    Raises:
+        InputError: masked entries outside a table, or integers that floats do not represent.
+    """
+    if not isinstance(values, np.ma.MaskedArray):
+        return values, False
+    plain = np.asarray(values.data)
+    mask = np.ma.getmaskarray(values)
+    if not mask.any():
+        return plain, False
+    if plain.ndim != 2 or plain.dtype.kind not in "buif":
+        raise InputError(
+            f"x is a masked array of shape {plain.shape} and type {plain.dtype} with {int(mask.sum()):,} masked "
+            "entries; only entries of a table (N, D) of numbers may be missing: fill them, or remove these examples"
+        )
+    if plain.dtype.kind == "f":
+        return np.where(mask, np.nan, plain), False
+    wide = plain.astype(np.float64)
+    known = plain[~mask]
+    if known.size and not bool((wide[~mask].astype(object) == known.astype(object)).all()):
+        raise InputError(
+            f"x has masked entries and integers from {known.min()} to {known.max()}, which float64 does not "
+            "distinguish; subtract an offset from them, or fill the masked entries"
+        )
+    return np.where(mask, np.nan, wide), True
+
+
+def _read(
+    x: Any, lengths: ArrayLike | None, event: Event | None, channels: Literal["first", "last"] | None
+) -> Examples:
     ragged = isinstance(x, (list, tuple)) and len({np.shape(row)[:1] for row in x}) > 1
     if ragged or lengths is not None or (event is not None and event.open):
         return _sequences(x, lengths, event)
-    values = np.asarray(x)
+    values = _array(x)
+    if values.dtype.kind == "O":
+        raise InputError(f"x has entries of {_kinds(values)}; expected numbers (integers or floats) in one array")
+    values, whole = _without_mask(values)
     if event is None or values.dtype.kind not in "buif":
-        return read_arrays(values)
+        return read_arrays(values, channels=channels, whole=whole)
     read = as_event(torch.tensor(values.astype(_type(values, event))), event, event, _THE_ARRAY)
     return Examples(read, event, Names(str, range(len(read))), split=_SPLIT, hashes=row_hashes(values))
+
+
+def _array(x: Any) -> NDArray[Any]:
+    """``x`` as an array, masked if it or one of its rows is."""
+    masked = isinstance(x, np.ma.MaskedArray) or (
+        isinstance(x, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in x)
+    )
+    return np.ma.asanyarray(x) if masked else np.asarray(x)
+
+
+def _kinds(values: NDArray[Any]) -> str:
+    return listing(sorted({type(value).__name__ for value in values.reshape(-1)[:_SHOWN].tolist()}))
 
 
 def _sequences(x: Any, lengths: ArrayLike | None, event: Event | None) -> Examples:
@@ -151,12 +204,18 @@ def _type(values: NDArray[Any], event: Event) -> np.dtype[Any]:
 
 def _rows_of(x: Any, lengths: ArrayLike | None) -> tuple[list[NDArray[Any]], int]:
     """The sequences, each an array ``(T_i, ...)``, and their maximum length."""
-    rows = [np.asarray(row) for row in x]
+    rows = [_array(row) for row in x]
+    if any(np.ma.is_masked(row) for row in rows):
+        raise InputError("x has sequences with masked entries; fill them, or cut the sequences there")
+    rows = [np.asarray(row) for row in rows]
     shapes = {row.shape[1:] if row.ndim else None for row in rows}
     if len(shapes) != 1 or None in shapes or not all(len(row) for row in rows):
         raise InputError("x has no sequences; expected arrays (T,) or (T, C) with equal C and at least one entry each")
     for kind in sorted({row.dtype.str for row in rows if row.dtype.kind not in "buif"}):
         raise InputError(f"x has sequences of type {np.dtype(kind)}; expected numbers (integers or floats)")
+    if not same_units([row.dtype for row in rows]):
+        shown = listing(sorted({str(row.dtype) for row in rows}))
+        raise InputError(f"x has sequences of different types ({shown}); expected one type and unit")
     longest = max(map(len, rows))
     if lengths is not None:
         given = np.asarray(lengths)
@@ -189,10 +248,34 @@ def _sequence_event(entries: NDArray[Any], longest: int) -> Event:
 def _with_label(found: Examples, label: ArrayLike | None) -> Examples:
     if label is None:
         return found
-    values = np.asarray(label)
+    values = _labels(label)
     check_label(values, len(found.x), _THE_ARRAY)
     numbers, names = classes(values, f"the label of {_THE_ARRAY}")
     return replace(found, label=numbers, labels=names)
+
+
+def _labels(label: Any) -> NDArray[Any]:
+    """Labels as an array of one type.
+
+    Raises:
+        InputError: they are of several types, or some are missing.
+    """
+    if np.ma.is_masked(label):
+        raise InputError("label has masked entries; remove these examples, or pass them as unlabelled=")
+    values = np.asarray(label)
+    if values.dtype.kind not in "OUS" or values.ndim != 1:
+        return values
+    entries = values.tolist() if values.dtype.kind == "O" or isinstance(label, np.ndarray) else list(label)
+    if all(isinstance(entry, str) for entry in entries):
+        return np.array(entries, dtype=np.str_)
+    if all(isinstance(entry, bytes) for entry in entries):
+        return np.array(entries)
+    if all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries):
+        return np.array(entries, dtype=object)  # larger than 64 bits
+    known = sorted({type(entry).__name__ for entry in entries})
+    raise InputError(
+        f"label has entries of type {listing(known)}; expected one type, integers or text, and no missing labels"
+    )
 
 
 def _with_given(found: Examples, given: Any) -> Examples:

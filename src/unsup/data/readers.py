@@ -7,14 +7,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
+from unsup.data import images, sound, text
 from unsup.data.bounds import check_kind
 from unsup.data.catalog import CATALOG, CODES, READERS, TABLES, TABLES_BY_SUFFIX
 from unsup.data.examples import Examples
-from unsup.data.images import SUFFIXES
+from unsup.data.folders import suffixes_in
+from unsup.data.unread import check_is_text
+
+As = Literal["bytes"]
 
 FRAME = "unsup.data.tables:read_frame"
 """The reader of data frames."""
@@ -71,21 +75,27 @@ class Place:
         try:
             return self.reader(**options) if self.path is None else self.reader(self.path, **options)
         except OSError as error:
-            raise InputError(
-                f"cannot read {error.filename or self.path} ({error.strerror}); check its permissions"
-            ) from error
+            raise _unreadable(error, self.path) from error
 
 
-def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
+def _unreadable(error: OSError, path: Path | None) -> InputError:
+    return InputError(f"cannot read {error.filename or path} ({error.strerror}); check its permissions")
+
+
+def place_of(name_or_path: str | Path, *, single: bool = False, as_: Any = None) -> Place:
     """Find the data of ``name_or_path``.
 
     Args:
         single: whether one image counts as data.
+        as_: ``"bytes"`` to read any file as bytes; None to find its kind.
 
     Raises:
         InputError: there is no such data.
     """
     said = str(name_or_path)
+    check_value(f"{said}: as_", as_, As | None)
+    if as_ is not None and ((said in CATALOG and isinstance(name_or_path, str)) or said.startswith(CODES)):
+        raise InputError(f"{said} is not a file; remove --as {as_} (as_={as_!r})")
     if said in CATALOG and isinstance(name_or_path, str):
         return Place(said, CATALOG[said].target)
     if not said:
@@ -102,7 +112,11 @@ def place_of(name_or_path: str | Path, *, single: bool = False) -> Place:
             "(unsup data lists the sets)"
         )
     check_kind(path)
-    return Place(str(path), READERS[_kind(path, single)], path)
+    try:
+        kind = _kind(path, single) if as_ is None else _as_bytes(path)
+    except OSError as error:
+        raise _unreadable(error, path) from error
+    return Place(str(path), READERS[kind], path)
 
 
 def exists(name_or_path: str) -> bool:
@@ -110,13 +124,17 @@ def exists(name_or_path: str) -> bool:
     return name_or_path in CATALOG or name_or_path.startswith(CODES) or Path(name_or_path).expanduser().exists()
 
 
-def options_taken(name_or_path: str | Path) -> set[str]:
+def options_taken(name_or_path: str | Path, *, as_: Any = None) -> set[str]:
     """The names of the options for reading examples of that data.
+
+    Args:
+        as_: as in `place_of`.
 
     >>> sorted(options_taken("moons"))
     ['given', 'n']
     """
-    return {*place_of(name_or_path, single=True).options, "given"}
+    place = place_of(name_or_path, single=True, as_=as_)
+    return {*place.options, "given"} | ({"as_"} if as_ is not None else set())
 
 
 def full_name(name_or_path: str | Path) -> str:
@@ -141,14 +159,15 @@ def checked(name: str, known: Mapping[str, tuple[Any, Any]], given: Mapping[str,
     return {k: v for k, v in found.items() if v is not None}
 
 
+def _as_bytes(path: Path) -> str:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, which has no bytes; name one of its files, or remove --as (as_=)")
+    return "bytes"
+
+
 def _kind(path: Path, single: bool) -> str:
     if path.is_dir():
-        if (path / "train.npz").is_file():
-            return "a folder of .npz arrays"
-        suffixes = {p.suffix.lower() for p in path.iterdir() if p.is_file()}
-        if ".npy" in suffixes and not suffixes & set(SUFFIXES):
-            return "a folder of .npy arrays"
-        return "a folder of .wav files" if ".wav" in suffixes else "a folder of images"
+        return _kind_of_folder(path)
     name = path.name.lower()
     if name.endswith(".npy"):
         return "an .npy array"
@@ -157,8 +176,29 @@ def _kind(path: Path, single: bool) -> str:
     for kind, endings in TABLES_BY_SUFFIX.items():
         if name.endswith(endings):
             return kind
-    if name.endswith(SUFFIXES):
-        if single:
+    if name.endswith(images.SUFFIXES):
+        if single or images.count_frames(path) > 1:
             return "an image"
         raise InputError(f"{path} is one image; expected a folder of images")
-    return "bytes"
+    if name.endswith(sound.SUFFIXES):
+        return "a recording"
+    if name.endswith(text.LINES):
+        return "JSON lines"
+    if not name.endswith(text.SUFFIXES):
+        check_is_text(path)
+    return "a text"
+
+
+def _kind_of_folder(path: Path) -> str:
+    """The kind of the files in a folder; readers note the files of other kinds."""
+    if (path / "train.npz").is_file():
+        return "a folder of .npz arrays"
+    suffixes = {p.suffix.lower() for p in path.iterdir() if p.is_file()}
+    if ".npy" in suffixes and not suffixes & set(images.SUFFIXES):
+        return "a folder of .npy arrays"
+    suffixes |= suffixes_in(path)
+    if suffixes & set(sound.SUFFIXES):
+        return "a folder of recordings"
+    if suffixes & set(images.SUFFIXES) or not suffixes & {".txt", ".text", ".md", ".gz"}:
+        return "a folder of images"
+    return "a folder of texts"

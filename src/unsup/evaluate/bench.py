@@ -133,7 +133,7 @@ class Bench:
             found = _in_memory(whole.test.take(whole.test.label == data.labels.index(name)))
             what = f"test examples of class {name!r}, which no model was trained on"
         else:
-            taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
+            taken = options_taken(asked, as_=data.options.get("as_")) & set(EXAMPLE_OPTIONS)
             options: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken
             }

@@ -1,0 +1,66 @@
+"""Windows of equal length from texts and recordings of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unsup.core.errors import InputError
+from unsup.data.examples import listing
+
+Values = NDArray[Any]
+
+
+def windows(values: Values, length: int, origin: str, unit: str) -> tuple[Values, int]:
+    """Consecutive windows ``(N, length, ...)`` of values ``(T, ...)``, and the number of remaining values.
+
+    Raises:
+        InputError: ``values`` have less than one window.
+    """
+    if length < 1:
+        raise InputError(f"length={length}; expected at least 1")
+    if len(values) < length:
+        raise InputError(
+            f"{origin} has {len(values)} {unit}, less than one window of length={length}; use a smaller length"
+        )
+    n = len(values) // length
+    return values[: n * length].reshape(n, length, *values.shape[1:]), len(values) - n * length
+
+
+def windows_of_all(
+    pieces: Sequence[tuple[str, Values]], length: int, origin: str, noun: str, unit: str
+) -> tuple[Values, tuple[str, ...], NDArray[np.int64], list[str]]:
+    """The windows of several files one after the other.
+
+    Args:
+        pieces: name and values ``(T, ...)`` of each file.
+        origin: the folder, for errors.
+        noun: one file, e.g. ``"recording"``.
+        unit: the values in the plural, e.g. ``"samples"``.
+
+    Returns:
+        The windows, their names, the number of the file of each, and notes.
+
+    Raises:
+        InputError: all files have less than one window.
+    """
+    if length < 1:
+        raise InputError(f"length={length}; expected at least 1")
+    long = [i for i, (_, values) in enumerate(pieces) if len(values) >= length]
+    if not long:
+        raise InputError(f"every {noun} in {origin} is shorter than length={length} {unit}; use a smaller length")
+    cut = [windows(pieces[i][1], length, pieces[i][0], unit) for i in long]
+    one = unit.removesuffix("s")
+    names = tuple(
+        f"{pieces[i][0]} {one} {k * length}" for i, (found, _) in zip(long, cut, strict=True) for k in range(len(found))
+    )
+    owner = np.repeat(np.array(long), [len(found) for found, _ in cut])
+    short = [name for name, values in pieces if len(values) < length]
+    plural = f"{len(short)} {noun}{'s' * (len(short) != 1)}"
+    notes = [f"ignored {plural} shorter than {length} {unit}: {listing(short)}"] if short else []
+    left = sum(left for _, left in cut)
+    notes += [f"dropped {left:,} {unit} that do not fill a window"] if left else []
+    return np.concatenate([found for found, _ in cut]), names, owner, notes
