@@ -456,8 +456,8 @@ def test_csv_label_with_gaps_is_refused(tmp_path: Path) -> None:
 
 
 def test_csv_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x01")
-    assert refusal(tmp_path / "t.csv").startswith("PATH cannot be read as CSV (")
+    (tmp_path / "t.csv").write_bytes(b"1,2\n\x00,4\n")
+    assert refusal(tmp_path / "t.csv") == "PATH is not text (it has zero bytes); expected lines of cells"
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 99)[:20])
     assert refusal(tmp_path / "t.csv.gz").startswith("PATH cannot be read as CSV (")
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather
 
-from unsup import InputError
+from unsup import InputError, from_arrays
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data import load_data
 from unsup.data.columns import OTHER, PATTERNS, Column, TableForm
@@ -443,3 +443,37 @@ def test_the_digest_covers_words_and_not_the_order_of_rows(tmp_path: Path) -> No
     assert digest([row.replace("c", "d") for row in rows]) != own
     assert digest([rows[0].replace("a", "b"), *rows[1:]]) != own
     assert digest([rows[0].replace("a", ""), *rows[1:]]) != own
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "splits", "arrays"])
+def test_missing_entries_of_arrays(kind: str, tmp_path: Path) -> None:
+    x = RNG.normal(size=(200, 3))
+    x[::4, 1] = np.nan
+    label = np.arange(200) % 3
+
+    def data(**options: Any) -> Any:
+        if kind == "npy":
+            np.save(tmp_path / "x.npy", x)
+            return load_data(tmp_path / "x.npy", **options)
+        if kind == "arrays":
+            return from_arrays(x, label, **options)
+        parts = {"x": x, "label": label}
+        if kind == "splits":
+            parts = {"x_train": x[:100], "x_test": x[100:], "label_train": label[:100], "label_test": label[100:]}
+        np.savez(tmp_path / "x.npz", **parts)
+        return load_data(tmp_path / "x.npz", **options)
+
+    assert data().event.missing
+    dropped = data(missing="drop")
+    assert not dropped.event.missing
+    whole = torch.cat([dropped.train.x, dropped.validation.x, dropped.test.x])
+    assert sorted(whole[:, 0].tolist()) == sorted(x[~np.isnan(x[:, 1]), 0].tolist())
+    if kind == "splits":
+        assert sorted(dropped.test.x[:, 0].tolist()) == sorted(x[100:][~np.isnan(x[100:, 1]), 0].tolist())
+    if kind != "npy":
+        found = dict(zip(x[:, 0].tolist(), label.tolist(), strict=True))
+        assert [found[v] for v in dropped.train.x[:, 0].tolist()] == dropped.train.label.tolist()
+    filled = data(missing="impute").train.x
+    assert (filled[:, 1] == np.nanmedian(x[:, 1])).sum() > 20
+    with pytest.raises(InputError, match="missing values in 50 of 200 rows, in the columns number 1"):
+        data(missing="refuse")

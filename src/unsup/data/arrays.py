@@ -21,9 +21,11 @@ from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.bounds import check_array_header, check_fits, described, does_not_fit
+from unsup.data.catalog import Missing
 from unsup.data.examples import SPLITS, Examples, Names, classes, listing, part_names
 from unsup.data.hashing import Words, row_hashes
 from unsup.data.mapped import Form, Mapped, gathered, opened, too_large
+from unsup.data.missing import applied
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 Arrays = dict[str, NDArray[Any]]
@@ -67,7 +69,11 @@ class _Range:
 
 
 def read_array(
-    path: Path, *, in_memory: bool | None = None, channels: Literal["first", "last"] | None = None
+    path: Path,
+    *,
+    in_memory: bool | None = None,
+    channels: Literal["first", "last"] | None = None,
+    missing: Missing = "keep",
 ) -> Examples:
     """One ``.npy`` file: the examples ``(N, ...)``, without labels.
 
@@ -76,8 +82,9 @@ def read_array(
             on disk, and rows are read on demand.
         channels: the order of the axes of images with four axes: "first" is (N, C, H, W), "last" is (N, H, W, C); by
             default, it is found from the shape, and noted if it is not certain.
+        missing: rows of a table with missing values (NaN), as for CSV.
     """
-    return _from_files({"all": [path]}, path, in_memory, channels)
+    return applied(_from_files({"all": [path]}, path, in_memory, channels), missing, str(path))
 
 
 def read_shards(
@@ -106,18 +113,19 @@ def read_shards(
     return _from_files({part: found for part, found in parts.items() if part and found}, path, in_memory, channels)
 
 
-def read_file(path: Path, *, channels: Literal["first", "last"] | None = None) -> Examples:
+def read_file(path: Path, *, channels: Literal["first", "last"] | None = None, missing: Missing = "keep") -> Examples:
     """One ``.npz`` file: ``x`` (or ``z``, codes) and perhaps ``label``, or ``x_train``, ``x_test``, ….
 
     Args:
         channels: as for a .npy file.
+        missing: rows of a table with missing values (NaN), as for CSV.
     """
     arrays = read_npz(path)
     single = _pick(arrays, _X)
     if single is None and len(arrays) == 1:
         (single,) = arrays.values()
     if single is not None:
-        return _examples({"all": _Part([single], _pick(arrays, _LABEL))}, path, channels)
+        return applied(_examples({"all": _Part([single], _pick(arrays, _LABEL))}, path, channels), missing, str(path))
     parts = {}
     for part, words in _PARTS.items():
         x = _pick(
@@ -130,14 +138,15 @@ def read_file(path: Path, *, channels: Literal["first", "last"] | None = None) -
             f"{path} has the arrays {listing(sorted(arrays))}; expected x (and label), or x_train, x_test (and "
             "label_train, label_test)"
         )
-    return _examples(parts, path, channels)
+    return applied(_examples(parts, path, channels), missing, str(path))
 
 
-def read_folder(path: Path, *, channels: Literal["first", "last"] | None = None) -> Examples:
+def read_folder(path: Path, *, channels: Literal["first", "last"] | None = None, missing: Missing = "keep") -> Examples:
     """A folder with ``train.npz`` and optionally ``validation.npz`` and ``test.npz``, with keys x and label.
 
     Args:
         channels: as for a .npy file.
+        missing: rows of a table with missing values (NaN), as for CSV.
     """
     parts = {}
     for part, words in _PARTS.items():
@@ -147,7 +156,7 @@ def read_folder(path: Path, *, channels: Literal["first", "last"] | None = None)
             if x is None:
                 raise InputError(f"{file} has the arrays {listing(sorted(arrays))}; expected x (and label)")
             parts[part] = _Part([x], _pick(arrays, _LABEL))
-    return _examples(parts, path, channels)
+    return applied(_examples(parts, path, channels), missing, str(path))
 
 
 def read_arrays(

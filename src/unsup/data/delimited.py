@@ -341,8 +341,8 @@ def _arrow(path: Path, scan: _Scan, head: _Head, words: Sequence[str]) -> pa.Tab
 def _likely_types(head: _Head) -> dict[str, pa.DataType]:
     """The types of the columns that have only numbers in the first lines."""
     found: dict[str, pa.DataType] = {}
-    for name, cells in zip(head.names, zip(*head.rows, strict=True), strict=True):
-        known = [cell.strip() for cell in cells if not is_missing(cell)]
+    for d, name in enumerate(head.names):
+        known = [row[d].strip() for row in head.rows if not is_missing(row[d])]
         if known and all(re.fullmatch(r"[-+]?\d{1,15}", cell) for cell in known):
             found[name] = pa.int64()
         elif known and all(is_number(cell.replace(",", ".") if head.comma else cell) for cell in known):

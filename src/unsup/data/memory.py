@@ -14,10 +14,12 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.arrays import check_label, read_arrays, same_units
+from unsup.data.catalog import Missing
 from unsup.data.conditions import LABEL, by_label
 from unsup.data.events import as_event, of_type
 from unsup.data.examples import Examples, Names, classes, listing
 from unsup.data.hashing import row_hashes
+from unsup.data.missing import applied
 from unsup.data.precision import precise, some_rows
 from unsup.data.source import Data
 from unsup.data.streams import joined
@@ -38,6 +40,7 @@ def from_arrays(
     unlabelled: ArrayLike | Sequence[ArrayLike] | None = None,
     event: Event | None = None,
     channels: Literal["first", "last"] | None = None,
+    missing: Missing = "keep",
 ) -> Data:
     """Data from arrays (or tensors) in memory, split like a file: 80/10/10 by a hash of each row of ``x``.
 
@@ -55,6 +58,7 @@ def from_arrays(
             event: event of one example, if it should not be inferred from the values.
         channels: the order of the axes of images with four axes: "first" is ``(N, C, H, W)``, "last" is
             ``(N, H, W, C)``; by default, it is found from the shape, and noted if it is not certain.
+        missing: what to do with missing entries: ``keep``, ``drop`` their rows, ``impute`` medians, or ``refuse``.
 
     Raises:
         InputError: non-finite values, values outside the event, or an unsupported shape.
@@ -78,6 +82,7 @@ def from_arrays(
     found = _with_given(found, given)
     if weight is not None:
         found = replace(found, weight=_weights(weight, n))
+    found = applied(found, missing, _THE_ARRAY)
     data = found.data(_THE_ARRAY)
     return data if beside is None else joined(data, "unlabelled", beside.data("unlabelled"))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unsup.core.errors import InputError
 from unsup.core.event import Support
 from unsup.data.catalog import Missing
-from unsup.data.examples import listing
+from unsup.data.examples import SPLITS, Examples, Names, listing
 
 
 def imputed(x: NDArray[np.float64], supports: Sequence[Support]) -> NDArray[np.float64]:
@@ -69,3 +71,39 @@ def without_gaps(
             "(missing='impute'), or remove columns with --drop (drop=)"
         )
     return x[~rows], np.logical_not(rows), f"{count:,} of {len(x):,} rows have missing values and were dropped: {where}"
+
+
+def applied(found: Examples, missing: Missing, owner: str) -> Examples:
+    """Examples of an array with missing entries, after what ``missing`` says.
+
+    Raises:
+        InputError: as `without_gaps`; or examples on disk, which cannot be changed.
+    """
+    if not found.event.missing or missing == "keep":
+        return found
+    if not isinstance(found.x, torch.Tensor):
+        raise InputError(f"{owner} has missing values and stays on disk; fill them, or use --missing keep")
+    event = replace(found.event, missing=False)
+    names = [f"number {d}" for d in range(event.dims)]
+    x, kept, note = without_gaps(found.x.double().numpy(), event.columns, missing, names, owner)
+    done = replace(found, event=event, notes=(*found.notes, note))
+    if kept is None:
+        return replace(done, x=torch.from_numpy(x).to(event.dtype))
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    taken = found.whole.take(rows)
+    own = found.own
+    if own is not None:
+        ends = np.cumsum([0, *(own[name] for name in SPLITS if name in own)])
+        counts = np.add.reduceat(kept.astype(np.int64), ends[:-1])
+        own = dict(zip([name for name in SPLITS if name in own], counts.tolist(), strict=True))
+    return replace(
+        done,
+        x=torch.from_numpy(x).to(event.dtype),
+        label=taken.label,
+        given=taken.given,
+        lengths=taken.lengths,
+        weight=taken.weight,
+        names=Names(found.names.__getitem__, rows.numpy()),
+        hashes=None if found.hashes is None else found.hashes[kept],
+        own=own,
+    )
