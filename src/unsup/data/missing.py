@@ -86,9 +86,10 @@ def applied(found: Examples, missing: Missing, owner: str) -> Examples:
     event = replace(found.event, missing=False)
     names = [f"number {d}" for d in range(event.dims)]
     x, kept, note = without_gaps(found.x.double().numpy(), event.columns, missing, names, owner)
-    done = replace(found, event=event, notes=(*found.notes, note))
+    tensor = torch.from_numpy(x).to(event.dtype if event.is_discrete else found.x.dtype)
+    done = replace(found, x=tensor, event=event, notes=(*found.notes, note))
     if kept is None:
-        return replace(done, x=torch.from_numpy(x).to(event.dtype))
+        return done
     rows = torch.from_numpy(np.flatnonzero(kept))
     taken = found.whole.take(rows)
     own = found.own
@@ -98,7 +99,6 @@ def applied(found: Examples, missing: Missing, owner: str) -> Examples:
         own = dict(zip([name for name in SPLITS if name in own], counts.tolist(), strict=True))
     return replace(
         done,
-        x=torch.from_numpy(x).to(event.dtype),
         label=taken.label,
         given=taken.given,
         lengths=taken.lengths,
