@@ -87,10 +87,17 @@ class ContinuousFront(nn.Module):
         return self
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
-        """Set ``mean`` and ``std`` of every entry from training data ``(N, *shape)``; a constant entry keeps std 1."""
+        """Set ``mean`` and ``std`` of every entry from training data ``(N, *shape)``; a constant entry keeps std 1.
+
+        Missing entries do not count.
+        """
         v, _ = self._unit(self.dequantize(x, generator=generator).double())
-        std = v.std(0, correction=0)
-        self.mean.copy_(v.mean(0))
+        if self.event.missing:
+            mean = v.nanmean(0).nan_to_num(0.0)
+            std = (v - mean).square().nanmean(0).sqrt()
+        else:
+            mean, std = v.mean(0), v.std(0, correction=0)
+        self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
 
     def dequantize(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:

@@ -100,3 +100,37 @@ def conditionals(model: Model, x: Tensor, data: Batch) -> Tensor:
         return torch.from_numpy(stats.bernoulli.logpmf(level, special.expit(parameters[..., 0])).sum(1))
     chosen = np.take_along_axis(special.log_softmax(parameters, axis=2), level[..., None], 2)
     return torch.from_numpy(chosen.sum((1, 2)))
+
+
+def heads(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Distributions of scipy for the columns of MADE on a table, from the outputs of its network.
+
+    Units of columns are stored in float32.
+    """
+    assert isinstance(model, IsAutoregressive)
+    outputs, points, total = _array(model.conditionals(x.to(model.dtype))), _array(x), np.zeros(len(x))
+    known = _array(data.x)
+    for d, support in enumerate(model.event.columns):
+        own, at = outputs[:, d], points[:, d]
+        at = at - support.low
+        mean, std = (
+            np.float64(np.float32(f(known[:, d] - support.low + 0.5 * support.is_discrete))) for f in (np.mean, np.std)
+        )
+        if support.levels == 2:
+            total += stats.bernoulli.logpmf(at, special.expit(own[:, 0]))
+        elif support.is_discrete and (support.kind == "nominal" or support.levels <= 16):
+            log_p = special.log_softmax(own[:, : support.levels], axis=1)
+            total += log_p[np.arange(len(at)), at.astype(int)]
+        else:
+            components = model.config["components"]
+            logits, means, log_scales = np.split(own[:, : 3 * components], 3, axis=1)
+            weights = special.softmax(logits, axis=1)
+            if support.is_discrete:  # logistics, rounded down; beyond the levels to the nearest of them
+                edges = np.where(at > 0, at, -np.inf), np.where(at < support.levels - 1, at + 1, np.inf)
+                unit = [((e - mean) / std)[:, None] for e in edges]
+                cdf = [stats.logistic.cdf(u, means, np.exp(log_scales)) for u in unit]
+                total += np.log((weights * (cdf[1] - cdf[0])).sum(1))
+            else:
+                density = stats.norm.pdf(((at - mean) / std)[:, None], means, np.exp(log_scales))
+                total += np.log((weights * density).sum(1) / std)
+    return torch.from_numpy(total)
