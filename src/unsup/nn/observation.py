@@ -278,12 +278,13 @@ class GaussianMixture(Continuous):
 
 
 def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:
-    """The observation model ``name``; ``auto`` depends on the event.
+    """The observation model ``name`` of an event with one support; ``auto`` depends on it.
 
     Raises:
         InputError: it does not fit the event; the message names ``owner``.
     """
-    known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
+    assert event.uniform is not None
+    known = _BY_SUPPORT[event.uniform.kind]
     if name not in ("auto", *known):
         raise InputError(f"{owner}={name!r} does not fit {event}; expected {' or '.join(map(repr, known))}")
     kinds: dict[str, Callable[[Event], Observation]] = {
