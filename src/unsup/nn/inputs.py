@@ -132,6 +132,10 @@ class TableInputs(nn.Module):
     If entries may be missing, all features of a missing entry are 0, and the last feature of every column is 1 where
     its entry is missing. Between their levels, one-hot features are interpolated.
 
+    Args:
+        event: any event; it is flattened.
+        indicators: whether there are features of what is missing.
+
     Attributes:
         sizes: number of features of each column.
 
@@ -146,11 +150,11 @@ class TableInputs(nn.Module):
     places: Tensor
     like: Tensor
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, *, indicators: bool = True) -> None:
         super().__init__()
-        columns, self.missing = event.columns, event.missing
+        columns, self.missing, self.indicators = event.columns, event.missing, event.missing and indicators
         self.categories = [s.levels if s.kind == "nominal" and s.levels > 2 else 0 for s in columns]
-        self.sizes = tuple(max(k, 1) + self.missing for k in self.categories)
+        self.sizes = tuple(max(k, 1) + self.indicators for k in self.categories)
         self.numbers = [d for d, k in enumerate(self.categories) if not k]
         self.words = {
             k: [d for d, own in enumerate(self.categories) if own == k] for k in sorted({*self.categories} - {0})
@@ -158,7 +162,7 @@ class TableInputs(nn.Module):
         self.whole = [d for d, s in enumerate(columns) if s.kind == "ordinal"]
         # Features are computed kind by kind; their places in the order of columns:
         made = self.numbers + [d for k, own in self.words.items() for d in own for _ in range(k)]
-        made += list(range(len(columns))) if self.missing else []
+        made += list(range(len(columns))) if self.indicators else []
         self.register_buffer("places", torch.tensor(made).argsort(stable=True), persistent=False)
         self.register_buffer("centre", torch.zeros(len(columns)))
         self.register_buffer("spread", torch.ones(len(columns)))
@@ -183,7 +187,7 @@ class TableInputs(nn.Module):
         for k, own in self.words.items():
             words = _interpolated(units[:, own], k)
             found.append((words * ~gaps[:, own, None] if self.missing else words).flatten(1))
-        if self.missing:
+        if self.indicators:
             found.append(gaps.to(units.dtype))
         return torch.cat(found, 1)[:, self.places].to(self.like.dtype)
 
@@ -192,7 +196,7 @@ class TableInputs(nn.Module):
         k = self.categories[column]
         found = _interpolated(units, k) if k else ((units - self.centre[column]) / self.spread[column]).unsqueeze(-1)
         found = found.to(self.like.dtype)
-        return torch.cat([found, torch.zeros_like(found[:, :1])], 1) if self.missing else found
+        return torch.cat([found, torch.zeros_like(found[:, :1])], 1) if self.indicators else found
 
 
 def _interpolated(level: Tensor, levels: int) -> Tensor:

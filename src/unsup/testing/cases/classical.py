@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.testing.cases import oracles
-from unsup.testing.cases.case import MIXED, Case, ordinal, vector
+from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 FULL = {"covariance": "full"}
 CASES = (
@@ -33,6 +33,19 @@ CASES = (
         oracle=oracles.gaussian_mixture,
     ),
     Case("gaussian-mixture", MIXED, {"covariance": "diagonal"}),
+    Case("gaussian-mixture", WORDS, oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", WORDS, {"learn": "gradient"}),
+    Case("gaussian-mixture", vector(3, Support("nominal", 3)), oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", GAPS),
+    Case(
+        "gaussian-mixture",
+        GAPS,
+        {"components": "auto", "covariance": "auto"},
+        exceptions={"fixed-point": "the noise component has a fixed shape"},
+    ),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), beside=FULL),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), {"covariance": "tied"}),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), {"learn": "gradient"}, beside=FULL),
     Case("bernoulli-mixture", vector(6), oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}, oracle=oracles.bernoulli_mixture),

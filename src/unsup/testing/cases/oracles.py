@@ -14,6 +14,7 @@ from unsup.core.model import IsAutoregressive, Model
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.energy.rbm import RBM
+from unsup.nn.levels import Categories, RoundedGaussians
 
 
 def _array(x: Tensor) -> Any:
@@ -21,16 +22,35 @@ def _array(x: Tensor) -> Any:
 
 
 def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """Gaussians of scipy in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s."""
+    """Gaussians of scipy in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s.
+
+    Discrete columns of tables have probabilities of categories, and Gaussians rounded to the levels.
+    """
     assert isinstance(model, GaussianMixture)
-    location, scale = _array(model.front.mean), _array(model.front.std)
-    factors = _array(model.factors().expand(model.components, -1, -1))
-    log_weight = special.log_softmax(_array(model.logits))
-    each = []
-    for k in range(model.components):
-        covariance = np.outer(scale, scale) * np.linalg.inv(factors[k] @ factors[k].T)
-        normal = stats.multivariate_normal(location + scale * _array(model.means)[k], covariance, allow_singular=True)
-        each.append(log_weight[k] + normal.logpdf(_array(x)))
+    columns, points = model.event.columns, _array(x)
+    real = [d for d, s in enumerate(columns) if not s.is_discrete]
+    front = model.front if model.columns is None else model.columns.front
+    factors = _array(model.gaussians.factors(model.used).expand(model.components, -1, -1))
+    each = np.tile(special.log_softmax(_array(model.logits))[:, None], (1, len(x)))
+    if front is not None:
+        location, scale = _array(front.mean), _array(front.std)
+        for k, (factor, mean) in enumerate(zip(factors, _array(model.gaussians.means), strict=True)):
+            covariance = np.outer(scale, scale) * np.linalg.inv(factor @ factor.T)
+            normal = stats.multivariate_normal(location + scale * mean, covariance, allow_singular=True)
+            each[k] += normal.logpdf(points[:, real])
+    for part, own in zip(model.levels, model.kinds, strict=True):
+        for j, d in enumerate(own):
+            level, top = points[:, d].astype(int) - columns[d].low, columns[d].levels - 1
+            if isinstance(part, RoundedGaussians):
+                centre, spread = _array(part.centre)[j], _array(part.spread)[j]
+                ends = np.where(level > 0, level, -np.inf), np.where(level < top, level + 1, np.inf)
+                mean, std = _array(part.means)[j][:, None], np.exp(_array(part.log_std)[j])[:, None]
+                cdf = [stats.norm.cdf((end - centre) / spread, mean, std) for end in ends]
+                each += np.log(cdf[1] - cdf[0])
+            else:
+                assert isinstance(part, Categories)
+                rows = np.split(_array(part.logits), np.cumsum(part.levels)[:-1])[j]
+                each += special.log_softmax(rows, axis=0)[level].T
     return torch.from_numpy(special.logsumexp(each, axis=0))
 
 
