@@ -355,7 +355,7 @@ def test_what_cannot_work_is_said() -> None:
         GaussianMixture(EVENT, components=0)
     with pytest.raises(InputError, match="in tables only"):
         GaussianMixture(Event((1, 2, 2), Support("nominal", 4)))
-    with pytest.raises(InputError, match=r"3, nominal\\(4\\) has none"):
+    with pytest.raises(InputError, match=r"3, nominal\(4\) has none"):
         GaussianMixture(Event((3,), Support("nominal", 4)), covariance="full")
     with pytest.raises(InputError, match="at most 65,536 levels"):
         GaussianMixture(Event((3,), Support("ordinal", 2**20)))

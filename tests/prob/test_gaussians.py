@@ -12,7 +12,6 @@ from unsup.prob.gaussians import (
     conditional_moments,
     gaussian_cell_log_prob,
     marginal_log_prob,
-    patterns,
 )
 
 NONE, ALL = torch.tensor(False), torch.tensor(True)
@@ -48,17 +47,6 @@ def test_log_masses_are_finite_and_right_far_out() -> None:
     near = [stats.norm.logcdf(-end) for end in ends[31:-1].tolist()]  # a cell's mass is that of its nearer end
     np.testing.assert_allclose(found[31:], near, rtol=1e-6)
     np.testing.assert_allclose(found.flip(0), found, rtol=1e-12)
-
-
-def test_rows_are_grouped_by_what_is_missing() -> None:
-    y = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    y[torch.rand(y.shape, generator=torch.Generator().manual_seed(1)) < 0.4] = torch.nan
-    groups = list(patterns(y))
-    assert sorted(int(i) for rows, _ in groups for i in rows) == list(range(40))
-    for rows, seen in groups:
-        there = torch.zeros(3, dtype=torch.bool)
-        there[seen] = True
-        assert bool((~y[rows].isnan() == there).all())
 
 
 def test_marginal_and_conditional_are_those_of_the_joint_density() -> None:

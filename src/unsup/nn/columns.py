@@ -6,6 +6,8 @@ never numbers on a line: they are one-hot inputs, and outputs with one number pe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -86,3 +88,15 @@ def observed_moments(units: Tensor) -> tuple[Tensor, Tensor]:
     mean = units.nanmean(0).nan_to_num(0.0)
     std = (units - mean).square().nanmean(0).sqrt()
     return mean, torch.where(std > 0, std, torch.ones_like(std))
+
+
+def patterns(y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows ``(N,)`` of ``(B, D)`` with the same entries missing (NaN), and the numbers of the others, ``(o,)``.
+
+    >>> [(rows.tolist(), seen.tolist()) for rows, seen in patterns(torch.tensor([[1.0, torch.nan], [2.0, 3.0]]))]
+    [([0], [0]), ([1], [0, 1])]
+    """
+    kinds, inverse = (~y.isnan()).unique(dim=0, return_inverse=True)
+    order, sizes = inverse.argsort(stable=True), inverse.bincount(minlength=len(kinds)).tolist()
+    for seen, rows in zip(kinds, order.split(sizes), strict=True):
+        yield rows, seen.nonzero().squeeze(1)

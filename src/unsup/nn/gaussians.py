@@ -18,8 +18,9 @@ from torch import Generator, Tensor, nn
 
 from unsup.core import random
 from unsup.core.errors import TrainingError
+from unsup.nn.columns import patterns
 from unsup.prob.distributions import LOG_2PI
-from unsup.prob.gaussians import conditional_moments, marginal_log_prob, patterns
+from unsup.prob.gaussians import conditional_moments, marginal_log_prob
 
 _NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
 _EMPTY = 1e-10  # of an entry that no example of a component has observed

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
 from unsup.prob.distributions import LOG_2PI
-
-
-def patterns(y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows ``(N,)`` of ``(B, D)`` with the same entries missing (NaN), and the numbers of the others, ``(o,)``.
-
-    >>> [(rows.tolist(), seen.tolist()) for rows, seen in patterns(torch.tensor([[1.0, torch.nan], [2.0, 3.0]]))]
-    [([0], [0]), ([1], [0, 1])]
-    """
-    kinds, inverse = (~y.isnan()).unique(dim=0, return_inverse=True)
-    order, sizes = inverse.argsort(stable=True), inverse.bincount(minlength=len(kinds)).tolist()
-    for seen, rows in zip(kinds, order.split(sizes), strict=True):
-        yield rows, seen.nonzero().squeeze(1)
 
 
 def marginal_log_prob(residual: Tensor, covariance: Tensor) -> Tensor:

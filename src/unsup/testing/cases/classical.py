@@ -7,6 +7,7 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 FULL = {"covariance": "full"}
+EDGE = {"gradient": "one of the examples is the smallest value of its column, where the density has a jump"}
 CASES = (
     Case("histogram", vector(9), oracle=oracles.histogram),
     Case("histogram", vector(4, Support("nominal", 3)), {"joint": "never"}, oracle=oracles.histogram),
@@ -14,6 +15,9 @@ CASES = (
     Case("histogram", vector(1, REAL), oracle=oracles.histogram),
     Case("histogram", MIXED, {"bins": 4}, oracle=oracles.histogram),
     Case("histogram", MIXED, {"joint": "never"}, oracle=oracles.histogram),
+    Case("histogram", GAPS, {"bins": 4, "joint": "never"}, exceptions=EDGE),
+    Case("histogram", GAPS, {"bins": 4, "joint": "always"}, exceptions=EDGE),
+    Case("histogram", Event((3,), Support("nominal", 3), missing=True), {"joint": "auto"}),
     Case("gaussian-mixture", vector(2, REAL), oracle=oracles.gaussian_mixture, beside=FULL),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "diagonal"}, oracle=oracles.gaussian_mixture),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "tied"}, oracle=oracles.gaussian_mixture),
