@@ -279,6 +279,10 @@ class Model(nn.Module, ABC):
         save_model(self, folder)
 
 
+NO_WORDS = "takes no categories, which do not lie on a line (use made, vae, gaussian-mixture or histogram)"
+"""`Model.reason_against` of models that scale or dequantise every entry, for events that `Event.has_words`."""
+
+
 class HasDensity(ABC):
     """Capability: log-likelihood of raw data."""
 
