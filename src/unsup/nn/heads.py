@@ -258,7 +258,7 @@ class Heads(Observation):
         self.home = {d: (g, j) for g, own in enumerate(self.groups) for j, d in enumerate(own)}
         starts = [end - size for size, end in zip(self._sizes, accumulate(self._sizes), strict=True)]
         for g, own in enumerate(self.groups):
-            places = torch.tensor([[starts[d] + i for i in range(self._sizes[d])] for d in own])
+            places = torch.tensor([starts[d] for d in own])[:, None] + torch.arange(each[own[0]])
             self.register_buffer(f"places{g}", places, persistent=False)
         self.register_buffer("order", torch.tensor([d for own in self.groups for d in own]).argsort(), persistent=False)
 

@@ -161,9 +161,10 @@ class TableInputs(nn.Module):
         }
         self.whole = [d for d, s in enumerate(columns) if s.kind == "ordinal"]
         # Features are computed kind by kind; their places in the order of columns:
-        made = self.numbers + [d for k, own in self.words.items() for d in own for _ in range(k)]
-        made += list(range(len(columns))) if self.indicators else []
-        self.register_buffer("places", torch.tensor(made).argsort(stable=True), persistent=False)
+        made = [torch.tensor(self.numbers, dtype=torch.int64)]
+        made += [torch.tensor(own).repeat_interleave(k) for k, own in self.words.items()]
+        made += [torch.arange(len(columns))] if self.indicators else []
+        self.register_buffer("places", torch.cat(made).argsort(stable=True), persistent=False)
         self.register_buffer("centre", torch.zeros(len(columns)))
         self.register_buffer("spread", torch.ones(len(columns)))
         self.register_buffer("like", torch.zeros(()), persistent=False)

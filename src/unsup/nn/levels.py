@@ -101,8 +101,8 @@ class Categories(Levels):
     def __init__(self, levels: list[int], components: int) -> None:
         super().__init__(levels, components)
         self.logits = nn.Parameter(torch.randn(sum(levels), components, dtype=torch.float64))
-        alpha = [1 / size for size in levels for _ in range(size)]
-        self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float64)[:, None], persistent=False)
+        alpha = torch.cat([torch.full((size, 1), 1 / size, dtype=torch.float64) for size in levels])
+        self.register_buffer("alpha", alpha, persistent=False)
 
     @property
     def n_free(self) -> int:
@@ -141,9 +141,9 @@ class RoundedGaussians(Levels):
         self.register_buffer("centre", torch.tensor([k / 2 for k in levels], dtype=real))
         self.register_buffer("spread", torch.tensor([k / 4 for k in levels], dtype=real))
         level = torch.cat([torch.arange(k, dtype=real) for k in levels])[:, None]
-        top = torch.tensor([k - 1 for k in levels for _ in range(k)])[:, None]
+        top = torch.cat([torch.full((k, 1), k - 1) for k in levels])
         self.register_buffer("level", level, persistent=False)
-        self.register_buffer("column", torch.arange(columns).repeat_interleave(torch.tensor(levels)), persistent=False)
+        self.register_buffer("column", torch.cat([torch.full((k,), d) for d, k in enumerate(levels)]), persistent=False)
         self.register_buffer("first", level == 0, persistent=False)
         self.register_buffer("last", level == top, persistent=False)
 

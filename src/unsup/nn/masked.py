@@ -99,9 +99,7 @@ class MaskedMLP(nn.Module):
         self.inputs, self.outputs = (
             [each] * self.dims if isinstance(each, int) else list(each) for each in (inputs, outputs)
         )
-        per_input, per_output = (
-            orders.repeat_interleave(torch.tensor(each), 1) for each in (self.inputs, self.outputs)
-        )
+        per_input, per_output = _repeated(orders, self.inputs), _repeated(orders, self.outputs)
         layers = [MaskedLinear(up, down, strict=False) for down, up in pairwise([per_input, *degrees])]
         layers.append(MaskedLinear(per_output, degrees[-1] if degrees else per_input, strict=True))
         self.layers = nn.ModuleList(layers)
@@ -192,6 +190,13 @@ class _Growing(Steps):
             if end > start:
                 hidden[:, start:end] = relu(below @ weight[start:end, : below.shape[1]].T + bias[start:end])
             below = hidden[:, :end]
+
+
+def _repeated(orders: Tensor, sizes: list[int]) -> Tensor:
+    """The position of every feature, from those of the entries: ``(M, D)`` → ``(M, Σ sizes)``."""
+    if len(set(sizes)) == 1:
+        return orders.repeat_interleave(sizes[0], 1)
+    return torch.cat([own.repeat_interleave(size, 1) for own, size in zip(orders.split(1, 1), sizes, strict=True)], 1)
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:
