@@ -361,7 +361,7 @@ class ShrinksItsMeans(GaussianMixture):
         super().maximize(statistics)
         self.turn += 1
         with torch.no_grad():
-            self.means.mul_(1 - 0.05 * self.turn)
+            self.gaussians.means.mul_(1 - 0.05 * self.turn)
 
 
 @breaks("ascent", event=BITS)
@@ -377,7 +377,7 @@ class StretchesItsMeans(GaussianMixture):
     def maximize(self, statistics):
         super().maximize(statistics)
         with torch.no_grad():
-            self.means.mul_(1.05)
+            self.gaussians.means.mul_(1.05)
 
 
 @breaks("fixed-point", event=PLANE)
@@ -395,7 +395,7 @@ class WidensItsCovariances(GaussianMixture):
     def maximize(self, statistics):
         super().maximize(statistics)
         with torch.no_grad():
-            self.log_diagonal.sub_(0.025)
+            self.gaussians.log_diagonal.sub_(0.025)
 
 
 @breaks("margins", event=BITS)

@@ -179,8 +179,8 @@ class Gaussians(nn.Module):
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None, used: Tensor) -> dict[str, Tensor]:
         """``first`` and ``second`` moments of y: the second about the current means when full, else about zero.
 
-        Missing entries are those of their conditional distribution. Diagonal Gaussians do not need them: ``seen`` is the
-        weight of the observed ones.
+        Missing entries are those of their conditional distribution. Diagonal Gaussians do not need them: ``seen`` is
+        the weight of the observed ones.
         """
         if not self.dims:
             return {}
