@@ -66,7 +66,8 @@ def describe(case: Any) -> str:
     words = supports[:1] if len(set(supports)) == 1 else supports
     options = {k: v for k, v in sorted(case.options.items()) if k not in ("classes", "given")}
     told = "".join(f", {k}={v!r}" for k, v in options.items()) + (", conditional" if is_conditional(case) else "")
-    return f"{case.model} on {'×'.join(map(str, event.shape))} {' + '.join(words)}{told}"
+    gaps = ", some missing" if event.missing else ""
+    return f"{case.model} on {'×'.join(map(str, event.shape))} {' + '.join(words)}{gaps}{told}"
 
 
 def _support(support: Any) -> str:

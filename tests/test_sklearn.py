@@ -235,7 +235,7 @@ def test_whole_numbers_are_real_unless_told_otherwise():
     assert real.predict([[4, 1000]]).tolist() == [-1]
     np.testing.assert_array_equal(real.score_samples(X), clone(real).fit(X.astype(float)).score_samples(X))
     assert counts.fit(X).event_ == Event((2,), Support("ordinal", X.max() - X.min() + 1, X.min()))
-    assert counts.likelihood_kind_ == "bound"
+    assert counts.likelihood_kind_ == "exact"
     assert DensityEstimator(event="auto").fit(X.astype(float)).event_ == PLANE
     with pytest.raises(InputError, match=r"1 of 2 rows of X have values outside .* \(the first is row 1\).*event=None"):
         counts.predict([[4, 4], [4, 1000]])

@@ -99,6 +99,19 @@ def test_huge_levels_are_refused_or_need_nothing(name, levels):
 
 
 @pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("levels", [10**9, HUGE, 2**62])
+@pytest.mark.parametrize("missing", [False, True])
+def test_huge_levels_of_a_column_are_refused_or_need_nothing(name, levels, missing):
+    for kind in ("ordinal", "nominal"):
+        with memory.within(2**31):
+            try:
+                model = create(name, Event((2,), (Support(kind, levels), REAL), missing=missing), preset="tiny")
+            except InputError:
+                continue
+            assert model.parameter_count < 10**6
+
+
+@pytest.mark.parametrize("name", names())
 def test_a_tiny_model_is_tiny_on_any_event(name):
     """64 numbers a level and 256 an entry: parameters, and what else is saved."""
     tried = 0

@@ -47,14 +47,15 @@ def em(model: GaussianMixture, x: torch.Tensor, passes: int, noise: int = 0) -> 
     reached = []
     for _ in range(passes):
         statistics = model.statistics(Batch(x), generator=keyed_generator(noise))
-        reached.append(float(statistics["log_prob"] / statistics["count"]))
+        objective = statistics["log_prob"] + model.parameter_log_prior().detach()  # a prior only of categories
+        reached.append(float(objective / statistics["count"]))
         model.maximize(statistics)
     return reached
 
 
 def precisions(model: GaussianMixture) -> np.ndarray:
     """On standardised data, in scikit-learn's shape."""
-    factors = model.factors().detach()
+    factors = model.gaussians.factors(model.used).detach()
     full = (factors @ factors.mT).numpy()
     if model.covariance == "full":
         return full
@@ -63,12 +64,12 @@ def precisions(model: GaussianMixture) -> np.ndarray:
 
 def raw_components(model: GaussianMixture) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """(weight, mean, covariance) of each component in raw units, by dense inverses."""
-    factors = model.factors().detach().expand(model.components, -1, -1).numpy()
+    factors = model.gaussians.factors(model.used).detach().expand(model.components, -1, -1).numpy()
     std, mean = model.front.std.flatten().numpy(), model.front.mean.flatten().numpy()
     scale = std * model.front.levels.flatten().numpy()
     offset = mean * model.front.levels.flatten().numpy() + model.front.low.flatten().numpy()
     weights = model.logits.detach().softmax(0).numpy()
-    means = model.means.detach().numpy() * scale + offset
+    means = model.gaussians.means.detach().numpy() * scale + offset
     return [
         (w, m, np.linalg.inv(u @ u.T) * np.outer(scale, scale)) for w, m, u in zip(weights, means, factors, strict=True)
     ]
@@ -96,7 +97,7 @@ def test_em_agrees_with_scikit_learn(covariance: str, passes: int) -> None:
         reg_covar=1e-6,
         max_iter=passes,
         weights_init=model.logits.detach().softmax(0).numpy(),
-        means_init=model.means.detach().numpy().copy(),
+        means_init=model.gaussians.means.detach().numpy().copy(),
         precisions_init=precisions(model),
     )
     with warnings.catch_warnings():
@@ -104,7 +105,7 @@ def test_em_agrees_with_scikit_learn(covariance: str, passes: int) -> None:
         reference.fit(y)
     em(model, x, passes)
     np.testing.assert_allclose(model.logits.detach().softmax(0), reference.weights_, rtol=1e-6)
-    np.testing.assert_allclose(model.means.detach(), reference.means_, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model.gaussians.means.detach(), reference.means_, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(precisions(model), reference.precisions_, rtol=1e-6, atol=1e-6)
     scores = model.log_prob(x).detach().numpy() - model.front(x)[1].numpy()
     np.testing.assert_allclose(scores, reference.score_samples(y), rtol=1e-6)
@@ -152,7 +153,15 @@ def test_one_component_is_the_sample_mean_and_covariance(covariance: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "event", [EVENT, Event((3,), Support("ordinal", 6)), Event((3,), (REAL, Support("binary"), REAL))]
+    "event",
+    [
+        EVENT,
+        Event((3,), Support("ordinal", 6), layout="sequence"),
+        Event((3,), (REAL, Support("ordinal", 6), REAL)),
+        Event((3,), (REAL, Support("nominal", 4), REAL)),
+        Event((3,), (REAL, Support("ordinal", 30), REAL), missing=True),
+        Event((3,), REAL, missing=True),
+    ],
 )
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_em_never_lowers_the_likelihood(covariance: str, event: Event) -> None:
@@ -160,6 +169,8 @@ def test_em_never_lowers_the_likelihood(covariance: str, event: Event) -> None:
     for d, support in enumerate(event.columns):
         if support.is_discrete:  # quantiles, as levels
             x[:, d] = (x[:, d].argsort().argsort() * support.levels / len(x)).floor()
+    if event.missing:
+        x[torch.rand(x.shape, generator=seeded()) < 0.3] = torch.nan
     model = started(x, event=event, components=4, covariance=covariance, floor=0.0)
     reached = em(model, x, 40)
     assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-10
@@ -231,7 +242,7 @@ def test_bic_is_scikit_learns(covariance: str) -> None:
         max_iter=1,
         reg_covar=1e-6,
         weights_init=model.logits.detach().softmax(0).numpy(),
-        means_init=model.means.detach().numpy(),
+        means_init=model.gaussians.means.detach().numpy(),
         precisions_init=precisions(model),
     )
     with warnings.catch_warnings():
@@ -258,7 +269,7 @@ def test_the_start_is_the_hard_assignment_to_the_seeds() -> None:
     _, nearest = kmeans_plus_plus(y, 4, generator=seeded())
     for k in range(4):
         own = y[nearest == k].numpy()
-        np.testing.assert_allclose(model.means[k].detach(), own.mean(0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(model.gaussians.means[k].detach(), own.mean(0), rtol=1e-9, atol=1e-12)
         matrix = np.cov(own.T, bias=True) + 1e-6 * np.eye(3)
         np.testing.assert_allclose(precisions(model)[k], np.linalg.inv(matrix), rtol=1e-6)
     np.testing.assert_allclose(model.logits.detach().softmax(0), nearest.bincount().double() / len(x), rtol=1e-10)
@@ -326,13 +337,13 @@ def test_an_empty_component_is_kept_whole(covariance: str) -> None:
     x = clusters()
     model = started(x, components=3, covariance=covariance, floor=0.0)
     with torch.no_grad():
-        model.means[1] = 1e4
-    before = model.log_diagonal.detach().clone()
+        model.gaussians.means[1] = 1e4
+    before = model.gaussians.log_diagonal.detach().clone()
     reached = em(model, x, 20)
     assert float(model.logits[1].detach()) < -30
-    assert bool((model.means[1] == 1e4).all())
+    assert bool((model.gaussians.means[1] == 1e4).all())
     if covariance != "tied":
-        assert torch.equal(model.log_diagonal[1].detach(), before[1])
+        assert torch.equal(model.gaussians.log_diagonal[1].detach(), before[1])
     assert all(bool(p.isfinite().all()) for p in model.parameters())
     assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-10
 
@@ -342,8 +353,105 @@ def test_what_cannot_work_is_said() -> None:
         started(clusters(4), components=5)
     with pytest.raises(InputError, match="components=0"):
         GaussianMixture(EVENT, components=0)
-    with pytest.raises(InputError, match="nominal"):
-        GaussianMixture(Event((3,), Support("nominal", 4)))
+    with pytest.raises(InputError, match="in tables only"):
+        GaussianMixture(Event((1, 2, 2), Support("nominal", 4)))
+    with pytest.raises(InputError, match=r"3, nominal\(4\) has none"):
+        GaussianMixture(Event((3,), Support("nominal", 4)), covariance="full")
+    with pytest.raises(InputError, match="at most 65,536 levels"):
+        GaussianMixture(Event((3,), Support("ordinal", 2**20)))
     for covariance in COVARIANCES:
         with pytest.raises(TrainingError, match="raise floor"):
             started(torch.ones(9, 3), components=2, covariance=covariance, floor=0.0)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_missing_entries_are_integrated_out_and_conditioned_on(covariance: str) -> None:
+    x = clusters()
+    model = started(x, components=3, covariance=covariance, event=Event((3,), REAL, missing=True))
+    em(model, x, 3)
+    gaps = x[:7].clone()
+    for n, missing in enumerate(([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2])):
+        gaps[n, missing] = torch.nan
+    factors = model.gaussians.factors(model.used).detach().expand(3, -1, -1).numpy()
+    location, std = model.front.mean.numpy(), model.front.std.numpy()
+    parts = [np.linalg.inv(u @ u.T) * np.outer(std, std) for u in factors]
+    means = model.gaussians.means.detach().numpy() * std + location
+    weights = model.logits.detach().softmax(0).numpy()
+    for row, got in zip(gaps.numpy(), model.log_prob(gaps).detach().tolist(), strict=True):
+        seen = ~np.isnan(row)
+        expected = 1.0
+        if seen.any():
+            densities = [
+                stats.multivariate_normal(m[seen], c[np.ix_(seen, seen)]) for m, c in zip(means, parts, strict=True)
+            ]
+            expected = sum(w * d.pdf(row[seen]) for w, d in zip(weights, densities, strict=True))
+        assert got == pytest.approx(np.log(expected), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_one_gaussian_with_missing_entries_maximises_their_likelihood(covariance: str) -> None:
+    x = clusters()
+    x[torch.rand(x.shape, generator=seeded()) < 0.3] = torch.nan
+    model = started(x, components=1, covariance=covariance, floor=0.0, event=Event((3,), REAL, missing=True))
+    em(model, x, 2000)
+    model.zero_grad()
+    model.log_prob(x).mean().backward()
+    for parameter in model.gaussians.parameters():
+        assert float(parameter.grad.abs().max()) < 1e-7
+    if covariance == "diagonal":  # entry by entry
+        observed = [column[~column.isnan()] for column in x.T]
+        mean = model.gaussians.means[0].detach() * model.front.std + model.front.mean
+        np.testing.assert_allclose(mean, [c.mean() for c in observed], rtol=1e-6)
+
+
+def test_without_real_columns_it_is_the_latent_class_model() -> None:
+    g = np.random.default_rng(0)
+    own = g.integers(0, 2, 4000)
+    tables = [g.dirichlet(np.ones(4), size=2), g.dirichlet(np.ones(3), size=2), g.dirichlet(np.ones(5), size=2)]
+    x = torch.tensor(np.stack([[g.choice(len(t[k]), p=t[k]) for k in own] for t in tables], 1))
+    event = Event((3,), tuple(Support("nominal", t.shape[1]) for t in tables))
+    model = started(x, event=event, components=2)
+    em(model, x, 400)
+    assert model.likelihood_kind == "exact"
+    values = torch.cartesian_prod(*(torch.arange(t.shape[1]) for t in tables))
+    truth = sum(0.5 * np.prod([t[k][values[:, d]] for d, t in enumerate(tables)], axis=0) for k in range(2))
+    found = model.log_prob(values).detach().exp().numpy()
+    assert found.sum() == pytest.approx(1, abs=1e-9)
+    assert np.abs(found - truth).sum() < 0.1
+    counts = np.histogramdd(x.numpy(), bins=[np.arange(t.shape[1] + 1) - 0.5 for t in tables])[0].ravel() / len(x)
+    assert (counts * np.log(found)).sum() > (counts * np.log(truth)).sum() - 1e-3
+
+
+def test_a_rounded_gaussian_is_found_again_and_its_ends_take_the_tails() -> None:
+    g = np.random.default_rng(0)
+    mean, std = 17.3, 0.7  # narrow: the variance within a cell counts
+    x = torch.tensor(np.clip(np.floor(g.normal(mean, std, 20_000)), 10, 18))[:, None].long()
+    event = Event((1,), Support("ordinal", 9, low=10))
+    model = started(x, event=event, components=1, floor=0.0)
+    em(model, x, 300)
+    part = model.levels[0]
+    assert float(part.means[0, 0].detach() * part.spread + part.centre + 10) == pytest.approx(mean, abs=0.03)
+    assert float(part.log_std[0, 0].detach().exp() * part.spread) == pytest.approx(std, abs=0.03)
+    p = model.log_prob(torch.arange(10, 19)[:, None]).detach().exp()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-12)
+    assert float(p[-1]) == pytest.approx(stats.norm.sf(18, mean, std), abs=0.01)
+
+
+def test_components_of_a_table_join_words_and_numbers() -> None:
+    """Two groups that differ in every kind of column, and are found by the choice of components."""
+    g = np.random.default_rng(0)
+    own = g.integers(0, 2, 1500)
+    x = np.stack(
+        [g.normal(4 * own, 1), np.where(g.random(1500) < 0.9, 2 * own, 1), np.clip(g.poisson(3 + 20 * own), 0, 49)], 1
+    )
+    event = Event((3,), (REAL, Support("nominal", 3), Support("ordinal", 50)))
+    data = torch.tensor(x).float()
+    model = started(data, event=event)
+    assert int(model.used.sum()) in (2, 3)
+    code = model.encode(data).detach()
+    top = code[own == 1].sum(0).argmax()
+    assert float(code[own == 1, top].mean()) > 0.8
+    assert float(code[own == 0, top].mean()) < 0.05
+    free = {"diagonal": 1, "tied": 1, "full": 1}[model.covariance]
+    used = int(model.used.sum())
+    assert model.n_free == used * (1 + 1 + 2 + 2) + free * (1 if model.covariance == "tied" else used)

@@ -262,3 +262,38 @@ def test_a_table_of_mixed_columns_is_kept_in_a_run_folder(tmp_path):
     again = unsup.load(tmp_path / "run")
     assert torch.equal(again.log_prob(data.test.x), model.log_prob(data.test.x))
     assert bool(again.log_prob(data.test.x).isfinite().all())
+
+
+def test_a_joint_table_with_missing_entries_is_their_maximum_likelihood() -> None:
+    """If only the last entry is missing, it is P(x1) of all rows times P(x2 | x1) of the complete ones."""
+    g = np.random.default_rng(0)
+    x = torch.tensor(g.integers(0, 2, (400, 2)), dtype=torch.float32)
+    x[g.random(400) < 0.6 * x[:, 0].numpy() + 0.1, 1] = torch.nan
+    model = Histogram(Event((2,), BINARY, missing=True), joint="always", smoothing=0.0)
+    model.prepare(Batch(x), generator=torch.Generator())
+    for _ in range(200):
+        model.maximize(model.statistics(Batch(x)))
+    complete = x[~x[:, 1].isnan()]
+    for a in (0, 1):
+        for b in (0, 1):
+            own = complete[complete[:, 0] == a, 1]
+            expected = float((x[:, 0] == a).double().mean() * (own == b).double().mean())
+            assert float(model.log_prob(torch.tensor([[a, b]])).exp()) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("joint", ["always", "never", "auto"])
+def test_missing_entries_are_not_counted_and_not_scored(joint: str) -> None:
+    event = Event((2,), (Support("nominal", 3), Support("real")), missing=True)
+    x = torch.tensor([[0, 1.0], [2, math.nan], [math.nan, 3.0], [0, 2.0], [math.nan, math.nan]])
+    model = Histogram(event, joint=joint, bins=2, smoothing=0.0)
+    model.prepare(Batch(x), generator=torch.Generator())
+    for _ in range(500):
+        model.maximize(model.statistics(Batch(x)))
+    assert (float(model.low[1]), float(model.high[1])) == (1.0, 3.0)
+    scores = model.log_prob(torch.tensor([[math.nan, math.nan], [2, math.nan], [math.nan, 1.5]]))
+    found = scores.exp().tolist()
+    assert found[0] == pytest.approx(1)
+    if joint == "never":
+        assert found[1:] == pytest.approx([1 / 3, 1 / 3])
+    assert bool(event.contains(model.sample(50)).all())
+    assert not bool(model.sample(50).isnan().any())

@@ -115,7 +115,7 @@ def test_training_cycles_through_the_masks_and_moves_only_kept_weights():
         loss = model.loss(Batch(x))["loss"].mean()
         loss.backward()
         order = step % 3
-        expected = -model._log_prob_in_order(x, order, 1, None).mean()
+        expected = -model._log_prob_in_order(x, order, None).mean()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
         for layer in [*model.net.layers, model.net.direct]:
             dropped = layer.mask(order) == 0

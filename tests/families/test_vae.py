@@ -231,23 +231,64 @@ def test_importance_weights_of_all_examples_sum_to_one_and_the_bound_to_less(nam
 
 @torch.no_grad()
 def test_dequantised_columns_have_the_mass_of_their_bins() -> None:
-    event = Event((3,), (REAL, Support("ordinal", 5, 1), BINARY))
+    event = Event((2,), Support("ordinal", 5, 1))
     model = VAE(event, latent_dim=1, hidden=(), decoder="gaussian").double()
-    data = torch.tensor([[0.5, 1, 0], [2.5, 4, 1], [1.0, 5, 1], [-3.0, 3, 0]], dtype=torch.float64)
+    data = torch.tensor([[1, 2], [4, 1], [5, 1], [3, 5]])
     model.prepare(Batch(data), generator=seeded())
     model.nets.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
     model.nets.decoder[-1].weight.zero_()
-    model.nets.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.4]))
-    model.nets.observation.log_std.copy_(torch.tensor([0.1, -0.3, -0.4]))
+    model.nets.decoder[-1].bias.copy_(torch.tensor([-0.2, 0.4]))
+    model.nets.observation.log_std.copy_(torch.tensor([-0.3, -0.4]))
     front, std = model.nets.observation.front, model.nets.observation.log_std.exp()
     x = data[:1]
     level = (x[0] - front.low) / front.levels
     edges = [(level - front.mean) / front.std, (level + 1 / front.levels - front.mean) / front.std]
     low, high = (stats.norm.cdf(e, model.nets.decoder[-1].bias, std) for e in edges)
-    real = stats.norm.logpdf(float(edges[0][0]), 0.3, float(std[0])) - math.log(float(front.std[0]))
-    exact = real + np.log((high - low)[1:]).sum()
+    exact = np.log(high - low).sum()
     assert float(model.log_prob(x, samples=40_000, generator=seeded())) == pytest.approx(exact, abs=5e-3)
     assert model.log_prob(x, samples=1, generator=seeded(1)) != model.log_prob(x, samples=1, generator=seeded(2))
+
+
+@torch.no_grad()
+def test_columns_of_a_table_have_the_distributions_of_their_kind_and_missing_ones_none() -> None:
+    event = Event((4,), (REAL, Support("ordinal", 40, 3), BINARY, Support("nominal", 3)), missing=True)
+    model = VAE(event, latent_dim=1, hidden=()).double()
+    data = torch.tensor([[0.5, 7, 0, 2], [2.5, 30, 1, 0], [1.0, 42, 1, 1], [-3.0, math.nan, 0, 1]], dtype=torch.float64)
+    model.prepare(Batch(data), generator=seeded())
+    model.nets.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
+    model.nets.decoder[-1].weight.zero_()
+    model.nets.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, -0.4, 0.7, 0.1, 0.2, -0.5]))
+    model.nets.observation.heads[0].log_std.fill_(0.1)
+    real, level = data[:, 0].numpy(), (data[:3, 1] - 3 + 0.5).numpy()
+    std, unit = (
+        np.float32(real.std()),
+        [(level + e - np.float32(level.mean())) / np.float32(level.std()) for e in (-0.5, 0.5)],
+    )
+    below, above = (stats.logistic.cdf(u, -0.2, np.exp(-0.4)) for u in unit)
+    above[2] = 1.0  # the highest level includes the tail
+    softmax = np.exp([0.1, 0.2, -0.5]) / np.exp([0.1, 0.2, -0.5]).sum()
+    own = np.array(
+        [
+            stats.norm.logpdf((real - np.float32(real.mean())) / std, 0.3, np.exp(0.1)) - np.log(std),
+            np.append(np.log(above - below), 0.0),
+            stats.bernoulli.logpmf([0, 1, 1, 0], 1 / (1 + np.exp(-0.7))),
+            np.log(softmax[[2, 0, 1, 1]]),
+        ]
+    )
+    np.testing.assert_allclose(model.log_prob(data, samples=3, generator=seeded()), own.sum(0), rtol=1e-6)
+    fewer = torch.where(torch.tensor([True, False, True, False]), data, torch.nan)
+    np.testing.assert_allclose(model.log_prob(fewer, generator=seeded()), own[[0, 2]].sum(0), rtol=1e-6)
+
+
+@torch.no_grad()
+def test_the_encoder_sees_that_an_entry_is_missing_and_not_its_value() -> None:
+    event = Event((2,), REAL, missing=True)
+    model = VAE(event, latent_dim=2, hidden=(8,))
+    x = torch.tensor([[1.0, math.nan], [1.0, 0.0]])
+    model.prepare(Batch(torch.randn(50, 2, generator=seeded())), generator=seeded())
+    seen = model.nets.inputs(model.nets.observation.target(x))
+    assert seen[0].tolist() == [seen[0, 0].item(), 0.0, 0.0, 1.0]
+    assert not torch.equal(*model.encode(x))
 
 
 @torch.no_grad()
@@ -597,6 +638,8 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
         (Event((4,), REAL), {"decoder": "bernoulli"}, "expected 'gaussian'"),
         (Event((4,), Support("nominal", 5)), {"decoder": "gaussian"}, "expected 'categorical'"),
         (Event((4,), BINARY), {"net": "conv"}, "use net='dense'"),
+        (Event((2,), (BINARY, REAL)), {"decoder": "gaussian"}, "expected 'auto'"),
+        (Event((1, 8, 8), BINARY, missing=True), {"net": "conv"}, "complete images"),
         (Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (8, 8, 8, 8)}, "sides of at least 16"),
         (Event((4,), BINARY), {"hiden": (3,)}, "did you mean 'hidden'"),
     ],

@@ -23,6 +23,7 @@ import pytest
 # {"made": [(r"net\.(\d+)\.linear\.(.*)", r"layers.\1.\2")]}
 # An old name NAME[i] is entry i of a vector of parameters that are single ones now.
 RENAMED: dict[str, list[tuple[str, str]]] = {
+    "gaussian-mixture": [(r"gaussians\.(.*)", r"\1")],
     "made": [(r"net\.(.*)", r"\1"), (r"observation\.(front\..*)", r"\1")],
     "vae": [(r"nets\.(.*)", r"\1")],
     "pixelcnn": [(r"blocks\.(\d+)\.shift\.weight", r"blocks.\1.label_bias.weight")],

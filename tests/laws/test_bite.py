@@ -78,6 +78,37 @@ def test_every_law_has_a_broken_model():
     assert {parameter.values[0] for parameter in BREAKS} == set(LAWS)
 
 
+# --- missing entries and categories
+
+THREES = Event((3,), Support("nominal", 3), missing=True)
+
+
+@breaks("missing-normalised", event=THREES)
+class ScoresMissingEntries(MADE):
+    def _log_prob(self, batch, *, samples, generator):
+        return super()._log_prob(replace(batch, x=batch.x.nan_to_num(0.0)), samples=samples, generator=generator)
+
+
+@breaks("missing-normalised", event=THREES, latent_dim=1)
+class ScoresMissingEntriesInABound(VAE):
+    def _log_prob(self, batch, *, samples, generator):
+        gaps = batch.x.isnan().sum(1)
+        return super()._log_prob(batch, samples=samples, generator=generator) + gaps.log1p()
+
+
+@breaks("missing-integrated", event=THREES)
+class ShiftsIncompleteRows(Histogram):
+    def _log_prob(self, batch, *, samples, generator):
+        moved = torch.where(batch.x.isnan().any(1, keepdim=True), (batch.x + 1) % 3, batch.x)
+        return super()._log_prob(replace(batch, x=moved), samples=samples, generator=generator)
+
+
+@breaks("categories", event=Event((3,), Support("nominal", 3)))
+class PutsWordsOnALine(GaussianMixture):
+    def embed(self, y):
+        return y
+
+
 # --- configuration, files, state, manners
 
 
@@ -330,7 +361,7 @@ class ShrinksItsMeans(GaussianMixture):
         super().maximize(statistics)
         self.turn += 1
         with torch.no_grad():
-            self.means.mul_(1 - 0.05 * self.turn)
+            self.gaussians.means.mul_(1 - 0.05 * self.turn)
 
 
 @breaks("ascent", event=BITS)
@@ -346,7 +377,7 @@ class StretchesItsMeans(GaussianMixture):
     def maximize(self, statistics):
         super().maximize(statistics)
         with torch.no_grad():
-            self.means.mul_(1.05)
+            self.gaussians.means.mul_(1.05)
 
 
 @breaks("fixed-point", event=PLANE)
@@ -364,7 +395,7 @@ class WidensItsCovariances(GaussianMixture):
     def maximize(self, statistics):
         super().maximize(statistics)
         with torch.no_grad():
-            self.log_diagonal.sub_(0.025)
+            self.gaussians.log_diagonal.sub_(0.025)
 
 
 @breaks("margins", event=BITS)

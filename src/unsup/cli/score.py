@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.cli.output import write_file
     from unsup.core.cells import table_text
+    from unsup.core.likelihood import parts_in_words
     from unsup.core.model import HasDensity
     from unsup.evaluate.likelihood import log_probs
     from unsup.train.runs import open_run
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str]) -> int:
         write(*text.splitlines())
         return 0
     write_file(options.out, text.encode())
-    write(f"{len(scores)} scores written to {options.out} ({what} in nats, kind: {model.likelihood_kind})")
+    parts = parts_in_words(*model.event.parts)
+    kind = f"kind: {model.likelihood_kind}{parts and f'; {parts}'}"
+    write(f"{len(scores)} scores written to {options.out} ({what} in nats, {kind})")
     return 0
 
 

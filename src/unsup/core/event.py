@@ -150,6 +150,21 @@ class Event:
         return all(not s.is_discrete for s in self._distinct)
 
     @property
+    def parts(self) -> tuple[int, int]:
+        """The numbers of discrete and of real entries if there are both, else (0, 0): log p mixes masses and densities.
+
+        >>> Event((3,), (BINARY, REAL, REAL)).parts, Event((3,), REAL).parts
+        ((1, 2), (0, 0))
+        """
+        masses = sum(s.is_discrete for s in self.columns) if self.uniform is None else 0
+        return (masses, self.dims - masses) if 0 < masses < self.dims else (0, 0)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether an entry is one of three or more unordered symbols, which do not lie on a line."""
+        return any(s.kind == "nominal" and s.levels > 2 for s in self._distinct)
+
+    @property
     def _distinct(self) -> tuple[Support, ...]:
         return self.support if isinstance(self.support, tuple) else (self.support,)
 

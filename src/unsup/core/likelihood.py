@@ -22,9 +22,13 @@ class Likelihood:
         standard_error: standard error of the mean over examples, in nats.
         n: number of examples.
         samples: importance samples per example of a bound; 1 if none are used.
+        masses: number of discrete columns of a table that also has real ones; else 0.
+        densities: number of its real columns.
 
     >>> print(Likelihood("bound", 86.8, 784, 0.25, 10000))
     ≤ 86.800 ± 0.250 nats (≤ 0.1597 bits/dim)
+    >>> print(Likelihood("exact", 9.1, 8, 0.1, 500, masses=3, densities=5))
+    = 9.100 ± 0.100 nats (= 1.6411 bits/dim); 3 columns are masses, 5 densities: nats and bits mix both
     """
 
     kind: Kind
@@ -33,6 +37,8 @@ class Likelihood:
     standard_error: float
     n: int
     samples: int = 1
+    masses: int = 0
+    densities: int = 0
 
     @property
     def bits_per_dim(self) -> float:
@@ -49,7 +55,22 @@ class Likelihood:
         return {"kind": self.kind, "nats": self.nats, "bits_per_dim": self.bits_per_dim} | record
 
     def __str__(self) -> str:
+        parts = parts_in_words(self.masses, self.densities)
         return (
             f"{self.sign} {self.nats:.3f} ± {self.standard_error:.3f} nats "
-            f"({self.sign} {self.bits_per_dim:.4f} bits/dim)"
+            f"({self.sign} {self.bits_per_dim:.4f} bits/dim){parts and f'; {parts}'}"
         )
+
+
+def parts_in_words(masses: int, densities: int) -> str:
+    """What the log p of a table consists of, if it has discrete and real columns; else nothing.
+
+    Nats and bits of densities depend on the units of the columns; those of masses do not.
+
+    >>> parts_in_words(1, 5)
+    '1 column is a mass, 5 densities: nats and bits mix both'
+    """
+    if not (masses and densities):
+        return ""
+    own = "1 column is a mass" if masses == 1 else f"{masses} columns are masses"
+    return f"{own}, {densities} {'density' if densities == 1 else 'densities'}: nats and bits mix both"

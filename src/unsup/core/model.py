@@ -134,6 +134,8 @@ class Model(nn.Module, ABC):
         not_in_half: the reason why the model cannot compute with float16 or bfloat16 parameters; empty if it can.
         takes_lengths: whether it supports events with an open first axis.
         takes_missing: whether it supports events with missing entries, and scores the entries that are there.
+        marginalises: whether log p of an example with missing entries is that of the observed ones alone, i.e. the
+            integral over the missing ones.
         streams: additional streams of data that its losses read, with the number of their examples per example of
             ``x``: ``{"unlabelled": 7}``.
         packing: number of examples that a loss combines; the shares of several processes are multiples of it.
@@ -147,6 +149,7 @@ class Model(nn.Module, ABC):
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
     takes_missing: ClassVar[bool] = False
+    marginalises: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
     packing: int = 1
     needs_labels: bool = False
@@ -274,6 +277,10 @@ class Model(nn.Module, ABC):
         from unsup.core.storage import save_model
 
         save_model(self, folder)
+
+
+NO_WORDS = "takes no categories, which do not lie on a line (use made, vae, gaussian-mixture or histogram)"
+"""`Model.reason_against` of models that scale or dequantise every entry, for events that `Event.has_words`."""
 
 
 class HasDensity(ABC):

@@ -136,6 +136,7 @@ def likelihood_of(
         error = math.sqrt(n / (n - 1) * float((shares * (counted - mean)).square().sum())) if n > 1 else math.nan
     exact = model.likelihood_kind == "exact"
     shared = model.log_partition_error if isinstance(model, HasPartition) else 0.0
+    masses, densities = model.event.parts
     return Likelihood(
         kind=model.likelihood_kind,
         nats=-float(mean),
@@ -143,6 +144,8 @@ def likelihood_of(
         standard_error=math.hypot(error, shared),
         n=n,
         samples=1 if exact else samples,
+        masses=masses,
+        densities=densities,
     )
 
 

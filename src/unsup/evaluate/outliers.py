@@ -161,7 +161,7 @@ class Pool:
 def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
     """Fit the default detector to rows ``(N, *event.shape)``, which may contain anomalies.
 
-    If the event has unordered entries, which Gaussian mixtures do not support, only the histograms are used.
+    If Gaussian mixtures do not support the event, only the histograms are used.
 
     Args:
         seed: of the rows for each mixture, and of the fit.
@@ -198,8 +198,11 @@ def default_detector(event: Event, x: Tensor, *, seed: int = 0) -> Detector:
 
 
 def typical_values(x: Tensor) -> Tensor:
-    """The median of each entry (the lower one of two), ``(N, *shape)`` → ``(*shape)``."""
-    return x.flatten(1).sort(0).values[(len(x) - 1) // 2].view(x.shape[1:])
+    """The median of each entry (the lower one of two) without missing ones, ``(N, *shape)`` → ``(*shape)``."""
+    flat = x.flatten(1)
+    if not flat.is_floating_point():
+        return flat.sort(0).values[(len(x) - 1) // 2].view(x.shape[1:])
+    return flat.nanmedian(0).values.view(x.shape[1:])
 
 
 def rank(

@@ -9,10 +9,12 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.nn.columns import is_table
 from unsup.nn.conditions import Conditions, joined
-from unsup.nn.inputs import Inputs
+from unsup.nn.heads import Heads
+from unsup.nn.inputs import Inputs, TableInputs
 from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
-from unsup.nn.observation import Continuous, ObservationName, observation_for
+from unsup.nn.observation import Continuous, Observation, ObservationName, observation_for
 
 NetName = Literal["dense", "conv"]
 
@@ -21,7 +23,9 @@ class Autoencoder(nn.Module):
     """Networks from examples to parameters of codes, and from codes to the outputs of an observation model p(x|z).
 
     The inputs of the encoder are levels scaled to [0, 1] (binary) or [−1, 1], one-hot symbols, or, for continuous data,
-    y of the front. The features of a condition are appended to these inputs, and to the codes of the decoder.
+    y of the front. In tables with mixed columns or missing entries they are those of `TableInputs`, and every column
+    has a head (`Heads`); a missing entry is zeros with an indicator for the encoder, and is not scored. The features of
+    a condition are appended to these inputs, and to the codes of the decoder.
 
     Args:
         event: any event; images for ``net="conv"``.
@@ -61,18 +65,20 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.event = event
-        self.observation = observation_for(event, decoder, owner=f"{owner}: decoder")
+        self.observation = _observation(event, decoder, f"{owner}: decoder")
         kind = event.uniform.kind if event.uniform is not None else "real"
-        self.inputs = (
-            None
-            if isinstance(self.observation, Continuous)  # its front scales the input
-            else Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
-        )
-        seen_each, made_each = 1 if self.inputs is None else self.inputs.each, self.observation.outputs_each
+        self.inputs: Inputs | TableInputs | None
+        if isinstance(self.observation, Heads):
+            self.inputs = TableInputs(event)
+        elif isinstance(self.observation, Continuous):
+            self.inputs = None  # its front scales the input
+        else:
+            self.inputs = Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
+        seen_sizes = (1,) * event.dims if self.inputs is None else self.inputs.sizes
         if net == "dense":
             hidden = (256, 256) if hidden is None else hidden
             self.cells, self.conditions = event.dims, Conditions(given)
-            seen, made = self.cells * seen_each + self.conditions.channels, self.cells * made_each
+            seen, made = sum(seen_sizes) + self.conditions.channels, sum(self.observation.sizes)
             self.encoder = dense((seen, *hidden, encoded_size), activation)
             self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
             self.widest = max((*hidden, made))
@@ -82,7 +88,8 @@ class Autoencoder(nn.Module):
             self.cells, height, width = event.shape
             sides = (height, width)
             self.conditions = Conditions(given, sides)
-            seen, made = self.cells * seen_each + self.conditions.channels, self.cells * made_each
+            seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
+            made = sum(self.observation.sizes[: self.cells])
             self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
             codes = code_size + self.conditions.size
             self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
@@ -103,6 +110,8 @@ class Autoencoder(nn.Module):
         A dense decoder has one bias per dimension, a convolutional decoder one per channel.
         """
         self.observation.prepare(x, generator)
+        if isinstance(self.inputs, TableInputs):
+            self.inputs.prepare(self.observation.target(x))
         cells = x.reshape(len(x), self.cells, -1).transpose(1, 2).flatten(0, 1)  # (N · H · W, C), or (N, D)
         self.output_bias.copy_(self.observation.marginal(cells).flatten())
         self.conditions.prepare(given, generator=generator)
@@ -110,7 +119,9 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor, features: Tensor | None = None) -> Tensor:
         """Raw data ``(B, *event.shape)``, and features of conditions ``(B, F)`` → ``(B, encoded_size)``."""
         self.event.check_shape(x)
-        if isinstance(self.observation, Continuous):
+        if isinstance(self.inputs, TableInputs):
+            seen = self.inputs(self.observation.target(x))
+        elif isinstance(self.observation, Continuous):
             seen = self.observation.front.middle(x)
         else:
             assert self.inputs is not None
@@ -119,9 +130,14 @@ class Autoencoder(nn.Module):
         return encoded
 
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
-        """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``."""
+        """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
+
+        Those of `Heads` lie side by side, ``(N, P)``.
+        """
         each, dims = self.observation.outputs_each, self.event.dims
-        out = self.decoder(joined(z.to(self.output_bias.dtype), features))
+        out: Tensor = self.decoder(joined(z.to(self.output_bias.dtype), features))
+        if isinstance(self.observation, Heads):
+            return out
         out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
         outputs: Tensor = out.transpose(2, 3).reshape(len(z), dims, each)
         return outputs
@@ -144,9 +160,18 @@ class Autoencoder(nn.Module):
         return self.observation.raw(self.observation.draw(self.decode(z, features), generator))
 
 
+def _observation(event: Event, name: ObservationName, owner: str) -> Observation:
+    """The heads of a table; the observation model ``name`` of other events."""
+    if not is_table(event):
+        return observation_for(event, name, owner=owner)
+    if name != "auto":
+        raise InputError(f"{owner}={name!r} does not fit {event}, whose columns have a head each; expected 'auto'")
+    return Heads(event)
+
+
 def _check_conv(event: Event, hidden: tuple[int, ...], owner: str) -> None:
-    if not event.is_image:
-        raise InputError(f"{owner}: net='conv' takes images only; this data is {event}; use net='dense'")
+    if not event.is_image or event.missing:
+        raise InputError(f"{owner}: net='conv' takes complete images only; this data is {event}; use net='dense'")
     if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
         raise InputError(
             f"{owner}: net='conv' halves the sides once per width in hidden={hidden}: expected at least one width "

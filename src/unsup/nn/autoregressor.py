@@ -60,7 +60,7 @@ def walk(net: Steps, sites: Iterable[int], choose: Choose, targets: Tensor) -> T
 
 def drawing(observation: Observation, generator: Generator | None, temperature: float = 1.0) -> Choose:
     """Choose by drawing."""
-    return lambda site, outputs: observation.draw(outputs, generator, temperature=temperature)
+    return lambda site, outputs: observation.draw_at(site, outputs, generator, temperature=temperature)
 
 
 def keeping(known: Tensor, targets: Tensor, otherwise: Choose) -> Choose:

@@ -152,6 +152,10 @@ class Mixture(Counting, CanEncode, CanSample):
         """Points of raw data without noise."""
         return self.points(x)[0]
 
+    def embed(self, y: Tensor) -> Tensor:
+        """Points in a space with the distances of k-means++: ``(B, D)`` → ``(B, F)``."""
+        return y
+
     def take_seeds(self, seeds: Tensor) -> None:
         """Called before the components are initialised at these points, ``(K, D)``."""
 
@@ -173,7 +177,7 @@ class Mixture(Counting, CanEncode, CanSample):
         y, _ = self.points(batch.x, generator=generator)
 
         def start() -> None:
-            seeds, nearest = kmeans_plus_plus(y, self.components, generator=generator)
+            seeds, nearest = kmeans_plus_plus(self.embed(y), self.components, generator=generator)
             self.take_seeds(y[seeds])
             belongs = one_hot(nearest, self.components).to(y.dtype)
             self.maximize(added(map(self._sums, y.split(BLOCK), belongs.split(BLOCK))))

@@ -13,7 +13,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import IsFlow, Model
+from unsup.core.model import NO_WORDS, IsFlow, Model
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.norm import batch_statistics
@@ -37,8 +37,8 @@ class Flow(Model, IsFlow):
     def reason_against(cls, event: Event) -> str | None:
         if event.layout not in ("vector", "image"):
             return "takes vectors, tables and images only"
-        if any(s.kind == "nominal" for s in event.columns):
-            return "does not support nominal entries (they have no order for dequantisation)"
+        if event.has_words:
+            return NO_WORDS
         if event.dims < 2:
             return "needs at least two entries"
         return None

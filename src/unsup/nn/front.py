@@ -87,10 +87,17 @@ class ContinuousFront(nn.Module):
         return self
 
     def prepare(self, x: Tensor, *, generator: Generator) -> None:
-        """Set ``mean`` and ``std`` of every entry from training data ``(N, *shape)``; a constant entry keeps std 1."""
+        """Set ``mean`` and ``std`` of every entry from training data ``(N, *shape)``; a constant entry keeps std 1.
+
+        Missing entries do not count.
+        """
         v, _ = self._unit(self.dequantize(x, generator=generator).double())
-        std = v.std(0, correction=0)
-        self.mean.copy_(v.mean(0))
+        if self.event.missing:
+            mean = v.nanmean(0).nan_to_num(0.0)
+            std = (v - mean).square().nanmean(0).sqrt()
+        else:
+            mean, std = v.mean(0), v.std(0, correction=0)
+        self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
 
     def dequantize(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -128,6 +135,8 @@ class ContinuousFront(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantised raw data → (y, log|det dy/dx|): ``(B, *shape)`` → ``(B, *shape)``, ``(B,)``."""
+        if self.event.missing:
+            return self._missing(x)
         if self.logit_alpha is None or self.all_real:  # a log-determinant of the front alone
             log_det = -(self.levels.log() + self.std.log()).sum()
             return self._affine(x), self._summed(log_det).expand(len(x))
@@ -139,7 +148,15 @@ class ContinuousFront(nn.Module):
     def log_derivatives(self, x: Tensor) -> Tensor:
         """log|dy_d/dx_d| of each entry of dequantised raw data: ``(B, *shape)`` → ``(B, D)``; `forward` sums it."""
         _, log_derivative = self._unit(x)
-        return self._summed((log_derivative - self.std.log()).flatten(1))
+        log_derivative = log_derivative - self.std.log()
+        if self.event.missing:
+            log_derivative = log_derivative.masked_fill(x.isnan(), 0.0)
+        return self._summed(log_derivative.flatten(1))
+
+    def _missing(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` where entries may be missing: their y is NaN, and they add nothing to the log-determinant."""
+        v, _ = self._unit(x)
+        return ((v - self.mean) / self.std).to(self.like.dtype), self.log_derivatives(x).sum(1)
 
     def _summed(self, log_det: Tensor) -> Tensor:
         """Logarithms in the type of the model, but at least float32."""

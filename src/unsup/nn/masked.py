@@ -11,8 +11,8 @@ The degree of an input is its position in the order, from 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Literal, cast
 
 import torch
@@ -77,8 +77,8 @@ class MaskedMLP(nn.Module):
     Args:
         orders: position of each input, from 1: int64 ``(M, D)``, one row per mask.
         degrees: degrees of the units of each hidden layer, int64 ``(M, units)`` each; `draw_degrees` draws both.
-        inputs_each: number of features per input.
-        outputs_each: number of values per output.
+        inputs: number of features of every input, or of each.
+        outputs: number of values of every output, or of each.
         direct: whether to add masked connections from input to output (section 4.4 of the paper).
         dropout: fraction of hidden units dropped in training.
     """
@@ -88,14 +88,18 @@ class MaskedMLP(nn.Module):
         orders: Tensor,
         degrees: list[Tensor],
         *,
-        inputs_each: int = 1,
-        outputs_each: int = 1,
+        inputs: int | Sequence[int] = 1,
+        outputs: int | Sequence[int] = 1,
         direct: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dims, self.outputs_each, self.dropout = orders.shape[1], outputs_each, dropout
-        per_input, per_output = orders.repeat_interleave(inputs_each, 1), orders.repeat_interleave(outputs_each, 1)
+        self.dims, self.dropout = orders.shape[1], dropout
+        self.outputs_each = outputs if isinstance(outputs, int) else None
+        self.inputs, self.outputs = (
+            [each] * self.dims if isinstance(each, int) else list(each) for each in (inputs, outputs)
+        )
+        per_input, per_output = _repeated(orders, self.inputs), _repeated(orders, self.outputs)
         layers = [MaskedLinear(up, down, strict=False) for down, up in pairwise([per_input, *degrees])]
         layers.append(MaskedLinear(per_output, degrees[-1] if degrees else per_input, strict=True))
         self.layers = nn.ModuleList(layers)
@@ -111,11 +115,14 @@ class MaskedMLP(nn.Module):
 
     @torch.no_grad()
     def start_at(self, bias: Tensor) -> None:
-        """Set the bias of the outputs, ``(D · outputs_each,)``."""
+        """Set the bias of the outputs, side by side."""
         _bias(self.top).copy_(bias)
 
     def forward(self, inputs: Tensor, order: int = 0, *, generator: Generator | None = None) -> Tensor:
-        """``(B, D · inputs_each)`` → ``(B, D, outputs_each)``; ``generator`` is for dropout."""
+        """Features of all inputs, side by side → ``(B, D, outputs)``, or ``(B, P)`` where each output has its own size.
+
+        ``generator`` is for dropout.
+        """
         h = inputs
         for layer in self.hidden:
             h = relu(layer(h, order))
@@ -124,7 +131,7 @@ class MaskedMLP(nn.Module):
         out = self.top(h, order)
         if self.direct is not None:
             out = out + self.direct(inputs, order)
-        return cast(Tensor, out.view(len(out), self.dims, self.outputs_each))
+        return cast(Tensor, out if self.outputs_each is None else out.view(len(out), self.dims, self.outputs_each))
 
     def joined(self, order: int = 0) -> Tensor:
         """``(D, D)`` bool: whether a path of kept weights connects output i and input j."""
@@ -134,23 +141,25 @@ class MaskedMLP(nn.Module):
             reach = (layer.mask(order).float() @ reach).clamp(max=1)
         if self.direct is not None:
             reach = reach + self.direct.mask(order).float()
-        return reach.view(self.dims, self.outputs_each, self.dims, -1).sum((1, 3)) > 0
+        by_output = torch.stack([rows.sum(0) for rows in reach.split(self.outputs)])
+        return torch.stack([columns.sum(1) for columns in by_output.split(self.inputs, 1)], 1) > 0
 
-    def begin(self, n: int, order: int, encode: Callable[[Tensor], Tensor]) -> Steps:
+    def begin(self, n: int, order: int, encode: Callable[[int, Tensor], Tensor]) -> Steps:
         """Steps through one order that compute every unit once, when its last input is known.
 
         A unit of degree m depends on inputs of degree ≤ m only, so all D steps together cost one pass of the network.
         Sites are the outputs, in the order of their positions.
 
         Args:
-            encode: targets ``(B,)`` → input features ``(B, inputs_each)``.
+            encode: a site and its targets ``(B,)`` → input features ``(B, inputs)``.
         """
         return _Growing(self, n, order, encode)
 
 
 class _Growing(Steps):
-    def __init__(self, net: MaskedMLP, n: int, order: int, encode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, net: MaskedMLP, n: int, order: int, encode: Callable[[int, Tensor], Tensor]) -> None:
         self.encode, self.step = encode, 0
+        self.seen, self.made = _slices(net.inputs), _slices(net.outputs)
         degrees = [layer.above[order] for layer in net.hidden]
         by_degree = [m.argsort(stable=True) for m in degrees]
         # Hidden units sorted by degree: the units ready after step t are the contiguous slice [ends[t-1], ends[t]).
@@ -160,27 +169,39 @@ class _Growing(Steps):
         for layer, rows in zip(net.hidden, by_degree, strict=True):
             self.layers.append((layer.masked_weight(order)[rows][:, columns], _bias(layer)[rows]))
             columns = rows
-        shape = (net.dims, net.outputs_each, -1)
-        self.top, self.bias = net.top.masked_weight(order)[:, columns].view(shape), _bias(net.top).view(shape[:2])
-        self.skip = None if net.direct is None else net.direct.masked_weight(order).view(shape)
+        self.top, self.bias = net.top.masked_weight(order)[:, columns], _bias(net.top)
+        self.skip = None if net.direct is None else net.direct.masked_weight(order)
         first = (*net.hidden, net.top)[0].weight
-        self.inputs = first.new_zeros(n, net.dims, first.shape[1] // net.dims)
+        self.inputs = first.new_zeros(n, first.shape[1])
         self.hidden = [first.new_zeros(n, len(m)) for m in degrees]
 
     def outputs(self, site: int) -> Tensor:
-        seen = self.hidden[-1][:, : self.ends[-1][self.step]] if self.hidden else self.inputs.flatten(1)
-        found = self.bias[site] + seen @ self.top[site, :, : seen.shape[1]].T
-        return found if self.skip is None else found + self.inputs.flatten(1) @ self.skip[site].T
+        rows = self.made[site]
+        seen = self.hidden[-1][:, : self.ends[-1][self.step]] if self.hidden else self.inputs
+        found = self.bias[rows] + seen @ self.top[rows, : seen.shape[1]].T
+        return found if self.skip is None else found + self.inputs @ self.skip[rows].T
 
     def put(self, site: int, value: Tensor) -> None:
         self.step += 1
-        self.inputs[:, site] = self.encode(value).view(len(value), -1)
-        below = self.inputs.flatten(1)
+        self.inputs[:, self.seen[site]] = self.encode(site, value).view(len(value), -1)
+        below = self.inputs
         for (weight, bias), ends, hidden in zip(self.layers, self.ends, self.hidden, strict=True):
             start, end = ends[self.step - 1], ends[self.step]
             if end > start:
                 hidden[:, start:end] = relu(below @ weight[start:end, : below.shape[1]].T + bias[start:end])
             below = hidden[:, :end]
+
+
+def _repeated(orders: Tensor, sizes: list[int]) -> Tensor:
+    """The position of every feature, from those of the entries: ``(M, D)`` → ``(M, Σ sizes)``."""
+    if len(set(sizes)) == 1:
+        return orders.repeat_interleave(sizes[0], 1)
+    return torch.cat([own.repeat_interleave(size, 1) for own, size in zip(orders.split(1, 1), sizes, strict=True)], 1)
+
+
+def _slices(sizes: Sequence[int]) -> list[slice]:
+    """The places of parts of these sizes, side by side."""
+    return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _bias(layer: MaskedLinear) -> Tensor:

@@ -2,7 +2,8 @@
 
 The event determines the observation model. It works on *targets*: level numbers from 0 for discrete entries, y of the
 front for continuous entries. Outputs have the axes of the targets and a last axis of ``outputs_each`` numbers per
-entry; leading axes of outputs (several draws) are broadcast.
+entry; leading axes of outputs (several draws) are broadcast. Columns of a table have different numbers of outputs, see
+`unsup.nn.heads`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unsup.nn.front import ContinuousFront
 from unsup.nn.inputs import levels_of
 from unsup.prob import distributions as dist
 
-_LOWEST_LOG_SCALE = -7.0  # minimum scale: a constant column must not make the density infinite
+LOWEST_LOG_SCALE = -7.0  # minimum scale: a constant column must not make the density infinite
 
 ObservationName = Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"]
 _BY_SUPPORT: dict[str, tuple[str, ...]] = {  # the first is "auto"
@@ -68,6 +69,15 @@ class Observation(nn.Module, ABC):
     @abstractmethod
     def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
         """One draw of the target."""
+
+    def draw_at(self, site: int, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        """One draw of the target of entry ``site`` from its outputs: ``(B, P)`` → ``(B,)``."""
+        return self.draw(outputs, generator, temperature=temperature)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of outputs of each entry."""
+        return (self.outputs_each,) * self.event.dims
 
     @abstractmethod
     def marginal(self, cells: Tensor) -> Tensor:
@@ -163,7 +173,7 @@ class Logistic(Discrete):
 
     def _mean_and_log_scale(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_scale = dist.at_least_float32(outputs).unbind(-1)
-        return mean, log_scale.clamp(min=_LOWEST_LOG_SCALE)
+        return mean, log_scale.clamp(min=LOWEST_LOG_SCALE)
 
     def _level(self, v: Tensor) -> Tensor:
         return ((v + 1) * (self.levels / 2)).floor().clamp(0, self.levels - 1)
@@ -232,7 +242,7 @@ class Gaussian(Continuous):
 
     def density(self, y: Tensor, outputs: Tensor) -> Tensor:
         mean = dist.at_least_float32(outputs.squeeze(-1))
-        return dist.gaussian_log_prob(y, mean, self.log_std.clamp(min=_LOWEST_LOG_SCALE))
+        return dist.gaussian_log_prob(y, mean, self.log_std.clamp(min=LOWEST_LOG_SCALE))
 
     def typical(self, outputs: Tensor) -> Tensor:
         return outputs.squeeze(-1)
@@ -240,7 +250,7 @@ class Gaussian(Continuous):
     def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
         mean = dist.at_least_float32(outputs.squeeze(-1))
         noise = random.normal(mean.shape, generator, like=mean)
-        return mean + temperature * self.log_std.clamp(min=_LOWEST_LOG_SCALE).exp() * noise
+        return mean + temperature * self.log_std.clamp(min=LOWEST_LOG_SCALE).exp() * noise
 
     def marginal(self, cells: Tensor) -> Tensor:
         return self.log_std.new_zeros(cells.shape[1], 1)  # y is standardised
@@ -268,12 +278,13 @@ class GaussianMixture(Continuous):
 
 
 def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:
-    """The observation model ``name``; ``auto`` depends on the event.
+    """The observation model ``name`` of an event with one support; ``auto`` depends on it.
 
     Raises:
         InputError: it does not fit the event; the message names ``owner``.
     """
-    known = _BY_SUPPORT[event.uniform.kind if event.uniform is not None else "real"]
+    assert event.uniform is not None
+    known = _BY_SUPPORT[event.uniform.kind]
     if name not in ("auto", *known):
         raise InputError(f"{owner}={name!r} does not fit {event}; expected {' or '.join(map(repr, known))}")
     kinds: dict[str, Callable[[Event], Observation]] = {

@@ -80,12 +80,19 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, le
     """
     mean, log_scale = at_least_float32(mean), at_least_float32(log_scale)
     x = x.to(mean.dtype)
+    return logistic_cell_log_prob(-1 + 2 * x / levels, 2 / levels, mean, log_scale, x < 0.5, x > levels - 1.5)
+
+
+def logistic_cell_log_prob(
+    lower: Tensor, width: Tensor | float, mean: Tensor, log_scale: Tensor, first: Tensor, last: Tensor
+) -> Tensor:
+    """log P(lower ≤ v < lower + width) of a logistic v, elementwise; a ``first`` or ``last`` cell includes the tail."""
     inverse = (-log_scale).exp()
-    upper = (-1 + 2 * (x + 1) / levels - mean) * inverse
-    lower = (-1 + 2 * x / levels - mean) * inverse
+    a, wide = (lower - mean) * inverse, width * inverse
+    b = a + wide
     # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)), which is accurate in both tails.
-    inside = -softplus(-upper) - softplus(lower) + torch.log(-torch.expm1(lower - upper))
-    return torch.where(x < 0.5, -softplus(-upper), torch.where(x > levels - 1.5, -softplus(lower), inside))
+    inside = -softplus(-b) - softplus(a) + torch.log(-torch.expm1(-wide))
+    return torch.where(first, -softplus(-b), torch.where(last, -softplus(a), inside))
 
 
 def sample_bernoulli(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:

@@ -70,8 +70,9 @@ def grid(event: Event, data: Tensor, nodes: int = FIRST_NODES) -> Grid:
             weights.append(torch.zeros(support.levels, dtype=torch.float64))
         else:
             t = torch.linspace(-5, 5, nodes, dtype=torch.float64)
-            scale = float(flat[:, d].std())
-            axes.append(float(flat[:, d].mean()) + scale * t.sinh())
+            known = flat[:, d][~flat[:, d].isnan()]
+            scale = float(known.std())
+            axes.append(float(known.mean()) + scale * t.sinh())
             weights.append((scale * t.cosh() * (10 / (nodes - 1))).log())
     x = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, *event.shape)
     weight = torch.stack(torch.meshgrid(*weights, indexing="ij"), -1).flatten(0, -2).sum(-1)

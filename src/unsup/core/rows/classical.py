@@ -49,9 +49,10 @@ ROWS: tuple[Row, ...] = (
         name="gaussian-mixture",
         target="unsup.families.classical.gaussian_mixture:GaussianMixture",
         family="classical",
-        summary="Mixture of Gaussians with full, diagonal or tied covariances, by EM or by gradient ascent.",
+        summary="Mixture of Gaussians, and in tables of products with categories and rounded Gaussians, by EM or "
+        "gradient ascent.",
         abilities=("score", "sample", "encode"),
-        events="binary, ordinal or real vectors, tables, sequences and images",
+        events="real data, tables of any columns, sequences and images without categories",
         paper=DEMPSTER,
         also=(KMEANS_PLUS_PLUS,),
     ),

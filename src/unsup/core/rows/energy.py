@@ -90,7 +90,7 @@ ROWS: tuple[Row, ...] = (
         family="energy",
         summary="Energy-based model by maximum likelihood; Langevin chains start from a replay buffer, data or noise.",
         abilities=("sample", "energy", "gradient"),
-        events="vectors, tables, sequences and images without nominal entries",
+        events="vectors, tables, sequences and images without categories of more than two values",
         paper=XIE_PAPER,
         also=(SHORT_RUN_PAPER, IMPLICIT_GENERATION_PAPER),
         exceptions={
@@ -117,7 +117,8 @@ ROWS: tuple[Row, ...] = (
         family="energy",
         summary="Score matching of an energy network: exact, sliced or denoising.",
         abilities=("sample", "energy", "gradient"),
-        events="vectors, tables, sequences and images without nominal entries; real entries for exact and sliced",
+        events="vectors, tables, sequences and images without categories of more than two values; real entries for "
+        "exact and sliced",
         paper=SCORE_MATCHING_PAPER,
         also=(DENOISING_PAPER, SLICED_PAPER),
     ),

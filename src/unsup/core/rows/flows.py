@@ -26,7 +26,7 @@ ROWS: tuple[Row, ...] = (
         family="flows",
         summary="Volume-preserving additive couplings and one diagonal scale; logistic or Gaussian base.",
         abilities=("score", "sample", "temper", "encode", "decode"),
-        events="vectors, tables and images without nominal entries",
+        events="vectors, tables and images without categories of more than two values",
         paper=NICE_PAPER,
     ),
     Row(
@@ -35,7 +35,7 @@ ROWS: tuple[Row, ...] = (
         family="flows",
         summary="Affine couplings: an invertible map to a Gaussian with a triangular Jacobian; multi-scale for images.",
         abilities=("score", "sample", "temper", "encode", "decode"),
-        events="vectors, tables and images without nominal entries",
+        events="vectors, tables and images without categories of more than two values",
         paper=REALNVP_PAPER,
     ),
 )

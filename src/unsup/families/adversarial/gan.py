@@ -34,7 +34,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
+from unsup.core.model import NO_WORDS, Advice, CanSample, IsConditional, Model, Objective, Symptom, Terms
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.front import ContinuousFront
 from unsup.nn.gan import CriticNorm, image_networks
@@ -69,7 +69,7 @@ class GAN(Model, CanSample, IsConditional):
     The ``ema`` of the trainer averages the generator only; its batch statistics are the newest.
 
     Args:
-        event: any event without nominal entries, whose symbols have no order; images for ``net`` other than ``mlp``.
+        event: any event without categories of more than two values; images for ``net`` other than ``mlp``.
         loss: losses of both players, see the table of the module.
         latent_dim: length of z ~ N(0, I).
         net: ``mlp``; for images ``dcgan`` (Radford, Metz, Chintala 2016, https://arxiv.org/abs/1511.06434) and
@@ -169,9 +169,7 @@ class GAN(Model, CanSample, IsConditional):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if any(support.kind == "nominal" for support in event.columns):
-            return "does not support nominal entries, because their symbols have no order"
-        return None
+        return NO_WORDS if event.has_words else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

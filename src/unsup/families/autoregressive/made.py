@@ -4,6 +4,13 @@ p(x) = ∏_d p(x_d | x_<d), all conditionals from one pass of an MLP whose weigh
 Larochelle 2015, https://arxiv.org/abs/1502.03509): output d sees the inputs before d only (`unsup.nn.masked`). With
 several masks, the model is the uniform mixture over them: log p(x) = log (1/M) Σ_m p_m(x), a mean of probabilities of
 the whole example.
+
+Where entries may be missing, it is the model of those that are there, given which are missing. With the observed
+entries o and the indicators m of missing ones,
+
+    p(x_o | m) = ∏_{d ∈ o} p(x_d | x_{<d, o}, m_{<d}),
+
+which is normalised over the observed entries for every pattern; training uses the patterns of the data.
 """
 
 from __future__ import annotations
@@ -17,12 +24,13 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths, Within
 from unsup.core.event import Event
-from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, IsAutoregressive, Model, Terms
 from unsup.core.parallel import is_last_part
 from unsup.nn.autoregressor import Naive, Steps, drawing, walk
-from unsup.nn.front import ContinuousFront, dequantized_log_prob
-from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs
+from unsup.nn.columns import is_table
+from unsup.nn.front import ContinuousFront
+from unsup.nn.heads import Heads
+from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs, TableInputs
 from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
 from unsup.prob import distributions as dist
@@ -35,7 +43,9 @@ class MADE(Model, IsAutoregressive):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, https://arxiv.org/abs/1502.03509).
 
     Outputs are Bernoullis for binary data, a K-way softmax for other discrete data, and a mixture of Gaussians per
-    dimension for real data (and for tables with mixed supports, which are dequantised).
+    dimension for real data. In tables with mixed columns or missing entries each column has a head of its own
+    (`unsup.nn.heads`): the same ones, and mixtures of discretised logistics for more than 16 whole numbers. Missing
+    entries are not scored; samples are complete.
 
     Args:
         event: any event.
@@ -43,7 +53,7 @@ class MADE(Model, IsAutoregressive):
         masks: number of connectivities (and orders, if random); cycled by minibatch in training, mixed in scoring.
         order: ``natural``, or ``random``: a permutation of the dimensions per mask.
         direct: add masked direct connections from input to output (section 4.4 of the paper).
-        components: number of Gaussians of each real conditional.
+        components: number of Gaussians of each real conditional, and of logistics of whole numbers.
         dropout: fraction of hidden units dropped in training.
         mask_seed: seed of the degrees and orders.
 
@@ -63,6 +73,7 @@ class MADE(Model, IsAutoregressive):
         "paper": {"hidden": (8000, 8000), "masks": 32, "order": "random", "direct": True},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
+    takes_missing = True
 
     _orders: Tensor
     next_mask: Tensor
@@ -81,9 +92,11 @@ class MADE(Model, IsAutoregressive):
     ) -> None:
         support = event.uniform
         self.masks = masks
-        self.observation: Discrete | GaussianMixture
-        self.inputs: Inputs | None = None
-        if support is not None and support.is_discrete:
+        self.observation: Discrete | GaussianMixture | Heads
+        self.inputs: Inputs | TableInputs | None = None
+        if is_table(event):
+            self.observation, self.inputs = Heads(event, components), TableInputs(event)
+        elif support is not None and support.is_discrete:
             self.observation = symbols_for(event)
             ordered = support.kind != "nominal" and support.levels > MOST_ONE_HOT_LEVELS
             one_hot = support.levels > 2 and not ordered
@@ -94,8 +107,8 @@ class MADE(Model, IsAutoregressive):
         self.net = MaskedMLP(
             orders,
             degrees,
-            inputs_each=1 if self.inputs is None else self.inputs.each,
-            outputs_each=self.observation.outputs_each,
+            inputs=1 if self.inputs is None else self.inputs.sizes,
+            outputs=self.observation.sizes if isinstance(self.observation, Heads) else self.observation.outputs_each,
             direct=direct,
             dropout=dropout,
         )
@@ -120,23 +133,21 @@ class MADE(Model, IsAutoregressive):
 
     @property
     def front(self) -> ContinuousFront | None:
-        """The map from raw to standardised data, if it is not discrete."""
-        return None if isinstance(self.observation, Discrete) else self.observation.front
+        """The map from raw to standardised data, if all of it is real and none missing."""
+        return self.observation.front if isinstance(self.observation, GaussianMixture) else None
 
-    @property
-    def mass_in_support(self) -> bool:
-        return self.likelihood_kind == "exact"  # not dequantised
-
-    @property
-    def likelihood_kind(self) -> Kind:
-        return "exact" if self.event.is_real or isinstance(self.observation, Discrete) else "bound"
-
+    @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Initialise the output bias with the data marginals (log-odds, log-frequencies); standardise real data."""
-        self.observation.prepare(batch.x, generator)
-        if isinstance(self.observation, Discrete):
-            levels = self.observation.levels
-            counts = count_levels(self.observation.target(batch.x.flatten(1)), levels).to(self.dtype) + 1
+        observation = self.observation
+        observation.prepare(batch.x, generator)
+        if isinstance(observation, Heads):
+            assert isinstance(self.inputs, TableInputs)
+            self.inputs.prepare(observation.target(batch.x))
+            self.net.start_at(observation.marginal(batch.x.flatten(1)))
+        elif isinstance(observation, Discrete):
+            levels = observation.levels
+            counts = count_levels(observation.target(batch.x.flatten(1)), levels).to(self.dtype) + 1
             log_frequency = (counts / counts.sum(1, keepdim=True)).log()
             bias = log_frequency[:, 1] - log_frequency[:, 0] if levels == 2 else log_frequency.flatten()
             self.net.start_at(bias)
@@ -148,47 +159,41 @@ class MADE(Model, IsAutoregressive):
         order = int(self.next_mask) if self.masks > 1 else 0
         if is_last_part():
             self.next_mask.copy_((self.next_mask + 1) % self.masks)
-        return {"loss": -self._log_prob_in_order(batch.x, order, 1, generator)}
+        return {"loss": -self._log_prob_in_order(batch.x, order, generator)}
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        parts = [self._log_prob_in_order(batch.x, m, samples, generator) for m in range(self.masks)]
+        parts = [self._log_prob_in_order(batch.x, m, generator) for m in range(self.masks)]
         return parts[0] if self.masks == 1 else dist.log_mean_exp(torch.stack(parts), 0)
 
-    def _log_prob_in_order(self, x: Tensor, order: int, samples: int, generator: Generator | None) -> Tensor:
-        observation = self.observation
-        if isinstance(observation, Discrete):
-            outputs = self.net(self._features(x), order, generator=generator)
-            return observation.total_log_prob(observation.target(x.flatten(1)), outputs)
-
-        def density(y: Tensor) -> Tensor:
-            flat = y.flatten(1)
-            return observation.density(flat, self.net(flat, order, generator=generator)).sum(1)
-
-        return dequantized_log_prob(observation.front, density, x, samples=samples, generator=generator)
+    def _log_prob_in_order(self, x: Tensor, order: int, generator: Generator | None) -> Tensor:
+        outputs = self.net(self._features(x), order, generator=generator)
+        return self.observation.total_log_prob(self.observation.target(x).flatten(1), outputs)
 
     def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor | None:
         self.event.check_shape(x)
         if bool((self.orders != self.orders[0]).any()):
             return None
-        # The noise of a bound is drawn separately for each mask, as in `log_prob`.
-        parts = [self._entries_in_order(x, m, generator) for m in range(self.masks)]
+        parts = [self._entries_in_order(x, m) for m in range(self.masks)]
         if self.masks == 1:
             return parts[0]
         ranked = torch.stack(parts)[..., self.orders[0].argsort()]
         weights = ranked.new_full((self.masks,), 1 / self.masks).log()
         return dist.mixture_log_conditionals(ranked, weights)[:, self.orders[0] - 1]
 
-    def _entries_in_order(self, x: Tensor, order: int, generator: Generator | None) -> Tensor:
-        target = self.observation.target(x, generator).flatten(1)
-        seen = x if self.inputs is not None else target.view(x.shape)
-        return self.observation.log_prob(target, self.conditionals(seen, order=order))
+    def _entries_in_order(self, x: Tensor, order: int) -> Tensor:
+        return self.observation.log_prob(self.observation.target(x).flatten(1), self.net(self._features(x), order))
 
     def conditionals(self, x: Tensor, *, order: int = 0) -> Tensor:
-        found: Tensor = self.net(self._features(x), order)
-        return found
+        return self._aligned(self.net(self._features(x), order))
+
+    def _aligned(self, outputs: Tensor) -> Tensor:
+        """Outputs of the network with the conditionals on an axis: ``(B, D, P)``."""
+        return self.observation.padded(outputs) if isinstance(self.observation, Heads) else outputs
 
     def _features(self, x: Tensor) -> Tensor:
-        """The input of the network for raw data, including noise if any: ``(B, *event.shape)`` → ``(B, F)``."""
+        """The input of the network for raw data: ``(B, *event.shape)`` → ``(B, F)``."""
+        if isinstance(self.inputs, TableInputs):
+            return self.inputs(self.observation.target(x))
         if self.inputs is not None:
             return self.inputs.flat(x)
         assert self.front is not None
@@ -207,16 +212,26 @@ class MADE(Model, IsAutoregressive):
     @torch.no_grad()
     def sample_naive(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         def steps(rows: int, order: int) -> Steps:
-            return Naive(lambda targets: self.net(self._encode(targets).flatten(1), order), self._blank(rows))
+            return Naive(lambda targets: self._aligned(self.net(self._all(targets), order)), self._blank(rows))
 
         return self._sample(n, steps, generator, temperature)
 
-    def _encode(self, targets: Tensor) -> Tensor:
-        """Targets of any shape → input features, on a last axis if there are several."""
+    def _encode(self, site: int, targets: Tensor) -> Tensor:
+        """Targets ``(B,)`` of one entry → its input features ``(B, F)``."""
+        if isinstance(self.inputs, TableInputs):
+            return self.inputs.at(site, targets)
         return targets.to(self.dtype) if self.inputs is None else self.inputs.levels(targets)
 
+    def _all(self, targets: Tensor) -> Tensor:
+        """Targets ``(B, D)`` of all entries → input features ``(B, F)``."""
+        if isinstance(self.inputs, TableInputs):
+            return self.inputs(targets)
+        return targets.to(self.dtype) if self.inputs is None else self.inputs.levels(targets).flatten(1)
+
     def _blank(self, n: int) -> Tensor:
-        like = torch.int64 if self.inputs is not None else dist.at_least_float32(self.net.top.weight).dtype
+        like = (
+            torch.int64 if isinstance(self.observation, Discrete) else dist.at_least_float32(self.net.top.weight).dtype
+        )
         return torch.zeros(n, self.event.dims, dtype=like, device=self.device)
 
     def _sample(

@@ -5,19 +5,23 @@ EM (Dempster, Laird, Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb0160
     r_nk = π_k N(y_n; μ_k, Σ_k) / Σ_j π_j N(y_n; μ_j, Σ_j)
     N_k = Σ_n r_nk,  π_k = N_k / N,  μ_k = Σ_n r_nk y_n / N_k,  Σ_k = Σ_n r_nk (y_n − μ_k)(y_n − μ_k)ᵀ / N_k + floor · I
 
-and without the floor never lowers the likelihood. With ``components="auto"`` a noise component of fixed shape catches
-examples that belong nowhere (Banfield, Raftery 1993, https://doi.org/10.2307/2532201), each covariance has a prior
-worth one example (Fraley, Raftery 2007, https://doi.org/10.1007/s00357-007-0004-5), and the number of components and
-the form of their covariances are those with the lowest BIC. Each covariance is held by the upper-triangular factor of
-its inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its diagonal: log N costs one product y U_k, and any value of the
-parameters is a proper density, so gradient ascent needs no constraint. Everything is in float64.
+and without the floor never lowers the likelihood. In a table with discrete columns a component is a product of a
+Gaussian of all real columns, of probabilities of the categories (the latent class model) and of Gaussians rounded to
+the whole numbers, so that the likelihood is exact:
+
+    p(x) = Σ_k π_k N(x_real; μ_k, Σ_k) Π_d p(x_d | k)
+
+Missing entries are integrated out. With ``components="auto"`` a noise component of fixed shape catches examples that
+belong nowhere (Banfield, Raftery 1993, https://doi.org/10.2307/2532201), each covariance has a prior worth one example
+(Fraley, Raftery 2007, https://doi.org/10.1007/s00357-007-0004-5), and the number of components and the form of their
+covariances are those with the lowest BIC. Everything is in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -26,21 +30,23 @@ from torch.nn.functional import one_hot
 from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
-from unsup.core.errors import InputError, TrainingError
-from unsup.core.event import Event
+from unsup.core.errors import InputError
+from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, HasEntryConditionals, Symptom
+from unsup.nn.columns import Columns
 from unsup.nn.counting import BLOCK, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
-from unsup.prob import distributions as dist
+from unsup.nn.gaussians import Gaussians, Structure
+from unsup.nn.inputs import TableInputs
+from unsup.nn.levels import Categories, Levels, RoundedGaussians
 from unsup.prob.clusters import kmeans_plus_plus
 
-_NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
 _UNUSED = 1e-9  # a component of less weight is one that no example belongs to
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
 _NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
 _COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
-Structure = Literal["full", "diagonal", "tied"]
+_MOST_LEVELS = 2**16  # of a discrete column of a table
 
 # What components="auto" chooses from, and how.
 COUNTS = (1, 2, 3, 5, 8, 12)
@@ -60,10 +66,14 @@ _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 class GaussianMixture(Mixture, HasEntryConditionals):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
-    The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted; pixels and
-    counts are dequantised first, so that their likelihood is a bound. The start is k-means++ (Arthur, Vassilvitskii
-    2007): every example joins its nearest seed. In EM a component that loses all its examples keeps its mean and
-    covariance, with a weight of almost nothing. `encode` gives the responsibilities.
+    The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted. Discrete
+    columns of tables have their own distributions in every component: probabilities of categories, with a prior worth
+    one example, and Gaussians rounded to whole numbers; ``covariance`` is that of the real columns. Pixels and other
+    discrete arrays are dequantised, so that their likelihood is a bound. Missing entries are integrated out.
+
+    The start is k-means++ (Arthur, Vassilvitskii 2007): every example joins its nearest seed. In EM a component that
+    loses all its examples keeps its mean and covariance, with a weight of almost nothing. `encode` gives the
+    responsibilities.
 
     With ``components="auto"`` the training data choose: for each form of covariance up to 12 components are fitted, and
     the fit with the lowest BIC is kept. A full matrix is tried only where components have more examples than entries.
@@ -75,7 +85,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     likelihood is that of the value itself.
 
     Args:
-        event: binary, ordinal, real, or a table that mixes them.
+        event: real, a table of any columns, or an array of binary or ordinal entries.
         components: K, or ``auto``: chosen from the training data (10 where ``learn="gradient"``).
         covariance: ``full``, ``diagonal``, ``tied`` (one full matrix for all components), or ``auto``: chosen from the
             training data where ``components`` is, else full.
@@ -102,7 +112,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     }
     fit_defaults = {"lr": 1e-2}
     autocast = False
-    form: Tensor  # which of the forms the covariances have, where it is chosen
+    takes_missing = True
+    marginalises = True
     spread: Tensor  # V of the prior
     limits: Tensor  # of the points that are fitted, the lowest and the highest of each entry
     not_in_half = "its covariances are computed in float64"
@@ -121,38 +132,48 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     ) -> None:
         self.floor, self.chooses = floor, components == "auto" and learn == "em"
         self.take_passes(iterations if learn == "em" else 0, tolerance)
-        dims = event.dims
+        table = event.layout == "vector" and not event.is_real
+        self.columns = Columns(event).double() if table else None
+        self.front = None if table else ContinuousFront(event).double()
+        dims = event.dims if self.columns is None else len(self.columns.real)
         self.forms: tuple[Structure, ...]  # of covariances, those to choose from
         if covariance != "auto":
             self.forms = (covariance,)
+            if covariance != "diagonal" and not dims:
+                raise InputError(
+                    f"GaussianMixture: covariance={covariance!r} is of real columns, but {event} has none; use "
+                    "covariance='diagonal'"
+                )
         elif self.chooses:
-            self.forms = _FORMS if dims <= _MOST_DIMS else ("diagonal",)
+            self.forms = _FORMS if dims <= _MOST_DIMS and (dims > 1 or not table) else ("diagonal",)
         else:
-            self.forms = ("full",)
+            self.forms = ("full",) if dims else ("diagonal",)
         if self.chooses:
             slots = COUNTS[-1] + 1  # those that are not used have no weight; the last is noise
-            self.register_buffer("form", torch.zeros((), dtype=torch.int64))
             self.register_buffer("spread", torch.ones(dims, dtype=torch.float64))
             ends = torch.tensor([[-math.inf], [math.inf]], dtype=torch.float64)
-            self.register_buffer("limits", ends.repeat(1, dims))
+            self.register_buffer("limits", ends.repeat(1, event.dims))
         else:
             slots = 10 if components == "auto" else components
-        self.front = ContinuousFront(event).double()
         self.take_components(slots, restarts)
-        matrices = 1 if self.forms == ("tied",) and not self.chooses else slots
-        self.means = nn.Parameter(torch.randn(slots, dims, dtype=torch.float64))
-        self.log_diagonal = nn.Parameter(torch.zeros(matrices, dims, dtype=torch.float64))
-        # The entries of U above its diagonal, row by row.
-        above = dims * (dims - 1) // 2 if self.forms != ("diagonal",) else 0
-        self.above = nn.Parameter(torch.zeros(matrices, above, dtype=torch.float64)) if above else None
+        self.gaussians = Gaussians(slots, dims, self.forms, chooses=self.chooses, owner=type(self).__name__)
+        self.kinds = [own for own in (_places(event, _is_category), _places(event, _is_whole)) if own] if table else []
+        self.levels = nn.ModuleList()
+        for own in self.kinds:
+            kind = Categories if _is_category(event.columns[own[0]]) else RoundedGaussians
+            self.levels.append(kind([event.columns[d].levels for d in own], slots))
+        # Distances for the start: one-hot categories, standardised numbers.
+        self.inputs = TableInputs(event, indicators=False).double() if table else None
         if self.chooses:
             with torch.no_grad():
                 self._free(torch.ones(slots, dtype=torch.bool))
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if any(s.kind == "nominal" for s in event.columns):
-            return "takes no unordered (nominal) entries"
+        if event.layout != "vector" and any(s.kind == "nominal" for s in event.columns):
+            return "takes unordered (nominal) entries in tables only"
+        if event.layout == "vector" and any(s.levels > _MOST_LEVELS for s in event.columns):
+            return f"takes whole numbers of at most {_MOST_LEVELS:,} levels; use them as real numbers"
         return None
 
     @classmethod
@@ -166,25 +187,26 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     @property
     def likelihood_kind(self) -> Kind:
-        return "exact" if self.event.is_real else "bound"
+        return "exact" if self.event.is_real or self.columns is not None else "bound"
 
     @property
     def mass_in_support(self) -> bool:
-        return self.event.is_real
+        return self.likelihood_kind == "exact"
 
     @property
     def covariance(self) -> Structure:
         """The form of the covariances: as given, or as chosen."""
-        return self.forms[int(self.form)] if self.chooses else self.forms[0]
+        return self.gaussians.structure
 
     @property
     def n_free(self) -> int:
         """Weights, means and covariances; the units of the data are none, nor are the noise and unused components."""
+        discrete = sum(own.n_free for own, _ in self._discrete())
         if not self.chooses:
-            return self.parameter_count - 1
-        used, dims = int(self.used.sum()), self.event.dims
+            return self.components * (1 + discrete) - 1 + sum(p.numel() for p in self.gaussians.parameters())
+        used, dims = int(self.used.sum()), self.gaussians.dims
         matrix = dims if self.covariance == "diagonal" else dims * (dims + 1) // 2
-        return used * (1 + dims) + matrix * (1 if self.covariance == "tied" else used)
+        return used * (1 + dims + discrete) + matrix * (1 if self.covariance == "tied" else used)
 
     @property
     def used(self) -> Tensor:
@@ -196,34 +218,71 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     # --- points ---------------------------------------------------------------------------------------------------
 
+    def _discrete(self) -> Iterator[tuple[Levels, list[int]]]:
+        """The distributions of discrete columns, with their numbers."""
+        return zip(cast(list[Levels], list(self.levels)), self.kinds, strict=True)
+
+    def _real(self, y: Tensor) -> Tensor:
+        """The entries that the Gaussians model: ``(B, D)`` → ``(B, R)``."""
+        return y if self.columns is None else y[:, self.columns.real]
+
     def scale(self, batch: Batch, *, generator: Generator) -> None:
         """Set the units; where the data choose, gross values do not decide them."""
-        if not self.chooses:
-            self.front.prepare(batch.x, generator=generator)
-            return
-        ends = self._ends(batch.x)
-        self.front.prepare(batch.x.clamp(*ends.to(batch.x.dtype)), generator=generator)
-        self.limits.copy_(self.middle(ends))
+        x = batch.x
+        ends = self._ends(x) if self.chooses else None
+        if ends is not None:
+            x = x.clamp(*ends.to(x.dtype)) if x.is_floating_point() else x
+        if self.front is not None:
+            self.front.prepare(x, generator=generator)
+        if self.columns is not None and self.inputs is not None:
+            self.columns.prepare(x, generator=generator)
+            units = self.columns(x)
+            self.inputs.prepare(units)
+            for own, places in self._discrete():
+                own.prepare(units[:, places])
+        if ends is not None:
+            self.limits.copy_(self.middle(ends))
 
     def _ends(self, x: Tensor) -> Tensor:
         """How far the values of each real column are fitted as they are: ``(2, *shape)``, infinite for others."""
         low, high = _ends(x.flatten(1).double())
-        real = ~self.front.discrete.flatten()
+        real = torch.tensor([not s.is_discrete for s in self.event.columns], device=x.device)
         ends = torch.stack([low.where(real, -math.inf), high.where(real, math.inf)])
         return ends.view(2, *self.event.shape)
 
     def points(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        y, log_det = self.front(self.front.dequantize(x, generator=generator))
-        y = y.flatten(1)
+        if self.columns is not None:
+            y: Tensor = self.columns(x)
+            log_det = (~y.isnan()).to(y.dtype) @ self.columns.log_derivatives()
+        else:
+            assert self.front is not None
+            y, log_det = self.front(self.front.dequantize(x, generator=generator))
+            y = y.flatten(1)
         return y.clamp(*self.limits) if self.chooses else y, log_det
 
     def middle(self, x: Tensor) -> Tensor:
-        return self.front.middle(x).flatten(1)
+        if self.front is not None:
+            return self.front.middle(x).flatten(1)
+        assert self.columns is not None
+        found: Tensor = self.columns(x)
+        return found
+
+    def embed(self, y: Tensor) -> Tensor:
+        if self.inputs is not None:
+            found: Tensor = self.inputs(y)
+            return found
+        return y.nan_to_num(0.0) if self.event.missing else y
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        if self.columns is not None:
+            units = self.columns(batch.x)
+            log_det = (~units.isnan()).to(units.dtype) @ self.columns.log_derivatives()
+            return self.log_joint(units).logsumexp(1) + log_det
+
         def density(y: Tensor) -> Tensor:
             return self.log_joint(y.flatten(1)).logsumexp(1)
 
+        assert self.front is not None
         return dequantized_log_prob(self.front, density, batch.x, samples=samples, generator=generator)
 
     # --- choosing -------------------------------------------------------------------------------------------------
@@ -244,7 +303,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             )
         self.scale(batch, generator=generator)
         y, _ = self.points(batch.x, generator=generator)
-        self.spread.copy_(_spread(y))
+        self.spread.copy_(_spread(self._real(y)))
         y = y[random.uniform((len(y),), generator, like=y).argsort()[:_ENOUGH]]
         lowest, kept = math.inf, {}
         for structure in self.forms:
@@ -261,7 +320,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def counts(self, examples: int, structure: Structure) -> tuple[int, ...]:
         """The numbers of components that are worth trying: each is to have five examples, and what its matrix needs."""
-        dims = self.event.dims
+        dims = self.gaussians.dims
         each = dims + 1 if structure == "full" else 5
         rest = dims if structure == "tied" else 0
         found = tuple(k for k in COUNTS if max(5 * k, rest + k * each) <= examples)
@@ -272,15 +331,15 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     @torch.no_grad()
     def try_candidate(self, y: Tensor, components: int, structure: Structure, *, generator: Generator) -> float:
         """Fit ``components`` of one form to points, from a k-means++ start; the BIC of what is left of them."""
-        self.form.fill_(self.forms.index(structure))
+        self.gaussians.form.fill_(self.forms.index(structure))
 
         def sums() -> dict[str, Tensor]:
             return added(self._expect(part) for part in y.split(BLOCK))
 
         def start() -> None:
             self._free(torch.ones_like(self.logits, dtype=torch.bool))
-            seeds, nearest = kmeans_plus_plus(y, components, generator=generator)
-            self.take_seeds(torch.cat([y[seeds], self.means[components:]]))
+            seeds, nearest = kmeans_plus_plus(self.embed(y), components, generator=generator)
+            self.take_seeds(y[seeds])
             belongs = (1 - _NOISE_START) * one_hot(nearest, self.components).to(y.dtype)
             belongs[:, -1] = _NOISE_START
             self.maximize(added(map(self._sums, y.split(BLOCK), belongs.split(BLOCK))))
@@ -311,30 +370,24 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def _free(self, slots: Tensor) -> None:
         """Make components unused: of the noise's shape, without weight. The noise itself stays, or starts."""
-        self.means[slots] = 0.0
-        self.log_diagonal[slots] = -math.log(_NOISE)
-        if self.above is not None:
-            self.above[slots] = 0.0
+        self.gaussians.free(slots, _NOISE)
+        for own, _ in self._discrete():
+            own.free(slots)
         self.logits[slots] = math.log(_UNUSED) - 20
         if bool(slots[-1]):
             self.logits[-1] = 0.0
 
     def parameter_log_prior(self) -> Tensor:
-        """Σ_k −½ (log|Σ_k| + tr(V Σ_k⁻¹)) of the covariances that are chosen, V the spread: the prior's one example."""
-        if not self.chooses:
-            return super().parameter_log_prior()
-        own = self.used
-        if self.covariance == "tied":
-            own = own & (own.cumsum(0) == 1)
-        trace = (2 * self.log_diagonal[own]).exp() @ self.spread
-        if self.above is not None:
-            row, _ = self._above_indices(self.above.device)
-            trace = trace + self.above[own].square() @ self.spread[row]
-        return 0.5 * _PRIOR * (2 * self.log_diagonal[own].sum() - trace.sum())
+        """Of the probabilities of categories; and, where they are chosen, of variances: one example of the spread."""
+        prior = _PRIOR if self.chooses else 0.0
+        found = super().parameter_log_prior()
+        for own, _ in self._discrete():
+            found = found + own.log_prior(self.used, prior)
+        return found + self.gaussians.log_prior(self.used, self.spread, prior) if self.chooses else found
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         """Whether a component has directions in which only the floor keeps its variance from zero."""
-        collapsed = (-2 * self.log_diagonal.detach()) < math.log(_COLLAPSED * max(self.floor, _SINGULAR))
+        collapsed = (-2 * self.gaussians.log_diagonal.detach()) < math.log(_COLLAPSED * max(self.floor, _SINGULAR))
         if not bool(collapsed.any()):
             return None
         weights = self.logits.detach().softmax(0)
@@ -355,179 +408,99 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def _constant(self) -> Tensor:
         """Which entries do not vary at all in the mixture, ``(D,)``: they do not indicate a bad fit."""
-        factors = self.factors().detach()
-        identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=True)  # Σ = U⁻ᵀ U⁻¹
-        weights, means = self.logits.detach().softmax(0), self.means.detach()
-        second = weights @ (inverse.square().sum(-2) + means.square())
+        variances = self.gaussians.covariances(self.used).detach().diagonal(dim1=-2, dim2=-1)
+        weights, means = self.logits.detach().softmax(0), self.gaussians.means.detach()
+        second = weights @ (variances + means.square())
         return second - (weights @ means).square() < _COLLAPSED * max(self.floor, _SINGULAR)
 
-    # --- learning -------------------------------------------------------------------------------------------------
+    # --- components -----------------------------------------------------------------------------------------------
 
     def take_seeds(self, seeds: Tensor) -> None:
-        self.means.copy_(seeds)
+        self.gaussians.means[: len(seeds)] = self._real(seeds).nan_to_num(0.0)
+        for own, places in self._discrete():
+            own.take_seeds(seeds[:, places])
 
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-        """``first`` and ``second`` moments of y: the second about the current means when full, else about zero."""
-        first = {"first": responsibility.T @ y}  # (K, D)
-        if self.covariance == "diagonal":
-            return first | {"second": responsibility.T @ y.square()}  # (K, D)
-        if self.chooses:
-            responsibility = responsibility.clone()
-            responsibility[:, -1] = 0.0  # the noise learns no shape
-            weight = responsibility.sum(1)
-        if self.covariance == "tied":
-            return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
-        scatters = []
-        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
-            if empty:  # not used, or noise
-                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
-                continue
-            rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
-            centred = y[rows] - mean
-            scatters.append((centred * own[rows, None]).T @ centred)
-        return first | {"second": torch.stack(scatters)}  # (K, D, D)
+        found = self.gaussians.moments(self._real(y), responsibility, weight, self.used)
+        for number, (own, places) in enumerate(self._discrete()):
+            found[f"counts{number}"] = own.counts(y[:, places], responsibility)
+        return found
 
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
-        """Means and covariances."""
-        weight, second = sums["weight"], sums["second"]
+        prior, spread = (_PRIOR, self.spread) if self.chooses else (0.0, None)
         if self.chooses:
             alive = alive.clone()
             alive[-1] = False
-        safe = torch.where(alive, weight, 1.0)
-        means = torch.where(alive[:, None], sums["first"] / safe[:, None], self.means)
-        kept, above = alive[:, None], None
-        if self.covariance == "diagonal":
-            variance = self._smoothed(second / safe[:, None] - means.square(), safe[:, None]) + self.floor
-            variance[~alive] = 1.0
-            self._check_positive((variance <= 0).any(1))
-            log_diagonal = -0.5 * variance.log()
-        elif self.covariance == "tied":
-            own = torch.where(alive, weight, 0.0) if self.chooses else weight
-            total = own.sum() if self.chooses else sums["count"]
-            scatter = second - (means * own[:, None]).T @ means
-            log_diagonal, above = self._factorise(self._smoothed((scatter / total)[None], total))
-            kept = alive[:, None] if self.chooses else alive.new_ones(1, 1)
-        else:
-            shift = means - self.means
-            matrix = second / safe[:, None, None] - shift[:, :, None] * shift[:, None, :]
-            matrix = self._smoothed(matrix, safe[:, None, None])
-            matrix[~alive] = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
-            log_diagonal, above = self._factorise(matrix)
-        self.means.copy_(means)
-        self.log_diagonal.copy_(torch.where(kept, log_diagonal, self.log_diagonal))
-        if self.above is not None and above is not None:
-            self.above.copy_(torch.where(kept, above, self.above))
-
-    def _smoothed(self, covariance: Tensor, weight: Tensor) -> Tensor:
-        """Variances ``(M, D)`` or covariances ``(M, D, D)`` with what the prior adds: N Σ + V over N + 1."""
-        if not self.chooses:
-            return covariance
-        prior = self.spread if covariance.ndim == 2 else self.spread.diag()
-        return (weight * covariance + _PRIOR * prior) / (weight + _PRIOR)
-
-    def _factorise(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Covariances ``(M, D, D)`` without the floor → log-diagonal and upper part of U with Σ⁻¹ = U Uᵀ."""
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        lower, info = torch.linalg.cholesky_ex(matrix + self.floor * identity)
-        self._check_positive(info > 0)
-        factor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).mT
-        row, column = self._above_indices(matrix.device)
-        return factor.diagonal(dim1=-2, dim2=-1).log(), factor[:, row, column]
-
-    def _check_positive(self, singular: Tensor) -> None:
-        if bool(singular.any()):
-            raise TrainingError(
-                f"GaussianMixture: the covariance of component {int(singular.nonzero()[0])} is singular with "
-                f"floor={self.floor:g}; raise floor (1e-6 is usual), ask for fewer components, or covariance='diagonal'"
-            )
-
-    # --- components -----------------------------------------------------------------------------------------------
+        self.gaussians.maximize(sums, alive, floor=self.floor, spread=spread, prior=prior)
+        for number, (own, _) in enumerate(self._discrete()):
+            own.maximize(sums[f"counts{number}"], alive, self.floor, prior)
 
     def log_joint(self, y: Tensor) -> Tensor:
         """Components that were not chosen are none: they stay without examples."""
         joint = super().log_joint(y)
+        return joint.masked_fill(~self._live(), -math.inf) if self.chooses else joint
+
+    def _live(self) -> Tensor:
+        """Which components take part: those in use, and noise."""
         if not self.chooses:
-            return joint
-        absent = ~self.used
-        absent[-1] = False
-        return joint.masked_fill(absent, -math.inf)
-
-    def _above_indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        dims = self.means.shape[1]
-        row, column = torch.triu_indices(dims, dims, 1, device=device)
-        return row, column
-
-    def factors(self) -> Tensor:
-        """U with Σ⁻¹ = U Uᵀ on standardised data, upper-triangular: ``(K, D, D)``, or ``(1, D, D)`` when tied."""
-        factor = torch.diag_embed(self._shared(self.log_diagonal).exp())
-        if self.above is None or self.covariance == "diagonal":
-            return factor
-        row, column = self._above_indices(factor.device)
-        numbers = torch.arange(len(factor), device=factor.device)[:, None]
-        return factor.index_put((numbers, row, column), self._shared(self.above))
-
-    def _shared(self, rows: Tensor) -> Tensor:
-        """Parameters of each component's matrix: where a tied one was chosen, all have that of the first."""
-        if not self.chooses or self.covariance != "tied":
-            return rows
-        return torch.where(self.used[:, None], rows[self.used.long().argmax()], rows)
+            return torch.ones_like(self.logits, dtype=torch.bool)
+        live = self.used
+        live[-1] = True
+        return live
 
     def log_components(self, y: Tensor) -> Tensor:
-        """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``."""
-        if self.covariance == "diagonal":
-            precision = (2 * self.log_diagonal).exp()
-            scaled = precision * self.means
-            square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * self.means).sum(1)
-        else:
-            factors = self.factors().expand(self.components, -1, -1)
-            shared = y @ factors[0] if self.covariance == "tied" and not self.chooses else None
-            used = self.used if self.chooses else None
-            columns = []
-            for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
-                if used is not None and not used[k] and k < self.components - 1:
-                    columns.append(y.new_zeros(len(y)))  # of no use, see `log_joint`
-                    continue
-                white = (y @ factor if shared is None else shared) - mean @ factor
-                columns.append(torch.linalg.vecdot(white, white))
-            square = torch.stack(columns, 1)
-        return self._shared(self.log_diagonal).sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+        """log p(y | k): ``(B, D)`` → ``(B, K)``."""
+        found = self.gaussians.log_prob(self._real(y), self.used, self._live())
+        for own, places in self._discrete():
+            found = found + own.log_each(y[:, places]).sum(1)
+        return found
 
     def log_given_rest(self, x: Tensor) -> Tensor:
-        """log p(x_d | the rest) = log p(x) − log Σ_k π_k N(x_-d; k), by p(x_d | the rest, k): no integral is needed.
+        """log p(x_d | the rest) = log p(x) − log Σ_k π_k p(x_-d | k), by p(x_d | the rest, k): no integral is needed.
 
-        With Λ = U Uᵀ that is a Gaussian of variance 1/Λ_dd whose residual is (Λ (y − μ))_d / Λ_dd.
+        It is 0 for a missing entry; others are given the observed rest.
         """
         self.event.check_shape(x)
         y = self.middle(x)
-        joint, parts = self.log_joint(y), []
-        factors = self.factors().expand(self.components, -1, -1)
-        for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
-            precision = factor.square().sum(1)
-            pull = (y - mean) @ factor @ factor.T
-            own = 0.5 * (precision.log() - dist.LOG_2PI - pull.square() / precision)  # log p(y_d | the rest, k)
-            parts.append(joint[:, k, None] - own)
-        found = joint.logsumexp(1)[:, None] - torch.stack(parts).logsumexp(0)
-        return found + self.front.log_derivatives(self.front.floating(x))
+        joint, own = self.log_joint(y), self.gaussians.log_each(self._real(y), self.used)  # (B, K), (B, R, K)
+        if self.columns is not None:
+            each = y.new_zeros(*y.shape, self.components).index_copy(1, self.columns.real, own)
+            for levels, places in self._discrete():
+                each[:, places] = levels.log_each(y[:, places])
+            derivatives, own = self.columns.log_derivatives(), each
+        else:
+            assert self.front is not None
+            derivatives = self.front.log_derivatives(self.front.floating(x))
+        found = joint.logsumexp(1, keepdim=True) - (joint[:, None] - own).logsumexp(2)
+        return (found + derivatives).masked_fill(y.isnan(), 0.0)
 
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
-        """y = μ_k + U_k⁻ᵀ ε, rounded to the support."""
-        y = self.means[component]
-        noise = random.normal(y.shape, generator, like=y)
-        if self.covariance == "diagonal":
-            y = y + noise * (-self.log_diagonal[component]).exp()
-        else:
-            factors = self.factors().expand(self.components, -1, -1)
-            for k in component.unique().tolist():
-                rows = component == k
-                y[rows] += torch.linalg.solve_triangular(factors[k].T, noise[rows].T, upper=False).T
-        return self.front.to_support(self.front.invert(y.view(len(y), *self.event.shape)))
+        y = self.gaussians.draw(component, self.used, generator)
+        if self.front is not None:
+            return self.front.to_support(self.front.invert(y.view(len(y), *self.event.shape)))
+        assert self.columns is not None
+        units = y.new_zeros(len(y), self.event.dims).index_copy(1, self.columns.real, y)
+        for own, places in self._discrete():
+            units[:, places] = own.draw(component, generator).to(units.dtype)
+        return self.columns.raw(units)
+
+
+def _is_category(support: Support) -> bool:
+    return support.kind in ("nominal", "binary")
+
+
+def _is_whole(support: Support) -> bool:
+    return support.kind == "ordinal"
+
+
+def _places(event: Event, belongs: Callable[[Support], bool]) -> list[int]:
+    return [d for d, support in enumerate(event.columns) if belongs(support)]
 
 
 def _spread(y: Tensor) -> Tensor:
     """A variance of each column of ``(N, D)`` that few outliers do not widen: by its quartiles, at most 1."""
-    ordered, n = y.sort(0).values, len(y)
-    width = (ordered[(3 * n) // 4] - ordered[n // 4]) / 1.349  # that of a Gaussian is its standard deviation
+    ordered, n = _ordered(y)
+    width = (_at(ordered, (3 * n) // 4) - _at(ordered, n // 4)) / 1.349  # that of a Gaussian is its standard deviation
     return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))
 
 
@@ -536,11 +509,21 @@ def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
 
     The width is that of the middle half of the values, or of the middle 90 % or 98 % if the half is a single value.
     """
-    ordered, n = x.sort(0).values, len(x)
+    ordered, n = _ordered(x)
     width = torch.zeros_like(ordered[0])
     for share in (0.25, 0.05, 0.01):
-        cut = int(share * n)
-        width = torch.where(width > 0, width, ordered[n - 1 - cut] - ordered[cut])
+        cut = (share * n).long()
+        width = torch.where(width > 0, width, _at(ordered, n - 1 - cut) - _at(ordered, cut))
     reach = torch.where(width > 0, _GROSS * width, math.inf)
-    median = ordered[(n - 1) // 2]
+    median = _at(ordered, (n - 1) // 2)
     return median - reach, median + reach
+
+
+def _ordered(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each column of ``(N, D)`` in ascending order, and the number of its observed values, which come first."""
+    return x.sort(0).values, (~x.isnan()).sum(0)
+
+
+def _at(ordered: Tensor, place: Tensor) -> Tensor:
+    """One value of each column: ``(N, D)``, ``(D,)`` → ``(D,)``; 0 for a column without values."""
+    return ordered.gather(0, place.clamp(0, len(ordered) - 1)[None])[0].nan_to_num(0.0)

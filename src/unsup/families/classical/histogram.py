@@ -7,7 +7,9 @@ largest training value, and one unbounded cell on each side. With n_i of N examp
 
 where δ is the distance beyond the range and s the standard deviation of the entry, so that the density is proper on the
 whole line. α = 0 is maximum likelihood: unseen values have log p = −∞. The entries are independent, or, if the
-product of their numbers of cells is at most 2¹⁶, share one table over all combinations. On the fixed-width histogram
+product of their numbers of cells is at most 2¹⁶, share one table over all combinations. Missing entries are summed out;
+a joint table with missing entries is counted by EM, which shares every incomplete example among the cells that it may
+belong to. On the fixed-width histogram
 as a density estimate: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
 """
 
@@ -26,16 +28,19 @@ from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, Factorises
+from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
 
 JOINT_CELLS = 2**16
+_EM_PASSES, _TOLERANCE = 100, 1e-6
 
 
 class Histogram(Counting, Factorises, CanSample):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
-    It has no parameters with gradients: training is one pass of counting. The ``paper`` preset is the default, since
+    It has no parameters with gradients: training is one pass of counting (or several, of EM, for a joint table of data
+    with missing entries). The ``paper`` preset is the default, since
     the method has no architecture.
 
     Args:
@@ -60,6 +65,8 @@ class Histogram(Counting, Factorises, CanSample):
 
     presets = {"tiny": {"bins": 8}, "paper": {}}
     autocast = False
+    takes_missing = True
+    marginalises = True
     not_in_half = "its cells are found in float64"
 
     discrete: Tensor
@@ -90,7 +97,10 @@ class Histogram(Counting, Factorises, CanSample):
         self.bins, self.smoothing, self.joint = bins, smoothing, joint
         self.one_table = fits and joint != "never"
         self.sizes = tuple(sizes)
-        self.take_passes(1)
+        if event.missing and self.one_table:
+            self.take_passes(_EM_PASSES, _TOLERANCE)
+        else:
+            self.take_passes(1)
 
         strides = [1] * len(sizes)
         for d in reversed(range(len(sizes) - 1)):
@@ -117,7 +127,14 @@ class Histogram(Counting, Factorises, CanSample):
         """Set the range and the scale of the tails of every real entry from training examples."""
         x = batch.x
         flat = x.flatten(1).double()
-        low, high, std = flat.amin(0), flat.amax(0), flat.std(0, correction=0)
+        if self.event.missing:
+            gaps = flat.isnan()
+            mean = flat.nanmean(0).nan_to_num(0.0)
+            flat = torch.where(gaps, mean, flat)  # does not change the range
+            std = ((flat - mean).square().sum(0) / (~gaps).sum(0).clamp(min=1)).sqrt()
+        else:
+            std = flat.std(0, correction=0)
+        low, high = flat.amin(0), flat.amax(0)
         constant = low == high
         real = ~self.discrete
         self.low.copy_(torch.where(real, torch.where(constant, low - 0.5, low), self.low))
@@ -125,13 +142,51 @@ class Histogram(Counting, Factorises, CanSample):
         self.tail.copy_(torch.where(real & ~constant, std, torch.ones_like(std)))
 
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
-        """``counts`` of every cell of every table, and ``count``, the number of examples; they count by weight."""
-        index = self._index(self._cells(batch.x.flatten(1)))  # (B, tables)
-        tables, cells = self.log_mass.shape
-        flat = index + cells * torch.arange(tables, device=index.device)
-        weight = None if batch.weight is None else batch.weight.double().repeat_interleave(tables)
-        counts = flat.flatten().bincount(weight, minlength=tables * cells).view(tables, cells)
-        return {"counts": counts.double(), "count": counts[0].sum().double()}
+        """``counts`` of every cell of every table, and ``count``, the number of examples; they count by weight.
+
+        Where entries are missing, also ``log_prob``, and ``margins``: the counts of the cells of each entry alone.
+        """
+        flat = batch.x.flatten(1)
+        weight = flat.new_ones(len(flat), dtype=torch.float64) if batch.weight is None else batch.weight.double()
+        cells, count = self._cells(flat), weight.sum()
+        if not (self.one_table and self.event.missing):
+            own = weight[:, None] * (~flat.isnan()) if self.event.missing else weight
+            counts = self._counted(self._index(cells), own, *self.log_mass.shape)
+            return {"counts": counts, "count": count}
+        log_prob = (weight * self._log_prob(batch, samples=1, generator=None)).sum()
+        margins = self._counted(cells, weight[:, None] * ~flat.isnan(), *self._valid.shape)
+        return {"counts": self._expected(flat, cells, weight), "count": count, "margins": margins, "log_prob": log_prob}
+
+    def _counted(self, index: Tensor, weight: Tensor, tables: int, cells: int) -> Tensor:
+        """The weight in every cell: ``(B, tables)``, ``(B,)`` or ``(B, tables)`` → ``(tables, cells)``."""
+        each = weight[:, None].expand_as(index) if weight.ndim == 1 else weight
+        flat = (index + cells * torch.arange(tables, device=index.device)).flatten()
+        return flat.bincount(each.flatten(), minlength=tables * cells).view(tables, cells)
+
+    def _expected(self, flat: Tensor, cells: Tensor, weight: Tensor) -> Tensor:
+        """The E step of a joint table: every example is shared among the cells that agree with its observed entries."""
+        table = self.log_mass.view(self.sizes)
+        total = torch.zeros_like(table)
+        for rows, seen in patterns(flat):
+            log_p, index = self._marginal(seen), self._position(cells[rows], seen)
+            counts = index.bincount(weight[rows], minlength=log_p.numel()).view(log_p.shape)
+            # n(o) P(cell) / P(o); cells of probability 0 get nothing
+            share = (table - log_p).exp().nan_to_num(0.0)
+            total += counts * share
+        return total.view_as(self.log_mass)
+
+    def _marginal(self, seen: Tensor) -> Tensor:
+        """The joint table summed over all entries but those ``seen``, whose axes keep their places (with size 1)."""
+        hidden = [d for d in range(len(self.sizes)) if d not in seen.tolist()]
+        table = self.log_mass.view(self.sizes)
+        return table.logsumexp(hidden, keepdim=True) if hidden else table
+
+    def _position(self, cells: Tensor, seen: Tensor) -> Tensor:
+        """The cell of each row in the flattened `_marginal`: ``(N, D)`` → ``(N,)``."""
+        index = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
+        for d in seen.tolist():
+            index = index * self.sizes[d] + cells[:, d]
+        return index
 
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
         """Set the mass of every cell to its smoothed frequency, (n + α) / (N + α K)."""
@@ -141,6 +196,7 @@ class Histogram(Counting, Factorises, CanSample):
             log_mass = self._log_frequency(counts, torch.ones_like(counts, dtype=torch.bool))
         else:
             margins = self._margins(counts) if self.one_table else counts
+            margins = statistics.get("margins", margins)
             log_mass = self._log_frequency(margins, self._valid)
         self.log_mass.copy_(self._outer_sum(log_mass) if self.one_table and not joint else log_mass)
         self.apart.fill_(not joint)
@@ -165,23 +221,41 @@ class Histogram(Counting, Factorises, CanSample):
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         flat = batch.x.flatten(1)
         cells = self._cells(flat)
-        log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)
+        if not self.event.missing:
+            log_mass = self.log_mass.gather(1, self._index(cells).T).sum(0)  # (tables, B) → (B,)
+        elif self.one_table:
+            log_mass = flat.new_zeros(len(flat), dtype=torch.float64)
+            for rows, seen in patterns(flat):
+                log_mass[rows] = self._marginal(seen).flatten()[self._position(cells[rows], seen)]
+        else:
+            log_mass = self.log_mass.gather(1, cells.T).T.masked_fill(flat.isnan(), 0.0).sum(1)
         return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells).sum(1)
 
     def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor:
         self.event.check(x)
         flat = x.flatten(1)
         cells = self._cells(flat)
-        if self.one_table:
-            log_mass = log_ratios(self._log_mass_of_leading(cells))
-        else:
+        if not self.one_table:
             log_mass = self.log_mass.gather(1, cells.T).T
+        elif not self.event.missing:
+            log_mass = log_ratios(self._log_mass_of_leading(cells, self.log_mass.view(self.sizes)))
+        else:
+            log_mass = flat.new_zeros(flat.shape, dtype=torch.float64)
+            for rows, seen in patterns(flat):
+                if len(seen):
+                    table = self._marginal(seen).squeeze(
+                        tuple(d for d in range(len(self.sizes)) if d not in seen.tolist())
+                    )
+                    leading = self._log_mass_of_leading(cells[rows][:, seen], table)
+                    log_mass[rows[:, None], seen] = log_ratios(leading)
+        if self.event.missing:
+            log_mass = log_mass.masked_fill(flat.isnan(), 0.0)
         return log_mass if self.event.is_discrete else log_mass + self._log_within(flat, cells)
 
-    def _log_mass_of_leading(self, cells: Tensor) -> Tensor:
-        """log P(cells_≤d) for every d, ``(B, D)``: the joint table, summed over later entries."""
-        table, columns = self.log_mass.view(self.sizes), []
-        for d in reversed(range(len(self.sizes))):
+    def _log_mass_of_leading(self, cells: Tensor, table: Tensor) -> Tensor:
+        """log P(cells_≤d) for every d, ``(B, D)``: a joint table, summed over later entries."""
+        columns = []
+        for d in reversed(range(table.ndim)):
             columns.append(table[tuple(cells[:, : d + 1].T)])
             table = table.logsumexp(-1)
         return torch.stack(columns[::-1], 1)
@@ -191,7 +265,8 @@ class Histogram(Counting, Factorises, CanSample):
         beyond = torch.maximum(self.low - flat, flat - self.high)
         outside = (cells == 0) | (cells == self.bins + 1)
         within = torch.where(outside, -self.tail.log() - beyond / self.tail, -self._width.log())
-        return within.masked_fill(self.discrete, 0)
+        within = within.masked_fill(self.discrete, 0)
+        return within.masked_fill(flat.isnan(), 0) if self.event.missing else within
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
@@ -226,7 +301,12 @@ class Histogram(Counting, Factorises, CanSample):
         return torch.arange(max(self.sizes), device=self.size.device) < self.size[:, None]
 
     def _cells(self, flat: Tensor) -> Tensor:
-        """Raw entries → cell numbers, ``(B, D)``; of a real entry 0 and bins + 1 are the tails, the top edge closed."""
+        """Raw entries → cell numbers, ``(B, D)``; of a real entry 0 and bins + 1 are the tails, the top edge closed.
+
+        The cell of a missing entry is 0.
+        """
+        if self.event.missing:
+            flat = torch.where(flat.isnan(), self.low.to(flat.dtype), flat)
         if self.event.is_discrete:
             return flat.long() - self.low.long()
         flat = flat.double()

@@ -28,7 +28,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanSample, HasNegatives, HasScore, Model, Symptom, Terms
+from unsup.core.model import NO_WORDS, Advice, CanSample, HasNegatives, HasScore, Model, Symptom, Terms
 from unsup.core.parallel import gather_rows
 from unsup.nn.energy import Activation, EnergyNet, frozen
 from unsup.nn.front import in_precision_of
@@ -63,7 +63,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
     `sample` continues chains of the replay buffer, or starts from noise without one, for ``sample_steps`` steps.
 
     Args:
-        event: any event without nominal entries.
+        event: any event without categories of more than two values.
         hidden: widths of the dense layers (None: 128, 128, 128), or of the residual groups for images (None: 32, 64).
         blocks: residual blocks per group (images).
         activation: activation of the network.
@@ -150,7 +150,7 @@ class EBM(Model, HasNegatives, HasScore, CanSample):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return "does not support nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+        return NO_WORDS if event.has_words else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

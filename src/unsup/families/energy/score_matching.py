@@ -22,7 +22,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanSample, HasEnergy, HasScore, Model, Symptom, Terms
+from unsup.core.model import NO_WORDS, Advice, CanSample, HasEnergy, HasScore, Model, Symptom, Terms
 from unsup.nn.energy import EnergyNet, frozen
 from unsup.prob.mcmc import langevin
 from unsup.prob.score_matching import (
@@ -53,7 +53,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
     the loss as a share of that of a score of zero, D / (2σ²).
 
     Args:
-        event: any event without nominal entries; real entries only for ``exact`` and ``sliced``.
+        event: any event without categories of more than two values; real entries only for ``exact`` and ``sliced``.
         hidden: widths of the dense layers (None: 128, 128, 128), of the residual groups for images (None: 32, 64).
             All activations are swish, which has the required two derivatives.
         blocks: residual blocks in a group (images).
@@ -102,7 +102,7 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return "does not support nominal entries" if any(s.kind == "nominal" for s in event.columns) else None
+        return NO_WORDS if event.has_words else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

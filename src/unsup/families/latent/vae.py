@@ -11,6 +11,11 @@ Grosse, Salakhutdinov 2016, https://arxiv.org/abs/1509.00519), which rises with 
 
     L_k = E log (1/k) Σ_i w_i,        w_i = p(x, z_i) / q(z_i|x)
 
+In tables every column has a head of its own, and missing entries are integrated out of p(x|z), whose entries are
+independent: log p(x_obs) ≥ E_q[log p(x_obs|z)] − KL. The encoder sees zeros and indicators in their places (Nazabal,
+Olmos, Ghahramani, Valera 2020, https://arxiv.org/abs/1807.03653); with k samples it is the bound of Mattei, Frellsen
+2019, https://arxiv.org/abs/1812.02633.
+
 With a condition c, encoder and decoder also see c: p(x|c) = ∫ p(z) p(x|z, c) dz (Sohn, Lee, Yan 2015,
 https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models).
 """
@@ -54,7 +59,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
             its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
         decoder: p(x|z). ``auto``: ``bernoulli`` on binary data, ``categorical`` (softmax) on nominal, ``logistic``
-            (discretised) on ordinal, ``gaussian`` (learned variances, discrete columns dequantised) on the rest.
+            (discretised) on ordinal, ``gaussian`` (learned variances) on real data, and one of these for each column of
+            a table, a softmax for at most 16 whole numbers.
         activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
         samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
@@ -85,6 +91,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         "paper": {"latent_dim": 50, "hidden": (200, 200), "activation": "tanh"},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
+    takes_missing = True
+    marginalises = True
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.testing.cases import oracles
-from unsup.testing.cases.case import MIXED, Case, ordinal, vector
+from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 DIRECT = {"direct": True}
 CASES = (
@@ -24,6 +24,10 @@ CASES = (
     Case("made", vector(2, REAL), beside=DIRECT),
     Case("made", vector(3, REAL), {"masks": 2, "order": "random"}, beside=DIRECT),
     Case("made", MIXED, beside=DIRECT),
+    Case("made", WORDS, {"components": 2}, oracle=oracles.heads, beside=DIRECT),
+    Case("made", GAPS, {"masks": 2, "order": "random"}, beside=DIRECT),
+    Case("made", Event((2,), REAL, missing=True), beside=DIRECT),
+    Case("made", Event((4,), BINARY, missing=True), beside=DIRECT),
     Case("pixelcnn", Event((1, 3, 3), BINARY)),
     Case("pixelcnn", Event((3, 2, 2), BINARY), oracle=oracles.conditionals),
     Case("pixelcnn", Event((1, 2, 2), ordinal(4))),

@@ -18,6 +18,11 @@ from unsup.testing.subject import Oracle
 
 MIXED = Event((3,), (REAL, Support("ordinal", 4), BINARY))
 """A table of a real, an ordinal and a binary column."""
+WORDS = Event((3,), (Support("nominal", 3), REAL, Support("ordinal", 18, low=-4)))
+"""A table of categories, of real numbers and of many whole numbers."""
+GAPS = replace(WORDS, missing=True)
+"""The same with missing entries."""
+_MISSING = 0.2  # fraction of entries, independent of each other
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
     """Examples of any event from a seeded distribution with dependent, skewed, bimodal entries.
 
     Every entry is a mix of two Gaussian factors and a class effect; real entries get their own location and scale,
-    discrete entries are binned into levels. Classes, if any, are the labels and the conditions.
+    discrete entries are binned into levels. Classes, if any, are the labels and the conditions. If entries may be
+    missing, a fifth of them is, at random.
     """
     generator = keyed_generator(seed, n)
 
@@ -96,6 +102,8 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
         else:
             columns.append(3 * location[d] + scale[d] * y[:, d])
     x = torch.stack(columns, 1).view(n, *event.shape).to(event.dtype)
+    if event.missing:
+        x[torch.rand(x.shape, generator=generator) < _MISSING] = torch.nan
     return Batch(x, label, label) if classes else Batch(x)
 
 

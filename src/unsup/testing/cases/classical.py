@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.testing.cases import oracles
-from unsup.testing.cases.case import MIXED, Case, ordinal, vector
+from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 FULL = {"covariance": "full"}
+EDGE = {"gradient": "one of the examples is the smallest value of its column, where the density has a jump"}
 CASES = (
     Case("histogram", vector(9), oracle=oracles.histogram),
     Case("histogram", vector(4, Support("nominal", 3)), {"joint": "never"}, oracle=oracles.histogram),
@@ -14,6 +15,9 @@ CASES = (
     Case("histogram", vector(1, REAL), oracle=oracles.histogram),
     Case("histogram", MIXED, {"bins": 4}, oracle=oracles.histogram),
     Case("histogram", MIXED, {"joint": "never"}, oracle=oracles.histogram),
+    Case("histogram", GAPS, {"bins": 4, "joint": "never"}, exceptions=EDGE),
+    Case("histogram", GAPS, {"bins": 4, "joint": "always"}, exceptions=EDGE),
+    Case("histogram", Event((3,), Support("nominal", 3), missing=True), {"joint": "auto"}),
     Case("gaussian-mixture", vector(2, REAL), oracle=oracles.gaussian_mixture, beside=FULL),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "diagonal"}, oracle=oracles.gaussian_mixture),
     Case("gaussian-mixture", vector(2, REAL), {"covariance": "tied"}, oracle=oracles.gaussian_mixture),
@@ -33,6 +37,19 @@ CASES = (
         oracle=oracles.gaussian_mixture,
     ),
     Case("gaussian-mixture", MIXED, {"covariance": "diagonal"}),
+    Case("gaussian-mixture", WORDS, oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", WORDS, {"learn": "gradient"}),
+    Case("gaussian-mixture", vector(3, Support("nominal", 3)), oracle=oracles.gaussian_mixture),
+    Case("gaussian-mixture", GAPS),
+    Case(
+        "gaussian-mixture",
+        GAPS,
+        {"components": "auto", "covariance": "auto"},
+        exceptions={"fixed-point": "the noise component has a fixed shape"},
+    ),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), beside=FULL),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), {"covariance": "tied"}),
+    Case("gaussian-mixture", Event((2,), REAL, missing=True), {"learn": "gradient"}, beside=FULL),
     Case("bernoulli-mixture", vector(6), oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}, oracle=oracles.bernoulli_mixture),

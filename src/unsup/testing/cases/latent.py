@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.part import Part
-from unsup.testing.cases.case import MIXED, Case, ordinal, vector
+from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
@@ -15,6 +15,10 @@ CASES = (
     Case("vae", vector(3, ordinal(4)), {"latent_dim": 2}),
     Case("vae", Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (4, 8)}),
     Case("vae", MIXED, {"latent_dim": 2}),
+    Case("vae", WORDS, {"latent_dim": 1}),
+    Case("vae", GAPS, {"latent_dim": 1}),
+    Case("vae", Event((2,), REAL, missing=True), {"latent_dim": 1, "samples": 3}),
+    Case("vae", vector(3), {"latent_dim": 1, "given": GAPS}),
     Case("vae", vector(5), {"latent_dim": 2, "prior": Part("made", {"hidden": (12,), "components": 3})}),
     Case("vae", vector(4), {"latent_dim": 1, "gradient": "stl"}),
     Case("vae", vector(4), {"latent_dim": 1, "given": labels(3)}, classes=3),

@@ -14,6 +14,7 @@ from unsup.core.model import IsAutoregressive, Model
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.energy.rbm import RBM
+from unsup.nn.levels import Categories, RoundedGaussians
 
 
 def _array(x: Tensor) -> Any:
@@ -21,16 +22,35 @@ def _array(x: Tensor) -> Any:
 
 
 def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
-    """Gaussians of scipy in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s."""
+    """Gaussians of scipy in raw units: of standardised data y = (x − m) / s, μ and Σ become m + s μ and s Σ s.
+
+    Discrete columns of tables have probabilities of categories, and Gaussians rounded to the levels.
+    """
     assert isinstance(model, GaussianMixture)
-    location, scale = _array(model.front.mean), _array(model.front.std)
-    factors = _array(model.factors().expand(model.components, -1, -1))
-    log_weight = special.log_softmax(_array(model.logits))
-    each = []
-    for k in range(model.components):
-        covariance = np.outer(scale, scale) * np.linalg.inv(factors[k] @ factors[k].T)
-        normal = stats.multivariate_normal(location + scale * _array(model.means)[k], covariance, allow_singular=True)
-        each.append(log_weight[k] + normal.logpdf(_array(x)))
+    columns, points = model.event.columns, _array(x)
+    real = [d for d, s in enumerate(columns) if not s.is_discrete]
+    front = model.front if model.columns is None else model.columns.front
+    factors = _array(model.gaussians.factors(model.used).expand(model.components, -1, -1))
+    each = np.tile(special.log_softmax(_array(model.logits))[:, None], (1, len(x)))
+    if front is not None:
+        location, scale = _array(front.mean), _array(front.std)
+        for k, (factor, mean) in enumerate(zip(factors, _array(model.gaussians.means), strict=True)):
+            covariance = np.outer(scale, scale) * np.linalg.inv(factor @ factor.T)
+            normal = stats.multivariate_normal(location + scale * mean, covariance, allow_singular=True)
+            each[k] += normal.logpdf(points[:, real])
+    for part, own in zip(model.levels, model.kinds, strict=True):
+        for j, d in enumerate(own):
+            level, top = points[:, d].astype(int) - columns[d].low, columns[d].levels - 1
+            if isinstance(part, RoundedGaussians):
+                centre, spread = _array(part.centre)[j], _array(part.spread)[j]
+                ends = np.where(level > 0, level, -np.inf), np.where(level < top, level + 1, np.inf)
+                mean, std = _array(part.means)[j][:, None], np.exp(_array(part.log_std)[j])[:, None]
+                cdf = [stats.norm.cdf((end - centre) / spread, mean, std) for end in ends]
+                each += np.log(cdf[1] - cdf[0])
+            else:
+                assert isinstance(part, Categories)
+                rows = np.split(_array(part.logits), np.cumsum(part.levels)[:-1])[j]
+                each += special.log_softmax(rows, axis=0)[level].T
     return torch.from_numpy(special.logsumexp(each, axis=0))
 
 
@@ -100,3 +120,37 @@ def conditionals(model: Model, x: Tensor, data: Batch) -> Tensor:
         return torch.from_numpy(stats.bernoulli.logpmf(level, special.expit(parameters[..., 0])).sum(1))
     chosen = np.take_along_axis(special.log_softmax(parameters, axis=2), level[..., None], 2)
     return torch.from_numpy(chosen.sum((1, 2)))
+
+
+def heads(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Distributions of scipy for the columns of MADE on a table, from the outputs of its network.
+
+    Units of columns are stored in float32.
+    """
+    assert isinstance(model, IsAutoregressive)
+    outputs, points, total = _array(model.conditionals(x.to(model.dtype))), _array(x), np.zeros(len(x))
+    known = _array(data.x)
+    for d, support in enumerate(model.event.columns):
+        own, at = outputs[:, d], points[:, d]
+        at = at - support.low
+        mean, std = (
+            np.float64(np.float32(f(known[:, d] - support.low + 0.5 * support.is_discrete))) for f in (np.mean, np.std)
+        )
+        if support.levels == 2:
+            total += stats.bernoulli.logpmf(at, special.expit(own[:, 0]))
+        elif support.is_discrete and (support.kind == "nominal" or support.levels <= 16):
+            log_p = special.log_softmax(own[:, : support.levels], axis=1)
+            total += log_p[np.arange(len(at)), at.astype(int)]
+        else:
+            components = model.config["components"]
+            logits, means, log_scales = np.split(own[:, : 3 * components], 3, axis=1)
+            weights = special.softmax(logits, axis=1)
+            if support.is_discrete:  # logistics, rounded down; beyond the levels to the nearest of them
+                edges = np.where(at > 0, at, -np.inf), np.where(at < support.levels - 1, at + 1, np.inf)
+                unit = [((e - mean) / std)[:, None] for e in edges]
+                cdf = [stats.logistic.cdf(u, means, np.exp(log_scales)) for u in unit]
+                total += np.log((weights * (cdf[1] - cdf[0])).sum(1))
+            else:
+                density = stats.norm.pdf(((at - mean) / std)[:, None], means, np.exp(log_scales))
+                total += np.log((weights * density).sum(1) / std)
+    return torch.from_numpy(total)

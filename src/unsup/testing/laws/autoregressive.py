@@ -20,9 +20,15 @@ def _is_autoregressive(model: Model) -> bool:
     return isinstance(model, IsAutoregressive)
 
 
+def whole(event: Event, data: Tensor) -> Tensor:
+    """Examples in which missing entries are filled with the column's mean: ``(N, D)``, float64."""
+    flat = data.flatten(1).double()
+    return torch.where(flat.isnan(), flat.nanmean(0), flat) if event.missing else flat
+
+
 def _between_levels(event: Event, data: Tensor, n: int, generator: Generator) -> Tensor:
     """Floating raw data: uniform over the range of discrete entries, jittered examples for real entries."""
-    flat = data.flatten(1).double()
+    flat = whole(event, data)
     rows = torch.randint(len(flat), (n,), generator=generator, device=flat.device)
     jitter = torch.randn(n, event.dims, generator=generator, dtype=flat.dtype, device=flat.device)
     x = flat[rows] + 0.5 * flat.std(0) * jitter
@@ -35,7 +41,7 @@ def _between_levels(event: Event, data: Tensor, n: int, generator: Generator) ->
 
 def _high(event: Event, data: Tensor, n: int, generator: Generator) -> Tensor:
     """Floating raw data above the middle: network inputs are positive for any scaling."""
-    flat = data.flatten(1).double()
+    flat = whole(event, data)
     share = 0.3 + 0.7 * torch.rand(n, event.dims, generator=generator, dtype=flat.dtype, device=flat.device)
     x = flat.mean(0) + 2 * flat.std(0).clamp(min=1e-3) * share
     for d, s in enumerate(event.columns):
@@ -175,6 +181,7 @@ def factorisation(subject: Subject) -> None:
             worst < 1e-9,
             f"the sum of the log-probabilities of the entries differs from log p by {worst:.2g} (relative)",
         )
+        require(bool((parts[x.flatten(1).isnan()] == 0).all()), "a missing entry has a log-probability other than 0")
         position = model.orders[0] if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
         sequence = position.argsort().tolist()
         generator = subject.generator(9)

@@ -187,7 +187,9 @@ def _wrong_conditions(event: Event, own: Tensor) -> list[tuple[str, Tensor]]:
             ("a condition below the lowest level", high * 0 + support.low - 1),
         ]
     if own.is_floating_point():
-        wrong.append(("a condition that is NaN", own * torch.nan))
+        wrong.append(("a condition that is infinite", own * torch.inf))
+        if not event.missing:
+            wrong.append(("a condition that is NaN", own * torch.nan))
     return wrong
 
 

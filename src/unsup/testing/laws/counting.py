@@ -27,7 +27,8 @@ def _has_parameters(model: Model) -> bool:
 
 def _has_margins(model: Model) -> bool:
     conditioned = isinstance(model, IsConditional) and model.given is not None
-    return learns_by_counting(model) and is_exact(model) and grids.is_enumerable(model.event) and not conditioned
+    countable = grids.is_enumerable(model.event) and not model.event.missing
+    return learns_by_counting(model) and is_exact(model) and countable and not conditioned
 
 
 @law(

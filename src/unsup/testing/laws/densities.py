@@ -171,7 +171,8 @@ def _outsiders(event: Event) -> Iterator[tuple[int, float, str]]:
             yield column, support.low + 0.5, f"a value between the levels of {support}"
         elif event.precision == "float32":
             yield column, 1e39, f"a number too large for float32 in {support}"
-        yield column, math.nan, f"NaN in {support}"
+        if not event.missing:
+            yield column, math.nan, f"NaN in {support}"
         yield column, math.inf, f"infinity in {support}"
 
 
@@ -205,8 +206,14 @@ def gradient(subject: Subject) -> None:
     if "x" in said:
         level = float((said["x"] * ~real).abs().max())
         require(level == 0, f"log p has a gradient of {level:.3g} along a discrete entry")
-    spread = real * subject.batch.x.double().std(0).clamp(min=1e-3) if "x" in moves else torch.ones(())
+    spread = real * deviations(subject.batch.x) if "x" in moves else torch.ones(())
     steepness_is_said("Σ log p", score, moves, said, subject, spread)
+
+
+def deviations(x: Tensor) -> Tensor:
+    """The standard deviation of each entry without missing ones, at least 1e-3: ``(N, …)`` → ``(…)``."""
+    x = x.double()
+    return (x - x.nanmean(0)).square().nanmean(0).sqrt().clamp(min=1e-3)
 
 
 def steepness_is_said(

@@ -12,7 +12,7 @@ from unsup.core.errors import CapabilityError
 from unsup.core.event import Event, Support
 from unsup.core.model import CanDecode, CanSample, HasDensity, Model
 from unsup.testing.law import law, require
-from unsup.testing.laws.densities import has_likelihood
+from unsup.testing.laws.densities import deviations, has_likelihood
 from unsup.testing.subject import Subject
 
 _OFFSET, _LEVEL = 1e9, 1_700_000_077  # offset of real data with spread 1, and integers that float32 cannot represent
@@ -41,11 +41,12 @@ def _far(subject: Subject) -> Subject | None:
         event.layout,
         "float64" if real.any() else event.precision,
         event.open,
+        event.missing,
     )
     if type(subject.model).refusal(far) is not None:
         return None
     flat = x.flatten(1).double()
-    flat = torch.where(real, (flat - flat.mean(0)) / flat.std(0), flat)
+    flat = torch.where(real, (flat - flat.nanmean(0)) / deviations(flat), flat)
     shift = torch.tensor(
         [_OFFSET if s.kind == "real" else _LEVEL if s.kind == "ordinal" else 0 for s in event.columns],
         dtype=torch.float64,

@@ -23,7 +23,7 @@ from unsup.core.model import (
 )
 from unsup.testing import grids
 from unsup.testing.law import LawViolation, law, require
-from unsup.testing.laws.densities import is_bound, is_exact, log_masses
+from unsup.testing.laws.densities import deviations, is_bound, is_exact, log_masses
 from unsup.testing.subject import GENERIC_NOISE, STRONG_NOISE, Subject, log_probs
 
 _SAMPLES = 4000
@@ -119,7 +119,7 @@ def moments(subject: Subject) -> None:
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
     points, log_mass = log_masses(subject, model)
-    centre, scale = subject.batch.x.double().mean(0), subject.batch.x.double().std(0)
+    centre, scale = subject.batch.x.double().nanmean(0), deviations(subject.batch.x)
     own = model.sample(_SAMPLES, generator=subject.generator(1), **subject.one_given()).double()
 
     def products(x: Tensor) -> Tensor:

@@ -1,0 +1,313 @@
+"""K Gaussians with full, diagonal or tied covariances, for mixtures.
+
+Each covariance is held by the upper-triangular factor of its inverse, Σ_k⁻¹ = U_k U_kᵀ, with the logarithm of its
+diagonal: log N costs one product y U_k, and any value of the parameters is a proper density, so gradient ascent needs
+no constraint. Missing entries (NaN) are integrated out: log N is that of the observed entries, and EM completes them by
+their conditional means and covariances (Ghahramani, Jordan 1994, https://proceedings.neurips.cc/paper/1993/hash/
+f2201f5191c4e92cc5af043eebfd0946-Abstract.html). Rows with the same entries missing are computed together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unsup.core import random
+from unsup.core.errors import TrainingError
+from unsup.nn.columns import patterns
+from unsup.prob.distributions import LOG_2PI
+from unsup.prob.gaussians import conditional_moments, marginal_log_prob
+
+_NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
+_EMPTY = 1e-10  # of an entry that no example of a component has observed
+Structure = Literal["full", "diagonal", "tied"]
+
+
+class Gaussians(nn.Module):
+    """Means and covariances of K components.
+
+    Args:
+        components: K.
+        dims: D.
+        structures: the forms that the covariances may have; ``form`` is the number of that in use.
+        chooses: whether every component has a matrix of its own even if it is tied, so that the form may change.
+        owner: name for errors.
+    """
+
+    form: Tensor
+
+    def __init__(
+        self, components: int, dims: int, structures: tuple[Structure, ...], *, chooses: bool, owner: str
+    ) -> None:
+        super().__init__()
+        self.components, self.structures, self.owner, self.chooses = components, structures, owner, chooses
+        if chooses:
+            self.register_buffer("form", torch.zeros((), dtype=torch.int64))
+        matrices = 1 if structures == ("tied",) and not chooses else components
+        self.means = nn.Parameter(torch.randn(components, dims, dtype=torch.float64))
+        self.log_diagonal = nn.Parameter(torch.zeros(matrices, dims, dtype=torch.float64))
+        # The entries of U above its diagonal, row by row.
+        above = dims * (dims - 1) // 2 if structures != ("diagonal",) else 0
+        self.above = nn.Parameter(torch.zeros(matrices, above, dtype=torch.float64)) if above else None
+        self.requires_grad_(dims > 0)  # a table may have no real column
+
+    @property
+    def structure(self) -> Structure:
+        return self.structures[int(self.form)] if self.chooses else self.structures[0]
+
+    @property
+    def dims(self) -> int:
+        return self.means.shape[1]
+
+    def free(self, slots: Tensor, width: float) -> None:
+        """Make components wide, bool ``(K,)``."""
+        self.means[slots] = 0.0
+        self.log_diagonal[slots] = -math.log(width)
+        if self.above is not None:
+            self.above[slots] = 0.0
+
+    # --- matrices -------------------------------------------------------------------------------------------------
+
+    def above_indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        row, column = torch.triu_indices(self.dims, self.dims, 1, device=device)
+        return row, column
+
+    def factors(self, used: Tensor) -> Tensor:
+        """U with Σ⁻¹ = U Uᵀ, upper-triangular: ``(K, D, D)``, or ``(1, D, D)`` when tied.
+
+        Args:
+            used: which components are in use, bool ``(K,)``.
+        """
+        factor = torch.diag_embed(self.shared(self.log_diagonal, used).exp())
+        if self.above is None or self.structure == "diagonal":
+            return factor
+        row, column = self.above_indices(factor.device)
+        numbers = torch.arange(len(factor), device=factor.device)[:, None]
+        return factor.index_put((numbers, row, column), self.shared(self.above, used))
+
+    def shared(self, rows: Tensor, used: Tensor) -> Tensor:
+        """Parameters of each component's matrix: where a tied one was chosen, all have that of the first."""
+        if not self.chooses or self.structure != "tied":
+            return rows
+        return torch.where(used[:, None], rows[used.long().argmax()], rows)
+
+    def covariances(self, used: Tensor) -> Tensor:
+        """Σ = U⁻ᵀ U⁻¹ of every component, ``(K, D, D)``."""
+        factors = self.factors(used)
+        identity = torch.eye(self.dims, dtype=factors.dtype, device=factors.device)
+        inverse = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=True)
+        return (inverse.mT @ inverse).expand(self.components, -1, -1)
+
+    # --- densities ------------------------------------------------------------------------------------------------
+
+    def log_prob(self, y: Tensor, used: Tensor, live: Tensor) -> Tensor:
+        """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``; of components that are not ``live``, anything."""
+        if not bool(y.isnan().any()):
+            return self._log_prob_complete(y, used, live)
+        if self.structure == "diagonal":
+            return self.log_each(y, used).sum(1)
+        found, covariances = y.new_zeros(len(y), self.components), self.covariances(used)
+        for rows, seen in patterns(y):
+            if len(seen) == y.shape[1]:
+                part = self._log_prob_complete(y[rows], used, live)
+            else:
+                residual = y[rows][:, seen] - self.means[:, None, seen]
+                part = marginal_log_prob(residual, covariances[:, seen][:, :, seen]).T
+            found = found.index_copy(0, rows, part)
+        return found
+
+    def _log_prob_complete(self, y: Tensor, used: Tensor, live: Tensor) -> Tensor:
+        if self.structure == "diagonal":
+            precision = (2 * self.log_diagonal).exp()
+            scaled = precision * self.means
+            square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * self.means).sum(1)
+        else:
+            factors = self.factors(used).expand(self.components, -1, -1)
+            shared = y @ factors[0] if self.structure == "tied" and not self.chooses else None
+            columns = []
+            for mean, factor, alive in zip(self.means, factors, live.tolist(), strict=True):
+                if not alive:
+                    columns.append(y.new_zeros(len(y)))
+                    continue
+                white = (y @ factor if shared is None else shared) - mean @ factor
+                columns.append(torch.linalg.vecdot(white, white))
+            square = torch.stack(columns, 1)
+        return self.shared(self.log_diagonal, used).sum(1) - 0.5 * y.shape[1] * LOG_2PI - 0.5 * square
+
+    def log_each(self, y: Tensor, used: Tensor) -> Tensor:
+        """log p(y_d | the other observed entries, k), 0 for a missing entry: ``(B, D)`` → ``(B, D, K)``.
+
+        With Λ = Σ⁻¹ of the observed entries that is a Gaussian of variance 1/Λ_dd whose residual is
+        (Λ (y − μ))_d / Λ_dd.
+        """
+        found = y.new_zeros(*y.shape, self.components)
+        if self.structure == "diagonal":
+            gaps = y.isnan()
+            white = (y.masked_fill(gaps, 0.0).unsqueeze(-1) - self.means.T) * self.log_diagonal.T.exp()
+            each = -0.5 * (white.square() + LOG_2PI) + self.log_diagonal.T
+            return each.masked_fill(gaps.unsqueeze(-1), 0.0)
+        factors = self.factors(used).expand(self.components, -1, -1)
+        for rows, seen in patterns(y):
+            if len(seen) == y.shape[1]:
+                precision = factors @ factors.mT
+            else:
+                precision = torch.linalg.inv(self.covariances(used)[:, seen][:, :, seen])
+            diagonal = precision.diagonal(dim1=-2, dim2=-1)
+            pull = (y[rows][:, seen] - self.means[:, None, seen]) @ precision  # (K, N, o)
+            own = 0.5 * (diagonal.log() - LOG_2PI)[:, None] - 0.5 * pull.square() / diagonal[:, None]
+            found[rows[:, None], seen] = own.permute(1, 2, 0)
+        return found
+
+    def draw(self, component: Tensor, used: Tensor, generator: Generator | None) -> Tensor:
+        """y = μ_k + U_k⁻ᵀ ε: ``(N,)`` → ``(N, D)``."""
+        y = self.means[component]
+        noise = random.normal(y.shape, generator, like=y)
+        if self.structure == "diagonal":
+            return y + noise * (-self.log_diagonal[component]).exp()
+        factors = self.factors(used).expand(self.components, -1, -1)
+        for k in component.unique().tolist():
+            rows = component == k
+            y[rows] += torch.linalg.solve_triangular(factors[k].T, noise[rows].T, upper=False).T
+        return y
+
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None, used: Tensor) -> dict[str, Tensor]:
+        """``first`` and ``second`` moments of y: the second about the current means when full, else about zero.
+
+        Missing entries are those of their conditional distribution. Diagonal Gaussians do not need them: ``seen`` is
+        the weight of the observed ones.
+        """
+        if not self.dims:
+            return {}
+        if not bool(y.isnan().any()):
+            seen = (
+                {"seen": responsibility.sum(0)[:, None].expand_as(self.means)} if self.structure == "diagonal" else {}
+            )
+            return self._moments_complete(y, responsibility, weight) | seen
+        if self.structure == "diagonal":
+            there = ~y.isnan()
+            y = y.masked_fill(~there, 0.0)
+            seen = {"seen": responsibility.T @ there.to(y.dtype)}
+            return {"first": responsibility.T @ y, "second": responsibility.T @ y.square()} | seen
+        covariances, tied = self.covariances(used), self.structure == "tied"
+        if self.chooses:
+            responsibility = responsibility.clone()
+            noise = responsibility[:, -1:].clone()
+            responsibility[:, -1] = 0.0
+        first, second = torch.zeros_like(self.means), torch.zeros_like(covariances)
+        for rows, seen_entries in patterns(y):
+            residual = y[rows][:, seen_entries] - self.means[:, None, seen_entries]
+            mean, left = conditional_moments(residual, covariances, seen_entries)  # about µ_k
+            own = responsibility[rows].T  # (K, N)
+            sums = (own.unsqueeze(-1) * mean).sum(1)
+            first += sums
+            second += (own.unsqueeze(-1) * mean).mT @ mean + own.sum(1)[:, None, None] * left
+        total = responsibility.sum(0)
+        if tied:  # about zero, all components together
+            cross = first[:, :, None] * self.means[:, None, :]
+            outer = total[:, None, None] * self.means[:, :, None] * self.means[:, None, :]
+            second = (second + cross + cross.mT + outer).sum(0)
+        first = first + total[:, None] * self.means
+        if self.chooses:
+            first[-1] += noise.sum() * self.means[-1]  # of no use: noise learns nothing
+        return {"first": first, "second": second}
+
+    def _moments_complete(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+        first = {"first": responsibility.T @ y}  # (K, D)
+        if self.structure == "diagonal":
+            return first | {"second": responsibility.T @ y.square()}  # (K, D)
+        if self.chooses:
+            responsibility = responsibility.clone()
+            responsibility[:, -1] = 0.0  # the noise learns no shape
+            weight = responsibility.sum(1)
+        if self.structure == "tied":
+            return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
+        scatters = []
+        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
+            if empty:  # not used, or noise
+                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
+                continue
+            rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
+            centred = y[rows] - mean
+            scatters.append((centred * own[rows, None]).T @ centred)
+        return first | {"second": torch.stack(scatters)}  # (K, D, D)
+
+    def maximize(
+        self, sums: Mapping[str, Tensor], alive: Tensor, *, floor: float, spread: Tensor | None, prior: float
+    ) -> None:
+        """The M step of the components that are ``alive``.
+
+        Args:
+            sums: `moments`, ``weight`` and ``count``.
+            floor: added to variances.
+            spread: V of the prior, ``(D,)``, which is worth ``prior`` examples; None without a prior.
+        """
+        if not self.dims:
+            return
+        weight, second = sums["weight"], sums["second"]
+        each = sums["seen"] if self.structure == "diagonal" else weight[:, None].expand_as(self.means)
+        there = alive[:, None] & (each > _EMPTY)
+        safe = torch.where(there, each, 1.0)
+        means = torch.where(there, sums["first"] / safe, self.means)
+        kept, above = there, None
+
+        def smoothed(covariance: Tensor, weight: Tensor) -> Tensor:
+            """Variances ``(M, D)`` or covariances ``(M, D, D)`` with what the prior adds: N Σ + V over N + 1."""
+            if spread is None:
+                return covariance
+            own = spread if covariance.ndim == 2 else spread.diag()
+            return (weight * covariance + prior * own) / (weight + prior)
+
+        if self.structure == "diagonal":
+            variance = smoothed(second / safe - means.square(), safe) + floor
+            variance[~there] = 1.0
+            self._check_positive((variance <= 0).any(1), floor)
+            log_diagonal = -0.5 * variance.log()
+        elif self.structure == "tied":
+            own = torch.where(alive, weight, 0.0) if self.chooses else weight
+            total = own.sum() if self.chooses else sums["count"]
+            scatter = second - (means * own[:, None]).T @ means
+            log_diagonal, above = self._factorise(smoothed((scatter / total)[None], total), floor)
+            kept = alive[:, None] if self.chooses else alive.new_ones(1, 1)
+        else:
+            safe = torch.where(alive, weight, 1.0)
+            shift = means - self.means
+            matrix = second / safe[:, None, None] - shift[:, :, None] * shift[:, None, :]
+            matrix = smoothed(matrix, safe[:, None, None])
+            matrix[~alive] = torch.eye(self.dims, dtype=means.dtype, device=means.device)
+            log_diagonal, above = self._factorise(matrix, floor)
+            kept = alive[:, None]
+        self.means.copy_(means)
+        self.log_diagonal.copy_(torch.where(kept, log_diagonal, self.log_diagonal))
+        if self.above is not None and above is not None:
+            self.above.copy_(torch.where(kept, above, self.above))
+
+    def _factorise(self, matrix: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+        """Covariances ``(M, D, D)`` without the floor → log-diagonal and upper part of U with Σ⁻¹ = U Uᵀ."""
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        lower, info = torch.linalg.cholesky_ex(matrix + floor * identity)
+        self._check_positive(info > 0, floor)
+        factor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).mT
+        row, column = self.above_indices(matrix.device)
+        return factor.diagonal(dim1=-2, dim2=-1).log(), factor[:, row, column]
+
+    def _check_positive(self, singular: Tensor, floor: float) -> None:
+        if bool(singular.any()):
+            raise TrainingError(
+                f"{self.owner}: the covariance of component {int(singular.nonzero()[0])} is singular with "
+                f"floor={floor:g}; raise floor (1e-6 is usual), ask for fewer components, or covariance='diagonal'"
+            )
+
+    def log_prior(self, used: Tensor, spread: Tensor, prior: float) -> Tensor:
+        """Σ_k −½ (log|Σ_k| + tr(V Σ_k⁻¹)), V the spread: a prior worth one example each."""
+        own = used & (used.cumsum(0) == 1) if self.structure == "tied" else used
+        trace = (2 * self.log_diagonal[own]).exp() @ spread
+        if self.above is not None:
+            row, _ = self.above_indices(self.above.device)
+            trace = trace + self.above[own].square() @ spread[row]
+        return 0.5 * prior * (2 * self.log_diagonal[own].sum() - trace.sum())
