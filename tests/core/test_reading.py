@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unsup
-from unsup.cli.output import write_file
 from unsup.core import memory
 from unsup.core.config import check_value
 from unsup.core.errors import InputError
@@ -22,7 +21,7 @@ from unsup.core.logbook import read_log
 from unsup.core.part import Part
 from unsup.core.reading import difference, parse_json, read_json
 from unsup.core.registry import create
-from unsup.core.storage import load_model, load_tensors, save_tensors, set_aside
+from unsup.core.storage import load_model, load_tensors, save_tensors, set_aside, write_file
 from unsup.train.runs import Run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import write
+from unsup.core.config import Seed
 from unsup.core.errors import InputError
 from unsup.core.registry import names, row
 
@@ -21,9 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("what", metavar="NAME_OR_RUN", nargs="?", help="a model's name or a run folder")
     parser.add_argument("--all", action="store_true", help="check all models of the registry")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the parameters and data of the checks [0]"
-    )
+    parser.add_number("--seed", Seed, "seed of the parameters and data of the checks [0]", default=0)
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)

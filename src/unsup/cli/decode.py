@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup decode", description="Decode codes to raw values (.npy) or a picture (.png).")
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("codes", metavar="FILE.npz", help="codes with the name z, from unsup encode")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
+    parser.add_out(".npy or .png", metavar="FILE", required=True)
     add_given(parser, "condition of all examples, in place of the conditions in the file")
     add_memory(parser)
     options = parser.parse(arguments)

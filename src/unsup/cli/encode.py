@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="DATA", help="your examples, or the name of a data set (its test split)")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="file to write")
+    parser.add_out("file to write", metavar="FILE.npz", required=True)
     add_example_options(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     import numpy as np
     import torch
 
-    from unsup.cli.output import write_file
     from unsup.core.model import CanEncode
+    from unsup.core.storage import write_file
     from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
     from unsup.train.runs import open_run

@@ -136,7 +136,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a model's name (unsup models)")
-    parser.add_argument("-o", "--out", metavar="FOLDER", required=False, help="run folder to write")
+    parser.add_out("run folder to write", metavar="FOLDER", folder=True)
     parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")

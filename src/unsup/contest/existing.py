@@ -17,6 +17,7 @@ from unsup.contest.plan import counted
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.core.targets import folder_target, make_folder
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.evaluate.records import Purpose, Results
@@ -49,7 +50,7 @@ def compare_runs(
     runs = [open_run(p, changed_data=changed_data) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
         raise InputError("a run is named twice; name each once")
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
+    if folder_target(folder).is_dir() and any(folder.iterdir()) and not (folder / "results.json").is_file():
         raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
         raise InputError(
@@ -78,7 +79,7 @@ def compare_runs(
         data = replace(data, notes=(*data.notes, f"the data has changed since these runs were trained: {said}"))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
     bench = Bench(data, Measuring(*most, anomalies, seconds=60.0, importance_samples=None))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     found = []
     for name, group in _by_model(runs).items():
         measured = []

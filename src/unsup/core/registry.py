@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from unsup.core.config import Seed, check_value
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
 from unsup.core.rows import register, rows
@@ -101,6 +102,7 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
     from unsup.core.random import manual_seed
 
     cls = model_class(name)
+    seed = check_value("seed", seed, Seed)
     check_size(event)
     reason = cls.refusal(event)
     if reason is not None:

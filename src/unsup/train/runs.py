@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import unsup
-from unsup.core.config import Weight, check_value, plain
+from unsup.core.config import Weight, Whole, check_value, plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.logbook import read_log
@@ -31,6 +31,7 @@ from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
+    LOCKS,
     RECORD,
     ModelRecord,
     asked,
@@ -48,10 +49,11 @@ from unsup.core.storage import (
     write_inside,
     write_over,
 )
+from unsup.core.targets import folder_target, make_folder
 from unsup.data.source import Split
 from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
 from unsup.pictures.gallery import Drawn, Gallery
-from unsup.train.settings import Settings, Whole
+from unsup.train.settings import Settings
 
 if TYPE_CHECKING:
     from unsup.data import Data
@@ -125,8 +127,8 @@ class LastRecord(TypedDict):
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
 """Fields of ``last`` that earlier versions did not record."""
-_BEGUN = {"checkpoints", "samples", ".write-test", ".lock", "env.json", "about.json"}
-_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
+_BEGUN = {"checkpoints", "samples", ".write-test", "env.json", "about.json", *LOCKS}
+_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config", LOCKS[0])}
 """Files of a run that was stopped before its configuration was written."""
 
 
@@ -187,8 +189,7 @@ class Run:
         run = cls(path)
         if run.exists:
             raise InputError(f"{path} already has a run; resume it (--resume) or choose another folder (-o FOLDER)")
-        if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{path} is a file; a run needs a folder (-o FOLDER)")
+        folder_target(path)
         foreign = sorted(p.name for p in run.path.iterdir() if p.name not in _BEGUN) if run.path.is_dir() else []
         if foreign:
             raise InputError(
@@ -216,8 +217,9 @@ class Run:
         return run
 
     def make_folders(self) -> None:
-        for folder in (self.path, self.path / "checkpoints", self.path / "samples"):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
+        for folder in ("checkpoints", "samples"):
+            (self.path / folder).mkdir(exist_ok=True)
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record; a damaged file in its place is renamed and kept."""

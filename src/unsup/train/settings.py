@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, get_type_hints
 
-from unsup.core.config import AtLeast, Count, Positive, Weight, Within, check_value
+from unsup.core.config import Count, Positive, Seed, Weight, Whole, Within, check_value
 from unsup.core.errors import InputError, nearest
 from unsup.core.machine import Precision
 from unsup.core.model import Model
 from unsup.train.optimizers import OptimizerName
 from unsup.train.schedules import Schedule
 
-Whole = Annotated[int, AtLeast(0)]
-"""A count, at least 0."""
 Decay = Annotated[float, Within(0, 1, below=True)]
 """The decay of a moving average per step."""
 
@@ -87,7 +85,7 @@ class Settings:
     compile: bool = False
     shard: bool = False
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for name, annotation in get_type_hints(type(self), include_extras=True).items():
@@ -126,7 +124,7 @@ class SettingsOptions(TypedDict, total=False):
     compile: bool
     shard: bool
     device: str
-    seed: int
+    seed: Seed
 
 
 def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Settings:
