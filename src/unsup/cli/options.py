@@ -99,8 +99,7 @@ class Parser(argparse.ArgumentParser):
         self, help: str, *, metavar: str, folder: bool = False, required: bool = False, default: str | None = None
     ) -> None:
         """The flag ``-o``: a file or a folder that can be written, checked before any work."""
-        about = {"required": required, "default": default, "metavar": metavar, "help": help}
-        action = self.add_argument("-o", "--out", **about)
+        action = self.add_argument("-o", "--out", required=required, default=default, metavar=metavar, help=help)
         self.targets[action.dest] = folder_target if folder else file_target
 
 

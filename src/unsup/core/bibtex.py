@@ -47,12 +47,11 @@ def _latex(letter: str) -> str:
         return f"\\{letter}"
     if letter in _LETTERS:
         return f"{{\\{_LETTERS[letter]}}}"
-    base, *marks = unicodedata.normalize("NFD", letter)
+    base, *marks = list(unicodedata.normalize("NFD", letter))
     if len(marks) != 1 or marks[0] not in _ACCENTS or not base.isascii():
         return letter
     accent = _ACCENTS[marks[0]]
-    base = f"\\{base}" if base in "ij" and accent not in "ck" else base
-    return f"{{\\{accent}{' ' if accent.isalpha() and base.isalpha() else ''}{base}}}"
+    return f"{{\\{accent}{' ' if accent.isalpha() else ''}{base}}}"
 
 
 def venue_fields(venue: str, entry: str = "") -> tuple[str, dict[str, str]]:

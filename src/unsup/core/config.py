@@ -119,7 +119,7 @@ Widths = tuple[Count, ...]
 Seed = Annotated[int, Within(1 - 10**100, 10**100 - 1)]
 """The seed of random numbers: any integer that can be read back from a file."""
 LARGEST = 2**63 - 1
-"""The largest integer of an option with a range other than `Seed`; larger ones are mistakes that tensors cannot hold."""
+"""The largest integer of an option with a lower limit; a larger one is a mistake, and tensors cannot hold it."""
 MOST = 2**20
 """The largest count or width among the options of a model. A larger one is a mistake, and building would not end."""
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from unsup.core.errors import InputError
-from unsup.core.parallel import process_rank
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -90,8 +89,6 @@ def make_folder(out: str | Path) -> None:
         InputError: ``out`` cannot be a folder, or the folder cannot be created.
     """
     path = folder_target(out)
-    if process_rank() > 0:
-        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

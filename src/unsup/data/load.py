@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.config import options_of
-from unsup.core.errors import InputError, nearest
+from unsup.core.errors import InputError, kind_of, nearest
 from unsup.core.event import Event
 from unsup.data import tables
 from unsup.data.conditions import by_label, conditioned, without_columns
@@ -29,7 +33,7 @@ _GIVEN = (tuple[str, ...] | str | None, None)
 
 
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | ArrayLike,
     *,
     limit: int | None = None,
     without: str | None = None,
@@ -49,7 +53,8 @@ def load_data(
     or sorting rows moves no other row; text and sound are split in their order.
 
     Args:
-        name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``.
+        name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``. An array, a tensor or a
+            list is read by `from_arrays`, whose options it then takes.
         limit: maximum number of training examples.
         without: class that is removed from all splits, so that its examples can be used as anomalies.
         given: conditions of the examples: "label", columns of a table (which are removed from x), or the name or path
@@ -72,6 +77,9 @@ def load_data(
     >>> print(load_data("digits", given="label").given)
     nominal(10)
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        streams = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
+        return _in_memory(name_or_path, {k: v for k, v in streams.items() if v is not None} | options)
     place = place_of(name_or_path)
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
@@ -98,6 +106,19 @@ def load_data(
         if stream in chosen:
             data = with_stream(data, stream, _second(data, stream, chosen))
     return data
+
+
+def _in_memory(x: Any, options: Mapping[str, Any]) -> Data:
+    """What is in memory already, with the options of `from_arrays`."""
+    if not isinstance(x, (np.ndarray, Tensor, list, tuple)):
+        raise InputError(
+            f"load_data was given {kind_of(x)}; expected the name of a set, a path, or an array, tensor or list of rows"
+        )
+    known = inspect.signature(from_arrays).parameters.keys() - {"x"}
+    for name in options:
+        if name not in known:
+            raise InputError(f"data in memory has no option {name!r}{nearest(name, known)}")
+    return from_arrays(x, **options)
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ Decay = Annotated[float, Within(0, 1, below=True)]
 class Settings:
     """Training settings. Give at most one of ``steps``, ``epochs`` and ``minutes``; the default is 2,000 steps.
 
+    Models that learn by counting (histograms, mixtures) update their parameters once per pass: ``steps`` and
+    ``epochs`` are then both the maximum number of passes, and settings of gradients (`BY_GRADIENTS`) are refused.
+
     Attributes:
         steps: number of updates.
         epochs: number of passes over the training split.
@@ -95,6 +98,23 @@ class Settings:
             raise InputError(f"give one of steps, epochs and minutes; {' and '.join(given)} were given")
 
 
+BY_GRADIENTS = (
+    "batch_size",
+    "accumulate",
+    "optimizer",
+    "lr",
+    "warmup",
+    "schedule",
+    "weight_decay",
+    "betas",
+    "eps",
+    "clip",
+    "ema",
+    "precision",
+    "compile",
+    "shard",
+)
+"""Settings without meaning for models that learn by counting."""
 _LENGTHS = ("steps", "epochs", "minutes")
 
 
