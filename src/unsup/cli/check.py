@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("expected a model's name, a run folder, or --all")
     if options.all:
         return max(_check_name(name, options.seed) for name in names())
-    return (
-        _check_run(options.what, options.seed, options.changed_data)
-        if Path(options.what).is_dir()
-        else _check_name(options.what, options.seed)
-    )
+    return _check_run(options) if Path(options.what).is_dir() else _check_name(options.what, options.seed)
 
 
 def _check_name(name: str, seed: int) -> int:
@@ -48,11 +45,11 @@ def _check_name(name: str, seed: int) -> int:
     return status
 
 
-def _check_run(path: str, seed: int, changed_data: bool) -> int:
+def _check_run(options: Namespace) -> int:
     from unsup.testing import check_model
     from unsup.train.runs import open_run
 
-    run = open_run(path, changed_data=changed_data)
-    report = check_model(run.model, run.data, seed=seed)
+    run = open_run(options.what, changed_data=options.changed_data, data=options.data)
+    report = check_model(run.model, run.data, seed=options.seed)
     write(*report.lines)
     return 0 if report.ok else 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
+from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_memory, chosen
 from unsup.cli.show import table, write, write_if_heard
 from unsup.core.commands import path_word
 from unsup.core.config import Positive, Within
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     add_purpose(parser)
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    add_fields(parser, DataOptions, title="data", skip=_UNUSED)
+    add_data(parser, arguments, skip=_UNUSED)
     add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:

@@ -34,9 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import CanDecode
     from unsup.evaluate.conditions import beside
     from unsup.evaluate.likelihood import CHUNK
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, CanDecode):
         raise CapabilityError(f"{run.config['model']['model']} does not decode; unsup models lists models that do")

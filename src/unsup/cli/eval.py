@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.train.runs import open_run
 
     asked = ("likelihood",) if options.measures in (None, "all") else choose_measures(options.measures)
-    run = open_run(options.run, changed_data=options.changed_data)
+    run = open_run(options.run, changed_data=options.changed_data, data=options.data)
     if options.measures == "all":
         asked = possible_measures(run.data)
     elif options.measures is None and options.samples is not None:

@@ -16,6 +16,7 @@ from unsup.cli.words import Words, split_words
 from unsup.core import memory
 from unsup.core.config import Positive, bare, check_value, options_of, words_beside_a_number
 from unsup.core.errors import InputError, nearest
+from unsup.core.escapes import visible
 from unsup.core.targets import file_target, folder_target
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
@@ -114,7 +115,10 @@ def add_memory(parser: Parser) -> None:
 
 
 def add_changed_data(parser: Parser) -> None:
-    """The flag ``--changed-data`` of commands that read the data of a run."""
+    """The flags ``--data`` and ``--changed-data`` of commands that read the data of a run."""
+    parser.add_argument(
+        "--data", metavar="PATH", help="the data of the run, if it has moved since training; its content is compared"
+    )
     parser.add_argument(
         "--changed-data", action="store_true", help="continue even if the data of the run has changed since training"
     )
@@ -150,6 +154,34 @@ def add_fields(parser: Parser, record: type, *, title: str, skip: Sequence[str] 
     hints = get_type_hints(record, include_extras=True)
     options = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(record) if f.name not in skip}
     add_options(parser, options, argument_texts(record.__doc__ or ""), title=title)
+
+
+def add_data(parser: Parser, arguments: Sequence[str], *, place: int = 0, skip: Sequence[str] = ()) -> None:
+    """The flags of data. A help text lists those that the data on the command line takes, if it exists.
+
+    Args:
+        parser: parser that receives the flags.
+        arguments: the command line.
+        place: the position of the data among the positional words.
+        skip: options that the command does not have.
+    """
+    words = parser.split(arguments)
+    named = [*words.positionals, *words.loose][place : place + 1]
+    taken = _taken(named[0]) if named and words.has("-h", "--help") else None
+    title = "data" if taken is None else f"data: {visible(named[0])}"
+    unused = [] if taken is None else [f.name for f in dataclasses.fields(data_options()) if f.name not in taken]
+    add_fields(parser, data_options(), title=title, skip=[*skip, *unused])
+
+
+def _taken(word: str) -> set[str] | None:
+    """The names of the options of data; None if there is no such data."""
+    from unsup.data.load import load_data
+    from unsup.data.readers import exists, place_of
+
+    try:
+        return {*place_of(word, single=True).options, *options_of(load_data)} if exists(word) else None
+    except InputError:  # files of that kind are not read
+        return None
 
 
 def under(namespace: argparse.Namespace, prefix: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             found_anomalies(options.anomalies),
             board.tell,
             changed_data=options.changed_data,
+            moved=options.data,
             purpose=options.purpose,
         )
     finish(results, Path(options.out))

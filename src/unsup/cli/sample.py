@@ -37,9 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import CanSample
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     if options.out is None:
         raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
     if not isinstance(run.model, CanSample):
@@ -112,12 +112,12 @@ def _check_knobs(unknown: Sequence[str], run: Run) -> None:
 
 def _run(words: Words) -> Run | None:
     """The run: the positional word, or a word after a flag that only the run defines."""
-    from unsup.train.runs import Run, open_run
+    from unsup.train.runs import Run, open_model
 
     if words.positionals:
-        return open_run(words.positionals[0])
+        return open_model(words.positionals[0])
     there = [word for word in words.loose if Run(word).exists]
-    return open_run(there[-1]) if there else None
+    return open_model(there[-1]) if there else None
 
 
 def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         metavar="K",
     )
     parser.add_number("--seed", Seed, "seed of the noise of a bound [0]", default=0)
-    add_example_options(parser)
+    add_example_options(parser, arguments)
     add_memory(parser)
     options = parser.parse(arguments)
 
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import HasDensity
     from unsup.core.storage import write_file
     from unsup.evaluate.likelihood import log_probs
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, HasDensity):
         raise CapabilityError(

@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.storage import write_file
     from unsup.data import load_examples
     from unsup.pictures.images import plain_image, png_bytes
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, Translates):
         raise CapabilityError(

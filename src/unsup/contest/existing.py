@@ -31,6 +31,7 @@ def compare_runs(
     tell: Tell = lambda m: None,
     *,
     changed_data: bool = False,
+    moved: str | None = None,
     purpose: Purpose | None = None,
 ) -> Results:
     """Measure existing runs of the same data and write a page that compares them.
@@ -41,13 +42,14 @@ def compare_runs(
         anomalies: see `Measuring`.
         tell: called with the progress.
         changed_data: measure on the present data if it has changed; the page reports the change.
+        moved: the name or path of the data, if it has moved since training.
         purpose: the order of table, sentences and next commands.
 
     Raises:
         InputError: a path is not a run or is named twice, the runs have different data, the data has changed, or the
             folder has other files.
     """
-    runs = [open_run(p, changed_data=changed_data) for p in paths]
+    runs = [open_run(p, changed_data=changed_data, data=moved) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
         raise InputError("a run is named twice; name each once")
     if folder_target(folder).is_dir() and any(folder.iterdir()) and not (folder / "results.json").is_file():
@@ -92,7 +94,7 @@ def compare_runs(
         record = group[0].config["model"]
         training = changed_training(group[0])
         found.append(contestant(name, record["model"], changed_options(group[0]), training, "done", None, measured))
-    options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None})
+    options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None, "data": moved})
     words = ["unsup", "report", *map(path_word, paths), *options, "-o", path_word(folder)]
     return write_results(
         folder,

@@ -18,6 +18,7 @@ from unsup.evaluate.likelihood import CHUNK
 from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
 from unsup.train.progress import Progress
+from unsup.train.runs import Ended
 from unsup.train.settings import Settings
 
 
@@ -34,7 +35,7 @@ class CountingTrainer(Trainer):
         # An update is a pass over the training split.
         self.total = self.settings.steps or self.settings.epochs or self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
-        ended = None
+        ended: Ended | None = None
         while ended is None and (ended := self.over()) is None and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}

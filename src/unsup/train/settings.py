@@ -93,7 +93,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, annotation in get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, name, check_value(name, getattr(self, name), annotation))
-        given = [k for k in _LENGTHS if getattr(self, k) is not None]
+        given = [k for k in LENGTHS if getattr(self, k) is not None]
         if len(given) > 1:
             raise InputError(f"give one of steps, epochs and minutes; {' and '.join(given)} were given")
 
@@ -115,7 +115,7 @@ BY_GRADIENTS = (
     "shard",
 )
 """Settings without meaning for models that learn by counting."""
-_LENGTHS = ("steps", "epochs", "minutes")
+LENGTHS = ("steps", "epochs", "minutes")
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -154,7 +154,7 @@ def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Setti
         if name not in fields:
             raise InputError(f"there is no training setting {name!r}{nearest(name, fields)}")
     defaults = dict(model.fit_defaults)
-    if any(given.get(k) is not None for k in _LENGTHS):
-        for k in _LENGTHS:
+    if any(given.get(k) is not None for k in LENGTHS):
+        for k in LENGTHS:
             defaults.pop(k, None)
     return Settings(**{**defaults, **given})
