@@ -27,7 +27,7 @@ from unsup.core.escapes import markdown, visible
 from unsup.core.event import Event, EventRecord
 from unsup.core.parallel import process_rank
 from unsup.core.reading import checked, difference, parse_json, read_json, read_text
-from unsup.core.targets import file_target, make_folder
+from unsup.core.targets import file_target, make_folder, utf8_path
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -267,7 +267,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():  # reading a pipe would block
         raise InputError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             yield file
     except InputError:
         raise

@@ -1,4 +1,4 @@
-"""The files and folders that a user names for output (``-o``).
+"""The paths that a user names, in particular the files and folders for output (``-o``).
 
 A link is kept, and what it points to is written. Pipes, devices and the standard output are refused: they cannot be
 written atomically, and a device must not be replaced by a file.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unsup.core.errors import InputError
@@ -80,6 +82,20 @@ def _stream(path: Path) -> str | None:
             if os.path.samestat(own, os.fstat(number)):
                 return name
     return None
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """``path``, or a temporary link to it if its name is not UTF-8, for libraries that cannot open such names."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="unsup-") as folder:
+            link = Path(folder) / "file"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def make_folder(out: str | Path) -> None:
