@@ -125,7 +125,7 @@ def test_names_of_tables_columns_and_classes(call, tmp_path, monkeypatch, kind):
     with open(f"{name}.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow([word, "b", "kind"])
-        table.writerows((*RNG.normal(size=2), f"{word} {i % 2}") for i in range(60))
+        table.writerows((*RNG.normal(size=2), f"{word} {i % 2}") for i in range(200))
     one(call, "data", f"./{name}.csv")
     one(call, "fit", f"./{name}.csv", "histogram", "-o", "r", "--plain")
     one(call, "score", "r", f"./{name}.csv", "-o", "s.csv")
