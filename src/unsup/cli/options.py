@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
             if getattr(found, name) is not None:
                 check(getattr(found, name))  # before any work
         if getattr(found, "max_memory", None) is not None:
-            memory.ask(max(1, int(found.max_memory * 1e9)))
+            memory.ask(max(1, int(min(found.max_memory, 1e9) * 1e9)))
         return found
 
     def add_number(self, flag: str, annotation: Any, help: str, *, default: Any = None, metavar: str = "N") -> None:

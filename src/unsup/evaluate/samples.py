@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unsup.core import memory
-from unsup.core.config import Seed, Whole, check_value
+from unsup.core.config import Whole, check_value
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.data.source import Data, Split
@@ -71,7 +71,7 @@ def draw_samples(
     Raises:
         CapabilityError: the model does not sample, or has no condition.
     """
-    n, seed = check_value("n", n, Whole), check_value("seed", seed, Seed)
+    n, seed = check_value("n", n, Whole), check_value("seed", seed, int)
     if not isinstance(model, CanSample):
         raise CapabilityError(f"{type(model).__name__} draws no samples; unsup models lists models that sample")
     size = n * model.event.dims * model.event.dtype.itemsize
