@@ -211,7 +211,7 @@ class _Holder(TypedDict):
 
 
 def _holder(path: Path) -> str:
-    """The process that holds a lock, as it recorded itself; nothing if that cannot be read."""
+    """The process that has a lock, as it recorded itself; nothing if that cannot be read."""
     try:
         found: _Holder = read_json(path, _Holder)
     except InputError:
