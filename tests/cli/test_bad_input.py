@@ -53,7 +53,7 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
     one_line(call("fit", "digits", "made", "-o", run, "--device", "gpu"), "'gpu'", "cuda:N")
     one_line(call("fit", "digits", "made"), "-o FOLDER")
     one_line(call("fit", "digits"), "-o FOLDER")
-    one_line(call("sample", runs / "made", "-n", 0, "-o", tmp_path / "x.npy"), "-n 0")
+    one_line(call("sample", runs / "made", "-n", 0, "-o", tmp_path / "x.npy"), "-n=0 should be at least 1")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.gif"), ".png", ".npy")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--label", 3), "--given")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--temperature", 3), "--sample.temperature")

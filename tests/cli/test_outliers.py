@@ -78,7 +78,7 @@ def test_a_named_model_or_a_run(call, file, tmp_path, model):
     [
         (("--model", "gan"), "neither a density nor an energy"),
         (("--model", "mad"), "'made'"),
-        (("--top", 0), "--top 0"),
+        (("--top", 0), "--top=0"),
         (("-o", "x.txt"), ".html"),
         (("--minutes", 1), "--model"),
         (("--mdel", "made"), "'--model'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -355,7 +356,7 @@ def test_two_do_not_train_in_one_folder(tmp_path):
     tried = []
 
     def after_step(time):
-        with pytest.raises(InputError, match="another unsup fit is running in"):
+        with pytest.raises(InputError, match=rf"another unsup fit \(process {os.getpid()}\) is running in"):
             fit(Toy(BITS), binary_data(), out=tmp_path / "r", resume=True, steps=4, progress="off")
         tried.append(time.step)
 

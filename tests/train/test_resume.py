@@ -176,7 +176,10 @@ def test_a_run_begun_twice_at_once_is_one_run(tmp_path, monkeypatch):
     from unsup.core.storage import held_alone
 
     (tmp_path / "r").mkdir()
-    with held_alone(tmp_path / "r", "unsup fit"), pytest.raises(InputError, match="another unsup fit is running"):
+    with (
+        held_alone(tmp_path / "r", "unsup fit"),
+        pytest.raises(InputError, match=rf"another unsup fit \(process {os.getpid()}\) is"),
+    ):
         fit(Toy(BITS), binary_data(), out=tmp_path / "r", steps=1, progress="off")
     assert not (tmp_path / "r/config.json").exists()
 

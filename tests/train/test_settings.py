@@ -93,7 +93,9 @@ def test_a_seed_may_be_any_whole_number(seed, tmp_path):
 
 def test_fit_says_what_it_expected():
     data = unsup.load_data("digits")
-    with pytest.raises(InputError, match="given a str and a Data; expected a model and data"):
+    with pytest.raises(InputError, match=r"given the name 'made' .*; expected unsup.fit\(unsup.create\('made', data\)"):
         unsup.fit("made", data)
-    with pytest.raises(InputError, match="given a MADE and a Tensor"):
-        unsup.fit(unsup.create("made", data.event, preset="tiny"), data.train.x)
+    with pytest.raises(InputError, match="given a Data for the model"):
+        unsup.fit(data, unsup.create("made", data.event, preset="tiny"))
+    with pytest.raises(InputError, match="load_data was given an int"):
+        unsup.fit(unsup.create("made", data.event, preset="tiny"), 3)

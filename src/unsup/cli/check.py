@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import write
+from unsup.core.config import Seed
 from unsup.core.errors import InputError
 from unsup.core.registry import names, row
 
@@ -21,9 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("what", metavar="NAME_OR_RUN", nargs="?", help="a model's name or a run folder")
     parser.add_argument("--all", action="store_true", help="check all models of the registry")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the parameters and data of the checks [0]"
-    )
+    parser.add_number("--seed", Seed, "seed of the parameters and data of the checks [0]", default=0)
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)
@@ -31,11 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("expected a model's name, a run folder, or --all")
     if options.all:
         return max(_check_name(name, options.seed) for name in names())
-    return (
-        _check_run(options.what, options.seed, options.changed_data)
-        if Path(options.what).is_dir()
-        else _check_name(options.what, options.seed)
-    )
+    return _check_run(options) if Path(options.what).is_dir() else _check_name(options.what, options.seed)
 
 
 def _check_name(name: str, seed: int) -> int:
@@ -49,11 +45,11 @@ def _check_name(name: str, seed: int) -> int:
     return status
 
 
-def _check_run(path: str, seed: int, changed_data: bool) -> int:
+def _check_run(options: Namespace) -> int:
     from unsup.testing import check_model
     from unsup.train.runs import open_run
 
-    run = open_run(path, changed_data=changed_data)
-    report = check_model(run.model, run.data, seed=seed)
+    run = open_run(options.what, changed_data=options.changed_data, data=options.data)
+    report = check_model(run.model, run.data, seed=options.seed)
     write(*report.lines)
     return 0 if report.ok else 1

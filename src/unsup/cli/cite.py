@@ -23,8 +23,8 @@ def _papers(what: str) -> list[Paper]:
     if not Path(what).is_dir():
         found = row(what)
         return [found.paper, *found.also]
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    config = open_run(what).config
+    config = open_model(what).config
     found = row(config["model"]["model"])
     return [found.paper, *found.also]

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
+from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_memory, chosen
 from unsup.cli.show import table, write, write_if_heard
 from unsup.core.commands import path_word
+from unsup.core.config import Positive, Within
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.words import counted
@@ -34,12 +35,12 @@ def main(arguments: Sequence[str]) -> int:
         "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run it again to resume it.",
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
-    parser.add_argument("-o", "--out", metavar="FOLDER", help="folder of the contest and its page")
-    parser.add_argument("--minutes", type=float, metavar="X", help=f"for the whole contest [{_MINUTES:g}]")
+    parser.add_out("folder of the contest and its page", metavar="FOLDER", folder=True)
+    parser.add_number("--minutes", Positive, f"for the whole contest [{_MINUTES:g}]", metavar="X")
     parser.add_argument(
         "--models", metavar="NAMES", help="names separated by commas [one or two per family that suit the data]"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="number of runs of each model [1]")
+    parser.add_number("--seeds", Annotated[int, Within(1, _MOST_SEEDS)], "number of runs of each model [1]")
     parser.add_argument(
         "--anomalies",
         metavar="PATH",
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     add_purpose(parser)
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    add_fields(parser, DataOptions, title="data", skip=_UNUSED)
+    add_data(parser, arguments, skip=_UNUSED)
     add_memory(parser)
     options = parser.parse(arguments)
     if options.out is None:
@@ -145,10 +146,6 @@ def _asked(options: Any) -> Any:
         data_options.pop("changed_data", None)  # an option of the contest, not of the data
     given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
     given = {k: v for k, v in given.items() if v is not None}
-    if "minutes" in given and not 0 < given["minutes"] < float("inf"):
-        raise InputError(f"--minutes {given['minutes']:g} should be a number above 0")
-    if "seeds" in given and not 1 <= given["seeds"] <= _MOST_SEEDS:
-        raise InputError(f"--seeds {given['seeds']} should be from 1 to {_MOST_SEEDS}")
     if "models" in given:
         given["models"] = tuple(row(name.strip()).name for name in given["models"].split(",") if name.strip())
         if not given["models"]:

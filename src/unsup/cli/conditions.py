@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from unsup.cli.options import Parser, add_fields, chosen
+from unsup.cli.options import Parser, add_data, chosen
 from unsup.cli.words import is_number
 from unsup.core.errors import CapabilityError, InputError, nearest
 from unsup.core.registry import names, row
@@ -60,14 +60,14 @@ def add_given(parser: Parser, what: str) -> None:
     )
 
 
-def add_example_options(parser: Parser, *, given: bool = True) -> None:
-    """The options for reading examples; ``given``: whether to include conditions."""
-    from unsup.cli.options import DATA_OPTIONS, DataOptions
+def add_example_options(parser: Parser, arguments: Sequence[str], *, given: bool = True) -> None:
+    """The options for reading the examples in the second word; ``given``: whether to include conditions."""
+    from unsup.cli.options import DATA_OPTIONS
 
     if given:
         add_given(parser, "the condition of all examples, or the source of their conditions, as in unsup fit")
     skipped = [name for name in DATA_OPTIONS if name not in EXAMPLE_OPTIONS or name == "given"]
-    add_fields(parser, DataOptions, title="data", skip=skipped)
+    add_data(parser, arguments, place=1, skip=skipped)
 
 
 def conditioned(model: Model) -> Event | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
+from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_memory, chosen
 from unsup.cli.show import table, write, write_json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.data import load_data
 
-    add_fields(parser, DataOptions, title="data")
+    add_data(parser, arguments)
     parser.add_argument("--download", action="store_true", help="download a standard set once and verify its checksum")
     add_memory(parser)
     options = parser.parse(arguments)

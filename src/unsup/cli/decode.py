@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup decode", description="Decode codes to raw values (.npy) or a picture (.png).")
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("codes", metavar="FILE.npz", help="codes with the name z, from unsup encode")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".npy or .png")
+    parser.add_out(".npy or .png", metavar="FILE", required=True)
     add_given(parser, "condition of all examples, in place of the conditions in the file")
     add_memory(parser)
     options = parser.parse(arguments)
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import CanDecode
     from unsup.evaluate.conditions import beside
     from unsup.evaluate.likelihood import CHUNK
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, CanDecode):
         raise CapabilityError(f"{run.config['model']['model']} does not decode; unsup models lists models that do")

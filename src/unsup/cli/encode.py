@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="DATA", help="your examples, or the name of a data set (its test split)")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE.npz", help="file to write")
-    add_example_options(parser)
+    parser.add_out("file to write", metavar="FILE.npz", required=True)
+    add_example_options(parser, arguments)
     add_memory(parser)
     options = parser.parse(arguments)
     if not options.out.endswith(".npz"):
@@ -29,13 +29,13 @@ def main(arguments: Sequence[str]) -> int:
     import numpy as np
     import torch
 
-    from unsup.cli.output import write_file
     from unsup.core.model import CanEncode
+    from unsup.core.storage import write_file
     from unsup.evaluate.conditions import batches, beside
     from unsup.evaluate.likelihood import CHUNK
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{run.config['model']['model']} cannot encode (unsup models lists the models that can)")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import note, table, write, write_json
+from unsup.core.config import AtLeast, Count, Seed
 from unsup.core.errors import CapabilityError, InputError, TrainingError
 
 if TYPE_CHECKING:
@@ -32,37 +33,28 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--split", choices=("test", "validation", "train"), default="test", help="the examples to measure on [test]"
     )
-    parser.add_argument(
+    parser.add_number(
         "--importance-samples",
-        type=int,
+        Count,
+        "samples per example for a bound, or the effort of an estimate of log Z; more are tighter [1]",
         default=1,
         metavar="K",
-        help="samples per example for a bound, or the effort of an estimate of log Z; more are tighter [1]",
     )
-    parser.add_argument(
-        "--examples", type=int, metavar="N", help="measure on N examples of the split, always the same [all]"
-    )
-    parser.add_argument(
+    parser.add_number("--examples", Count, "measure on N examples of the split, always the same [all]")
+    parser.add_number(
         "--samples",
-        type=int,
-        metavar="N",
-        help=f"draw N samples [{_SAMPLES}]; without --measures, measure their quality",
+        Annotated[int, AtLeast(10)],
+        f"draw N samples [{_SAMPLES}]; without --measures, measure their quality",
     )
     parser.add_argument(
         "--extractor",
         metavar="NAME",
         help="features for measures of samples: grey, colour, raw, inception [by the data]",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers [0]")
+    parser.add_number("--seed", Seed, "of all random numbers [0]", default=0)
     add_changed_data(parser)
     add_memory(parser)
     options = parser.parse(arguments)
-    if options.importance_samples < 1:
-        raise InputError(f"--importance-samples {options.importance_samples} should be at least 1")
-    if options.examples is not None and options.examples < 1:
-        raise InputError(f"--examples {options.examples} should be at least 1")
-    if options.samples is not None and options.samples < 10:
-        raise InputError(f"--samples {options.samples} should be at least 10")
     if options.extractor is not None and options.samples is None and options.measures is None:
         raise InputError(
             f"--extractor {options.extractor} is for measures of samples; give --samples N too, e.g. 10000"
@@ -74,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.train.runs import open_run
 
     asked = ("likelihood",) if options.measures in (None, "all") else choose_measures(options.measures)
-    run = open_run(options.run, changed_data=options.changed_data)
+    run = open_run(options.run, changed_data=options.changed_data, data=options.data)
     if options.measures == "all":
         asked = possible_measures(run.data)
     elif options.measures is None and options.samples is not None:

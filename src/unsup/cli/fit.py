@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen, flag_of, under
-from unsup.cli.show import write, write_if_heard
+from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_fields, add_memory, chosen, flag_of, under
+from unsup.cli.show import write, write_error, write_if_heard
 from unsup.cli.words import Words, is_number
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.registry import create, model_class, names, row, rows
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    words = _parser().split(arguments)
+    words = _parser(()).split(arguments)
     if words.has("-h", "--help"):
         found = _candidates(words)
         name = _named_in_place(arguments, found) or next(reversed(found), None)
@@ -38,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     mode: ProgressMode = "plain" if options.plain else "auto"
 
+    from unsup.report.page import write_page
     from unsup.train.runs import open_run
     from unsup.train.settings import Settings
     from unsup.train.trainer import fit
@@ -45,16 +45,20 @@ def main(arguments: Sequence[str]) -> int:
     settings = chosen(options, list(Settings.__dataclass_fields__))
     changed = resume and bool(getattr(options, "changed_data", False))
     if resume:
-        finished = open_run(out).finished
-        model, data, settings = _resumed(name, options, settings, changed)
-        if not finished:
-            write(f"resuming {out}: {name} on {data.name}")
+        run = open_run(out, changed_data=changed, data=_moved(open_run(out), options.data))
+        _check_same(run, name, options, settings)
+        if run.finished:  # the folder is not changed, and its data is not read
+            write_error(f"{out} has already finished ({run.ending}); nothing to do")
+            _ = run.model  # notes what is lost
+            if not (run.path / "report.html").is_file():
+                write_page(out)
+            return 0
+        model, data = run.new_model(), run.data
+        settings = {k: v for k, v in run.config["training"].items() if v is not None}
+        write(f"resuming {out}: {name} on {data.name}")
     else:
-        finished = False
         model, data = _begun(name, options, settings, model_options.given(options))
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
-    if finished and (Path(out) / "report.html").is_file():
-        return 0  # the trainer has reported it; the folder is not changed
     return _finish(fitted, name, out, changed=changed)
 
 
@@ -86,31 +90,34 @@ def _condition(name: str, data: Data) -> Any:
     return data.given
 
 
-def _resumed(
-    name: str, options: Any, settings: dict[str, Any], changed_data: bool
-) -> tuple[Model, Data, dict[str, Any]]:
-    """The model, data and settings of the run that is resumed."""
+def _moved(run: Run, data: str | None) -> str | None:
+    """The present place of the data of a run: DATA on the command line, if there is none at the recorded place."""
+    from unsup.data.readers import exists
+
+    record = run.config["data"]
+    return data if data is not None and record is not None and not exists(record["name"]) else None
+
+
+def _check_same(run: Run, name: str, options: Any, settings: dict[str, Any]) -> None:
+    """Raise `InputError` if the model, the settings, the data or its options differ from those of the run."""
     from unsup.core.config import plain
-    from unsup.train.runs import open_run
+    from unsup.data.load import full_name
+    from unsup.train.settings import LENGTHS
 
     if options.model not in (None, name):
         raise InputError(f"{options.out} is a run of {name}, not of {options.model}; remove the model or use {name}")
-    run = open_run(options.out, changed_data=changed_data)
-    _check_same_data(run, options)
     changed = [k for k, v in settings.items() if plain(v) != run.config["training"][k]]
     if changed or under(options, MODEL) or options.preset:
         flags = [*map(flag_of, changed), *(flag_of(MODEL + k) for k in under(options, MODEL)), "--preset"]
+        if run.finished and changed and changed[0] in LENGTHS:
+            raise InputError(
+                f"{options.out} has finished ({run.ending}) and cannot be trained longer, since its learning rate has "
+                f"reached the end of its schedule; train a new run with {flags[0]} in another folder (-o FOLDER)"
+            )
         raise InputError(f"the settings of {options.out} cannot be changed on resume; remove {flags[0]}")
-    return run.new_model(), run.data, {k: v for k, v in run.config["training"].items() if v is not None}
-
-
-def _check_same_data(run: Run, options: Any) -> None:
-    """Raise `InputError` if the data or its options differ from those of the run."""
-    from unsup.core.config import plain
-    from unsup.data.load import full_name
-
     record = run.config["data"] or {"name": None, "options": {}}
-    if options.data is not None and full_name(options.data) != record["name"]:
+    same = options.data is None or _moved(run, options.data) or full_name(options.data) == record["name"]
+    if not same:
         raise InputError(
             f"the data of {options.out} ({record['name']}) cannot be changed on resume; remove {options.data}"
         )
@@ -123,7 +130,7 @@ def _check_same_data(run: Run, options: Any) -> None:
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def _parser() -> Parser:
+def _parser(arguments: Sequence[str]) -> Parser:
     """The part of the parser that does not depend on the model."""
     from unsup.train.settings import Settings
 
@@ -131,25 +138,25 @@ def _parser() -> Parser:
         prog="unsup fit",
         usage="unsup fit DATA MODEL -o FOLDER [options]",
         description="Train a model on data and write a run folder. DATA and MODEL may be anywhere, in this order.",
-        epilog="unsup fit MODEL --help lists the options of that model as --model.NAME.",
+        epilog="unsup fit DATA MODEL --help lists the options of that data, and those of that model as --model.NAME.",
         add_help=False,
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a model's name (unsup models)")
-    parser.add_argument("-o", "--out", metavar="FOLDER", required=False, help="run folder to write")
+    parser.add_out("run folder to write", metavar="FOLDER", folder=True)
     parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
     add_fields(parser, Settings, title="training")
-    add_fields(parser, DataOptions, title="data")
+    add_data(parser, arguments)
     add_memory(parser)
     return parser
 
 
 def _parser_for(name: str | None, arguments: Sequence[str]) -> tuple[Parser, Any]:
     """The complete parser, with the options of a model and of its parts."""
-    parser = _parser()
+    parser = _parser(arguments)
     return parser, None if name is None else ModelOptions(parser, name, arguments)
 
 

@@ -7,14 +7,17 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unsup.cli.show import put
 from unsup.cli.words import Words, split_words
 from unsup.core import memory
-from unsup.core.config import bare, check_value, options_of, words_beside_a_number
+from unsup.core.config import Positive, bare, check_value, options_of, words_beside_a_number
 from unsup.core.errors import InputError, nearest
+from unsup.core.escapes import visible
+from unsup.core.targets import file_target, folder_target
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
 
@@ -34,7 +37,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, exit_on_error=False, **kwargs
         )
         self.mends = dict(mends or {})
-        self.annotations: dict[str, Any] = {}
+        self.annotations: dict[str, tuple[str, Any]] = {}  # flag and annotation of each destination
+        self.targets: dict[str, Callable[[str], Path]] = {}  # how the values of -o are checked
         self._negative_number_matcher = _NUMBER  # the pattern of argparse has no exponents
 
     def error(self, message: str) -> NoReturn:
@@ -69,28 +73,52 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{error} (see {self.prog} --help)") from error
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r} (see {self.prog} --help)")
-        gigabytes = getattr(found, "max_memory", None)
-        if gigabytes is not None:
-            if not 0 < gigabytes < float("inf"):
-                raise InputError(f"--max-memory {gigabytes:g} should be a number of GB above 0")
-            memory.ask(max(1, int(gigabytes * 1e9)))
         for name in self.annotations.keys() & vars(found).keys():
-            setattr(found, name, check_value(flag_of(name), getattr(found, name), self.annotations[name]))
+            flag, annotation = self.annotations[name]
+            setattr(found, name, check_value(flag, getattr(found, name), annotation))
+        for name, check in self.targets.items():
+            if getattr(found, name) is not None:
+                check(getattr(found, name))  # before any work
+        if getattr(found, "max_memory", None) is not None:
+            memory.ask(max(1, int(min(found.max_memory, 1e9) * 1e9)))
         return found
+
+    def add_number(self, flag: str, annotation: Any, help: str, *, default: Any = None, metavar: str = "N") -> None:
+        """A flag with one number; the annotation states its type and range.
+
+        Args:
+            flag: e.g. ``--seed``.
+            annotation: as in constructors, e.g. `unsup.core.config.Count`.
+            help: its help text.
+            default: its value if it is not given.
+            metavar: its value in the help text.
+        """
+        action = self.add_argument(flag, type=bare(annotation), default=default, metavar=metavar, help=help)
+        self.annotations[action.dest] = (flag, annotation if default is not None else annotation | None)
+
+    def add_out(
+        self, help: str, *, metavar: str, folder: bool = False, required: bool = False, default: str | None = None
+    ) -> None:
+        """The flag ``-o``: a file or a folder that can be written, checked before any work."""
+        action = self.add_argument("-o", "--out", required=required, default=default, metavar=metavar, help=help)
+        self.targets[action.dest] = folder_target if folder else file_target
 
 
 def add_memory(parser: Parser) -> None:
     """The flag ``--max-memory``, which applies to the whole command."""
-    parser.add_argument(
+    parser.add_number(
         "--max-memory",
-        type=float,
+        Positive,
+        "memory limit for data and models; larger ones are refused [the free memory of the machine]",
         metavar="GB",
-        help="memory limit for data and models; larger ones are refused [the free memory of the machine]",
     )
 
 
 def add_changed_data(parser: Parser) -> None:
-    """The flag ``--changed-data`` of commands that read the data of a run."""
+    """The flags ``--data`` and ``--changed-data`` of commands that read the data of a run."""
+    parser.add_argument(
+        "--data", metavar="PATH", help="the data of the run, if it has moved since training; its content is compared"
+    )
     parser.add_argument(
         "--changed-data", action="store_true", help="continue even if the data of the run has changed since training"
     )
@@ -128,6 +156,34 @@ def add_fields(parser: Parser, record: type, *, title: str, skip: Sequence[str] 
     add_options(parser, options, argument_texts(record.__doc__ or ""), title=title)
 
 
+def add_data(parser: Parser, arguments: Sequence[str], *, place: int = 0, skip: Sequence[str] = ()) -> None:
+    """The flags of data. A help text lists those that the data on the command line takes, if it exists.
+
+    Args:
+        parser: parser that receives the flags.
+        arguments: the command line.
+        place: the position of the data among the positional words.
+        skip: options that the command does not have.
+    """
+    words = parser.split(arguments)
+    named = [*words.positionals, *words.loose][place : place + 1]
+    taken = _taken(named[0]) if named and words.has("-h", "--help") else None
+    title = "data" if taken is None else f"data: {visible(named[0])}"
+    unused = [] if taken is None else [f.name for f in dataclasses.fields(data_options()) if f.name not in taken]
+    add_fields(parser, data_options(), title=title, skip=[*skip, *unused])
+
+
+def _taken(word: str) -> set[str] | None:
+    """The names of the options of data; None if there is no such data."""
+    from unsup.data.load import load_data
+    from unsup.data.readers import exists, place_of
+
+    try:
+        return {*place_of(word, single=True).options, *options_of(load_data)} if exists(word) else None
+    except InputError:  # files of that kind are not read
+        return None
+
+
 def under(namespace: argparse.Namespace, prefix: str) -> dict[str, Any]:
     """The given options whose names start with ``prefix``, without the prefix."""
     return {k.removeprefix(prefix): v for k, v in vars(namespace).items() if k.startswith(prefix)}
@@ -145,7 +201,7 @@ def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, t
     shown = "" if default is None or default == () else f" [{_show(default)}]"
     about = {"dest": name, "default": argparse.SUPPRESS, "help": (text + shown).replace("%", "%%")}
     group.add_argument(flag_of(name), **about, **settings)
-    parser.annotations[name] = annotation
+    parser.annotations[name] = (flag_of(name), annotation)
 
 
 def _type_settings(annotation: Any) -> Mapping[str, Any] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsup.cli.options import DATA_OPTIONS, DataOptions, Parser, add_fields, add_memory, chosen
+from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_memory, chosen
 from unsup.cli.show import table, write
+from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,16 +24,12 @@ _KINDS = (".html", ".csv")
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse(arguments)
-    if options.top < 1:
-        raise InputError(f"--top {options.top} should be a number of rows, at least 1")
+    options = _parser(arguments).parse(arguments)
     kind = None if options.out is None else Path(options.out).suffix.lower()
     if kind is not None and kind not in _KINDS:
         raise InputError(f"-o {options.out} should end in .html (a page) or .csv (all rows)")
-    if options.minutes is not None and not 0 < options.minutes < math.inf:
-        raise InputError(f"--minutes {options.minutes:g} should be a number above 0")
 
-    from unsup.cli.output import write_file
+    from unsup.core.storage import write_file
     from unsup.data.load import load_rows
     from unsup.evaluate.outliers import rank
 
@@ -58,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def _parser(arguments: Sequence[str]) -> Parser:
     parser = Parser(
         prog="unsup outliers",
         description="Rank all rows of a data set or file by how unlikely they are, anomalies in the data included.",
@@ -69,11 +65,11 @@ def _parser() -> Parser:
         metavar="NAME_OR_RUN",
         help="score by this model, trained on all rows, or by a run folder [Gaussian mixtures and histograms]",
     )
-    parser.add_argument("--minutes", type=float, metavar="X", help="time to train a named model [its default length]")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows to show [20]")
-    parser.add_argument("-o", "--out", metavar="FILE", help="a page (.html) of the rows shown, or all rows (.csv)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the fit and of all noise [0]")
-    add_fields(parser, DataOptions, title="data", skip=_SKIPPED)
+    parser.add_number("--minutes", Positive, "time to train a named model [its default length]", metavar="X")
+    parser.add_number("--top", Count, "rows to show [20]", default=20)
+    parser.add_out("a page (.html) of the rows shown, or all rows (.csv)", metavar="FILE")
+    parser.add_number("--seed", Seed, "of the fit and of all noise [0]", default=0)
+    add_data(parser, arguments, skip=_SKIPPED)
     add_memory(parser)
     return parser
 
@@ -113,11 +109,11 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     """The model of a run."""
     from unsup.data.events import as_event
     from unsup.evaluate.outliers import SingleModel, typical_values
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
     if options.minutes is not None:
         raise InputError(f"{options.model} is a trained run; remove --minutes")
-    model = open_run(options.model).model
+    model = open_model(options.model).model
     as_event(x, found.event, model.event, str(options.data))
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 

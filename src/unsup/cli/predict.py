@@ -24,21 +24,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
     )
-    parser.add_argument("-o", "--out", metavar="CSV", help="CSV to write [standard output]")
-    add_example_options(parser, given=False)
+    parser.add_out("CSV to write [standard output]", metavar="FILE")
+    add_example_options(parser, arguments, given=False)
     add_memory(parser)
     options = parser.parse(arguments)
 
     import torch
 
-    from unsup.cli.output import write_file
     from unsup.core.cells import table_text
     from unsup.core.machine import fast_cpu
     from unsup.core.model import Classifies
+    from unsup.core.storage import write_file
     from unsup.evaluate.likelihood import CHUNK
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model, name = run.model, run.config["model"]["model"]
     if not isinstance(model, Classifies):
         able = ", ".join(n for n in names() if "predict" in row(n).abilities) or "none"

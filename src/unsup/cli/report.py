@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
         description="Measure runs of the same data on its test split and write one page that compares them.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
-    parser.add_argument("-o", "--out", metavar="FOLDER", help="folder of the page")
+    parser.add_out("folder of the page", metavar="FOLDER", folder=True)
     parser.add_argument(
         "--anomalies", metavar="PATH", help="other data [test examples whose columns are shuffled independently]"
     )
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             found_anomalies(options.anomalies),
             board.tell,
             changed_data=options.changed_data,
+            moved=options.data,
             purpose=options.purpose,
         )
     finish(results, Path(options.out))

@@ -13,7 +13,7 @@ from unsup.core.errors import InputError
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup reproduce", description="List the recipes, or run one and add it to the results table.")
     parser.add_argument("name", metavar="NAME", nargs="?", help="name of a recipe, or path of your own .toml")
-    parser.add_argument("-o", "--out", default="RESULTS.md", metavar="FILE", help="results table [RESULTS.md]")
+    parser.add_out("results table [RESULTS.md]", metavar="FILE", default="RESULTS.md")
     parser.add_argument(
         "--runs", default="runs/recipes", metavar="FOLDER", help="folder for the run folders [runs/recipes]"
     )

@@ -11,6 +11,7 @@ from unsup.cli.conditions import add_given, conditions
 from unsup.cli.options import Parser, add_memory, add_options, argument_texts, under
 from unsup.cli.show import write
 from unsup.cli.words import Words
+from unsup.core.config import Count, Seed
 from unsup.core.errors import CapabilityError, InputError, nearest
 
 if TYPE_CHECKING:
@@ -36,11 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.model import CanSample
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
-    if options.n is not None and options.n < 1:
-        raise InputError(f"-n {options.n} should be at least 1")
+    run = open_model(options.run)
     if options.out is None:
         raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
     if not isinstance(run.model, CanSample):
@@ -76,14 +75,9 @@ def _parser(run: Run | None) -> Parser:
         mends={"--temperature": "it is --sample.temperature now", "--label": "it is --given CLASS now"},
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument(
-        "-n",
-        type=int,
-        metavar="N",
-        help=f"number of samples, per given condition [{_MANY}; one per condition in a file]",
-    )
-    parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed [0]")
+    parser.add_number("-n", Count, f"number of samples, per given condition [{_MANY}; one per condition in a file]")
+    parser.add_out(".png for a picture, .npy for raw values", metavar="FILE")
+    parser.add_number("--seed", Seed, "random seed [0]", default=0)
     add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
@@ -118,12 +112,12 @@ def _check_knobs(unknown: Sequence[str], run: Run) -> None:
 
 def _run(words: Words) -> Run | None:
     """The run: the positional word, or a word after a flag that only the run defines."""
-    from unsup.train.runs import Run, open_run
+    from unsup.train.runs import Run, open_model
 
     if words.positionals:
-        return open_run(words.positionals[0])
+        return open_model(words.positionals[0])
     there = [word for word in words.loose if Run(word).exists]
-    return open_run(there[-1]) if there else None
+    return open_model(there[-1]) if there else None
 
 
 def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
@@ -134,7 +128,7 @@ def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
     """
     import numpy as np
 
-    from unsup.cli.output import write_file
+    from unsup.core.storage import write_file
 
     suffix = Path(out).suffix.lower()
     if run.form is not None and (

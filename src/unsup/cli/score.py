@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
+from unsup.core.config import Count, Seed
 from unsup.core.errors import CapabilityError
 
 if TYPE_CHECKING:
@@ -22,27 +23,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
     )
-    parser.add_argument("-o", "--out", metavar="FILE", help="CSV to write [standard output]")
-    parser.add_argument(
+    parser.add_out("CSV to write [standard output]", metavar="FILE")
+    parser.add_number(
         "--importance-samples",
-        type=int,
+        Count,
+        "importance samples per example of a bound; above 1, effort of a new estimate of log Z [1]",
         default=1,
         metavar="K",
-        help="importance samples per example of a bound; above 1, effort of a new estimate of log Z [1]",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise of a bound [0]")
-    add_example_options(parser)
+    parser.add_number("--seed", Seed, "seed of the noise of a bound [0]", default=0)
+    add_example_options(parser, arguments)
     add_memory(parser)
     options = parser.parse(arguments)
 
-    from unsup.cli.output import write_file
     from unsup.core.cells import table_text
     from unsup.core.likelihood import parts_in_words
     from unsup.core.model import HasDensity
+    from unsup.core.storage import write_file
     from unsup.evaluate.likelihood import log_probs
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, HasDensity):
         raise CapabilityError(

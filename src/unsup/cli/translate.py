@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
+from unsup.core.config import Count
 from unsup.core.errors import CapabilityError, InputError
 
 
@@ -19,19 +20,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "files", metavar="FILES", nargs="+", help="images, folders of images, .npy arrays, or data sets (test split)"
     )
-    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder to write to")
+    parser.add_out("folder to write to", metavar="FOLDER", folder=True, required=True)
     parser.add_argument("--to", choices=("a", "b"), default="b", help="domain to translate to [b]")
-    parser.add_argument("--resize", type=int, metavar="N", help="side in pixels to which images are resized")
+    parser.add_number("--resize", Count, "side in pixels to which images are resized")
     add_memory(parser)
     options = parser.parse(arguments)
 
-    from unsup.cli.output import write_file
     from unsup.core.model import Translates
+    from unsup.core.storage import write_file
     from unsup.data import load_examples
     from unsup.pictures.images import plain_image, png_bytes
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model
 
-    run = open_run(options.run)
+    run = open_model(options.run)
     model = run.model
     if not isinstance(model, Translates):
         raise CapabilityError(
@@ -54,8 +55,6 @@ def _targets(out: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[lis
     """The output path of each example; duplicate paths and overwriting a source are refused."""
     folder, targets = Path(out), []
     taken: dict[Path, Path] = {}
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{out} is a file; -o needs a folder")
     for source, names in sources:
         base = Path(source).expanduser()
         own: list[Path] = []

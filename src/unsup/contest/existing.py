@@ -17,6 +17,7 @@ from unsup.contest.plan import counted
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.core.targets import folder_target, make_folder
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.evaluate.records import Purpose, Results
@@ -30,6 +31,7 @@ def compare_runs(
     tell: Tell = lambda m: None,
     *,
     changed_data: bool = False,
+    moved: str | None = None,
     purpose: Purpose | None = None,
 ) -> Results:
     """Measure existing runs of the same data and write a page that compares them.
@@ -40,16 +42,17 @@ def compare_runs(
         anomalies: see `Measuring`.
         tell: called with the progress.
         changed_data: measure on the present data if it has changed; the page reports the change.
+        moved: the name or path of the data, if it has moved since training.
         purpose: the order of table, sentences and next commands.
 
     Raises:
         InputError: a path is not a run or is named twice, the runs have different data, the data has changed, or the
             folder has other files.
     """
-    runs = [open_run(p, changed_data=changed_data) for p in paths]
+    runs = [open_run(p, changed_data=changed_data, data=moved) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
         raise InputError("a run is named twice; name each once")
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())):
+    if folder_target(folder).is_dir() and any(folder.iterdir()) and not (folder / "results.json").is_file():
         raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
         raise InputError(
@@ -78,7 +81,7 @@ def compare_runs(
         data = replace(data, notes=(*data.notes, f"the data has changed since these runs were trained: {said}"))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
     bench = Bench(data, Measuring(*most, anomalies, seconds=60.0, importance_samples=None))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     found = []
     for name, group in _by_model(runs).items():
         measured = []
@@ -91,7 +94,7 @@ def compare_runs(
         record = group[0].config["model"]
         training = changed_training(group[0])
         found.append(contestant(name, record["model"], changed_options(group[0]), training, "done", None, measured))
-    options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None})
+    options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None, "data": moved})
     words = ["unsup", "report", *map(path_word, paths), *options, "-o", path_word(folder)]
     return write_results(
         folder,

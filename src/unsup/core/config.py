@@ -66,6 +66,8 @@ class Within:
         return bool(self.low <= value < self.high if self.below else self.low <= value <= self.high)
 
     def __str__(self) -> str:
+        if isinstance(self.high, int) and self.high > LARGEST:
+            return f"an integer of at most {math.log10(self.high):.0f} digits"
         return f"from {self.low:g} to {'below ' if self.below else ''}{self.high:g}"
 
 
@@ -104,6 +106,8 @@ class NotEmpty:
 
 Count = Annotated[int, AtLeast(1)]
 """A count, at least 1."""
+Whole = Annotated[int, AtLeast(0)]
+"""A count, at least 0."""
 Positive = Annotated[float, Above(0)]
 """A number above 0."""
 Weight = Annotated[float, AtLeast(0)]
@@ -112,6 +116,10 @@ Share = Annotated[float, Within(0, 1)]
 """A number from 0 to 1."""
 Widths = tuple[Count, ...]
 """Widths of layers, each at least 1."""
+Seed = Annotated[int, Within(1 - 10**100, 10**100 - 1)]
+"""The seed of random numbers: any integer that can be read back from a file."""
+LARGEST = 2**63 - 1
+"""The largest integer of an option with a lower limit; a larger one is a mistake, and tensors cannot hold it."""
 MOST = 2**20
 """The largest count or width among the options of a model. A larger one is a mistake, and building would not end."""
 
@@ -198,8 +206,8 @@ _SHOWN = 200
 def check_value(what: str, value: Any, annotation: Any) -> Any:
     """``value`` converted to ``annotation``, or an `InputError` that says what was expected. NumPy scalars are numbers.
 
-    >>> check_value("hidden", [500, 500], tuple[int, ...])
-    (500, 500)
+    >>> check_value("hidden", [500, 500], tuple[int, ...]), check_value("hidden", 64, tuple[int, ...])
+    ((500, 500), (64,))
     >>> check_value("layers", 0, Count)
     Traceback (most recent call last):
     unsup.core.errors.InputError: layers=0 should be at least 1
@@ -219,6 +227,8 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
             for allowed in ranges:
                 if not allowed.holds(checked):
                     raise InputError(f"{what}={shown(value)} should be {allowed}")
+                if isinstance(allowed, (AtLeast, Above)) and isinstance(checked, (int, float)):
+                    _check_size(what, checked)
         return checked
     if origin in (Union, types.UnionType):
         return _check_union(what, value, arguments)
@@ -249,6 +259,14 @@ def check_value(what: str, value: Any, annotation: Any) -> Any:
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise InputError(f"{what}={shown(value)} should be of type {_name(annotation)}")
     return value
+
+
+def _check_size(what: str, value: float) -> None:
+    """Refuse numbers above a lower limit that no computation can use."""
+    if isinstance(value, int) and value > LARGEST:
+        raise InputError(f"{what}={shown(value)} is too large; the maximum is {LARGEST:,}")
+    if value == math.inf:
+        raise InputError(f"{what}={shown(value)} should be a finite number")
 
 
 def _check_float(what: str, value: Any) -> float:
@@ -308,6 +326,9 @@ def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
             return check_value(what, value, numbers[0])
         raise InputError(f"{what}={shown(value)} is neither a number nor {' nor '.join(map(repr, words))}")
     for candidate in inner:
+        if candidate is type(value):  # before a tuple with that value as its only entry
+            return value
+    for candidate in inner:
         try:
             return check_value(what, value, candidate)
         except InputError:
@@ -316,6 +337,8 @@ def _check_union(what: str, value: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _check_tuple(what: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis and isinstance(value, (int, float, str)):
+        value = (value,)  # as on the command line
     if not isinstance(value, (tuple, list)):
         raise InputError(f"{what}={shown(value)} should be a tuple of {_name(arguments[0])}")
     if len(arguments) == 2 and arguments[1] is Ellipsis:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -66,6 +67,18 @@ class Support:
         if self.kind in ("binary", "real"):
             return self.kind
         return f"{self.kind}({self.levels}{f', low={self.low}' if self.low else ''})"
+
+
+class Described(ABC):
+    """Data, as far as a model that is created for it needs to know.
+
+    Attributes:
+        event: the event of one example.
+        given: the event of the conditions of the examples, or None.
+    """
+
+    event: Event
+    given: Event | None
 
 
 BINARY = Support("binary")
@@ -308,6 +321,31 @@ _FAR = 2**20
 def labels(classes: int) -> Event:
     """The event of a class label: a scalar with ``classes`` unordered values."""
     return Event((), Support("nominal", classes))
+
+
+def raw_tensor(x: Any) -> torch.Tensor:
+    """Raw data in an array or a list as a tensor, in its own precision.
+
+    Raises:
+        InputError: it is not made of numbers.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        return x
+    if isinstance(x, Described) or not isinstance(x, (np.ndarray, list, tuple)):
+        mend = "its examples: data.test.x" if isinstance(x, Described) else "a tensor, an array or a list of numbers"
+        raise InputError(f"x is {kind_of(x)}; expected {mend}")
+    try:
+        values = np.asarray(x)
+        if values.dtype.kind not in "buif":
+            raise ValueError(f"values of type {values.dtype}")
+    except ValueError as error:
+        raise InputError(f"x is {kind_of(x)} of no numbers ({error}); expected raw data in one shape") from error
+    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        values = values.astype(np.float64 if values.size and values.max() >= _WHOLE else np.int64)
+    return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))))
 
 
 def _holds_all_of(dtype: torch.dtype, support: Support) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from unsup.core.config import OrNothing
 
 Kind = Literal["exact", "bound", "estimate", "unnormalised"]
 SIGN: dict[Kind, str] = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
@@ -19,7 +21,7 @@ class Likelihood:
         nats: mean of −log p(x) over ``n`` examples, in nats, weighted if the examples have weights.
         dims: number of entries of one example, D. For examples of different lengths it is the mean number of entries
             without padding, so that bits/dim is the total of all bits over the total of all entries.
-        standard_error: standard error of the mean over examples, in nats.
+        standard_error: standard error of the mean over examples, in nats; NaN for a single example.
         n: number of examples.
         samples: importance samples per example of a bound; 1 if none are used.
         masses: number of discrete columns of a table that also has real ones; else 0.
@@ -34,7 +36,7 @@ class Likelihood:
     kind: Kind
     nats: float
     dims: float
-    standard_error: float
+    standard_error: Annotated[float, OrNothing()]
     n: int
     samples: int = 1
     masses: int = 0

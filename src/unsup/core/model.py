@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.config import check_value, normalise_options, options_of
+from unsup.core.config import check_value, normalise_options, options_of, shown
 from unsup.core.errors import CapabilityError, InputError, kind_of, nearest
-from unsup.core.event import Event
+from unsup.core.event import Event, raw_tensor
 from unsup.core.likelihood import Kind
 from unsup.core.random import keyed_generator as keyed_generator  # defined there; many modules import it from here
 from unsup.core.random import uniform
@@ -301,7 +302,7 @@ class HasDensity(ABC):
 
     def log_prob(
         self,
-        x: Tensor,
+        x: Tensor | ArrayLike,
         *,
         given: Tensor | None = None,
         lengths: Tensor | None = None,
@@ -317,7 +318,7 @@ class HasDensity(ABC):
         gradient. If the gradient is not available, the result has no graph.
 
         Args:
-            x: raw data.
+            x: raw data: a tensor, an array or a list.
             given: condition of each example, ``(B, *given.shape)``, for models built with ``given``.
             lengths: lengths of the examples, ``(B,)``, if the first axis of the event is open; None for full length.
             samples: importance samples per example of a bound; ignored by exact models.
@@ -329,6 +330,8 @@ class HasDensity(ABC):
         """
         model = cast(Model, self)
         event = model.event
+        if not isinstance(x, Tensor):
+            x = raw_tensor(x).to(model.device)
         inside = event.contains(x, lengths)
         if model.not_in_half and model.dtype in (torch.float16, torch.bfloat16):
             raise CapabilityError(f"{type(self).__name__} does not score in {model.dtype}: {model.not_in_half}")
@@ -421,19 +424,29 @@ def _with_checked_knobs(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(sample)
     def checked(self: Model, n: int, **options: Any) -> Tensor:
-        if operator.index(n) < 0:
+        try:
+            count = operator.index(n)
+        except TypeError as error:
+            raise InputError(f"n={shown(n)} should be the number of samples, an integer") from error
+        if count < 0:
             raise InputError(f"n={n} samples were requested; expected 0 or more")
+        generator = options.get("generator")
+        if generator is not None and not isinstance(generator, Generator):
+            raise InputError(f"generator={shown(generator)} should be a torch.Generator: {_SEEDED}")
         types = _options_of(sample)
         for name in options.keys() - _NO_KNOBS:
+            if name == "seed" and name not in types:
+                raise InputError(f"sample of {type(self).__name__} has no seed; pass generator={_SEEDED}")
             if name not in types:
                 raise InputError(f"sample of {type(self).__name__} has no option {name!r}{nearest(name, types)}")
             options[name] = check_value(name, options[name], types[name][0])
-        return sample(self, operator.index(n), **options)
+        return sample(self, count, **options)
 
     return checked
 
 
 _options_of = functools.cache(options_of)
+_SEEDED = "torch.Generator().manual_seed(0)"
 _NO_KNOBS = {"generator", "given", "lengths", "on_step"}
 
 

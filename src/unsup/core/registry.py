@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from unsup.core.errors import InputError, nearest
-from unsup.core.event import Event
+from unsup.core.config import Seed, check_value
+from unsup.core.errors import InputError, kind_of, nearest
+from unsup.core.event import Described, Event
 from unsup.core.rows import register, rows
 from unsup.core.rows.record import Paper, Row
 
@@ -76,12 +77,13 @@ def load(folder: str) -> Model:
     return load_model(folder)
 
 
-def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model:
+def create(name: str, event: Event | Described, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model:
     """Build a model by name.
 
     Args:
         name: a registry name, e.g. ``"made"``.
-        event: description of one example, e.g. ``data.event``.
+        event: data, or the description of one example, e.g. ``data.event``. If data has conditions, the model is
+            conditioned on them if it can be.
         preset: ``"tiny"``, ``"paper"``, or None for the default size.
         seed: seed of the initial parameters. The global generator is not changed.
         ***options: options of the model; they override those of the preset.
@@ -92,15 +94,30 @@ def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0,
 
     >>> import unsup
     >>> data = unsup.load_data("digits")
-    >>> unsup.create("made", data.event, hidden=(32,)).config["hidden"]
+    >>> unsup.create("made", data, hidden=(32,)).config["hidden"]
     (32,)
     """
     import torch
 
     from unsup.core.building import bounded, check_size
+    from unsup.core.model import IsConditional
     from unsup.core.random import manual_seed
 
+    if not isinstance(name, str):
+        raise InputError(
+            f'create was given {kind_of(name)} for the name of a model; expected unsup.create("made", data)'
+        )
     cls = model_class(name)
+    if isinstance(event, Described):
+        if event.given is not None and issubclass(cls, IsConditional):
+            options = {"given": event.given} | options
+        event = event.event
+    if not isinstance(event, Event):
+        raise InputError(
+            f"create was given {kind_of(event)} for the data; expected data or the event of one example: "
+            f"unsup.create({name!r}, unsup.load_data(x)) for an array, a name or a path x"
+        )
+    seed = check_value("seed", seed, Seed)
     check_size(event)
     reason = cls.refusal(event)
     if reason is not None:

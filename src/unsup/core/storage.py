@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from unsup.core.escapes import markdown, visible
 from unsup.core.event import Event, EventRecord
 from unsup.core.parallel import process_rank
 from unsup.core.reading import checked, difference, parse_json, read_json, read_text
+from unsup.core.targets import file_target, make_folder, utf8_path
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -39,6 +41,8 @@ RECORD = "run"
 """Key in the record of a checkpoint: what ``config.json`` says about the model and its training."""
 _PLACES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 """Possible locations of the parameters in the folder of a model; the first existing one is used."""
+LOCKS = (".lock", ".lock.json")
+"""The lock of a folder, which the system releases if its process is killed, and the process that holds it."""
 _TOLD = 300
 """Maximum length of error messages of safetensors, which may repeat the whole header of a file."""
 _log = logging.getLogger(__name__)
@@ -86,6 +90,18 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             f"cannot write {path} ({len(content):,} bytes): {error.strerror}; the old content is kept; "
             f"{mend(error, path)}"
         ) from error
+
+
+def write_file(out: str | Path, content: bytes) -> None:
+    """Write ``content`` to `file_target`; a missing folder is created.
+
+    Raises:
+        InputError: ``out`` cannot be a file, or its folder cannot be created.
+        TrainingError: the file cannot be written.
+    """
+    path = file_target(out)
+    make_folder(path.parent)
+    write_atomically(path, content)
 
 
 def write_inside(path: Path, content: bytes) -> None:
@@ -168,21 +184,40 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
     Raises:
         InputError: another process has locked it, or it is not writable.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock, holder = FileLock(folder / LOCKS[0], timeout=0), folder / LOCKS[1]
     try:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another {command} is running in {folder}; wait for it, stop it, or choose another folder (-o FOLDER)"
+            f"another {command}{_holder(holder)} is running in {folder}; wait for it, stop it, or choose another "
+            "folder (-o FOLDER)"
         ) from error
     except OSError as error:
         raise InputError(
             f"cannot lock {folder} for {command}: {error.strerror or error}; {mend(error, folder / '.lock')}"
         ) from error
     try:
+        write_inside(holder, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
         yield
     finally:
+        with suppress(OSError):  # the folder was deleted
+            holder.unlink(missing_ok=True)
         lock.release()
+
+
+class _Holder(TypedDict):
+    process: int
+    host: str
+
+
+def _holder(path: Path) -> str:
+    """The process that has a lock, as it recorded itself; nothing if that cannot be read."""
+    try:
+        found: _Holder = read_json(path, _Holder)
+    except InputError:
+        return ""
+    there = "" if found["host"] == platform.node() else f" on {found['host']}"
+    return f" (process {found['process']}{there})"
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -232,7 +267,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():  # reading a pipe would block
         raise InputError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             yield file
     except InputError:
         raise
@@ -311,10 +346,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     folder = Path(folder)
     if any((folder / place).exists() for place in (*_PLACES[1:], "events.jsonl")):
         raise InputError(f"{folder} is a run folder, which a saved model would overwrite; save to another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from error
+    make_folder(folder)
     record = model_record(model)
     save_tensors(folder / "model.safetensors", model.state_dict(), record)
     write_atomically(folder / "config.json", json.dumps(record, indent=2).encode())

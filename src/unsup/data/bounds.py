@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import stat
 import tokenize
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from unsup.core import memory
 from unsup.core.errors import InputError
+from unsup.core.targets import special_kind
 
 _UNPARSABLE = (
     ArithmeticError,
@@ -24,17 +24,11 @@ _UNPARSABLE = (
     tokenize.TokenError,
 )
 """Exceptions of NumPy about headers, besides `ValueError`."""
-_KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def check_kind(path: Path) -> None:
     """Raise `InputError` for anything but a file or a folder: reading it may block or never end."""
-    kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    kind = special_kind(path)
     if kind is not None:
         raise InputError(f"{path} is {kind}; expected a file or a folder: save its output to a file first")
 

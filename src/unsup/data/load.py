@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.config import options_of
-from unsup.core.errors import InputError, nearest
+from unsup.core.errors import InputError, kind_of, nearest
 from unsup.core.event import Event
 from unsup.data import tables
 from unsup.data.columns import TableForm
@@ -39,7 +43,7 @@ _GIVEN = (tuple[str, ...] | str | None, None)
 
 
 def load_data(
-    name_or_path: str | Path | Frame,
+    name_or_path: str | Path | Frame | ArrayLike,
     *,
     limit: int | None = None,
     without: str | None = None,
@@ -60,7 +64,8 @@ def load_data(
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``; or a data frame of pandas
-            or polars, or an Arrow table.
+            or polars, or an Arrow table. An array, a tensor or a list is read by `from_arrays`, whose options it then
+            takes.
         limit: maximum number of training examples.
         without: class that is removed from all splits, so that its examples can be used as anomalies.
         given: conditions of the examples: "label", columns of a table (which are removed from x), or the name or path
@@ -86,8 +91,11 @@ def load_data(
     """
     if isinstance(name_or_path, Frame):
         place = Place("a data frame", FRAME, name_or_path)
-    else:
+    elif isinstance(name_or_path, (str, os.PathLike)):
         place = place_of(name_or_path, as_=as_)
+    else:
+        streams = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
+        return _in_memory(name_or_path, {k: v for k, v in streams.items() if v is not None} | options)
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
     own["as_"] = as_
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
@@ -139,6 +147,19 @@ def load_supported(name_or_path: str | Path | Frame, *, takes_missing: bool, **o
             "--missing impute (or drop), or a model that supports missing values (unsup data FILE lists them)"
         )
     return kept
+
+
+def _in_memory(x: Any, options: Mapping[str, Any]) -> Data:
+    """What is in memory already, with the options of `from_arrays`."""
+    if not isinstance(x, (np.ndarray, Tensor, list, tuple)):
+        raise InputError(
+            f"load_data was given {kind_of(x)}; expected the name of a set, a path, or an array, tensor or list of rows"
+        )
+    known = inspect.signature(from_arrays).parameters.keys() - {"x"}
+    for name in options:
+        if name not in known:
+            raise InputError(f"data in memory has no option {name!r}{nearest(name, known)}")
+    return from_arrays(x, **options)
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

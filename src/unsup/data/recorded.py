@@ -26,13 +26,16 @@ def digest_of(data: Data, beside: str = "") -> str:
     return f"{_FORM}{hashlib.blake2b(meaning.encode(), digest_size=16).hexdigest()}"
 
 
-def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool = False) -> tuple[Data, bool]:
+def data_of_run(
+    folder: Path, config: Mapping[str, Any], *, changed_data: bool = False, moved: str | None = None
+) -> tuple[Data, bool]:
     """Load the training data of the run in a folder again; also return whether it has changed.
 
     Args:
         folder: the run folder.
         config: the content of its ``config.json``.
         changed_data: use the current data.
+        moved: the present name or path of the data, if it has moved.
 
     Raises:
         InputError: the run has no data, the data cannot be read, or its content or shape has changed.
@@ -50,11 +53,11 @@ def data_of_run(folder: Path, config: Mapping[str, Any], *, changed_data: bool =
     if "name_or_path" in record["options"]:
         raise InputError(f"{folder / 'config.json'} is damaged (data.options has data again); restore it")
     try:
-        data = load_data(record["name"], **record["options"])
+        data = load_data(record["name"] if moved is None else moved, **record["options"])
     except InputError as error:
         raise InputError(
-            f"the data of {folder} cannot be read: {error}; if it has moved, move it back or write its new path to "
-            f"{folder / 'config.json'} (data.name)"
+            f"the data of {folder} cannot be read: {error}; if it has moved, pass its new path: --data PATH, or "
+            "unsup fit PATH --resume (open_run(..., data=PATH))"
         ) from error
     changed = has_changed(folder, config, data, changed_data=changed_data)
     if changed:

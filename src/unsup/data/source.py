@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
-from unsup.core.event import Event, Support
+from unsup.core.event import Described, Event, Support
 from unsup.core.random import Rows, keyed_generator
 from unsup.data.form import Form
 from unsup.data.hashing import Words, row_hashes, scrambled
@@ -219,7 +219,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class Data(Described):
     """A data set: an event and fixed splits. Only evaluation, and the digest, read ``test``.
 
     Attributes:

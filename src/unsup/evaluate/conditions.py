@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.errors import InputError
+from unsup.core.errors import InputError, kind_of
+from unsup.core.event import raw_tensor
 from unsup.core.machine import fast_cpu
 from unsup.core.model import IsConditional, Model
 from unsup.core.parallel import share_out
@@ -70,11 +72,11 @@ def examples_in(x: Tensor | Split | Batch) -> Split | Batch:
     """
     if isinstance(x, Split | Batch):
         return x
-    if isinstance(x, Tensor):
-        return Batch(x)
+    if isinstance(x, (Tensor, np.ndarray, list, tuple)):
+        return Batch(raw_tensor(x))
     raise InputError(
-        f"a {type(x).__name__} was given for examples; expected a split of data (data.test), a Batch, or a tensor of "
-        "raw data (torch.as_tensor(x))"
+        f"{kind_of(x)} was given for examples; expected a split of data (data.test), a Batch, or raw data in a tensor, "
+        "an array or a list"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
+from unsup.core.config import Count, check_value
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
@@ -47,6 +48,7 @@ def log_probs(
         InputError: there are no examples, or some are outside the event.
         CapabilityError: the model has no density, or has no valid log Z and ``stored`` is given.
     """
+    samples, seed = check_value("samples", samples, Count), check_value("seed", seed, int)
     if not isinstance(model, HasDensity):
         raise CapabilityError(_NO_DENSITY.format(type(model).__name__))
     examples = examples_in(x)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unsup.core import memory
+from unsup.core.config import Whole, check_value
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import CanSample, Model, keyed_generator
 from unsup.data.source import Data, Split
@@ -69,8 +71,15 @@ def draw_samples(
     Raises:
         CapabilityError: the model does not sample, or has no condition.
     """
+    n, seed = check_value("n", n, Whole), check_value("seed", seed, int)
     if not isinstance(model, CanSample):
         raise CapabilityError(f"{type(model).__name__} draws no samples; unsup models lists models that sample")
+    size = n * model.event.dims * model.event.dtype.itemsize
+    if size > memory.limit():
+        raise InputError(
+            f"{n:,} samples of {model.event} need {memory.said(size)}, more than the {memory.said(memory.limit())} of "
+            "memory available; draw fewer at a time, or raise --max-memory"
+        )
     if given is not None and not is_conditioned(model):
         raise CapabilityError(f"this {type(model).__name__} has no condition; remove given=")
     sample: Callable[..., Tensor] = functools.partial(model.sample, **(options or {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,7 +77,7 @@ def png_bytes(image: Image.Image, words: Mapping[str, str] | None = None) -> byt
     """A PNG file with ``words`` as its texts."""
     buffer, info = io.BytesIO(), PngInfo()
     for key, text in (words or {}).items():
-        info.add_itxt(key, text)
+        info.add_itxt(key, visible(text))
     image.save(buffer, format="PNG", optimize=True, pnginfo=info)
     return buffer.getvalue()
 
@@ -89,7 +90,9 @@ def new_figure(width: float, height: float, *, dpi: int = 110) -> Any:
 
 
 def to_image(figure: Any) -> Image.Image:
-    """The drawn figure in colour, on white."""
+    """The drawn figure in colour, on white. Letters that the font does not have are boxes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")

@@ -37,7 +37,7 @@ from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.gallery import Gallery
 from unsup.train import parallel
 from unsup.train.progress import Progress
-from unsup.train.runs import Run
+from unsup.train.runs import ENDINGS, Ended, Run
 from unsup.train.settings import Settings, make_settings
 from unsup.train.symptoms import collapse
 
@@ -53,13 +53,6 @@ _UNTRAINED = 0.1  # of a run: until then, identical samples are not a symptom
 _TRANSLATED = 12  # examples in a picture of translations
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 _HUGE = 1e15  # squares of such values, summed, overflow in float32
-# Why training is over, as `last` records it, in words.
-_ENDINGS = {
-    "steps": "completed at {unit} {done}",
-    "converged": "converged at {unit} {done}",
-    "patience": "out of patience at {unit} {done}",
-    "minutes": "time limit reached at {unit} {done}",
-}
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not all systems have all of them
 _log = logging.getLogger(__name__)
 # Keys of the generators, so that different uses have independent noise.
@@ -120,7 +113,7 @@ class Trainer(ABC):
         self.total: int | None = None
         self.events: list[dict[str, Any]] = []
         self.validator = choose_validator(settings.validator, model, data)
-        self.ended: str | None = None  # reason for the end of training
+        self.ended: Ended | None = None  # reason for the end of training
         self.best: float | None = None
         self.validation: Likelihood | None = None  # value of the best parameters so far
         self.kept: int | None = None  # the step of the parameters that the run provides
@@ -202,7 +195,7 @@ class Trainer(ABC):
         self.begin()
         self.save()
 
-    def over(self) -> str | None:
+    def over(self) -> Ended | None:
         """The reason for the end of training, if the length is reached or validation no longer improves; else None."""
         if self.total is not None and self.done >= self.total:
             return "steps"
@@ -291,6 +284,9 @@ class Trainer(ABC):
         if folder.config["model"] != own["model"]:
             raise InputError(f"{out} is a run of a different model; resume it with the original model")
         changed = has_changed(out, folder.config, self.data, changed_data=changed_data)
+        if not changed and self.writes and own["data"] not in (None, folder.config["data"]):  # it has moved
+            folder.write_json("config.json", folder.config | {"data": own["data"]})
+            folder = Run(out)
         self.folder = folder
         if any(folder.checkpoint(name).is_file() for name in ("last", "best")):
             self.begin()
@@ -345,7 +341,7 @@ class Trainer(ABC):
         self._take_best(folder)
         if self.ended is not None:
             unit = self.display.unit
-            why = _ENDINGS[self.ended].format(unit=unit, done=f"{self.done:,}")
+            why = ENDINGS[self.ended].format(unit=unit, done=f"{self.done:,}")
             self.display.note(f"{folder.path} has already finished ({why}); nothing to do")
 
     def _read_last(self, folder: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,6 +18,7 @@ from unsup.evaluate.likelihood import CHUNK
 from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
 from unsup.train.progress import Progress
+from unsup.train.runs import Ended
 from unsup.train.settings import Settings
 
 
@@ -31,9 +32,10 @@ class CountingTrainer(Trainer):
         self.previous = -math.inf  # log-likelihood plus log-prior after the previous pass
 
     def learn(self) -> None:
-        self.total = self.model.passes
+        # An update is a pass over the training split.
+        self.total = self.settings.steps or self.settings.epochs or self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
-        ended = None
+        ended: Ended | None = None
         while ended is None and (ended := self.over()) is None and not self.stopped:
             pass_started = time.monotonic()
             statistics: dict[str, Tensor] = {}
@@ -63,13 +65,13 @@ class CountingTrainer(Trainer):
                 self._log(terms)
                 converged = reached - self.previous < self.model.tolerance
                 self.previous = reached
-            else:
-                converged = False
+            else:  # further passes would find the same
+                converged = self.model.passes <= self.done < self.total
             out_of_time = self._over_budget(time.monotonic() - pass_started)
             ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
             if ended:  # before that, a component may temporarily have a single example
                 self.say(self.model.diagnose(terms))
-            if ended or self.done % max(1, self.total // VALIDATIONS) == 0:
+            if ended or self.done % (self.settings.validate_every or max(1, self.total // VALIDATIONS)) == 0:
                 self.validate(last=ended is not None)
                 self.display.show(self.done, self.total, {k: v for k, v in terms.items() if k == "loss"})
             if ended is None:  # otherwise it is saved together with that, right after logging

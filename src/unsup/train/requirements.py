@@ -1,12 +1,13 @@
-"""Check that data has everything that a model learns from, before anything is written."""
+"""Check that data has everything that a model learns from, and that settings apply, before anything is written."""
 
 from __future__ import annotations
 
-from unsup.core.config import options_of
+from unsup.core.config import options_of, shown
 from unsup.core.errors import InputError
 from unsup.core.model import IsConditional, Model
 from unsup.data.load import load_data
 from unsup.data.source import Data
+from unsup.train.settings import BY_GRADIENTS, Settings, make_settings
 
 
 def check_data(model: Model, data: Data) -> None:
@@ -38,6 +39,27 @@ def check_data(model: Model, data: Data) -> None:
             f"{owner} needs labels, but {name} has none; name their column with --label NAME (load_data(..., "
             "label=NAME)), or pass them to from_arrays"
         )
+
+
+def check_settings(model: Model, settings: Settings) -> None:
+    """Raise `InputError` if settings of learning by gradients are given for a model that learns by counting.
+
+    >>> import unsup
+    >>> model = unsup.create("histogram", unsup.load_data("moons").event)
+    >>> check_settings(model, Settings(lr=0.1))
+    Traceback (most recent call last):
+    unsup.core.errors.InputError: lr=0.1 is a setting of learning by gradients, but this Histogram learns by counting; \
+    remove it
+    """
+    usual = make_settings(model, {})
+    for name in BY_GRADIENTS:
+        value = getattr(settings, name)
+        if value != getattr(usual, name):
+            gradients = '; remove it, or create the model with learn="gradient" (--model.learn gradient)'
+            raise InputError(
+                f"{name}={shown(value)} is a setting of learning by gradients, but this {type(model).__name__} learns "
+                f"by counting{gradients if 'learn' in model.config else '; remove it'}"
+            )
 
 
 def _stream_mend(stream: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from unsup.core.escapes import json_text, markdown, markdown_code
 from unsup.core.reading import checked, read_text
-from unsup.core.storage import write_atomically
+from unsup.core.storage import write_file
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Figure
 
@@ -49,8 +49,8 @@ def append_result(record: Record, results: Path) -> None:
     lines = read_text(log).splitlines() if log.exists() else []
     kept = [checked(f"line {i} of {log}", line, _Result) for i, line in enumerate(lines, start=1)]
     lines.append(json_text(record))
-    write_atomically(log, ("\n".join(lines) + "\n").encode())
-    write_atomically(results, results_table([*kept, record]).encode())
+    write_file(log, ("\n".join(lines) + "\n").encode())
+    write_file(results, results_table([*kept, record]).encode())
 
 
 def results_table(records: Iterable[Record]) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import unsup
-from unsup.core.config import Weight, check_value, plain
+from unsup.core.config import Weight, Whole, check_value, plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.logbook import read_log
@@ -31,6 +31,7 @@ from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
+    LOCKS,
     RECORD,
     ModelRecord,
     asked,
@@ -43,16 +44,18 @@ from unsup.core.storage import (
     make_way,
     mend,
     read_checkpoint_record,
+    read_record,
     save_tensors,
     set_aside,
     write_inside,
     write_over,
 )
+from unsup.core.targets import folder_target, make_folder
 from unsup.data.form import Form, form_from_json
 from unsup.data.source import Split
 from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
 from unsup.pictures.gallery import Drawn, Gallery
-from unsup.train.settings import Settings, Whole
+from unsup.train.settings import Settings
 
 if TYPE_CHECKING:
     from unsup.data import Data
@@ -89,6 +92,13 @@ _SHOWN = "pictures.safetensors"
 
 Ended = Literal["steps", "converged", "patience", "minutes"]
 """The reason for the end of training."""
+ENDINGS: dict[Ended, str] = {
+    "steps": "completed at {unit} {done}",
+    "converged": "converged at {unit} {done}",
+    "patience": "out of patience at {unit} {done}",
+    "minutes": "time limit reached at {unit} {done}",
+}
+"""The same in words."""
 
 
 class BestRecord(TypedDict):
@@ -127,8 +137,8 @@ class LastRecord(TypedDict):
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
 """Fields of ``last`` that earlier versions did not record."""
-_BEGUN = {"checkpoints", "samples", ".write-test", ".lock", "env.json", "about.json"}
-_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
+_BEGUN = {"checkpoints", "samples", ".write-test", "env.json", "about.json", *LOCKS}
+_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config", LOCKS[0])}
 """Files of a run that was stopped before its configuration was written."""
 
 
@@ -138,13 +148,17 @@ class Run:
     Args:
         path: the folder.
         changed_data: use the current data of the run, even if it has changed since training.
+        data: the name or path of the data, if it has moved since training.
+        saved: also take the folder of a saved model, which has no data and no training.
 
     >>> Run("runs/none").exists
     False
     """
 
-    def __init__(self, path: str | Path, *, changed_data: bool = False) -> None:
-        self.path, self._changed_data = Path(path), changed_data
+    def __init__(
+        self, path: str | Path, *, changed_data: bool = False, data: str | None = None, saved: bool = False
+    ) -> None:
+        self.path, self._changed_data, self._moved, self._saved = Path(path), changed_data, data, saved
         self._noted: set[str] = set()
 
     @property
@@ -164,6 +178,17 @@ class Run:
             raise InputError(f"{self.path} is not a run folder (no config.json); expected one written by unsup fit")
         text = read_text(path)
         record = checked(path, text, dict[str, Any])
+        if isinstance(record.get("model"), str) and {"event", "config"} <= record.keys():
+            if self._saved:
+                return {
+                    "data": None,
+                    "model": read_record(self.path),
+                    "training": plain(dataclasses.asdict(Settings())),
+                }
+            raise InputError(
+                f"{self.path} is a saved model, not a run folder: it does not record data and training; expected a "
+                "folder written by unsup fit (sample, score, encode, decode, predict and translate take saved models)"
+            )
         missing = [key for key in ("training", "model", "data") if key not in record]
         if missing:
             raise InputError(
@@ -189,8 +214,7 @@ class Run:
         run = cls(path)
         if run.exists:
             raise InputError(f"{path} already has a run; resume it (--resume) or choose another folder (-o FOLDER)")
-        if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{path} is a file; a run needs a folder (-o FOLDER)")
+        folder_target(path)
         foreign = sorted(p.name for p in run.path.iterdir() if p.name not in _BEGUN) if run.path.is_dir() else []
         if foreign:
             raise InputError(
@@ -218,8 +242,9 @@ class Run:
         return run
 
     def make_folders(self) -> None:
-        for folder in (self.path, self.path / "checkpoints", self.path / "samples"):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
+        for folder in ("checkpoints", "samples"):
+            (self.path / folder).mkdir(exist_ok=True)
 
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a record; a damaged file in its place is renamed and kept."""
@@ -365,6 +390,18 @@ class Run:
             return False
 
     @property
+    def ending(self) -> str:
+        """Why and when training ended, in words.
+
+        Raises:
+            InputError: it has not ended, or its last checkpoint is damaged.
+        """
+        _, record = self.load_checkpoint("last")
+        if record["ended"] is None:
+            raise InputError(f"{self.path} has not finished; resume it (unsup fit --resume -o {self.path})")
+        return ENDINGS[record["ended"]].format(unit="step", done=f"{record['done']:,}")
+
+    @property
     def kept_step(self) -> int | None:
         """The step of the parameters that `model` has, where that is recorded."""
         kept = next((path for path in map(self.checkpoint, ("best", "last")) if path.is_file()), None)
@@ -384,7 +421,7 @@ class Run:
     def _data(self) -> tuple[Data, bool]:
         from unsup.data.recorded import data_of_run
 
-        return data_of_run(self.path, self.config, changed_data=self._changed_data)
+        return data_of_run(self.path, self.config, changed_data=self._changed_data, moved=self._moved)
 
     @property
     def data(self) -> Data:
@@ -413,17 +450,29 @@ class Run:
         return None if found is None else form_from_json(found)
 
 
-def open_run(path: str | Path, *, changed_data: bool = False) -> Run:
+def open_run(path: str | Path, *, changed_data: bool = False, data: str | None = None) -> Run:
     """The run folder at ``path``.
 
     Args:
         path: of the folder.
         changed_data: use its current data, even if it has changed since training.
+        data: the name or path of its data, if it has moved.
 
     Raises:
         InputError: there is no run.
     """
-    run = Run(path, changed_data=changed_data)
+    run = Run(path, changed_data=changed_data, data=data)
+    _ = run.config
+    return run
+
+
+def open_model(path: str | Path) -> Run:
+    """The run folder or the saved model at ``path``, for commands that need the model only.
+
+    Raises:
+        InputError: there is neither.
+    """
+    run = Run(path, saved=True)
     _ = run.config
     return run
 

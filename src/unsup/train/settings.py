@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, get_type_hints
 
-from unsup.core.config import AtLeast, Count, Positive, Weight, Within, check_value
+from unsup.core.config import Count, Positive, Seed, Weight, Whole, Within, check_value
 from unsup.core.errors import InputError, nearest
 from unsup.core.machine import Precision
 from unsup.core.model import Model
 from unsup.train.optimizers import OptimizerName
 from unsup.train.schedules import Schedule
 
-Whole = Annotated[int, AtLeast(0)]
-"""A count, at least 0."""
 Decay = Annotated[float, Within(0, 1, below=True)]
 """The decay of a moving average per step."""
 
@@ -23,6 +21,9 @@ Decay = Annotated[float, Within(0, 1, below=True)]
 @dataclass(frozen=True)
 class Settings:
     """Training settings. Give at most one of ``steps``, ``epochs`` and ``minutes``; the default is 2,000 steps.
+
+    Models that learn by counting (histograms, mixtures) update their parameters once per pass: ``steps`` and
+    ``epochs`` are then both the maximum number of passes, and settings of gradients (`BY_GRADIENTS`) are refused.
 
     Attributes:
         steps: number of updates.
@@ -87,17 +88,34 @@ class Settings:
     compile: bool = False
     shard: bool = False
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for name, annotation in get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, name, check_value(name, getattr(self, name), annotation))
-        given = [k for k in _LENGTHS if getattr(self, k) is not None]
+        given = [k for k in LENGTHS if getattr(self, k) is not None]
         if len(given) > 1:
             raise InputError(f"give one of steps, epochs and minutes; {' and '.join(given)} were given")
 
 
-_LENGTHS = ("steps", "epochs", "minutes")
+BY_GRADIENTS = (
+    "batch_size",
+    "accumulate",
+    "optimizer",
+    "lr",
+    "warmup",
+    "schedule",
+    "weight_decay",
+    "betas",
+    "eps",
+    "clip",
+    "ema",
+    "precision",
+    "compile",
+    "shard",
+)
+"""Settings without meaning for models that learn by counting."""
+LENGTHS = ("steps", "epochs", "minutes")
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -126,7 +144,7 @@ class SettingsOptions(TypedDict, total=False):
     compile: bool
     shard: bool
     device: str
-    seed: int
+    seed: Seed
 
 
 def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Settings:
@@ -136,7 +154,7 @@ def make_settings(model: Model | type[Model], given: Mapping[str, Any]) -> Setti
         if name not in fields:
             raise InputError(f"there is no training setting {name!r}{nearest(name, fields)}")
     defaults = dict(model.fit_defaults)
-    if any(given.get(k) is not None for k in _LENGTHS):
-        for k in _LENGTHS:
+    if any(given.get(k) is not None for k in LENGTHS):
+        for k in LENGTHS:
             defaults.pop(k, None)
     return Settings(**{**defaults, **given})

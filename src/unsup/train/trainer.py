@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from numpy.typing import ArrayLike
+
 from unsup.core import memory
 from unsup.core.errors import InputError, kind_of
 from unsup.core.model import LearnsByCounting, Model
 from unsup.core.parallel import process_rank
+from unsup.data.load import load_data
 from unsup.data.source import Data
 from unsup.train.base import Fitted
 from unsup.train.counting import CountingTrainer
 from unsup.train.gradients import GradientTrainer
 from unsup.train.progress import Listener, Progress, ProgressMode
-from unsup.train.requirements import check_data
+from unsup.train.requirements import check_data, check_settings
 from unsup.train.settings import Settings, SettingsOptions, make_settings
 
 
 def fit(
     model: Model,
-    data: Data,
+    data: Data | ArrayLike | str | Path,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -32,7 +35,7 @@ def fit(
 
     Args:
         model: any model of the registry, or your own `Model`.
-        data: the result of `load_data`.
+        data: the result of `load_data`, or what it takes: an array, a name or a path.
         out: run folder to write, or None to keep everything in memory.
         resume: resume the run in ``out`` from its last checkpoint, bit for bit on the CPU, or from the beginning if it
             has none. A finished run is not changed.
@@ -56,16 +59,19 @@ def fit(
     >>> unsup.fit(model, data, steps=20, progress="off").steps
     20
     """
-    if not isinstance(model, Model) or not isinstance(data, Data):
-        raise InputError(
-            f"fit was given {kind_of(model)} and {kind_of(data)}; expected a model and data: "
-            'unsup.fit(unsup.create("made", data.event), data)'
-        )
+    if not isinstance(model, Model):
+        name = repr(model) if isinstance(model, str) else '"made"'
+        given = f"the name {model!r}" if isinstance(model, str) else kind_of(model)
+        raise InputError(f"fit was given {given} for the model; expected unsup.fit(unsup.create({name}, data), data)")
+    if not isinstance(data, Data):
+        data = load_data(data)
     chosen = make_settings(model, settings)
     if resume and out is None:
         raise InputError("resume needs the run folder: pass out=FOLDER")
     check_data(model, data)
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
+    if counts and not resume:  # a run of an earlier version may record settings that were ignored
+        check_settings(model, chosen)
     with Progress("off" if process_rank() else progress, unit="pass" if counts else "step") as display:
         more = _more_bytes(model, chosen, counts=counts)
         there = memory.limit()

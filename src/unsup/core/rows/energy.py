@@ -81,6 +81,7 @@ CENTRING_PAPER = Paper(
     title="Deep Boltzmann Machines and the Centering Trick",
     venue="Neural Networks: Tricks of the Trade",
     link="https://doi.org/10.1007/978-3-642-35289-8_33",
+    entry="incollection",
 )
 
 ROWS: tuple[Row, ...] = (

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unsup.core.bibtex import entry_text, latex, link_fields, venue_fields
+
 
 @dataclass(frozen=True)
 class Paper:
-    """The publication of a method."""
+    """The publication of a method.
+
+    Attributes:
+        key: its key in BibTeX.
+        authors: full names, separated by commas.
+        year: of publication.
+        title: as printed.
+        venue: a journal with its volume and number, a conference with its year, or another place.
+        link: its address.
+        entry: its type in BibTeX, if the venue does not tell it: ``incollection`` for a chapter of a book.
+    """
 
     key: str
     authors: str
@@ -16,6 +28,7 @@ class Paper:
     title: str
     venue: str
     link: str
+    entry: str = ""
 
     @property
     def reference(self) -> str:
@@ -23,10 +36,10 @@ class Paper:
 
     @property
     def bibtex(self) -> str:
-        return (
-            f"@misc{{{self.key},\n  author = {{{self.authors.replace(', ', ' and ')}}},\n  title = {{{self.title}}},\n"
-            f"  year = {{{self.year}}},\n  howpublished = {{{self.venue}}},\n  url = {{{self.link}}}\n}}"
-        )
+        """The entry for BibTeX. Braces around the title keep its capital letters."""
+        entry, place = venue_fields(self.venue, self.entry)
+        fields = {"author": latex(self.authors.replace(", ", " and ")), "title": f"{{{latex(self.title)}}}"}
+        return entry_text(entry, self.key, fields | place | {"year": str(self.year)} | link_fields(self.link))
 
 
 @dataclass(frozen=True)

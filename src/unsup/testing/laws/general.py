@@ -112,7 +112,8 @@ def global_random_state(subject: Subject) -> None:
 
 @law(
     "wrong-shape",
-    "Examples of wrong shape, codes of wrong size and arrays that are not tensors are refused with an InputError.",
+    "Examples of wrong shape and codes of wrong size are refused with an InputError; arrays in place of tensors too, "
+    "except by log_prob, which converts them.",
     needs="log_prob or encode",
     applies=lambda model: isinstance(model, (HasDensity, CanEncode)),
 )
@@ -121,7 +122,7 @@ def wrong_shape(subject: Subject) -> None:
     x = subject.x(model)
     given = subject.given(1)
     if isinstance(model, HasDensity):
-        _refuses_others("log_prob", lambda x: model.log_prob(x, **subject.one_given()), x)
+        _refuses_others("log_prob", lambda x: model.log_prob(x, **subject.one_given()), x, arrays=False)
     if isinstance(model, CanEncode):
         _refuses_others("encode", lambda x: model.encode(x, **given), x)
     if isinstance(model, CanDecode):
@@ -130,12 +131,10 @@ def wrong_shape(subject: Subject) -> None:
         _refuses_others("decode", lambda z: model.decode(z, **given), z)
 
 
-def _refuses_others(name: str, call: Callable[[Any], Tensor], right: Tensor) -> None:
-    others: dict[str, Any] = {
-        "twice the width": torch.cat([right, right], -1),
-        "no batch axis": right[0],
-        "a NumPy array": right.cpu().numpy(),
-    }
+def _refuses_others(name: str, call: Callable[[Any], Tensor], right: Tensor, *, arrays: bool = True) -> None:
+    others: dict[str, Any] = {"twice the width": torch.cat([right, right], -1), "no batch axis": right[0]}
+    if arrays:
+        others["a NumPy array"] = right.cpu().numpy()
     for what, wrong in others.items():
         _refused(f"{name} of {what} {tuple(wrong.shape)}", call, wrong)
 
