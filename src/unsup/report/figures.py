@@ -112,16 +112,14 @@ def columns(results: Results) -> list[Column]:
 
 def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
     """Columns in tables of at most ``most``, so that each fits a desktop screen; a purpose is not split if possible."""
-    packed: list[list[Column]] = []
+    packed: list[list[Column]] = [[]]
     for _, group in itertools.groupby(found, lambda c: c.purpose):
         own = list(group)
-        for start in range(0, len(own), most):
-            part = own[start : start + most]
-            if packed and len(packed[-1]) + len(part) <= most:
-                packed[-1] += part
-            else:
-                packed.append(part)
-    return packed
+        for part in (own[start : start + most] for start in range(0, len(own), most)):
+            if len(packed[-1]) + len(part) > most:
+                packed.append([])
+            packed[-1] += part
+    return [table for table in packed if table]
 
 
 def finite(value: Any) -> float | None:
@@ -148,6 +146,11 @@ def figure_of(runs: Sequence[Measures], key: str) -> Figure | None:
     floors = [f.floor for f in found if f.floor is not None]
     floor = sum(floors) / len(floors) if floors else None
     return Figure(sum(values) / len(values), values, (min(values), max(values)), None, floor, found[0].detail)
+
+
+def figures(results: Results, key: str) -> list[tuple[Contestant, Figure]]:
+    """Contestants in order with their figure of a measure, those that have one."""
+    return [(c, figure) for c in in_order(results) if (figure := figure_of(c["runs"], key))]
 
 
 def kind(contestant: Contestant) -> str | None:
