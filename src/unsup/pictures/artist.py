@@ -68,7 +68,7 @@ class Artist(ABC):
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         """Examples in the given order, with words if there is space.
 
-        With ``marks`` there are no words; marked examples, the anomalies, have another colour and shape.
+        With ``marks``, marked examples, the anomalies, have another colour and shape.
         """
 
     @abstractmethod
@@ -87,9 +87,9 @@ def data_range(x: Tensor) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0
-    ends = float(values.min()), float(values.max())
-    low, high = (float(q) for q in np.quantile(values[:: -(-len(values) // 1_000_000)], (0.0005, 0.9995)))
-    return (low, high) if 0 < 10 * (high - low) < ends[1] - ends[0] else ends
+    least, largest = float(values.min()), float(values.max())
+    low, high = np.quantile(values[:: -(-len(values) // 1_000_000)], (0.0005, 0.9995)).tolist()
+    return (low, high) if 0 < 10 * (high - low) < largest - least else (least, largest)
 
 
 def bit_colours(bits: Tensor) -> tuple[NDArray[np.uint8], float, float]:
@@ -98,9 +98,9 @@ def bit_colours(bits: Tensor) -> tuple[NDArray[np.uint8], float, float]:
     The ends are the 0.5 % and 99.5 % quantiles; NaN and infinite bits have the last colour.
     """
     values = array(bits, bits.ndim - 1)
-    finite = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
-    low, high = (float(q) for q in np.quantile(finite, (0.005, 0.995))) if len(finite) else (0.0, 1.0)
-    high = high if high > low or not len(finite) else float(finite.max())
+    finite = values[np.abs(values) < _LARGEST]
+    low, high = np.quantile(finite, (0.005, 0.995)).tolist() if len(finite) else (0.0, 1.0)
+    high = high if high > low else values.max(initial=high, where=np.abs(values) < _LARGEST)
     low = min(0.0, low)
     high = max(high, low + 1e-6)
     unit = np.nan_to_num((values - low) / (high - low), nan=1.0).clip(0, 1)

@@ -154,9 +154,8 @@ class Gallery:
             order = nats.argsort(descending=not most, stable=True)
             words = [number(v) for v in nats[order[: 2 * _TOP]].double().tolist()]
             sheet = self.artist.ranked(x[order], words)
-            first, last = words[0], words[sheet.shown - 1]
-            several = f"−log p from {first} to {last} nats."
-            return replace(sheet, note=several if sheet.shown > 1 else f"−log p is {first} nats.")
+            ends = f"from {words[0]} to {words[sheet.shown - 1]}" if sheet.shown > 1 else f"is {words[0]}"
+            return replace(sheet, note=f"−log p {ends} nats.")
 
         what = f"the {'likeliest' if most else 'least likely'} of {len(x):,} examples"
         return self._draw(what, draw, x, nats, lengths=lengths)
@@ -173,13 +172,14 @@ class Gallery:
         def draw(x: Tensor, scores: Tensor, is_anomaly: Tensor) -> Sheet:
             order = scores.argsort(descending=True, stable=True)[:_TOP]
             marks = is_anomaly[order].bool()
-            sheet = self.artist.ranked(x[order], [], marks.tolist())
+            sheet = self.artist.ranked(x[order], ["▲ anomaly" if mark else "" for mark in marks], marks.tolist())
             top, everywhere = float(marks.double().mean()), float(is_anomaly.double().mean())
             note = (
                 f"Of the top {len(order)}, {int(marks.sum())} are anomalies ({top:.0%}); of all {len(x):,} examples, "
                 f"{int(is_anomaly.sum()):,} ({everywhere:.0%})."
             )
             note += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
+            note += " Anomalies have a triangle or an orange frame."
             return replace(sheet, note=note)
 
         return self._draw("examples with the highest anomaly scores", draw, x, scores, is_anomaly, lengths=lengths)

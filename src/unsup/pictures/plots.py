@@ -28,6 +28,8 @@ _DECIBELS, _SILENCE = 60, 1e-12  # of a spectrogram: range and least power
 _SHORTEST = 64  # steps of a recording with a spectrogram
 
 Numbers = NDArray[np.float64]
+_Line = tuple[Numbers, dict[str, Any]]
+"""A sequence ``(T, C)`` and the style of its lines."""
 
 
 def figure_of(height: float) -> Any:
@@ -83,18 +85,14 @@ def robust_limits(values: Numbers, tail: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def few_ticks(axis: Any, values: Iterable[float]) -> None:
-    """Ticks at ``values``, with enough digits to distinguish them."""
+def few_ticks(axis: Any, values: Iterable[float], inside: bool = False) -> None:
+    """Ticks at ``values``, with enough digits to distinguish them; ``inside`` keeps two labels within the axis."""
     shown = list(values)
     span, largest = (max(shown) - min(shown), max(map(abs, shown))) if shown else (0.0, 0.0)
     digits = 3 if span <= 0 or largest < 300 * span else min(15, math.ceil(math.log10(largest / span)) + 2)
-    axis.set_ticks(shown, [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in shown])
-
-
-def aligned(axis: Any, apart: bool = True) -> None:
-    """Keep the labels of two ticks at the ends of a horizontal axis inside it; others are centred."""
-    for label, where in zip(axis.get_ticklabels(), ("left", "right") if apart else ("center",) * 2, strict=False):
-        label.set_horizontalalignment(where)
+    texts = [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in shown]
+    for label, where in zip(axis.set_ticks(shown, texts) and axis.get_ticklabels(), ("left", "right"), strict=False):
+        label.set_horizontalalignment(where if inside and len(shown) > 1 else "center")
 
 
 class Plane(Artist):
@@ -187,12 +185,7 @@ class Lines(Artist):
         by, self.unit = (1, "step") if rate is None else (1000, "ms") if length < 2 * rate else (1, "s")
         self.time = np.arange(length) * by / self.rate
         window = 2 ** min(max(round(math.log2(length / 8)), 5), 9)
-        self.spectrum: dict[str, Any] = {
-            "NFFT": window,
-            "noverlap": 3 * window // 4,
-            "detrend": "mean",
-            "Fs": self.rate,
-        }
+        self.spectrum: Any = {"NFFT": window, "noverlap": 3 * window // 4, "detrend": "mean", "Fs": self.rate}
         self.real = self._series(train_x[:100])
         if self.sound:
             power = np.asarray(specgram(np.nan_to_num(self.real.ravel()), **self.spectrum)[0])
@@ -212,17 +205,11 @@ class Lines(Artist):
         return few if self.shape[1] > _CHANNELS else " Each channel has a colour." if self.shape[1] > 1 else ""
 
     def _draw(
-        self,
-        lines: Sequence[Sequence[tuple[Numbers, dict[str, Any]]]],
-        columns: int,
-        *,
-        titles: Sequence[str] = (),
-        each: float = 1.2,
-        spectra: bool = False,
+        self, lines: Sequence[Sequence[_Line]], columns: int, titles: Sequence[str] = (), spectra: bool = False
     ) -> tuple[Any, list[Any]]:
         """A panel of lines with their styles for each of ``lines``, with ``spectra`` above the first's spectrogram."""
         rows, levels = math.ceil(len(lines) / columns), 1 + spectra
-        figure, grid = panels(levels * rows * columns, columns, each)
+        figure, grid = panels(levels * rows * columns, columns, 1.6 if columns == 1 else 1.3)
         figure.supxlabel("step" if self.unit == "step" else f"time ({self.unit})")
         cells = np.array(grid).reshape(rows, levels, columns).swapaxes(0, 1).reshape(levels, -1)
         for (level, place), axes in np.ndenumerate(cells):
@@ -236,8 +223,7 @@ class Lines(Artist):
             limits = (0, self.rate / 2) if level else self.limits
             axes.set(ylim=limits, xlim=(0, max(self.time[-1], 1e-9)))
             few_ticks(axes.yaxis, limits if left else ())
-            few_ticks(axes.xaxis, dict.fromkeys((0, self.time[-1])) if last else ())
-            aligned(axes.xaxis)
+            few_ticks(axes.xaxis, dict.fromkeys((0, self.time[-1])) if last else (), inside=True)
             if spectra and left:
                 axes.set_ylabel("level" if not level else "1/step" if self.unit == "step" else "Hz", fontsize="small")
         for axes, title in zip(cells[0], titles, strict=False):
@@ -262,7 +248,7 @@ class Lines(Artist):
             lines += [[(self.real[i // across], real)]] if beside and i % across == 0 else []
             lines.append([(one, own)])
         titles = ["training data", *["samples"] * across] if beside else []
-        figure, _ = self._draw(lines, columns, titles=titles, spectra=self.sound)
+        figure, _ = self._draw(lines, columns, titles, self.sound)
         kind = "waveforms, each above its spectrogram," if self.sound else "line plots"
         layout = f"{kind} of {len(series)} {self.noun} with the same axes"
         layout += ", on their left training examples" if beside else ""
@@ -282,27 +268,25 @@ class Lines(Artist):
             layout = f"{n} line plots of two {self.noun} each"
             reading = f"Wide lines: {names[0]}; thin dashed lines: {names[1]}."
         lines = [list(zip(self._series(row), styles, strict=True)) for row in rows[:n]]
-        figure, _ = self._draw(lines, 2 if names else 1, each=1.2 if names else 1.6)
+        figure, _ = self._draw(lines, 2 if names else 1)
         return plotted(figure, n, layout, reading)
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         series = self._series(x[: 12 if marks is None else 24])
-        styles = [self._style(ORDINARY)] * len(series)
-        if marks is not None:
-            words = ["▲ anomaly" if mark else "" for mark in marks]
-            styles = [{"color": ANOMALOUS if mark else ORDINARY} for mark in marks]
-        lines = [[(one, {"lw": 1} | style)] for one, style in zip(series, styles, strict=False)]
-        figure, grid = self._draw(lines, 3 if marks is None else 4, titles=words, each=1.4)
-        for axes in (axes for axes, mark in zip(grid, marks or (), strict=False) if mark):
+        lines, marked = [], marks or [False] * len(series)
+        for one, mark in zip(series, marked, strict=False):
+            style = self._style(ORDINARY) if marks is None else {"color": ANOMALOUS if mark else ORDINARY}
+            lines.append([(one, {"lw": 1} | style)])
+        figure, grid = self._draw(lines, 3 if marks is None else 4, words)
+        for axes in (axes for axes, mark in zip(grid, marked, strict=False) if mark):
             axes.spines[:].set(color=ANOMALOUS, linewidth=2.5)
         layout = f"line plots of {len(series)} {self.noun}, row by row in this order"
-        reading = "Above each: its nats." if marks is None else "Anomalies are framed and have a triangle above."
-        return plotted(figure, len(series), layout, reading + self._note)
+        return plotted(figure, len(series), layout, self._note.strip())
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         series = self._series(x[:6])
         shades, *ends = bit_colours(bits[:6].double().reshape(-1, *self.shape).sum(2))
-        figure, grid = self._draw([[(one, {"color": BULK, "lw": 0.8})] for one in series], 2, each=1.4)
+        figure, grid = self._draw([[(one, {"color": BULK, "lw": 0.8})] for one in series], 2)
         figure.set_figheight(figure.get_figheight() + 0.9)
         for axes, one, shade in zip(grid, series, shades / 255, strict=True):
             for channel in one.T:

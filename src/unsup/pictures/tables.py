@@ -13,7 +13,7 @@ from torch import Tensor
 from unsup.core.escapes import visible
 from unsup.core.event import Event
 from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, array, number
-from unsup.pictures.plots import aligned, colour_bar, few_ticks, figure_of, panels, plotted, robust_limits
+from unsup.pictures.plots import colour_bar, few_ticks, figure_of, panels, plotted, robust_limits
 
 _MOST_COLUMNS, _MOST_PAIRS, _MOST_AXES, _MOST_BARS = 8, 3, 12, 24
 _ROWS, _BINS, _GROUPS, _COMPARED = 2000, 24, 8, 256
@@ -53,9 +53,8 @@ class Table(Artist):
             return float(column.min()) - 0.5, float(column.max()) + 0.5
         return robust_limits(column, 0.005)
 
-    def _of_all(self, shown: int) -> str:
-        few = shown < len(self.names)
-        return f"the {shown} most informative of {len(self.names)} columns" if few else f"all {shown} columns"
+    def _some(self, shown: int, best: str = "most informative") -> str:
+        return f"the {shown} {best} of {len(self.names)} columns" if shown < len(self.names) else f"all {shown} columns"
 
     def _name(self, d: int, most: int = 15) -> str:
         name = self.names[d]
@@ -76,7 +75,7 @@ class Table(Artist):
             self._scatter(axes, rows[:500, pair], pair)
             axes.set(xlabel=self._name(pair[0]), ylabel=self._name(pair[1], 13), xticks=(), yticks=())
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        layout = f"histograms of {self._of_all(len(columns))}"
+        layout = f"histograms of {self._some(len(columns))}"
         layout += f" and scatter plots of pairs that depend on each other ({len(pairs)})" if pairs else ""
         return plotted(figure, len(rows), layout, _BINNED)
 
@@ -135,8 +134,7 @@ class Table(Artist):
         few_ticks(axes.yaxis, ())
         low, high = self.limits[d]
         inside = self.sorted[(self.sorted[:, d] >= low) & (self.sorted[:, d] <= high), d]
-        few_ticks(axes.xaxis, dict.fromkeys((float(inside[0]), float(inside[-1]))))
-        aligned(axes.xaxis, inside[0] < inside[-1] and not self.discrete[d])
+        few_ticks(axes.xaxis, dict.fromkeys((float(inside[0]), float(inside[-1]))), not self.discrete[d])
 
     def _scatter(self, axes: Any, points: NDArray[Any], columns: tuple[int, int], colour: str = ORDINARY) -> None:
         """``(N, 2)`` in the limits of two columns; whole numbers are moved by up to ±0.3, so that equal ones differ."""
@@ -155,7 +153,7 @@ class Table(Artist):
         figure, axes = self._heat(array(rows.flatten(0, 1)), columns, labels * len(rows))
         for end in range(steps, steps * len(rows), steps):
             axes.axhline(end - 0.5, color="black", lw=2)
-        layout = f"{len(rows)} paths of {steps} rows each over {self._of_all(len(columns))}"
+        layout = f"{len(rows)} paths of {steps} rows each over {self._some(len(columns))}"
         return plotted(figure, len(rows), layout, _COLOURS)
 
     def _pairs(self, pairs: NDArray[np.float64], names: tuple[str, ...]) -> Sheet:
@@ -165,20 +163,18 @@ class Table(Artist):
             axes.plot(self.limits[d], self.limits[d], color="black", lw=0.8)
             self._scatter(axes, pairs[:, :, d].copy(), (d, d))
             self._label(axes, d)
-        layout = f"scatter plots of {self._of_all(len(columns))}"
+        layout = f"scatter plots of {self._some(len(columns))}"
         reading = f"Horizontal: {names[0]}; vertical: {names[1]}, of {len(pairs)} pairs. Equal values are on the line."
         return plotted(figure, len(pairs), layout, reading)
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         rows = array(x)[:24]
         columns = sorted(np.argsort(-np.abs(self._rank(rows) - 0.5).mean(0), kind="stable")[:_MOST_AXES].tolist())
-        figure, axes = self._heat(rows, columns, words or ["anomaly ▲" if mark else "" for mark in marks or ()])
+        figure, axes = self._heat(rows, columns, words)
         for label in axes.get_yticklabels() if marks is not None else ():
             label.set_color(ANOMALOUS)
-        few = f"the {len(columns)} of {len(self.names)} columns where these rows are most unusual"
-        which = few if len(columns) < len(self.names) else "all columns"
-        left = "On the left: the nats." if marks is None else "Anomalies have a triangle and a word on the left."
-        return plotted(figure, len(rows), f"{len(rows)} rows in this order over {which}", f"{_COLOURS} {left}")
+        layout = f"{len(rows)} rows in this order over {self._some(len(columns), 'most unusual')}"
+        return plotted(figure, len(rows), layout, _COLOURS)
 
     def _heat(self, rows: NDArray[np.float64], columns: list[int], labels: list[str]) -> tuple[Any, Any]:
         """Rows as lines of cells, coloured by the rank of each value among the training data."""
@@ -211,13 +207,11 @@ class Table(Artist):
         axes.set_yticks(places, [self._name(d, 22) for d in columns])
         axes.invert_yaxis()
         axes.set_xlabel("bits")
-        few = len(columns) < len(middle)
-        shown = f"the {len(columns)} with most bits of {len(middle)}" if few else f"all {len(columns)}"
         reading = (
             f"Bars: means over {n} rows, from {number(float(middle.min()))} to {number(float(middle.max()))} bits; "
             "lines: the middle 90 % of rows. Bits of a density may be negative, and depend on the column's unit."
         )
-        return plotted(figure, n, f"a bar for each of {shown} columns", reading)
+        return plotted(figure, n, f"a bar for each of {self._some(len(columns), 'most costly')}", reading)
 
 
 def _stairs(axes: Any, rows: NDArray[Any], train: NDArray[Any], edges: NDArray[Any]) -> None:

@@ -111,12 +111,9 @@ class Text(Artist):
         return self._sheet(entries, n, rows[0, 0], layout, group=steps)
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
-        n, reading = self._fits(len(x), 16), "On the left: the nats."
-        if marks is not None:
-            n, reading = self._fits(len(x), 24), "Anomalies have a triangle and a word on the left."
-            words = ["▲ anomaly" if mark else "" for mark in marks]
+        n = self._fits(len(x), 16 if marks is None else 24)
         entries = self._entries([word[:_GUTTER] for word in words[:n]], x)
-        return self._sheet(entries, n, x[0], f"{n} {self.noun} in this order", reading)
+        return self._sheet(entries, n, x[0], f"{n} {self.noun} in this order")
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         n = self._fits(len(x), 12)

@@ -140,16 +140,14 @@ class Tiles(Artist):
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = min(self._room(24 if marks is None else 48), len(x))
-        columns, tiles, reading = min(self.columns, n), self._tiles(x[:n]), ""
+        columns, tiles, frame = min(self.columns, n), self._tiles(x[:n]), max(1, self.side // 14)
         if marks is not None:
-            frame, reading = max(1, self.side // 14), "Anomalies have an orange frame; the others have none."
             tiles = pad(_fewer_greys(tiles).expand(-1, 3, -1, -1), (frame,) * 4, value=255)
             around = torch.ones(tiles.shape[2:], dtype=torch.bool)
             around[frame:-frame, frame:-frame] = False
             tiles = torch.where(torch.tensor(marks[:n])[:, None, None, None] & around, _ORANGE[:, None, None], tiles)
-        return self._page(
-            [self._band(tiles, columns)], n, f"{self._grid(n, columns)}, row by row in this order", reading
-        )
+        layout = f"{self._grid(n, columns)}, row by row in this order"
+        return self._page([self._band(tiles, columns)], n, layout)
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         n = min(self._room(16, _FEW // 3), len(x))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -137,7 +138,7 @@ def _whisker(interval: Pair | None, scale: Scale, y: float) -> str:
 
 def _mark(kind: str, x: float, y: float) -> str:
     """The mark of a kind of likelihood: disc exact, triangle bound, diamond estimate, square none."""
-    corners = {
+    corners: dict[str, list[Pair]] = {
         "exact": [],
         "bound": [(-6.25, 0), (4.375, -6.25), (4.375, 6.25)],
         "estimate": [(0, -6.25), (6.25, 0), (0, 6.25), (-6.25, 0)],
@@ -159,7 +160,7 @@ def bars(
 
     def draw(row: Bar, y: float) -> str:
         a, b = sorted((scale(0), scale(min(max(row.value, low), high))))
-        fill = {"style": f"fill:url(#{ident}-hatch)"} if row.kind == "implied" else {}
+        fill: dict[str, Any] = {"style": f"fill:url(#{ident}-hatch)"} if row.kind == "implied" else {}
         class_ = f"bar {row.kind}".rstrip()
         bar = element("rect", x=a, y=y - 6, width=max(b - a, 1.0), height=12, rx=1.5, class_=class_, **fill)
         marks = [line(scale(v), y - 9, scale(v), y + 9, f"reference r{i}") for i, v in enumerate(lines)]
@@ -194,14 +195,14 @@ def scatter(dots: Sequence[Bar], ident: str, title: str, x_title: str, y_title: 
     return drawing(ident, WIDTH, bottom + 44, title, said, parts)
 
 
-def _free_label(name: str, x: float, y: float, taken: list[tuple[float, ...]]) -> str:
+def _free_label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> str:
     """A label next to (x, y), at the position that covers least; its box is added to ``taken``."""
     width, shifts = 6.9 * len(name), {"start": 0.0, "middle": 0.5, "end": 1.0}
     spots = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 11, "middle"), (x, y + 19, "middle")]
     spots += [(x + dx, y + dy, a) for dy in (-9, 17, -22, 30) for dx, a in ((5, "start"), (-5, "end"))]
     boxes = [(a - width * shifts[c], b - 10, a - width * shifts[c] + width, b + 3) for a, b, c in spots]
 
-    def cost(box: tuple[float, ...]) -> float:
+    def cost(box: Sequence[float]) -> float:
         outside = max(0.0, 44 - box[0]) + max(0.0, box[2] - WIDTH) + max(0.0, 18 - box[1]) + max(0.0, box[3] - 264)
         shared = [[max(0.0, min(box[i + 2], t[i + 2]) - max(box[i], t[i])) for i in (0, 1)] for t in taken]
         return 40 * outside + sum(across * down for across, down in shared)
