@@ -104,7 +104,7 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_bars_grow_from_zero_to_both_sides() -> None:
-    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", -0.3, "")], "t", "Gain", domain=(-0.5, 1.0)))
+    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", -0.3, "")], "t", "Gain"))
     good, bad = with_class(root, "bar")
     base = float(with_class(root, "base")[0].get("x1", "nan"))
     assert float(good.get("x", "nan")) == pytest.approx(base, abs=0.11)
@@ -112,7 +112,7 @@ def test_bars_grow_from_zero_to_both_sides() -> None:
 
 
 def test_references_stand_at_their_values() -> None:
-    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", domain=(0.0, 1.0), lines=[0.7]))
+    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", lines=[0.7]))
     (line,) = with_class(root, "reference")
     assert read_off(root, float(line.get("x1", "nan"))) == pytest.approx(0.7, abs=0.005)
 

@@ -90,9 +90,9 @@ def few_ticks(axis: Any, values: Iterable[float], inside: bool = False) -> None:
     shown = list(values)
     span, largest = (max(shown) - min(shown), max(map(abs, shown))) if shown else (0.0, 0.0)
     digits = 3 if span <= 0 or largest < 300 * span else min(15, math.ceil(math.log10(largest / span)) + 2)
-    texts = [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in shown]
-    for label, where in zip(axis.set_ticks(shown, texts) and axis.get_ticklabels(), ("left", "right"), strict=False):
-        label.set_horizontalalignment(where if inside and len(shown) > 1 else "center")
+    axis.set_ticks(shown, [number(v) if digits == 3 else f"{v:,.{digits}g}".replace("-", "−") for v in shown])
+    for label, where in zip(axis.get_ticklabels(), ("left", "right") if inside else (), strict=False):
+        label.set_horizontalalignment(where if len(shown) > 1 else "center")
 
 
 class Plane(Artist):

@@ -40,18 +40,20 @@ class Table(Artist):
         self.kinds = {s.kind for s in event.columns}
         unnamed = [f"column {d + 1}" for d in range(event.dims)] if event.dims > 1 else ["value"]
         self.names = [visible(name) for name in names or unnamed]
-        self.limits = [self._column_limits(d) for d in range(event.dims)]
+        self.edges = [self._edges(d) for d in range(event.dims)]
+        self.limits = [(float(edges[0]), float(edges[-1])) for edges in self.edges]
         self.sorted = np.sort(self.train, 0)
         information = mutual_information(self.train[:_ROWS])
         strength = information.max(1, initial=0.0) - (np.ptp(self.train[:_ROWS], 0) == 0)  # constant columns last
         self.order = [int(d) for d in np.argsort(-strength, kind="stable")]
         self.pairs_shown = strongest_pairs(information, _MOST_PAIRS)
 
-    def _column_limits(self, d: int) -> tuple[float, float]:
-        column = self.train[:, d]
+    def _edges(self, d: int) -> NDArray[np.float64]:
+        """Edges of the bins of a column: one bin for each of a few levels."""
+        column, bins = self.train[:, d], _BINS if len(self.names) > 1 else 2 * _BINS
         if self.discrete[d] and np.ptp(column) < 2 * _BINS:
-            return float(column.min()) - 0.5, float(column.max()) + 0.5
-        return robust_limits(column, 0.005)
+            return np.arange(column.min() - 0.5, column.max() + 1)
+        return np.linspace(*robust_limits(column, 0.005), bins + 1)
 
     def _some(self, shown: int, best: str = "most informative") -> str:
         return f"the {shown} {best} of {len(self.names)} columns" if shown < len(self.names) else f"all {shown} columns"
@@ -68,7 +70,7 @@ class Table(Artist):
             return self._binary(rows)
         figure, grid = panels(len(columns) + len(pairs), _ACROSS, 1.5)
         for axes, d in zip(grid, columns, strict=False):
-            self._histogram(axes, rows[:, d], d, _BINS)
+            self._histogram(axes, rows[:, d], d)
             self._label(axes, d)
         for axes, pair in zip(grid[len(columns) :], pairs, strict=True):
             self._scatter(axes, self.train[:500, pair], pair, BULK)
@@ -96,7 +98,7 @@ class Table(Artist):
             other = float((~np.isin(values, kept)).mean())
             reading = f"{other:.1%} of these rows have no bar." if other else ""
         else:
-            self._histogram(axes, values, 0, 2 * _BINS)
+            self._histogram(axes, values, 0)
         axes.set(xlabel=self._name(0, 40), ylabel="share of rows")
         axes.legend()
         return plotted(figure, len(values), layout, reading)
@@ -117,15 +119,13 @@ class Table(Artist):
         for axes in places.values():
             axes.set_xlabel("column")
         layout = f"the share of ones in each of {len(self.names)} columns, and some rows as stripes"
-        return plotted(figure, len(rows), layout, "In the stripes, dark is 1 and empty is 0.")
+        return plotted(figure, len(rows), layout, "In the stripes, filled is 1 and empty is 0.")
 
-    def _histogram(self, axes: Any, values: NDArray[np.float64], d: int, bins: int) -> None:
+    def _histogram(self, axes: Any, values: NDArray[np.float64], d: int) -> None:
         """Shares of training data and ``values`` in bins; values outside are counted in the outermost bins."""
         low, high = self.limits[d]
-        whole = self.discrete[d] and high - low <= 2 * _BINS
-        edges = np.linspace(low, high, int(high - low) + 1 if whole else bins + 1)
-        rows, train = (np.histogram(v.clip(low, high), edges)[0] / len(v) for v in (values, self.train[:, d]))
-        _stairs(axes, rows, train, edges)
+        rows, train = (np.histogram(v.clip(low, high), self.edges[d])[0] / len(v) for v in (values, self.train[:, d]))
+        _stairs(axes, rows, train, self.edges[d])
         axes.set_ylim(0, max(1.4 * train.max(), 1.05 * rows.max()))
 
     def _label(self, axes: Any, d: int) -> None:

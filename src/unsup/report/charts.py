@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from unsup.report.svg import Scale, drawing, element, fitted, line, shape, spans_decades, text, tick_text
+from unsup.report.svg import Scale, drawing, element, fitted, line, shape, text, tick_text
 
 WIDTH = 400.0
 _LEFT, _RIGHT, _ROW = 8.0, 392.0, 37.0
@@ -150,16 +150,14 @@ def _mark(kind: str, x: float, y: float) -> str:
     return shape("polygon", [(x + dx, y + dy) for dx, dy in corners[kind]], f"mark {kind}")
 
 
-def bars(
-    rows: Sequence[Bar], ident: str, title: str, *, domain: Pair | None = None, lines: Sequence[float] = ()
-) -> Markup:
-    """Bars from 0 with intervals; ``lines`` are values to compare with, dashed and dotted."""
+def bars(rows: Sequence[Bar], ident: str, title: str, lines: Sequence[float] = ()) -> Markup:
+    """Bars from 0 with intervals, up to 1 for shares; ``lines`` are values to compare with, dashed and dotted."""
     values = [0.0, *lines, *(v for r in rows for v in (r.value, *(r.interval or ())))]
-    low, high = domain or (min(values), max(values) * 1.04 if max(values) > 0 else 1.0)
-    scale = Scale(low, high, _LEFT + 2, _RIGHT - 2)
+    high = 1.0 if max(values) <= 0 or (min(values) >= 0 and max(values) <= 1) else max(values) * 1.04
+    scale = Scale(min(values), high, _LEFT + 2, _RIGHT - 2)
 
     def draw(row: Bar, y: float) -> str:
-        a, b = sorted((scale(0), scale(min(max(row.value, low), high))))
+        a, b = sorted((scale(0), scale(row.value)))
         fill: dict[str, Any] = {"style": f"fill:url(#{ident}-hatch)"} if row.kind == "implied" else {}
         class_ = f"bar {row.kind}".rstrip()
         bar = element("rect", x=a, y=y - 6, width=max(b - a, 1.0), height=12, rx=1.5, class_=class_, **fill)
@@ -178,9 +176,8 @@ def scatter(dots: Sequence[Bar], ident: str, title: str, x_title: str, y_title: 
     top, left, bottom = 28.0, 46.0, 256.0
     limit = _outer_limit([d.value for d in dots])
     inside = [d.value for d in dots if d.value <= limit]
-    log_y = len(inside) == len(dots) and spans_decades(inside)
-    x = fitted([d.x for d in dots], left + 6, _RIGHT - 14, log=spans_decades([d.x for d in dots]), room=0.1)
-    y = fitted(inside, bottom, top, log=log_y, room=0.1)
+    x = fitted([d.x for d in dots], left + 6, _RIGHT - 14, decades=True, room=0.1)
+    y = fitted(inside, bottom, top, decades=len(inside) == len(dots), room=0.1)
     parts = [text(y_title, _LEFT, 14, "axis"), *_axis_left(y, left, _RIGHT)]
     parts += _axis_below(x, top - 6, bottom + 6, x_title + (", logarithmic" if x.log else ""))
     placed = [(x(d.x), y(d.value) if d.value <= limit else 20.0) for d in dots]

@@ -81,12 +81,12 @@ def storage_charts(results: Results) -> list[Chart]:
         rows.append(Bar(contestant["name"], figure.value, shown, figure.interval, "implied"))
     if not rows:
         return []
-    caption = "Solid bars are files that were really written. " + (
-        "Striped bars are implied: what an ideal coder would need by the model’s likelihood. No such file was written, "
-        "and the model itself is not counted."
-        if implied
-        else "A density of real numbers without a precision implies no size."
-    )
+    caption = "Solid bars are files that were really written. "
+    if implied:
+        caption += "Striped bars are implied: what an ideal coder would need by the model’s likelihood. "
+        caption += "No such file was written, and the model itself is not counted."
+    else:
+        caption += "A density of real numbers without a precision implies no size."
     rows.sort(key=lambda r: r.value)
     return [Chart("Bytes per example", charts.bars(rows, "chart-storage", "Bytes per example"), caption)]
 
@@ -105,11 +105,8 @@ def measure_chart(results: Results, column: Column) -> list[Chart]:
     if (majority := detail.get("majority")) is not None:
         lines.append(majority)
         caption.append(f"the dotted line is the most frequent class for all examples ({column.show(majority)})")
-    values = [v for r in rows for v in (r.value, *(r.interval or ()))] + lines
-    domain = (0.0, 1.0) if min(values) >= 0 and max(values) <= 1 else None
     ident = "chart-" + re.sub("[^a-z0-9]+", "-", column.key.lower())
-    drawn = charts.bars(rows, ident, column.title, domain=domain, lines=lines)
-    return [Chart(column.title, drawn, "; ".join(caption) + ".")]
+    return [Chart(column.title, charts.bars(rows, ident, column.title, lines), "; ".join(caption) + ".")]
 
 
 def calibration_charts(results: Results) -> list[Chart]:
