@@ -250,6 +250,15 @@ def test_every_picture_is_repeatable_not_blank_and_described(name):
         assert "nan" not in (d.alt + d.caption).lower().split(), what
 
 
+@pytest.mark.parametrize("name", ["plane", "table", "one-column", "two-categories", "tokens", "series"])
+def test_no_plot_is_explained_by_a_colour_that_a_dark_page_changes(name):
+    event = KINDS[name]
+    x = draw(event, 30)
+    drawn = all_pictures(Gallery(event, x), x, x.flip(0), x[:15].view(3, 5, *event.shape), torch.rand(30, event.dims))
+    words = {word.strip(".,:;()").lower() for d in drawn.values() for word in (d.alt + d.caption).split()}
+    assert not words & {"blue", "red", "violet", "yellow", "black", "white", "darker"}
+
+
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.filterwarnings("error")
 def test_one_example_is_enough(name):
@@ -321,9 +330,37 @@ def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
     picture = pixels(Gallery(event, train).examples(torch.full((50, 2), 2), "twos"))
     panel = picture[:180, :260]  # the first one
     left, frame = np.nonzero(blue(panel).any(0))[0], np.nonzero((panel.sum(2) < 60).any(0))[0]
-    width = (frame.max() - frame.min()) / 4
+    width = (frame.max() - frame.min()) / (4 * 1.06)  # with a margin of 3 % at each end
     assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
-    assert (left.min() - frame.min()) == pytest.approx(2 * width, rel=0.1)
+    assert (left.min() - frame.min()) == pytest.approx(2.12 * width, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_no_bin_is_cut_by_the_frame(level):
+    event = Event((2,), Support("ordinal", 4))
+    train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
+    panel = pixels(Gallery(event, train).examples(torch.full((50, 2), level), "all in one bin"))[:180, :260]
+    rows, columns = np.nonzero(blue(panel))
+    top = np.flatnonzero((panel.sum(2) < 60).mean(1) > 0.7)[0]
+    frame = np.flatnonzero((panel.sum(2) < 60).any(0))
+    assert top + 3 < rows.min()
+    assert frame.min() + 3 < columns.min()
+    assert columns.max() < frame.max() - 3
+
+
+def test_points_of_the_plane_are_drawn_over_the_training_data():
+    event = Event((2,), REAL)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).repeat(100, 1)
+    drawn = Gallery(event, corners).examples(torch.zeros(1, 2), "one")
+    picture = pixels(drawn)
+    inside = picture[20:-90, 90:-30]  # without ticks and labels
+    spots = (
+        (np.abs(inside - inside.mean(2, keepdims=True)).max(2) < 5) & (inside.mean(2) < 230) & (inside.mean(2) > 120)
+    )
+    rows, columns = np.nonzero(spots)
+    assert np.ptp(rows) > 300
+    assert np.ptp(columns) > 300
+    assert "the training data" in drawn.caption
 
 
 def grey(picture):

@@ -126,7 +126,8 @@ def test_scatter_uses_ratios_where_times_span_decades() -> None:
 
 
 def test_a_point_far_above_is_said_to_be_there() -> None:
-    points = [Bar(f"m{i}", 1 + i / 10, x=1.0 + i) for i in range(4)] + [Bar("far", 90.0, x=3.0)]
+    points = [Bar(f"m{i}", 1 + i / 10, kind="exact", x=1.0 + i) for i in range(4)]
+    points.append(Bar("far", 90.0, kind="exact", x=3.0))
     root = parse(scatter(points, "t", "Quality", "minutes", "FID"))
     assert "far ↑ 90" in [t.text for t in with_class(root, "label")]
     heights = [float(m.get("cy", "nan")) for m in with_class(root, "mark")]
@@ -154,6 +155,21 @@ def test_a_diverging_start_does_not_flatten_a_curve() -> None:
     assert ys[-1] - ys[20] > 50
     assert ys[0] < 0
     assert [e.get("clip-path") for e in root.iter("g")] == ["url(#t-c0)"]
+
+
+def test_a_curve_of_one_step_is_a_dot() -> None:
+    lines = [("training loss", [(1.0, 5.0)]), ("validation", [(1.0, 4.0)])]
+    root = parse(training_curves([Panel("nats per example", lines)], "t", "Training"))
+    first, second = (float(with_class(root, f"s{i}")[0].get("cy", "nan")) for i in range(2))
+    assert len(with_class(root, "dot")) == 2
+    assert first < second
+
+
+def test_curves_of_one_name_share_a_colour() -> None:
+    pairs = [(0.0, 1.0), (1.0, 0.5)]
+    panel = Panel("nats", [("loss", pairs), ("loss", pairs), ("validation", pairs)])
+    curves = with_class(parse(training_curves([panel], "t", "Training")), "curve")
+    assert [c.get("class") for c in curves] == ["curve s0", "curve s0", "curve s1"]
 
 
 def test_calibration_curve_of_a_calibrated_model_is_the_diagonal() -> None:

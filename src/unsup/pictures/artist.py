@@ -46,11 +46,9 @@ class Artist(ABC):
     """Draws raw examples ``(N, *event.shape)``, in which NaN is padding. The scale is that of the training data.
 
     Attributes:
-        noun: the name of the examples, in the plural.
         wanted: number of examples that `examples` shows on a page.
     """
 
-    noun: str
     wanted: int
 
     @abstractmethod

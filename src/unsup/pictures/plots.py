@@ -98,7 +98,7 @@ def few_ticks(axis: Any, values: Iterable[float], inside: bool = False) -> None:
 class Plane(Artist):
     """Points ``(2,)`` as scatter plots with the same axes, over the training data."""
 
-    noun, wanted = "points", 500
+    wanted = 500
 
     def __init__(self, event: Event, train_x: Tensor, names: Sequence[str] | None) -> None:
         train = array(train_x)

@@ -32,7 +32,7 @@ class Table(Artist):
     The columns with the most mutual information with another column of the training data are shown, constant ones last.
     """
 
-    noun, wanted = "rows", 500
+    wanted = 500
 
     def __init__(self, event: Event, train_x: Tensor, names: Sequence[str] | None) -> None:
         self.train = array(train_x)
