@@ -328,7 +328,7 @@ def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
     event = Event((2,), Support("ordinal", 4))
     train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
     picture = pixels(Gallery(event, train).examples(torch.full((50, 2), 2), "twos"))
-    panel = picture[:180, :260]  # the first one
+    panel = picture[:180, :245]  # the first one
     left, frame = np.nonzero(blue(panel).any(0))[0], np.nonzero((panel.sum(2) < 60).any(0))[0]
     width = (frame.max() - frame.min()) / (4 * 1.06)  # with a margin of 3 % at each end
     assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
@@ -339,7 +339,7 @@ def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
 def test_no_bin_is_cut_by_the_frame(level):
     event = Event((2,), Support("ordinal", 4))
     train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
-    panel = pixels(Gallery(event, train).examples(torch.full((50, 2), level), "all in one bin"))[:180, :260]
+    panel = pixels(Gallery(event, train).examples(torch.full((50, 2), level), "all in one bin"))[:180, :245]
     rows, columns = np.nonzero(blue(panel))
     frame = np.flatnonzero((panel.sum(2) < 60).any(0))
     top = np.flatnonzero(panel[:, frame.min()].sum(1) < 60).min()  # of the left side of the frame
