@@ -172,6 +172,13 @@ def test_extremes_are_in_order_and_say_how_far_they_reach():
         assert ("Least likely" in drawn.alt or "least likely" in drawn.alt) != most
 
 
+@pytest.mark.parametrize("name", ["plane", "table", "tokens", "series"])
+def test_extremes_of_many_examples_say_how_far_they_reach(name):
+    x = draw(KINDS[name], 120)
+    drawn = Gallery(KINDS[name], x).extremes(x, torch.arange(120.0), True)
+    assert f"from 0 to {drawn.shown - 1} nats" in drawn.caption
+
+
 def test_only_anomalies_are_framed():
     x = uniform(DIGITS, 60)
     scores = torch.randperm(60, generator=keyed_generator(2)).double()

@@ -152,7 +152,7 @@ class Gallery:
 
         def draw(x: Tensor, nats: Tensor) -> Sheet:
             order = nats.argsort(descending=not most, stable=True)
-            words = [number(v) for v in nats[order[: 2 * _TOP]].double().tolist()]
+            words = [number(v) for v in nats[order].double().tolist()]
             sheet = self.artist.ranked(x[order], words)
             ends = f"from {words[0]} to {words[sheet.shown - 1]}" if sheet.shown > 1 else f"is {words[0]}"
             return replace(sheet, note=f"−log p {ends} nats.")
