@@ -41,7 +41,7 @@ _LEAST = 5.0  # seconds to measure a model, even in the shortest comparison
 
 @dataclass(frozen=True)
 class Asked:
-    """The request of a contest."""
+    """The request of a comparison."""
 
     data: str
     data_options: dict[str, Any]
@@ -139,8 +139,8 @@ class Contest:
         state = _state_in(folder)
         if state is not None:
             before = state["asked"]
-            if asked is not None and asked != before:
-                was, wanted = plain(vars(before)), plain(vars(asked))
+            was, wanted = (plain(vars(one)) for one in (before, asked or before))
+            if was != wanted:
                 what = next(k for k, v in wanted.items() if v != was[k])
                 raise InputError(
                     f"{folder} is a comparison with other {what}: {was[what]!r}, not {wanted[what]!r}; resume it "
@@ -158,7 +158,7 @@ class Contest:
         self.entries = self.state["entries"]
         self.purpose: Purpose | None = purpose or self.state.get("for")
         if purpose is not None:
-            models = {e.model: create(e.model, self.data.event, **e.options) for e in self.entries}
+            models = ((e.model, create(e.model, self.data.event, **e.options)) for e in self.entries)
             check_purpose(purpose, models, self.data)
         self.runs = [(entry, seed) for seed in range(asked.seeds) for entry in self.entries]
         self.fair = 60 * asked.minutes * (1 - TRAINING_SHARE) / len(self.runs)  # seconds to measure each

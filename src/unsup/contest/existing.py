@@ -69,7 +69,7 @@ def compare_runs(
             raise InputError(f"--anomalies {anomalies}: {trained}; train them with --without {held_out}")
     started, data = time.monotonic(), first.data
     if purpose is not None:
-        check_purpose(purpose, {str(run.path): run.new_model() for run in runs}, data)
+        check_purpose(purpose, ((str(run.path), run.new_model()) for run in runs), data)
     changed = [str(run.path) for run in runs if has_changed(run.path, run.config, data, changed_data=changed_data)]
     if changed:
         note = f"the data has changed since these runs were trained: {', '.join(changed)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,21 +143,22 @@ _ABILITIES = {"likelihood": "score", "score": "score", "samples": "sample", "cod
 """The abilities of the requirements of measures on models."""
 
 
-def check_purpose(purpose: Purpose | None, models: Mapping[str, Model], data: Data) -> None:
+def check_purpose(purpose: Purpose, models: Iterable[tuple[str, Model]], data: Data) -> None:
     """Refuse a purpose whose deciding measure none of the models can have.
 
     Raises:
         InputError: with the reason, and what to do.
     """
-    if purpose is None:
-        return
-    measure = MEASURES[deciding(purpose)]
-    reasons = {name: measure.reason_against(model, data, name) for name, model in models.items()}
-    if None in reasons.values():
-        return
+    measure, reasons = MEASURES[deciding(purpose)], []
+    for name, model in models:
+        reason = measure.reason_against(model, data, name)
+        if reason is None:
+            return
+        reasons.append(reason)
     start = f"--for {purpose} is not possible:"
-    if any(NEEDS[need].of == "data" and not NEEDS[need].holds(None, data) for need in measure.needs):
-        raise InputError(f"{start} {next(iter(reasons.values()))}; choose other data, or another purpose")
+    for need in map(NEEDS.__getitem__, measure.needs):
+        if need.of == "data" and not need.holds(None, data):
+            raise InputError(f"{start} {need.without}; choose other data, or another purpose")
     needed = {_ABILITIES[need] for need in measure.needs if need in _ABILITIES}
     able = [name for name in fitting(data.event) if needed <= {*row(name).abilities}]
     add = f"compare such a model, e.g. {able[0]}, or " if able else ""
@@ -165,7 +166,7 @@ def check_purpose(purpose: Purpose | None, models: Mapping[str, Model], data: Da
         fit = command_line(["unsup", "fit", path_word(data.name or "DATA"), able[0], "--given", "label", "-o", "RUN"])
         add = f"train a classifier ({fit}) and measure it (unsup report RUN), or "
     what = " and ".join(NEEDS[need].words for need in measure.needs if NEEDS[need].of == "model")
-    raise InputError(f"{start} it needs {what}; {'; '.join(map(str, reasons.values()))}; {add}choose another purpose")
+    raise InputError(f"{start} it needs {what}; {'; '.join(reasons)}; {add}choose another purpose")
 
 
 _FOLLOWS: dict[Purpose | None, tuple[str, ...]] = {
