@@ -307,7 +307,7 @@ def test_a_row_is_evaluated_and_kept(capsys, brightness, tmp_path):
     out = called(capsys, "eval", run, "--measures", "brightness,likelihood", "--samples", 50)
     (line,) = (line for line in out.splitlines() if line.startswith("mean brightness (levels) ↓"))
     assert line.count(" lv") == 4  # value, interval, floor
-    assert "floor of mean brightness: bright data" in out
+    assert "baseline of mean brightness: bright data" in out
     (kept,) = (e for e in json.loads((run / "eval.json").read_text())["results"] if e["measure"] == "brightness")
     assert (kept["figure"]["n"], kept["step"], kept["settings"]["samples"]) == (50, 1, 50)
     found = json.loads(called(capsys, "eval", run, "--measures", "all", "--samples", 50, "--json"))

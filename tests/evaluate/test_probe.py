@@ -198,7 +198,7 @@ def test_models_without_codes_are_refused():
         encode_all(unsup.create("made", event, hidden=(4,)), torch.zeros(2, 4))
 
 
-def test_the_commonest_class_is_that_of_training():
+def test_the_most_frequent_class_is_that_of_training():
     assert majority_share(torch.tensor([3, 3, 1, 2]), torch.tensor([1, 1, 1, 3])) == 0.25
     assert majority_share(torch.tensor([5]), torch.tensor([0, 1])) == 0
 

@@ -374,14 +374,24 @@ def test_few_examples_and_overruns_are_said_with_the_figures():
     assert "only" not in " ".join(said(one, examples=400))
     assert not any("took" in line for line in said(one, minutes=1.0, seconds=74.0))
     late = said(one, minutes=1.0, seconds=90.0)[-1]
-    assert (
-        late
-        == "The contest took 1.5 minutes instead of 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
+    assert late == (
+        "The comparison took 1.5 minutes instead of 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
     )
 
 
+def test_a_ranked_model_that_hardly_trained_is_named():
+    hasty = run(fid=fid(1.0), notes=["short training: 3 steps, 0.40 of a pass over the training data"])
+    remark = "The training of a was short: 3 steps, 0.40 of a pass over the training data."
+    assert f"{remark} More minutes may change its place." in said(
+        [contestant("a", hasty), contestant("b", run(fid=fid(2.0)))]
+    )
+    assert not any("was short" in line for line in said([contestant("b", run(fid=fid(2.0)))]))
+    failed = contestant("a", hasty, status="failed", reason="it broke")
+    assert not any("was short" in line for line in said([failed]))
+
+
 def test_nothing_measured_is_said():
-    assert said([contestant("a", status="waiting")]) == ["No contestant has been measured yet."]
+    assert said([contestant("a", status="waiting")]) == ["No model has been measured yet."]
 
 
 # --- any contest ------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def _parser() -> Parser:
     parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     add_fields(parser, Settings, title="training")
     add_fields(parser, DataOptions, title="data")
     add_memory(parser)

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup measures",
         description="List all measures: key for --measures, --validator and recipes, better direction, requirements, "
-        "floor (what a figure is compared with) and explanation.",
+        "baseline (what a figure is compared with) and explanation.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse(arguments)
@@ -29,5 +29,5 @@ def main(arguments: Sequence[str]) -> int:
         )
         for row in MEASURES.values()
     ]
-    write(*table(("key", "measure", "better", "unit", "needs", "floor", "explanation"), cells))
+    write(*table(("key", "measure", "better", "unit", "needs", "baseline", "explanation"), cells))
     return 0

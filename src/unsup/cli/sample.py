@@ -86,7 +86,7 @@ def _parser(run: Run | None) -> Parser:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed [0]")
     add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)
-    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     if run is not None:
         _add_knobs(parser, run)
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from unsup.core.event import Event
 from unsup.evaluate.outliers import Outlier
 from unsup.pictures.images import plain_image, png_bytes
 from unsup.report.album import Shown, embedded
-from unsup.report.pages import Page, Section, footer, render, shown
+from unsup.report.pages import Page, footer, render, sections
 
 _SIDE = 96
 """Approximate width of a picture of an example in screen pixels."""
@@ -38,16 +39,27 @@ def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor
     )
     command = command_line(["unsup", "outliers", data, "-o", "outliers.csv"])
     pictures = [_picture(o, x[o.row], event) for o in ranking] if event.is_image and event.shape[0] in (1, 3) else []
+    caption = "The most unlikely rows, the most unlikely first"
+    heads = ["Row", "Score, nats", {"text": "Most unusual values", "class": "words"}]
+    table = ("table", [_row(o) for o in ranking], "rows", caption, heads, "plain", True)
     page = Page(
         title=f"Outliers of {data}",
         brand="unsup outliers",
         about=f"Scored by {how}",
         summary=summary,
         next=(("Write all rows with their scores:", command),),
-        sections=shown(Section("rows", "Rows", ranking), Section("pictures", "Pictures", pictures)),
+        sections=sections(
+            ("rows", "Rows", [("legend", ranking, "outliers"), table]),
+            ("pictures", "Pictures", [("gallery", pictures, "h3", "strip")]),
+        ),
         footer=footer({"unsup": unsup.__version__, "time": time.strftime("%Y-%m-%d %H:%M")}),
     )
-    return render("outliers.html", page=page)
+    return render(page)
+
+
+def _row(outlier: Outlier) -> list[Any]:
+    reasons = [(e.column, f" = {e.value:.4g}, usually {e.typical:.4g} (+{e.nats:.1f})") for e in outlier.entries]
+    return [outlier.name, f"{outlier.score:.2f}", {"text": "", "named": reasons}]
 
 
 def _picture(outlier: Outlier, x: Tensor, event: Event) -> Shown:

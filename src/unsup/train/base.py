@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
+from unsup.core.signals import signals_to
 from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
@@ -60,7 +60,6 @@ _ENDINGS = {
     "patience": "out of patience at {unit} {done}",
     "minutes": "time limit reached at {unit} {done}",
 }
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not all systems have all of them
 _log = logging.getLogger(__name__)
 # Keys of the generators, so that different uses have independent noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
@@ -644,9 +643,6 @@ class Trainer(ABC):
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Handle Ctrl-C, SIGTERM and SIGHUP: training stops after the current step and is saved."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def note(number: int, frame: object) -> None:
             # A closed terminal may send SIGHUP twice, and a service manager may send other signals after the first one.
@@ -654,15 +650,8 @@ class Trainer(ABC):
                 raise KeyboardInterrupt  # the second Ctrl-C stops at once
             self.stop_signal = self.stop_signal or number
 
-        numbers = [s for s in signal.Signals if s.name in _SIGNALS]
-        # nohup ignores SIGHUP on purpose.
-        taken = [s for s in numbers if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
-        previous = {s: signal.signal(s, note) for s in taken}
-        try:
+        with signals_to(note, "SIGINT", "SIGTERM", "SIGHUP"):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def _shown_count(event: Event) -> int:

@@ -32,6 +32,7 @@ from unsup.core.model import Model
 from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
     RECORD,
+    DataRecord,
     ModelRecord,
     asked,
     build_model,
@@ -57,13 +58,6 @@ if TYPE_CHECKING:
     from unsup.data import Data
 
 _log = logging.getLogger(__name__)
-
-
-class DataRecord(TypedDict):
-    """The name and options that load the data of a run again."""
-
-    name: str
-    options: dict[str, Any]
 
 
 class RunRecord(TypedDict):
