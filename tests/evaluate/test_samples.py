@@ -20,10 +20,11 @@ import unsup
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import CanSample, Model
+from unsup.evaluate.distances import radii
 from unsup.evaluate.exam import evaluate_samples
 from unsup.evaluate.frechet import deleted_groups, frechet_distance
 from unsup.evaluate.kernel import kernel_distance, squared_mmd
-from unsup.evaluate.neighbours import neighbours, radii
+from unsup.evaluate.neighbours import neighbours
 from unsup.evaluate.samples import (
     CHUNK,
     draw_samples,

@@ -63,35 +63,51 @@ def squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
     """Squared distance of each point ``(N, D)`` to its k-th nearest neighbour, for each k: ``(len(ks), N)``."""
-    found = x.new_empty(len(ks), len(x))
-    count, k = min(max(ks) + _SPARE, len(x) - 1), max(ks)
-    places = torch.tensor(ks) - 1
-    for part in bounds(x, x, block):
-        lower, rows = part.lower, part.rows
-        lower[torch.arange(len(rows)), rows] = torch.inf
+    return nearest_in(x, slice(0, len(x)), max(ks), block)[:, torch.tensor(ks) - 1].T
+
+
+def nearest_in(x: Tensor, part: slice, k: int, block: int = BLOCK) -> Tensor:
+    """Squared distances of each point ``(N, D)`` to its k nearest neighbours among ``x[part]``: ``(N, k)``, sorted.
+
+    A point is not its own neighbour. Neighbours that do not exist are at ∞.
+    """
+    y, found = x[part], x.new_full((len(x), k), torch.inf)
+    count = min(k + _SPARE, len(y))
+    for near in bounds(x, y, block):
+        lower, rows = near.lower, near.rows
+        own = ((rows >= part.start) & (rows < part.stop)).nonzero().squeeze(1)
+        lower[own, rows[own] - part.start] = torch.inf
         low, nearest = lower.topk(count, largest=False)
-        some = squared(x, rows.repeat_interleave(count), x, nearest.flatten()).view(-1, count).sort().values
-        found[:, rows] = some[:, places].T
+        some = squared(x, rows.repeat_interleave(count), y, nearest.flatten()).view(-1, count)
+        some = some.masked_fill(low.isinf(), torch.inf).sort().values[:, :k]
+        found[rows, : some.shape[1]] = some
+        if count == len(y):
+            continue
         # Other points may be as near if their bounds are; no distance is below 0.
         limit = some[:, k - 1]
-        unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1) if count < len(x) - 1 else rows[:0]
+        unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1)
         if len(unsure):
             here, column = (lower[unsure] <= limit[unsure, None]).nonzero().unbind(1)
-            distance = squared(x, rows[unsure][here], x, column)
+            distance = squared(x, rows[unsure][here], y, column)
             order = distance.argsort()
             order = order[here[order].argsort(stable=True)]  # by row, then by distance
             counts = here.bincount(minlength=len(unsure))
             firsts = counts.cumsum(0) - counts
-            found[:, rows[unsure]] = distance[order][firsts + places[:, None]]
+            found[rows[unsure]] = distance[order][firsts[:, None] + torch.arange(k)]
     return found
 
 
-def within(part: Bounds, x: Tensor, y: Tensor, limit: Tensor) -> Tensor:
-    """Whether squared distances are at most ``limit``, ``(B, 1)`` or ``(1, M)``: ``(B, M)``, bool."""
-    found = part.lower <= limit
-    i, j = (found & (part.lower + part.row_slack > limit - part.column_slack)).nonzero().unbind(1)
-    if len(i):
-        found[i, j] = squared(x, part.rows[i], y, j) <= limit.expand_as(found)[i, j]
+def decided(part: Bounds, x: Tensor, y: Tensor, i: Tensor, j: Tensor, limits: Tensor) -> Tensor:
+    """Numbers ``(P,)`` that are at most a limit exactly if the squared distance of row i of the block and yⱼ is.
+
+    Args:
+        limits: ``(L, P)``, for each pair. A distance is computed only if its bounds do not decide all of its limits.
+    """
+    found = part.lower[i, j]
+    upper = found + part.row_slack[i, 0] + part.column_slack[0, j]
+    open_ = ((found <= limits) & (limits < upper)).any(0).nonzero().squeeze(1)
+    if len(open_):
+        found[open_] = squared(x, part.rows[i[open_]], y, j[open_])
     return found
 
 

@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.evaluate.distances import BLOCK, bounds, check_points, first_of_each, radii, within
+from unsup.evaluate.distances import BLOCK, bounds, check_points, decided, first_of_each, nearest_in
 from unsup.evaluate.estimate import Estimate, Z, of_share
 
 PRECISION_K, DENSITY_K = 3, 5
@@ -58,28 +58,7 @@ def neighbours(
     >>> [float(v.mean()) for v in (found.precision, found.recall, found.coverage)]
     [1.0, 1.0, 1.0]
     """
-    check_points(fake=fake, real=real)
-    if min(len(fake), len(real)) <= (k := max(precision_k, density_k)):
-        raise InputError(
-            f"{len(fake)} fakes and {len(real)} reals given; expected more than {k} of each, so that a k-th neighbour "
-            "exists"
-        )
-    fake, real = fake.detach().cpu().double(), real.detach().cpu().double()
-    of_real = radii(real, (precision_k, density_k), block)  # (2, M), squared
-    (of_fake,) = radii(fake, (precision_k,), block)
-    # Equal examples have equal balls and are in the same ones.
-    (one, fakes), (other, reals) = first_of_each(fake), first_of_each(real)
-    x, y, of_real, of_fake = fake[one], real[other], of_real[:, other], of_fake[one]
-    repeats = reals.bincount().double()
-    precision, density = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
-    recall, coverage = torch.zeros(len(y), dtype=torch.bool), torch.zeros(len(y), dtype=torch.bool)
-    for part in bounds(x, y, block):
-        precision[part.rows] = within(part, x, y, of_real[:1]).any(1)
-        inside = within(part, x, y, of_real[1:])
-        density[part.rows] = inside.double() @ repeats / density_k
-        coverage |= inside.any(0)
-        recall |= within(part, x, y, of_fake[part.rows, None]).any(0)
-    return Neighbours(precision[fakes].float(), recall[reals].float(), density[fakes].float(), coverage[reals].float())
+    return groups_left_out(fake, real, 0, (precision_k, density_k), block)[0]
 
 
 def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
@@ -89,11 +68,9 @@ def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
     that over examples for a fixed other set. Intervals use Student's t with G − 1 degrees of freedom, in log odds for
     shares. G is 10, or 5 for many pairs.
     """
-    whole = neighbours(fake, real)
-    groups = _GROUPS if len(fake) * len(real) <= _MANY else _GROUPS_OF_MANY
-    parts = zip(*(torch.arange(len(x)).tensor_split(groups) for x in (fake, real)), strict=True)
-    kept = [[_without(x, rows) for x, rows in zip((fake, real), both, strict=True)] for both in parts]
-    left_out = [neighbours(*sets).means for sets in kept]
+    groups = min(_GROUPS if len(fake) * len(real) <= _MANY else _GROUPS_OF_MANY, len(fake), len(real))
+    whole, *rest = groups_left_out(fake, real, groups)
+    left_out = [found.means for found in rest]
     wider = float(student.ppf(0.975, groups - 1)) / Z
     found = {}
     for name, terms in vars(whole).items():
@@ -104,5 +81,67 @@ def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
     return found
 
 
-def _without(x: Tensor, rows: Tensor) -> Tensor:
-    return torch.cat([x[: rows[0]], x[rows[-1] + 1 :]])
+def groups_left_out(
+    fake: Tensor, real: Tensor, groups: int, ks: tuple[int, int] = (PRECISION_K, DENSITY_K), block: int = BLOCK
+) -> list[Neighbours]:
+    """The measures of all examples, and of the rest without each of ``groups`` slices of both sets.
+
+    Every distance is bounded once. A ball without a group is larger only if one of its nearest neighbours is missing.
+    """
+    check_points(fake=fake, real=real)
+    if min(len(fake), len(real)) <= (least := max(ks) + (groups > 0)):
+        raise InputError(
+            f"{len(fake)} fakes and {len(real)} reals given; expected more than {least} of each, so that a k-th "
+            "neighbour exists"
+        )
+    a, b = _Balls(fake, ks[:1], groups, block), _Balls(real, ks, groups, block)
+    x, y, (of_fake,), (of_real, wide) = a.points, b.points, a.limits, b.limits
+    precision, density = torch.zeros(groups + 1, len(x), dtype=torch.bool), torch.zeros(groups + 1, len(x)).double()
+    recall, coverage = (torch.zeros(groups + 1, len(y), dtype=torch.bool) for _ in range(2))
+    largest, others = of_fake.amax(0), torch.maximum(of_real, wide).amax(0)
+    for part in bounds(x, y, block):
+        i, j = (part.lower <= torch.maximum(largest[part.rows, None], others)).nonzero().unbind(1)
+        rows = part.rows[i]
+        squares = decided(part, x, y, i, j, torch.cat([of_fake[:, rows], of_real[:, j], wide[:, j]]))
+        for g in range(groups + 1):
+            inside = (squares <= wide[g, j]) & (a.copies[g, rows] > 0)
+            precision[g, rows[squares <= of_real[g, j]]] = True
+            recall[g, j[squares <= of_fake[g, rows]]] = True
+            coverage[g, j[inside]] = True
+            density[g].index_add_(0, rows[inside], b.copies[g, j[inside]])
+    density /= ks[1]
+    sets = (precision, a), (recall, b), (density, a), (coverage, b)
+    return [Neighbours(*(balls.terms(found[g], g) for found, balls in sets)) for g in range(groups + 1)]
+
+
+class _Balls:
+    """The balls of a set: all of them, and those without each group.
+
+    Attributes:
+        points: the distinct examples ``(N, D)``. Equal examples have equal balls and are in the same ones.
+        limits: squared radii for each k, without no group and without each: ``(K, G + 1, N)``; −∞ for no ball.
+        copies: how often each point occurs without no group and without each: ``(G + 1, N)``.
+    """
+
+    def __init__(self, x: Tensor, ks: tuple[int, ...], groups: int, block: int) -> None:
+        x = x.detach().cpu().double()
+        first, self._place = first_of_each(x)
+        self.points = x[first]
+        split = torch.arange(len(x)).tensor_split(max(groups, 1))
+        parts = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in split]
+        nearest = torch.stack([nearest_in(x, part, max(ks), block // len(parts)) for part in parts])  # (G, N, k)
+        self._kept = torch.ones(groups + 1, len(x), dtype=torch.bool)
+        for g, part in enumerate(parts[:groups]):
+            self._kept[g + 1, part] = False
+        self.limits = x.new_full((len(ks), groups + 1, len(first)), -torch.inf)
+        self.copies = x.new_zeros(groups + 1, len(first))
+        for g in range(groups + 1):
+            some = nearest if g == 0 else torch.cat([nearest[: g - 1], nearest[g:]])
+            near = some.movedim(0, 1).flatten(1).sort(1).values[:, torch.tensor(ks) - 1]  # (N, K)
+            rows = self._kept[g].nonzero().squeeze(1)
+            self.limits[:, g, self._place[rows]] = near[rows].T
+            self.copies[g] = self._place[rows].bincount(minlength=len(first))
+
+    def terms(self, found: Tensor, group: int) -> Tensor:
+        """What was found of points, for every example outside of the group."""
+        return found[self._place[self._kept[group]]].float()
