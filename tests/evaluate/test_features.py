@@ -28,8 +28,7 @@ from unsup.evaluate.features import (
     to_unit,
     weights_path,
 )
-from unsup.evaluate.modes import class_coverage
-from unsup.evaluate.samples import known_modes
+from unsup.evaluate.modes import class_coverage, known_modes
 from unsup.train import extractors
 from unsup.train.runs import Run
 

@@ -42,12 +42,15 @@ class AnomalyScores:
     anomalies: int
 
 
-def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> AnomalyScores:
+def anomaly_detection(
+    ordinary: Tensor, anomalies: Tensor, *, seed: int = 0, resamples: int = RESAMPLES
+) -> AnomalyScores:
     """AUROC and average precision of anomaly scores ``(N,)`` and ``(M,)``; higher means more anomalous.
 
     Args:
         ordinary, anomalies: for example −log p or an energy; may be ±∞.
         seed: of the bootstrap.
+        resamples: bootstrap samples; without any, the interval of average precision is a point.
 
     Raises:
         InputError: fewer than two scores of either class, or NaN.
@@ -63,10 +66,10 @@ def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> 
     value = float(_average_precision(*(_counts(v[None], levels) for v in classes))[0])
     draws = np.random.default_rng(keyed_generator(seed, _RESAMPLE).initial_seed())
     found: list[float] = []
-    while len(found) < RESAMPLES:
-        n = min(max(1, _BLOCK // levels), RESAMPLES - len(found))
+    while len(found) < resamples:
+        n = min(max(1, _BLOCK // levels), resamples - len(found))
         found.extend(_average_precision(*(_counts(v[draws.integers(0, len(v), (n, len(v)))], levels) for v in classes)))
-    low, high = (float(q) for q in np.quantile(found, (0.025, 0.975)))
+    low, high = (float(q) for q in np.quantile(found or [value], (0.025, 0.975)))
     precision = Estimate(value, min(low, value), max(high, value))
     return AnomalyScores(mann_whitney(odd, usual), precision, len(usual), len(odd))
 

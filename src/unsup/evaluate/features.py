@@ -47,8 +47,8 @@ class Features:
     def __len__(self) -> int:
         return len(self.points)
 
-    def first(self, n: int) -> Features:
-        return Features(self.points[:n], None if self.logits is None else self.logits[:n])
+    def __getitem__(self, rows: slice) -> Features:
+        return Features(self.points[rows], None if self.logits is None else self.logits[rows])
 
 
 class Extractor(ABC):

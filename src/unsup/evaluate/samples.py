@@ -1,11 +1,10 @@
-"""Samples of a model, features of the real examples that they are compared with, and measures of samples."""
+"""Samples of a model, their Inception score and the standard error of their FID."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,41 +13,14 @@ from torch import Tensor
 
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import CanSample, Model, keyed_generator
-from unsup.data.source import Data, Split
 from unsup.evaluate.conditions import by_chunks, is_conditioned
-from unsup.evaluate.features import Extractor, Features, choose_extractor, digit_reader, read_digits
 from unsup.evaluate.frechet import deleted_groups
-from unsup.evaluate.modes import MODES_KNOWN, STACKED, ModeCoverage, class_coverage, mode_coverage, plane_modes
 
 CHUNK = 500
 """Samples drawn at once. Each chunk is keyed by (seed, position), so any process may draw it."""
 SPLITS = 10
 _GROUPS, _GROUPS_WIDE, _WIDE = 20, 10, 512
-_SAMPLE, _REAL, _HELD_OUT, _SHUFFLE, SUBSETS_KEY = range(5)
-
-
-@dataclass(frozen=True, eq=False)
-class RealFeatures:
-    """Features of training and of held-out examples, and their extractor."""
-
-    extractor: Extractor
-    train: Features
-    held_out: Features
-
-
-def real_features(
-    data: Data,
-    held_out: Split,
-    n: int,
-    extractor: str | Extractor = "auto",
-    *,
-    seed: int = 0,
-    on_chunk: Callable[[int], None] | None = None,
-) -> RealFeatures:
-    """Features of ``n`` training examples and ``n`` held-out examples, or all of them, chosen by the seed."""
-    chosen = choose_extractor(extractor, data.event, data.train.glance) if isinstance(extractor, str) else extractor
-    train, other = _choose(data.train, n, seed, _REAL), _choose(held_out, n, seed, _HELD_OUT)
-    return RealFeatures(chosen, chosen(train, on_chunk=on_chunk), chosen(other, on_chunk=on_chunk))
+_SAMPLE, _SHUFFLE, SUBSETS_KEY = 0, 3, 4
 
 
 def draw_samples(
@@ -132,25 +104,3 @@ def jackknife_error(fake: Tensor, real: Tensor) -> float:
     if groups < 2:
         return math.nan
     return math.sqrt((groups - 1) * float(np.var(deleted_groups(fake, real, groups))))
-
-
-def known_modes(name: str | None, fake: Tensor) -> tuple[ModeCoverage, str]:
-    """Mode coverage of samples of a data set with known modes, and a note on the assignment to modes, or "".
-
-    Raises:
-        InputError: the modes are not known.
-    """
-    plane = plane_modes(name)
-    if plane is not None:
-        return mode_coverage(fake, *plane), ""
-    if name != STACKED:
-        raise InputError(f"the modes of {name or 'this data'} are not known, only those of {', '.join(MODES_KNOWN)}")
-    digits = read_digits(fake.reshape(-1, 1, *fake.shape[2:])).view(-1, 3)
-    accuracy = digit_reader().record["accuracy"]["mnist"]
-    note = f"modes are read by the extractor grey, which classifies {accuracy:.2%} of MNIST's test digits correctly"
-    return class_coverage((digits * torch.tensor([100, 10, 1])).sum(1), 1000), note
-
-
-def _choose(split: Split, n: int, seed: int, use: int) -> Tensor:
-    """``n`` of the examples in random order, or all of them."""
-    return split.rows(torch.randperm(len(split), generator=keyed_generator(seed, use))[:n])

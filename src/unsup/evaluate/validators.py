@@ -15,13 +15,12 @@ from unsup.core.errors import InputError, nearest
 from unsup.core.likelihood import Likelihood
 from unsup.core.model import HasDensity, Model, keyed_generator
 from unsup.data.source import Data, Split
-from unsup.evaluate.bench import Bench, Measuring
+from unsup.evaluate.bench import Bench, Measuring, RealFeatures
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.measures import MEASURES, Measure
 from unsup.evaluate.probe import training_rows
-from unsup.evaluate.samples import RealFeatures
 
 NEWEST = "newest"
 """Keep the newest parameters, without a validator."""
@@ -124,6 +123,8 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
 
 class _Watching(Bench):
     """Validation examples as the held-out examples; samples are compared with them, not with training examples."""
+
+    intervals = False
 
     def __init__(self, data: Data, watched: Split, seed: int) -> None:
         self._few, self._pairs = watched, data.validation
