@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from unsup.core import memory
@@ -23,7 +22,7 @@ from unsup.core.likelihood import Likelihood
 from unsup.core.model import CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.data.source import Data, Split
 from unsup.evaluate.bench import Bench, Measuring, Once, Tell, counting
-from unsup.evaluate.conditions import beside, in_use, is_conditioned
+from unsup.evaluate.conditions import beside, in_use, is_conditioned, over_examples
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
@@ -293,8 +292,7 @@ class Exam(Once):
     def _energies(self, x: Tensor) -> Tensor:
         model = self.model
         assert isinstance(model, HasEnergy)
-        with in_use(self.model):
-            return torch.cat([model.energy(part.to(self.model.device)).double().cpu() for part in x.split(CHUNK)])
+        return over_examples(model, x, CHUNK, lambda _, batch: model.energy(batch.x).double())
 
     @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:

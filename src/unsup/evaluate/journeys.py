@@ -11,23 +11,24 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.model import CanDecode, IsFlow, Model
 from unsup.data.source import Split
-from unsup.evaluate.conditions import batches, beside
+from unsup.evaluate.conditions import beside, over_examples
 
 _AT_ONCE = 200
 
 
-@torch.no_grad()
 def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
     """Encode and decode raw examples ``(N, *event.shape)``, given their conditions.
 
     Raises:
         InputError: the model does not decode.
     """
-    decoder, found = _decoder(model), []
-    for part in (batch.to(model.device) for batch in batches(x, _AT_ONCE)):
-        condition = beside(model, part.given)
-        found.append(decoder.decode(decoder.encode(part.x, **condition), **condition).cpu())
-    return torch.cat(found)
+    decoder = _decoder(model)
+
+    def decoded(position: int, batch: Batch) -> Tensor:
+        condition = beside(model, batch.given)
+        return decoder.decode(decoder.encode(batch.x, **condition), **condition)
+
+    return over_examples(model, x, _AT_ONCE, decoded)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.model import CanEncode, Classifies, Model, keyed_generator
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside, by_chunks, examples_in, rows_of
+from unsup.evaluate.conditions import beside, over_examples
 from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
 from unsup.evaluate.features import column_count, columns_of
 
@@ -147,12 +147,7 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     if not isinstance(model, Classifies):
         raise CapabilityError(f"{type(model).__name__} is not a classifier; unsup models lists classifiers")
     classifier = model
-
-    def predicted(position: int, rows: slice) -> Tensor:
-        x = examples.rows(torch.arange(rows.start, rows.stop))
-        return classifier.predict_proba(x.to(model.device)).argmax(1).cpu()
-
-    return by_chunks(model, len(examples), CHUNK, predicted)
+    return over_examples(model, examples, CHUNK, lambda _, batch: classifier.predict_proba(batch.x).argmax(1))
 
 
 def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
@@ -171,13 +166,12 @@ def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
     """
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{type(model).__name__} has no codes; unsup models lists models that encode")
-    encoder, examples = model, examples_in(x)
+    encoder = model
 
-    def encoded(position: int, rows: slice) -> Tensor:
-        batch = rows_of(examples, rows.start, rows.stop).to(model.device)
-        return encoder.encode(batch.x, **beside(model, batch.given)).flatten(1).float().cpu()
+    def encoded(position: int, batch: Batch) -> Tensor:
+        return encoder.encode(batch.x, **beside(model, batch.given)).flatten(1).float()
 
-    return by_chunks(model, len(examples), CHUNK, encoded)
+    return over_examples(model, x, CHUNK, encoded)
 
 
 def training_rows(n: int, *, seed: int = 0) -> Tensor:

@@ -58,9 +58,8 @@ def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a
     translator = model
 
     def errors(position: int, rows: slice) -> Tensor:
-        given, true = x[rows], target[rows].double()
-        found = translator.translate(given.to(model.device), to=to).cpu()
-        return torch.stack([(v.double() - true).abs().flatten(1).mean(1) for v in (found, given)], 1)
+        found = translator.translate(x[rows].to(model.device), to=to).cpu()
+        return torch.stack([(v.double() - target[rows]).abs().flatten(1).mean(1) for v in (found, x[rows])], 1)
 
     error, identity = by_chunks(model, len(x), CHUNK, errors).unbind(1)
     spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
