@@ -10,10 +10,9 @@ import torch
 
 from unsup.evaluate import distances
 from unsup.evaluate.distances import radii
-from unsup.evaluate.frechet import frechet_distance
-from unsup.evaluate.kernel import squared_mmd
 from unsup.evaluate.memorisation import nearest_neighbours
 from unsup.evaluate.neighbours import groups_left_out, neighbours
+from unsup.evaluate.samples import frechet_distance, squared_mmd
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,9 +14,9 @@ from unsup.core.event import REAL, Event
 from unsup.core.model import CanEncode, CanSample, Classifies, Model, keyed_generator
 from unsup.data import Data, Split
 from unsup.evaluate.features import choose_extractor
-from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.probe import encode_all, neighbours_vote
+from unsup.evaluate.samples import frechet_distance
 from unsup.evaluate.validators import Validator, choose_validator
 from unsup.report.page import write_page
 from unsup.train.trainer import fit

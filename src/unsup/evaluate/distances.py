@@ -120,12 +120,13 @@ def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
     return kept, order.argsort()[inverse]
 
 
-def check_points(**sets: Tensor) -> None:
-    """Raise `InputError` unless all sets are finite and ``(N, D)`` with one D, not empty."""
-    widths = {x.shape[1] if x.ndim == 2 and len(x) else -1 for x in sets.values()}
+def check_points(least: int = 1, /, **sets: Tensor) -> None:
+    """Raise `InputError` unless all sets are finite and ``(N, D)`` with one D, and N of ``least`` or more."""
+    widths = {x.shape[1] if x.ndim == 2 and len(x) >= least else -1 for x in sets.values()}
     if len(widths) > 1 or -1 in widths:
         shapes = " and ".join(f"{name} of shape {tuple(x.shape)}" for name, x in sets.items())
-        raise InputError(f"{shapes} given; expected (N, D) and (M, D), not empty")
+        counts = "not empty" if least == 1 else f"with {least} examples or more"
+        raise InputError(f"{shapes} given; expected (N, D) and (M, D), {counts}")
     for name, x in sets.items():
         if bad := int((~x.isfinite()).any(1).sum()):
             raise InputError(

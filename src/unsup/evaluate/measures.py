@@ -32,14 +32,19 @@ from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.features import Features
-from unsup.evaluate.frechet import frechet_distance
-from unsup.evaluate.kernel import kernel_distance
 from unsup.evaluate.modes import MODES_KNOWN, known_modes
 from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
-from unsup.evaluate.samples import SPLITS, SUBSETS_KEY, inception_score, jackknife_error
+from unsup.evaluate.samples import (
+    SPLITS,
+    SUBSETS_KEY,
+    frechet_distance,
+    inception_score,
+    jackknife_error,
+    kernel_distance,
+)
 from unsup.evaluate.storage import implied_bytes
 from unsup.evaluate.translation import translation_error
 
