@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from unsup.evaluate import distances
-from unsup.evaluate.distances import radii
-from unsup.evaluate.memorisation import nearest_neighbours
+from unsup.evaluate.distances import nearest_neighbours, radii
 from unsup.evaluate.neighbours import groups_left_out, neighbours
 from unsup.evaluate.samples import frechet_distance, squared_mmd
 

@@ -11,6 +11,7 @@ then only affect the bounds among themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,24 +64,30 @@ def squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
     """Squared distance of each point ``(N, D)`` to its k-th nearest neighbour, for each k: ``(len(ks), N)``."""
-    return nearest_in(x, slice(0, len(x)), max(ks), block)[:, torch.tensor(ks) - 1].T
+    return nearest(x, x, max(ks), block, start=0)[0][:, torch.tensor(ks) - 1].T
 
 
-def nearest_in(x: Tensor, part: slice, k: int, block: int = BLOCK) -> Tensor:
-    """Squared distances of each point ``(N, D)`` to its k nearest neighbours among ``x[part]``: ``(N, k)``, sorted.
+def nearest(x: Tensor, y: Tensor, k: int, block: int = BLOCK, start: int | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest of y ``(M, D)`` for each of x ``(N, D)``: squared distances and rows of y, both ``(N, k)``.
 
-    A point is not its own neighbour. Neighbours that do not exist are at ∞.
+    They are sorted by distance, equally near ones by row (of many at distance 0, any are found). Neighbours that do not exist are at ∞.
+
+    Args:
+        start: the row of x from which y is a part of it: a point is not its own neighbour.
     """
-    y, found = x[part], x.new_full((len(x), k), torch.inf)
+    found, which = x.new_full((len(x), k), torch.inf), torch.zeros(len(x), k, dtype=torch.long)
     count = min(k + _SPARE, len(y))
-    for near in bounds(x, y, block):
-        lower, rows = near.lower, near.rows
-        own = ((rows >= part.start) & (rows < part.stop)).nonzero().squeeze(1)
-        lower[own, rows[own] - part.start] = torch.inf
-        low, nearest = lower.topk(count, largest=False)
-        some = squared(x, rows.repeat_interleave(count), y, nearest.flatten()).view(-1, count)
-        some = some.masked_fill(low.isinf(), torch.inf).sort().values[:, :k]
-        found[rows, : some.shape[1]] = some
+    for part in bounds(x, y, block):
+        lower, rows = part.lower, part.rows
+        if start is not None:
+            own = ((rows >= start) & (rows < start + len(y))).nonzero().squeeze(1)
+            lower[own, rows[own] - start] = torch.inf
+        low, column = lower.topk(count, largest=False)
+        column = column.where(low < torch.inf, len(y)).sort().values
+        real = column < len(y)
+        some = squared(x, rows.repeat_interleave(count), y, column.flatten().clamp(max=len(y) - 1)).view(-1, count)
+        some, order = some.masked_fill(~real, torch.inf).sort(stable=True)
+        found[rows, :count], which[rows, :count] = some[:, :k], column.gather(1, order)[:, :k]
         if count == len(y):
             continue
         # Other points may be as near if their bounds are; no distance is below 0.
@@ -89,12 +96,12 @@ def nearest_in(x: Tensor, part: slice, k: int, block: int = BLOCK) -> Tensor:
         if len(unsure):
             here, column = (lower[unsure] <= limit[unsure, None]).nonzero().unbind(1)
             distance = squared(x, rows[unsure][here], y, column)
-            order = distance.argsort()
+            order = distance.argsort(stable=True)
             order = order[here[order].argsort(stable=True)]  # by row, then by distance
             counts = here.bincount(minlength=len(unsure))
-            firsts = counts.cumsum(0) - counts
-            found[rows[unsure]] = distance[order][firsts[:, None] + torch.arange(k)]
-    return found
+            first = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k)]
+            found[rows[unsure]], which[rows[unsure]] = distance[first], column[first]
+    return found, which
 
 
 def decided(part: Bounds, x: Tensor, y: Tensor, i: Tensor, j: Tensor, limits: Tensor) -> Tensor:
@@ -118,6 +125,32 @@ def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.full_like(rows[: len(distinct)], len(x)).scatter_reduce(0, inverse, rows, "amin")
     kept, order = first.sort()
     return kept, order.argsort()[inverse]
+
+
+def nearest_neighbours(x: Tensor, train: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """The nearest example of ``train`` ``(T, D)`` for each of ``x`` ``(N, D)``: int64 ``(N,)``; its distance, float64.
+
+    The result is that of comparing all pairs by Σ (x − t)²; the first of equally near examples.
+
+    Args:
+        block: lower bounds in memory at once; the result does not depend on it.
+
+    Raises:
+        InputError: no training example, different numbers of features, or values that are not finite.
+
+    >>> nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]]))
+    (tensor([1]), tensor([5.], dtype=torch.float64))
+    """
+    check_points(x=x, train=train)
+    kept = first_of_each(train)[0].cpu()  # repeated examples would all be candidates
+    x, train = x.detach().cpu().double(), train.detach().cpu()[kept].double()
+    least, index = x.new_full((len(x),), torch.inf), torch.full((len(x),), -1)
+    step = math.isqrt(block)
+    for start in range(0, len(train), step):
+        (distance,), (row,) = (v.unbind(1) for v in nearest(x, train[start : start + step], 1, block))
+        better = distance < least
+        least[better], index[better] = distance[better], start + row[better]
+    return kept[index], least.sqrt()
 
 
 def check_points(least: int = 1, /, **sets: Tensor) -> None:

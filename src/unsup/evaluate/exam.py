@@ -26,7 +26,7 @@ from unsup.evaluate.conditions import beside, in_use, is_conditioned, over_examp
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
-from unsup.evaluate.memorisation import MemorisationResult, memorisation
+from unsup.evaluate.neighbours import MemorisationResult, memorisation
 from unsup.evaluate.probe import encode_all
 from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure

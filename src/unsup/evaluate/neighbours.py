@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage, from balls of nearest neighbours.
+"""Precision, recall, density, coverage and memorisation, from nearest neighbours.
 
 B(y) is the closed ball around y through its k-th nearest neighbour in its own set (without y itself).
 
@@ -6,6 +6,11 @@ B(y) is the closed ball around y through its k-th nearest neighbour in its own s
   (Kynkäänniemi, Karras, Laine, Lehtinen, Aila 2019, https://arxiv.org/abs/1904.06991; k = 3).
 - density: (1 / kM) Σ over fakes of the number of B(real) that contain them; may exceed 1. coverage: share of B(real)
   that contain a fake (Naeem, Oh, Uh, Choi, Yoo 2020, https://arxiv.org/abs/2002.09797; k = 5).
+
+- memorisation: whether samples are copies of training examples, by the distance to the nearest training example. With
+  the training examples T and d(x) = min over t in T of ‖x − t‖, the statistic is P(d(fake) < d(held out)) + ½ P(=).
+  It is ½ for a model that has learned the distribution, near 1 for a model that copies, and below ½ for samples far
+  from the data (Meehan, Chaudhuri, Dasgupta 2020, https://arxiv.org/abs/2004.05675, for the whole space at once).
 
 Distances are exact in float64 (`unsup.evaluate.distances`). They are computed in blocks of rows: memory is linear in N.
 """
@@ -21,10 +26,11 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.evaluate.distances import BLOCK, bounds, check_points, decided, first_of_each, nearest_in
-from unsup.evaluate.estimate import Estimate, Z, of_share
+from unsup.evaluate.distances import BLOCK, bounds, check_points, decided, first_of_each, nearest, nearest_neighbours
+from unsup.evaluate.estimate import Estimate, Z, mann_whitney, of_share
 
 PRECISION_K, DENSITY_K = 3, 5
+_NEAR = 0.01  # the quantile of held-out distances below which a sample counts as a copy
 _GROUPS, _GROUPS_OF_MANY, _MANY = 10, 5, 4_000_000
 
 
@@ -128,20 +134,58 @@ class _Balls:
         first, self._place = first_of_each(x)
         self.points = x[first]
         split = torch.arange(len(x)).tensor_split(max(groups, 1))
-        parts = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in split]
-        nearest = torch.stack([nearest_in(x, part, max(ks), block // len(parts)) for part in parts])  # (G, N, k)
+        among = [nearest(x, x[rows], max(ks), block // len(split), start=int(rows[0]))[0] for rows in split]
         self._kept = torch.ones(groups + 1, len(x), dtype=torch.bool)
-        for g, part in enumerate(parts[:groups]):
-            self._kept[g + 1, part] = False
+        for g, rows in enumerate(split[:groups]):
+            self._kept[g + 1, rows] = False
         self.limits = x.new_full((len(ks), groups + 1, len(first)), -torch.inf)
         self.copies = x.new_zeros(groups + 1, len(first))
         for g in range(groups + 1):
-            some = nearest if g == 0 else torch.cat([nearest[: g - 1], nearest[g:]])
-            near = some.movedim(0, 1).flatten(1).sort(1).values[:, torch.tensor(ks) - 1]  # (N, K)
+            near = torch.cat([v for i, v in enumerate(among) if i != g - 1], 1).sort(1).values  # (N, ·)
             rows = self._kept[g].nonzero().squeeze(1)
-            self.limits[:, g, self._place[rows]] = near[rows].T
+            self.limits[:, g, self._place[rows]] = near[rows][:, torch.tensor(ks) - 1].T
             self.copies[g] = self._place[rows].bincount(minlength=len(first))
 
     def terms(self, found: Tensor, group: int) -> Tensor:
         """What was found of points, for every example outside of the group."""
         return found[self._place[self._kept[group]]].float()
+
+
+@dataclass(frozen=True, eq=False)
+class MemorisationResult:
+    """Results of `memorisation`.
+
+    Attributes:
+        nearer: P(d(fake) < d(held out)) + ½ P(=), with DeLong's interval (`mann_whitney`) for fixed training examples.
+        copies: share of fakes nearer than the 1 % quantile of held-out distances.
+        n: number of fakes.
+        nearest: ``(N,)`` int64, the nearest training example of each fake (the first of equally near ones).
+        distance: ``(N,)`` float64, its distance.
+    """
+
+    nearer: Estimate
+    copies: float
+    n: int
+    nearest: Tensor
+    distance: Tensor
+
+
+def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationResult:
+    """The test for features of samples ``(N, D)``, held-out examples ``(M, D)`` and training examples ``(T, D)``.
+
+    Raises:
+        InputError: fewer than two fakes or held-out examples, no training example, different numbers of features, or
+            values that are not finite.
+
+    >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    >>> copied = memorisation(x[:100], x[100:200], x[:100])
+    >>> copied.nearer.value, copied.copies, bool(copied.distance.any())
+    (1.0, 1.0, False)
+    """
+    if min(len(fake), len(held_out)) < 2:
+        raise InputError(f"{len(fake)} fakes and {len(held_out)} held-out examples given; expected two or more of each")
+    check_points(fake=fake, held_out=held_out, train=train)
+    index, distance = nearest_neighbours(torch.cat([fake, held_out]), train)
+    of_fake, of_held_out = distance[: len(fake)], distance[len(fake) :]
+    copies = float((of_fake < of_held_out.quantile(_NEAR)).double().mean())
+    return MemorisationResult(mann_whitney(of_held_out, of_fake), copies, len(fake), index[: len(fake)], of_fake)
