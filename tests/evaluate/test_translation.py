@@ -11,7 +11,7 @@ from unsup import InputError, create, load_data
 from unsup.core.errors import CapabilityError
 from unsup.core.model import Model, Translates
 from unsup.data.builtin import add_stripes
-from unsup.evaluate.translation import translation_error
+from unsup.evaluate.journeys import translation_error
 
 
 class Fixed(Model, Translates):

@@ -121,18 +121,18 @@ class Bench(Once):
         self.test = self.held_out if examples is None else _in_memory(self.held_out.take(some_of(n, examples)))
 
     @property
-    def odd(self) -> Split:
-        """The anomalies."""
-        return self._anomalies[0]
-
-    @property
     def anomalies(self) -> Tensor:
         return self.odd.x
 
     @property
     def anomalies_are(self) -> str:
         """A description of the anomalies."""
-        return self._anomalies[1]
+        asked = self.measuring.anomalies
+        if asked is None:
+            return "test examples whose columns are shuffled independently: same marginals, but no dependence"
+        if asked.startswith(HELD_OUT_CLASS):
+            return f"test examples of class {asked.removeprefix(HELD_OUT_CLASS)!r}, which no model was trained on"
+        return f"examples of {Path(asked).name}"
 
     @functools.cached_property
     def gallery(self) -> Gallery:
@@ -141,7 +141,8 @@ class Bench(Once):
         return Gallery(self.data.event, train.glance, lengths=lengths, names=self.data.columns, rate=self.data.rate)
 
     @functools.cached_property
-    def _anomalies(self) -> tuple[Split, str]:
+    def odd(self) -> Split:
+        """The anomalies."""
         asked, data = self.measuring.anomalies, self.data
         if len(self.test) < 2:
             raise InputError(
@@ -149,9 +150,7 @@ class Bench(Once):
                 "comparison needs two test examples or more: add examples"
             )
         if asked is None:
-            what = "test examples whose columns are shuffled independently: same marginals, but no dependence"
-            broken = break_dependence(self.test.x, seed=self.measuring.seed)
-            return replace(self.test, examples=broken, label=None), what
+            return replace(self.test, examples=break_dependence(self.test.x, seed=self.measuring.seed), label=None)
         if asked.startswith(HELD_OUT_CLASS):
             name = asked.removeprefix(HELD_OUT_CLASS)
             assert data.name is not None
@@ -159,7 +158,6 @@ class Bench(Once):
             whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
             assert whole.test.label is not None
             found = _in_memory(whole.test.take(whole.test.label == data.labels.index(name)))
-            what = f"test examples of class {name!r}, which no model was trained on"
         else:
             taken = options_taken(asked) & set(EXAMPLE_OPTIONS)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items() if k in taken}
@@ -167,10 +165,9 @@ class Bench(Once):
                 del options["given"]  # names a column of this data; labels are found anyway
             batch, _ = load_batch(asked, data.event, condition=data.given, labels=data.labels or (), **options)
             found = Split(batch.x, given=batch.given, lengths=batch.lengths)
-            what = f"examples of {Path(asked).name}"
         if len(found) < 2:
             raise InputError(f"--anomalies {asked} has {len(found)} examples; expected 2 or more")
-        return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES))), what
+        return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES)))
 
     @functools.cached_property
     def real(self) -> RealFeatures:

@@ -70,7 +70,8 @@ def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
 def nearest(x: Tensor, y: Tensor, k: int, block: int = BLOCK, start: int | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest of y ``(M, D)`` for each of x ``(N, D)``: squared distances and rows of y, both ``(N, k)``.
 
-    They are sorted by distance, equally near ones by row (of many at distance 0, any are found). Neighbours that do not exist are at ∞.
+    They are sorted by distance, equally near ones by row; of many at distance 0, any are found. Neighbours that do not
+    exist are at ∞.
 
     Args:
         start: the row of x from which y is a part of it: a point is not its own neighbour.

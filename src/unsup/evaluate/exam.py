@@ -162,14 +162,11 @@ class Exam(Once):
             on_chunk=lambda done, total: self.tell("likelihood", done, total),
         )
 
-    @functools.cached_property
-    def _test_scores(self) -> Tensor:
-        return self.log_probs(self.bench.test, stored=False)
-
     @property
     def scores(self) -> Tensor:
         """log p of the held-out examples: ``(N,)``, float64, finite."""
-        scores, weight = self._test_scores, self.bench.test.weight
+        scores = self.once("scores", lambda: self.log_probs(self.bench.test, stored=False))
+        weight = self.bench.test.weight
         counted = scores if weight is None else scores[weight.cpu() > 0]
         if bad := int((~counted.isfinite()).sum()):
             what = "of NaN" if bool(counted.isnan().any()) else "of −∞"
@@ -273,26 +270,18 @@ class Exam(Once):
         """Scores of held-out examples and of anomalies (higher is more anomalous), and the kind of score."""
         if self.m.anomalies is None and self.bench.data.event.dims == 1:
             raise InputError("an example is one number, so shuffling columns makes no anomalies; use --anomalies DATA")
+        model, test, odd = self.model, self.bench.test, self.bench.odd
         try:
-            ordinary, odd = self._compared_scores()
-            return -ordinary, -odd, "log-likelihood"
+            scores = self.scores
+            if is_conditioned(model) and test.given is not None and odd.given is None:  # both without conditions
+                scores = self.log_probs(replace(test, given=None))
+            return -scores, -self.log_probs(odd), "log-likelihood"
         except InputError:
-            if not isinstance(self.model, HasEnergy):
+            if not isinstance(model, HasEnergy):
                 raise
-        return self._energies(self.bench.test.x), self._energies(self.bench.anomalies), "energy"
-
-    def _compared_scores(self) -> tuple[Tensor, Tensor]:
-        """log p of test examples and of anomalies: both given their conditions, or both without conditions."""
-        test, odd = self.bench.test, self.bench.odd
-        scores = self.scores
-        if is_conditioned(self.model) and test.given is not None and odd.given is None:
-            scores = self.log_probs(replace(test, given=None))
-        return scores, self.log_probs(odd)
-
-    def _energies(self, x: Tensor) -> Tensor:
-        model = self.model
-        assert isinstance(model, HasEnergy)
-        return over_examples(model, x, CHUNK, lambda _, batch: model.energy(batch.x).double())
+        energy = model.energy
+        ordinary, of_odd = (over_examples(model, x, CHUNK, lambda _, b: energy(b.x).double()) for x in (test.x, odd.x))
+        return ordinary, of_odd, "energy"
 
     @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:

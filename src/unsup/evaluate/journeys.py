@@ -1,17 +1,18 @@
-"""Reconstructions, and paths between examples through their codes."""
+"""Reconstructions, paths between examples through their codes, and the error of translations."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.errors import InputError
-from unsup.core.model import CanDecode, IsFlow, Model
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.model import CanDecode, IsFlow, Model, Translates
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside, over_examples
+from unsup.evaluate.conditions import beside, by_chunks, over_examples
 
 _AT_ONCE = 200
 
@@ -81,3 +82,53 @@ def _decoder(model: Model) -> CanDecode:
     if not isinstance(model, CanDecode):
         raise InputError(f"{type(model).__name__} does not decode; unsup models lists models that do")
     return model
+
+
+class TranslationError(NamedTuple):
+    """Mean absolute differences per entry, in raw units.
+
+    Attributes:
+        error: of the model's translations.
+        identity: of the examples themselves: the error without a translation.
+        standard_error: of ``error``, over examples.
+        n: number of examples.
+    """
+
+    error: float
+    identity: float
+    standard_error: float
+    n: int
+
+    @property
+    def share(self) -> float:
+        """The error relative to that without a translation."""
+        return self.error / self.identity
+
+
+def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a", "b"]) -> TranslationError:
+    """Compare ``model.translate(x, to=to)`` with the true translations.
+
+    Args:
+        x: raw examples ``(N, *event.shape)``.
+        target: the true translation of each example, of the same shape.
+        to: the domain of ``target``.
+
+    Raises:
+        CapabilityError: the model does not translate.
+        InputError: no examples, or ``x`` and ``target`` have different shapes.
+    """
+    if not isinstance(model, Translates):
+        raise CapabilityError(f"{type(model).__name__} does not translate; unsup models lists models that do")
+    if x.shape != target.shape or not len(x):
+        raise InputError(
+            f"x has shape {tuple(x.shape)} and target {tuple(target.shape)}; expected one target per example"
+        )
+    translator = model
+
+    def errors(position: int, rows: slice) -> Tensor:
+        found = translator.translate(x[rows].to(model.device), to=to).cpu()
+        return torch.stack([(v.double() - target[rows]).abs().flatten(1).mean(1) for v in (found, x[rows])], 1)
+
+    error, identity = by_chunks(model, len(x), _AT_ONCE, errors).unbind(1)
+    spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    return TranslationError(float(error.mean()), float(identity.mean()), spread, len(x))

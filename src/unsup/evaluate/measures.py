@@ -32,6 +32,7 @@ from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, Z, wilson
 from unsup.evaluate.features import Features
+from unsup.evaluate.journeys import translation_error
 from unsup.evaluate.modes import MODES_KNOWN, known_modes
 from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
@@ -46,7 +47,6 @@ from unsup.evaluate.samples import (
     kernel_distance,
 )
 from unsup.evaluate.storage import implied_bytes
-from unsup.evaluate.translation import translation_error
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Bench, Measuring
@@ -249,8 +249,7 @@ def _neighbours(bench: Bench, fake: Features, intervals: bool) -> dict[str, Figu
 
 
 def _memorisation(exam: Exam) -> Figure:
-    found, sets = exam.memorised, exam.compared[2]
-    space = f"features of the extractor {sets['extractor']}"
+    found, space = exam.memorised, f"features of the extractor {exam.bench.real.extractor.name}"
     return make_figure(found.nearer, found.n, floor=0.5, copies=found.copies, space=space)
 
 
@@ -321,18 +320,10 @@ def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
     return run
 
 
-def _sampling(exam: Exam) -> Figure:
-    return make_figure(exam.sampling.per_second, len(exam.sampling.shown))
-
-
 def _seconds(exam: Exam) -> Figure:
     if exam.train_seconds is None:
         raise InputError("the duration of training is not recorded")
     return make_figure(exam.train_seconds, 1)
-
-
-def _parameters(exam: Exam) -> Figure:
-    return make_figure(exam.model.parameter_count, 1)
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -447,10 +438,11 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("seconds", "training time", "seconds of training, including validation",
             "", None, "cost", (), _seconds, _POSITIVE, "", duration),
     Measure("sampling", "sampling speed", "samples drawn per second",
-            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE, "",
+            "samples/s", "higher", "cost", ("samples",),
+            lambda exam: make_figure(exam.sampling.per_second, len(exam.sampling.shown)), _POSITIVE, "",
             lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}"),
     Measure("parameters", "parameters", "number of trained parameters",
-            "", None, "cost", (), _parameters, _POSITIVE, "", "{:,.0f}".format),
+            "", None, "cost", (), lambda exam: make_figure(exam.model.parameter_count, 1), _POSITIVE, "", "{:,.0f}".format),
 )}
 # fmt: on
 """Every measure, in the order of tables."""
