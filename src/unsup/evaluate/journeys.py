@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import CanDecode, IsFlow, Model, Translates
 from unsup.data.source import Split
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
+from unsup.evaluate.estimate import make_figure
+from unsup.evaluate.records import Figure
 
 _AT_ONCE = 200
 
@@ -84,34 +86,17 @@ def _decoder(model: Model) -> CanDecode:
     return model
 
 
-class TranslationError(NamedTuple):
-    """Mean absolute differences per entry, in raw units.
-
-    Attributes:
-        error: of the model's translations.
-        identity: of the examples themselves: the error without a translation.
-        standard_error: of ``error``, over examples.
-        n: number of examples.
-    """
-
-    error: float
-    identity: float
-    standard_error: float
-    n: int
-
-    @property
-    def share(self) -> float:
-        """The error relative to that without a translation."""
-        return self.error / self.identity
-
-
-def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a", "b"]) -> TranslationError:
-    """Compare ``model.translate(x, to=to)`` with the true translations.
+def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a", "b"]) -> Figure:
+    """The mean absolute difference per entry of ``model.translate(x, to=to)`` and the true translations, in raw units.
 
     Args:
         x: raw examples ``(N, *event.shape)``.
         target: the true translation of each example, of the same shape.
         to: the domain of ``target``.
+
+    Returns:
+        The error, with its standard error over examples. The floor is the error of the examples themselves, without a
+        translation; the detail ``share`` is the error relative to it.
 
     Raises:
         CapabilityError: the model does not translate.
@@ -131,4 +116,5 @@ def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a
 
     error, identity = by_chunks(model, len(x), _AT_ONCE, errors).unbind(1)
     spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
-    return TranslationError(float(error.mean()), float(identity.mean()), spread, len(x))
+    found, floor = float(error.mean()), float(identity.mean())
+    return make_figure(found, len(x), error=spread, floor=floor, share=found / floor)

@@ -30,7 +30,7 @@ from unsup.data.source import Data
 from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
-from unsup.evaluate.estimate import Estimate, Z, wilson
+from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.features import Features
 from unsup.evaluate.journeys import translation_error
 from unsup.evaluate.modes import MODES_KNOWN, known_modes
@@ -145,22 +145,6 @@ def choose_measures(keys: str) -> tuple[str, ...]:
     return asked
 
 
-def make_figure(
-    value: float | Estimate, n: int, *, error: float | None = None, floor: float | None = None, **detail: Any
-) -> Figure:
-    """A `Figure` of an estimate, or of a number, with a normal interval if it has a standard error.
-
-    >>> make_figure(2.0, 10, error=0.5)["interval"]
-    (1.02..., 2.97...)
-    """
-    interval: tuple[float, float] | None = None
-    if isinstance(value, Estimate):
-        interval, error, value = (value.low, value.high), value.error, value.value
-    elif error is not None:
-        interval = value - Z * error, value + Z * error
-    return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
-
-
 def bounded(figure: Figure, low: float, high: float) -> Figure:
     """The figure with its interval clipped to [low, high], and without numbers that are not finite."""
     value, interval = figure["value"], figure["interval"]
@@ -266,14 +250,12 @@ def _of_modes(key: str) -> Callable[[Exam], Figure]:
     return _compared(key, _modes, lambda exam: (exam.samples.x, exam.bench.first_held_out, {}))
 
 
-def _of_anomalies(name: Literal["auroc", "average_precision"]) -> Callable[[Exam], Figure]:
+def _of_anomalies(key: str) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         ordinary, odd, by = exam.anomaly_scores
         resamples, seed = RESAMPLES if exam.bench.intervals else 0, exam.m.seed
-        found = exam.once("anomalies", lambda: anomaly_detection(ordinary, odd, seed=seed, resamples=resamples))
-        n = found.ordinary + found.anomalies
-        guess = 0.5 if name == "auroc" else found.anomalies / n
-        return make_figure(getattr(found, name), n, floor=guess, by=by, anomalies=found.anomalies)
+        found = exam.once("anomalies", lambda: anomaly_detection(ordinary, odd, seed=seed, resamples=resamples))[key]
+        return {**found, "detail": {"by": by, **found["detail"]}}
 
     return run
 
@@ -305,17 +287,10 @@ def _accuracy(exam: Exam) -> Figure:
     return make_figure(found, len(true), floor=majority_share(known, true))
 
 
-def _calibration(exam: Exam) -> Figure:
-    found = calibration(exam.scores, exam.log_probs(exam.samples))
-    detail: dict[str, Any] = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
-    return make_figure(found.error, found.n, floor=found.chance, **detail)
-
-
 def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         a, b = exam.bench.pairs
-        found = translation_error(exam.model, *((a, b) if to == "b" else (b, a)), to=to)
-        return make_figure(found.error, found.n, error=found.standard_error, floor=found.identity, share=found.share)
+        return translation_error(exam.model, *((a, b) if to == "b" else (b, a)), to=to)
 
     return run
 
@@ -388,7 +363,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("likelihood", "likelihood", "mean −log p of an example",
             "nats", "lower", "density", ("likelihood",), _likelihood, _ANY, "", "{:,.2f}".format),
     Measure("calibration", "calibration error", "largest error of the shares of data in regions of high density",
-            "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
+            "", "lower", "density", ("likelihood", "samples"),
+            lambda exam: calibration(exam.scores, exam.log_probs(exam.samples)), _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _compared("fid", _fid), _POSITIVE, _HELD_OUT),
@@ -442,7 +418,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             lambda exam: make_figure(exam.sampling.per_second, len(exam.sampling.shown)), _POSITIVE, "",
             lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}"),
     Measure("parameters", "parameters", "number of trained parameters",
-            "", None, "cost", (), lambda exam: make_figure(exam.model.parameter_count, 1), _POSITIVE, "", "{:,.0f}".format),
+            "", None, "cost", (), lambda exam: make_figure(exam.model.parameter_count, 1), _POSITIVE, "",
+            "{:,.0f}".format),
 )}
 # fmt: on
 """Every measure, in the order of tables."""
