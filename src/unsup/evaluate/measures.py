@@ -239,11 +239,7 @@ def _memorisation(exam: Exam) -> Figure:
 
 def _modes(bench: Bench, samples: Tensor, intervals: bool) -> dict[str, Figure]:
     bench.data.event.check(samples)
-    found, note = known_modes(bench.data.name, samples)
-    good = wilson(round(found.good * found.n), found.n)
-    detail: dict[str, Any] = {"of": found.of, "chance_kl": found.chance_kl, "note": note}
-    values = {"modes": found.covered, "modes_good": good, "modes_kl": found.divergence}
-    return {key: make_figure(value, found.n, **detail) for key, value in values.items()}
+    return known_modes(bench.data.name, samples)
 
 
 def _of_modes(key: str) -> Callable[[Exam], Figure]:
