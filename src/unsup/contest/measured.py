@@ -21,6 +21,7 @@ import torch
 
 from unsup.contest.commands import fit_command
 from unsup.core.commands import flags, path_word
+from unsup.core.config import check_value
 from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
@@ -34,7 +35,7 @@ from unsup.evaluate.exam import Exam
 from unsup.evaluate.journeys import interpolate, reconstruct
 from unsup.evaluate.likelihood import bits_by_dimension
 from unsup.evaluate.measures import MEASURES, possible_measures
-from unsup.evaluate.records import Curve, Figure, Measures, checked_measures, finite, is_below
+from unsup.evaluate.records import Curve, Figure, Measures, finite, is_below
 from unsup.pictures.gallery import Drawn
 from unsup.train.runs import Run, environment
 
@@ -116,7 +117,7 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
         kept: dict[str, Any] = read_json(path, dict[str, Any])
         if kept.get("key") != key:
             return None
-        found = checked_measures(kept.get("measures"))
+        found: Measures = check_value("measures", kept.get("measures"), Measures)
     except InputError:
         return None  # it is measured again; the damaged file is set aside
     if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
