@@ -32,6 +32,7 @@ from unsup.evaluate.estimate import Estimate, Z, mann_whitney, of_share
 PRECISION_K, DENSITY_K = 3, 5
 _NEAR = 0.01  # the quantile of held-out distances below which a sample counts as a copy
 _GROUPS, _GROUPS_OF_MANY, _MANY = 10, 5, 4_000_000
+_AT_ONCE = 2**18  # pairs that are compared at once with all radii
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +107,16 @@ def groups_left_out(
     recall, coverage = (torch.zeros(groups + 1, len(y), dtype=torch.bool) for _ in range(2))
     largest, others = of_fake.amax(0), torch.maximum(of_real, wide).amax(0)
     for part in bounds(x, y, block):
-        i, j = (part.lower <= torch.maximum(largest[part.rows, None], others)).nonzero().unbind(1)
-        rows = part.rows[i]
-        squares = decided(part, x, y, i, j, torch.cat([of_fake[:, rows], of_real[:, j], wide[:, j]]))
-        for g in range(groups + 1):
-            inside = (squares <= wide[g, j]) & (a.copies[g, rows] > 0)
-            precision[g, rows[squares <= of_real[g, j]]] = True
-            recall[g, j[squares <= of_fake[g, rows]]] = True
-            coverage[g, j[inside]] = True
-            density[g].index_add_(0, rows[inside], b.copies[g, j[inside]])
+        pairs = (part.lower <= torch.maximum(largest[part.rows, None], others)).nonzero()
+        for i, j in (some.unbind(1) for some in pairs.split(_AT_ONCE)):
+            rows = part.rows[i]
+            squares = decided(part, x, y, i, j, torch.cat([of_fake[:, rows], of_real[:, j], wide[:, j]]))
+            for g in range(groups + 1):
+                inside = (squares <= wide[g, j]) & (a.copies[g, rows] > 0)
+                precision[g, rows[squares <= of_real[g, j]]] = True
+                recall[g, j[squares <= of_fake[g, rows]]] = True
+                coverage[g, j[inside]] = True
+                density[g].index_add_(0, rows[inside], b.copies[g, j[inside]])
     density /= ks[1]
     sets = (precision, a), (recall, b), (density, a), (coverage, b)
     return [Neighbours(*(balls.terms(found[g], g) for found, balls in sets)) for g in range(groups + 1)]
@@ -125,8 +127,8 @@ class _Balls:
 
     Attributes:
         points: the distinct examples ``(N, D)``. Equal examples have equal balls and are in the same ones.
-        limits: squared radii for each k, without no group and without each: ``(K, G + 1, N)``; −∞ for no ball.
-        copies: how often each point occurs without no group and without each: ``(G + 1, N)``.
+        limits: squared radii for each k, of all balls and without each group: ``(K, G + 1, N)``; −∞ for no ball.
+        copies: how often each point occurs in all, and without each group: ``(G + 1, N)``.
     """
 
     def __init__(self, x: Tensor, ks: tuple[int, ...], groups: int, block: int) -> None:
