@@ -545,3 +545,15 @@ def is_too_good(one, key):
         return ahead > max(Z * own["error"], 0.5 * own["floor"]) and (suspect or ahead > 0.98 * own["floor"])
 
     return all(alone(m["figures"]) for m in one["runs"])
+
+
+@pytest.mark.parametrize("key", ["auroc", "probe"])
+def test_one_that_is_better_than_chance_is_named_though_another_of_large_noise_leads(key):
+    make = (lambda v: figure(v, 0.005, 0.5)) if key == "auroc" else (lambda v: probe(v, 0.005, 0.4, 0.5))
+    seeds = {"wild": (0.99, 0.31, 0.99), "steady": (0.62, 0.63, 0.61), "blind": (0.5, 0.5, 0.49)}
+    every = [contestant(name, *(run(**{key: make(v)}) for v in values)) for name, values in seeds.items()]
+    assert next(iter(places(every, {})[key])) == "wild"
+    lines = " ".join(said(every, artificial=False))
+    assert "No model" not in lines
+    assert re.search(r"steady (detects anomalies|predict)", lines), lines
+    assert "wild detects" not in lines

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from unsup.core.commands import flags, path_word
+from unsup.core.config import check_value
 from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
@@ -36,7 +37,7 @@ from unsup.evaluate.exam import Exam
 from unsup.evaluate.journeys import interpolate, reconstruct
 from unsup.evaluate.likelihood import bits_by_dimension
 from unsup.evaluate.measures import MEASURES, possible_measures
-from unsup.evaluate.records import Figure, Measures, checked_measures, finite, is_below
+from unsup.evaluate.records import Figure, Measures, finite, is_below
 from unsup.pictures.gallery import Drawn
 from unsup.report.drawn import curves_of
 from unsup.report.page import fit_command, read_run
@@ -132,7 +133,7 @@ def kept_measures(bench: Bench, run: Run, into: Path) -> Measured | None:
         kept: dict[str, Any] = read_json(path, dict[str, Any])
         if kept.get("key") != key:
             return None
-        found = checked_measures(kept.get("measures"))
+        found: Measures = check_value("measures", kept.get("measures"), Measures)
         if likelihood := found["figures"].get("likelihood"):
             with np.load(into / "scores.npz") as file:
                 scores, own = file["log_prob"], str(file["key"])

@@ -82,9 +82,11 @@ class Outcome:
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
-    def beats_chance(self, name: str, key: str, chance: float) -> bool:
-        """Whether the best contestant is better than chance, given the number of contestants."""
-        return better_than_chance([m["figures"][key] for m in self.runs(name)], chance, len(self.places[key]))
+    def beyond_chance(self, key: str, chance: float) -> dict[str, Place]:
+        """The places of the contestants that are better than chance; ties are among them."""
+        group = self.places[key]
+        names = better_than_chance({n: [m["figures"][key] for m in self.runs(n)] for n in group}, chance)
+        return {n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in names}
 
     def mean(self, name: str, read: Callable[[Measures], float]) -> float:
         return float(np.mean([read(m) for m in self.runs(name)]))
@@ -241,9 +243,10 @@ def _anomalies(o: Outcome) -> list[str]:
     group = o.places.get("auroc")
     if not group:
         return []
+    better = o.beyond_chance("auroc", 0.5)
+    chance, group = not better, better or group
     name, place = next(iter(group.items()))
     figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
-    chance = not o.beats_chance(name, "auroc", 0.5)
     if chance:
         line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
         line += " (0.5 is chance)."
@@ -264,15 +267,17 @@ def _accuracy(o: Outcome, key: str, of: str, by: str) -> list[str]:
     group = o.places.get(key)
     if not group:
         return []
-    name, place = next(iter(group.items()))
-    figure = o.figure(name, key)
+    figure = o.figure(next(iter(group)), key)
     majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
     if majority is None or majority >= 1:
         return []  # there is only one class
+    better = o.beyond_chance(key, majority)
+    group = better or group
+    name, place = next(iter(group.items()))
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
         beside += f", the raw data {_percent(floor)}{', more than these features' if floor > place['value'] else ''}"
-    if not o.beats_chance(name, key, majority):
+    if not better:
         return [
             f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
         ]
