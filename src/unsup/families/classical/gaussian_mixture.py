@@ -201,7 +201,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             self.front.prepare(batch.x, generator=generator)
             return
         ends = self._ends(batch.x)
-        self.front.prepare(batch.x.clamp(*ends.to(batch.x.dtype)), generator=generator)
+        # as floating point, where infinite ends are numbers
+        self.front.prepare(self.front.floating(batch.x).clamp(*ends), generator=generator)
         self.limits.copy_(self.middle(ends))
 
     def _ends(self, x: Tensor) -> Tensor:
