@@ -36,6 +36,7 @@ from unsup.prob import distributions as dist
 from unsup.prob import gaussian_em as em
 from unsup.prob.clusters import kmeans_plus_plus
 from unsup.prob.gaussian_em import Structure
+from unsup.prob.robust import usual_range
 
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
 _NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
@@ -207,7 +208,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def _ends(self, x: Tensor) -> Tensor:
         """How far the values of each real column are fitted as they are: ``(2, *shape)``, infinite for others."""
-        low, high = _ends(x.flatten(1).double())
+        low, high = usual_range(x.flatten(1).double(), _GROSS)
         real = ~self.front.discrete.flatten()
         ends = torch.stack([low.where(real, -math.inf), high.where(real, math.inf)])
         return ends.view(2, *self.event.shape)
@@ -514,18 +515,3 @@ def _spread(y: Tensor) -> Tensor:
     ordered, n = y.sort(0).values, len(y)
     width = (ordered[(3 * n) // 4] - ordered[n // 4]) / 1.349  # that of a Gaussian is its standard deviation
     return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))
-
-
-def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The median of each column of ``(N, D)`` less and plus 1000 of its widths; infinite if it has no width.
-
-    The width is that of the middle half of the values, or of the middle 90 % or 98 % if the half is a single value.
-    """
-    ordered, n = x.sort(0).values, len(x)
-    width = torch.zeros_like(ordered[0])
-    for share in (0.25, 0.05, 0.01):
-        cut = int(share * n)
-        width = torch.where(width > 0, width, ordered[n - 1 - cut] - ordered[cut])
-    reach = torch.where(width > 0, _GROSS * width, math.inf)
-    median = ordered[(n - 1) // 2]
-    return median - reach, median + reach
