@@ -18,7 +18,7 @@ from conftest import ON_DIGITS
 from PIL import Image
 
 import unsup
-from unsup.cli import sample
+from unsup.cli import fit, sample
 from unsup.core.registry import names, row
 from unsup.evaluate.likelihood import log_probs
 from unsup.pictures.gallery import Drawn
@@ -336,3 +336,37 @@ def test_no_help_holds_the_markup_of_docstrings(call):
     assert "--domain-b" in found
     assert "**" not in found
     assert "``" not in found
+
+
+@pytest.mark.parametrize("model", ["made", "vae", "realnvp"])
+def test_a_model_much_larger_than_its_data_is_warned_of(call, tmp_path, monkeypatch, model):
+    """Every model says it when training starts, with its largest part and options that are smaller."""
+    options = ("--steps", 1, "--plain", "--limit", 20)
+    found = call("fit", "digits", model, "-o", tmp_path / "a", *options)
+    assert (found.status, "times the" in found.err) == (0, False)
+    monkeypatch.setattr(fit, "_MANY", 1000)
+    found = call("fit", "digits", model, "-o", tmp_path / "b", *options)
+    said = next(line for line in found.err.splitlines() if "times the" in line)
+    largest = max(unsup.load(tmp_path / "b").named_parameters(), key=lambda p: p[1].numel())
+    assert f"({largest[1].numel():,} of them in {largest[0]})" in said
+    assert "--preset tiny: " in said
+    assert "a convolutional model (pixelcnn or gated-pixelcnn)" in said
+    assert (
+        "of --preset tiny" not in call("fit", "digits", model, "-o", tmp_path / "c", *options, "--preset", "tiny").err
+    )
+
+
+def test_measures_explains_the_one_that_is_asked_for(call):
+    found = call("measures", "fid").out
+    for words in (
+        "fid: Fréchet distance",
+        "better    lower",
+        "from 0 to ∞",
+        "held-out data",
+        "unsup eval RUN --measures fid",
+    ):
+        assert words in found
+    assert list(json.loads(call("measures", "fid,auroc", "--json").out)) == ["fid", "auroc"]
+    found = call("measures", "fd")
+    assert (found.status, found.err.count("\n")) == (2, 1)
+    assert "did you mean 'fid'" in found.err
