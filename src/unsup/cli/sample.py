@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +13,18 @@ from unsup.cli.options import Parser, add_memory, add_options, argument_texts, u
 from unsup.cli.show import write
 from unsup.cli.words import Words
 from unsup.core.errors import CapabilityError, InputError, nearest
+from unsup.core.words import counted, duration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsup.train.progress import Progress
     from unsup.train.runs import Run
 
 _KNOB = "sample."
+OUT_HELP = ".png for a picture (of the first examples if they do not all fit), .npy for all raw values"
 _MANY = 64
+_FIRST, _LONG = 2.0, 60.0  # seconds after which the time is estimated, and from which on it is told
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
 
     from unsup.core.model import CanSample
+    from unsup.core.steps import heard_by
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_run
@@ -43,28 +49,57 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"-n {options.n} should be at least 1")
     if options.out is None:
         raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
+    check_output(options.out)
     if not isinstance(run.model, CanSample):
         raise CapabilityError(f"{run.config['model']['model']} does not sample; unsup models lists models that do")
     given = conditions(options, run, needed=False)
     n = options.n or (1 if given is not None and given.from_file else _MANY)
     each = None if given is None else given.values.repeat_interleave(n, 0)
+    total = n if each is None else len(each)
     with Progress("auto", unit="sample", start=0) as display:
-
-        def on_chunk(done: int, total: int) -> None:
-            if display.due():
-                display.show(done, total, {})
-
-        x = draw_samples(
-            run.model,
-            n if each is None else len(each),
-            seed=options.seed,
-            given=each,
-            options=under(options, _KNOB),
-            on_chunk=on_chunk,
-        )
-    seen = write_examples(x, run, options.out, f"samples of {run.path.name}")
-    write(f"{len(x)} samples of {run.path} in {options.out}{seen}")
+        clock = _Clock(total, display)
+        with heard_by(clock.on_step):
+            x = draw_samples(
+                run.model,
+                total,
+                seed=options.seed,
+                given=each,
+                options=under(options, _KNOB),
+                on_chunk=clock.on_chunk,
+            )
+    write_examples(x, run, options.out, "sample")
     return 0
+
+
+class _Clock:
+    """Shows the progress of ``total`` samples, and warns once if they take long.
+
+    Samples are drawn in chunks, and those of some models in steps, such as pixels.
+    """
+
+    def __init__(self, total: int, display: Progress) -> None:
+        from unsup.evaluate.samples import CHUNK
+
+        self.total, self.display, self.chunk = total, display, CHUNK
+        self.finished, self.warned, self.started = 0, False, time.monotonic()
+
+    def on_chunk(self, done: int, total: int) -> None:
+        self.finished = done
+        self._show(done)
+
+    def on_step(self, step: int, steps: int) -> None:
+        self._show(self.finished + min(self.chunk, self.total - self.finished) * step / steps)
+
+    def _show(self, done: float) -> None:
+        elapsed = time.monotonic() - self.started
+        if not self.warned and elapsed >= _FIRST and 0 < done < self.total:
+            self.warned = True
+            if (whole := elapsed * self.total / done) > _LONG:
+                self.display.note(
+                    f"{counted(self.total, 'sample')} will take about {duration(whole)}; fewer samples (-n) take less"
+                )
+        if self.display.due():
+            self.display.show(done, self.total, {})
 
 
 def _parser(run: Run | None) -> Parser:
@@ -82,7 +117,7 @@ def _parser(run: Run | None) -> Parser:
         metavar="N",
         help=f"number of samples, per given condition [{_MANY}; one per condition in a file]",
     )
-    parser.add_argument("-o", "--out", metavar="FILE", help=".png for a picture, .npy for raw values")
+    parser.add_argument("-o", "--out", metavar="FILE", help=OUT_HELP)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed [0]")
     add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)
@@ -126,28 +161,35 @@ def _run(words: Words) -> Run | None:
     return open_run(there[-1]) if there else None
 
 
-def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
-    """Write raw examples as ``.npy`` or as a picture, and return a note if the picture shows only some of them.
+def check_output(out: str) -> None:
+    """Refuse the name of a file that `write_examples` cannot write, before the work for it."""
+    if Path(out).suffix.lower() not in (".png", ".npy"):
+        raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
+
+
+def write_examples(x: Tensor, run: Run, out: str, noun: str) -> None:
+    """Write raw examples as ``.npy`` or as a picture, and report what is in the file.
 
     Args:
-        what: description of the examples, for the picture.
+        noun: the examples, in the singular.
     """
     import numpy as np
 
     from unsup.cli.output import write_file
 
-    suffix = Path(out).suffix.lower()
-    if suffix == ".npy":
+    said = f"{counted(len(x), noun)} of {run.path} in {out}"
+    if Path(out).suffix.lower() == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, x.cpu().numpy())
-        write_file(out, buffer.getvalue())
-        return ""
-    if suffix != ".png":
-        raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
-    drawn = run.gallery(x).examples(x, what)
-    if drawn is None:
-        raise InputError(
-            f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"
-        )
-    write_file(out, drawn.enlarged().png)
-    return f" (the picture shows {drawn.shown} of them; a .npy file holds all)" if drawn.shown < len(x) else ""
+        content = buffer.getvalue()
+    else:
+        drawn = run.gallery(x).examples(x, f"{noun}s of {run.path.name}")
+        if drawn is None:
+            raise InputError(
+                f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"
+            )
+        content = drawn.enlarged().png
+        if drawn.shown < len(x):
+            said = f"{out} shows the first {drawn.shown} of {counted(len(x), noun)} of {run.path}; a .npy file has all"
+    write_file(out, content)
+    write(said)

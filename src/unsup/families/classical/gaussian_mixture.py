@@ -16,7 +16,7 @@ parameters is a proper density, so gradient ascent needs no constraint. Everythi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -26,21 +26,21 @@ from torch.nn.functional import one_hot
 from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
-from unsup.core.errors import InputError, TrainingError
+from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, HasEntryConditionals, Symptom
-from unsup.nn.counting import BLOCK, Mixture, added
+from unsup.nn.counting import SHORT_RUN, Mixture
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.prob import distributions as dist
+from unsup.prob import gaussian_em as em
 from unsup.prob.clusters import kmeans_plus_plus
+from unsup.prob.gaussian_em import Structure
+from unsup.prob.robust import usual_range
 
-_NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
-_UNUSED = 1e-9  # a component of less weight is one that no example belongs to
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
 _NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
 _COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
-Structure = Literal["full", "diagonal", "tied"]
 
 # What components="auto" chooses from, and how.
 COUNTS = (1, 2, 3, 5, 8, 12)
@@ -189,7 +189,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     @property
     def used(self) -> Tensor:
         """Which components have a weight, bool ``(K,)``; noise is none of them."""
-        used = self.logits.detach().log_softmax(0) > math.log(_UNUSED)
+        used = self.logits.detach().log_softmax(0) > math.log(em.UNUSED)
         if self.chooses:
             used[-1] = False
         return used
@@ -202,12 +202,13 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             self.front.prepare(batch.x, generator=generator)
             return
         ends = self._ends(batch.x)
-        self.front.prepare(batch.x.clamp(*ends.to(batch.x.dtype)), generator=generator)
+        # as floating point, where infinite ends are numbers
+        self.front.prepare(self.front.floating(batch.x).clamp(*ends), generator=generator)
         self.limits.copy_(self.middle(ends))
 
     def _ends(self, x: Tensor) -> Tensor:
         """How far the values of each real column are fitted as they are: ``(2, *shape)``, infinite for others."""
-        low, high = _ends(x.flatten(1).double())
+        low, high = usual_range(x.flatten(1).double(), _GROSS)
         real = ~self.front.discrete.flatten()
         ends = torch.stack([low.where(real, -math.inf), high.where(real, math.inf)])
         return ends.view(2, *self.event.shape)
@@ -273,41 +274,50 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     def try_candidate(self, y: Tensor, components: int, structure: Structure, *, generator: Generator) -> float:
         """Fit ``components`` of one form to points, from a k-means++ start; the BIC of what is left of them."""
         self.form.fill_(self.forms.index(structure))
-
-        def sums() -> dict[str, Tensor]:
-            return added(self._expect(part) for part in y.split(BLOCK))
-
-        def start() -> None:
-            self._free(torch.ones_like(self.logits, dtype=torch.bool))
-            seeds, nearest = kmeans_plus_plus(y, components, generator=generator)
-            self.take_seeds(torch.cat([y[seeds], self.means[components:]]))
-            belongs = (1 - _NOISE_START) * one_hot(nearest, self.components).to(y.dtype)
-            belongs[:, -1] = _NOISE_START
-            self.maximize(added(map(self._sums, y.split(BLOCK), belongs.split(BLOCK))))
-
-        self.keep_best_start(self.restarts, start, sums)
+        self._free(torch.ones_like(self.logits, dtype=torch.bool))
+        noise = em.log_normals(y, self.means[-1:], self.log_diagonal[-1:], None)
+        points = em.Points(y, y.square(), noise, self.spread, _PRIOR, self.floor)
+        fit, found = self._best_start(points, components, structure, generator)
         while True:
-            self._climb(sums, _BETWEEN)
-            weights = self.logits.softmax(0).where(self.used, 1.0)
-            smallest = int(weights.argmin())
-            if float(weights[smallest]) >= SMALLEST or int(self.used.sum()) == 1:
-                return self.n_free * math.log(len(y)) - 2 * self._climb(sums, self.passes)
-            noise = self.logits.softmax(0)[[smallest, -1]].sum()
-            self._free(torch.arange(self.components, device=y.device) == smallest)
-            self.logits[-1] = noise.log() + self.logits.logsumexp(0)  # its examples are noise now
-
-    def _climb(self, sums: Callable[[], Mapping[str, Tensor]], passes: int) -> float:
-        """EM passes while they gain as much as the tolerance; the log-likelihood, without the prior, they end with."""
-        found = sums()
-        reached = float(found["log_prob"]) + float(self.parameter_log_prior())
-        for _ in range(passes):
-            before = reached
-            self.maximize(found)
-            found = sums()
-            reached = float(found["log_prob"]) + float(self.parameter_log_prior())
-            if reached - before < self.tolerance * float(found["count"]):
+            fit, found = em.climb(points, fit, _BETWEEN, self.tolerance, found)
+            if len(fit.means) < 2 or float(fit.log_weights[:-1].min()) >= math.log(SMALLEST):
                 break
-        return float(found["log_prob"])
+            fit, found = fit.with_noise(int(fit.log_weights[:-1].argmin())), None
+        fit, found = em.climb(points, fit, self.passes, self.tolerance, found)
+        self._take(fit)
+        return self.n_free * math.log(len(y)) - 2 * found.log_prob
+
+    def _best_start(
+        self, points: em.Points, components: int, structure: Structure, generator: Generator
+    ) -> tuple[em.Fitted, em.Expected | None]:
+        """A k-means++ start, or the end of the best short run of several."""
+        y, best = points.y, None
+        for _ in range(self.restarts):
+            seeds, nearest = kmeans_plus_plus(y, components, generator=generator)
+            belongs = (1 - _NOISE_START) * one_hot(nearest, components + 1).to(y.dtype)
+            belongs[:, -1] = _NOISE_START
+            slots = torch.arange(components, device=y.device)
+            one = y.new_zeros(1 if structure == "tied" else components, y.shape[1])
+            start = em.Fitted(structure, slots, self.logits[:1], y[seeds], one, None)
+            fit = em.maximize(points, start, belongs)
+            if self.restarts == 1:
+                return fit, None
+            fit, found = em.climb(points, fit, SHORT_RUN, -math.inf)
+            if best is None or found.reached > best[1].reached:
+                best = fit, found
+        assert best is not None
+        return best
+
+    def _take(self, fit: em.Fitted) -> None:
+        """Store a fit in the parameters; the components that it lacks are unused."""
+        self._free(torch.ones_like(self.logits, dtype=torch.bool))
+        self.means[fit.slots] = fit.means
+        self.log_diagonal[fit.slots] = fit.log_diagonal
+        if self.above is not None and fit.factors is not None:
+            row, column = self._above_indices(self.above.device)
+            self.above[fit.slots] = fit.factors[:, row, column]
+        self.logits[fit.slots] = fit.log_weights[:-1]
+        self.logits[-1] = fit.log_weights[-1]
 
     def _free(self, slots: Tensor) -> None:
         """Make components unused: of the noise's shape, without weight. The noise itself stays, or starts."""
@@ -315,7 +325,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         self.log_diagonal[slots] = -math.log(_NOISE)
         if self.above is not None:
             self.above[slots] = 0.0
-        self.logits[slots] = math.log(_UNUSED) - 20
+        self.logits[slots] = math.log(em.UNUSED) - 20
         if bool(slots[-1]):
             self.logits[-1] = 0.0
 
@@ -378,15 +388,10 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             weight = responsibility.sum(1)
         if self.covariance == "tied":
             return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
-        scatters = []
-        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
-            if empty:  # not used, or noise
-                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
-                continue
-            rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
-            centred = y[rows] - mean
-            scatters.append((centred * own[rows, None]).T @ centred)
-        return first | {"second": torch.stack(scatters)}  # (K, D, D)
+        some = responsibility.sum(0) > 0
+        second = y.new_zeros(len(some), y.shape[1], y.shape[1])
+        second[some] = em.scatters(y, responsibility[:, some], self.means[some])
+        return first | {"second": second}  # (K, D, D)
 
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
         """Means and covariances."""
@@ -400,7 +405,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         if self.covariance == "diagonal":
             variance = self._smoothed(second / safe[:, None] - means.square(), safe[:, None]) + self.floor
             variance[~alive] = 1.0
-            self._check_positive((variance <= 0).any(1))
+            em.check_positive((variance <= 0).any(1), self.floor)
             log_diagonal = -0.5 * variance.log()
         elif self.covariance == "tied":
             own = torch.where(alive, weight, 0.0) if self.chooses else weight
@@ -428,19 +433,9 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def _factorise(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances ``(M, D, D)`` without the floor → log-diagonal and upper part of U with Σ⁻¹ = U Uᵀ."""
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        lower, info = torch.linalg.cholesky_ex(matrix + self.floor * identity)
-        self._check_positive(info > 0)
-        factor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).mT
+        factor = em.inverse_factors(matrix, self.floor)
         row, column = self._above_indices(matrix.device)
         return factor.diagonal(dim1=-2, dim2=-1).log(), factor[:, row, column]
-
-    def _check_positive(self, singular: Tensor) -> None:
-        if bool(singular.any()):
-            raise TrainingError(
-                f"GaussianMixture: the covariance of component {int(singular.nonzero()[0])} is singular with "
-                f"floor={self.floor:g}; raise floor (1e-6 is usual), ask for fewer components, or covariance='diagonal'"
-            )
 
     # --- components -----------------------------------------------------------------------------------------------
 
@@ -474,24 +469,15 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         return torch.where(self.used[:, None], rows[self.used.long().argmax()], rows)
 
     def log_components(self, y: Tensor) -> Tensor:
-        """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``."""
-        if self.covariance == "diagonal":
-            precision = (2 * self.log_diagonal).exp()
-            scaled = precision * self.means
-            square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * self.means).sum(1)
-        else:
-            factors = self.factors().expand(self.components, -1, -1)
-            shared = y @ factors[0] if self.covariance == "tied" and not self.chooses else None
-            used = self.used if self.chooses else None
-            columns = []
-            for k, (mean, factor) in enumerate(zip(self.means, factors, strict=True)):
-                if used is not None and not used[k] and k < self.components - 1:
-                    columns.append(y.new_zeros(len(y)))  # of no use, see `log_joint`
-                    continue
-                white = (y @ factor if shared is None else shared) - mean @ factor
-                columns.append(torch.linalg.vecdot(white, white))
-            square = torch.stack(columns, 1)
-        return self._shared(self.log_diagonal).sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+        """log N(y; μ_k, Σ_k): ``(B, D)`` → ``(B, K)``; of components that are not used, 0 (see `log_joint`)."""
+        factors = None if self.covariance == "diagonal" else self.factors()
+        if not self.chooses:
+            return em.log_normals(y, self.means, self.log_diagonal, factors)
+        used = self.used
+        used[-1] = True
+        own = self._shared(self.log_diagonal)[used]
+        found = em.log_normals(y, self.means[used], own, None if factors is None else factors[used])
+        return y.new_zeros(len(y), self.components).index_copy(1, used.nonzero()[:, 0], found)
 
     def log_given_rest(self, x: Tensor) -> Tensor:
         """log p(x_d | the rest) = log p(x) − log Σ_k π_k N(x_-d; k), by p(x_d | the rest, k): no integral is needed.
@@ -529,18 +515,3 @@ def _spread(y: Tensor) -> Tensor:
     ordered, n = y.sort(0).values, len(y)
     width = (ordered[(3 * n) // 4] - ordered[n // 4]) / 1.349  # that of a Gaussian is its standard deviation
     return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))
-
-
-def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The median of each column of ``(N, D)`` less and plus 1000 of its widths; infinite if it has no width.
-
-    The width is that of the middle half of the values, or of the middle 90 % or 98 % if the half is a single value.
-    """
-    ordered, n = x.sort(0).values, len(x)
-    width = torch.zeros_like(ordered[0])
-    for share in (0.25, 0.05, 0.01):
-        cut = int(share * n)
-        width = torch.where(width > 0, width, ordered[n - 1 - cut] - ordered[cut])
-    reach = torch.where(width > 0, _GROSS * width, math.inf)
-    median = ordered[(n - 1) // 2]
-    return median - reach, median + reach
