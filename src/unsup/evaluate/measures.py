@@ -200,7 +200,7 @@ def _compared(
             return own
         floor, first = bench.once(judge.__name__, lambda: judge(bench, other, True))[key], own
         if len(other) < len(fake):
-            first = exam.once(f"{judge.__name__} at floor", lambda: judge(bench, fake[: len(other)], False))[key]
+            first = exam.once(f"{judge.__name__} of as many", lambda: judge(bench, fake[: len(other)], False))[key]
         of_floor = {"at_floor": first["value"], "floor_error": bounded(floor, *MEASURES[key].range)["error"]}
         return {**own, "floor": floor["value"], "detail": {**about, **own["detail"], **of_floor}}
 
