@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from benchmarks.harness import Measured, interleave
-from unsup.evaluate.frechet import trace_of_root
+from unsup.evaluate.samples import trace_of_root
 
 EXAMPLES, FEATURES = 10_000, 512
 

@@ -48,6 +48,9 @@ PHRASES = (
     (r"\b(?:is|are|be|was|were) said\b|\bsaid so\b|\bsays so\b|\bsay so\b", "reported"),
     (r"\b(?:in|at) hand\b", "current, local"),
     (r"\bfor want of\b|\bbut for\b", "because ... was missing, except"),
+    (r"\bcommonest\b", "most frequent"),
+    (r"\bodd because\b", "most unusual values"),
+    (r"\bshow this (?:and|help and)\b", "show this help message and exit"),
     (r"\bwithout a word\b|\bfrom then on\b|\bfor good\b|\bwhatever\b", "without an error, permanently, for any"),
 )
 COMPILED = tuple((re.compile(pattern, re.I), better) for pattern, better in PHRASES)
@@ -88,3 +91,39 @@ def found_in(text: str) -> list[str]:
 @pytest.mark.parametrize("name", files())
 def test_no_phrase_that_users_stumbled_over(name: str) -> None:
     assert [f"line {line}: {what}" for line, text in texts(ROOT / name) for what in found_in(text)] == []
+
+
+# Words that code may use for itself, but not the texts of users: command line, pages, docs.
+FOR_USERS = (
+    (re.compile(r"(?<=\w )contest(?:ant)?s?\b(?!\.json)|\bcontest(?:ant)?s?(?= \w)", re.I), "comparison, model"),
+    (re.compile(r"(?<=\w )floors?\b(?! (?:is|that|=)|`)|\*floor\*|\bfloors? of\b", re.I), "baseline"),
+)
+
+
+def shown_to_users(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of a file without docstrings and comments."""
+    if path.suffix != ".py":
+        yield from texts(path)
+        return
+    tree = ast.parse(path.read_text())
+    described = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in described:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in files()
+        if name.startswith(tuple(f"src/unsup/{layer}/" for layer in ("cli", "contest", "evaluate", "report", "train")))
+        or name in ("docs/compare.md", "docs/samples.md", "docs/reliability.md", "README.md")
+    ],
+)
+def test_users_read_of_models_comparisons_and_baselines(name: str) -> None:
+    flat = [(line, " ".join(text.split())) for line, text in shown_to_users(ROOT / name)]
+    found = [
+        f"line {n}: {m.group()!r}: {better}" for n, t in flat for word, better in FOR_USERS for m in word.finditer(t)
+    ]
+    assert found == []

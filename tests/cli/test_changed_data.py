@@ -160,7 +160,7 @@ def test_a_contest_refuses_other_data(story: Path, made: Path, call: Any) -> Non
     found = call("compare", "-o", story / "c", "--plain", "--changed-data")
     assert found.status == 0, found.err
     notes = json.loads((story / "c" / "results.json").read_text())["data"]["notes"]
-    assert any("has changed since the contest started" in note for note in notes)
+    assert any("has changed since the comparison started" in note for note in notes)
 
 
 def test_other_data_or_options_than_those_of_the_run_are_not_passed_over(story: Path, made: Path, call: Any) -> None:

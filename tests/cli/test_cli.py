@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from conftest import ON_DIGITS
 from PIL import Image
 
 import unsup
+from unsup.cli import fit, sample
 from unsup.core.registry import names, row
 from unsup.evaluate.likelihood import log_probs
 from unsup.pictures.gallery import Drawn
@@ -150,12 +152,37 @@ def test_a_damaged_file_of_examples_is_said_and_done_without(call, runs, tmp_pat
     assert "pictures.safetensors is damaged" in found.err + found.out
 
 
-def test_a_picture_of_some_samples_says_how_many(call, runs, tmp_path):
-    folder = tmp_path / "run"
+def test_a_picture_of_some_examples_says_how_many(call, runs, tmp_path):
+    folder, picture = tmp_path / "run", tmp_path / "x.png"
     assert call("fit", text(tmp_path / "t"), "histogram", "--length", 300, "-o", folder, "--plain").status == 0
-    said = call("sample", folder, "-n", 300, "-o", tmp_path / "x.png").out
-    assert "the picture shows" in said
-    assert "a .npy file holds all" in said
+    said = call("sample", folder, "-n", 300, "-o", picture).out
+    assert re.search(rf"{picture} shows the first \d+ of 300 samples of {folder}; a .npy file has all", said)
+    assert f"300 samples of {folder} in" in call("sample", folder, "-n", 300, "-o", tmp_path / "x.npy").out
+    sound, vae = recordings(tmp_path / "sound"), tmp_path / "vae"
+    options = ("--length", 128, "-o", vae, "--steps", 2, "--preset", "tiny", "--plain")
+    assert call("fit", sound, "vae", *options).status == 0
+    assert call("encode", vae, sound, "-o", tmp_path / "z.npz").status == 0
+    said = call("decode", vae, tmp_path / "z.npz", "-o", picture).out
+    assert re.search(rf"{picture} shows the first 6 of \d+ decoded examples of ", said)
+
+
+def test_a_slow_sampler_says_how_long_it_takes(call, runs, tmp_path, monkeypatch):
+    """The estimate comes during the first of many pixels, not after a chunk of all samples."""
+    clock = iter(range(0, 10**6, 3))
+    monkeypatch.setattr(sample.time, "monotonic", lambda: float(next(clock)))
+    found = call("sample", runs / "made", "-n", 8, "-o", tmp_path / "x.npy")
+    assert found.status == 0
+    assert re.search(r"8 samples will take about \d+ min \d+ s; fewer samples \(-n\) take less", found.err)
+    assert found.err.count("will take about") == 1
+    monkeypatch.setattr(sample.time, "monotonic", lambda: 0.0)
+    assert "will take" not in call("sample", runs / "made", "-n", 8, "-o", tmp_path / "x.npy").err
+
+
+def test_the_name_of_the_output_is_checked_before_the_work(call, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("unsup.evaluate.samples.draw_samples", lambda *_, **__: pytest.fail("samples were drawn"))
+    found = call("sample", runs / "made", "-o", tmp_path / "x.jpg")
+    assert (found.status, found.err.count("\n")) == (2, 1)
+    assert "should end in .png" in found.err
 
 
 def test_temperature_works_where_it_has_meaning_and_is_refused_elsewhere(call, runs, tmp_path):
@@ -309,3 +336,37 @@ def test_no_help_holds_the_markup_of_docstrings(call):
     assert "--domain-b" in found
     assert "**" not in found
     assert "``" not in found
+
+
+@pytest.mark.parametrize("model", ["made", "vae", "realnvp"])
+def test_a_model_much_larger_than_its_data_is_warned_of(call, tmp_path, monkeypatch, model):
+    """Every model says it when training starts, with its largest part and options that are smaller."""
+    options = ("--steps", 1, "--plain", "--limit", 20)
+    found = call("fit", "digits", model, "-o", tmp_path / "a", *options)
+    assert (found.status, "times the" in found.err) == (0, False)
+    monkeypatch.setattr(fit, "_MANY", 1000)
+    found = call("fit", "digits", model, "-o", tmp_path / "b", *options)
+    said = next(line for line in found.err.splitlines() if "times the" in line)
+    largest = max(unsup.load(tmp_path / "b").named_parameters(), key=lambda p: p[1].numel())
+    assert f"({largest[1].numel():,} of them in {largest[0]})" in said
+    assert "--preset tiny: " in said
+    assert "a convolutional model (pixelcnn or gated-pixelcnn)" in said
+    assert (
+        "of --preset tiny" not in call("fit", "digits", model, "-o", tmp_path / "c", *options, "--preset", "tiny").err
+    )
+
+
+def test_measures_explains_the_one_that_is_asked_for(call):
+    found = call("measures", "fid").out
+    for words in (
+        "fid: Fréchet distance",
+        "better    lower",
+        "from 0 to ∞",
+        "held-out data",
+        "unsup eval RUN --measures fid",
+    ):
+        assert words in found
+    assert list(json.loads(call("measures", "fid,auroc", "--json").out)) == ["fid", "auroc"]
+    found = call("measures", "fd")
+    assert (found.status, found.err.count("\n")) == (2, 1)
+    assert "did you mean 'fid'" in found.err

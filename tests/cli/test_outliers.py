@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
+import wave
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import unsup
 
@@ -55,13 +59,51 @@ def test_page_names_rows_and_columns_and_escapes_them(call, file, tmp_path):
     assert "<b>height</b>" not in out.read_text()
 
 
-def test_page_of_images_shows_them(call, tmp_path):
+def test_page_of_images_shows_where_they_are_unlikely(call, tmp_path):
     x = np.random.default_rng(0).integers(0, 3, (60, 1, 4, 4), dtype=np.uint8)
     x[11, 0, 1, 2] = 200
     np.save(tmp_path / "x.npy", x)
-    found = call("outliers", tmp_path / "x.npy", "--top", 3, "-o", tmp_path / "p.html")
+    out = tmp_path / "p.html"
+    found = call("outliers", tmp_path / "x.npy", "--top", 3, "-o", out)
     assert re.search(r"1 +11 .*row 1, column 2", found.out), found.out
-    assert (tmp_path / "p.html").read_text().count("<img ") == 3
+    page = out.read_text()
+    assert page.count("<img ") == 3
+    assert "column 2" not in page
+    first = base64.b64decode(re.search(r"<img [^>]*base64,([^\"]+)", page)[1])
+    pixels = np.asarray(Image.open(io.BytesIO(first)).convert("RGB")).astype(int)
+    yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 200) & (pixels[..., 2] < 100)  # of the map and its bar
+    assert (1, 2) in {(i, j - 5) for i, j in np.argwhere(yellow).tolist()}
+    assert yellow[:6].sum() == 1
+    assert call("outliers", tmp_path / "x.npy", "-o", tmp_path / "x.csv").status == 0
+    assert unsup.read_table(tmp_path / "x.csv")[0]["columns"].split(";")[0] == "row 1, column 2"
+
+
+def test_page_of_text_shows_the_characters(call, tmp_path):
+    """Windows of 20 characters, each a repeated phrase; one has another character at position 7."""
+    text = "all the world's stage" * 200
+    text = text[:847] + "Q" + text[848:]
+    (tmp_path / "t.txt").write_text(text)
+    out = tmp_path / "p.html"
+    found = call("outliers", tmp_path / "t.txt", "--length", 21, "--top", 2, "-o", out)
+    assert re.search(r"1 +40 +byte 840 .*“all the\[Q\]world's stag…” \(\+", found.out), found.out
+    page = out.read_text()
+    assert page.count("<img ") == 2
+    assert "all the[Q]world" in page
+    assert call("outliers", tmp_path / "t.txt", "--length", 21, "-o", tmp_path / "t.csv").status == 0
+    assert unsup.read_table(tmp_path / "t.csv")[0]["columns"] == "7"
+
+
+def test_page_of_tokens_or_sound_shows_them(call, tmp_path):
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    for i in range(8):
+        with wave.open(str(sound / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 4000, 0, "NONE", ""))
+            file.writeframes((8000 * np.sin(np.arange(256) * (0.1 + 0.1 * i))).astype("<i2").tobytes())
+    for words in ((sound, "--length", 64), ("markov", "--top", 2)):
+        found = call("outliers", *words, "-o", tmp_path / "p.html")
+        assert found.status == 0, found.err
+        assert (tmp_path / "p.html").read_text().count("<img ") == (20 if words[0] == sound else 2)
 
 
 @pytest.mark.parametrize("model", ["gaussian-mixture"])

@@ -43,6 +43,20 @@ def test_plain_lines_of_one_stage_are_not_a_flood():
     assert len(stream.getvalue().splitlines()) == 1
 
 
+def test_without_a_terminal_a_model_has_a_line_at_its_start_and_its_end(monkeypatch):
+    stream = io.StringIO()
+    with Scoreboard(["made", "vae"], stream=stream) as board:
+        for name in ("made", "vae"):
+            for done in range(50):
+                board.tell(Moment(name, "training", Snapshot(done, 50, {}, "", 1.0)))
+                monkeypatch.setattr("time.monotonic", lambda done=done: 1e6 * done)
+            for measure in ("likelihood", "FID", "pictures"):
+                board.tell(Moment(name, f"measuring {measure}"))
+            board.tell(Moment(name, "done", note="= 1.2000 bits/dim"))
+    lines = [line.split()[0] for line in stream.getvalue().splitlines()]
+    assert lines == ["made", "made", "vae", "vae"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_live_display_has_one_line_a_contestant_that_fits(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -126,10 +126,10 @@ def test_a_contest_that_overruns_says_so_with_the_figures(tmp_path, monkeypatch)
     results, took = contest(tmp_path / "r", 1.0, ("slow", "slowsteps"))
     assert took > 1.25 * 60
     line = next(line for line in results["summary"] if "took" in line)
-    assert line.startswith("The contest took 1.9 minutes")
+    assert line.startswith("The comparison took 1.9 minutes")
     assert "instead of 1 minute: " in line
     assert line in json.loads((tmp_path / "r/results.json").read_text())["summary"]
-    assert "The contest took 1.9" in (tmp_path / "r/index.html").read_text()
+    assert "The comparison took 1.9" in (tmp_path / "r/index.html").read_text()
 
 
 def test_models_from_outside_take_part_by_their_advice():

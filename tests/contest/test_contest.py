@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from unsup.contest.contest import Asked, Contest, contest_data
 from unsup.core.errors import InputError
 from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam
-from unsup.evaluate.measures import possible_measures
+from unsup.evaluate.measures import MEASURES, possible_measures
 from unsup.train.runs import open_run
 
 MINUTES = 0.02
@@ -79,6 +80,93 @@ def test_the_commands_beside_the_figures_give_the_same_figures(results, call_jso
             assert figures_again(call_json, run["commands"][key])[key] == run["figures"][key]
 
 
+def test_one_command_measures_a_run_again(results):
+    for c in results["contestants"]:
+        run = c["runs"][0]
+        assert len(set(run["commands"].values())) == 1
+        words = shlex.split(run["commands"]["fid"])
+        assert set(words[words.index("--measures") + 1].split(",")) == set(run["commands"])
+        assert set(run["commands"]) == {k for k in run["figures"] if MEASURES[k].purpose != "cost"}
+
+
+@pytest.mark.parametrize("folder", ["r", "a b/r", ".", "/abs"])
+def test_commands_that_train_write_beside_the_comparison(tmp_path, monkeypatch, folder):
+    """They are run from where the comparison was: what they make is neither in its folder nor there already."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    out = tmp_path / "abs" if folder == "/abs" else here / folder
+    given = out if folder == "/abs" else Path(folder)
+    (out.parent / f"{out.resolve().name}-histogram-0-again").mkdir(parents=True)
+    found = Contest(given, asked(models=("histogram", "gan"))).run()
+    made = [c["runs"][0]["command"] for c in found["contestants"]]
+    made += [n["command"] for n in found["next"] if n["command"].startswith(("unsup fit", "unsup compare"))]
+    assert len(made) > 2
+    for command in made:
+        words = shlex.split(command)
+        new = Path(words[words.index("-o") + 1]).resolve()
+        assert not new.exists()
+        assert new.parent.is_dir()
+        assert not new.is_relative_to(out.resolve())
+
+
+def test_training_of_less_than_a_pass_is_remarked(tmp_path, monkeypatch):
+    import unsup.contest.contest as module
+
+    whole = module.fit
+    monkeypatch.setattr(
+        module,
+        "fit",
+        lambda *args, **options: whole(*args, **{**options, "minutes": None, "steps": 1, "batch_size": 60}),
+    )
+    found = Contest(tmp_path / "r", asked(models=("gan", "gaussian-mixture"))).run()
+    share = 60 / len(unsup.load_data("moons", n=300).train)
+    said = f"The training of gan was short: 1 step, {share:.2f} of a pass over the training data."
+    assert said in " ".join(found["summary"])
+    assert not any("gaussian-mixture was short" in line for line in found["summary"])
+    assert "short training" in (tmp_path / "r/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "advice"),
+    [
+        (
+            ["moons", "--models", "histogram,gan", "--for", "classes"],
+            "histogram is not a classifier",
+            "choose another purpose",
+        ),
+        (
+            ["digits", "--models", "histogram", "--for", "classes"],
+            "is not a classifier",
+            "unsup fit digits pixelcnn --given label",
+        ),
+        (["markov", "--models", "histogram", "--for", "classes"], "the data has no labels", "choose other data"),
+        (["markov", "--models", "histogram", "--for", "features"], "the data has no labels", "choose other data"),
+        (["moons", "--models", "gan", "--for", "features"], "gan has no codes", "compare such a model"),
+        (["moons", "--models", "gan", "--for", "density"], "gan has no likelihood", "compare such a model"),
+        (
+            ["moons", "--models", "gan", "--for", "anomalies"],
+            "neither a likelihood nor an energy",
+            "compare such a model",
+        ),
+        (["moons", "--for", "compression"], "does not imply a number of bytes", "choose other data"),
+    ],
+)
+def test_a_purpose_that_nothing_can_serve_is_refused_before_training(tmp_path, call_error, words, reason, advice):
+    said = call_error("compare", *words, "-o", str(tmp_path / "r"))
+    assert said.count("\n") == 1
+    assert f"--for {words[-1]} is not possible" in said
+    assert reason in said
+    assert advice in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_runs_that_cannot_serve_a_purpose_are_refused_before_they_are_measured(contest, tmp_path, call_error):
+    said = call_error("report", str(contest / "runs/gan-0"), "--for", "density", "-o", str(tmp_path / "page"))
+    assert "--for density is not possible" in said
+    assert not (tmp_path / "page").exists()
+
+
 def test_the_command_that_made_a_run_makes_it_again(results, contest, tmp_path):
     run = by_name(results)["gaussian-mixture"]["runs"][0]
     words = shlex.split(run["command"])
@@ -128,9 +216,9 @@ def test_going_on_with_a_finished_contest_does_no_work(contest):
 
 
 def test_a_contest_with_other_wishes_is_refused(contest):
-    with pytest.raises(InputError, match="is a contest with other seeds: 1, not 2"):
+    with pytest.raises(InputError, match="is a comparison with other seeds: 1, not 2"):
         Contest(contest, asked(seeds=2))
-    with pytest.raises(InputError, match="is a contest with other data: 'moons', not 'rings'"):
+    with pytest.raises(InputError, match="is a comparison with other data: 'moons', not 'rings'"):
         Contest(contest, asked(data="rings"))
 
 
@@ -332,7 +420,7 @@ def test_runs_of_other_data_are_not_compared(contest, tmp_path, call_error):
     assert "only runs of the same data" in said
     assert not (tmp_path / "page").exists()
     assert "named twice" in call_error("report", ours, ours, "-o", str(tmp_path / "page"))
-    assert "is a contest" in call_error("report", ours, "-o", str(contest))
+    assert "is a comparison" in call_error("report", ours, "-o", str(contest))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -355,7 +443,7 @@ def test_the_command_shows_every_contestant_and_ends_with_the_page(tmp_path, cap
     ("words", "expected"),
     [
         (["moons"], "there is no folder"),
-        (["-o", "OUT"], "there is no contest in"),
+        (["-o", "OUT"], "there is no comparison in"),
         (["moonz", "-o", "OUT"], "did you mean 'moons'"),
         (["moons", "--minutes", "0", "-o", "OUT"], "--minutes=0.0 should be above 0"),
         (["moons", "--minutes", "nan", "-o", "OUT"], "--minutes=nan should be above 0"),

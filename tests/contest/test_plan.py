@@ -78,7 +78,7 @@ def test_models_take_part_as_they_advise(name, event, examples, options, trainin
     ((entry,), _) = contestants(EVENTS[event], examples, (name,))
     assert entry.options == options
     assert entry.training == training
-    again = Entry(**json.loads(json.dumps(entry.to_json())))
+    again = Entry(**json.loads(json.dumps(vars(entry))))
     assert create(name, EVENTS[event], **again.options).config == create(name, EVENTS[event], **entry.options).config
 
 

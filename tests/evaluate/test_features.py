@@ -28,8 +28,7 @@ from unsup.evaluate.features import (
     to_unit,
     weights_path,
 )
-from unsup.evaluate.modes import class_coverage
-from unsup.evaluate.samples import known_modes
+from unsup.evaluate.modes import class_coverage, known_modes
 from unsup.train import extractors
 from unsup.train.runs import Run
 
@@ -161,12 +160,12 @@ def test_stacked_digits_are_read_channel_by_channel():
     test = unsup.load_data("stacked-mnist", n=3000).test
     read = read_digits(test.x.reshape(-1, 1, 28, 28)).view(-1, 3)
     assert ((read * torch.tensor([100, 10, 1])).sum(1) == test.label).double().mean() > 0.93
-    found, note = known_modes("stacked-mnist", test.x)
+    found = known_modes("stacked-mnist", test.x)
     true = class_coverage(test.label, 1000)
-    assert (found.of, found.n) == (1000, 300)
-    assert abs(found.modes - true.modes) <= 8
-    assert found.kl == pytest.approx(true.kl, abs=0.03)
-    assert "98." in note
+    assert (found["modes"]["detail"]["of"], found["modes"]["n"]) == (1000, 300)
+    assert abs(found["modes"]["value"] - true["modes"]["value"]) <= 8
+    assert found["modes_kl"]["value"] == pytest.approx(true["modes_kl"]["value"], abs=0.03)
+    assert "98." in found["modes"]["detail"]["note"]
 
 
 # --- training them ----------------------------------------------------------------------------------------------------

@@ -307,7 +307,7 @@ def test_a_row_is_evaluated_and_kept(capsys, brightness, tmp_path):
     out = called(capsys, "eval", run, "--measures", "brightness,likelihood", "--samples", 50)
     (line,) = (line for line in out.splitlines() if line.startswith("mean brightness (levels) ↓"))
     assert line.count(" lv") == 4  # value, interval, floor
-    assert "floor of mean brightness: bright data" in out
+    assert "baseline of mean brightness: bright data" in out
     (kept,) = (e for e in json.loads((run / "eval.json").read_text())["results"] if e["measure"] == "brightness")
     assert (kept["figure"]["n"], kept["step"], kept["settings"]["samples"]) == (50, 1, 50)
     found = json.loads(called(capsys, "eval", run, "--measures", "all", "--samples", 50, "--json"))
@@ -325,7 +325,8 @@ def test_a_row_is_in_a_contest(capsys, brightness, tmp_path):
     for contestant in results["contestants"]:
         (run,) = contestant["runs"]
         figure = run["figures"]["brightness"]
-        assert "--measures brightness" in run["commands"]["brightness"]
+        words = run["commands"]["brightness"].split()
+        assert "brightness" in words[words.index("--measures") + 1].split(",")
         assert f"{figure['value']:.4f} lv" in out
         assert f"{figure['value']:.4f} lv" in (tmp_path / "c" / "index.html").read_text()
     assert set(results["places"]["brightness"]) == {"histogram", "vae"}
@@ -348,7 +349,7 @@ def test_a_row_is_measured_by_recipes_and_is_in_the_results(capsys, brightness, 
     page = (tmp_path / "R.md").read_text()
     assert f"{record['figures']['brightness']['value']:.4f} lv" in page
     assert "## Mean brightness" in page
-    assert "floor: bright data" in page
+    assert "baseline: bright data" in page
 
 
 def test_a_row_is_a_validator(brightness):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from unsup.core.errors import InputError
-from unsup.evaluate.memorisation import memorisation, nearest_neighbours
+from unsup.evaluate.distances import nearest_neighbours
+from unsup.evaluate.neighbours import memorisation
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

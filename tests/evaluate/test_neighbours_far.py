@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from unsup.evaluate import distances
-from unsup.evaluate.frechet import frechet_distance
-from unsup.evaluate.kernel import squared_mmd
-from unsup.evaluate.memorisation import nearest_neighbours
-from unsup.evaluate.neighbours import neighbours, radii
+from unsup.evaluate.distances import nearest_neighbours, radii
+from unsup.evaluate.neighbours import groups_left_out, neighbours
+from unsup.evaluate.samples import frechet_distance, squared_mmd
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,6 +70,20 @@ def test_they_are_what_a_loop_over_differences_counts(name, block):
     index, distance = nearest_neighbours(fake, real, block=block)
     assert torch.equal(distance, across.min(1).values.sqrt())
     assert torch.equal(index, (across == across.min(1, keepdim=True).values).long().argmax(1))  # the first
+
+
+@pytest.mark.parametrize("groups", [2, 10])
+@pytest.mark.parametrize("name", CASES)
+def test_groups_left_out_are_what_a_loop_without_them_counts(name, groups):
+    fake, real = CASES[name]
+    parts = [[part.tolist() for part in torch.arange(len(x)).tensor_split(groups)] for x in (fake, real)]
+    whole, *found = groups_left_out(fake, real, groups)
+    for g in range(groups):
+        rest = ([i for i in range(len(x)) if i not in part[g]] for x, part in zip((fake, real), parts, strict=True))
+        expected = neighbours(*(x[rows] for x, rows in zip((fake, real), rest, strict=True)))
+        for key, terms in vars(expected).items():
+            assert torch.equal(vars(found[g])[key], terms), (g, key)
+    assert all(torch.equal(vars(whole)[key], terms) for key, terms in vars(neighbours(fake, real)).items())
 
 
 @pytest.mark.parametrize("name", CASES)

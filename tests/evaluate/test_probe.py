@@ -145,11 +145,11 @@ def test_no_warning_leaks_where_it_does_not_converge(monkeypatch):
 
 def test_what_cannot_be_probed_is_refused():
     x, y = normal(20, 3), classes(20, 2)
-    with pytest.raises(InputError, match="3 training and 2 test features"):
+    with pytest.raises(InputError, match=r"train of shape \(20, 3\) and test of shape \(20, 2\)"):
         probe(x, y, x[:, :2], y)
     with pytest.raises(InputError, match=r"labels of shape \(19,\)"):
         probe(x, y[:19], x, y)
-    with pytest.raises(InputError, match="1 of 20 test examples"):
+    with pytest.raises(InputError, match="1 of 20 examples of test"):
         probe(x, y, x.index_fill(0, torch.tensor([3]), torch.nan), y)
 
 
@@ -198,7 +198,7 @@ def test_models_without_codes_are_refused():
         encode_all(unsup.create("made", event, hidden=(4,)), torch.zeros(2, 4))
 
 
-def test_the_commonest_class_is_that_of_training():
+def test_the_most_frequent_class_is_that_of_training():
     assert majority_share(torch.tensor([3, 3, 1, 2]), torch.tensor([1, 1, 1, 3])) == 0.25
     assert majority_share(torch.tensor([5]), torch.tensor([0, 1])) == 0
 

@@ -20,15 +20,18 @@ import unsup
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import CanSample, Model
+from unsup.evaluate.distances import radii
 from unsup.evaluate.exam import evaluate_samples
-from unsup.evaluate.frechet import deleted_groups, frechet_distance
-from unsup.evaluate.kernel import kernel_distance, squared_mmd
-from unsup.evaluate.neighbours import neighbours, radii
+from unsup.evaluate.neighbours import neighbours
 from unsup.evaluate.samples import (
     CHUNK,
+    deleted_groups,
     draw_samples,
+    frechet_distance,
     inception_score,
     jackknife_error,
+    kernel_distance,
+    squared_mmd,
 )
 
 
@@ -213,13 +216,13 @@ def test_the_size_of_a_block_changes_nothing():
 def test_too_few_examples_are_refused():
     with pytest.raises(InputError, match="k-th neighbour"):
         neighbours(normal(5, 2), normal(50, 2))
-    with pytest.raises(InputError, match="two examples"):
+    with pytest.raises(InputError, match="with 2 examples or more"):
         frechet_distance(normal(1, 2), normal(50, 2))
-    with pytest.raises(InputError, match="four or more"):
+    with pytest.raises(InputError, match="with 4 examples or more"):
         kernel_distance(normal(3, 2), normal(50, 2))
     with pytest.raises(InputError, match=r"\(M, D\)"):
         frechet_distance(normal(9, 2), normal(9, 3))
-    with pytest.raises(InputError, match="2 of 9 examples have features that are not finite"):
+    with pytest.raises(InputError, match="2 of 9 examples of fake have features that are not finite"):
         frechet_distance(normal(9, 2).index_fill(0, torch.tensor([1, 4]), torch.nan), normal(9, 2))
 
 

@@ -11,7 +11,7 @@ from unsup import InputError, create, load_data
 from unsup.core.errors import CapabilityError
 from unsup.core.model import Model, Translates
 from unsup.data.builtin import add_stripes
-from unsup.evaluate.translation import translation_error
+from unsup.evaluate.journeys import translation_error
 
 
 class Fixed(Model, Translates):
@@ -37,23 +37,23 @@ def test_the_true_map_has_no_error_and_doing_nothing_has_some(data) -> None:
     model = Fixed(data.event).train()
     x, target = data.test.x, data.test.streams["domain_b"].x
     found = translation_error(model, x, target, to="b")
-    assert (found.error, found.n, found.share) == (0.0, 300, 0.0)
+    assert (found["value"], found["n"], found["detail"]["share"]) == (0.0, 300, 0.0)
     expected = np.abs(x.numpy().astype(float) - target.numpy().astype(float)).mean()
-    assert found.identity == pytest.approx(expected, rel=1e-12)
-    assert found.identity > 10
+    assert found["floor"] == pytest.approx(expected, rel=1e-12)
+    assert found["floor"] > 10
     assert model.training
 
 
 def test_the_error_is_in_raw_units(data) -> None:
     x = data.test.x
     found = translation_error(Fixed(data.event), x, x + 5, to="a")
-    assert (found.error, found.identity, found.share) == (2.0, 5.0, 0.4)
+    assert (found["value"], found["floor"], found["detail"]["share"]) == (2.0, 5.0, 0.4)
 
 
 def test_levels_that_wrap_around_in_bytes_are_subtracted_as_numbers(data) -> None:
     low, high = (torch.full((2, 3, 16, 16), v, dtype=torch.uint8) for v in (10, 250))
-    assert translation_error(Fixed(data.event), low, high, to="a").error == 237
-    assert translation_error(Fixed(data.event), high, low, to="a").identity == 240
+    assert translation_error(Fixed(data.event), low, high, to="a")["value"] == 237
+    assert translation_error(Fixed(data.event), high, low, to="a")["floor"] == 240
 
 
 def test_what_cannot_be_judged_is_refused(data) -> None:

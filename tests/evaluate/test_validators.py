@@ -13,11 +13,14 @@ from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import CanEncode, CanSample, Classifies, Model, keyed_generator
 from unsup.data import Data, Split
+from unsup.evaluate import measures
+from unsup.evaluate.bench import Bench, Measuring
+from unsup.evaluate.exam import Exam
 from unsup.evaluate.features import choose_extractor
-from unsup.evaluate.frechet import frechet_distance
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.probe import encode_all, neighbours_vote
-from unsup.evaluate.validators import Validator, choose_validator
+from unsup.evaluate.samples import frechet_distance
+from unsup.evaluate.validators import Validator, _Watching, choose_validator, validators
 from unsup.report.page import write_page
 from unsup.train.trainer import fit
 
@@ -247,3 +250,31 @@ def test_the_page_of_a_run_tells_the_best(digits, tmp_path):
     fitted = fit(model, digits, out=tmp_path / "r", steps=9, validate_every=3, validator="knn", progress="off")
     write_page(tmp_path / "r")
     assert f"knn {fitted.score:.4g} at" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_validators_compute_values_only(digits, monkeypatch):
+    """Intervals and floors take longer than the values, and are not used in training."""
+
+    def refused(*arguments, **options):
+        raise AssertionError("an interval is computed")
+
+    whole, resamples = measures.anomaly_detection, set()
+
+    def noted(*scores, **options):
+        resamples.add(options["resamples"])
+        return whole(*scores, **options)
+
+    for name in ("jackknife_error", "neighbour_measures"):
+        monkeypatch.setattr(measures, name, refused)
+    monkeypatch.setattr(measures, "anomaly_detection", noted)
+    vae = unsup.create("vae", digits.event, preset="tiny")
+    found = validators(vae, digits)
+    assert {"fid", "precision", "auroc", "probe"} <= set(found)
+    bench = _Watching(digits, digits.validation, 0)
+    figures, missing = Exam(bench, vae).figures(found)
+    assert not missing
+    assert resamples == {0}
+    assert not any(figures[key]["floor"] for key in ("fid", "kid", "precision", "coverage", "probe", "knn"))
+    full, _ = Exam(Bench(digits, Measuring(samples=100)), vae).figures(["auroc"])
+    assert full["auroc"]["error"]
+    assert resamples == {0, 1000}

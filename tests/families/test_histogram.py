@@ -297,3 +297,26 @@ def test_missing_entries_are_not_counted_and_not_scored(joint: str) -> None:
         assert found[1:] == pytest.approx([1 / 3, 1 / 3])
     assert bool(event.contains(model.sample(50)).all())
     assert not bool(model.sample(50).isnan().any())
+
+
+@pytest.mark.parametrize(("n", "dims", "size"), [(300, 1, 20), (300, 10, 50), (300, 30, 1e6), (3000, 2, 100)])
+def test_far_values_are_the_least_likely_also_in_training(n, dims, size) -> None:
+    x = np.random.default_rng(0).normal(size=(n, dims))
+    x[[7, 19, 3]] = 0.0
+    x[[7, 19, 3], -1] = [size, -0.9 * size, 0.75 * size]
+    model = fitted(Event(x.shape[1:], REAL, precision="float64"), torch.tensor(x))
+    new = torch.tensor(x[:1]).repeat(4, 1)
+    new[:, -1] = torch.tensor([2.0, 3.0, 1e9, 1e12]) * size
+    scores = -model.log_prob(torch.cat([torch.tensor(x), new]))
+    assert scores.isfinite().all()
+    assert scores[:n].argsort(descending=True)[:3].tolist() == [7, 19, 3]
+    assert (scores[n:].diff() > 0).all()
+    assert scores[n] > scores[7] - 30
+
+
+def test_bins_reach_the_ends_of_ordinary_columns() -> None:
+    g = np.random.default_rng(0)
+    x = np.stack([g.normal(size=500), g.uniform(size=500), g.exponential(size=500), g.integers(0, 2, 500)], 1)
+    model = fitted(Event(x.shape[1:], REAL, precision="float64"), torch.tensor(x))
+    assert model.low.tolist() == x.min(0).tolist()
+    assert model.high.tolist() == x.max(0).tolist()

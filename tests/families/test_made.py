@@ -153,3 +153,13 @@ def test_masked_products_are_renewed_when_weights_or_masks_change():
         assert not torch.allclose(model.log_prob(x), before)
         model.load_state_dict(other.state_dict())
         assert torch.equal(model.log_prob(x), other.log_prob(x))
+
+
+def test_narrow_components_do_not_overflow() -> None:
+    """Rounded values make components narrow; the square of a far value divided by their width must stay finite."""
+    observation = MADE(Event((1,), REAL), hidden=(4,), components=2).observation
+    outputs = torch.tensor([[[0.0, 0.0, 0.0, 0.0, -60.0, -60.0]]], requires_grad=True)
+    log_p = observation.density(torch.tensor([[60.0]]), outputs)
+    log_p.sum().backward()
+    assert bool(log_p.isfinite().all())
+    assert bool(outputs.grad.isfinite().all())

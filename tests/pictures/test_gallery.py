@@ -64,7 +64,7 @@ def pixels(drawn):
 
 
 def tile(picture, row, column, height, width, gap):
-    top, left = gap + row * (height + gap), gap + column * (width + gap)
+    top, left = row * (height + gap), column * (width + gap)
     return picture[top : top + height, left : left + width]
 
 
@@ -99,7 +99,7 @@ def test_every_pixel_of_a_grid_is_the_examples_level(event, gap):
     x = uniform(event, 21)
     picture = pixels(Gallery(event, uniform(event, 3, 1)).examples(x, "examples"))
     height, width = event.shape[1:]
-    assert picture.shape == (3 * (height + gap) + gap, 8 * (width + gap) + gap, 3)
+    assert picture.shape == (3 * (height + gap) - gap, 8 * (width + gap) - gap, 3)  # no frame around it
     for i in range(21):
         np.testing.assert_array_equal(tile(picture, i // 8, i % 8, height, width, gap), as_levels(x[i], event))
     assert (tile(picture, 2, 6, height, width, gap) == 255).all()
@@ -139,8 +139,8 @@ def test_pairs_stand_above_each_other():
         picture = pixels(drawn)
         for i in range(10):
             for half, source in enumerate((x, y)):
-                top = (i // 8) * (2 * 9 + 1 + 3) + 1 + half * 9
-                left = 1 + (i % 8) * 9
+                top = (i // 8) * (2 * 9 - 1 + 5) + half * 9
+                left = (i % 8) * 9
                 found = picture[top : top + 8, left : left + 8]
                 np.testing.assert_array_equal(found, as_levels(source[i], DIGITS))
         assert " above " in drawn.alt
@@ -170,6 +170,13 @@ def test_extremes_are_in_order_and_say_how_far_they_reach():
         assert f"from {first} to {last} nats" in drawn.alt
         assert ("likeliest" in drawn.alt) == most
         assert ("Least likely" in drawn.alt or "least likely" in drawn.alt) != most
+
+
+@pytest.mark.parametrize("name", ["plane", "table", "tokens", "series"])
+def test_extremes_of_many_examples_say_how_far_they_reach(name):
+    x = draw(KINDS[name], 120)
+    drawn = Gallery(KINDS[name], x).extremes(x, torch.arange(120.0), True)
+    assert f"from 0 to {drawn.shown - 1} nats" in drawn.caption
 
 
 def test_only_anomalies_are_framed():
@@ -204,7 +211,7 @@ def test_the_heat_map_is_beside_its_example_and_bright_where_bits_are_many():
         expected = np.full((8, 8, 3), violet)
         expected[i, 3:5] = yellow
         assert np.abs(heat - expected).max() <= 1
-    bar = picture[-2, 1:-1]
+    bar = picture[-1]
     assert tuple(bar[0]) == violet
     assert np.abs(bar[-1] - yellow).max() <= 1
     assert "dark violet 0, bright yellow 6 bits" in drawn.caption
@@ -248,6 +255,15 @@ def test_every_picture_is_repeatable_not_blank_and_described(name):
         assert picture.shape[1] * d.scale <= 760, what
         assert (d.alt[-1], d.caption[-1]) == (".", "."), what
         assert "nan" not in (d.alt + d.caption).lower().split(), what
+
+
+@pytest.mark.parametrize("name", ["plane", "table", "one-column", "two-categories", "tokens", "series"])
+def test_no_plot_is_explained_by_a_colour_that_a_dark_page_changes(name):
+    event = KINDS[name]
+    x = draw(event, 30)
+    drawn = all_pictures(Gallery(event, x), x, x.flip(0), x[:15].view(3, 5, *event.shape), torch.rand(30, event.dims))
+    words = {word.strip(".,:;()").lower() for d in drawn.values() for word in (d.alt + d.caption).split()}
+    assert not words & {"blue", "red", "violet", "yellow", "black", "white", "darker"}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -319,11 +335,39 @@ def test_a_tables_histogram_is_that_of_the_rows_over_the_training_outline():
     event = Event((2,), Support("ordinal", 4))
     train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
     picture = pixels(Gallery(event, train).examples(torch.full((50, 2), 2), "twos"))
-    panel = picture[:180, :260]  # the first one
+    panel = picture[:180, :245]  # the first one
     left, frame = np.nonzero(blue(panel).any(0))[0], np.nonzero((panel.sum(2) < 60).any(0))[0]
-    width = (frame.max() - frame.min()) / 4
+    width = (frame.max() - frame.min()) / (4 * 1.06)  # with a margin of 3 % at each end
     assert (left.max() - left.min()) == pytest.approx(width, rel=0.1)  # one bin of four, the third
-    assert (left.min() - frame.min()) == pytest.approx(2 * width, rel=0.1)
+    assert (left.min() - frame.min()) == pytest.approx(2.12 * width, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_no_bin_is_cut_by_the_frame(level):
+    event = Event((2,), Support("ordinal", 4))
+    train = torch.arange(4).repeat(25)[:, None].expand(-1, 2)
+    panel = pixels(Gallery(event, train).examples(torch.full((50, 2), level), "all in one bin"))[:180, :245]
+    rows, columns = np.nonzero(blue(panel))
+    frame = np.flatnonzero((panel.sum(2) < 60).any(0))
+    top = np.flatnonzero(panel[:, frame.min()].sum(1) < 60).min()  # of the left side of the frame
+    assert top + 3 < rows.min()
+    assert frame.min() + 3 < columns.min()
+    assert columns.max() < frame.max() - 3
+
+
+def test_points_of_the_plane_are_drawn_over_the_training_data():
+    event = Event((2,), REAL)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).repeat(100, 1)
+    drawn = Gallery(event, corners).examples(torch.zeros(1, 2), "one")
+    picture = pixels(drawn)
+    inside = picture[20:-90, 90:-30]  # without ticks and labels
+    spots = (
+        (np.abs(inside - inside.mean(2, keepdims=True)).max(2) < 5) & (inside.mean(2) < 230) & (inside.mean(2) > 120)
+    )
+    rows, columns = np.nonzero(spots)
+    assert np.ptp(rows) > 300
+    assert np.ptp(columns) > 300
+    assert "the training data" in drawn.caption
 
 
 def grey(picture):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from unsup.report.charts import (
     Bar,
     Panel,
-    Point,
     bars,
     calibration_curve,
     likelihood_dots,
@@ -96,7 +95,7 @@ def test_one_far_away_does_not_squeeze_the_others() -> None:
 
 def test_bars_are_as_long_as_their_values() -> None:
     rows = [Bar("real", 40.0, "40"), Bar("worked out", 10.0, "10", kind="implied")]
-    root = parse(bars(rows, "t", "Bytes", "bytes"))
+    root = parse(bars(rows, "t", "Bytes"))
     long, short = (float(b.get("width", "nan")) for b in with_class(root, "bar"))
     assert long / short == pytest.approx(4, rel=0.01)
     assert [("implied" in b.get("class", "")) for b in with_class(root, "bar")] == [False, True]
@@ -105,7 +104,7 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_bars_grow_from_zero_to_both_sides() -> None:
-    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", -0.3, "")], "t", "Gain", "gain", domain=(-0.5, 1.0)))
+    root = parse(bars([Bar("good", 0.9, ""), Bar("bad", -0.3, "")], "t", "Gain"))
     good, bad = with_class(root, "bar")
     base = float(with_class(root, "base")[0].get("x1", "nan"))
     assert float(good.get("x", "nan")) == pytest.approx(base, abs=0.11)
@@ -113,13 +112,13 @@ def test_bars_grow_from_zero_to_both_sides() -> None:
 
 
 def test_references_stand_at_their_values() -> None:
-    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", "accuracy", domain=(0.0, 1.0), lines=[0.7]))
+    root = parse(bars([Bar("m", 0.9, "")], "t", "Accuracy", lines=[0.7]))
     (line,) = with_class(root, "reference")
     assert read_off(root, float(line.get("x1", "nan"))) == pytest.approx(0.7, abs=0.005)
 
 
 def test_scatter_uses_ratios_where_times_span_decades() -> None:
-    points = [Point("quick", 0.1, 3.0), Point("slow", 10.0, 2.0), Point("middle", 1.0, 2.5)]
+    points = [Bar("quick", 3.0, x=0.1), Bar("slow", 2.0, x=10.0), Bar("middle", 2.5, x=1.0)]
     root = parse(scatter(points, "t", "Quality", "minutes", "bits"))
     quick, slow, half = (middle(m) for m in with_class(root, "mark"))
     assert half == pytest.approx((quick + slow) / 2, abs=0.2)
@@ -127,7 +126,8 @@ def test_scatter_uses_ratios_where_times_span_decades() -> None:
 
 
 def test_a_point_far_above_is_said_to_be_there() -> None:
-    points = [Point(f"m{i}", 1.0 + i, 1 + i / 10) for i in range(4)] + [Point("far", 3.0, 90.0)]
+    points = [Bar(f"m{i}", 1 + i / 10, kind="exact", x=1.0 + i) for i in range(4)]
+    points.append(Bar("far", 90.0, kind="exact", x=3.0))
     root = parse(scatter(points, "t", "Quality", "minutes", "FID"))
     assert "far ↑ 90" in [t.text for t in with_class(root, "label")]
     heights = [float(m.get("cy", "nan")) for m in with_class(root, "mark")]
@@ -135,7 +135,7 @@ def test_a_point_far_above_is_said_to_be_there() -> None:
 
 
 def test_labels_of_near_points_do_not_overlap() -> None:
-    points = [Point(f"model-{i}", 1 + i * 0.02, 2 + i * 0.002) for i in range(4)] + [Point("far", 3.0, 3.0)]
+    points = [Bar(f"model-{i}", 2 + i * 0.002, x=1 + i * 0.02) for i in range(4)] + [Bar("far", 3.0, x=3.0)]
     root = parse(scatter(points, "t", "Quality", "minutes", "bits"))
     boxes = []
     for t in with_class(root, "label"):
@@ -155,6 +155,21 @@ def test_a_diverging_start_does_not_flatten_a_curve() -> None:
     assert ys[-1] - ys[20] > 50
     assert ys[0] < 0
     assert [e.get("clip-path") for e in root.iter("g")] == ["url(#t-c0)"]
+
+
+def test_a_curve_of_one_step_is_a_dot() -> None:
+    lines = [("training loss", [(1.0, 5.0)]), ("validation", [(1.0, 4.0)])]
+    root = parse(training_curves([Panel("nats per example", lines)], "t", "Training"))
+    first, second = (float(with_class(root, f"s{i}")[0].get("cy", "nan")) for i in range(2))
+    assert len(with_class(root, "dot")) == 2
+    assert first < second
+
+
+def test_curves_of_one_name_share_a_colour() -> None:
+    pairs = [(0.0, 1.0), (1.0, 0.5)]
+    panel = Panel("nats", [("loss", pairs), ("loss", pairs), ("validation", pairs)])
+    curves = with_class(parse(training_curves([panel], "t", "Training")), "curve")
+    assert [c.get("class") for c in curves] == ["curve s0", "curve s0", "curve s1"]
 
 
 def test_calibration_curve_of_a_calibrated_model_is_the_diagonal() -> None:
@@ -198,7 +213,7 @@ def test_logarithmic_ticks_are_few_and_inside(low: float, ratio: float) -> None:
 def test_a_scale_of_one_value_is_not_empty() -> None:
     scale = fitted([3.0], 0.0, 100.0)
     assert scale(3.0) == 50.0
-    assert parse(scatter([Point("only", 2.0, 2.0)], "t", "Quality", "minutes", "bits")) is not None
+    assert parse(scatter([Bar("only", 2.0, x=2.0)], "t", "Quality", "minutes", "bits")) is not None
 
 
 def test_thinning_keeps_both_ends() -> None:

@@ -95,6 +95,35 @@ def test_failures_reasons_notes_and_absences_are_told(read: Reader) -> None:
     assert "gan has no likelihood" in read.text
 
 
+def test_a_reason_that_all_models_share_is_told_once(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    for contestant in results["contestants"]:
+        for run in contestant["runs"]:
+            run["missing"] |= {"kid": "8,192 columns are too many", "modes": "8,192 columns are too many"}
+    text = Reader(comparison_page(results, contest[0])).text
+    assert text.count("8,192 columns are too many") == 1
+    assert "gan has no likelihood" in text
+
+
+def test_a_model_that_hardly_trained_is_marked(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    assert "short training" not in Reader(comparison_page(results, contest[0])).words
+    results["contestants"][0]["runs"][0]["notes"] = ["short training: 3 steps, 0.40 of a pass over the training data"]
+    words = Reader(comparison_page(results, contest[0])).words
+    assert words.count("short training") == 2  # once in each table
+
+
+def test_the_figures_of_a_run_are_measured_again_by_one_command(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    for contestant in results["contestants"]:
+        for run in contestant["runs"]:
+            run["commands"] = dict.fromkeys(run["figures"], "unsup eval r --measures a,b")
+    reader = Reader(comparison_page(results, contest[0]))
+    runs = sum(len(c["runs"]) for c in results["contestants"])
+    assert ["".join(line) for line in reader.codes].count("unsup eval r --measures a,b") == runs
+    assert reader.words.count("measure it again") == runs
+
+
 def test_names_are_escaped_everywhere(contest: tuple[Path, Results]) -> None:
     results = copy.deepcopy(contest[1])
     evil = "<script>alert(1)</script>\"'&"
@@ -224,7 +253,7 @@ def test_nothing_measured_yet_is_said(contest: tuple[Path, Results]) -> None:
     results["summary"] = results["next"] = []  # type: ignore[typeddict-item]
     results["pictures"], results["places"] = {}, {}
     text = Reader(comparison_page(results, contest[0])).text
-    assert "No contestant has been measured yet." in text
+    assert "No model has been measured yet." in text
     assert "histogram" in text
 
 

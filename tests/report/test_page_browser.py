@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from contests import write_contest, write_run
 
+from unsup.core.event import REAL, Event
+from unsup.evaluate.outliers import default_detector, rank
+from unsup.pictures.gallery import Gallery
 from unsup.report.contest import LIMIT, comparison_page, write_comparison_page
+from unsup.report.outliers import outlier_page
 from unsup.report.page import write_page
 from unsup.report.pages import environment
 
@@ -130,14 +135,14 @@ def test_it_loads_without_complaint_or_network(opened: Opened) -> None:
     assert opened.path.stat().st_size < LIMIT
 
 
-@pytest.fixture(params=["contest", "run", "hostile"])
+@pytest.fixture(params=["contest", "run", "hostile", "outliers"])
 def any_page(
-    request: pytest.FixtureRequest, browser: Any, path: Path, run_page: Path, long_page: Path
+    request: pytest.FixtureRequest, browser: Any, path: Path, run_page: Path, long_page: Path, outliers: Path
 ) -> Iterator[Any]:
     """Each kind of page, with everything open."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto({"contest": path, "run": run_page, "hostile": long_page}[request.param].as_uri())
+    page.goto({"contest": path, "run": run_page, "hostile": long_page, "outliers": outliers}[request.param].as_uri())
     page.emulate_media(reduced_motion="reduce")
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     yield page
@@ -163,6 +168,38 @@ def long_page(run_page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "about.json").write_text(json.dumps(about))
     write_page(folder)
     return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def outliers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of rows whose names, columns and scores are long."""
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)).double()
+    x[:40, 2] *= 10.0 ** (torch.arange(40) / 4)
+    columns = ["alpha", "b", "column" * 30, "no break" * 9, "e"]
+    event = Event((5,), REAL, precision="float64")
+    detector = default_detector(event, x)
+    ranking, scores = rank(detector, x, [f"{'name' * 9} {i}" for i in range(60)], columns, top=40)
+    found = outlier_page("/data/" + "long" * 40, "a histogram", ranking, scores, x, Gallery(event, x, names=columns))
+    file = tmp_path_factory.mktemp("outliers") / "page.html"
+    file.write_text(found)
+    return file
+
+
+def test_no_column_of_outliers_is_lost_on_a_phone(browser: Any, outliers: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(outliers.as_uri())
+    assert page.locator(".outliers tbody tr").count() == 40
+    outside = """() => [...document.querySelectorAll('.outliers :is(th, td), .outliers strong')].filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.left < 0 || box.right > innerWidth || e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0;
+    }).map(e => e.textContent)"""
+    assert page.evaluate(outside) == []
+    numbers = page.locator(".outliers td:nth-child(2)")
+    assert numbers.evaluate_all(
+        "all => all.every(e => { const r = document.createRange(); r.selectNodeContents(e);"
+        " return r.getClientRects().length === 1; })"
+    )
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

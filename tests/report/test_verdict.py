@@ -374,14 +374,24 @@ def test_few_examples_and_overruns_are_said_with_the_figures():
     assert "only" not in " ".join(said(one, examples=400))
     assert not any("took" in line for line in said(one, minutes=1.0, seconds=74.0))
     late = said(one, minutes=1.0, seconds=90.0)[-1]
-    assert (
-        late
-        == "The contest took 1.5 minutes instead of 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
+    assert late == (
+        "The comparison took 1.5 minutes instead of 1 minute: 1 s of training, 5 s of measuring and 84 s of other work."
     )
 
 
+def test_a_ranked_model_that_hardly_trained_is_named():
+    hasty = run(fid=fid(1.0), notes=["short training: 3 steps, 0.40 of a pass over the training data"])
+    remark = "The training of a was short: 3 steps, 0.40 of a pass over the training data."
+    assert f"{remark} More minutes may change its place." in said(
+        [contestant("a", hasty), contestant("b", run(fid=fid(2.0)))]
+    )
+    assert not any("was short" in line for line in said([contestant("b", run(fid=fid(2.0)))]))
+    failed = contestant("a", hasty, status="failed", reason="it broke")
+    assert not any("was short" in line for line in said([failed]))
+
+
 def test_nothing_measured_is_said():
-    assert said([contestant("a", status="waiting")]) == ["No contestant has been measured yet."]
+    assert said([contestant("a", status="waiting")]) == ["No model has been measured yet."]
 
 
 # --- any contest ------------------------------------------------------------------------------------------------------
@@ -535,3 +545,15 @@ def is_too_good(one, key):
         return ahead > max(Z * own["error"], 0.5 * own["floor"]) and (suspect or ahead > 0.98 * own["floor"])
 
     return all(alone(m["figures"]) for m in one["runs"])
+
+
+@pytest.mark.parametrize("key", ["auroc", "probe"])
+def test_one_that_is_better_than_chance_is_named_though_another_of_large_noise_leads(key):
+    make = (lambda v: figure(v, 0.005, 0.5)) if key == "auroc" else (lambda v: probe(v, 0.005, 0.4, 0.5))
+    seeds = {"wild": (0.99, 0.31, 0.99), "steady": (0.62, 0.63, 0.61), "blind": (0.5, 0.5, 0.49)}
+    every = [contestant(name, *(run(**{key: make(v)}) for v in values)) for name, values in seeds.items()]
+    assert next(iter(places(every, {})[key])) == "wild"
+    lines = " ".join(said(every, artificial=False))
+    assert "No model" not in lines
+    assert re.search(r"steady (detects anomalies|predict)", lines), lines
+    assert "wild detects" not in lines

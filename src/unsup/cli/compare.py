@@ -1,11 +1,9 @@
-"""``unsup compare DATA``: which model for my data? A contest under a time budget, and one page."""
+"""``unsup compare DATA``: which model for my data? Models trained within a time budget and measured, on one page."""
 
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +13,7 @@ from unsup.core.commands import path_word
 from unsup.core.config import Positive, Within
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
+from unsup.core.signals import signals_to
 from unsup.core.words import counted
 from unsup.data.catalog import CODES
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 PURPOSES = ("density", "samples", "anomalies", "features", "compression", "classes")
 _MINUTES, _MOST_SEEDS = 20.0, 100
-_UNUSED = ("domain_b", "unlabelled", "given")  # contests compare models of p(x)
+_UNUSED = ("domain_b", "unlabelled", "given")  # models of p(x) are compared
 _KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
 
 
@@ -35,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         "write one page: likelihoods, samples, anomalies, features, sizes, speed. Run it again to resume it.",
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a data set's name or a path (unsup data)")
-    parser.add_out("folder of the contest and its page", metavar="FOLDER", folder=True)
-    parser.add_number("--minutes", Positive, f"for the whole contest [{_MINUTES:g}]", metavar="X")
+    parser.add_out("folder of the runs and the page", metavar="FOLDER", folder=True)
+    parser.add_number("--minutes", Positive, f"for the whole comparison [{_MINUTES:g}]", metavar="X")
     parser.add_argument(
         "--models", metavar="NAMES", help="names separated by commas [one or two per family that suit the data]"
     )
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     for note in contest.data.notes:
         write(note)
     write(f"{', '.join(e.model for e in contest.entries)}; {counted(contest.asked.minutes, 'minute')} in all")
-    with Scoreboard(contest.names, plain=options.plain) as board, _stopped_by_signals():
+    with Scoreboard(contest.names, plain=options.plain) as board, signals_to(_stop, "SIGTERM", "SIGHUP"):
         try:
             results: Results | None = contest.run(board.tell)
         except KeyboardInterrupt as stop:
@@ -75,27 +74,13 @@ def main(arguments: Sequence[str]) -> int:
         return 128 + int(number)
     finish(results, Path(options.out))
     if not any(c["runs"] for c in results["contestants"]):
-        raise InputError("every contestant failed; the page shows the reasons")
+        raise InputError("every model failed; the page shows the reasons")
     return 0
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP stop the measuring like Ctrl-C, except a SIGHUP that is ignored (nohup)."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    numbers = [s for s in signal.Signals if s.name in ("SIGTERM", "SIGHUP") and signal.getsignal(s) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM and SIGHUP stop the measuring like Ctrl-C."""
+    raise KeyboardInterrupt(number)
 
 
 def add_purpose(parser: Parser) -> None:
@@ -136,14 +121,14 @@ def found_anomalies(asked: str | None) -> str | None:
 
 
 def _asked(options: Any) -> Any:
-    """The request, or None if only a folder is given: then its contest is resumed."""
+    """The request, or None if only a folder is given: then its comparison is resumed."""
     from unsup.contest.contest import Asked, contest_in
     from unsup.core.registry import row
     from unsup.data.load import full_name
 
     data_options = {k: list(v) if isinstance(v, tuple) else v for k, v in chosen(options, DATA_OPTIONS).items()}
     if options.data is None or not options.data.startswith(CODES):
-        data_options.pop("changed_data", None)  # an option of the contest, not of the data
+        data_options.pop("changed_data", None)  # an option of the comparison, not of the data
     given = {k: getattr(options, k) for k in ("minutes", "models", "seeds", "anomalies")}
     given = {k: v for k, v in given.items() if v is not None}
     if "models" in given:
@@ -155,7 +140,7 @@ def _asked(options: Any) -> Any:
     if options.data is None:
         if (given or data_options) and contest_in(Path(options.out)) is not None:
             said = ", ".join(f"--{k.replace('_', '-')}" for k in {**given, **data_options})
-            raise InputError(f"the contest in {options.out} is resumed with its own options; remove {said}")
+            raise InputError(f"the comparison in {options.out} is resumed with its own options; remove {said}")
         if given or data_options:
             raise InputError(f"there is no DATA; pass it: unsup compare DATA -o {path_word(options.out)}")
         return None

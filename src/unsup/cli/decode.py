@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_given, conditioned, conditions
 from unsup.cli.options import Parser, add_memory
-from unsup.cli.sample import write_examples
-from unsup.cli.show import write
+from unsup.cli.sample import OUT_HELP, check_output, write_examples
 from unsup.core.errors import CapabilityError, InputError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup decode", description="Decode codes to raw values (.npy) or a picture (.png).")
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("codes", metavar="FILE.npz", help="codes with the name z, from unsup encode")
-    parser.add_out(".npy or .png", metavar="FILE", required=True)
+    parser.add_out(OUT_HELP, metavar="FILE", required=True)
     add_given(parser, "condition of all examples, in place of the conditions in the file")
     add_memory(parser)
     options = parser.parse(arguments)
@@ -37,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.train.runs import open_model
 
     run = open_model(options.run)
+    check_output(options.out, run)
     model = run.model
     if not isinstance(model, CanDecode):
         raise CapabilityError(f"{run.config['model']['model']} does not decode; unsup models lists models that do")
@@ -50,8 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             condition = None if given is None else given[rows].to(model.device)
             examples.append(model.decode(z[rows].to(model.device), **beside(model, condition)).cpu())
     x = torch.cat(examples)
-    seen = write_examples(x, run, options.out, f"codes decoded by {run.path.name}")
-    write(f"{len(x)} examples in {options.out}{seen}")
+    write_examples(x, run, options.out, "decoded example")
     return 0
 
 

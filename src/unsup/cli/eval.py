@@ -160,17 +160,17 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
             rows.append((f"{row.title}{unit}{_ARROWS[row.better]}", row.show(figure["value"]), interval, floor))
         lines += [
             f"{exam.name} on {exam.bench.data.name} ({m.split}), seed {m.seed}; ↓ lower, ↑ higher is better",
-            *table(("measure", "value", "95 % interval", "floor"), rows, right=(1, 2, 3)),
+            *table(("measure", "value", "95 % interval", "baseline"), rows, right=(1, 2, 3)),
         ]
         floors: dict[str, list[str]] = {}
         for row in (MEASURES[key] for key, figure in figures.items() if figure["floor"] is not None):
             floors.setdefault(row.floor, []).append(row.title)
-        lines += [f"floor of {', '.join(titles)}: {words}" for words, titles in floors.items()]
+        lines += [f"baseline of {', '.join(titles)}: {words}" for words, titles in floors.items()]
         details = [figure["detail"] for figure in figures.values()]
         judged = next((d for d in details if "fake" in d), None)
         if judged is not None:
             lines.append(
-                f"{judged['fake']:,} samples compared with {judged['real']:,} training examples; floor of "
+                f"{judged['fake']:,} samples compared with {judged['real']:,} training examples; baseline of "
                 f"{judged['held_out']:,} {m.split} examples; extractor {judged['extractor']}, sha256 "
                 f"{judged['sha256'][:16]}…"
             )
@@ -181,7 +181,7 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
                     if key in figures and "at_floor" in figures[key]["detail"]
                 ]
                 lines.append(
-                    f"note: the floor is of fewer examples than samples; as many samples, the first "
+                    f"note: the baseline is of fewer examples than samples; as many samples, the first "
                     f"{judged['held_out']:,}, have {', '.join(first)}"
                 )
         lines += dict.fromkeys(f"note: {d['note']}" for d in details if d.get("note"))

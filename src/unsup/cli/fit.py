@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
 from unsup.cli.options import DATA_OPTIONS, Parser, add_data, add_fields, add_memory, chosen, flag_of, under
-from unsup.cli.show import write, write_error, write_if_heard
+from unsup.cli.show import note, write, write_error, write_if_heard
 from unsup.cli.words import Words, is_number
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.registry import create, model_class, names, row, rows
+from unsup.core.registry import create, fitting, model_class, names, row, rows
+from unsup.core.words import counted, listed
 
 if TYPE_CHECKING:
     from unsup.core.model import Model
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from unsup.train.base import Fitted
     from unsup.train.progress import ProgressMode
     from unsup.train.runs import Run
+
+_MANY, _TIMES = 10_000_000, 20  # parameters, and parameters for each number of the training data, for a warning
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,10 +76,31 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
         given["given"] = _condition(name, data)
     model = create(name, data.event, preset=options.preset, seed=settings.get("seed", 0), **given)
     write(data.describe())
-    for note in data.notes:
-        write(note)
+    for line in data.notes:
+        write(line)
     write(f"{name}: {model.parameter_count:,} parameters")
+    if (warning := too_large(name, model, data)) is not None:
+        note(warning)
     return model, data
+
+
+def too_large(name: str, model: Model, data: Data) -> str | None:
+    """A warning of a model that has far more parameters than the training data has numbers, or None."""
+    count, numbers = model.parameter_count, len(data.train) * data.event.dims
+    if count <= max(_MANY, _TIMES * numbers):
+        return None
+    largest, size = max(((n, p.numel()) for n, p in model.named_parameters()), key=lambda found: found[1])
+    tiny = {k: v for k, v in type(model).presets.get("tiny", {}).items() if model.config.get(k) != v}
+    mends = (
+        [f"smaller options (those of --preset tiny: {', '.join(f'{k}={v}' for k, v in tiny.items())})"] if tiny else []
+    )
+    layers = [n for n in fitting(data.event) if n != name and "convolution" in row(n).summary.lower()]
+    mends += [f"a convolutional model ({listed(layers, 'or')})"] if layers else []
+    return (
+        f"{name} has {count:,} parameters ({size:,} of them in {largest}), {count / numbers:,.0f} times the "
+        f"{counted(numbers, 'number')} in the training data: training is slow and may overfit; use "
+        f"{' or '.join([*mends, 'more data'])}"
+    )
 
 
 def _condition(name: str, data: Data) -> Any:
@@ -147,7 +171,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser.add_argument("--resume", action="store_true", help="resume the run in FOLDER")
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
-    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     add_fields(parser, Settings, title="training")
     add_data(parser, arguments)
     add_memory(parser)
@@ -203,7 +227,6 @@ def _name_of_run(out: str) -> str:
 
 def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
-    from unsup.core.words import counted
     from unsup.report.page import next_lines, write_page
     from unsup.train.progress import duration
 

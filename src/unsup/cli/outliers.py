@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unsup.core.event import Event
     from unsup.data.examples import Examples
     from unsup.evaluate.outliers import Detector, Outlier
+    from unsup.pictures.gallery import Gallery
 
 _SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data")  # not useful without training splits
 _KINDS = (".html", ".csv")
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.storage import write_file
     from unsup.data.load import load_rows
     from unsup.evaluate.outliers import rank
+    from unsup.pictures.gallery import Gallery
+    from unsup.report.outliers import nats, outlier_page
 
     found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
@@ -40,15 +43,14 @@ def main(arguments: Sequence[str]) -> int:
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
-    shown = [(str(o.rank), str(o.row), o.name, f"{o.score:.2f}", _told(o)) for o in ranking[: options.top]]
+    gallery = Gallery(found.event, x, names=found.columns, rate=found.rate)
+    shown = [(str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery)) for o in ranking[: options.top]]
     write(*table(("rank", "row", "name", "score", "unlikely because of"), shown, right=(0, 1, 3)))
     if kind == ".csv":
         write_file(options.out, _csv(ranking).encode())
         write("", f"{len(ranking):,} rows, the most unlikely first, in {options.out}")
     elif kind == ".html":
-        from unsup.report.outliers import outlier_page
-
-        page = outlier_page(str(options.data), how, ranking, scores, x, found.event)
+        page = outlier_page(str(options.data), how, ranking, scores, x, gallery)
         write_file(options.out, page.encode())
         write("", f"the page is {options.out}")
     return 0
@@ -127,7 +129,13 @@ def _entries(event: Event) -> tuple[str, ...]:
     return tuple(p if channels == 1 else f"channel {c}, {p}" for c in range(channels) for p in places)
 
 
-def _told(outlier: Outlier) -> str:
+def _told(outlier: Outlier, x: Tensor, gallery: Gallery) -> str:
+    """The columns responsible; of text, the characters."""
+    from unsup.pictures.text import Text
+    from unsup.report.outliers import causes
+
+    if isinstance(gallery.artist, Text):
+        return ", ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, x[outlier.row], gallery.artist))
     return ", ".join(f"{e.column} = {e.value:.4g} (+{e.nats:.1f})" for e in outlier.entries)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,19 @@ from unsup.cli.show import write
 from unsup.cli.words import Words
 from unsup.core.config import Count, Seed
 from unsup.core.errors import CapabilityError, InputError, nearest
+from unsup.core.words import counted, duration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsup.data.form import Form
+    from unsup.train.progress import Progress
     from unsup.train.runs import Run
 
 _KNOB = "sample."
+OUT_HELP = ".png for a picture (of the first examples if they do not all fit), .npy for all raw values"
 _MANY = 64
+_FIRST, _LONG = 2.0, 60.0  # seconds after which the time is estimated, and from which on it is told
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
 
     from unsup.core.model import CanSample
+    from unsup.core.steps import heard_by
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_model
@@ -42,28 +49,57 @@ def main(arguments: Sequence[str]) -> int:
     run = open_model(options.run)
     if options.out is None:
         raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
+    check_output(options.out, run)
     if not isinstance(run.model, CanSample):
         raise CapabilityError(f"{run.config['model']['model']} does not sample; unsup models lists models that do")
     given = conditions(options, run, needed=False)
     n = options.n or (1 if given is not None and given.from_file else _MANY)
     each = None if given is None else given.values.repeat_interleave(n, 0)
+    total = n if each is None else len(each)
     with Progress("auto", unit="sample", start=0) as display:
-
-        def on_chunk(done: int, total: int) -> None:
-            if display.due():
-                display.show(done, total, {})
-
-        x = draw_samples(
-            run.model,
-            n if each is None else len(each),
-            seed=options.seed,
-            given=each,
-            options=under(options, _KNOB),
-            on_chunk=on_chunk,
-        )
-    seen = write_examples(x, run, options.out, f"samples of {run.path.name}")
-    write(f"{len(x)} samples of {run.path} in {options.out}{seen}")
+        clock = _Clock(total, display)
+        with heard_by(clock.on_step):
+            x = draw_samples(
+                run.model,
+                total,
+                seed=options.seed,
+                given=each,
+                options=under(options, _KNOB),
+                on_chunk=clock.on_chunk,
+            )
+    write_examples(x, run, options.out, "sample")
     return 0
+
+
+class _Clock:
+    """Shows the progress of ``total`` samples, and warns once if they take long.
+
+    Samples are drawn in chunks, and those of some models in steps, such as pixels.
+    """
+
+    def __init__(self, total: int, display: Progress) -> None:
+        from unsup.evaluate.samples import CHUNK
+
+        self.total, self.display, self.chunk = total, display, CHUNK
+        self.finished, self.warned, self.started = 0, False, time.monotonic()
+
+    def on_chunk(self, done: int, total: int) -> None:
+        self.finished = done
+        self._show(done)
+
+    def on_step(self, step: int, steps: int) -> None:
+        self._show(self.finished + min(self.chunk, self.total - self.finished) * step / steps)
+
+    def _show(self, done: float) -> None:
+        elapsed = time.monotonic() - self.started
+        if not self.warned and elapsed >= _FIRST and 0 < done < self.total:
+            self.warned = True
+            if (whole := elapsed * self.total / done) > _LONG:
+                self.display.note(
+                    f"{counted(self.total, 'sample')} will take about {duration(whole)}; fewer samples (-n) take less"
+                )
+        if self.display.due():
+            self.display.show(done, self.total, {})
 
 
 def _parser(run: Run | None) -> Parser:
@@ -76,11 +112,11 @@ def _parser(run: Run | None) -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_number("-n", Count, f"number of samples, per given condition [{_MANY}; one per condition in a file]")
-    parser.add_out(".png for a picture, .npy for raw values", metavar="FILE")
+    parser.add_out(OUT_HELP, metavar="FILE")
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
     add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)
-    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     if run is not None:
         _add_knobs(parser, run)
     return parser
@@ -120,34 +156,51 @@ def _run(words: Words) -> Run | None:
     return open_model(there[-1]) if there else None
 
 
-def write_examples(x: Tensor, run: Run, out: str, what: str) -> str:
-    """Write raw examples as ``.npy`` or as a picture, and return a note if the picture shows only some of them.
+def is_form(form: Form, out: str) -> bool:
+    """Whether ``out`` is the name of files in the form of the data: one of its suffixes, or a folder."""
+    suffix = Path(out).suffix.lower()
+    return (bool(suffix) and out.lower().endswith(tuple(filter(None, form.suffixes)))) or (
+        not suffix and "" in form.suffixes
+    )
+
+
+def check_output(out: str, run: Run) -> None:
+    """Refuse the name of a file that `write_examples` cannot write, before the work for it."""
+    if Path(out).suffix.lower() in (".png", ".npy") or (run.form is not None and is_form(run.form, out)):
+        return
+    own = () if run.form is None else run.form.suffixes
+    more = ", ".join(s or "be a folder" for s in own)
+    raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)" + (f", or {more}" if more else ""))
+
+
+def write_examples(x: Tensor, run: Run, out: str, noun: str) -> None:
+    """Write raw examples as ``.npy`` or as a picture, and report what is in the file.
 
     Args:
-        what: description of the examples, for the picture.
+        noun: the examples, in the singular.
     """
     import numpy as np
 
     from unsup.core.storage import write_file
 
-    suffix = Path(out).suffix.lower()
-    if run.form is not None and (
-        out.lower().endswith(tuple(s for s in run.form.suffixes if s)) or (not suffix and "" in run.form.suffixes)
-    ):
-        for path, content in run.form.files(x, Path(out)):
+    said = f"{counted(len(x), noun)} of {run.path} in {out}"
+    if run.form is not None and is_form(run.form, out):
+        for path, content in run.form.files(x.cpu(), Path(out)):
             write_file(path, content)
-        return ""
-    if suffix == ".npy":
+        write(said)
+        return
+    if Path(out).suffix.lower() == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, x.cpu().numpy())
-        write_file(out, buffer.getvalue())
-        return ""
-    if suffix != ".png":
-        raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)")
-    drawn = run.gallery(x).examples(x, what)
-    if drawn is None:
-        raise InputError(
-            f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"
-        )
-    write_file(out, drawn.enlarged().png)
-    return f" (the picture shows {drawn.shown} of them; a .npy file holds all)" if drawn.shown < len(x) else ""
+        content = buffer.getvalue()
+    else:
+        drawn = run.gallery(x).examples(x, f"{noun}s of {run.path.name}")
+        if drawn is None:
+            raise InputError(
+                f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"
+            )
+        content = drawn.enlarged().png
+        if drawn.shown < len(x):
+            said = f"{out} shows the first {drawn.shown} of {counted(len(x), noun)} of {run.path}; a .npy file has all"
+    write_file(out, content)
+    write(said)

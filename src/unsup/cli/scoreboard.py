@@ -1,9 +1,8 @@
-"""The contest on the terminal: one line per contestant, updated in place; plain lines elsewhere."""
+"""A comparison on the terminal: one line per model, updated in place; elsewhere a line at its start and its end."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -18,7 +17,6 @@ from unsup.core.escapes import visible
 if TYPE_CHECKING:
     from unsup.contest.outcome import Moment
 
-_PLAIN_EVERY = 10.0  # seconds between plain lines of one training
 _BAR, _ROOMY = 20, 100  # columns of a bar, and of a terminal that has room for bars
 _MARKS = {"waiting": "·", "done": "✓", "failed": "✗"}
 
@@ -38,7 +36,6 @@ class Scoreboard:
         self._latest = {name: Moment(name, "waiting") for name in names}
         self._figure = dict.fromkeys(names, "")
         self._width = max(len(visible(name)) for name in names)
-        self._shown = float("-inf")
         self._silent = False
         live = not plain and self.stream.isatty()
         self._display = Live(console=Console(file=self.stream), auto_refresh=False) if live else None
@@ -58,7 +55,7 @@ class Scoreboard:
 
     def tell(self, moment: Moment) -> None:
         """Show the progress of a contestant."""
-        new_stage = moment.stage != self._latest[moment.name].stage
+        ends = moment.stage in _MARKS or self._latest[moment.name].stage == "waiting"  # the first or the last one
         self._latest[moment.name] = moment
         if moment.snapshot is not None and moment.snapshot.validation:
             self._figure[moment.name] = moment.snapshot.validation.removeprefix("validation ")
@@ -66,8 +63,7 @@ class Scoreboard:
             self._figure[moment.name] = moment.note
         if self._display is not None:
             self._refresh()
-        elif new_stage or time.monotonic() - self._shown >= _PLAIN_EVERY:
-            self._shown = time.monotonic()
+        elif ends:
             name, *rest = self._cells(moment)
             self.note(f"{name:<{self._width}}  {'  '.join(p for p in rest if p)}")
 

@@ -10,18 +10,18 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from unsup.contest.measured import kept_measures, measures_of
-from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
+from unsup.contest.outcome import Compared, Moment, Tell, check_purpose, figure, write_results
 from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
 from unsup.core.commands import data_words, flags, path_word
-from unsup.core.config import Count, NotEmpty, Positive, Weight, check_value
+from unsup.core.config import Count, NotEmpty, Positive, Weight, plain
 from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
-from unsup.core.reading import checked, read_text
+from unsup.core.reading import read_json
 from unsup.core.registry import create
 from unsup.core.storage import LOCKS, held_alone, write_inside
 from unsup.core.targets import folder_target, make_folder
@@ -29,20 +29,20 @@ from unsup.data import load_data
 from unsup.data.recorded import differs
 from unsup.data.source import Data
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
-from unsup.evaluate.records import Contestant, Measures, Purpose, Results, Status
+from unsup.evaluate.records import Purpose, Results
 from unsup.report.page import write_page
 from unsup.train.progress import Snapshot
 from unsup.train.runs import Run
 from unsup.train.trainer import fit
 
 _SIDE_MOST, _SIDE = 64, 32  # images larger than the first are resized to the second
-_SHARE_OF_A_RUN = 0.5  # of a contestant's measuring time that one slow part may take
-_LEAST = 5.0  # seconds to measure a contestant, even in the shortest contest
+_SHARE_OF_A_RUN = 0.5  # of the measuring time of a model that one slow part may take
+_LEAST = 5.0  # seconds to measure a model, even in the shortest comparison
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The request of a contest."""
+    """The request of a comparison."""
 
     data: str
     data_options: dict[str, Any]
@@ -50,9 +50,6 @@ class Asked:
     models: tuple[str, ...] = ()
     seeds: Count = 1
     anomalies: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"models": list(self.models)}
 
     def command(self, folder: Path, purpose: Purpose | None, *, changed_data: bool) -> str:
         words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
@@ -62,10 +59,32 @@ class Asked:
         return command_line([*words, "-o", path_word(folder)])
 
 
+_For = TypedDict("_For", {"for": NotRequired[Purpose | None]})  # a keyword, which a class cannot have as a field
+
+
+class _State(_For):
+    """``contest.json``."""
+
+    asked: Asked
+    entries: Annotated[list[Entry], NotEmpty()]
+    left_out: dict[str, str]
+    minutes_each: Positive | None
+    seconds: Weight
+    digest: NotRequired[str]
+
+
+def _state_in(folder: Path) -> _State | None:
+    path = folder / "contest.json"
+    found: _State | None = None
+    if path.is_file():
+        found = read_json(path, _State, mend="restore it or choose another folder (-o NAME)")
+    return found
+
+
 def contest_in(folder: Path) -> Asked | None:
     """The request of the contest in ``folder``, or None if it has none."""
-    state = folder / "contest.json"
-    return _asked_in(_read_state(state)) if state.is_file() else None
+    state = _state_in(folder)
+    return None if state is None else state["asked"]
 
 
 def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> Data:
@@ -118,29 +137,30 @@ class Contest:
     ) -> None:
         self._started, self._worked = time.monotonic(), False
         self.folder, self.changed_data = folder, changed_data
-        state = folder / "contest.json"
-        if state.is_file():
-            self.state = _read_state(state)
-            before = _asked_in(self.state)
-            if asked is not None and asked != before:
-                what = next(k for k, v in asked.to_json().items() if v != before.to_json()[k])
+        state = _state_in(folder)
+        if state is not None:
+            before = state["asked"]
+            was, wanted = (plain(vars(one)) for one in (before, asked or before))
+            if was != wanted:
+                what = next(k for k, v in wanted.items() if v != was[k])
                 raise InputError(
-                    f"{folder} is a contest with other {what}: {before.to_json()[what]!r}, not "
-                    f"{asked.to_json()[what]!r}; resume it (unsup compare -o {path_word(folder)}) or choose another "
-                    "folder"
+                    f"{folder} is a comparison with other {what}: {was[what]!r}, not {wanted[what]!r}; resume it "
+                    f"(unsup compare -o {path_word(folder)}) or choose another folder"
                 )
             asked = before
         elif asked is None:
             start = f"unsup compare DATA -o {path_word(folder)}"
-            raise InputError(f"there is no contest in {folder} to resume; start one with {start}")
+            raise InputError(f"there is no comparison in {folder} to resume; start one with {start}")
         elif folder_target(folder).is_dir() and any(p.name not in LOCKS for p in folder.iterdir()):
             raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
         self.asked = asked
         self.data = without_conditions(contest_data(asked.data, asked.data_options, asked.anomalies))
-        if not state.is_file():
-            self.state = self._new_state()
-        self.entries = [Entry(**e) for e in self.state["entries"]]
+        self.state = state or self._new_state()
+        self.entries = self.state["entries"]
         self.purpose: Purpose | None = purpose or self.state.get("for")
+        if purpose is not None:
+            models = ((e.model, create(e.model, self.data.event, **e.options)) for e in self.entries)
+            check_purpose(purpose, models, self.data)
         self.runs = [(entry, seed) for seed in range(asked.seeds) for entry in self.entries]
         self.fair = 60 * asked.minutes * (1 - TRAINING_SHARE) / len(self.runs)  # seconds to measure each
         self.measuring = Measuring(
@@ -155,26 +175,21 @@ class Contest:
         name = self.data.name or "this data"
         self.has_changed = differs(folder, recorded, self.bench.digest, name, changed_data=changed_data)
         if self.has_changed:
-            note = "the data has changed since the contest started: models may have been trained on other examples"
+            note = "the data has changed since the comparison started: models may have been trained on other examples"
             self.data = replace(self.data, notes=(*self.data.notes, note))
             self.bench = Bench(self.data, self.measuring)
-        if not state.is_file():
+        if state is None:
             make_folder(folder)
             self._keep_state()
 
-    def _new_state(self) -> dict[str, Any]:
+    def _new_state(self) -> _State:
         minutes = self.asked.minutes / self.asked.seeds
         entries, left_out = contestants(self.data.event, len(self.data.train), self.asked.models, minutes)
-        return {
-            "asked": self.asked.to_json(),
-            "entries": [e.to_json() for e in entries],
-            "left_out": left_out,
-            "minutes_each": None,
-            "seconds": 0.0,
-        }
+        return {"asked": self.asked, "entries": entries, "left_out": left_out, "minutes_each": None, "seconds": 0.0}
 
     def _keep_state(self) -> None:
-        write_inside(self.folder / "contest.json", json.dumps(self.state, indent=2).encode())
+        text = json.dumps(self.state, indent=2, default=lambda record: plain(vars(record)))
+        write_inside(self.folder / "contest.json", text.encode())
 
     @property
     def names(self) -> list[str]:
@@ -230,7 +245,7 @@ class Contest:
             found = measures_of(
                 self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")), seconds=limit
             )
-            tell(Moment(name, "done", note=figure(found)))
+            tell(Moment(name, "done", note=figure(found.measures)))
         except Exception as error:
             # An error of one contestant must not stop the others: it is recorded and reported.
             kind = "" if isinstance(error, UnsupError) else f"{type(error).__name__}: "
@@ -280,20 +295,20 @@ class Contest:
         seeds, training = self.asked.seeds, TRAINING_SHARE * self.asked.minutes
         if entry.counts:
             return training / (len(self.entries) * seeds)
-        if self.state["minutes_each"] is None:
+        minutes = self.state["minutes_each"]
+        if minutes is None:
             runs = (self._run(e, 0) for e in self.entries if e.counts)
             used = seeds * sum(r.events()[-1]["seconds"] for r in runs if r.events()) / 60
             learners = sum(not e.counts for e in self.entries)
-            self.state["minutes_each"] = round(max(training - used, 0.1 * training) / (learners * seeds), 4)
+            minutes = round(max(training - used, 0.1 * training) / (learners * seeds), 4)
+            self.state["minutes_each"] = minutes
             self._keep_state()
-        minutes: float = self.state["minutes_each"]
         return minutes
 
     # --- results --------------------------------------------------------------------------------------------------
 
     def write(self) -> Results:
         """Write ``results.json``, ``results.csv`` and ``index.html`` of the present state."""
-        found = [self._contestant(e) for e in self.entries]
         about = in_words(self.entries, self.asked.minutes, self.asked.seeds)
         if self.state["minutes_each"] is not None:
             about += f" That was {60 * self.state['minutes_each']:.0f} s each."
@@ -302,56 +317,25 @@ class Contest:
         return write_results(
             self.folder,
             self.bench,
-            found,
+            [self._compared(entry) for entry in self.entries],
+            self.purpose,
             command=self.asked.command(self.folder, self.purpose, changed_data=self.has_changed),
             plan=about,
             minutes=self.asked.minutes,
             seconds=self.state["seconds"],
-            data_argument=data_words({"name": self.asked.data, "options": self.data.options}),
-            purpose=self.purpose,
         )
 
-    def _contestant(self, entry: Entry) -> Contestant:
-        runs: list[Measures] = []
-        status: Status = "done"
-        reason = None
+    def _compared(self, entry: Entry) -> Compared:
+        one = Compared(entry.model, entry)
         for seed in range(self.asked.seeds):
             run = self._run(entry, seed)
             if (run.path / "failure.json").is_file():
-                status, reason = "failed", _reason(run)
+                one.status, one.reason = "failed", _reason(run)
             elif run.finished and (found := kept_measures(self.bench, run, run.path)) is not None:
-                runs.append(relative(found, run, run.path, self.folder))
-            elif status == "done":
-                status = "unfinished" if run.exists else "waiting"
-        return contestant(entry.model, entry.model, entry.options, entry.training, status, reason, runs)
-
-
-_For = TypedDict("_For", {"for": NotRequired[Purpose | None]})  # a keyword, which a class cannot have as a field
-
-
-class _State(_For):
-    """``contest.json``."""
-
-    asked: Asked
-    entries: Annotated[list[Entry], NotEmpty()]
-    left_out: dict[str, str]
-    minutes_each: Positive | None
-    seconds: Weight
-    digest: NotRequired[str]
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """``contest.json`` as JSON types, after it was checked."""
-    fix = "restore it or choose another folder (-o NAME)"
-    text = read_text(path, mend=fix)
-    checked(path, text, _State, mend=fix)
-    found: dict[str, Any] = checked(path, text, dict[str, Any], mend=fix)
-    return found
-
-
-def _asked_in(state: dict[str, Any]) -> Asked:
-    found: Asked = check_value("asked", state["asked"], Asked)
-    return found
+                one.runs.append(found)
+            elif one.status == "done":
+                one.status = "unfinished" if run.exists else "waiting"
+        return one
 
 
 def _reason(run: Run) -> str:

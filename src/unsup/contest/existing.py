@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unsup.contest.commands import changed_options, changed_training
 from unsup.contest.measured import measures_of
-from unsup.contest.outcome import Moment, Tell, contestant, figure, relative, write_results
-from unsup.contest.plan import counted
+from unsup.contest.outcome import Compared, Moment, Tell, check_purpose, figure, write_results
+from unsup.contest.plan import Entry, counted
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
@@ -21,6 +20,7 @@ from unsup.core.targets import folder_target, make_folder
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
 from unsup.evaluate.records import Purpose, Results
+from unsup.report.page import changed_settings, read_run
 from unsup.train.runs import Run, open_run
 
 
@@ -46,8 +46,8 @@ def compare_runs(
         purpose: the order of table, sentences and next commands.
 
     Raises:
-        InputError: a path is not a run or is named twice, the runs have different data, the data has changed, or the
-            folder has other files.
+        InputError: a path is not a run or is named twice, the runs have different data, the data has changed, no run
+            can be measured for the purpose, or the folder has other files.
     """
     runs = [open_run(p, changed_data=changed_data, data=moved) for p in paths]
     if len({r.path.resolve() for r in runs}) < len(runs):
@@ -55,9 +55,8 @@ def compare_runs(
     if folder_target(folder).is_dir() and any(folder.iterdir()) and not (folder / "results.json").is_file():
         raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
     if (folder / "contest.json").is_file():
-        raise InputError(
-            f"{folder} is a contest (unsup compare -o {path_word(folder)} writes its page); choose another folder"
-        )
+        page = f"unsup compare -o {path_word(folder)} writes its page"
+        raise InputError(f"{folder} is a comparison ({page}); choose another folder")
     first = runs[0]
     for run in runs[1:]:
         if run.config["data"] != first.config["data"]:
@@ -69,48 +68,42 @@ def compare_runs(
     if anomalies is not None and anomalies.startswith(HELD_OUT_CLASS):
         held_out = anomalies.removeprefix(HELD_OUT_CLASS)
         if first.data.options.get("without") != held_out:
-            raise InputError(
-                f"--anomalies {anomalies}: these runs were trained with that class; train them with "
-                f"--without {held_out}"
-            )
-    started = time.monotonic()
-    data = first.data
-    changed = [run for run in runs if has_changed(run.path, run.config, data, changed_data=changed_data)]
+            trained = "these runs were trained with that class"
+            raise InputError(f"--anomalies {anomalies}: {trained}; train them with --without {held_out}")
+    started, data = time.monotonic(), first.data
+    if purpose is not None:
+        check_purpose(purpose, ((str(run.path), run.new_model()) for run in runs), data)
+    changed = [str(run.path) for run in runs if has_changed(run.path, run.config, data, changed_data=changed_data)]
     if changed:
-        said = ", ".join(str(run.path) for run in changed)
-        data = replace(data, notes=(*data.notes, f"the data has changed since these runs were trained: {said}"))
+        note = f"the data has changed since these runs were trained: {', '.join(changed)}"
+        data = replace(data, notes=(*data.notes, note))
     most = counted(None, len(data.test)), min(counted(None, len(data.train)), 2000)
     bench = Bench(data, Measuring(*most, anomalies, seconds=60.0, importance_samples=None))
     make_folder(folder)
     found = []
     for name, group in _by_model(runs).items():
-        measured = []
+        one = Compared(name, Entry(group[0].config["model"]["model"], *changed_settings(read_run(group[0].path))))
         for run in group:
             shown = str(run.path)
             into = folder / "measured" / hashlib.sha256(os.fsencode(shown)).hexdigest()[:12]
-            own = measures_of(bench, run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}")))  # type: ignore[misc]
-            tell(Moment(shown, "done", note=figure(own)))
-            measured.append(relative(own, run, into, folder))
-        record = group[0].config["model"]
-        training = changed_training(group[0])
-        found.append(contestant(name, record["model"], changed_options(group[0]), training, "done", None, measured))
+            one.runs.append(measures_of(bench, run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}"))))  # type: ignore[misc]
+            tell(Moment(shown, "done", note=figure(one.runs[-1].measures)))
+        found.append(one)
     options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None, "data": moved})
-    words = ["unsup", "report", *map(path_word, paths), *options, "-o", path_word(folder)]
     return write_results(
         folder,
         bench,
         found,
-        command=command_line(words),
+        purpose,
+        command=command_line(["unsup", "report", *map(path_word, paths), *options, "-o", path_word(folder)]),
         plan="These runs were trained before, for different times; all were measured in the same way.",
         minutes=None,
         seconds=time.monotonic() - started,
-        data_argument=data_words(first.config["data"]),
-        purpose=purpose,
     )
 
 
 def _by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ only in their seed are one contestant; contestants of one model are named by their folder."""
+    """Runs that differ only in their seed are one model; several of one kind are named by their folders."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         training = {k: v for k, v in run.config["training"].items() if k != "seed"}

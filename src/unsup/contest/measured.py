@@ -7,26 +7,29 @@ import io
 import itertools
 import json
 import math
+import os
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from unsup.contest.commands import fit_command
 from unsup.core.commands import flags, path_word
+from unsup.core.config import check_value
 from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
-from unsup.core.model import CanDecode, CanSample
+from unsup.core.model import CanDecode, CanSample, LearnsByCounting
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside, write_over
+from unsup.core.words import counted
 from unsup.data.recorded import has_changed
 from unsup.evaluate.bench import SHOWN, Bench, written
 from unsup.evaluate.conditions import is_conditioned
@@ -34,22 +37,73 @@ from unsup.evaluate.exam import Exam
 from unsup.evaluate.journeys import interpolate, reconstruct
 from unsup.evaluate.likelihood import bits_by_dimension
 from unsup.evaluate.measures import MEASURES, possible_measures
-from unsup.evaluate.records import Curve, Figure, Measures, checked_measures, finite, is_below
+from unsup.evaluate.records import Figure, Measures, finite, is_below
 from unsup.pictures.gallery import Drawn
+from unsup.report.drawn import curves_of
+from unsup.report.page import fit_command, read_run
+from unsup.report.verdict import SHORT
 from unsup.train.runs import Run, environment
 
 FORMAT = 2
-SCORES = "scores.npz"
 _CURVE_POINTS = 200
 _NOTED = {"ended": "training ended", "lost": "a stopped run was resumed after it had lost"}
 _FEW, _SOME, _PATHS, _PATH_STEPS = 16, 500, 6, 9
+_DAMAGED = (InputError, OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 Tell = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A run with its measures.
+
+    Attributes:
+        into: the folder of its measures, scores and pictures.
+        scores: log p of the test examples, if it has a likelihood.
+    """
+
+    run: Run
+    into: Path
+    measures: Measures
+    scores: NDArray[np.float64] | None
+
+    def record(self, bench: Bench, folder: Path) -> Measures:
+        """The measures with paths relative to ``folder``, that of the page, and the commands that reproduce them."""
+        path = self.run.path
+        return {
+            **self.measures,
+            "run": os.path.relpath(path, folder),
+            "folder": os.path.relpath(self.into, folder),
+            "command": fit_command(read_run(path), new_folder(folder, f"{path.resolve().name}-again")),
+            "commands": self._eval_command(bench),
+        }
+
+    def _eval_command(self, bench: Bench) -> dict[str, str]:
+        """By measure: the ``unsup eval`` that gives all figures again which do not need the anomalies of this page."""
+        m, figures, settings = bench.measuring, self.measures["figures"], dict[str, Any]()
+        without = {"cost"} if m.anomalies is None else {"cost", "anomalies"}
+        keys = [key for key in figures if key in MEASURES and MEASURES[key].purpose not in without]
+        for key in keys:
+            settings |= MEASURES[key].settings(m)
+        known = figures.get("likelihood")
+        settings["importance_samples"] = 1 if known is None else known["detail"]["samples"]
+        usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
+        unusual = {k: v for k, v in settings.items() if v != usual.get(k)}
+        changed = has_changed(self.run.path, self.run.config, bench.data, changed_data=True)
+        options = flags({"measures": ",".join(keys), **unusual, "changed-data": changed or None})
+        return dict.fromkeys(keys, command_line(["unsup", "eval", path_word(self.run.path), *options]))
+
+
+def new_folder(folder: Path, what: str) -> str:
+    """A folder that does not exist yet, next to ``folder``, for a command."""
+    name = f"{folder.resolve().name}-{what}"
+    names = (os.path.normpath(folder / ".." / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    return next(path for path in names if not os.path.exists(path))
+
+
 def measures_of(
     bench: Bench, run: Run, into: Path, tell: Tell = lambda stage: None, seconds: float = math.inf
-) -> Measures:
+) -> Measured:
     """The measures of ``run``, computed unless the folder ``into`` has them already.
 
     Args:
@@ -59,20 +113,41 @@ def measures_of(
     found = kept_measures(bench, run, into)
     if found is None:
         into.mkdir(parents=True, exist_ok=True)
-        found, scores = _measured(bench, run, into, tell, seconds)
-        key = _key(bench, run)
-        if scores is not None:
+        found, key = _measured(bench, run, into, tell, seconds), _key(bench, run)
+        if found.scores is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, log_prob=scores, key=np.array(key))
-            write_inside(into / SCORES, buffer.getvalue())
-        text = json.dumps({"key": key, "measures": found}, indent=1, allow_nan=False)
+            np.savez(buffer, log_prob=found.scores, key=np.array(key))
+            write_inside(into / "scores.npz", buffer.getvalue())
+        text = json.dumps({"key": key, "measures": found.measures}, indent=1, allow_nan=False)
         write_over(into / "measures.json", text.encode())
-        found = _with_commands(found, bench, run)
     return found
 
 
-def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> tuple[Measures, Any]:
-    """All measures that are possible on the data, with pictures, and the scores of the test examples."""
+def kept_measures(bench: Bench, run: Run, into: Path) -> Measured | None:
+    """The measures in ``into``, if they are of this run in its present state; damaged ones are measured again."""
+    path, scores = into / "measures.json", None
+    if not path.is_file():
+        return None
+    key = _key(bench, run)
+    try:
+        kept: dict[str, Any] = read_json(path, dict[str, Any])
+        if kept.get("key") != key:
+            return None
+        found: Measures = check_value("measures", kept.get("measures"), Measures)
+        if likelihood := found["figures"].get("likelihood"):
+            with np.load(into / "scores.npz") as file:
+                scores, own = file["log_prob"], str(file["key"])
+            if own != key or scores.shape != (likelihood["n"],) or not np.isfinite(scores).all():
+                return None
+    except _DAMAGED:
+        return None
+    if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
+        return None
+    return Measured(run, into, found, scores)
+
+
+def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> Measured:
+    """All measures that are possible on the data, with pictures."""
     started, events = time.monotonic(), run.events()
     last = events[-1] if events else {"step": 0, "seconds": 0.0}
 
@@ -85,6 +160,9 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> t
     figures, missing = exam.figures(possible_measures(bench.data))
     tell("pictures")
     notes = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
+    notes += [f"{words} {e[k]}" for e in events for k, words in _NOTED.items() if k in e]
+    curves = curves_of(events)
+    losses = {k: [p for p in pairs if math.isfinite(p[1])] for k, pairs in curves["losses"].items()}
     record: Measures = {
         "run": "",
         "model": name,
@@ -97,80 +175,25 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> t
         "figures": figures,
         "missing": missing,
         "commands": {},
-        "notes": notes + [f"{words} {e[k]}" for e in events for k, words in _NOTED.items() if k in e],
-        "curve": _curve(events),
+        "notes": notes + _short_training(run, bench, int(last["step"])),
+        "curve": {
+            "losses": {k: pairs[:: max(1, len(pairs) // _CURVE_POINTS)] for k, pairs in losses.items() if pairs},
+            "validation": [p for p in curves["validation"] if math.isfinite(p[1])],
+        },
         "pictures": written(into, _pictures(exam, figures)),
         "environment": environment(),
     }
     record["measure_seconds"] = round(time.monotonic() - started, 2)
-    return finite(record), exam.scores.numpy() if "likelihood" in figures else None
+    return Measured(run, into, finite(record), exam.scores.numpy() if "likelihood" in figures else None)
 
 
-def kept_measures(bench: Bench, run: Run, into: Path) -> Measures | None:
-    """The measures in ``into``, if they are of this run in its present state."""
-    path, scores = into / "measures.json", into / SCORES
-    if not path.is_file():
-        return None
-    key = _key(bench, run)
-    try:
-        kept: dict[str, Any] = read_json(path, dict[str, Any])
-        if kept.get("key") != key:
-            return None
-        found = checked_measures(kept.get("measures"))
-    except InputError:
-        return None  # it is measured again; the damaged file is set aside
-    if not all(is_below(p["file"]) and (into / p["file"]).is_file() for p in found["pictures"].values()):
-        return None
-    likelihood = found["figures"].get("likelihood")
-    if likelihood is not None and not _has_scores(scores, key, likelihood["n"]):
-        return None
-    return _with_commands(found, bench, run)
-
-
-def _has_scores(path: Path, key: str, n: int) -> bool:
-    """Whether a file has the scores of ``n`` examples under that key."""
-    if not path.is_file():
-        return False
-    try:
-        with np.load(path) as file:
-            found, log_prob = str(file["key"]), file["log_prob"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error):
-        return False  # the file is damaged
-    return found == key and log_prob.shape == (n,) and bool(np.isfinite(log_prob).all())
-
-
-def _with_commands(found: Measures, bench: Bench, run: Run) -> Measures:
-    """The measures with the commands, which depend on the path of the run."""
-    shown = path_word(run.path)
-    changed = has_changed(run.path, run.config, bench.data, changed_data=True)
-    more = flags({"changed-data": changed or None})
-    commands = {k: _eval_command(k, found["figures"], bench, shown, more) for k in found["figures"]}
-    return {
-        **found,
-        "command": fit_command(run, _another(run.path)),
-        "commands": {k: command for k, command in commands.items() if command is not None},
-    }
-
-
-def _another(path: Path) -> str:
-    """A new folder next to a run, e.g. ``runs/made-again``."""
-    names = (path.with_name(f"{path.name}-again{'' if n == 1 else f'-{n}'}") for n in itertools.count(1))
-    return str(next(p for p in names if not p.exists()))
-
-
-def _eval_command(key: str, figures: dict[str, Figure], bench: Bench, run: str, more: list[str]) -> str | None:
-    """The ``unsup eval`` that measures a figure again; None if it would measure another one."""
-    row, m = MEASURES.get(key), bench.measuring
-    if row is None or row.purpose == "cost" or (row.purpose == "anomalies" and m.anomalies is not None):
-        return None
-    settings = row.settings(m)
-    if "importance_samples" in settings:
-        known = figures.get("likelihood")
-        settings["importance_samples"] = 1 if known is None else known["detail"]["samples"]
-    usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
-    words = flags({k: v for k, v in settings.items() if v != usual.get(k)})
-    measure = [] if key == "likelihood" else ["--measures", key]
-    return command_line(["unsup", "eval", run, *measure, *words, *more])
+def _short_training(run: Run, bench: Bench, steps: int) -> list[str]:
+    """A note on a run that saw less than its training data once. Models that count make whole passes."""
+    if isinstance(run.model, LearnsByCounting) and run.model.passes > 0:
+        return []
+    passes = steps * run.config["training"]["batch_size"] / len(bench.data.train)
+    share = f"{passes:.1g}" if passes < 0.1 else f"{passes:.2f}"
+    return [f"{SHORT}{counted(steps, 'step')}, {share} of a pass over the training data"] if passes < 1 else []
 
 
 def _key(bench: Bench, run: Run) -> str:
@@ -179,18 +202,6 @@ def _key(bench: Bench, run: Run) -> str:
     parameters = "" if kept is None else hashlib.sha256(kept.read_bytes()).hexdigest()
     depends = [FORMAT, sorted(MEASURES), asdict(bench.measuring), bench.digest, parameters, run.config["model"]]
     return hashlib.sha256(json.dumps(depends, default=str).encode()).hexdigest()
-
-
-def _curve(events: list[dict[str, Any]]) -> Curve:
-    """Losses at a limited number of points, and all validations."""
-    losses: dict[str, list[tuple[float, float]]] = {}
-    for event in events:
-        for name, value in event.items():
-            if name.split("/")[-1] == "loss" and math.isfinite(value):
-                losses.setdefault(name, []).append((event["step"], value))
-    thinned = {k: v[:: max(1, len(v) // _CURVE_POINTS)] for k, v in losses.items()}
-    validation = [(e["step"], e["nats"]) for e in events if math.isfinite(e.get("nats", math.nan))]
-    return {"losses": cast(Any, thinned), "validation": cast(Any, validation)}
 
 
 def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]:

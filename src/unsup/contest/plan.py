@@ -1,4 +1,4 @@
-"""The models of a contest, their settings, and their shares of the time."""
+"""The models of a comparison, their settings, and their shares of the time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unsup.core import words
-from unsup.core.config import plain
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import LearnsByCounting, Translates
@@ -22,7 +21,7 @@ _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant: the model, its options and its settings of training."""
+    """A model of a comparison with its options and its settings of training; ``counts``: it learns by counting."""
 
     model: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -32,14 +31,6 @@ class Entry:
     @property
     def family(self) -> str:
         return row(self.model).family
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "options": plain(self.options),
-            "training": plain(self.training),
-            "counts": self.counts,
-        }
 
 
 def contestants(

@@ -48,6 +48,13 @@ _TOLD = 300
 _log = logging.getLogger(__name__)
 
 
+class DataRecord(TypedDict):
+    """The name and options that load the data of a run again."""
+
+    name: str
+    options: dict[str, Any]
+
+
 class ModelRecord(TypedDict):
     """The information needed to rebuild a model."""
 

@@ -7,7 +7,6 @@ score or a higher one. A score without information has the share of anomalies as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.model import keyed_generator
-from unsup.evaluate.estimate import Estimate, as_values, mann_whitney
+from unsup.evaluate.estimate import Estimate, as_values, make_figure, mann_whitney
+from unsup.evaluate.records import Figure
 
 RESAMPLES = 1000
 """Bootstrap samples for the interval of average precision."""
@@ -25,35 +25,26 @@ _BLOCK = 2**20  # counts in memory at once
 _RESAMPLE, _BREAK = range(2)
 
 
-@dataclass(frozen=True)
-class AnomalyScores:
-    """Results of `anomaly_detection`.
-
-    Attributes:
-        auroc: with DeLong's interval, see `mann_whitney`.
-        average_precision: with the percentile interval of a bootstrap stratified by class. If the classes are
-            separated, the interval is a point.
-        ordinary, anomalies: numbers of examples.
-    """
-
-    auroc: Estimate
-    average_precision: Estimate
-    ordinary: int
-    anomalies: int
-
-
-def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> AnomalyScores:
+def anomaly_detection(
+    ordinary: Tensor, anomalies: Tensor, *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Figure]:
     """AUROC and average precision of anomaly scores ``(N,)`` and ``(M,)``; higher means more anomalous.
 
     Args:
         ordinary, anomalies: for example −log p or an energy; may be ±∞.
         seed: of the bootstrap.
+        resamples: bootstrap samples; without any, the interval of average precision is a point.
+
+    Returns:
+        ``auroc`` with DeLong's interval, see `mann_whitney`; ``average_precision`` with the percentile interval of a
+        bootstrap stratified by class (a point if the classes are separated). Floors are those of guessing; the detail
+        ``anomalies`` is their number.
 
     Raises:
         InputError: fewer than two scores of either class, or NaN.
 
     >>> found = anomaly_detection(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0]))
-    >>> round(found.auroc.value, 4), round(found.average_precision.value, 4)
+    >>> round(found["auroc"]["value"], 4), round(found["average_precision"]["value"], 4)
     (0.75, 0.75)
     """
     usual, odd = as_values("ordinary", ordinary), as_values("anomalies", anomalies)
@@ -63,12 +54,15 @@ def anomaly_detection(ordinary: Tensor, anomalies: Tensor, *, seed: int = 0) -> 
     value = float(_average_precision(*(_counts(v[None], levels) for v in classes))[0])
     draws = np.random.default_rng(keyed_generator(seed, _RESAMPLE).initial_seed())
     found: list[float] = []
-    while len(found) < RESAMPLES:
-        n = min(max(1, _BLOCK // levels), RESAMPLES - len(found))
+    while len(found) < resamples:
+        n = min(max(1, _BLOCK // levels), resamples - len(found))
         found.extend(_average_precision(*(_counts(v[draws.integers(0, len(v), (n, len(v)))], levels) for v in classes)))
-    low, high = (float(q) for q in np.quantile(found, (0.025, 0.975)))
-    precision = Estimate(value, min(low, value), max(high, value))
-    return AnomalyScores(mann_whitney(odd, usual), precision, len(usual), len(odd))
+    low, high = (float(q) for q in np.quantile(found or [value], (0.025, 0.975)))
+    precision, (n, m) = Estimate(value, min(low, value), max(high, value)), (len(places), len(odd))
+    return {
+        "auroc": make_figure(mann_whitney(odd, usual), n, floor=0.5, anomalies=m),
+        "average_precision": make_figure(precision, n, floor=m / n, anomalies=m),
+    }
 
 
 def break_dependence(x: Tensor, *, seed: int = 0) -> Tensor:

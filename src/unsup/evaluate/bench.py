@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.core.model import Model
+from unsup.core.model import Model, keyed_generator
 from unsup.core.storage import write_inside
 from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
@@ -22,13 +22,9 @@ from unsup.data.recorded import digest_of
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
 from unsup.evaluate.conditions import conditions_of
-from unsup.evaluate.estimate import Estimate
-from unsup.evaluate.features import Extractor, Features
-from unsup.evaluate.modes import ModeCoverage
-from unsup.evaluate.neighbours import neighbour_measures
+from unsup.evaluate.features import Extractor, Features, choose_extractor
 from unsup.evaluate.probe import raw_features, training_rows
 from unsup.evaluate.records import Baselines, Picture, SplitName
-from unsup.evaluate.samples import RealFeatures, known_modes, real_features
 from unsup.evaluate.storage import stored_sizes
 from unsup.pictures.gallery import Drawn, Gallery
 
@@ -37,9 +33,19 @@ SHOWN = 64  # images in a grid
 _ANOMALIES = 500  # least number of anomalies from other data
 _NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE = 60_000, 10  # training examples: at most, and per sample
 
+_REAL, _HELD_OUT = 1, 2  # keys of the choice of examples
+
 Found = TypeVar("Found")
 Tell = Callable[[str, int, int], None]
 """Called with a stage, its finished part and its total; 0 and 0 at the start."""
+
+
+class RealFeatures(NamedTuple):
+    """An extractor, and its features of training and of held-out examples."""
+
+    extractor: Extractor
+    train: Features
+    held_out: Features
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,34 @@ class Measuring:
     extractor: str | Extractor = "auto"
 
 
-class Bench:
-    """The real examples that models are measured on, prepared once, at their first use.
+class Once:
+    """Keeps results that several measures share."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+
+    def once(self, name: str, compute: Callable[[], Found]) -> Found:
+        """The result of ``compute``, computed at the first call with this name only."""
+        if name not in self._kept:
+            self._kept[name] = compute()
+        found: Found = self._kept[name]
+        return found
+
+
+def counting(tell: Tell, stage: str, total: int) -> Callable[[int], None]:
+    """A function that adds up the finished parts, and tells their sum."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(stage, done, total)
+
+    return count
+
+
+class Bench(Once):
+    """The real examples that models are measured on, prepared once, at their first use; floors are kept for all models.
 
     Attributes:
         data: their source.
@@ -76,26 +108,17 @@ class Bench:
         held_out: the whole held-out split.
         test: its examples that are measured.
         tell: called with ``"features"``, the number of finished examples and their total.
+        intervals: whether figures have standard errors, intervals and floors, which may take longer than the values.
     """
 
+    intervals = True
+
     def __init__(self, data: Data, measuring: Measuring, tell: Tell = lambda stage, done, total: None) -> None:
+        super().__init__()
         self.data, self.measuring, self.tell = data, measuring, tell
         self.held_out: Split = getattr(data, measuring.split)
         n, examples = len(self.held_out), measuring.examples
         self.test = self.held_out if examples is None else _in_memory(self.held_out.take(some_of(n, examples)))
-        self._kept: dict[str, Any] = {}
-
-    def once(self, name: str, compute: Callable[[], Found]) -> Found:
-        """The result of ``compute``, computed for the first model only: a floor."""
-        if name not in self._kept:
-            self._kept[name] = compute()
-        found: Found = self._kept[name]
-        return found
-
-    @property
-    def odd(self) -> Split:
-        """The anomalies."""
-        return self._anomalies[0]
 
     @property
     def anomalies(self) -> Tensor:
@@ -104,7 +127,12 @@ class Bench:
     @property
     def anomalies_are(self) -> str:
         """A description of the anomalies."""
-        return self._anomalies[1]
+        asked = self.measuring.anomalies
+        if asked is None:
+            return "test examples whose columns are shuffled independently: same marginals, but no dependence"
+        if asked.startswith(HELD_OUT_CLASS):
+            return f"test examples of class {asked.removeprefix(HELD_OUT_CLASS)!r}, which no model was trained on"
+        return f"examples of {Path(asked).name}"
 
     @functools.cached_property
     def gallery(self) -> Gallery:
@@ -113,7 +141,8 @@ class Bench:
         return Gallery(self.data.event, train.glance, lengths=lengths, names=self.data.columns, rate=self.data.rate)
 
     @functools.cached_property
-    def _anomalies(self) -> tuple[Split, str]:
+    def odd(self) -> Split:
+        """The anomalies."""
         asked, data = self.measuring.anomalies, self.data
         if len(self.test) < 2:
             raise InputError(
@@ -121,9 +150,7 @@ class Bench:
                 "comparison needs two test examples or more: add examples"
             )
         if asked is None:
-            what = "test examples whose columns are shuffled independently: same marginals, but no dependence"
-            broken = break_dependence(self.test.x, seed=self.measuring.seed)
-            return replace(self.test, examples=broken, label=None), what
+            return replace(self.test, examples=break_dependence(self.test.x, seed=self.measuring.seed), label=None)
         if asked.startswith(HELD_OUT_CLASS):
             name = asked.removeprefix(HELD_OUT_CLASS)
             assert data.name is not None
@@ -131,7 +158,6 @@ class Bench:
             whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
             assert whole.test.label is not None
             found = _in_memory(whole.test.take(whole.test.label == data.labels.index(name)))
-            what = f"test examples of class {name!r}, which no model was trained on"
         else:
             taken = options_taken(asked, as_=data.options.get("as_")) & set(EXAMPLE_OPTIONS)
             options: dict[str, Any] = {
@@ -143,26 +169,23 @@ class Bench:
                 asked, data.event, condition=data.given, labels=data.labels or (), form=data.form, **options
             )
             found = Split(batch.x, given=batch.given, lengths=batch.lengths)
-            what = f"examples of {Path(asked).name}"
         if len(found) < 2:
             raise InputError(f"--anomalies {asked} has {len(found)} examples; expected 2 or more")
-        return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES))), what
+        return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES)))
 
     @functools.cached_property
     def real(self) -> RealFeatures:
-        m, data = self.measuring, self.data
-        total, done = sum(min(m.samples, len(split)) for split in (data.train, self.held_out)), 0
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            self.tell("features", done, total)
-
-        return real_features(data, self.held_out, m.samples, m.extractor, seed=m.seed, on_chunk=count)
-
-    @functools.cached_property
-    def neighbours_of_held_out(self) -> dict[str, Estimate]:
-        return neighbour_measures(self.real.held_out.points, self.real.train.points)
+        """Features of training and of held-out examples, or of as many of them as samples, chosen by the seed."""
+        m, data, sets = self.measuring, self.data, (self.data.train, self.held_out)
+        train, other = (
+            split.rows(torch.randperm(len(split), generator=keyed_generator(m.seed, use))[: m.samples])
+            for split, use in zip(sets, (_REAL, _HELD_OUT), strict=True)
+        )
+        by = m.extractor
+        if isinstance(by, str):
+            by = choose_extractor(by, data.event, data.train.glance)
+        count = counting(self.tell, "features", len(train) + len(other))
+        return RealFeatures(by, by(train, on_chunk=count), by(other, on_chunk=count))
 
     @functools.cached_property
     def train(self) -> Split:
@@ -174,11 +197,10 @@ class Bench:
     def train_features(self) -> Features:
         return self.real.extractor(self.train.x)
 
-    @functools.cached_property
-    def true_modes(self) -> ModeCoverage:
-        """The modes that equally many held-out examples cover."""
-        rows = torch.arange(min(len(self.held_out), self.measuring.samples))
-        return known_modes(self.data.name, self.held_out.rows(rows))[0]
+    @property
+    def first_held_out(self) -> Tensor:
+        """The first held-out examples, at most as many as samples."""
+        return self.held_out.rows(torch.arange(min(len(self.held_out), self.measuring.samples)))
 
     def conditions(self, model: Model, n: int) -> Tensor | None:
         """The conditions for ``n`` samples of a model with a condition: those of training examples."""

@@ -19,64 +19,50 @@ hold: the distributions may differ although one statistic agrees.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.stats import kstwo
 from torch import Tensor
 
-from unsup.evaluate.estimate import Estimate, as_values
+from unsup.evaluate.estimate import Estimate, as_values, make_figure
+from unsup.evaluate.records import Figure
 
 LEVELS = 20
 """Steps of the curve between level 0 and level 1."""
 
 
-@dataclass(frozen=True)
-class CalibrationResult:
-    """Results of `calibration`.
-
-    Attributes:
-        error: D, from 0 to 1. Its interval is D ± ``chance``: |D̂ − D| is at most the largest difference of F̂ − F and
-            Ĝ − G, whose 95 % quantile is ``chance`` if F = G, and about that or less otherwise.
-        curve: pairs (level, share of held-out examples in the region of that level), levels 0, 0.05, …, 1. It is
-            linear between distinct values of samples; the region of level 1 ends at the least likely sample.
-        chance: the D that a calibrated model exceeds in one of twenty measurements with these counts.
-        n, samples: numbers of held-out examples and of samples.
-    """
-
-    error: Estimate
-    curve: tuple[tuple[float, float], ...]
-    chance: float
-    n: int
-    samples: int
-
-
-def calibration(of_data: Tensor, of_samples: Tensor) -> CalibrationResult:
+def calibration(of_data: Tensor, of_samples: Tensor) -> Figure:
     """Compare log-densities of held-out examples ``(N,)`` with those of the model's own samples ``(M,)``.
 
     Args:
         of_data, of_samples: log p(x), or another statistic, by the same computation; may be −∞.
+
+    Returns:
+        D, from 0 to 1. Its interval is D ± ``chance``: |D̂ − D| is at most the largest difference of F̂ − F and Ĝ − G,
+        whose 95 % quantile is ``chance`` if F = G, and about that or less otherwise. The floor, and the detail
+        ``chance``, is the D that a calibrated model exceeds in one of twenty measurements with these counts. The detail
+        ``curve`` has pairs [level, share of held-out examples in the region of that level] for levels 0, 0.05, …, 1. It
+        is linear between distinct values of samples; the region of level 1 ends at the least likely sample.
 
     Raises:
         InputError: fewer than two of either, or NaN.
 
     >>> draws = torch.linspace(-1, 0, 1000)
     >>> found = calibration(draws[500:], draws)  # all held-out examples are in the more likely half
-    >>> round(found.error.value, 2), found.curve[10]
-    (0.5, (0.5, 1.0))
+    >>> round(found["value"], 2), found["detail"]["curve"][10]
+    (0.5, [0.5, 1.0])
     """
     data, draws = (as_values(k, v) for k, v in (("of_data", of_data), ("of_samples", of_samples)))
-    n, m = len(data), len(draws)
     pooled = torch.cat([data, draws])
     distance = float((_share_up_to(data, pooled) - _share_up_to(draws, pooled)).abs().max())
-    chance = _chance(n, m)
+    chance = _chance(len(data), len(draws))
     error = Estimate(distance, max(0.0, distance - chance), min(1.0, distance + chance))
     values = draws.unique().flip(0)
     held = [np.r_[0.0, _share_up_to(-v, -values).numpy()] for v in (draws, data)]
     levels = np.arange(LEVELS + 1) / LEVELS
-    curve = tuple(zip(levels.tolist(), np.interp(levels, *held).tolist(), strict=True))
-    return CalibrationResult(error, curve, chance, n, m)
+    curve = np.stack([levels, np.interp(levels, *held)], 1).tolist()
+    return make_figure(error, len(data), floor=chance, curve=curve, chance=chance)
 
 
 @functools.cache

@@ -108,6 +108,22 @@ def in_use(model: Model) -> Iterator[None]:
         model.train(was_training)
 
 
+def over_examples(
+    model: Model,
+    x: Tensor | Split | Batch,
+    size: int,
+    compute: Callable[[int, Batch], Tensor],
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The results of ``compute(position, batch)`` for examples on the device of the model; see `by_chunks`."""
+    examples = examples_in(x)
+
+    def chunk(position: int, rows: slice) -> Tensor:
+        return compute(position, rows_of(examples, rows.start, rows.stop).to(model.device)).cpu()
+
+    return by_chunks(model, len(examples), size, chunk, on_chunk)
+
+
 def by_chunks(
     model: Model,
     n: int,

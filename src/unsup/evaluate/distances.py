@@ -11,6 +11,7 @@ then only affect the bounds among themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,35 +64,58 @@ def squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 def radii(x: Tensor, ks: tuple[int, ...], block: int = BLOCK) -> Tensor:
     """Squared distance of each point ``(N, D)`` to its k-th nearest neighbour, for each k: ``(len(ks), N)``."""
-    found = x.new_empty(len(ks), len(x))
-    count, k = min(max(ks) + _SPARE, len(x) - 1), max(ks)
-    places = torch.tensor(ks) - 1
-    for part in bounds(x, x, block):
+    return nearest(x, x, max(ks), block, start=0)[0][:, torch.tensor(ks) - 1].T
+
+
+def nearest(x: Tensor, y: Tensor, k: int, block: int = BLOCK, start: int | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest of y ``(M, D)`` for each of x ``(N, D)``: squared distances and rows of y, both ``(N, k)``.
+
+    They are sorted by distance, equally near ones by row; of many at distance 0, any are found. Neighbours that do not
+    exist are at ∞.
+
+    Args:
+        start: the row of x from which y is a part of it: a point is not its own neighbour.
+    """
+    found, which = x.new_full((len(x), k), torch.inf), torch.zeros(len(x), k, dtype=torch.long)
+    count = min(k + _SPARE, len(y))
+    for part in bounds(x, y, block):
         lower, rows = part.lower, part.rows
-        lower[torch.arange(len(rows)), rows] = torch.inf
-        low, nearest = lower.topk(count, largest=False)
-        some = squared(x, rows.repeat_interleave(count), x, nearest.flatten()).view(-1, count).sort().values
-        found[:, rows] = some[:, places].T
+        if start is not None:
+            own = ((rows >= start) & (rows < start + len(y))).nonzero().squeeze(1)
+            lower[own, rows[own] - start] = torch.inf
+        low, column = lower.topk(count, largest=False)
+        column = column.where(low < torch.inf, len(y)).sort().values
+        real = column < len(y)
+        some = squared(x, rows.repeat_interleave(count), y, column.flatten().clamp(max=len(y) - 1)).view(-1, count)
+        some, order = some.masked_fill(~real, torch.inf).sort(stable=True)
+        found[rows, :count], which[rows, :count] = some[:, :k], column.gather(1, order)[:, :k]
+        if count == len(y):
+            continue
         # Other points may be as near if their bounds are; no distance is below 0.
         limit = some[:, k - 1]
-        unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1) if count < len(x) - 1 else rows[:0]
+        unsure = ((low[:, -1] <= limit) & (limit > 0)).nonzero().squeeze(1)
         if len(unsure):
             here, column = (lower[unsure] <= limit[unsure, None]).nonzero().unbind(1)
-            distance = squared(x, rows[unsure][here], x, column)
-            order = distance.argsort()
+            distance = squared(x, rows[unsure][here], y, column)
+            order = distance.argsort(stable=True)
             order = order[here[order].argsort(stable=True)]  # by row, then by distance
             counts = here.bincount(minlength=len(unsure))
-            firsts = counts.cumsum(0) - counts
-            found[:, rows[unsure]] = distance[order][firsts + places[:, None]]
-    return found
+            first = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k)]
+            found[rows[unsure]], which[rows[unsure]] = distance[first], column[first]
+    return found, which
 
 
-def within(part: Bounds, x: Tensor, y: Tensor, limit: Tensor) -> Tensor:
-    """Whether squared distances are at most ``limit``, ``(B, 1)`` or ``(1, M)``: ``(B, M)``, bool."""
-    found = part.lower <= limit
-    i, j = (found & (part.lower + part.row_slack > limit - part.column_slack)).nonzero().unbind(1)
-    if len(i):
-        found[i, j] = squared(x, part.rows[i], y, j) <= limit.expand_as(found)[i, j]
+def decided(part: Bounds, x: Tensor, y: Tensor, i: Tensor, j: Tensor, limits: Tensor) -> Tensor:
+    """Numbers ``(P,)`` that are at most a limit exactly if the squared distance of row i of the block and yⱼ is.
+
+    Args:
+        limits: ``(L, P)``, for each pair. A distance is computed only if its bounds do not decide all of its limits.
+    """
+    found = part.lower[i, j]
+    upper = found + part.row_slack[i, 0] + part.column_slack[0, j]
+    open_ = ((found <= limits) & (limits < upper)).any(0).nonzero().squeeze(1)
+    if len(open_):
+        found[open_] = squared(x, part.rows[i[open_]], y, j[open_])
     return found
 
 
@@ -104,12 +128,39 @@ def first_of_each(x: Tensor) -> tuple[Tensor, Tensor]:
     return kept, order.argsort()[inverse]
 
 
-def check_points(**sets: Tensor) -> None:
-    """Raise `InputError` unless all sets are finite and ``(N, D)`` with one D, not empty."""
-    widths = {x.shape[1] if x.ndim == 2 and len(x) else -1 for x in sets.values()}
+def nearest_neighbours(x: Tensor, train: Tensor, *, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """The nearest example of ``train`` ``(T, D)`` for each of ``x`` ``(N, D)``: int64 ``(N,)``; its distance, float64.
+
+    The result is that of comparing all pairs by Σ (x − t)²; the first of equally near examples.
+
+    Args:
+        block: lower bounds in memory at once; the result does not depend on it.
+
+    Raises:
+        InputError: no training example, different numbers of features, or values that are not finite.
+
+    >>> nearest_neighbours(torch.tensor([[3.0, 4.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]]))
+    (tensor([1]), tensor([5.], dtype=torch.float64))
+    """
+    check_points(x=x, train=train)
+    kept = first_of_each(train)[0].cpu()  # repeated examples would all be candidates
+    x, train = x.detach().cpu().double(), train.detach().cpu()[kept].double()
+    least, index = x.new_full((len(x),), torch.inf), torch.full((len(x),), -1)
+    step = math.isqrt(block)
+    for start in range(0, len(train), step):
+        (distance,), (row,) = (v.unbind(1) for v in nearest(x, train[start : start + step], 1, block))
+        better = distance < least
+        least[better], index[better] = distance[better], start + row[better]
+    return kept[index], least.sqrt()
+
+
+def check_points(least: int = 1, /, **sets: Tensor) -> None:
+    """Raise `InputError` unless all sets are finite and ``(N, D)`` with one D, and N of ``least`` or more."""
+    widths = {x.shape[1] if x.ndim == 2 and len(x) >= least else -1 for x in sets.values()}
     if len(widths) > 1 or -1 in widths:
         shapes = " and ".join(f"{name} of shape {tuple(x.shape)}" for name, x in sets.items())
-        raise InputError(f"{shapes} given; expected (N, D) and (M, D), not empty")
+        counts = "not empty" if least == 1 else f"with {least} examples or more"
+        raise InputError(f"{shapes} given; expected (N, D) and (M, D), {counts}")
     for name, x in sets.items():
         if bad := int((~x.isfinite()).any(1).sum()):
             raise InputError(

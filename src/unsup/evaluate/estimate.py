@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import brentq
@@ -12,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from unsup.core.errors import InputError
+from unsup.evaluate.records import Figure
 
 Z = 1.959963984540054
 """The 97.5 % point of N(0, 1)."""
@@ -38,6 +40,22 @@ class Estimate:
     def error(self) -> float:
         """The standard error of a normal interval of this width."""
         return (self.high - self.low) / (2 * Z)
+
+
+def make_figure(
+    value: float | Estimate, n: int, *, error: float | None = None, floor: float | None = None, **detail: Any
+) -> Figure:
+    """A `Figure` of an estimate, or of a number, with a normal interval if it has a standard error.
+
+    >>> make_figure(2.0, 10, error=0.5)["interval"]
+    (1.02..., 2.97...)
+    """
+    interval: tuple[float, float] | None = None
+    if isinstance(value, Estimate):
+        interval, error, value = (value.low, value.high), value.error, value.value
+    elif error is not None:
+        interval = value - Z * error, value + Z * error
+    return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
 
 
 def wilson(successes: int, n: int) -> Estimate:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from unsup.core import memory
@@ -22,20 +21,16 @@ from unsup.core.escapes import command_line
 from unsup.core.likelihood import Likelihood
 from unsup.core.model import CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.data.source import Data, Split
-from unsup.evaluate.anomaly import AnomalyScores, anomaly_detection
-from unsup.evaluate.bench import Bench, Measuring, Tell
-from unsup.evaluate.conditions import beside, in_use, is_conditioned
-from unsup.evaluate.estimate import Estimate
+from unsup.evaluate.bench import Bench, Measuring, Once, Tell, counting
+from unsup.evaluate.conditions import beside, in_use, is_conditioned, over_examples
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
-from unsup.evaluate.memorisation import MemorisationResult, memorisation
-from unsup.evaluate.modes import ModeCoverage
-from unsup.evaluate.neighbours import neighbour_measures, neighbours
+from unsup.evaluate.neighbours import MemorisationResult, memorisation
 from unsup.evaluate.probe import encode_all
 from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure
-from unsup.evaluate.samples import draw_samples, known_modes
+from unsup.evaluate.samples import draw_samples
 
 _IMPORTANCE_SAMPLES = 50  # of a bound, where time permits
 _FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples: to warm up; timed; timed for a slow sampler
@@ -50,7 +45,7 @@ class Sampling(NamedTuple):
     shown: Tensor
 
 
-class Exam:
+class Exam(Once):
     """A model, or only its samples, on a bench.
 
     The properties raise an `InputError` or a `CapabilityError` with the reason if something is not available.
@@ -77,13 +72,13 @@ class Exam:
         seconds: float = math.inf,
         tell: Tell = lambda stage, done, total: None,
     ) -> None:
+        super().__init__()
         self.bench, self._model, self.path, self.tell = bench, model, path, tell
         self.name = name or type(model).__name__
         self.train_seconds = train_seconds
         self.m = bench.measuring
         self.seconds: dict[str, float] = {}
         self.deadline = Deadline(seconds, f"the {seconds:.0f} s for the measures of {self.name} were over before this")
-        self._no_sampling: OutOfTime | None = None
 
     def figures(self, keys: Iterable[str]) -> tuple[dict[str, Figure], dict[str, str]]:
         """The figures of these measures, and the reasons why others are missing."""
@@ -167,14 +162,11 @@ class Exam:
             on_chunk=lambda done, total: self.tell("likelihood", done, total),
         )
 
-    @functools.cached_property
-    def _test_scores(self) -> Tensor:
-        return self.log_probs(self.bench.test, stored=False)
-
     @property
     def scores(self) -> Tensor:
         """log p of the held-out examples: ``(N,)``, float64, finite."""
-        scores, weight = self._test_scores, self.bench.test.weight
+        scores = self.once("scores", lambda: self.log_probs(self.bench.test, stored=False))
+        weight = self.bench.test.weight
         counted = scores if weight is None else scores[weight.cpu() > 0]
         if bad := int((~counted.isfinite()).sum()):
             what = "of NaN" if bool(counted.isnan().any()) else "of −∞"
@@ -190,29 +182,31 @@ class Exam:
 
     # --- samples --------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def sampling(self) -> Sampling:
         """The speed of sampling, without the first samples."""
-        if self._no_sampling is not None:
-            raise self._no_sampling
-        slow = self.slow_seconds
-        try:
-            with Deadline(slow, f"drawing {_FIRST} samples takes more than {slow:.0f} s here"), in_use(self.model):
-                return self._timed_sampling(slow)
-        except OutOfTime as error:
-            self._no_sampling = error
-            raise
+        if isinstance(self._sampling, OutOfTime):
+            raise self._sampling
+        return self._sampling
 
-    def _timed_sampling(self, slow: float) -> Sampling:
-        model = self.model
+    @functools.cached_property
+    def _sampling(self) -> Sampling | OutOfTime:
+        slow, model = self.slow_seconds, self.model
         if not isinstance(model, CanSample):
             raise CapabilityError(f"{self.name} draws no samples")
-        generator = keyed_generator(self.m.seed, _TIMED, device=model.device)
+        try:
+            with Deadline(slow, f"drawing {_FIRST} samples takes more than {slow:.0f} s here"), in_use(self.model):
+                return self._timed(model.sample, slow)
+        except OutOfTime as error:
+            return error
+
+    def _timed(self, sample: Callable[..., Tensor], slow: float) -> Sampling:
+        generator = keyed_generator(self.m.seed, _TIMED, device=self.model.device)
 
         def draw(n: int) -> Tensor:
             given = self.bench.conditions(self.model, n)
             condition = None if given is None else given.to(self.model.device)
-            return model.sample(n, generator=generator, **beside(self.model, condition)).cpu()
+            return sample(n, generator=generator, **beside(self.model, condition)).cpu()
 
         started = time.monotonic()
         shown = draw(_FIRST)
@@ -250,61 +244,24 @@ class Exam:
         return Split(draw_samples(self._model, n, seed=self.m.seed, given=given, on_chunk=told), given=given)
 
     @functools.cached_property
-    def compared(self) -> tuple[Features, Features, Features]:
-        """Features of the samples, of training examples and of held-out examples."""
-        samples = self.samples.x
-        self.bench.data.event.check(samples)
-        fewest = min(len(samples), len(self.bench.held_out))
+    def compared(self) -> tuple[Features, Features, dict[str, Any]]:
+        """Features of the samples and of held-out examples; their extractor and the numbers of examples."""
+        samples, bench = self.samples.x, self.bench
+        bench.data.event.check(samples)
+        fewest = min(len(samples), len(bench.held_out))
         if fewest < _FOR_QUALITY:
             raise InputError(
                 f"measures of samples need {_FOR_QUALITY} samples and {self.m.split} examples; there are {fewest}"
             )
-        real, done = self.bench.real, 0
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            self.tell("features", done, len(samples))
-
-        return real.extractor(samples, on_chunk=count), real.train, real.held_out
-
-    @property
-    def sets(self) -> dict[str, Any]:
-        """The extractor of the features and their counts."""
-        by, counts = self.bench.real.extractor, zip(("fake", "real", "held_out"), map(len, self.compared), strict=True)
-        return {"extractor": by.name, "sha256": by.digest, **dict(counts)}
-
-    @functools.cached_property
-    def neighbours(self) -> dict[str, Estimate]:
-        """Precision, recall, density and coverage."""
-        fake, real, _ = self.compared
-        return neighbour_measures(fake.points, real.points)
-
-    @functools.cached_property
-    def neighbours_at_floor(self) -> dict[str, float]:
-        """The same for as many samples as there are held-out examples."""
-        fake, real, other = self.compared
-        if len(fake) <= len(other):
-            return {name: found.value for name, found in self.neighbours.items()}
-        return neighbours(fake.points[: len(other)], real.points).means
+        by, train, other = bench.real
+        fake = by(samples, on_chunk=counting(self.tell, "features", len(samples)))
+        counts = {"fake": len(fake), "real": len(train), "held_out": len(other)}
+        return fake, other, {"extractor": by.name, "sha256": by.digest, **counts}
 
     @functools.cached_property
     def memorised(self) -> MemorisationResult:
-        fake, _, held_out = self.compared
+        fake, held_out, _ = self.compared
         return memorisation(fake.points, held_out.points, self.bench.train_features.points)
-
-    @functools.cached_property
-    def modes(self) -> tuple[ModeCoverage, str]:
-        """The modes that the samples cover, and a note on the assignment to modes, or ""."""
-        samples = self.samples.x
-        self.bench.data.event.check(samples)
-        return known_modes(self.bench.data.name, samples)
-
-    @functools.cached_property
-    def modes_at_floor(self) -> ModeCoverage:
-        """The same for as many samples as there are held-out examples."""
-        (found, _), n = self.modes, self.bench.true_modes.n
-        return found if found.n <= n else known_modes(self.bench.data.name, self.samples.x[:n])[0]
 
     # --- anomalies and codes --------------------------------------------------------------------------------------
 
@@ -313,32 +270,18 @@ class Exam:
         """Scores of held-out examples and of anomalies (higher is more anomalous), and the kind of score."""
         if self.m.anomalies is None and self.bench.data.event.dims == 1:
             raise InputError("an example is one number, so shuffling columns makes no anomalies; use --anomalies DATA")
+        model, test, odd = self.model, self.bench.test, self.bench.odd
         try:
-            ordinary, odd = self._compared_scores()
-            return -ordinary, -odd, "log-likelihood"
+            scores = self.scores
+            if is_conditioned(model) and test.given is not None and odd.given is None:  # both without conditions
+                scores = self.log_probs(replace(test, given=None))
+            return -scores, -self.log_probs(odd), "log-likelihood"
         except InputError:
-            if not isinstance(self.model, HasEnergy):
+            if not isinstance(model, HasEnergy):
                 raise
-        return self._energies(self.bench.test.x), self._energies(self.bench.anomalies), "energy"
-
-    def _compared_scores(self) -> tuple[Tensor, Tensor]:
-        """log p of test examples and of anomalies: both given their conditions, or both without conditions."""
-        test, odd = self.bench.test, self.bench.odd
-        scores = self.scores
-        if is_conditioned(self.model) and test.given is not None and odd.given is None:
-            scores = self.log_probs(replace(test, given=None))
-        return scores, self.log_probs(odd)
-
-    def _energies(self, x: Tensor) -> Tensor:
-        model = self.model
-        assert isinstance(model, HasEnergy)
-        with in_use(self.model):
-            return torch.cat([model.energy(part.to(self.model.device)).double().cpu() for part in x.split(CHUNK)])
-
-    @functools.cached_property
-    def anomalies(self) -> tuple[AnomalyScores, str]:
-        ordinary, odd, by = self.anomaly_scores
-        return anomaly_detection(ordinary, odd, seed=self.m.seed), by
+        energy = model.energy
+        ordinary, of_odd = (over_examples(model, x, CHUNK, lambda _, b: energy(b.x).double()) for x in (test.x, odd.x))
+        return ordinary, of_odd, "energy"
 
     @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:

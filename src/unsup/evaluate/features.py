@@ -47,8 +47,8 @@ class Features:
     def __len__(self) -> int:
         return len(self.points)
 
-    def first(self, n: int) -> Features:
-        return Features(self.points[:n], None if self.logits is None else self.logits[:n])
+    def __getitem__(self, rows: slice) -> Features:
+        return Features(self.points[rows], None if self.logits is None else self.logits[rows])
 
 
 class Extractor(ABC):
@@ -69,16 +69,14 @@ class Extractor(ABC):
     @torch.no_grad()
     def __call__(self, x: Tensor, *, on_chunk: Callable[[int], None] | None = None) -> Features:
         """Features of raw examples ``(N, *event.shape)``; ``on_chunk`` is called with the size of each chunk."""
-        points, logits = [], []
+        found = []
         with fast_cpu(torch.device("cpu")):
             for chunk in x.split(CHUNK):
-                p, q = self.compute(chunk.cpu())
-                points.append(p.float())
-                if q is not None:
-                    logits.append(q.float())
+                found.append(self.compute(chunk.cpu()))
                 if on_chunk is not None:
                     on_chunk(len(chunk))
-        return Features(torch.cat(points), torch.cat(logits) if logits else None)
+        logits = [q.float() for _, q in found if q is not None]
+        return Features(torch.cat([p.float() for p, _ in found]), torch.cat(logits) if logits else None)
 
 
 class ConvNet(nn.Module):
@@ -122,9 +120,8 @@ class ConvExtractor(Extractor):
         self.net.eval()
 
     def compute(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        square = to_square(to_unit(x, self.span))
-        points, logits = self.net(square.expand(-1, self.channels, -1, -1))
-        return points, logits
+        found: tuple[Tensor, Tensor] = self.net(to_square(to_unit(x, self.span)).expand(-1, self.channels, -1, -1))
+        return found
 
 
 class RawExtractor(Extractor):
@@ -194,9 +191,9 @@ class InceptionExtractor(Extractor):
         self.digest = digest_of(self.net.state_dict())
 
     def compute(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        levels = (255 * to_unit(x, self.span)).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        points, logits = self.net(levels)
-        return points, logits
+        levels = (255 * to_unit(x, self.span)).round().to(torch.uint8)
+        found: tuple[Tensor, Tensor] = self.net(levels.expand(-1, 3, -1, -1))
+        return found
 
 
 def _line(error: Exception) -> str:

@@ -1,33 +1,37 @@
-"""Reconstructions, and paths between examples through their codes."""
+"""Reconstructions, paths between examples through their codes, and the error of translations."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.errors import InputError
-from unsup.core.model import CanDecode, IsFlow, Model
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.model import CanDecode, IsFlow, Model, Translates
 from unsup.data.source import Split
-from unsup.evaluate.conditions import batches, beside
+from unsup.evaluate.conditions import beside, by_chunks, over_examples
+from unsup.evaluate.estimate import make_figure
+from unsup.evaluate.records import Figure
 
 _AT_ONCE = 200
 
 
-@torch.no_grad()
 def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
     """Encode and decode raw examples ``(N, *event.shape)``, given their conditions.
 
     Raises:
         InputError: the model does not decode.
     """
-    decoder, found = _decoder(model), []
-    for part in (batch.to(model.device) for batch in batches(x, _AT_ONCE)):
-        condition = beside(model, part.given)
-        found.append(decoder.decode(decoder.encode(part.x, **condition), **condition).cpu())
-    return torch.cat(found)
+    decoder = _decoder(model)
+
+    def decoded(position: int, batch: Batch) -> Tensor:
+        condition = beside(model, batch.given)
+        return decoder.decode(decoder.encode(batch.x, **condition), **condition)
+
+    return over_examples(model, x, _AT_ONCE, decoded)
 
 
 @torch.no_grad()
@@ -80,3 +84,37 @@ def _decoder(model: Model) -> CanDecode:
     if not isinstance(model, CanDecode):
         raise InputError(f"{type(model).__name__} does not decode; unsup models lists models that do")
     return model
+
+
+def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a", "b"]) -> Figure:
+    """The mean absolute difference per entry of ``model.translate(x, to=to)`` and the true translations, in raw units.
+
+    Args:
+        x: raw examples ``(N, *event.shape)``.
+        target: the true translation of each example, of the same shape.
+        to: the domain of ``target``.
+
+    Returns:
+        The error, with its standard error over examples. The floor is the error of the examples themselves, without a
+        translation; the detail ``share`` is the error relative to it.
+
+    Raises:
+        CapabilityError: the model does not translate.
+        InputError: no examples, or ``x`` and ``target`` have different shapes.
+    """
+    if not isinstance(model, Translates):
+        raise CapabilityError(f"{type(model).__name__} does not translate; unsup models lists models that do")
+    if x.shape != target.shape or not len(x):
+        raise InputError(
+            f"x has shape {tuple(x.shape)} and target {tuple(target.shape)}; expected one target per example"
+        )
+    translator = model
+
+    def errors(position: int, rows: slice) -> Tensor:
+        found = translator.translate(x[rows].to(model.device), to=to).cpu()
+        return torch.stack([(v.double() - target[rows]).abs().flatten(1).mean(1) for v in (found, x[rows])], 1)
+
+    error, identity = by_chunks(model, len(x), _AT_ONCE, errors).unbind(1)
+    spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    found, floor = float(error.mean()), float(identity.mean())
+    return make_figure(found, len(x), error=spread, floor=floor, share=found / floor)

@@ -11,11 +11,10 @@ from torch import Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, check_value
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.model import Factorises, HasDensity, HasPartition, Model, keyed_generator
 from unsup.data.source import Split
-from unsup.evaluate.conditions import batches, beside, by_chunks, examples_in, in_use, rows_of
+from unsup.evaluate.conditions import batches, beside, examples_in, in_use, over_examples
 
 CHUNK = 200
 """Examples scored at once. It is fixed, so that the noise of a bound depends on the seed and the data only."""
@@ -56,32 +55,26 @@ def log_probs(
         raise InputError("there are no examples to score")
     _check(model, examples)
 
-    def scored(position: int, rows: slice) -> Tensor:
-        batch = rows_of(examples, rows.start, rows.stop).to(model.device)
+    def scored(position: int, batch: Batch) -> Tensor:
         generator = keyed_generator(seed, position, device=model.device)
         also = {**beside(model, batch.given), "lengths": batch.lengths}
-        return model.log_prob(batch.x, **also, samples=samples, generator=generator).double().cpu()
+        return model.log_prob(batch.x, **also, samples=samples, generator=generator).double()
 
     with in_use(model):
         if isinstance(model, HasPartition) and not stored:
             generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
             model.estimate_log_partition(effort=samples, generator=generator)
-    return by_chunks(model, len(examples), CHUNK, scored, on_chunk)
+    return over_examples(model, examples, CHUNK, scored, on_chunk)
 
 
 def _check(model: Model, examples: Split | Batch) -> None:
     """Raise `InputError` if an example is outside the event. Data that is not in memory is checked in parts."""
-    outside, first = 0, None
-    for start in range(0, len(examples), _CHECKED):
-        batch = rows_of(examples, start, start + _CHECKED)
-        bad = ~model.event.contains(batch.x, batch.lengths)
-        if bool(bad.any()):
-            first = start + int(bad.nonzero()[0]) if first is None else first
-            outside += int(bad.sum())
-    if first is not None:
+    bad = [~model.event.contains(batch.x, batch.lengths) for batch in batches(examples, _CHECKED)]
+    outside = torch.cat(bad).nonzero()
+    if len(outside):
         raise InputError(
-            f"{outside} of {len(examples)} examples have values outside {model.event} (the first is number {first}); "
-            "x must be raw data, unscaled and finite"
+            f"{len(outside)} of {len(examples)} examples have values outside {model.event} (the first is number "
+            f"{int(outside[0])}); x must be raw data, unscaled and finite"
         )
 
 
@@ -129,44 +122,30 @@ def likelihood_of(
     """
     if not isinstance(model, HasDensity):
         raise CapabilityError(_NO_DENSITY.format(type(model).__name__))
-    shares, n = _shares(weight, len(scores))
+    weights = (torch.ones(len(scores)) if weight is None else weight.detach().cpu()).double()
+    n, shares, event = int((weights > 0).sum()), weights / weights.sum(), model.event
+    if weight is not None and not n:
+        raise InputError("the weights of the examples add up to 0; give some of them a weight above 0")
     counted = torch.where(shares > 0, scores, 0.0)  # without a weight, log p may be -inf
-    mean = (shares * counted).sum() if weight is not None else scores.mean()
-    if weight is None:
-        error = float(scores.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
-    else:
-        error = math.sqrt(n / (n - 1) * float((shares * (counted - mean)).square().sum())) if n > 1 else math.nan
-    exact = model.likelihood_kind == "exact"
-    shared = model.log_partition_error if isinstance(model, HasPartition) else 0.0
-    masses, densities = model.event.parts
+    mean = scores.mean() if weight is None else (shares * counted).sum()
+    squares = float((shares * (counted - mean)).square().sum())
+    error = math.sqrt(n / (n - 1) * squares) if n > 1 else math.nan
+    if weight is None and n > 1:
+        error = float(scores.std(correction=1)) / math.sqrt(n)
+    dims: float = event.dims
+    if event.open and lengths is not None:  # entries without padding
+        dims = float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])
+    masses, densities = event.parts
     return Likelihood(
         kind=model.likelihood_kind,
         nats=-float(mean),
-        dims=_entries(model.event, lengths, shares),
-        standard_error=math.hypot(error, shared),
+        dims=dims,
+        standard_error=math.hypot(error, model.log_partition_error if isinstance(model, HasPartition) else 0.0),
         n=n,
-        samples=1 if exact else samples,
+        samples=1 if model.likelihood_kind == "exact" else samples,
         masses=masses,
         densities=densities,
     )
-
-
-def _shares(weight: Tensor | None, n: int) -> tuple[Tensor, int]:
-    """The normalised weights of examples, float64, and the number of weights above 0."""
-    if weight is None:
-        return torch.full((n,), 1 / max(n, 1), dtype=torch.float64), n
-    weight = weight.detach().cpu().double()
-    total = float(weight.sum())
-    if not total > 0:
-        raise InputError("the weights of the examples add up to 0; give some of them a weight above 0")
-    return weight / total, int((weight > 0).sum())
-
-
-def _entries(event: Event, lengths: Tensor | None, shares: Tensor) -> float:
-    """The mean number of entries of an example without padding."""
-    if not event.open or lengths is None:
-        return event.dims
-    return float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])
 
 
 def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0) -> Tensor | None:

@@ -27,22 +27,29 @@ from unsup.core.model import (
 )
 from unsup.core.words import duration
 from unsup.data.source import Data
+from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
-from unsup.evaluate.estimate import Estimate, Z, wilson
+from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.features import Features
-from unsup.evaluate.frechet import frechet_distance
-from unsup.evaluate.kernel import kernel_distance
-from unsup.evaluate.modes import MODES_KNOWN, ModeCoverage
+from unsup.evaluate.journeys import translation_error
+from unsup.evaluate.modes import MODES_KNOWN, known_modes
+from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
-from unsup.evaluate.samples import SPLITS, SUBSETS_KEY, inception_score, jackknife_error
+from unsup.evaluate.samples import (
+    SPLITS,
+    SUBSETS_KEY,
+    frechet_distance,
+    inception_score,
+    jackknife_error,
+    kernel_distance,
+)
 from unsup.evaluate.storage import implied_bytes
-from unsup.evaluate.translation import translation_error
 
 if TYPE_CHECKING:
-    from unsup.evaluate.bench import Measuring
+    from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
 
 Subject = Model | Tensor | None
@@ -138,22 +145,6 @@ def choose_measures(keys: str) -> tuple[str, ...]:
     return asked
 
 
-def make_figure(
-    value: float | Estimate, n: int, *, error: float | None = None, floor: float | None = None, **detail: Any
-) -> Figure:
-    """A `Figure` of an estimate, or of a number, with a normal interval if it has a standard error.
-
-    >>> make_figure(2.0, 10, error=0.5)["interval"]
-    (1.02..., 2.97...)
-    """
-    interval: tuple[float, float] | None = None
-    if isinstance(value, Estimate):
-        interval, error, value = (value.low, value.high), value.error, value.value
-    elif error is not None:
-        interval = value - Z * error, value + Z * error
-    return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
-
-
 def bounded(figure: Figure, low: float, high: float) -> Figure:
     """The figure with its interval clipped to [low, high], and without numbers that are not finite."""
     value, interval = figure["value"], figure["interval"]
@@ -187,84 +178,80 @@ def _implied_bytes(exam: Exam) -> Figure:
     return make_figure(value, found.n, error=error, kind=found.kind, samples=found.samples)
 
 
-def _of_features(judge: Callable[[Exam, Features], tuple[float, float]]) -> Callable[[Exam], Figure]:
-    """A measure of features: its value and standard error for samples, and for held-out examples as the floor.
+def _compared(
+    key: str,
+    judge: Callable[[Bench, Any, bool], dict[str, Figure]],
+    sets: Callable[[Exam], tuple[Any, Any, dict[str, Any]]] = lambda exam: exam.compared,
+) -> Callable[[Exam], Figure]:
+    """A measure of samples, and of held-out examples in their place as the floor.
 
-    The detail ``at_floor`` is its value for as many samples as there are held-out examples.
+    The detail ``at_floor`` is its value for as many samples as there are held-out examples, ``floor_error`` the
+    standard error of the floor; `unsup.evaluate.ranking` compares these.
+
+    Args:
+        judge: the figures by key of a bench and samples, with intervals or without.
+        sets: the samples of an exam, its held-out examples and their description.
     """
 
     def run(exam: Exam) -> Figure:
-        fake, _, other = exam.compared
-        value, error = judge(exam, fake)
-        floor, spread = exam.bench.once(judge.__name__, lambda: judge(exam, other))
-        at_floor = judge(exam, fake.first(len(other)))[0] if len(other) < len(fake) else value
-        detail = {**exam.sets, **_of_floor(at_floor, spread)}
-        return make_figure(value, len(fake), error=error, floor=floor, **detail)
+        (fake, other, about), bench = sets(exam), exam.bench
+        own = exam.once(judge.__name__, lambda: judge(bench, fake, bench.intervals))[key]
+        if not bench.intervals:
+            return own
+        floor, first = bench.once(judge.__name__, lambda: judge(bench, other, True))[key], own
+        if len(other) < len(fake):
+            first = exam.once(f"{judge.__name__} of as many", lambda: judge(bench, fake[: len(other)], False))[key]
+        of_floor = {"at_floor": first["value"], "floor_error": bounded(floor, *MEASURES[key].range)["error"]}
+        return {**own, "floor": floor["value"], "detail": {**about, **own["detail"], **of_floor}}
 
     return run
 
 
-def _of_floor(at_floor: float, error: float) -> dict[str, float | None]:
-    """What `unsup.evaluate.ranking` compares with a floor: the value for equal counts, and the error of the floor."""
-    return {"at_floor": at_floor, "floor_error": error if math.isfinite(error) else None}
+def _fid(bench: Bench, fake: Features, intervals: bool) -> dict[str, Figure]:
+    pair = fake.points, bench.real.train.points
+    error = jackknife_error(*pair) if intervals else None
+    return {"fid": make_figure(frechet_distance(*pair), len(fake), error=error)}
 
 
-def _fid(exam: Exam, features: Features) -> tuple[float, float]:
-    pair = features.points, exam.compared[1].points
-    return frechet_distance(*pair), jackknife_error(*pair)
+def _kid(bench: Bench, fake: Features, intervals: bool) -> dict[str, Figure]:
+    key = keyed_generator(bench.measuring.seed, SUBSETS_KEY).initial_seed()
+    found = kernel_distance(fake.points, bench.real.train.points, seed=key)
+    return {"kid": make_figure(found.value, len(fake), error=found.error)}
 
 
-def _kid(exam: Exam, features: Features) -> tuple[float, float]:
-    key = keyed_generator(exam.bench.measuring.seed, SUBSETS_KEY).initial_seed()
-    found = kernel_distance(features.points, exam.compared[1].points, seed=key)
-    return found.value, found.error
+def _inception_score(bench: Bench, fake: Features, intervals: bool) -> dict[str, Figure]:
+    if fake.logits is None:
+        raise InputError(f"the extractor {bench.real.extractor.name} has no classes")
+    value, spread = inception_score(fake.logits, seed=bench.measuring.seed)
+    return {"inception_score": make_figure(value, len(fake), error=spread / math.sqrt(SPLITS - 1))}
 
 
-def _inception_score(exam: Exam, features: Features) -> tuple[float, float]:
-    if features.logits is None:
-        raise InputError(f"the extractor {exam.sets['extractor']} has no classes")
-    value, spread = inception_score(features.logits, seed=exam.bench.measuring.seed)
-    return value, spread / math.sqrt(SPLITS - 1)
-
-
-def _in_balls(name: str) -> Callable[[Exam], Figure]:
-
-    def run(exam: Exam) -> Figure:
-        own, floor = exam.neighbours[name], exam.bench.neighbours_of_held_out[name]
-        detail = {**exam.sets, **_of_floor(exam.neighbours_at_floor[name], floor.error)}
-        return make_figure(
-            own, detail["real" if name in ("recall", "coverage") else "fake"], floor=floor.value, **detail
-        )
-
-    return run
+def _neighbours(bench: Bench, fake: Features, intervals: bool) -> dict[str, Figure]:
+    pair = fake.points, bench.real.train.points
+    found = neighbour_measures(*pair) if intervals else neighbours(*pair).means
+    return {k: make_figure(v, len(pair[k in ("recall", "coverage")])) for k, v in found.items()}
 
 
 def _memorisation(exam: Exam) -> Figure:
-    found = exam.memorised
-    space = f"features of the extractor {exam.sets['extractor']}"
+    found, space = exam.memorised, f"features of the extractor {exam.bench.real.extractor.name}"
     return make_figure(found.nearer, found.n, floor=0.5, copies=found.copies, space=space)
 
 
-def _of_modes(value: Callable[[ModeCoverage], Estimate]) -> Callable[[Exam], Figure]:
+def _modes(bench: Bench, samples: Tensor, intervals: bool) -> dict[str, Figure]:
+    bench.data.event.check(samples)
+    return known_modes(bench.data.name, samples)
+
+
+def _of_modes(key: str) -> Callable[[Exam], Figure]:
+    return _compared(key, _modes, lambda exam: (exam.samples.x, exam.bench.first_held_out, {}))
+
+
+def _of_anomalies(key: str) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
-        (found, note), first, true = exam.modes, value(exam.modes_at_floor), value(exam.bench.true_modes)
-        detail: dict[str, Any] = {
-            "of": found.of,
-            "chance_kl": found.chance_kl,
-            "note": note,
-            **_of_floor(first.value, true.error),
-        }
-        return make_figure(value(found), found.n, floor=true.value, **detail)
-
-    return run
-
-
-def _of_anomalies(name: Literal["auroc", "average_precision"]) -> Callable[[Exam], Figure]:
-    def run(exam: Exam) -> Figure:
-        found, by = exam.anomalies
-        n = found.ordinary + found.anomalies
-        guess = 0.5 if name == "auroc" else found.anomalies / n
-        return make_figure(getattr(found, name), n, floor=guess, by=by, anomalies=found.anomalies)
+        ordinary, odd, by = exam.anomaly_scores
+        resamples, seed = RESAMPLES if exam.bench.intervals else 0, exam.m.seed
+        found = exam.once("anomalies", lambda: anomaly_detection(ordinary, odd, seed=seed, resamples=resamples))[key]
+        return {**found, "detail": {"by": by, **found["detail"]}}
 
     return run
 
@@ -280,7 +267,7 @@ def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
 
         def of_raw() -> float | None:
             try:
-                return judged(bench.raw_codes).value
+                return judged(bench.raw_codes).value if bench.intervals else None
             except InputError:  # the raw data has too many columns
                 return None
 
@@ -296,33 +283,18 @@ def _accuracy(exam: Exam) -> Figure:
     return make_figure(found, len(true), floor=majority_share(known, true))
 
 
-def _calibration(exam: Exam) -> Figure:
-    found = calibration(exam.scores, exam.log_probs(exam.samples))
-    detail: dict[str, Any] = {"curve": [list(pair) for pair in found.curve], "chance": found.chance}
-    return make_figure(found.error, found.n, floor=found.chance, **detail)
-
-
 def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         a, b = exam.bench.pairs
-        found = translation_error(exam.model, *((a, b) if to == "b" else (b, a)), to=to)
-        return make_figure(found.error, found.n, error=found.standard_error, floor=found.identity, share=found.share)
+        return translation_error(exam.model, *((a, b) if to == "b" else (b, a)), to=to)
 
     return run
-
-
-def _sampling(exam: Exam) -> Figure:
-    return make_figure(exam.sampling.per_second, len(exam.sampling.shown))
 
 
 def _seconds(exam: Exam) -> Figure:
     if exam.train_seconds is None:
         raise InputError("the duration of training is not recorded")
     return make_figure(exam.train_seconds, 1)
-
-
-def _parameters(exam: Exam) -> Figure:
-    return make_figure(exam.model.parameter_count, 1)
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -357,8 +329,7 @@ NEEDS: dict[str, Need] = {
     "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
     "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
                          "{model} does not translate"),
-    "labels": Need("labels", "data", _has_labels,
-                   "the data has no labels"),
+    "labels": Need("labels", "data", _has_labels, "the data has no labels"),
     "levels": Need("discrete data", "data", lambda model, data: data.event.is_discrete,
                    "a density of real numbers does not imply a number of bytes"),
     "images": Need("images of one or three channels", "data",
@@ -387,34 +358,35 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("likelihood", "likelihood", "mean −log p of an example",
             "nats", "lower", "density", ("likelihood",), _likelihood, _ANY, "", "{:,.2f}".format),
     Measure("calibration", "calibration error", "largest error of the shares of data in regions of high density",
-            "", "lower", "density", ("likelihood", "samples"), _calibration, _SHARE,
+            "", "lower", "density", ("likelihood", "samples"),
+            lambda exam: calibration(exam.scores, exam.log_probs(exam.samples)), _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _of_features(_fid), _POSITIVE, _HELD_OUT),
+            "", "lower", "samples", ("samples",), _compared("fid", _fid), _POSITIVE, _HELD_OUT),
     Measure("kid", "KID × 10³", "kernel distance of samples to training examples in features of an extractor",
-            "", "lower", "samples", ("samples",), _of_features(_kid), _ANY, _HELD_OUT,
+            "", "lower", "samples", ("samples",), _compared("kid", _kid), _ANY, _HELD_OUT,
             lambda value: f"{1000 * value:,.0f}" if abs(value) >= 1 else f"{1000 * value:.4g}"),
     Measure("inception_score", "Inception score", "how certain and how varied the classes of samples are",
-            "", "higher", "samples", ("samples", "images"), _of_features(_inception_score),
+            "", "higher", "samples", ("samples", "images"), _compared("inception_score", _inception_score),
             (1.0, math.inf), _HELD_OUT),
     Measure("precision", "precision", "share of samples that are among the training examples",
-            "", "higher", "samples", ("samples",), _in_balls("precision"), _SHARE, _HELD_OUT),
+            "", "higher", "samples", ("samples",), _compared("precision", _neighbours), _SHARE, _HELD_OUT),
     Measure("recall", "recall", "share of training examples that are among the samples",
-            "", "higher", "samples", ("samples",), _in_balls("recall"), _SHARE, _HELD_OUT),
+            "", "higher", "samples", ("samples",), _compared("recall", _neighbours), _SHARE, _HELD_OUT),
     Measure("density", "density", "mean number of neighbourhoods of training examples around a sample, over 5",
-            "", "higher", "samples", ("samples",), _in_balls("density"), _POSITIVE, _HELD_OUT),
+            "", "higher", "samples", ("samples",), _compared("density", _neighbours), _POSITIVE, _HELD_OUT),
     Measure("coverage", "coverage", "share of the neighbourhoods of training examples that contain a sample",
-            "", "higher", "samples", ("samples",), _in_balls("coverage"), _SHARE, _HELD_OUT),
+            "", "higher", "samples", ("samples",), _compared("coverage", _neighbours), _SHARE, _HELD_OUT),
     Measure("memorisation", "memorisation", "probability that a sample is nearer to training data than held-out data",
             "", None, "samples", ("samples",), _memorisation, _SHARE, _HELD_OUT, "{:.1%}".format),
     Measure("modes", "modes covered", "modes of the data that have a good sample",
-            "", "higher", "samples", ("samples", "modes"), _of_modes(lambda found: found.covered), _POSITIVE, _TRUE,
+            "", "higher", "samples", ("samples", "modes"), _of_modes("modes"), _POSITIVE, _TRUE,
             "{:,.4g}".format),
     Measure("modes_good", "good samples", "share of samples near a mode of the data",
             "", "higher", "samples", ("samples", "modes"),
-            _of_modes(lambda found: wilson(round(found.good * found.n), found.n)), _SHARE, _TRUE, "{:.1%}".format),
+            _of_modes("modes_good"), _SHARE, _TRUE, "{:.1%}".format),
     Measure("modes_kl", "KL of modes", "divergence of the shares of the modes of good samples from equal shares",
-            "nats", "lower", "samples", ("samples", "modes"), _of_modes(lambda found: found.divergence), _POSITIVE,
+            "nats", "lower", "samples", ("samples", "modes"), _of_modes("modes_kl"), _POSITIVE,
             _TRUE, "{:.4f}".format),
     Measure("translation_b", "error to b", "mean absolute error per entry of translations to domain b",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _UNTRANSLATED),
@@ -437,10 +409,12 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("seconds", "training time", "seconds of training, including validation",
             "", None, "cost", (), _seconds, _POSITIVE, "", duration),
     Measure("sampling", "sampling speed", "samples drawn per second",
-            "samples/s", "higher", "cost", ("samples",), _sampling, _POSITIVE, "",
+            "samples/s", "higher", "cost", ("samples",),
+            lambda exam: make_figure(exam.sampling.per_second, len(exam.sampling.shown)), _POSITIVE, "",
             lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}"),
     Measure("parameters", "parameters", "number of trained parameters",
-            "", None, "cost", (), _parameters, _POSITIVE, "", "{:,.0f}".format),
+            "", None, "cost", (), lambda exam: make_figure(exam.model.parameter_count, 1), _POSITIVE, "",
+            "{:,.0f}".format),
 )}
 # fmt: on
 """Every measure, in the order of tables."""

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage, from balls of nearest neighbours.
+"""Precision, recall, density, coverage and memorisation, from nearest neighbours.
 
 B(y) is the closed ball around y through its k-th nearest neighbour in its own set (without y itself).
 
@@ -6,6 +6,11 @@ B(y) is the closed ball around y through its k-th nearest neighbour in its own s
   (Kynkäänniemi, Karras, Laine, Lehtinen, Aila 2019, https://arxiv.org/abs/1904.06991; k = 3).
 - density: (1 / kM) Σ over fakes of the number of B(real) that contain them; may exceed 1. coverage: share of B(real)
   that contain a fake (Naeem, Oh, Uh, Choi, Yoo 2020, https://arxiv.org/abs/2002.09797; k = 5).
+
+- memorisation: whether samples are copies of training examples, by the distance to the nearest training example. With
+  the training examples T and d(x) = min over t in T of ‖x − t‖, the statistic is P(d(fake) < d(held out)) + ½ P(=).
+  It is ½ for a model that has learned the distribution, near 1 for a model that copies, and below ½ for samples far
+  from the data (Meehan, Chaudhuri, Dasgupta 2020, https://arxiv.org/abs/2004.05675, for the whole space at once).
 
 Distances are exact in float64 (`unsup.evaluate.distances`). They are computed in blocks of rows: memory is linear in N.
 """
@@ -21,11 +26,13 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.evaluate.distances import BLOCK, bounds, check_points, first_of_each, radii, within
-from unsup.evaluate.estimate import Estimate, Z, of_share
+from unsup.evaluate.distances import BLOCK, bounds, check_points, decided, first_of_each, nearest, nearest_neighbours
+from unsup.evaluate.estimate import Estimate, Z, mann_whitney, of_share
 
 PRECISION_K, DENSITY_K = 3, 5
+_NEAR = 0.01  # the quantile of held-out distances below which a sample counts as a copy
 _GROUPS, _GROUPS_OF_MANY, _MANY = 10, 5, 4_000_000
+_AT_ONCE = 2**18  # pairs that are compared at once with all radii
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,28 +65,7 @@ def neighbours(
     >>> [float(v.mean()) for v in (found.precision, found.recall, found.coverage)]
     [1.0, 1.0, 1.0]
     """
-    check_points(fake=fake, real=real)
-    if min(len(fake), len(real)) <= (k := max(precision_k, density_k)):
-        raise InputError(
-            f"{len(fake)} fakes and {len(real)} reals given; expected more than {k} of each, so that a k-th neighbour "
-            "exists"
-        )
-    fake, real = fake.detach().cpu().double(), real.detach().cpu().double()
-    of_real = radii(real, (precision_k, density_k), block)  # (2, M), squared
-    (of_fake,) = radii(fake, (precision_k,), block)
-    # Equal examples have equal balls and are in the same ones.
-    (one, fakes), (other, reals) = first_of_each(fake), first_of_each(real)
-    x, y, of_real, of_fake = fake[one], real[other], of_real[:, other], of_fake[one]
-    repeats = reals.bincount().double()
-    precision, density = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
-    recall, coverage = torch.zeros(len(y), dtype=torch.bool), torch.zeros(len(y), dtype=torch.bool)
-    for part in bounds(x, y, block):
-        precision[part.rows] = within(part, x, y, of_real[:1]).any(1)
-        inside = within(part, x, y, of_real[1:])
-        density[part.rows] = inside.double() @ repeats / density_k
-        coverage |= inside.any(0)
-        recall |= within(part, x, y, of_fake[part.rows, None]).any(0)
-    return Neighbours(precision[fakes].float(), recall[reals].float(), density[fakes].float(), coverage[reals].float())
+    return groups_left_out(fake, real, 0, (precision_k, density_k), block)[0]
 
 
 def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
@@ -89,11 +75,9 @@ def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
     that over examples for a fixed other set. Intervals use Student's t with G − 1 degrees of freedom, in log odds for
     shares. G is 10, or 5 for many pairs.
     """
-    whole = neighbours(fake, real)
-    groups = _GROUPS if len(fake) * len(real) <= _MANY else _GROUPS_OF_MANY
-    parts = zip(*(torch.arange(len(x)).tensor_split(groups) for x in (fake, real)), strict=True)
-    kept = [[_without(x, rows) for x, rows in zip((fake, real), both, strict=True)] for both in parts]
-    left_out = [neighbours(*sets).means for sets in kept]
+    groups = min(_GROUPS if len(fake) * len(real) <= _MANY else _GROUPS_OF_MANY, len(fake), len(real))
+    whole, *rest = groups_left_out(fake, real, groups)
+    left_out = [found.means for found in rest]
     wider = float(student.ppf(0.975, groups - 1)) / Z
     found = {}
     for name, terms in vars(whole).items():
@@ -104,5 +88,106 @@ def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
     return found
 
 
-def _without(x: Tensor, rows: Tensor) -> Tensor:
-    return torch.cat([x[: rows[0]], x[rows[-1] + 1 :]])
+def groups_left_out(
+    fake: Tensor, real: Tensor, groups: int, ks: tuple[int, int] = (PRECISION_K, DENSITY_K), block: int = BLOCK
+) -> list[Neighbours]:
+    """The measures of all examples, and of the rest without each of ``groups`` slices of both sets.
+
+    Every distance is bounded once. A ball without a group is larger only if one of its nearest neighbours is missing.
+    """
+    check_points(fake=fake, real=real)
+    if min(len(fake), len(real)) <= (least := max(ks) + (groups > 0)):
+        raise InputError(
+            f"{len(fake)} fakes and {len(real)} reals given; expected more than {least} of each, so that a k-th "
+            "neighbour exists"
+        )
+    a, b = _Balls(fake, ks[:1], groups, block), _Balls(real, ks, groups, block)
+    x, y, (of_fake,), (of_real, wide) = a.points, b.points, a.limits, b.limits
+    precision, density = torch.zeros(groups + 1, len(x), dtype=torch.bool), torch.zeros(groups + 1, len(x)).double()
+    recall, coverage = (torch.zeros(groups + 1, len(y), dtype=torch.bool) for _ in range(2))
+    largest, others = of_fake.amax(0), torch.maximum(of_real, wide).amax(0)
+    for part in bounds(x, y, block):
+        pairs = (part.lower <= torch.maximum(largest[part.rows, None], others)).nonzero()
+        for i, j in (some.unbind(1) for some in pairs.split(_AT_ONCE)):
+            rows = part.rows[i]
+            squares = decided(part, x, y, i, j, torch.cat([of_fake[:, rows], of_real[:, j], wide[:, j]]))
+            for g in range(groups + 1):
+                inside = (squares <= wide[g, j]) & (a.copies[g, rows] > 0)
+                precision[g, rows[squares <= of_real[g, j]]] = True
+                recall[g, j[squares <= of_fake[g, rows]]] = True
+                coverage[g, j[inside]] = True
+                density[g].index_add_(0, rows[inside], b.copies[g, j[inside]])
+    density /= ks[1]
+    sets = (precision, a), (recall, b), (density, a), (coverage, b)
+    return [Neighbours(*(balls.terms(found[g], g) for found, balls in sets)) for g in range(groups + 1)]
+
+
+class _Balls:
+    """The balls of a set: all of them, and those without each group.
+
+    Attributes:
+        points: the distinct examples ``(N, D)``. Equal examples have equal balls and are in the same ones.
+        limits: squared radii for each k, of all balls and without each group: ``(K, G + 1, N)``; −∞ for no ball.
+        copies: how often each point occurs in all, and without each group: ``(G + 1, N)``.
+    """
+
+    def __init__(self, x: Tensor, ks: tuple[int, ...], groups: int, block: int) -> None:
+        x = x.detach().cpu().double()
+        first, self._place = first_of_each(x)
+        self.points = x[first]
+        split = torch.arange(len(x)).tensor_split(max(groups, 1))
+        among = [nearest(x, x[rows], max(ks), block // len(split), start=int(rows[0]))[0] for rows in split]
+        self._kept = torch.ones(groups + 1, len(x), dtype=torch.bool)
+        for g, rows in enumerate(split[:groups]):
+            self._kept[g + 1, rows] = False
+        self.limits = x.new_full((len(ks), groups + 1, len(first)), -torch.inf)
+        self.copies = x.new_zeros(groups + 1, len(first))
+        for g in range(groups + 1):
+            near = torch.cat([v for i, v in enumerate(among) if i != g - 1], 1).sort(1).values  # (N, ·)
+            rows = self._kept[g].nonzero().squeeze(1)
+            self.limits[:, g, self._place[rows]] = near[rows][:, torch.tensor(ks) - 1].T
+            self.copies[g] = self._place[rows].bincount(minlength=len(first))
+
+    def terms(self, found: Tensor, group: int) -> Tensor:
+        """What was found of points, for every example outside of the group."""
+        return found[self._place[self._kept[group]]].float()
+
+
+@dataclass(frozen=True, eq=False)
+class MemorisationResult:
+    """Results of `memorisation`.
+
+    Attributes:
+        nearer: P(d(fake) < d(held out)) + ½ P(=), with DeLong's interval (`mann_whitney`) for fixed training examples.
+        copies: share of fakes nearer than the 1 % quantile of held-out distances.
+        n: number of fakes.
+        nearest: ``(N,)`` int64, the nearest training example of each fake (the first of equally near ones).
+        distance: ``(N,)`` float64, its distance.
+    """
+
+    nearer: Estimate
+    copies: float
+    n: int
+    nearest: Tensor
+    distance: Tensor
+
+
+def memorisation(fake: Tensor, held_out: Tensor, train: Tensor) -> MemorisationResult:
+    """The test for features of samples ``(N, D)``, held-out examples ``(M, D)`` and training examples ``(T, D)``.
+
+    Raises:
+        InputError: fewer than two fakes or held-out examples, no training example, different numbers of features, or
+            values that are not finite.
+
+    >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    >>> copied = memorisation(x[:100], x[100:200], x[:100])
+    >>> copied.nearer.value, copied.copies, bool(copied.distance.any())
+    (1.0, 1.0, False)
+    """
+    if min(len(fake), len(held_out)) < 2:
+        raise InputError(f"{len(fake)} fakes and {len(held_out)} held-out examples given; expected two or more of each")
+    check_points(fake=fake, held_out=held_out, train=train)
+    index, distance = nearest_neighbours(torch.cat([fake, held_out]), train)
+    of_fake, of_held_out = distance[: len(fake)], distance[len(fake) :]
+    copies = float((of_fake < of_held_out.quantile(_NEAR)).double().mean())
+    return MemorisationResult(mann_whitney(of_held_out, of_fake), copies, len(fake), index[: len(fake)], of_fake)

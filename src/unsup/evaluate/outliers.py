@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -69,6 +69,7 @@ class Detector(Protocol):
 class Entry:
     """An entry of an outlier; ``typical`` is the column's median, ``nats`` its surprisal minus the usual one."""
 
+    position: int
     column: str
     value: float
     typical: float
@@ -85,6 +86,7 @@ class Outlier:
         name: from the reader.
         score: in nats, higher is more anomalous.
         entries: the most surprising ones, in decreasing order.
+        excess: nats of all flattened entries, ``(D,)``.
     """
 
     rank: int
@@ -92,6 +94,7 @@ class Outlier:
     name: str
     score: float
     entries: tuple[Entry, ...]
+    excess: Tensor = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,6 @@ def rank(
         most = excess[place].argsort(descending=True, stable=True)[:entries].tolist()
         nats, values = excess[place].tolist(), x[row].flatten().tolist()
         least = max(LEAST, _SHARE_OF_FIRST * nats[most[0]])
-        causes = tuple(Entry(columns[d], values[d], typical[d], nats[d]) for d in most if nats[d] >= least)
-        found.append(Outlier(place + 1, row, names[row], float(scores[row]), causes))
+        causes = tuple(Entry(d, columns[d], values[d], typical[d], nats[d]) for d in most if nats[d] >= least)
+        found.append(Outlier(place + 1, row, names[row], float(scores[row]), causes, excess[place]))
     return tuple(found), scores

@@ -27,7 +27,8 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.model import CanEncode, Classifies, Model, keyed_generator
 from unsup.data.source import Split
-from unsup.evaluate.conditions import beside, by_chunks, examples_in, rows_of
+from unsup.evaluate.conditions import beside, over_examples
+from unsup.evaluate.distances import check_points
 from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
 from unsup.evaluate.features import column_count, columns_of
 
@@ -67,13 +68,7 @@ def probe(
     >>> probe(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.9
     True
     """
-    _check("train", train_features, train_label)
-    _check("test", test_features, test_label)
-    if train_features.shape[1] != test_features.shape[1]:
-        raise InputError(
-            f"{train_features.shape[1]} training and {test_features.shape[1]} test features given; expected equal "
-            "numbers"
-        )
+    _check(train_features, train_label, test_features, test_label)
     rows = training_rows(len(train_features), seed=seed)
     rows = rows[torch.randperm(len(rows), generator=keyed_generator(seed, _PART))]
     x, y = train_features.detach().cpu()[rows].double(), train_label.cpu()[rows].numpy()
@@ -86,16 +81,9 @@ def probe(
 
 
 def few_labels(
-    train_features: Tensor,
-    train_label: Tensor,
-    test_features: Tensor,
-    test_label: Tensor,
-    *,
-    each: int = FEW,
-    choices: int = CHOICES,
-    seed: int = 0,
+    train_features: Tensor, train_label: Tensor, test_features: Tensor, test_label: Tensor, *, seed: int = 0
 ) -> Estimate:
-    """The accuracy of `probe` with ``each`` labelled examples per class (or all): the mean over ``choices`` of them.
+    """The accuracy of `probe` with `FEW` labelled examples per class (or all): the mean over `CHOICES` of them.
 
     The interval includes the choice of the labelled examples and of the test examples.
 
@@ -103,14 +91,14 @@ def few_labels(
     >>> few_labels(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.8
     True
     """
-    _check("train", train_features, train_label)
+    _check(train_features, train_label, test_features, test_label)
     label, found = train_label.cpu(), []
-    for choice in range(choices):
+    for choice in range(CHOICES):
         order = torch.randperm(len(label), generator=keyed_generator(seed, _FEW, choice))
-        rows = torch.cat([order[label[order] == c][:each] for c in label.unique()])
+        rows = torch.cat([order[label[order] == c][:FEW] for c in label.unique()])
         found.append(probe(train_features[rows], label[rows], test_features, test_label, seed=seed).value)
     mean, n = float(np.mean(found)), len(test_label)
-    spread = student.ppf(0.975, choices - 1) / Z * np.std(found, ddof=1) / math.sqrt(choices)
+    spread = student.ppf(0.975, CHOICES - 1) / Z * np.std(found, ddof=1) / math.sqrt(CHOICES)
     return of_share(mean, math.hypot(spread, math.sqrt(mean * (1 - mean) / n)), n)
 
 
@@ -129,8 +117,7 @@ def neighbours_vote(
     >>> neighbours_vote(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1).value
     1.0
     """
-    _check("train", known, label)
-    _check("test", asked, true)
+    _check(known, label, asked, true)
     scaled, wanted = (v.numpy() for v in _standardised(known.double(), asked.double()))
     if not scaled.shape[1]:
         return wilson(int((true == label.bincount().argmax()).sum()), len(true))
@@ -147,12 +134,7 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     if not isinstance(model, Classifies):
         raise CapabilityError(f"{type(model).__name__} is not a classifier; unsup models lists classifiers")
     classifier = model
-
-    def predicted(position: int, rows: slice) -> Tensor:
-        x = examples.rows(torch.arange(rows.start, rows.stop))
-        return classifier.predict_proba(x.to(model.device)).argmax(1).cpu()
-
-    return by_chunks(model, len(examples), CHUNK, predicted)
+    return over_examples(model, examples, CHUNK, lambda _, batch: classifier.predict_proba(batch.x).argmax(1))
 
 
 def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
@@ -171,13 +153,12 @@ def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
     """
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{type(model).__name__} has no codes; unsup models lists models that encode")
-    encoder, examples = model, examples_in(x)
+    encoder = model
 
-    def encoded(position: int, rows: slice) -> Tensor:
-        batch = rows_of(examples, rows.start, rows.stop).to(model.device)
-        return encoder.encode(batch.x, **beside(model, batch.given)).flatten(1).float().cpu()
+    def encoded(position: int, batch: Batch) -> Tensor:
+        return encoder.encode(batch.x, **beside(model, batch.given)).flatten(1).float()
 
-    return by_chunks(model, len(examples), CHUNK, encoded)
+    return over_examples(model, x, CHUNK, encoded)
 
 
 def training_rows(n: int, *, seed: int = 0) -> Tensor:
@@ -237,15 +218,11 @@ def _predictions(x: Array, y: Classes, other: Array, penalties: Sequence[float])
         return [model.set_params(C=1 / (penalty * len(x))).fit(x, y).predict(other) for penalty in penalties]
 
 
-def _check(name: str, features: Tensor, label: Tensor) -> None:
-    """Raise `InputError` unless these are finite features ``(N, F)`` with class numbers ``(N,)``, N of 2 or more."""
-    if features.ndim != 2 or label.shape != features.shape[:1] or len(features) < 2:
-        raise InputError(
-            f"{name} features of shape {tuple(features.shape)} and labels of shape {tuple(label.shape)} given; "
-            "expected (N, F) and (N,), with N of 2 or more"
-        )
-    if bad := int((~features.isfinite()).any(1).sum()):
-        raise InputError(
-            f"{bad} of {len(features)} {name} examples have features that are not finite; remove these examples, or "
-            "fix the model"
-        )
+def _check(known: Tensor, label: Tensor, asked: Tensor, true: Tensor) -> None:
+    """Raise `InputError` unless these are finite features with class numbers, two examples or more of each."""
+    check_points(2, train=known, test=asked)
+    for name, x, y in (("train", known, label), ("test", asked, true)):
+        if y.shape != x.shape[:1]:
+            raise InputError(
+                f"{len(x)} {name} examples and labels of shape {tuple(y.shape)} given; expected one label per example"
+            )

@@ -60,12 +60,10 @@ def grid(box: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """
     low, high = box.double().tolist()
     axes = [torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
-    weights = []
-    for a, b in zip(low, high, strict=True):
-        weight = torch.full((points,), (b - a) / (points - 1), dtype=torch.float64)
-        weight[[0, -1]] *= 0.5
-        weights.append(weight.log())
-    x, log_weight = (torch.stack(torch.meshgrid(*v, indexing="ij"), -1).flatten(0, -2) for v in (axes, weights))
+    shares = torch.ones(points, dtype=torch.float64)
+    shares[[0, -1]] = 0.5
+    weights = [((b - a) / (points - 1) * shares).log() for a, b in zip(low, high, strict=True)]
+    x, log_weight = (torch.cartesian_prod(*v).view(-1, len(low)) for v in (axes, weights))
     return x, log_weight.sum(-1)
 
 
@@ -82,31 +80,31 @@ def find_partition(model: Model, x: Tensor, *, tolerance: float = 1e-3) -> Parti
     """
     if not (isinstance(model, HasEnergy) and is_planar(model.event)):
         raise CapabilityError(f"quadrature needs an energy of one or two real numbers; {type(model).__name__} has none")
-    with in_use(model):
-        return _converged(model, x.flatten(1).double().cpu(), tolerance)
-
-
-def _converged(model: HasEnergy, flat: Tensor, tolerance: float) -> Partition:
+    flat = x.flatten(1).double().cpu()
     low, high = flat.amin(0), flat.amax(0)
-    extent = (high - low).clamp(min=1e-6)
-    box, nodes = torch.stack([low - _MARGIN * extent, high + _MARGIN * extent]), _FIRST
-    for _ in range(_MOST_GROWTH):
-        wider = box + (box - box.mean(0))
-        # twice the box with the same spacing, so the nodes are nested
-        value = log_partition(model, box, nodes)
-        change = abs(log_partition(model, wider, 2 * nodes - 1) - value)
-        if change <= tolerance:
-            break
-        box, nodes = wider, min(2 * nodes - 1, _MOST_GROWING)
-    else:
-        raise InputError(f"log Z still changes by {change:.3g} nats as the box grows: exp(−E) has no finite integral")
-    finer = math.inf
-    while finer > tolerance:
-        if 2 * nodes - 1 > _MOST:
-            raise InputError(f"log Z still changes by {finer:.3g} nats with {nodes} nodes per axis: E is not smooth")
-        nodes = 2 * nodes - 1
-        value, before = log_partition(model, box, nodes), value
-        finer = abs(value - before)
+    margin = _MARGIN * (high - low).clamp(min=1e-6)
+    box, nodes, finer = torch.stack([low - margin, high + margin]), _FIRST, math.inf
+    with in_use(model):
+        for _ in range(_MOST_GROWTH):
+            wider = box + (box - box.mean(0))
+            # twice the box with the same spacing, so the nodes are nested
+            value = log_partition(model, box, nodes)
+            change = abs(log_partition(model, wider, 2 * nodes - 1) - value)
+            if change <= tolerance:
+                break
+            box, nodes = wider, min(2 * nodes - 1, _MOST_GROWING)
+        else:
+            raise InputError(
+                f"log Z still changes by {change:.3g} nats as the box grows: exp(−E) has no finite integral"
+            )
+        while finer > tolerance:
+            if 2 * nodes - 1 > _MOST:
+                raise InputError(
+                    f"log Z still changes by {finer:.3g} nats with {nodes} nodes per axis: E is not smooth"
+                )
+            nodes = 2 * nodes - 1
+            value, before = log_partition(model, box, nodes), value
+            finer = abs(value - before)
     return Partition(value, max(change, finer), box[0], box[1])
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +46,20 @@ class _Standing:
 
     Attributes:
         value: mean over seeds.
-        error: standard error of the mean that remains in paired differences.
-        noise: the whole standard error.
-        widened: the same with Student's quantile for the variation between seeds, over 1.96.
+        noise: its standard error.
+        apart: its part in differences, with Student's quantile over 1.96 for the variation between seeds: the whole
+            standard error, or what remains if the differences are paired.
         group: the kind of likelihood, or empty.
         beyond: whether the value is implausible.
-        scores: the log-probabilities whose mean is the value, times its factor; None for other measures.
+        scores: the log-probabilities whose mean is the value, times its factor; zeros for other measures.
     """
 
     value: float
-    error: float
     noise: float
-    widened: float
+    apart: float
     group: str
     beyond: bool
-    scores: NDArray[np.float64] | None
+    scores: NDArray[np.float64]
 
 
 def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[str, Place]]:
@@ -71,13 +69,12 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
         if measure.better is None:
             continue
         stands: dict[str, _Standing] = {}
-        for c in contestants:
-            figures = [m["figures"].get(key) for m in c["runs"]]
-            if c["status"] != "failed" and figures and all(f is not None and f["value"] is not None for f in figures):
-                own = scores.get(c["name"], ()) if key in _PAIRED else ()
-                if key not in _PAIRED or own:
-                    beyond = all(_is_beyond(measure, m) for m in c["runs"])
-                    stands[c["name"]] = _standing(measure, cast(list[Figure], figures), own, beyond=beyond)
+        for c in (c for c in contestants if c["status"] != "failed" and c["runs"]):
+            figures = [m["figures"][key] for m in c["runs"] if key in m["figures"]]
+            own = scores.get(c["name"], ()) if key in _PAIRED else ()
+            if len(figures) == len(c["runs"]) and (key not in _PAIRED or own):
+                beyond = all(_is_beyond(measure, m) for m in c["runs"])
+                stands[c["name"]] = _standing(measure, figures, own, beyond=beyond)
         ranked: dict[str, Place] = {}
         for group in sorted({s.group for s in stands.values()}, key=_order):
             ranked |= _ranked({n: s for n, s in stands.items() if s.group == group}, measure.better, group)
@@ -90,37 +87,42 @@ def places(contestants: Sequence[Contestant], scores: Scores) -> dict[str, dict[
 def _standing(
     measure: Measure, figures: Sequence[Figure], scores: Sequence[NDArray[np.float64]], *, beyond: bool
 ) -> _Standing:
-    values = [float(f["value"] or 0.0) for f in figures]
-    value, between = float(np.mean(values)), _error_of_mean(np.asarray(values))
-    squares = _squared_error(figures)
-    wide = between * float(student.ppf(0.975, len(values) - 1)) / Z if len(values) > 1 else 0.0
-    group = _group(figures)
+    value, squares, between, wide = _over_seeds(figures, 0.975)
+    wide, group = wide / Z, _group(figures)
     if not scores:
-        noise = math.sqrt(squares)
         timing = _TIMING * value if measure.key == "sampling" else 0.0
-        widened = math.hypot(noise, wide, timing)
-        return _Standing(value, noise, math.hypot(noise, between), widened, group, beyond, None)
+        noise = math.hypot(math.sqrt(squares), between)
+        return _Standing(value, noise, math.hypot(math.sqrt(squares), wide, timing), group, beyond, np.zeros(1))
     factor = _PAIRED[measure.key]
     own = factor * np.mean(scores, axis=0)
     # The part of a run's error that is not the variation over examples: that of an estimated log Z.
-    rest = max(0.0, squares - float(np.mean([_error_of_mean(factor * s) ** 2 for s in scores]))) / len(values)
+    rest = max(0.0, squares - float(np.mean([_error_of_mean(factor * s) ** 2 for s in scores]))) / len(figures)
     noise = math.sqrt(_error_of_mean(own) ** 2 + between**2 + rest)
-    return _Standing(value, math.sqrt(rest + wide**2), noise, noise, group, beyond, own)
+    return _Standing(value, noise, math.sqrt(rest + wide**2), group, beyond, own)
 
 
-def better_than_chance(figures: Sequence[Figure], chance: float, among: int) -> bool:
-    """Whether the best of ``among`` contestants is significantly better than chance, by its figures of all seeds.
+def better_than_chance(contestants: Mapping[str, Sequence[Figure]], chance: float) -> list[str]:
+    """The contestants that are significantly better than chance, each by its figures of all seeds.
 
-    The level 2.5 % is divided by their number (Bonferroni).
+    The level 2.5 % is divided by the number of contestants (Bonferroni).
     """
-    level, values = 1 - 0.025 / among, np.asarray([float(f["value"]) for f in figures])
-    wide = float(student.ppf(level, len(values) - 1)) * _error_of_mean(values) if len(values) > 1 else 0.0
-    return float(values.mean()) - math.hypot(float(ndtri(level)) * math.sqrt(_squared_error(figures)), wide) > chance
+    level, found = 1 - 0.025 / max(len(contestants), 1), []
+    for name, figures in contestants.items():
+        value, squares, _, wide = _over_seeds(figures, level)
+        if value - math.hypot(float(ndtri(level)) * math.sqrt(squares), wide) > chance:
+            found.append(name)
+    return found
 
 
-def _squared_error(figures: Sequence[Figure]) -> float:
-    """Of the mean over seeds: the error of the examples, which all seeds share."""
-    return float(np.mean([(f["error"] or 0.0) ** 2 for f in figures]))
+def _over_seeds(figures: Sequence[Figure], level: float) -> tuple[float, float, float, float]:
+    """The mean over seeds, and its variance over examples, which all seeds share.
+
+    Then the standard error by the variation between seeds: plain, and times Student's quantile.
+    """
+    values = np.asarray([float(f["value"]) for f in figures])
+    squares, between = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures])), _error_of_mean(values)
+    wide = between * float(student.ppf(level, len(values) - 1)) if len(values) > 1 else 0.0
+    return float(np.mean(values)), squares, between, wide
 
 
 def _group(figures: Sequence[Figure]) -> str:
@@ -152,8 +154,7 @@ def _is_beyond(measure: Measure, run: Measures) -> bool:
     figures = run["figures"]
     figure, copied = figures[measure.key], figures.get("memorisation")
     detail, floor, value = figure["detail"], figure["floor"], figure["value"]
-    interval = copied["interval"] if copied is not None else None
-    nearer = None if interval is None else interval[0]
+    nearer = copied["interval"][0] if copied is not None and copied["interval"] is not None else None
     if nearer is None or nearer <= _COPYING:
         value = detail.get("at_floor", value)  # as many samples; copies of a whole training set show only together
     if measure.purpose != "samples" or "samples" not in measure.needs or floor is None or value is None:
@@ -174,9 +175,7 @@ def _error_of_mean(values: NDArray[np.float64]) -> float:
 
 def _noise(a: _Standing, b: _Standing) -> float:
     """The standard error of the difference of two."""
-    if a.scores is None or b.scores is None:
-        return math.hypot(a.widened, b.widened)
-    return math.sqrt(_error_of_mean(a.scores - b.scores) ** 2 + a.error**2 + b.error**2)
+    return math.hypot(_error_of_mean(a.scores - b.scores), a.apart, b.apart)
 
 
 def _ranked(stands: Mapping[str, _Standing], better: Better, group: str) -> dict[str, Place]:

@@ -209,16 +209,6 @@ def finite(record: Any) -> Any:
     return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
-def checked_measures(record: Any) -> Measures:
-    """The record as `Measures`.
-
-    Raises:
-        InputError: a field is missing or has another type.
-    """
-    found: Measures = check_value("measures", record, Measures)
-    return found
-
-
 def read_evaluations(path: Path) -> list[Evaluation]:
     """The entries of an ``eval.json``; none if the file does not exist.
 

@@ -15,13 +15,12 @@ from unsup.core.errors import InputError, nearest
 from unsup.core.likelihood import Likelihood
 from unsup.core.model import HasDensity, Model, keyed_generator
 from unsup.data.source import Data, Split
-from unsup.evaluate.bench import Bench, Measuring
+from unsup.evaluate.bench import Bench, Measuring, RealFeatures
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.features import choose_extractor
 from unsup.evaluate.measures import MEASURES, Measure
 from unsup.evaluate.probe import training_rows
-from unsup.evaluate.samples import RealFeatures
 
 NEWEST = "newest"
 """Keep the newest parameters, without a validator."""
@@ -65,30 +64,31 @@ class Validator:
 
     def start(self, data: Data, watched: Split, seed: int) -> Judge:
         """A function that evaluates a model on the examples ``watched``; it keeps what all validations share."""
-        bench = _Watching(data, watched, seed)
-        return lambda model: self._judge(Exam(bench, model))
+        bench, name = _Watching(data, watched, seed), self.name
 
-    def _judge(self, exam: Exam) -> Judgement:
-        name = self.name
-        figures, missing = exam.figures([name])
-        if missing:
-            return Judgement(math.nan, missing[name], {})
-        value = figures[name]["value"]
-        if name != "likelihood":
-            event = {"validator": name, "value": value, "better": self.measure.better}
-            return Judgement(value, f"{name} {value:.4g}", event)
-        found = exam.likelihood
-        event = {"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind}
-        return Judgement(value, f"{found.sign} {found.bits_per_dim:.4f} bits/dim", event, found)
+        def judge(model: Model) -> Judgement:
+            exam = Exam(bench, model)
+            figures, missing = exam.figures([name])
+            if missing:
+                return Judgement(math.nan, missing[name], {})
+            value = figures[name]["value"]
+            if name != "likelihood":
+                event = {"validator": name, "value": value, "better": self.measure.better}
+                return Judgement(value, f"{name} {value:.4g}", event)
+            found = exam.likelihood
+            event = {"nats": found.nats, "bits_per_dim": found.bits_per_dim, "kind": found.kind}
+            return Judgement(value, f"{found.sign} {found.bits_per_dim:.4f} bits/dim", event, found)
+
+        return judge
 
 
-def _known() -> list[Measure]:
-    return [row for row in MEASURES.values() if row.better is not None and row.purpose != "cost"]
+def _known() -> dict[str, Measure]:
+    return {key: row for key, row in MEASURES.items() if row.better is not None and row.purpose != "cost"}
 
 
 def validators(model: Model, data: Data) -> dict[str, Validator]:
     """The validators for a model on data, by name: all measures with a better direction, except costs."""
-    return {row.key: Validator(row) for row in _known() if row.reason_against(model, data, "") is None}
+    return {key: Validator(row) for key, row in _known().items() if row.reason_against(model, data, "") is None}
 
 
 def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
@@ -111,9 +111,8 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
         return fitting.get(model.validator) or fitting.get(usual)
     if name == NEWEST:
         return None
-    known = [row.key for row in _known()]
-    if name not in known:
-        raise InputError(f"there is no validator {name!r}{nearest(name, [*known, NEWEST, 'auto'])}")
+    if name not in _known():
+        raise InputError(f"there is no validator {name!r}{nearest(name, [*_known(), NEWEST, 'auto'])}")
     if name not in fitting:
         raise InputError(
             f"the validator {name!r} needs {MEASURES[name].needs_in_words}, which {type(model).__name__} on "
@@ -124,6 +123,8 @@ def choose_validator(name: str, model: Model, data: Data) -> Validator | None:
 
 class _Watching(Bench):
     """Validation examples as the held-out examples; samples are compared with them, not with training examples."""
+
+    intervals = False
 
     def __init__(self, data: Data, watched: Split, seed: int) -> None:
         self._few, self._pairs = watched, data.validation

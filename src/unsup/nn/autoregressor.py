@@ -8,11 +8,12 @@ Drawing, completing, decoding and scoring step by step are the same walk with di
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
 
+from unsup.core.steps import in_steps
 from unsup.nn.observation import Observation
 
 Choose = Callable[[int, Tensor], Tensor]
@@ -49,9 +50,9 @@ class Naive(Steps):
         self.targets[:, site] = value
 
 
-def walk(net: Steps, sites: Iterable[int], choose: Choose, targets: Tensor) -> Tensor:
+def walk(net: Steps, sites: Sequence[int], choose: Choose, targets: Tensor) -> Tensor:
     """Visit the sites in order and fill in the targets ``(B, D)`` from ``choose``; return them."""
-    for site in sites:
+    for site in in_steps(sites):
         value = choose(site, net.outputs(site))
         targets[:, site] = value
         net.put(site, value)

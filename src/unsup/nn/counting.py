@@ -27,7 +27,8 @@ from unsup.prob.clusters import kmeans_plus_plus
 
 BLOCK = 8192
 """Number of examples at a time, if all are in memory."""
-_SHORT_RUN = 10  # number of passes for comparing starts
+SHORT_RUN = 10
+"""Number of passes for comparing starts."""
 _EMPTY = 1e-10  # minimum number of examples; a component with fewer is not updated
 
 
@@ -86,7 +87,7 @@ class Counting(Model, HasDensity, LearnsByCounting):
             start()
             if restarts == 1:
                 return
-            for _ in range(_SHORT_RUN):
+            for _ in range(SHORT_RUN):
                 self.maximize(sums())
             reached = float(sums()["log_prob"]) + float(self.parameter_log_prior())
             if reached > best:

@@ -263,15 +263,19 @@ class GaussianMixture(Continuous):
         super().__init__(event)
         self.components, self.outputs_each = components, 3 * components
 
+    def _parameters_of(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, mean, log_std = outputs.chunk(3, -1)
+        return logits, mean, log_std.clamp(min=LOWEST_LOG_SCALE)
+
     def density(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return dist.gaussian_mixture_log_prob(y, *outputs.chunk(3, -1))
+        return dist.gaussian_mixture_log_prob(y, *self._parameters_of(outputs))
 
     def typical(self, outputs: Tensor) -> Tensor:
         logits, mean, _ = outputs.chunk(3, -1)
         return mean.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
 
     def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
-        return dist.sample_gaussian_mixture(*outputs.chunk(3, -1), generator=generator, temperature=temperature)
+        return dist.sample_gaussian_mixture(*self._parameters_of(outputs), generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
         return self.front.mean.new_zeros(cells.shape[1], self.outputs_each)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,6 +14,8 @@ from torch import Tensor
 WIDEST = 760
 """Screen pixels of the widest picture of a page."""
 ORDINARY, ANOMALOUS, BULK = "#4477aa", "#d55e00", "#b0b0b0"
+HEATS = 127
+"""Colours of bits; with 129 greys they fill a palette."""
 _LARGEST = 1e100  # larger values are drawn here, so that differences do not overflow
 
 
@@ -29,6 +30,7 @@ class Sheet:
         reading: sentences on how to read it, or empty.
         scale: screen pixels per pixel.
         plot: whether it is a plot on white, which a dark page may invert.
+        note: sentences on the content, or empty.
     """
 
     image: Image.Image
@@ -37,36 +39,34 @@ class Sheet:
     reading: str = ""
     scale: int = 1
     plot: bool = False
+    note: str = ""
 
 
 class Artist(ABC):
     """Draws raw examples ``(N, *event.shape)``, in which NaN is padding. The scale is that of the training data.
 
     Attributes:
-        noun: the name of the examples, in the plural.
         wanted: number of examples that `examples` shows on a page.
     """
 
-    noun: str
     wanted: int
 
     @abstractmethod
-    def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
-        """Many examples, next to ``real`` training examples if these are given."""
+    def examples(self, x: Tensor, beside: bool = False) -> Sheet:
+        """Many examples; with ``beside``, some training examples next to them."""
 
     @abstractmethod
-    def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
-        """Row i of ``first`` next to row i of ``second``; ``names`` describe both, in the plural."""
+    def sets(self, rows: Tensor, names: tuple[str, ...] = ()) -> Sheet:
+        """``(R, S, *event.shape)``: each row is a sequence of steps from one example to another.
 
-    @abstractmethod
-    def paths(self, rows: Tensor) -> Sheet:
-        """``(R, S, *event.shape)``: each row is a sequence of steps from one example to another."""
+        With two ``names`` each row is a pair; they describe its parts, in the plural.
+        """
 
     @abstractmethod
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         """Examples in the given order, with words if there is space.
 
-        With ``marks`` there are no words; marked examples, the anomalies, have another colour and shape.
+        With ``marks``, marked examples, the anomalies, have another colour and shape.
         """
 
     @abstractmethod
@@ -74,9 +74,9 @@ class Artist(ABC):
         """Examples with the bits ``(N, D)`` of their flattened entries on one colour scale."""
 
 
-def array(x: Tensor) -> NDArray[np.float64]:
-    """``(N, *shape)`` → ``(N, D)``, clipped to ±1e100."""
-    return x.detach().cpu().double().reshape(len(x), -1).clamp(-_LARGEST, _LARGEST).numpy()
+def array(x: Tensor, axes: int = 1) -> NDArray[np.float64]:
+    """``(N, *shape)`` → ``(N, D)``, clipped to ±1e100; the first ``axes`` axes are kept."""
+    return x.detach().cpu().double().reshape(*x.shape[:axes], -1).clamp(-_LARGEST, _LARGEST).numpy()
 
 
 def data_range(x: Tensor) -> tuple[float, float]:
@@ -85,35 +85,31 @@ def data_range(x: Tensor) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0
-    ends = float(values.min()), float(values.max())
-    low, high = (float(q) for q in np.quantile(values[:: -(-len(values) // 1_000_000)], (0.0005, 0.9995)))
-    return (low, high) if 0 < 10 * (high - low) < ends[1] - ends[0] else ends
+    least, largest = float(values.min()), float(values.max())
+    low, high = np.quantile(values[:: -(-len(values) // 1_000_000)], (0.0005, 0.9995)).tolist()
+    return (low, high) if 0 < 10 * (high - low) < largest - least else (least, largest)
 
 
-def bits_range(bits: Tensor) -> tuple[float, float]:
-    """The ends of the colour scale: 0 or the 0.5 % quantile if that is negative, and the 99.5 % quantile."""
-    finite = array(bits)[np.isfinite(array(bits))] if len(bits) else np.zeros(0)
-    low, high = (float(q) for q in np.quantile(finite, (0.005, 0.995))) if len(finite) else (0.0, 1.0)
-    high = high if high > low else float(finite.max())
-    return min(0.0, low), max(high, min(0.0, low) + 1e-6)
+def bit_colours(bits: Tensor) -> tuple[NDArray[np.uint8], float, float]:
+    """Colours ``(…, 3)`` of bits on one scale, and its ends, the lower at most 0.
+
+    The ends are the 0.5 % and 99.5 % quantiles; NaN and infinite bits have the last colour.
+    """
+    values = array(bits, bits.ndim - 1)
+    finite = values[np.abs(values) < _LARGEST]
+    low, high = np.quantile(finite, (0.005, 0.995)).tolist() if len(finite) else (0.0, 1.0)
+    high = high if high > low else values.max(initial=high, where=np.abs(values) < _LARGEST)
+    low = min(0.0, low)
+    high = max(high, low + 1e-6)
+    unit = np.nan_to_num((values - low) / (high - low), nan=1.0).clip(0, 1)
+    return colours("viridis", (unit * (HEATS - 1)).round() / (HEATS - 1)), low, high
 
 
-def viridis(unit: NDArray[Any]) -> NDArray[np.uint8]:
-    """Colours of the map viridis for numbers clipped to 0 … 1: ``(…)`` → uint8 ``(…, 3)``."""
+def colours(name: str, values: Any) -> NDArray[np.uint8]:
+    """Colours of a map of matplotlib: ``(…)`` → uint8 ``(…, 3)``."""
     from matplotlib import colormaps
 
-    shown = np.nan_to_num(np.asarray(unit, dtype=np.float64), nan=1.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    found: NDArray[np.uint8] = np.asarray(colormaps["viridis"](shown, bytes=True))[..., :3]
-    return found
-
-
-def palette(levels: int) -> Tensor:
-    """A colour for each category, uint8 ``(levels, 3)``."""
-    from matplotlib import colormaps
-
-    name = "tab10" if levels <= 10 else "tab20" if levels <= 20 else "turbo"
-    steps = np.arange(levels) if levels <= 20 else np.linspace(0, 1, levels)
-    return torch.from_numpy(np.asarray(colormaps[name](steps, bytes=True))[:, :3].copy())
+    return np.asarray(colormaps[name](values, bytes=True))[..., :3]
 
 
 def number(value: float) -> str:
@@ -122,7 +118,5 @@ def number(value: float) -> str:
     >>> number(-1234.5), number(0.12345), number(float("-inf")), number(1e30)
     ('−1,234', '0.123', '−∞', '1e+30')
     """
-    if value in (float("inf"), float("-inf")):
-        return "∞" if value > 0 else "−∞"
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}".replace("inf", "∞")
     return text.replace("-", "−")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.pictures.artist import Artist, Sheet, number
 from unsup.pictures.images import png_bytes, without_waste
-from unsup.pictures.plots import Lines, Plane
+from unsup.pictures.plots import STYLE, Lines, Plane
 from unsup.pictures.tables import Table
 from unsup.pictures.text import Text
 from unsup.pictures.tiles import Tiles
@@ -80,7 +80,7 @@ class Gallery:
 
     So pictures of different models have the same scale. Every method is deterministic: the same input gives the same
     bytes. Examples with an entry that is not finite are removed, and the caption has their number. ``lengths`` are the
-    lengths of the open first axis of the examples.
+    lengths of the open first axis of the examples. A method returns None if there is nothing to draw.
 
     Args:
         event: the type of an example.
@@ -110,10 +110,10 @@ class Gallery:
         if names is not None and len(names) != event.dims:
             raise InputError(f"{len(names)} names of columns given; expected {event.dims}, one for each")
         self.event, most = event, max(16, _VALUES // event.dims)
-        (self.real,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
-        if not len(self.real):
+        (train,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
+        if not len(train):
             raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more, for the scale")
-        self.artist = _artist(event, self.real, names, rate, whole)
+        self.artist = _artist(event, train, names, rate, whole)
         self.wanted = self.artist.wanted
 
     def examples(self, x: Tensor, what: str, *, lengths: Tensor | None = None, beside: bool = False) -> Drawn | None:
@@ -122,39 +122,26 @@ class Gallery:
         Args:
             beside: show some training examples next to them.
         """
-        (x,), removed = self._finite(x, lengths=lengths)
-        return _drawn(self.artist.examples(x, self.real if beside else None), what, removed) if len(x) else None
+        return self._draw(what, lambda x: self.artist.examples(x, beside), x, lengths=lengths)
 
     def translations(self, a: Tensor, b: Tensor, back: Tensor) -> Drawn | None:
         """Examples of domain A, their translations to B, and these translated back to A."""
-        (a, b, back), removed = self._finite(a, b, back, examples=3)
-        note = "In order: an example of domain A, its translation to B, and that translated back to A."
-        rows = torch.stack([a, b, back], 1)
-        return _drawn(self.artist.paths(rows), "translations", removed, note) if len(a) else None
+        what = "an example of domain A, its translation to B, and that translated back to A"
+        return self._sets(what, (a, b, back))
 
     def reconstructions(self, x: Tensor, x_hat: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples ``(N, *event.shape)`` with their reconstructions."""
-        return self._pairs(x, x_hat, ("originals", "reconstructions"), "reconstructions", lengths)
+        return self._sets("reconstructions", (x, x_hat), ("originals", "reconstructions"), lengths)
 
     def neighbours(self, samples: Tensor, nearest_train: Tensor) -> Drawn | None:
         """Samples with the nearest training example of each, row by row."""
         names = ("samples", "nearest training examples")
-        return self._pairs(samples, nearest_train, names, "samples and their nearest neighbours", None)
-
-    def _pairs(
-        self, first: Tensor, second: Tensor, names: tuple[str, str], what: str, lengths: Tensor | None
-    ) -> Drawn | None:
-        (first, second), removed = self._finite(first, second, examples=2, lengths=lengths)
-        return _drawn(self.artist.pairs(first, second, names), what, removed) if len(first) else None
+        return self._sets("samples and their nearest neighbours", (samples, nearest_train), names)
 
     def interpolation(self, rows: Tensor) -> Drawn | None:
         """``(R, S, *event.shape)``: each row a path in S ≥ 2 steps between two real examples."""
-        finite = torch.isfinite(rows.double()).flatten(1).all(1)
-        removed, rows = int((~finite).sum()), rows[finite].detach().cpu()
-        if not len(rows) or rows.shape[1] < 2:
-            return None
-        note = "The first and last of each row are the decoded codes of two real examples."
-        return _drawn(self.artist.paths(rows), "interpolation in the space of codes", removed, note)
+        what = "interpolation from the decoded code of a real example to that of another"
+        return self._sets(what, rows.unbind(1)) if rows.shape[1] > 1 else None
 
     def extremes(self, x: Tensor, nats: Tensor, most: bool, *, lengths: Tensor | None = None) -> Drawn | None:
         """The most likely (``most``) or least likely examples, the most extreme first.
@@ -162,16 +149,16 @@ class Gallery:
         Args:
             nats: −log p of each example ``(N,)``; the energy of an unnormalised model.
         """
-        (x, nats), removed = self._finite(x, nats, lengths=lengths)
-        if not len(x):
-            return None
-        order = nats.argsort(descending=not most, stable=True)
-        words = [number(v) for v in nats[order].double().tolist()]
-        sheet = self.artist.ranked(x[order], words[: 2 * _TOP])
+
+        def draw(x: Tensor, nats: Tensor) -> Sheet:
+            order = nats.argsort(descending=not most, stable=True)
+            words = [number(v) for v in nats[order].double().tolist()]
+            sheet = self.artist.ranked(x[order], words)
+            ends = f"from {words[0]} to {words[sheet.shown - 1]}" if sheet.shown > 1 else f"is {words[0]}"
+            return replace(sheet, note=f"−log p {ends} nats.")
+
         what = f"the {'likeliest' if most else 'least likely'} of {len(x):,} examples"
-        last = words[sheet.shown - 1]
-        note = f"−log p from {words[0]} to {last} nats." if sheet.shown > 1 else f"−log p is {words[0]} nats."
-        return _drawn(sheet, what, removed, note)
+        return self._draw(what, draw, x, nats, lengths=lengths)
 
     def anomaly_ranking(
         self, x: Tensor, scores: Tensor, is_anomaly: Tensor, *, lengths: Tensor | None = None
@@ -181,52 +168,76 @@ class Gallery:
         Args:
             is_anomaly: bool ``(N,)``: the truth.
         """
-        (x, scores, is_anomaly), removed = self._finite(x, scores, is_anomaly, lengths=lengths)
-        if not len(x):
-            return None
-        order = scores.argsort(descending=True, stable=True)[:_TOP]
-        marks = is_anomaly[order].bool()
-        sheet = self.artist.ranked(x[order], [], marks.tolist())
-        top, everywhere = float(marks.double().mean()), float(is_anomaly.double().mean())
-        note = (
-            f"Of the top {len(order)}, {int(marks.sum())} are anomalies ({top:.0%}); of all {len(x):,} examples, "
-            f"{int(is_anomaly.sum()):,} ({everywhere:.0%})."
-        )
-        note += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
-        return _drawn(sheet, "examples with the highest anomaly scores", removed, note)
+
+        def draw(x: Tensor, scores: Tensor, is_anomaly: Tensor) -> Sheet:
+            order = scores.argsort(descending=True, stable=True)[:_TOP]
+            marks = is_anomaly[order].bool()
+            sheet = self.artist.ranked(x[order], ["▲ anomaly" if mark else "" for mark in marks], marks.tolist())
+            top, everywhere = float(marks.double().mean()), float(is_anomaly.double().mean())
+            note = (
+                f"Of the top {len(order)}, {int(marks.sum())} are anomalies ({top:.0%}); of all {len(x):,} examples, "
+                f"{int(is_anomaly.sum()):,} ({everywhere:.0%})."
+            )
+            note += f" The first {sheet.shown} are shown." if sheet.shown < len(order) else ""
+            note += " Anomalies have a triangle or an orange frame."
+            return replace(sheet, note=note)
+
+        return self._draw("examples with the highest anomaly scores", draw, x, scores, is_anomaly, lengths=lengths)
 
     def bits(self, x: Tensor, bits: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples with the bits of every flattened entry ``(N, D)``, from `bits_by_dimension`."""
         if bits.shape != (len(x), self.event.dims):
             raise InputError(f"bits have shape {tuple(bits.shape)}; expected {(len(x), self.event.dims)}")
-        (x, bits), removed = self._finite(x, bits, lengths=lengths)
-        if not len(x):
-            return None
-        infinite = int((bits == math.inf).sum())
-        note = f"{infinite:,} entries have probability 0: infinitely many bits." if infinite else ""
-        return _drawn(self.artist.bits(x, bits), "bits of each part of an example", removed, note)
 
-    def _finite(self, *tensors: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
+        def draw(x: Tensor, bits: Tensor) -> Sheet:
+            infinite = int((bits == math.inf).sum())
+            note = f"{infinite:,} entries have probability 0: infinitely many bits." if infinite else ""
+            return replace(self.artist.bits(x, bits), note=note)
+
+        return self._draw("bits of each part of an example", draw, x, bits, lengths=lengths)
+
+    def _sets(
+        self, what: str, steps: Sequence[Tensor], names: tuple[str, ...] = (), lengths: Tensor | None = None
+    ) -> Drawn | None:
+        def draw(*steps: Tensor) -> Sheet:
+            return self.artist.sets(torch.stack([step.double() for step in steps], 1), names)
+
+        return self._draw(what, draw, *steps, examples=len(steps), lengths=lengths)
+
+    def _draw(
+        self, what: str, draw: Callable[..., Sheet], *rows: Tensor, examples: int = 1, lengths: Tensor | None = None
+    ) -> Drawn | None:
+        """What ``draw`` makes of the finite rows, with its texts; None if there are none."""
+        from matplotlib import rc_context  # slow to import, and only pictures need it
+
+        kept, removed = self._finite(*rows, examples=examples, lengths=lengths)
+        if not len(kept[0]):
+            return None
+        with rc_context(STYLE):
+            sheet = draw(*kept)
+        title = what[:1].upper() + what[1:]
+        missing = f"{removed:,} with values that are not finite are left out." if removed else ""
+        alt = f"{title}: {sheet.layout}. {sheet.note}".rstrip()
+        caption = " ".join(filter(None, (f"{title}.", sheet.note, sheet.reading, missing)))
+        return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))
+
+    def _finite(self, *rows: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
         """The rows whose first ``examples`` tensors are finite and others not NaN, and the number of other rows."""
-        rows = [t.detach().cpu() for t in tensors]
-        kept = torch.ones(len(rows[0]), dtype=torch.bool)
-        for i, t in enumerate(rows):
-            if i < examples:
+        found, kept = [], torch.ones(len(rows[0]), dtype=torch.bool)
+        for i, given in enumerate(rows):
+            t, is_example = given.detach().cpu(), i < examples
+            if is_example:
                 self.event.check_shape(t)
             if len(t) != len(kept):
                 raise InputError(f"{len(kept)} examples and {len(t)} rows beside them given; expected equal numbers")
-            known = t.isfinite() if i < examples else ~t.isnan()
-            if i < examples and lengths is not None:
-                padding = _beyond(self.event, lengths)
+            known = t.isfinite() if is_example else ~t.isnan()
+            if is_example and lengths is not None:
+                padding = self.event.padding(lengths.cpu()).view(len(t), -1, *(1,) * (t.ndim - 2))
                 known |= padding
-                rows[i] = torch.where(padding, math.nan, t.double())
+                t = torch.where(padding, math.nan, t.double())
             kept &= known.reshape(len(t), math.prod(t.shape[1:])).all(1)
-        return [t[kept] for t in rows], int((~kept).sum())
-
-
-def _beyond(event: Event, lengths: Tensor) -> Tensor:
-    """The padding, with the number of axes of the examples."""
-    return event.padding(lengths.cpu()).view(len(lengths), -1, *(1,) * (len(event.shape) - 1))
+            found.append(t)
+        return [t[kept] for t in found], int((~kept).sum())
 
 
 def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: float | None, whole: bool) -> Artist:
@@ -240,11 +251,3 @@ def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: fl
             return Lines(event, train_x, rate, sound)
         return Text(event, train_x, whole) if len(event.shape) == 1 else Tiles(event, train_x, whole)
     return Plane(event, train_x, names) if event.shape == (2,) and event.is_real else Table(event, train_x, names)
-
-
-def _drawn(sheet: Sheet, what: str, removed: int, note: str = "") -> Drawn:
-    title = what[:1].upper() + what[1:]
-    missing = f"{removed:,} with values that are not finite are left out." if removed else ""
-    alt = f"{title}: {sheet.layout}. {note}".rstrip()
-    caption = " ".join(filter(None, (f"{title}.", note, sheet.reading, missing)))
-    return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))

@@ -1,18 +1,15 @@
-"""Grids of tiles, PNG files, and matplotlib figures."""
+"""Levels of pixels, and PNG files."""
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torch.nn.functional import pad
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
@@ -21,18 +18,14 @@ from unsup.pictures.artist import data_range
 _FEW_LEVELS = 256
 
 
-def tile_grid(tiles: Tensor, columns: int, *, gap: int = 2) -> Tensor:
-    """Tiles ``(N, 1 or 3, H, W)``, uint8, row by row on white, ``gap`` pixels around each: ``(3, H', W')``."""
-    rows = -(-len(tiles) // columns)
-    cells = pad(tiles.expand(-1, 3, -1, -1), (gap, 0, gap, 0), value=255)
-    cells = pad(cells, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(tiles)), value=255).unflatten(0, (rows, columns))
-    return pad(cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2), (0, gap, 0, gap), value=255)
-
-
 def plain_image(x: Tensor, event: Event) -> Image.Image:
     """One raw image ``(1 or 3, H, W)`` at its own size."""
-    pixels = to_levels(x[None], *shown_range(event, x))[0]
-    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+    return to_image(to_levels(x, *shown_range(event, x)))
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """The image of uint8 ``(1 or 3, H, W)``, in grey or in colour."""
+    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous()).numpy())
 
 
 def shown_range(event: Event, x: Tensor) -> tuple[float, float]:
@@ -49,18 +42,13 @@ def to_levels(x: Tensor, low: float, high: float) -> Tensor:
     return (unit.clamp(0, 1) * 255).round().nan_to_num(255).to(torch.uint8)
 
 
-def plain_label(name: str) -> str:
-    """A name with dollar signs escaped, which matplotlib would interpret as mathematics."""
-    return visible(name).replace("$", r"\$")
-
-
 def without_waste(image: Image.Image) -> Image.Image:
     """The same pixels in the mode with the smallest PNG: grey, or a palette for at most 256 colours."""
     pixels = np.asarray(image)
     if bool((pixels == pixels[..., :1]).all()):
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
-    colours = image.getcolors(256)  # a median cut is exact for so few
-    return image if colours is None else image.quantize(len(colours), Image.Quantize.MEDIANCUT)
+    found = image.getcolors(256)  # a median cut is exact for so few
+    return image if found is None else image.quantize(len(found), Image.Quantize.MEDIANCUT)
 
 
 def coarser(image: Image.Image) -> Image.Image:
@@ -80,19 +68,3 @@ def png_bytes(image: Image.Image, words: Mapping[str, str] | None = None) -> byt
         info.add_itxt(key, visible(text))
     image.save(buffer, format="PNG", optimize=True, pnginfo=info)
     return buffer.getvalue()
-
-
-def new_figure(width: float, height: float, *, dpi: int = 110) -> Any:
-    """A matplotlib figure, in inches, without the global state of pyplot."""
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
-
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-
-
-def to_image(figure: Any) -> Image.Image:
-    """The drawn figure in colour, on white. Letters that the font does not have are boxes."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")

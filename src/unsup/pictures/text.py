@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from unsup.core.event import Event
-from unsup.pictures.artist import ANOMALOUS, Artist, Sheet, bits_range, number, viridis
+from unsup.pictures.artist import ANOMALOUS, Artist, Sheet, bit_colours, colours, number
 from unsup.pictures.images import coarser
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LINE, _MOST_LINES, _MOST_EACH, _GUTTER = 48, 30, 4, 11
 _CELL = (12, 24)  # pixels of one character
 
-
-_Entry = tuple[str, list[str], NDArray[Any] | None]
+_Entry = tuple[str, list[str], NDArray[np.uint8] | None]
 """A word on the left, the tokens of an example, and their background colours."""
 
 
@@ -33,13 +31,13 @@ class Text(Artist):
     def __init__(self, event: Event, train_x: Tensor, whole: bool) -> None:
         support = event.uniform
         assert support is not None
-        self.length, self.levels = event.dims, support.levels
-        self.is_bytes = is_text(event, train_x)
+        self.real, self.length, self.levels = train_x, event.dims, support.levels
+        self.is_bytes = support.levels == 256 and _is_text(train_x[:1000])
         self.noun = "pieces of text" if self.is_bytes else "sequences"
         one = self.is_bytes or self.levels <= len(_LETTERS)
         self.cell = 1 if one else 1 + len(self._token(self.levels - 1))  # characters of a token, and a space
-        self.line = _LINE // self.cell
-        self.lines, self.each = (1000, 1000) if whole else (_MOST_LINES, min(-(-self.length // self.line), _MOST_EACH))
+        self.line, self.whole = _LINE // self.cell, whole
+        self.each = 1000 if whole else min(-(-self.length // self.line), _MOST_EACH)  # lines of an example
 
     def _token(self, v: int) -> str:
         if self.is_bytes:
@@ -54,100 +52,83 @@ class Text(Artist):
         """One example as text."""
         return ("" if self.cell == 1 else " ").join(self._tokens(row))
 
-    @property
-    def _note(self) -> str:
-        note = " ↵ is a new line, · any other byte that is not printable ASCII." if self.is_bytes else ""
-        note += " Each number is a token." if self.cell > 1 else ""
-        shown = self.each * self.line
-        return note + (f" The first {shown} of {self.length} are shown." if shown < self.length else "")
-
     def _fits(self, n: int, wanted: int, lines: int = 1) -> int:
+        """The number of ``wanted`` groups of some ``lines`` that are shown."""
         each = min(self.each, -(-self.length // self.line))
-        return max(1, min(n, wanted if self.lines == _MOST_LINES else n, self.lines // (lines * each)))
+        most = 1000 if self.whole else min(wanted * lines * each, _MOST_LINES)
+        return max(1, min(n, most // (lines * each)))
 
-    def _draw(self, entries: Sequence[_Entry], group: int = 1) -> Image.Image:
-        """Draw the lines of all entries, with a gap after each ``group``."""
-        width, height = _CELL
-        gutter = width * max((len(word) + 1 for word, _, _ in entries if word), default=0)
-        rows: list[_Entry] = []
+    def _sheet(
+        self, entries: Sequence[_Entry], n: int, first: Tensor, layout: str, reading: str = "", group: int = 1
+    ) -> Sheet:
+        """The lines of all entries, with a gap after each ``group``; ``first`` is quoted."""
+        (width, height), shown, rows = _CELL, self.each * self.line, list[_Entry]()
         apart = group > 1 or (self.each > 1 and self.length > self.line)
-        for i, (word, tokens, colours) in enumerate(entries):
-            for start in range(
-                0, max(1, min(len(tokens), self.each * self.line)), self.line
-            ):  # one line if it is empty
-                part = None if colours is None else colours[start : start + self.line]
-                rows.append((word if start == 0 else "", tokens[start : start + self.line], part))
-            if apart and (i + 1) % group == 0 and i + 1 < len(entries):
+        for i, (word, tokens, shades) in enumerate(entries):
+            if apart and i and i % group == 0:
                 rows.append(("", [], None))
+            for start in range(0, max(1, min(len(tokens), shown)), self.line):  # one line if it is empty
+                part = slice(start, start + self.line)
+                rows.append(("" if start else word, tokens[part], None if shades is None else shades[part]))
+        gutter = width * max((len(word) + 1 for word, _, _ in entries if word), default=0)
         size = (gutter + min(self.length, self.line) * self.cell * width + 8, len(rows) * height + 8)
         canvas = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(canvas)
-        for r, (word, tokens, colours) in enumerate(rows):
+        for r, (word, tokens, shades) in enumerate(rows):
             top = 4 + r * height
             draw.text((4, top), word, fill=ANOMALOUS if "▲" in word else "#555555", font=_font())
             for c, token in enumerate(tokens):
                 left, ink = 4 + gutter + c * self.cell * width, "black"
-                if colours is not None:
+                if shades is not None:
                     right = left + max(1, self.cell - 1) * width - 1
-                    draw.rectangle((left, top, right, top + height - 1), fill=tuple(colours[c].tolist()))
-                    ink = "white" if colours[c] @ np.array([0.3, 0.6, 0.1]) < 128 else "black"
+                    draw.rectangle((left, top, right, top + height - 1), fill=tuple(shades[c].tolist()))
+                    ink = "white" if shades[c] @ np.array([0.3, 0.6, 0.1]) < 128 else "black"
                 draw.text((left, top), token, fill=ink, font=_font())
-        return coarser(canvas)
+        layout += f"; the first is “{self.string(first)[: _MOST_EACH * _LINE]}”"
+        reading += " ↵ is a new line, · any other byte that is not printable ASCII." if self.is_bytes else ""
+        reading += " Each number is a token." if self.cell > 1 else ""
+        reading += f" The first {shown} of {self.length} are shown." if shown < self.length else ""
+        return Sheet(coarser(canvas), n, layout, reading.strip(), plot=True)
 
-    def _sheet(
-        self, entries: Sequence[tuple[str, Tensor]], n: int, layout: str, group: int = 1, said: str = ""
-    ) -> Sheet:
-        lines = [(word, self._tokens(row), None) for word, row in entries]
-        first = self.string(entries[-n if group == 1 else 0][1])[: _MOST_EACH * _LINE]
-        said = (said + self._note).strip()
-        return Sheet(self._draw(lines, group), n, f"{layout}; the first is “{first}”", said, plot=True)
+    def _entries(self, words: Sequence[str], rows: Tensor) -> list[_Entry]:
+        return [(word, self._tokens(row), None) for word, row in zip(words, rows, strict=False)]
 
-    def examples(self, x: Tensor, real: Tensor | None = None) -> Sheet:
-        n = self._fits(len(x), 16 if real is None else 12)
-        above = [] if real is None else [("data", row) for row in real[: max(1, n // 3)]]
-        word = "" if real is None else "sample"
+    def examples(self, x: Tensor, beside: bool = False) -> Sheet:
+        n = self._fits(len(x), 12 if beside else 16)
+        above = self._entries(["data"] * max(1, n // 3), self.real) if beside else []
+        below = self._entries(["sample" if beside else ""] * n, x)
         layout = f"{n} {self.noun}, one below the other"
         layout += f", under {len(above)} of the training data" if above else ""
-        return self._sheet([*above, *((word, row) for row in x[:n])], n, layout)
+        return self._sheet(above + below, n, x[0], layout)
 
-    def pairs(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> Sheet:
-        n = self._fits(min(len(first), len(second)), 8, 2)
-        entries = [(word, t[i]) for i in range(n) for word, t in zip("12", (first, second), strict=True)]
-        return self._sheet(entries, n, f"{n} pairs of {self.noun}, {names[0]} (1) above {names[1]} (2)", 2)
-
-    def paths(self, rows: Tensor) -> Sheet:
-        n, steps = self._fits(len(rows), 4, rows.shape[1]), rows.shape[1]
-        entries = [(str(s + 1), rows[r, s]) for r in range(n) for s in range(steps)]
-        return self._sheet(entries, n, f"{n} blocks of {steps} lines of {self.noun}", steps)
+    def sets(self, rows: Tensor, names: tuple[str, ...] = ()) -> Sheet:
+        steps = rows.shape[1]
+        n = self._fits(len(rows), 8 if names else 4, steps)
+        entries = self._entries([str(step + 1) for step in range(steps)] * n, rows[:n].flatten(0, 1))
+        layout = f"{n} blocks of {steps} lines of {self.noun}"
+        if names:
+            layout = f"{n} pairs of {self.noun}, {names[0]} (1) above {names[1]} (2)"
+        return self._sheet(entries, n, rows[0, 0], layout, group=steps)
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = self._fits(len(x), 16 if marks is None else 24)
-        left = words if marks is None else ["▲ anomaly" if mark else "" for mark in marks]
-        said = "On the left: the nats." if marks is None else "Anomalies have a triangle and a word on the left."
-        entries = [(word[:_GUTTER], row) for word, row in zip(left[:n], x[:n], strict=True)]
-        return self._sheet(entries, n, f"{n} {self.noun} in this order", said=said)
+        entries = self._entries([word[:_GUTTER] for word in words[:n]], x)
+        return self._sheet(entries, n, x[0], f"{n} {self.noun} in this order")
 
     def bits(self, x: Tensor, bits: Tensor) -> Sheet:
         n = self._fits(len(x), 12)
-        low, high = bits_range(bits[:n])
-        colours = viridis(((bits[:n] - low) / (high - low)).numpy())
-        entries = [("", self._tokens(row), colours[i]) for i, row in enumerate(x[:n])]
-        ramp = viridis(np.linspace(0, 1, min(self.length, self.line)))
-        image = self._draw([*entries, ("", [], None), ("", [" "] * len(ramp), ramp)])
-        reading = (
-            f"One colour scale, the bar below: violet {number(low)}, yellow {number(high)} bits or more per token."
-        )
-        layout = f"{n} {self.noun}, each token coloured by its bits"
-        return Sheet(image, n, layout, reading + self._note, plot=True)
+        shades, low, high = bit_colours(bits[:n])
+        entries: list[_Entry] = [("", self._tokens(row), shades[i]) for i, row in enumerate(x[:n])]
+        ramp = colours("viridis", np.linspace(0, 1, min(self.length, self.line)))
+        entries += [("", [], None), ("", [" "] * len(ramp), ramp)]
+        reading = f"One colour scale, the bar below: {number(low)} on its left, {number(high)} bits or more per token "
+        reading += "on its right."
+        return self._sheet(entries, n, x[0], f"{n} {self.noun}, each token coloured by its bits", reading)
 
 
-def is_text(event: Event, train_x: Tensor) -> bool:
-    """Whether the sequences are bytes of which at least 85 % are printable ASCII, new lines or tabs."""
-    support = event.uniform
-    if support is None or support.kind != "nominal" or support.levels != 256 or len(event.shape) != 1:
-        return False
-    values = train_x[:1000].flatten()
-    values = values[~values.isnan()]
+def _is_text(x: Tensor) -> bool:
+    """Whether at least 85 % of the bytes are printable ASCII, new lines or tabs; NaN is padding."""
+    values = x[~x.isnan()]
     printable = ((values >= 32) & (values < 127)) | (values == 10) | (values == 13) | (values == 9)
     return float(printable.float().mean()) >= 0.85
 

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from unsup.core import random
+from unsup.core.steps import in_steps
 
 Energy = Callable[[Tensor], Tensor]
 """``(B, ...)`` → ``(B,)``."""
@@ -66,7 +67,7 @@ def langevin(
         on_step: called after each step with the number of steps and the states of the chains.
     """
     x = x.detach()
-    for done in range(1, steps + 1):
+    for done in in_steps(range(1, steps + 1)):
         _, gradient = energy_and_gradient(energy, x)
         x = _moved(x, gradient, step, noise, clamp, generator)
         if low is not None or high is not None:
@@ -111,7 +112,7 @@ def mala(
     x = x.detach()
     value, gradient = energy_and_gradient(energy, x)
     accepted = torch.zeros_like(value)
-    for _ in range(steps):
+    for _ in in_steps(range(steps)):
         proposal = _moved(x, gradient, step, None, 0.0, generator)
         new_value, new_gradient = energy_and_gradient(energy, proposal)
         log_alpha = _log_acceptance(x, proposal, (value, gradient), (new_value, new_gradient), step, None, 0.0)

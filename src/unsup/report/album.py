@@ -43,10 +43,6 @@ class Shown:
     reason: str = ""
 
 
-def is_png(content: bytes) -> bool:
-    return content.startswith(_SIGNATURE)
-
-
 def embedded(content: bytes, alt: str, title: str, caption: str, scale: float, *, plot: bool) -> Shown:
     """A PNG, enlarged by ``scale`` on the screen."""
     width, height = (round(int.from_bytes(content[i : i + 4], "big") * scale) for i in (16, 20))
@@ -78,8 +74,7 @@ class Album:
     def __init__(self, results: Results, root: Path, budget: int) -> None:
         self.root = root
         self.left_out: list[str] = []
-        self._content: dict[Path, bytes] = {}
-        self._missing: set[Path] = set()
+        self._content: dict[Path, bytes] = {}  # empty if there is no PNG file
         wanted = [(0, f"{n} of the data", self._path("", p["file"])) for n, p in results["pictures"].items()]
         for contestant in in_order(results):
             if (run := pictured(contestant["runs"])) is not None:
@@ -88,9 +83,9 @@ class Album:
                     wanted.append((1 + i, f"{title_of(name).lower()} of {contestant['name']}", path))
         for _, name, path in sorted(wanted, key=lambda w: w[0]):
             content = path.read_bytes() if path.is_file() else b""
-            if not is_png(content):
-                self._missing.add(path)
-            elif (size := -(-len(content) // 3) * 4) > budget:
+            content = content if content.startswith(_SIGNATURE) else b""
+            size = -(-len(content) // 3) * 4
+            if size > budget:
                 self.left_out.append(name)
             else:
                 self._content[path] = content
@@ -113,9 +108,12 @@ class Album:
         repeated = (title.lower(), f"samples of {title.lower()}")
         caption = "" if picture["caption"].rstrip(".").lower() in repeated else picture["caption"]
         content = self._content.get(path)
-        if content is None:
-            missing = path in self._missing
-            why = "was not found or is not a PNG file" if missing else "is omitted: the page would become too large"
+        if not content:
+            why = (
+                "is omitted: the page would become too large"
+                if content is None
+                else "was not found or is not a PNG file"
+            )
             return Shown(title, caption, file=f"{folder}/{picture['file']}".lstrip("/"), reason=why)
         own = max(1, int(picture["scale"])) if scale is None else scale
         return embedded(content, picture["alt"], title, caption, own, plot=picture.get("plot", False))

@@ -7,11 +7,12 @@ colour shows is also shown by a shape or a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-from unsup.report.svg import Scale, drawing, element, fitted, line, shape, spans_decades, text, tick_text
+from unsup.report.svg import Scale, drawing, element, fitted, line, shape, text, tick_text
 
 WIDTH = 400.0
 _LEFT, _RIGHT, _ROW = 8.0, 392.0, 37.0
@@ -26,40 +27,34 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a chart.
+    """One row of a chart, or one dot of a scatter plot.
 
     Attributes:
         shown: the value as text.
         kind: ``exact``, ``bound`` or ``estimate`` for likelihoods; ``implied`` bars are striped.
         seeds: values of the single runs.
+        x: horizontal value of a dot.
     """
 
     label: str
     value: float
-    shown: str
+    shown: str = ""
     interval: Pair | None = None
     kind: str = ""
     seeds: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Point:
-    """One dot of a scatter plot."""
-
-    label: str
-    x: float
-    y: float
-    interval: Pair | None = None
-    kind: str = "exact"
+    x: float = 0.0
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over steps that share one vertical scale."""
+    """Curves over steps that share one vertical scale; those of the same name share a colour."""
 
     title: str
     lines: Sequence[tuple[str, Sequence[Pair]]]
-    colours: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self.lines))
 
 
 def _axis_below(x: Scale, top: float, bottom: float, title: str) -> list[str]:
@@ -104,9 +99,8 @@ def likelihood_dots(rows: Sequence[Bar], ident: str) -> Markup:
     scale = fitted(values, _LEFT + 22, _RIGHT - 12)
 
     def draw(row: Bar, y: float) -> str:
-        track, x = line(_LEFT, y, _RIGHT, y, "track"), scale(row.value)
+        track, x, end = line(_LEFT, y, _RIGHT, y, "track"), scale(row.value), _RIGHT - 6
         if row.value > limit:
-            end = _RIGHT - 6
             return track + _arrow(end - 14, end, y, "whisker") + text("off the scale", end - 20, y + 4, "small", "end")
         parts = [track, _whisker(row.interval, scale, y)]
         if row.kind == "bound":
@@ -115,8 +109,7 @@ def likelihood_dots(rows: Sequence[Bar], ident: str) -> Markup:
         parts += [element("circle", cx=scale(v), cy=y, r=1.8, class_="seed") for v in row.seeds if len(row.seeds) > 1]
         return "".join([*parts, _mark(row.kind, x, y)])
 
-    names = (ident, "Likelihood in bits/dim by model", "bits/dim, lower is better")
-    return _rows(rows, names, scale, draw)
+    return _rows(rows, (ident, "Likelihood in bits/dim by model", "bits/dim, lower is better"), scale, draw)
 
 
 def _arrow(x: float, end: float, y: float, class_: str) -> str:
@@ -145,118 +138,104 @@ def _whisker(interval: Pair | None, scale: Scale, y: float) -> str:
 
 def _mark(kind: str, x: float, y: float) -> str:
     """The mark of a kind of likelihood: disc exact, triangle bound, diamond estimate, square none."""
-    if kind == "exact":
-        return element("circle", cx=x, cy=y, r=5.0, class_="mark exact")
-    corners = {
+    corners: dict[str, list[Pair]] = {
+        "exact": [],
         "bound": [(-6.25, 0), (4.375, -6.25), (4.375, 6.25)],
         "estimate": [(0, -6.25), (6.25, 0), (0, 6.25), (-6.25, 0)],
-    }.get(kind, [(-5, -5), (5, -5), (5, 5), (-5, 5)])
-    known = kind if kind in ("bound", "estimate") else "none"
-    return shape("polygon", [(x + dx, y + dy) for dx, dy in corners], f"mark {known}")
+        "none": [(-5, -5), (5, -5), (5, 5), (-5, 5)],
+    }
+    kind = kind if kind in corners else "none"
+    if kind == "exact":
+        return element("circle", cx=x, cy=y, r=5.0, class_="mark exact")
+    return shape("polygon", [(x + dx, y + dy) for dx, dy in corners[kind]], f"mark {kind}")
 
 
-def bars(
-    rows: Sequence[Bar],
-    ident: str,
-    title: str,
-    axis: str,
-    *,
-    domain: Pair | None = None,
-    lines: Sequence[float] = (),
-) -> Markup:
-    """Bars from 0 with intervals; ``lines`` are values to compare with, dashed and dotted."""
+def bars(rows: Sequence[Bar], ident: str, title: str, lines: Sequence[float] = ()) -> Markup:
+    """Bars from 0 with intervals, up to 1 for shares; ``lines`` are values to compare with, dashed and dotted."""
     values = [0.0, *lines, *(v for r in rows for v in (r.value, *(r.interval or ())))]
-    low, high = domain or (min(values), max(values) * 1.04 if max(values) > 0 else 1.0)
-    scale = Scale(low, high, _LEFT + 2, _RIGHT - 2)
+    high = 1.0 if max(values) <= 0 or (min(values) >= 0 and max(values) <= 1) else max(values) * 1.04
+    scale = Scale(min(values), high, _LEFT + 2, _RIGHT - 2)
 
     def draw(row: Bar, y: float) -> str:
-        a, b = sorted((scale(0), scale(min(max(row.value, low), high))))
-        striped = row.kind == "implied"
-        fill = {"style": f"fill:url(#{ident}-hatch)"} if striped else {}
-        class_, wide = "bar implied" if striped else "bar", max(b - a, 1.0)
-        bar = element("rect", x=a, y=y - 6, width=wide, height=12, rx=1.5, class_=class_, **fill)
+        a, b = sorted((scale(0), scale(row.value)))
+        fill: dict[str, Any] = {"style": f"fill:url(#{ident}-hatch)"} if row.kind == "implied" else {}
+        class_ = f"bar {row.kind}".rstrip()
+        bar = element("rect", x=a, y=y - 6, width=max(b - a, 1.0), height=12, rx=1.5, class_=class_, **fill)
         marks = [line(scale(v), y - 9, scale(v), y + 9, f"reference r{i}") for i, v in enumerate(lines)]
         base = line(scale(0), y - 20, scale(0), y + 17, "base")
         return "".join([base, bar, _whisker(row.interval, scale, y), *marks])
 
-    stripe = element("path", d="M0 0V6", class_="stripe")
     units = {"patternUnits": "userSpaceOnUse", "patternTransform": "rotate(45)"}
+    stripe = element("path", d="M0 0V6", class_="stripe")
     hatch = element("pattern", stripe, id=f"{ident}-hatch", width=6, height=6, **units)
-    return _rows(rows, (ident, title, axis), scale, draw, hatch)
+    return _rows(rows, (ident, title, title), scale, draw, hatch)
 
 
-def scatter(points: Sequence[Point], ident: str, title: str, x_title: str, y_title: str) -> Markup:
+def scatter(dots: Sequence[Bar], ident: str, title: str, x_title: str, y_title: str) -> Markup:
     """Dots with their names; axes are logarithmic if the values span decades."""
     top, left, bottom = 28.0, 46.0, 256.0
-    limit = _outer_limit([p.y for p in points])
-    inside = [p.y for p in points if p.y <= limit]
-    log_y = limit == max(p.y for p in points) and spans_decades(inside)
-    x = fitted([p.x for p in points], left + 6, _RIGHT - 14, log=spans_decades([p.x for p in points]), room=0.1)
-    y = fitted(inside, bottom, top, log=log_y, room=0.1)
+    limit = _outer_limit([d.value for d in dots])
+    inside = [d.value for d in dots if d.value <= limit]
+    x = fitted([d.x for d in dots], left + 6, _RIGHT - 14, decades=True, room=0.1)
+    y = fitted(inside, bottom, top, decades=len(inside) == len(dots), room=0.1)
     parts = [text(y_title, _LEFT, 14, "axis"), *_axis_left(y, left, _RIGHT)]
     parts += _axis_below(x, top - 6, bottom + 6, x_title + (", logarithmic" if x.log else ""))
-    placed = [(x(p.x), y(p.y) if p.y <= limit else 20.0) for p in points]
+    placed = [(x(d.x), y(d.value) if d.value <= limit else 20.0) for d in dots]
     taken = [(a - 6, b - 6, a + 6, b + 6) for a, b in placed]
-    for point, (a, b) in zip(points, placed, strict=True):
-        if point.interval is not None and point.y <= limit and not y.log:
-            low, high = (min(max(y(v), top - 6), bottom + 6) for v in point.interval)
+    for dot, (a, b) in zip(dots, placed, strict=True):
+        if dot.interval is not None and dot.value <= limit and not y.log:
+            low, high = (min(max(y(v), top - 6), bottom + 6) for v in dot.interval)
             parts.append(element("path", d=f"M{a:.1f} {low:.1f}V{high:.1f}", class_="whisker"))
-        name = _cut(point.label, 22) + (f" ↑ {point.y:.3g}" if point.y > limit else "")
-        parts += [_mark(point.kind, a, b), _free_label(name, a, b, taken)]
-    said = f"{x_title} and {y_title}: " + "; ".join(f"{p.label} {p.x:.3g}, {p.y:.4g}" for p in points)
+        name = _cut(dot.label, 22) + (f" ↑ {dot.value:.3g}" if dot.value > limit else "")
+        parts += [_mark(dot.kind, a, b), _free_label(name, a, b, taken)]
+    said = f"{x_title} and {y_title}: " + "; ".join(f"{d.label} {d.x:.3g}, {d.value:.4g}" for d in dots)
     return drawing(ident, WIDTH, bottom + 44, title, said, parts)
 
 
 def _free_label(name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> str:
     """A label next to (x, y), at the position that covers least; its box is added to ``taken``."""
-    width = 6.9 * len(name)
+    width, shifts = 6.9 * len(name), {"start": 0.0, "middle": 0.5, "end": 1.0}
     spots = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 11, "middle"), (x, y + 19, "middle")]
     spots += [(x + dx, y + dy, a) for dy in (-9, 17, -22, 30) for dx, a in ((5, "start"), (-5, "end"))]
+    boxes = [(a - width * shifts[c], b - 10, a - width * shifts[c] + width, b + 3) for a, b, c in spots]
 
-    def box_of(spot: tuple[float, float, str]) -> tuple[float, float, float, float]:
-        left = spot[0] - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[spot[2]]
-        return left, spot[1] - 10, left + width, spot[1] + 3
-
-    def overlap(a: Sequence[float], b: Sequence[float]) -> float:
-        return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-    def cost(spot: tuple[float, float, str]) -> float:
-        box = box_of(spot)
+    def cost(box: Sequence[float]) -> float:
         outside = max(0.0, 44 - box[0]) + max(0.0, box[2] - WIDTH) + max(0.0, 18 - box[1]) + max(0.0, box[3] - 264)
-        return 40 * outside + sum(overlap(box, t) for t in taken)
+        shared = [[max(0.0, min(box[i + 2], t[i + 2]) - max(box[i], t[i])) for i in (0, 1)] for t in taken]
+        return 40 * outside + sum(across * down for across, down in shared)
 
-    best = min(spots, key=cost)
-    taken.append(box_of(best))
-    return text(name, best[0], best[1], "label", best[2])
+    best = min(range(len(spots)), key=lambda i: cost(boxes[i]))
+    taken.append(boxes[best])
+    a, b, anchor = spots[best]
+    return text(name, a, b, "label", anchor)
 
 
 def training_curves(panels: Sequence[Panel], ident: str, title: str, *, width: float = 300.0) -> Markup:
     """Training of one model: panels over one axis of steps."""
-    tall, left, top, right = (92.0 if width < WIDTH else 180.0), 44.0, 22.0, width - 8
+    tall, left, bottom, right = (92.0 if width < WIDTH else 180.0), 44.0, -4.0, width - 8
     x = Scale(0.0, max([1.0, *(s for p in panels for _, pairs in p.lines for s, _ in pairs)]), left, right, most=4)
-    parts, bottom = [], top
+    parts = []
     for i, panel in enumerate(panels):
-        top = bottom if i == 0 else bottom + 26
-        bottom = top + tall
-        y = _curve_scale(panel, bottom, top)
+        top, bottom = bottom + 26, bottom + 26 + tall
+        # Losses start far away: the scale leaves out the highest and lowest 2 % of the values after the first tenth.
+        values = sorted(v for _, pairs in panel.lines for _, v in pairs[len(pairs) // 10 :])
+        cut = int(0.02 * len(values))
+        y = fitted(values[cut : len(values) - cut], bottom, top)
         clip = element("rect", x=left, y=top - 2, width=right - left + 4, height=tall + 4)
-        drawn = [
-            shape("polyline", [(x(s), y(v)) for s, v in thinned(pairs)], f"curve s{colour % 4}")
-            for (_, pairs), colour in zip(panel.lines, panel.colours or range(len(panel.lines)), strict=True)
-        ]
         parts += [text(panel.title, left, top - 7, "axis"), *_axis_left(y, left, right)]
         parts.append(element("clipPath", clip, id=f"{ident}-c{i}"))
+        drawn = [_curve([(x(s), y(v)) for s, v in pairs], panel.names.index(name)) for name, pairs in panel.lines]
         parts.append(element("g", "".join(drawn), clip_path=f"url(#{ident}-c{i})"))
     ends = [f"{p.title}: {name} ends at {pairs[-1][1]:.4g}" for p in panels for name, pairs in p.lines if pairs]
     parts += _axis_below(x, bottom - 4, bottom, "step")
     return drawing(ident, width, bottom + 36, title, "; ".join(ends), parts)
 
 
-def _curve_scale(panel: Panel, start: float, end: float) -> Scale:
-    """Without the highest and lowest 2 % of the values after the first tenth, as losses start far away."""
-    values = sorted(v for _, pairs in panel.lines for _, v in pairs[len(pairs) // 10 :])
-    cut = int(0.02 * len(values))
-    return fitted(values[cut : len(values) - cut], start, end)
+def _curve(points: Sequence[Pair], colour: int) -> str:
+    """A line through the points; one point is a dot."""
+    if len(points) == 1:
+        return element("circle", cx=points[0][0], cy=points[0][1], r=3.0, class_=f"dot s{colour % 4}")
+    return shape("polyline", thinned(points), f"curve s{colour % 4}")
 
 
 def thinned(pairs: Sequence[Pair], most: int = _MOST_POINTS) -> list[Pair]:
@@ -278,6 +257,6 @@ def calibration_curve(curves: Sequence[Sequence[Pair]], ident: str, label: str, 
     parts = [*_axis_below(x, top, bottom, ""), *_axis_left(y, left, right)]
     parts.append(line(left, bottom, right, top, "diagonal"))
     parts += [shape("polygon", [(left, bottom), *points, (right, top)], "area") for points in lines[:1]]
-    parts += [shape("polyline", points, "curve s0") for points in lines]
+    parts += [_curve(points, 0) for points in lines]
     said = f"Largest difference from the diagonal: {shown}."
     return drawing(ident, 190.0, bottom + 20, f"Calibration of {label}", said, parts)

@@ -1,4 +1,4 @@
-"""The page of a contest: one self-contained HTML file from ``results.json`` and the pictures that it names."""
+"""The page of a comparison: one self-contained HTML file from ``results.json`` and the pictures that it names."""
 
 from __future__ import annotations
 
@@ -26,18 +26,25 @@ from unsup.report.figures import (
     mark,
     tables,
 )
-from unsup.report.pages import Page, Pairs, Section, footer, render, shown
+from unsup.report.pages import Page, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
+from unsup.report.verdict import trained_little
 from unsup.report.words import capital, environment_text, plainly, told
 
 LIMIT = 5_000_000
 """The largest size of a page in bytes."""
 _MARGIN = 20_000
 _THREE_IN_A_ROW, _TWO_IN_A_ROW = 400, 600
+_SIGNS = {
+    "exact": "= is exact",
+    "bound": "≤ is an upper bound, and the true value is as low or lower",
+    "estimate": "≈ is an estimate, which may err in either direction",
+    "unnormalised": "∝ is known only up to a constant and cannot be compared",
+}
 
 
 def write_comparison_page(folder: str | Path) -> Path:
-    """Write ``index.html`` of a contest's folder from its ``results.json``, and return its path.
+    """Write ``index.html`` of the folder of a comparison from its ``results.json``, and return its path.
 
     Raises:
         InputError: the folder has no results, or damaged ones.
@@ -57,100 +64,136 @@ def write_comparison_page(folder: str | Path) -> Path:
 
 def comparison_page(results: Results, root: Path) -> str:
     """The page of ``results``, whose pictures are in ``root``."""
-    bare = render("contest.html", page=page_view(results, Album(results, root, 0)))
-    return render("contest.html", page=page_view(results, Album(results, root, LIMIT - _MARGIN - len(bare.encode()))))
+    bare = render(page_view(results, Album(results, root, 0)))
+    return render(page_view(results, Album(results, root, LIMIT - _MARGIN - len(bare.encode()))))
 
 
 def page_view(results: Results, album: Album) -> Page:
     measured = sum(bool(c["runs"]) for c in results["contestants"])
-    of_purpose = {purpose: _purpose_section(results, album, purpose) for purpose in PURPOSES if purpose != "cost"}
-    asked = [of_purpose.pop(results["for"])] if results["for"] in of_purpose else []
+    purposes = sorted((p for p in PURPOSES if p != "cost"), key=lambda p: p != results["for"])
+    training = drawn.training_charts(results)
     return Page(
         title=f"{counted(measured, 'model')} {'measured' if measured == 1 else 'compared'} on {results['title']}",
         brand="unsup compare",
         about=results["about"],
         summary=tuple(results["summary"]),
         next=tuple((n["what"], n["command"]) for n in results["next"]),
-        sections=shown(
-            Section("results", "Results", results_view(results)),
-            *asked,
-            *of_purpose.values(),
-            Section("training", "Training", drawn.training_charts(results)),
-            Section("models", "Model by model", models_view(results, album)),
-            Section("method", "How this was measured", method_view(results, album)),
+        sections=sections(
+            ("results", "Results", results_view(results)),
+            *(_purpose_section(results, album, purpose) for purpose in purposes),
+            ("training", "Training", [("legend", training, "training"), ("charts", training, "multiples", "small")]),
+            ("models", "Model by model", models_view(results, album)),
+            ("method", "How this was measured", method_view(results, album)),
         ),
         footer=footer(results["environment"]),
     )
 
 
-def _purpose_section(results: Results, album: Album, purpose: str) -> Section:
+def _purpose_section(results: Results, album: Album, purpose: str) -> tuple[str, str, list[Parts]]:
     """Charts and pictures of one purpose: its own, or bars for each of its measures."""
-    title, view = PURPOSES[purpose], []
     if purpose == "samples":
-        title, view = "Samples and real data", [samples_view(results, album), drawn.quality_charts(results)]
-    elif purpose == "density":
-        title = "Likelihood and time"
-        view = [drawn.likelihood_charts(results), drawn.calibration_charts(results)]
-    elif purpose == "compression":
-        stored = results["baselines"]["stored"]
-        title, view = "Storage", [drawn.storage_charts(results), [_stored(s) for s in stored]]
-    else:
-        view = [
-            c for column in columns(results) if column.purpose == purpose for c in drawn.measure_chart(results, column)
+        pictures = samples_view(results, album)
+        look = "pairs" if pictures and pictures[0].look == "pixels" else ""
+        view: list[Parts] = [("legend", pictures, "samples"), ("gallery", pictures, "h3", look)]
+        return purpose, "Samples and real data", [*view, ("charts", drawn.quality_charts(results))]
+    if purpose == "density":
+        curves = drawn.calibration_charts(results)
+        view = [("charts", drawn.likelihood_charts(results)), ("heading", curves and "Calibration")]
+        tight = ("charts", curves, "multiples tight", "small", "h4")
+        return purpose, "Likelihood and time", [*view, ("legend", curves, "calibration"), tight]
+    if purpose == "compression":
+        rows = [
+            [s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]] for s in results["baselines"]["stored"]
         ]
-    return Section(purpose, title, view if any(view) else None)
+        heads = ("Codec", "Bytes", "Per example", "Content of the file")
+        beside = blocks(("table", rows, "stored", "Compressed files of the same examples", heads))
+        return purpose, "Storage", [("charts", drawn.storage_charts(results), "charts", "chart", "h3", beside)]
+    own = [column for column in columns(results) if column.purpose == purpose]
+    return purpose, PURPOSES[purpose], [("charts", [c for o in own for c in drawn.measure_chart(results, o)])]
 
 
-def _stored(s: Any) -> tuple[str, ...]:
-    return s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]
-
-
-def results_view(results: Results) -> dict[str, Any]:
-    """The tables, how to read them, and the contestants that are missing."""
+def results_view(results: Results) -> list[Parts]:
+    """The tables, how to read them, and the models that are missing."""
     rows = in_order(results)
-    several = any(len(r["runs"]) > 1 for r in rows)
     small = (
-        "the mean over seeds, with the lowest and the highest run below" if several else "with its 95 % interval below"
+        "the mean over seeds, with the lowest and the highest run below"
+        if any(len(r["runs"]) > 1 for r in rows)
+        else "with its 95 % interval below"
     )
+    reading = (
+        f"Each figure is of {counted(results['examples'], 'held-out example')} or "
+        f"{counted(results['samples'], 'sample')}, {small}."
+    )
+    found = [_table(results, rows, own, f"table-{i}") for i, own in enumerate(tables(columns(results)), start=1)]
     kinds = {kind(r) for r in rows}
-    return {
-        "tables": [_table(results, rows, own) for own in tables(columns(results))],
-        "reading": f"Each figure is of {counted(results['examples'], 'held-out example')} or "
-        f"{counted(results['samples'], 'sample')}, {small}.",
-        "kinds": [k for k in KINDS if k in kinds],
-        "ranked": any(results["places"].values()),
-        "absent": [
-            (c["name"], STATUS[c["status"]], c["reason"] or "it starts when the contest is resumed")
-            for c in results["contestants"]
-            if c["status"] != "done"
-        ],
-    }
+    absent = [
+        (c["name"], STATUS[c["status"]], c["reason"] or "it starts when the comparison is resumed")
+        for c in results["contestants"]
+        if c["status"] != "done"
+    ]
+    return [
+        ("note", not found and "No model has been measured yet.", "absent"),
+        ("legend", found and reading, "sort"),
+        *found,
+        ("legend", [words for k, words in _SIGNS.items() if k in kinds], "kinds"),
+        ("legend", any(results["places"].values()), "marks"),
+        ("heading", absent and "Not finished"),
+        ("items", absent),
+        ("heading", (common := _missing(results, rows, common=True)) and "Not measured for any model"),
+        ("items", common),
+    ]
 
 
-def _table(results: Results, rows: list[Contestant], own: list[Column]) -> dict[str, Any]:
-    """Measures of some purposes; ``floors`` is a row of what the measures are compared with, or empty."""
+def _missing(results: Results, found: list[Contestant], *, common: bool) -> list[tuple[str, str, str]]:
+    """Measures and the reason why they are missing: the same for all models (as for the data), or of ``found`` only."""
+    names = {k: capital(m["title"]) for k, m in results["measures"].items()}
+    every = [r["missing"].items() for c in results["contestants"] for r in c["runs"]]
+    shared = set.intersection(*map(set, every)) if len(every) > 1 else set()
+    reasons: dict[str, dict[str, None]] = {}
+    for key, why in ((k, why) for c in found for r in c["runs"] for k, why in r["missing"].items()):
+        if ((key, why) in shared) == common:
+            reasons.setdefault(why, {})[names.get(key, key)] = None
+    return [(", ".join(keys), "", why) for why, keys in reasons.items()]
+
+
+def _table(results: Results, rows: list[Contestant], own: list[Column], ident: str) -> Parts:
+    """Measures of some purposes; the last row is what the measures are compared with, if anything."""
     all_runs = [r for c in rows for r in c["runs"]]
-    found = [(figure_of(all_runs, c.key), c) for c in own]
-    floors = ["" if f is None or f.floor is None else c.show(f.floor) for f, c in found]
+    shown = {}
+    for column in own:
+        if (figure := figure_of(all_runs, column.key)) and figure.floor is not None:
+            shown[column.key] = {"text": column.show(figure.floor), "small": [column.floor]}
+    feet = ["For comparison", *(shown.get(c.key, "") for c in own)] if shown else []
     first, *others = dict.fromkeys(PURPOSES.get(c.purpose, c.purpose) for c in own)
+    title = ", ".join([first, *(t.lower() for t in others)])
+    lines, group = [], None
+    for c in rows:
+        look, group = {} if kind_order(c) == group else {"class": "first"}, kind_order(c)
+        name = _name(results, c) | {"row": {"data-group": group, **look}}
+        lines.append([name, *(_cell(results, c, column) for column in own)])
+    return "table", lines, ident, title, ["Model", *map(_head, own)], "measures", False, feet
+
+
+def _head(column: Column) -> dict[str, Any]:
+    first = "descending" if column.better == "higher" else "ascending"
+    attributes = {"data-key": column.key, "data-first": first, "title": column.meaning}
+    return {"text": column.title, "small": [f"{column.unit} {column.arrow}".strip()], "attributes": attributes}
+
+
+def _name(results: Results, contestant: Contestant) -> dict[str, Any]:
+    """The first cell of a model, with its remarks."""
+    family, model, name = contestant["family"], contestant["model"], contestant["name"]
     return {
-        "title": ", ".join([first, *(t.lower() for t in others)]),
-        "columns": own,
-        "rows": [(_about(results, c), [_cell(results, c, column) for column in own]) for c in rows],
-        "floors": floors if any(floors) else (),
+        "text": name,
+        "link": _link(results, contestant),
+        "chip": STATUS.get(contestant["status"]) or (trained_little(contestant) and "short training"),
+        "small": [family if model == name else f"{model}, {family}"],
+        "attributes": {"data-value": name.lower()},
     }
 
 
-def _about(results: Results, contestant: Contestant) -> dict[str, Any]:
-    """The record of a contestant, with its link, its status in words and the place of its kind of likelihood."""
-    family, model = contestant["family"], contestant["model"]
-    return {
-        **contestant,
-        "link": f"model-{results['contestants'].index(contestant)}",
-        "status": STATUS.get(contestant["status"]),
-        "about": family if model == contestant["name"] else f"{model}, {family}",
-        "group": kind_order(contestant),
-    }
+def _link(results: Results, contestant: Contestant) -> str:
+    return f"model-{results['contestants'].index(contestant)}"
 
 
 def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str, Any]:
@@ -158,7 +201,8 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
     figure, own = figure_of(contestant["runs"], column.key), kind(contestant)
     if figure is None:
         reasons = [r["missing"][column.key] for r in contestant["runs"] if column.key in r["missing"]]
-        return {"value": None, "why": "; ".join(dict.fromkeys(reasons))}
+        why = "; ".join(dict.fromkeys(reasons))
+        return {"text": None, "attributes": {"class": "none"} | ({"title": why} if why else {})}
     of_likelihood, small = column.key == "likelihood", []
     if column.better and not (of_likelihood and figure.error is not None):
         small.append(column.interval(figure))
@@ -166,17 +210,20 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
         small.append(f"{bits} bits/dim")
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
+    best = mark(results["places"], column, contestant["name"])
     return {
-        "value": figure.value,
         "text": column.headline(figure),
-        "mark": mark(results["places"], column, contestant["name"]),
+        "figure": True,
         "kind": own if of_likelihood and own in KINDS else "",
-        "small": [s for s in small if s],
+        "chip": best,
+        "look": best,
+        "small": small,
+        "attributes": {"data-value": figure.value} | ({"class": "best"} if best == "best" else {}),
     }
 
 
 def samples_view(results: Results, album: Album) -> list[Shown]:
-    """Real data, then samples of each contestant, all at one scale."""
+    """Real data, then samples of each model, all at one scale."""
     found = [(p, "", title_of(n)) for n, p in results["pictures"].items()]
     for contestant in in_order(results):
         run = pictured(contestant["runs"])
@@ -188,51 +235,72 @@ def samples_view(results: Results, album: Album) -> list[Shown]:
     return [album.show(p, folder, title, scale) for p, folder, title in found]
 
 
-def models_view(results: Results, album: Album) -> list[dict[str, Any]]:
+def models_view(results: Results, album: Album) -> list[Parts]:
     absent = [c for c in results["contestants"] if not c["runs"]]
-    return [_model(results, c, album) for c in [*in_order(results), *absent]]
+    return [_model(results, c, album, first=i == 0) for i, c in enumerate([*in_order(results), *absent])]
 
 
-def _model(results: Results, contestant: Contestant, album: Album) -> dict[str, Any]:
-    """The record of a contestant, with its runs and pictures as the page shows them."""
+def _model(results: Results, contestant: Contestant, album: Album, *, first: bool) -> Parts:
+    """A model with its runs and pictures, to be opened."""
     runs, several, own = contestant["runs"], len(contestant["runs"]) > 1, columns(results)
-    run, names = pictured(runs), {k: capital(m["title"]) for k, m in results["measures"].items()}
-    pictures = {} if run is None else {n: run["pictures"][n] for n in ranked(run["pictures"]) if n != "samples"}
+    run = pictured(runs)
+    wanted = [] if run is None else [n for n in ranked(run["pictures"]) if n != "samples"]
+    pictures = [album.show(run["pictures"][n], folder_of(run), title_of(n)) for n in wanted if run is not None]
     short = [f"{bits} bits/dim"] if (bits := bits_text(contestant)) else []
     for column, words in ((c, w) for key, w in (("fid", "FID "), ("seconds", "")) for c in own if c.key == key):
         if figure := figure_of(runs, column.key):
             short.append(words + column.show(figure.value))
-    return _about(results, contestant) | {
-        "short": " · ".join(short),
-        "options": ", ".join(f"{k} {told(v)}" for k, v in contestant["options"].items()),
-        "pictures": [album.show(p, folder_of(run), title_of(n)) for n, p in pictures.items() if run is not None],
-        "runs": [_run(r, own, names) for r in runs],
-        "notes": list(dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"])),
-        "missing": list(dict.fromkeys((names.get(k, k), why) for r in runs for k, why in r["missing"].items())),
-    }
+    options = ", ".join(f"{k} {told(v)}" for k, v in contestant["options"].items())
+    notes = list(dict.fromkeys((f"Seed {r['seed']}: " if several else "") + n for r in runs for n in r["notes"]))
+    missing = _missing(results, [contestant], common=False)
+    link = _link(results, contestant)
+    inside = blocks(
+        ("note", contestant["reason"] or "", "absent"),
+        ("note", contestant["paper"]),
+        ("note", options and "Options: ", "note", options),
+        ("note", pictures and several and "Pictures of the first seed."),
+        ("gallery", pictures),
+        ("heading", runs and ("Runs" if several else "Run"), "h4"),
+        *(("group", _run(r, own, f"{link}-{i}", contestant["name"]), "run") for i, r in enumerate(runs, start=1)),
+        ("heading", notes and "Notes", "h4"),
+        ("items", notes),
+        ("heading", missing and "Not measured", "h4"),
+        ("items", missing),
+    )
+    status = STATUS.get(contestant["status"])
+    return (
+        "model",
+        contestant["name"],
+        inside,
+        link,
+        contestant["family"],
+        status,
+        " · ".join(short),
+        first and bool(runs),
+    )
 
 
-def _run(run: Measures, own: list[Column], names: dict[str, str]) -> dict[str, Any]:
-    found = [(c, f) for c in own if (f := figure_of([run], c.key))]
+def _run(run: Measures, own: list[Column], ident: str, name: str) -> tuple[Parts, ...]:
     training, measuring = (duration(run[k] or 0) for k in ("train_seconds", "measure_seconds"))
-    lines: dict[str, list[str]] = {}
-    for key, line in run["commands"].items():
-        lines.setdefault(line, []).append(names.get(key, key))
-    return {
-        "seed": run["seed"],
-        "facts": [
-            ("Folder", run["run"]),
-            ("Seed", str(run["seed"])),
-            ("Steps", f"{run['steps']:,}"),
-            ("Time", f"{training} training, {measuring} measuring"),
-            ("Environment", environment_text(run["environment"])),
-        ],
-        "commands": [("train it again", run["command"]), *((f"measure {', '.join(n)}", c) for c, n in lines.items())],
-        "figures": [(c.title, c.headline(f), c.interval(f)) for c, f in found],
-    }
+    facts = [
+        ("Folder", run["run"]),
+        ("Seed", str(run["seed"])),
+        ("Steps", f"{run['steps']:,}"),
+        ("Time", f"{training} training, {measuring} measuring"),
+        ("Environment", environment_text(run["environment"])),
+    ]
+    again = [("measure it again", line) for line in dict.fromkeys(run["commands"].values())]
+    found = [(c.title, c.headline(f), c.interval(f)) for c in own if (f := figure_of([run], c.key))]
+    heads = ("Measure", "Value", "95 % interval")
+    inside = blocks(("table", found, ident, f"Figures of {name}, seed {run['seed']}", heads, "plain", True))
+    return blocks(
+        ("facts", facts),
+        ("commands", [("train it again", run["command"]), *again]),
+        ("fold", inside, f"All figures of seed {run['seed']}", "figures"),
+    )
 
 
-def method_view(results: Results, album: Album) -> dict[str, Any]:
+def method_view(results: Results, album: Album) -> list[Parts]:
     runs = [r for c in results["contestants"] for r in c["runs"]]
     facts = {"Plan": results["plan"], "Data": plainly(results["data"])}
     if results["minutes"] is not None:
@@ -250,5 +318,11 @@ def method_view(results: Results, album: Album) -> dict[str, Any]:
         )
     facts["Anomalies"] = results["anomalies"]
     facts["Machine"] = environment_text(results["environment"])
-    pairs: Pairs = tuple((k, v) for k, v in facts.items() if v)
-    return {"facts": pairs, "left_out": album.left_out, "limit": LIMIT // 10**6, "command": results["command"]}
+    omitted = f"Omitted to keep the page below {LIMIT // 10**6} MB: {', '.join(album.left_out)}."
+    return [
+        ("facts", [(k, v) for k, v in facts.items() if v], True),
+        ("note", album.left_out and f"{omitted} They are in the run folders.", "absent"),
+        ("heading", "The command"),
+        ("command", results["command"]),
+        ("files", ("results.csv", "results.json")),
+    ]

@@ -12,18 +12,8 @@ from markupsafe import Markup
 from unsup.core.words import counted, duration
 from unsup.evaluate.records import Contestant, Results
 from unsup.report import charts
-from unsup.report.charts import Bar, Pair, Panel, Point
-from unsup.report.figures import (
-    Column,
-    Figure,
-    bits_per_dim,
-    bits_text,
-    figure_of,
-    in_order,
-    kind,
-    kind_order,
-    sign,
-)
+from unsup.report.charts import Bar, Pair, Panel
+from unsup.report.figures import Column, Figure, bits_per_dim, bits_text, figures, in_order, kind, kind_order, sign
 from unsup.report.svg import number
 from unsup.report.words import capital
 
@@ -56,33 +46,27 @@ def likelihood_charts(results: Results) -> list[Chart]:
     )
     drawn = [Chart("Likelihood", charts.likelihood_dots(dots, "chart-likelihood"), caption)]
     caption = "Lower is better, left is cheaper. ● exact, ◀ bound, ◆ estimate."
-    names = ("chart-time-likelihood", "Likelihood by training time", "bits/dim")
-    return drawn + _by_time("Likelihood and training time", names, [(r, b, str(kind(r))) for r, b in found], caption)
+    return drawn + _by_time("Likelihood", "bits/dim", found, caption)
 
 
 def quality_charts(results: Results) -> list[Chart]:
     """FID by training time."""
-    found = [(r, f, "none") for r in in_order(results) if (f := figure_of(r["runs"], "fid"))]
     caption = "FID of samples: lower is better, left is cheaper. An arrow ↑ marks values far above the others."
-    return _by_time(
-        "Sample quality and training time", ("chart-time-fid", "FID by training time", "FID"), found, caption
-    )
+    return _by_time("FID", "FID", figures(results, "fid"), caption)
 
 
-def _by_time(
-    heading: str, names: tuple[str, str, str], found: Sequence[tuple[Contestant, Figure, str]], caption: str
-) -> list[Chart]:
-    """Figures over training times, in minutes if these are long; ``names`` are identifier, title and vertical axis."""
+def _by_time(what: str, axis: str, found: Sequence[tuple[Contestant, Figure]], caption: str) -> list[Chart]:
+    """Figures over training times, in minutes if these are long."""
     if len(found) < 2:
         return []
-    seconds = [sum(m["train_seconds"] or 0.0 for m in c["runs"]) / len(c["runs"]) for c, _, _ in found]
+    seconds = [sum(m["train_seconds"] or 0.0 for m in c["runs"]) / len(c["runs"]) for c, _ in found]
     unit, size, least = ("seconds", 1, 0.1) if max(seconds) < 180 else ("minutes", 60, 0.01)
-    points = [
-        Point(c["name"], max(s / size, least), f.value, f.interval, kind)
-        for s, (c, f, kind) in zip(seconds, found, strict=True)
+    dots = [
+        Bar(c["name"], f.value, "", f.interval, f.detail.get("kind", "none"), x=max(s / size, least))
+        for s, (c, f) in zip(seconds, found, strict=True)
     ]
-    ident, title, axis = names
-    return [Chart(heading, charts.scatter(points, ident, title, f"{unit} of training", axis), caption)]
+    ident, title = f"chart-time-{what.lower()}", f"{what} by training time"
+    return [Chart(title, charts.scatter(dots, ident, title, f"{unit} of training", axis), caption)]
 
 
 def storage_charts(results: Results) -> list[Chart]:
@@ -91,58 +75,49 @@ def storage_charts(results: Results) -> list[Chart]:
         Bar(f"{s['codec']}, {s['how'].split(',')[0]}", s["per_example"], f"{number(s['per_example'])} bytes")
         for s in results["baselines"]["stored"]
     ]
-    implied = [(c, f) for c in in_order(results) if (f := figure_of(c["runs"], "implied_bytes"))]
+    implied = figures(results, "implied_bytes")
     for contestant, figure in implied:
         shown = f"{sign(kind(contestant))} ".lstrip("= ") + f"{number(figure.value)} bytes, implied"
         rows.append(Bar(contestant["name"], figure.value, shown, figure.interval, "implied"))
     if not rows:
         return []
-    caption = "Solid bars are files that were really written. " + (
-        "Striped bars are implied: what an ideal coder would need by the model’s likelihood. No such file was written, "
-        "and the model itself is not counted."
-        if implied
-        else "A density of real numbers without a precision implies no size."
-    )
+    caption = "Solid bars are files that were really written. "
+    if implied:
+        caption += "Striped bars are implied: what an ideal coder would need by the model’s likelihood. "
+        caption += "No such file was written, and the model itself is not counted."
+    else:
+        caption += "A density of real numbers without a precision implies no size."
     rows.sort(key=lambda r: r.value)
-    drawn = charts.bars(rows, "chart-storage", "Bytes per example", "bytes per example")
-    return [Chart("Bytes per example", drawn, caption)]
+    return [Chart("Bytes per example", charts.bars(rows, "chart-storage", "Bytes per example"), caption)]
 
 
 def measure_chart(results: Results, column: Column) -> list[Chart]:
     """One measure as bars, the best first, with its floor."""
-    found = [(c["name"], f) for c in in_order(results) if (f := figure_of(c["runs"], column.key))]
+    found = sorted(figures(results, column.key), key=lambda p: p[1].value, reverse=column.better == "higher")
     if not found or column.better is None:
         return []
-    found.sort(key=lambda p: p[1].value, reverse=column.better == "higher")
-    rows = [Bar(n, f.value, column.with_interval(f), f.interval) for n, f in found]
-    floors = [f.floor for _, f in found if f.floor is not None]
-    lines, key = [], []
+    rows = [Bar(c["name"], f.value, column.with_interval(f), f.interval) for c, f in found]
+    floors, detail = [f.floor for _, f in found if f.floor is not None], found[0][1].detail
+    lines, caption = [], [capital(column.meaning) + (f", by {detail['by']}" if detail.get("by") else "")]
     if floors:
         lines.append(sum(floors) / len(floors))
-        key.append(f"the dashed line is {column.floor} ({column.show(lines[0])})")
-    majority = found[0][1].detail.get("majority")
-    if majority is not None:
+        caption.append(f"the dashed line is {column.floor} ({column.show(lines[0])})")
+    if (majority := detail.get("majority")) is not None:
         lines.append(majority)
-        key.append(f"the dotted line is the most frequent class for all examples ({column.show(majority)})")
-    values = [v for r in rows for v in (r.value, *(r.interval or ()))] + lines
-    domain = (0.0, 1.0) if min(values) >= 0 and max(values) <= 1 else None
+        caption.append(f"the dotted line is the most frequent class for all examples ({column.show(majority)})")
     ident = "chart-" + re.sub("[^a-z0-9]+", "-", column.key.lower())
-    drawn = charts.bars(rows, ident, column.title, column.title, domain=domain, lines=lines)
-    by = found[0][1].detail.get("by")
-    meaning = capital(column.meaning) + (f", by {by}" if by else "")
-    return [Chart(column.title, drawn, "; ".join([meaning, *key]) + ".")]
+    return [Chart(column.title, charts.bars(rows, ident, column.title, lines), "; ".join(caption) + ".")]
 
 
 def calibration_charts(results: Results) -> list[Chart]:
     """Shares of held-out examples by levels of the model's samples."""
     found = []
-    for i, contestant in enumerate(results["contestants"]):
-        if figure := figure_of(contestant["runs"], "calibration"):
-            own = [r["figures"]["calibration"] for r in contestant["runs"] if "calibration" in r["figures"]]
-            shown = Column.of("calibration", results["measures"]["calibration"]).with_interval(figure)
-            curves = [f["detail"]["curve"] for f in own]
-            drawn = charts.calibration_curve(curves, f"chart-calibration-{i}", contestant["name"], shown)
-            found.append(Chart(contestant["name"], drawn, f"error {shown}"))
+    for i, (contestant, figure) in enumerate(figures(results, "calibration")):
+        name, runs = contestant["name"], contestant["runs"]
+        shown = Column.of("calibration", results["measures"]["calibration"]).with_interval(figure)
+        curves = [r["figures"]["calibration"]["detail"]["curve"] for r in runs if "calibration" in r["figures"]]
+        drawn = charts.calibration_curve(curves, f"chart-calibration-{i}", name, shown)
+        found.append(Chart(name, drawn, f"error {shown}"))
     return found
 
 
@@ -173,21 +148,16 @@ def curve_panels(curves: Sequence[Mapping[str, Any]], kind: str | None, by: str 
     losses = [(n, c["losses"][n]) for n in names for c in curves if c["losses"].get(n)]
     checked = [("validation", c["validation"]) for c in curves if c["validation"]]
     if checked and names == ["loss"] and kind in ("exact", "bound"):
-        lines = [("training loss", pairs) for _, pairs in losses] + checked
-        return [Panel("nats per example", lines, colours=[0] * len(losses) + [1] * len(checked))]
+        return [Panel("nats per example", [*(("training loss", pairs) for _, pairs in losses), *checked])]
     title = "training loss" if len(names) == 1 else "training losses"
     valid = "validation, nats per example" if by == "likelihood" else f"validation: {by}"
-    found = [
-        Panel(title, losses, [names.index(n) for n, _ in losses]),
-        Panel(valid, checked, [0] * len(checked)),
-    ]
-    return [p for p in found if p.lines]
+    return [p for p in (Panel(title, losses), Panel(valid, checked)) if p.lines]
 
 
 def key_of(panels: Sequence[Panel]) -> tuple[tuple[int, str], ...]:
     """The colours of the first panel, if it has several."""
-    names = {n: c % 4 for p in panels[:1] for (n, _), c in zip(p.lines, p.colours, strict=True)}
-    return tuple((c, n) for n, c in names.items()) if len(names) > 1 else ()
+    names = panels[0].names if panels else []
+    return tuple((i % 4, name) for i, name in enumerate(names)) if len(names) > 1 else ()
 
 
 def curves_of(events: Sequence[Mapping[str, Any]], measure: str = "nats") -> dict[str, Any]:

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from unsup.core.likelihood import SIGN
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.ranking import deciding, leader
-from unsup.evaluate.records import Contestant, Measures, Place, Results
+from unsup.evaluate.records import Contestant, Measures, Place, Purpose, Results
 from unsup.report.svg import number
 from unsup.report.words import capital
 
@@ -20,17 +20,8 @@ KINDS = ("exact", "bound", "estimate", "unnormalised")
 """Kinds of likelihood in the order of the page; contestants without a likelihood come last."""
 STATUS = {"waiting": "not started", "unfinished": "in progress", "failed": "failed"}
 """Labels of contestants that are not done."""
-PURPOSES = {
-    "density": "Likelihood",
-    "samples": "Samples",
-    "anomalies": "Anomalies",
-    "features": "Features",
-    "compression": "Compression",
-    "classes": "Classes",
-    "cost": "Cost",
-}
+PURPOSES = {purpose: capital(purpose) for purpose in get_args(Purpose)} | {"density": "Likelihood"}
 """Purposes of measures, as headings."""
-_ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        return "" if self.better is None else _ARROWS[self.better]
+        return "" if self.better is None else f"{'↓' if self.better == 'lower' else '↑'} {self.better} is better"
 
     @property
     def meaning(self) -> str:
@@ -94,9 +85,8 @@ class Column:
         if figure.interval is None:
             return ""
         low, high = map(self.show, figure.interval)
-        if low == high:
-            return ""
-        return f"{low} to {high}" if min(figure.interval) < 0 or " " in low + high else f"{low}–{high}"
+        between = " to " if min(figure.interval) < 0 or " " in low + high else "–"
+        return "" if low == high else f"{low}{between}{high}"
 
     def with_interval(self, figure: Figure) -> str:
         ends = self.interval(figure)
@@ -112,16 +102,14 @@ def columns(results: Results) -> list[Column]:
 
 def tables(found: Sequence[Column], most: int = 8) -> list[list[Column]]:
     """Columns in tables of at most ``most``, so that each fits a desktop screen; a purpose is not split if possible."""
-    packed: list[list[Column]] = []
+    packed: list[list[Column]] = [[]]
     for _, group in itertools.groupby(found, lambda c: c.purpose):
         own = list(group)
-        for start in range(0, len(own), most):
-            part = own[start : start + most]
-            if packed and len(packed[-1]) + len(part) <= most:
-                packed[-1] += part
-            else:
-                packed.append(part)
-    return packed
+        for part in (own[start : start + most] for start in range(0, len(own), most)):
+            if len(packed[-1]) + len(part) > most:
+                packed.append([])
+            packed[-1] += part
+    return [table for table in packed if table]
 
 
 def finite(value: Any) -> float | None:
@@ -131,8 +119,7 @@ def finite(value: Any) -> float | None:
 
 def reading(record: Mapping[str, Any] | None) -> Figure | None:
     """A figure from a file; None if it is missing or its value is not finite."""
-    value = None if record is None else finite(record["value"])
-    if record is None or value is None:
+    if record is None or (value := finite(record["value"])) is None:
         return None
     low, high = map(finite, record["interval"] or (None, None))
     ends = None if low is None or high is None else (low, high)
@@ -148,6 +135,11 @@ def figure_of(runs: Sequence[Measures], key: str) -> Figure | None:
     floors = [f.floor for f in found if f.floor is not None]
     floor = sum(floors) / len(floors) if floors else None
     return Figure(sum(values) / len(values), values, (min(values), max(values)), None, floor, found[0].detail)
+
+
+def figures(results: Results, key: str) -> list[tuple[Contestant, Figure]]:
+    """Contestants in order with their figure of a measure, those that have one."""
+    return [(c, figure) for c in in_order(results) if (figure := figure_of(c["runs"], key))]
 
 
 def kind(contestant: Contestant) -> str | None:

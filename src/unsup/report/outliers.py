@@ -1,27 +1,30 @@
-"""The page of ``unsup outliers``: the most unlikely rows, with the columns or pixels responsible."""
+"""The page of ``unsup outliers``: the most unlikely rows, and what makes them unlikely."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 import unsup
 from unsup.core.escapes import command_line
-from unsup.core.event import Event
 from unsup.evaluate.outliers import Outlier
-from unsup.pictures.images import plain_image, png_bytes
+from unsup.pictures.artist import Artist
+from unsup.pictures.gallery import Gallery
+from unsup.pictures.plots import Plane
+from unsup.pictures.tables import Table
+from unsup.pictures.text import Text
 from unsup.report.album import Shown, embedded
-from unsup.report.pages import Page, Section, footer, render, shown
+from unsup.report.pages import Page, footer, render, sections
 
-_SIDE = 96
-"""Approximate width of a picture of an example in screen pixels."""
+_AROUND = 12  # tokens of a text on each side of the one that is shown
 
 
-def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor, x: Tensor, event: Event) -> str:
-    """The page as HTML.
+def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor, x: Tensor, gallery: Gallery) -> str:
+    """The page as HTML: a table with the columns responsible, or pictures with the parts that are responsible.
 
     Args:
         data: the data as the user named it.
@@ -29,29 +32,85 @@ def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor
         ranking: the rows to show.
         scores: of all rows, ``(N,)``.
         x: all raw rows.
+        gallery: of the rows.
     """
     usual, highest = float(scores.median()), ranking[0]
     summary = (
-        f"The most unlikely of {len(x):,} rows is {highest.name}, with a score of {highest.score:.2f} nats; half of "
-        f"all rows are below {usual:.2f}.",
+        f"The most unlikely of {len(x):,} rows is {highest.name}, with a score of {nats(highest.score)} nats; half of "
+        f"all rows are below {nats(usual)}.",
         "A high score means that a row is unlikely, not that it is wrong.",
     )
+    tabular = is_tabular(gallery.artist)
+    lines = [_row(o, causes(o, x[o.row], gallery.artist)) for o in ranking] if tabular else []
+    pictures = [] if tabular else [_picture(o, x[o.row], gallery) for o in ranking]
     command = command_line(["unsup", "outliers", data, "-o", "outliers.csv"])
-    pictures = [_picture(o, x[o.row], event) for o in ranking] if event.is_image and event.shape[0] in (1, 3) else []
+    caption = "The most unlikely rows, the most unlikely first"
+    heads = ["Row", "Score, nats", {"text": "Most unusual values", "class": "words"}]
+    table = ("table", lines, "rows", caption, heads, "plain outliers", True)
     page = Page(
         title=f"Outliers of {data}",
         brand="unsup outliers",
         about=f"Scored by {how}",
         summary=summary,
         next=(("Write all rows with their scores:", command),),
-        sections=shown(Section("rows", "Rows", ranking), Section("pictures", "Pictures", pictures)),
+        sections=sections(
+            ("rows", "Rows", [("legend", lines, "outliers"), table]),
+            ("pictures", "Rows", [("legend", pictures, "unusual"), ("gallery", pictures, "h3")]),
+        ),
         footer=footer({"unsup": unsup.__version__, "time": time.strftime("%Y-%m-%d %H:%M")}),
     )
-    return render("outliers.html", page=page)
+    return render(page)
 
 
-def _picture(outlier: Outlier, x: Tensor, event: Event) -> Shown:
-    image = plain_image(x, event)
-    scale = max(1, math.floor(_SIDE / image.width))
-    alt = f"the example {outlier.name}, rank {outlier.rank}"
-    return embedded(png_bytes(image), alt, f"{outlier.rank}. {outlier.name}", f"{outlier.score:.2f}", scale, plot=False)
+def _row(outlier: Outlier, found: Sequence[tuple[str, str, str, str]]) -> list[Any]:
+    reasons = [(f"{before}{entry}{after}", what) for before, entry, after, what in found]
+    return [outlier.name, nats(outlier.score), {"text": "", "named": reasons}]
+
+
+def is_tabular(artist: Artist) -> bool:
+    """Whether the entries of a row have names that say more than their position."""
+    return isinstance(artist, Table | Plane)
+
+
+def causes(outlier: Outlier, row: Tensor, artist: Artist) -> list[tuple[str, str, str, str]]:
+    """The entries responsible, as text: (before, entry, after, explanation), of which the entry is emphasised."""
+    if not isinstance(artist, Text):
+        return [
+            ("", e.column, "", f" = {e.value:.4g}, usually {e.typical:.4g} (+{nats(e.nats)})") for e in outlier.entries
+        ]
+    found = []
+    for e in outlier.entries:
+        i = e.position
+        parts = [
+            artist.string(row[slice(*ends)])
+            for ends in ((max(0, i - _AROUND), i), (i, i + 1), (i + 1, i + 1 + _AROUND))
+        ]
+        before, after = "…" * (i > _AROUND), "…" * (i + 1 + _AROUND < len(row))
+        space = "" if artist.cell == 1 else " "
+        found.append((f"“{before}{parts[0]}{space}", parts[1], f"{space}{parts[2]}{after}”", f" (+{nats(e.nats)})"))
+    return found
+
+
+def nats(value: float) -> str:
+    """Two decimals, or four digits if the number is large.
+
+    >>> nats(1234.567), nats(-2.5e9)
+    ('1,234.57', '-2.5e+09')
+    """
+    return f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _picture(outlier: Outlier, row: Tensor, gallery: Gallery) -> Shown:
+    """The example with the bits by which each part is more surprising than usual."""
+    title = f"{outlier.rank}. {outlier.name}"
+    excess = outlier.excess.clamp(min=0)[None] / math.log(2)
+    drawn = gallery.bits(row[None], excess)
+    caption = f"Score {nats(outlier.score)} nats."
+    if isinstance(gallery.artist, Text):
+        found = "; ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, row, gallery.artist))
+        caption += f" Least expected: {found}." if found else ""
+    if drawn is None:
+        return Shown(title, caption, reason="cannot be drawn: its values are not finite")
+    alt = f"The example {outlier.name}, rank {outlier.rank}, and how surprising each part is."
+    reading = drawn.caption.partition(". ")[2]
+    return embedded(drawn.png, alt, title, f"{caption} {reading}", drawn.scale, plot=drawn.plot)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import options_of, plain
@@ -16,7 +16,7 @@ from unsup.core.event import Event
 from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import model_class, names, row
-from unsup.core.storage import ModelRecord, read_checkpoint_record, write_inside
+from unsup.core.storage import DataRecord, ModelRecord, read_checkpoint_record, write_inside
 from unsup.core.words import counted, duration
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.evaluate.measures import MEASURES
@@ -26,33 +26,28 @@ from unsup.report.album import Shown, embedded
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import Column, Figure, finite, reading, sign
-from unsup.report.pages import Page, Pairs, Section, footer, render, shown
+from unsup.report.pages import Page, Pairs, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
 
 _log = logging.getLogger(__name__)
 _EARLIER = 5  # pictures of samples that are shown with the last one
 _WIDE, _SMALL = 760, 200  # largest width of the last picture and of earlier ones, in screen pixels
-
-
-class _DataRecord(TypedDict):
-    name: str
-    options: dict[str, Any]
+_HEADS = [
+    *("Measure", "Value", "95 % interval"),
+    *({"text": title, "class": "words"} for title in ("For comparison", "Measured on")),
+]
+_OF_LENGTH = ("steps", "epochs", "minutes")
 
 
 class _Config(TypedDict):
-    data: _DataRecord | None
+    data: DataRecord | None
     model: ModelRecord
     training: dict[str, Any]
 
 
 class _Described(TypedDict):
-    notes: list[str]
-    sizes: NotRequired[Any]
-    split: NotRequired[Any]
-    columns: NotRequired[Any]
-    labels: NotRequired[Any]
-    streams: NotRequired[Any]
+    notes: list[str]  # and sizes, split, columns, labels, streams
 
 
 class _About(TypedDict):
@@ -69,6 +64,7 @@ class Recorded:
 
     Attributes:
         kept: the step of the parameters that the run provides, if known.
+        planned: the number of steps of its schedule; None if it counts passes, or if it is not known yet.
         ended: whether training is finished.
     """
 
@@ -79,6 +75,7 @@ class Recorded:
     evaluations: Sequence[Evaluation]
     environment: Mapping[str, Any]
     kept: int | None
+    planned: int | None
     ended: bool
 
     @property
@@ -105,7 +102,7 @@ def write_page(folder: str | Path) -> None:
     page = page_view(run)
     lines = [f"# {markdown(page.title)}", "", markdown(page.about), "", *(f"- {markdown(s)}" for s in page.summary)]
     lines += ["", "```", *(visible(line) for _, line in commands_of(run)), "```", ""]
-    for name, text in (("report.html", render("run.html", page=page)), ("README.md", "\n".join(lines))):
+    for name, text in (("report.html", render(page)), ("README.md", "\n".join(lines))):
         write_inside(run.folder / name, text.encode(errors="surrogateescape"))
 
 
@@ -126,6 +123,7 @@ def read_run(folder: Path) -> Recorded:
         evaluations=[e for e in evaluations if e["measure"] in MEASURES],
         environment=_side_record(folder / "env.json", dict[str, Any]),
         kept=kept if isinstance(kept, int) else None,
+        planned=last.get("total") if "position" in last else None,
         ended=last.get("ended") is not None,
     )
 
@@ -156,13 +154,13 @@ def page_view(run: Recorded) -> Page:
         about=run.about["describe"] if run.about else f"Examples are {run.event}.",
         summary=summary_of(run),
         next=commands[:3],
-        sections=shown(
-            Section("figures", "Figures", figures_view(run)),
-            Section("samples", "Samples", samples_view(run.folder)),
-            Section("training", "Training", training_view(run)),
-            Section("data", "Data", data_view(run)),
-            Section("settings", "Settings", settings_view(run)),
-            Section("commands", "Commands", commands),
+        sections=sections(
+            ("figures", "Figures", [("table", figure_rows(run), "figures", "Measured figures", _HEADS, "plain", True)]),
+            ("samples", "Samples", samples_view(run.folder)),
+            ("training", "Training", training_view(run)),
+            ("data", "Data", data_view(run)),
+            ("settings", "Settings", settings_view(run)),
+            ("commands", "Commands", [("commands", commands)]),
         ),
         footer=footer(run.environment),
     )
@@ -234,7 +232,7 @@ def _is_older(run: Recorded, entry: Evaluation) -> bool:
     return run.kept is not None and entry["step"] is not None and entry["step"] != run.kept
 
 
-def figures_view(run: Recorded) -> list[dict[str, Any]]:
+def figure_rows(run: Recorded) -> list[list[Any]]:
     """Every figure of ``eval.json``, and what it was measured on."""
     found = []
     for entry in _sorted(run.evaluations):
@@ -245,29 +243,26 @@ def figures_view(run: Recorded) -> list[dict[str, Any]]:
         of = [f"{entry['split']}, n = {entry['figure']['n']:,}", plainly(settings, ", ", " ")]
         of.append("data that has changed since training" if entry["changed_data"] else "")
         bits = _bits(figure)
-        line = {
-            "title": column.title,
-            "explanation": capital(column.explanation),
-            "value": f"{column.headline(figure)} {column.unit}".rstrip() + (f" ({bits})" if bits else ""),
-            "interval": column.interval(figure),
-            "floor": "" if figure.floor is None else f"{column.show(figure.floor)} {column.floor}",
-            "of": "; ".join(filter(None, of)),
-            "older": f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else "",
-        }
-        found.append(line)
+        value = f"{column.headline(figure)} {column.unit}".rstrip() + (f" ({bits})" if bits else "")
+        older = f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else ""
+        floor = "" if figure.floor is None else f"{column.show(figure.floor)} {column.floor}"
+        name = {"text": column.title, "small": [capital(column.explanation)]}
+        shown = {"text": value, "figure": True, "chip": older}
+        found.append([name, shown, column.interval(figure), floor, "; ".join(filter(None, of))])
     return found
 
 
-def samples_view(folder: Path) -> dict[str, Any]:
+def samples_view(folder: Path) -> list[Parts]:
     """The last picture of samples, and earlier ones in a row."""
     files = [p for p in sorted((folder / "samples").glob("*.png")) if p.is_file()]
     found = [(p.stem, drawn) for p in files if (drawn := _picture_in(p)) is not None]
     if not found:
-        return {}
+        return []
     *earlier, last = found
     if len(earlier) > _EARLIER:
         earlier = [earlier[round(i * (len(earlier) - 1) / (_EARLIER - 1))] for i in range(_EARLIER)]
-    return {"last": _grid(*last, _WIDE), "earlier": [_grid(*one, _SMALL) for one in earlier]}
+    small = [_grid(*one, _SMALL) for one in earlier]
+    return [("picture", _grid(*last, _WIDE)), ("heading", small and "Earlier"), ("gallery", small, "h4", "strip")]
 
 
 def _picture_in(path: Path) -> Drawn | None:
@@ -288,7 +283,7 @@ def _grid(stem: str, drawn: Drawn, width: int) -> Shown:
     return embedded(content, drawn.alt or f"Samples, {step}", "", caption, scale, plot=drawn.plot)
 
 
-def training_view(run: Recorded) -> dict[str, Any]:
+def training_view(run: Recorded) -> list[Parts]:
     def first(key: str, other: Any = None) -> Any:
         return next((e[key] for e in run.events if key in e), other)
 
@@ -312,10 +307,16 @@ def training_view(run: Recorded) -> dict[str, Any]:
     noticed = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in run.events if "symptom" in e]
     noticed += [changed.format(e["step"]) for e in run.events if "changed_data" in e]
     noticed += [f"Lost before step {e['step']}: {e['lost']}." for e in run.events if "lost" in e]
-    return {"charts": charts, "facts": [(k, v) for k, v in facts.items() if v], "noticed": noticed}
+    shown = [(k, v) for k, v in facts.items() if v]
+    return [
+        ("charts", charts, "single", "wide"),
+        ("facts", shown),
+        ("heading", noticed and "Notes"),
+        ("items", noticed),
+    ]
 
 
-def data_view(run: Recorded) -> dict[str, Any]:
+def data_view(run: Recorded) -> list[Parts]:
     data, given = run.config["data"], run.config["model"]["config"].get("given")
     facts = {"Name": "arrays in memory" if data is None else data["name"], "One example": str(run.event)}
     own: Mapping[str, Any] = run.about["data"] if run.about else {}
@@ -324,24 +325,59 @@ def data_view(run: Recorded) -> dict[str, Any]:
         facts[name] = plainly(own.get(key))
     facts["Options"] = "" if data is None else plainly(data["options"], ", ", " ")
     facts["Conditions"] = "" if given is None else told(given)
-    return {"facts": [(k, v) for k, v in facts.items() if v not in ("", "None")], "notes": own.get("notes", [])}
+    shown, notes = [(k, v) for k, v in facts.items() if v not in ("", "None")], own.get("notes", [])
+    return [("facts", shown, True), ("heading", notes and "Notes"), ("items", notes)]
 
 
-def settings_view(run: Recorded) -> dict[str, Any]:
+def settings_view(run: Recorded) -> list[Parts]:
     """Options of the model and settings of training: those that differ from the defaults, and the rest."""
-    model, training = run.config["model"], run.config["training"]
-    defaults = {}
-    if model["model"] in names():
-        options = options_of(vars(model_class(model["model"]))["__init__"])
-        defaults = {k: plain(default) for k, (_, default) in options.items()}
-    usual = run.about["training"] if run.about else {}
     changed: list[tuple[str, str]] = []
     rest: list[tuple[str, str]] = []
-    for prefix, own, default in (("model.", model["config"], defaults), ("", training, usual)):
+    for prefix, own, usual in zip(("model.", ""), _settings(run), _defaults(run), strict=True):
+        different = _changed(own, usual)
         for name, value in own.items():
-            same = name in default and plain(value) == plain(default[name])
-            (rest if same or not default else changed).append((prefix + name, told(value)))
-    return {"changed": changed, "rest": rest}
+            (changed if name in different else rest).append((prefix + name, told(value)))
+    inside = blocks(("facts", rest, True))
+    return [
+        ("note", changed and "Settings that differ from the defaults."),
+        ("facts", changed, True),
+        ("fold", inside, "All other settings" if changed else "All settings", "rest"),
+    ]
+
+
+def _settings(run: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
+    return run.config["model"]["config"], run.config["training"]
+
+
+def _defaults(run: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults of options and of settings of training, as far as they are known."""
+    name, options = run.config["model"]["model"], {}
+    if name in names():
+        known = options_of(vars(model_class(name))["__init__"])
+        options = {k: plain(default) for k, (_, default) in known.items()}
+    return options, run.about["training"] if run.about else {}
+
+
+def _changed(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in own.items() if usual and (k not in usual or plain(v) != plain(usual[k]))}
+
+
+def changed_settings(run: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options and the settings of training, except its length, that differ from the defaults of the model."""
+    options, training = (_changed(*pair) for pair in zip(_settings(run), _defaults(run), strict=True))
+    options.pop("given", None)  # the condition follows from the data
+    return options, {k: v for k, v in training.items() if k not in _OF_LENGTH}
+
+
+def fit_command(run: Recorded, out: str) -> str:
+    """The ``unsup fit`` that trains the run again into ``out``, with the steps that fitted its time budget."""
+    length = {k: run.config["training"].get(k) for k in _OF_LENGTH}
+    if length["minutes"] is not None:  # models that count need no length
+        length = {"steps": run.planned}
+    data, *more = data_words(run.config["data"])
+    options, training = changed_settings(run)
+    words = ["unsup", "fit", data, run.config["model"]["model"], "-o", path_word(out), *more, *flags(length | training)]
+    return command_line([*words, *flags(options, "model.")])
 
 
 def next_lines(folder: str | Path) -> list[str]:
@@ -380,14 +416,14 @@ def commands_of(run: Recorded) -> Pairs:
             ({"encode", "decode"} <= able, "Decode codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]),
             ("translate" in able, "Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]),
             (True, "One page with all measures and pictures", ["report", folder, "-o", "comparison"]),
-            (alone, "Compare with other models", ["compare", *data_words(data), "-o", "contest"]),
+            (alone, "Compare with other models", ["compare", *data_words(data), "-o", "compared"]),
         ):
             found += [(what, words)] if possible else []
     found.append(("Papers to cite", ["cite", folder]))
     return tuple((what, command_line(["unsup", *words])) for what, words in found)
 
 
-def _condition(given: Mapping[str, Any] | None, data: _DataRecord | None) -> list[str]:
+def _condition(given: Mapping[str, Any] | None, data: DataRecord | None) -> list[str]:
     """The condition of samples: none for classes; else the source of the condition in training, or zeros."""
     if given is None or not given["shape"]:
         return []

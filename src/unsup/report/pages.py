@@ -1,7 +1,7 @@
 """Pages from templates: every text is escaped, and a page is self-contained.
 
-A template extends ``base.html``, shows a `Page`, and has a macro for each of its sections. Only `Markup` (charts,
-styles, the script) is not escaped.
+A `Page` is plain data. Its sections are lists of blocks, each the name of a macro of ``macros.html`` and its arguments;
+``page.html`` shows them. Only `Markup` (charts, styles, the script) is not escaped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -20,15 +20,17 @@ from markupsafe import Markup
 from unsup.core.escapes import visible
 
 Pairs = tuple[tuple[str, str], ...]
+Parts = tuple[Any, ...]
+"""A macro and its arguments; it is not shown if the first one, its content, is empty."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: the macro ``id`` of the template shows ``view``."""
+    """A part of a page."""
 
     id: str
     title: str
-    view: Any
+    blocks: tuple[Parts, ...]
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,25 @@ def footer(environment: Mapping[str, Any]) -> str:
     return " · ".join(([f"unsup {version}"] if version else []) + ([str(time)] if time else []))
 
 
-def shown(*sections: Section) -> tuple[Section, ...]:
-    """The sections that have something to show."""
-    return tuple(s for s in sections if s.view)
+def blocks(*found: Parts) -> tuple[Parts, ...]:
+    """Those that have something to show."""
+    return tuple(parts for parts in found if parts[1])
 
 
-def render(template: str, **views: Any) -> str:
-    """The page that ``template`` makes of ``views``.
+def sections(*found: tuple[str, str, Iterable[Parts]]) -> tuple[Section, ...]:
+    """Those that have something to show, each given as an identifier, a title and blocks."""
+    made = (Section(ident, title, blocks(*parts)) for ident, title, parts in found)
+    return tuple(section for section in made if section.blocks)
+
+
+def render(page: Page) -> str:
+    """The page as HTML.
 
     Raises:
         KeyError: a record lacks a field.
     """
     try:
-        return environment().get_template(template).render(**views)
+        return environment().get_template("page.html").render(page=page)
     except UndefinedError as error:
         raise KeyError(str(error)) from error
 

@@ -39,19 +39,14 @@ class Scale:
         return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, self.most)
 
 
-def fitted(values: Sequence[float], start: float, end: float, *, log: bool = False, room: float = 0.06) -> Scale:
-    """A scale that contains ``values`` with some room on both sides."""
+def fitted(values: Sequence[float], start: float, end: float, *, decades: bool = False, room: float = 0.06) -> Scale:
+    """A scale that contains ``values`` with some room on both sides, with ``decades`` logarithmic if they span some."""
     low, high = min(values), max(values)
-    if log:
-        factor = (high / low) ** room if high > low else 1.5
+    if decades and high > 20 * low > 0:
+        factor = (high / low) ** room
         return Scale(low / factor, high * factor, start, end, log=True)
     more = (high - low) * room or abs(high) * 0.1 or 1.0
     return Scale(low - more, high + more, start, end)
-
-
-def spans_decades(values: Sequence[float]) -> bool:
-    """Whether ``values`` are easier to read on a logarithmic scale."""
-    return min(values) > 0 and max(values) > 20 * min(values)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

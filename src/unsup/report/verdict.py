@@ -1,8 +1,8 @@
-"""The summary of a contest in plain sentences.
+"""The summary of a comparison in plain sentences.
 
-Rules: a superlative needs two or more contestants and a lead beyond the noise; likelihoods of different kinds are
+Rules: a superlative needs two or more models and a lead beyond the noise; likelihoods of different kinds are
 compared only if a bound decides; accuracies and AUROCs are given with chance; samples far better than held-out data,
-artificial anomalies and contestants that failed never lead.
+artificial anomalies and models that failed never lead.
 """
 
 from __future__ import annotations
@@ -18,12 +18,30 @@ from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose,
 
 _SIGN = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 _NOUN = {"exact": "exact likelihood", "bound": "likelihood bound", "estimate": "estimated likelihood"}
+_LEADS = {
+    "fid": ("has an FID of", "draws the most lifelike samples by FID:", "the most lifelike samples by FID:"),
+    "auroc": ("detects anomalies", "detects the anomalies best", "the best detection of the anomalies"),
+    "artificial": ("has an AUROC of", "has the highest AUROC,", "the highest AUROC,"),
+    "probe": ("predict the classes", "predict the classes best", "the best prediction of the classes"),
+    "accuracy": ("predicts the classes", "predicts the classes best", "the best prediction of the classes"),
+}
+"""Clauses about a leader: without rivals, ahead of them, and tied."""
 _COPIES = 0.05  # reported share of copies, 0.01 is expected
 _FEW = 100  # fewer test examples are reported
 _ENOUGH = 300  # held-out examples for which the share of copies is reliable
 _NEARER = 0.6  # reported lower end of the chance to be nearer to training data than held-out data
 _REASONS = 2  # named where no model has the measure of the purpose
 _OVERRUN = 1.25  # reported overrun, times the minutes
+
+
+SHORT = "short training: "
+"""The start of the note of a run that saw less than its training data once."""
+
+
+def trained_little(contestant: Contestant) -> list[str]:
+    """The remarks on runs of a contestant that were trained for less than a pass over the training data."""
+    notes = dict.fromkeys(n for run in contestant["runs"] for n in run["notes"] if n.startswith(SHORT))
+    return [note.removeprefix(SHORT) for note in notes]
 
 
 @dataclass(frozen=True)
@@ -64,9 +82,11 @@ class Outcome:
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
-    def beats_chance(self, name: str, key: str, chance: float) -> bool:
-        """Whether the best contestant is better than chance, given the number of contestants."""
-        return better_than_chance([m["figures"][key] for m in self.runs(name)], chance, len(self.places[key]))
+    def beyond_chance(self, key: str, chance: float) -> dict[str, Place]:
+        """The places of the contestants that are better than chance; ties are among them."""
+        group = self.places[key]
+        names = better_than_chance({n: [m["figures"][key] for m in self.runs(n)] for n in group}, chance)
+        return {n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in names}
 
     def mean(self, name: str, read: Callable[[Measures], float]) -> float:
         return float(np.mean([read(m) for m in self.runs(name)]))
@@ -75,13 +95,13 @@ class Outcome:
 def summary(outcome: Outcome) -> list[str]:
     """The outcome in sentences; those for the user's purpose come first."""
     if not any(c["runs"] for c in outcome.contestants):
-        return _caveats(outcome) or ["No contestant has been measured yet."]
+        return _caveats(outcome) or ["No model has been measured yet."]
     sections: dict[Purpose, list[str]] = {
         "density": _density(outcome),
         "samples": _samples(outcome),
         "compression": _compression(outcome),
-        "features": _accuracy(outcome, "probe", "The features of", "predict the classes", " by a linear probe"),
-        "classes": _accuracy(outcome, "accuracy", "", "predicts the classes", ""),
+        "features": _accuracy(outcome, "probe", "The features of", " by a linear probe"),
+        "classes": _accuracy(outcome, "accuracy", "", ""),
         "anomalies": _anomalies(outcome),
         "cost": _cost(outcome),
     }
@@ -167,9 +187,7 @@ def _samples(o: Outcome) -> list[str]:
     if honest:
         name, place = next(iter(honest.items()))
         figure = o.figure(name, "fid")
-        who = _who(
-            honest, "has an FID of", "draws the most lifelike samples by FID:", "the most lifelike samples by FID:"
-        )
+        who = _who(honest, *_LEADS["fid"])
         held_out, fake = (figure["detail"].get(k, 0) for k in ("held_out", "fake"))
         as_many = figure["detail"].get("at_floor")
         also = "" if as_many is None else f"; as many samples of {name} have {_distance(as_many)}"
@@ -225,20 +243,19 @@ def _anomalies(o: Outcome) -> list[str]:
     group = o.places.get("auroc")
     if not group:
         return []
+    better = o.beyond_chance("auroc", 0.5)
+    chance, group = not better, better or group
     name, place = next(iter(group.items()))
     figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
-    chance = not o.beats_chance(name, "auroc", 0.5)
     if chance:
         line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
         line += " (0.5 is chance)."
     else:
-        who = _who(group, "detects anomalies", "detects the anomalies best", "the best detection of the anomalies")
-        line = f"{who}: AUROC {figure}."
+        line = f"{_who(group, *_LEADS['auroc'])}: AUROC {figure}."
     if not o.artificial:
         return [line]
     if not chance:
-        who = _who(group, "has an AUROC of", "has the highest AUROC,", "the highest AUROC,")
-        line = f"{who} {figure}."
+        line = f"{_who(group, *_LEADS['artificial'])} {figure}."
     caution = (
         "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether "
         "a model sees dependence between columns; which one detects real anomalies is not known (--anomalies)."
@@ -246,24 +263,25 @@ def _anomalies(o: Outcome) -> list[str]:
     return [caution, f"On these, {line[0].lower() + line[1:] if chance else line}"]
 
 
-def _accuracy(o: Outcome, key: str, of: str, does: str, by: str) -> list[str]:
+def _accuracy(o: Outcome, key: str, of: str, by: str) -> list[str]:
     group = o.places.get(key)
     if not group:
         return []
-    name, place = next(iter(group.items()))
-    figure = o.figure(name, key)
+    figure = o.figure(next(iter(group)), key)
     majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
     if majority is None or majority >= 1:
         return []  # there is only one class
+    better = o.beyond_chance(key, majority)
+    group = better or group
+    name, place = next(iter(group.items()))
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
         beside += f", the raw data {_percent(floor)}{', more than these features' if floor > place['value'] else ''}"
-    if not o.beats_chance(name, key, majority):
+    if not better:
         return [
             f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
         ]
-    who = _who(group, does, f"{does} best", "the best prediction of the classes")
-    return [f"{of} {who}: {_percent(place['value'])}{_of(name, place)}{by}{beside}.".strip()]
+    return [f"{of} {_who(group, *_LEADS[key])}: {_percent(place['value'])}{_of(name, place)}{by}{beside}.".strip()]
 
 
 def _cost(o: Outcome) -> list[str]:
@@ -300,12 +318,16 @@ def _caveats(o: Outcome) -> list[str]:
     lines = []
     if runs and o.examples < _FEW:
         lines.append(f"There are only {counted(o.examples, 'test example')}, so only large differences can be seen.")
+    ranked = {name for group in o.places.values() for name in group}
+    for c in o.contestants:
+        if c["name"] in ranked and (short := trained_little(c)):
+            lines.append(f"The training of {c['name']} was short: {short[0]}. More minutes may change its place.")
     lines += [f"{c['name']} failed: {str(c['reason']).rstrip('.')}." for c in o.contestants if c["status"] == "failed"]
     if o.minutes is not None and o.seconds > _OVERRUN * 60 * o.minutes:
         training, measuring = (sum(m[k] or 0.0 for _, m in runs) for k in ("train_seconds", "measure_seconds"))
         took = counted(float(f"{o.seconds / 60:.2g}"), "minute")
         lines.append(
-            f"The contest took {took} instead of {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
+            f"The comparison took {took} instead of {counted(o.minutes, 'minute')}: {training:.0f} s of training, "
             f"{measuring:.0f} s of measuring and {max(0.0, o.seconds - training - measuring):.0f} s of other work."
         )
     return lines

@@ -54,8 +54,5 @@ def environment_text(environment: Mapping[str, Any]) -> str:
     """Versions and the machine, in one line."""
     names = {"unsup": "unsup ", "python": "Python ", "torch": "PyTorch "}
     known = {k: v for k, v in environment.items() if v not in (None, "", [], {}) and k != "time"}
-    said = [
-        counted(v, "thread") if k == "threads" and isinstance(v, int) else f"{names.get(k, '')}{v}"
-        for k, v in known.items()
-    ]
-    return ", ".join(said)
+    known = {k: counted(v, "thread") if k == "threads" and isinstance(v, int) else v for k, v in known.items()}
+    return ", ".join(f"{names.get(k, '')}{v}" for k, v in known.items())

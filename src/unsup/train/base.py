@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
+from unsup.core.signals import signals_to
 from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
@@ -53,7 +53,13 @@ _UNTRAINED = 0.1  # of a run: until then, identical samples are not a symptom
 _TRANSLATED = 12  # examples in a picture of translations
 AGREE_EVERY = 10  # steps between the processes' agreeing on stopping and saving
 _HUGE = 1e15  # squares of such values, summed, overflow in float32
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name, since not all systems have all of them
+# Why training is over, as `last` records it, in words.
+_ENDINGS = {
+    "steps": "completed at {unit} {done}",
+    "converged": "converged at {unit} {done}",
+    "patience": "out of patience at {unit} {done}",
+    "minutes": "time limit reached at {unit} {done}",
+}
 _log = logging.getLogger(__name__)
 # Keys of the generators, so that different uses have independent noise.
 NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
@@ -641,9 +647,6 @@ class Trainer(ABC):
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Handle Ctrl-C, SIGTERM and SIGHUP: training stops after the current step and is saved."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def note(number: int, frame: object) -> None:
             # A closed terminal may send SIGHUP twice, and a service manager may send other signals after the first one.
@@ -651,15 +654,8 @@ class Trainer(ABC):
                 raise KeyboardInterrupt  # the second Ctrl-C stops at once
             self.stop_signal = self.stop_signal or number
 
-        numbers = [s for s in signal.Signals if s.name in _SIGNALS]
-        # nohup ignores SIGHUP on purpose.
-        taken = [s for s in numbers if s.name != "SIGHUP" or signal.getsignal(s) is not signal.SIG_IGN]
-        previous = {s: signal.signal(s, note) for s in taken}
-        try:
+        with signals_to(note, "SIGINT", "SIGTERM", "SIGHUP"):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def _shown_count(event: Event) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,22 +100,23 @@ class Progress:
         if not self._live:
             self._shown = float("-inf")
 
-    def show(self, done: int, total: int | None, terms: dict[str, float]) -> None:
+    def show(self, done: float, total: int | None, terms: dict[str, float]) -> None:
+        """Show progress; ``done`` may be between two steps."""
         if self.mode == "off" and self.listener is None:
             return
         now = time.monotonic()
         if self._first is None:
-            self._first = done - 1
+            self._first = math.ceil(done) - 1
         elapsed = max(now - self._started, 1e-9)
-        steps = max(1, done - self._first)
+        steps = done - self._first if done > self._first else 1
         seconds_left = None if total is None else (total - done) * elapsed / steps
         if self.listener is not None:
             self._shown = now
-            self.listener(Snapshot(done, total, terms, self._validation, seconds_left))
+            self.listener(Snapshot(math.floor(done), total, terms, self._validation, seconds_left))
             return
         left = "?" if seconds_left is None else duration(seconds_left)
         losses = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        size = f"{done:,}" + (f"/{total:,}" if total else "")
+        size = f"{math.floor(done):,}" + (f"/{total:,}" if total else "")
         parts = [
             f"{self.unit} {size}",
             losses,

@@ -82,7 +82,7 @@ def results_table(records: Iterable[Record]) -> str:
 
 def _about(key: str) -> str:
     row = MEASURES[key]
-    floor = f"; floor: {row.floor}" if row.floor else ""
+    floor = f"; baseline: {row.floor}" if row.floor else ""
     unit = f", in {row.unit}" if row.unit else ""
     return f"- {markdown(row.title)}: {markdown(row.explanation)}{unit}{_ARROWS[row.better]}{floor}."
 
@@ -119,7 +119,7 @@ def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
     cells = {row.title: _spread([f["value"] for f in figures], row.show, last["error"])}
     floors = [f["floor"] for f in figures if f["floor"] is not None]
     if floors:
-        cells[f"floor of {row.title}"] = row.show(statistics.fmean(floors))
+        cells[f"baseline of {row.title}"] = row.show(statistics.fmean(floors))
     for name in (n for n in _DETAILS if n in last["detail"]):
         values = [f["detail"][name] for f in figures]
         if name == "kind":

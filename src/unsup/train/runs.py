@@ -33,6 +33,7 @@ from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
     LOCKS,
     RECORD,
+    DataRecord,
     ModelRecord,
     asked,
     build_model,
@@ -61,13 +62,6 @@ if TYPE_CHECKING:
     from unsup.data import Data
 
 _log = logging.getLogger(__name__)
-
-
-class DataRecord(TypedDict):
-    """The name and options that load the data of a run again."""
-
-    name: str
-    options: dict[str, Any]
 
 
 class RunRecord(TypedDict):

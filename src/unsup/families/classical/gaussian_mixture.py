@@ -35,14 +35,15 @@ from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
 from unsup.core.model import Advice, HasEntryConditionals, Symptom
 from unsup.nn.columns import Columns
-from unsup.nn.counting import BLOCK, Mixture, added
+from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.gaussians import Gaussians, Structure
 from unsup.nn.inputs import TableInputs
 from unsup.nn.levels import Categories, Levels, RoundedGaussians
+from unsup.prob import gaussian_em as em
 from unsup.prob.clusters import kmeans_plus_plus
+from unsup.prob.robust import in_order, place, usual_range
 
-_UNUSED = 1e-9  # a component of less weight is one that no example belongs to
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
 _NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
 _COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
@@ -211,7 +212,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     @property
     def used(self) -> Tensor:
         """Which components have a weight, bool ``(K,)``; noise is none of them."""
-        used = self.logits.detach().log_softmax(0) > math.log(_UNUSED)
+        used = self.logits.detach().log_softmax(0) > math.log(em.UNUSED)
         if self.chooses:
             used[-1] = False
         return used
@@ -245,7 +246,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     def _ends(self, x: Tensor) -> Tensor:
         """How far the values of each real column are fitted as they are: ``(2, *shape)``, infinite for others."""
-        low, high = _ends(x.flatten(1).double())
+        low, high = usual_range(x.flatten(1).double(), _GROSS)
         real = torch.tensor([not s.is_discrete for s in self.event.columns], device=x.device)
         ends = torch.stack([low.where(real, -math.inf), high.where(real, math.inf)])
         return ends.view(2, *self.event.shape)
@@ -332,6 +333,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
     def try_candidate(self, y: Tensor, components: int, structure: Structure, *, generator: Generator) -> float:
         """Fit ``components`` of one form to points, from a k-means++ start; the BIC of what is left of them."""
         self.gaussians.form.fill_(self.forms.index(structure))
+        if self.columns is None and not self.event.missing:
+            return self._try_gaussians(y, components, structure, generator)
 
         def sums() -> dict[str, Tensor]:
             return added(self._expect(part) for part in y.split(BLOCK))
@@ -368,12 +371,59 @@ class GaussianMixture(Mixture, HasEntryConditionals):
                 break
         return float(found["log_prob"])
 
+    def _try_gaussians(self, y: Tensor, components: int, structure: Structure, generator: Generator) -> float:
+        """`try_candidate` for points that Gaussians alone model, on all components in use at once."""
+        self._free(torch.ones_like(self.logits, dtype=torch.bool))
+        noise = em.log_normals(y, self.gaussians.means[-1:], self.gaussians.log_diagonal[-1:], None)
+        points = em.Points(y, y.square(), noise, self.spread, _PRIOR, self.floor)
+        fit, found = self._best_start(points, components, structure, generator)
+        while True:
+            fit, found = em.climb(points, fit, _BETWEEN, self.tolerance, found)
+            if len(fit.means) < 2 or float(fit.log_weights[:-1].min()) >= math.log(SMALLEST):
+                break
+            fit, found = fit.with_noise(int(fit.log_weights[:-1].argmin())), None
+        fit, found = em.climb(points, fit, self.passes, self.tolerance, found)
+        self._take(fit)
+        return self.n_free * math.log(len(y)) - 2 * found.log_prob
+
+    def _best_start(
+        self, points: em.Points, components: int, structure: Structure, generator: Generator
+    ) -> tuple[em.Fitted, em.Expected | None]:
+        """A k-means++ start, or the end of the best short run of several."""
+        y, best = points.y, None
+        for _ in range(self.restarts):
+            seeds, nearest = kmeans_plus_plus(y, components, generator=generator)
+            belongs = (1 - _NOISE_START) * one_hot(nearest, components + 1).to(y.dtype)
+            belongs[:, -1] = _NOISE_START
+            slots = torch.arange(components, device=y.device)
+            one = y.new_zeros(1 if structure == "tied" else components, y.shape[1])
+            start = em.Fitted(structure, slots, self.logits[:1], y[seeds], one, None)
+            fit = em.maximize(points, start, belongs)
+            if self.restarts == 1:
+                return fit, None
+            fit, found = em.climb(points, fit, SHORT_RUN, -math.inf)
+            if best is None or found.reached > best[1].reached:
+                best = fit, found
+        assert best is not None
+        return best
+
+    def _take(self, fit: em.Fitted) -> None:
+        """Store a fit in the parameters; the components that it lacks are unused."""
+        self._free(torch.ones_like(self.logits, dtype=torch.bool))
+        self.gaussians.means[fit.slots] = fit.means
+        self.gaussians.log_diagonal[fit.slots] = fit.log_diagonal
+        if self.gaussians.above is not None and fit.factors is not None:
+            row, column = self.gaussians.above_indices(fit.factors.device)
+            self.gaussians.above[fit.slots] = fit.factors[:, row, column]
+        self.logits[fit.slots] = fit.log_weights[:-1]
+        self.logits[-1] = fit.log_weights[-1]
+
     def _free(self, slots: Tensor) -> None:
         """Make components unused: of the noise's shape, without weight. The noise itself stays, or starts."""
         self.gaussians.free(slots, _NOISE)
         for own, _ in self._discrete():
             own.free(slots)
-        self.logits[slots] = math.log(_UNUSED) - 20
+        self.logits[slots] = math.log(em.UNUSED) - 20
         if bool(slots[-1]):
             self.logits[-1] = 0.0
 
@@ -499,31 +549,7 @@ def _places(event: Event, belongs: Callable[[Support], bool]) -> list[int]:
 
 def _spread(y: Tensor) -> Tensor:
     """A variance of each column of ``(N, D)`` that few outliers do not widen: by its quartiles, at most 1."""
-    ordered, n = _ordered(y)
-    width = (_at(ordered, (3 * n) // 4) - _at(ordered, n // 4)) / 1.349  # that of a Gaussian is its standard deviation
+    ordered, n = in_order(y)
+    half = place(ordered, (3 * n) // 4) - place(ordered, n // 4)
+    width = half / 1.349  # that of a Gaussian is its standard deviation
     return torch.where(width > 0, width.square().clamp(max=1.0), torch.ones_like(width))
-
-
-def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The median of each column of ``(N, D)`` less and plus 1000 of its widths; infinite if it has no width.
-
-    The width is that of the middle half of the values, or of the middle 90 % or 98 % if the half is a single value.
-    """
-    ordered, n = _ordered(x)
-    width = torch.zeros_like(ordered[0])
-    for share in (0.25, 0.05, 0.01):
-        cut = (share * n).long()
-        width = torch.where(width > 0, width, _at(ordered, n - 1 - cut) - _at(ordered, cut))
-    reach = torch.where(width > 0, _GROSS * width, math.inf)
-    median = _at(ordered, (n - 1) // 2)
-    return median - reach, median + reach
-
-
-def _ordered(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each column of ``(N, D)`` in ascending order, and the number of its observed values, which come first."""
-    return x.sort(0).values, (~x.isnan()).sum(0)
-
-
-def _at(ordered: Tensor, place: Tensor) -> Tensor:
-    """One value of each column: ``(N, D)``, ``(D,)`` → ``(D,)``; 0 for a column without values."""
-    return ordered.gather(0, place.clamp(0, len(ordered) - 1)[None])[0].nan_to_num(0.0)

@@ -1,7 +1,8 @@
 """Histogram: count, smooth, divide by the width of the bin.
 
 A discrete entry's cells are its levels. A real entry has ``bins`` cells of equal width w between the smallest and the
-largest training value, and one unbounded cell on each side. With n_i of N examples in cell i of K,
+largest training value, except for gross values, and one unbounded cell on each side. With n_i of N examples in cell i
+of K,
 
     P(i) = (n_i + α) / (N + α K),    p(x) = P(i) · (1 / w inside,  e^(−δ/s) / s in a tail),
 
@@ -31,9 +32,11 @@ from unsup.core.model import CanSample, Factorises
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
+from unsup.prob.robust import usual_range
 
 JOINT_CELLS = 2**16
 _EM_PASSES, _TOLERANCE = 100, 1e-6
+_REACH = 10.0  # widths of the middle half of a column, from its median to the end of the bins
 
 
 class Histogram(Counting, Factorises, CanSample):
@@ -45,8 +48,9 @@ class Histogram(Counting, Factorises, CanSample):
 
     Args:
         event: any event.
-        bins: number of equal-width cells of each real entry, between the smallest and the largest training value; the
-            range of a constant entry is its value ± ½. Beyond the range, each side has an exponential tail.
+        bins: number of equal-width cells of each real entry, between the smallest and the largest training value, but
+            at most 10 interquartile ranges from the median; the range of a constant entry is its value ± ½. Beyond the
+            range, each side has an exponential tail: the further a value, the less likely.
         smoothing: α, added to the count of every cell (of every combination of cells, in a joint table).
         joint: ``auto``: one table over all entries if it has at most 65,536 cells. It is estimated from its own counts
             if the training data has at least one example per cell on average, else as the product of its smoothed
@@ -134,7 +138,9 @@ class Histogram(Counting, Factorises, CanSample):
             std = ((flat - mean).square().sum(0) / (~gaps).sum(0).clamp(min=1)).sqrt()
         else:
             std = flat.std(0, correction=0)
-        low, high = flat.amin(0), flat.amax(0)
+        # One gross value would leave all others in one bin, in which none of them is unlikely.
+        least, most = usual_range(flat, _REACH)
+        low, high = flat.amin(0).maximum(least), flat.amax(0).minimum(most)
         constant = low == high
         real = ~self.discrete
         self.low.copy_(torch.where(real, torch.where(constant, low - 0.5, low), self.low))

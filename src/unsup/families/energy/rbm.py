@@ -34,6 +34,7 @@ from unsup.core.likelihood import Kind
 from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Model, Terms
 from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
+from unsup.core.steps import in_steps
 from unsup.prob.annealing import (
     anneal,
     base_log_partition,
@@ -365,7 +366,7 @@ def gibbs(
     """``sweeps`` of h ~ p(h|v), v ~ p(v|h) over all rows of ``v`` ``(B, V)``; entries ``fixed`` (bool) stay."""
     down = weight.t()
     given = v
-    for sweep in range(sweeps):
+    for sweep in in_steps(range(sweeps)):
         h = bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
         v = bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
         if fixed is not None:

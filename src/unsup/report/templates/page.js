@@ -6,81 +6,64 @@
   // Light and dark: the system's choice until the reader changes it.
   const toggle = document.getElementById("theme");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const stored = (value) => {
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+  const show = () => {
+    toggle.textContent = isDark() ? "☀ Light" : "☾ Dark";
+    toggle.ariaLabel = isDark() ? "Light: switch to light colours" : "Dark: switch to dark colours";
+  };
+  const stored = (...theme) => {
     try {
-      if (value) localStorage.setItem("unsup-theme", value);
-      return localStorage.getItem("unsup-theme");
+      return theme.length ? localStorage.setItem("unsup-theme", ...theme) : localStorage.getItem("unsup-theme");
     } catch {
-      return value || null; // no storage for pages of this address
+      return null; // no storage for pages of this address
     }
   };
-  const show = (theme) => {
-    if (theme) root.dataset.theme = theme;
-    const isDark = (theme || (dark.matches ? "dark" : "light")) === "dark";
-    toggle.textContent = isDark ? "☀ Light" : "☾ Dark";
-    toggle.setAttribute("aria-label", isDark ? "Light: switch to light colours" : "Dark: switch to dark colours");
-  };
-  show(stored());
-  dark.addEventListener("change", () => show(root.dataset.theme));
+  if (stored()) root.dataset.theme = stored();
+  show();
+  dark.addEventListener("change", show);
   toggle.addEventListener("click", () => {
-    const now = root.dataset.theme || (dark.matches ? "dark" : "light");
-    show(stored(now === "dark" ? "light" : "dark") || (now === "dark" ? "light" : "dark"));
+    root.dataset.theme = isDark() ? "light" : "dark";
+    stored(root.dataset.theme);
+    show();
   });
 
   // Tables: a heading sorts by its column, missing figures last; likelihoods stay grouped by kind.
-  const said = document.getElementById("sorted");
-  for (const table of document.querySelectorAll("table.measures")) {
-    const body = table.tBodies[0];
-    const heads = [...table.tHead.rows[0].cells];
-    const read = (row, index, numeric) => {
-      const cell = row.cells[index];
-      if (!numeric) return cell.querySelector("a").textContent.toLowerCase();
-      return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
-    };
-    heads.forEach((head, index) => {
-      const name = head.querySelector(".name");
-      const button = document.createElement("button");
-      button.type = "button";
-      name.before(button);
-      button.append(name);
-      const numeric = head.dataset.sort === "number";
+  for (const head of document.querySelectorAll(".measures thead th")) {
+    const table = head.closest("table");
+    const button = document.createElement("button");
+    button.type = "button";
+    const name = head.querySelector(".name");
+    name.replaceWith(button);
+    button.append(name);
+    button.addEventListener("click", () => {
+      const first = head.dataset.first || "ascending";
+      const other = first === "ascending" ? "descending" : "ascending";
+      const order = head.ariaSort === first ? other : first;
       const grouped = head.dataset.key === "likelihood";
-      button.addEventListener("click", () => {
-        const first = head.dataset.first || "ascending";
-        const other = first === "ascending" ? "descending" : "ascending";
-        const order = head.getAttribute("aria-sort") === first ? other : first;
-        const sense = order === "ascending" ? 1 : -1;
-        const rows = [...body.rows].map((row) => ({ row, value: read(row, index, numeric), group: Number(row.dataset.group) }));
-        rows.sort((a, b) => {
-          if (a.value === null || b.value === null) return (a.value === null) - (b.value === null);
-          if (grouped && a.group !== b.group) return a.group - b.group;
-          return sense * (a.value < b.value ? -1 : a.value > b.value ? 1 : 0);
-        });
-        let last = rows.length ? rows[0].group : 0;
-        for (const { row, group } of rows) {
-          row.classList.toggle("first", grouped && group !== last);
-          last = group;
-          body.append(row);
-        }
-        for (const h of heads) h.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", order);
-        said.textContent = `Sorted by ${button.textContent}, ${order}.`;
+      const group = (row) => (grouped ? Number(row.dataset.group) : 0);
+      const text = (row) => row.cells[head.cellIndex].dataset.value;
+      const above = (a, b) => (head.dataset.key ? Number(a) - Number(b) : a < b ? -1 : 1);
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [text(a), text(b)];
+        if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+        return group(a) - group(b) || (order === "ascending" ? 1 : -1) * above(x, y);
       });
+      rows.forEach((row, i) => row.classList.toggle("first", i > 0 && group(row) !== group(rows[i - 1])));
+      table.tBodies[0].append(...rows);
+      for (const one of table.tHead.rows[0].cells) one.ariaSort = one === head ? order : null;
+      document.getElementById("sorted").textContent = `Sorted by ${button.textContent}, ${order}.`;
     });
   }
 
   // A box with hidden columns shows a note; only such boxes take the keyboard focus.
-  const boxes = [...document.querySelectorAll(".scroll")];
   const measure = () => {
-    for (const box of boxes) {
+    for (const box of document.querySelectorAll(".scroll")) {
       const wider = box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("wider", wider);
       box.tabIndex = wider ? 0 : -1;
     }
   };
-  new ResizeObserver(measure).observe(document.body);
-  for (const one of document.querySelectorAll("details")) one.addEventListener("toggle", measure);
-  measure();
+  new ResizeObserver(measure).observe(document.body); // also where a part is opened
 
   // Commands: copied, or at least selected where the browser forbids it.
   for (const button of document.querySelectorAll("button.copy")) {
@@ -90,11 +73,7 @@
         await navigator.clipboard.writeText(code.textContent);
         button.textContent = "Copied";
       } catch {
-        const range = document.createRange();
-        range.selectNodeContents(code);
-        const selection = window.getSelection();
-        selection.removeAllRanges();
-        selection.addRange(range);
+        window.getSelection().selectAllChildren(code);
         button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
       }
       setTimeout(() => (button.textContent = "Copy"), 1600);
@@ -102,10 +81,7 @@
   }
 
   // A link to a model opens it; paper shows everything.
-  const reveal = () => {
-    const target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target && target.tagName === "DETAILS") target.open = true;
-  };
+  const reveal = () => document.querySelector("details:target")?.setAttribute("open", "");
   window.addEventListener("hashchange", reveal);
   reveal();
   window.addEventListener("beforeprint", () => {
