@@ -503,8 +503,15 @@ def fit(s: Subject, optimizer: str) -> Record:
         last.update(s.state(model, buffers=False))
 
     model.after_step = after_step
-    settings = {"steps": FIT_STEPS, "batch_size": 16, "optimizer": optimizer, "seed": SEED, "device": "cpu"}
-    settings |= {"eps": ADAM_EPS, "precision": "float32", "progress": "off"}
+    settings = {"seed": SEED, "device": "cpu", "progress": "off"}
+    if not counts:
+        settings |= {
+            "steps": FIT_STEPS,
+            "batch_size": 16,
+            "optimizer": optimizer,
+            "eps": ADAM_EPS,
+            "precision": "float32",
+        }
     fitted = unsup.fit(model, fit_data(s.case), **settings)
     logged = [event for event in fitted.events if any(k.split("/")[-1] == "loss" for k in event)]
     steps = {str(e["step"]): {k: number(v) for k, v in e.items() if k not in ("step", "seconds")} for e in logged}

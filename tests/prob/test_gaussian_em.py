@@ -45,8 +45,11 @@ def test_a_pass_is_that_of_the_model(structure: em.Structure) -> None:
         found = em.expect(points, fit)
         assert_close(found.responsibility.sum(0)[:-1], sums["weight"][:4])
         fit = em.maximize(points, fit, found.responsibility)
-        assert_close(fit.means, model.means.detach()[:4])
-        assert_close(fit.log_diagonal.expand(4, -1), model._shared(model.log_diagonal).detach()[:4])
+        assert_close(fit.means, model.gaussians.means.detach()[:4])
+        assert_close(
+            fit.log_diagonal.expand(4, -1),
+            model.gaussians.shared(model.gaussians.log_diagonal, model.used).detach()[:4],
+        )
         assert_close(fit.log_weights, model.logits.detach().log_softmax(0)[[0, 1, 2, 3, -1]])
 
 
