@@ -114,8 +114,8 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(call, tmp_p
     from unsup.core.storage import held_alone
 
     with held_alone(run, "unsup fit"):
-        assert json.loads((run / ".lock.json").read_text())["process"] == os.getpid()
-    assert not (run / ".lock.json").exists()
+        assert json.loads((run / ".lock").read_text())["process"] == os.getpid()
+    assert (run / ".lock").read_bytes() == b""
 
 
 # --- saved models -----------------------------------------------------------------------------------------------------

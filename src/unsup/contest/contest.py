@@ -23,7 +23,7 @@ from unsup.core.errors import InputError, UnsupError
 from unsup.core.escapes import command_line
 from unsup.core.reading import read_json
 from unsup.core.registry import create
-from unsup.core.storage import LOCKS, held_alone, write_inside
+from unsup.core.storage import LOCK, held_alone, write_inside
 from unsup.core.targets import folder_target, make_folder
 from unsup.data import load_data
 from unsup.data.recorded import differs
@@ -151,7 +151,7 @@ class Contest:
         elif asked is None:
             start = f"unsup compare DATA -o {path_word(folder)}"
             raise InputError(f"there is no comparison in {folder} to resume; start one with {start}")
-        elif folder_target(folder).is_dir() and any(p.name not in LOCKS for p in folder.iterdir()):
+        elif folder_target(folder).is_dir() and any(p.name != LOCK for p in folder.iterdir()):
             raise InputError(f"{folder} has other files; choose another folder (-o NAME)")
         self.asked = asked
         self.data = without_conditions(contest_data(asked.data, asked.data_options, asked.anomalies))

@@ -41,8 +41,8 @@ RECORD = "run"
 """Key in the record of a checkpoint: what ``config.json`` says about the model and its training."""
 _PLACES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 """Possible locations of the parameters in the folder of a model; the first existing one is used."""
-LOCKS = (".lock", ".lock.json")
-"""The lock of a folder, which the system releases if its process is killed, and the process that holds it."""
+LOCK = ".lock"
+"""The lock of a folder, which the system releases if its process is killed. It contains that process."""
 _TOLD = 300
 """Maximum length of error messages of safetensors, which may repeat the whole header of a file."""
 _log = logging.getLogger(__name__)
@@ -191,12 +191,13 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
     Raises:
         InputError: another process has locked it, or it is not writable.
     """
-    lock, holder = FileLock(folder / LOCKS[0], timeout=0), folder / LOCKS[1]
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another {command}{_holder(holder)} is running in {folder}; wait for it, stop it, or choose another "
+            f"another {command}{_holder(path)} is running in {folder}; wait for it, stop it, or choose another "
             "folder (-o FOLDER)"
         ) from error
     except OSError as error:
@@ -204,11 +205,12 @@ def held_alone(folder: Path, command: str) -> Iterator[None]:
             f"cannot lock {folder} for {command}: {error.strerror or error}; {mend(error, folder / '.lock')}"
         ) from error
     try:
-        write_inside(holder, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+        with suppress(OSError):  # Windows does not write to a locked file, and the folder may be deleted below
+            path.write_text(json.dumps({"process": os.getpid(), "host": platform.node()}))
         yield
     finally:
-        with suppress(OSError):  # the folder was deleted
-            holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.truncate(path, 0)
         lock.release()
 
 

@@ -31,7 +31,7 @@ from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
-    LOCKS,
+    LOCK,
     RECORD,
     DataRecord,
     ModelRecord,
@@ -131,8 +131,8 @@ class LastRecord(TypedDict):
 
 _RECORDED = {"ended", "kept", "validated", "symptoms", "logged", "events"}
 """Fields of ``last`` that earlier versions did not record."""
-_BEGUN = {"checkpoints", "samples", ".write-test", "env.json", "about.json", *LOCKS}
-_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config", LOCKS[0])}
+_BEGUN = {"checkpoints", "samples", ".write-test", "env.json", "about.json", LOCK}
+_BEGUN |= {f".{name}.json.tmp" for name in ("env", "about", "config")}
 """Files of a run that was stopped before its configuration was written."""
 
 
