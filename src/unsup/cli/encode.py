@@ -9,22 +9,23 @@ from typing import Any
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
+from unsup.core.cells import table_text
 from unsup.core.errors import CapabilityError, InputError
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="unsup encode",
-        description="Encode examples; the codes z are written to an .npz file with the names of the examples.",
+        description="Encode examples; the codes z are written to an .npz or .csv file with the names of the examples.",
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("file", metavar="DATA", help="your examples, or the name of a data set (its test split)")
-    parser.add_out("file to write", metavar="FILE.npz", required=True)
+    parser.add_out(".npz, or .csv for spreadsheets", metavar="FILE", required=True)
     add_example_options(parser, arguments)
     add_memory(parser)
     options = parser.parse(arguments)
-    if not options.out.endswith(".npz"):
-        raise InputError(f"{options.out} should end in .npz")
+    if not options.out.lower().endswith((".npz", ".csv")):
+        raise InputError(f"{options.out} should end in .npz or .csv")
 
     import numpy as np
     import torch
@@ -43,6 +44,12 @@ def main(arguments: Sequence[str]) -> int:
     with torch.no_grad():
         parts = (batch.to(model.device) for batch in batches(examples, CHUNK))
         z = torch.cat([model.encode(part.x, **beside(model, part.given)).cpu() for part in parts])
+    if options.out.lower().endswith(".csv"):
+        header = ["example", *(f"z{d + 1}" for d in range(z.shape[1]))]
+        rows = ([name, *codes] for name, codes in zip(names, z.tolist(), strict=True))
+        write_file(options.out, table_text([header, *rows]).encode())
+        write(f"{len(z)} codes of {z.shape[1]} numbers written to {options.out}")
+        return 0
     arrays: dict[str, Any] = {"z": z.numpy(), "names": np.array(names)}
     if examples.given is not None:
         arrays["given"] = examples.given.numpy()

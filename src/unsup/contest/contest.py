@@ -26,6 +26,7 @@ from unsup.core.registry import create
 from unsup.core.storage import LOCK, held_alone, write_inside
 from unsup.core.targets import folder_target, make_folder
 from unsup.data import load_data
+from unsup.data.load import load_supported
 from unsup.data.recorded import differs
 from unsup.data.source import Data
 from unsup.evaluate.bench import HELD_OUT_CLASS, Bench, Measuring
@@ -87,22 +88,27 @@ def contest_in(folder: Path) -> Asked | None:
     return None if state is None else state["asked"]
 
 
+def complete_rows(name: str, **options: Any) -> Data:
+    """The data without missing entries, unless they were asked for: all models are compared on the same rows."""
+    return load_supported(name, takes_missing=False, **options)
+
+
 def contest_data(name: str, options: dict[str, Any], anomalies: str | None) -> Data:
     """The data of a contest: without a held-out class, and folders of large or mixed images resized to 32×32."""
     options = dict(options)
     if anomalies is not None and anomalies.startswith(HELD_OUT_CLASS):
         options["without"] = anomalies.removeprefix(HELD_OUT_CLASS)
     try:
-        data = load_data(name, **options)
+        data = complete_rows(name, **options)
     except InputError:
         if not Path(name).is_dir() or "resize" in options:
             raise
         with suppress(InputError):  # resizing helps if the images have different sizes
-            return load_data(name, **options, resize=_SIDE)
+            return complete_rows(name, **options, resize=_SIDE)
         raise
     large = data.event.is_image and max(data.event.shape[1:]) > _SIDE_MOST
     if large and Path(name).is_dir() and "resize" not in options:
-        return load_data(name, **options, resize=_SIDE)
+        return complete_rows(name, **options, resize=_SIDE)
     return data
 
 

@@ -19,6 +19,7 @@ from unsup.core.registry import model_class, names, row
 from unsup.core.storage import DataRecord, ModelRecord, read_checkpoint_record, write_inside
 from unsup.core.words import counted, duration
 from unsup.data.catalog import EXAMPLE_OPTIONS
+from unsup.data.form import form_from_json
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Evaluation, Evaluations
 from unsup.pictures.gallery import Drawn
@@ -399,7 +400,11 @@ def commands_of(run: Recorded) -> Pairs:
         found.append(("Likelihood of the test split", ["eval", folder]))
     if "sample" in able:
         found.append(("Draw samples", ["sample", folder, "-n", "64", "-o", "samples.png", *condition]))
-        found.append(("Samples as numbers", ["sample", folder, "-n", "64", "-o", "samples.npy", *condition]))
+        form = run.config.get("form")
+        what, out = ("Samples as numbers", "samples.npy")
+        if form is not None:
+            what, out = "Samples in the form of the data", f"samples{form_from_json(form).suffixes[0]}"
+        found.append((what, ["sample", folder, "-n", "64", "-o", out, *condition]))
     if data is not None:
         own, *_ = data_words(data)
         examples = [own, *flags({k: v for k, v in data["options"].items() if k in EXAMPLE_OPTIONS})]
