@@ -106,9 +106,8 @@ def test_mostly_bad_images_are_refused(call, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a,b\n1,2\n3,\n5,6\n", ["line 3", "b"]),
         ("a,b\n1,2\n3,x\n5,6\n", ["line 3", "x"]),
-        ("a,b\n1.5,2\nnan,4\n5,6\n", ["nan"]),
+        ("a,b\n1.5,2\nnan,2\n,2\n", ["at least 3"]),
         ("a,b\n1.5,2\ninf,4\n5,6\n", ["inf"]),
         ("", ["empty"]),
     ],
@@ -119,12 +118,11 @@ def test_bad_tables(call, tmp_path, text, expected):
     assert (tmp_path / "t.csv").read_text() == text
 
 
-@pytest.mark.parametrize(("value", "expected"), [(np.nan, ["missing"]), (np.inf, ["infinite", "row 7, column 1"])])
-def test_values_that_are_not_finite(call, tmp_path, value, expected):
+def test_values_that_are_not_finite(call, tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 3))
-    x[7, 1] = value
+    x[7, 1] = np.inf
     np.save(tmp_path / "x.npy", x)
-    one_line(call("fit", tmp_path / "x.npy", "made", "-o", tmp_path / "r"), *expected)
+    one_line(call("fit", tmp_path / "x.npy", "made", "-o", tmp_path / "r"), "infinite", "row 7, column 1")
 
 
 def test_pickled_arrays_are_refused(call, tmp_path):

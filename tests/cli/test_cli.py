@@ -77,9 +77,9 @@ def test_sample_grid_shows_the_samples(call, runs, tmp_path):
     call("sample", runs / "made", "-n", 4, "-o", tmp_path / "g.png")
     raw, grid = np.load(tmp_path / "g.npy"), np.array(Image.open(tmp_path / "g.png").convert("L"))
     zoom = 8
-    assert grid.shape == (19 * zoom, 19 * zoom)  # two rows of two, with a pixel around each
+    assert grid.shape == (17 * zoom, 17 * zoom)  # two rows of two, with a pixel between them
     for i, place in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        top, left = (zoom * (1 + 9 * p) for p in place)
+        top, left = (zoom * 9 * p for p in place)
         found = grid[top : top + 8 * zoom : zoom, left : left + 8 * zoom : zoom]
         assert (found == np.round(raw[i, 0].astype(float) * 255 / 16)).all()
 

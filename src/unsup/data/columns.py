@@ -39,7 +39,7 @@ MOST_WORDS = 100
 _SPELLINGS = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "nil", "none", "?", "missing", "#null!")
 _SPELLINGS_OF_NUMBERS = ("-", "--", ".", "#div/0!", "#value!", "#num!", "#ref!", "1.#ind", "1.#qnan", "unknown")
 """Spellings of missing cells that are words unless the other cells are numbers or dates."""
-_NUMBERS_AMONG_WORDS = 0.9  # from this fraction of numbers on, the other cells are mistakes
+_NUMBERS_AMONG_WORDS = 0.5  # from this fraction of numbers on, the other cells are mistakes
 _MOST_DECIMALS = 9
 _SAMPLE = 100  # cells of a column from which the number of decimals is found
 _DAY = 86_400.0
