@@ -167,7 +167,7 @@ def test_help_lists_the_flags_of_the_data_that_is_named(capsys, trained, tmp_pat
         own = help_of(capsys, command, data, *rest)
         assert "--label" in own
         assert "--resize" not in own
-        assert "--length" not in own
+        assert "--field" not in own
         assert f"data: {data}" in own
         other = help_of(capsys, command, text, *rest)
         assert "--length" in other

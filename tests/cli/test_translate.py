@@ -82,11 +82,11 @@ def test_the_run_keeps_its_second_domain_and_shows_translations(call, story: Pat
     zoom = 4
     grid = np.array(Image.open(grids[-1]).convert("RGB"))[::zoom, ::zoom]
     x = run.data.validation.x
-    assert grid.shape[:2] == (2 * 18 + 2, 3 * 18 + 2)  # a row for each validation example: it, to b, and back
+    assert grid.shape[:2] == (2 * 18 - 2, 3 * 18 - 2)  # a row for each validation example: it, to b, and back
     b = run.model.translate(x, to="b")
     for column, expected in enumerate((x, b, run.model.translate(b, to="a"))):
         for row in range(2):
-            top, left = 2 + 18 * row, 2 + 18 * column
+            top, left = 18 * row, 18 * column
             tile = grid[top : top + 16, left : left + 16]
             assert (tile == expected[row].permute(1, 2, 0).numpy()).all()
     assert call("check", story / "run").status == 0

@@ -27,7 +27,7 @@ GROUPS = (
 
 
 def parsed(words: list[str]) -> dict[str, object]:
-    name = _name(words, _parser().split(words))
+    name = _name(words, _parser(()).split(words))
     return vars(_parser_for(name, words)[0].parse(words))
 
 

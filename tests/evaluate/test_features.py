@@ -331,7 +331,7 @@ def test_a_model_that_draws_nothing_is_refused(capsys, run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--samples", 3), "--samples 3 should be at least 10"),
+        (("--samples", 3), "--samples=3 should be at least 10"),
         (("--extractor", "raw"), "give --samples N too"),
         (("--samples", 20, "--extractor", "gray"), "there is no extractor 'gray'"),
         (("--samples", 20, "--extractor", "colour", "--splitt"), "no option '--splitt'"),

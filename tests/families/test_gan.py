@@ -494,7 +494,7 @@ def test_options_that_contradict_each_other_are_refused_with_the_reason(options,
 
 
 def test_nominal_data_is_refused():
-    with pytest.raises(InputError, match="their symbols have no order"):
+    with pytest.raises(InputError, match="takes no categories"):
         GAN(Event((2,), Support("nominal", 3)))
 
 

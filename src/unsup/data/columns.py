@@ -181,7 +181,7 @@ class Found:
     @property
     def hashed(self) -> Words:
         """Cells as words for hashing: numbers and dates by value, others by their text."""
-        if self.cells is None or self.column.kind != "words":
+        if self.cells is None:
             return hashed_numbers(self.values)
         distinct, codes = self.cells
         return np.array([cell_word(cell) for cell in distinct] + [cell_word("")], np.uint64)[codes]
@@ -324,7 +324,7 @@ def _read_words(name: str, words: list[str], codes: NDArray[np.int64], *, catego
                 return Found(column, every, tuple((int(i), words[codes[i]], "not finite") for i in bad), note)
         problems = _mistakes(words, codes)
         if problems:
-            return Found(Column(name), np.full(len(codes), np.nan), problems)
+            return Found(Column(name), np.full(len(codes), np.nan), problems, "", (words, codes))
     return _categories(name, words, codes)
 
 
@@ -504,6 +504,7 @@ class TableForm(Form):
         separator: of the cells.
         window: number of rows of each example, if examples are windows of consecutive rows; else 0.
         time: column by which the rows of a series were sorted, or empty.
+        label: column of the label, or empty.
     """
 
     name: ClassVar[str] = "table"
@@ -514,6 +515,7 @@ class TableForm(Form):
     separator: str = ","
     window: int = 0
     time: str = ""
+    label: str = ""
 
     @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:

@@ -353,7 +353,7 @@ def _likely_types(head: _Head) -> dict[str, pa.DataType]:
 def _source(path: Path, scan: _Scan) -> Any:
     """The bytes of the text in UTF-8, as Arrow reads them."""
     if scan.encoding in ("utf-8", "utf-8-sig"):
-        return pa.OSFile(str(path)) if path.suffix.lower() not in _OPENERS else _opened(path)
+        return _opened(path)
     with _text(path, scan.encoding) as file:
         return io.BytesIO(file.read().encode())
 

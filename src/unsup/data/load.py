@@ -298,7 +298,7 @@ def load_batch(
         chosen["in_memory"] = True
     if isinstance(form, TableForm) and place.is_table and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
-        reading = {k: v for k, v in chosen.items() if k not in ("label", "drop", "categorical", "length", "time")}
+        reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)
         given = given or tuple(column.name for column in place_form.given)
     else:

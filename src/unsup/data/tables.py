@@ -179,7 +179,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
         )
     else:
-        if other := [name for name in own if name not in (*names, form.time)]:
+        if other := [name for name in own if name not in (*names, form.time, form.label, options.get("label"))]:
             notes.append(f"ignored {len(other)} columns that the model does not have: {listing(other)}")
         if [name for name in own if name in names] != names:
             notes.append("columns are matched by name; their order differs from the training data")
@@ -205,7 +205,16 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             whole=True,
         )
     x = np.stack([each.values for each in found], 1)
-    return _table(found, x, raw, str(path), form, missing, notes)[0]
+    label = options.get("label") or form.label
+    if label and options.get("label") and label not in own:
+        raise InputError(f"{path} has no column {label!r} for the label{nearest(label, own)}")
+    done, kept = _table(found, x, raw, str(path), form, missing, notes)
+    if label in own:
+        read = read_column(label, raw.columns[label], [], categorical=True, comma=raw.comma)
+        if (read.values == read.values).all():  # a label is not needed here
+            numbers, classes_of = _classes(read, f"the column {label!r} of {path}")
+            done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
+    return done
 
 
 def raw_table(path: Path, *, words: Sequence[str] = (), **options: Any) -> Raw:
@@ -224,7 +233,8 @@ def has_column(path: Path, name: str) -> bool:
         try:
             from pyarrow.parquet import read_schema
 
-            return name in read_schema(path).names
+            with path.open("rb") as opened:
+                return name in read_schema(opened).names
         except (OSError, ValueError):  # reading it will report the error
             return True
     if path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]):
@@ -268,10 +278,11 @@ def _arrow_table(path: Path) -> pa.Table:
             from pyarrow import feather
 
             check_fits(3 * path.stat().st_size, str(path), ELSE)
-            return feather.read_table(path, memory_map=False)
+            with path.open("rb") as opened:
+                return feather.read_table(opened, memory_map=False)
         from pyarrow.parquet import ParquetFile
 
-        with ParquetFile(path) as file:
+        with path.open("rb") as opened, ParquetFile(opened) as file:
             about = file.metadata
             groups = [about.row_group(g) for g in range(about.num_row_groups)]
             delimited.check_width(path, about.num_columns)
@@ -284,7 +295,7 @@ def _arrow_table(path: Path) -> pa.Table:
                 if about.row_group(0).column(c).physical_type == "BYTE_ARRAY"
             ]
         # Text that occurs in many cells is then stored once.
-        with ParquetFile(path, read_dictionary=text) as file:
+        with path.open("rb") as opened, ParquetFile(opened, read_dictionary=text) as file:
             return file.read()
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
@@ -304,7 +315,8 @@ def _excel(path: Path, sheet: str | None) -> Raw:
         raise InputError(f"reading {path} needs python-calamine: pip install 'unsup[excel]'") from error
     try:
         check_fits(_PER_CELL * path.stat().st_size, str(path), ELSE)
-        book = python_calamine.CalamineWorkbook.from_path(str(path))
+        with path.open("rb") as opened:
+            book = python_calamine.CalamineWorkbook.from_filelike(opened)
         if sheet is not None and sheet not in book.sheet_names:
             raise InputError(f"{path} has no sheet {sheet!r}{nearest(sheet, book.sheet_names)}")
         rows = book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python(skip_empty_area=True)
@@ -416,7 +428,7 @@ def _examples(
             notes.append(f"the rows are in the order of {name!r}; to model a series in time, use --length N (length=N)")
         if _counts_rows(found):
             notes.append(f"column {name!r} counts the rows; to remove it, use --drop {name} (drop=({name!r},))")
-    form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator)
+    form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator, label=label or "")
     x = x if len(left) == len(place) else x[:, [place[name] for name in left]]
     done, kept = _table(list(left.values()), x, raw, owner, form, missing, notes, hashes)
     if label is not None:

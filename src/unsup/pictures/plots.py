@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -54,7 +55,9 @@ def plotted(figure: Any, shown: int, layout: str, reading: str = "") -> Sheet:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # letters that the font does not have are boxes
+        canvas.draw()
     return Sheet(coarser(Image.fromarray(np.asarray(canvas.buffer_rgba()))), shown, layout, reading, plot=True)
 
 
