@@ -110,6 +110,22 @@ def test_commands_that_train_write_beside_the_comparison(tmp_path, monkeypatch, 
         assert not new.is_relative_to(out.resolve())
 
 
+def test_commands_that_compare_again_keep_what_was_asked(tmp_path):
+    np.save(tmp_path / "far.npy", np.random.default_rng(0).normal(9, 1, (40, 2)).astype("float32"))
+    anomalies = str(tmp_path / "far.npy")
+    wanted = asked(models=("histogram", "gaussian-mixture"), seeds=2, anomalies=anomalies)
+    found = Contest(tmp_path / "r", wanted).run()
+    artificial = Contest(tmp_path / "s", asked(models=("histogram",), seeds=2), purpose="anomalies").run()
+    (longer,) = (n["command"] for n in found["next"] if n["what"] == "give all of them more time")
+    (real,) = (n["command"] for n in artificial["next"] if n["what"] == "compare on real anomalies")
+    for command, results, new in ((longer, found, {"--minutes": "60"}), (real, artificial, {"--anomalies": "PATH"})):
+        again, first = (shlex.split(c) for c in (command, results["command"]))
+        assert again[:3] == first[:3] == ["unsup", "compare", "moons"]
+        again, first = (dict(zip(words[3::2], words[4::2], strict=True)) for words in (again, first))
+        assert again.pop("-o") != first.pop("-o")
+        assert again == first | new
+
+
 def test_training_of_less_than_a_pass_is_remarked(tmp_path, monkeypatch):
     import unsup.contest.contest as module
 
