@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -24,6 +26,7 @@ from unsup.core.errors import InputError
 from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.measures import MEASURES, possible_measures
+from unsup.report.page import write_page
 from unsup.train.runs import open_run
 
 MINUTES = 0.02
@@ -208,6 +211,31 @@ def test_what_is_written_agrees(results, contest):
             assert f"{run['figures']['likelihood']['value']:.2f}" in page
         assert float(line["fid"]) == run["figures"]["fid"]["value"]
         assert run["command"].split(" -o ")[0] in re.sub("<[^>]+>", "", page)
+
+
+def test_the_page_of_a_run_has_what_the_comparison_measured(results, contest):
+    for name in ("gaussian-mixture", "gan"):
+        run = by_name(results)[name]["runs"][0]
+        folder = contest / run["run"]
+        kept = json.loads((folder / "eval.json").read_text())["results"]
+        assert {e["measure"]: e["figure"]["value"] for e in kept} == {k: f["value"] for k, f in run["figures"].items()}
+        assert {e["split"] for e in kept} == {"test"}
+        assert {e["step"] for e in kept} == {open_run(folder).kept_step}
+        page = (folder / "report.html").read_text()
+        assert "not been evaluated" not in page + (folder / "README.md").read_text()
+        for picture in run["pictures"].values():
+            assert base64.b64encode((folder / picture["file"]).read_bytes()).decode() in page
+
+
+def test_the_page_of_a_run_that_learned_on_has_no_pictures_of_before(results, contest, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(contest / by_name(results)["gaussian-mixture"]["runs"][0]["run"], folder)
+    kept = json.loads((folder / "measures.json").read_text())
+    kept["measures"]["steps"] += 1
+    (folder / "measures.json").write_text(json.dumps(kept))
+    write_page(folder)
+    assert 'id="pictures"' not in (folder / "report.html").read_text()
+    assert 'id="pictures"' in (contest / "runs/gaussian-mixture-0/report.html").read_text()
 
 
 def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contest):

@@ -231,6 +231,7 @@ class Contest:
             found = measures_of(
                 self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")), seconds=limit
             )
+            write_page(run.path)
             tell(Moment(name, "done", note=figure(found.measures)))
         except Exception as error:
             # An error of one contestant must not stop the others: it is recorded and reported.
