@@ -21,7 +21,8 @@ from PIL import Image
 
 import unsup
 from unsup.cli.main import main
-from unsup.contest.contest import Asked, Contest, contest_data
+from unsup.contest.contest import Contest, contest_data
+from unsup.contest.plan import Asked
 from unsup.core.errors import InputError
 from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam

@@ -100,7 +100,7 @@ def compare_runs(
         plan="These runs were trained before, for different times; all were measured in the same way.",
         minutes=None,
         seconds=time.monotonic() - started,
-        asked=Asked(data.name or "DATA", data.options, 1.0, tuple(models), anomalies=anomalies),
+        asked=Asked(data.name or "DATA", dict(data.options), 1.0, tuple(models), anomalies=anomalies),
     )
 
 

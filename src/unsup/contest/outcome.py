@@ -228,11 +228,11 @@ def _step(kind: str, name: str, o: Outcome, folder: Path, data: Data, asked: Ask
     if kind == "anomalies" and (not o.artificial or o.minutes is None):
         return None
     if kind == "anomalies" or issubclass(model_class(model), LearnsByCounting):
-        out = Path(new_folder(folder, kind))
+        new = Path(new_folder(folder, kind))
         if kind == "anomalies":
-            return "compare on real anomalies", replace(asked, anomalies="PATH").words(out, o.purpose)
+            return "compare on real anomalies", replace(asked, anomalies="PATH").words(new, o.purpose)
         longer = replace(asked, minutes=2 * max(_LONGER, asked.minutes))
-        return "give all of them more time", longer.words(out, o.purpose)
+        return "give all of them more time", longer.words(new, o.purpose)
     lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
     options = [*flags({"minutes": _LONGER} | lasting), *flags(best["options"], "model.")]
     out = path_word(new_folder(folder, f"{model}-longer"))

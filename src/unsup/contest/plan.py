@@ -154,12 +154,13 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the time is shared, in sentences."""
     learners = sum(not e.counts for e in entries)
-    gradients = f"; {words.counted(learners, 'model')} that learn by gradients share the rest of it equally"
     over = f", over {seeds} seeds" if seeds > 1 else ""
-    rest = gradients + over if learners else ""
+    learn = "model that learns by gradients has" if learners == 1 else "models that learn by gradients share"
+    rest = f" The {learners if learners > 1 else 'one'} {learn} the rest of it{' equally' * (learners > 1)}{over}."
+    counting = "Models that learn by counting are trained first, each for at most an equal share of it."
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting are trained first, for as long as they need{rest}. "
+        f"{counting}{rest if learners else ''} "
         "A model that no longer improves on validation stops early, and no other model gets its time. The parameters "
         "with the best validation likelihood are kept; the test split is read by the measurements only."
     )
