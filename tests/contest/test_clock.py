@@ -9,10 +9,11 @@ import json
 
 import pytest
 import slow
+import torch
 
 import unsup
-from unsup.contest.contest import Asked, Contest
-from unsup.contest.plan import TRAINING_SHARE, contestants
+from unsup.contest.contest import Contest
+from unsup.contest.plan import TRAINING_SHARE, Asked, contestants
 from unsup.core import rows
 from unsup.core.errors import TrainingError
 
@@ -58,6 +59,35 @@ def test_a_step_longer_than_the_budget_ends_with_what_to_do(fitted):
     ):
         fitted("endlessstep", 8.0)
     assert slow.CLOCK.now - before <= 3.2 * 8.0
+
+
+@pytest.mark.parametrize(("name", "fast"), [("histogram", 0), ("bernoulli-mixture", 1)])
+def test_counting_keeps_to_the_time_between_blocks_of_a_pass(tmp_path, monkeypatch, name, fast):
+    """In the first pass, and in a later one that is slower than the first."""
+    x = torch.randint(2, (20_000, 20), generator=torch.Generator().manual_seed(0))
+    data = unsup.from_arrays(x.numpy())
+    fast *= -(-len(data.train) // 2000)  # blocks of a pass
+    model = unsup.create(name, data.event, seed=0)
+    statistics, blocks, kept = type(model).statistics, [], []
+
+    def slowly(self, batch, *, generator=None):
+        slow.CLOCK.now += 2.0 if len(blocks) >= fast else 0.1
+        blocks.append(len(batch))
+        kept.append({k: v.clone() for k, v in self.state_dict().items()})
+        return statistics(self, batch, generator=generator)
+
+    monkeypatch.setattr(type(model), "statistics", slowly)
+    started = slow.CLOCK.now
+    found = unsup.fit(model, data, out=tmp_path / "r", minutes=7 / 60, progress="off")
+    assert slow.CLOCK.now - started <= 7 + 2.0
+    assert found.run.finished
+    assert found.steps == 1
+    assert len(blocks) == fast + 4
+    said = "the last pass counted 8,000 of"
+    assert any(said in e.get("ended", "") for e in found.run.events())
+    if fast:  # those of the last whole pass
+        assert all(torch.equal(v, kept[-1][k]) for k, v in model.state_dict().items())
+    assert bool(model.log_prob(data.test.x).isfinite().all())
 
 
 def test_fast_steps_use_the_whole_budget(fitted):

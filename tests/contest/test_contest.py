@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,11 +21,13 @@ from PIL import Image
 
 import unsup
 from unsup.cli.main import main
-from unsup.contest.contest import Asked, Contest, contest_data
+from unsup.contest.contest import Contest, contest_data
+from unsup.contest.plan import Asked
 from unsup.core.errors import InputError
 from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.measures import MEASURES, possible_measures
+from unsup.report.page import write_page
 from unsup.train.runs import open_run
 
 MINUTES = 0.02
@@ -110,6 +114,22 @@ def test_commands_that_train_write_beside_the_comparison(tmp_path, monkeypatch, 
         assert not new.is_relative_to(out.resolve())
 
 
+def test_commands_that_compare_again_keep_what_was_asked(tmp_path):
+    np.save(tmp_path / "far.npy", np.random.default_rng(0).normal(9, 1, (40, 2)).astype("float32"))
+    anomalies = str(tmp_path / "far.npy")
+    wanted = asked(models=("histogram", "gaussian-mixture"), seeds=2, anomalies=anomalies)
+    found = Contest(tmp_path / "r", wanted).run()
+    artificial = Contest(tmp_path / "s", asked(models=("histogram",), seeds=2), purpose="anomalies").run()
+    (longer,) = (n["command"] for n in found["next"] if n["what"] == "give all of them more time")
+    (real,) = (n["command"] for n in artificial["next"] if n["what"] == "compare on real anomalies")
+    for command, results, new in ((longer, found, {"--minutes": "60"}), (real, artificial, {"--anomalies": "PATH"})):
+        again, first = (shlex.split(c) for c in (command, results["command"]))
+        assert again[:3] == first[:3] == ["unsup", "compare", "moons"]
+        again, first = (dict(zip(words[3::2], words[4::2], strict=True)) for words in (again, first))
+        assert again.pop("-o") != first.pop("-o")
+        assert again == first | new
+
+
 def test_training_of_less_than_a_pass_is_remarked(tmp_path, monkeypatch):
     import unsup.contest.contest as module
 
@@ -192,6 +212,31 @@ def test_what_is_written_agrees(results, contest):
             assert f"{run['figures']['likelihood']['value']:.2f}" in page
         assert float(line["fid"]) == run["figures"]["fid"]["value"]
         assert run["command"].split(" -o ")[0] in re.sub("<[^>]+>", "", page)
+
+
+def test_the_page_of_a_run_has_what_the_comparison_measured(results, contest):
+    for name in ("gaussian-mixture", "gan"):
+        run = by_name(results)[name]["runs"][0]
+        folder = contest / run["run"]
+        kept = json.loads((folder / "eval.json").read_text())["results"]
+        assert {e["measure"]: e["figure"]["value"] for e in kept} == {k: f["value"] for k, f in run["figures"].items()}
+        assert {e["split"] for e in kept} == {"test"}
+        assert {e["step"] for e in kept} == {open_run(folder).kept_step}
+        page = (folder / "report.html").read_text()
+        assert "not been evaluated" not in page + (folder / "README.md").read_text()
+        for picture in run["pictures"].values():
+            assert base64.b64encode((folder / picture["file"]).read_bytes()).decode() in page
+
+
+def test_the_page_of_a_run_that_learned_on_has_no_pictures_of_before(results, contest, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(contest / by_name(results)["gaussian-mixture"]["runs"][0]["run"], folder)
+    kept = json.loads((folder / "measures.json").read_text())
+    kept["measures"]["steps"] += 1
+    (folder / "measures.json").write_text(json.dumps(kept))
+    write_page(folder)
+    assert 'id="pictures"' not in (folder / "report.html").read_text()
+    assert 'id="pictures"' in (contest / "runs/gaussian-mixture-0/report.html").read_text()
 
 
 def test_the_measured_likelihood_is_that_of_the_test_split_alone(results, contest):

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from unsup import Event, Support
-from unsup.contest.plan import Entry, contestants, counted
+from unsup.contest.plan import Entry, contestants, counted, in_words
 from unsup.core.errors import InputError
 from unsup.core.registry import create, model_class
+from unsup.families.classical.histogram import Histogram
 
 REAL, PIXELS, WORDS, BINARY = Support("real"), Support("ordinal", 256), Support("nominal", 4), Support("binary")
 EVENTS = {
@@ -58,7 +59,7 @@ REST = {"patience": 8, "validation_limit": 1000}
     [
         ("histogram", "digits", 1257, {}, {}),
         ("gaussian-mixture", "digits", 1257, {"covariance": "diagonal", "components": 80, "floor": 1e-2}, {}),
-        ("gaussian-mixture", "table", 1257, {"components": 10, "floor": 1e-3}, {}),
+        ("gaussian-mixture", "table", 1257, {}, {}),
         ("made", "digits", 1257, SMALL, {"weight_decay": 0.1, "ema": 0.99, **REST}),
         ("made", "plane", 1257, {**SMALL, "hidden": (128,)}, {"weight_decay": 0.1, "ema": 0.99, **REST}),
         ("made", "digits", 50_000, {}, {"ema": 0.99, **REST}),
@@ -84,9 +85,27 @@ def test_models_take_part_as_they_advise(name, event, examples, options, trainin
 
 def test_who_is_too_slow_or_not_made_for_the_data_is_left_out_with_the_reason():
     _, left_out = contestants(EVENTS["words"], 1000)
-    assert "nominal" in left_out["gan"]
+    assert "categories" in left_out["gan"]
     _, left_out = contestants(EVENTS["sound"], 1000)
     assert left_out["gan"] == left_out["score-matching"] == "supports vectors and images only"
+
+
+def test_a_table_of_too_many_cells_is_left_out_unless_asked_for():
+    sound = Event((1024,), Support("ordinal", 2**16), "sequence")
+    entries, left_out = contestants(sound, 60)
+    assert "histogram" not in [e.model for e in entries]
+    assert "67,108,864 cells" in left_out["histogram"]
+    assert Histogram.advice(EVENTS["colour"], 60).against is None
+
+
+@pytest.mark.parametrize(("learners", "said"), [(1, "one model that learns by"), (2, "The 2 models that learn by")])
+def test_the_plan_says_who_has_how_much(learners, said):
+    entries, _ = contestants(EVENTS["plane"], 1000, ("histogram", *("made", "vae")[:learners]))
+    plan = in_words(entries, 4, 1)
+    assert said in plan
+    assert "at most an equal share" in plan
+    assert "as long as" not in plan
+    assert "learn by gradients" not in in_words(entries[:1], 4, 1)
 
 
 def test_bad_choices_are_refused_with_the_reason():
@@ -124,4 +143,5 @@ def test_a_small_budget_has_one_learner_a_family_and_says_so():
 @pytest.mark.parametrize("name", ["digits", "plane", "table"])
 def test_a_mixture_never_has_more_components_than_a_few_examples_can_fill(name, examples):
     mixture = next(e for e in contestants(EVENTS[name], examples)[0] if e.model == "gaussian-mixture")
-    assert 1 <= mixture.options["components"] <= max(1, examples // 10)
+    chosen = mixture.options.get("components", "auto")
+    assert chosen == "auto" or 1 <= chosen <= max(1, examples // 10)

@@ -17,6 +17,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
 from unsup.core.model import keyed_generator
 from unsup.families.classical.gaussian_mixture import COUNTS, SMALLEST, GaussianMixture
+from unsup.nn.counting import added
 from unsup.sklearn import DensityEstimator
 
 
@@ -130,6 +131,38 @@ def test_as_many_columns_as_rows() -> None:
     with pytest.warns(ConvergenceWarning, match=r"no variance of its own in (2\d\d|300) of 300 directions"):
         bad = DensityEstimator(options={"components": 10}, random_state=0).fit(x)
     assert bad.score(new) < -1e6
+
+
+@pytest.mark.parametrize(("share", "degenerate"), [(1.3, False), (0.7, True)])
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("floor", [1e-6, 1e-2])
+def test_degenerate_is_a_direction_whose_variance_is_at_least_half_floor(floor, covariance, share, degenerate) -> None:
+    model = GaussianMixture(Event((3,), REAL), components=2, covariance=covariance, floor=floor)
+    own = torch.tensor([1.0, 1.0, share * floor], dtype=torch.float64)  # of the directions
+    turn = torch.eye(3, dtype=torch.float64)
+    if covariance == "full":  # no column by itself shows it
+        turn = torch.linalg.qr(torch.tensor([[1.0, 1, 1], [1, -1, 0], [1, 0, 2]], dtype=torch.float64))[0]
+    points = 3**0.5 * torch.cat([turn.T, -turn.T]) * torch.cat([own, own]).sqrt()[:, None]
+    y = torch.cat([points, points + 40])
+    responsibility = torch.eye(2, dtype=torch.float64).repeat_interleave(6, 0)
+    model.maximize(added(model._sums(part, r) for part, r in [(y, responsibility)]))
+    assert (model.diagnose({}) is not None) == degenerate
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_a_column_that_others_determine_is_degenerate(covariance) -> None:
+    x = np.random.default_rng(0).normal(size=(600, 3))
+    with pytest.warns(ConvergenceWarning, match="no variance of its own in 1 of 4 directions"):
+        DensityEstimator(options={"components": 2, "covariance": covariance}, random_state=0).fit(
+            np.c_[x, x[:, 0] + x[:, 1]]
+        )
+
+
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+def test_small_components_of_a_good_fit_are_not_degenerate() -> None:
+    g = np.random.default_rng(0)
+    x = np.concatenate([g.normal(0, 1, 300), g.normal(5, 0.5, 200)])[:, None]
+    DensityEstimator(options={"components": 10, "floor": 1e-3}, random_state=0).fit(x)
 
 
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")

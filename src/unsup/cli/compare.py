@@ -122,7 +122,8 @@ def found_anomalies(asked: str | None) -> str | None:
 
 def _asked(options: Any) -> Any:
     """The request, or None if only a folder is given: then its comparison is resumed."""
-    from unsup.contest.contest import Asked, contest_in
+    from unsup.contest.contest import contest_in
+    from unsup.contest.plan import Asked
     from unsup.core.registry import row
     from unsup.data.load import full_name
 

@@ -10,17 +10,16 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from unsup.contest.measured import kept_measures, measures_of
 from unsup.contest.outcome import Compared, Moment, Tell, check_purpose, figure, write_results
-from unsup.contest.plan import TRAINING_SHARE, Entry, contestants, counted, in_words
-from unsup.core.commands import data_words, flags, path_word
-from unsup.core.config import Count, NotEmpty, Positive, Weight, plain
+from unsup.contest.plan import TRAINING_SHARE, Asked, Entry, contestants, counted, in_words
+from unsup.core.commands import path_word
+from unsup.core.config import NotEmpty, Positive, Weight, plain
 from unsup.core.errors import InputError, UnsupError
-from unsup.core.escapes import command_line
 from unsup.core.reading import read_json
 from unsup.core.registry import create
 from unsup.core.storage import LOCK, held_alone, write_inside
@@ -39,25 +38,6 @@ from unsup.train.trainer import fit
 _SIDE_MOST, _SIDE = 64, 32  # images larger than the first are resized to the second
 _SHARE_OF_A_RUN = 0.5  # of the measuring time of a model that one slow part may take
 _LEAST = 5.0  # seconds to measure a model, even in the shortest comparison
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The request of a comparison."""
-
-    data: str
-    data_options: dict[str, Any]
-    minutes: Positive
-    models: tuple[str, ...] = ()
-    seeds: Count = 1
-    anomalies: str | None = None
-
-    def command(self, folder: Path, purpose: Purpose | None, *, changed_data: bool) -> str:
-        words = ["unsup", "compare", *data_words({"name": self.data, "options": self.data_options})]
-        words += ["--minutes", f"{self.minutes:g}"]
-        words += flags({"models": ",".join(self.models) or None, "seeds": self.seeds if self.seeds > 1 else None})
-        words += flags({"anomalies": self.anomalies, "for": purpose, "changed-data": changed_data or None})
-        return command_line([*words, "-o", path_word(folder)])
 
 
 _For = TypedDict("_For", {"for": NotRequired[Purpose | None]})  # a keyword, which a class cannot have as a field
@@ -251,6 +231,7 @@ class Contest:
             found = measures_of(
                 self.bench, run, run.path, lambda stage: tell(Moment(name, f"measuring {stage}")), seconds=limit
             )
+            write_page(run.path)
             tell(Moment(name, "done", note=figure(found.measures)))
         except Exception as error:
             # An error of one contestant must not stop the others: it is recorded and reported.
@@ -329,6 +310,7 @@ class Contest:
             plan=about,
             minutes=self.asked.minutes,
             seconds=self.state["seconds"],
+            asked=self.asked,
         )
 
     def _compared(self, entry: Entry) -> Compared:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unsup.contest.measured import measures_of
 from unsup.contest.outcome import Compared, Moment, Tell, check_purpose, figure, write_results
-from unsup.contest.plan import Entry, counted
+from unsup.contest.plan import Asked, Entry, counted
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
@@ -89,6 +89,7 @@ def compare_runs(
             one.runs.append(measures_of(bench, run, into, lambda stage, n=shown: tell(Moment(n, f"measuring {stage}"))))  # type: ignore[misc]
             tell(Moment(shown, "done", note=figure(one.runs[-1].measures)))
         found.append(one)
+    models = dict.fromkeys(one.entry.model for one in found)
     options = flags({"anomalies": anomalies, "for": purpose, "changed-data": bool(changed) or None, "data": moved})
     return write_results(
         folder,
@@ -99,6 +100,7 @@ def compare_runs(
         plan="These runs were trained before, for different times; all were measured in the same way.",
         minutes=None,
         seconds=time.monotonic() - started,
+        asked=Asked(data.name or "DATA", dict(data.options), 1.0, tuple(models), anomalies=anomalies),
     )
 
 

@@ -158,6 +158,9 @@ def _measured(bench: Bench, run: Run, into: Path, tell: Tell, limit: float) -> M
     name, seconds = run.config["model"]["model"], float(last["seconds"])
     exam = Exam(bench, run.model, name=name, path=run.path, train_seconds=seconds, seconds=limit, tell=begins)
     figures, missing = exam.figures(possible_measures(bench.data))
+    if into == run.path:  # measured in its own folder, so these are the figures of its own page
+        changed = has_changed(run.path, run.config, bench.data, changed_data=True)
+        run.keep_figures(exam.evaluations(figures, step=run.kept_step, changed_data=changed))
     tell("pictures")
     notes = [f"{e['symptom']} at step {e['step']}: {e['advice']}" for e in events if "symptom" in e]
     notes += [f"{words} {e[k]}" for e in events for k, words in _NOTED.items() if k in e]

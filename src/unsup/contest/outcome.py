@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unsup.contest.measured import Measured, new_folder
-from unsup.contest.plan import Entry
+from unsup.contest.plan import Asked, Entry
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
@@ -80,11 +80,12 @@ class Compared:
 
 
 def write_results(
-    folder: Path, bench: Bench, compared: Sequence[Compared], purpose: Purpose | None, **about: Any
+    folder: Path, bench: Bench, compared: Sequence[Compared], purpose: Purpose | None, *, asked: Asked, **about: Any
 ) -> Results:
     """Write the records, tables and page of models measured on ``bench``.
 
     Args:
+        asked: the comparison that the commands to run next repeat with other settings.
         about: the fields ``command``, ``plan``, ``minutes`` and ``seconds`` of the results.
     """
     data, baselines = bench.data, bench.baselines
@@ -121,7 +122,7 @@ def write_results(
         "contestants": found,
         "places": stands,
         "summary": summary(outcome),
-        "next": _next(outcome, folder, data),
+        "next": _next(outcome, folder, data, asked),
         "pictures": bench.pictures(folder),
         "environment": environment(),
     }
@@ -188,17 +189,17 @@ _USES = {
 """Commands that use a run, by the ability that they need."""
 
 
-def _next(o: Outcome, folder: Path, data: Data) -> list[dict[str, str]]:
+def _next(o: Outcome, folder: Path, data: Data, asked: Asked) -> list[dict[str, str]]:
     """What to run next with the leader for the purpose, or with the leader by likelihood."""
     steps = [(kind, o.chosen) for kind in _FOLLOWS[o.purpose]]
     lifelike = leader(o.places, "samples")
     if o.purpose is None and lifelike != o.chosen:
         steps.append(("sample", lifelike))
-    found = [_step(kind, name, o, folder, data) for kind, name in steps if name is not None]
+    found = [_step(kind, name, o, folder, data, asked) for kind, name in steps if name is not None]
     return [{"what": what, "command": command_line(["unsup", *words])} for what, words in filter(None, found)]
 
 
-def _step(kind: str, name: str, o: Outcome, folder: Path, data: Data) -> tuple[str, list[str]] | None:
+def _step(kind: str, name: str, o: Outcome, folder: Path, data: Data, asked: Asked) -> tuple[str, list[str]] | None:
     """A suggestion and its command, or None if it does not apply to the model or the data."""
     best = next(c for c in o.contestants if c["name"] == name)
     model, able, (argument, *more) = (
@@ -227,10 +228,11 @@ def _step(kind: str, name: str, o: Outcome, folder: Path, data: Data) -> tuple[s
     if kind == "anomalies" and (not o.artificial or o.minutes is None):
         return None
     if kind == "anomalies" or issubclass(model_class(model), LearnsByCounting):
-        real = {"minutes": o.minutes, "anomalies": "PATH"} if kind == "anomalies" else {"minutes": 2 * _LONGER}
-        what = "compare on real anomalies" if kind == "anomalies" else "give all of them more time"
-        more += flags(real | {"for": o.purpose})
-        return what, ["compare", argument, *more, "-o", path_word(new_folder(folder, kind))]
+        new = Path(new_folder(folder, kind))
+        if kind == "anomalies":
+            return "compare on real anomalies", replace(asked, anomalies="PATH").words(new, o.purpose)
+        longer = replace(asked, minutes=2 * max(_LONGER, asked.minutes))
+        return "give all of them more time", longer.words(new, o.purpose)
     lasting = {k: v for k, v in best["training"].items() if k not in ("patience", "validation_limit")}
     options = [*flags({"minutes": _LONGER} | lasting), *flags(best["options"], "model.")]
     out = path_word(new_folder(folder, f"{model}-longer"))

@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from unsup.core import words
+from unsup.core.commands import data_words, flags, path_word
+from unsup.core.config import Count, Positive
 from unsup.core.errors import InputError
+from unsup.core.escapes import command_line
 from unsup.core.event import Event
 from unsup.core.model import LearnsByCounting, Translates
 from unsup.core.registry import create, model_class, names, row
+from unsup.evaluate.records import Purpose
 
 TRAINING_SHARE = 0.65
 """The share of the minutes for training; the rest is for measuring and drawing."""
 _LEAST_SECONDS = 10  # of training; below that, only one model per family is trained
 _PATIENCE = 8  # validations without improvement, of twenty in a run
 _EXAMPLES_A_MINUTE, _FEWEST, _MOST = 100, 500, 10_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The request of a comparison."""
+
+    data: str
+    data_options: dict[str, Any]
+    minutes: Positive
+    models: tuple[str, ...] = ()
+    seeds: Count = 1
+    anomalies: str | None = None
+
+    def words(self, folder: Path, purpose: Purpose | None, *, changed_data: bool = False) -> list[str]:
+        """The words after ``unsup`` of the command that makes it in ``folder``."""
+        words = ["compare", *data_words({"name": self.data, "options": self.data_options})]
+        words += ["--minutes", f"{self.minutes:g}"]
+        words += flags({"models": ",".join(self.models) or None, "seeds": self.seeds if self.seeds > 1 else None})
+        words += flags({"anomalies": self.anomalies, "for": purpose, "changed-data": changed_data or None})
+        return [*words, "-o", path_word(folder)]
+
+    def command(self, folder: Path, purpose: Purpose | None, *, changed_data: bool) -> str:
+        return command_line(["unsup", *self.words(folder, purpose, changed_data=changed_data)])
 
 
 @dataclass(frozen=True)
@@ -126,12 +154,13 @@ def counted(minutes: float | None, available: int) -> int:
 def in_words(entries: list[Entry], minutes: float, seeds: int) -> str:
     """How the time is shared, in sentences."""
     learners = sum(not e.counts for e in entries)
-    gradients = f"; {words.counted(learners, 'model')} that learn by gradients share the rest of it equally"
     over = f", over {seeds} seeds" if seeds > 1 else ""
-    rest = gradients + over if learners else ""
+    learn = "model that learns by gradients has" if learners == 1 else "models that learn by gradients share"
+    rest = f" The {learners if learners > 1 else 'one'} {learn} the rest of it{' equally' * (learners > 1)}{over}."
+    counting = "Models that learn by counting are trained first, each for at most an equal share of it."
     return (
         f"Of {words.counted(minutes, 'minute')} {TRAINING_SHARE:.0%} are for training and the rest for measuring. "
-        f"Models that learn by counting are trained first, for as long as they need{rest}. "
+        f"{counting}{rest if learners else ''} "
         "A model that no longer improves on validation stops early, and no other model gets its time. The parameters "
         "with the best validation likelihood are kept; the test split is read by the measurements only."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,9 +21,9 @@ from unsup.core.words import counted, duration
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.data.form import form_from_json
 from unsup.evaluate.measures import MEASURES
-from unsup.evaluate.records import Evaluation, Evaluations
+from unsup.evaluate.records import Evaluation, Evaluations, Measures, Picture, is_below
 from unsup.pictures.gallery import Drawn
-from unsup.report.album import Shown, embedded
+from unsup.report.album import Shown, embedded, ranked, title_of
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import Column, Figure, finite, reading, sign
@@ -59,11 +59,18 @@ class _About(TypedDict):
     training: dict[str, Any]
 
 
+class _Kept(TypedDict):
+    """``measures.json`` of a run of a comparison."""
+
+    measures: Measures
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The records of a run.
 
     Attributes:
+        pictures: those that a comparison made of it; none if it has learned since.
         kept: the step of the parameters that the run provides, if known.
         planned: the number of steps of its schedule; None if it counts passes, or if it is not known yet.
         ended: whether training is finished.
@@ -75,6 +82,7 @@ class Recorded:
     events: Sequence[Mapping[str, Any]]
     evaluations: Sequence[Evaluation]
     environment: Mapping[str, Any]
+    pictures: Mapping[str, Picture]
     kept: int | None
     planned: int | None
     ended: bool
@@ -116,17 +124,21 @@ def read_run(folder: Path) -> Recorded:
     last, best = (_checkpoint(folder, name) for name in ("last", "best"))
     kept = best.get("done", last.get("done"))
     evaluations = _side_record(folder / "eval.json", Evaluations).get("results", [])
-    return Recorded(
+    measured = _side_record(folder / "measures.json", _Kept)
+    found = Recorded(
         folder=folder,
         config=config,
         about=_side_record(folder / "about.json", _About) or None,
         events=[point.record for point in points],
         evaluations=[e for e in evaluations if e["measure"] in MEASURES],
         environment=_side_record(folder / "env.json", dict[str, Any]),
+        pictures=measured["measures"]["pictures"] if measured else {},
         kept=kept if isinstance(kept, int) else None,
         planned=last.get("total") if "position" in last else None,
         ended=last.get("ended") is not None,
     )
+    of_now = not measured or measured["measures"]["steps"] == found.steps
+    return found if of_now else replace(found, pictures={})
 
 
 def _checkpoint(folder: Path, name: str) -> dict[str, Any]:
@@ -158,6 +170,7 @@ def page_view(run: Recorded) -> Page:
         sections=sections(
             ("figures", "Figures", [("table", figure_rows(run), "figures", "Measured figures", _HEADS, "plain", True)]),
             ("samples", "Samples", samples_view(run.folder)),
+            ("pictures", "Pictures", [("gallery", pictures_of(run), "h3")]),
             ("training", "Training", training_view(run)),
             ("data", "Data", data_view(run)),
             ("settings", "Settings", settings_view(run)),
@@ -264,6 +277,20 @@ def samples_view(folder: Path) -> list[Parts]:
         earlier = [earlier[round(i * (len(earlier) - 1) / (_EARLIER - 1))] for i in range(_EARLIER)]
     small = [_grid(*one, _SMALL) for one in earlier]
     return [("picture", _grid(*last, _WIDE)), ("heading", small and "Earlier"), ("gallery", small, "h4", "strip")]
+
+
+def pictures_of(run: Recorded) -> list[Shown]:
+    """What a comparison drew of the run, the most important first."""
+    found = []
+    for name in ranked(dict(run.pictures)):
+        of = run.pictures[name]
+        path = run.folder / of["file"]
+        drawn = _picture_in(path) if is_below(of["file"]) and path.is_file() else None
+        if drawn is not None:
+            scale = max(1, of["scale"])
+            words = of["alt"], title_of(name), of["caption"]
+            found.append(embedded(drawn.png, *words, scale, plot=of.get("plot", False)))
+    return found
 
 
 def _picture_in(path: Path) -> Drawn | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from unsup.core.errors import TrainingError
 from unsup.core.model import Model, keyed_generator
 from unsup.core.parallel import process_count, process_rank, sum_over_processes
-from unsup.data.source import Data
+from unsup.data.source import Data, Split
 from unsup.evaluate.likelihood import CHUNK
 from unsup.train import parallel
 from unsup.train.base import NOISE, VALIDATIONS, Trainer
@@ -36,22 +36,19 @@ class CountingTrainer(Trainer):
         self.total = self.settings.steps or self.settings.epochs or self.model.passes
         train = self.data.train.epoch(self.settings.seed, 0)
         ended: Ended | None = None
+        terms: dict[str, float] = {}
         while ended is None and (ended := self.over()) is None and not self.stopped:
             pass_started = time.monotonic()
-            statistics: dict[str, Tensor] = {}
             with torch.no_grad(), self.in_time("pass") if self.done == 0 else nullcontext():
-                for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
-                    if chunk % process_count() != process_rank():
-                        continue
-                    batch = train.batch(torch.arange(start, min(start + 10 * CHUNK, len(train)))).to(self.device)
-                    self.display.count(len(batch) * process_count())
-                    # The same noise in every pass, so that EM increases the likelihood of fixed data.
-                    generator = keyed_generator(self.settings.seed, NOISE, chunk, device=self.device)
-                    for name, value in self.model.statistics(batch, generator=generator).items():
-                        statistics[name] = statistics[name] + value if name in statistics else value
-                    if self.display.due():
-                        self.display.show(self.done + 1, self.total, {})
-                statistics = sum_over_processes(statistics)
+                statistics, counted = self._sums(train)
+                if counted < len(train):  # out of time
+                    some = f"{counted:,} of {len(train):,} examples"
+                    self._log({"ended": f"by the time limit: the last pass counted {some}"})
+                    if self.done:  # the parameters of the last whole pass stay
+                        ended = "minutes"
+                        self.say(self.model.diagnose(terms))
+                        self.validate(last=True)
+                        break
                 log_prior = float(self.model.parameter_log_prior())
                 self.model.maximize(statistics)
             self.done += 1
@@ -68,7 +65,10 @@ class CountingTrainer(Trainer):
             else:  # further passes would find the same
                 converged = self.model.passes <= self.done < self.total
             out_of_time = self._over_budget(time.monotonic() - pass_started)
-            ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
+            if counted < len(train):
+                ended = "minutes"
+            else:
+                ended = "converged" if converged else self.over() or ("minutes" if out_of_time else None)
             if ended:  # before that, a component may temporarily have a single example
                 self.say(self.model.diagnose(terms))
             if ended or self.done % (self.settings.validate_every or max(1, self.total // VALIDATIONS)) == 0:
@@ -77,6 +77,27 @@ class CountingTrainer(Trainer):
             if ended is None:  # otherwise it is saved together with that, right after logging
                 self.save_if_due()
         self.ended = ended
+
+    def _sums(self, train: Split) -> tuple[dict[str, Tensor], int]:
+        """The sums over the training split, and over how many examples: fewer than all if the time was over."""
+        statistics: dict[str, Tensor] = {}
+        counted = 0
+        for chunk, start in enumerate(range(0, len(train), 10 * CHUNK)):
+            # Asked by all processes at the same chunks, when each has counted as many.
+            if chunk and chunk % process_count() == 0 and self._over_budget(0.0):
+                break
+            counted = min(start + 10 * CHUNK, len(train))
+            if chunk % process_count() != process_rank():
+                continue
+            batch = train.batch(torch.arange(start, counted)).to(self.device)
+            self.display.count(len(batch) * process_count())
+            # The same noise in every pass, so that EM increases the likelihood of fixed data.
+            generator = keyed_generator(self.settings.seed, NOISE, chunk, device=self.device)
+            for name, value in self.model.statistics(batch, generator=generator).items():
+                statistics[name] = statistics[name] + value if name in statistics else value
+            if self.display.due():
+                self.display.show(self.done + 1, self.total, {})
+        return sum_over_processes(statistics), counted
 
     def record(self) -> dict[str, Any]:
         return {"previous": self.previous if math.isfinite(self.previous) else None}

@@ -46,7 +46,7 @@ from unsup.prob.robust import in_order, place, usual_range
 
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
 _NEGLIGIBLE_WEIGHT = 0.01  # of a component whose collapse hardly changes the density of new data
-_COLLAPSED = 10  # times the floor: what is left of a variance that nothing but the floor keeps from zero
+_COLLAPSED = 2  # times the floor: a variance of which the floor is at least half
 _MOST_LEVELS = 2**16  # of a discrete column of a table
 
 # What components="auto" chooses from, and how.
@@ -179,12 +179,11 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """Fewer components where examples are few; where entries are many, variances alone and a floor above noise."""
-        most = max(1, examples // 10)
+        """The data choose the components; where entries are many: variances alone, and a floor above noise."""
         if event.is_image or event.dims > 64:
-            components = min(80 if event.is_image else 20, most)
+            components = min(80 if event.is_image else 20, max(1, examples // 10))
             return Advice({"covariance": "diagonal", "components": components, "floor": 1e-2})
-        return Advice({"components": min(10, most), "floor": 1e-3})
+        return Advice()
 
     @property
     def likelihood_kind(self) -> Kind:
@@ -436,17 +435,22 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         return found + self.gaussians.log_prior(self.used, self.spread, prior) if self.chooses else found
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        """Whether a component has directions in which only the floor keeps its variance from zero."""
-        collapsed = (-2 * self.gaussians.log_diagonal.detach()) < math.log(_COLLAPSED * max(self.floor, _SINGULAR))
+        """Whether a component has directions in which the floor is at least half of its variance."""
+        weights = self.logits.detach().softmax(0)
+        counts = (self.used & (weights >= _NEGLIGIBLE_WEIGHT)).nonzero()[:, 0]
+        if self.covariance == "diagonal":  # whole matrices would need much memory
+            own = (-2 * self.gaussians.log_diagonal.detach()).exp()
+            varies = ~self._constant(own)
+            variances = own[counts][:, varies]
+        else:
+            own = self.gaussians.covariances(self.used).detach()
+            varies = ~self._constant(own.diagonal(dim1=-2, dim2=-1))
+            variances = torch.linalg.eigvalsh(own[counts][:, varies][:, :, varies])
+        collapsed = (variances < _COLLAPSED * max(self.floor, _SINGULAR)).sum(1)
         if not bool(collapsed.any()):
             return None
-        weights = self.logits.detach().softmax(0)
-        counts = self.used & (weights >= _NEGLIGIBLE_WEIGHT)
-        collapsed = (collapsed & ~self._constant()).expand(self.components, -1) & counts[:, None]
-        worst = int(collapsed.sum(1).argmax())
-        directions, dims = int(collapsed[worst].sum()), collapsed.shape[1]
-        if not directions:
-            return None
+        place = int(collapsed.argmax())
+        worst, directions, dims = int(counts[place]), int(collapsed[place]), len(varies)
         weight = float(weights[worst])
         return Symptom(
             "degenerate",
@@ -456,9 +460,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
             "columns that others determine",
         )
 
-    def _constant(self) -> Tensor:
+    def _constant(self, variances: Tensor) -> Tensor:
         """Which entries do not vary at all in the mixture, ``(D,)``: they do not indicate a bad fit."""
-        variances = self.gaussians.covariances(self.used).detach().diagonal(dim1=-2, dim2=-1)
         weights, means = self.logits.detach().softmax(0), self.gaussians.means.detach()
         second = weights @ (variances + means.square())
         return second - (weights @ means).square() < _COLLAPSED * max(self.floor, _SINGULAR)

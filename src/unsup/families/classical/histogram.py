@@ -28,13 +28,14 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, Factorises
+from unsup.core.model import Advice, CanSample, Factorises
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
 from unsup.prob.robust import usual_range
 
 JOINT_CELLS = 2**16
+_MOST_CELLS = 20_000_000  # of all tables, each as wide as the widest
 _EM_PASSES, _TOLERANCE = 100, 1e-6
 _REACH = 10.0  # widths of the middle half of a column, from its median to the end of the bins
 
@@ -120,6 +121,13 @@ class Histogram(Counting, Factorises, CanSample):
         rows = torch.zeros(len(sizes), max(sizes), dtype=real).masked_fill(~self._valid, -math.inf)
         self.register_buffer("log_mass", (self._outer_sum(rows) if self.one_table else rows).log_softmax(1))
         self.register_buffer("apart", torch.tensor(not self.one_table))  # whether entries are independent
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        cells = event.dims * max((s.levels for s in event.columns if s.is_discrete), default=0)
+        if cells <= _MOST_CELLS:
+            return Advice()
+        return Advice(against=f"would have {cells:,} cells, one per level and entry, which is too slow")
 
     @property
     def n_free(self) -> int:
