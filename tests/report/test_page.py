@@ -21,6 +21,7 @@ from unsup.report.contest import comparison_page, write_comparison_page
 from unsup.report.figures import PURPOSES, Column, Figure, bits_per_dim, columns, figure_of, in_order, mark, tables
 from unsup.report.pages import asset, environment
 
+_ANOMALIES = ("auroc", "average_precision")
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
 
 
@@ -233,6 +234,20 @@ def test_marks_are_of_a_kind_and_ties_are_called_so(contest: tuple[Path, Results
     assert found == {"a": "best", "b": None, "c": None, "v": "tie", "w": "tie", "alone": None}
     assert mark(measured, by_key["seconds"], "a") is None  # type: ignore[arg-type]
     assert mark(measured, by_key["fid"], "a") is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("artificial", [False, True])
+def test_nothing_is_the_best_at_artificial_anomalies(contest: tuple[Path, Results], artificial: bool) -> None:
+    results = copy.deepcopy(contest[1])
+    for figure in (r["figures"].get(key) for c in results["contestants"] for r in c["runs"] for key in _ANOMALIES):
+        if figure is not None:
+            figure["detail"]["artificial"] = artificial
+    cells = re.findall(r"<td[^>]*>.*?</td>", comparison_page(results, contest[0]), re.DOTALL)
+    every = [results["places"][key] for key in _ANOMALIES if key in results["places"]]
+    values = [f"{p['value']:.3f}" for places in every for p in places.values() if p["rank"] == 1 and not p["tied"]]
+    marked = [cell for cell in cells if 'class="chip best"' in cell and any(v in cell for v in values)]
+    assert values
+    assert bool(marked) != artificial
 
 
 def test_columns_and_sections_that_nobody_fills_are_left_out(contest: tuple[Path, Results]) -> None:

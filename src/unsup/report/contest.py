@@ -210,7 +210,8 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
         small.append(f"{bits} bits/dim")
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
-    best = mark(results["places"], column, contestant["name"])
+    # Nothing is the best at artificial anomalies, as in the sentences.
+    best = None if figure.detail.get("artificial") else mark(results["places"], column, contestant["name"])
     return {
         "text": column.headline(figure),
         "figure": True,
