@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
     gallery = Gallery(found.event, x, names=found.columns, rate=found.rate)
     shown = [(str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery)) for o in ranking[: options.top]]
-    write(*table(("rank", "row", "name", "score", "unlikely because of"), shown, right=(0, 1, 3)))
+    write(*table(("rank", "row", "name", "score, nats", "unlikely because of (+ nats)"), shown, right=(0, 1, 3)))
     if kind == ".csv":
         write_file(options.out, _csv(ranking).encode())
         write("", f"{len(ranking):,} rows, the most unlikely first, in {options.out}")
@@ -132,11 +132,11 @@ def _entries(event: Event) -> tuple[str, ...]:
 def _told(outlier: Outlier, x: Tensor, gallery: Gallery) -> str:
     """The columns responsible; of text, the characters."""
     from unsup.pictures.text import Text
-    from unsup.report.outliers import causes
+    from unsup.report.outliers import causes, plain
 
     if isinstance(gallery.artist, Text):
         return ", ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, x[outlier.row], gallery.artist))
-    return ", ".join(f"{e.column} = {e.value:.4g} (+{e.nats:.1f})" for e in outlier.entries)
+    return ", ".join(f"{e.column} = {plain(e.value)} (+{e.nats:.1f})" for e in outlier.entries)
 
 
 def _csv(ranking: Sequence[Outlier]) -> str:

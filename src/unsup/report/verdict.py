@@ -91,7 +91,9 @@ class Outcome:
         """
         group = self.places[key]
         names = better_than_chance({n: [m["figures"][key] for m in self.runs(n)] for n in group}, chance)
-        found = {n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in group if n in names}
+        found: dict[str, Place] = {
+            n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in group if n in names
+        }
         first = next(iter(found), None)
         if first is None:
             return {}, []
@@ -137,9 +139,7 @@ def _near(names: Sequence[str], leader: str) -> str:
     if not names:
         return ""
     verb = "is" if len(names) == 1 else "are"
-    return (
-        f"; {listed(names)} {verb} not better than chance, but not worse than {leader} by more than the noise either"
-    )
+    return f"; {listed(names)} {verb} not better than chance, but not worse than {leader} by more than the noise either"
 
 
 def _of(name: str, place: Place) -> str:
