@@ -18,6 +18,7 @@ from unsup.core.errors import InputError
 from unsup.evaluate.records import Results
 from unsup.report import contest as page_module
 from unsup.report.contest import comparison_page, write_comparison_page
+from unsup.report.drawn import measure_chart
 from unsup.report.figures import PURPOSES, Column, Figure, bits_per_dim, columns, figure_of, in_order, mark, tables
 from unsup.report.pages import asset, environment
 
@@ -234,6 +235,27 @@ def test_marks_are_of_a_kind_and_ties_are_called_so(contest: tuple[Path, Results
     assert found == {"a": "best", "b": None, "c": None, "v": "tie", "w": "tie", "alone": None}
     assert mark(measured, by_key["seconds"], "a") is None  # type: ignore[arg-type]
     assert mark(measured, by_key["fid"], "a") is None  # type: ignore[arg-type]
+
+
+def test_a_flag_in_a_sentence_is_not_broken(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["summary"] = ["Which one detects real <anomalies> is not known (--anomalies)."]
+    page = comparison_page(results, contest[0])
+    said = 'real &lt;anomalies&gt; is not known <span class="flag">(--anomalies).</span></li>'
+    assert said in page
+    assert ".flag { white-space: nowrap; }" in page
+
+
+def test_the_chart_of_anomalies_names_every_kind_of_score(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    column = next(c for c in columns(results) if c.key == "auroc")
+    (chart,) = measure_chart(results, column)
+    assert ", by log-likelihood;" in chart.caption
+    last = next(c for c in reversed(results["contestants"]) if any("auroc" in r["figures"] for r in c["runs"]))
+    for run in last["runs"]:
+        run["figures"]["auroc"]["detail"]["by"] = "energy"
+    (chart,) = measure_chart(results, column)
+    assert re.search(", by (log-likelihood or energy|energy or log-likelihood);", chart.caption)
 
 
 @pytest.mark.parametrize("artificial", [False, True])

@@ -252,7 +252,7 @@ class Lines(Artist):
         kind = "waveforms, each above its spectrogram," if self.sound else "line plots"
         layout = f"{kind} of {len(series)} {self.noun} with the same axes"
         layout += ", on their left training examples" if beside else ""
-        loudness = f"Darker is louder; the range is {_DECIBELS} dB." if self.sound else ""
+        loudness = f"More contrast to the background is louder; the range is {_DECIBELS} dB." if self.sound else ""
         return plotted(figure, len(series), layout, (loudness + self._note).strip())
 
     def sets(self, rows: Tensor, names: tuple[str, ...] = ()) -> Sheet:

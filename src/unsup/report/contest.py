@@ -93,8 +93,7 @@ def _purpose_section(results: Results, album: Album, purpose: str) -> tuple[str,
     """Charts and pictures of one purpose: its own, or bars for each of its measures."""
     if purpose == "samples":
         pictures = samples_view(results, album)
-        look = "pairs" if pictures and pictures[0].look == "pixels" else ""
-        view: list[Parts] = [("legend", pictures, "samples"), ("gallery", pictures, "h3", look)]
+        view: list[Parts] = [("legend", pictures, "samples"), ("gallery", pictures, "h3")]
         return purpose, "Samples and real data", [*view, ("charts", drawn.quality_charts(results))]
     if purpose == "density":
         curves = drawn.calibration_charts(results)
