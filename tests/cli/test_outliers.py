@@ -115,6 +115,8 @@ def test_page_of_tokens_or_sound_shows_them(call, tmp_path):
     for words in ((sound, "--length", 64), ("markov", "--top", 2)):
         found = call("outliers", *words, "-o", tmp_path / "p.html")
         assert found.status == 0, found.err
+        if words[0] == sound:  # 4,000 samples a second
+            assert re.search(r"1 +\d+ +\d\.wav 0\.0(00|16|32|48) s  .*\b0\.0\d\d\d s = ", found.out), found.out
         assert (tmp_path / "p.html").read_text().count("<img ") == (20 if words[0] == sound else 2)
 
 

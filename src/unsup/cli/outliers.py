@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
-    columns = found.columns or _entries(found.event)
+    columns = found.columns or _entries(found.event, found.rate)
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
@@ -120,8 +120,14 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
-def _entries(event: Event) -> tuple[str, ...]:
-    """Names for entries without names: numbers from 0, or positions of pixels."""
+def _entries(event: Event, rate: float | None) -> tuple[str, ...]:
+    """Names for entries without names: numbers from 0, times of sound, or positions of pixels."""
+    if rate is not None and event.layout == "sequence":
+        from unsup.data.windows import time_of
+
+        channels = event.dims // event.shape[0]
+        times = [time_of(i, rate) for i in range(event.shape[0])]
+        return tuple(t if channels == 1 else f"{t}, channel {c}" for t in times for c in range(channels))
     if not event.is_image:
         return tuple(map(str, range(event.dims)))
     channels, height, width = event.shape
