@@ -72,6 +72,18 @@ def test_page_of_images_shows_where_they_are_unlikely(call, tmp_path):
     first = base64.b64decode(re.search(r"<img [^>]*base64,([^\"]+)", page)[1])
     pixels = np.asarray(Image.open(io.BytesIO(first)).convert("RGB")).astype(int)
     yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 200) & (pixels[..., 2] < 100)  # of the map and its bar
+    # One unit and one colour scale on the page, whose maximum is that of all pictures.
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    tops = {re.search(r"bright yellow (\S+) nats or more per pixel", caption)[1] for caption in captions}
+    assert (len(captions), len(tops)) == (3, 1)
+    assert "bits" not in re.sub(r"base64,[^\"]+|<style.*?</style>|<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "nats" in found.out
+    assert "bits" not in found.out
+    others = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).astype(int)[:4, 5:]
+        for png in re.findall(r"<img [^>]*base64,([^\"]+)", page)[1:]
+    ]
+    assert all(not ((o[..., 0] > 200) & (o[..., 1] > 200) & (o[..., 2] < 100)).any() for o in others)
     assert (1, 2) in {(i, j - 5) for i, j in np.argwhere(yellow).tolist()}
     assert yellow[:6].sum() == 1
     assert call("outliers", tmp_path / "x.npy", "-o", tmp_path / "x.csv").status == 0
@@ -103,6 +115,8 @@ def test_page_of_tokens_or_sound_shows_them(call, tmp_path):
     for words in ((sound, "--length", 64), ("markov", "--top", 2)):
         found = call("outliers", *words, "-o", tmp_path / "p.html")
         assert found.status == 0, found.err
+        if words[0] == sound:  # 4,000 samples a second
+            assert re.search(r"1 +\d+ +\d\.wav 0\.0(00|16|32|48) s  .*\b0\.0\d\d\d s = ", found.out), found.out
         assert (tmp_path / "p.html").read_text().count("<img ") == (20 if words[0] == sound else 2)
 
 

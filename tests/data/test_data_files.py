@@ -545,7 +545,7 @@ def test_wav_folder(tmp_path: Path, dtype: Any, event: Event) -> None:
         "dropped 12 samples that do not fill a window",
     )
     _, names = load_examples(tmp_path, data.event)
-    assert names[1] == f"{kept[0]}.wav sample 8"
+    assert names[1] == f"{kept[0]}.wav 0.001 s"
 
 
 def test_wav_refusals(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_wav_of_every_depth(depth: str, channels: int, kind: str, tmp_path: Path
     np.testing.assert_array_equal(found.tensor.reshape(x.shape).double().numpy(), x.astype(float))
     assert found.rate == 8000
     assert found.form == SoundForm(8000, depth)  # type: ignore[arg-type]
-    assert found.names[:2] == ("a.wav sample 0", "a.wav sample 8")
+    assert found.names[:2] == ("a.wav 0.000 s", "a.wav 0.001 s")
     data = load_data(tmp_path / "a.wav", length=4)
     assert (len(data.train), len(data.validation), len(data.test)) == (12, 2, 2)
     assert data.split == "80/10/10 in the order of the file"

@@ -166,6 +166,34 @@ def test_the_interval_of_average_precision_covers_the_truth():
     assert np.mean([low <= truth <= high for low, high in found]) == pytest.approx(0.94, abs=0.05)
 
 
+@pytest.mark.parametrize(("n", "m"), [(359, 6), (6, 6), (40, 300)])
+def test_a_perfect_ranking_of_few_anomalies_is_not_certainty(n, m):
+    """The bootstrap of separated classes is a point; the interval is as wide as few anomalies allow."""
+    found = anomaly_detection(normal(n), normal(m, seed=1) + 99)
+    auroc, precision = found["auroc"], found["average_precision"]
+    assert (precision["value"], precision["interval"][1]) == (1, 1)
+    # Many exponential scores with the AUROC at the lower end: an anomaly is higher with odds of k to 1.
+    end = auroc["interval"][0]
+    draws, many = np.random.default_rng(0), 200_000
+    odd = round(many * m / (n + m))
+    usual, high = draws.exponential(1, many - odd), draws.exponential(end / (1 - end), odd)
+    truth = np.r_[np.zeros(len(usual)), np.ones(odd)]
+    both = np.r_[usual, high]
+    assert roc_auc_score(truth, both) == pytest.approx(end, abs=0.02)
+    assert precision["interval"][0] == pytest.approx(average_precision_score(truth, both), abs=0.02)
+    # Relative to the range above guessing, which is small if most examples are anomalies.
+    assert precision["error"] / (n / (n + m)) > 0.5 * auroc["error"]
+    wrong = anomaly_detection(normal(m, seed=1) + 99, normal(n))["average_precision"]
+    assert wrong["interval"][0] <= wrong["value"] < wrong["interval"][1]
+    assert anomaly_detection(normal(n), normal(m) + 99, resamples=0)["average_precision"]["interval"] == (1, 1)
+
+
+def test_more_anomalies_make_a_perfect_ranking_more_certain():
+    found = [anomaly_detection(normal(300), normal(m) + 99)["average_precision"]["error"] for m in (3, 6, 30, 300)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 0.02
+
+
 def test_the_seed_moves_the_interval_alone():
     ordinary, anomalies = normal(60), normal(20, seed=1) + 1
     first, again, other = (anomaly_detection(ordinary, anomalies, seed=s) for s in (1, 1, 2))

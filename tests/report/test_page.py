@@ -18,9 +18,11 @@ from unsup.core.errors import InputError
 from unsup.evaluate.records import Results
 from unsup.report import contest as page_module
 from unsup.report.contest import comparison_page, write_comparison_page
+from unsup.report.drawn import measure_chart
 from unsup.report.figures import PURPOSES, Column, Figure, bits_per_dim, columns, figure_of, in_order, mark, tables
 from unsup.report.pages import asset, environment
 
+_ANOMALIES = ("auroc", "average_precision")
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
 
 
@@ -233,6 +235,41 @@ def test_marks_are_of_a_kind_and_ties_are_called_so(contest: tuple[Path, Results
     assert found == {"a": "best", "b": None, "c": None, "v": "tie", "w": "tie", "alone": None}
     assert mark(measured, by_key["seconds"], "a") is None  # type: ignore[arg-type]
     assert mark(measured, by_key["fid"], "a") is None  # type: ignore[arg-type]
+
+
+def test_a_flag_in_a_sentence_is_not_broken(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    results["summary"] = ["Which one detects real <anomalies> is not known (--anomalies)."]
+    page = comparison_page(results, contest[0])
+    said = 'real &lt;anomalies&gt; is not known <span class="flag">(--anomalies).</span></li>'
+    assert said in page
+    assert ".flag { white-space: nowrap; }" in page
+
+
+def test_the_chart_of_anomalies_names_every_kind_of_score(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    column = next(c for c in columns(results) if c.key == "auroc")
+    (chart,) = measure_chart(results, column)
+    assert ", by log-likelihood;" in chart.caption
+    last = next(c for c in reversed(results["contestants"]) if any("auroc" in r["figures"] for r in c["runs"]))
+    for run in last["runs"]:
+        run["figures"]["auroc"]["detail"]["by"] = "energy"
+    (chart,) = measure_chart(results, column)
+    assert re.search(", by (log-likelihood or energy|energy or log-likelihood);", chart.caption)
+
+
+@pytest.mark.parametrize("artificial", [False, True])
+def test_nothing_is_the_best_at_artificial_anomalies(contest: tuple[Path, Results], artificial: bool) -> None:
+    results = copy.deepcopy(contest[1])
+    for figure in (r["figures"].get(key) for c in results["contestants"] for r in c["runs"] for key in _ANOMALIES):
+        if figure is not None:
+            figure["detail"]["artificial"] = artificial
+    cells = re.findall(r"<td[^>]*>.*?</td>", comparison_page(results, contest[0]), re.DOTALL)
+    every = [results["places"][key] for key in _ANOMALIES if key in results["places"]]
+    values = [f"{p['value']:.3f}" for places in every for p in places.values() if p["rank"] == 1 and not p["tied"]]
+    marked = [cell for cell in cells if 'class="chip best"' in cell and any(v in cell for v in values)]
+    assert values
+    assert bool(marked) != artificial
 
 
 def test_columns_and_sections_that_nobody_fills_are_left_out(contest: tuple[Path, Results]) -> None:

@@ -202,6 +202,17 @@ def test_no_column_of_outliers_is_lost_on_a_phone(browser: Any, outliers: Path) 
     page.close()
 
 
+def test_pictures_of_pixels_have_the_whole_width_of_a_phone(browser: Any, path: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(path.as_uri())
+    widths = page.locator(".gallery:not(.strip) img.pixels").evaluate_all(
+        "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().width)"
+    )
+    assert len(widths) > 3
+    assert min(widths) > 320, widths
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_never_scrolls_sideways_and_is_legible(any_page: Any, width: int, scheme: str) -> None:

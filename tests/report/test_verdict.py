@@ -324,6 +324,22 @@ def test_an_accuracy_stands_beside_the_most_frequent_class():
     assert "100" not in " ".join(said(one))
 
 
+def test_a_tie_of_which_only_one_is_better_than_chance_is_said_and_so_are_raw_data_that_are_as_good():
+    few = {"realnvp": 0.576, "vae": 0.559, "gaussian-mixture": 0.542, "pca": 0.2}
+    every = [contestant(n, run(probe=figure(v, 0.064, 0.576, 59, majority=0.41))) for n, v in few.items()]
+    assert said(every, purpose="features")[0] == (
+        "The features of realnvp predict the classes: 57.6 % by a linear probe; the most frequent class alone gives "
+        "41.0 %, the raw data 57.6 %; these features are not better than the raw data by more than the noise; vae and "
+        "gaussian-mixture are not better than chance, but not worse than realnvp by more than the noise either."
+    )
+    two = [contestant(n, run(auroc=figure(v, e, 0.5))) for n, v, e in (("a", 0.75, 0.05), ("b", 0.74, 0.2))]
+    near = "b is not better than chance, but not worse than a by more than the noise either."
+    assert said(two, purpose="anomalies", artificial=False)[0] == (
+        f"a detects anomalies: AUROC 0.750 (0.5 is chance); {near}"
+    )
+    assert said(two, purpose="anomalies")[1] == f"On these, a has an AUROC of 0.750 (0.5 is chance); {near}"
+
+
 @pytest.mark.parametrize("purpose", ["density", "samples", "features", "compression", "classes", "anomalies"])
 def test_what_is_asked_for_comes_first_or_is_said_to_be_missing(noise, purpose):
     a = -100 + noise
@@ -517,6 +533,7 @@ def test_no_sentence_says_more_than_the_records(contest):
             assert "100.0 %" not in line or "alone gives 100.0 %" not in line
         if "AUROC" in line:
             assert "0.5 is chance" in line
+        hides_no_rival(line, found)
         if "artificial" in line:
             assert not any(word in line for word in SUPERLATIVES)
             assert line != lines[0] or about["purpose"] == "anomalies" or len(by_name) > 0
@@ -526,6 +543,35 @@ def test_no_sentence_says_more_than_the_records(contest):
     assert {c["name"] for c in found if c["status"] == "failed"} == {
         line.split(" failed: ")[0] for line in lines if " failed: " in line
     }
+
+
+SKILLS = {  # who is first in a sentence about a skill, and the measure
+    r"The features of (\w+)[^:]* (?:predict|tie)": "probe",
+    r"^(?!The)(\w+)[^:]* (?:predicts the classes|tie for the best prediction of the classes)": "accuracy",
+    r"^(?!The)(\w+)[^:]* (?:detects|tie for the best detection|has the highest AUROC|has an AUROC)": "auroc",
+    r"^(?!The)(\w+)[^:]* tie for the highest AUROC": "auroc",
+}
+
+
+def hides_no_rival(line, found):
+    """All within the noise of the first are named, better than chance or not; and raw data as good as features."""
+    if "o model " in line:
+        return
+    for pattern, key in SKILLS.items():
+        for name in re.findall(pattern, line.removeprefix("On these, ")):
+            against = rivals(found, key, None)
+            value, own = against.pop(name)
+            for other, (their, error) in against.items():
+                if their >= value - 1.9 * math.hypot(own, error):
+                    assert re.search(rf"\b{other}\b", line), (line, other)
+            if key == "probe":
+                figures = next(c for c in found if c["name"] == name)["runs"][0]["figures"][key]
+                raw, n = figures["floor"], figures["n"]
+                noise = Z * math.hypot(own, math.sqrt(raw * (1 - raw) / n))
+                if abs(value - raw) < 0.99 * noise:
+                    assert "not better than the raw data" in line, line
+                assert value >= raw or "more than these features" in line or "not better than the raw data" in line
+                assert ("more than these features" in line) <= (raw - value > 0.99 * noise), line
 
 
 def is_too_good(one, key):

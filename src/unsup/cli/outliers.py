@@ -39,13 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
-    columns = found.columns or _entries(found.event)
+    columns = found.columns or _entries(found.event, found.rate)
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
     gallery = Gallery(found.event, x, names=found.columns, rate=found.rate)
     shown = [(str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery)) for o in ranking[: options.top]]
-    write(*table(("rank", "row", "name", "score", "unlikely because of"), shown, right=(0, 1, 3)))
+    write(*table(("rank", "row", "name", "score, nats", "unlikely because of (+ nats)"), shown, right=(0, 1, 3)))
     if kind == ".csv":
         write_file(options.out, _csv(ranking).encode())
         write("", f"{len(ranking):,} rows, the most unlikely first, in {options.out}")
@@ -120,8 +120,14 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
-def _entries(event: Event) -> tuple[str, ...]:
-    """Names for entries without names: numbers from 0, or positions of pixels."""
+def _entries(event: Event, rate: float | None) -> tuple[str, ...]:
+    """Names for entries without names: numbers from 0, times of sound, or positions of pixels."""
+    if rate is not None and event.layout == "sequence":
+        from unsup.data.windows import time_of
+
+        channels = event.dims // event.shape[0]
+        times = [time_of(i, rate) for i in range(event.shape[0])]
+        return tuple(t if channels == 1 else f"{t}, channel {c}" for t in times for c in range(channels))
     if not event.is_image:
         return tuple(map(str, range(event.dims)))
     channels, height, width = event.shape
@@ -132,11 +138,11 @@ def _entries(event: Event) -> tuple[str, ...]:
 def _told(outlier: Outlier, x: Tensor, gallery: Gallery) -> str:
     """The columns responsible; of text, the characters."""
     from unsup.pictures.text import Text
-    from unsup.report.outliers import causes
+    from unsup.report.outliers import causes, plain
 
     if isinstance(gallery.artist, Text):
         return ", ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, x[outlier.row], gallery.artist))
-    return ", ".join(f"{e.column} = {e.value:.4g} (+{e.nats:.1f})" for e in outlier.entries)
+    return ", ".join(f"{e.column} = {plain(e.value)} (+{e.nats:.1f})" for e in outlier.entries)
 
 
 def _csv(ranking: Sequence[Outlier]) -> str:

@@ -164,8 +164,8 @@ def read_file(path: Path, *, length: int = 1024) -> Examples:
 def _examples(sounds: list[tuple[str, _Recording]], length: int, origin: str, label: list[int] | None) -> Examples:
     """The windows of recordings of one kind."""
     pieces = [(name, sound.samples) for name, sound in sounds]
-    x, names, owner, notes = windows_of_all(pieces, length, origin, "recording", "samples")
     depth, rate = sounds[0][1].depth, sounds[0][1].rate
+    x, names, owner, notes = windows_of_all(pieces, length, origin, "recording", "samples", rate)
     event = Event(x.shape[1:], _SUPPORTS.get(depth, REAL), "sequence")
     if x.dtype == np.float64:
         entries = x.reshape(-1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,17 @@ def windows(values: Values, length: int, origin: str, unit: str) -> tuple[Values
     return values[: n * length].reshape(n, length, *values.shape[1:]), len(values) - n * length
 
 
+def time_of(position: int, rate: float, step: int = 1) -> str:
+    """The time of a value in seconds, with digits that distinguish values ``step`` apart.
+
+    >>> time_of(412, 4000, 100), time_of(412, 4000)
+    ('0.103 s', '0.1030 s')
+    """
+    return f"{position / rate:.{max(3, math.ceil(math.log10(rate / step)))}f} s"
+
+
 def windows_of_all(
-    pieces: Sequence[tuple[str, Values]], length: int, origin: str, noun: str, unit: str
+    pieces: Sequence[tuple[str, Values]], length: int, origin: str, noun: str, unit: str, rate: float | None = None
 ) -> tuple[Values, tuple[str, ...], NDArray[np.int64], list[str]]:
     """The windows of several files one after the other.
 
@@ -40,6 +50,7 @@ def windows_of_all(
         origin: the folder, for errors.
         noun: one file, e.g. ``"recording"``.
         unit: the values in the plural, e.g. ``"samples"``.
+        rate: values per second; windows are then named by the time of their start.
 
     Returns:
         The windows, their names, the number of the file of each, and notes.
@@ -55,7 +66,9 @@ def windows_of_all(
     cut = [windows(pieces[i][1], length, pieces[i][0], unit) for i in long]
     one = unit.removesuffix("s")
     names = tuple(
-        f"{pieces[i][0]} {one} {k * length}" for i, (found, _) in zip(long, cut, strict=True) for k in range(len(found))
+        f"{pieces[i][0]} {f'{one} {at}' if rate is None else time_of(at, rate, length)}"
+        for i, (found, _) in zip(long, cut, strict=True)
+        for at in range(0, length * len(found), length)
     )
     owner = np.repeat(np.array(long), [len(found) for found, _ in cut])
     short = [name for name, values in pieces if len(values) < length]

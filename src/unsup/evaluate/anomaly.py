@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.integrate import quad
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -37,8 +38,9 @@ def anomaly_detection(
 
     Returns:
         ``auroc`` with DeLong's interval, see `mann_whitney`; ``average_precision`` with the percentile interval of a
-        bootstrap stratified by class (a point if the classes are separated). Floors are those of guessing; the detail
-        ``anomalies`` is their number.
+        bootstrap stratified by class. If the classes are separated, every bootstrap sample has the same value: the
+        interval is then from `_under_exponentials`. Floors are those of guessing; the detail ``anomalies`` is their
+        number.
 
     Raises:
         InputError: fewer than two scores of either class, or NaN.
@@ -58,9 +60,14 @@ def anomaly_detection(
         n = min(max(1, _BLOCK // levels), resamples - len(found))
         found.extend(_average_precision(*(_counts(v[draws.integers(0, len(v), (n, len(v)))], levels) for v in classes)))
     low, high = (float(q) for q in np.quantile(found or [value], (0.025, 0.975)))
-    precision, (n, m) = Estimate(value, min(low, value), max(high, value)), (len(places), len(odd))
+    n, m, auroc = len(places), len(odd), mann_whitney(odd, usual)
+    if found and auroc.value in (0.0, 1.0):
+        ends = [_under_exponentials(end, m / n) for end in (auroc.low, auroc.high)]
+        width = ends[1] - ends[0]
+        low, high = (1 - width, 1.0) if auroc.value else (value, min(1.0, value + width))
+    precision = Estimate(value, min(low, value), max(high, value))
     return {
-        "auroc": make_figure(mann_whitney(odd, usual), n, floor=0.5, anomalies=m),
+        "auroc": make_figure(auroc, n, floor=0.5, anomalies=m),
         "average_precision": make_figure(precision, n, floor=m / n, anomalies=m),
     }
 
@@ -83,6 +90,23 @@ def break_dependence(x: Tensor, *, seed: int = 0) -> Tensor:
     shuffle = np.random.default_rng(keyed_generator(seed, _BREAK).initial_seed())
     columns = x.detach().cpu().flatten(1).T.contiguous().numpy()  # (D, N)
     return torch.from_numpy(shuffle.permuted(columns, axis=1)).T.reshape(x.shape).contiguous()
+
+
+def _under_exponentials(auroc: float, share: float) -> float:
+    """The average precision of many examples, a ``share`` of them anomalies, under the model of `mann_whitney`.
+
+    Exponential scores have the ROC curve FPR = r^k for a recall r, with k = AUROC / (1 − AUROC).
+
+    >>> round(_under_exponentials(0.5, 0.25), 6), _under_exponentials(1.0, 0.25)
+    (0.25, 1.0)
+    """
+    if auroc == 1:
+        return 1.0
+    k = auroc / (1 - auroc)
+    # share / (share + (1 − share) r^(k − 1)), with powers of r that do not overflow at 0.
+    up, down = max(k - 1, 0.0), max(1 - k, 0.0)
+    area, _ = quad(lambda r: share * r**down / (share * r**down + (1 - share) * r**up), 0, 1)
+    return float(area)
 
 
 def _counts(places: NDArray[Any], levels: int) -> NDArray[Any]:

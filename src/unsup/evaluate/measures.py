@@ -251,7 +251,8 @@ def _of_anomalies(key: str) -> Callable[[Exam], Figure]:
         ordinary, odd, by = exam.anomaly_scores
         resamples, seed = RESAMPLES if exam.bench.intervals else 0, exam.m.seed
         found = exam.once("anomalies", lambda: anomaly_detection(ordinary, odd, seed=seed, resamples=resamples))[key]
-        return {**found, "detail": {"by": by, **found["detail"]}}
+        artificial = exam.m.anomalies is None
+        return {**found, "detail": {"by": by, **found["detail"], "artificial": artificial}}
 
     return run
 

@@ -70,8 +70,13 @@ class Artist(ABC):
         """
 
     @abstractmethod
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
-        """Examples with the bits ``(N, D)`` of their flattened entries on one colour scale."""
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
+        """Examples with the bits ``(N, D)`` of their flattened entries.
+
+        Args:
+            among: the bits ``(M, D)`` that the colour scale is for.
+            unit: of the numbers, in the plural.
+        """
 
 
 def array(x: Tensor, axes: int = 1) -> NDArray[np.float64]:
@@ -90,15 +95,16 @@ def data_range(x: Tensor) -> tuple[float, float]:
     return (low, high) if 0 < 10 * (high - low) < largest - least else (least, largest)
 
 
-def bit_colours(bits: Tensor) -> tuple[NDArray[np.uint8], float, float]:
+def bit_colours(bits: Tensor, among: Tensor | None = None) -> tuple[NDArray[np.uint8], float, float]:
     """Colours ``(…, 3)`` of bits on one scale, and its ends, the lower at most 0.
 
-    The ends are the 0.5 % and 99.5 % quantiles; NaN and infinite bits have the last colour.
+    The ends are the 0.5 % and 99.5 % quantiles of ``among``, by default of ``bits``; NaN and infinite bits have the
+    last colour.
     """
-    values = array(bits, bits.ndim - 1)
-    finite = values[np.abs(values) < _LARGEST]
+    values, scaled = (array(v, v.ndim - 1) for v in (bits, bits if among is None else among))
+    finite = scaled[np.abs(scaled) < _LARGEST]
     low, high = np.quantile(finite, (0.005, 0.995)).tolist() if len(finite) else (0.0, 1.0)
-    high = high if high > low else values.max(initial=high, where=np.abs(values) < _LARGEST)
+    high = high if high > low else finite.max(initial=high)
     low = min(0.0, low)
     high = max(high, low + 1e-6)
     unit = np.nan_to_num((values - low) / (high - low), nan=1.0).clip(0, 1)

@@ -184,17 +184,30 @@ class Gallery:
 
         return self._draw("examples with the highest anomaly scores", draw, x, scores, is_anomaly, lengths=lengths)
 
-    def bits(self, x: Tensor, bits: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
-        """Examples with the bits of every flattened entry ``(N, D)``, from `bits_by_dimension`."""
+    def bits(
+        self,
+        x: Tensor,
+        bits: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        among: Tensor | None = None,
+        unit: str = "bits",
+    ) -> Drawn | None:
+        """Examples with the bits of every flattened entry ``(N, D)``, from `bits_by_dimension`.
+
+        Args:
+            among: the bits ``(M, D)`` of all examples that share the colour scale, by default those given.
+            unit: of the numbers, in the plural.
+        """
         if bits.shape != (len(x), self.event.dims):
             raise InputError(f"bits have shape {tuple(bits.shape)}; expected {(len(x), self.event.dims)}")
 
         def draw(x: Tensor, bits: Tensor) -> Sheet:
             infinite = int((bits == math.inf).sum())
-            note = f"{infinite:,} entries have probability 0: infinitely many bits." if infinite else ""
-            return replace(self.artist.bits(x, bits), note=note)
+            note = f"{infinite:,} entries have probability 0: infinitely many {unit}." if infinite else ""
+            return replace(self.artist.bits(x, bits, bits if among is None else among, unit), note=note)
 
-        return self._draw("bits of each part of an example", draw, x, bits, lengths=lengths)
+        return self._draw(f"{unit} of each part of an example", draw, x, bits, lengths=lengths)
 
     def _sets(
         self, what: str, steps: Sequence[Tensor], names: tuple[str, ...] = (), lengths: Tensor | None = None

@@ -162,15 +162,15 @@ class Plane(Artist):
             axes.legend()
         return plotted(figure, len(points), layout, self._outside(points))
 
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
         points = array(x)[:_POINTS]
-        shades, *ends = bit_colours(bits[:_POINTS])
+        shades, *ends = bit_colours(bits[:_POINTS], among)
         figure, grid = self._axes(2)
         for d, axes in enumerate(grid):
             axes.scatter(*points.T, s=8, c=shades[:, d] / 255, linewidths=0)
-            axes.set_title(f"bits of {self.names[d]}")
-        reading = colour_bar(figure, grid, ends, "bits")
-        layout = f"{len(points):,} points twice, coloured by the bits of each entry"
+            axes.set_title(f"{unit} of {self.names[d]}")
+        reading = colour_bar(figure, grid, ends, unit)
+        layout = f"{len(points):,} points twice, coloured by the {unit} of each entry"
         return plotted(figure, len(points), layout, reading)
 
 
@@ -255,7 +255,7 @@ class Lines(Artist):
         kind = "waveforms, each above its spectrogram," if self.sound else "line plots"
         layout = f"{kind} of {len(series)} {self.noun} with the same axes"
         layout += ", on their left training examples" if beside else ""
-        loudness = f"Darker is louder; the range is {_DECIBELS} dB." if self.sound else ""
+        loudness = f"More contrast to the background is louder; the range is {_DECIBELS} dB." if self.sound else ""
         return plotted(figure, len(series), layout, (loudness + self._note).strip())
 
     def sets(self, rows: Tensor, names: tuple[str, ...] = ()) -> Sheet:
@@ -286,13 +286,13 @@ class Lines(Artist):
         layout = f"line plots of {len(series)} {self.noun}, row by row in this order"
         return plotted(figure, len(series), layout, self._note.strip())
 
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
         series = self._series(x[:6])
-        shades, *ends = bit_colours(bits[:6].double().reshape(-1, *self.shape).sum(2))
+        shades, *ends = bit_colours(*(v.double().reshape(-1, *self.shape).sum(2) for v in (bits[:6], among)))
         figure, grid = self._draw([[(one, {"color": BULK, "lw": 0.8})] for one in series], 2)
         figure.set_figheight(figure.get_figheight() + 0.9)
         for axes, one, shade in zip(grid, series, shades / 255, strict=True):
             for channel in one.T:
                 axes.scatter(self.time, channel, s=6, c=shade, linewidths=0, zorder=3)
-        reading = colour_bar(figure, grid, ends, "bits per step")
-        return plotted(figure, len(series), f"line plots of {len(series)} {self.noun}, coloured by bits", reading)
+        reading = colour_bar(figure, grid, ends, f"{unit} per step")
+        return plotted(figure, len(series), f"line plots of {len(series)} {self.noun}, coloured by {unit}", reading)

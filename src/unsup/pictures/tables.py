@@ -193,7 +193,7 @@ class Table(Artist):
             rank[:, d] = sum(np.searchsorted(column, rows[:, d], side) for side in ("left", "right"))
         return rank / (2 * len(self.sorted))
 
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
         finite = bits[bits.isfinite()].tolist() or [0.0]
         found = np.sort(bits.double().clamp(min(finite), max(finite)).numpy(), 0)
         n, middle = len(found), found.mean(0)
@@ -206,10 +206,11 @@ class Table(Artist):
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(places, [self._name(d, 22) for d in columns])
         axes.invert_yaxis()
-        axes.set_xlabel("bits")
+        axes.set_xlabel(unit)
         reading = (
-            f"Bars: means over {n} rows, from {number(float(middle.min()))} to {number(float(middle.max()))} bits; "
-            "lines: the middle 90 % of rows. Bits of a density may be negative, and depend on the column's unit."
+            f"Bars: means over {n} rows, from {number(float(middle.min()))} to {number(float(middle.max()))} {unit}; "
+            f"lines: the middle 90 % of rows. {unit.capitalize()} of a density may be negative, and depend on the "
+            "column's unit."
         )
         return plotted(figure, n, f"a bar for each of {self._some(len(columns), 'most costly')}", reading)
 

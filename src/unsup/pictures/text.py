@@ -115,15 +115,17 @@ class Text(Artist):
         entries = self._entries([word[:_GUTTER] for word in words[:n]], x)
         return self._sheet(entries, n, x[0], f"{n} {self.noun} in this order")
 
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
         n = self._fits(len(x), 12)
-        shades, low, high = bit_colours(bits[:n])
+        shades, low, high = bit_colours(bits[:n], among)
         entries: list[_Entry] = [("", self._tokens(row), shades[i]) for i, row in enumerate(x[:n])]
         ramp = colours("viridis", np.linspace(0, 1, min(self.length, self.line)))
         entries += [("", [], None), ("", [" "] * len(ramp), ramp)]
-        reading = f"One colour scale, the bar below: {number(low)} on its left, {number(high)} bits or more per token "
+        reading = (
+            f"One colour scale, the bar below: {number(low)} on its left, {number(high)} {unit} or more per token "
+        )
         reading += "on its right."
-        return self._sheet(entries, n, x[0], f"{n} {self.noun}, each token coloured by its bits", reading)
+        return self._sheet(entries, n, x[0], f"{n} {self.noun}, each token coloured by its {unit}", reading)
 
 
 def _is_text(x: Tensor) -> bool:

@@ -149,24 +149,27 @@ class Tiles(Artist):
         layout = f"{self._grid(n, columns)}, row by row in this order"
         return self._page([self._band(tiles, columns)], n, layout)
 
-    def bits(self, x: Tensor, bits: Tensor) -> Sheet:
+    def bits(self, x: Tensor, bits: Tensor, among: Tensor, unit: str = "bits") -> Sheet:
         n = min(self._room(16, _FEW // 3), len(x))
         planes = self._planes(bits[:n].reshape(n, *self.shape))
-        maps = self._reduced(planes.sum(1, keepdim=True))[:, 0]  # summed over colours
-        shades, low, high = bit_colours(maps)
+        maps, scaled = (  # summed over colours
+            self._reduced(self._planes(v.reshape(-1, *self.shape)).sum(1, keepdim=True))[:, 0]
+            for v in (bits[:n], among)
+        )
+        shades, low, high = bit_colours(maps, scaled)
         shades[maps.isnan().numpy()] = 255
         heats = torch.from_numpy(shades).permute(0, 3, 1, 2)
         tiles = torch.stack([_fewer_greys(self._tiles(x[:n])).expand(-1, 3, -1, -1), heats], 1).flatten(0, 1)
         canvas = self._band(tiles, 2 * min(max(1, self.columns // 2), n))
         ramp = torch.from_numpy(bit_colours(torch.linspace(0, 1, canvas.shape[2]))[0]).T[:, None]
         bar = pad(ramp.expand(-1, max(2, self.side // 7), -1), (0, 0, 2 * self.gap, 0), value=255)
-        unit = "per value" if len(self.shape) != 3 else "per pixel"
-        unit += ", summed over its colours" if planes.shape[1] == 3 else ""
+        each = "per value" if len(self.shape) != 3 else "per pixel"
+        each += ", summed over its colours" if planes.shape[1] == 3 else ""
         reading = (
-            f"One colour scale, the bar below: dark violet {number(low)}, bright yellow {number(high)} bits or more "
+            f"One colour scale, the bar below: dark violet {number(low)}, bright yellow {number(high)} {unit} or more "
         )
-        layout = f"{n} {self.noun}, each with a map of its bits on its right"
-        return self._page([torch.cat([canvas, bar], 1)], n, layout, f"{reading}{unit}.")
+        layout = f"{n} {self.noun}, each with a map of its {unit} on its right"
+        return self._page([torch.cat([canvas, bar], 1)], n, layout, f"{reading}{each}.")
 
 
 def _fewer_greys(tiles: Tensor) -> Tensor:

@@ -93,8 +93,7 @@ def _purpose_section(results: Results, album: Album, purpose: str) -> tuple[str,
     """Charts and pictures of one purpose: its own, or bars for each of its measures."""
     if purpose == "samples":
         pictures = samples_view(results, album)
-        look = "pairs" if pictures and pictures[0].look == "pixels" else ""
-        view: list[Parts] = [("legend", pictures, "samples"), ("gallery", pictures, "h3", look)]
+        view: list[Parts] = [("legend", pictures, "samples"), ("gallery", pictures, "h3")]
         return purpose, "Samples and real data", [*view, ("charts", drawn.quality_charts(results))]
     if purpose == "density":
         curves = drawn.calibration_charts(results)
@@ -210,7 +209,8 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
         small.append(f"{bits} bits/dim")
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
-    best = mark(results["places"], column, contestant["name"])
+    # Nothing is the best at artificial anomalies, as in the sentences.
+    best = None if figure.detail.get("artificial") else mark(results["places"], column, contestant["name"])
     return {
         "text": column.headline(figure),
         "figure": True,

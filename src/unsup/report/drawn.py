@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from unsup.core.words import counted, duration
+from unsup.core.words import counted, duration, listed
 from unsup.evaluate.records import Contestant, Results
 from unsup.report import charts
 from unsup.report.charts import Bar, Pair, Panel
@@ -98,7 +98,8 @@ def measure_chart(results: Results, column: Column) -> list[Chart]:
         return []
     rows = [Bar(c["name"], f.value, column.with_interval(f), f.interval) for c, f in found]
     floors, detail = [f.floor for _, f in found if f.floor is not None], found[0][1].detail
-    lines, caption = [], [capital(column.meaning) + (f", by {detail['by']}" if detail.get("by") else "")]
+    scored = list(dict.fromkeys(str(f.detail["by"]) for _, f in found if f.detail.get("by")))
+    lines, caption = [], [capital(column.meaning) + (f", by {listed(scored, 'or')}" if scored else "")]
     if floors:
         lines.append(sum(floors) / len(floors))
         caption.append(f"the dashed line is {column.floor} ({column.show(lines[0])})")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import unsup
@@ -42,7 +42,8 @@ def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor
     )
     tabular = is_tabular(gallery.artist)
     lines = [_row(o, causes(o, x[o.row], gallery.artist)) for o in ranking] if tabular else []
-    pictures = [] if tabular else [_picture(o, x[o.row], gallery) for o in ranking]
+    among = torch.stack([_excess(o) for o in ranking])
+    pictures = [] if tabular else [_picture(o, x[o.row], gallery, among) for o in ranking]
     command = command_line(["unsup", "outliers", data, "-o", "outliers.csv"])
     caption = "The most unlikely rows, the most unlikely first"
     heads = ["Row", "Score, nats", {"text": "Most unusual values", "class": "words"}]
@@ -76,7 +77,8 @@ def causes(outlier: Outlier, row: Tensor, artist: Artist) -> list[tuple[str, str
     """The entries responsible, as text: (before, entry, after, explanation), of which the entry is emphasised."""
     if not isinstance(artist, Text):
         return [
-            ("", e.column, "", f" = {e.value:.4g}, usually {e.typical:.4g} (+{nats(e.nats)})") for e in outlier.entries
+            ("", e.column, "", f" = {plain(e.value)}, usually {plain(e.typical)} (+{nats(e.nats)})")
+            for e in outlier.entries
         ]
     found = []
     for e in outlier.entries:
@@ -87,24 +89,39 @@ def causes(outlier: Outlier, row: Tensor, artist: Artist) -> list[tuple[str, str
         ]
         before, after = "…" * (i > _AROUND), "…" * (i + 1 + _AROUND < len(row))
         space = "" if artist.cell == 1 else " "
-        found.append((f"“{before}{parts[0]}{space}", parts[1], f"{space}{parts[2]}{after}”", f" (+{nats(e.nats)})"))
+        found.append(
+            (f"“{before}{parts[0]}{space}", parts[1], f"{space}{parts[2]}{after}”", f" (+{nats(e.nats)} nats)")
+        )
     return found
+
+
+def plain(value: float) -> str:
+    """Four digits.
+
+    >>> plain(-1.5)
+    '−1.5'
+    """
+    return f"{value:.4g}".replace("-", "−")
 
 
 def nats(value: float) -> str:
     """Two decimals, or four digits if the number is large.
 
     >>> nats(1234.567), nats(-2.5e9)
-    ('1,234.57', '-2.5e+09')
+    ('1,234.57', '−2.5e+09')
     """
-    return f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.4g}"
+    return (f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.4g}").replace("-", "−")
 
 
-def _picture(outlier: Outlier, row: Tensor, gallery: Gallery) -> Shown:
-    """The example with the bits by which each part is more surprising than usual."""
+def _excess(outlier: Outlier) -> Tensor:
+    """The nats by which each part is more surprising than usual, ``(D,)``."""
+    return outlier.excess.clamp(min=0)
+
+
+def _picture(outlier: Outlier, row: Tensor, gallery: Gallery, among: Tensor) -> Shown:
+    """The example with the nats by which each part is more surprising than usual, on the colour scale of ``among``."""
     title = f"{outlier.rank}. {outlier.name}"
-    excess = outlier.excess.clamp(min=0)[None] / math.log(2)
-    drawn = gallery.bits(row[None], excess)
+    drawn = gallery.bits(row[None], _excess(outlier)[None], among=among, unit="nats")
     caption = f"Score {nats(outlier.score)} nats."
     if isinstance(gallery.artist, Text):
         found = "; ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, row, gallery.artist))

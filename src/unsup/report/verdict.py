@@ -7,12 +7,14 @@ artificial anomalies and models that failed never lead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from unsup.core.words import counted, listed
+from unsup.evaluate.estimate import Z
 from unsup.evaluate.ranking import Places, better_than_chance, deciding, kind_of, leader, lowest_bound
 from unsup.evaluate.records import Contestant, Figure, Measures, Place, Purpose, StoredSize
 
@@ -82,11 +84,21 @@ class Outcome:
         unknown = self.purpose == "anomalies" and self.artificial
         return (None if unknown else leader(self.places, self.purpose)) or leader(self.places)
 
-    def beyond_chance(self, key: str, chance: float) -> dict[str, Place]:
-        """The places of the contestants that are better than chance; ties are among them."""
+    def beyond_chance(self, key: str, chance: float) -> tuple[dict[str, Place], list[str]]:
+        """The places of the contestants that are better than chance, with the ties among them.
+
+        Then the others that are not worse than the first of these by more than the noise.
+        """
         group = self.places[key]
         names = better_than_chance({n: [m["figures"][key] for m in self.runs(n)] for n in group}, chance)
-        return {n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in names}
+        found: dict[str, Place] = {
+            n: {**group[n], "tied": [t for t in group[n]["tied"] if t in names]} for n in group if n in names
+        }
+        first = next(iter(found), None)
+        if first is None:
+            return {}, []
+        tied, ahead = group[first]["tied"], group[first]["value"] or 0.0
+        return found, [n for n, p in group.items() if n not in names and (n in tied or (p["value"] or 0.0) > ahead)]
 
     def mean(self, name: str, read: Callable[[Measures], float]) -> float:
         return float(np.mean([read(m) for m in self.runs(name)]))
@@ -110,8 +122,8 @@ def summary(outcome: Outcome) -> list[str]:
     return [*first, *rest, *_copies(outcome), *_caveats(outcome)]
 
 
-def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
-    """The clause about the leader: the only one, ahead of the others, or tied.
+def _who(group: Mapping[str, Place], alone: str, best: str, tie: str, near: Sequence[str] = ()) -> str:
+    """The clause about the leader: the only one, ahead of the others, or tied; not "best" if others are ``near``.
 
     >>> _who({"a": {"value": 1, "noise": 0, "rank": 1, "tied": []}}, "has a score", "has the best score", "")
     'a has a score'
@@ -119,7 +131,15 @@ def _who(group: Mapping[str, Place], alone: str, best: str, tie: str) -> str:
     name, place = next(iter(group.items()))
     if place["tied"]:
         return f"{listed([name, *place['tied']])} tie for {tie}"
-    return f"{name} {alone if len(group) == 1 else best}"
+    return f"{name} {alone if len(group) == 1 or near else best}"
+
+
+def _near(names: Sequence[str], leader: str) -> str:
+    """The addition about contestants that are not better than chance, but within the noise of the leader."""
+    if not names:
+        return ""
+    verb = "is" if len(names) == 1 else "are"
+    return f"; {listed(names)} {verb} not better than chance, but not worse than {leader} by more than the noise either"
 
 
 def _of(name: str, place: Place) -> str:
@@ -243,19 +263,19 @@ def _anomalies(o: Outcome) -> list[str]:
     group = o.places.get("auroc")
     if not group:
         return []
-    better = o.beyond_chance("auroc", 0.5)
+    better, near = o.beyond_chance("auroc", 0.5)
     chance, group = not better, better or group
     name, place = next(iter(group.items()))
-    figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance)"
+    figure = f"{place['value']:.3f}{_of(name, place)} (0.5 is chance){_near(near, name)}."
     if chance:
         line = f"No model detects the anomalies better than chance: the AUROC of {name} is {place['value']:.3f}"
         line += " (0.5 is chance)."
     else:
-        line = f"{_who(group, *_LEADS['auroc'])}: AUROC {figure}."
+        line = f"{_who(group, *_LEADS['auroc'], near)}: AUROC {figure}"
     if not o.artificial:
         return [line]
     if not chance:
-        line = f"{_who(group, *_LEADS['artificial'])} {figure}."
+        line = f"{_who(group, *_LEADS['artificial'], near)} {figure}"
     caution = (
         "The anomalies are artificial: test examples whose columns are shuffled independently. They test only whether "
         "a model sees dependence between columns; which one detects real anomalies is not known (--anomalies)."
@@ -271,17 +291,27 @@ def _accuracy(o: Outcome, key: str, of: str, by: str) -> list[str]:
     majority, floor = figure["detail"].get("majority", figure["floor"]), figure["floor"]
     if majority is None or majority >= 1:
         return []  # there is only one class
-    better = o.beyond_chance(key, majority)
+    better, near = o.beyond_chance(key, majority)
     group = better or group
     name, place = next(iter(group.items()))
     beside = f"; the most frequent class alone gives {_percent(majority)}"
     if "majority" in figure["detail"] and floor is not None:
-        beside += f", the raw data {_percent(floor)}{', more than these features' if floor > place['value'] else ''}"
+        beside += f", the raw data {_percent(floor)}{_against_raw(o.figure(name, key), place)}"
     if not better:
         return [
             f"No model predicts the classes better than chance: {name} reaches {_percent(place['value'])}{by}{beside}."
         ]
-    return [f"{of} {_who(group, *_LEADS[key])}: {_percent(place['value'])}{_of(name, place)}{by}{beside}.".strip()]
+    who = f"{of} {_who(group, *_LEADS[key], near)}".strip()
+    return [f"{who}: {_percent(place['value'])}{_of(name, place)}{by}{beside}{_near(near, name)}."]
+
+
+def _against_raw(figure: Figure, place: Place) -> str:
+    """Whether features are worse than the raw data, or not better: the noise is that of both, as if independent."""
+    raw, value = figure["floor"] or 0.0, place["value"] or 0.0
+    noise = Z * math.hypot(place["noise"] or 0.0, math.sqrt(raw * (1 - raw) / max(figure["n"], 1)))
+    if raw - value > noise:
+        return ", more than these features"
+    return "; these features are not better than the raw data by more than the noise" if value - raw <= noise else ""
 
 
 def _cost(o: Outcome) -> list[str]:
