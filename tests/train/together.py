@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,11 +44,11 @@ def outcome(case: Case, *, shard: bool = False, batch_size: int = 16) -> dict[st
     counts = isinstance(model, LearnsByCounting) and model.passes > 0
     if not counts:  # at the initial parameters some activations sit within rounding of a kink
         perturb(model, keyed_generator(0))
-    rates = (
-        {} if counts else {"steps": STEPS, "optimizer": "sgd", "lr": 1e-2, "betas": (0.0, 0.99), "schedule": "constant"}
-    )
-    batches = {"batch_size": batch_size, "precision": "float32", "shard": shard}
-    fitted = fit(model, data, ema=0, validator="newest", progress="off", **batches, **rates)
+    rates: dict[str, Any] = {}
+    if not counts:
+        rates = {"steps": STEPS, "optimizer": "sgd", "lr": 1e-2, "betas": (0.0, 0.99), "schedule": "constant"}
+        rates |= {"batch_size": batch_size, "precision": "float32"}
+    fitted = fit(model, data, ema=0, validator="newest", progress="off", shard=shard, **rates)
     state = parallel.whole(model.state_dict())
     # A fingerprint of the parameters changes with their last bit.
     found = {f"state.{k}": v for k, v in state.items() if not k.endswith("partition_of")}

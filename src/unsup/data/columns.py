@@ -197,7 +197,7 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
         name: its name.
         raw: its cells, typed by the file or by Arrow.
         sample: some cells as text, for the form of numbers and dates; empty if the file is typed.
-        categorical: whether its cells are words, whatever they look like.
+        categorical: whether its cells are words, also if they look like numbers or dates.
         comma: whether the file has decimal commas.
 
     Raises:
