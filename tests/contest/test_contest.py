@@ -666,7 +666,7 @@ def test_a_contest_can_be_gone_on_with_from_another_folder(tmp_path, monkeypatch
 def test_two_at_once_are_kept_apart(tmp_path, call_error):
     contest = Contest(tmp_path / "r", asked(models=("histogram",)))
     with held_alone(contest.folder, "unsup compare"):
-        assert "another unsup compare is running" in call_error("compare", "-o", str(tmp_path / "r"))
+        assert "another unsup compare (process" in call_error("compare", "-o", str(tmp_path / "r"))
 
 
 def test_what_cannot_be_written_or_is_too_little_is_one_line(tmp_path, call_error):
