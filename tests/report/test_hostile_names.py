@@ -589,18 +589,6 @@ def test_an_output_that_is_a_link_stays_one(place, tmp_path, command):
     assert target.read_bytes() != b"before"
 
 
-def test_an_output_that_is_a_pipe_is_written_to(place, tmp_path):
-    pipe = tmp_path / "pipe.csv"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        assert call("score", place.run("vae"), place.photos / IMAGE, "-o", pipe).status == 0
-        assert os.read(reader, 100).startswith(b"example,log_prob_nats")
-    finally:
-        os.close(reader)
-    assert pipe.is_fifo()
-
-
 def test_a_model_is_not_named_like_a_path():
     from dataclasses import replace
 
