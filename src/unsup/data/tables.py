@@ -401,7 +401,12 @@ def _examples(
     left = {name: read[name] for name in place}
     if label is None and len(left) > 1 and not categorical:
         *others, last = left.values()
-        if last.cells is not None and all(not f.column.words or f.column.is_flag for f in others) and _is_label(last):
+        if (
+            last.column.words
+            and last.cells is not None
+            and all(not f.column.words or f.column.is_flag for f in others)
+            and _is_label(last)
+        ):
             label = last.column.name
             del left[label]
             notes.append(f"the last column ({label!r}) contains text and is used as the label")
