@@ -155,11 +155,14 @@ def test_masked_products_are_renewed_when_weights_or_masks_change():
         assert torch.equal(model.log_prob(x), other.log_prob(x))
 
 
-def test_narrow_components_do_not_overflow() -> None:
+@pytest.mark.parametrize("event", [Event((1,), REAL), Event((1,), REAL, missing=True)])
+def test_narrow_components_do_not_overflow(event: Event) -> None:
     """Rounded values make components narrow; the square of a far value divided by their width must stay finite."""
-    observation = MADE(Event((1,), REAL), hidden=(4,), components=2).observation
-    outputs = torch.tensor([[[0.0, 0.0, 0.0, 0.0, -60.0, -60.0]]], requires_grad=True)
-    log_p = observation.density(torch.tensor([[60.0]]), outputs)
+    observation = MADE(event, hidden=(4,), components=2).observation
+    narrow = torch.tensor([0.0, 0.0, 0.0, 0.0, -60.0, -60.0])
+    outputs = narrow.view(1, 1, 6) if not event.missing else narrow.view(1, 6)
+    outputs = outputs.clone().requires_grad_()
+    log_p = observation.log_prob(torch.tensor([[60.0]]), outputs)
     log_p.sum().backward()
     assert bool(log_p.isfinite().all())
     assert bool(outputs.grad.isfinite().all())

@@ -149,8 +149,7 @@ def read_frame(
         table = pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"the data frame cannot be read ({described(error)}); convert its columns") from error
-    kept = [name for name in table.column_names if not name.startswith("__index_level_")]
-    return _examples(_raw(table.select(kept)), "the data frame", label, drop, categorical, missing)
+    return _examples(_raw(table), "the data frame", label, drop, categorical, missing)
 
 
 def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core import random
-from unsup.core.errors import TrainingError
 from unsup.nn.columns import patterns
+from unsup.prob import gaussian_em as em
 from unsup.prob.distributions import LOG_2PI
+from unsup.prob.gaussian_em import Structure
 from unsup.prob.gaussians import conditional_moments, marginal_log_prob
 
-_NEGLIGIBLE = 1e-20  # a responsibility below this is lost in the rounding of N_k
 _EMPTY = 1e-10  # of an entry that no example of a component has observed
-Structure = Literal["full", "diagonal", "tied"]
 
 
 class Gaussians(nn.Module):
@@ -35,16 +33,13 @@ class Gaussians(nn.Module):
         dims: D.
         structures: the forms that the covariances may have; ``form`` is the number of that in use.
         chooses: whether every component has a matrix of its own even if it is tied, so that the form may change.
-        owner: name for errors.
     """
 
     form: Tensor
 
-    def __init__(
-        self, components: int, dims: int, structures: tuple[Structure, ...], *, chooses: bool, owner: str
-    ) -> None:
+    def __init__(self, components: int, dims: int, structures: tuple[Structure, ...], *, chooses: bool) -> None:
         super().__init__()
-        self.components, self.structures, self.owner, self.chooses = components, structures, owner, chooses
+        self.components, self.structures, self.chooses = components, structures, chooses
         if chooses:
             self.register_buffer("form", torch.zeros((), dtype=torch.int64))
         matrices = 1 if structures == ("tied",) and not chooses else components
@@ -121,22 +116,12 @@ class Gaussians(nn.Module):
         return found
 
     def _log_prob_complete(self, y: Tensor, used: Tensor, live: Tensor) -> Tensor:
-        if self.structure == "diagonal":
-            precision = (2 * self.log_diagonal).exp()
-            scaled = precision * self.means
-            square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * self.means).sum(1)
-        else:
-            factors = self.factors(used).expand(self.components, -1, -1)
-            shared = y @ factors[0] if self.structure == "tied" and not self.chooses else None
-            columns = []
-            for mean, factor, alive in zip(self.means, factors, live.tolist(), strict=True):
-                if not alive:
-                    columns.append(y.new_zeros(len(y)))
-                    continue
-                white = (y @ factor if shared is None else shared) - mean @ factor
-                columns.append(torch.linalg.vecdot(white, white))
-            square = torch.stack(columns, 1)
-        return self.shared(self.log_diagonal, used).sum(1) - 0.5 * y.shape[1] * LOG_2PI - 0.5 * square
+        factors = None if self.structure == "diagonal" else self.factors(used)
+        diagonal = self.shared(self.log_diagonal, used)
+        if not self.chooses:
+            return em.log_normals(y, self.means, diagonal, factors)
+        own = em.log_normals(y, self.means[live], diagonal[live], None if factors is None else factors[live])
+        return y.new_zeros(len(y), self.components).index_copy(1, live.nonzero()[:, 0], own)
 
     def log_each(self, y: Tensor, used: Tensor) -> Tensor:
         """log p(y_d | the other observed entries, k), 0 for a missing entry: ``(B, D)`` → ``(B, D, K)``.
@@ -227,15 +212,10 @@ class Gaussians(nn.Module):
             weight = responsibility.sum(1)
         if self.structure == "tied":
             return first | {"second": (y if weight is None else y * weight[:, None]).T @ y}  # (D, D)
-        scatters = []
-        for mean, own, empty in zip(self.means, responsibility.T, (responsibility.sum(0) == 0).tolist(), strict=True):
-            if empty:  # not used, or noise
-                scatters.append(y.new_zeros(y.shape[1], y.shape[1]))
-                continue
-            rows = own > _NEGLIGIBLE  # in many dimensions most examples belong to one component only
-            centred = y[rows] - mean
-            scatters.append((centred * own[rows, None]).T @ centred)
-        return first | {"second": torch.stack(scatters)}  # (K, D, D)
+        some = responsibility.sum(0) > 0  # others are not used, or noise
+        second = y.new_zeros(len(some), y.shape[1], y.shape[1])
+        second[some] = em.scatters(y, responsibility[:, some], self.means[some])
+        return first | {"second": second}  # (K, D, D)
 
     def maximize(
         self, sums: Mapping[str, Tensor], alive: Tensor, *, floor: float, spread: Tensor | None, prior: float
@@ -266,7 +246,7 @@ class Gaussians(nn.Module):
         if self.structure == "diagonal":
             variance = smoothed(second / safe - means.square(), safe) + floor
             variance[~there] = 1.0
-            self._check_positive((variance <= 0).any(1), floor)
+            em.check_positive((variance <= 0).any(1), floor)
             log_diagonal = -0.5 * variance.log()
         elif self.structure == "tied":
             own = torch.where(alive, weight, 0.0) if self.chooses else weight
@@ -289,19 +269,9 @@ class Gaussians(nn.Module):
 
     def _factorise(self, matrix: Tensor, floor: float) -> tuple[Tensor, Tensor]:
         """Covariances ``(M, D, D)`` without the floor → log-diagonal and upper part of U with Σ⁻¹ = U Uᵀ."""
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        lower, info = torch.linalg.cholesky_ex(matrix + floor * identity)
-        self._check_positive(info > 0, floor)
-        factor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).mT
+        factor = em.inverse_factors(matrix, floor)
         row, column = self.above_indices(matrix.device)
         return factor.diagonal(dim1=-2, dim2=-1).log(), factor[:, row, column]
-
-    def _check_positive(self, singular: Tensor, floor: float) -> None:
-        if bool(singular.any()):
-            raise TrainingError(
-                f"{self.owner}: the covariance of component {int(singular.nonzero()[0])} is singular with "
-                f"floor={floor:g}; raise floor (1e-6 is usual), ask for fewer components, or covariance='diagonal'"
-            )
 
     def log_prior(self, used: Tensor, spread: Tensor, prior: float) -> Tensor:
         """Σ_k −½ (log|Σ_k| + tr(V Σ_k⁻¹)), V the spread: a prior worth one example each."""

@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 from unsup.core import random
 from unsup.core.event import Event, Support
 from unsup.nn.columns import Columns, observed_moments
-from unsup.nn.observation import LOWEST_LOG_SCALE, Observation, count_levels
+from unsup.nn.observation import LOWEST_LOG_SCALE, Observation, count_levels, mixture_parts
 from unsup.prob import distributions as dist
 
 MOST_SYMBOLS = 16
@@ -134,8 +134,7 @@ class WholeNumbers(Head):
         if self.components == 1:
             mean, log_scale = outputs.chunk(2, -1)
             return torch.zeros_like(mean), mean, log_scale.clamp(min=LOWEST_LOG_SCALE)
-        logits, mean, log_scale = outputs.chunk(3, -1)
-        return logits, mean, log_scale.clamp(min=LOWEST_LOG_SCALE)
+        return mixture_parts(outputs)
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
         logits, mean, log_scale = self._parts(outputs)
@@ -174,15 +173,14 @@ class Reals(Head):
         self.components, self.each = components, 3 * components
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
-        return dist.gaussian_mixture_log_prob(units, *outputs.chunk(3, -1))
+        return dist.gaussian_mixture_log_prob(units, *mixture_parts(outputs))
 
     def typical(self, outputs: Tensor) -> Tensor:
-        logits, mean, _ = dist.at_least_float32(outputs).chunk(3, -1)
+        logits, mean, _ = mixture_parts(outputs)
         return mean.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
 
     def draw(self, outputs: Tensor, columns: slice, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
-        parts = dist.at_least_float32(outputs).chunk(3, -1)
-        return dist.sample_gaussian_mixture(*parts, generator=generator, temperature=temperature)
+        return dist.sample_gaussian_mixture(*mixture_parts(outputs), generator=generator, temperature=temperature)
 
     def marginal(self, units: Tensor) -> Tensor:
         return _spread_out(units, self.components, 1.0)

@@ -263,22 +263,27 @@ class GaussianMixture(Continuous):
         super().__init__(event)
         self.components, self.outputs_each = components, 3 * components
 
-    def _parameters_of(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, mean, log_std = outputs.chunk(3, -1)
-        return logits, mean, log_std.clamp(min=LOWEST_LOG_SCALE)
-
     def density(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return dist.gaussian_mixture_log_prob(y, *self._parameters_of(outputs))
+        return dist.gaussian_mixture_log_prob(y, *mixture_parts(outputs))
 
     def typical(self, outputs: Tensor) -> Tensor:
         logits, mean, _ = outputs.chunk(3, -1)
         return mean.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
 
     def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
-        return dist.sample_gaussian_mixture(*self._parameters_of(outputs), generator=generator, temperature=temperature)
+        return dist.sample_gaussian_mixture(*mixture_parts(outputs), generator=generator, temperature=temperature)
 
     def marginal(self, cells: Tensor) -> Tensor:
         return self.front.mean.new_zeros(cells.shape[1], self.outputs_each)
+
+
+def mixture_parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, means and log-deviations or log-scales of mixtures: ``(…, 3 K)`` → ``(…, K)`` each.
+
+    They have a minimum width, so that the square of a far value divided by it is finite.
+    """
+    logits, mean, log_scale = dist.at_least_float32(outputs).chunk(3, -1)
+    return logits, mean, log_scale.clamp(min=LOWEST_LOG_SCALE)
 
 
 def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:

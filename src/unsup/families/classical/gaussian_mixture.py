@@ -37,11 +37,12 @@ from unsup.core.model import Advice, HasEntryConditionals, Symptom
 from unsup.nn.columns import Columns
 from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
-from unsup.nn.gaussians import Gaussians, Structure
+from unsup.nn.gaussians import Gaussians
 from unsup.nn.inputs import TableInputs
 from unsup.nn.levels import Categories, Levels, RoundedGaussians
 from unsup.prob import gaussian_em as em
 from unsup.prob.clusters import kmeans_plus_plus
+from unsup.prob.gaussian_em import Structure
 from unsup.prob.robust import in_order, place, usual_range
 
 _SINGULAR = 1e-12  # a variance below this, in units of the entry's own, is rounding
@@ -157,7 +158,7 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         else:
             slots = 10 if components == "auto" else components
         self.take_components(slots, restarts)
-        self.gaussians = Gaussians(slots, dims, self.forms, chooses=self.chooses, owner=type(self).__name__)
+        self.gaussians = Gaussians(slots, dims, self.forms, chooses=self.chooses)
         self.kinds = [own for own in (_places(event, _is_category), _places(event, _is_whole)) if own] if table else []
         self.levels = nn.ModuleList()
         for own in self.kinds:
