@@ -128,3 +128,22 @@ def test_rows_with_gaps_are_dropped_for_models_that_need_all_values(
     assert "too many to drop them; use --missing impute" in capsys.readouterr().err
     data = load_data(tmp_path / "u.csv")
     assert data.event.missing
+
+
+def test_how_columns_were_matched_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i}.5,{-i}.25\n" for i in range(60)))
+    call(capsys, "fit", tmp_path / "t.csv", "histogram", "-o", tmp_path / "r", "--plain")
+    for text, reported in (
+        (
+            "b,more,a\n-1.25,7,1.5\n",
+            ("ignored 1 column that the model does not have: more", "matched by name; their order"),
+        ),
+        ("1.5,-1.25\n2.5,-2.25\n", ("no header, so the columns are matched by position: a, b",)),
+        ("a,b\n1.5,-1.25\n", ()),
+    ):
+        (tmp_path / "new.csv").write_text(text)
+        assert main(["score", str(tmp_path / "r"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "s.csv")]) == 0
+        said = capsys.readouterr().err
+        assert all(words in said for words in reported), said
+        assert bool(said) == bool(reported)
+        assert (tmp_path / "s.csv").read_text().splitlines()[1].split(",")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,7 @@ __all__ = [
     "options_taken",
 ]
 
+_log = logging.getLogger(__name__)
 _GIVEN = (tuple[str, ...] | str | None, None)
 
 
@@ -301,6 +303,8 @@ def load_batch(
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)
         given = given or tuple(column.name for column in place_form.given)
+        for note in found.notes:
+            _log.warning("%s: %s", place.name, note)
     else:
         found = place.read(chosen)
     if condition is None:

@@ -170,7 +170,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     raw = raw_table(path, words=[c.name for c in columns if c.kind == "words"], **options)
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
-        notes.append(f"{path} has no header, so its columns are matched by position: {listing(names)}")
+        notes.append(f"no header, so the columns are matched by position: {listing(names)}")
         sample = {name: raw.sample.get(old, []) for old, name in zip(own, names, strict=True)}
         raw = replace(raw, columns=dict(zip(names, raw.columns.values(), strict=True)), sample=sample)
     elif absent := [name for name in names if name not in own]:
@@ -179,7 +179,8 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
         )
     else:
         if other := [name for name in own if name not in (*names, form.time, form.label, options.get("label"))]:
-            notes.append(f"ignored {len(other)} columns that the model does not have: {listing(other)}")
+            plural = "s" * (len(other) != 1)
+            notes.append(f"ignored {len(other)} column{plural} that the model does not have: {listing(other)}")
         if [name for name in own if name in names] != names:
             notes.append("columns are matched by name; their order differs from the training data")
     found = [read_again(c, raw.columns[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in columns]
@@ -210,7 +211,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     done, kept = _table(found, x, raw, str(path), form, missing, notes)
     if label in own:
         read = read_column(label, raw.columns[label], [], categorical=True, comma=raw.comma)
-        if (read.values == read.values).all():  # a label is not needed here
+        if not np.isnan(read.values).any():  # a label is not needed here
             numbers, classes_of = _classes(read, f"the column {label!r} of {path}")
             done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return done
