@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -333,23 +332,3 @@ def test_memory_is_less_than_three_times_the_pixels(grey: int, tmp_path: Path) -
     size = sum(split.x.numel() for split in (data.train, data.validation, data.test))
     assert size == 120 * 3 * 64 * 64
     assert peak < 3 * size
-
-
-def test_the_order_in_which_files_are_listed_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("b", "a"):
-        (tmp_path / folder).mkdir()
-        for i in range(12):
-            Image.fromarray(pixels_of((4, 4), "uint8")).save(tmp_path / folder / f"{i}.png")
-    before, listing = load_data(tmp_path), os.scandir
-
-    @contextlib.contextmanager
-    def shuffled(path: Any) -> Any:
-        with listing(path) as entries:
-            found = list(entries)
-        yield [found[i] for i in RNG.permutation(len(found))]
-
-    monkeypatch.setattr(os, "scandir", shuffled)
-    after = load_data(tmp_path)
-    assert after.digest == before.digest
-    assert after.labels == before.labels
-    assert torch.equal(after.train.x, before.train.x)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -216,20 +214,3 @@ def test_one_file_holds_one_recording() -> None:
         list(form.files(torch.zeros(3, 4), Path("a.wav")))
     with pytest.raises(InputError, match=r"the suffix '\.mp3', but sound can be written to a folder \(no suffix\) or"):
         list(form.files(torch.zeros(1, 4), Path("a.mp3")))
-
-
-def test_the_order_in_which_files_are_listed_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for i in range(12):
-        with wave.open(str(tmp_path / f"{i}.wav"), "wb") as sound:
-            sound.setparams((1, 2, 8000, 0, "NONE", ""))
-            sound.writeframes(samples_of(32, 1, "int16").astype("<i2").tobytes())
-    before, listing = load_data(tmp_path, length=8), os.scandir
-
-    @contextlib.contextmanager
-    def shuffled(path: Any) -> Any:
-        with listing(path) as entries:
-            found = list(entries)
-        yield [found[i] for i in RNG.permutation(len(found))]
-
-    monkeypatch.setattr(os, "scandir", shuffled)
-    assert load_data(tmp_path, length=8).digest == before.digest

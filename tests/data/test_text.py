@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import gzip
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -228,18 +225,3 @@ def test_bytes_that_are_not_text_are_written_as_they_are(tmp_path: Path) -> None
     assert content == bytes(range(256))
     with pytest.raises(InputError, match=r"text can be written to \.txt or a folder"):
         list(TextForm().files(x, tmp_path / "a.doc"))
-
-
-def test_the_order_in_which_files_are_listed_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for i in range(12):
-        (tmp_path / f"{i}.txt").write_text(f"{i} " * 30, encoding="utf-8")
-    before, listing = load_data(tmp_path, length=8), os.scandir
-
-    @contextlib.contextmanager
-    def shuffled(path: Any) -> Any:
-        with listing(path) as entries:
-            found = list(entries)
-        yield [found[i] for i in RNG.permutation(len(found))]
-
-    monkeypatch.setattr(os, "scandir", shuffled)
-    assert load_data(tmp_path, length=8).digest == before.digest
