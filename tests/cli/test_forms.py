@@ -107,6 +107,12 @@ def test_codes_for_spreadsheets(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with np.load(tmp_path / "z.npz") as file:
         assert [row[0] for row in rows] == file["names"].tolist()
         np.testing.assert_allclose(np.array([row[1:] for row in rows], float), file["z"], rtol=1e-6)
+    call(capsys, "decode", run, tmp_path / "z.csv", "-o", tmp_path / "from_csv.csv")
+    call(capsys, "decode", run, tmp_path / "z.npz", "-o", tmp_path / "from_npz.csv")
+    assert (tmp_path / "from_csv.csv").read_bytes() == (tmp_path / "from_npz.csv").read_bytes()
+    (tmp_path / "other.csv").write_text("a,z2\n1,2\n")
+    assert main(["decode", str(run), str(tmp_path / "other.csv"), "-o", str(tmp_path / "x.csv")]) == 2
+    assert "no columns z1, z2" in capsys.readouterr().err
 
 
 def test_rows_with_gaps_are_dropped_for_models_that_need_all_values(

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from unsup.cli.main import main
 from unsup.core.batch import Batch
 from unsup.core.config import check_value
 from unsup.core.errors import InputError
-from unsup.core.event import Event
+from unsup.core.event import REAL, Event, Support
 from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, Model, Translates
 from unsup.data.source import Data
 from unsup.evaluate.bench import Bench, Measuring
@@ -391,3 +392,43 @@ def test_every_measure_of_validation_examples_is_a_validator():
             assert math.isfinite(judged.value), (key, judged.told)
             found.add(key)
     assert found == {k for k, row in MEASURES.items() if row.better is not None and row.purpose != "cost"}
+
+
+# --- missing entries --------------------------------------------------------------------------------------------------
+
+
+def with_gaps(rows: int = 600) -> tuple[np.ndarray, Data]:
+    """A table of words and numbers, a tenth of whose entries are missing, with labels."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(0, 3, rows), rng.normal(size=rows), rng.normal(size=rows)], 1).astype(float)
+    gaps = np.where(rng.random(x.shape) < 0.1, np.nan, x)
+    event = Event((3,), (Support("nominal", 3), REAL, REAL), missing=True)
+    return x, unsup.from_arrays(gaps, label=x[:, 0].astype(int), event=event)
+
+
+def complete(data: Data) -> Data:
+    """The same splits, of the rows without missing entries."""
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    return replace(data, **{k: v.take(~v.x.isnan().any(1)) for k, v in splits.items()})
+
+
+def test_samples_are_compared_with_complete_rows():
+    x, data = with_gaps()
+    samples = torch.from_numpy(x[:300]).to(data.train.x.dtype)
+    assert data.train.x.isnan().any()
+    found, expected = (evaluate_samples(samples, each, n=300) for each in (data, complete(data)))
+    assert {k: v["value"] for k, v in found.items()} == {k: v["value"] for k, v in expected.items()}
+    assert all(math.isfinite(figure["value"]) for figure in found.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("calibration", "gaussian-mixture"), ("probe", "vae"), ("knn", "vae"), ("few_labels", "vae")]
+)
+def test_calibration_and_probes_use_complete_rows(key: str, name: str):
+    _, data = with_gaps()
+    model = unsup.create(name, data, preset="tiny", seed=0)
+    measuring = Measuring(samples=500)
+    found, expected = (MEASURES[key].run(Exam(Bench(each, measuring), model)) for each in (data, complete(data)))
+    assert found["n"] == expected["n"] < len(data.test)
+    assert found["value"] == pytest.approx(expected["value"], abs=1e-6)
+    assert found["floor"] == pytest.approx(expected["floor"], abs=1e-6)

@@ -1,7 +1,8 @@
-"""``unsup decode RUN z.npz``: decode codes."""
+"""``unsup decode RUN FILE``: decode codes."""
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup decode", description="Decode codes to raw values (.npy) or a picture (.png).")
+    parser = Parser(prog="unsup decode", description="Decode codes to examples.")
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("codes", metavar="FILE.npz", help="codes with the name z, from unsup encode")
+    parser.add_argument("codes", metavar="FILE", help="codes from unsup encode: .npz with the name z, or .csv")
     parser.add_out(OUT_HELP, metavar="FILE", required=True)
     add_given(parser, "condition of all examples, in place of the conditions in the file")
     add_memory(parser)
@@ -58,13 +59,31 @@ def _read(path: str) -> dict[str, NDArray[Any]]:
     """``z``, and ``given`` if it exists."""
     from unsup.data.arrays import read_npz
 
+    if path.lower().endswith(".csv") and Path(path).is_file():
+        return {"z": _read_table(Path(path))}
     if not Path(path).is_file() or not zipfile.is_zipfile(path):
-        what = "is not an .npz file" if Path(path).is_file() else "does not exist"
-        raise InputError(f"{path} {what}; expected an .npz file with codes z, from unsup encode")
+        what = "is not an .npz or .csv file" if Path(path).is_file() else "does not exist"
+        raise InputError(f"{path} {what}; expected a file of codes from unsup encode")
     found = {name: array for name, array in read_npz(Path(path)).items() if name in ("z", "given")}
     if "z" not in found or any(array.dtype.kind not in "buif" for array in found.values()):
         raise InputError(f"{path} has no codes; expected an .npz file with z, from unsup encode")
     return found
+
+
+def _read_table(path: Path) -> NDArray[Any]:
+    """The columns z1, z2, …."""
+    import numpy as np
+    import pyarrow as pa
+
+    from unsup.data.delimited import read_delimited
+
+    columns = read_delimited(path).columns
+    names = list(itertools.takewhile(columns.__contains__, (f"z{d}" for d in itertools.count(1))))
+    if not names or any(
+        not pa.types.is_floating(columns[n].type) and not pa.types.is_integer(columns[n].type) for n in names
+    ):
+        raise InputError(f"{path} has no columns z1, z2, … of numbers; expected a file of codes from unsup encode")
+    return np.stack([columns[name].to_numpy().astype(np.float64) for name in names], 1)
 
 
 def _given(options: Any, run: Run, arrays: dict[str, NDArray[Any]], n: int) -> Tensor | None:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
-        "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
+        "file", metavar="FILE", help="your examples: a file or folder, or the name of a data set (its test split)"
     )
     parser.add_out("CSV to write [standard output]", metavar="FILE")
     add_example_options(parser, arguments, given=False)

@@ -1,4 +1,4 @@
-"""``unsup sample RUN``: draw samples, as a picture or as raw values."""
+"""``unsup sample RUN``: draw samples, in the form of the data, as a picture or as raw values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from unsup.train.runs import Run
 
 _KNOB = "sample."
-OUT_HELP = ".png for a picture (of the first examples if they do not all fit), .npy for all raw values"
+OUT_HELP = (
+    "a file or folder in the form of the data (.csv, .wav, .txt, …), .png for a picture (of the first examples if "
+    "they do not all fit), or .npy for all raw values"
+)
 _MANY = 64
 _FIRST, _LONG = 2.0, 60.0  # seconds after which the time is estimated, and from which on it is told
 
@@ -48,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_model(options.run)
     if options.out is None:
-        raise InputError("no output file given; use -o FILE.png or -o FILE.npy")
+        own = [] if run.form is None else [f"-o FILE{s}" if s else "-o FOLDER" for s in run.form.suffixes]
+        ways = list(dict.fromkeys([*own, "-o FILE.png", "-o FILE.npy"]))
+        raise InputError(f"no output file given; use {', '.join(ways[:-1])} or {ways[-1]}")
     check_output(options.out, run)
     if not isinstance(run.model, CanSample):
         raise CapabilityError(f"{run.config['model']['model']} does not sample; unsup models lists models that do")

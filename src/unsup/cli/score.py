@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup score", description="Log-likelihood of each example of a file, folder or data set.")
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
-        "file", metavar="FILE", help="your examples: images, .npy/.npz, .csv, or the name of a data set"
+        "file", metavar="FILE", help="your examples: a file or folder, or the name of a data set (its test split)"
     )
     parser.add_out("CSV to write [standard output]", metavar="FILE")
     parser.add_number(

@@ -49,13 +49,13 @@ def from_arrays(
             ``(N, C, H, W)`` with levels 0 … 255, or of 16 bits; they are binary if only 0 and 1 occur. A list of
             arrays ``(T_i,)`` or ``(T_i, C)`` of different lengths gives sequences; their integers (at least 0) are
             symbols. NaN, and masked entries, are missing entries of tables.
-            label: classes ``(N,)``, integers or text, or None.
-            given: conditions of the examples: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` that is read
+        label: classes ``(N,)``, integers or text, or None.
+        given: conditions of the examples: ``"label"``, classes ``(N,)``, or an array ``(N, ...)`` that is read
             like ``x``.
-            lengths: ``(N,)``, lengths of sequences that are already padded in ``x``.
-            weight: weights of the examples in means, ``(N,)``, at least 0.
-            unlabelled: additional examples of the same kind, without labels: the stream ``"unlabelled"``.
-            event: event of one example, if it should not be inferred from the values.
+        lengths: ``(N,)``, lengths of sequences that are already padded in ``x``.
+        weight: weights of the examples in means, ``(N,)``, at least 0.
+        unlabelled: additional examples of the same kind, without labels: the stream ``"unlabelled"``.
+        event: event of one example, if it should not be inferred from the values.
         channels: the order of the axes of images with four axes: "first" is ``(N, C, H, W)``, "last" is
             ``(N, H, W, C)``; by default, it is found from the shape, and noted if it is not certain.
         missing: what to do with missing entries: ``keep``, ``drop`` their rows, ``impute`` medians, or ``refuse``.

@@ -381,7 +381,7 @@ def _examples(
         raw = _with_label(raw, label)
     notes, read = list(raw.notes), {}
     place = {name: d for d, name in enumerate(name for name in names if name not in drop and name != label)}
-    x = np.empty((len(raw.places), len(place)))
+    x = np.empty((len(place), len(raw.places))).T  # columns are contiguous until all are read
 
     def hashed() -> Iterator[Words]:
         """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
@@ -498,7 +498,7 @@ def _table(
         places = Names(places.__getitem__, np.flatnonzero(kept))
     tensor, event = as_table(torch.from_numpy(x), supports)
     done = Examples(
-        tensor,
+        tensor.contiguous(),
         event,
         places,
         notes=tuple(notes),

@@ -174,16 +174,29 @@ class Bench(Once):
         return found.take(some_of(len(found), max(self.measuring.examples or 0, _ANOMALIES)))
 
     @functools.cached_property
+    def complete(self) -> tuple[Split, Split]:
+        """The training and held-out examples without missing entries, for comparisons with samples, which have none."""
+        return self.without_gaps(self.data.train), self.without_gaps(self.held_out)
+
+    def without_gaps(self, split: Split) -> Split:
+        """The examples without missing entries."""
+        return split.take(self.is_complete(split)) if self.data.event.missing else split
+
+    def is_complete(self, split: Split) -> Tensor:
+        """Whether each example has no missing entries, ``(N,)``."""
+        return ~split.x.isnan().flatten(1).any(1)
+
+    @functools.cached_property
     def real(self) -> RealFeatures:
         """Features of training and of held-out examples, or of as many of them as samples, chosen by the seed."""
-        m, data, sets = self.measuring, self.data, (self.data.train, self.held_out)
+        m, data = self.measuring, self.data
         train, other = (
             split.rows(torch.randperm(len(split), generator=keyed_generator(m.seed, use))[: m.samples])
-            for split, use in zip(sets, (_REAL, _HELD_OUT), strict=True)
+            for split, use in zip(self.complete, (_REAL, _HELD_OUT), strict=True)
         )
         by = m.extractor
         if isinstance(by, str):
-            by = choose_extractor(by, data.event, data.train.glance)
+            by = choose_extractor(by, data.event, self.complete[0].glance)
         count = counting(self.tell, "features", len(train) + len(other))
         return RealFeatures(by, by(train, on_chunk=count), by(other, on_chunk=count))
 
@@ -191,7 +204,7 @@ class Bench(Once):
     def train(self) -> Split:
         """The training examples among which the nearest neighbours of samples are searched."""
         most = min(_NEIGHBOURS_AMONG, _NEIGHBOURS_OF_A_SAMPLE * self.measuring.samples)
-        return _in_memory(self.data.train.take(some_of(len(self.data.train), most)))
+        return _in_memory(self.complete[0].take(some_of(len(self.complete[0]), most)))
 
     @functools.cached_property
     def train_features(self) -> Features:
@@ -200,7 +213,8 @@ class Bench(Once):
     @property
     def first_held_out(self) -> Tensor:
         """The first held-out examples, at most as many as samples."""
-        return self.held_out.rows(torch.arange(min(len(self.held_out), self.measuring.samples)))
+        held_out = self.complete[1]
+        return held_out.rows(torch.arange(min(len(held_out), self.measuring.samples)))
 
     def conditions(self, model: Model, n: int) -> Tensor | None:
         """The conditions for ``n`` samples of a model with a condition: those of training examples."""
@@ -214,22 +228,17 @@ class Bench(Once):
     # --- labels ---------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def probed(self) -> Split:
-        """The training examples for probes."""
-        return _in_memory(self.data.train.take(training_rows(len(self.data.train), seed=self.measuring.seed)))
+    def probed(self) -> tuple[Split, Split]:
+        """The training examples for probes, and the measured examples; those with missing entries are left out."""
+        train = self.complete[0]
+        rows = training_rows(len(train), seed=self.measuring.seed)
+        return _in_memory(train.take(rows)), self.without_gaps(self.test)
 
     @property
-    def labels(self) -> tuple[Tensor, Tensor]:
-        """The labels of the training examples for probes and of the measured examples."""
-        train, test = self.probed.label, self.test.label
-        if train is None or test is None:
-            raise InputError("the data has no labels")
-        return train.cpu(), test.cpu()
-
-    @functools.cached_property
     def raw_codes(self) -> tuple[Tensor, Tensor]:
-        """Raw data in place of codes: of the training examples for probes and of the measured examples."""
-        return raw_features(self.probed.x, self.data.event), raw_features(self.test.x, self.data.event)
+        """Raw data in place of codes."""
+        train, test = self.probed
+        return raw_features(train.x, self.data.event), raw_features(test.x, self.data.event)
 
     @functools.cached_property
     def baselines(self) -> Baselines:

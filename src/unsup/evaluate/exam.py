@@ -248,10 +248,11 @@ class Exam(Once):
         """Features of the samples and of held-out examples; their extractor and the numbers of examples."""
         samples, bench = self.samples.x, self.bench
         bench.data.event.check(samples)
-        fewest = min(len(samples), len(bench.held_out))
+        fewest = min(len(samples), *map(len, bench.complete))
         if fewest < _FOR_QUALITY:
+            what = " without missing values" if bench.data.event.missing else ""
             raise InputError(
-                f"measures of samples need {_FOR_QUALITY} samples and {self.m.split} examples; there are {fewest}"
+                f"measures of samples need {_FOR_QUALITY} samples and {self.m.split} examples{what}; there are {fewest}"
             )
         by, train, other = bench.real
         fake = by(samples, on_chunk=counting(self.tell, "features", len(samples)))
@@ -286,7 +287,8 @@ class Exam(Once):
     @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:
         """Codes of the training examples for probes, and of the held-out examples."""
-        return encode_all(self.model, self.bench.probed), encode_all(self.model, self.bench.test)
+        train, test = self.bench.probed
+        return encode_all(self.model, train), encode_all(self.model, test)
 
 
 def evaluate_samples(

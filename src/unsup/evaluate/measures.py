@@ -26,7 +26,7 @@ from unsup.core.model import (
     keyed_generator,
 )
 from unsup.core.words import duration
-from unsup.data.source import Data
+from unsup.data.source import Data, Split
 from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
 from unsup.evaluate.conditions import is_conditioned
@@ -246,6 +246,13 @@ def _of_modes(key: str) -> Callable[[Exam], Figure]:
     return _compared(key, _modes, lambda exam: (exam.samples.x, exam.bench.first_held_out, {}))
 
 
+def _calibration(exam: Exam) -> Figure:
+    bench, scores = exam.bench, exam.scores
+    if bench.data.event.missing:  # a marginal is not comparable to the density of a sample
+        scores = scores[bench.is_complete(bench.test)]
+    return calibration(scores, exam.log_probs(exam.samples))
+
+
 def _of_anomalies(key: str) -> Callable[[Exam], Figure]:
     def run(exam: Exam) -> Figure:
         ordinary, odd, by = exam.anomaly_scores
@@ -261,7 +268,8 @@ def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
     """The accuracy of a classifier on codes; the floor is that on the raw data."""
 
     def run(exam: Exam) -> Figure:
-        bench, (known, true) = exam.bench, exam.bench.labels
+        bench = exam.bench
+        known, true = _labels_of(bench.probed)
 
         def judged(codes: tuple[Tensor, Tensor]) -> Estimate:
             return judge(codes[0], known, codes[1], true, seed=bench.measuring.seed)
@@ -278,8 +286,16 @@ def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
     return run
 
 
+def _labels_of(splits: tuple[Split, Split]) -> tuple[Tensor, Tensor]:
+    """The labels of two splits."""
+    first, second = (split.label for split in splits)
+    if first is None or second is None:
+        raise InputError("the data has no labels")
+    return first.cpu(), second.cpu()
+
+
 def _accuracy(exam: Exam) -> Figure:
-    known, true = exam.bench.labels
+    known, true = _labels_of((exam.bench.data.train, exam.bench.test))
     found = wilson(int((predict_classes(exam.model, exam.bench.test) == true).sum()), len(true))
     return make_figure(found, len(true), floor=majority_share(known, true))
 
@@ -360,7 +376,7 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "nats", "lower", "density", ("likelihood",), _likelihood, _ANY, "", "{:,.2f}".format),
     Measure("calibration", "calibration error", "largest error of the shares of data in regions of high density",
             "", "lower", "density", ("likelihood", "samples"),
-            lambda exam: calibration(exam.scores, exam.log_probs(exam.samples)), _SHARE,
+            _calibration, _SHARE,
             "exceeded by one of twenty calibrated models"),
     Measure("fid", "FID", "Fréchet distance of samples to training examples in features of an extractor",
             "", "lower", "samples", ("samples",), _compared("fid", _fid), _POSITIVE, _HELD_OUT),

@@ -136,14 +136,14 @@ class _Watching(Bench):
 
     @functools.cached_property
     def real(self) -> RealFeatures:
-        train = self.data.train.take(slice(0, _MOST_SAMPLES)).x
+        train = self.complete[0].take(slice(0, _MOST_SAMPLES)).x
         extractor = choose_extractor("auto", self.data.event, train)
-        return RealFeatures(extractor, extractor(self._few.x), extractor(train))
+        return RealFeatures(extractor, extractor(self.without_gaps(self._few).x), extractor(train))
 
     @functools.cached_property
-    def probed(self) -> Split:
-        train = self.data.train.epoch(self.measuring.seed, 0)
-        return train.take(training_rows(len(train), seed=self.measuring.seed))
+    def probed(self) -> tuple[Split, Split]:
+        train = self.complete[0].epoch(self.measuring.seed, 0)
+        return train.take(training_rows(len(train), seed=self.measuring.seed)), self.without_gaps(self.test)
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor]:
