@@ -133,3 +133,15 @@ def test_names_of_tables_columns_and_classes(call, tmp_path, monkeypatch, kind):
     one(call, "compare", f"./{name}.csv", "--models", "histogram", "--minutes", 0.05, "-o", "c", "--plain")
     one(call, "compare", "-o", "c", "--plain")
     check_files(tmp_path)
+
+
+def test_files_that_look_like_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.csv").write_text("a,b\n" + "".join(f"{i}.5,{i % 7}.25\n" for i in range(30)))
+    for words in (["--", "-x.csv"], ["./-x.csv"]):
+        assert main(["data", *words]) == 0
+        assert capsys.readouterr().out.startswith("30 rows")
+    assert main(["data", "-x.csv"]) == 2
+    assert "there is no option '-x.csv'; the file is ./-x.csv" in capsys.readouterr().err

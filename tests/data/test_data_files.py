@@ -435,7 +435,7 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
             "1,2\n3,inf\n",
             "PATH: column '2': 'inf' (line 2) is not finite; correct them, remove the column (--drop 2, drop=('2',))",
         ),
-        ("a,b\n1,2\n3\n", "PATH: the first line has 2 cells, but line 3 has 1; fix or delete them"),
+        ("a,b\n1,2\n3\n", "PATH: the first line has 2 cells, but line 3 has 1; fix or delete it"),
         ("a,a\n1,2\n", "PATH: the header names the column 'a' 2 times; rename one"),
         ("a,b\n", "PATH has a header (a, b) but no rows; expected lines of numbers or words after it"),
         ("", "PATH is empty; expected lines of cells separated by , ; | tabs or spaces"),

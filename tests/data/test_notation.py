@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def test_marks_are_read_as_pandas_reads_them(
         (["2021-01-01 10:30", "2021-02-01 11:30"], "10:30", "not a date like 1970-01-01 00:00"),
         (["1.5", "2.5"], "2021-01-01", "not a number"),
         (["1.5", "2.5"], "x", "not a number"),
-        (["a", "b"], "c", "unknown; known words: a, b"),
+        (["a", "b"], "c", "unknown; known words: 'a', 'b'"),
     ],
 )
 def test_other_units_and_kinds_are_refused(cells: list[str], other: str, message: str, tmp_path: Path) -> None:
@@ -308,3 +310,75 @@ def test_the_notation_of_one_column() -> None:
     assert notation_of(["1", "2a", "x"], comma=False) is None
     assert notation_of([], comma=False) is None
     assert notation_of(["1,5", "2.5"], comma=False) is None
+
+
+# --- what a table is --------------------------------------------------------------------------------------------------
+
+
+def test_tables_without_a_usual_suffix(tmp_path: Path) -> None:
+    lines = "".join(f"{i / 7:.3f},{i % 9},{'ab'[i % 2]}\n" for i in range(60))
+    for name in ("iris.data", "iris.dat", "iris.data.gz"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
+        assert load_rows(path).columns == ("1", "2")
+    as_text = load_rows(table(tmp_path, lines, "iris.txt"))
+    assert any("look like rows of a table" in note and "iris.csv" in note for note in as_text.notes)
+    prose = load_rows(table(tmp_path, "It was the best of times, it was the worst of times.\n" * 40, "prose.txt"))
+    assert not any("table" in note for note in prose.notes)
+
+
+def test_folders_of_tables_are_refused_by_name(tmp_path: Path) -> None:
+    for i in range(3):
+        table(tmp_path, "a\n1\n2\n", f"t{i}.csv")
+    table(tmp_path, "a licence", "LICENSE.txt")
+    with pytest.raises(InputError, match=r"has 3 tables \(t0.csv, t1.csv, t2.csv\)"):
+        load_data(tmp_path)
+
+
+def test_the_lines_that_differ_from_most_are_named(tmp_path: Path) -> None:
+    title = "Measurements of 2021\n\na,b\n" + "".join(f"{i},{i}.5\n" for i in range(50))
+    with pytest.raises(InputError, match="51 lines have 2 cells, but line 1 has 1; fix or delete it"):
+        load_data(table(tmp_path, title))
+
+
+def test_a_file_without_names_is_written_without_names(tmp_path: Path) -> None:
+    for columns in (1, 3):
+        path = table(tmp_path, "".join(",".join([f"{i}.5"] * columns) + "\n" for i in range(30)))
+        data = load_data(path)
+        ((_, content),) = data.form.files(data.train.x, tmp_path / "s.csv")
+        assert len(content.decode().splitlines()) == len(data.train)
+        (tmp_path / "s.csv").write_bytes(content)
+        batch, _ = load_batch(tmp_path / "s.csv", data.event, form=data.form)
+        assert batch.x.tolist() == data.train.x.tolist()
+
+
+def test_whole_numbers_that_are_dates(tmp_path: Path) -> None:
+    days = pd.date_range("2020-12-20", periods=40)
+    cells = [d.strftime("%Y%m%d") for d in days]
+    found = load_rows(table(tmp_path, "t,x\n" + "".join(f"{c},{i}.5\n" for i, c in enumerate(cells))))
+    assert found.tensor[:, 0].tolist() == [(d - pd.Timestamp(0)).days for d in days]
+    assert found.form.cells(found.tensor)[0] == cells
+    assert again(table(tmp_path, "t,x\n20210131,1.5\n", "o.csv"), found)[0][0] == 18_658
+    for other in ("20211301", "20210230", "12345678"):
+        plain = load_rows(table(tmp_path, "t,x\n" + "".join(f"{c},1.5\n" for c in (*cells, other))))
+        assert plain.form.columns[0].kind == "number", other
+
+
+def test_typed_columns_are_written_with_their_decimals(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": np.arange(1000), "x": np.arange(1000) / 100, "y": np.sqrt(np.arange(1000))})
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = load_rows(tmp_path / "t.parquet")
+    assert [c.decimals for c in found.form.columns] == [0, 2, None]
+    ((_, content),) = found.form.files(found.tensor.float() + 0.0012, tmp_path / "s.parquet")
+    back = pd.read_parquet(io.BytesIO(content))
+    assert back["n"].dtype == np.int64
+    np.testing.assert_array_equal(back["n"], frame["n"])
+    np.testing.assert_allclose(back["x"], frame["x"], atol=1e-12)
+
+
+def test_suggested_options_can_be_pasted(tmp_path: Path) -> None:
+    path = table(tmp_path, "row number,x\n" + "".join(f"{i},{i % 7}.5\n" for i in range(30)))
+    note = next(n for n in load_rows(path).notes if "counts the rows" in n)
+    words = shlex.split(note.split("use ")[1].split(" (")[0])
+    assert words == ["--drop", "row number"]
+    assert load_rows(path, drop=(words[1],)).columns == ("x",)

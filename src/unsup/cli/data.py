@@ -19,7 +19,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="unsup data", description="List all data sets, or describe one.")
     parser.add_argument("what", metavar="NAME_OR_PATH", nargs="?", help="a data set's name or a path")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
-    if not [a for a in arguments if not a.startswith("-")] and not {"-h", "--help"} & set(arguments):
+    named = [a for a in arguments if not a.startswith("-")] or "--" in arguments[:-1]
+    if not named and not {"-h", "--help"} & set(arguments):
         options = parser.parse(arguments)
         return _list(options.json)
 

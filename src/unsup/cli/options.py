@@ -66,6 +66,8 @@ class Parser(argparse.ArgumentParser):
         for flag in words.unknown:
             known = [k for k in self.mends if flag == k or (k.endswith(".") and flag.startswith(k))]
             mend = f"; {self.mends[known[0]]}" if known else nearest(flag, self.flags)
+            if Path(flag).exists():
+                mend = f"; the file is ./{flag}"
             raise InputError(f"there is no option {flag!r}{mend}")
         try:
             found, rest = self.parse_known_args(words.ordered)

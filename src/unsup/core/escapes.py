@@ -90,7 +90,12 @@ def command_line(words: Sequence[str]) -> str:
     >>> print(command_line(["unsup", "eval", "my runs/$(id)", "a\nb"]))
     unsup eval 'my runs/$(id)' $'a\x0ab'
     """
-    return " ".join(_quoted(word) if UNSEEN.search(word) else shlex.quote(word) for word in words)
+    return " ".join(map(shell_word, words))
+
+
+def shell_word(word: str) -> str:
+    """One word quoted for a shell."""
+    return _quoted(word) if UNSEEN.search(word) else shlex.quote(word)
 
 
 def _quoted(word: str) -> str:

@@ -106,7 +106,9 @@ def read_shards(
     named = {file: _part_of(file) for file in files}
     parts = {part: [f for f in files if named[f] == part] for part in (*_PARTS, None)}
     if len(parts[None]) == len(files):
-        return _from_files({"all": files}, path, in_memory, channels)
+        found = _from_files({"all": files}, path, in_memory, channels)
+        note = f"the {len(files):,} arrays are joined along their first axis, as {len(found.names):,} examples"
+        return replace(found, notes=(*found.notes, note)) if len(files) > 1 else found
     if parts[None] or not parts["train"]:
         other = listing([f.name for f in parts[None]]) or "no train.npy"
         raise InputError(f"{path} has files named after splits, and {other}; name all files after splits, or none")

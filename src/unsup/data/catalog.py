@@ -51,7 +51,9 @@ PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 """Suffixes of packed text."""
 
 TABLES_BY_SUFFIX: dict[str, tuple[str, ...]] = {
-    "a .csv table": tuple(f"{kind}{packed}" for kind in (".csv", ".tsv", ".tab") for packed in PACKED),
+    "a .csv table": tuple(
+        f"{kind}{packed}" for kind in (".csv", ".tsv", ".tab", ".psv", ".data", ".dat") for packed in PACKED
+    ),
     "a .parquet table": (".parquet", ".pq", ".arrow", ".feather", ".ipc"),
     "an Excel table": (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"),
 }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unsup.core.cells import plain_text
 from unsup.core.errors import InputError
+from unsup.core.escapes import shell_word
 from unsup.core.event import BINARY, REAL, Support
 from unsup.data.arrays import whole_support
 from unsup.data.examples import listing
@@ -28,8 +29,10 @@ from unsup.data.form import Form
 from unsup.data.hashing import Words, cell_word
 from unsup.data.hashing import words as hashed_numbers
 from unsup.data.notation import (
+    COMPACT,
     Notation,
     best_pattern,
+    compact_dates,
     date_in,
     decimals_of,
     has_leading_zero,
@@ -57,6 +60,7 @@ MOST_WORDS = 100
 
 _MISTAKES_BELOW = 0.5  # where more cells than this fraction are numbers or dates, the others are mistakes
 _MOST_DECIMALS = 9
+_HEAD = 1000  # values that are looked at before all
 _DAY = 86_400.0
 _WHOLE = 2**53  # float64 represents all integers up to this
 _YES = (("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on"))
@@ -218,7 +222,7 @@ def read_again(column: Column, raw: pa.ChunkedArray) -> Found:
     text = _is_text(raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type)
     if column.kind == "words":
         return _known_words(column, *distinct_words(raw, gaps=("",)))
-    if text:
+    if text or (column.pattern == COMPACT and pa.types.is_integer(raw.type)):
         return _known_notation(column, *distinct_words(raw, gaps=("",)))
     found = read_column(column.name, raw, (), categorical=False, comma=False)
     if column.kind != found.column.kind and not np.isnan(found.values).all():
@@ -243,11 +247,12 @@ def _known_notation(column: Column, words: list[str], codes: NDArray[np.int64]) 
         other = _other_notation(column, there)
         if other is not None:
             values = _values(there, other)
-            how = (
-                f"as {other.pattern}"
-                if other.kind == "date"
-                else f"with the decimal point {',' if other.comma else '.'!r}"
-            )
+            if other.kind == "date":
+                how = f"as {other.pattern}"
+            elif column.notation.unit and not other.notation.unit:
+                how = f"in {column.notation.unit}, although no unit is given"
+            else:
+                how = f"with the decimal point {',' if other.comma else '.'!r}"
             note = f"column {column.name!r} is read {how}, unlike the training data"
     table = dict(zip(there, (np.nan if v is None else v for v in values), strict=True))
     wrong = {w for w, v in zip(there, values, strict=True) if v is None}
@@ -272,8 +277,8 @@ def _other_notation(column: Column, cells: Sequence[str]) -> Column | None:
             pattern = swapped
         return replace(column, pattern=pattern) if pattern and is_clock(pattern) == is_clock(column.pattern) else None
     found = notation_of(cells, column.comma)
-    if found is None or found.unit != column.notation.unit:
-        return None
+    if found is None or found.unit not in ("" if column.notation.unit != "%" else "%", column.notation.unit):
+        return None  # 0.12 may be 12 %
     return replace(column, **vars(found))
 
 
@@ -293,7 +298,7 @@ def _known_words(column: Column, words: list[str], codes: NDArray[np.int64]) -> 
     missing = {w: np.nan for w in words if is_missing(w)}
     rest = known.get(OTHER, -1.0)
     values = np.array([(missing | known).get(w, rest) for w in words] + [np.nan])[codes]
-    shown = ", ".join(column.words[:5]) + (", …" if len(column.words) > 5 else "")
+    shown = ", ".join(map(repr, column.words[:5])) + (", …" if len(column.words) > 5 else "")
     wrong = {w for w in words if (missing | known).get(w, rest) == -1}
     return Found(column, values, _problems(words, codes, wrong, f"unknown; known words: {shown}"), "", (words, codes))
 
@@ -322,23 +327,27 @@ def _float64(values: Any) -> Values:
 
 def _read_numbers(name: str, raw: pa.ChunkedArray, sample: Sequence[str], comma: bool) -> Found:
     values = _float64(raw)
-    decimals = _decimals(values, decimals_of(sample, "," if comma else "."))
+    if pa.types.is_integer(raw.type) and (days := compact_dates(values)) is not None:
+        note = (
+            f"column {name!r}: numbers such as {values[0]:.0f} are read as dates; --drop {shell_word(name)} removes it"
+        )
+        return Found(Column(name, "date", pattern=COMPACT), days, note=note)
+    decimals = _decimals(values, decimals_of(sample, "," if comma else ".") if sample else 0)
     bad = np.flatnonzero(np.isinf(values))
     problems = tuple((int(i), str(raw[int(i)].as_py()), "not finite") for i in bad)
     note = ""
     whole = pa.types.is_integer(raw.type) or decimals == 0
     if whole and not problems and np.nanmax(np.abs(values), initial=0) > _WHOLE:
-        note = (
-            f"column {name!r}: integers above 2^53 are rounded to the nearest float64; --categorical {name} reads them "
-            f"as words, --drop {name} removes the column"
-        )
+        as_words = f"--categorical {shell_word(name)} reads them as words"
+        note = f"column {name!r}: integers above 2^53 are rounded to the nearest float64; {as_words}"
     return Found(Column(name, decimals=decimals, comma=comma), values, problems, note)
 
 
 def _decimals(values: Values, first: int | None) -> int | None:
-    """Digits after the decimal point of all values, given those of the first ones; None if there are too many."""
-    while first is not None and not np.array_equal(np.round(values, first), values, equal_nan=True):
-        first = first + 1 if first < _MOST_DECIMALS else None
+    """Digits after the decimal point of all values, at least ``first``; None if there are too many."""
+    for part in (values[:_HEAD], values):
+        while first is not None and not np.array_equal(np.round(part, first), part, equal_nan=True):
+            first = first + 1 if first < _MOST_DECIMALS else None
     return first
 
 
@@ -385,7 +394,8 @@ def _read_text(name: str, words: list[str], codes: NDArray[np.int64], *, comma: 
     categories = _categories(name, *_without(gaps, words, codes))
     if not gaps:
         return categories
-    note = f"column {name!r}: {listing(list(map(repr, gaps)))} is missing; --categorical {name} reads it as a word"
+    shown = listing(list(map(repr, gaps)))
+    note = f"column {name!r}: {shown} is missing; --categorical {shell_word(name)} reads it as a word"
     return replace(categories, note="; ".join(filter(None, (categories.note, note))))
 
 
@@ -429,7 +439,7 @@ def _categories(name: str, words: list[str], codes: NDArray[np.int64]) -> Found:
         share = counts[kept].sum() / max(1, counts.sum())
         note = (
             f"column {name!r} has {len(words):,} different words: the {len(kept)} most frequent ({share:.0%} of its "
-            f"cells) are categories, and the others are {OTHER}; --drop {name} removes the column"
+            f"cells) are categories, and the others are {OTHER}; --drop {shell_word(name)} removes the column"
         )
     order = _ordered([words[i] for i in kept])
     known = {word: i for i, word in enumerate(order)}
@@ -474,9 +484,9 @@ def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, str] | N
     said = [f"the decimal point is {point!r}"] if any("," in cell for cell in cells) else []
     said += [f"{found.thousands!r} separates thousands"] if found.thousands else []
     said += [f"the unit {found.unit!r} is not part of the number"] if found.unit else []
-    said += [f"numbers have {found.width} digits, with leading zeros; --categorical {name} reads them as words"] * bool(
-        found.width
-    )
+    said += [
+        f"numbers have {found.width} digits, with leading zeros; --categorical {shell_word(name)} reads them as words"
+    ] * bool(found.width)
     return column, f"column {name!r}: {', '.join(said)}" if said else ""
 
 
@@ -526,6 +536,7 @@ class TableForm(Form):
         window: number of rows of each example, if examples are windows of consecutive rows; else 0.
         time: column by which the rows of a series were sorted, or empty.
         label: column of the label, or empty.
+        header: whether the file has a line of names.
     """
 
     name: ClassVar[str] = "table"
@@ -537,6 +548,7 @@ class TableForm(Form):
     window: int = 0
     time: str = ""
     label: str = ""
+    header: bool = True
 
     @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:
@@ -553,7 +565,8 @@ class TableForm(Form):
         if self.window:
             names, cells = ["window", *names], [[str(i // self.window) for i in range(len(cells[0]))], *cells]
         separator = "\t" if ".tsv" in out.name.lower() else self.separator
-        content = plain_text([names, *zip(*cells, strict=True)], separator).encode()
+        header = [names] if self.header or self.window else []
+        content = plain_text([*header, *zip(*cells, strict=True)], separator).encode()
         if out.name.lower().endswith(".gz"):
             import gzip
 
@@ -577,6 +590,8 @@ class TableForm(Form):
         for d, column in enumerate(self.columns):
             values = rows[:, d]
             if column.kind == "number":
+                if column.decimals is not None:
+                    values = np.round(values.astype(np.float64), column.decimals)
                 whole = values.dtype.kind != "f" or bool((values == np.floor(values)).all())
                 columns[column.name] = values.astype(np.int64) if whole else values
             elif column.kind == "date" and not is_clock(column.pattern):

@@ -26,6 +26,7 @@ import zstandard
 
 from unsup.core import memory
 from unsup.core.errors import InputError
+from unsup.core.words import counted
 from unsup.data.bounds import check_fits, described
 from unsup.data.examples import Names, listing
 from unsup.data.notation import has_leading_zero, is_decimal, is_missing, is_number, pattern_of, spellings
@@ -405,26 +406,35 @@ def _source(path: Path, scan: _Scan, separator: str) -> Any:
 
 
 def _raise_uneven(path: Path, encoding: str, head: _Head) -> None:
-    """Raise `InputError` that lists the lines with another number of cells than the first, if there are such lines."""
-    wrong: list[str] = []
-    count = 0
+    """Raise `InputError` that lists the lines with another number of cells than most, if there are such lines."""
+    widths: Counter[int] = Counter()
+    first: dict[int, list[int]] = {}  # the first lines of each width
     with _text(path, encoding) as file:
         reader = _reader(file, head.separator)
         try:
             for row in reader:
-                if row and len(row) != len(head.names):
-                    count += 1
-                    if len(wrong) < 3:
-                        wrong.append(f"line {reader.line_num} has {len(row)}")
+                if row:
+                    widths[len(row)] += 1
+                    if len(lines := first.setdefault(len(row), [])) < 3:
+                        lines.append(reader.line_num)
         except csv.Error as error:
             raise InputError(
                 f"{path}, line {reader.line_num}: {described(error)}; fix the line, or save the table again as UTF-8"
             ) from error
-    if wrong:
-        more = f" and {count - len(wrong)} more lines" if count > len(wrong) else ""
-        raise InputError(
-            f"{path}: the first line has {len(head.names)} cells, but {', '.join(wrong)}{more}; fix or delete them"
-        )
+    if len(widths) < 2:
+        return
+    usual = max(widths, key=lambda width: (widths[width], width == len(head.names)))
+    wrong = sorted((line, width) for width, lines in first.items() if width != usual for line in lines)[:3]
+    count = widths.total() - widths[usual]
+    more = f" and {counted(count - len(wrong), 'more line')}" if count > len(wrong) else ""
+    listed = ", ".join(f"line {line} has {width}" for line, width in wrong)
+    if usual == len(head.names):
+        which = "the first line has"
+    else:
+        which = f"{widths[usual]:,} lines have"
+    raise InputError(
+        f"{path}: {which} {counted(usual, 'cell')}, but {listed}{more}; fix or delete {'them' if count > 1 else 'it'}"
+    )
 
 
 def _lines(file: IO[str]) -> Iterator[str]:

@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 _GAPS = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "nil", "none", "?", "missing", "#null!")
 _GAPS_OF_NUMBERS = ("-", "--", ".", "#div/0!", "#value!", "#num!", "#ref!", "1.#ind", "1.#qnan", "unknown")
 """Spellings of missing cells that are words unless the other cells are numbers or dates."""
@@ -63,6 +66,9 @@ _MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y")
 _CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
 PATTERNS = tuple(date + time for date in (*_DATES, *_WORDY_DATES) for time in _TIMES) + _MONTHS + _CLOCKS
 """Patterns of dates and times; a time may be followed by a zone such as ``Z`` or ``+02:00``."""
+COMPACT = "%Y%m%d"
+"""The pattern of dates that are whole numbers."""
+_FEWEST = 3  # distinct whole numbers that are all dates by accident are rare from this number on
 _ZONE = re.compile(r"(?<=[\dMSf])(?:Z|[+-]\d\d:?\d\d)$")
 
 
@@ -254,6 +260,29 @@ def best_pattern(cells: Sequence[str]) -> str:
     """The pattern of the most dates among the first cells, empty if no cell is a date."""
     counts = Counter(p for cell in cells[:50] for p in PATTERNS if date_in(cell, p) is not None)
     return counts.most_common(1)[0][0] if counts else ""
+
+
+def compact_dates(numbers: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The days of whole numbers such as 20210131 from 1900 to 2100, or None if some are no dates; NaN is kept.
+
+    >>> compact_dates(np.array([19700101.0, 19700102.0, 19700201.0]))
+    array([ 0.,  1., 31.])
+    >>> compact_dates(np.array([19700101.0, 19700102.0, 19700230.0]))
+    """
+    missing = np.isnan(numbers)
+    known = numbers[~missing].astype(np.int64)
+    if len(known) < _FEWEST or known.min() < 19_000_101 or known.max() > 21_001_231:
+        return None
+    year, month, day = known // 10_000, known // 100 % 100, known % 100
+    if month.min() < 1 or month.max() > 12 or day.min() < 1 or len(np.unique(known)) < _FEWEST:
+        return None
+    months = (year - 1970) * 12 + month - 1
+    dates = months.astype("datetime64[M]").astype("datetime64[D]") + (day - 1)
+    if (dates.astype("datetime64[M]").astype(np.int64) != months).any():
+        return None
+    found = np.full(len(numbers), np.nan)
+    found[~missing] = dates.astype(np.int64)
+    return found
 
 
 def is_day_first(pattern: str) -> bool:

@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from unsup.core.config import check_value, options_of
 from unsup.core.errors import InputError, nearest
+from unsup.core.words import counted
 from unsup.data import images, sound, text
 from unsup.data.bounds import check_kind
 from unsup.data.catalog import CATALOG, CODES, READERS, TABLES, TABLES_BY_SUFFIX
-from unsup.data.examples import Examples
+from unsup.data.examples import Examples, listing
 from unsup.data.folders import suffixes_in
 from unsup.data.unread import check_is_text
 
@@ -189,6 +190,12 @@ def _kind(path: Path, single: bool) -> str:
     return "a text"
 
 
+def _tables(path: Path) -> list[str]:
+    """The tables in a folder."""
+    endings = tuple(ending for endings in TABLES_BY_SUFFIX.values() for ending in endings)
+    return sorted(p.name for p in path.iterdir() if p.is_file() and p.name.lower().endswith(endings))
+
+
 def _kind_of_folder(path: Path) -> str:
     """The kind of the files in a folder; readers note the files of other kinds."""
     if (path / "train.npz").is_file():
@@ -199,6 +206,11 @@ def _kind_of_folder(path: Path) -> str:
     suffixes |= suffixes_in(path)
     if suffixes & set(sound.SUFFIXES):
         return "a folder of recordings"
+    if not suffixes & set(images.SUFFIXES) and (tables := _tables(path)):
+        raise InputError(
+            f"{path} has {counted(len(tables), 'table')} ({listing(tables)}), and tables are read one by one; name one "
+            "of the files"
+        )
     if suffixes & set(images.SUFFIXES) or not suffixes & {".txt", ".text", ".md", ".gz"}:
         return "a folder of images"
     return "a folder of texts"

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from unsup.core.errors import InputError
+from unsup.core.escapes import shell_word
 from unsup.core.event import REAL, Event
 from unsup.data.catalog import Missing
 from unsup.data.columns import Column, TableForm
@@ -155,6 +156,6 @@ def windows(
 def _interpolated(values: Values, owner: str, name: str) -> Values:
     known = ~np.isnan(values)
     if not known.any():
-        raise InputError(f"{owner}: column {name!r} has no values; remove it with --drop {name}")
+        raise InputError(f"{owner}: column {name!r} has no values; remove it with --drop {shell_word(name)}")
     at = np.arange(len(values))
     return np.interp(at, at[known], values[known])

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from unsup.core.config import Count
 from unsup.core.errors import InputError, nearest
+from unsup.core.escapes import shell_word
 from unsup.core.event import REAL, Event, Support
-from unsup.core.words import counted
 from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
@@ -438,8 +438,12 @@ def _examples(
         ):
             notes.append(f"the rows are in the order of {name!r}; to model a series in time, use --length N (length=N)")
         if _counts_rows(found):
-            notes.append(f"column {name!r} counts the rows; to remove it, use --drop {name} (drop=({name!r},))")
-    form = TableForm(tuple(found.column for found in left.values()), separator=raw.separator, label=label or "")
+            notes.append(
+                f"column {name!r} counts the rows; to remove it, use --drop {shell_word(name)} (drop=({name!r},))"
+            )
+    form = TableForm(
+        tuple(found.column for found in left.values()), separator=raw.separator, label=label or "", header=raw.named
+    )
     x = x if len(left) == len(place) else x[:, [place[name] for name in left]]
     done, kept = _table(list(left.values()), x, raw, owner, form, missing, notes, hashes)
     if label is not None:
@@ -555,20 +559,19 @@ def _check_cells(found: Sequence[Found], raw: Raw, owner: str, *, needed: bool =
     said = []
     for each in wrong[:_SHOWN]:
         row, cell, reason = each.problems[0]
-        more = f" and {counted(len(each.problems) - 1, 'more cell')}" if len(each.problems) > 1 else ""
-        said.append(f"column {each.column.name!r}: {cell!r} ({raw.places[row]}) is {reason}{more}")
+        more = f" and {len(each.problems) - 1:,} more" if len(each.problems) > 1 else ""
+        said.append(f"column {each.column.name!r}: {cell!r} ({raw.places[row]}{more}) is {reason}")
     rest = f"; and {len(wrong) - _SHOWN} more columns" if len(wrong) > _SHOWN else ""
     if needed:
         raise InputError(f"{owner}: {'; '.join(said)}{rest}; correct them, to be as in the training data")
     name = wrong[0].column.name
     words = (
-        f", or read the column as categories (--categorical {name})"
+        f", or read the column as categories (--categorical {shell_word(name)})"
         if wrong[0].problems[0][2].startswith("not ") and wrong[0].problems[0][2] != "not finite"
         else ""
     )
-    raise InputError(
-        f"{owner}: {'; '.join(said)}{rest}; correct them, remove the column (--drop {name}, drop=({name!r},)){words}"
-    )
+    remove = f"remove the column (--drop {shell_word(name)}, drop=({name!r},))"
+    raise InputError(f"{owner}: {'; '.join(said)}{rest}; correct them, {remove}{words}")
 
 
 def _check_digits(

@@ -26,6 +26,7 @@ from unsup.data.bounds import check_fits, described, does_not_fit
 from unsup.data.examples import Examples, listing
 from unsup.data.folders import listed, skipped
 from unsup.data.form import Form, numbered
+from unsup.data.notation import is_number
 from unsup.data.source import hashed_order
 from unsup.data.windows import windows, windows_of_all
 
@@ -33,6 +34,7 @@ LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 SUFFIXES = (".txt", ".text", ".md", ".txt.gz", ".text.gz", ".md.gz")
 _PER_BYTE, _PER_LINE = 3, 10  # bytes of memory at the peak for a byte of text, and of JSON lines
 _AT_ONCE = 2**20
+_HEAD, _FEWEST = 2**14, 5  # bytes and lines by which a table is told from text
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 """Bytes that are in no text: control characters except white space and ESC, which colours text in terminals."""
 _MARKS = {
@@ -106,7 +108,20 @@ def read_text(path: Path, *, length: int = 64) -> Examples:
     if not text:
         raise InputError(f"{path} is empty; expected text or other bytes")
     found = _in_order(text, length, path)
+    if _is_table(text):
+        notes.append(f"the lines look like rows of a table; to read it as one, rename it to {path.stem}.csv")
     return replace(found, notes=(*notes, *found.notes), form=TextForm(encoding))
+
+
+def _is_table(text: bytes) -> bool:
+    """Whether the first lines have the same number of cells, at least two, and most of them are numbers."""
+    head = text[:_HEAD].decode(errors="replace").splitlines()[: -1 if len(text) > _HEAD else None]
+    for separator in ("\t", ";", ",", None):
+        rows = [line.split(separator) for line in head if line.strip()]
+        cells = [cell.strip() for row in rows[1:] for cell in row]
+        if len(rows) > _FEWEST and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
+            return 2 * sum(map(is_number, cells)) >= len(cells)
+    return False
 
 
 def read_lines(path: Path, *, length: int = 64, field: str | None = None) -> Examples:
@@ -261,6 +276,11 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
 
 def _field(record: dict[str, Any], where: str) -> str:
     words = [name for name, value in record.items() if isinstance(value, str)]
+    if not words:
+        raise InputError(
+            f"{where} has no field with text; save a table of numbers as CSV, e.g. in pandas with "
+            "read_json(path, lines=True).to_csv(…)"
+        )
     if len(words) != 1:
         known = listing(words) if words else "none"
         raise InputError(f"{where} has {len(words)} fields with text ({known}); choose one with --field (field=)")

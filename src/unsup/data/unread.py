@@ -25,6 +25,11 @@ _KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "an HDF5 file": (f"open it with h5py, and save its arrays with {_SAVE}", (".h5", ".hdf5", ".nc", ".h5ad")),
     "an R file": ("export its table as CSV with write.csv", (".rds", ".rda", ".rdata")),
     "a table of another program": (_TABLE, (".sav", ".dta", ".sas7bdat", ".numbers")),
+    "an ARFF table": ("open it with scipy.io.arff.loadarff, and save it as CSV", (".arff",)),
+    "a sparse table": (
+        f"open it with sklearn.datasets.load_svmlight_file, and save it with {_SAVE}",
+        (".svm", ".libsvm", ".svmlight"),
+    ),
     "a database": ("export a table of it as CSV", (".db", ".sqlite", ".sqlite3", ".mdb", ".accdb")),
     "JSON": ("save it as JSON lines (.jsonl, one object with a text in each line), or as a CSV table", (".json",)),
     "a ZIP archive": (_UNPACK, (".zip",)),

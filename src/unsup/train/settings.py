@@ -76,7 +76,7 @@ class Settings:
     schedule: Schedule = "cosine"
     weight_decay: Weight = 0.0
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: Weight = 1e-8
+    eps: Positive = 1e-8
     clip: Weight = 0.0
     ema: Decay = 0.0
     patience: Whole = 0
@@ -132,7 +132,7 @@ class SettingsOptions(TypedDict, total=False):
     schedule: Schedule
     weight_decay: Weight
     betas: tuple[Decay, Decay]
-    eps: Weight
+    eps: Positive
     clip: Weight
     ema: Decay
     patience: Whole
