@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unsup.cli.main import main
 from unsup.core.cells import read_table
 from unsup.train.runs import Run
 

@@ -38,6 +38,7 @@ def test_every_setting_is_explained():
         ({"batch_size": 0}, "batch_size=0 should be at least 1"),
         ({"accumulate": 0}, "accumulate=0 should be at least 1"),
         ({"lr": 0.0}, "lr=0.0 should be above 0"),
+        ({"eps": 0.0}, "eps=0.0 should be above 0"),
         ({"lr": float("nan")}, "lr=nan should be above 0"),
         ({"warmup": -1}, "warmup=-1 should be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 should be at least 0"),
