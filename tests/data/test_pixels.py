@@ -288,7 +288,7 @@ def test_damage_ends_in_an_expected_error(kind: str) -> None:
 
 @pytest.mark.parametrize("out", ["", ".tif"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("depth", ["uint8", "int8", "uint16", "int16", "float32", "float64"])
+@pytest.mark.parametrize("depth", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["png", "tif"])
 @pytest.mark.parametrize("n", [3, 12])
 def test_what_is_written_comes_back(kind: Any, depth: Any, channels: int, out: str, n: int, tmp_path: Path) -> None:

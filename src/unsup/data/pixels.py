@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from unsup.data.form import Form, numbered
 Pixels = NDArray[Any]
 """The frames of one file ``(F, C, H, W)``: C is 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number (TIFF only)."""
 Alpha = Literal["drop", "keep", "white", "black"]
-Depth = Literal["uint8", "int8", "uint16", "int16", "float32", "float64"]
+Depth = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 
 BROKEN = (
     OSError,
@@ -96,7 +96,7 @@ class ImageForm(Form):
 
     def files(self, x: Tensor, out: Path) -> Iterator[tuple[Path, bytes]]:
         self.check_suffix(out)
-        pixels = x.detach().cpu().numpy().astype(self.depth)
+        pixels = _of_depth(x.detach().cpu().numpy(), np.dtype(self.depth))
         if out.suffix:
             yield out, _tiff(pixels)
             return
@@ -111,8 +111,8 @@ def support_of(depth: np.dtype[Any]) -> Support:
 
 
 def form_of(depth: np.dtype[Any], *, tiff: bool) -> ImageForm:
-    """The form of images of that type. Integers of more than 16 bits are written as floats that hold them."""
-    names: dict[str, Depth] = {name: name for name in ("uint8", "int8", "uint16", "int16", "float32", "float64")}
+    """The form of images of that type. Integers of more than 32 bits are written as floats that hold them."""
+    names: dict[str, Depth] = {name: name for name in get_args(Depth)}
     kept = names.get(depth.name, "float64" if depth.kind != "f" else "float32")
     return ImageForm(kept, "tif" if tiff or kept not in ("uint8", "uint16") else "png")
 
@@ -189,6 +189,14 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.disabled = disabled
+
+
+def _of_depth(values: NDArray[Any], depth: np.dtype[Any]) -> Pixels:
+    """Values as pixels of that type: integers are rounded, and limited to its range."""
+    if depth.kind == "f" or values.dtype.kind != "f":
+        return values.astype(depth)
+    limits = np.iinfo(depth)
+    return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(depth)
 
 
 def widened(pixels: Pixels, channels: int) -> Pixels:
@@ -378,10 +386,7 @@ def _resized(pixels: Pixels, side: int) -> Pixels:
     planes = pixels.reshape(-1, *shape[2:]).astype(np.float32)
     fitted = [ImageOps.fit(Image.fromarray(plane), (side, side), Image.Resampling.BICUBIC) for plane in planes]
     found = np.stack([np.array(plane) for plane in fitted]).reshape(*shape[:2], side, side)
-    if pixels.dtype.kind != "f":
-        limits = np.iinfo(pixels.dtype)
-        found = np.clip(np.rint(found.astype(np.float64)), limits.min, limits.max)
-    return found.astype(pixels.dtype)
+    return _of_depth(found, pixels.dtype)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
