@@ -237,3 +237,10 @@ def test_wide_intervals_of_likelihoods_end_where_they_end():
     far = [Bar("d", 1.3, "= 1.3", (1.2, 1.4)), Bar("e", 99.0, "= 99", (98.0, 100.0))]
     whiskers = [e.get("d", "") for e in with_class(parse(likelihood_dots([*rows, *far], "x")), "whisker")]
     assert sum(d.count("V") for d in whiskers) == 8
+
+
+@pytest.mark.parametrize("values", [[-1.7e308, 1.7e308], [1.7e308], [-1.7e308, 0.0], [1e-320, 1.7e308]])
+@pytest.mark.parametrize("decades", [False, True])
+def test_scales_of_the_largest_numbers_are_finite(values: list[float], decades: bool) -> None:
+    scale = fitted(values, 0.0, 100.0, decades=decades)
+    assert all(math.isfinite(number) for number in (scale.low, scale.high, *scale.ticks, *map(scale, values)))

@@ -126,7 +126,7 @@ def measures_of(
 def kept_measures(bench: Bench, run: Run, into: Path) -> Measured | None:
     """The measures in ``into``, if they are of this run in its present state; damaged ones are measured again."""
     path, scores = into / "measures.json", None
-    if not path.is_file():
+    if not path.is_file() or ((into / "scores.npz").exists() and not (into / "scores.npz").is_file()):
         return None
     key = _key(bench, run)
     try:

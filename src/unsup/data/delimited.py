@@ -25,6 +25,7 @@ import pyarrow.csv
 import zstandard
 
 from unsup.core import memory
+from unsup.core.cells import plain_text
 from unsup.core.errors import InputError
 from unsup.core.words import counted
 from unsup.data.bounds import check_fits, described
@@ -395,10 +396,8 @@ def _likely_types(head: _Head) -> dict[str, pa.DataType]:
 def _source(path: Path, scan: _Scan, separator: str) -> Any:
     """The bytes of the text in UTF-8, as Arrow reads them; spaces between cells are tabs."""
     if separator == " ":
-        text = io.StringIO()
         with _text(path, scan.encoding) as file:
-            csv.writer(text, delimiter="\t", lineterminator="\n").writerows(_reader(file, separator))
-        return io.BytesIO(text.getvalue().removeprefix("\ufeff").encode())
+            return io.BytesIO(plain_text(_reader(file, separator), "\t").removeprefix("\ufeff").encode())
     if scan.encoding in ("utf-8", "utf-8-sig"):
         return _opened(path)
     with _text(path, scan.encoding) as file:

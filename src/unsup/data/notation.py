@@ -263,7 +263,7 @@ def best_pattern(cells: Sequence[str]) -> str:
 
 
 def compact_dates(numbers: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The days of whole numbers such as 20210131 from 1900 to 2100, or None if some are no dates; NaN is kept.
+    """The days of whole numbers such as 20210131 from 1900 to 2100, or None if some are not dates; NaN is kept.
 
     >>> compact_dates(np.array([19700101.0, 19700102.0, 19700201.0]))
     array([ 0.,  1., 31.])

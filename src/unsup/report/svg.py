@@ -39,11 +39,15 @@ class Scale:
         return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, self.most)
 
 
+_MOST = 1e300  # differences of such numbers are finite
+
+
 def fitted(values: Sequence[float], start: float, end: float, *, decades: bool = False, room: float = 0.06) -> Scale:
     """A scale that contains ``values`` with some room on both sides, with ``decades`` logarithmic if they span some."""
-    low, high = min(values), max(values)
+    low, high = (max(-_MOST, min(_MOST, v)) for v in (min(values), max(values)))
     if decades and high > 20 * low > 0:
-        factor = (high / low) ** room
+        low = max(low, 1 / _MOST)
+        factor = high**room / low**room
         return Scale(low / factor, high * factor, start, end, log=True)
     more = (high - low) * room or abs(high) * 0.1 or 1.0
     return Scale(low - more, high + more, start, end)
