@@ -48,7 +48,7 @@ def fitted(values: Sequence[float], start: float, end: float, *, decades: bool =
     if decades and high > 20 * low > 0:
         low = max(low, 1 / _MOST)
         factor = high**room / low**room
-        return Scale(low / factor, high * factor, start, end, log=True)
+        return Scale(max(low / factor, 1 / _MOST), min(high * factor, _MOST), start, end, log=True)
     more = (high - low) * room or abs(high) * 0.1 or 1.0
     return Scale(low - more, high + more, start, end)
 
