@@ -49,7 +49,7 @@ def _folded(seed: int) -> int:
     """A seed as 64 bits. Seeds that PyTorch accepts stay as they are there: −s is 2⁶⁴ − s."""
     if seed in _SEEDS:
         return seed & 0xFFFFFFFFFFFFFFFF
-    key, rest = int(seed < 0), abs(seed)
+    key, rest = 0x9E3779B97F4A7C15 * (seed < 0), abs(seed)
     while rest:
         key, rest = _mix(key ^ _mix(rest & 0xFFFFFFFFFFFFFFFF)), rest >> 64
     return key
