@@ -61,7 +61,7 @@ def test_masses_and_densities_are_named(tmp_path: Path, call: Callable[..., obje
     assert words in call("score", run, data, "-o", tmp_path / "scores.csv").out
     for page in ("report.html", "README.md"):
         assert words in (run / page).read_text()
-    assert call("compare", run, "-o", tmp_path / "all", "--minutes", 1).status == 0
+    assert call("compare", data, "-o", tmp_path / "all", "--models", "histogram", "--plain").status == 0
     assert "Masses: colour, rooms; densities: size, price" in (tmp_path / "all" / "index.html").read_text()
 
 
