@@ -64,6 +64,7 @@ class Raw:
         comma: whether the decimal point is a comma.
         named: whether the columns have names of their own, not numbers.
         notes: what was decided.
+        categories: columns that the file or the data frame declares to be categories.
     """
 
     columns: dict[str, pa.ChunkedArray]
@@ -73,6 +74,7 @@ class Raw:
     comma: bool = False
     named: bool = True
     notes: tuple[str, ...] = ()
+    categories: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _head(path: Path, start: str, decimal: str | None, header: bool | None) -> _
     separator = _separator(start)
     rows = _rows(start, separator)
     check_width(path, len(rows[0]))
-    named, note = (header, "") if header is not None else _has_header(rows)
+    named, note = (header, "") if header is not None else has_header(rows)
     names = tuple(cell.strip() for cell in rows[0]) if named else tuple(str(i + 1) for i in range(len(rows[0])))
     notes = [note] if note else []
     if named:
@@ -270,7 +272,7 @@ def _separator(text: str) -> str:
     return most[1]
 
 
-def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
+def has_header(rows: list[list[str]]) -> tuple[bool, str]:
     """Whether the first row has the names of the columns, and a note if this is not obvious."""
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     numbers = [is_number(cell) for cell in first]
