@@ -286,6 +286,9 @@ def has_header(rows: list[list[str]]) -> tuple[bool, str]:
                     True,
                     f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)",
                 )
+        years = [int(cell) for cell in first if re.fullmatch(r"(?:1[89]|20|21)\d\d", cell)]
+        if len(years) == sum(numbers) > 1 and years == list(range(years[0], years[0] + len(years))):
+            return True, "the first line is read as names, because it counts years (--no-header to change this)"
         below = [[is_number(row[d]) for row in rest if len(row) == len(first)] for d in range(len(first))]
         named = [
             not n and cell and below[d] and all(below[d])

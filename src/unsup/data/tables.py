@@ -362,6 +362,8 @@ def _excel(path: Path, sheet: str | None, header: bool | None) -> Raw:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: the header names the column {twice!r} {names.count(twice)} times; rename one")
     columns = [_cells_of_sheet([row[d] for row in rows[named:]]) for d in range(len(names))]
+    if header is None and not named:
+        note = note or "the first line is read as a row, because it has numbers (--header to change this)"
     notes = [note.replace("first line", "first row")] if note else []
     if sheet is None and len(book.sheet_names) > 1:
         others = listing([repr(s) for s in book.sheet_names[1:]])
@@ -375,18 +377,12 @@ def _excel(path: Path, sheet: str | None, header: bool | None) -> Raw:
 def _cells_of_sheet(cells: list[Any]) -> pa.Array:
     """The cells of one column of a sheet: of one type, or as text."""
     values = [None if isinstance(cell, str) and is_missing(cell) else cell for cell in cells]
+    if any(isinstance(cell, datetime.datetime) for cell in values):  # where midnight is a date
+        values = [datetime.datetime(*v.timetuple()[:3]) if type(v) is datetime.date else v for v in values]
     kinds = {type(cell) for cell in values if cell is not None}
     if kinds <= {int, float}:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    if kinds == {datetime.date, datetime.datetime}:  # midnight is read as a date
-        return pa.array([_moment(v) for v in values], pa.timestamp("us"))
     return pa.array(values if len(kinds) == 1 else [None if v is None else _shown(v) for v in values])
-
-
-def _moment(cell: datetime.date | None) -> datetime.datetime | None:
-    if cell is None or isinstance(cell, datetime.datetime):
-        return cell
-    return datetime.datetime.combine(cell, datetime.time())
 
 
 def _shown(cell: Any) -> str:
