@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unsup.core import random
 from unsup.core.parallel import own_rows, share_of
-from unsup.core.random import Rows, alike, keyed_generator, part_of_batch
+from unsup.core.random import Rows, alike, keyed_generator, manual_seed, part_of_batch
 
 LIKE = torch.zeros((), dtype=torch.float64)
 DRAWS = {
@@ -74,3 +76,32 @@ def test_shares_are_in_order_and_even(total, count):
     assert sum(p.count for p in parts) == total
     assert max(p.count for p in parts) - min(p.count for p in parts) <= 1
     assert torch.equal(own_rows(torch.arange(total)), torch.arange(total))  # alone
+
+
+LARGE = st.one_of(st.integers(2**64, 10**100), st.integers(-(10**100), -(2**63) - 1))
+
+
+@given(seed=st.one_of(LARGE, st.integers(-9, 9)), multiple=st.integers(1, 2**40), place=st.integers(64, 200))
+def test_every_bit_of_a_seed_counts(seed, multiple, place):
+    """Seeds that differ only in high bits or in the sign give other draws."""
+    others = {seed, seed + multiple * 2**place, seed - multiple * 2**place, -seed}
+    assert len({keyed_generator(each, 1).initial_seed() for each in others}) == len(others)
+    assert len({manual_seed(torch.Generator(), each).initial_seed() for each in others}) == len(others)
+
+
+@given(seed=st.integers(-(2**63), 2**64 - 1))
+def test_seeds_of_64_bits_are_those_of_torch(seed):
+    assert manual_seed(torch.Generator(), seed).initial_seed() == torch.Generator().manual_seed(seed).initial_seed()
+    assert keyed_generator(seed).initial_seed() == seed % 2**63
+
+
+def test_keys_do_not_change():
+    """Runs that are resumed, and samples that are drawn again, depend on them."""
+    keys = {
+        (0, 0): 5197578548964807871,
+        (0, 3): 6251374120931956409,
+        (1, 3): 4236953630756277738,
+        (-1, 3): 3606403679515473763,
+        (2**64 - 2, 5, 6): 8761769301729857001,
+    }
+    assert {key: keyed_generator(*key).initial_seed() for key in keys} == keys

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 import unsup
+from unsup.core.event import Event, Support
 from unsup.evaluate.measures import MEASURES
 from unsup.evaluate.records import Contestant, Figure, Measures, Picture, Place, Results
 from unsup.report.page import write_page
@@ -246,7 +247,13 @@ def write_contest(folder: Path, seeds: tuple[int, ...] = SEEDS) -> Results:
         "for": None,
         "title": "digits",
         "command": "unsup compare digits --minutes 20 --seeds 2 -o report",
-        "data": {"name": "digits", "event": "ordinal(17) of shape 1 × 8 × 8", "train": 1257, "valid": 181, "test": 359},
+        "data": {
+            "name": "digits",
+            "event": Event((1, 8, 8), Support("ordinal", 17)).to_json(),
+            "train": 1257,
+            "valid": 181,
+            "test": 359,
+        },
         "about": "1,797 grey images of digits, 8 × 8 pixels of 17 levels; 1,257 to learn from, 359 held out.",
         "minutes": 20.0,
         "seconds": 6420.0,

@@ -15,6 +15,7 @@ import pytest
 from contests import MODELS, write_contest
 
 from unsup.core.errors import InputError
+from unsup.core.event import BINARY, REAL, Event
 from unsup.evaluate.records import Results
 from unsup.report import contest as page_module
 from unsup.report.contest import comparison_page, write_comparison_page
@@ -132,7 +133,9 @@ def test_names_are_escaped_everywhere(contest: tuple[Path, Results]) -> None:
     texts = ("title", "about", "plan", "anomalies", "command")
     results.update(dict.fromkeys(texts, evil))  # type: ignore[typeddict-item]
     results["summary"], results["next"] = [evil], [{"what": evil, "command": evil}]
-    results["data"], results["environment"] = {evil: evil}, {"machine": evil}
+    results["environment"] = {"machine": evil}
+    table = Event((2,), (BINARY, REAL))
+    results["data"] = {evil: evil, "event": table.to_json(), "columns": [f"{evil}1", f"{evil}2"]}
     for contestant in results["contestants"]:
         contestant.update(dict.fromkeys(("name", "family", "paper", "reason"), evil))  # type: ignore[typeddict-item]
         contestant["options"] = {evil: evil}

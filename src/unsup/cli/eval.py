@@ -189,6 +189,7 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
 
 
 def _likelihood(exam: Exam) -> str:
+    from unsup.core.likelihood import parts_in_words
     from unsup.evaluate.conditions import is_conditioned
 
     found, test = exam.likelihood, exam.bench.test
@@ -196,7 +197,8 @@ def _likelihood(exam: Exam) -> str:
     samples = f", {what.format(found.samples)}" if found.samples > 1 else ""
     given = ", of p(x | c)" if is_conditioned(exam.model) and test.given is not None else ""
     about = f"{exam.name} on {exam.bench.data.name} ({exam.m.split}, n = {found.n:,})"
-    return f"{about}: {found} [{found.kind}{given}{samples}]"
+    parts = parts_in_words(exam.scored.event, exam.bench.data.columns)
+    return f"{about}: {found.told(parts)} [{found.kind}{given}{samples}]"
 
 
 def _of_changed(run: Run) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         model, data = _begun(name, options, settings, model_options.given(options))
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
-    return _finish(fitted, name, out, changed=changed)
+    return _finish(fitted, data, out, changed=changed)
 
 
 def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, Any]) -> tuple[Model, Data]:
@@ -225,8 +225,9 @@ def _name_of_run(out: str) -> str:
     return str(open_run(out).config["model"]["model"])
 
 
-def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
+def _finish(fitted: Fitted, data: Data, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
+    from unsup.core.likelihood import parts_in_words
     from unsup.report.page import next_lines, write_page
     from unsup.train.progress import duration
 
@@ -237,7 +238,7 @@ def _finish(fitted: Fitted, model: str, out: str, *, changed: bool) -> int:
         return 128 + (fitted.signal or signal.SIGINT)
     line = f"done: {counted(fitted.steps, 'step')} in {duration(fitted.seconds)}"
     if fitted.validation is not None:
-        line += f"; validation {fitted.validation}"
+        line += f"; validation {fitted.validation.told(parts_in_words(data.event, data.columns))}"
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
     write(line, "", *(f"  {command}" for command in next_lines(out)), f"the page of the run is {out}/report.html")

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
 from unsup.core.config import Count, Seed
 from unsup.core.errors import CapabilityError
-
-if TYPE_CHECKING:
-    from unsup.core.batch import Batch
-    from unsup.core.event import Event
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.likelihood import parts_in_words
     from unsup.core.model import HasDensity
     from unsup.core.storage import write_file
-    from unsup.evaluate.likelihood import log_probs
+    from unsup.data.columns import TableForm
+    from unsup.evaluate.likelihood import entries_of, log_probs
     from unsup.train.runs import open_model
 
     run = open_model(options.run)
@@ -54,23 +50,19 @@ def main(arguments: Sequence[str]) -> int:
     scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1).tolist()
     rows = [("example", "log_prob_nats", "bits_per_dim", "kind")]
     what = "log p(x)" if examples.given is None else "log p(x | c)"
-    entries = _entries(model.event, examples)
+    known = entries_of(model.event, examples)
+    entries = [model.event.dims] * len(scores) if known is None else known.tolist()
     for name, score, dims in zip(names, scores, entries, strict=True):
-        bits = -score / (dims * math.log(2))
+        bits = -score / (max(1, dims) * math.log(2))
         rows.append((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
     text = table_text(rows)
     if options.out is None:
         write(*text.splitlines())
         return 0
     write_file(options.out, text.encode())
-    parts = parts_in_words(*model.event.parts)
+    form = run.form
+    columns = [column.name for column in form.columns] if isinstance(form, TableForm) else None
+    parts = parts_in_words(model.event, columns)
     kind = f"kind: {model.likelihood_kind}{parts and f'; {parts}'}"
     write(f"{len(scores)} scores written to {options.out} ({what} in nats, {kind})")
     return 0
-
-
-def _entries(event: Event, examples: Batch) -> list[int]:
-    """The number of entries of each example."""
-    if examples.lengths is None:
-        return [event.dims] * len(examples)
-    return [max(1, length * event.dims // event.shape[0]) for length in examples.lengths.tolist()]

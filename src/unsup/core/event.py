@@ -163,14 +163,17 @@ class Event:
         return all(not s.is_discrete for s in self._distinct)
 
     @property
-    def parts(self) -> tuple[int, int]:
-        """The numbers of discrete and of real entries if there are both, else (0, 0): log p mixes masses and densities.
+    def parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The discrete and the real entries if there are both, else none: log p mixes masses and densities.
 
         >>> Event((3,), (BINARY, REAL, REAL)).parts, Event((3,), REAL).parts
-        ((1, 2), (0, 0))
+        (((0,), (1, 2)), ((), ()))
         """
-        masses = sum(s.is_discrete for s in self.columns) if self.uniform is None else 0
-        return (masses, self.dims - masses) if 0 < masses < self.dims else (0, 0)
+        if self.uniform is not None:
+            return (), ()
+        masses = tuple(d for d, s in enumerate(self.columns) if s.is_discrete)
+        densities = tuple(d for d, s in enumerate(self.columns) if not s.is_discrete)
+        return (masses, densities) if masses and densities else ((), ())
 
     @property
     def has_words(self) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from unsup.core.config import OrNothing
+from unsup.core.event import Event
+from unsup.core.words import listed
 
 Kind = Literal["exact", "bound", "estimate", "unnormalised"]
 SIGN: dict[Kind, str] = {"exact": "=", "bound": "≤", "estimate": "≈", "unnormalised": "∝"}
+_NAMED = 5  # columns that are named, of masses or of densities
+_MIXED = "nats and bits mix both"
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,9 @@ class Likelihood:
     Args:
         kind: ``exact``; ``bound`` (log p is at least −nats); ``estimate``; ``unnormalised``.
         nats: mean of −log p(x) over ``n`` examples, in nats, weighted if the examples have weights.
-        dims: number of entries of one example, D. For examples of different lengths it is the mean number of entries
-            without padding, so that bits/dim is the total of all bits over the total of all entries.
+        dims: number of entries of one example, D. For examples of different lengths, or with missing entries, it is the
+            mean number of entries without padding and missing ones, so that bits/dim is the total of all bits over the
+            total of all entries.
         standard_error: standard error of the mean over examples, in nats; NaN for a single example.
         n: number of examples.
         samples: importance samples per example of a bound; 1 if none are used.
@@ -57,22 +63,51 @@ class Likelihood:
         return {"kind": self.kind, "nats": self.nats, "bits_per_dim": self.bits_per_dim} | record
 
     def __str__(self) -> str:
-        parts = parts_in_words(self.masses, self.densities)
+        return self.told(_counted(self.masses, self.densities))
+
+    def told(self, parts: str) -> str:
+        """The likelihood in words, followed by ``parts``, as from `parts_in_words`, if there are any."""
         return (
             f"{self.sign} {self.nats:.3f} ± {self.standard_error:.3f} nats "
             f"({self.sign} {self.bits_per_dim:.4f} bits/dim){parts and f'; {parts}'}"
         )
 
 
-def parts_in_words(masses: int, densities: int) -> str:
-    """What the log p of a table consists of, if it has discrete and real columns; else nothing.
+def parts_in_words(event: Event, columns: Sequence[str] | None) -> str:
+    """Which columns of a table contribute masses to log p and which densities, if it has both kinds; else nothing.
 
     Nats and bits of densities depend on the units of the columns; those of masses do not.
 
-    >>> parts_in_words(1, 5)
-    '1 column is a mass, 5 densities: nats and bits mix both'
+    Args:
+        event: of a row.
+        columns: names of the columns; None if they have none.
+
+    >>> from unsup.core.event import BINARY, REAL
+    >>> parts_in_words(Event((4,), (BINARY, REAL, BINARY, REAL)), ("c", "a", "k", "b"))
+    'masses: c, k; densities: a, b; nats and bits mix both'
+    >>> parts_in_words(Event((9,), (BINARY, *[REAL] * 8)), ("c", *map(str, range(8))))
+    'masses: c; densities: the other 8 columns; nats and bits mix both'
+    >>> parts_in_words(Event((3,), (BINARY, REAL, REAL)), None)
+    '1 column is a mass, 2 densities: nats and bits mix both'
     """
+    parts = event.parts
+    if columns is None or len(columns) != event.dims or not all(parts):
+        return _counted(*map(len, parts))
+    masses, densities = ([columns[d] for d in part] for part in parts)
+    others = densities if len(masses) <= len(densities) else masses  # the longer list
+
+    def named(names: Sequence[str]) -> str:
+        if len(names) <= _NAMED:
+            return ", ".join(names)
+        if names is others:
+            return f"the other {len(names):,} columns"
+        return listed([*names[:_NAMED], f"{len(names) - _NAMED:,} more"])
+
+    return f"masses: {named(masses)}; densities: {named(densities)}; {_MIXED}"
+
+
+def _counted(masses: int, densities: int) -> str:
     if not (masses and densities):
         return ""
     own = "1 column is a mass" if masses == 1 else f"{masses} columns are masses"
-    return f"{own}, {densities} {'density' if densities == 1 else 'densities'}: nats and bits mix both"
+    return f"{own}, {densities} {'density' if densities == 1 else 'densities'}: {_MIXED}"

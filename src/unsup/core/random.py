@@ -27,25 +27,32 @@ def manual_seed(generator: Generator, seed: int) -> Generator:
     >>> manual_seed(Generator(), 2**70).initial_seed() == manual_seed(Generator(), 2**71).initial_seed()
     False
     """
-    if seed in _SEEDS:
-        return generator.manual_seed(seed)
-    key, rest = 0, abs(seed)
-    while rest:
-        key, rest = _mix(key ^ _mix(rest & 0xFFFFFFFFFFFFFFFF)), rest >> 64
-    return generator.manual_seed(key)
+    return generator.manual_seed(_folded(seed))
 
 
 def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu") -> Generator:
     """A generator keyed by ``(seed, *position)``: the same key gives the same noise, independent of earlier draws.
 
+    All bits of the seed count, whatever its size.
+
     >>> a, b = keyed_generator(0, 3), keyed_generator(0, 3)
     >>> bool((torch.rand(2, generator=a) == torch.rand(2, generator=b)).all())
     True
     """
-    key = seed & 0xFFFFFFFFFFFFFFFF
+    key = _folded(seed)
     for number in position:
         key = _mix(key ^ _mix(number + 0x9E3779B97F4A7C15))
     return Generator(device=device).manual_seed(key & 0x7FFFFFFFFFFFFFFF)
+
+
+def _folded(seed: int) -> int:
+    """A seed as 64 bits. Seeds that PyTorch accepts stay as they are there: −s is 2⁶⁴ − s."""
+    if seed in _SEEDS:
+        return seed & 0xFFFFFFFFFFFFFFFF
+    key, rest = 0x9E3779B97F4A7C15 * (seed < 0), abs(seed)
+    while rest:
+        key, rest = _mix(key ^ _mix(rest & 0xFFFFFFFFFFFFFFFF)), rest >> 64
+    return key
 
 
 def _mix(key: int) -> int:

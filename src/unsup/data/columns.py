@@ -189,6 +189,8 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
         InputError: a type that is not a number, a word or a date.
     """
     kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+    if not (categorical or raw.type == kind or _is_text(kind) or isinstance(kind, pa.BaseExtensionType)):
+        raw = raw.cast(kind)
     if categorical:
         return _categories(name, *distinct_words(raw, gaps=("",)))
     if _is_text(kind):
@@ -198,12 +200,15 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
         column, note = _dates(name, [c for c in sample if not is_missing(c)]) or (Column(name, "date"), "")
         column = replace(column, pattern=column.pattern or _pattern_of_type(raw))
+        zone = kind.tz if pa.types.is_timestamp(kind) and not sample else None
+        if zone not in (None, "UTC"):
+            note = f"column {name!r}: times are converted from {zone} to UTC"
         return Found(column, _days(raw) + zone_days(zone_of(column.pattern)), note=note)
     if pa.types.is_duration(kind):
         return Found(Column(name, after=" s"), _float64(pc.cast(pc.cast(raw, pa.duration("ms")), pa.int64())) / 1000)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return _read_numbers(name, raw, sample, comma)
-    raise InputError(f"column {name!r} has the type {kind}; expected numbers, words or dates")
+    raise InputError(f"column {name!r} has the type {kind}; expected numbers, words or dates; convert it to text")
 
 
 def read_label(name: str, raw: pa.ChunkedArray) -> Found:
@@ -305,14 +310,33 @@ def _known_words(column: Column, words: list[str], codes: NDArray[np.int64]) -> 
 
 def _text(raw: pa.ChunkedArray) -> pa.ChunkedArray:
     """Cells of any type as dictionary cells of text."""
-    if pa.types.is_dictionary(raw.type):
-        return raw.unify_dictionaries()
-    if pa.types.is_boolean(raw.type):
-        return pc.if_else(raw, "True", "False").dictionary_encode()
-    if pa.types.is_floating(raw.type):  # 3.0 is the class 3
-        whole = pc.all(pc.equal(raw, pc.floor(raw))).as_py()
-        raw = pc.cast(raw, pa.int64()) if whole else raw
-    return pc.cast(raw, pa.string()).dictionary_encode()
+    if not pa.types.is_dictionary(raw.type):
+        return _strings(raw).dictionary_encode()
+    whole = raw.unify_dictionaries()
+    if _is_text(raw.type.value_type):
+        return whole
+    parts = [
+        pa.DictionaryArray.from_arrays(part.indices, _strings(pa.chunked_array([part.dictionary])).combine_chunks())
+        for part in whole.chunks
+    ]
+    return pa.chunked_array(parts, pa.dictionary(raw.type.index_type, pa.string()))
+
+
+def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cells that are not text as text."""
+    kind = cells.type
+    if pa.types.is_boolean(kind):
+        return pc.if_else(cells, "True", "False")
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        written = Column("", "date", pattern=_pattern_of_type(cells)).text(_days(cells), REAL)
+        return pa.chunked_array([[each or None for each in written]], pa.string())
+    if pa.types.is_floating(kind):  # 3.0 is the class 3
+        whole = pc.all(pc.equal(cells, pc.floor(cells))).as_py()
+        cells = pc.cast(cells, pa.int64()) if whole else cells
+    try:
+        return pc.cast(cells, pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise InputError(f"cells of the type {kind} are not words; convert them to text") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -365,7 +389,7 @@ def _decoded(cells: pa.ChunkedArray, gaps: Sequence[str] | None) -> tuple[list[s
     whole = cells.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0) if whole.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))
-    codes = pc.fill_null(whole.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = pc.fill_null(pc.cast(whole.indices, pa.int64()), -1).to_numpy(zero_copy_only=False)
     words = ["" if w is None else w.strip() for w in whole.dictionary.to_pylist()]
     distinct = list(dict.fromkeys(w for w in words if not (is_missing(w) if gaps is None else w in gaps)))
     number = {word: i for i, word in enumerate(distinct)}
@@ -516,10 +540,17 @@ def _days(raw: pa.ChunkedArray) -> Values:
 
 def _pattern_of_type(raw: pa.ChunkedArray) -> str:
     kind = raw.type
+    if pa.types.is_date(kind):
+        return "%Y-%m-%d"
+    seconds = pa.time32("s") if pa.types.is_time(kind) else pa.timestamp("s", kind.tz)
+    whole = pc.all(pc.equal(raw, pc.cast(pc.cast(raw, seconds, safe=False), kind))).as_py() is not False
+    clock = "%H:%M:%S" if whole else "%H:%M:%S.%f"
     if pa.types.is_time(kind):
-        return "%H:%M:%S"
-    whole = pa.types.is_date(kind) or bool((_days(raw)[~np.isnan(_days(raw))] % 1 == 0).all())
-    return "%Y-%m-%d" if whole else "%Y-%m-%d %H:%M:%S"
+        return clock
+    if kind.tz is not None:
+        return f"%Y-%m-%dT{clock}Z"
+    days = _days(raw)
+    return "%Y-%m-%d" if (days[~np.isnan(days)] % 1 == 0).all() else f"%Y-%m-%d {clock}"
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

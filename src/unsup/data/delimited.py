@@ -67,6 +67,7 @@ class Raw:
         comma: whether the decimal point is a comma.
         named: whether the columns have names of their own, not numbers.
         notes: what was decided.
+        categories: columns that the file or the data frame declares to be categories.
     """
 
     columns: dict[str, pa.ChunkedArray]
@@ -76,6 +77,7 @@ class Raw:
     comma: bool = False
     named: bool = True
     notes: tuple[str, ...] = ()
+    categories: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def _head(path: Path, start: str, decimal: str | None, header: bool | None) -> _
     separator = _separator(start)
     rows = _rows(start, separator)
     check_width(path, len(rows[0]))
-    named, note = (header, "") if header is not None else _has_header(rows)
+    named, note = (header, "") if header is not None else has_header(rows)
     names = tuple(cell.strip() for cell in rows[0]) if named else tuple(str(i + 1) for i in range(len(rows[0])))
     notes = [note] if note else []
     if named:
@@ -288,7 +290,7 @@ def _separator(text: str) -> str:
     return most[1]
 
 
-def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
+def has_header(rows: list[list[str]]) -> tuple[bool, str]:
     """Whether the first row has the names of the columns, and a note if this is not obvious."""
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     numbers = [is_number(cell) for cell in first]
@@ -304,6 +306,9 @@ def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
                 )
         if _is_spaced(first) and not any(_is_spaced(row) for row in rest):
             return True, f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)"
+        years = [int(cell) for cell in first if re.fullmatch(r"(?:1[89]|20|21)\d\d", cell)]
+        if len(years) == sum(numbers) > 1 and years == list(range(years[0], years[0] + len(years))):
+            return True, "the first line is read as names, because it counts years (--no-header to change this)"
         below = [[is_number(row[d]) for row in rest if len(row) == len(first)] for d in range(len(first))]
         named = [
             not n and cell and below[d] and all(below[d])

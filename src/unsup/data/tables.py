@@ -6,6 +6,8 @@ independent of their notation, and on the text of other cells.
 
 from __future__ import annotations
 
+import base64
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,7 @@ _PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row an
 _WHOLE = 2**53  # float64 represents all integers up to this
 _MOST_CLASSES = 1000  # of a last column that is the label without being named
 _SHOWN = 3
+_FIRST = 500  # rows of a sheet that decide whether it has a row of names
 _FEWEST_ROWS = 20  # of a column that counts the rows
 
 
@@ -106,7 +109,7 @@ def read_parquet(
         categorical: columns whose values are categories although they are numbers or dates.
         missing: as for CSV.
     """
-    return _examples(_raw(_arrow_table(path)), str(path), label, drop, categorical, missing)
+    return _examples(_raw(*_arrow_table(path)), str(path), label, drop, categorical, missing)
 
 
 def read_excel(
@@ -116,6 +119,7 @@ def read_excel(
     drop: tuple[str, ...] = (),
     categorical: tuple[str, ...] = (),
     missing: Missing = "keep",
+    header: bool | None = None,
     sheet: str | None = None,
 ) -> Examples:
     """Read a sheet of an Excel or OpenDocument file by the rules of `read_csv`; requires the extra ``excel``.
@@ -125,9 +129,10 @@ def read_excel(
         drop: columns to remove.
         categorical: columns whose cells are categories although they are numbers or dates.
         missing: as for CSV.
+        header: whether the first row of the sheet has names; detected by default.
         sheet: name of a sheet of an Excel file; the first by default.
     """
-    return _examples(_excel(path, sheet), str(path), label, drop, categorical, missing)
+    return _examples(_excel(path, sheet, header), str(path), label, drop, categorical, missing)
 
 
 def read_frame(
@@ -151,7 +156,7 @@ def read_frame(
         table = pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"the data frame cannot be read ({described(error)}); convert its columns") from error
-    return _examples(_raw(table), "the data frame", label, drop, categorical, missing)
+    return _examples(_raw(table, table.schema), "the data frame", label, drop, categorical, missing)
 
 
 def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:
@@ -226,9 +231,9 @@ def raw_table(path: Path, *, words: Sequence[str] = (), **options: Any) -> Raw:
     """The cells of any table file."""
     name = path.name.lower()
     if name.endswith(TABLES_BY_SUFFIX["a .parquet table"]):
-        return _raw(_arrow_table(path))
+        return _raw(*_arrow_table(path))
     if name.endswith(TABLES_BY_SUFFIX["an Excel table"]):
-        return _excel(path, options.get("sheet"))
+        return _excel(path, options.get("sheet"), options.get("header"))
     return read_delimited(path, decimal=options.get("decimal"), header=options.get("header"), words=words)
 
 
@@ -275,8 +280,8 @@ def _support(column: NDArray[np.float64]) -> Support:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def _arrow_table(path: Path) -> pa.Table:
-    """A Parquet or Arrow file."""
+def _arrow_table(path: Path) -> tuple[pa.Table, pa.Schema]:
+    """A Parquet or Arrow file, and the types that it was written with, as far as they are known."""
     what = "a Parquet file" if path.name.lower().endswith((".parquet", ".pq")) else "an Arrow file"
     try:
         if what == "an Arrow file":
@@ -284,7 +289,8 @@ def _arrow_table(path: Path) -> pa.Table:
 
             check_fits(3 * path.stat().st_size, str(path), ELSE)
             with path.open("rb") as opened:
-                return feather.read_table(opened, memory_map=False)
+                table = feather.read_table(opened, memory_map=False)
+                return table, table.schema
         from pyarrow.parquet import ParquetFile
 
         with path.open("rb") as opened, ParquetFile(opened) as file:
@@ -292,6 +298,8 @@ def _arrow_table(path: Path) -> pa.Table:
             groups = [about.row_group(g) for g in range(about.num_row_groups)]
             delimited.check_width(path, about.num_columns)
             cells = sum(group.column(c).num_values for group in groups for c in range(group.num_columns))
+            record = (about.metadata or {}).get(b"ARROW:schema")
+            written = pa.schema([]) if record is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record)))
             packed = sum(group.total_byte_size for group in groups)
             check_fits(_PER_CELL * cells + _PER_ROW * about.num_rows + _PER_BYTE * packed, str(path), ELSE)
             text = [
@@ -301,19 +309,26 @@ def _arrow_table(path: Path) -> pa.Table:
             ]
         # Text that occurs in many cells is then stored once.
         with path.open("rb") as opened, ParquetFile(opened, read_dictionary=text) as file:
-            return file.read()
+            return file.read(), written
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not {what} ({described(error)}); save it again") from error
 
 
-def _raw(table: pa.Table) -> Raw:
+def _raw(table: pa.Table, written: pa.Schema) -> Raw:
+    """The cells of a table; ``written`` has the types that it was written with."""
     kept = [name for name in table.column_names if not name.startswith("__index_level_")]
-    return Raw({name: table[name] for name in kept}, Names("row {}".format, range(table.num_rows)), {})
+    declared = frozenset(
+        field.name
+        for field in written
+        if pa.types.is_dictionary(field.type) and not isinstance(field.type.value_type, pa.BaseExtensionType)
+    )
+    columns = {name: table[name] for name in kept}
+    return Raw(columns, Names("row {}".format, range(table.num_rows)), {}, categories=declared.intersection(kept))
 
 
-def _excel(path: Path, sheet: str | None) -> Raw:
+def _excel(path: Path, sheet: str | None, header: bool | None) -> Raw:
     try:
         import python_calamine
     except ImportError as error:
@@ -324,37 +339,55 @@ def _excel(path: Path, sheet: str | None) -> Raw:
             book = python_calamine.CalamineWorkbook.from_filelike(opened)
         if sheet is not None and sheet not in book.sheet_names:
             raise InputError(f"{path} has no sheet {sheet!r}{nearest(sheet, book.sheet_names)}")
-        rows = book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python(skip_empty_area=True)
+        found = book.get_sheet_by_name(sheet or book.sheet_names[0])
+        rows = found.to_python(skip_empty_area=True)
     except (OSError, ValueError, python_calamine.CalamineError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable spreadsheet ({described(error)}); save it as CSV") from error
-    if len(rows) < 2:
-        raise InputError(f"{path} has no rows in its sheet; expected a line of names, and rows after it")
-    names = [str(cell).strip() or f"column {d + 1}" for d, cell in enumerate(rows[0])]
+    if not rows:
+        raise InputError(f"{path} has no rows in its sheet; expected rows of numbers or words, below a row of names")
+    head = [[_shown(cell) for cell in row] for row in rows[:_FIRST]]
+    named, note = (header, "") if header is not None else delimited.has_header(head)
+    names = [cell or f"column {d + 1}" for d, cell in enumerate(head[0])]
+    if not named:
+        names = [str(d + 1) for d in range(len(names))]
+    elif len(rows) < 2:
+        raise InputError(f"{path} has a row of names ({listing(names)}) but no rows below it")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: the header names the column {twice!r} {names.count(twice)} times; rename one")
-    columns = [_cells_of_sheet([row[d] for row in rows[1:]]) for d in range(len(names))]
-    notes: tuple[str, ...] = ()
+    columns = [_cells_of_sheet([row[d] for row in rows[named:]]) for d in range(len(names))]
+    if header is None and not named:
+        note = note or "the first line is read as a row, because it has numbers (--header to change this)"
+    notes = [note.replace("first line", "first row")] if note else []
     if sheet is None and len(book.sheet_names) > 1:
         others = listing([repr(s) for s in book.sheet_names[1:]])
-        notes = (f"sheet {book.sheet_names[0]!r} is read; the others are {others} (--sheet)",)
+        notes.append(f"sheet {book.sheet_names[0]!r} is read; the others are {others} (--sheet)")
     cells = {name: pa.chunked_array([column]) for name, column in zip(names, columns, strict=True)}
-    return Raw(cells, Names("row {}".format, range(2, len(rows) + 1)), {}, notes=notes)
+    first = 1 + named + (found.start or (0, 0))[0]  # empty rows above the table are not read
+    places = Names("row {}".format, range(first, first + len(rows) - named))
+    return Raw(cells, places, {}, named=named, notes=tuple(notes))
 
 
 def _cells_of_sheet(cells: list[Any]) -> pa.Array:
     """The cells of one column of a sheet: of one type, or as text."""
-    values = [None if cell == "" else cell for cell in cells]
+    values = [None if isinstance(cell, str) and is_missing(cell) else cell for cell in cells]
+    if any(isinstance(cell, datetime.datetime) for cell in values):  # where midnight is a date
+        values = [datetime.datetime(*v.timetuple()[:3]) if type(v) is datetime.date else v for v in values]
     kinds = {type(cell) for cell in values if cell is not None}
-    if kinds <= {int, float} or len(kinds) == 1:
-        return pa.array(
-            [float(v) if isinstance(v, int) and kinds != {bool} else v for v in values]
-            if kinds <= {int, float}
-            else values
-        )
-    return pa.array([None if v is None else str(v) for v in values])
+    if kinds <= {int, float}:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    return pa.array(values if len(kinds) == 1 else [None if v is None else _shown(v) for v in values])
+
+
+def _shown(cell: Any) -> str:
+    """A cell as text, as spreadsheets show it.
+
+    >>> _shown(2019.0), _shown(0.1 + 0.2), _shown(" a ")
+    ('2019', '0.3', 'a')
+    """
+    return f"{cell:.15g}" if type(cell) in (int, float) else str(cell).strip()
 
 
 # --- columns ------------------------------------------------------------------------------------------------------
@@ -392,7 +425,8 @@ def _examples(
         """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
         for name in names:
             cells, sample = raw.columns.pop(name), raw.sample.get(name, [])
-            found = read_column(name, cells, sample, categorical=name in categorical, comma=raw.comma)
+            words = name in categorical or name in raw.categories
+            found = read_column(name, cells, sample, categorical=words, comma=raw.comma)
             if name in place:
                 _check_digits(cells, found, owner, again)
             yield found.hashed  # of a label as of any other column: naming it does not change the splits
@@ -415,7 +449,8 @@ def _examples(
         ):
             label = last.column.name
             del left[label]
-            notes.append(f"the last column ({label!r}) contains text and is used as the label")
+            what = "categories" if label in raw.categories else "text"
+            notes.append(f"the last column ({label!r}) contains {what} and is used as the label")
     _check_cells(list(left.values()), raw, owner)
     empty = [name for name, found in left.items() if np.isnan(found.values).all()]
     if empty and len(empty) < len(left):
@@ -589,7 +624,8 @@ def _check_digits(
         whole = np.array([int(cell) for cell in text if not is_missing(cell)], dtype=object)
     except ValueError:
         return
-    if beyond_float64(whole[:, None], [_support(whole.astype(np.float64))]) is not None:
+    levels = whole_support(0, whole.max() - whole.min())  # of integers of any size
+    if beyond_float64(whole[:, None], [levels]) is not None:
         raise InputError(
             f"{owner}, column {name!r}: integers from {whole.min()} to {whole.max()} are too far from 0 for "
             f"float64 to distinguish them; {nearer_0(whole.min(), whole.max())}, or remove the column (--drop "

@@ -24,7 +24,7 @@ from unsup.data.source import Data, Split
 from unsup.evaluate.bench import Bench, Measuring, Once, Tell, counting
 from unsup.evaluate.conditions import beside, in_use, is_conditioned, over_examples
 from unsup.evaluate.features import Extractor, Features
-from unsup.evaluate.likelihood import CHUNK, likelihood_of, log_probs
+from unsup.evaluate.likelihood import CHUNK, entries_of, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
 from unsup.evaluate.neighbours import MemorisationResult, memorisation
 from unsup.evaluate.probe import encode_all
@@ -176,9 +176,8 @@ class Exam(Once):
     @property
     def likelihood(self) -> Likelihood:
         test = self.bench.test
-        return likelihood_of(
-            self.scored, self.scores, self.importance_samples, lengths=test.lengths, weight=test.weight
-        )
+        entries = entries_of(self.scored.event, test)
+        return likelihood_of(self.scored, self.scores, self.importance_samples, entries=entries, weight=test.weight)
 
     # --- samples --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, check_value
 from unsup.core.errors import CapabilityError, InputError
+from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.model import Factorises, HasDensity, HasPartition, Model, keyed_generator
 from unsup.data.source import Split
@@ -96,7 +97,7 @@ def evaluate_likelihood(model: Model, x: Tensor | Split | Batch, *, samples: int
     """
     examples = examples_in(x)
     scores = log_probs(model, examples, samples=samples, seed=seed)
-    return likelihood_of(model, scores, samples, lengths=examples.lengths, weight=examples.weight)
+    return likelihood_of(model, scores, samples, entries=entries_of(model.event, examples), weight=examples.weight)
 
 
 def likelihood_of(
@@ -104,7 +105,7 @@ def likelihood_of(
     scores: Tensor,
     samples: int = 1,
     *,
-    lengths: Tensor | None = None,
+    entries: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Likelihood:
     """The `Likelihood` record of the log-probabilities ``(N,)`` of examples under ``model``.
@@ -114,7 +115,7 @@ def likelihood_of(
     standard error over examples.
 
     Args:
-        lengths: of the examples, ``(N,)``, if the event's first axis is open: entries beyond them do not count.
+        entries: number of entries of each example that count, ``(N,)``, as from `entries_of`; None for all.
         weight: of the examples, ``(N,)``; None for equal weights.
 
     Raises:
@@ -133,9 +134,9 @@ def likelihood_of(
     if weight is None and n > 1:
         error = float(scores.std(correction=1)) / math.sqrt(n)
     dims: float = event.dims
-    if event.open and lengths is not None:  # entries without padding
-        dims = float((shares * lengths.detach().cpu()).sum()) * (event.dims // event.shape[0])
-    masses, densities = event.parts
+    if entries is not None:
+        dims = float((shares * entries).sum()) or 1.0  # nothing is known: no bits for any number of entries
+    masses, densities = map(len, event.parts)
     return Likelihood(
         kind=model.likelihood_kind,
         nats=-float(mean),
@@ -146,6 +147,21 @@ def likelihood_of(
         masses=masses,
         densities=densities,
     )
+
+
+def entries_of(event: Event, examples: Split | Batch) -> Tensor | None:
+    """The number of entries of each example that are neither padding nor missing, ``(N,)``; None if all are there."""
+    if not event.missing:
+        if examples.lengths is None or not event.open:
+            return None
+        return examples.lengths.detach().cpu() * (event.dims // event.shape[0])
+    found = []
+    for batch in batches(examples, _CHECKED):
+        there = ~batch.x.detach().cpu().isnan()
+        if event.open and batch.lengths is not None:
+            there &= ~event.padding(batch.lengths.cpu()).view(len(there), -1, *(1,) * (len(event.shape) - 1))
+        found.append(there.reshape(len(there), event.dims).sum(1))
+    return torch.cat(found)
 
 
 def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0) -> Tensor | None:

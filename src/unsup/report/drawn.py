@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from unsup.core.event import Event
+from unsup.core.likelihood import parts_in_words
 from unsup.core.words import counted, duration, listed
 from unsup.evaluate.records import Contestant, Results
 from unsup.report import charts
@@ -40,9 +42,11 @@ def likelihood_charts(results: Results) -> list[Chart]:
     ends = "from the lowest to the highest seed, small dots are single runs" if several else "95 % intervals"
     apart = [r["name"] for r in rows if kind(r) == "unnormalised"]
     left = f" Not drawn, because their constant is unknown: {', '.join(apart)}." if apart else ""
+    data = results["data"]
+    parts = parts_in_words(Event.from_json(data["event"]), data.get("columns"))
     caption = (
         f"Bits per entry of a held-out example. Lines are {ends}. Each kind has its own group: a model with a higher "
-        f"bound than an exact value of another is not necessarily worse.{left}"
+        f"bound than an exact value of another is not necessarily worse.{left}{parts and f' {capital(parts)}.'}"
     )
     drawn = [Chart("Likelihood", charts.likelihood_dots(dots, "chart-likelihood"), caption)]
     caption = "Lower is better, left is cheaper. ● exact, ◀ bound, ◆ estimate."

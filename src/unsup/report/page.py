@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import options_of, plain
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line, markdown, visible
 from unsup.core.event import Event
+from unsup.core.likelihood import parts_in_words
 from unsup.core.logbook import read_log
 from unsup.core.reading import read_json
 from unsup.core.registry import model_class, names, row
@@ -48,7 +49,8 @@ class _Config(TypedDict):
 
 
 class _Described(TypedDict):
-    notes: list[str]  # and sizes, split, columns, labels, streams
+    notes: list[str]  # and sizes, split, labels, streams
+    columns: NotRequired[list[str] | None]
 
 
 class _About(TypedDict):
@@ -90,6 +92,11 @@ class Recorded:
     @property
     def event(self) -> Event:
         return Event.from_json(self.config["model"]["event"])
+
+    @property
+    def columns(self) -> Sequence[str] | None:
+        """The names of the columns of a table, if they are known."""
+        return self.about["data"].get("columns") if self.about else None
 
     @property
     def steps(self) -> int:
@@ -184,7 +191,7 @@ def summary_of(run: Recorded) -> tuple[str, ...]:
     """The outcome in sentences, the most important first."""
     test = [e for e in _sorted(run.evaluations) if e["split"] == "test" and not _is_older(run, e)]
     others = [e for e in test[1:] if e["measure"] in ("fid", "auroc", "probe")][:2]
-    said = [_sentence(e) for e in (*test[:1], *others)]
+    said = [_sentence(run, e) for e in (*test[:1], *others)]
     if best := _best(run):
         said.append(f"Best validation: {best}.")
     if not test:
@@ -209,22 +216,26 @@ def _column(entry: Evaluation) -> Column:
     return Column.of(entry["measure"], MEASURES[entry["measure"]].to_json())
 
 
-def _sentence(entry: Evaluation) -> str:
+def _sentence(run: Recorded, entry: Evaluation) -> str:
     column, figure = _column(entry), reading(entry["figure"])
     if figure is None:
         return f"{column.title} has no finite value."
     shown = f"{column.headline(figure)} {column.unit}".rstrip().removeprefix("= ")
-    extra = [_bits(figure)] if _bits(figure) else []
+    bits = _bits(run, figure)
+    extra = [bits] if bits else []
     if figure.floor is not None and column.floor:
         extra.append(f"{column.show(figure.floor)} for {column.floor}")
     said = f"{capital(entry['split'])} {MEASURES[entry['measure']].title}: {shown}"
     return said + (f" ({', '.join(extra)})" if extra else "") + f", n = {entry['figure']['n']:,}."
 
 
-def _bits(figure: Figure) -> str:
-    """The bits/dim of a likelihood and its kind, or nothing."""
+def _bits(run: Recorded, figure: Figure) -> str:
+    """The bits/dim of a likelihood, its kind and the columns of which it is a mass or a density; or nothing."""
     bits = finite(figure.detail.get("bits_per_dim"))
-    return "" if bits is None else f"{number(bits, 4)} bits/dim, {figure.detail.get('kind')}"
+    if bits is None:
+        return ""
+    parts = parts_in_words(run.event, run.columns)
+    return f"{number(bits, 4)} bits/dim, {figure.detail.get('kind')}{parts and f'; {parts}'}"
 
 
 def _best(run: Recorded) -> str:
@@ -256,7 +267,7 @@ def figure_rows(run: Recorded) -> list[list[Any]]:
         settings = {k: v for k, v in entry["settings"].items() if v is not None and (k, v) != ("seed", 0)}
         of = [f"{entry['split']}, n = {entry['figure']['n']:,}", plainly(settings, ", ", " ")]
         of.append("data that has changed since training" if entry["changed_data"] else "")
-        bits = _bits(figure)
+        bits = _bits(run, figure)
         value = f"{column.headline(figure)} {column.unit}".rstrip() + (f" ({bits})" if bits else "")
         older = f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else ""
         floor = "" if figure.floor is None else f"{column.show(figure.floor)} {column.floor}"
