@@ -270,9 +270,10 @@ def compact_dates(numbers: NDArray[np.float64]) -> NDArray[np.float64] | None:
     >>> compact_dates(np.array([19700101.0, 19700102.0, 19700230.0]))
     """
     missing = np.isnan(numbers)
-    known = numbers[~missing].astype(np.int64)
+    known = numbers[~missing]
     if len(known) < _FEWEST or known.min() < 19_000_101 or known.max() > 21_001_231:
         return None
+    known = known.astype(np.int64)
     year, month, day = known // 10_000, known // 100 % 100, known % 100
     if month.min() < 1 or month.max() > 12 or day.min() < 1 or len(np.unique(known)) < _FEWEST:
         return None
