@@ -381,5 +381,5 @@ def test_completion_ignores_unknown_values_and_other_rows(joint):
 def test_known_entries_of_probability_zero_are_refused():
     model = fitted(TABLE, torch.tensor([[0, 0, 1], [0, 1, 2]]), smoothing=0.0, joint="always")
     known = torch.tensor([[True, False, False]])
-    with pytest.raises(InputError, match="example 1 have probability 0.*smoothing above 0"):
+    with pytest.raises(InputError, match=r"example 1 have probability 0.*smoothing above 0"):
         model.complete(torch.tensor([[0, 0, 0], [1, 0, 0]]), known.expand(2, 3))

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", help="your examples: a table with missing cells, or images")
     parser.add_out(OUT_HELP, metavar="FILE", required=True)
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
-    parser.add_number("--top", Share, f"images: the share of rows that is known, from the top [{_TOP}]", metavar="SHARE")
+    parser.add_number(
+        "--top", Share, f"images: the share of rows that is known, from the top [{_TOP}]", metavar="SHARE"
+    )
     add_example_options(parser, arguments, without=("missing",))
     add_memory(parser)
     options = parser.parse(arguments)
