@@ -837,12 +837,10 @@ class CompletesFromTheComponentAlone(GaussianMixture):
         return torch.where(known, x, self.draw(component, generator))
 
 
-@breaks("completion", event=Event((3,), (Support("nominal", 3), REAL, Support("ordinal", 4))))
-class CompletesByTheUnknownValues(GaussianMixture):
-    @torch.no_grad()
+@breaks("completion", event=Event((3,), Support("nominal", 3)), joint="always")
+class CompletesByTheUnknownValues(Histogram):
     def complete(self, x, known, *, generator=None):
-        component = self.encode(x).multinomial(1, generator=generator)[:, 0]
-        return torch.where(known, x, self.draw(component, generator))
+        return torch.where(known, x, (super().complete(x, known, generator=generator) + x) % 3)
 
 
 @breaks("completion", event=Event((3,), Support("nominal", 3)), joint="always")

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         raise CapabilityError(f"{name} cannot complete examples (models that can: {able})")
     check_output(options.out, run)
     if Path(options.out).resolve() == Path(options.file).expanduser().resolve():
-        raise InputError(f"-o {options.out} is the file to complete, which stays as it is; choose another name")
+        raise InputError(f"-o {options.out} is the file to complete, which is not overwritten; choose another name")
     is_known = _known_part(options, model.event)
     examples, _ = examples_of(options, run, own=_with_gaps(model.event))
     known = torch.cat([is_known(part) for part in examples.x.split(CHUNK)])
