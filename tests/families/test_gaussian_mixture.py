@@ -455,3 +455,148 @@ def test_components_of_a_table_join_words_and_numbers() -> None:
     free = {"diagonal": 1, "tied": 1, "full": 1}[model.covariance]
     used = int(model.used.sum())
     assert model.n_free == used * (1 + 1 + 2 + 2) + free * (1 if model.covariance == "tied" else used)
+
+
+# --- completion
+
+
+def correlated(k: int, dims: int = 4) -> GaussianMixture:
+    """Components with different full matrices, in units far from the standard ones."""
+    model = started(clusters(400, dims), components=k, covariance="full")
+    em(model, clusters(400, dims), 5)
+    return model
+
+
+def raw_moments(model: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, means and covariances in raw units."""
+    front = model.front
+    scale = (front.levels * front.std).numpy()
+    means = model.gaussians.means.detach().numpy() * scale + (front.low + front.levels * front.mean).numpy()
+    covariances = model.gaussians.covariances(model.used).detach().numpy() * np.outer(scale, scale)
+    return model.logits.detach().softmax(0).numpy(), means, covariances
+
+
+@pytest.mark.parametrize("hidden", [[0], [1, 3], [0, 1, 2, 3]])
+def test_completion_by_one_full_gaussian_has_the_closed_form(hidden):
+    model = correlated(1)
+    _, (mean,), (covariance,) = raw_moments(model)
+    x = clusters(1, 4, seed=9)
+    known = torch.ones(4, dtype=torch.bool)
+    known[hidden] = False
+    seen = known.nonzero()[:, 0].tolist()
+    gain = covariance[np.ix_(hidden, seen)] @ np.linalg.inv(covariance[np.ix_(seen, seen)])
+    wanted = mean[hidden] + gain @ (x[0, seen].numpy() - mean[seen])
+    left = covariance[np.ix_(hidden, hidden)] - gain @ covariance[np.ix_(seen, hidden)]
+    n = 20_000
+    drawn = model.complete(x.expand(n, 4), known.expand(n, 4), generator=seeded()).double()[:, hidden].numpy()
+    white = np.linalg.solve(np.linalg.cholesky(left), (drawn - wanted).T)
+    for own in white:
+        assert stats.kstest(own, "norm").pvalue > 1e-4
+    assert np.abs(np.cov(white) - np.eye(len(hidden))).max() < 6 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_completion_by_a_mixture_follows_the_conditional_density(covariance):
+    x = clusters(400, 3)
+    model = started(x, components=3, covariance=covariance)
+    em(model, x, 10)
+    one, n = x[7:8], 20_000
+    known = torch.tensor([True, False, True]).expand(n, 3)
+    drawn = model.complete(one.expand(n, 3), known, generator=seeded(1))[:, 1].double()
+    nodes = torch.linspace(float(x[:, 1].min()) - 60, float(x[:, 1].max()) + 60, 40_001, dtype=torch.float64)
+    grid = one.repeat(len(nodes), 1)
+    grid[:, 1] = nodes
+    mass = model.log_prob(grid).detach().exp().numpy()
+    below = np.concatenate([[0], np.cumsum((mass[1:] + mass[:-1]) / 2)])
+    assert stats.kstest(np.interp(drawn, nodes, below / below[-1]), "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("options", [{"components": 3}, {}], ids=["three", "auto"])
+def test_completion_of_a_mixed_table_follows_the_conditional_distribution(missing, options):
+    """Categories, real numbers and many whole numbers: the joint draws of two unknown entries, by quadrature."""
+    event = Event((4,), (Support("nominal", 3), REAL, REAL, Support("ordinal", 7, low=-2)), missing=missing)
+    g = np.random.default_rng(0)
+    word = g.integers(0, 3, 300)
+    real = np.stack([3.0 * word + g.normal(size=300), g.normal(size=300) - word], 1)
+    whole = np.clip(np.round(real[:, 0] / 2 + 0.5 * g.normal(size=300)), -2, 4)
+    rows = torch.tensor(np.stack([word, *real.T, whole], 1)).to(event.dtype)
+    if missing:
+        rows[torch.from_numpy(g.random(rows.shape) < 0.2)] = torch.nan
+    model = started(rows, event=event, **options)
+    em(model, rows, 5)
+    n = 40_000
+    x = torch.tensor([[torch.nan, 4.0, torch.nan, 2.0]]).expand(n, 4)  # unknown values do not matter
+    drawn = model.complete(x, ~x.isnan(), generator=seeded(2))
+    assert torch.equal(drawn[:, [1, 3]], x[:, [1, 3]])
+    assert bool(event.contains(drawn).all())
+    nodes, expected = torch.linspace(-15, 15, 3001, dtype=torch.float64), []
+    for level in range(3):
+        grid = torch.tensor([[level, 4.0, 0.0, 2.0]], dtype=torch.float64).repeat(len(nodes), 1)
+        grid[:, 2] = nodes
+        expected.append(model.log_prob(grid).detach().exp())
+    mass = torch.stack(expected)
+    share = mass.sum(1) / mass.sum()
+    observed = drawn[:, 0].long().bincount(minlength=3).double()
+    kept = share * n > 5
+    assert stats.chisquare(observed[kept], share[kept] / share[kept].sum() * observed[kept].sum()).pvalue > 1e-4
+    for level in range(3):
+        own = drawn[drawn[:, 0] == level][:, 2]
+        if len(own) > 100:  # given the word that was drawn, the real entry follows too
+            below = mass[level].cumsum(0) / mass[level].sum()
+            assert stats.kstest(np.interp(own, nodes, below), "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_completion_keeps_what_is_known_bit_for_bit_and_ignores_the_rest(covariance):
+    x = clusters(200, 3)  # float64, although the event has float32
+    model = started(x, components=2, covariance=covariance)
+    em(model, x, 3)
+    known = torch.rand(x.shape, generator=seeded(3)) < 0.5
+    drawn = model.complete(x, known, generator=seeded(4))
+    assert drawn.dtype == torch.float64
+    assert torch.equal(drawn[known], x[known])
+    assert not bool(drawn.isnan().any())
+    other = torch.where(known, x, torch.nan)
+    assert torch.equal(model.complete(other, known, generator=seeded(4)), drawn)
+    moved = torch.where(known, x + 3, x)
+    changed = model.complete(moved, known, generator=seeded(4))
+    assert bool((changed != drawn)[~known & known.any(1, keepdim=True)].any())
+    assert torch.equal(model.complete(x, torch.ones_like(known), generator=seeded(4)), x)
+
+
+def test_a_known_entry_that_is_missing_is_integrated_out():
+    event = Event((3,), REAL, missing=True)
+    model = started(clusters(300, 3), event=event, components=2)
+    n = 20_000
+    x = torch.tensor([[6.0, torch.nan, 5.0]]).expand(n, 3)
+    known = torch.tensor([[True, True, False]]).expand(n, 3)
+    drawn = model.complete(x, known, generator=seeded())
+    assert bool(drawn[:, 1].isnan().all())
+    both = model.complete(x, torch.tensor([[True, False, False]]).expand(n, 3), generator=seeded(1))
+    assert stats.ks_2samp(drawn[:, 2], both[:, 2]).pvalue > 1e-4
+
+
+def test_a_nearly_singular_gaussian_completes():
+    """The second column is twice the first, up to the floor."""
+    x = torch.randn(500, 1, generator=seeded(), dtype=torch.float64)
+    x = torch.cat([x, 2 * x, torch.randn(500, 1, generator=seeded(1), dtype=torch.float64)], 1)
+    model = started(x, components=1, covariance="full", floor=1e-12)
+    em(model, x, 2)
+    known = torch.tensor([[True, False, False]]).expand(500, 3)
+    drawn = model.complete(x, known, generator=seeded(2))
+    assert torch.allclose(drawn[:, 1], x[:, 1], atol=1e-4)
+
+
+def test_completion_of_dequantised_levels_stays_in_the_levels_and_uses_the_known_half():
+    event = Event((1, 2, 3), Support("ordinal", 8))
+    base = torch.randint(0, 8, (400, 1, 1, 3), generator=seeded())
+    x = base.expand(-1, 1, 2, 3).contiguous()
+    model = started(x, event=event, components=12, covariance="full")
+    em(model, x, 10)
+    known = torch.zeros(x.shape, dtype=torch.bool)
+    known[:, :, 0] = True
+    drawn = model.complete(x, known, generator=seeded(1))
+    assert bool(event.contains(drawn).all())
+    assert torch.equal(drawn[known], x[known].to(drawn.dtype))
+    assert float((drawn[:, :, 1] - x[:, :, 0]).abs().float().mean()) < 1

@@ -320,3 +320,66 @@ def test_bins_reach_the_ends_of_ordinary_columns() -> None:
     model = fitted(Event(x.shape[1:], REAL, precision="float64"), torch.tensor(x))
     assert model.low.tolist() == x.min(0).tolist()
     assert model.high.tolist() == x.max(0).tolist()
+
+
+# --- completion
+
+
+@pytest.mark.parametrize("joint", ["always", "never"])
+@pytest.mark.parametrize("hidden", [[0], [1, 2], [0, 1, 2]])
+def test_completion_of_discrete_entries_follows_the_table(joint, hidden):
+    model = fitted(TABLE, table_data(300), joint=joint)
+    n, x = 20_000, torch.tensor([[1, 0, 2]])
+    known = torch.ones(3, dtype=torch.bool)
+    known[hidden] = False
+    drawn = model.complete(x.expand(n, 3), known.expand(n, 3), generator=seeded())
+    assert torch.equal(drawn[:, known], x.expand(n, 3)[:, known].to(drawn.dtype))
+    cells = torch.tensor(list(itertools.product(range(2), range(-1, 2), range(4))))
+    agrees = (cells == x)[:, known].all(1)
+    p = (model.log_prob(cells).exp() * agrees)[agrees]
+    index = {tuple(cell): i for i, cell in enumerate(cells[agrees].tolist())}
+    counts = np.bincount([index[tuple(row)] for row in drawn.tolist()], minlength=len(p))
+    assert stats.chisquare(counts, p / p.sum() * n).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_completion_of_a_real_entry_follows_the_density_in_its_cells(missing):
+    g = np.random.default_rng(0)
+    level = g.integers(0, 3, 2000)
+    event = Event((2,), (Support("ordinal", 3), REAL), missing=missing)
+    rows = torch.tensor(np.stack([level, 5 * level + g.normal(size=2000)], 1))
+    model = fitted(event, rows, bins=6, joint="always")
+    n = 20_000
+    x = torch.tensor([[1.0, torch.nan]], dtype=torch.float64).expand(n, 2)
+    drawn = model.complete(x, ~x.isnan(), generator=seeded(1))
+    nodes = torch.linspace(-100, 100, 200_001, dtype=torch.float64)
+    mass = model.log_prob(torch.stack([torch.ones_like(nodes), nodes], 1)).exp()
+    below = mass.cumsum(0) / mass.sum()
+    assert stats.kstest(np.interp(drawn[:, 1], nodes, below), "uniform").pvalue > 1e-4
+    x = torch.tensor([[torch.nan, 5.2]], dtype=torch.float64).expand(n, 2)
+    drawn = model.complete(x, ~x.isnan(), generator=seeded(2))
+    assert torch.equal(drawn[:, 1], x[:, 1])  # in float64, although the event has float32
+    p = model.log_prob(torch.tensor([[k, 5.2] for k in range(3)], dtype=torch.float64)).exp()
+    assert stats.chisquare(drawn[:, 0].long().bincount(minlength=3), p / p.sum() * n).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("joint", ["always", "never"])
+def test_completion_ignores_unknown_values_and_other_rows(joint):
+    x = table_data(200)
+    model = fitted(TABLE, x, joint=joint)
+    known = torch.rand(x.shape, generator=seeded(3)) < 0.5
+    drawn = model.complete(x, known, generator=seeded(4))
+    assert torch.equal(drawn[known], x[known].to(drawn.dtype))
+    other = torch.where(known, x, x.flip(0))
+    assert torch.equal(model.complete(other, known, generator=seeded(4)), drawn)
+    assert torch.equal(model.complete(x[:0], known[:0], generator=seeded(4)), drawn[:0])
+    moved = torch.where(known, x.flip(0), x)
+    changed = (model.complete(moved, known, generator=seeded(4)) != drawn)[~known].any()
+    assert bool(changed) == (joint == "always")
+
+
+def test_known_entries_of_probability_zero_are_refused():
+    model = fitted(TABLE, torch.tensor([[0, 0, 1], [0, 1, 2]]), smoothing=0.0, joint="always")
+    known = torch.tensor([[True, False, False]])
+    with pytest.raises(InputError, match=r"example 1 have probability 0.*smoothing above 0"):
+        model.complete(torch.tensor([[0, 0, 0], [1, 0, 0]]), known.expand(2, 3))

@@ -827,6 +827,30 @@ class RedrawsTheKnownPart(PixelCNN):
         return self.sample(len(x), generator=generator)
 
 
+@breaks("completion", event=Event((2,), REAL), components=2)
+class CompletesFromTheComponentAlone(GaussianMixture):
+    """The component is right, but within it the known entries are ignored."""
+
+    @torch.no_grad()
+    def complete(self, x, known, *, generator=None):
+        component = self.encode(torch.where(known, x, 0.0)).argmax(1)
+        return torch.where(known, x, self.draw(component, generator))
+
+
+@breaks("completion", event=Event((3,), Support("nominal", 3)), joint="always")
+class CompletesByTheUnknownValues(Histogram):
+    def complete(self, x, known, *, generator=None):
+        return torch.where(known, x, (super().complete(x, known, generator=generator) + x) % 3)
+
+
+@breaks("completion", event=Event((3,), Support("nominal", 3)), joint="always")
+class CompletesEachEntryAlone(Histogram):
+    """Unknown entries follow their margins."""
+
+    def complete(self, x, known, *, generator=None):
+        return torch.where(known, x, self.sample(len(x), generator=generator))
+
+
 @breaks("class-mixture", event=PIXELS, given=labels(3))
 class MixesLogarithms(PixelCNN):
     def log_prob(self, x, *, given=None, **options):

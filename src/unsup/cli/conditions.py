@@ -60,13 +60,22 @@ def add_given(parser: Parser, what: str) -> None:
     )
 
 
-def add_example_options(parser: Parser, arguments: Sequence[str], *, given: bool = True) -> None:
-    """The options for reading the examples in the second word; ``given``: whether to include conditions."""
+def add_example_options(
+    parser: Parser, arguments: Sequence[str], *, given: bool = True, without: Sequence[str] = ()
+) -> None:
+    """The options for reading the examples in the second word.
+
+    Args:
+        parser: parser that receives the flags.
+        arguments: the command line.
+        given: whether to include conditions.
+        without: options that the command does not have.
+    """
     from unsup.cli.options import DATA_OPTIONS
 
     if given:
         add_given(parser, "the condition of all examples, or the source of their conditions, as in unsup fit")
-    skipped = [name for name in DATA_OPTIONS if name not in EXAMPLE_OPTIONS or name == "given"]
+    skipped = [name for name in DATA_OPTIONS if name not in EXAMPLE_OPTIONS or name in ("given", *without)]
     add_data(parser, arguments, place=1, skip=skipped)
 
 
@@ -112,7 +121,9 @@ def _examples(path: str, event: Event, run: Run) -> Tensor:
     return load_examples(path, event, **options)[0]
 
 
-def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) -> tuple[Batch, tuple[str, ...]]:
+def examples_of(
+    options: argparse.Namespace, run: Run, *, needed: bool = False, own: Event | None = None
+) -> tuple[Batch, tuple[str, ...]]:
     """The examples of the user with their conditions and names.
 
     ``--given`` is one condition for all examples, or a source as in `load_data`: ``label``, columns, or other data. By
@@ -121,6 +132,7 @@ def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) 
     Args:
         options: namespace with ``file`` and `EXAMPLE_OPTIONS`.
         needed: whether a model that is conditioned on a class needs one.
+        own: event of the examples, if it is not that of the model.
 
     Raises:
         InputError: examples or conditions do not fit the run, or conditions are missing.
@@ -129,21 +141,22 @@ def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) 
     from unsup.data.load import load_batch
 
     event, name = conditioned(run.model), run.config["model"]["model"]
+    own = own or run.model.event
     words: list[str] | None = getattr(options, "given", None)
     reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
     if event is None:
         if words is not None:
             raise CapabilityError(_why_none(name))
-        return load_batch(options.file, run.model.event, form=run.form, **reading)
+        return load_batch(options.file, own, form=run.form, **reading)
     labels = _labels(run, event)
     columns = _columns(run)
     if words is not None and _are_values(words, labels):
-        batch, names = load_batch(options.file, run.model.event, form=run.form, **reading, given=columns)
+        batch, names = load_batch(options.file, own, form=run.form, **reading, given=columns)
         given = _values(words, event, labels)
         return replace(batch, given=given.expand(len(batch), *event.shape)), names
     where = columns if words is None else tuple(words)
     batch, names = load_batch(
-        options.file, run.model.event, condition=event, labels=labels or (), form=run.form, **reading, given=where
+        options.file, own, condition=event, labels=labels or (), form=run.form, **reading, given=where
     )
     if batch.given is None and (needed or not _is_class(event)):
         raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")

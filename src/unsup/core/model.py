@@ -509,6 +509,12 @@ class CanComplete(ABC):
             )
         event.check(torch.where(known, x, event.lowest(x)))
 
+    def kept(self, x: Tensor, known: Tensor, drawn: Tensor) -> Tensor:
+        """The entries of ``x`` where they are known, else the drawn ones, in a type that changes neither."""
+        dtype = cast(Model, self).event.dtype
+        wide = torch.promote_types(x.dtype, dtype) if x.is_floating_point() and dtype.is_floating_point else dtype
+        return torch.where(known, x.to(wide), drawn.to(wide))
+
 
 class IsConditional(ABC):
     """Capability: a conditional model p(x | c), built with the option ``given``.

@@ -6,9 +6,10 @@ needed to write a number as it was written (words, pattern of dates, decimals, u
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -247,11 +248,11 @@ def _expected(column: Column) -> str:
 def _known_notation(column: Column, words: list[str], codes: NDArray[np.int64]) -> Found:
     """Cells of numbers or dates in the notation of ``column``, or else in another that is certain."""
     there = [w for w in words if not is_missing_number(w)]
-    values, note = _values(there, column), ""
+    values, note, own = _values(there, column), "", column
     if any(v is None for v in values):
         other = _other_notation(column, there)
         if other is not None:
-            values = _values(there, other)
+            values, own = _values(there, other), other
             if other.kind == "date":
                 how = f"as {other.pattern}"
             elif column.notation.unit and not other.notation.unit:
@@ -263,7 +264,7 @@ def _known_notation(column: Column, words: list[str], codes: NDArray[np.int64]) 
     wrong = {w for w, v in zip(there, values, strict=True) if v is None}
     found = np.array([table.get(w, np.nan) for w in words] + [np.nan])[codes]
     problems = _problems(words, codes, wrong, f"not {_expected(column)}")
-    return Found(column, found, problems, note, (words, codes))
+    return Found(own, found, problems, note, (words, codes))
 
 
 def _values(cells: Sequence[str], column: Column) -> list[float | None]:
@@ -595,14 +596,8 @@ class TableForm(Form):
         names = [column.name for column in self.columns]
         if self.window:
             names, cells = ["window", *names], [[str(i // self.window) for i in range(len(cells[0]))], *cells]
-        separator = "\t" if ".tsv" in out.name.lower() else self.separator
         header = [names] if self.header or self.window else []
-        content = plain_text([*header, *zip(*cells, strict=True)], separator).encode()
-        if out.name.lower().endswith(".gz"):
-            import gzip
-
-            content = gzip.compress(content, mtime=0)
-        yield out, content
+        yield out, delimited_bytes([*header, *zip(*cells, strict=True)], out, self.separator)
 
     def cells(self, x: Tensor) -> list[list[str]]:
         """Rows ``(N, D)``, or windows of rows, as text, column by column."""
@@ -634,3 +629,9 @@ class TableForm(Form):
         sink = io.BytesIO()
         pyarrow.parquet.write_table(pa.table(columns), sink)
         return sink.getvalue()
+
+
+def delimited_bytes(rows: Iterable[Iterable[str]], out: Path, separator: str) -> bytes:
+    """The content of a file of cells: with tabs for .tsv, packed for .gz."""
+    content = plain_text(rows, "\t" if ".tsv" in out.name.lower() else separator).encode()
+    return gzip.compress(content, mtime=0) if out.name.lower().endswith(".gz") else content

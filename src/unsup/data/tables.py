@@ -27,7 +27,16 @@ from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
-from unsup.data.columns import Found, TableForm, Values, distinct_words, read_again, read_column, read_label
+from unsup.data.columns import (
+    Found,
+    TableForm,
+    Values,
+    delimited_bytes,
+    distinct_words,
+    read_again,
+    read_column,
+    read_label,
+)
 from unsup.data.delimited import ELSE, Raw, read_delimited
 from unsup.data.examples import Examples, Names, classes, listing
 from unsup.data.hashing import Words, column_hashes, row_hashes
@@ -225,6 +234,32 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             numbers, classes_of = _classes(read, f"the column {label!r} of {path}")
             done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return done
+
+
+def filled(path: Path, form: TableForm, x: torch.Tensor, gaps: torch.Tensor, out: Path, **options: Any) -> bytes:
+    """The content of a CSV file after its missing cells are filled; its other cells, of all columns, stay as text.
+
+    Args:
+        path: a file that `read_csv` reads.
+        form: the columns of ``x``.
+        x: values of all rows, ``(N, D)``.
+        gaps: which cells are filled, bool ``(N, D)``.
+        out: the file that will have the content.
+        **options: of the reader.
+    """
+    options["decimal"] = options.get("decimal") or ("," if any(c.comma for c in form.columns) else ".")
+    names = list(raw_table(path, **options).columns)
+    raw = raw_table(path, words=names, **options)
+    own = [column.name for column in form.columns]
+    if not set(own) <= set(names):  # matched by position, as in `read_like`
+        own = names
+    columns = tuple(read_again(c, raw.columns[name]).column for c, name in zip(form.columns, own, strict=True))
+    cells = {name: column.to_pylist() for name, column in raw.columns.items()}
+    for d, (name, drawn) in enumerate(zip(own, replace(form, columns=columns).cells(x), strict=True)):
+        for row in gaps[:, d].nonzero()[:, 0].tolist():
+            cells[name][row] = drawn[row]
+    header = [names] if raw.named else []
+    return delimited_bytes([*header, *zip(*cells.values(), strict=True)], out, raw.separator)
 
 
 def raw_table(path: Path, *, words: Sequence[str] = (), **options: Any) -> Raw:

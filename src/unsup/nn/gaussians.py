@@ -159,6 +159,31 @@ class Gaussians(nn.Module):
             y[rows] += torch.linalg.solve_triangular(factors[k].T, noise[rows].T, upper=False).T
         return y
 
+    def fill(self, y: Tensor, component: Tensor, used: Tensor, generator: Generator | None) -> Tensor:
+        """Missing entries (NaN) drawn given the others and a component: ``(N, D)``, ``(N,)`` → ``(N, D)``.
+
+        With Λ = U Uᵀ and U_u the rows of the unknown entries, U_uᵀ = Q R,
+
+            y_u ~ N(μ_u − Λ_uu⁻¹ Λ_uo (y_o − μ_o), Λ_uu⁻¹) = μ_u + R⁻¹ (ε − Qᵀ Uᵀ r),
+
+        where the residual r = y − μ is 0 for unknown entries.
+        """
+        mean, gaps = self.means[component], y.isnan()
+        noise = random.normal(y.shape, generator, like=mean)
+        if self.structure == "diagonal":
+            return torch.where(gaps, mean + noise * (-self.log_diagonal[component]).exp(), y)
+        factors = self.factors(used).expand(self.components, -1, -1)
+        residual, filled = (y - mean).masked_fill(gaps, 0.0), y.clone()
+        for rows, _ in patterns(y):
+            unknown = gaps[rows[0]].nonzero().squeeze(1)
+            for k in component[rows].unique().tolist() if len(unknown) else ():
+                own = rows[component[rows] == k]
+                q, r = torch.linalg.qr(factors[k][unknown].T)
+                white = noise[own[:, None], unknown] - residual[own] @ factors[k] @ q
+                drawn = mean[own[:, None], unknown] + torch.linalg.solve_triangular(r, white.T, upper=True).T
+                filled[own[:, None], unknown] = drawn
+        return filled
+
     # --- learning -------------------------------------------------------------------------------------------------
 
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None, used: Tensor) -> dict[str, Tensor]:

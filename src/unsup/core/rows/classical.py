@@ -41,7 +41,7 @@ ROWS: tuple[Row, ...] = (
         target="unsup.families.classical.histogram:Histogram",
         family="classical",
         summary="Smoothed frequencies of levels and bins: one joint table if it is small, else independent entries.",
-        abilities=("score", "sample", "temper"),
+        abilities=("score", "sample", "temper", "complete"),
         events="any",
         paper=ROSENBLATT,
     ),
@@ -51,7 +51,7 @@ ROWS: tuple[Row, ...] = (
         family="classical",
         summary="Mixture of Gaussians, and in tables of products with categories and rounded Gaussians, by EM or "
         "gradient ascent.",
-        abilities=("score", "sample", "encode"),
+        abilities=("score", "sample", "encode", "complete"),
         events="real data, tables of any columns, sequences and images without categories",
         paper=DEMPSTER,
         also=(KMEANS_PLUS_PLUS,),

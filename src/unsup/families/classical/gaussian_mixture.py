@@ -33,13 +33,14 @@ from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, HasEntryConditionals, Symptom
+from unsup.core.model import Advice, CanComplete, HasEntryConditionals, Symptom
 from unsup.nn.columns import Columns
 from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.gaussians import Gaussians
 from unsup.nn.inputs import TableInputs
 from unsup.nn.levels import Categories, Levels, RoundedGaussians
+from unsup.prob import distributions as dist
 from unsup.prob import gaussian_em as em
 from unsup.prob.clusters import kmeans_plus_plus
 from unsup.prob.gaussian_em import Structure
@@ -65,7 +66,7 @@ _MOST_DIMS = 128  # with more entries all covariances are diagonal
 _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 
 
-class GaussianMixture(Mixture, HasEntryConditionals):
+class GaussianMixture(Mixture, HasEntryConditionals, CanComplete):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
     The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted. Discrete
@@ -75,7 +76,8 @@ class GaussianMixture(Mixture, HasEntryConditionals):
 
     The start is k-means++ (Arthur, Vassilvitskii 2007): every example joins its nearest seed. In EM a component that
     loses all its examples keeps its mean and covariance, with a weight of almost nothing. `encode` gives the
-    responsibilities.
+    responsibilities, `complete` exact draws of the unknown entries given the known ones. In dequantised arrays the
+    known levels then have a random position in their cells, as in training.
 
     With ``components="auto"`` the training data choose: for each form of covariance up to 12 components are fitted, and
     the fit with the lowest BIC is kept. A full matrix is tried only where components have more examples than entries.
@@ -528,8 +530,29 @@ class GaussianMixture(Mixture, HasEntryConditionals):
         found = joint.logsumexp(1, keepdim=True) - (joint[:, None] - own).logsumexp(2)
         return (found + derivatives).masked_fill(y.isnan(), 0.0)
 
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Exact draws: k ~ p(k | known entries), then the unknown entries from p(x | k, known entries).
+
+        Known entries keep their values. A known entry that is missing (NaN) stays so, and is integrated out.
+        """
+        self.check_known(x, known)
+        whole = torch.where(known, x, self.event.lowest(x))
+        if self.columns is not None:
+            y: Tensor = self.columns(whole)
+        else:
+            assert self.front is not None
+            y = self.front(self.front.dequantize(whole, generator=generator))[0].flatten(1)
+        y = y.masked_fill(~known.flatten(1), math.nan)
+        component = dist.sample_categorical(self.log_joint(y), generator=generator)
+        y = self.gaussians.fill(self._real(y), component, self.used, generator)
+        return self.kept(x, known, self._raw(y, component, generator))
+
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
-        y = self.gaussians.draw(component, self.used, generator)
+        return self._raw(self.gaussians.draw(component, self.used, generator), component, generator)
+
+    def _raw(self, y: Tensor, component: Tensor, generator: Generator | None) -> Tensor:
+        """Raw data with these entries of the Gaussians, ``(N, R)``, and levels drawn from the components."""
         if self.front is not None:
             return self.front.to_support(self.front.invert(y.view(len(y), *self.event.shape)))
         assert self.columns is not None

@@ -28,7 +28,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanSample, Factorises
+from unsup.core.model import Advice, CanComplete, CanSample, Factorises
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
@@ -40,7 +40,7 @@ _EM_PASSES, _TOLERANCE = 100, 1e-6
 _REACH = 10.0  # widths of the middle half of a column, from its median to the end of the bins
 
 
-class Histogram(Counting, Factorises, CanSample):
+class Histogram(Counting, Factorises, CanSample, CanComplete):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters with gradients: training is one pass of counting (or several, of EM, for a joint table of data
@@ -292,7 +292,46 @@ class Histogram(Counting, Factorises, CanSample):
         uniform = self._uniform((len(log_mass), n), generator, axis=1)
         # The first cell whose cumulative mass exceeds u: dividing by the last entry makes it 1, and u < 1.
         index = torch.searchsorted(cumulative / cumulative[:, -1:], uniform, right=True).T  # (n, tables)
-        cells = (index // self.stride) % self.size  # (n, D)
+        return self._placed((index // self.stride) % self.size, generator, temperature)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Exact draws: the cells of the unknown entries given those of the known ones, then positions in the cells.
+
+        Known entries keep their values. A known entry that is missing (NaN) stays so, and is summed out. Where entries
+        are independent, the unknown ones are samples.
+
+        Raises:
+            InputError: the known entries of an example have probability 0, which only ``smoothing=0`` allows.
+        """
+        self.check_known(x, known)
+        if not self.one_table:
+            return self.kept(x, known, self.sample(len(x), generator=generator))
+        flat, fixed = torch.where(known, x, self.event.lowest(x)).flatten(1), known.flatten(1)
+        cells, uniform = self._cells(flat), self._uniform((len(x), 1), generator, axis=0)
+        for rows, seen in patterns(flat.double().masked_fill(~fixed, math.nan)) if len(x) else ():
+            hidden = [d for d in range(len(self.sizes)) if d not in seen.tolist()]
+            if not hidden:
+                continue
+            sizes = [self.sizes[d] for d in hidden]
+            table = self.log_mass.view(self.sizes).permute(*seen.tolist(), *hidden).reshape(-1, math.prod(sizes))
+            position = cells.new_zeros(len(rows))
+            for d in seen.tolist():
+                position = position * self.sizes[d] + cells[rows, d]
+            impossible = table[position].isneginf().all(1).nonzero()
+            if len(impossible):
+                raise InputError(
+                    f"the known entries of example {int(rows[impossible[0]])} have probability 0 under this Histogram, "
+                    "so that nothing follows from them; train it with smoothing above 0"
+                )
+            cumulative = table[position].softmax(1).cumsum(1)
+            index = torch.searchsorted(cumulative / cumulative[:, -1:], uniform[rows], right=True).squeeze(1)
+            cells[rows[:, None], torch.tensor(hidden)] = torch.stack(torch.unravel_index(index, sizes), 1)
+        return self.kept(x, known, self._placed(cells, generator, 1.0))
+
+    def _placed(self, cells: Tensor, generator: Generator | None, temperature: float) -> Tensor:
+        """Raw data in these cells ``(n, D)``: real entries are uniform in a bin, exponential in a tail."""
+        n = len(cells)
         x = cells + self.low
         if not self.event.is_discrete:
             uniform = self._uniform((n, self.event.dims), generator, axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ _SAMPLES = 4000
 _MOST_STATES_OF_A_BOUND = 512
 _COOLER = 0.5
 _CODES = 1000
+_FEW = 8
+_NODES, _BINS = 6401, 20
 
 
 def _can_sample(model: Model) -> bool:
@@ -309,18 +312,29 @@ def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str,
 
 @law(
     "completion",
-    "Completion keeps known entries and draws the others from their conditional distribution.",
-    needs="complete and an exact likelihood on at most 65,536 values",
-    applies=lambda model: isinstance(model, CanComplete) and is_exact(model) and grids.is_enumerable(model.event),
+    "Completion keeps known entries, ignores the values of unknown ones, and draws them from their conditional "
+    "distribution.",
+    needs="complete and an exact likelihood, with at most 65,536 values of the discrete entries",
+    applies=lambda model: (
+        isinstance(model, CanComplete) and is_exact(model) and grids.states(model.event) <= grids.MOST_POINTS
+    ),
 )
 def completion(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
     assert isinstance(model, CanComplete)
     assert isinstance(model, HasDensity)
-    dims = model.event.dims
-    position = model.orders[0].cpu().argsort().argsort() if isinstance(model, IsAutoregressive) else torch.arange(dims)
-    scattered = torch.rand(dims, generator=keyed_generator(subject.seed, 1)) < 0.5
-    _follows_conditional(model, model, position < dims // 2, "the first half", subject)
+    event = model.event
+    real = torch.tensor([not s.is_discrete for s in event.columns])
+    if bool(real.any()):
+        _real_follows_conditional(model, model, int(real.nonzero()[-1]), subject)
+        if not bool(real.all()):
+            _follows_conditional(model, model, real, "the real entries", subject)
+        return
+    position = (
+        model.orders[0].cpu().argsort().argsort() if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
+    )
+    scattered = torch.rand(event.dims, generator=keyed_generator(subject.seed, 1)) < 0.5
+    _follows_conditional(model, model, position < event.dims // 2, "the first half", subject)
     try:
         _follows_conditional(model, model, scattered, "scattered entries", subject)
     except InputError:
@@ -328,15 +342,55 @@ def completion(subject: Subject) -> None:
 
 
 def _follows_conditional(model: CanComplete, density: HasDensity, known: Tensor, what: str, subject: Subject) -> None:
-    event, x, given = subject.model.event, subject.batch.x[:1], subject.one_given()
-    whole = x.expand(_SAMPLES, *event.shape)
-    mask = known.to(x.device).view(event.shape).expand(_SAMPLES, *event.shape)
-    drawn = model.complete(whole, mask, generator=subject.generator(2), **given)
-    require(torch.equal(drawn[mask].to(x.dtype), whole[mask]), "completing changed entries that were known")
-    require(bool(event.contains(drawn).all()), "completing gave values outside the support")
-    values = grids.enumerate_event(event).to(x.device)
-    agrees = (values == x)[:, mask[0]].all(1)
+    """Draws of discrete entries given others, which include all real ones, by enumeration."""
+    event, given = subject.model.event, subject.one_given()
+    x, drawn, mask = _completed(model, known, subject)
+    places = [d for d, s in enumerate(event.columns) if s.is_discrete]
+    levels = Event((len(places),), tuple(event.columns[d] for d in places))
+    combinations = grids.enumerate_event(levels).to(x.device)
+    values = x.flatten(1).repeat(len(combinations), 1)
+    values[:, places] = combinations.to(values.dtype)
+    values = values.view(-1, *event.shape)
+    agrees = (values == x)[:, mask].all(1)
     probability = log_probs(density, values, **given).exp() * agrees
-    counts = grids.index_of(event, drawn).bincount(minlength=len(values))
+    counts = grids.index_of(levels, drawn.flatten(1)[:, places]).bincount(minlength=len(values))
     p_value = grids.chi_square(counts, probability)
     require(p_value > grids.P_VALUE, f"given {what}, {_SAMPLES} completions do not follow p (p = {p_value:.1g})")
+
+
+def _real_follows_conditional(model: CanComplete, density: HasDensity, place: int, subject: Subject) -> None:
+    """Draws of one real entry given all others: its distribution function at them is uniform, by quadrature."""
+    event, given = subject.model.event, subject.one_given()
+    x, drawn, _ = _completed(model, torch.arange(event.dims) != place, subject)
+    nodes = grids.grid(Event((1,), event.columns[place]), subject.batch.x.flatten(1)[:, place, None], _NODES)
+    values = x.flatten(1).double().repeat(_NODES, 1)
+    values[:, place] = nodes.x[:, 0]
+    mass = (log_probs(density, values.view(-1, *event.shape), **given) + nodes.log_weight).exp()
+    below = (mass.cumsum(0) - 0.5 * mass) / mass.sum()
+    found = np.interp(drawn.flatten(1)[:, place].double().cpu(), values[:, place].cpu(), below.cpu())
+    counts = torch.from_numpy((found * _BINS).clip(max=_BINS - 1)).long().bincount(minlength=_BINS)
+    p_value = grids.chi_square(counts, torch.full((_BINS,), 1 / _BINS))
+    require(
+        p_value > grids.P_VALUE,
+        f"given all other entries, {_SAMPLES} completions of entry {place} do not follow p (p = {p_value:.1g})",
+    )
+
+
+def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
+    """An example without missing entries, completions of it, and its known entries, bool ``event.shape``."""
+    event, given, x = subject.model.event, subject.one_given(), subject.batch.x
+    if event.missing:
+        x = torch.where(x.isnan(), event.lowest(x), x)
+    x, other = x[:1], x[-1:]
+    whole = x.expand(_SAMPLES, *event.shape)
+    mask = known.to(x.device).view(event.shape)
+    masks = mask.expand(_SAMPLES, *event.shape)
+    drawn = model.complete(whole, masks, generator=subject.generator(2), **given)
+    require(torch.equal(drawn[masks].to(x.dtype), whole[masks]), "completing changed entries that were known")
+    require(bool(event.contains(drawn).all()), "completing gave values outside the support")
+    few = torch.where(mask, x, other), x
+    again, before = (
+        model.complete(v.expand(_FEW, *event.shape), masks[:_FEW], generator=subject.generator(2), **given) for v in few
+    )
+    require(torch.equal(again, before), "completing depends on the values of unknown entries")
+    return x, drawn, mask

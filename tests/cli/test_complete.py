@@ -1,0 +1,210 @@
+"""``unsup complete``: gaps of tables are drawn, everything else stays as it is; the lower part of images."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import unsup
+from unsup.cli.main import main
+from unsup.data.load import load_rows
+
+Call = Callable[..., Any]
+HEADER = ["n", "kind", "day", "price", "size", "flag"]
+GAPS = ("", "NA", "?")
+
+
+def rows(seed: int = 0) -> list[list[str]]:
+    """Rows whose price and size depend on the kind."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(240):
+        k = int(rng.integers(3))
+        day = datetime.date(2021, 1, 1) + datetime.timedelta(days=int(rng.integers(300)))
+        size = f"{2 * k + 0.3 * rng.normal():.3f}"
+        found.append([str(i % 40), "abc"[k], str(day), f"{k},{'25'[i % 2]}0 €", size, ("no", "yes")[i % 2]])
+    return found
+
+
+def with_gaps(whole: list[list[str]], seed: int = 1) -> list[list[str]]:
+    rng = np.random.default_rng(seed)
+    return [[GAPS[int(rng.integers(3))] if rng.random() < 0.15 else cell for cell in row] for row in whole]
+
+
+def write(path: Path, cells: list[list[str]], header: list[str] | None = None, separator: str = ",") -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator, lineterminator="\n").writerows([header or HEADER, *cells])
+    return path
+
+
+def read(path: Path, separator: str = ",") -> tuple[list[str], list[list[str]]]:
+    with path.open(newline="") as file:
+        header, *cells = csv.reader(file, delimiter=separator)
+    return header, cells
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs trained on complete rows and on rows with gaps, and the files."""
+    folder = tmp_path_factory.mktemp("tables")
+    write(folder / "full.csv", rows())
+    write(folder / "gaps.csv", with_gaps(rows()))
+    for data in ("full", "gaps"):
+        for model in ("gaussian-mixture", "histogram"):
+            out = str(folder / f"{data}-{model}")
+            assert main(["fit", str(folder / f"{data}.csv"), model, "-o", out, "--plain"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("model", ["gaussian-mixture", "histogram"])
+@pytest.mark.parametrize("trained_on", ["full", "gaps"])
+def test_gaps_of_a_table_are_drawn_and_all_other_cells_stay(
+    model: str, trained_on: str, tables: Path, tmp_path: Path, call: Call
+) -> None:
+    before = with_gaps(rows(3), seed=4)
+    before = [["row " + str(i), *row] for i, row in enumerate(before)]  # a column that the model does not have
+    data = write(tmp_path / "data.csv", [row[::-1] for row in before], ["id", *HEADER][::-1])
+    out = tmp_path / "out.csv"
+    called = call("complete", tables / f"{trained_on}-{model}", data, "-o", out)
+    assert called.status == 0
+    missing = sum(cell in GAPS for row in before for cell in row)
+    some = sum(any(cell in GAPS for cell in row) for row in before)
+    assert called.out.startswith(f"{missing} missing cells in {some} rows of {data} drawn from")
+    header, after = read(out)
+    assert header == ["id", *HEADER][::-1]
+    valid = {
+        "kind": "[abc]",
+        "n": r"\d+",
+        "day": r"\d{4}-\d\d-\d\d",
+        "price": r"-?\d+,\d\d €",
+        "size": r"-?\d+\.\d{3}",
+        "flag": "yes|no",
+    }
+    for old, new in zip(before, after, strict=True):
+        for name, was, cell in zip(header, old[::-1], new, strict=True):
+            if was in GAPS and name != "id":
+                assert re.fullmatch(valid[name], cell), (name, cell)
+            else:
+                assert cell == was
+            if name == "day":
+                datetime.date.fromisoformat(cell)
+    again = load_rows(out, drop=("id",))
+    assert not again.event.missing
+    assert call("complete", tables / f"{trained_on}-{model}", out, "-o", tmp_path / "x.csv").status == 2
+
+
+def test_what_is_drawn_depends_on_the_rest_of_the_row_and_on_the_seed(tables: Path, tmp_path: Path, call: Call) -> None:
+    cells = [["", kind, "", "", "", ""] for kind in "abc" for _ in range(60)]
+    data, run = write(tmp_path / "data.csv", cells), tables / "gaps-gaussian-mixture"
+    outs = [tmp_path / f"{seed}.csv" for seed in ("0", "same", "1")]
+    for out, seed in zip(outs, (0, 0, 1), strict=True):
+        assert call("complete", run, data, "-o", out, "--seed", seed).status == 0
+    assert outs[0].read_bytes() == outs[1].read_bytes() != outs[2].read_bytes()
+    size = np.array([float(row[4]) for row in read(outs[0])[1]]).reshape(3, 60)
+    assert np.abs(np.median(size, axis=1) - [0, 2, 4]).max() < 0.5
+
+
+def test_drawn_cells_are_written_in_the_notation_of_the_file(tables: Path, tmp_path: Path, call: Call) -> None:
+    """Decimal commas, semicolons and dates with points, unlike in the training data; and a file without a header."""
+
+    def other(row: list[str]) -> list[str]:
+        day = row[2] if row[2] in GAPS else datetime.date.fromisoformat(row[2]).strftime("%d.%m.%Y")
+        return [*row[:2], day, row[3], row[4].replace(".", ","), row[5]]
+
+    before = [other(row) for row in with_gaps(rows())]
+    data, out = write(tmp_path / "data.csv", before, separator=";"), tmp_path / "out.csv"
+    assert call("complete", tables / "full-histogram", data, "-o", out).status == 0
+    _, after = read(out, ";")
+    assert all(re.fullmatch(r"\d\d\.\d\d\.\d{4}", row[2]) and re.fullmatch(r"-?\d+,\d{3}", row[4]) for row in after)
+    for old, new in zip(before, after, strict=True):
+        assert all(was in (cell, *GAPS) for was, cell in zip(old, new, strict=True))
+    bare = tmp_path / "bare.csv"
+    bare.write_text(data.read_text().split("\n", 1)[1])
+    assert call("complete", tables / "full-histogram", bare, "-o", tmp_path / "b.csv").status == 0
+    assert (tmp_path / "b.csv").read_text() == out.read_text().split("\n", 1)[1]
+
+
+def test_other_kinds_of_files(tables: Path, tmp_path: Path, call: Call) -> None:
+    """A Parquet file, a packed file, and raw values: known values are exactly those of the file."""
+    run, data = tables / "full-gaussian-mixture", tables / "gaps.csv"
+    frame = pd.read_csv(data, na_values=["?"])
+    frame["day"] = pd.to_datetime(frame["day"])
+    frame.to_parquet(tmp_path / "data.parquet")
+    for out in ("from.csv", "out.parquet", "out.npy"):
+        assert call("complete", run, tmp_path / "data.parquet", "-o", tmp_path / out).status == 0
+    filled = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(filled.columns) == HEADER
+    assert not filled.isna().any().any()
+    for name in set(HEADER) - {"price"}:  # which is text in one file, a number in the other
+        known = frame[name].notna()
+        assert (filled[name][known] == frame[name][known]).all()
+    x = np.load(tmp_path / "out.npy")
+    assert (x[frame["size"].notna(), 4] == frame["size"].dropna()).all()
+    assert call("complete", run, data, "-o", tmp_path / "out.csv.gz").status == 0
+    assert call("complete", run, data, "-o", tmp_path / "out.csv").status == 0
+    assert (tmp_path / "from.csv").read_text() == (tmp_path / "out.csv").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv.gz"), pd.read_csv(tmp_path / "out.csv"))
+
+
+def test_binary_tables_of_models_that_take_no_missing_entries(tmp_path: Path, call: Call) -> None:
+    """A Bernoulli mixture never saw a gap; two columns are always equal."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (200, 3))
+    bits[:, 1] = bits[:, 0]
+    header = ["a", "b", "c"]
+    write(tmp_path / "full.csv", bits.astype(str).tolist(), header)
+    fit = ["fit", tmp_path / "full.csv", "bernoulli-mixture", "--model.smoothing", 0, "-o", tmp_path / "run", "--plain"]
+    assert call(*fit).status == 0
+    gaps = [[a, "", c] for a, _, c in bits.astype(str).tolist()]
+    write(tmp_path / "gaps.csv", gaps, header)
+    assert call("complete", tmp_path / "run", tmp_path / "gaps.csv", "-o", tmp_path / "out.csv").status == 0
+    found = np.array(read(tmp_path / "out.csv")[1], int)
+    assert (found[:, [0, 2]] == bits[:, [0, 2]]).all()
+    assert (found[:, 1] == bits[:, 1]).mean() > 0.95
+
+
+@pytest.mark.parametrize("model", ["pixelcnn", "gated-pixelcnn", "histogram", "gaussian-mixture"])
+def test_the_lower_part_of_images_is_drawn(model: str, runs: Path, tmp_path: Path, call: Call) -> None:
+    out = tmp_path / "out.npy"
+    for top, share in ((4, ()), (6, ("--top", 0.75))):
+        assert call("complete", runs / model, "digits", "-o", out, *share).status == 0
+        x, found = unsup.load_data("digits").test.x.numpy(), np.load(out)
+        assert (found[:, :, :top] == x[:, :, :top]).all()
+        assert (found[:, :, top:] != x[:, :, top:]).any()
+    assert call("complete", runs / model, "digits", "-o", tmp_path / "out.png").status == 0
+
+
+def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: Call) -> None:
+    run, gaps, out = tables / "full-histogram", tables / "gaps.csv", tmp_path / "x.csv"
+    for words, reason in (
+        ((run, tables / "full.csv", "-o", out), "nothing to complete, since every value is known"),
+        ((run, gaps, "-o", out, "--top", 0.5), "--top 0.5 is for images"),
+        ((run, gaps, "-o", gaps), "choose another name"),
+        ((run, gaps, "-o", tmp_path / "x.txt"), "should end in .png"),
+        ((run, gaps, "-o", out, "--missing", "drop"), "no option '--missing'"),
+        ((run, gaps, "-o", out, "--given", "a"), "--given"),
+        ((runs / "vae", "digits", "-o", tmp_path / "x.npy"), "models that can: histogram, gaussian-mixture"),
+        ((runs / "pixelcnn", "digits", "-o", tmp_path / "x.npy", "--top", 1), "use a smaller --top"),
+        ((runs / "pixelcnn", "digits", "-o", tmp_path / "x.npy", "--top", 1.5), "--top"),
+        ((runs / "pixelcnn", gaps, "-o", tmp_path / "x.npy"), "shape"),
+    ):
+        before = gaps.read_bytes()
+        called = call("complete", *words)
+        *_, last = called.err.strip().splitlines()
+        assert called.status == 2
+        assert reason in last
+        assert last.startswith("unsup: error: ")
+        assert gaps.read_bytes() == before
+        assert not out.exists()
+    write(tmp_path / "unknown.csv", [["1", "z", "", "", "", ""]])
+    called = call("complete", run, tmp_path / "unknown.csv", "-o", out)
+    assert called.status == 2
+    assert "known words: a, b, c" in called.err
