@@ -207,4 +207,4 @@ def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: C
     write(tmp_path / "unknown.csv", [["1", "z", "", "", "", ""]])
     called = call("complete", run, tmp_path / "unknown.csv", "-o", out)
     assert called.status == 2
-    assert "known words: a, b, c" in called.err
+    assert "known words: 'a', 'b', 'c'" in called.err
