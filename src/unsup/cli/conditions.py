@@ -134,16 +134,23 @@ def examples_of(options: argparse.Namespace, run: Run, *, needed: bool = False) 
     if event is None:
         if words is not None:
             raise CapabilityError(_why_none(name))
-        return load_batch(options.file, run.model.event, form=run.form, **reading)
+        return load_batch(options.file, run.model.event, form=run.form, gaps=run.gaps, **reading)
     labels = _labels(run, event)
     columns = _columns(run)
     if words is not None and _are_values(words, labels):
-        batch, names = load_batch(options.file, run.model.event, form=run.form, **reading, given=columns)
+        batch, names = load_batch(options.file, run.model.event, form=run.form, gaps=run.gaps, **reading, given=columns)
         given = _values(words, event, labels)
         return replace(batch, given=given.expand(len(batch), *event.shape)), names
     where = columns if words is None else tuple(words)
     batch, names = load_batch(
-        options.file, run.model.event, condition=event, labels=labels or (), form=run.form, **reading, given=where
+        options.file,
+        run.model.event,
+        condition=event,
+        labels=labels or (),
+        form=run.form,
+        gaps=run.gaps,
+        **reading,
+        given=where,
     )
     if batch.given is None and (needed or not _is_class(event)):
         raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")

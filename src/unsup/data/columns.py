@@ -503,7 +503,7 @@ class TableForm(Form):
         given: columns of the conditions.
         separator: of the cells.
         window: number of rows of each example, if examples are windows of consecutive rows; else 0.
-        time: column by which the rows of a series were sorted, or empty.
+        time: column by which the rows of a series were sorted, or None.
         label: column of the label, or empty.
     """
 
@@ -514,7 +514,7 @@ class TableForm(Form):
     given: tuple[Column, ...] = ()
     separator: str = ","
     window: int = 0
-    time: str = ""
+    time: Column | None = None
     label: str = ""
 
     @property
