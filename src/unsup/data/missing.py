@@ -96,10 +96,10 @@ def _filled(x: Tensor, values: Sequence[float | None], names: Sequence[str] | No
         return x
     for d in torch.nonzero(gaps.any(0)).flatten().tolist():
         if values[d] is None:
-            name = f"number {d}" if names is None else names[d]
+            name, how = (f"number {d}", "") if names is None else (names[d], f" with --drop {names[d]} (drop=)")
             raise InputError(
                 f"{owner}: the column {name} has no value in the training split, so its missing values cannot be "
-                f"filled; use --missing drop, or remove the column with --drop {name} (drop=)"
+                f"filled; use --missing drop, or remove the column{how}"
             )
     fill = torch.tensor([torch.nan if v is None else v for v in values], dtype=x.dtype)
     return torch.where(gaps, fill, x)
