@@ -134,7 +134,7 @@ def settled(data: Data, missing: Missing | None, owner: str, gaps: Gaps | None =
     return data
 
 
-def counted(gaps: NDArray[np.bool_], names: Sequence[str]) -> tuple[str, str]:
+def rows_with_gaps(gaps: NDArray[np.bool_], names: Sequence[str]) -> tuple[str, str]:
     """How many rows ``(N, D)`` have gaps, and in which columns, the most first."""
     per_column = gaps.sum(0)
     order = [d for d in np.argsort(-per_column, kind="stable") if per_column[d]]
@@ -157,7 +157,7 @@ def without_gaps(
     rows = np.asarray(gaps.any(1))
     if not rows.any():
         return x, None, ""
-    count, where = counted(gaps, names)
+    count, where = rows_with_gaps(gaps, names)
     if missing == "refuse":
         raise InputError(
             f"{owner} has missing values in {count}, in the columns {where}; fill them, or use "

@@ -16,7 +16,7 @@ from unsup.core.event import REAL, Event
 from unsup.data.catalog import Missing
 from unsup.data.columns import Column, TableForm
 from unsup.data.examples import Examples, Names, listing
-from unsup.data.missing import counted
+from unsup.data.missing import rows_with_gaps
 from unsup.data.precision import precise, some_rows
 from unsup.data.source import split_sizes
 
@@ -123,7 +123,7 @@ def windows(
     notes = list(series.notes)
     gaps = np.isnan(x)
     if gaps.any():
-        count, where = counted(gaps, [column.name for column in series.columns])
+        count, where = rows_with_gaps(gaps, [column.name for column in series.columns])
         if missing == "refuse":
             raise InputError(f"{owner} has missing values in {count}: {where}; fill them, or use --missing drop")
         if missing == "impute":
