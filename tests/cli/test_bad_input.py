@@ -175,8 +175,12 @@ def test_codes_that_are_none(call, tmp_path, runs):
     (tmp_path / "z.npz").write_bytes(b"nonsense")
     np.save(tmp_path / "z.npy", np.zeros((2, 4)))
     (tmp_path / "z.csv").write_text("1,2\n3,4\n")
-    for name in ("z.npz", "z.npy", "z.csv"):
-        one_line(call("decode", runs / "vae", tmp_path / name, "-o", tmp_path / "x.npy"), "is not an .npz file")
+    for name, reason in (
+        ("z.npz", "not an .npz or .csv file"),
+        ("z.npy", "not an .npz or .csv file"),
+        ("z.csv", "no columns z1"),
+    ):
+        one_line(call("decode", runs / "vae", tmp_path / name, "-o", tmp_path / "x.npy"), reason)
     one_line(call("decode", runs / "vae", tmp_path / "none.npz", "-o", tmp_path / "x.npy"), "does not exist")
     np.savez(tmp_path / "a.npz", a=np.zeros((2, 4)))
     one_line(call("decode", runs / "vae", tmp_path / "a.npz", "-o", tmp_path / "x.npy"), "no codes")

@@ -438,7 +438,7 @@ def test_csv_label_and_drop(tmp_path: Path) -> None:
         ("a,b\n1,2\n3\n", "PATH: the first line has 2 cells, but line 3 has 1; fix or delete them"),
         ("a,a\n1,2\n", "PATH: the header names the column 'a' 2 times; rename one"),
         ("a,b\n", "PATH has a header (a, b) but no rows; expected lines of numbers or words after it"),
-        ("", "PATH is empty; expected lines of cells separated by , ; or tabs"),
+        ("", "PATH is empty; expected lines of cells separated by , ; | tabs or spaces"),
         ("1,2\n3,4\n", "PATH has 2 examples; at least 3 are needed to split it"),
     ],
 )

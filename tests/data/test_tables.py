@@ -23,9 +23,10 @@ from pyarrow import feather
 from unsup import InputError, from_arrays
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data import load_data
-from unsup.data.columns import OTHER, PATTERNS, Column, TableForm
+from unsup.data.columns import OTHER, Column, TableForm
 from unsup.data.form import form_from_json
 from unsup.data.load import load_batch, load_rows
+from unsup.data.notation import PATTERNS
 from unsup.data.recorded import digest_of
 
 RNG = np.random.default_rng(0)
@@ -368,7 +369,7 @@ def test_columns_are_matched_by_name(tmp_path: Path) -> None:
     for text, message in (
         ("x,y\n1,2\n", "has no column w, but the model was trained with it"),
         ("x,w,y\n1,d,2\n", "column 'w': 'd' (line 2) is unknown; known words: a, b, c"),
-        ("x,w,y\nfour,a,2\n", "column 'x': 'four' (line 2) is expected numbers"),
+        ("x,w,y\nfour,a,2\n", "column 'x': 'four' (line 2) is not a number"),
     ):
         with pytest.raises(InputError) as caught:
             load_batch(written(tmp_path, text, "o.csv"), data.event, form=form)
@@ -379,7 +380,7 @@ def test_problems_of_a_file_are_told_together(tmp_path: Path) -> None:
     rows = ["1.5,2,3"] * 30
     rows[3], rows[7], rows[8], rows[9] = "x,2,3", "1.5,inf,3", "1.5,inf,3", "1.5,2,y"
     assert refusal(written(tmp_path, "a,b,c\n" + "\n".join(rows))) == (
-        "PATH: column 'a': 'x' (line 5) is not a number; column 'b': 'inf' (line 9) is not finite and 1 more cells; "
+        "PATH: column 'a': 'x' (line 5) is not a number; column 'b': 'inf' (line 9) is not finite and 1 more cell; "
         "column 'c': 'y' (line 11) is not a number; correct them, remove the column (--drop a, drop=('a',)), or read "
         "the column as categories (--categorical a)"
     )

@@ -6,9 +6,8 @@ needed to write a number as it was written (words, pattern of dates, decimals, u
 
 from __future__ import annotations
 
-import datetime
 import io
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +23,29 @@ from unsup.core.cells import plain_text
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Support
 from unsup.data.arrays import whole_support
+from unsup.data.examples import listing
 from unsup.data.form import Form
 from unsup.data.hashing import Words, cell_word
 from unsup.data.hashing import words as hashed_numbers
+from unsup.data.notation import (
+    Notation,
+    best_pattern,
+    date_in,
+    decimals_of,
+    has_leading_zero,
+    is_clock,
+    is_day_first,
+    is_decimal,
+    is_missing,
+    is_missing_number,
+    is_number,
+    notation_of,
+    pattern_of,
+    unit_of,
+    written_date,
+    zone_days,
+    zone_of,
+)
 
 Kind = Literal["number", "words", "date"]
 Values = NDArray[np.float64]
@@ -36,57 +55,11 @@ OTHER = "(other)"
 MOST_WORDS = 100
 """The number of words of a column that have a number of their own."""
 
-_SPELLINGS = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "nil", "none", "?", "missing", "#null!")
-_SPELLINGS_OF_NUMBERS = ("-", "--", ".", "#div/0!", "#value!", "#num!", "#ref!", "1.#ind", "1.#qnan", "unknown")
-"""Spellings of missing cells that are words unless the other cells are numbers or dates."""
-_NUMBERS_AMONG_WORDS = 0.5  # from this fraction of numbers on, the other cells are mistakes
+_MISTAKES_BELOW = 0.5  # where more cells than this fraction are numbers or dates, the others are mistakes
 _MOST_DECIMALS = 9
-_SAMPLE = 100  # cells of a column from which the number of decimals is found
 _DAY = 86_400.0
-_EPOCH = datetime.datetime(1970, 1, 1)
-_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%m/%d/%y")
-_WORDY_DATES = ("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%b %Y")
-_TIMES = (
-    "",
-    " %H:%M",
-    " %H:%M:%S",
-    "T%H:%M",
-    "T%H:%M:%S",
-    "T%H:%M:%SZ",
-    " %H:%M:%S.%f",
-    "T%H:%M:%S.%f",
-    "T%H:%M:%S.%fZ",
-)
-_MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y")
-_CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
-PATTERNS = tuple(date + time for date in (*_DATES, *_WORDY_DATES) for time in _TIMES) + _MONTHS + _CLOCKS
-_PLAIN = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_NUMBER = re.compile(r"[-+−]?(?:\d[\d.,'’ \u00a0\u202f]*|[.,]\d+)(?:[eE][-+]?\d+)?")
-_UNIT_BEFORE = re.compile(r"(?:[$€£¥₹]|[A-Z]{3}) ?|")  # letters and a number together are a name, as in room3
-_UNIT_AFTER = re.compile(r"\s?[^\d\s.,]{0,8}")
+_WHOLE = 2**53  # float64 represents all integers up to this
 _YES = (("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on"))
-
-
-def spellings() -> list[str]:
-    """The spellings of a missing cell, in the cases that occur."""
-    return list(
-        dict.fromkeys(w for s in _SPELLINGS for w in (s, s.upper(), s.capitalize(), "NaN", "NaT", "<NA>", "n/A"))
-    )
-
-
-def is_missing(cell: str) -> bool:
-    return cell.strip().lower() in _SPELLINGS
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number in plain notation, including infinity but not a missing cell ("nan")."""
-    if is_missing(cell):
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
 
 
 @dataclass(frozen=True)
@@ -103,6 +76,7 @@ class Column:
         thousands: separator of thousands.
         before: unit before the number, such as ``"$"``.
         after: unit after the number, such as ``" %"``.
+        width: number of digits of whole numbers with leading zeros; 0 for numbers without.
     """
 
     name: str
@@ -114,11 +88,16 @@ class Column:
     thousands: str = ""
     before: str = ""
     after: str = ""
+    width: int = 0
+
+    @property
+    def notation(self) -> Notation:
+        return Notation(self.comma, self.thousands, self.before, self.after, self.width)
 
     @property
     def is_flag(self) -> bool:
         """Whether its words are yes and no."""
-        return tuple(w.lower() for w in self.words) in _YES
+        return _is_flag(self.words)
 
     def support(self, values: Values) -> Support:
         """The support of a column: of its words, or of its numbers."""
@@ -134,7 +113,7 @@ class Column:
         if self.kind == "words":
             return ["" if np.isnan(v) else self.words[int(v)] for v in values.tolist()]
         if self.kind == "date":
-            return ["" if np.isnan(v) else _written_date(v, self.pattern) for v in values.tolist()]
+            return ["" if np.isnan(v) else written_date(v, self.pattern) for v in values.tolist()]
         return ["" if np.isnan(v) else self._number(v, support) for v in values]
 
     def _number(self, value: np.floating[Any], support: Support) -> str:
@@ -143,6 +122,8 @@ class Column:
         text = f"{value:{mark}.{decimals}f}" if decimals is not None else str(value)
         if decimals == 0 and text == "-0":
             text = "0"
+        if self.width:
+            text = text.zfill(self.width)
         if self.comma or self.thousands:
             text = text.translate({ord(","): self.thousands, ord("."): "," if self.comma else "."})
         return f"{self.before}{text}{self.after}"
@@ -204,13 +185,16 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
         InputError: a type that is not a number, a word or a date.
     """
     kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
-    if categorical or _is_text(kind):
-        return _read_words(name, *distinct_words(raw), categorical=categorical, comma=comma)
+    if categorical:
+        return _categories(name, *distinct_words(raw, gaps=("",)))
+    if _is_text(kind):
+        return _read_text(name, *distinct_words(raw, gaps=("",)), comma=comma)
     if pa.types.is_boolean(kind):
         return Found(Column(name, "words", ("False", "True")), _float64(pc.cast(raw, pa.int8())))
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        pattern = _pattern_of(sample) or _pattern_of_type(raw)
-        return Found(Column(name, "date", pattern=pattern), _days(raw))
+        column, note = _dates(name, [c for c in sample if not is_missing(c)]) or (Column(name, "date"), "")
+        column = replace(column, pattern=column.pattern or _pattern_of_type(raw))
+        return Found(column, _days(raw) + zone_days(zone_of(column.pattern)), note=note)
     if pa.types.is_duration(kind):
         return Found(Column(name, after=" s"), _float64(pc.cast(pc.cast(raw, pa.duration("ms")), pa.int64())) / 1000)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
@@ -218,34 +202,100 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
     raise InputError(f"column {name!r} has the type {kind}; expected numbers, words or dates")
 
 
-def read_again(column: Column, raw: pa.ChunkedArray, sample: Sequence[str], *, comma: bool) -> Found:
-    """A column of another file, read as ``column`` was: its words keep their numbers.
+def read_label(name: str, raw: pa.ChunkedArray) -> Found:
+    """The cells of a column as classes."""
+    return _categories(name, *distinct_words(raw))
+
+
+def read_again(column: Column, raw: pa.ChunkedArray) -> Found:
+    """A column of another file in the form of ``column``: its words keep their numbers, its dates their pattern.
+
+    Cells in another notation are read if there is only one way to read them and the unit is the same.
 
     Raises:
         InputError: a type that is not a number, a word or a date.
     """
+    text = _is_text(raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type)
     if column.kind == "words":
-        return _known_words(column, *distinct_words(raw))
-    found = read_column(column.name, raw, sample, categorical=False, comma=comma)
-    if column.kind != found.column.kind:
-        if np.isnan(found.values).all():
-            return Found(column, found.values)
-        said = {"number": "numbers", "words": "words", "date": "dates"}
+        return _known_words(column, *distinct_words(raw, gaps=("",)))
+    if text:
+        return _known_notation(column, *distinct_words(raw, gaps=("",)))
+    found = read_column(column.name, raw, (), categorical=False, comma=False)
+    if column.kind != found.column.kind and not np.isnan(found.values).all():
         row = int(np.flatnonzero(~np.isnan(found.values))[0])
         cell = found.column.text(found.values[row : row + 1], REAL)[0]
-        return replace(found, problems=((row, cell, f"expected {said[column.kind]}"),))
+        return replace(found, problems=((row, cell, f"not {_expected(column)}"),))
     return replace(found, column=column)
+
+
+def _expected(column: Column) -> str:
+    """What a cell of a column is, in words."""
+    if column.kind == "date":
+        return f"a date like {written_date(0, column.pattern)}"
+    return f"a number in {column.notation.unit}" if column.notation.unit else "a number"
+
+
+def _known_notation(column: Column, words: list[str], codes: NDArray[np.int64]) -> Found:
+    """Cells of numbers or dates in the notation of ``column``, or else in another that is certain."""
+    there = [w for w in words if not is_missing_number(w)]
+    values, note = _values(there, column), ""
+    if any(v is None for v in values):
+        other = _other_notation(column, there)
+        if other is not None:
+            values = _values(there, other)
+            how = (
+                f"as {other.pattern}"
+                if other.kind == "date"
+                else f"with the decimal point {',' if other.comma else '.'!r}"
+            )
+            note = f"column {column.name!r} is read {how}, unlike the training data"
+    table = dict(zip(there, (np.nan if v is None else v for v in values), strict=True))
+    wrong = {w for w, v in zip(there, values, strict=True) if v is None}
+    found = np.array([table.get(w, np.nan) for w in words] + [np.nan])[codes]
+    problems = _problems(words, codes, wrong, f"not {_expected(column)}")
+    return Found(column, found, problems, note, (words, codes))
+
+
+def _values(cells: Sequence[str], column: Column) -> list[float | None]:
+    """The numbers or days of cells in the notation of ``column``; None where a cell is written in another way."""
+    if column.kind == "date":
+        return [date_in(cell, column.pattern) for cell in cells]
+    plain = column.notation == Notation()
+    return [float(cell) if plain and is_number(cell) else column.notation.value(cell) for cell in cells]
+
+
+def _other_notation(column: Column, cells: Sequence[str]) -> Column | None:
+    """The column in the notation of all cells, if it is certain; None if it is not, or if the unit is another."""
+    if column.kind == "date":
+        pattern, swapped = pattern_of(cells)
+        if swapped and is_day_first(swapped) == is_day_first(column.pattern):
+            pattern = swapped
+        return replace(column, pattern=pattern) if pattern and is_clock(pattern) == is_clock(column.pattern) else None
+    found = notation_of(cells, column.comma)
+    if found is None or found.unit != column.notation.unit:
+        return None
+    return replace(column, **vars(found))
+
+
+def _problems(
+    words: list[str], codes: NDArray[np.int64], wrong: set[str], reason: str
+) -> tuple[tuple[int, str, str], ...]:
+    """Row, cell and reason of the cells that are among ``wrong``."""
+    bad = np.array([w in wrong for w in words] + [False])
+    return tuple((int(i), words[codes[i]], reason) for i in np.flatnonzero(bad[codes]))
 
 
 def _known_words(column: Column, words: list[str], codes: NDArray[np.int64]) -> Found:
     """Words with the numbers that they have in ``column``; others are `OTHER`, if it has such a word, or problems."""
     known = {word: float(i) for i, word in enumerate(column.words)}
+    if column.is_flag:
+        known |= {w: known[f] for w in words for f in column.words if w.lower() == f.lower()}
+    missing = {w: np.nan for w in words if is_missing(w)}
     rest = known.get(OTHER, -1.0)
-    values = np.array([known.get(w, rest) for w in words] + [np.nan])[codes]
+    values = np.array([(missing | known).get(w, rest) for w in words] + [np.nan])[codes]
     shown = ", ".join(column.words[:5]) + (", …" if len(column.words) > 5 else "")
-    bad = np.flatnonzero(values == -1)
-    problems = tuple((int(i), words[codes[i]], f"unknown; known words: {shown}") for i in bad)
-    return Found(column, values, problems, "", (words, codes))
+    wrong = {w for w in words if (missing | known).get(w, rest) == -1}
+    return Found(column, values, _problems(words, codes, wrong, f"unknown; known words: {shown}"), "", (words, codes))
 
 
 def _text(raw: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -272,74 +322,105 @@ def _float64(values: Any) -> Values:
 
 def _read_numbers(name: str, raw: pa.ChunkedArray, sample: Sequence[str], comma: bool) -> Found:
     values = _float64(raw)
-    column = Column(name, decimals=_decimals(sample, "," if comma else "."), comma=comma)
+    decimals = _decimals(values, decimals_of(sample, "," if comma else "."))
     bad = np.flatnonzero(np.isinf(values))
-    problems = [(int(i), str(raw[int(i)].as_py()), "not finite") for i in bad]
-    return Found(column, values, tuple(problems))
+    problems = tuple((int(i), str(raw[int(i)].as_py()), "not finite") for i in bad)
+    note = ""
+    whole = pa.types.is_integer(raw.type) or decimals == 0
+    if whole and not problems and np.nanmax(np.abs(values), initial=0) > _WHOLE:
+        note = (
+            f"column {name!r}: integers above 2^53 are rounded to the nearest float64; --categorical {name} reads them "
+            f"as words, --drop {name} removes the column"
+        )
+    return Found(Column(name, decimals=decimals, comma=comma), values, problems, note)
 
 
-def _decimals(sample: Sequence[str], point: str) -> int | None:
-    """Digits after the decimal point, or None if numbers are written in other ways."""
-    most = 0
-    for cell in sample[:_SAMPLE]:
-        if is_missing(cell):
-            continue
-        if not re.fullmatch(r"[^\d]*[-+]?[\d.,'’ \u00a0\u202f]+[^\d]*", cell):
-            return None
-        digits = re.search(rf"{re.escape(point)}(\d+)\D*$", cell)
-        most = max(most, len(digits[1]) if digits else 0)
-    return most if sample and most <= _MOST_DECIMALS else None
+def _decimals(values: Values, first: int | None) -> int | None:
+    """Digits after the decimal point of all values, given those of the first ones; None if there are too many."""
+    while first is not None and not np.array_equal(np.round(values, first), values, equal_nan=True):
+        first = first + 1 if first < _MOST_DECIMALS else None
+    return first
 
 
-def distinct_words(raw: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
-    """The distinct words of cells of any type, and the number of each cell's word (−1: missing)."""
-    return _decoded(_text(raw))
+def distinct_words(raw: pa.ChunkedArray, *, gaps: Sequence[str] | None = None) -> tuple[list[str], NDArray[np.int64]]:
+    """The distinct words of cells of any type, and the number of each cell's word (−1: missing).
+
+    Args:
+        gaps: the words that are missing cells; None for all spellings.
+    """
+    return _decoded(_text(raw), gaps)
 
 
-def _decoded(cells: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+def _decoded(cells: pa.ChunkedArray, gaps: Sequence[str] | None) -> tuple[list[str], NDArray[np.int64]]:
     """The distinct words of dictionary cells, without spaces around them, and the number of each cell's (−1: none)."""
     whole = cells.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0) if whole.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))
     codes = pc.fill_null(whole.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     words = ["" if w is None else w.strip() for w in whole.dictionary.to_pylist()]
-    distinct = list(dict.fromkeys(w for w in words if not is_missing(w)))
+    distinct = list(dict.fromkeys(w for w in words if not (is_missing(w) if gaps is None else w in gaps)))
     number = {word: i for i, word in enumerate(distinct)}
     table = np.array([number.get(w, -1) for w in words] + [-1])
     return distinct, table[codes]
 
 
-def _read_words(name: str, words: list[str], codes: NDArray[np.int64], *, categorical: bool, comma: bool) -> Found:
-    """A column of text: numbers in other notations, dates, or words."""
-    if not categorical and words:
-        gaps = {w for w in words if w.lower() in _SPELLINGS_OF_NUMBERS}
-        rest = [w for w in words if w not in gaps]
-        for read in (_numbers, _dates):
-            found = read(name, rest, comma) if rest else None
-            if found is not None:
-                column, values, note = found
-                table = dict(zip(rest, values.tolist(), strict=True))
-                every = np.array([table.get(w, np.nan) for w in words] + [np.nan])[codes]
-                bad = np.flatnonzero(np.isinf(every))
-                return Found(column, every, tuple((int(i), words[codes[i]], "not finite") for i in bad), note)
-        problems = _mistakes(words, codes)
-        if problems:
-            return Found(Column(name), np.full(len(codes), np.nan), problems, "", (words, codes))
-    return _categories(name, words, codes)
+def _read_text(name: str, words: list[str], codes: NDArray[np.int64], *, comma: bool) -> Found:
+    """A column of text: numbers in any notation, dates, or words.
+
+    Args:
+        words: the distinct cells, among them spellings of missing cells.
+    """
+    there = [w for w in words if not is_missing_number(w)]
+    found = (_numbers(name, there, comma) or _dates(name, there)) if there else None
+    if found is not None:
+        column, note = found
+        table = {w: np.nan if v is None else v for w, v in zip(there, _values(there, column), strict=True)}
+        every = np.array([table.get(w, np.nan) for w in words] + [np.nan])[codes]
+        infinite = {w for w, v in table.items() if np.isinf(v)}
+        return Found(column, every, _problems(words, codes, infinite, "not finite"), note)
+    mistaken = _mistakes(words, codes)
+    if mistaken:
+        return Found(Column(name), np.full(len(codes), np.nan), mistaken, "", (words, codes))
+    gaps = [w for w in words if is_missing(w)]
+    categories = _categories(name, *_without(gaps, words, codes))
+    if not gaps:
+        return categories
+    note = f"column {name!r}: {listing(list(map(repr, gaps)))} is missing; --categorical {name} reads it as a word"
+    return replace(categories, note="; ".join(filter(None, (categories.note, note))))
+
+
+def _without(gaps: list[str], words: list[str], codes: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+    """Words and the number of each cell's, of which ``gaps`` are missing."""
+    kept = [w for w in words if w not in gaps]
+    number = {w: i for i, w in enumerate(kept)}
+    return kept, np.array([number.get(w, -1) for w in words] + [-1])[codes]
 
 
 def _mistakes(words: list[str], codes: NDArray[np.int64]) -> tuple[tuple[int, str, str], ...]:
-    """Cells that are not numbers in a column of numbers."""
-    number = np.array([is_number(w) for w in words] + [False])
-    cells = number[codes]
-    there = codes >= 0
-    if cells.sum() < _NUMBERS_AMONG_WORDS * there.sum():
-        return ()
-    return tuple((int(i), words[codes[i]], "not a number") for i in np.flatnonzero(there & ~cells))
+    """The other cells of a column most of whose cells are numbers in one unit, or dates in one pattern."""
+    there = [w for w in words if not is_missing_number(w)]
+    counts = dict(zip(words, np.bincount(codes[codes >= 0], minlength=len(words)).tolist(), strict=True))
+    units: Counter[str] = Counter()
+    for word in there:
+        if (unit := unit_of(word)) is not None:
+            units[unit] += counts[word]
+    pattern = best_pattern(there)
+    ways: list[tuple[str, set[str]]] = [
+        ("not a number", {w for w in there if is_number(w)}),
+        (f"not a date like {written_date(0, pattern)}", {w for w in there if date_in(w, pattern) is not None}),
+    ]
+    if units and len(units) > 1 and sum(units.values()) == sum(counts[w] for w in there):
+        unit = units.most_common(1)[0][0]
+        ways.append((f"not in {unit}", {w for w in there if unit_of(w) == unit}))
+    for reason, right in ways:
+        if sum(counts[w] for w in right) >= _MISTAKES_BELOW * sum(counts[w] for w in there) > 0:
+            return _problems(words, codes, set(there) - right, reason)
+    return ()
 
 
 def _categories(name: str, words: list[str], codes: NDArray[np.int64]) -> Found:
     """Words in alphabetical order (no before yes); rare words share the last number."""
+    words, codes = _one_spelling(words, codes)
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
     kept = sorted(range(len(words)), key=lambda i: (-counts[i], words[i]))
     note = ""
@@ -358,114 +439,59 @@ def _categories(name: str, words: list[str], codes: NDArray[np.int64]) -> Found:
     return Found(Column(name, "words", tuple(order)), table[codes], (), note, (words, codes))
 
 
+def _one_spelling(words: list[str], codes: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+    """Yes and no in their most frequent spellings, if the words are yes and no in several; else the same words."""
+    if len(words) <= 2 or tuple(sorted({w.lower() for w in words})) not in _YES:
+        return words, codes
+    counts = np.bincount(codes[codes >= 0], minlength=len(words))
+    usual = {words[i].lower(): words[i] for i in np.argsort(counts, kind="stable")}
+    kept = list(usual.values())
+    return kept, np.array([kept.index(usual[w.lower()]) for w in words] + [-1])[codes]
+
+
 def _ordered(words: list[str]) -> list[str]:
     for pair in _YES:
-        if sorted(w.lower() for w in words) == sorted(pair):
+        if _is_flag(words) and sorted(w.lower() for w in words) == sorted(pair):
             return sorted(words, key=lambda w: pair.index(w.lower()))
     return sorted(words)
 
 
-def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, Values, str] | None:
-    """Cells as numbers: plain, or with decimal commas, separators of thousands, units; None if they are not numbers."""
-    if all(map(is_number, cells)):
-        column = Column(name, decimals=_decimals(cells, "."))
-        return column, np.array([float(c) for c in cells]), ""
-    parts = [_NUMBER.search(cell) for cell in cells]
-    if not all(parts):
-        return None
-    before = {c[: m.start()].lstrip("-") for c, m in zip(cells, parts, strict=True) if m}  # -$3 is a number
-    after = {c[m.start() + len(m[0].rstrip()) :] for c, m in zip(cells, parts, strict=True) if m}
-    if len(before) > 1 or len(after) > 1:
-        return None
-    unit_before, unit_after = before.pop(), after.pop()
-    if not _UNIT_BEFORE.fullmatch(unit_before) or not _UNIT_AFTER.fullmatch(unit_after):
-        return None
-    bodies = [m[0].rstrip().replace("−", "-") for m in parts if m]
-    point, thousands = _marks(bodies, comma)
-    plain = []
-    for body in bodies:
-        whole, _, rest = body.partition(point)
-        if thousands and not re.fullmatch(rf"[-+]?(?:\d{{1,3}}(?:[{re.escape(thousands)}]\d{{3}})+|\d*)", whole):
-            return None
-        for mark in thousands:
-            whole = whole.replace(mark, "")
-        plain.append(f"{whole}.{rest}" if rest else whole)
-    if not all(re.fullmatch(_PLAIN, b) for b in plain):
-        return None
-    minus = [-1.0 if m and c[: m.start()].startswith("-") else 1.0 for c, m in zip(cells, parts, strict=True)]
-    column = Column(
-        name,
-        decimals=_decimals(bodies, point),
-        comma=point == ",",
-        thousands=thousands[:1],
-        before=unit_before,
-        after=unit_after,
-    )
-    said = [f"the decimal point is {point!r}"] if "," in "".join(bodies) else []
-    said += [f"{thousands[0]!r} separates thousands"] if thousands else []
-    said += (
-        [f"the unit {(unit_before + unit_after).strip()!r} is not part of the number"]
-        if unit_before + unit_after.strip()
-        else []
-    )
-    return column, np.array([float(b) for b in plain]) * minus, f"column {name!r}: {', '.join(said)}" if said else ""
+def _is_flag(words: Sequence[str]) -> bool:
+    """Whether the words are yes and no, in some case."""
+    return len(words) == 2 and tuple(sorted(w.lower() for w in words)) in _YES
 
 
-def _marks(bodies: list[str], comma: bool) -> tuple[str, str]:
-    """The decimal point, and the separators of thousands that occur."""
-    spaces = "".join(s for s in " '’\u00a0\u202f" if any(s in b for b in bodies))
-    commas, points = any("," in b for b in bodies), any("." in b for b in bodies)
-    if commas and points:
-        both = next((b for b in bodies if "," in b and "." in b), None)
-        if both is not None:
-            return (",", f".{spaces}") if both.rfind(",") > both.rfind(".") else (".", f",{spaces}")
-        groups = all(re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+", b) for b in bodies if "," in b)
-        return (".", f",{spaces}") if groups else (",", f".{spaces}")
-    if commas:
-        groups = all(re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})*", b) for b in bodies)
-        return (".", f",{spaces}") if groups and not comma else (",", spaces)
-    if points and comma and all(re.fullmatch(r"[-+]?\d{1,3}(?:\.\d{3})+|[-+]?\d{1,3}", b) for b in bodies):
-        return ",", f".{spaces}"
-    return (",", spaces) if comma and not points else (".", spaces)
+def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, str] | None:
+    """The form of numbers: plain, or with decimal commas, separators of thousands, units; None for other cells."""
+    plain = all(map(is_number, cells)) and not any(map(has_leading_zero, cells))
+    if plain and not (comma and all("." in c and not is_decimal(c, ".") for c in cells if "." in c)):
+        return Column(name, decimals=decimals_of(cells, ".")), ""
+    found = notation_of(cells, comma)
+    if found is None:
+        return None
+    point = "," if found.comma else "."
+    column = Column(name, decimals=decimals_of(cells, point), **vars(found))
+    said = [f"the decimal point is {point!r}"] if any("," in cell for cell in cells) else []
+    said += [f"{found.thousands!r} separates thousands"] if found.thousands else []
+    said += [f"the unit {found.unit!r} is not part of the number"] if found.unit else []
+    said += [f"numbers have {found.width} digits, with leading zeros; --categorical {name} reads them as words"] * bool(
+        found.width
+    )
+    return column, f"column {name!r}: {', '.join(said)}" if said else ""
 
 
 # --- dates --------------------------------------------------------------------------------------------------------
 
 
-def _dates(name: str, cells: list[str], comma: bool) -> tuple[Column, Values, str] | None:
-    """Cells as days since 1970-01-01, or None if they have no common pattern."""
-    fitting = [p for p in PATTERNS if _parsed(cells[0], p) is not None]
-    fitting = [p for p in fitting if all(_parsed(c, p) is not None for c in cells)]
-    if not fitting:
+def _dates(name: str, cells: Sequence[str]) -> tuple[Column, str] | None:
+    """The form of dates, or None if cells have no common pattern."""
+    pattern, swapped = pattern_of(cells)
+    if not pattern:
         return None
-    note = ""
-    if len(fitting) > 1 and {p[:2] for p in fitting} >= {"%d", "%m"}:
-        note = f"column {name!r}: dates are read as {fitting[0]}; they could also be {fitting[1]}"
-    return Column(name, "date", pattern=fitting[0]), np.array([_parsed(c, fitting[0]) for c in cells]), note
-
-
-def _parsed(cell: str, pattern: str) -> float | None:
-    if len(cell) > 40 or not cell[:1].isalnum():
-        return None
-    try:
-        moment = datetime.datetime.strptime(cell, pattern)
-    except ValueError:
-        return None
-    if "%H" in pattern and not {"%d", "%m", "%Y"} & set(re.findall("%.", pattern)):
-        return (moment - datetime.datetime(1900, 1, 1)).total_seconds() / _DAY
-    return (moment - _EPOCH).total_seconds() / _DAY
-
-
-def _written_date(days: float, pattern: str) -> str:
-    """Days since 1970-01-01 as text, rounded to what the pattern shows; times of day wrap around."""
-    if pattern in _CLOCKS:
-        days %= 1
-    step = 1e-6 if "%f" in pattern else 1.0 if "%S" in pattern else 60.0 if "%M" in pattern else _DAY
-    try:
-        moment = _EPOCH + datetime.timedelta(seconds=round(days * _DAY / step) * step)
-    except OverflowError:  # before year 1 or after year 9999
-        moment = datetime.datetime.max if days > 0 else datetime.datetime.min
-    return moment.strftime(pattern)
+    said = [f"dates are read as {pattern}; they could also be {swapped}"] if swapped else []
+    if len({zone_of(cell) for cell in cells}) > 1:
+        said.append("times of several zones are converted to UTC")
+    return Column(name, "date", pattern=pattern), f"column {name!r}: {', '.join(said)}" if said else ""
 
 
 def _days(raw: pa.ChunkedArray) -> Values:
@@ -476,11 +502,6 @@ def _days(raw: pa.ChunkedArray) -> Values:
         return _float64(pc.cast(pc.cast(raw, pa.date32()), pa.int32()))
     units = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
     return _float64(pc.cast(raw, pa.int64())) / (_DAY * units[kind.unit])
-
-
-def _pattern_of(sample: Sequence[str]) -> str:
-    cells = [c for c in sample if not is_missing(c)]
-    return next((p for p in PATTERNS if cells and all(_parsed(c, p) is not None for c in cells)), "")
 
 
 def _pattern_of_type(raw: pa.ChunkedArray) -> str:
@@ -558,9 +579,10 @@ class TableForm(Form):
             if column.kind == "number":
                 whole = values.dtype.kind != "f" or bool((values == np.floor(values)).all())
                 columns[column.name] = values.astype(np.int64) if whole else values
-            elif column.kind == "date" and column.pattern not in _CLOCKS:
-                micro = (values.astype(np.float64) * _DAY * 1e6).round().astype(np.int64)
-                columns[column.name] = pa.array(micro, pa.timestamp("us"))
+            elif column.kind == "date" and not is_clock(column.pattern):
+                zone = zone_of(column.pattern)
+                micro = ((values.astype(np.float64) - zone_days(zone)) * _DAY * 1e6).round().astype(np.int64)
+                columns[column.name] = pa.array(micro, pa.timestamp("us", tz="UTC" if zone else None))
             else:
                 columns[column.name] = column.text(values, REAL)
         sink = io.BytesIO()

@@ -27,14 +27,15 @@ import zstandard
 from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.data.bounds import check_fits, described
-from unsup.data.columns import is_missing, is_number, spellings
 from unsup.data.examples import Names, listing
+from unsup.data.notation import has_leading_zero, is_decimal, is_missing, is_number, pattern_of, spellings
 
 MOST_COLUMNS = 100_000
 ELSE = "save numbers as .npy"
 
 _LONGEST_LINE, _AT_ONCE, _HEAD = 2**24, 2**20, 2**18  # bytes
 _LINES = 500  # lines of the head from which the form is found
+_DATES = 20  # cells of a column from which it is known to have dates
 _PER_BYTE, _PER_LINE = 16, 120  # bytes of memory per byte of text and per line
 _BOMS: dict[bytes, str] = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -130,7 +131,7 @@ def read_delimited(
             raise InputError(
                 f"{path} has a header ({listing(head.names)}) but no rows; expected lines of numbers or words after it"
             )
-        raise InputError(f"{path} is empty; expected lines of cells separated by , ; or tabs")
+        raise InputError(f"{path} is empty; expected lines of cells separated by , ; | tabs or spaces")
     sample = {name: [row[d].strip() for row in head.rows] for d, name in enumerate(head.names)}
     notes = head.notes
     if scan.encoding not in ("utf-8", "utf-8-sig"):
@@ -221,7 +222,7 @@ def _count(part: bytes, byte: bytes) -> int:
 def _head(path: Path, start: str, decimal: str | None, header: bool | None) -> _Head:
     start = start.removeprefix("\ufeff")
     if not start.strip():
-        raise InputError(f"{path} is empty; expected lines of cells separated by , ; or tabs")
+        raise InputError(f"{path} is empty; expected lines of cells separated by , ; | tabs or spaces")
     separator = _separator(start)
     rows = _rows(start, separator)
     check_width(path, len(rows[0]))
@@ -244,10 +245,9 @@ def _head(path: Path, start: str, decimal: str | None, header: bool | None) -> _
 
 def _rows(text: str, separator: str) -> list[list[str]]:
     """The rows of the first lines; a quoted cell may be cut at the end."""
-    csv.field_size_limit(_LONGEST_LINE)
     found: list[list[str]] = []
     try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        for row in _reader(io.StringIO(text, newline=""), separator):
             if row:
                 found.append(row)
             if len(found) > _LINES:
@@ -257,8 +257,19 @@ def _rows(text: str, separator: str) -> list[list[str]]:
     return found or [[text]]
 
 
+def _reader(file: IO[str], separator: str) -> Any:
+    """The rows of a file. Spaces separate cells as one, and not at the ends of lines."""
+    csv.field_size_limit(_LONGEST_LINE)
+    spaces = separator == " "
+    lines = (line.strip(" \r\n") + "\n" if line.strip() else "\n" for line in _lines(file)) if spaces else _lines(file)
+    return csv.reader(lines, delimiter=separator, skipinitialspace=spaces)
+
+
 def _separator(text: str) -> str:
-    """The first of tab, ;, | and comma that cuts all lines into the same number of cells, at least two."""
+    """The first of tab, ;, | and comma that cuts all lines into the same number of cells, at least two.
+
+    If none does, it is the space for lines with the same number of words, most of them numbers.
+    """
     most: tuple[float, str] = (0, ",")
     for separator in "\t;|,":
         widths = [len(row) for row in _rows(text, separator)]
@@ -267,6 +278,11 @@ def _separator(text: str) -> str:
             return separator
         if width > 1:
             most = max(most, (count / len(widths), separator))
+    if not most[0]:
+        rows = _rows(text, " ")
+        cells = [cell for row in rows[1:] or rows for cell in row]
+        if len(rows[0]) > 1 and len({len(row) for row in rows}) == 1 and 2 * sum(map(is_number, cells)) >= len(cells):
+            return " "
     return most[1]
 
 
@@ -284,6 +300,8 @@ def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
                     True,
                     f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)",
                 )
+        if _is_spaced(first) and not any(_is_spaced(row) for row in rest):
+            return True, f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)"
         below = [[is_number(row[d]) for row in rest if len(row) == len(first)] for d in range(len(first))]
         named = [
             not n and cell and below[d] and all(below[d])
@@ -293,6 +311,8 @@ def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
             return True, "the first line is read as names, because it has words above numbers"
         return False, ""
     columns = list(zip(*(row for row in rest if len(row) == len(first)), strict=True))
+    if any(_are_dates([cell, *column]) for cell, column in zip(first, columns, strict=False)):
+        return False, ""
     again = [first[d] in {cell.strip() for cell in column} for d, column in enumerate(columns)]
     all_words = not any(is_number(cell) for column in columns for cell in column)
     if all_words and again and 2 * sum(again) > len(again):
@@ -300,18 +320,30 @@ def _has_header(rows: list[list[str]]) -> tuple[bool, str]:
     return True, ""
 
 
+def _are_dates(cells: Sequence[str]) -> bool:
+    """Whether the first cells of a column are dates in one pattern."""
+    there = [cell.strip() for cell in cells[:_DATES] if not is_missing(cell)]
+    return all(re.search(r"\d\D|\D\d", cell) and not is_number(cell) for cell in there) and bool(pattern_of(there)[0])
+
+
+def _is_spaced(cells: list[str]) -> bool:
+    """Whether cells are at least three numbers with the same difference, as years or wavelengths in a header."""
+    if len(cells) < 3 or not all(map(is_number, cells)):
+        return False
+    steps = np.diff(np.array(list(map(float, cells))))
+    return bool(steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3, atol=0))
+
+
 def _has_decimal_commas(rows: list[list[str]], separator: str) -> bool:
-    """Whether numbers have decimal commas."""
+    """Whether numbers have decimal commas; where 1,234 can be either, they have them if the separator is ``;``."""
     if separator == ",":
         return False
     cells = [cell.strip() for row in rows for cell in row]
-    comma = [c for c in cells if re.fullmatch(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)?,\d+(?:[eE][-+]?\d+)?", c)]
-    point = [
-        c
-        for c in cells
-        if re.fullmatch(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?", c) and not re.fullmatch(r"[-+]?\d{1,3}\.\d{3}", c)
-    ]
-    return bool(comma) and not point
+    comma = [c for c in cells if re.fullmatch(r"[-+]?[\d.]*,\d+(?:[eE][-+]?\d+)?", c)]
+    point = [c for c in cells if re.fullmatch(r"[-+]?[\d,]*\.\d+(?:[eE][-+]?\d+)?", c)]
+    if any(is_decimal(c, ".") for c in point if "," not in c or c.rfind(".") > c.rfind(",")):
+        return False
+    return any(is_decimal(c, ",") for c in comma) or (bool(comma) and separator == ";")
 
 
 # --- the cells ----------------------------------------------------------------------------------------------------
@@ -322,25 +354,28 @@ def _arrow(path: Path, scan: _Scan, head: _Head, words: Sequence[str]) -> pa.Tab
     reading = pa.csv.ReadOptions(
         column_names=list(head.names), skip_rows_after_names=head.skipped, block_size=block, use_threads=True
     )
-    parsing = pa.csv.ParseOptions(delimiter=head.separator, newlines_in_values=scan.quoted)
+    parsing = pa.csv.ParseOptions(
+        delimiter="\t" if head.separator == " " else head.separator, newlines_in_values=scan.quoted
+    )
     converting = pa.csv.ConvertOptions(
         null_values=spellings(),
-        strings_can_be_null=True,
+        strings_can_be_null=False,  # NA may be a word
         true_values=[],
         false_values=[],
         auto_dict_encode=True,
         auto_dict_max_cardinality=50_000,
         decimal_point="," if head.comma else ".",
     )
-    asked = {name: pa.string() for name in words if name in head.names}
+    zeros = [name for d, name in enumerate(head.names) if any(has_leading_zero(row[d]) for row in head.rows)]
+    asked = {name: pa.string() for name in (*words, *zeros) if name in head.names}
     try:
         # Arrow keeps the text of the columns whose types it has to find, several times the size of the numbers.
         converting.column_types = _likely_types(head) | asked
-        with _source(path, scan) as source:
+        with _source(path, scan, head.separator) as source:
             return pa.csv.read_csv(source, reading, parsing, converting)
     except pa.ArrowInvalid:  # the first lines were not like the others
         converting.column_types = asked
-        with _source(path, scan) as source:
+        with _source(path, scan, head.separator) as source:
             return pa.csv.read_csv(source, reading, parsing, converting)
 
 
@@ -356,8 +391,13 @@ def _likely_types(head: _Head) -> dict[str, pa.DataType]:
     return found
 
 
-def _source(path: Path, scan: _Scan) -> Any:
-    """The bytes of the text in UTF-8, as Arrow reads them."""
+def _source(path: Path, scan: _Scan, separator: str) -> Any:
+    """The bytes of the text in UTF-8, as Arrow reads them; spaces between cells are tabs."""
+    if separator == " ":
+        text = io.StringIO()
+        with _text(path, scan.encoding) as file:
+            csv.writer(text, delimiter="\t", lineterminator="\n").writerows(_reader(file, separator))
+        return io.BytesIO(text.getvalue().removeprefix("\ufeff").encode())
     if scan.encoding in ("utf-8", "utf-8-sig"):
         return _opened(path)
     with _text(path, scan.encoding) as file:
@@ -369,7 +409,7 @@ def _raise_uneven(path: Path, encoding: str, head: _Head) -> None:
     wrong: list[str] = []
     count = 0
     with _text(path, encoding) as file:
-        reader = csv.reader(_lines(file), delimiter=head.separator)
+        reader = _reader(file, head.separator)
         try:
             for row in reader:
                 if row and len(row) != len(head.names):
@@ -399,7 +439,7 @@ def _places(path: Path, scan: _Scan, head: _Head, rows: int) -> Sequence[str]:
         return Names("line {}".format, range(first, first + rows))
     numbers: list[int] = []
     with _text(path, scan.encoding) as file:
-        reader = csv.reader(_lines(file), delimiter=head.separator)
+        reader = _reader(file, head.separator)
         numbers = [reader.line_num for row in reader if row]
     if len(numbers) != rows + head.named:
         return Names("row {}".format, range(1, rows + 1))

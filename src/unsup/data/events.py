@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -10,8 +13,11 @@ from unsup.data.arrays import whole_support
 from unsup.data.precision import of_type
 
 
-def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
+def as_event(x: Tensor, own: Event, event: Event, name: str, columns: Sequence[str] = ()) -> Tensor:
     """``x`` as raw data of ``event``, in float64 if ``x`` is or ``event`` needs it.
+
+    Args:
+        columns: names of the entries, for messages.
 
     Raises:
         InputError: ``x`` has a different shape, or values outside the support of the event.
@@ -30,12 +36,28 @@ def as_event(x: Tensor, own: Event, event: Event, name: str) -> Tensor:
         )
     if not bool(inside.all()):
         first = int((~inside).nonzero()[0])
+        if len(columns) == event.dims and (where := _outside(x[first], event, columns)):
+            count = int((~inside).sum())
+            raise InputError(
+                f"{name}: {count} of {len(x)} examples have values that the training data excludes; {where}"
+            )
         raise InputError(
             f"{name}: {int((~inside).sum())} of {len(x)} examples have values outside {event} (the first is number "
             f"{first}, from 0; values range from {x.min().item():g} to {x.max().item():g}); expected raw data in "
             "the units of the training data"
         )
     return of_type(x, event).contiguous()
+
+
+def _outside(x: Tensor, event: Event, columns: Sequence[str]) -> str:
+    """The entries of an example that are outside the support of ``event``, in words."""
+    found = [
+        f"column {name!r} has {value:g}, expected {support}"
+        for name, value, support in zip(columns, x.flatten().tolist(), event.columns, strict=True)
+        if not (math.isnan(value) and event.missing)
+        and not bool(Event((), support).contains(x.new_tensor([value])).all())
+    ]
+    return "the first: " + "; ".join(found[:3]) if found else ""
 
 
 def mend(own: Event, event: Event) -> str:

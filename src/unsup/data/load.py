@@ -335,7 +335,7 @@ def load_batch(
     part = found.whole.take(slice(start, None))
     if chosen.get("missing") == "impute" and isinstance(part.examples, Tensor):
         part = (gaps or Gaps()).filled(part, found.columns, place.name)
-    x = as_event(part.x, found.event, event, place.name)
+    x = as_event(part.x, found.event, event, place.name, found.columns or ())
     batch = Batch(x, lengths=torch.full((len(x),), x.shape[1]) if event.open else None)
     if condition is not None and part.given is not None:
         batch = replace(batch, given=_as_condition(part.given, found, condition, labels, place.name))

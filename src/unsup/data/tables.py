@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 from unsup.core.config import Count
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import REAL, Event, Support
+from unsup.core.words import counted
 from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
-from unsup.data.columns import Found, TableForm, Values, distinct_words, is_number, read_again, read_column
+from unsup.data.columns import Found, TableForm, Values, distinct_words, read_again, read_column, read_label
 from unsup.data.delimited import ELSE, Raw, read_delimited
 from unsup.data.examples import Examples, Names, classes, listing
 from unsup.data.hashing import Words, column_hashes, row_hashes
 from unsup.data.missing import without_gaps
+from unsup.data.notation import Notation, is_missing, is_number
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row and byte of packed text
@@ -168,7 +170,9 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     """
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
-    raw = raw_table(path, words=[c.name for c in timed if c.kind == "words"], **options)
+    as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.comma)]
+    decimal = options.get("decimal") or ("," if any(c.comma for c in timed) else ".")
+    raw = raw_table(path, words=as_text, **options | {"decimal": decimal})
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
         notes.append(f"no header, so the columns are matched by position: {listing(names)}")
@@ -190,8 +194,9 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     if time is not None and time.name not in own:
         notes.append(f"there is no column {time.name!r} (the time), so rows are taken in the order of the file")
         timed, time = columns, None
-    found = [read_again(c, raw.columns[c.name], raw.sample.get(c.name, []), comma=raw.comma) for c in timed]
-    _check_cells(found, raw, str(path))
+    found = [read_again(c, raw.columns[c.name]) for c in timed]
+    _check_cells(found, raw, str(path), needed=True)
+    notes += [each.note for each in found if each.note]
     if form.window:
         x = np.stack([each.values for each in found], 1)
         rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
@@ -212,7 +217,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
         raise InputError(f"{path} has no column {label!r} for the label{nearest(label, own)}")
     done, kept = _table(found, x, raw, str(path), form, missing, notes)
     if label in own:
-        read = read_column(label, raw.columns[label], [], categorical=True, comma=raw.comma)
+        read = read_label(label, raw.columns[label])
         if not np.isnan(read.values).any():  # a label is not needed here
             numbers, classes_of = _classes(read, f"the column {label!r} of {path}")
             done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
@@ -388,11 +393,12 @@ def _examples(
     def hashed() -> Iterator[Words]:
         """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
         for name in names:
-            words, cells = name in categorical or name == label, raw.columns.pop(name)
-            found = read_column(name, cells, raw.sample.get(name, []), categorical=words, comma=raw.comma)
+            cells, sample = raw.columns.pop(name), raw.sample.get(name, [])
+            found = read_column(name, cells, sample, categorical=name in categorical, comma=raw.comma)
             if name in place:
                 _check_digits(cells, found, owner, again)
-            yield found.hashed
+            yield found.hashed  # of a label as of any other column: naming it does not change the splits
+            found = read_label(name, cells) if name == label else found
             if name in place:
                 x[:, place[name]] = found.values
                 found = replace(found, values=x[:, place[name]])
@@ -546,28 +552,36 @@ def _classes(found: Found, what: str) -> tuple[torch.Tensor, tuple[str, ...]]:
         )
     try:
         values: NDArray[Any] = np.array([int(w) for w in words], dtype=object)
+        if len(set(values)) < len(words):  # 01 and 1
+            values = np.array(words, dtype=object)
     except ValueError:
-        numeric = all(map(is_number, words))
+        numeric = all(map(is_number, words)) and len(set(map(float, words))) == len(words)
         values = np.array([float(w) for w in words]) if numeric else np.array(words, dtype=object)
     numbers, names = classes(values, what)
     return numbers[torch.from_numpy(codes)], names
 
 
-def _check_cells(found: Sequence[Found], raw: Raw, owner: str) -> None:
-    """Raise `InputError` about all cells that cannot be read, by column."""
+def _check_cells(found: Sequence[Found], raw: Raw, owner: str, *, needed: bool = False) -> None:
+    """Raise `InputError` about all cells that cannot be read, by column.
+
+    Args:
+        needed: whether the columns cannot be dropped, nor read in another way.
+    """
     wrong = [each for each in found if each.problems]
     if not wrong:
         return
     said = []
     for each in wrong[:_SHOWN]:
         row, cell, reason = each.problems[0]
-        more = f" and {len(each.problems) - 1:,} more cells" if len(each.problems) > 1 else ""
+        more = f" and {counted(len(each.problems) - 1, 'more cell')}" if len(each.problems) > 1 else ""
         said.append(f"column {each.column.name!r}: {cell!r} ({raw.places[row]}) is {reason}{more}")
     rest = f"; and {len(wrong) - _SHOWN} more columns" if len(wrong) > _SHOWN else ""
+    if needed:
+        raise InputError(f"{owner}: {'; '.join(said)}{rest}; correct them, to be as in the training data")
     name = wrong[0].column.name
     words = (
         f", or read the column as categories (--categorical {name})"
-        if wrong[0].problems[0][2] == "not a number"
+        if wrong[0].problems[0][2].startswith("not ") and wrong[0].problems[0][2] != "not finite"
         else ""
     )
     raise InputError(
@@ -586,7 +600,8 @@ def _check_digits(
     if not (pa.types.is_integer(cells.type) or pa.types.is_decimal(cells.type)):
         cells = (again(name) if again is not None else raw).drop_null()
     try:
-        whole = np.array([int(cell) for cell in pc.cast(cells, pa.string()).to_pylist()], dtype=object)
+        text = pc.cast(cells, pa.string()).to_pylist()
+        whole = np.array([int(cell) for cell in text if not is_missing(cell)], dtype=object)
     except ValueError:
         return
     if beyond_float64(whole[:, None], [_support(whole.astype(np.float64))]) is not None:
