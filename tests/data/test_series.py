@@ -91,19 +91,6 @@ def test_dates_of_another_file_are_read_as_in_training(tmp_path: Path) -> None:
         load_batch(wrong, data.event, form=data.form)
 
 
-def test_times_with_decimal_commas_are_read_as_in_training(tmp_path: Path) -> None:
-    lines = [f"{i / 4:.2f};{i},5".replace(".", ",") for i in range(300)]
-    data = load_data(written(tmp_path, lines, "t;x"), length=3, stride=3, time="t")
-    assert data.form.time.comma
-    # Of these times alone, 1,250 could be a thousand.
-    some = [i for i in range(3, 300, 4)]
-    path = written(
-        tmp_path, [f"{i / 4:.3f};{i},5".replace(".", ",") for i in RNG.permutation(some)], "t;x", "other.csv"
-    )
-    batch, _ = load_batch(path, data.event, form=data.form)
-    assert batch.x.flatten().tolist() == [i + 0.5 for i in some]
-
-
 def test_another_file_without_the_time_is_in_its_own_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # Dates that are not the time stay in the windows, also in a file that has no other time.
     lines = [f"{i},{day(299 - i)},{i}.5" for i in range(300)]
