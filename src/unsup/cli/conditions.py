@@ -141,22 +141,30 @@ def examples_of(
     from unsup.data.load import load_batch
 
     event, name = conditioned(run.model), run.config["model"]["model"]
+    gaps = run.gaps if own is None else None
     own = own or run.model.event
     words: list[str] | None = getattr(options, "given", None)
     reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
     if event is None:
         if words is not None:
             raise CapabilityError(_why_none(name))
-        return load_batch(options.file, own, form=run.form, **reading)
+        return load_batch(options.file, own, form=run.form, gaps=gaps, **reading)
     labels = _labels(run, event)
     columns = _columns(run)
     if words is not None and _are_values(words, labels):
-        batch, names = load_batch(options.file, own, form=run.form, **reading, given=columns)
+        batch, names = load_batch(options.file, own, form=run.form, gaps=gaps, **reading, given=columns)
         given = _values(words, event, labels)
         return replace(batch, given=given.expand(len(batch), *event.shape)), names
     where = columns if words is None else tuple(words)
     batch, names = load_batch(
-        options.file, own, condition=event, labels=labels or (), form=run.form, **reading, given=where
+        options.file,
+        own,
+        condition=event,
+        labels=labels or (),
+        form=run.form,
+        gaps=gaps,
+        **reading,
+        given=where,
     )
     if batch.given is None and (needed or not _is_class(event)):
         raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")

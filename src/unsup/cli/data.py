@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     for note in data.notes:
         write(note)
     if data.form is not None and data.form.name == "table":
-        rows = _columns(data)
+        series = "length" in reading  # each row once, since windows overlap
+        alone = {k: v for k, v in reading.items() if k != "limit"} | {"length": 1, "stride": 1}
+        rows = _columns(load_data(options.what, **alone) if series else data)
         write("", *table(("column", "kind", "range", "missing", "example"), rows[:_COLUMNS]))
         write(*[f"… and {len(rows) - _COLUMNS:,} more columns"] * (len(rows) > _COLUMNS), "")
 
@@ -65,9 +67,9 @@ def _columns(data: Data) -> list[tuple[str, ...]]:
         if column.words:
             shown = ", ".join(column.words[:_WORDS]) + (", …" if len(column.words) > _WORDS else "")
         else:
-            low, high = column.text(known[[known.argmin(), known.argmax()]], support)
-            shown = low if low == high else f"{low} … {high}"
-        example = column.text(known[:1], support)[0]
+            ends = [known.argmin(), known.argmax()] if len(known) else []
+            shown = " … ".join(dict.fromkeys(column.text(known[ends], support)))
+        example = "".join(column.text(known[:1], support))
         rows.append((column.name, column.described(), shown, f"{len(values) - len(known):,}", example))
     return rows
 

@@ -35,8 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.evaluate.outliers import rank
     from unsup.pictures.gallery import Gallery
     from unsup.report.outliers import nats, outlier_page
+    from unsup.train.runs import open_model
 
-    found = load_rows(options.data, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
+    gaps = open_model(options.model).gaps if _is_run(options.model) else None
+    found = load_rows(options.data, gaps=gaps, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
     columns = found.columns or _entries(found.event, found.rate)
@@ -87,7 +89,7 @@ def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[
         detector = default_detector(found.event, x, seed=options.seed)
         mixtures = f"{MEMBERS} Gaussian mixtures and " if isinstance(detector, Pool) else ""
         return detector, f"{mixtures}a histogram of each column"
-    if options.model not in names() and Path(options.model).is_dir():
+    if _is_run(options.model):
         return _of_run(options, found, x)
 
     from unsup.core.model import HasDensity, HasEnergy
@@ -105,6 +107,13 @@ def _detector(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[
     data = Data(None, found.event, rows, rows, Split(x[:0]), split="all rows")
     fit(model, data, progress="off", seed=options.seed, **settings)
     return SingleModel(model, typical_values(x), options.seed), f"{options.model}, trained on all of them"
+
+
+def _is_run(model: str | None) -> bool:
+    """Whether ``--model`` is a run folder and not the name of a model."""
+    from unsup.core.registry import names
+
+    return model is not None and model not in names() and Path(model).is_dir()
 
 
 def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[Detector, str]:

@@ -413,7 +413,7 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     options = data.get("options") if isinstance(data, dict) else None
     kept = {k: v for k, v in options.items() if k not in _WHEREABOUTS} if isinstance(options, dict) else options
-    same = {name: config.get(name) for name in ("model", "training", "labels", "digest")}
+    same = {name: config.get(name) for name in ("model", "training", "labels", "digest", "gaps")}
     return same | {"data": kept}
 
 

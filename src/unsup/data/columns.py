@@ -566,7 +566,7 @@ class TableForm(Form):
         given: columns of the conditions.
         separator: of the cells.
         window: number of rows of each example, if examples are windows of consecutive rows; else 0.
-        time: column by which the rows of a series were sorted, or empty.
+        time: column by which the rows of a series were sorted, or None.
         label: column of the label, or empty.
         header: whether the file has a line of names.
     """
@@ -578,7 +578,7 @@ class TableForm(Form):
     given: tuple[Column, ...] = ()
     separator: str = ","
     window: int = 0
-    time: str = ""
+    time: Column | None = None
     label: str = ""
     header: bool = True
 

@@ -74,8 +74,6 @@ def _by_columns(found: Examples, chosen: tuple[str, ...], name: str) -> Examples
     if not kept:
         raise InputError(f"{name} has no columns besides those of given= ({', '.join(chosen)}); use fewer")
     (x, event), (given, condition) = (_columns(found, names) for names in (kept, chosen))
-    if condition.missing:
-        raise InputError(f"{name} has missing values in the columns of given=; use --missing drop or impute (missing=)")
     form = found.form
     if isinstance(form, TableForm):
         parts = {column.name: column for column in (*form.columns, *form.given)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
 from unsup.data.arrays import whole_support
+from unsup.data.precision import of_type
 
 
 def as_event(x: Tensor, own: Event, event: Event, name: str, columns: Sequence[str] = ()) -> Tensor:
@@ -57,13 +58,6 @@ def _outside(x: Tensor, event: Event, columns: Sequence[str]) -> str:
         and not bool(Event((), support).contains(x.new_tensor([value])).all())
     ]
     return "the first: " + "; ".join(found[:3]) if found else ""
-
-
-def of_type(x: Tensor, event: Event) -> Tensor:
-    """Raw examples in the type that ``event`` needs; float64 is kept."""
-    if event.is_discrete or event.missing:
-        return x.to(event.dtype)
-    return x.double() if event.precision == "float64" or not x.is_floating_point() else x
 
 
 def mend(own: Event, event: Event) -> str:

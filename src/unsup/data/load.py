@@ -26,6 +26,8 @@ from unsup.data.events import as_event
 from unsup.data.examples import Examples
 from unsup.data.form import Form
 from unsup.data.memory import from_arrays
+from unsup.data.missing import Gaps, settled, values_of
+from unsup.data.precision import of_type
 from unsup.data.readers import FRAME, Frame, Place, checked, full_name, options_taken, place_of
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
@@ -121,6 +123,7 @@ def load_data(
         # Rows split by content are sorted by hash, so that other rows do not change the choice.
         order = torch.arange(len(data.train)) if by_content else torch.from_numpy(hashed_order(len(data.train)))
         data = replace(data, train=data.train.take(order[: chosen["limit"]]))
+    data = settled(data, chosen.get("missing"), place.name)
     for stream in ("domain_b", "unlabelled"):
         if stream in chosen:
             data = with_stream(data, stream, _second(data, stream, chosen))
@@ -242,11 +245,12 @@ def load_examples(name_or_path: str | Path, event: Event, **options: Any) -> tup
     return batch.x, names
 
 
-def load_rows(name_or_path: str | Path, **options: Any) -> Examples:
+def load_rows(name_or_path: str | Path, *, gaps: Gaps | None = None, **options: Any) -> Examples:
     """All examples of a data set or file in its own order, before any split, with the names of rows and columns.
 
     Args:
         name_or_path: what `load_data` takes.
+        gaps: `Run.gaps`, which fill missing entries; by default, they are filled with medians of all rows.
         **options: what the data takes.
 
     >>> found = load_rows("digits")
@@ -254,7 +258,12 @@ def load_rows(name_or_path: str | Path, **options: Any) -> Examples:
     (1797, 64)
     """
     place = place_of(name_or_path, as_=options.pop("as_", None))
-    return place.read(checked(place.name, place.options, options))
+    found = place.read(checked(place.name, place.options, options))
+    if not found.event.missing or options.get("missing") != "impute":
+        return found
+    gaps = gaps or Gaps(x=values_of(found.tensor, found.event))
+    event = replace(found.event, missing=False)
+    return replace(found, x=of_type(gaps.filled(found.whole, found.columns, place.name).x, event), event=event)
 
 
 def load_batch(
@@ -264,6 +273,7 @@ def load_batch(
     condition: Event | None = None,
     labels: Sequence[str] = (),
     form: Form | None = None,
+    gaps: Gaps | None = None,
     **options: Any,
 ) -> tuple[Batch, tuple[str, ...]]:
     """`load_examples` with lengths and, if a model needs them and the data has them, conditions.
@@ -276,7 +286,9 @@ def load_batch(
             not by their order in the file.
         form: `Data.form` of the training data. Columns of a table are then matched by name, and words keep their
             numbers.
-            **options: as in `load_data`, including ``given``. Without it, labels are the conditions if the condition is
+        gaps: what was done about missing entries of the training data (`Run.gaps`), which is done here too; the option
+            ``missing`` overrides it.
+        **options: as in `load_data`, including ``given``. Without it, labels are the conditions if the condition is
             a class.
 
     Returns:
@@ -298,15 +310,18 @@ def load_batch(
         chosen.setdefault("length", event.shape[0])
     if "in_memory" in place.options:
         chosen["in_memory"] = True
+    if "missing" in place.options and gaps is not None and gaps.missing is not None:
+        chosen.setdefault("missing", gaps.missing)
     if isinstance(form, TableForm) and place.is_table and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)
         given = given or tuple(column.name for column in place_form.given)
-        for note in found.notes:
-            _log.warning("%s: %s", place.name, note)
     else:
         found = place.read(chosen)
+    if isinstance(found.form, TableForm) or "missing" in chosen:
+        for note in found.notes:
+            _log.warning("%s: %s", place.name, note)
     if condition is None:
         found = without_columns(found, given, place.name)
     elif given:
@@ -318,6 +333,8 @@ def load_batch(
         found, (train, validation, _) = found.arranged(place.name)
         start = train + validation
     part = found.whole.take(slice(start, None))
+    if chosen.get("missing") == "impute" and isinstance(part.examples, Tensor):
+        part = (gaps or Gaps()).filled(part, found.columns, place.name)
     x = as_event(part.x, found.event, event, place.name, found.columns or ())
     batch = Batch(x, lengths=torch.full((len(x),), x.shape[1]) if event.open else None)
     if condition is not None and part.given is not None:

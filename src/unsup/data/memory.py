@@ -16,11 +16,11 @@ from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.arrays import check_label, read_arrays, same_units
 from unsup.data.catalog import Missing
 from unsup.data.conditions import LABEL, by_label
-from unsup.data.events import as_event, of_type
+from unsup.data.events import as_event
 from unsup.data.examples import Examples, Names, classes, listing
 from unsup.data.hashing import row_hashes
-from unsup.data.missing import applied
-from unsup.data.precision import precise, some_rows
+from unsup.data.missing import applied, gaps_of, settled
+from unsup.data.precision import of_type, precise, some_rows
 from unsup.data.source import Data
 from unsup.data.streams import joined
 
@@ -82,9 +82,13 @@ def from_arrays(
     found = _with_given(found, given)
     if weight is not None:
         found = replace(found, weight=_weights(weight, n))
-    found = applied(found, missing, _THE_ARRAY)
-    data = found.data(_THE_ARRAY)
-    return data if beside is None else joined(data, "unlabelled", beside.data("unlabelled"))
+    whole = applied(found, missing, _THE_ARRAY).data(_THE_ARRAY)
+    whole = replace(whole, options={} if missing == "keep" else {"missing": missing})
+    data = settled(whole, missing, _THE_ARRAY)
+    if beside is None:
+        return data
+    other = applied(beside, missing, "unlabelled").data("unlabelled")
+    return joined(data, "unlabelled", settled(other, missing, "unlabelled", gaps_of(whole)))
 
 
 def _part(found: Examples, rows: slice) -> Examples:

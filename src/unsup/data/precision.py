@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unsup.core.event import Event, Support
 
@@ -55,6 +56,13 @@ def precise(event: Event, rows: NDArray[Any]) -> Event:
         rows = rows[:, [not support.is_discrete for support in event.columns]]
     wide = event.needs_float64 or bool(spoilt(rows, np.float32).any())
     return replace(event, precision="float64") if wide else event
+
+
+def of_type(x: Tensor, event: Event) -> Tensor:
+    """Raw examples in the type that ``event`` needs; float64 is kept."""
+    if event.is_discrete or event.missing:
+        return x.to(event.dtype)
+    return x.double() if event.precision == "float64" or not x.is_floating_point() else x
 
 
 def beyond_float64(rows: NDArray[Any], supports: Sequence[Support]) -> int | None:

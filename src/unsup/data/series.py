@@ -17,6 +17,7 @@ from unsup.core.event import REAL, Event
 from unsup.data.catalog import Missing
 from unsup.data.columns import Column, TableForm
 from unsup.data.examples import Examples, Names, listing
+from unsup.data.missing import rows_with_gaps
 from unsup.data.precision import precise, some_rows
 from unsup.data.source import split_sizes
 
@@ -33,29 +34,31 @@ class Series:
         columns: their columns.
         places: the location of each row.
         notes: what was decided.
+        time: the column of times by which they were sorted.
     """
 
     x: Values
     columns: tuple[Column, ...]
     places: Sequence[str]
     notes: tuple[str, ...] = ()
-    time: str = ""
+    time: Column | None = None
 
 
 def in_order(series: Series, time: str | None, owner: str) -> Series:
-    """The rows sorted by a column of times, which is removed: by ``time``, or by the only column of dates.
+    """The rows sorted by the column ``time``, which is removed; None for the order of the file.
 
     Raises:
-        InputError: there is no such column, it has missing cells, or other columns are not numbers.
+        InputError: the times are words or missing, or other columns are not numbers.
     """
-    names = [column.name for column in series.columns]
-    dates = [column.name for column in series.columns if column.kind == "date"]
-    notes = list(series.notes)
-    if time is None and len(dates) == 1:
-        time = dates[0]
     if time is not None:
-        d = names.index(time)
-        moments = series.x[:, d]
+        d = [column.name for column in series.columns].index(time)
+        column, moments, notes = series.columns[d], series.x[:, d], list(series.notes)
+        if column.kind == "words":
+            raise InputError(
+                f"{owner}: a time is a number or a date, but the column {time!r} has words "
+                f"({listing([repr(word) for word in column.words], 2)}); write dates like 2021-03-01, or sort the rows "
+                f"in the file and remove the column with --drop {time} (drop=)"
+            )
         if np.isnan(moments).any():
             raise InputError(f"{owner}: {int(np.isnan(moments).sum())} rows have no time in column {time!r}; fill them")
         steps = np.diff(np.sort(moments))
@@ -66,9 +69,9 @@ def in_order(series: Series, time: str | None, owner: str) -> Series:
             times = steps.max() / max(float(np.median(steps)), 1e-12)
             notes.append(f"the steps between rows differ: up to {times:,.3g} times the median")
         order = np.argsort(moments, kind="stable")
-        kept = [i for i in range(len(names)) if i != d]
+        kept = [i for i in range(len(series.columns)) if i != d]
         x, places = series.x[order][:, kept], Names(series.places.__getitem__, order)
-        series = Series(x, tuple(series.columns[i] for i in kept), places, tuple(notes), time)
+        series = Series(x, tuple(series.columns[i] for i in kept), places, tuple(notes), column)
     words = [column.name for column in series.columns if column.kind == "words"]
     if words:
         raise InputError(
@@ -97,7 +100,7 @@ def windows(
     Args:
         length: rows of a window.
         stride: rows from one window to the next; a quarter of ``length`` by default, ``length`` if ``whole``.
-        missing: as for tables; ``drop`` removes windows, ``impute`` interpolates.
+        missing: as for tables; ``drop`` removes windows, ``impute`` interpolates, in each split from its own rows.
         whole: whether the rows are one part, not split.
 
     Raises:
@@ -121,12 +124,15 @@ def windows(
     notes = list(series.notes)
     gaps = np.isnan(x)
     if gaps.any():
-        count = int(gaps.any(1).sum())
+        count, where = rows_with_gaps(gaps, [column.name for column in series.columns])
         if missing == "refuse":
-            raise InputError(f"{owner} has missing values in {count:,} of {n:,} rows; fill them, or use --missing drop")
+            raise InputError(f"{owner} has missing values in {count}: {where}; fill them, or use --missing drop")
         if missing == "impute":
-            x = np.stack([_interpolated(x[:, d], owner, series.columns[d].name) for d in range(width)], 1)
-            notes.append(f"missing values in {count:,} of {n:,} rows were interpolated")
+            parts = np.split(x, np.cumsum(sizes)[:2])
+            x = np.concatenate([_interpolated(part, series.columns, owner) for part in parts])
+            notes.append(f"missing values in {count} were interpolated: {where}")
+        if missing == "keep":
+            notes.append(f"{count} have missing values, in the columns {where}")
     index = np.concatenate(starts)
     cut = sliding_window_view(x, length, axis=0)[index].transpose(0, 2, 1)
     if missing == "drop" and gaps.any():
@@ -153,9 +159,17 @@ def windows(
     )
 
 
-def _interpolated(values: Values, owner: str, name: str) -> Values:
-    known = ~np.isnan(values)
-    if not known.any():
-        raise InputError(f"{owner}: column {name!r} has no values; remove it with --drop {shell_word(name)}")
-    at = np.arange(len(values))
-    return np.interp(at, at[known], values[known])
+def _interpolated(rows: Values, columns: Sequence[Column], owner: str) -> Values:
+    """The rows of one split without gaps: linear between two values, constant before the first and after the last."""
+    if not len(rows):
+        return rows
+    filled, at = rows.copy(), np.arange(len(rows))
+    for d, column in enumerate(columns):
+        known = ~np.isnan(rows[:, d])
+        if not known.any():
+            raise InputError(
+                f"{owner}: column {column.name!r} has no values in one of the splits by time; remove it with --drop "
+                f"{shell_word(column.name)} (drop=)"
+            )
+        filled[:, d] = np.interp(at, at[known], rows[known, d])
+    return filled

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.data.events import common_event, mend, of_type
+from unsup.data.events import common_event, mend
+from unsup.data.precision import of_type
 from unsup.data.source import Data, Split
 
 _CALLED = {"domain_b": "domain b"}

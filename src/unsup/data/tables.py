@@ -183,8 +183,9 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
         InputError: a column does not exist, or has cells of another kind.
     """
     columns = (*form.columns, *form.given)
-    as_text = [c.name for c in columns if c.kind != "number" or c.notation != Notation(c.comma)]
-    decimal = options.get("decimal") or ("," if any(c.comma for c in columns) else ".")
+    timed = columns if form.time is None else (*columns, form.time)
+    as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.comma)]
+    decimal = options.get("decimal") or ("," if any(c.comma for c in timed) else ".")
     raw = raw_table(path, words=as_text, **options | {"decimal": decimal})
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
@@ -196,23 +197,24 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
         )
     else:
-        if other := [name for name in own if name not in (*names, form.time, form.label, options.get("label"))]:
+        if other := [
+            name for name in own if name not in (*names, form.time and form.time.name, form.label, options.get("label"))
+        ]:
             plural = "s" * (len(other) != 1)
             notes.append(f"ignored {len(other)} column{plural} that the model does not have: {listing(other)}")
         if [name for name in own if name in names] != names:
             notes.append("columns are matched by name; their order differs from the training data")
-    found = [read_again(c, raw.columns[c.name]) for c in columns]
+    time = form.time
+    if time is not None and time.name not in own:
+        notes.append(f"there is no column {time.name!r} (the time), so rows are taken in the order of the file")
+        timed, time = columns, None
+    found = [read_again(c, raw.columns[c.name]) for c in timed]
     _check_cells(found, raw, str(path), needed=True)
     notes += [each.note for each in found if each.note]
     if form.window:
-        if form.time in own:
-            moments = read_column(
-                form.time, raw.columns[form.time], raw.sample.get(form.time, []), categorical=False, comma=raw.comma
-            )
-            found = [*found, moments]
         x = np.stack([each.values for each in found], 1)
         rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
-        rows = series.in_order(rows, form.time if form.time in own else None, str(path))
+        rows = series.in_order(rows, None if time is None else time.name, str(path))
         stride = options.get("stride")
         return series.windows(
             rows,
@@ -487,12 +489,9 @@ def _examples(
             what = "categories" if label in raw.categories else "text"
             notes.append(f"the last column ({label!r}) contains {what} and is used as the label")
     _check_cells(list(left.values()), raw, owner)
-    empty = [name for name, found in left.items() if np.isnan(found.values).all()]
-    if empty and len(empty) < len(left):
-        notes.append(f"ignored {len(empty)} column{'s' * (len(empty) != 1)} without values: {listing(empty)}")
-        left = {name: found for name, found in left.items() if name not in empty}
-    elif empty:
-        raise InputError(f"{owner} has no values: every cell is missing")
+    with_values, empty = _without_empty(list(left.values()), owner)
+    left = {found.column.name: found for found in with_values}
+    notes += empty
     if not left:
         raise InputError(
             f"{owner} has no columns besides the label and dropped columns; expected at least one column of numbers "
@@ -538,11 +537,30 @@ def _series(
     if not read:
         raise InputError(f"{path} has no columns besides the dropped ones; expected at least one column of numbers")
     _check_cells(read, raw, str(path))
+    notes = [*raw.notes, *(found.note for found in read if found.note)]
+    dates = [found.column.name for found in read if found.column.kind == "date"]
+    if time is None and len(dates) == 1:
+        (time,) = dates
+    elif time is None:
+        notes.append(
+            f"rows are taken in the order of the file; --time names a column of times{dates and ': '}{listing(dates)}"
+        )
+    read, empty = _without_empty(read, str(path), keep=time)
     x = np.stack([found.values for found in read], 1)
-    notes = (*raw.notes, *(found.note for found in read if found.note))
-    rows = series.Series(x, tuple(found.column for found in read), raw.places, notes)
+    rows = series.Series(x, tuple(found.column for found in read), raw.places, (*notes, *empty))
     rows = series.in_order(rows, time, str(path))
     return series.windows(rows, length=length, stride=stride, missing=missing, separator=raw.separator, owner=str(path))
+
+
+def _without_empty(read: list[Found], owner: str, keep: str | None = None) -> tuple[list[Found], list[str]]:
+    """The columns that have values (and the column ``keep``), and a note about the others."""
+    empty = [found.column.name for found in read if found.column.name != keep and np.isnan(found.values).all()]
+    if not empty:
+        return read, []
+    if len(empty) == len([found for found in read if found.column.name != keep]):
+        raise InputError(f"{owner} has no values: every cell is missing")
+    note = f"ignored {len(empty)} column{'s' * (len(empty) != 1)} without values: {listing(empty)}"
+    return [found for found in read if found.column.name not in empty], [note]
 
 
 def _with_label(raw: Raw, label: str) -> Raw:
@@ -569,7 +587,7 @@ def _table(
 ) -> tuple[Examples, NDArray[np.bool_] | None]:
     """Columns ``x`` that were read as examples, and the rows that were kept if some have missing cells."""
     supports = tuple(each.column.support(each.values) for each in found)
-    x, kept, note = without_gaps(x, supports, missing, [each.column.name for each in found], owner)
+    x, kept, note = without_gaps(x, missing, [each.column.name for each in found], owner)
     if note:
         notes.append(note)
     places = raw.places

@@ -18,6 +18,7 @@ from unsup.core.storage import write_inside
 from unsup.data import load_data
 from unsup.data.catalog import EXAMPLE_OPTIONS
 from unsup.data.load import load_batch, options_taken
+from unsup.data.missing import gaps_of, settled
 from unsup.data.recorded import digest_of
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
@@ -155,7 +156,10 @@ class Bench(Once):
             name = asked.removeprefix(HELD_OUT_CLASS)
             assert data.name is not None
             assert data.labels is not None
-            whole = load_data(data.name, **{k: v for k, v in data.options.items() if k not in ("without", "limit")})
+            gaps, reading = gaps_of(data), {k: v for k, v in data.options.items() if k not in ("without", "limit")}
+            if gaps.missing == "impute":
+                reading["missing"] = "keep"
+            whole = settled(load_data(data.name, **reading), gaps.missing, data.name, gaps)
             assert whole.test.label is not None
             found = _in_memory(whole.test.take(whole.test.label == data.labels.index(name)))
         else:
@@ -166,7 +170,13 @@ class Bench(Once):
             if isinstance(options.get("given"), str):
                 del options["given"]  # names a column of this data; labels are found anyway
             batch, _ = load_batch(
-                asked, data.event, condition=data.given, labels=data.labels or (), form=data.form, **options
+                asked,
+                data.event,
+                condition=data.given,
+                labels=data.labels or (),
+                form=data.form,
+                gaps=gaps_of(data),
+                **options,
             )
             found = Split(batch.x, given=batch.given, lengths=batch.lengths)
         if len(found) < 2:

@@ -30,6 +30,7 @@ from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.signals import signals_to
 from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
+from unsup.data.missing import gaps_of
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
 from unsup.evaluate.conditions import for_samples
@@ -228,6 +229,7 @@ class Trainer(ABC):
             "digest": digest_of(self.data),
             "labels": None if self.data.labels is None else list(self.data.labels),
             "form": None if self.data.form is None else plain(self.data.form.to_json()),
+            "gaps": plain(dataclasses.asdict(gaps_of(self.data))),
             "model": model_record(self.model),
             "training": training,
         }

@@ -53,6 +53,7 @@ from unsup.core.storage import (
 )
 from unsup.core.targets import folder_target, make_folder
 from unsup.data.form import Form, form_from_json
+from unsup.data.missing import Gaps
 from unsup.data.source import Split
 from unsup.evaluate.records import Evaluation, Evaluations, finite, merged, read_evaluations
 from unsup.pictures.gallery import Drawn, Gallery
@@ -71,6 +72,7 @@ class RunRecord(TypedDict):
     digest: NotRequired[str]
     labels: NotRequired[list[str] | None]
     form: NotRequired[dict[str, Any] | None]
+    gaps: NotRequired[Gaps]
     model: ModelRecord
     training: Settings
 
@@ -442,6 +444,12 @@ class Run:
         """How examples of its data are written, if it is known."""
         found = self.config.get("form")
         return None if found is None else form_from_json(found)
+
+    @functools.cached_property
+    def gaps(self) -> Gaps:
+        """What was done about the missing entries of its data."""
+        found: Gaps = check_value("gaps", self.config.get("gaps", {}), Gaps)
+        return found
 
 
 def open_run(path: str | Path, *, changed_data: bool = False, data: str | None = None) -> Run:
