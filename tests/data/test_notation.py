@@ -382,3 +382,16 @@ def test_suggested_options_can_be_pasted(tmp_path: Path) -> None:
     words = shlex.split(note.split("use ")[1].split(" (")[0])
     assert words == ["--drop", "row number"]
     assert load_rows(path, drop=(words[1],)).columns == ("x",)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_one_row_is_read_as_all_rows_are(header: bool, tmp_path: Path) -> None:
+    lines = [f"{i / 7:.2f};{i / 3:.2f};{'ab'[i % 2]}".replace(".", ",") for i in range(60)]
+    names = ["x;y;w"] * header
+    data = load_rows(
+        table(tmp_path, "\n".join([*names, *lines]) + "\n"), header=header, categorical=("w",) if header else ()
+    )
+    columns = [column.name for column in data.form.columns]
+    for i in (0, 7, 33):
+        one = table(tmp_path, "\n".join([*names, lines[i]]) + "\n", "o.csv")
+        assert again(one, data) == [data.tensor[i].tolist()], columns

@@ -138,13 +138,16 @@ def examples_of(
         InputError: examples or conditions do not fit the run, or conditions are missing.
         CapabilityError: conditions for a model without a condition.
     """
-    from unsup.data.load import load_batch
+    from unsup.data.load import load_batch, options_taken
 
     event, name = conditioned(run.model), run.config["model"]["model"]
     gaps = run.gaps if own is None else None
     own = own or run.model.event
     words: list[str] | None = getattr(options, "given", None)
     reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
+    sheet = None if (record := run.config["data"]) is None else record["options"].get("sheet")
+    if sheet is not None and "sheet" in options_taken(options.file):
+        reading.setdefault("sheet", sheet)
     if event is None:
         if words is not None:
             raise CapabilityError(_why_none(name))

@@ -147,13 +147,24 @@ def read_delimited(
 
 def column_names(path: Path) -> tuple[str, ...]:
     """The names of the columns; only the start of the file is read."""
+    text = _start(path)
+    return _head(path, text, None, None).names if text.strip() else ()
+
+
+def first_cells(path: Path) -> list[str]:
+    """The cells of the first line, which may be names."""
+    text = _start(path)
+    return [cell.strip() for cell in _rows(text, _separator(text))[0]]
+
+
+def _start(path: Path) -> str:
+    """The first lines of a file, empty if it cannot be read."""
     try:
         with _opened(path) as file:
             content = file.read(_HEAD) + file.readline(_LONGEST_LINE)
     except _BROKEN:  # reading it will report the error
-        return ()
-    text = content.decode(_encoding(content) or "utf-8", errors="replace")
-    return _head(path, text.removeprefix("\ufeff"), None, None).names if text.strip() else ()
+        return ""
+    return content.decode(_encoding(content) or "utf-8", errors="replace").removeprefix("\ufeff")
 
 
 # --- bytes --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -185,8 +185,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
     as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.comma)]
-    decimal = options.get("decimal") or ("," if any(c.comma for c in timed) else ".")
-    raw = raw_table(path, words=as_text, **options | {"decimal": decimal})
+    raw = raw_table(path, words=as_text, **_as_before(path, form, options))
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
         notes.append(f"no header, so the columns are matched by position: {listing(names)}")
@@ -238,6 +237,20 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     return done
 
 
+def _as_before(path: Path, form: TableForm, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the reader, with the decimal point and the header of ``form`` if they are not given."""
+    columns = (*form.columns, *form.given, *([form.time] if form.time is not None else []))
+    found = dict(options)
+    if found.get("decimal") is None:
+        found["decimal"] = "," if any(column.comma for column in columns) else "."
+    if found.get("header") is None and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]):
+        if {column.name for column in form.columns} <= set(delimited.first_cells(path)):
+            found["header"] = True
+        elif not form.header:
+            found["header"] = False
+    return found
+
+
 def filled(path: Path, form: TableForm, x: torch.Tensor, gaps: torch.Tensor, out: Path, **options: Any) -> bytes:
     """The content of a CSV file after its missing cells are filled; its other cells, of all columns, stay as text.
 
@@ -249,7 +262,7 @@ def filled(path: Path, form: TableForm, x: torch.Tensor, gaps: torch.Tensor, out
         out: the file that will have the content.
         **options: of the reader.
     """
-    options["decimal"] = options.get("decimal") or ("," if any(c.comma for c in form.columns) else ".")
+    options = _as_before(path, form, options)
     names = list(raw_table(path, **options).columns)
     raw = raw_table(path, words=names, **options)
     own = [column.name for column in form.columns]
