@@ -223,6 +223,7 @@ def test_spreadsheets_are_read_like_the_same_table_as_csv(
     n = data.draw(st.integers(6, 15))
     columns = [data.draw(st.lists(st.one_of(CELLS[k], CELLS[k], st.none()), min_size=n, max_size=n)) for k in kinds]
     for kind, column in zip(kinds, columns, strict=True):
+        column[0] = data.draw(CELLS[kind])  # no column is empty
         column[:2] = [True, False] if kind == "truths" else column[:2]  # both, as the type says
     columns.append([i * i + 0.5 for i in range(n)])  # no row is empty
     width = len(columns)
