@@ -395,3 +395,9 @@ def test_one_row_is_read_as_all_rows_are(header: bool, tmp_path: Path) -> None:
     for i in (0, 7, 33):
         one = table(tmp_path, "\n".join([*names, lines[i]]) + "\n", "o.csv")
         assert again(one, data) == [data.tensor[i].tolist()], columns
+
+
+def test_the_time_of_a_series_may_be_dropped(tmp_path: Path) -> None:
+    path = table(tmp_path, "t,v\n" + "".join(f"2021-01-{1 + (7 * i) % 28:02d},{i / 8}\n" for i in range(28)))
+    plain, dropped = load_rows(path, length=2, time="t"), load_rows(path, length=4, time="t", drop=("t",))
+    assert plain.tensor.tolist() == dropped.tensor.tolist()

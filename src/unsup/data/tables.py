@@ -545,7 +545,7 @@ def _series(
     read = [
         read_column(name, raw.columns[name], raw.sample.get(name, []), categorical=False, comma=raw.comma)
         for name in names
-        if name not in drop
+        if name not in drop or name == time  # the time is not modelled
     ]
     if not read:
         raise InputError(f"{path} has no columns besides the dropped ones; expected at least one column of numbers")
