@@ -18,7 +18,7 @@ from pyarrow import feather, parquet
 from unsup import InputError
 from unsup.data import load_data
 from unsup.data.columns import TableForm
-from unsup.data.load import load_rows
+from unsup.data.load import load_batch, load_rows
 from unsup.data.tables import read_frame, read_like
 
 pandas = pytest.importorskip("pandas", reason="needs the extra tables")
@@ -269,3 +269,22 @@ def test_numbers_in_names_are_whole(tmp_path: Path) -> None:
     path = sheet(tmp_path / "n.xlsx", numbers)
     assert load_rows(path, header=True).columns == ("2019", "2020")
     assert len(load_rows(path, header=False).tensor) == 21
+
+
+def test_another_frame_is_read_as_the_first_one() -> None:
+    days = pandas.date_range("2021-01-01", periods=60)
+    frame = pandas.DataFrame({"w": ["b", "a", "c"] * 20, "n": np.arange(60) / 4, "d": days})
+    data = load_data(frame)
+    other = frame[["d", "w", "n"]].iloc[[4, 1]]
+    for each in (other, polars.from_pandas(other)):
+        batch, _ = load_batch(each, data.event, form=data.form)
+        assert batch.x.tolist() == [[0, 1, 18_632], [0, 0.25, 18_629]]
+    with pytest.raises(InputError, match="the data frame has no column n"):
+        load_batch(frame[["w", "d"]], data.event, form=data.form)
+
+
+def test_streams_of_arrow_are_read(tmp_path: Path) -> None:
+    table = pa.table({"a": [1.5, 2.5, 3.5], "w": ["x", "y", "x"]})
+    with pa.OSFile(str(tmp_path / "s.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert load_rows(tmp_path / "s.arrow", categorical=("w",)).tensor.tolist() == [[1.5, 0], [2.5, 1], [3.5, 0]]

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_FRAME_NAME = "the data frame"
 _GIVEN = (tuple[str, ...] | str | None, None)
 
 
@@ -94,7 +95,7 @@ def load_data(
     nominal(10)
     """
     if isinstance(name_or_path, Frame):
-        place = Place("a data frame", FRAME, name_or_path)
+        place = Place(_FRAME_NAME, FRAME, name_or_path)
     elif isinstance(name_or_path, (str, os.PathLike)):
         place = place_of(name_or_path, as_=as_)
     else:
@@ -222,13 +223,13 @@ def _without(data: Data, wanted: str) -> Data:
     return left
 
 
-def load_examples(name_or_path: str | Path, event: Event, **options: Any) -> tuple[Tensor, tuple[str, ...]]:
+def load_examples(name_or_path: str | Path | Frame, event: Event, **options: Any) -> tuple[Tensor, tuple[str, ...]]:
     """A file of the user, or the test split of a named data set, as raw examples of a given event.
 
     Args:
         name_or_path: as in `load_data`, or a single image.
         event: event of the examples, e.g. ``model.event``.
-        ***options: as in `load_data`; columns in ``given`` are removed from x, other values of it are ignored. Bytes
+        **options: as in `load_data`; columns in ``given`` are removed from x, other values of it are ignored. Bytes
             and WAV are cut into windows of the length of the event.
 
     Returns:
@@ -267,7 +268,7 @@ def load_rows(name_or_path: str | Path, *, gaps: Gaps | None = None, **options: 
 
 
 def load_batch(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Frame,
     event: Event,
     *,
     condition: Event | None = None,
@@ -279,7 +280,7 @@ def load_batch(
     """`load_examples` with lengths and, if a model needs them and the data has them, conditions.
 
     Args:
-        name_or_path: as in `load_data`, or a single image.
+        name_or_path: as in `load_data`, a single image, or a data frame.
         event: event of the examples.
         condition: event of the conditions, e.g. ``model.given``; None for no conditions.
         labels: names of the classes if the condition is a class, e.g. ``data.labels``. Classes are matched by name,
@@ -302,7 +303,10 @@ def load_batch(
     >>> bool((batch.given == data.test.label).all())
     True
     """
-    place = place_of(name_or_path, single=True, as_=options.pop("as_", None))
+    if isinstance(name_or_path, Frame):
+        place = Place(_FRAME_NAME, FRAME, name_or_path)
+    else:
+        place = place_of(name_or_path, single=True, as_=options.pop("as_", None))
     chosen = checked(place.name, place.options | {"given": _GIVEN}, options)
     given = _words(chosen.pop("given", ()))
     windows = event.layout in ("sequence", "vector") and not place.is_table
@@ -312,7 +316,7 @@ def load_batch(
         chosen["in_memory"] = True
     if "missing" in place.options and gaps is not None and gaps.missing is not None:
         chosen.setdefault("missing", gaps.missing)
-    if isinstance(form, TableForm) and place.is_table and place.path is not None:
+    if isinstance(form, TableForm) and (place.is_table or place.target == FRAME) and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)

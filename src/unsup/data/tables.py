@@ -23,6 +23,7 @@ from unsup.core.config import Count
 from unsup.core.errors import InputError, nearest
 from unsup.core.escapes import shell_word
 from unsup.core.event import REAL, Event, Support
+from unsup.core.words import counted
 from unsup.data import delimited, series
 from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
@@ -47,7 +48,8 @@ from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 _PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row and byte of packed text
 _WHOLE = 2**53  # float64 represents all integers up to this
 _MOST_CLASSES = 1000  # of a last column that is the label without being named
-_SHOWN = 3
+_SHOWN, _FEWEST = 3, 3  # problems that are shown; rows that can be split
+_STREAM = b"\xff\xff\xff\xff"  # the first bytes of a stream of Arrow, which a file does not have
 _FIRST = 500  # rows of a sheet that decide whether it has a row of names
 _FEWEST_ROWS = 20  # of a column that counts the rows
 
@@ -161,20 +163,24 @@ def read_frame(
         categorical: columns whose values are categories although they are numbers or dates.
         missing: as for CSV.
     """
+    return _examples(_frame(frame), "the data frame", label, drop, categorical, missing)
+
+
+def _frame(frame: Any) -> Raw:
     try:
         table = pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"the data frame cannot be read ({described(error)}); convert its columns") from error
-    return _examples(_raw(table, table.schema), "the data frame", label, drop, categorical, missing)
+    return _raw(table, table.schema)
 
 
-def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:
+def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:
     """Another table with the columns of ``form``, matched by name: their words keep their numbers.
 
     Other columns are ignored.
 
     Args:
-        path: a file that `read_csv`, `read_parquet` or `read_excel` reads.
+        path: a file that `read_csv`, `read_parquet` or `read_excel` reads, or a data frame.
         form: the columns of ``x`` and of the conditions, which follow them.
         missing: as for CSV.
         **options: of the reader.
@@ -185,7 +191,10 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
     as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.comma)]
-    raw = raw_table(path, words=as_text, **_as_before(path, form, options))
+    if isinstance(path, Path):
+        owner, raw = str(path), raw_table(path, words=as_text, **_as_before(path, form, options))
+    else:
+        owner, raw = "the data frame", _frame(path)
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if not raw.named and set(names) - set(own) and len(own) == len(names):
         notes.append(f"no header, so the columns are matched by position: {listing(names)}")
@@ -193,7 +202,7 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
         raw = replace(raw, columns=dict(zip(names, raw.columns.values(), strict=True)), sample=sample)
     elif absent := [name for name in names if name not in own]:
         raise InputError(
-            f"{path} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
+            f"{owner} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
         )
     else:
         if other := [
@@ -208,12 +217,12 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
         notes.append(f"there is no column {time.name!r} (the time), so rows are taken in the order of the file")
         timed, time = columns, None
     found = [read_again(c, raw.columns[c.name]) for c in timed]
-    _check_cells(found, raw, str(path), needed=True)
+    _check_cells(found, raw, owner, needed=True)
     notes += [each.note for each in found if each.note]
     if form.window:
         x = np.stack([each.values for each in found], 1)
         rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
-        rows = series.in_order(rows, None if time is None else time.name, str(path))
+        rows = series.in_order(rows, None if time is None else time.name, owner)
         stride = options.get("stride")
         return series.windows(
             rows,
@@ -221,18 +230,18 @@ def read_like(path: Path, form: TableForm, *, missing: Missing = "keep", **optio
             stride=stride,
             missing=missing,
             separator=raw.separator,
-            owner=str(path),
+            owner=owner,
             whole=True,
         )
     x = np.stack([each.values for each in found], 1)
     label = options.get("label") or form.label
     if label and options.get("label") and label not in own:
-        raise InputError(f"{path} has no column {label!r} for the label{nearest(label, own)}")
-    done, kept = _table(found, x, raw, str(path), form, missing, notes)
+        raise InputError(f"{owner} has no column {label!r} for the label{nearest(label, own)}")
+    done, kept = _table(found, x, raw, owner, form, missing, notes)
     if label in own:
         read = read_label(label, raw.columns[label])
         if not np.isnan(read.values).any():  # a label is not needed here
-            numbers, classes_of = _classes(read, f"the column {label!r} of {path}")
+            numbers, classes_of = _classes(read, f"the column {label!r} of {owner}")
             done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return done
 
@@ -339,7 +348,11 @@ def _arrow_table(path: Path) -> tuple[pa.Table, pa.Schema]:
 
             check_fits(3 * path.stat().st_size, str(path), ELSE)
             with path.open("rb") as opened:
-                table = feather.read_table(opened, memory_map=False)
+                streamed = opened.read(len(_STREAM)) == _STREAM
+                opened.seek(0)
+                table = (
+                    pa.ipc.open_stream(opened).read_all() if streamed else feather.read_table(opened, memory_map=False)
+                )
                 return table, table.schema
         from pyarrow.parquet import ParquetFile
 
@@ -404,6 +417,11 @@ def _excel(path: Path, sheet: str | None, header: bool | None) -> Raw:
         names = [str(d + 1) for d in range(len(names))]
     elif len(rows) < 2:
         raise InputError(f"{path} has a row of names ({listing(names)}) but no rows below it")
+    if sheet is None and len(rows) - named < _FEWEST and len(book.sheet_names) > 1:
+        raise InputError(
+            f"{path}: the first sheet has {counted(len(rows), 'row')}; choose one of its sheets with --sheet (sheet=): "
+            f"{listing([repr(s) for s in book.sheet_names])}"
+        )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: the header names the column {twice!r} {names.count(twice)} times; rename one")

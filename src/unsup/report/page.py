@@ -449,6 +449,7 @@ def commands_of(run: Recorded) -> Pairs:
         alone = given is None and not {"domain_b", "unlabelled"} & data["options"].keys()
         scores = "energy" in able or "score" in able
         classifies = "predict" in able and (given is not None or "condition" not in able)
+        fills = "complete" in able and bool(config["event"].get("missing"))
         unlikely = ["outliers", *examples, "--model", folder, "-o", "outliers.csv"]
         for possible, what, words in (
             (True, "All possible measures", ["eval", folder, "--measures", "all"]),
@@ -457,6 +458,7 @@ def commands_of(run: Recorded) -> Pairs:
             (classifies, "Class of each example", ["predict", folder, *examples, "-o", "classes.csv"]),
             ("encode" in able, "Codes of examples", ["encode", folder, *examples, "-o", "codes.npz"]),
             ({"encode", "decode"} <= able, "Decode codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]),
+            (fills, "Draw missing cells", ["complete", folder, own, "-o", "filled.csv"]),
             ("translate" in able, "Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]),
             (True, "One page with all measures and pictures", ["report", folder, "-o", "comparison"]),
             (alone, "Compare with other models", ["compare", *data_words(data), "-o", "compared"]),
