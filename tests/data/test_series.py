@@ -57,7 +57,7 @@ def test_a_time_of_words_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_data(path, length=3, time="t")
     said = str(caught.value)
-    assert said.startswith(f"{path}: a time is a number or a date, but the column 't' has words (")
+    assert said.startswith(f"{path}: a time is a number or a date, but the column 't' has words (such as ")
     assert said.endswith("or sort the rows in the file and remove the column with --drop t (drop=)")
     x = load_data(path, length=3, drop=("t",)).train.x
     assert x[0].tolist() == [0.5, 1.5, 2.5]

@@ -56,7 +56,7 @@ def in_order(series: Series, time: str | None, owner: str) -> Series:
         if column.kind == "words":
             raise InputError(
                 f"{owner}: a time is a number or a date, but the column {time!r} has words "
-                f"({listing([repr(word) for word in column.words], 2)}); write dates like 2021-03-01, or sort the rows "
+                f"(such as {column.words[0]!r}); write dates like 2021-03-01, or sort the rows "
                 f"in the file and remove the column with --drop {time} (drop=)"
             )
         if np.isnan(moments).any():
