@@ -33,7 +33,7 @@ def manual_seed(generator: Generator, seed: int) -> Generator:
 def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu") -> Generator:
     """A generator keyed by ``(seed, *position)``: the same key gives the same noise, independent of earlier draws.
 
-    All bits of the seed count, whatever its size.
+    Integers of any size are different seeds, except that −s is 2⁶⁴ − s for s up to 2⁶³, as in PyTorch.
 
     >>> a, b = keyed_generator(0, 3), keyed_generator(0, 3)
     >>> bool((torch.rand(2, generator=a) == torch.rand(2, generator=b)).all())
@@ -46,7 +46,7 @@ def keyed_generator(seed: int, *position: int, device: torch.device | str = "cpu
 
 
 def _folded(seed: int) -> int:
-    """A seed as 64 bits. Seeds that PyTorch accepts stay as they are there: −s is 2⁶⁴ − s."""
+    """A seed as 64 bits: those of a seed that PyTorch accepts, or a hash of all bits and the sign of another."""
     if seed in _SEEDS:
         return seed & 0xFFFFFFFFFFFFFFFF
     key, rest = 0x9E3779B97F4A7C15 * (seed < 0), abs(seed)
