@@ -588,7 +588,8 @@ def is_too_good(one, key):
         own, near = figures["fid"], figures.get("memorisation")
         ahead = own["floor"] - own["value"]
         suspect = near is None or near["interval"][0] > 0.5 or own["detail"]["held_out"] < 100
-        return ahead > max(Z * own["error"], 0.5 * own["floor"]) and (suspect or ahead > 0.98 * own["floor"])
+        noise = math.sqrt(2) * own["error"]  # of the value and of the floor
+        return ahead > max(Z * noise, 0.5 * own["floor"]) and (suspect or ahead > 0.98 * own["floor"])
 
     return all(alone(m["figures"]) for m in one["runs"])
 
