@@ -31,6 +31,7 @@ _KINDS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 _LARGE = 10**7  # bytes of a file that are checked before it is read
 _MEND = "use a smaller size with --resize N (resize=N), or fewer images"
 _MOST_THREADS = 8
+_SMALL = 2**17  # bytes of a decoded image below which threads wait for each other more than they decode
 _AT_ONCE = 32  # files that a thread reads before it takes others
 _log = logging.getLogger(__name__)
 
@@ -190,7 +191,9 @@ def _decoded(found: Listed, path: Path, resize: int | None, alpha: Alpha) -> tup
 
     rest = range(len(files), len(found.files))
     parts = [rest[start : start + _AT_ONCE] for start in range(0, len(rest), _AT_ONCE)]
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    size = int(np.prod(first.size)) * first.depth.itemsize
+    threads = min(_MOST_THREADS, os.cpu_count() or 1) if size >= _SMALL else 1
+    with ThreadPoolExecutor(threads) as pool:
         for part in pool.map(lambda part: [read_into(i) for i in part], parts):
             files += part
     return place, files

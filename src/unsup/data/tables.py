@@ -46,6 +46,7 @@ from unsup.data.notation import Notation, is_missing, is_number
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row and byte of packed text
+_AT_ONCE = 4096  # rows that are copied together
 _WHOLE = 2**53  # float64 represents all integers up to this
 _MOST_CLASSES = 1000  # of a last column that is the label without being named
 _SHOWN, _FEWEST = 3, 3  # problems that are shown; rows that can be split
@@ -487,10 +488,9 @@ def _examples(
         raw = _with_label(raw, label)
     notes, read = list(raw.notes), {}
     place = {name: d for d, name in enumerate(name for name in names if name not in drop and name != label)}
-    x = np.empty((len(place), len(raw.places))).T  # columns are contiguous until all are read
 
     def hashed() -> Iterator[Words]:
-        """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
+        """The words of each column for hashing. Its cells are released, so that they are in memory once."""
         for name in names:
             cells, sample = raw.columns.pop(name), raw.sample.get(name, [])
             words = name in categorical or name in raw.categories
@@ -499,9 +499,6 @@ def _examples(
                 _check_digits(cells, found, owner, again)
             yield found.hashed  # of a label as of any other column: naming it does not change the splits
             found = read_label(name, cells) if name == label else found
-            if name in place:
-                x[:, place[name]] = found.values
-                found = replace(found, values=x[:, place[name]])
             read[name] = found
 
     hashes = column_hashes(hashed(), len(raw.places), len(names))
@@ -544,7 +541,7 @@ def _examples(
     form = TableForm(
         tuple(found.column for found in left.values()), separator=raw.separator, label=label or "", header=raw.named
     )
-    x = x if len(left) == len(place) else x[:, [place[name] for name in left]]
+    x = _rows([found.values for found in left.values()])
     done, kept = _table(list(left.values()), x, raw, owner, form, missing, notes, hashes)
     if label is not None:
         numbers, classes_of = _classes(read[label], f"the column {label!r} of {owner}")
@@ -606,6 +603,15 @@ def _with_label(raw: Raw, label: str) -> Raw:
     return replace(raw, columns=columns, places=places, notes=(*raw.notes, note))
 
 
+def _rows(columns: Sequence[Values]) -> Values:
+    """Columns as rows ``(N, D)``, some at a time, so that they stay in the cache."""
+    x = np.empty((len(columns[0]), len(columns)))
+    for start in range(0, len(x), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        np.stack([column[rows] for column in columns], 1, out=x[rows])
+    return x
+
+
 def _table(
     found: Sequence[Found],
     x: Values,
@@ -627,7 +633,7 @@ def _table(
         places = Names(places.__getitem__, np.flatnonzero(kept))
     tensor, event = as_table(torch.from_numpy(x), supports)
     done = Examples(
-        tensor.contiguous(),
+        tensor,
         event,
         places,
         notes=tuple(notes),
