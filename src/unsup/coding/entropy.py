@@ -18,12 +18,10 @@ since the network is evaluated for all items at once in either case, and would a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from constriction.stream.model import Categorical
-from constriction.stream.queue import RangeDecoder, RangeEncoder
-from constriction.stream.stack import AnsCoder
+from constriction import stream
 from numpy.typing import NDArray
 
 from unsup.coding.tables import TOTAL, Integers
@@ -31,7 +29,7 @@ from unsup.core.errors import InputError
 
 Symbols: TypeAlias = NDArray[np.int32]
 
-_ROWS = Categorical(perfect=False)
+_ROWS = stream.model.Categorical(perfect=False)
 _BLOCK = 1 << 18  # entries converted to masses at a time
 _FLOOR = 1 << 32  # the state of a stack is at least this as long as it holds what was pushed
 
@@ -58,7 +56,7 @@ class QueueEncoder:
     """
 
     def __init__(self) -> None:
-        self._coder = RangeEncoder()
+        self._coder = stream.queue.RangeEncoder()
 
     def encode(self, symbols: NDArray[np.integer], frequencies: Integers) -> None:
         """Append ``symbols`` ``(N,)`` under ``frequencies`` ``(N, K)``, or ``(K,)`` for all; nothing on an error."""
@@ -97,7 +95,7 @@ class QueueDecoder:
     def __init__(self, data: bytes) -> None:
         if len(data) % 4:
             raise StreamError(f"a stream of {len(data)} bytes; expected a multiple of 4: it was cut or damaged")
-        self._coder = RangeDecoder(np.frombuffer(data, ">u4").astype(np.uint32))
+        self._coder = stream.queue.RangeDecoder(np.frombuffer(data, ">u4").astype(np.uint32))
 
     def decode(self, frequencies: Integers, count: int | None = None) -> Symbols:
         """The next symbols, one for each row of ``frequencies`` ``(N, K)``, or ``count`` of them under ``(K,)``.
@@ -227,9 +225,9 @@ class Stack:
             self._coder.encode_reverse(symbols[rows], _ROWS, masses)
 
 
-def _ans(data: bytes) -> AnsCoder:
+def _ans(data: bytes) -> Any:
     padded = data + bytes(-len(data) % 4)
-    return AnsCoder(np.frombuffer(padded, "<u4").astype(np.uint32))
+    return stream.stack.AnsCoder(np.frombuffer(padded, "<u4").astype(np.uint32))
 
 
 def _count(frequencies: Integers, count: int | None) -> int:
@@ -272,5 +270,5 @@ def _masses(frequencies: Integers, reverse: bool = False) -> Iterator[tuple[slic
         yield block, np.subtract(frequencies[block], 1, dtype=np.float64, order="C")
 
 
-def _shared(frequencies: Integers) -> Categorical:
-    return Categorical(np.subtract(frequencies, 1, dtype=np.float64), perfect=False)
+def _shared(frequencies: Integers) -> Any:
+    return stream.model.Categorical(np.subtract(frequencies, 1, dtype=np.float64), perfect=False)
