@@ -139,7 +139,7 @@ def frequencies(steps: Integers) -> Integers:
 
     >>> import numpy as np
     >>> frequencies(np.array([[-256, -512, -512]]))
-    array([[8388607, 4194303, 4194306]])
+    array([[8388607, 4194304, 4194305]])
     """
     if steps.ndim != 2 or steps.dtype != np.int64:
         raise InputError(f"steps have shape {steps.shape}, {steps.dtype}; expected int64 of (N, K)")
@@ -184,8 +184,8 @@ def bernoulli_frequencies(steps: Integers) -> Integers:
 
     >>> import numpy as np
     >>> bernoulli_frequencies(np.array([0, 256]))
-    array([[8388608, 8388608],
-           [5592405, 11184811]])
+    array([[ 8388608,  8388608],
+           [ 5592405, 11184811]])
     """
     return _bernoulli()[np.clip(steps, -_FAR, _FAR) + _FAR]
 
