@@ -51,7 +51,6 @@ def test_interval_is_exactly_the_frequencies(shared):
         starts = np.cumsum(table) - table
         for symbol in {0, len(table) - 1, *rng.integers(len(table), size=5).tolist()}:
             stack = Stack(rng.bytes(40))
-            state = int.from_bytes(stack.to_bytes()[-8:], "little")
             words, state = stack._coder.pos()
             stack.push(np.array([symbol]), table if shared else table[None])
             frequency, start = int(table[symbol]), int(starts[symbol])
@@ -181,6 +180,17 @@ def test_shared_and_separate_tables_give_the_same_stream():
     separate.push(x, rows)
     assert shared.to_bytes() == separate.to_bytes()
     assert shared.pop(rows).tolist() == separate.pop(table, 500).tolist() == x.tolist()
+
+
+def test_tables_may_be_views_in_any_order():
+    rng = np.random.default_rng(13)
+    table = random_table(rng, 40, 6)
+    x = draw(rng, table)
+    plain, views = Stack(), Stack()
+    plain.push(x, table)
+    views.push(np.stack([x, x], 1)[:, 0], np.asfortranarray(table))
+    assert views.to_bytes() == plain.to_bytes()
+    assert views.pop(np.repeat(table, 2, 1)[:, ::2]).tolist() == x.tolist()
 
 
 def test_alphabets_may_change_within_a_stream():
@@ -418,9 +428,9 @@ def test_every_cut_or_flip_is_an_error_or_ends_wrong():
         return decoded.tolist() == x.tolist()  # a flip of the last word may not matter
 
     flips = rng.integers(8, size=len(stacked))
-    for data, kind, unseen in ((queue, QueueDecoder, 0.05), (stacked, Stack, 0.0)):
-        damaged = [data[:at] + bytes([data[at] ^ 1 << flips[at]]) + data[at + 1 :] for at in range(len(data))]
-        assert np.mean([not seen(d, kind) for d in damaged]) <= unseen
+    for data, kind, tail in ((queue, QueueDecoder, 12), (stacked, Stack, 0)):
+        for at in range(len(data) - tail):  # the tail of a queue is only seen if the last symbols change much
+            assert seen(data[:at] + bytes([data[at] ^ 1 << flips[at]]) + data[at + 1 :], kind)
     assert all(seen(stacked[:at], Stack) for at in range(len(stacked)))
     assert all(seen(queue[:at], QueueDecoder) for at in range(len(queue)) if at % 4)
     assert all(seen(queue + bytes([1, 2, 3, at]), QueueDecoder) for at in range(256))
@@ -474,8 +484,8 @@ def test_streams_do_not_change():
     encoder, stack = QueueEncoder(), Stack(b"unsup")
     encoder.encode(x, table)
     stack.push(x, table)
-    assert encoder.to_bytes().hex() == "QUEUE"
-    assert stack.to_bytes().hex() == "STACK"
+    assert encoder.to_bytes().hex() == "b6047b4c"
+    assert stack.to_bytes().hex() == "000000002bd5a7d6b7eb88d042"
 
 
 # --- speed --------------------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_bernoulli_reports_as_the_general_rule():
     logits = np.arange(-20, 20) * 0.25 * np.log(2) / 256
     general = to_grid(np.stack([np.zeros_like(logits), logits], 1)).near
     assert (bernoulli_grid(logits).near * 2 + 1 == general).all()
-    assert general.size == 20
+    assert general.size == 10
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ def to_grid(values: Floats, near: float = NEAR) -> Grid:
     steps = np.empty(values.shape, np.int64)
     found = []
     for rows in _blocks(values.shape):
-        scaled = values[rows] * _STEPS_PER_NAT
+        with np.errstate(over="ignore"):  # to −inf, which is allowed, or +inf, which is refused
+            scaled = values[rows] * _STEPS_PER_NAT
         top = scaled.max(axis=1, keepdims=True)  # NaN if the row has one
         if not (np.abs(top) <= _LARGEST).all():
             row = rows.start + int(np.argmin(np.abs(top[:, 0]) <= _LARGEST))
@@ -173,7 +174,7 @@ def bernoulli_grid(logits: Floats, near: float = NEAR) -> Grid:
         raise InputError(f"logits have shape {logits.shape}, {logits.dtype}; expected float64 of (N,)")
     if np.isnan(logits).any():
         raise InputError(f"the logit at {int(np.argmax(np.isnan(logits)))} is NaN; expected a number")
-    scaled = np.clip(logits * _STEPS_PER_NAT, -_FAR, _FAR)
+    scaled = np.clip(np.clip(logits, -_FAR, _FAR) * _STEPS_PER_NAT, -_FAR, _FAR)  # twice: the product may overflow
     rounded = np.rint(scaled)
     close = np.abs(scaled - rounded) + near / 1024 * np.abs(scaled)
     return Grid(rounded.astype(np.int64), np.flatnonzero((close >= 0.5 - near) & (np.abs(scaled) < _FAR)))
