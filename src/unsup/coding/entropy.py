@@ -43,7 +43,7 @@ class OutOfBits(StreamError):
 
 
 class QueueEncoder:
-    """Range coder, first in first out (Martin 1979). Length: at most 64 bits above −Σ log2 p plus 2e-4 bit a symbol.
+    """Range coder, first in first out (Martin 1979). Length: at most 64 bits and about 2e-4 bit a symbol above −Σ log2 p.
 
     >>> import numpy as np
     >>> table = np.array([[2**23, 2**22, 2**22]] * 2)
@@ -78,7 +78,7 @@ class QueueEncoder:
     def to_bytes(self) -> bytes:
         """All that was encoded, in whole words of 32 bits, the most significant byte first.
 
-        Up to 3 bytes could be saved at the end, but they let `QueueDecoder.finish` notice wrong data.
+        An end in bytes would be 2 shorter on average, but `QueueDecoder.finish` could not notice wrong data.
         """
         return bytes(self._coder.get_compressed().astype(">u4").tobytes())
 
@@ -89,7 +89,7 @@ class QueueDecoder:
     A damaged or cut stream decodes to wrong symbols without an error; call `finish` at the end, and compare checksums.
 
     Raises:
-        StreamError: the length is no multiple of 4 bytes.
+        StreamError: the length is not a multiple of 4 bytes.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -116,7 +116,7 @@ class QueueDecoder:
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def finish(self) -> None:
-        """Check that the stream ends here.
+        """Check that the stream ends here. About 13 of 14 damaged streams are noticed; the rest is for checksums.
 
         Raises:
             StreamError: there is more data, or the last word is not the one with which the encoder ends.
@@ -129,8 +129,8 @@ class Stack:
     """Asymmetric numeral systems, last in first out (Duda 2013, https://arxiv.org/abs/1311.2540), for bits-back coding.
 
     `push` and `pop` are inverse to each other, in either order. A stack starts with ``initial`` bytes, which can be
-    popped like pushed data; the caller accounts for them. Below them lie 33 bits that never can be popped, the cost of
-    a stream. Length: at most 64 bits above the initial bits −Σ log2 p of what was pushed and not popped.
+    popped like pushed data; the caller accounts for them. Below them lie 33 bits that can never be popped, the cost of
+    a stream. Length in bits: 33, the initial bits and −Σ log2 p of what was pushed and not popped, rounded up to bytes.
 
     >>> import numpy as np
     >>> table = np.array([[2**23, 2**22, 2**22]] * 2)
@@ -184,7 +184,7 @@ class Stack:
         else:
             parts = [self._coder.decode(_ROWS, masses) for _, masses in _masses(frequencies)]
             popped = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        # Below the floor the coder would go on with symbols that cost nothing. The state never grows there, hence one
+        # Below the floor the coder would continue with symbols that cost nothing. The state never grows there, hence one
         # look at the end is enough; and a push is the exact inverse even there.
         if self._coder.pos()[1] < _FLOOR:
             self._push(popped, frequencies)
@@ -254,7 +254,7 @@ def _checked_symbols(symbols: NDArray[np.integer], frequencies: Integers) -> Sym
 
 
 def _check(frequencies: Integers) -> None:
-    """Refuse what is no table, before anything is coded: the library would silently code with another one."""
+    """Refuse what is not a table, before anything is coded: the library would silently code with another one."""
     if frequencies.dtype != np.int64 or frequencies.shape[-1] == 0:
         raise InputError(f"frequencies are {frequencies.dtype} of {frequencies.shape}; expected int64, K at least 1")
     if frequencies.size and not (frequencies.min() >= 1 and (frequencies.sum(axis=-1) == TOTAL).all()):
