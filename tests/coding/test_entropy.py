@@ -294,6 +294,8 @@ def test_all_initial_bits_can_be_popped_and_no_more(size):
         stack.pop(byte, 1)
     with pytest.raises(OutOfBits):
         stack.pop(byte[None])
+    with pytest.raises(OutOfBits):
+        stack.pop(np.array([TOTAL // 2, TOTAL // 2]), 1)  # a single bit
     assert stack.to_bytes() == before
 
 
