@@ -230,7 +230,7 @@ ALLOWED = {
     "report": {"core", "data", "evaluate", "pictures"},
     "train": {"core", "data", "coding", "evaluate", "pictures", "report"},
     "contest": {"core", "data", "coding", "evaluate", "pictures", "report", "train"},
-    "sklearn": {"core", "data", "coding", "evaluate", "train"},
+    "sklearn": {"core", "data", "evaluate", "train"},
     "testing": {"core", "prob", "nn", "families", "data", "coding", "evaluate", "pictures", "report", "train"},
 }
 
