@@ -1,1 +1,1 @@
-"""Lossless compression with the likelihood models."""
+"""Lossless compression with likelihood models."""
