@@ -47,6 +47,7 @@ CASES = {
     "predict": (["predict", "{m}/classes", "digits"], ".csv"),
     "encode": (["encode", "{m}/vae", "{m}/photos"], ".npz"),
     "decode": (["decode", "{m}/vae", "{m}/z.npz"], ".npy"),
+    "complete": (["complete", "{m}/classes", "digits", "--top", "0.75"], ".npy"),
     "translate": (["translate", "{m}/cycle", "{m}/photos"], ""),
     "compare": (["compare", "moons", "--models", "histogram", "--minutes", "0.05", "--n", "200", "--plain"], ""),
     "report": (["report", "{m}/histogram", "--plain"], ""),

@@ -65,7 +65,8 @@ def gaps_of(data: Data) -> Gaps:
 def values_of(x: Tensor, event: Event) -> tuple[float | None, ...]:
     """The value that fills each column of rows ``(N, D)``; None where every entry is missing.
 
-    >>> values_of(torch.tensor([[1.0], [torch.nan], [2.0], [9.0]]), Event((1,), missing=True))
+    >>> from unsup.core.event import REAL
+    >>> values_of(torch.tensor([[1.0], [torch.nan], [2.0], [9.0]]), Event((1,), REAL, missing=True))
     (2.0,)
     """
     if event.layout != "vector" or len(event.shape) != 1:
