@@ -24,6 +24,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
+from unsup.coding.errors import CodingError
 from unsup.coding.tables import TOTAL, Integers
 from unsup.core.errors import InputError
 
@@ -34,7 +35,7 @@ _BLOCK = 1 << 18  # entries converted to masses at a time
 _FLOOR = 1 << 32  # the state of a stack is at least this as long as it holds what was pushed
 
 
-class StreamError(InputError):
+class StreamError(CodingError):
     """The coded bytes do not belong to the frequencies with which they were decoded."""
 
 
