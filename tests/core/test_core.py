@@ -225,12 +225,13 @@ ALLOWED = {
     "families": {"core", "prob", "nn"},
     "pictures": {"core"},
     "data": {"core"},
-    "evaluate": {"core", "data", "pictures"},
+    "coding": {"core", "prob", "nn", "data"},
+    "evaluate": {"core", "data", "pictures", "coding"},
     "report": {"core", "data", "evaluate", "pictures"},
-    "train": {"core", "data", "evaluate", "pictures", "report"},
-    "contest": {"core", "data", "evaluate", "pictures", "report", "train"},
+    "train": {"core", "data", "coding", "evaluate", "pictures", "report"},
+    "contest": {"core", "data", "coding", "evaluate", "pictures", "report", "train"},
     "sklearn": {"core", "data", "evaluate", "train"},
-    "testing": {"core", "prob", "nn", "families", "data", "evaluate", "pictures", "report", "train"},
+    "testing": {"core", "prob", "nn", "families", "data", "coding", "evaluate", "pictures", "report", "train"},
 }
 
 

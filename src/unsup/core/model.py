@@ -736,6 +736,30 @@ class IsAutoregressive(Factorises, CanSample):
         """`sample` with one full pass per dimension: the slow reference."""
 
 
+class CodesEntries(ABC):
+    """Capability: visiting the entries of examples one by one, given the masses of all levels, for entropy coding.
+
+    The visit is the same computation for encoding and decoding, so that both see the same masses.
+    """
+
+    @abstractmethod
+    def levels_by_site(self, x: Tensor) -> Tensor:
+        """The level numbers (from 0) of raw examples by site: ``(B, *event.shape)`` → int64 ``(B, D)``."""
+
+    @abstractmethod
+    def visit(self, n: int, choose: Callable[[int, Tensor], Tensor], *, given: Tensor | None = None) -> Tensor:
+        """Visit the entries of ``n`` examples in the order of the factorisation.
+
+        Args:
+            choose: called with a site and log p of all its levels given the earlier entries, ``(n, levels)``; returns
+                the level numbers of the site, ``(n,)``.
+            given: condition of each example.
+
+        Returns:
+            The raw examples with the chosen levels, ``(n, *event.shape)``.
+        """
+
+
 class IsFlow(HasDensity, CanSample, CanDecode):
     """An invertible map between continuous raw data and a base distribution."""
 

@@ -17,7 +17,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanComplete, ClassifiesByBayes, IsAutoregressive, Model, Terms
+from unsup.core.model import CanComplete, ClassifiesByBayes, CodesEntries, IsAutoregressive, Model, Terms
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
 from unsup.nn.causal import Causal, Context, Remembering, Site
 from unsup.nn.conditions import Conditions
@@ -51,7 +51,7 @@ class Raster:
         return line.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
 
 
-class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
+class RasterModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesByBayes):
     """A density of discrete images in raster order, channel fastest, that is a chain of causal layers.
 
     A model calls `take` in its constructor and defines its `layers`, which find the features of a condition in their
@@ -228,6 +228,17 @@ class RasterModel(Model, IsAutoregressive, CanComplete, ClassifiesByBayes):
         targets = self.observation.target(self.raster.line(x)).long()
         choose = keeping(line, targets, drawing(self.observation, generator))
         return self._walked(self._steps(len(x), self._context(given)), len(x), choose)
+
+    def levels_by_site(self, x: Tensor) -> Tensor:
+        self.event.check_shape(x)
+        return self.observation.target(self.raster.line(x)).long()
+
+    @torch.no_grad()
+    def visit(self, n: int, choose: Choose, *, given: Tensor | None = None) -> Tensor:
+        context = self._context(self.condition_or_none(given, n))
+        return self._walked(
+            self._steps(n, context), n, lambda site, outputs: choose(site, self.observation.log_masses(outputs))
+        )
 
     def _steps(self, n: int, context: Context) -> Steps:
         return _Cached(self.layers(), self.inputs, self.raster, n, context)

@@ -23,10 +23,11 @@ from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths, Within
+from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import Advice, IsAutoregressive, Model, Terms
+from unsup.core.model import Advice, CodesEntries, IsAutoregressive, Model, Terms
 from unsup.core.parallel import is_last_part
-from unsup.nn.autoregressor import Naive, Steps, drawing, walk
+from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, walk
 from unsup.nn.columns import is_table
 from unsup.nn.front import ContinuousFront
 from unsup.nn.heads import Heads
@@ -39,7 +40,7 @@ _FEW_EXAMPLES = 10_000  # number of examples below which a default network overf
 _MOST_OUTPUTS = 50_000  # maximum size of the last layer: entries × levels
 
 
-class MADE(Model, IsAutoregressive):
+class MADE(Model, IsAutoregressive, CodesEntries):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, https://arxiv.org/abs/1502.03509).
 
     Outputs are Bernoullis for binary data, a K-way softmax for other discrete data, and a mixture of Gaussians per
@@ -215,6 +216,28 @@ class MADE(Model, IsAutoregressive):
             return Naive(lambda targets: self._aligned(self.net(self._all(targets), order)), self._blank(rows))
 
         return self._sample(n, steps, generator, temperature)
+
+    def levels_by_site(self, x: Tensor) -> Tensor:
+        self.event.check_shape(x)
+        return self.observation.target(x).flatten(1).long()
+
+    @torch.no_grad()
+    def visit(self, n: int, choose: Choose, *, given: Tensor | None = None) -> Tensor:
+        """The first mask only: a mixture over orders has no order of its own.
+
+        Raises:
+            CapabilityError: columns of a table, which have distributions of different kinds.
+        """
+        observation = self.observation
+        if not isinstance(observation, Discrete):
+            raise CapabilityError(f"MADE on {self.event} does not code entries: not all of them have the same levels")
+        targets = walk(
+            self.net.begin(n, 0, self._encode),
+            self.orders[0].argsort().tolist(),
+            lambda site, outputs: choose(site, observation.log_masses(outputs)),
+            self._blank(n),
+        )
+        return observation.raw(targets)
 
     def _encode(self, site: int, targets: Tensor) -> Tensor:
         """Targets ``(B,)`` of one entry → its input features ``(B, F)``."""

@@ -1,0 +1,159 @@
+"""Arrays come back bit for bit, at the length that the likelihood states, in other processes as well."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unsup
+from unsup.coding import autoregressive, compress, decompress
+from unsup.coding.errors import CodingError, UnknownModel
+from unsup.core.errors import CapabilityError
+from unsup.core.event import Event, Support
+from unsup.core.model import Model
+from unsup.data import load_data
+from unsup.train.trainer import fit
+
+EVENTS = {
+    "binary": Event((1, 4, 5), Support("binary"), "image"),
+    "grey": Event((1, 4, 4), Support("ordinal", 17), "image"),
+    "colour": Event((3, 3, 3), Support("ordinal", 256), "image"),
+    "words": Event((6,), Support("nominal", 5), "vector"),
+    "counts": Event((4,), Support("ordinal", 300, -7), "vector"),
+}
+CASES = [
+    (name, key)
+    for name in ("made", "pixelcnn", "gated-pixelcnn")
+    for key, event in EVENTS.items()
+    if name == "made" or event.layout == "image"
+]
+
+
+def examples(event: Event, n: int = 40) -> torch.Tensor:
+    support = event.columns[0]
+    pair = torch.randint(0, support.levels, (2, n, *event.shape), generator=torch.Generator().manual_seed(1))
+    return (pair.amin(0) + support.low).to(event.dtype)
+
+
+def trained(name: str, event: Event, x: torch.Tensor) -> Model:
+    model = unsup.create(name, event, preset="tiny", seed=0)
+    fit(model, unsup.from_arrays(x.numpy(), event=event), steps=5, progress="off", validate_every=0)
+    return model
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_examples_come_back_at_the_length_of_their_likelihood(name: str, key: str) -> None:
+    event = EVENTS[key]
+    x = examples(event)
+    model = trained(name, event, x)
+    double = copy.deepcopy(model).double().eval()
+    coded = autoregressive.encode(double, x)
+    assert torch.equal(autoregressive.decode(double, coded, len(x)), x)
+    with torch.no_grad():
+        ideal = -float(double.log_prob(x).sum()) / math.log(2)
+    assert ideal - 1e-6 * ideal <= 8 * len(coded) <= 1.005 * ideal + 64 + 32
+    assert torch.equal(decompress(model, compress(model, x)), x)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64, torch.bfloat16]
+)
+def test_every_type_comes_back(dtype: torch.dtype) -> None:
+    x = examples(EVENTS["grey"]).to(dtype)
+    model = trained("made", EVENTS["grey"], examples(EVENTS["grey"]))
+    found = decompress(model, compress(model, x))
+    assert found.dtype == dtype
+    assert torch.equal(found, x)
+
+
+def test_what_the_model_cannot_represent_comes_back_bit_for_bit() -> None:
+    event = EVENTS["grey"]
+    model = trained("made", event, examples(event))
+    x = examples(event).float()
+    x[0, 0, 0] = -0.0
+    x[1, 0, 0, 0] = torch.nan
+    x[2] = torch.inf
+    x.view(torch.int32)[3, 0, 0, 0] = 0x7FC12345  # a NaN with a payload
+    data = compress(model, x)
+    assert decompress(model, data).view(torch.int32).equal(x.view(torch.int32))
+    noise = torch.randint(0, 256, (3000, *event.shape), dtype=torch.uint8)  # not compressible
+    data = compress(model, noise)
+    assert torch.equal(decompress(model, data), noise)
+    assert len(data) <= 1.01 * noise.numel() + 1000
+
+
+def test_no_examples() -> None:
+    model = trained("made", EVENTS["grey"], examples(EVENTS["grey"]))
+    assert decompress(model, compress(model, torch.zeros(0, 1, 4, 4, dtype=torch.uint8))).shape == (0, 1, 4, 4)
+
+
+def test_another_model_is_refused() -> None:
+    event = EVENTS["grey"]
+    x = examples(event)
+    model = trained("made", event, x)
+    data = compress(model, x)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(iter(other.parameters())).view(-1)[0] += 1e-6
+    with pytest.raises(UnknownModel, match="coded with the model MADE"):
+        decompress(other, data)
+    with pytest.raises(CapabilityError, match="does not code examples"):
+        compress(unsup.create("gan", event, preset="tiny", seed=0), x)
+
+
+def test_damage_is_found() -> None:
+    event = EVENTS["binary"]
+    x = examples(event)
+    model = trained("made", event, x)
+    data = compress(model, x)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        with pytest.raises(CodingError):
+            decompress(model, bytes(damaged))
+    for size in range(0, len(data), 7):
+        with pytest.raises(CodingError):
+            decompress(model, data[:size])
+
+
+DECODE = """
+import sys, torch, unsup
+from pathlib import Path
+from unsup.coding import decompress
+from unsup.train.runs import load_model
+folder = Path(sys.argv[1])
+torch.set_num_threads(int(sys.argv[2]))
+for name in ("made", "pixelcnn"):
+    model = load_model(folder / name)
+    x = decompress(model, (folder / f"{name}.unsup").read_bytes())
+    assert torch.equal(x, torch.load(folder / "x.pt", weights_only=True)), name
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "settings"),
+    [
+        (1, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
+        (2, {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}),
+    ],
+)
+def test_files_are_decoded_with_other_instructions_and_threads(
+    threads: int, settings: dict[str, str], tmp_path: Path
+) -> None:
+    x = load_data("digits").test.x
+    for name in ("made", "pixelcnn"):
+        model = trained(name, load_data("digits").event, x)
+        model.save(tmp_path / name)
+        (tmp_path / f"{name}.unsup").write_bytes(compress(model, x))
+    torch.save(x, tmp_path / "x.pt")
+    words = [sys.executable, "-c", DECODE, str(tmp_path), str(threads)]
+    subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
