@@ -455,6 +455,10 @@ def test_another_decoded_result_is_refused():
         with pytest.raises(DecodedHashMismatch, match=f"chunk 2 was decoded to {len(wrong)} bytes .*expected 21 bytes"):
             file.check_decoded(2, wrong)
     file.check_decoded(2, memoryview(b"abc" * 7))
+    written_file = io.BytesIO()
+    write_container(written_file, HEADER, [Chunk(STORED, 1, b"abc", 4, digest(b"abc"))])
+    with pytest.raises(DecodedHashMismatch, match="expected 4 bytes"):
+        Container(written_file, "data.unsup").check_decoded(0, b"abc")
 
 
 class Defective(io.BytesIO):
@@ -576,8 +580,8 @@ def test_huge_sizes_are_refused_before_anything_is_allocated(part, form, at):
         assert memory_of(attempt) < 2**20
 
 
-def test_a_chunk_may_state_the_maximum_but_allocates_what_the_file_has():
-    """A well-formed file of one chunk that ends too early."""
+def test_a_chunk_may_state_the_maximum_but_allocates_what_the_file_has(tmp_path):
+    """A well-formed file of one chunk that ends too early. A real file, since those allocate before they read."""
     file = io.BytesIO()
     write_container(file, HEADER, [Chunk(STORED, MAX_CHUNK_ITEMS, b"abc", MAX_CHUNK_SIZE, bytes(8))])
     content = bytearray(file.getvalue())
@@ -585,11 +589,14 @@ def test_a_chunk_may_state_the_maximum_but_allocates_what_the_file_has():
     struct.pack_into("<Q", content, at + 4 + 26, MAX_CHUNK_SIZE)
     content[at + 50 : at + 54] = struct.pack("<I", zlib.crc32(content[30:38] + content[at : at + 50]))
 
+    path = tmp_path / "data.unsup"
+    path.write_bytes(content[:-1])
+
     def attempt() -> None:
-        found = opened(bytes(content[:-1]), salvage=True)
-        assert found.info(0).coded_size == MAX_CHUNK_SIZE
-        with pytest.raises(CorruptChunk, match=r"of its 1,073,741,824 bytes are left"):
-            found.chunk(0)
+        with Container.open(path, salvage=True) as found, memory.within(2**40):
+            assert found.info(0).coded_size == MAX_CHUNK_SIZE
+            with pytest.raises(CorruptChunk, match=r"of its 1,073,741,824 bytes are left"):
+                found.chunk(0)
 
     assert memory_of(attempt) < 2**20
 
@@ -665,6 +672,14 @@ def test_forged_headers_are_refused(text, reason):
             opened(content)
 
     assert memory_of(attempt) < 2**24
+
+
+def test_a_large_header_is_not_read():
+    content = bytearray(written([])[:42]) + bytes(2**21)
+    struct.pack_into("<I", content, 26, MAX_HEADER + 1)
+    struct.pack_into("<I", content, 38, zlib.crc32(content[:38]))
+    with pytest.raises(DamagedFile, match="a header of 1,048,577 bytes; the maximum is 1,048,576"):
+        opened(bytes(content))
 
 
 def test_a_header_of_the_maximum_size_is_read_and_a_larger_one_refused():
