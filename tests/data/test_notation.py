@@ -269,7 +269,10 @@ def test_words_that_spell_missing_can_be_kept(tmp_path: Path) -> None:
     ("first", "rows", "named"),
     [
         ("2019,2020,2021", ["0.5,0.25,0.1", "1.5,2.5,9.1", "1,0.2,0.7"], True),
-        ("400.5,401.0,401.5", ["0.5,0.25,0.1", "1.5,2.5,9.1", "1,0.2,0.7"], True),
+        ("400.5,401,401.5,402,402.5,403", ["0.5,0.25,0.1,0.3,0.2,0.7", "1,2.5,9.1,3,1,1"], True),
+        ("5,7,9", ["1,8,2", "7,1,9", "4,4,6"], False),
+        ("2019,2020", ["2018,2019", "2015,2016", "2019,2020"], False),
+        ("town,2019,2020", ["a,1.5,2.5", "b,2,3.5", "c,1,1"], True),
         ("2021,5,7", ["0.5,0.25,0.1", "1.5,2.5,9.1", "1,0.2,0.7"], False),
         ("5,6,7", ["1,2,3", "7,8,9", "4,5,6"], False),
         ("2021-01-01,INFO", ["2021-01-02,WARN", "2021-01-03,INFO", "2021-01-05,OK"], False),
@@ -402,3 +405,16 @@ def test_the_time_of_a_series_may_be_dropped(tmp_path: Path) -> None:
     path = table(tmp_path, "t,v\n" + "".join(f"{days[(5 * i) % 84]},{i / 8}\n" for i in range(84)))
     plain, dropped = load_rows(path, length=2, time="t"), load_rows(path, length=2, time="t", drop=("t",))
     assert plain.tensor.tolist() == dropped.tensor.tolist()
+
+
+def test_the_kind_of_a_known_column_does_not_depend_on_the_cells(tmp_path: Path) -> None:
+    amounts = load_rows(table(tmp_path, "a,b\n" + "".join(f"{20_210_101 + 7_919 * i},1.5\n" for i in range(60))))
+    assert amounts.form.columns[0].kind == "number"
+    other = table(tmp_path, "a,b\n20210101,1.5\n20210102,1.5\n20210103,1.5\n", "o.csv")
+    assert [row[0] for row in again(other, amounts)] == [20_210_101, 20_210_102, 20_210_103]
+
+
+def test_the_note_of_compact_dates_shows_a_date(tmp_path: Path) -> None:
+    found = load_rows(table(tmp_path, "t,x\n,0.5\n" + "".join(f"202101{i:02d},{i}.5\n" for i in range(1, 29))))
+    assert found.form.columns[0].pattern == "%Y%m%d"
+    assert any("such as 20210101" in note for note in found.notes)

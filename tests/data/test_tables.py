@@ -26,7 +26,7 @@ from unsup.data import load_data
 from unsup.data.columns import OTHER, Column, TableForm
 from unsup.data.form import form_from_json
 from unsup.data.load import load_batch, load_rows
-from unsup.data.notation import PATTERNS
+from unsup.data.notation import PATTERNS, Notation
 from unsup.data.recorded import digest_of
 
 RNG = np.random.default_rng(0)
@@ -426,7 +426,11 @@ def test_gaps_in_a_series(tmp_path: Path) -> None:
 
 
 def test_number_columns_of_the_form_round_trip_through_json() -> None:
-    form = TableForm((Column("a", decimals=2, comma=True), Column("w", "words", ("x", "y"))), separator=";", window=3)
+    form = TableForm(
+        (Column("a", decimals=2, notation=Notation(comma=True)), Column("w", "words", ("x", "y"))),
+        separator=";",
+        window=3,
+    )
     assert form_from_json(form.to_json()) == form
     with pytest.raises(InputError, match="unknown"):
         form_from_json({"form": "tables"})

@@ -31,6 +31,9 @@ from unsup.data.hashing import Words, cell_word
 from unsup.data.hashing import words as hashed_numbers
 from unsup.data.notation import (
     COMPACT,
+    DAY,
+    MOST_DECIMALS,
+    PLAIN,
     Notation,
     best_pattern,
     compact_dates,
@@ -60,9 +63,7 @@ MOST_WORDS = 100
 """The number of words of a column that have a number of their own."""
 
 _MISTAKES_BELOW = 0.5  # where more cells than this fraction are numbers or dates, the others are mistakes
-_MOST_DECIMALS = 9
 _HEAD = 1000  # values that are looked at before all
-_DAY = 86_400.0
 _WHOLE = 2**53  # float64 represents all integers up to this
 _YES = (("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on"))
 
@@ -77,11 +78,7 @@ class Column:
         words: the words of the numbers 0, 1, …; the last may be `OTHER`.
         pattern: of dates, as in `datetime.datetime.strftime`.
         decimals: digits after the decimal point; None for as many as are needed.
-        comma: whether the decimal point is a comma.
-        thousands: separator of thousands.
-        before: unit before the number, such as ``"$"``.
-        after: unit after the number, such as ``" %"``.
-        width: number of digits of whole numbers with leading zeros; 0 for numbers without.
+        notation: of numbers.
     """
 
     name: str
@@ -89,15 +86,7 @@ class Column:
     words: tuple[str, ...] = ()
     pattern: str = ""
     decimals: int | None = None
-    comma: bool = False
-    thousands: str = ""
-    before: str = ""
-    after: str = ""
-    width: int = 0
-
-    @property
-    def notation(self) -> Notation:
-        return Notation(self.comma, self.thousands, self.before, self.after, self.width)
+    notation: Notation = PLAIN
 
     @property
     def is_flag(self) -> bool:
@@ -123,15 +112,16 @@ class Column:
 
     def _number(self, value: np.floating[Any], support: Support) -> str:
         decimals = 0 if support.is_discrete and self.decimals is None else self.decimals
-        mark = "," if self.thousands else ""
+        own = self.notation
+        mark = "," if own.thousands else ""
         text = f"{value:{mark}.{decimals}f}" if decimals is not None else str(value)
         if decimals == 0 and text == "-0":
             text = "0"
-        if self.width:
-            text = text.zfill(self.width)
-        if self.comma or self.thousands:
-            text = text.translate({ord(","): self.thousands, ord("."): "," if self.comma else "."})
-        return f"{self.before}{text}{self.after}"
+        if own.width:
+            text = text.zfill(own.width)
+        if own.comma or own.thousands:
+            text = text.translate({ord(","): own.thousands, ord("."): "," if own.comma else "."})
+        return f"{own.before}{text}{own.after}"
 
     def described(self) -> str:
         """The kind in words."""
@@ -139,7 +129,7 @@ class Column:
             return "yes or no" if self.is_flag else f"{len(self.words)} categories"
         if self.kind == "date":
             return f"dates ({self.pattern})"
-        return "numbers" + (f" in {(self.before + self.after).strip()}" if self.before or self.after else "")
+        return "numbers" + (f" in {self.notation.unit}" if self.notation.unit else "")
 
 
 def _whole(values: NDArray[Any]) -> bool:
@@ -206,8 +196,11 @@ def read_column(name: str, raw: pa.ChunkedArray, sample: Sequence[str], *, categ
             note = f"column {name!r}: times are converted from {zone} to UTC"
         return Found(column, _days(raw) + zone_days(zone_of(column.pattern)), note=note)
     if pa.types.is_duration(kind):
-        return Found(Column(name, after=" s"), _float64(pc.cast(pc.cast(raw, pa.duration("ms")), pa.int64())) / 1000)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return Found(
+            Column(name, notation=Notation(after=" s")),
+            _float64(pc.cast(pc.cast(raw, pa.duration("ms")), pa.int64())) / 1000,
+        )
+    if _is_numeric(kind) or pa.types.is_null(kind):
         return _read_numbers(name, raw, sample, comma)
     raise InputError(f"column {name!r} has the type {kind}; expected numbers, words or dates; convert it to text")
 
@@ -230,6 +223,8 @@ def read_again(column: Column, raw: pa.ChunkedArray) -> Found:
         return _known_words(column, *distinct_words(raw, gaps=("",)))
     if text or (column.pattern == COMPACT and pa.types.is_integer(raw.type)):
         return _known_notation(column, *distinct_words(raw, gaps=("",)))
+    if column.kind == "number" and _is_numeric(raw.type):
+        return _finite(column, _float64(raw), raw)
     found = read_column(column.name, raw, (), categorical=False, comma=False)
     if column.kind != found.column.kind and not np.isnan(found.values).all():
         row = int(np.flatnonzero(~np.isnan(found.values))[0])
@@ -258,7 +253,7 @@ def _known_notation(column: Column, words: list[str], codes: NDArray[np.int64]) 
             elif column.notation.unit and not other.notation.unit:
                 how = f"in {column.notation.unit}, although no unit is given"
             else:
-                how = f"with the decimal point {',' if other.comma else '.'!r}"
+                how = f"with the decimal point {',' if other.notation.comma else '.'!r}"
             note = f"column {column.name!r} is read {how}, unlike the training data"
     table = dict(zip(there, (np.nan if v is None else v for v in values), strict=True))
     wrong = {w for w, v in zip(there, values, strict=True) if v is None}
@@ -271,7 +266,7 @@ def _values(cells: Sequence[str], column: Column) -> list[float | None]:
     """The numbers or days of cells in the notation of ``column``; None where a cell is written in another way."""
     if column.kind == "date":
         return [date_in(cell, column.pattern) for cell in cells]
-    plain = column.notation == Notation()
+    plain = column.notation == PLAIN
     return [float(cell) if plain and is_number(cell) else column.notation.value(cell) for cell in cells]
 
 
@@ -282,10 +277,10 @@ def _other_notation(column: Column, cells: Sequence[str]) -> Column | None:
         if swapped and is_day_first(swapped) == is_day_first(column.pattern):
             pattern = swapped
         return replace(column, pattern=pattern) if pattern and is_clock(pattern) == is_clock(column.pattern) else None
-    found = notation_of(cells, column.comma)
+    found = notation_of(cells, column.notation.comma)
     if found is None or found.unit not in ("" if column.notation.unit != "%" else "%", column.notation.unit):
         return None  # 0.12 may be 12 %
-    return replace(column, **vars(found))
+    return replace(column, notation=found)
 
 
 def _problems(
@@ -344,6 +339,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _float64(values: Any) -> Values:
     if isinstance(values, pa.ChunkedArray | pa.Array):
         values = pc.cast(values, pa.float64(), safe=False).to_numpy()
@@ -353,26 +352,30 @@ def _float64(values: Any) -> Values:
 def _read_numbers(name: str, raw: pa.ChunkedArray, sample: Sequence[str], comma: bool) -> Found:
     values = _float64(raw)
     if pa.types.is_integer(raw.type) and (days := compact_dates(values)) is not None:
-        note = (
-            f"column {name!r}: numbers such as {values[0]:.0f} are read as dates; --drop {shell_word(name)} removes it"
-        )
+        first = np.nanmin(values)
+        note = f"column {name!r}: numbers such as {first:.0f} are read as dates; --drop {shell_word(name)} removes it"
         return Found(Column(name, "date", pattern=COMPACT), days, note=note)
     decimals = _decimals(values, decimals_of(sample, "," if comma else ".") if sample else 0)
-    bad = np.flatnonzero(np.isinf(values))
-    problems = tuple((int(i), str(raw[int(i)].as_py()), "not finite") for i in bad)
-    note = ""
+    found = _finite(Column(name, decimals=decimals, notation=Notation(comma)), values, raw)
     whole = pa.types.is_integer(raw.type) or decimals == 0
-    if whole and not problems and np.nanmax(np.abs(values), initial=0) > _WHOLE:
+    if whole and not found.problems and np.nanmax(np.abs(values), initial=0) > _WHOLE:
         as_words = f"--categorical {shell_word(name)} reads them as words"
         note = f"column {name!r}: integers above 2^53 are rounded to the nearest float64; {as_words}"
-    return Found(Column(name, decimals=decimals, comma=comma), values, problems, note)
+        found = replace(found, note=note)
+    return found
+
+
+def _finite(column: Column, values: Values, raw: pa.ChunkedArray) -> Found:
+    """Numbers as the values of a column; infinite ones are problems."""
+    bad = np.flatnonzero(np.isinf(values))
+    return Found(column, values, tuple((int(i), str(raw[int(i)].as_py()), "not finite") for i in bad))
 
 
 def _decimals(values: Values, first: int | None) -> int | None:
     """Digits after the decimal point of all values, at least ``first``; None if there are too many."""
     for part in (values[:_HEAD], values):
         while first is not None and not np.array_equal(np.round(part, first), part, equal_nan=True):
-            first = first + 1 if first < _MOST_DECIMALS else None
+            first = first + 1 if first < MOST_DECIMALS else None
     return first
 
 
@@ -486,7 +489,7 @@ def _one_spelling(words: list[str], codes: NDArray[np.int64]) -> tuple[list[str]
 
 def _ordered(words: list[str]) -> list[str]:
     for pair in _YES:
-        if _is_flag(words) and sorted(w.lower() for w in words) == sorted(pair):
+        if sorted(w.lower() for w in words) == sorted(pair):
             return sorted(words, key=lambda w: pair.index(w.lower()))
     return sorted(words)
 
@@ -505,7 +508,7 @@ def _numbers(name: str, cells: list[str], comma: bool) -> tuple[Column, str] | N
     if found is None:
         return None
     point = "," if found.comma else "."
-    column = Column(name, decimals=decimals_of(cells, point), **vars(found))
+    column = Column(name, decimals=decimals_of(cells, point), notation=found)
     said = [f"the decimal point is {point!r}"] if any("," in cell for cell in cells) else []
     said += [f"{found.thousands!r} separates thousands"] if found.thousands else []
     said += [f"the unit {found.unit!r} is not part of the number"] if found.unit else []
@@ -532,11 +535,11 @@ def _dates(name: str, cells: Sequence[str]) -> tuple[Column, str] | None:
 def _days(raw: pa.ChunkedArray) -> Values:
     kind = raw.type
     if pa.types.is_time(kind):
-        return _float64(pc.cast(pc.cast(raw, pa.time64("us")), pa.int64())) / (_DAY * 1e6)
+        return _float64(pc.cast(pc.cast(raw, pa.time64("us")), pa.int64())) / (DAY * 1e6)
     if pa.types.is_date(kind):
         return _float64(pc.cast(pc.cast(raw, pa.date32()), pa.int32()))
     units = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-    return _float64(pc.cast(raw, pa.int64())) / (_DAY * units[kind.unit])
+    return _float64(pc.cast(raw, pa.int64())) / (DAY * units[kind.unit])
 
 
 def _pattern_of_type(raw: pa.ChunkedArray) -> str:
@@ -622,7 +625,7 @@ class TableForm(Form):
                 columns[column.name] = values.astype(np.int64) if whole else values
             elif column.kind == "date" and not is_clock(column.pattern):
                 zone = zone_of(column.pattern)
-                micro = ((values.astype(np.float64) - zone_days(zone)) * _DAY * 1e6).round().astype(np.int64)
+                micro = ((values.astype(np.float64) - zone_days(zone)) * DAY * 1e6).round().astype(np.int64)
                 columns[column.name] = pa.array(micro, pa.timestamp("us", tz="UTC" if zone else None))
             else:
                 columns[column.name] = column.text(values, REAL)

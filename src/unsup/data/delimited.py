@@ -37,6 +37,7 @@ ELSE = "save numbers as .npy"
 
 _LONGEST_LINE, _AT_ONCE, _HEAD = 2**24, 2**20, 2**18  # bytes
 _LINES = 500  # lines of the head from which the form is found
+_SPACED = 6  # numbers with the same difference in a first line, which are hardly a row
 _DATES = 20  # cells of a column from which it is known to have dates
 _PER_BYTE, _PER_LINE = 16, 120  # bytes of memory per byte of text and per line
 _BOMS: dict[bytes, str] = {
@@ -145,10 +146,10 @@ def read_delimited(
     return Raw(columns, places, sample, head.separator, head.comma, head.named, notes)
 
 
-def column_names(path: Path) -> tuple[str, ...]:
+def column_names(path: Path, header: bool | None = None) -> tuple[str, ...]:
     """The names of the columns; only the start of the file is read."""
     text = _start(path)
-    return _head(path, text, None, None).names if text.strip() else ()
+    return _head(path, text, None, header).names if text.strip() else ()
 
 
 def first_cells(path: Path) -> list[str]:
@@ -315,10 +316,10 @@ def has_header(rows: list[list[str]]) -> tuple[bool, str]:
                     True,
                     f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)",
                 )
-        if _is_spaced(first) and not any(_is_spaced(row) for row in rest):
+        likely = len(first) >= _SPACED or (_are_whole(first) and not all(_are_whole(row) for row in rest))
+        if likely and _is_spaced(first) and not any(_is_spaced(row) for row in rest):
             return True, f"the first line ({first[0]}, …, {first[-1]}) is read as names (--no-header to change this)"
-        years = [int(cell) for cell in first if re.fullmatch(r"(?:1[89]|20|21)\d\d", cell)]
-        if len(years) == sum(numbers) > 1 and years == list(range(years[0], years[0] + len(years))):
+        if _counts_years(first) and not any(_counts_years(row) for row in rest):
             return True, "the first line is read as names, because it counts years (--no-header to change this)"
         below = [[is_number(row[d]) for row in rest if len(row) == len(first)] for d in range(len(first))]
         named = [
@@ -342,6 +343,19 @@ def _are_dates(cells: Sequence[str]) -> bool:
     """Whether the first cells of a column are dates in one pattern."""
     there = [cell.strip() for cell in cells[:_DATES] if not is_missing(cell)]
     return all(re.search(r"\d\D|\D\d", cell) and not is_number(cell) for cell in there) and bool(pattern_of(there)[0])
+
+
+def _are_whole(cells: Sequence[str]) -> bool:
+    return all(re.fullmatch(r"[-+]?\d+", cell.strip()) for cell in cells)
+
+
+def _counts_years(cells: Sequence[str]) -> bool:
+    """Whether the numbers among cells are consecutive years, at least two."""
+    numbers = [cell.strip() for cell in cells if is_number(cell)]
+    if len(numbers) < 2 or not all(re.fullmatch(r"(?:1[89]|20|21)\d\d", number) for number in numbers):
+        return False
+    years = list(map(int, numbers))
+    return years == list(range(years[0], years[0] + len(years)))
 
 
 def _is_spaced(cells: list[str]) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.core.errors import InputError
+from unsup.core.escapes import shell_word
 from unsup.core.event import Event, Support
 from unsup.data.catalog import Missing
 from unsup.data.examples import SPLITS, Examples, Names, listing
@@ -97,7 +98,9 @@ def _filled(x: Tensor, values: Sequence[float | None], names: Sequence[str] | No
         return x
     for d in torch.nonzero(gaps.any(0)).flatten().tolist():
         if values[d] is None:
-            name, how = (f"number {d}", "") if names is None else (names[d], f" with --drop {names[d]} (drop=)")
+            name, how = (
+                (f"number {d}", "") if names is None else (names[d], f" with --drop {shell_word(names[d])} (drop=)")
+            )
             raise InputError(
                 f"{owner}: the column {name} has no value in the training split, so its missing values cannot be "
                 f"filled; use --missing drop, or remove the column{how}"

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 _GAPS = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "nil", "none", "?", "missing", "#null!")
 _GAPS_OF_NUMBERS = ("-", "--", ".", "#div/0!", "#value!", "#num!", "#ref!", "1.#ind", "1.#qnan", "unknown")
 """Spellings of missing cells that are words unless the other cells are numbers or dates."""
-_MOST_DECIMALS = 9
+MOST_DECIMALS = 9
+"""The most digits after the decimal point that are kept; numbers with more are written in full."""
 
 _SPACES = " '’\u00a0\u202f"  # thousands are separated by any of them
 _PLAIN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -54,7 +55,8 @@ _UNITS = frozenset(
     )
 )
 
-_DAY = 86_400.0
+DAY = 86_400.0
+"""Seconds of a day."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y"),
@@ -69,6 +71,7 @@ PATTERNS = tuple(date + time for date in (*_DATES, *_WORDY_DATES) for time in _T
 COMPACT = "%Y%m%d"
 """The pattern of dates that are whole numbers."""
 _FEWEST = 3  # distinct whole numbers that are all dates by accident are rare from this number on
+_DATE_LIKE = re.compile(r"(?=.*\d)\w.{0,39}", re.DOTALL)  # quickly tells words from dates
 _ZONE = re.compile(r"(?<=[\dMSf])(?:Z|[+-]\d\d:?\d\d)$")
 
 
@@ -158,6 +161,10 @@ class Notation:
         return -float(plain) if parts[3] else float(plain)
 
 
+PLAIN = Notation()
+"""Numbers as programs write them."""
+
+
 def _split(cell: str) -> tuple[str, str, str, bool] | None:
     """The unit before a number, the number, the unit after it, and whether a minus precedes the unit (-$3)."""
     found = _NUMBER.search(cell)
@@ -233,7 +240,7 @@ def decimals_of(cells: Sequence[str], point: str) -> int | None:
             return None
         digits = re.search(rf"{re.escape(point)}(\d+)\D*$", cell)
         most = max(most, len(digits[1]) if digits else 0)
-    return most if cells and most <= _MOST_DECIMALS else None
+    return most if cells and most <= MOST_DECIMALS else None
 
 
 def unit_of(cell: str) -> str | None:
@@ -319,7 +326,7 @@ def date_in(cell: str, pattern: str) -> float | None:
     >>> date_in("02.01.1970", "%d.%m.%Y"), date_in("1970-01-01T02:00+02:00", "%Y-%m-%dT%H:%MZ")
     (1.0, 0.0)
     """
-    if len(cell) > 40 or not cell[:1].isalnum():
+    if not _DATE_LIKE.fullmatch(cell):
         return None
     zone, shift = zone_of(pattern), 0.0
     if zone:
@@ -332,16 +339,16 @@ def date_in(cell: str, pattern: str) -> float | None:
     except ValueError:
         return None
     start = datetime.datetime(1900, 1, 1) if pattern in _CLOCKS else _EPOCH
-    return (moment - start).total_seconds() / _DAY + shift
+    return (moment - start).total_seconds() / DAY + shift
 
 
 def written_date(days: float, pattern: str) -> str:
     """Days as text, rounded to what the pattern shows; times of day wrap around."""
     if is_clock(pattern):
         days %= 1
-    step = 1e-6 if "%f" in pattern else 1.0 if "%S" in pattern else 60.0 if "%M" in pattern else _DAY
+    step = 1e-6 if "%f" in pattern else 1.0 if "%S" in pattern else 60.0 if "%M" in pattern else DAY
     try:
-        moment = _EPOCH + datetime.timedelta(seconds=round(days * _DAY / step) * step)
+        moment = _EPOCH + datetime.timedelta(seconds=round(days * DAY / step) * step)
     except OverflowError:  # before year 1 or after year 9999
         moment = datetime.datetime.max if days > 0 else datetime.datetime.min
     return moment.strftime(pattern)

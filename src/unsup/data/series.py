@@ -57,7 +57,7 @@ def in_order(series: Series, time: str | None, owner: str) -> Series:
             raise InputError(
                 f"{owner}: a time is a number or a date, but the column {time!r} has words "
                 f"(such as {column.words[0]!r}); write dates like 2021-03-01, or sort the rows "
-                f"in the file and remove the column with --drop {time} (drop=)"
+                f"in the file and remove the column with --drop {shell_word(time)} (drop=)"
             )
         if np.isnan(moments).any():
             raise InputError(f"{owner}: {int(np.isnan(moments).sum())} rows have no time in column {time!r}; fill them")

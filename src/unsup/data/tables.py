@@ -191,7 +191,7 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
     """
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
-    as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.comma)]
+    as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.notation.comma)]
     if isinstance(path, Path):
         owner, raw = str(path), raw_table(path, words=as_text, **_as_before(path, form, options))
     else:
@@ -252,7 +252,7 @@ def _as_before(path: Path, form: TableForm, options: Mapping[str, Any]) -> dict[
     columns = (*form.columns, *form.given, *([form.time] if form.time is not None else []))
     found = dict(options)
     if found.get("decimal") is None:
-        found["decimal"] = "," if any(column.comma for column in columns) else "."
+        found["decimal"] = "," if any(column.notation.comma for column in columns) else "."
     if found.get("header") is None and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]):
         if {column.name for column in form.columns} <= set(delimited.first_cells(path)):
             found["header"] = True
@@ -273,11 +273,11 @@ def filled(path: Path, form: TableForm, x: torch.Tensor, gaps: torch.Tensor, out
         **options: of the reader.
     """
     options = _as_before(path, form, options)
-    names = list(raw_table(path, **options).columns)
+    names = delimited.column_names(path, header=options.get("header"))
     raw = raw_table(path, words=names, **options)
     own = [column.name for column in form.columns]
     if not set(own) <= set(names):  # matched by position, as in `read_like`
-        own = names
+        own = list(names)
     columns = tuple(read_again(c, raw.columns[name]).column for c, name in zip(form.columns, own, strict=True))
     cells = {name: column.to_pylist() for name, column in raw.columns.items()}
     for d, (name, drawn) in enumerate(zip(own, replace(form, columns=columns).cells(x), strict=True)):
