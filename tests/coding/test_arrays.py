@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import os
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 import unsup
 from unsup.coding import autoregressive, compress, decompress
+from unsup.coding.container import Chunk, Container, write_container
 from unsup.coding.errors import CodingError, UnknownModel
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event, Support
@@ -157,3 +159,22 @@ def test_files_are_decoded_with_other_instructions_and_threads(
     torch.save(x, tmp_path / "x.pt")
     words = [sys.executable, "-c", DECODE, str(tmp_path), str(threads)]
     subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
+
+
+def test_stated_sizes_are_checked_before_decoding() -> None:
+    event = EVENTS["grey"]
+    x = examples(event)
+    model = trained("made", event, x)
+    data = compress(model, x)
+    with Container(io.BytesIO(data), "it") as container:
+        header, coded, info = container.header, container.chunk(0), container.info(0)
+    for count, size, shape in (
+        (10**6, info.raw_size, [1, 4, 4]),
+        (40, 10**6, [1, 4, 4]),
+        (40, info.raw_size, [4, 4, 1]),
+    ):
+        forged = io.BytesIO()
+        items = header["items"] | {"shape": shape}
+        write_container(forged, header | {"items": items}, [Chunk(0, count, coded, size, info.digest)])
+        with pytest.raises(CodingError):
+            decompress(model, forged.getvalue())

@@ -488,7 +488,7 @@ def test_a_defect_of_the_disk_costs_one_chunk():
     "content", [b"PNG", b"\x89PNG\r\n\x1a\n" + bytes(99), b"UNS\r\n" * 20, bytes(200), b"\x1f\x8b" * 99]
 )
 def test_other_files_are_refused(content):
-    with pytest.raises(NotOurFile, match="was not written by unsup compress: it starts with b'"):
+    with pytest.raises(NotOurFile, match="is not compressed by this library: it starts with b'"):
         opened(content, salvage=True)
 
 

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict, cast
 
@@ -26,7 +27,7 @@ from unsup.coding.errors import CodingError, CorruptChunk, EnvironmentMismatch, 
 from unsup.coding.tables import to_grid
 from unsup.core.config import AtLeast, check_value
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.model import CodesEntries, Model
+from unsup.core.model import CodesEntries, IsConditional, Model
 
 CHUNK = 1024
 """Examples per chunk: enough that the ends of streams cost little, and few enough for memory."""
@@ -103,12 +104,16 @@ def decompress(model: Model, data: bytes) -> Tensor:
         found = model_hash(model)
         if own["hash"] != found:
             raise UnknownModel(_NAME, f"{own['name']} {own['hash'][:12]}", f"{type(model).__name__} {found[:12]}")
+        shape, dtype = items["shape"], cast(torch.dtype, getattr(torch, items["type"]))
+        if container.header["coders"] != list(_CODERS) or tuple(shape) != model.event.shape:
+            raise CodingError(
+                f"{_NAME} has coders or shapes that this version does not know; use the version that wrote it"
+            )
         coder = _coder(model)
         if container.header.get("canary") != _canary(coder):
             raise EnvironmentMismatch(
                 _NAME, container.header["writer"], f"unsup {unsup.__version__}, torch {torch.__version__}"
             )
-        shape, dtype = items["shape"], cast(torch.dtype, getattr(torch, items["type"]))
         parts = [_decoded(container, number, model, coder, shape, dtype) for number in range(container.chunks)]
     return torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=dtype)
 
@@ -131,7 +136,7 @@ def _coder(model: Model) -> CodesEntries:
             f"{type(model).__name__} does not code examples; models that code entry by entry do (made, pixelcnn, "
             "gated-pixelcnn)"
         )
-    if getattr(model, "given", None) is not None:
+    if isinstance(model, IsConditional) and model.given is not None:
         raise CapabilityError(f"this {type(model).__name__} has a condition, which is not coded; train it without one")
     return cast(CodesEntries, copy.deepcopy(model).cpu().double().eval())
 
@@ -167,11 +172,16 @@ def _decoded(
 ) -> Tensor:
     info, coded = container.info(number), container.chunk(number)
     way = info.coder
+    size = info.count * math.prod(shape) * dtype.itemsize
+    if size != info.raw_size:
+        raise CorruptChunk(_NAME, number, f"{info.count} examples have {size:,} bytes, not {info.raw_size:,}")
     try:
         if way == _MODEL:
             raw = _bytes(autoregressive.decode(coder, coded, info.count).to(dtype))
         elif way == _ZSTD:
-            raw = zstandard.ZstdDecompressor().decompress(coded, max_output_size=info.raw_size)
+            if zstandard.frame_content_size(coded) != info.raw_size:
+                raise CorruptChunk(_NAME, number, "its size is another one after decoding")
+            raw = zstandard.ZstdDecompressor().decompress(coded)
         else:
             raw = coded
     except (StreamError, zstandard.ZstdError) as error:

@@ -19,7 +19,7 @@ class NotOurFile(CodingError):
     """The file is not a compressed file of this library.
 
     >>> print(NotOurFile("a.png", b"PNG"))
-    a.png was not written by unsup compress: it starts with b'PNG'; choose a file that 'unsup compress' has written
+    a.png is not compressed by this library: it starts with b'PNG'; choose the result of unsup.coding.compress
     """
 
     def __init__(self, file: str, start: bytes) -> None:
@@ -28,8 +28,8 @@ class NotOurFile(CodingError):
 
     def __str__(self) -> str:
         return (
-            f"{self.file} was not written by unsup compress: it starts with {self.start!r}; choose a file that "
-            "'unsup compress' has written"
+            f"{self.file} is not compressed by this library: it starts with {self.start!r}; choose the result of "
+            "unsup.coding.compress"
         )
 
 
@@ -65,7 +65,7 @@ class UnknownModel(CodingError):
         found: name and hash of the model that was given; None if there is none.
 
     >>> print(UnknownModel("a.unsup", "made 1f00", "made 77ab"))
-    a.unsup was coded with the model made 1f00, found made 77ab; pass the run of that model with --run
+    a.unsup was coded with the model made 1f00, found made 77ab; pass that model
     """
 
     def __init__(self, file: str, wanted: str, found: str | None) -> None:
@@ -74,9 +74,7 @@ class UnknownModel(CodingError):
 
     def __str__(self) -> str:
         found = "no model" if self.found is None else self.found
-        return (
-            f"{self.file} was coded with the model {self.wanted}, found {found}; pass the run of that model with --run"
-        )
+        return f"{self.file} was coded with the model {self.wanted}, found {found}; pass that model"
 
 
 @final
@@ -132,8 +130,7 @@ class CorruptChunk(CodingError):
     """One chunk was changed or is missing; the other chunks do not depend on it.
 
     >>> print(CorruptChunk("a.unsup", 3, "wrong checksum"))
-    a.unsup: chunk 3 is damaged (wrong checksum); restore the file from a copy, or recover the other chunks with
-    --keep-going
+    a.unsup: chunk 3 is damaged (wrong checksum); restore the file from a copy; the other chunks can be decoded
     """
 
     def __init__(self, file: str, chunk: int, reason: str) -> None:
@@ -142,8 +139,8 @@ class CorruptChunk(CodingError):
 
     def __str__(self) -> str:
         return (
-            f"{self.file}: chunk {self.chunk} is damaged ({self.reason}); restore the file from a copy, or recover "
-            "the other chunks with --keep-going"
+            f"{self.file}: chunk {self.chunk} is damaged ({self.reason}); restore the file from a copy; the other "
+            "chunks can be decoded"
         )
 
 
