@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory, chosen
-from unsup.cli.sample import OUT_HELP, check_output, write_examples
+from unsup.cli.sample import OUT_HELP, Clock, check_output, write_examples
 from unsup.cli.show import write
 from unsup.core.config import Seed, Share
 from unsup.core.errors import CapabilityError, InputError
@@ -51,8 +51,10 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.batch import Batch
     from unsup.core.model import CanComplete, keyed_generator
+    from unsup.core.steps import heard_by
     from unsup.evaluate.conditions import beside, over_examples
     from unsup.evaluate.samples import CHUNK
+    from unsup.train.progress import Progress
     from unsup.train.runs import open_model
 
     run = open_model(options.run)
@@ -71,11 +73,15 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"{options.file} has nothing to complete, since every value is known; {mend}")
     complete: Callable[..., Tensor] = model.complete
 
-    def completed(position: int, part: Batch) -> Tensor:
-        generator = keyed_generator(options.seed, _COMPLETE, position, device=model.device)
-        return complete(part.x, is_known(part.x), generator=generator, **beside(model, part.given)).cpu()
+    with Progress("auto", unit="example", start=0) as display:
+        clock = Clock(len(examples), display, "example")
 
-    x = over_examples(model, examples, CHUNK, completed)
+        def completed(position: int, part: Batch) -> Tensor:
+            generator = keyed_generator(options.seed, _COMPLETE, position, device=model.device)
+            return complete(part.x, is_known(part.x), generator=generator, **beside(model, part.given)).cpu()
+
+        with heard_by(clock.on_step):
+            x = over_examples(model, examples, CHUNK, completed, clock.on_chunk)
     _write(x, ~known, run, options)
     return 0
 

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     each = None if given is None else given.values.repeat_interleave(n, 0)
     total = n if each is None else len(each)
     with Progress("auto", unit="sample", start=0) as display:
-        clock = _Clock(total, display)
+        clock = Clock(total, display)
         with heard_by(clock.on_step):
             x = draw_samples(
                 run.model,
@@ -76,16 +76,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-class _Clock:
-    """Shows the progress of ``total`` samples, and warns once if they take long.
+class Clock:
+    """Shows the progress of ``total`` draws, and warns once if they take long.
 
     Samples are drawn in chunks, and those of some models in steps, such as pixels.
     """
 
-    def __init__(self, total: int, display: Progress) -> None:
+    def __init__(self, total: int, display: Progress, noun: str = "sample") -> None:
         from unsup.evaluate.samples import CHUNK
 
-        self.total, self.display, self.chunk = total, display, CHUNK
+        self.total, self.display, self.noun, self.chunk = total, display, noun, CHUNK
         self.finished, self.warned, self.started = 0, False, time.monotonic()
 
     def on_chunk(self, done: int, total: int) -> None:
@@ -101,7 +101,8 @@ class _Clock:
             self.warned = True
             if (whole := elapsed * self.total / done) > _LONG:
                 self.display.note(
-                    f"{counted(self.total, 'sample')} will take about {duration(whole)}; fewer samples (-n) take less"
+                    f"{counted(self.total, self.noun)} will take about {duration(whole)}"
+                    + ("; fewer samples (-n) take less" if self.noun == "sample" else "")
                 )
         if self.display.due():
             self.display.show(done, self.total, {})
