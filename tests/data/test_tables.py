@@ -8,11 +8,14 @@ import datetime
 import gzip
 import io
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 import torch
 import zstandard
@@ -482,3 +485,25 @@ def test_missing_entries_of_arrays(kind: str, tmp_path: Path) -> None:
     assert len(filled[:, 1].unique()) < len(filled) - 10  # tests/data/test_missing.py has the values
     with pytest.raises(InputError, match="missing values in 50 of 200 rows, in the columns number 1"):
         data(missing="refuse")
+
+
+PEAK = """
+import resource, sys
+from unsup.data import load_data
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = peak()
+data = load_data(sys.argv[1])
+size = sum(s.x.numel() * s.x.element_size() for s in (data.train, data.validation, data.test))
+print((peak() - start) / size)
+"""
+
+
+@pytest.mark.slow
+def test_a_table_is_read_in_three_times_its_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({f"c{d}": rng.normal(size=1_000_000) for d in range(20)})
+    pyarrow.csv.write_csv(table, tmp_path / "t.csv")
+    words = [sys.executable, "-c", PEAK, str(tmp_path / "t.csv")]
+    found = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
+    assert float(found.stdout) < 3

@@ -46,7 +46,6 @@ from unsup.data.notation import Notation, is_missing, is_number
 from unsup.data.precision import beyond_float64, nearer_0, precise, some_rows
 
 _PER_CELL, _PER_ROW, _PER_BYTE = 40, 100, 20  # bytes of memory per cell, row and byte of packed text
-_AT_ONCE = 4096  # rows that are copied together
 _WHOLE = 2**53  # float64 represents all integers up to this
 _MOST_CLASSES = 1000  # of a last column that is the label without being named
 _SHOWN, _FEWEST = 3, 3  # problems that are shown; rows that can be split
@@ -488,9 +487,12 @@ def _examples(
         raw = _with_label(raw, label)
     notes, read = list(raw.notes), {}
     place = {name: d for d, name in enumerate(name for name in names if name not in drop and name != label)}
+    x = np.empty(
+        (len(place), len(raw.places))
+    ).T  # columns are contiguous: taking the rows of a split makes rows of them
 
     def hashed() -> Iterator[Words]:
-        """The words of each column for hashing. Its cells are released, so that they are in memory once."""
+        """The words of each column for hashing. Its cells move to ``x``, so that they are in memory once."""
         for name in names:
             cells, sample = raw.columns.pop(name), raw.sample.get(name, [])
             words = name in categorical or name in raw.categories
@@ -499,6 +501,9 @@ def _examples(
                 _check_digits(cells, found, owner, again)
             yield found.hashed  # of a label as of any other column: naming it does not change the splits
             found = read_label(name, cells) if name == label else found
+            if name in place:
+                x[:, place[name]] = found.values
+                found = replace(found, values=x[:, place[name]])
             read[name] = found
 
     hashes = column_hashes(hashed(), len(raw.places), len(names))
@@ -541,7 +546,7 @@ def _examples(
     form = TableForm(
         tuple(found.column for found in left.values()), separator=raw.separator, label=label or "", header=raw.named
     )
-    x = _rows([found.values for found in left.values()])
+    x = x if len(left) == len(place) else x[:, [place[name] for name in left]]
     done, kept = _table(list(left.values()), x, raw, owner, form, missing, notes, hashes)
     if label is not None:
         numbers, classes_of = _classes(read[label], f"the column {label!r} of {owner}")
@@ -601,15 +606,6 @@ def _with_label(raw: Raw, label: str) -> Raw:
     places = Names(raw.places.__getitem__, rows)
     columns = {name: cells.take(pa.array(rows)) for name, cells in raw.columns.items()}
     return replace(raw, columns=columns, places=places, notes=(*raw.notes, note))
-
-
-def _rows(columns: Sequence[Values]) -> Values:
-    """Columns as rows ``(N, D)``, some at a time, so that they stay in the cache."""
-    x = np.empty((len(columns[0]), len(columns)))
-    for start in range(0, len(x), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        np.stack([column[rows] for column in columns], 1, out=x[rows])
-    return x
 
 
 def _table(
