@@ -27,7 +27,8 @@ from unsup.core.errors import InputError
 from unsup.core.storage import held_alone
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.measures import MEASURES, possible_measures
-from unsup.report.page import write_page
+from unsup.report.page import fit_command, read_run, write_page
+from unsup.train.counting import CountingTrainer
 from unsup.train.runs import open_run
 
 MINUTES = 0.02
@@ -195,6 +196,19 @@ def test_the_command_that_made_a_run_makes_it_again(results, contest, tmp_path):
     first, again = open_run(contest / run["run"]).model, open_run(tmp_path / "again").model
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_command_of_a_run_that_the_time_ended_has_its_passes(tmp_path, monkeypatch):
+    first = tmp_path / "first"
+    with monkeypatch.context() as slow:
+        slow.setattr(CountingTrainer, "_over_budget", lambda trainer, seconds: trainer.done >= 2)
+        words = ["fit", "moons", "gaussian-mixture", "--n", "300", "--minutes", "1", "--model.components", "5"]
+        assert main([*words, "-o", str(first), "--plain"]) == 0
+    command = shlex.split(fit_command(read_run(first), str(tmp_path / "again")))
+    assert main([*command[1:], "--plain"]) == 0
+    states = [open_run(folder).model.state_dict().values() for folder in (first, tmp_path / "again")]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert command[command.index("--steps") + 1] == "2"
 
 
 def test_what_is_written_agrees(results, contest):

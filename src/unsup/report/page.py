@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from unsup.core.commands import data_words, flags, path_word
 from unsup.core.config import options_of, plain
@@ -74,7 +74,8 @@ class Recorded:
     Attributes:
         pictures: those that a comparison made of it; none if it has learned since.
         kept: the step of the parameters that the run provides, if known.
-        planned: the number of steps of its schedule; None if it counts passes, or if it is not known yet.
+        planned: the number of steps of its schedule, or of passes if the time ended them; None if it counted until it
+            converged, or if it is not known yet.
         ended: whether training is finished.
     """
 
@@ -141,11 +142,17 @@ def read_run(folder: Path) -> Recorded:
         environment=_side_record(folder / "env.json", dict[str, Any]),
         pictures=measured["measures"]["pictures"] if measured else {},
         kept=kept if isinstance(kept, int) else None,
-        planned=last.get("total") if "position" in last else None,
+        planned=_planned(last),
         ended=last.get("ended") is not None,
     )
     of_now = not measured or measured["measures"]["steps"] == found.steps
     return found if of_now else replace(found, pictures={})
+
+
+def _planned(last: Mapping[str, Any]) -> int | None:
+    if "position" in last:  # of gradients
+        return cast("int | None", last.get("total"))
+    return cast("int | None", last.get("done")) if last.get("ended") == "minutes" else None
 
 
 def _checkpoint(folder: Path, name: str) -> dict[str, Any]:
@@ -411,7 +418,7 @@ def changed_settings(run: Recorded) -> tuple[dict[str, Any], dict[str, Any]]:
 def fit_command(run: Recorded, out: str) -> str:
     """The ``unsup fit`` that trains the run again into ``out``, with the steps that fitted its time budget."""
     length = {k: run.config["training"].get(k) for k in _OF_LENGTH}
-    if length["minutes"] is not None:  # models that count need no length
+    if length["minutes"] is not None:  # models that count until they converge need no length
         length = {"steps": run.planned}
     data, *more = data_words(run.config["data"])
     options, training = changed_settings(run)
