@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import unsup
-from unsup.coding import autoregressive, compress, decompress
+from unsup.coding import arrays, compress, decompress
+from unsup.coding.chunks import scheme_for
 from unsup.coding.container import Chunk, Container, write_container
-from unsup.coding.errors import CodingError, UnknownModel
+from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel
+from unsup.core import machine
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
@@ -56,12 +58,12 @@ def test_examples_come_back_at_the_length_of_their_likelihood(name: str, key: st
     event = EVENTS[key]
     x = examples(event)
     model = trained(name, event, x)
-    double = copy.deepcopy(model).double().eval()
-    coded = autoregressive.encode(double, x)
-    assert torch.equal(autoregressive.decode(double, coded, len(x)), x)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert torch.equal(scheme.decode(coded, len(x)), x)
     with torch.no_grad():
-        ideal = -float(double.log_prob(x).sum()) / math.log(2)
-    assert ideal - 1e-6 * ideal <= 8 * len(coded) <= 1.005 * ideal + 64 + 32
+        ideal = -float(copy.deepcopy(model).double().eval().log_prob(x).sum()) / math.log(2)
+    assert ideal - 1e-6 * ideal <= 8 * len(coded) <= 1.005 * ideal + 64 + 64
     assert torch.equal(decompress(model, compress(model, x)), x)
 
 
@@ -90,6 +92,29 @@ def test_what_the_model_cannot_represent_comes_back_bit_for_bit() -> None:
     data = compress(model, noise)
     assert torch.equal(decompress(model, data), noise)
     assert len(data) <= 1.01 * noise.numel() + 1000
+
+
+def test_examples_outside_the_model_do_not_cost_the_others() -> None:
+    event = EVENTS["grey"]
+    model = trained("made", event, examples(event))
+    x = examples(event, 400)
+    alone = len(compress(model, x))
+    x[7, 0, 0, 0], x[390, 0, 3, 3] = 200, 201
+    data = compress(model, x)
+    assert torch.equal(decompress(model, data), x)
+    assert len(data) < alone + 2 * (x[0].numel() * x.element_size() + 4) + 40
+
+
+def test_native_files_need_the_same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = EVENTS["grey"]
+    x = examples(event)
+    model = trained("made", event, x)
+    data = compress(model, x, profile="native")
+    assert torch.equal(decompress(model, data), x)
+    here = machine.environment()
+    monkeypatch.setattr(arrays, "environment", lambda: here | {"threads": "97"})
+    with pytest.raises(EnvironmentMismatch, match="coded with threads .*, found threads 97"):
+        decompress(model, data)
 
 
 def test_no_examples() -> None:

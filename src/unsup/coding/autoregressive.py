@@ -1,79 +1,86 @@
 """Range coding of examples entry by entry: log p(x) = Σ log p(x_i | x_<i).
 
-All examples of a chunk are visited together, site by site, by one coder. Encoder and decoder make the same visit, so
-that they compute the same masses; these are rounded to a grid, and the encoder records how it rounded the few that are
+Examples are visited in groups, site by site, with one coder for all groups. Encoder and decoder make the same visit, so
+that they compute the same masses; these are rounded to a grid, and the encoder notes how it rounded the few that are
 next to a boundary, because another machine may round them in the other way.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from typing import cast, final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.coding.entropy import QueueDecoder, QueueEncoder, StreamError
-from unsup.coding.tables import frequencies, settle, to_grid
-from unsup.core.model import CodesEntries
+from unsup.coding.notes import Noted, Noting
+from unsup.coding.scheme import Scheme
+from unsup.coding.tables import frequencies, to_grid
+from unsup.core.model import CodesEntries, IsConditional, Model
 
-NAME, VERSION = "entry by entry", 1
-
-_COUNT, _NOTE = struct.Struct("<I"), struct.Struct("<IIB")
-Frequencies = Callable[[Tensor], NDArray[np.int64]]
-
-
-def encode(model: CodesEntries, x: Tensor, *, given: Tensor | None = None) -> bytes:
-    """Code raw examples ``(B, *event.shape)``, which must be inside the event of the model."""
-    levels = model.levels_by_site(x)
-    coder, notes = QueueEncoder(), bytearray()
-    calls = 0
-
-    def choose(site: int, log_masses: Tensor) -> Tensor:
-        nonlocal calls
-        grid = to_grid(log_masses.double().numpy())
-        for at in grid.near.tolist():
-            notes.extend(_NOTE.pack(calls, at, int(grid.steps.flat[at]) % 4))
-        coder.encode(levels[:, site].numpy(), frequencies(grid.steps))
-        calls += 1
-        return levels[:, site]
-
-    if len(x):
-        model.visit(len(x), choose, given=given)
-    return _COUNT.pack(len(notes) // _NOTE.size) + bytes(notes) + coder.to_bytes()
+_GROUP = struct.Struct("<I")
+_MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
+_MOST = 1024  # examples of a group
 
 
-def decode(model: CodesEntries, coded: bytes, n: int, *, given: Tensor | None = None) -> Tensor:
-    """The ``n`` raw examples that `encode` has coded.
+@final
+class EntryByEntry(Scheme):
+    """Range coding with the conditionals of a model that `CodesEntries`."""
 
-    Raises:
-        StreamError: the bytes were cut, damaged, or made with another model.
-    """
-    if len(coded) < _COUNT.size:
-        raise StreamError(f"a stream of {len(coded)} bytes; expected {_COUNT.size} or more: it was cut or damaged")
-    count = _COUNT.unpack_from(coded)[0]
-    start = _COUNT.size + count * _NOTE.size
-    if start > len(coded):
-        raise StreamError(f"a stream of {len(coded)} bytes with {count} notes of rounding; it was cut or damaged")
-    notes: dict[int, list[tuple[int, int]]] = {}
-    for call, at, remainder in _NOTE.iter_unpack(coded[_COUNT.size : start]):
-        notes.setdefault(call, []).append((at, remainder))
-    coder = QueueDecoder(coded[start:])
-    calls = 0
+    name, version = "entry by entry", 1
 
-    def choose(site: int, log_masses: Tensor) -> Tensor:
-        nonlocal calls
-        steps = to_grid(log_masses.double().numpy()).steps
-        if calls in notes:
-            at, remainders = (np.array(part, dtype=np.int64) for part in zip(*notes[calls], strict=True))
-            if at.max() >= steps.size:
-                raise StreamError("a note of rounding refers to no entry; the stream is damaged")
-            steps = settle(steps, at, remainders)
-        calls += 1
-        return torch.from_numpy(coder.decode(frequencies(steps)).astype(np.int64))
+    @classmethod
+    def reason_against(cls, model: Model) -> str | None:
+        if not isinstance(model, CodesEntries):
+            return "does not factorise into conditionals of single entries"
+        if isinstance(model, IsConditional) and model.given is not None:
+            return "has a condition, which is not coded"
+        return None
 
-    x = model.visit(n, choose, given=given)
-    coder.finish()
-    return x
+    def encode(self, x: Tensor) -> bytes:
+        model = cast(CodesEntries, self.model)
+        size = max(1, min(_MOST, _MOST_ENTRIES // self.event.dims))
+        coder, notes, calls = QueueEncoder(), Noting(), 0
+        for group in x.split(size):
+            levels = model.levels_by_site(group)
+
+            def choose(site: int, log_masses: Tensor, levels: Tensor = levels) -> Tensor:
+                nonlocal calls
+                steps = notes.settle(calls, to_grid(log_masses.double().numpy()))
+                coder.encode(levels[:, site].numpy(), frequencies(steps))
+                calls += 1
+                return levels[:, site]
+
+            model.visit(len(group), choose)
+        return _GROUP.pack(size) + notes.to_bytes() + coder.to_bytes()
+
+    def decode(self, coded: bytes, n: int) -> Tensor:
+        model = cast(CodesEntries, self.model)
+        if len(coded) < _GROUP.size:
+            raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
+        (size,) = _GROUP.unpack_from(coded)
+        if not 1 <= size <= _MOST:
+            raise StreamError(f"groups of {size} examples; expected 1 to {_MOST}: the stream is damaged")
+        notes, rest = Noted.split(coded[_GROUP.size :])
+        coder, calls = QueueDecoder(rest), 0
+
+        def choose(site: int, log_masses: Tensor) -> Tensor:
+            nonlocal calls
+            steps = notes.settle(calls, to_grid(log_masses.double().numpy()))
+            calls += 1
+            return torch.from_numpy(coder.decode(frequencies(steps))).long()
+
+        parts = [model.visit(min(size, n - start), choose) for start in range(0, n, size)]
+        coder.finish()
+        return torch.cat(parts)
+
+    def canary(self) -> bytes:
+        seen = bytearray()
+
+        def choose(site: int, log_masses: Tensor) -> Tensor:
+            seen.extend(to_grid(log_masses.double().numpy()).steps.tobytes())
+            return torch.zeros(len(log_masses), dtype=torch.int64)
+
+        cast(CodesEntries, self.model).visit(1, choose)
+        return bytes(seen)

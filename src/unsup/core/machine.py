@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+import unsup
 from unsup.core.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -105,3 +106,18 @@ def machine_kind() -> str:
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join(p for p in parts if p)
+
+
+def environment() -> dict[str, str]:
+    """What the last bits of results depend on: versions, processor, instruction set, threads.
+
+    >>> sorted(environment())
+    ['instructions', 'processor', 'threads', 'torch', 'unsup']
+    """
+    return {
+        "unsup": unsup.__version__,
+        "torch": torch.__version__,
+        "processor": machine_kind(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }

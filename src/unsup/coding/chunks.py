@@ -1,0 +1,194 @@
+"""Chunks of raw examples: coded with a model where this is shorter, else with zstandard, or stored.
+
+Examples that a model cannot represent (a value outside its levels, a NaN with a payload) are kept beside the stream of
+the others, with zstandard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator
+from typing import Any, final
+
+import numpy as np
+import torch
+import zstandard
+from torch import Tensor
+
+from unsup.coding.autoregressive import EntryByEntry
+from unsup.coding.container import MAX_CHUNK_SIZE, Chunk, Container, digest
+from unsup.coding.entropy import StreamError
+from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.scheme import Profile, Scheme
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.model import Model
+
+SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry,)
+"""The schemes by preference."""
+TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
+"""Types of arrays that are coded."""
+
+_MOST = 4096  # examples per chunk: enough that the 100 bytes of a chunk cost little
+_MOST_ENTRIES = 2**22  # entries per chunk: bounds memory, and what a damaged chunk loses
+_MODEL, _ZSTD, _STORED = range(3)
+_GENERAL = ({"name": "zstandard", "version": 1}, {"name": "stored", "version": 1})
+_LEVEL = 19
+_OUTSIDE = struct.Struct("<II")  # number of examples outside the model, size of them coded
+
+
+def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
+    """The scheme that codes with a model.
+
+    Raises:
+        CapabilityError: no scheme does.
+    """
+    reasons = {}
+    for scheme in SCHEMES:
+        reason = scheme.reason_against(model)
+        if reason is None:
+            return scheme(model, profile)
+        reasons[scheme.name] = reason
+    told = "; ".join(f"{name}: it {reason}" for name, reason in reasons.items())
+    raise CapabilityError(f"{type(model).__name__} does not code examples ({told}); use made, pixelcnn or vae")
+
+
+def model_hash(model: Model) -> str:
+    """BLAKE2b-256 of the class, the configuration, the event and all parameters and buffers of a model."""
+    about = [type(model).__name__, model.event.to_json(), model.config]
+    found = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=32)
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        found.update(to_bytes(values))
+    return found.hexdigest()
+
+
+@final
+class ChunkCoder:
+    """Codes raw examples of one shape in chunks, and decodes them.
+
+    Attributes:
+        coders: the coders of the chunks, for the header of a file.
+        ways: number of bytes of chunks by the name of the coder, of all chunks coded so far.
+    """
+
+    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+        self.event = model.event
+        self.scheme = scheme_for(model, profile)
+        self.coders = [{"name": self.scheme.name, "version": self.scheme.version}, *_GENERAL]
+
+    def canary(self) -> str:
+        """A hash of integers that the model computes here."""
+        return digest(self.scheme.canary()).hex()
+
+    def split(self, x: Tensor) -> Iterator[Tensor]:
+        """Parts ``(B, *shape)`` of raw arrays ``(N, *shape)`` that fit into a chunk."""
+        return (part for part in x.split(self.count(x.shape[1:], x.element_size())) if len(part))
+
+    @staticmethod
+    def count(shape: tuple[int, ...], size: int) -> int:
+        """Examples per chunk, of entries of ``size`` bytes."""
+        entries = max(1, math.prod(shape))
+        return max(1, min(_MOST, _MOST_ENTRIES // entries, MAX_CHUNK_SIZE // (entries * size)))
+
+    def encode(self, x: Tensor) -> Chunk:
+        """The chunk of raw arrays ``(B, *shape)``; of another shape than that of the event, without the model."""
+        raw = to_bytes(x)
+        ways = {_STORED: raw, _ZSTD: zstandard.ZstdCompressor(level=_LEVEL).compress(raw)}
+        if tuple(x.shape[1:]) == self.event.shape:
+            inside = self._inside(x)
+            if bool(inside.any()):
+                ways[_MODEL] = self._with_model(x, inside)
+        way = min(ways, key=lambda k: (len(ways[k]), k))
+        return Chunk.of(way, len(x), ways[way], raw)
+
+    def decode(self, container: Container, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The raw arrays of a chunk, ``(B, *shape)``.
+
+        Raises:
+            CodingError: the chunk is damaged.
+        """
+        info, coded, name = container.info(number), container.chunk(number), container.name
+        size = info.count * math.prod(shape) * dtype.itemsize
+        if size != info.raw_size:
+            raise CorruptChunk(name, number, f"{info.count} examples have {size:,} bytes, not {info.raw_size:,}")
+        try:
+            if info.coder == _MODEL:
+                if shape != self.event.shape:
+                    raise CorruptChunk(name, number, f"examples of shape {shape}; the model has {self.event.shape}")
+                raw = to_bytes(self._without_model(coded, info.count, dtype))
+            elif info.coder == _ZSTD:
+                raw = unpacked(coded, info.raw_size)
+            else:
+                raw = coded
+        except (StreamError, InputError, zstandard.ZstdError) as error:
+            if isinstance(error, CodingError) and not isinstance(error, StreamError):
+                raise
+            raise CorruptChunk(name, number, str(error)) from error
+        container.check_decoded(number, raw)
+        return from_bytes(raw, (info.count, *shape), dtype)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """Which examples the model can represent, ``(B,)``: the same bits come back from its type."""
+        own = x.to(self.event.dtype)
+        inside = self.event.contains(own)
+        same = own.to(x.dtype).contiguous()
+        return inside & torch.from_numpy((_rows(same) == _rows(x)).all(1))
+
+    def _with_model(self, x: Tensor, inside: Tensor) -> bytes:
+        outside = (~inside).nonzero()[:, 0].numpy().astype("<u4")
+        kept = b""
+        if len(outside):
+            kept = zstandard.ZstdCompressor(level=_LEVEL).compress(outside.tobytes() + to_bytes(x[~inside]))
+        return _OUTSIDE.pack(len(outside), len(kept)) + kept + self.scheme.encode(x[inside].to(self.event.dtype))
+
+    def _without_model(self, coded: bytes, n: int, dtype: torch.dtype) -> Tensor:
+        if len(coded) < _OUTSIDE.size:
+            raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
+        count, size = _OUTSIDE.unpack_from(coded)
+        kept, stream = coded[_OUTSIDE.size : _OUTSIDE.size + size], coded[_OUTSIDE.size + size :]
+        if count >= n or len(kept) < size:
+            raise StreamError(f"{count} of {n} examples are outside the model, in {size} bytes; the stream is damaged")
+        if not count:
+            return self.scheme.decode(stream, n).to(dtype)
+        raw = unpacked(kept, count * (4 + self.event.dims * dtype.itemsize))
+        places = torch.from_numpy(np.frombuffer(raw, "<u4", count).astype(np.int64))
+        if int(places.max()) >= n or len(places.unique()) < count:
+            raise StreamError("an example outside the model has no place; the stream is damaged")
+        inside = torch.ones(n, dtype=torch.bool)
+        inside[places] = False
+        x = torch.zeros(n, *self.event.shape, dtype=dtype)
+        x[places] = from_bytes(raw[4 * count :], (count, *self.event.shape), dtype)
+        x[inside] = self.scheme.decode(stream, n - count).to(dtype)
+        return x
+
+
+def unpacked(coded: bytes, size: int) -> bytes:
+    """Bytes coded by zstandard, which must be ``size``.
+
+    Raises:
+        StreamError: they are not.
+        ZstdError: the bytes are damaged.
+    """
+    if zstandard.frame_content_size(coded) != size:
+        raise StreamError("its size is another one after decoding")
+    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size)
+
+
+def to_bytes(x: Tensor) -> bytes:
+    """The bytes of a tensor of any type, row by row."""
+    flat: Any = x.detach().cpu().contiguous().reshape(-1)
+    return bytes((flat.view(torch.uint8).numpy() if flat.dtype != torch.bool else flat.numpy()).tobytes())
+
+
+def from_bytes(raw: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The tensor with these bytes."""
+    found = torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.zeros(0, dtype=dtype)
+    return found.reshape(shape)
+
+
+def _rows(x: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(to_bytes(x), np.uint8).reshape(len(x), -1)

@@ -1,0 +1,54 @@
+"""A scheme: how raw examples become bytes with one kind of model. Encoder and decoder make the same computation."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from unsup.core.model import Model
+
+Profile = Literal["portable", "native"]
+"""``portable``: float64, on any machine. ``native``: the type of the model, in the same environment only."""
+
+
+class Scheme(ABC):
+    """Codes raw examples with a model.
+
+    Args:
+        model: its copy on the CPU, in float64 in the portable profile, computes what reaches the coder.
+
+    Class attributes:
+        name, version: of the stream. Any change of the bytes increases the version.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+        own = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        self.model = own.double() if profile == "portable" else own
+        self.event = model.event
+
+    @classmethod
+    @abstractmethod
+    def reason_against(cls, model: Model) -> str | None:
+        """Why this scheme does not code with ``model``, a clause; None if it does."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> bytes:
+        """Code raw examples ``(B, *event.shape)`` of ``event.dtype``, all inside the event; B is 1 or more."""
+
+    @abstractmethod
+    def decode(self, coded: bytes, n: int) -> Tensor:
+        """The ``n`` raw examples that `encode` has coded.
+
+        Raises:
+            StreamError: the bytes were cut, damaged, or made with another model.
+        """
+
+    @abstractmethod
+    def canary(self) -> bytes:
+        """Integers that reach the coder for one fixed input: they differ where the model computes other numbers."""
