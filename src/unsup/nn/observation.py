@@ -165,6 +165,9 @@ class Categorical(Discrete):
         counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1
         return (counts / counts.sum(1, keepdim=True)).log()
 
+    def log_masses(self, outputs: Tensor) -> Tensor:
+        return dist.at_least_float32(outputs).log_softmax(-1)
+
 
 class Logistic(Discrete):
     """A logistic (mean, log-scale) rounded to the levels, with range [−1, 1]; see `discretized_logistic_log_prob`."""
