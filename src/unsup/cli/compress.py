@@ -155,6 +155,7 @@ def _compressed(
             sources,
             run=options.words[0],
             profile=profile,
+            form=run.form,
             whole_files=options.whole_files,
             on_bytes=on_bytes,
         )

@@ -27,12 +27,15 @@ from unsup.coding.arrays import coder_of, header_of
 from unsup.coding.chunks import ChunkCoder, plain_chunk, plain_decoded
 from unsup.coding.container import Chunk, Container, Totals, write_container
 from unsup.coding.errors import CodingError, CorruptChunk
-from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, layout_from_json
+from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows
 from unsup.coding.scheme import Profile
+from unsup.coding.table_files import TABLES, Table
 from unsup.core.config import AtLeast, check_value
 from unsup.core.errors import InputError
 from unsup.core.model import Model
 from unsup.core.reading import parse_json
+from unsup.data.columns import TableForm
+from unsup.data.form import Form
 
 _BLOCK = 2**22
 """Bytes of files without examples per chunk."""
@@ -42,6 +45,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 _Whole = Annotated[int, AtLeast(0)]
 Named = str | tuple[str, _Whole, _Whole, str, _Whole]
 """A name; or text, first number, digits, text and count of consecutively numbered names."""
+_LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array, Table)}
 Listener = Callable[[int], None]
 """Called with the number of bytes that were done since the last call."""
 
@@ -149,6 +153,7 @@ def write_archive(
     *,
     run: str = "",
     profile: Profile = "portable",
+    form: Form | None = None,
     whole_files: bool = False,
     on_bytes: Listener | None = None,
 ) -> Packed:
@@ -161,13 +166,14 @@ def write_archive(
         sources: the files.
         run: where the model is, for `Archive`.
         profile: that of ``coder``.
+        form: how the training data was written (`Data.form`), for tables.
         whole_files: every file comes back byte for byte. Otherwise images are written again with the same pixels.
         on_bytes: see `Listener`.
 
     Raises:
         InputError: a file cannot be read, or has changed while it was read.
     """
-    packing = _Packing(coder, whole_files, on_bytes or (lambda _: None))
+    packing = _Packing(coder, form, whole_files, on_bytes or (lambda _: None))
     header = header_of(model, coder, {"kind": "files", "run": run, "whole_files": whole_files}, profile)
     packing.packed.totals = write_container(file, header, packing.chunks(sources))
     return packing.packed
@@ -186,8 +192,8 @@ class _Waiting:
 class _Packing:
     """Collects files in groups."""
 
-    def __init__(self, coder: ChunkCoder, whole_files: bool, on_bytes: Listener) -> None:
-        self.coder, self.whole_files, self.on_bytes = coder, whole_files, on_bytes
+    def __init__(self, coder: ChunkCoder, form: Form | None, whole_files: bool, on_bytes: Listener) -> None:
+        self.coder, self.form, self.whole_files, self.on_bytes = coder, form, whole_files, on_bytes
         self.packed = Packed()
         self.waiting: dict[Layout, list[_Waiting]] = {}
         self.copies: list[tuple[int, dict[str, Any]]] = []  # the records, and the numbers of their chunks
@@ -232,6 +238,12 @@ class _Packing:
                 return
             self.packed.with_model += 1
             yield from self._wait(image[0], _Waiting(source.name, place, content, image[1]))
+        elif suffix in TABLES and isinstance(self.form, TableForm):
+            table = Table.read(path, event, self.form)
+            if isinstance(table, str):
+                yield from self._keep(place, source, table)
+            else:
+                yield from self._table(place, source, *table)
         else:
             yield from self._keep(place, source, f"{suffix or 'other'} files")
 
@@ -267,6 +279,22 @@ class _Packing:
             rows = layout.examples(x[start : start + size], event)
             yield self.coder.encode(rows)
             self.on_bytes(rows.numel() * rows.element_size())
+
+    def _table(self, place: int, source: Source, layout: Table, x: Tensor, texts: list[list[str]]) -> Iterator[Chunk]:
+        size = self.coder.count(tuple(x.shape[1:]), x.element_size())
+        starts = range(0, len(x), size)
+        chunks = []
+        for start in starts:
+            part = x[start : start + size]
+            side = layout.side(part, [text[start : start + size] for text in texts])
+            chunks += [self.coder.encode(part), self.coder.plain(side)]
+            self.on_bytes(source.size // len(starts))
+        if sum(len(chunk.coded) for chunk in chunks) >= source.size:
+            yield from self._keep(place, source, "tables that are smaller as they are")
+            return
+        self.packed.with_model += 1
+        yield self._record(layout, len(chunks), size, [source.name], [place], [len(x)])
+        yield from chunks
 
     def _record(
         self, layout: Layout, chunks: int, block: int, names: list[str], places: list[int], sizes: list[int] | None
@@ -602,8 +630,8 @@ class Archive:
             listener = on_bytes or (lambda _: None)
             if isinstance(group.layout, Images):
                 written += self._images(group, own, out, coder, listener)
-            elif isinstance(group.layout, Array):
-                written += self._arrays(group, own, out, coder, listener)
+            elif isinstance(group.layout, Rows):
+                written += self._rows(group, own, out, coder, listener)
             else:
                 written += self._bytes(group, own, out, coder, listener)
         return written
@@ -612,7 +640,7 @@ class Archive:
 
     def _raw(self, group: Group, number: int, coder: ChunkCoder | None) -> bytes:
         """The decoded bytes of a chunk with data."""
-        if isinstance(group.layout, Examples):
+        if isinstance(group.layout, Examples) and self.container.info(number).count:
             x = self._examples(group, number, coder)
             return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()) if len(x) else b""
         return plain_decoded(self.container, number)
@@ -639,11 +667,11 @@ class Archive:
             on_bytes(x[index].numel() * x.element_size())
         return list(names)
 
-    def _arrays(
+    def _rows(
         self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
     ) -> list[str]:
         layout, (index, rows) = group.layout, own[0]
-        assert isinstance(layout, Array)
+        assert isinstance(layout, Rows)
         assert coder is not None
         event = coder.event
         name, total, size = group.names[index], group.sizes[index], group.block
@@ -652,9 +680,14 @@ class Archive:
         def content(wanted: range) -> Iterator[bytes]:
             yield layout.start(len(wanted), total, event)
             for number in range(wanted.start // size, -(-wanted.stop // size)):
-                x = self._examples(group, group.first + number, coder)
+                first = group.first + (2 * number if layout.has_side else number)
+                x = self._examples(group, first, coder)
+                side = plain_decoded(self.container, first + 1) if layout.has_side else b""
                 inside = _within(wanted, number * size, len(x))
-                yield layout.rows(x[inside.start : inside.stop])
+                try:
+                    yield layout.rows(x, side, inside, last=number * size + inside.stop == total)
+                except InputError as error:
+                    raise CorruptChunk(self.container.name, first + 1, str(error)) from error
                 on_bytes(x.numel() * x.element_size())
 
         try:
@@ -715,6 +748,18 @@ class Archive:
         if not self.keep_going:
             raise error
         self.lost.append(Lost(names, error))
+
+
+def layout_from_json(record: Any) -> Layout:
+    """The layout that `Layout.to_json` wrote.
+
+    Raises:
+        InputError: ``record`` is not a layout.
+    """
+    if not isinstance(record, dict) or record.get("kind") not in _LAYOUTS:
+        raise InputError(f"files of the kind {record!r}, which this version does not know")
+    fields = {k: v for k, v in record.items() if k != "kind"}
+    return cast(Layout, check_value("files", fields, _LAYOUTS[record["kind"]]))
 
 
 def _names(entry: Named) -> list[str]:

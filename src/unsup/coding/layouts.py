@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unsup.core.config import AtLeast, check_value
+from unsup.core.config import AtLeast
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.data.pixels import BROKEN, decode, encode, quiet
@@ -53,6 +53,32 @@ class Examples(Layout):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """The type of the examples as they are coded."""
+
+
+@dataclass(frozen=True)
+class Rows(Examples):
+    """Files of one example per row.
+
+    Class attributes:
+        has_side: whether each chunk of examples is followed by one with what rows have besides.
+    """
+
+    has_side: ClassVar[bool] = False
+
+    @abstractmethod
+    def start(self, rows: int, total: int, event: Event) -> bytes:
+        """The bytes before the rows, for ``rows`` of ``total`` rows."""
+
+    @abstractmethod
+    def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
+        """Some of the rows of a chunk as in the file.
+
+        Args:
+            x: all examples of the chunk.
+            side: what the rows have besides.
+            inside: the rows.
+            last: whether they end with the last row of the file.
+        """
 
 
 @final
@@ -110,7 +136,7 @@ class Images(Examples):
 
 @final
 @dataclass(frozen=True)
-class Array(Examples):
+class Array(Rows):
     """An ``.npy`` file of many examples, which comes back byte for byte.
 
     Attributes:
@@ -167,34 +193,20 @@ class Array(Examples):
         return x.reshape(len(x), *event.shape).contiguous()
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
-        """The bytes before the numbers, for ``rows`` of ``total`` rows."""
         if rows == total:
             return base64.b64decode(self.head)
         channels, *sides = event.shape
         shape = {"same": event.shape, "last": (*sides, channels), "none": tuple(sides)}[self.axes]
         return npy_head((rows, *shape), np.dtype(self.type))
 
-    def rows(self, x: Tensor) -> bytes:
-        """The numbers of examples as in the file."""
+    def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
+        x = x[inside.start : inside.stop]
         if self.axes == "last":
             x = x.movedim(1, -1)
         return bytes(x.contiguous().numpy().tobytes())
 
 
 _ARRAY_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-_LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array)}
-
-
-def layout_from_json(record: Any) -> Layout:
-    """The layout that `Layout.to_json` wrote.
-
-    Raises:
-        InputError: ``record`` is not a layout.
-    """
-    if not isinstance(record, dict) or record.get("kind") not in _LAYOUTS:
-        raise InputError(f"files of the kind {record!r}, which this version does not know")
-    fields = {k: v for k, v in record.items() if k != "kind"}
-    return cast(Layout, check_value("files", fields, _LAYOUTS[record["kind"]]))
 
 
 def npy_head(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
