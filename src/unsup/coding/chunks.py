@@ -150,17 +150,20 @@ class ChunkCoder:
 
     def _inside(self, x: Tensor) -> Tensor:
         """Which examples the model can represent, ``(B,)``: the same bits come back from its type."""
-        own = x.to(self.event.dtype)
+        own = x.to(self.scheme.type_for(x.dtype))
         inside = self.event.contains(own)
-        same = own.to(x.dtype).contiguous()
-        return inside & torch.from_numpy((_rows(same) == _rows(x)).all(1))
+        inside &= torch.from_numpy((_rows(own.to(x.dtype)) == _rows(x)).all(1))
+        if bool(inside.any()):
+            inside[inside.clone()] = self.scheme.takes(own[inside])
+        return inside
 
     def _with_model(self, x: Tensor, inside: Tensor) -> bytes:
         outside = (~inside).nonzero()[:, 0].numpy().astype("<u4")
         kept = b""
         if len(outside):
             kept = zstandard.ZstdCompressor(level=_LEVEL).compress(outside.tobytes() + to_bytes(x[~inside]))
-        return _OUTSIDE.pack(len(outside), len(kept)) + kept + self.scheme.encode(x[inside].to(self.event.dtype))
+        own = x.to(self.scheme.type_for(x.dtype))
+        return _OUTSIDE.pack(len(outside), len(kept)) + kept + self.scheme.encode(own[inside])
 
     def _without_model(self, coded: bytes, n: int, dtype: torch.dtype) -> Tensor:
         if len(coded) < _OUTSIDE.size:
