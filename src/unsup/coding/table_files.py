@@ -21,10 +21,9 @@ from unsup.core.cells import plain_text
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.reading import parse_json
-from unsup.data.columns import Column, TableForm
-from unsup.data.events import as_event
+from unsup.data.columns import Column, Found, TableForm
 from unsup.data.notation import MOST_DECIMALS
-from unsup.data.tables import read_like
+from unsup.data.tables import cells_like
 
 TABLES = (".csv", ".tsv", ".tab", ".psv")
 _LARGEST = 2**28  # bytes of a file that is read as a table
@@ -74,15 +73,13 @@ class Table(Rows):
         if form.window or path.stat().st_size > _LARGEST:
             return "series, or large tables"
         try:
-            found = read_like(path, replace(form, given=()))
-            x = as_event(found.tensor, found.event, event, path.name, found.columns or ())
+            found = cells_like(path, replace(form, given=()))
         except InputError:
-            return "tables with other columns, words or gaps than the training data"
-        own = found.form
-        if not isinstance(own, TableForm):
-            return "tables with other columns"
+            return "tables with other columns than the training data"
+        x = _examples(found, event)
         content = path.read_bytes()
-        lines = _cells(content, own.separator)
+        separator = _separator(content, form)
+        lines = _cells(content, separator)
         if lines is None:
             return "tables that are no plain text"
         named = len(lines) == len(x) + 1
@@ -99,14 +96,14 @@ class Table(Rows):
             return "tables with other columns"
         texts = [list(column) for column in zip(*cells, strict=True)]
         columns, gaps = [], []
-        for d, (column, place) in enumerate(zip(own.columns, places, strict=True)):
-            values = x.reshape(len(x), -1)[:, d].numpy()
+        for d, (column, place) in enumerate(zip((each.column for each in found), places, strict=True)):
+            values = x[:, d].numpy()
             empty = Counter(text for text, gap in zip(texts[place], _is_gap(values), strict=True) if gap)
             gaps.append(empty.most_common(1)[0][0] if empty else "")
             columns.append(_like(column, values, texts[place], gaps[-1]))
         layout = cls(
             cast(Any, str(x.dtype).removeprefix("torch.")),
-            own.separator,
+            separator,
             "\r\n" if b"\r\n" in content else "\n",
             content.endswith(b"\n"),
             content.startswith(b"\xef\xbb\xbf"),
@@ -164,8 +161,23 @@ class Table(Rows):
         return text if self.newline == "\n" else text.replace("\n", "\r\n")
 
     def _written(self, x: Tensor) -> list[list[str]]:
-        rows = x.reshape(len(x), -1).numpy()
+        rows = x.numpy()
         return [_text(column, rows[:, d], self.gaps[d]) for d, column in enumerate(self.columns)]
+
+
+def _examples(found: Sequence[Found], event: Event) -> Tensor:
+    """Rows ``(N, D)``; a row with a cell that does not fit has NaN there, and is outside the event."""
+    values = np.stack([each.values for each in found], 1)
+    if event.dtype.is_floating_point or np.isnan(values).any():
+        with np.errstate(over="ignore"):  # to infinity, which is outside the event
+            return torch.from_numpy(values.astype(np.float32) if event.dtype == torch.float32 else values)
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _separator(content: bytes, form: TableForm) -> str:
+    """The separator of the first line that is most frequent, or that of the training data."""
+    line = content.partition(b"\n")[0].decode("utf-8", "replace")
+    return form.separator if form.separator in line else max(",;\t|", key=line.count)
 
 
 def _text(column: Column, values: NDArray[Any], gap: str) -> list[str]:
