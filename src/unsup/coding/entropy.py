@@ -230,14 +230,17 @@ class Stack:
         Raises:
             OutOfBits: the stack holds less than that. It is left as it was.
         """
-        before = self.copy()
-        values = np.zeros(bits.shape, np.int64)
-        try:
-            for start in reversed(range(0, int(bits.max(initial=0)), _DIGIT)):
-                values |= self.pop_uniform(1 << np.clip(bits - start, 0, _DIGIT)) << start
-        except OutOfBits:
-            self._coder = before._coder
-            raise
+        values, digits = np.zeros(bits.shape, np.int64), []
+        for start in reversed(range(0, int(bits.max(initial=0)), _DIGIT)):
+            size = 1 << np.clip(bits - start, 0, _DIGIT)
+            try:
+                digit = self.pop_uniform(size)
+            except OutOfBits:
+                for popped in reversed(digits):
+                    self._push_uniform(*popped)
+                raise
+            digits.append((digit, size))
+            values |= digit << start
         return values
 
     def copy(self) -> Stack:

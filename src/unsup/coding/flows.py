@@ -58,6 +58,7 @@ _SHIFT_BITS = 12  # bits after the point of a shift
 _RATIO_BITS = 8  # M is 2^8 to 2^9
 _STEP_BITS = 8  # steps of a scale per bit, 2^8
 _FARTHEST = 24 * STEPS_PER_BIT  # scales are 2^−24 to 2^24
+_FARTHEST_SHIFT = 1 << 36  # steps, which float64 resolves with the tolerance of the notes
 _LIMIT = float(1 << 50)  # of the numbers, so that sums and float64 copies are exact
 
 _CELL = 32  # least width of a part of a cell
@@ -222,8 +223,8 @@ class _Coder:
     """
 
     def __init__(self, scheme: FlowInIntegers, stack: Stack, rounding: Rounding) -> None:
-        self.flow, self.cells, self.stack = scheme.flow, scheme.cells, stack
-        self.event, steps = scheme.event, scheme.flow.flow
+        self.event, self.cells, self.stack = scheme.event, scheme.cells, stack
+        steps = scheme.flow.flow
         assert isinstance(steps, Exact)
         self.steps = steps
         self.edges = _Edges(self.cells, rounding)
@@ -485,16 +486,20 @@ class _Modular(Arithmetic):
         self, call: int, chosen: _Chosen, log_scale: Tensor | None, shift: Tensor | None
     ) -> tuple[Integers | None, Integers | None]:
         """Both parameters as integers: the scale in steps of 1/256 bit, the shift as numbers; None is 0."""
+        # The limits are those of the integers, which encoder and decoder agree on; before, NaN and infinity are refused.
         scale = steps = None
         if log_scale is not None:
             values = chosen.of(log_scale)
-            chosen.check(np.abs(values) * STEPS_PER_NAT < _FARTHEST - 4)
+            chosen.check(np.abs(values) * STEPS_PER_NAT < 2 * _FARTHEST)
             scale = self.rounding.settle(2 * call, to_steps(values, STEPS_PER_NAT))
+            chosen.check(np.abs(scale) <= _FARTHEST)
         if shift is not None:
             values = chosen.of(shift)
             bits = min(self.bits, _SHIFT_BITS)
-            chosen.check(np.abs(values) * 2.0**self.bits < _LIMIT)
-            steps = self.rounding.settle(2 * call + 1, to_steps(values, 2.0**bits)) << (self.bits - bits)
+            chosen.check(np.abs(values) * 2.0**bits < 2 * _FARTHEST_SHIFT)
+            steps = self.rounding.settle(2 * call + 1, to_steps(values, 2.0**bits))
+            chosen.check(np.abs(steps) <= min(_FARTHEST_SHIFT, int(_LIMIT) >> (self.bits - bits)))
+            steps <<= self.bits - bits
         return scale, steps
 
 
