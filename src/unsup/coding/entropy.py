@@ -230,7 +230,7 @@ class Stack:
         Raises:
             OutOfBits: the stack holds less than that. It is left as it was.
         """
-        values, digits = np.zeros(bits.shape, np.int64), []
+        values, digits = np.zeros(bits.shape, np.int64), list[tuple[Integers, Integers]]()
         for start in reversed(range(0, int(bits.max(initial=0)), _DIGIT)):
             size = 1 << np.clip(bits - start, 0, _DIGIT)
             try:

@@ -486,7 +486,7 @@ class _Modular(Arithmetic):
         self, call: int, chosen: _Chosen, log_scale: Tensor | None, shift: Tensor | None
     ) -> tuple[Integers | None, Integers | None]:
         """Both parameters as integers: the scale in steps of 1/256 bit, the shift as numbers; None is 0."""
-        # The limits are those of the integers, which encoder and decoder agree on; before, NaN and infinity are refused.
+        # The limits hold for the integers, on which encoder and decoder agree. NaN and infinity are refused before.
         scale = steps = None
         if log_scale is not None:
             values = chosen.of(log_scale)
