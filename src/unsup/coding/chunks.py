@@ -22,11 +22,12 @@ from unsup.coding.autoregressive import EntryByEntry
 from unsup.coding.container import MAX_CHUNK_SIZE, Chunk, Container, digest
 from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.flows import FlowInIntegers
 from unsup.coding.scheme import Profile, Scheme
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 
-SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry,)
+SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, FlowInIntegers)
 """The schemes by preference."""
 TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
 """Types of arrays that are coded."""

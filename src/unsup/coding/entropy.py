@@ -31,7 +31,9 @@ from unsup.core.errors import InputError
 Symbols: TypeAlias = NDArray[np.int32]
 
 _ROWS = stream.model.Categorical(perfect=False)
+_UNIFORM = stream.model.Uniform()
 _BLOCK = 1 << 18  # entries converted to masses at a time
+_DIGIT = 20  # bits that are pushed as one symbol
 _FLOOR = 1 << 32  # the state of a stack is at least this as long as it holds what was pushed
 
 
@@ -187,12 +189,65 @@ class Stack:
         else:
             parts = [self._coder.decode(_ROWS, masses) for _, masses in _masses(frequencies)]
             popped = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        # Below the floor the coder would continue with symbols that cost nothing. The state never grows there, hence
-        # one look at the end is enough; and a push is the exact inverse even there.
-        if self._coder.pos()[1] < _FLOOR:
+        if self._is_below_floor():
             self._push(popped, frequencies)
-            raise OutOfBits(f"{count} symbols popped from a stack of {self.bits} bits; expected more initial bits")
+            raise self._out_of_bits(count)
         return popped
+
+    def push_uniform(self, symbols: Integers, sizes: Integers) -> None:
+        """`push` of symbols from 0 to size − 1, all with the same probability, with a size for each: both ``(N,)``.
+
+        A size is 1 to 2^20. Where it is not a power of two, the last symbol has a slightly larger probability; with
+        sizes up to 2^12 this costs at most 1e-4 bit a symbol.
+        """
+        if symbols.shape != sizes.shape or not ((symbols >= 0) & (symbols < sizes)).all():
+            raise InputError(f"{symbols.size} symbols with {sizes.size} sizes; expected as many, symbols below sizes")
+        self._push_uniform(symbols, sizes)
+
+    def pop_uniform(self, sizes: Integers) -> Integers:
+        """The symbols that `push_uniform` has pushed with the same sizes ``(N,)``.
+
+        Raises:
+            OutOfBits: the stack holds less than that. It is left as it was.
+        """
+        symbols = np.zeros(sizes.shape, np.int64)
+        some = sizes > 1  # the coder knows no alphabets of one symbol
+        symbols[some] = self._coder.decode(_UNIFORM, _sizes(sizes)[some])
+        if self._is_below_floor():
+            self._push_uniform(symbols, sizes)
+            raise self._out_of_bits(sizes.size)
+        return symbols
+
+    def push_bits(self, values: Integers, bits: Integers) -> None:
+        """Push the lowest bits of each value, a number of bits for each: both ``(N,)``."""
+        for start in range(0, int(bits.max(initial=0)), _DIGIT):
+            size = 1 << np.clip(bits - start, 0, _DIGIT)
+            self._push_uniform((values >> start) & (size - 1), size)
+
+    def pop_bits(self, bits: Integers) -> Integers:
+        """The lowest bits of the values that `push_bits` has pushed with the same numbers of bits ``(N,)``.
+
+        Raises:
+            OutOfBits: the stack holds less than that. It is left as it was.
+        """
+        values, digits = np.zeros(bits.shape, np.int64), list[tuple[Integers, Integers]]()
+        for start in reversed(range(0, int(bits.max(initial=0)), _DIGIT)):
+            size = 1 << np.clip(bits - start, 0, _DIGIT)
+            try:
+                digit = self.pop_uniform(size)
+            except OutOfBits:
+                for popped in reversed(digits):
+                    self._push_uniform(*popped)
+                raise
+            digits.append((digit, size))
+            values |= digit << start
+        return values
+
+    def copy(self) -> Stack:
+        """A stack that is changed independently."""
+        other = Stack(self._initial)
+        other._coder = self._coder.clone()
+        return other
 
     @property
     def bits(self) -> int:
@@ -218,6 +273,20 @@ class Stack:
         if self.to_bytes() != bytes(4) + self._initial + b"\x01":
             raise StreamError("the stack does not end with its initial bits; it is damaged, or has other frequencies")
 
+    def _is_below_floor(self) -> bool:
+        """Whether more was popped than was there: the coder would continue with symbols that cost nothing.
+
+        The state never grows there, hence one look at the end is enough; and a push is the exact inverse even there.
+        """
+        return bool(self._coder.pos()[1] < _FLOOR)
+
+    def _out_of_bits(self, count: int) -> OutOfBits:
+        return OutOfBits(f"{count} symbols popped from a stack of {self.bits} bits; expected more initial bits")
+
+    def _push_uniform(self, symbols: Integers, sizes: Integers) -> None:
+        some = sizes > 1
+        self._coder.encode_reverse(symbols[some].astype(np.int32), _UNIFORM, _sizes(sizes)[some])
+
     def _push(self, symbols: Symbols, frequencies: Integers) -> None:
         if frequencies.shape[-1] == 1:
             return
@@ -226,6 +295,13 @@ class Stack:
             return
         for rows, masses in _masses(frequencies, reverse=True):
             self._coder.encode_reverse(symbols[rows], _ROWS, masses)
+
+
+def _sizes(sizes: Integers) -> Symbols:
+    """Sizes of alphabets as the coder takes them; it would end the process on others."""
+    if sizes.size and not 1 <= int(sizes.min()) <= int(sizes.max()) <= 1 << _DIGIT:
+        raise InputError(f"alphabets of {sizes.min()} to {sizes.max()} symbols; expected 1 to {1 << _DIGIT}")
+    return sizes.astype(np.int32)
 
 
 def _ans(data: bytes) -> Any:

@@ -40,7 +40,8 @@ MAX_SYMBOLS = 1 << 16
 NEAR = 1e-9
 """Distance from a rounding boundary, in steps, below which an entry is reported."""
 
-_STEPS_PER_NAT = 369.3299304675746  # 256 / ln 2, as a constant: a platform's logarithm may differ in the last bit
+_TOLERANCE = 2.7e-12
+STEPS_PER_NAT = 369.3299304675746  # 256 / ln 2, as a constant: a platform's logarithm may differ in the last bit
 _WEIGHT_BITS = 37  # 2 symbols of weight 2^37 are the sum 2^38
 _SUM_BITS = 38  # (2^24 − K) · 2^38 < 2^63
 _FAR = (_WEIGHT_BITS + 1) * STEPS_PER_BIT  # from here on a weight is 0
@@ -89,7 +90,7 @@ def to_grid(values: Floats, near: float = NEAR) -> Grid:
     found = []
     for rows in _blocks(values.shape):
         with np.errstate(over="ignore"):  # to −inf, which is allowed, or +inf, which is refused
-            scaled = values[rows] * _STEPS_PER_NAT
+            scaled = values[rows] * STEPS_PER_NAT
         top = scaled.max(axis=1, keepdims=True)  # NaN if the row has one
         if not (np.abs(top) <= _LARGEST).all():
             row = rows.start + int(np.argmin(np.abs(top[:, 0]) <= _LARGEST))
@@ -106,6 +107,35 @@ def to_grid(values: Floats, near: float = NEAR) -> Grid:
         far = (scaled <= top - _FAR).ravel()[candidates]
         found.append(candidates[~far] + rows.start * values.shape[1])
     return Grid(steps, np.concatenate(found) if found else np.empty(0, np.int64))
+
+
+def to_steps(values: Floats, per_unit: float) -> Grid:
+    """Round numbers of any shape to steps of 1 / ``per_unit``.
+
+    An entry is near a boundary if an error of 2.7e-12 and of 2.7e-12 of the value may change its step, as in `to_grid`.
+
+    Args:
+        values: finite, below 2^50 steps.
+
+    >>> import numpy as np
+    >>> to_steps(np.array([0.25, -0.1]), 4).steps
+    array([1, 0])
+    """
+    scaled = values * per_unit
+    rounded = np.rint(scaled)
+    near = np.abs(scaled - rounded) + _TOLERANCE * (per_unit + np.abs(scaled)) >= 0.5
+    return Grid(rounded.astype(np.int64), np.flatnonzero(near))
+
+
+def powers_of_two(steps: Integers, bits: int) -> Integers:
+    """2^(bits + step/256), rounded to integers by integer arithmetic, for steps from 0 to 255 and up to 20 bits.
+
+    >>> import numpy as np
+    >>> powers_of_two(np.array([0, 128]), 8)
+    array([256, 362])
+    """
+    cut = _WEIGHT_BITS - 1 - bits
+    return (_exponentials()[STEPS_PER_BIT - steps] + (1 << (cut - 1))) >> cut
 
 
 def settle(steps: Integers, at: Integers, remainders: Integers) -> Integers:
@@ -174,7 +204,7 @@ def bernoulli_grid(logits: Floats, near: float = NEAR) -> Grid:
         raise InputError(f"logits have shape {logits.shape}, {logits.dtype}; expected float64 of (N,)")
     if np.isnan(logits).any():
         raise InputError(f"the logit at {int(np.argmax(np.isnan(logits)))} is NaN; expected a number")
-    scaled = np.clip(np.clip(logits, -_FAR, _FAR) * _STEPS_PER_NAT, -_FAR, _FAR)  # twice: the product may overflow
+    scaled = np.clip(np.clip(logits, -_FAR, _FAR) * STEPS_PER_NAT, -_FAR, _FAR)  # twice: the product may overflow
     rounded = np.rint(scaled)
     close = np.abs(scaled - rounded) + near / 1024 * np.abs(scaled)
     return Grid(rounded.astype(np.int64), np.flatnonzero((close >= 0.5 - near) & (np.abs(scaled) < _FAR)))

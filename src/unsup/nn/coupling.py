@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.core.parallel import mean_over_rows
-from unsup.nn.invertible import Invertible
+from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.nn.norm import uses_batch_statistics
 from unsup.nn.split import Partition, Split
 from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
@@ -44,7 +44,15 @@ class Bijection(nn.Module, ABC):
         """The x that `forward` maps to ``y``."""
 
 
-class Additive(Bijection):
+class Affine(Bijection):
+    """Capability: the maps are y = x · exp(log_scale) + shift."""
+
+    @abstractmethod
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The parameters of every entry, with running averages in place of batch statistics; None for log_scale 0."""
+
+
+class Additive(Affine):
     """y = x + t (NICE)."""
 
     outputs_each = 1
@@ -55,8 +63,11 @@ class Additive(Bijection):
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
         return additive_inverse(y, outputs)
 
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
+        return None, outputs
 
-class BoundedAffine(Bijection):
+
+class BoundedAffine(Affine):
     """y = x exp(s) + t with s = scale · tanh(h + bias), h and t from the network, scale learned (RealNVP).
 
     Args:
@@ -72,17 +83,17 @@ class BoundedAffine(Bijection):
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
 
     def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return affine(x, *self._scale_and_shift(outputs))
+        return affine(x, *self.log_scale_and_shift(outputs))
 
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return affine_inverse(y, *self._scale_and_shift(outputs))
+        return affine_inverse(y, *self.log_scale_and_shift(outputs))
 
-    def _scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.chunk(2, 1)
         return self.scale * (h if self.bias is None else h + self.bias).tanh(), t
 
 
-class Normalised(Bijection):
+class Normalised(Affine):
     """A bijection, followed by batch normalisation of the transformed entries (RealNVP, section 3.7, appendix E).
 
     y = (b(x) − μ) / √(σ² + ε) for images ``(B, C, H, W)`` adds −½ log(σ² + ε) to each log-derivative, with the same
@@ -123,6 +134,14 @@ class Normalised(Bijection):
         mean, var = self._running_moments()
         return self.inner.inverse(y * (var + self.eps).sqrt() + mean, outputs)
 
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of an affine bijection, normalised."""
+        mean, var = self._running_moments()
+        var = var + self.eps
+        log_scale, shift = cast(Affine, self.inner).log_scale_and_shift(outputs)
+        log_norm = -0.5 * var.log()
+        return log_norm if log_scale is None else log_scale + log_norm, (shift - mean) * var.rsqrt()
+
     def _running_moments(self) -> tuple[Tensor, Tensor]:
         return at_least_float32(self.running_mean), at_least_float32(self.running_var)
 
@@ -142,7 +161,7 @@ class Normalised(Bijection):
         return mean, var
 
 
-class Coupling(Invertible):
+class Coupling(Invertible, Exact):
     """One part is transformed with parameters that the conditioner computes from the other.
 
     >>> from unsup.nn.conditioner import mlp
@@ -170,8 +189,18 @@ class Coupling(Invertible):
         seen, moved = self.split.parts(y)
         return self.split.join(seen, self.bijection.inverse(moved, at_least_float32(self.conditioner(seen))))
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        seen, moved = self.split.parts(x)
+        parameters = _parameters(self.conditioner, self.bijection, arithmetic.real(seen))
+        return self.split.join(seen, arithmetic.affine(moved, *parameters, self.split.transformed))
 
-class Alternating(Invertible):
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        seen, moved = self.split.parts(y)
+        parameters = _parameters(self.conditioner, self.bijection, arithmetic.real(seen))
+        return self.split.join(seen, arithmetic.affine_inverse(moved, *parameters, self.split.transformed))
+
+
+class Alternating(Invertible, Exact):
     """Couplings that transform the two parts of one partition alternately, starting with the second.
 
     The parts are stored separately in all couplings, so that nothing is gathered or joined between them.
@@ -193,15 +222,35 @@ class Alternating(Invertible):
             now, log_derivative = bijection(moved, at_least_float32(conditioner(seen)))
             log_det = log_det + self.split.total(log_derivative)
             seen, moved = now, seen
-        first, second = (moved, seen) if len(self.bijections) % 2 else (seen, moved)
-        return self.split.join(first, second), log_det
+        return self.split.join(*self._in_order(seen, moved)), log_det
 
     def inverse(self, y: Tensor) -> Tensor:
-        first, second = self.split.parts(y)
-        seen, moved = (second, first) if len(self.bijections) % 2 else (first, second)
+        seen, moved = self._in_order(*self.split.parts(y))
         for conditioner, bijection in reversed(list(self._couplings())):
             seen, moved = moved, bijection.inverse(seen, at_least_float32(conditioner(moved)))
         return self.split.join(seen, moved)
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        seen, moved = self.split.parts(x)
+        for conditioner, bijection in self._couplings():
+            parameters = _parameters(conditioner, bijection, arithmetic.real(seen))
+            seen, moved = arithmetic.affine(moved, *parameters), seen
+        return self.split.join(*self._in_order(seen, moved))
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        seen, moved = self._in_order(*self.split.parts(y))
+        for conditioner, bijection in reversed(list(self._couplings())):
+            parameters = _parameters(conditioner, bijection, arithmetic.real(moved))
+            seen, moved = moved, arithmetic.affine_inverse(seen, *parameters)
+        return self.split.join(seen, moved)
+
+    def _in_order(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The parts after the last coupling, which an odd number of couplings has swapped."""
+        return (second, first) if len(self.bijections) % 2 else (first, second)
+
     def _couplings(self) -> Iterator[tuple[nn.Module, Bijection]]:
         return zip(self.conditioners, cast(Iterable[Bijection], self.bijections), strict=True)
+
+
+def _parameters(conditioner: nn.Module, bijection: Bijection, seen: Tensor) -> tuple[Tensor | None, Tensor]:
+    return cast(Affine, bijection).log_scale_and_shift(at_least_float32(conditioner(seen)))

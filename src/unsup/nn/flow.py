@@ -23,7 +23,8 @@ from unsup.prob.distributions import LOG_2PI, at_least_float32
 class Flow(Model, IsFlow):
     """A model with a front, steps and a loss; all methods are derived from these.
 
-    The base is N(0, I), unless a model overrides `base_log_prob` and `draw_base` together.
+    The base is N(0, I), unless a model overrides `base_log_prob`, `base_cdf` and `draw_base` together. Its entries are
+    independent and have one law.
 
     Attributes:
         front: raw x ⇄ y, ``(B, *event.shape)``.
@@ -72,6 +73,10 @@ class Flow(Model, IsFlow):
     def base_log_prob(self, z: Tensor) -> Tensor:
         z = at_least_float32(z)
         return -0.5 * (z.square().sum(1) + LOG_2PI * z.shape[1])
+
+    def base_cdf(self, z: Tensor) -> Tensor:
+        """P(Z ≤ z) of one entry of the base, elementwise."""
+        return torch.special.ndtr(z)
 
     def draw_base(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """``n`` draws of z from the base, ``(n, D)``."""

@@ -2,6 +2,9 @@
 
 A step maps examples ``(B, ...)`` and may change their shape, but not their number of entries. Log-determinants and
 tensors are at least float32; only conditioners compute in a smaller type.
+
+`Exact` steps can also be computed without rounding errors, for lossless coding: they move entries, and they apply maps
+x · exp(s) + t to entries where s and t are functions of the others. How such a map is exact is up to an `Arithmetic`.
 """
 
 from __future__ import annotations
@@ -30,7 +33,46 @@ class Invertible(nn.Module, ABC):
         """The x that `forward` maps to ``y``, with running averages in place of batch statistics."""
 
 
-class Chain(Invertible):
+class Arithmetic(ABC):
+    """Exact computation with fixed-point numbers, which are int64 tensors ``(B, ...)``."""
+
+    @abstractmethod
+    def real(self, x: Tensor) -> Tensor:
+        """The numbers as a floating-point tensor, for a network."""
+
+    @abstractmethod
+    def affine(self, x: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
+        """x · exp(log_scale) + shift, rounded so that `affine_inverse` with the same parameters is the exact inverse.
+
+        Args:
+            log_scale: of the shape of ``x``, or one that expands to it; None: 0.
+            shift: like ``log_scale``.
+            where: the entries that change, bool, of a shape that expands to that of ``x``; None: all.
+        """
+
+    @abstractmethod
+    def affine_inverse(
+        self, y: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None
+    ) -> Tensor:
+        """The x that `affine` maps to ``y``. The maps are inverted in reverse order."""
+
+
+class Exact(ABC):
+    """Capability of an `Invertible`: the same map on fixed-point numbers, with an exact inverse.
+
+    The parameters of a map must be computed from entries that it does not change.
+    """
+
+    @abstractmethod
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """y of fixed-point numbers, as `forward` with running averages in place of batch statistics."""
+
+    @abstractmethod
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """The x that `exactly` maps to ``y``, with the same maps in reverse order."""
+
+
+class Chain(Invertible, Exact):
     """A sequence of steps; their log-determinants are summed.
 
     >>> chain = Chain([Squeeze(), DiagonalScale((4, 2, 3))])
@@ -55,8 +97,29 @@ class Chain(Invertible):
             y = step.inverse(y)
         return y
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        for step in _exact(self.steps):
+            x = step.exactly(x, arithmetic)
+        return x
 
-class Flatten(Invertible):
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        for step in reversed(_exact(self.steps)):
+            y = step.exactly_inverse(y, arithmetic)
+        return y
+
+
+class Rearrangement(Invertible, Exact):
+    """A step that only moves entries, in tensors of any type."""
+
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        y: Tensor = self(x)[0]
+        return y
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return self.inverse(y)
+
+
+class Flatten(Rearrangement):
     """Examples of ``shape`` become vectors: ``(B, *shape)`` → ``(B, D)``."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -70,7 +133,7 @@ class Flatten(Invertible):
         return y.unflatten(1, self.shape)
 
 
-class Squeeze(Invertible):
+class Squeeze(Rearrangement):
     """The 2 × 2 blocks of an image become channels: ``(B, C, H, W)`` → ``(B, 4C, H/2, W/2)``.
 
     The order is that of `torch.nn.functional.pixel_unshuffle`, which leaves an empty batch unchanged.
@@ -85,7 +148,7 @@ class Squeeze(Invertible):
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
-class DiagonalScale(Invertible):
+class DiagonalScale(Invertible, Exact):
     """y = x ⊙ exp(s) with a learned s of the shape of an example (NICE, section 3.3).
 
     Args:
@@ -103,8 +166,14 @@ class DiagonalScale(Invertible):
     def inverse(self, y: Tensor) -> Tensor:
         return y * (-at_least_float32(self.log_scale)).exp()
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.affine(x, self.log_scale[None], None)
 
-class MultiScale(Invertible):
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.affine_inverse(y, self.log_scale[None], None)
+
+
+class MultiScale(Invertible, Exact):
     """After each scale except the last, a part of the entries is factored out (RealNVP, section 3.6).
 
     The factored-out parts of all scales form the output vector: ``(B, *shape)`` → ``(B, D)``.
@@ -131,17 +200,41 @@ class MultiScale(Invertible):
         return torch.cat([*out, x.flatten(1)], 1), log_det + more
 
     def inverse(self, y: Tensor) -> Tensor:
-        pieces = y.split([math.prod(shape) for shape in self.shapes], 1)
-        *before, last = [piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        *before, last = self._pieces(y)
         *scales, last_scale = _steps(self.scales)
         x = last_scale.inverse(last)
         for scale, done in zip(reversed(scales), reversed(before), strict=True):
             x = scale.inverse(self.split.join(x, done))
         return x
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        *before, last = _exact(self.scales)
+        out = []
+        for scale in before:
+            x, done = self.split.parts(scale.exactly(x, arithmetic))
+            out.append(done.flatten(1))
+        return torch.cat([*out, last.exactly(x, arithmetic).flatten(1)], 1)
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        *before, last = self._pieces(y)
+        *scales, last_scale = _exact(self.scales)
+        x = last_scale.exactly_inverse(last, arithmetic)
+        for scale, done in zip(reversed(scales), reversed(before), strict=True):
+            x = scale.exactly_inverse(self.split.join(x, done), arithmetic)
+        return x
+
+    def _pieces(self, y: Tensor) -> list[Tensor]:
+        """The factored-out part of each scale."""
+        pieces = y.split([math.prod(shape) for shape in self.shapes], 1)
+        return [piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
 
 def _steps(modules: nn.ModuleList) -> list[Invertible]:
     return list(cast(Iterable[Invertible], modules))
+
+
+def _exact(modules: nn.ModuleList) -> list[Exact]:
+    return list(cast(Iterable[Exact], modules))
 
 
 def _zero(x: Tensor) -> Tensor:

@@ -13,6 +13,11 @@ _DIAGONAL, _ANTIDIAGONAL = [0, 3], [1, 2]  # corners of a 2 × 2 block, as pixel
 class Split(nn.Module, ABC):
     """A split into the part that a coupling sees, and a tensor in which some entries are transformed."""
 
+    @property
+    @abstractmethod
+    def transformed(self) -> Tensor | None:
+        """Which entries of the second tensor are transformed, of a shape that expands to its shape; None: all."""
+
     @abstractmethod
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The seen part, and the tensor whose entries (all or some) are transformed."""
@@ -42,6 +47,10 @@ class Checkerboard(Split):
         mask = (torch.arange(height)[:, None] + torch.arange(width)) % 2 != colour
         self.register_buffer("mask", mask[None, None], persistent=False)  # (1, 1, H, W)
 
+    @property
+    def transformed(self) -> Tensor | None:
+        return self.mask
+
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x * ~self.mask, x
 
@@ -54,6 +63,10 @@ class Checkerboard(Split):
 
 class Partition(Split):
     """Every entry is in one of two tensors, so that both parts can be transformed alternately."""
+
+    @property
+    def transformed(self) -> Tensor | None:
+        return None
 
     def total(self, log_derivative: Tensor) -> Tensor:
         return log_derivative.flatten(1).sum(1)

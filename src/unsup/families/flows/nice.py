@@ -89,6 +89,9 @@ class NICE(Flow):
     def base_log_prob(self, z: Tensor) -> Tensor:
         return standard_logistic_log_prob(z).sum(1) if self.base == "logistic" else super().base_log_prob(z)
 
+    def base_cdf(self, z: Tensor) -> Tensor:
+        return z.sigmoid() if self.base == "logistic" else super().base_cdf(z)
+
     def draw_base(self, n: int, *, generator: Generator | None = None) -> Tensor:
         if self.base == "gaussian":
             return super().draw_base(n, generator=generator)

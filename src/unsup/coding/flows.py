@@ -1,0 +1,561 @@
+"""Coding of discrete data with flows, exactly, in integers: bits-back with the noise that a flow adds.
+
+A flow states a density of x + u with uniform noise u. The coder follows its map step by step, with an entropy coder
+that is a stack. All numbers are integers h, which stand for the cells [h, h + 1) · 2^−F:
+
+1. A level x_d becomes a number uniform on the image of its cell. The choice is popped from the stack, that is, decoded
+   from bits that were coded before, so that the decoder gets these bits back.
+2. A map y = x · 2^(c/256) + t, with c and t rounded to integers, multiplies by a ratio M / 2^e of integers. It pops r
+   uniform on 0 … M − 1, and pushes the lowest e bits of M x + r. The other bits are y. This is a bijection of (x, r)
+   and (y, pushed bits), and costs e − log2 M = −c/256 bits, the log-determinant (Zhang, Kang, Ryder, Li 2021,
+   https://arxiv.org/abs/2111.00965, with a ratio whose divisor is a power of two).
+3. The result is pushed: its bin under the base, and its place in the bin.
+
+The length is −log2 p(x) as `log_prob` of the flow states it with one draw of the noise, on average. The first examples
+are coded without the flow, until the stack has enough bits; then examples are coded in groups, which grow with the
+stack. The decoder begins with the last group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsup.coding.entropy import OutOfBits, Stack, StreamError
+from unsup.coding.notes import Noted, Noting, Rounding
+from unsup.coding.scheme import Profile, Scheme
+from unsup.coding.tables import (
+    STEPS_PER_BIT,
+    STEPS_PER_NAT,
+    Floats,
+    Grid,
+    Integers,
+    frequencies,
+    powers_of_two,
+    to_grid,
+    to_steps,
+)
+from unsup.core.event import Event
+from unsup.core.model import IsConditional, Model
+from unsup.nn.coupling import Affine, Bijection
+from unsup.nn.flow import Flow
+from unsup.nn.front import ContinuousFront, UniformDequantizer
+from unsup.nn.invertible import Arithmetic, Exact, Invertible
+
+_BITS = 12  # F, the bits of a number after the point, or more for data with many levels
+_SHIFT_BITS = 12  # bits after the point of a shift
+_RATIO_BITS = 8  # M is 2^8 to 2^9
+_STEP_BITS = 8  # steps of a scale per bit, 2^8
+_FARTHEST = 24 * STEPS_PER_BIT  # scales are 2^−24 to 2^24
+_FARTHEST_SHIFT = 1 << 36  # steps, which float64 resolves with the tolerance of the notes
+_LIMIT = float(1 << 50)  # of the numbers, so that sums and float64 copies are exact
+
+_CELL = 32  # least width of a part of a cell
+_WIDEST = 1 << 11  # its largest width
+_PARTS = 1 << 8  # least number of parts of [0, 1] before a logit, which are mapped linearly
+
+_BIN_BITS = 6  # 2^6 bins per unit, where the base has its mass
+_OCTAVES = 3  # that are divided into as many bins as a unit, beyond ±8
+
+_HEAD, _RUN = struct.Struct("<IHI"), struct.Struct("<BH")
+_MOST = 512  # examples of a group
+_MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds memory
+_MARGIN = 1.05  # of the bits that the examples of a group are expected to need
+_RETRIES = 16  # times that a group is coded again without some examples
+_DIGIT = 12  # bits of the digit of a level that need not be a power of two
+_TABLE = 1 << 22  # largest table of a logit
+_BASE, _LOGIT, _FIRST = 0, 1, 1  # roundings: of the base, of the logit, and half of that of the first map
+
+
+@final
+class FlowInIntegers(Scheme):
+    """Bits-back coding of discrete data with a flow whose steps are `Exact`."""
+
+    name, version = "flow in integers", 1
+
+    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+        super().__init__(model, profile)
+        self.flow = cast(Flow, self.model)
+        self.cells = cast(_Cells, _Cells.of(self.flow.front))
+
+    @classmethod
+    def reason_against(cls, model: Model) -> str | None:
+        if not isinstance(model, Flow):
+            return "is not a flow"
+        if not model.event.is_discrete:
+            return "has real entries, for which only a density is known"
+        if model.event.missing:
+            return "has missing entries"
+        if isinstance(model, IsConditional) and model.given is not None:
+            return "has a condition, which is not coded"
+        if type(model.front.dequantizer) is not UniformDequantizer:
+            return "has noise that is not uniform"
+        for step in model.flow.modules():
+            steps = isinstance(step, Invertible) and not isinstance(step, Exact)
+            if steps or (isinstance(step, Bijection) and not isinstance(step, Affine)):
+                return f"has the step {type(step).__name__}, which has no exact inverse"
+        if _Cells.of(model.front) is None:
+            return "has entries with too many levels, or no finite scale"
+        return None
+
+    def encode(self, x: Tensor) -> bytes:
+        notes = Noting()
+        coder = _Coder(self, Stack(), notes)
+        levels, most = self.cells.levels_of(x), _most(self.event)
+        rest, outside = np.arange(len(x)), list[Integers]()
+        sizes = list[int]()  # of the groups; 0 is one example without the flow
+        while len(rest):
+            fits = min(int((coder.stack.bits - coder.stack.initial_bits) / coder.need), most)
+            if not fits:
+                coder.push_alone(levels, rest[0])
+                sizes.append(0)
+                rest = rest[1:]
+                continue
+            group = rest[: 1 << (fits.bit_length() - 1)]
+            stack, calls, noted = coder.stack.copy(), coder.arithmetic.calls, notes.size
+            try:
+                coder.push(levels[group])
+            except (OutOfBits, _Outside) as error:
+                coder.restore(stack, calls)
+                notes.forget(noted)
+                if isinstance(error, _Outside):
+                    rows = error.rows if len(outside) < _RETRIES else np.arange(len(group))
+                    outside.append(group[rows])
+                    rest = np.delete(rest, rows)
+                else:
+                    coder.need *= 2
+                continue
+            sizes.append(len(group))
+            rest = rest[len(group) :]
+        alone = np.sort(np.concatenate(outside)) if outside else np.empty(0, np.int64)
+        for place in alone:
+            coder.push_alone(levels, place)
+        runs = list(_runs(sizes))
+        parts = [_HEAD.pack(coder.arithmetic.calls, len(runs), len(alone)), *(_RUN.pack(*run) for run in runs)]
+        return b"".join([*parts, alone.astype("<u4").tobytes(), notes.to_bytes(), coder.stack.to_bytes()])
+
+    def decode(self, coded: bytes, n: int) -> Tensor:
+        calls, sizes, alone, rest = self._plan(coded, n)
+        notes, rest = Noted.split(rest)
+        coder = _Coder(self, Stack.from_bytes(rest), notes)
+        coder.arithmetic.calls = calls
+        levels = np.zeros((n, self.event.dims), np.int64)
+        for place in reversed(alone):
+            levels[place] = coder.pop_alone(place)
+        order = np.delete(np.arange(n), alone)
+        try:
+            for size in reversed(sizes):
+                order, group = np.split(order, [-max(1, size)])
+                levels[group] = coder.pop(size) if size else coder.pop_alone(group[0])
+        except _Outside as error:
+            raise StreamError("a number beyond those of the encoder; the stream is damaged") from error
+        if coder.arithmetic.calls != _FIRST:
+            raise StreamError("another number of maps than were coded; the stream is damaged")
+        coder.stack.finish()
+        return self.cells.raw(levels, self.event)
+
+    def canary(self) -> bytes:
+        seen = _Seen()
+        coder = _Coder(self, Stack(bytes(16 * self.event.dims)), seen)
+        with contextlib.suppress(OutOfBits, _Outside):  # of one untypical example
+            coder.push(self.cells.levels[None] // 2)
+        return bytes(seen.found)
+
+    def _plan(self, coded: bytes, n: int) -> tuple[int, list[int], Integers, bytes]:
+        """The number of maps, the sizes of the groups, the examples without the flow, and the rest of the stream."""
+        try:
+            calls, count, others = _HEAD.unpack_from(coded)
+            start = _HEAD.size + count * _RUN.size
+            runs = list(_RUN.iter_unpack(coded[_HEAD.size : start]))
+            alone = np.frombuffer(coded, "<u4", others, start).astype(np.int64)
+        except (struct.error, ValueError) as error:
+            raise StreamError(f"a stream of {len(coded)} bytes; it was cut or damaged") from error
+        most = _most(self.event)
+        if len(alone) + sum(times * max(1, size) for times, size in runs) != n or any(size > most for _, size in runs):
+            raise StreamError(f"groups of other than {n} examples; the stream is damaged")
+        if (np.diff(alone) <= 0).any() or (len(alone) and alone[-1] >= n):
+            raise StreamError("an example without a place; the stream is damaged")
+        sizes = [size for times, size in runs for _ in range(times)]
+        return calls, sizes, alone, coded[start + 4 * others :]
+
+
+class _Outside(Exception):
+    """Numbers that the integers cannot represent.
+
+    Args:
+        rows: the examples of the group that have them, ascending.
+    """
+
+    def __init__(self, rows: Integers) -> None:
+        super().__init__(rows)
+        self.rows = rows
+
+
+@final
+class _Seen(Rounding):
+    """Keeps what is rounded."""
+
+    def __init__(self) -> None:
+        self.found = bytearray()
+
+    def settle(self, call: int, grid: Grid) -> Integers:
+        self.found.extend(grid.steps.astype("<i8").tobytes())
+        return grid.steps
+
+
+@final
+class _Coder:
+    """Groups of examples on a stack.
+
+    Attributes:
+        need: bits of the stack for an example, as the last group needed them.
+    """
+
+    def __init__(self, scheme: FlowInIntegers, stack: Stack, rounding: Rounding) -> None:
+        self.event, self.cells, self.stack = scheme.event, scheme.cells, stack
+        steps = scheme.flow.flow
+        assert isinstance(steps, Exact)
+        self.steps = steps
+        self.edges = _Edges(self.cells, rounding)
+        self.base = _Base(scheme.flow, self.cells.bits, rounding)
+        dtype = torch.promote_types(scheme.model.dtype, torch.float32)
+        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype)
+        self.need = self.event.dims * (self.cells.bits + _RATIO_BITS / 2)
+
+    def restore(self, stack: Stack, calls: int) -> None:
+        """Set the stack and the number of maps."""
+        self.stack = self.arithmetic.stack = stack
+        self.arithmetic.calls = calls
+
+    def push(self, levels: Integers) -> None:
+        """Code examples ``(B, D)``.
+
+        Raises:
+            OutOfBits, _Outside: they cannot be coded; the state is then undefined.
+        """
+        before = self.stack.bits
+        parts = np.broadcast_to(self.cells.parts, levels.shape)
+        place = (levels << parts) + self.stack.pop_bits(parts.ravel()).reshape(levels.shape)
+        start = self.edges(place)
+        x = start + self.stack.pop_uniform((self.edges(place + 1) - start).ravel()).reshape(levels.shape)
+        self.arithmetic.lowest = self.stack.bits
+        z = self.steps.exactly(torch.from_numpy(x).view(-1, *self.event.shape), self.arithmetic)
+        self.base.push(self.stack, z.flatten().numpy())
+        self.need = _MARGIN * (before - self.arithmetic.lowest) / len(levels)
+
+    def pop(self, n: int) -> Integers:
+        """The levels of ``n`` examples ``(n, D)``.
+
+        Raises:
+            StreamError, _Outside: they cannot have been coded.
+        """
+        z = torch.from_numpy(self.base.pop(self.stack, n * self.event.dims)).view(n, -1)
+        x = self.steps.exactly_inverse(z, self.arithmetic).reshape(n, -1).numpy()
+        place = self.edges.find(x)
+        start = self.edges(place)
+        self.stack.push_uniform((x - start).ravel(), (self.edges(place + 1) - start).ravel())
+        parts = np.broadcast_to(self.cells.parts, x.shape)
+        self.stack.push_bits(place.ravel(), parts.ravel())
+        return place >> parts
+
+    def push_alone(self, levels: Integers, place: int) -> None:
+        """Code one example without the flow, as equally likely levels, in a form that looks random."""
+        value = (levels[place] + self._mask(place)) % self.cells.levels
+        more, most = self._digits()
+        self.stack.push_uniform(value >> more, most)
+        self.stack.push_bits(value, more)
+
+    def pop_alone(self, place: int) -> Integers:
+        """The levels of an example that `push_alone` has coded, ``(D,)``."""
+        more, most = self._digits()
+        value = self.stack.pop_bits(more)
+        value += self.stack.pop_uniform(most) << more
+        if (value >= self.cells.levels).any():
+            raise StreamError("a level beyond those of the event; the stream is damaged")
+        return (value - self._mask(place)) % self.cells.levels
+
+    def _digits(self) -> tuple[Integers, Integers]:
+        """The number of lower bits of a level, and how many values its other bits have."""
+        more = np.maximum(_exponent(self.cells.levels.astype(np.float64)) - _DIGIT, 0)
+        return more, ((self.cells.levels - 1) >> more) + 1
+
+    def _mask(self, place: int) -> Integers:
+        """Random levels: what is popped later as noise should not depend on the example."""
+        found = hashlib.shake_128(struct.pack("<Q", place)).digest(8 * len(self.cells.levels))
+        return (np.frombuffer(found, "<u8") >> 1).astype(np.int64) % self.cells.levels
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The image of the data under the front of a flow. Arrays are ``(D,)``.
+
+    Attributes:
+        low, levels: the lowest level and the number of levels.
+        mean, std, alpha: of the front.
+        parts: log2 of the number of parts of a cell, which are mapped to numbers linearly.
+        bits: F.
+    """
+
+    low: Integers
+    levels: Integers
+    mean: Floats
+    std: Floats
+    alpha: float | None
+    parts: Integers
+    bits: int
+
+    @classmethod
+    def of(cls, front: ContinuousFront) -> _Cells | None:
+        """The cells of a front; None if the numbers have too few bits for them."""
+        columns, alpha = front.event.columns, front.logit_alpha
+        low, levels = (np.array(found, np.int64) for found in zip(*((s.low, s.levels) for s in columns), strict=True))
+        mean, std = (t.detach().double().cpu().flatten().numpy() for t in (front.mean, front.std))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            return None
+        parts = np.zeros(levels.shape, np.int64)
+        flattest, steepest, farthest = 1.0, 1.0, 1.0  # slopes of v as a function of x / levels, and the largest v
+        if alpha is not None:
+            parts = np.maximum(_exponent(_PARTS / levels), 0)
+            if int(np.unique(levels << parts).sum()) > _TABLE:
+                return None
+            flattest, steepest = 4 * (1 - 2 * alpha), (1 - 2 * alpha) / (alpha * (1 - alpha))
+            farthest = -math.log(alpha)
+        bits = max(_BITS, int(_exponent(_CELL * levels * 2.0**parts * std / flattest).max()))
+        if not ((np.abs(mean) + farthest) / std * 2.0**bits < _LIMIT).all():
+            return None
+        parts = np.maximum(parts, _exponent(steepest / (levels * std) * 2.0**bits / _WIDEST))
+        return cls(low, levels, mean, std, alpha, parts, bits)
+
+    def levels_of(self, x: Tensor) -> Integers:
+        """Raw examples as numbers of levels, ``(B, D)``."""
+        return x.flatten(1).long().numpy() - self.low
+
+    def raw(self, levels: Integers, event: Event) -> Tensor:
+        """The raw examples with these levels."""
+        return torch.from_numpy(levels + self.low).view(-1, *event.shape).to(event.dtype)
+
+
+@final
+class _Edges:
+    """Where the parts of cells begin, as numbers; part p of level k of an entry is place k · parts + p.
+
+    Only the logit is rounded with notes: the sums, products and quotients of float64 are the same on all machines.
+    """
+
+    def __init__(self, cells: _Cells, rounding: Rounding) -> None:
+        self.cells = cells
+        self.scale = 2.0**cells.bits
+        self.places = cells.levels << cells.parts
+        self.table, self.start = np.empty(0), np.zeros(self.places.shape, np.int64)
+        if cells.alpha is not None:
+            kinds, kind = np.unique(self.places, return_inverse=True)
+            inside = cells.alpha + (1 - 2 * cells.alpha) * np.concatenate([np.arange(k + 1) / k for k in kinds])
+            logit = np.log(inside) - np.log1p(-inside)
+            self.table = rounding.settle(_LOGIT, to_steps(logit, self.scale)) / self.scale
+            self.start = (np.cumsum(kinds + 1) - (kinds + 1))[kind]
+
+    def __call__(self, place: Integers) -> Integers:
+        """The first number of each place, ``(B, D)``, from 0 to all of them."""
+        v = place / self.places if self.cells.alpha is None else self.table[self.start + place]
+        return np.rint((v - self.cells.mean) / self.cells.std * self.scale).astype(np.int64)
+
+    def find(self, x: Integers) -> Integers:
+        """The places of numbers ``(B, D)``, by bisection.
+
+        Raises:
+            StreamError: a number is the image of no level.
+        """
+        low, high = np.zeros(x.shape, np.int64), np.broadcast_to(self.places, x.shape)
+        if (x < self(low)).any() or (x >= self(high)).any():
+            raise StreamError("a number is the image of no level; the stream is damaged")
+        for _ in range(int(self.places.max()).bit_length()):
+            middle = (low + high) // 2
+            below = self(middle) <= x
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return low
+
+
+@final
+class _Base:
+    """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves."""
+
+    def __init__(self, flow: Flow, bits: int, rounding: Rounding) -> None:
+        one = 1 << bits
+        edges = [np.arange(0, 8 << _BIN_BITS) << (bits - _BIN_BITS)]
+        for octave in range(int(_LIMIT).bit_length() - bits - 2):
+            start, count = 8 * one << octave, 1 << _BIN_BITS if octave < _OCTAVES else 1
+            edges.append(start + np.arange(count) * (start // count))
+        positive = np.append(np.concatenate(edges), 2 * start)
+        self.start = np.concatenate([-positive[:0:-1], positive[:-1]])
+        width = np.diff(positive)
+        self.bits = _exponent(np.concatenate([width[::-1], width]).astype(np.float64))
+        # The laws are symmetric, and differences of small numbers are exact.
+        mass = -np.diff(flow.base_cdf(-torch.from_numpy(positive / one)).numpy())
+        with np.errstate(divide="ignore"):
+            grid = to_grid(np.log(np.concatenate([mass[::-1], mass]))[None])
+        self.table = frequencies(rounding.settle(_BASE, grid))[0]
+
+    def push(self, stack: Stack, z: Integers) -> None:
+        """Code numbers ``(N,)``."""
+        bins = np.searchsorted(self.start, z, side="right") - 1
+        stack.push_bits(z - self.start[bins], self.bits[bins])
+        stack.push(bins, self.table)
+
+    def pop(self, stack: Stack, count: int) -> Integers:
+        """The numbers that `push` has coded."""
+        bins = stack.pop(self.table, count)
+        return self.start[bins] + stack.pop_bits(self.bits[bins])
+
+
+@final
+class _Modular(Arithmetic):
+    """Maps of numbers with a stack: see the module.
+
+    Attributes:
+        calls: the number of maps applied and not inverted, plus a constant.
+        lowest: the least number of bits of the stack, since it was last set.
+    """
+
+    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype) -> None:
+        self.stack, self.rounding, self.bits, self.dtype = stack, rounding, bits, dtype
+        self.calls, self.lowest = _FIRST, stack.bits
+
+    def real(self, x: Tensor) -> Tensor:
+        return (x.double() * 2.0**-self.bits).to(self.dtype)
+
+    def affine(self, x: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
+        chosen = _Chosen(x, where)
+        scale, steps = self._settled(self.calls, chosen, log_scale, shift)
+        self.calls += 1
+        values = chosen.values
+        if scale is not None:
+            chosen.check(np.abs(values) * np.exp2(scale / STEPS_PER_BIT) < _LIMIT)
+            values = self._scaled(values, scale)
+        if steps is not None:
+            values = values + steps
+            chosen.check(np.abs(values) < _LIMIT)
+        return chosen.replaced(values)
+
+    def affine_inverse(
+        self, y: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None
+    ) -> Tensor:
+        chosen = _Chosen(y, where)
+        self.calls -= 1
+        if self.calls < _FIRST:
+            raise StreamError("fewer maps than were coded; the stream is damaged")
+        scale, steps = self._settled(self.calls, chosen, log_scale, shift)
+        values = chosen.values
+        if steps is not None:
+            values = values - steps
+        if scale is not None:
+            chosen.check(np.abs(values) * np.exp2(-scale / STEPS_PER_BIT) < 4 * _LIMIT)
+            values = self._unscaled(values, scale)
+        chosen.check(np.abs(values) < 2 * _LIMIT)
+        return chosen.replaced(values)
+
+    def _scaled(self, x: Integers, scale: Integers) -> Integers:
+        ratio, up, down = _ratio(scale)
+        remainder = self.stack.pop_uniform(ratio)
+        extra = self.stack.pop_bits(up)
+        self.lowest = min(self.lowest, self.stack.bits)
+        low = ratio * (x & ((1 << down) - 1)) + remainder  # below 2^(9 + 32)
+        self.stack.push_bits(low, down)
+        return ((ratio * (x >> down) + (low >> down)) << up) + extra
+
+    def _unscaled(self, y: Integers, scale: Integers) -> Integers:
+        ratio, up, down = _ratio(scale)
+        rest = self.stack.pop_bits(down)
+        self.stack.push_bits(y, up)
+        whole, left = np.divmod(y >> up, ratio)
+        low, remainder = np.divmod((left << down) + rest, ratio)
+        self.stack.push_uniform(remainder, ratio)
+        return (whole << down) + low
+
+    def _settled(
+        self, call: int, chosen: _Chosen, log_scale: Tensor | None, shift: Tensor | None
+    ) -> tuple[Integers | None, Integers | None]:
+        """Both parameters as integers: the scale in steps of 1/256 bit, the shift as numbers; None is 0."""
+        # The limits hold for the integers, on which encoder and decoder agree. NaN and infinity are refused before.
+        scale = steps = None
+        if log_scale is not None:
+            values = chosen.of(log_scale)
+            chosen.check(np.abs(values) * STEPS_PER_NAT < 2 * _FARTHEST)
+            scale = self.rounding.settle(2 * call, to_steps(values, STEPS_PER_NAT))
+            chosen.check(np.abs(scale) <= _FARTHEST)
+        if shift is not None:
+            values = chosen.of(shift)
+            bits = min(self.bits, _SHIFT_BITS)
+            chosen.check(np.abs(values) * 2.0**bits < 2 * _FARTHEST_SHIFT)
+            steps = self.rounding.settle(2 * call + 1, to_steps(values, 2.0**bits))
+            chosen.check(np.abs(steps) <= min(_FARTHEST_SHIFT, int(_LIMIT) >> (self.bits - bits)))
+            steps <<= self.bits - bits
+        return scale, steps
+
+
+@final
+class _Chosen:
+    """Some entries of examples, as vectors.
+
+    Attributes:
+        values: the entries.
+    """
+
+    def __init__(self, x: Tensor, where: Tensor | None) -> None:
+        self.x = x
+        self.mask = None if where is None else where.expand(x.shape)
+        self.values: Integers = self._flat(x)
+
+    def of(self, parameter: Tensor) -> Floats:
+        """The values of a parameter for these entries."""
+        return self._flat(parameter.detach().double().expand(self.x.shape))
+
+    def check(self, good: NDArray[np.bool_]) -> None:
+        """Raise `_Outside` with the examples of entries that are not good."""
+        if not good.all():
+            rows = torch.arange(len(self.x)).view(-1, *(1,) * (self.x.ndim - 1)).expand(self.x.shape)
+            raise _Outside(np.unique(self._flat(rows)[~good]))
+
+    def replaced(self, values: Integers) -> Tensor:
+        """The examples with other entries."""
+        new = torch.from_numpy(values)
+        return new.view(self.x.shape) if self.mask is None else self.x.masked_scatter(self.mask, new)
+
+    def _flat(self, x: Tensor) -> NDArray[Any]:
+        return (x.flatten() if self.mask is None else x[self.mask]).numpy()
+
+
+def _ratio(scale: Integers) -> tuple[Integers, Integers, Integers]:
+    """M, and by how many bits its product is shifted up or down."""
+    down = _RATIO_BITS - (scale >> _STEP_BITS)
+    return powers_of_two(scale & (STEPS_PER_BIT - 1), _RATIO_BITS), np.maximum(-down, 0), np.maximum(down, 0)
+
+
+def _exponent(values: Floats) -> Integers:
+    """⌈log2 v⌉, exactly."""
+    fraction, exponent = np.frexp(values)
+    return exponent.astype(np.int64) - (fraction == 0.5)
+
+
+def _most(event: Event) -> int:
+    """Examples of a group."""
+    return max(1, min(_MOST, _MOST_ENTRIES // event.dims))
+
+
+def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Numbers of successive equal sizes, at most 255, with the size."""
+    for size, group in groupby(sizes):
+        count = len(list(group))
+        while count:
+            yield min(count, 255), size
+            count -= min(count, 255)
