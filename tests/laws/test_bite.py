@@ -28,6 +28,7 @@ from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
+from unsup.families.flows.nice import NICE
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
 from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
@@ -110,6 +111,27 @@ class PutsWordsOnALine(GaussianMixture):
 
 
 # --- configuration, files, state, manners
+
+
+@breaks("compression", event=BITS)
+class SeesOtherMassesWhenDecoding(MADE):
+    calls = 0
+
+    def visit(self, n, choose, **options):
+        self.calls += 1
+        super().visit(n, lambda site, masses: choose(site, masses * (1 + self.calls)), **options)
+
+
+@breaks("compression", event=WIDE)
+class CodesWithoutItsProbabilities(MADE):
+    def visit(self, n, choose, **options):
+        super().visit(n, lambda site, masses: choose(site, torch.zeros_like(masses)), **options)
+
+
+@breaks("compression", event=LEVELS, layers=2, hidden=(8,))
+class CodesWithAnotherBase(NICE):
+    def base_cdf(self, z):
+        return super().base_cdf(4 * z)
 
 
 @breaks("configuration", event=BITS)

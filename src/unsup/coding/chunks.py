@@ -40,20 +40,30 @@ _LEVEL = 19
 _OUTSIDE = struct.Struct("<II")  # number of examples outside the model, size of them coded
 
 
+def scheme_class(model: Model) -> type[Scheme] | str:
+    """The scheme that codes with a model, or why none does."""
+    reasons = []
+    for scheme in SCHEMES:
+        reason = scheme.reason_against(model)
+        if reason is None:
+            return scheme
+        reasons.append(f"{scheme.name}: it {reason}")
+    return "; ".join(reasons)
+
+
 def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
     """The scheme that codes with a model.
 
     Raises:
         CapabilityError: no scheme does.
     """
-    reasons = {}
-    for scheme in SCHEMES:
-        reason = scheme.reason_against(model)
-        if reason is None:
-            return scheme(model, profile)
-        reasons[scheme.name] = reason
-    told = "; ".join(f"{name}: it {reason}" for name, reason in reasons.items())
-    raise CapabilityError(f"{type(model).__name__} does not code examples ({told}); use made, pixelcnn or vae")
+    found = scheme_class(model)
+    if isinstance(found, str):
+        raise CapabilityError(
+            f"{type(model).__name__} does not code examples ({found}); use a model with a likelihood, such as made or "
+            "vae"
+        )
+    return found(model, profile)
 
 
 def model_hash(model: Model) -> str:

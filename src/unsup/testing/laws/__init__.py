@@ -3,6 +3,7 @@
 from unsup.testing.laws import (
     adversarial,
     autoregressive,
+    coding,
     conditional,
     counting,
     densities,
@@ -19,6 +20,7 @@ from unsup.testing.laws import (
 __all__ = [
     "adversarial",
     "autoregressive",
+    "coding",
     "conditional",
     "counting",
     "densities",
