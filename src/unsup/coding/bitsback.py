@@ -46,11 +46,9 @@ from unsup.coding.tables import (
 from unsup.core.batch import Batch
 from unsup.core.model import CodesLatents, IsConditional, Model
 
-DIGIT = 5
-"""Bits of one of the two digits of a bin."""
+DIGITS = 32
+"""Values of each of the two digits of a bin, a power of two."""
 
-_DIGITS = 1 << DIGIT
-_BINS = _DIGITS**2
 _GRID = 1 << 20  # ends and medians of bins are multiples of 2^−20: no digit of them depends on the platform
 _NEAR_Q = 32 * NEAR  # a narrow posterior enlarges the rounding errors of its mean
 _LOG_VARIANCES = -12.0, 4.0  # limits of those errors: outside, a posterior is narrower than a bin, or wider than p(z)
@@ -70,12 +68,13 @@ class BitsBack(Scheme):
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
         self.coded = cast(CodesLatents, self.model)
+        self.digits = DIGITS
         self.low = torch.tensor([s.low for s in self.event.columns])
         kinds: dict[int, list[int]] = {}
         for d, support in enumerate(self.event.columns):
             kinds.setdefault(support.levels, []).append(d)
         self.kinds = {levels: torch.tensor(columns) for levels, columns in kinds.items()}
-        each = max(max(self.kinds), self.coded.latent_event.dims * (_DIGITS + 1))
+        each = max(max(self.kinds), self.coded.latent_event.dims * (DIGITS + 1))
         self.most = min(_MOST, 1 << (max(1, _MOST_ENTRIES // each).bit_length() - 1))
         self.conditional = isinstance(model, IsConditional) and model.given is not None
 
@@ -125,7 +124,7 @@ class BitsBack(Scheme):
                     group //= 2
             popped = (before - stack.bits) / len(batch)
             self._push_entries(batch, bins, stack, notes, call)
-            stack.push(bins, _PRIOR)
+            stack.push(bins, self._prior())
             if classes is not None and batch.given is not None:
                 stack.push(batch.given.numpy(), classes)
             if runs and runs[-1][0] == group and runs[-1][1] < 255:
@@ -146,7 +145,7 @@ class BitsBack(Scheme):
         for rows in reversed(groups):
             call -= self._calls(rows)
             given = None if classes is None else torch.from_numpy(stack.pop(classes, rows)).long()
-            bins = stack.pop(_PRIOR, rows * self.coded.latent_event.dims).astype(np.int64)
+            bins = stack.pop(self._prior(), rows * self.coded.latent_event.dims).astype(np.int64)
             x = self._pop_entries(bins, given, rows, stack, notes, call)
             self._push_latents(Batch(x, given=given), bins, stack, notes, call)
             parts.append(x)
@@ -187,22 +186,28 @@ class BitsBack(Scheme):
 
     def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int) -> Integers:
         """Bins drawn from q(z|x), ``(B · L,)``. If bits are missing, the stack is left as it was."""
-        posterior = _Posterior(*self.coded.posterior(batch), notes, call)
+        posterior = self._posterior(batch, notes, call)
         first = stack.pop(posterior.first).astype(np.int64)
         try:
-            return first * _DIGITS + stack.pop(posterior.second(first))
+            return first * self.digits + stack.pop(posterior.second(first))
         except OutOfBits:
             stack.push(first, posterior.first)
             raise
 
     def _push_latents(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
-        posterior = _Posterior(*self.coded.posterior(batch), notes, call)
-        first = bins // _DIGITS
-        stack.push(bins % _DIGITS, posterior.second(first))
+        posterior = self._posterior(batch, notes, call)
+        first = bins // self.digits
+        stack.push(bins % self.digits, posterior.second(first))
         stack.push(first, posterior.first)
 
+    def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
+        return _Posterior(*self.coded.posterior(batch), self.digits, notes, call)
+
+    def _prior(self) -> Integers:
+        return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
+
     def _latents(self, bins: Integers, rows: int) -> Tensor:
-        return torch.from_numpy(bin_medians()[bins]).view(rows, *self.coded.latent_event.shape)
+        return torch.from_numpy(bin_medians(self.digits**2)[bins]).view(rows, *self.coded.latent_event.shape)
 
     # --- entries ----------------------------------------------------------------------------------------------------
 
@@ -261,34 +266,33 @@ class BitsBack(Scheme):
     def canary(self) -> bytes:
         x = self.event.lowest(torch.zeros(0, dtype=self.event.dtype))[None]
         given = torch.zeros(1, dtype=torch.int64) if self.conditional else None
-        posterior = _Posterior(*self.coded.posterior(Batch(x, given=given)), Noting(), 0)
-        bins = 97 * np.arange(self.coded.latent_event.dims) % _BINS
-        found = [posterior.first, posterior.second(bins // _DIGITS)]
+        posterior = self._posterior(Batch(x, given=given), Noting(), 0)
+        bins = 97 * np.arange(self.coded.latent_event.dims) % self.digits**2
+        found = [posterior.first, posterior.second(bins // self.digits)]
         found += [table for _, table in self._entries(bins, given, 1, Noting(), 0, backwards=False)]
         return b"".join(table.astype("<i8").tobytes() for table in found)
 
 
-_PRIOR = np.full(_BINS, TOTAL // _BINS, np.int64)
 _CLASSES = 2**32 - 1  # names the rounding of p(y)
 
 
 class _Posterior:
-    """Frequencies of the digits of the bins under q(z|x) = N(mean, exp(log_variance)), ``(B, …)`` each.
+    """Frequencies of the two digits of the bins under q(z|x) = N(mean, exp(log_variance)), ``(B, …)`` each.
 
     Attributes:
-        first: of the first digits, ``(B · L, 32)``.
+        first: of the first digits, ``(B · L, digits)``.
     """
 
-    def __init__(self, mean: Tensor, log_variance: Tensor, notes: Rounding, call: int) -> None:
+    def __init__(self, mean: Tensor, log_variance: Tensor, digits: int, notes: Rounding, call: int) -> None:
         self._mean = mean.double().reshape(-1, 1).clamp(-_MEANS, _MEANS)
         self._inverse = (-0.5 * log_variance.double().reshape(-1, 1).clamp(*_LOG_VARIANCES)).exp()
-        self._notes, self._call = notes, call
-        self._steps = self._settled(torch.from_numpy(bin_ends()[::_DIGITS]), call)
+        self._ends, self._digits, self._notes, self._call = bin_ends(digits**2), digits, notes, call
+        self._steps = self._settled(torch.from_numpy(self._ends[::digits]), call)
         self.first = frequencies(self._steps)
 
     def second(self, first: Integers) -> Integers:
-        """Frequencies of the second digits given the first ones ``(B · L,)``: ``(B · L, 32)``."""
-        ends = bin_ends()[first[:, None] * _DIGITS + np.arange(_DIGITS + 1)]
+        """Frequencies of the second digits given the first ones ``(B · L,)``: ``(B · L, digits)``."""
+        ends = self._ends[first[:, None] * self._digits + np.arange(self._digits + 1)]
         steps = self._settled(torch.from_numpy(ends), self._call + 1)
         # Far in a tail, where floating-point numbers are inaccurate, any distribution is good enough. This is decided
         # by integers, which are the same everywhere.
@@ -321,16 +325,16 @@ def log_cell_masses(ends: Tensor) -> Tensor:
     return torch.where((ends[..., :-1] < 0) & (ends[..., 1:] > 0), around, beside)
 
 
-@lru_cache(maxsize=1)
-def bin_ends() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+@lru_cache(maxsize=4)
+def bin_ends(bins: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The ends of the bins, −∞ to ∞: quantiles of N(0, 1), rounded to multiples of 2^−20."""
-    return np.array([-math.inf, *(_rounded(k / _BINS) for k in range(1, _BINS)), math.inf])
+    return np.array([-math.inf, *(_rounded(k / bins) for k in range(1, bins)), math.inf])
 
 
-@lru_cache(maxsize=1)
-def bin_medians() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+@lru_cache(maxsize=4)
+def bin_medians(bins: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The medians of the bins, rounded to multiples of 2^−20."""
-    return np.array([_rounded((2 * k + 1) / (2 * _BINS)) for k in range(_BINS)])
+    return np.array([_rounded((2 * k + 1) / (2 * bins)) for k in range(bins)])
 
 
 def _rounded(probability: float) -> float:
