@@ -33,7 +33,8 @@ from unsup.families.latent.vae import VAE
 from unsup.prob.gaussians import gaussian_cell_log_prob
 from unsup.train.trainer import fit
 
-TABLE = (BINARY, Support("nominal", 5), Support("ordinal", 40, 3), Support("ordinal", 300, -7), Support("ordinal", 7))
+WHOLE, FEW = Support("ordinal", 40, 3), Support("ordinal", 7)
+TABLE = (BINARY, Support("nominal", 5), WHOLE, Support("ordinal", 300, -7), FEW, Support("nominal", 40), WHOLE, BINARY)
 CASES = {
     "binary": (Event((1, 8, 8), BINARY, "image"), {}),
     "binary, conv": (Event((1, 8, 8), BINARY, "image"), {"net": "conv", "hidden": (8,)}),
@@ -41,7 +42,7 @@ CASES = {
     "colour, conv": (Event((3, 4, 4), Support("ordinal", 256), "image"), {"net": "conv", "hidden": (8,)}),
     "categorical": (Event((6,), Support("ordinal", 17, -3)), {"decoder": "categorical"}),
     "nominal": (Event((6,), Support("nominal", 5)), {}),
-    "table": (Event((5,), TABLE), {}),
+    "table": (Event((8,), TABLE), {}),
     "class": (Event((12,), BINARY), {"given": labels(3)}),
 }
 
@@ -114,6 +115,23 @@ def test_examples_come_back(key: str, scale: float) -> None:
     for extreme in (x.amin(0, keepdim=True), x.amax(0, keepdim=True)):
         assert torch.equal(scheme.decode(scheme.encode(extreme), 1), extreme)
     assert torch.equal(decompress(model, compress(model, x)), x)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_masses_of_all_levels_are_those_of_the_likelihood(key: str) -> None:
+    event, model = CASES[key][0], created(key).double()
+    x, z = examples(event, 9), torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given = torch.arange(9) % 3 if model.given is not None else None
+    outputs, total = model.outputs(z, given), torch.zeros(9)
+    for levels, columns in BitsBack(model).kinds.items():
+        log_masses = model.log_masses(outputs, columns)
+        assert log_masses.shape == (9, len(columns), levels)
+        assert log_masses.logsumexp(2).abs().max() < 1e-9
+        low = torch.tensor([event.columns[d].low for d in columns.tolist()])
+        own = x.flatten(1)[:, columns].long() - low
+        total = total + log_masses.gather(2, own[..., None]).sum((1, 2))
+    features = model.nets.conditions(given)
+    assert torch.allclose(total, model.nets.log_likelihood(model.nets.target(x), z[None], features)[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("key", ["binary", "grey", "table"])
