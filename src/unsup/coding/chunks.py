@@ -19,6 +19,7 @@ import zstandard
 from torch import Tensor
 
 from unsup.coding.autoregressive import EntryByEntry
+from unsup.coding.bitsback import BitsBack
 from unsup.coding.container import MAX_CHUNK_SIZE, Chunk, Container, digest
 from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError, CorruptChunk
@@ -27,7 +28,7 @@ from unsup.coding.scheme import Profile, Scheme
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 
-SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, FlowInIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, BitsBack, FlowInIntegers)
 """The schemes by preference."""
 TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
 """Types of arrays that are coded."""

@@ -170,9 +170,6 @@ class Categorical(Discrete):
     def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
         return dist.categorical_log_prob(target.expand(outputs.shape[:-1]), outputs)
 
-    def log_masses(self, outputs: Tensor) -> Tensor:
-        return dist.at_least_float32(outputs).log_softmax(-1)
-
     def typical(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(-1)
 
