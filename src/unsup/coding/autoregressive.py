@@ -22,6 +22,7 @@ from unsup.core.model import CodesEntries, IsConditional, Model
 _GROUP = struct.Struct("<I")
 _MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
 _MOST = 1024  # examples of a group
+_SMALLER = 64  # groups of other versions may be smaller by this factor
 
 
 @final
@@ -40,7 +41,7 @@ class EntryByEntry(Scheme):
 
     def encode(self, x: Tensor) -> bytes:
         model = cast(CodesEntries, self.model)
-        size = max(1, min(_MOST, _MOST_ENTRIES // self.event.dims))
+        size = self._group()
         coder, notes, calls = QueueEncoder(), Noting(), 0
         for group in x.split(size):
             levels = model.levels_by_site(group)
@@ -60,8 +61,10 @@ class EntryByEntry(Scheme):
         if len(coded) < _GROUP.size:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         (size,) = _GROUP.unpack_from(coded)
-        if not 1 <= size <= _MOST:
-            raise StreamError(f"groups of {size} examples; expected 1 to {_MOST}: the stream is damaged")
+        most = self._group()
+        # Much smaller groups would take a time, and larger ones a memory, that nothing else bounds.
+        if not most // _SMALLER <= size <= most or not size:
+            raise StreamError(f"groups of {size} examples; expected up to {most}: the stream is damaged")
         notes, rest = Noted.split(coded[_GROUP.size :])
         coder, calls = QueueDecoder(rest), 0
 
@@ -74,6 +77,9 @@ class EntryByEntry(Scheme):
         parts = [model.visit(min(size, n - start), choose) for start in range(0, n, size)]
         coder.finish()
         return torch.cat(parts)
+
+    def _group(self) -> int:
+        return max(1, min(_MOST, _MOST_ENTRIES // self.event.dims))
 
     def canary(self) -> bytes:
         seen = bytearray()
