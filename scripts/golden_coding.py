@@ -32,7 +32,7 @@ from unsup.core.event import Event, Support
 from unsup.core.model import Model
 
 FOLDER = Path(__file__).parents[1] / "tests" / "coding" / "golden"
-PER_CHUNK = 24  # examples; a chunk of a usual file has up to 4096
+PER_CHUNK = 40  # examples; a chunk of a usual file has up to 4096
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def parts(event: Event) -> Iterator[Tensor]:
 def trained(case: Case) -> Model:
     model = unsup.create(case.model, case.event, preset="tiny", seed=0, **case.options)
     data = unsup.from_arrays(examples(case.event, 512).numpy(), event=case.event)
-    unsup.fit(model, data, steps=150, progress="off", validate_every=0)
+    unsup.fit(model, data, steps=400, lr=1e-2, progress="off", validate_every=0)
     return model
 
 

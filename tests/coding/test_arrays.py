@@ -113,7 +113,7 @@ def test_native_files_need_the_same_environment(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(decompress(model, data), x)
     here = machine.environment()
     monkeypatch.setattr(arrays, "environment", lambda: here | {"threads": "97"})
-    with pytest.raises(EnvironmentMismatch, match="coded with threads .*, found threads 97"):
+    with pytest.raises(EnvironmentMismatch, match=r"coded with threads .*, found threads 97"):
         decompress(model, data)
 
 

@@ -181,9 +181,10 @@ def unpacked(coded: bytes, size: int) -> bytes:
         StreamError: they are not.
         ZstdError: the bytes are damaged.
     """
-    if zstandard.frame_content_size(coded) != size:
+    # A skippable frame has other functions of the library allocate what it states.
+    if not coded.startswith(zstandard.FRAME_HEADER) or zstandard.frame_content_size(coded) != size:
         raise StreamError("its size is another one after decoding")
-    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size)
+    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size, allow_extra_data=False)
 
 
 def to_bytes(x: Tensor) -> bytes:
