@@ -85,7 +85,10 @@ class Noted(Rounding):
         start = _COUNT.size + count * _NOTE.size
         if start > len(coded):
             raise StreamError(f"a stream of {len(coded)} bytes with {count} notes of rounding; it was cut or damaged")
-        return cls(np.frombuffer(coded, _NOTES, count, _COUNT.size)), coded[start:]
+        notes = np.frombuffer(coded, _NOTES, count, _COUNT.size)
+        if count and notes["remainder"].max() > 3:
+            raise StreamError(f"a note of rounding has a remainder of {notes['remainder'].max()}; expected 0 to 3")
+        return cls(notes), coded[start:]
 
     def settle(self, call: int, grid: Grid) -> Integers:
         """Raises StreamError if a note names no entry."""
