@@ -6,8 +6,9 @@
 
 ``container`` opens files, with and without salvage, and reads their chunks. ``decompress`` decodes files of a tiny
 model. Most mutations end with valid checksums, so that the search gets past them (``tests/coding/forging.py``). It
-starts from the golden files and stops at the first exception that is not an error of input; other options are those of
-libFuzzer. A file that was found (``crash-…``) is run again with ``python scripts/fuzz_coding.py TARGET FILE``.
+starts from the golden files and stops at the first exception that is not an error of input. Other arguments are those
+of libFuzzer: options, a folder that keeps the files that reached something new, or a file that was found
+(``crash-…``), which is read again.
 """
 
 from __future__ import annotations
@@ -100,9 +101,9 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for k, content in enumerate(FILES):
             Path(folder, f"{k}").write_bytes(content)
-        own = [] if any(not word.startswith("-") for word in words[2:]) else [folder]
+        seeds = [] if any(Path(word).is_file() for word in words[2:]) else [folder]
         limits = ["-max_len=8192", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
-        atheris.Setup([words[0], *limits, *words[2:], *own], run, custom_mutator=mutator)
+        atheris.Setup([words[0], *limits, *words[2:], *seeds], run, custom_mutator=mutator)
         atheris.Fuzz()
 
 

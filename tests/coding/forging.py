@@ -336,7 +336,7 @@ def _stream(file: Sealed, draw: random.Random, other: bytes) -> Sealed:
         case 6:
             rest = draw.choice((b"", bytes(400), b"\xff" * 400, draw.randbytes(400)))
         case 7:  # other examples outside the model
-            count = draw.choice((1, 2, 3, info.count - 1, info.count))
+            count = draw.choice((1, 2, 3, max(0, info.count - 1), info.count))
             each = max(1, info.raw_size // max(1, info.count))
             places = [draw.choice((0, k, k, info.count, 2**32 - 1)) for k in range(min(count, 5000))]
             raw = b"".join(struct.pack("<I", at % 2**32) for at in places) + bytes(min(count * each, 2**20))
