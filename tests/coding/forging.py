@@ -15,7 +15,6 @@ import functools
 import io
 import json
 import random
-import resource
 import struct
 import sys
 import time
@@ -414,6 +413,8 @@ def _field(file: Sealed, draw: random.Random, other: bytes) -> Sealed:
 
 
 def main(name: str, count: str, seed: str) -> None:
+    import resource  # on Unix only
+
     readers = [Reader(name), Reader(name).with_notes()]
     other = (GOLDEN / f"{NAMES[NAMES.index(name) - 1]}.unsup").read_bytes()
     draw, counts, slowest = random.Random(int(seed)), collections.Counter[str](), 0.0
