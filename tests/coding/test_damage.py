@@ -211,7 +211,7 @@ def kept(reader: Reader, places: list[int]) -> dict[str, Any]:
 
 def test_forged_streams_name_what_is_wrong(reader: Reader) -> None:
     assert stream(reader) == reader.content
-    group = reader.coder.scheme._group()
+    group = reader.coder.scheme._size()
     notes = struct.pack("<IIB", 3, 10**6, 1)
     for changes, reason in (
         ({"count": 40}, "40 of 40 examples are outside the model"),

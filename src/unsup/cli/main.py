@@ -30,6 +30,8 @@ COMMANDS = {
     "encode": "encode examples to .npz or .csv",
     "decode": "decode codes to examples, in the form of the data",
     "complete": "draw the missing cells of a table, or the lower part of images, given the rest",
+    "compress": "compress files losslessly with a run",
+    "decompress": "restore compressed files",
     "translate": "translate images to the other domain, as .png files",
     "compare": "train and compare models for your data within a time budget; writes one page",
     "report": "compare existing runs; writes the same page",

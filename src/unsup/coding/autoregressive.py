@@ -3,26 +3,60 @@
 Examples are visited in groups, site by site, with one coder for all groups. Encoder and decoder make the same visit, so
 that they compute the same masses; these are rounded to a grid, and the encoder notes how it rounded the few that are
 next to a boundary, because another machine may round them in the other way.
+
+A discrete entry is one symbol, or two where it has very many levels. A real entry is an integer (`unsup.coding.reals`),
+coded digit by digit. Which entries are missing is coded first, column by column, by how often entries of a column are
+missing with and without a gap in the column before.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import cast, final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.coding.entropy import QueueDecoder, QueueEncoder, StreamError
 from unsup.coding.notes import Noted, Noting
+from unsup.coding.reals import Bools, Decimals, Line, Offsets, same_bits, scale_for, split_whole_number, whole_number
 from unsup.coding.scheme import Scheme
-from unsup.coding.tables import frequencies, to_grid
-from unsup.core.model import CodesEntries, IsConditional, Model
+from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
+from unsup.core.event import Support
+from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model
 
 _GROUP = struct.Struct("<I")
 _MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
+_MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
 _SMALLER = 64  # groups of other versions may be smaller by this factor
+_MOST_WITH_GAPS = 256  # each may need matrices of its own
+NEAR_REAL = 100 * NEAR  # masses of narrow intervals are less precise than those of levels
+_BLOCK_BITS = 16  # of the lower digit of a level of more than MAX_SYMBOLS
+
+
+@dataclass(frozen=True)
+class Digit:
+    """A part of an entry that is coded at once.
+
+    Attributes:
+        entry: its number.
+        rows: the examples of the chunk, ``(n,)``.
+        start: the integers of the entries if the digit is 0, ``(n,)``.
+        shift: number of bits below the digit.
+        grid: log p of every value of the digit, ``(n, K)``, rounded.
+    """
+
+    entry: int
+    rows: Integers
+    start: Offsets
+    shift: int
+    grid: Grid
 
 
 @final
@@ -37,56 +71,233 @@ class EntryByEntry(Scheme):
             return "does not factorise into conditionals of single entries"
         if isinstance(model, IsConditional) and model.given is not None:
             return "has a condition, which is not coded"
-        return None
+        return model.reason_against_coding()
+
+    def type_for(self, dtype: torch.dtype) -> torch.dtype:
+        """Real entries in their own precision, which may be higher than that of the model."""
+        wide = not self.event.is_discrete and dtype in (torch.float32, torch.float64)
+        return dtype if wide else self.event.dtype
+
+    def takes(self, x: Tensor) -> Tensor:
+        """Not: −0.0 and NaN with other bits than usual, and a few numbers that would make their column longer."""
+        flat, columns = _flat(x), self.event.columns
+        taken = np.ones(len(flat), np.bool_)
+        if flat.dtype.kind != "f":
+            return torch.from_numpy(taken)
+        for column, support in zip(flat.T, columns, strict=True):
+            values, gaps = np.ascontiguousarray(column), np.isnan(column)
+            usual = np.where(gaps, np.array(np.nan, values.dtype), values)
+            if support.is_discrete:
+                usual[~gaps] = values[~gaps].astype(np.int64)
+            elif not gaps.all():
+                taken[~gaps] &= scale_for(values[~gaps], 8.0 * flat[0].nbytes)[1]
+            taken &= same_bits(usual, values)
+        return torch.from_numpy(taken)
 
     def encode(self, x: Tensor) -> bytes:
-        model = cast(CodesEntries, self.model)
-        size = self._group()
+        flat, columns = _flat(x), self.event.columns
+        gaps = np.isnan(flat) if self.event.missing else np.zeros(flat.shape, np.bool_)
+        lines, offsets = [], np.zeros(flat.shape, np.uint64)
+        for entry, support in enumerate(columns):
+            there = ~gaps[:, entry]
+            values = flat[there, entry]
+            line = _levels(support) if support.is_discrete else Line.of(values)
+            offsets[there, entry] = _level(values, support) if support.is_discrete else line.offsets(values)
+            lines.append(line)
+        size = self._size()
         coder, notes, calls = QueueEncoder(), Noting(), 0
-        for group in x.split(size):
-            levels = model.levels_by_site(group)
+        counts = b""
+        if self.event.missing:
+            found = count_gaps(gaps)
+            counts = b"".join(map(whole_number, found.flatten().tolist()))
+            for gap, table in zip(gaps.T, gap_frequencies(found, gaps), strict=True):
+                coder.encode(gap.astype(np.int32), table)
 
-            def choose(site: int, log_masses: Tensor, levels: Tensor = levels) -> Tensor:
-                nonlocal calls
-                steps = notes.settle(calls, to_grid(log_masses.double().numpy()))
-                coder.encode(levels[:, site].numpy(), frequencies(steps))
-                calls += 1
-                return levels[:, site]
+        def choose(digit: Digit) -> Integers:
+            nonlocal calls
+            steps = notes.settle(calls, digit.grid)
+            chosen = (offsets[digit.rows, digit.entry] - digit.start) >> np.uint64(digit.shift)
+            coder.encode(chosen.astype(np.int64), frequencies(steps))
+            calls += 1
+            return chosen.astype(np.int64)
 
-            model.visit(len(group), choose)
-        return _GROUP.pack(size) + notes.to_bytes() + coder.to_bytes()
+        for start in range(0, len(x), size):
+            self._visit(lines, gaps[start : start + size], start, choose)
+        header = _GROUP.pack(size) + self._columns(x.dtype, lines) + counts
+        return header + notes.to_bytes() + coder.to_bytes()
 
     def decode(self, coded: bytes, n: int) -> Tensor:
-        model = cast(CodesEntries, self.model)
         if len(coded) < _GROUP.size:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         (size,) = _GROUP.unpack_from(coded)
-        most = self._group()
+        most = self._size()
         # Much smaller groups would take a time, and larger ones a memory, that nothing else bounds.
-        if not most // _SMALLER <= size <= most or not size:
+        if not size or not most // _SMALLER <= size <= most:
             raise StreamError(f"groups of {size} examples; expected up to {most}: the stream is damaged")
-        notes, rest = Noted.split(coded[_GROUP.size :])
+        dtype, lines, rest = self._split_columns(coded[_GROUP.size :])
+        counts = []
+        for _ in range(2 * self.event.dims if self.event.missing else 0):
+            count, rest = split_whole_number(rest)
+            counts.append(count)
+        notes, rest = Noted.split(rest)
         coder, calls = QueueDecoder(rest), 0
+        gaps = np.zeros((n, self.event.dims), np.bool_)
+        if counts:
+            for entry, table in enumerate(gap_frequencies(checked_counts(counts, n), gaps)):
+                gaps[:, entry] = coder.decode(table)
 
-        def choose(site: int, log_masses: Tensor) -> Tensor:
+        def choose(digit: Digit) -> Integers:
             nonlocal calls
-            steps = notes.settle(calls, to_grid(log_masses.double().numpy()))
+            steps = notes.settle(calls, digit.grid)
             calls += 1
-            return torch.from_numpy(coder.decode(frequencies(steps))).long()
+            return coder.decode(frequencies(steps)).astype(np.int64)
 
-        parts = [model.visit(min(size, n - start), choose) for start in range(0, n, size)]
+        parts = [self._visit(lines, gaps[at : at + size], at, choose) for at in range(0, n, size)]
         coder.finish()
-        return torch.cat(parts)
-
-    def _group(self) -> int:
-        return max(1, min(_MOST, _MOST_ENTRIES // self.event.dims))
+        return self._assembled(np.concatenate(parts), gaps, lines, dtype)
 
     def canary(self) -> bytes:
         seen = bytearray()
 
-        def choose(site: int, log_masses: Tensor) -> Tensor:
-            seen.extend(to_grid(log_masses.double().numpy()).steps.tobytes())
-            return torch.zeros(len(log_masses), dtype=torch.int64)
+        def choose(digit: Digit) -> Integers:
+            seen.extend(digit.grid.steps.tobytes())
+            return np.zeros(len(digit.rows), np.int64)
 
-        cast(CodesEntries, self.model).visit(1, choose)
+        lines = [_levels(s) if s.is_discrete else Line(Decimals(0), -8, 16) for s in self.event.columns]
+        self._visit(lines, np.zeros((1, self.event.dims), np.bool_), 0, choose)
         return bytes(seen)
+
+    def _size(self) -> int:
+        most = max(1, *(s.levels for s in self.event.columns))
+        limit = _MOST_WITH_GAPS if self.event.missing else _MOST
+        return max(1, min(limit, _MOST_ENTRIES // self.event.dims, _MOST_MASSES // most))
+
+    def _visit(self, lines: list[Line], gaps: Bools, first: int, choose: Callable[[Digit], Integers]) -> Offsets:
+        """Visit the examples from ``first`` on, with these gaps ``(n, D)``; the integers that were chosen."""
+        n, found = len(gaps), np.zeros(gaps.shape, np.uint64)
+
+        def choose_entry(entry: int, conditional: Conditional) -> Tensor:
+            line, there = lines[entry], np.flatnonzero(~gaps[:, entry])
+
+            def choose_digit(start: Offsets, shift: int, log_masses: Floats, near: float = NEAR_REAL) -> Integers:
+                digits = np.zeros(n, np.int64)
+                if len(there):
+                    grid = to_grid(log_masses[there], near)
+                    digits[there] = choose(Digit(entry, first + there, start[there], shift, grid))
+                return digits
+
+            if isinstance(conditional, Intervals):
+                own = line.choose(conditional, n, choose_digit)
+            else:
+                own = choose_level(conditional.double().numpy(), partial(choose_digit, near=NEAR))
+            found[:, entry] = own
+            discrete = self.event.columns[entry].is_discrete
+            values = own.astype(np.float64) if discrete else line.values(own, np.dtype(np.float64))
+            return torch.from_numpy(np.where(gaps[:, entry], np.nan, values))
+
+        cast(CodesEntries, self.model).visit(n, choose_entry, gaps=torch.from_numpy(gaps) if gaps.any() else None)
+        return found
+
+    def _columns(self, dtype: torch.dtype, lines: list[Line]) -> bytes:
+        """The type of real entries, and the line of each."""
+        real = [line for line, s in zip(lines, self.event.columns, strict=True) if not s.is_discrete]
+        return bytes([dtype.itemsize] if real else []) + b"".join(line.to_bytes() for line in real)
+
+    def _split_columns(self, data: bytes) -> tuple[torch.dtype, list[Line], bytes]:
+        lines, dtype = [], self.event.dtype
+        if not self.event.is_discrete:
+            if data[:1] not in (b"\x04", b"\x08"):
+                raise StreamError("real numbers of an unknown type; the stream is damaged")
+            dtype, data = torch.float32 if data[0] == 4 else torch.float64, data[1:]
+        for support in self.event.columns:
+            if support.is_discrete:
+                lines.append(Line(Decimals(0), 0, support.levels))
+            else:
+                line, data = Line.split(data, np.dtype(f"f{dtype.itemsize}"))
+                lines.append(line)
+        return dtype, lines, data
+
+    def _assembled(self, offsets: Offsets, gaps: Bools, lines: list[Line], dtype: torch.dtype) -> Tensor:
+        """Raw examples from their offsets ``(n, D)``."""
+        x = torch.zeros(offsets.shape, dtype=dtype).numpy()
+        for entry, (line, support) in enumerate(zip(lines, self.event.columns, strict=True)):
+            own = offsets[:, entry]
+            x[:, entry] = own.astype(np.int64) + support.low if support.is_discrete else line.values(own, x.dtype)
+        if gaps.any():
+            x[gaps] = np.nan
+        return torch.from_numpy(x).view(-1, *self.event.shape)
+
+
+def choose_level(log_masses: Floats, choose: Callable[[Offsets, int, Floats], Integers]) -> Offsets:
+    """Choose a level by log p of each of them, ``(n, levels)``: by two digits if they are many.
+
+    Raises:
+        StreamError: a level beyond the last one was chosen.
+    """
+    n, levels = log_masses.shape
+    start = np.zeros(n, np.uint64)
+    if levels <= MAX_SYMBOLS:
+        return choose(start, 0, log_masses).astype(np.uint64)
+    block = 1 << _BLOCK_BITS
+    padded = np.pad(log_masses, ((0, 0), (0, -levels % block)), constant_values=-np.inf).reshape(n, -1, block)
+    high = choose(start, _BLOCK_BITS, np.logaddexp.reduce(padded, axis=2))
+    start = high.astype(np.uint64) << np.uint64(_BLOCK_BITS)
+    own = padded[np.arange(n), high]
+    found = start + choose(start, 0, own).astype(np.uint64)
+    if (found >= np.uint64(levels)).any():
+        raise StreamError(f"a level beyond the last of {levels}; the stream is damaged")
+    return found
+
+
+def count_gaps(gaps: Bools) -> Integers:
+    """How many entries of each column are missing where the one before is there, and where it is missing: ``(D, 2)``.
+
+    >>> count_gaps(np.array([[True, True], [True, False], [False, False]])).tolist()
+    [[2, 0], [0, 1]]
+    """
+    before = np.concatenate([np.zeros_like(gaps[:, :1]), gaps[:, :-1]], axis=1)
+    return np.stack([(gaps & ~before).sum(0), (gaps & before).sum(0)], axis=1)
+
+
+def checked_counts(counts: list[int], n: int) -> Integers:
+    """`count_gaps` of ``n`` examples as read from a stream.
+
+    Raises:
+        StreamError: they cannot be.
+    """
+    before = 0
+    for alone, after in zip(counts[::2], counts[1::2], strict=True):
+        if alone > n - before or after > before:
+            raise StreamError(f"{alone} + {after} of {n} entries are missing; the stream is damaged")
+        before = alone + after
+    return np.array(counts, np.int64).reshape(-1, 2)
+
+
+def gap_frequencies(counts: Integers, gaps: Bools) -> Iterator[Integers]:
+    """Frequencies of (there, missing) for each column by `count_gaps`: ``(N, 2)`` each.
+
+    Args:
+        gaps: which entries are missing, ``(N, D)``; only the columns before that of the frequencies are read.
+    """
+    before = np.zeros(len(gaps), np.bool_)
+    for entry, (alone, after) in enumerate(counts.tolist()):
+        missing = int(before.sum())
+        shares = [
+            min(max(TOTAL * part // max(whole, 1), 1), TOTAL - 1)
+            for part, whole in ((alone, len(gaps) - missing), (after, missing))
+        ]
+        gone = np.where(before, shares[1], shares[0])
+        yield np.stack([TOTAL - gone, gone], axis=1).astype(np.int64)
+        before = gaps[:, entry]
+
+
+def _flat(x: Tensor) -> NDArray[Any]:
+    return x.flatten(1).numpy()
+
+
+def _levels(support: Support) -> Line:
+    return Line(Decimals(0), 0, support.levels)
+
+
+def _level(values: NDArray[Any], support: Support) -> Offsets:
+    return (values.astype(np.int64) - support.low).astype(np.uint64)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import numpy as np
@@ -77,13 +77,16 @@ class ChunkCoder:
 
     Attributes:
         coders: the coders of the chunks, for the header of a file.
-        ways: number of bytes of chunks by the name of the coder, of all chunks coded so far.
+        ways: coded bytes of the chunks so far, by the name of the coder.
+        on_model: called with the examples that the model has coded, of every chunk.
     """
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         self.event = model.event
+        self.ways: dict[str, int] = {}
+        self.on_model: Callable[[Tensor], None] | None = None
         self.scheme = scheme_for(model, profile)
-        self.coders = [{"name": self.scheme.name, "version": self.scheme.version}, *_GENERAL]
+        self.coders: list[dict[str, Any]] = [{"name": self.scheme.name, "version": self.scheme.version}, *_GENERAL]
 
     def canary(self) -> str:
         """A hash of integers that the model computes here."""
@@ -99,6 +102,12 @@ class ChunkCoder:
         entries = max(1, math.prod(shape))
         return max(1, min(_MOST, _MOST_ENTRIES // entries, MAX_CHUNK_SIZE // (entries * size)))
 
+    def plain(self, raw: bytes) -> Chunk:
+        """`plain_chunk`; its size is counted."""
+        chunk = plain_chunk(raw)
+        self._count(chunk)
+        return chunk
+
     def encode(self, x: Tensor) -> Chunk:
         """The chunk of raw arrays ``(B, *shape)``; of another shape than that of the event, without the model."""
         raw = to_bytes(x)
@@ -108,7 +117,15 @@ class ChunkCoder:
             if bool(inside.any()):
                 ways[_MODEL] = self._with_model(x, inside)
         way = min(ways, key=lambda k: (len(ways[k]), k))
-        return Chunk.of(way, len(x), ways[way], raw)
+        chunk = Chunk.of(way, len(x), ways[way], raw)
+        self._count(chunk)
+        if way == _MODEL and self.on_model is not None:
+            self.on_model(x[inside].to(self.event.dtype))
+        return chunk
+
+    def _count(self, chunk: Chunk) -> None:
+        name = self.coders[chunk.coder]["name"]
+        self.ways[name] = self.ways.get(name, 0) + len(chunk.coded)
 
     def decode(self, container: Container, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The raw arrays of a chunk, ``(B, *shape)``.
@@ -141,17 +158,20 @@ class ChunkCoder:
 
     def _inside(self, x: Tensor) -> Tensor:
         """Which examples the model can represent, ``(B,)``: the same bits come back from its type."""
-        own = x.to(self.event.dtype)
+        own = x.to(self.scheme.type_for(x.dtype))
         inside = self.event.contains(own)
-        same = own.to(x.dtype).contiguous()
-        return inside & torch.from_numpy((_rows(same) == _rows(x)).all(1))
+        inside &= torch.from_numpy((_rows(own.to(x.dtype)) == _rows(x)).all(1))
+        if bool(inside.any()):
+            inside[inside.clone()] = self.scheme.takes(own[inside])
+        return inside
 
     def _with_model(self, x: Tensor, inside: Tensor) -> bytes:
         outside = (~inside).nonzero()[:, 0].numpy().astype("<u4")
         kept = b""
         if len(outside):
             kept = zstandard.ZstdCompressor(level=_LEVEL).compress(outside.tobytes() + to_bytes(x[~inside]))
-        return _OUTSIDE.pack(len(outside), len(kept)) + kept + self.scheme.encode(x[inside].to(self.event.dtype))
+        own = x.to(self.scheme.type_for(x.dtype))
+        return _OUTSIDE.pack(len(outside), len(kept)) + kept + self.scheme.encode(own[inside])
 
     def _without_model(self, coded: bytes, n: int, dtype: torch.dtype) -> Tensor:
         if len(coded) < _OUTSIDE.size:
@@ -172,6 +192,29 @@ class ChunkCoder:
         x[places] = from_bytes(raw[4 * count :], (count, *self.event.shape), dtype)
         x[inside] = self.scheme.decode(stream, n - count).to(dtype)
         return x
+
+
+def plain_chunk(raw: bytes) -> Chunk:
+    """A chunk without items: bytes with zstandard, or stored."""
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
+    return Chunk.of(*((_ZSTD, 0, packed) if len(packed) < len(raw) else (_STORED, 0, raw)), raw)
+
+
+def plain_decoded(container: Container, number: int) -> bytes:
+    """The bytes of a `plain_chunk`.
+
+    Raises:
+        CodingError: the chunk is damaged.
+    """
+    info, coded = container.info(number), container.chunk(number)
+    if info.coder == _MODEL or info.count:
+        raise CorruptChunk(container.name, number, "it has examples instead of bytes")
+    try:
+        raw = unpacked(coded, info.raw_size) if info.coder == _ZSTD else coded
+    except (StreamError, zstandard.ZstdError) as error:
+        raise CorruptChunk(container.name, number, str(error)) from error
+    container.check_decoded(number, raw)
+    return raw
 
 
 def unpacked(coded: bytes, size: int) -> bytes:

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from unsup.core.model import Model
@@ -37,9 +38,17 @@ class Scheme(ABC):
     def reason_against(cls, model: Model) -> str | None:
         """Why this scheme does not code with ``model``, a clause; None if it does."""
 
+    def type_for(self, dtype: torch.dtype) -> torch.dtype:
+        """The type in which raw examples of a type are coded."""
+        return self.event.dtype
+
+    def takes(self, x: Tensor) -> Tensor:
+        """Which raw examples of type `type_for`, all inside the event, are coded: ``(B, *event.shape)`` → ``(B,)``."""
+        return torch.ones(len(x), dtype=torch.bool)
+
     @abstractmethod
     def encode(self, x: Tensor) -> bytes:
-        """Code raw examples ``(B, *event.shape)`` of ``event.dtype``, all inside the event; B is 1 or more."""
+        """Code raw examples ``(B, *event.shape)`` of type `type_for`, all of which it `takes`; B is 1 or more."""
 
     @abstractmethod
     def decode(self, coded: bytes, n: int) -> Tensor:

@@ -8,7 +8,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import torch
 from numpy.typing import ArrayLike
@@ -736,27 +736,50 @@ class IsAutoregressive(Factorises, CanSample):
         """`sample` with one full pass per dimension: the slow reference."""
 
 
-class CodesEntries(ABC):
-    """Capability: visiting the entries of examples one by one, given the masses of all levels, for entropy coding.
+class Intervals(ABC):
+    """The distribution of one entry on the line, given earlier entries, for each of n examples."""
 
-    The visit is the same computation for encoding and decoding, so that both see the same masses.
+    @abstractmethod
+    def log_masses(self, edges: Tensor) -> Tensor:
+        """log P of the intervals between edges in ascending order: float64 ``(n, m + 1)`` → ``(n, m)``.
+
+        Edges may be infinite. They are in raw units for a real entry; level v of a discrete entry, counted from 0,
+        lies between v − ½ and v + ½. The result has full relative precision, however narrow an interval is: it is
+        computed from the width, and not from a difference of two cumulative probabilities.
+        """
+
+
+Conditional: TypeAlias = Tensor | Intervals
+"""Of one entry given earlier ones: log p of every level, ``(n, levels)``, or a distribution on the line."""
+
+
+class CodesEntries(ABC):
+    """Capability: visiting the entries of examples one by one, each with its distribution, for entropy coding.
+
+    The visit is the same computation for encoding and decoding, so that both see the same distributions.
     """
 
-    @abstractmethod
-    def levels_by_site(self, x: Tensor) -> Tensor:
-        """The level numbers (from 0) of raw examples by site: ``(B, *event.shape)`` → int64 ``(B, D)``."""
+    def reason_against_coding(self) -> str | None:
+        """Why these parameters do not code entries, a clause; None if they do."""
+        return None
 
     @abstractmethod
-    def visit(self, n: int, choose: Callable[[int, Tensor], Tensor], *, given: Tensor | None = None) -> Tensor:
-        """Visit the entries of ``n`` examples in the order of the factorisation.
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """Visit all entries of ``n`` examples in the order of the factorisation.
 
         Args:
-            choose: called with a site and log p of all its levels given the earlier entries, ``(n, levels)``; returns
-                the level numbers of the site, ``(n,)``.
+            choose: called with the number of a flattened entry and its distribution given the entries visited before.
+                It returns what the entry is, float64 ``(n,)``: the number of the level, from 0, of a discrete entry,
+                the raw value of a real one, and NaN where the entry is missing.
+            gaps: which entries are missing, ``(n, D)``; None if none is.
             given: condition of each example.
-
-        Returns:
-            The raw examples with the chosen levels, ``(n, *event.shape)``.
         """
 
 

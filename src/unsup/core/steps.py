@@ -22,6 +22,24 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+@contextmanager
+def part_of(part: int, parts: int) -> Iterator[None]:
+    """In this context, the steps of loops are those of one of several equal parts of a longer loop.
+
+    >>> with heard_by(lambda done, total: print(done, "of", total)), part_of(1, 2):
+    ...     for _ in in_steps("ab"):
+    ...         pass
+    3 of 4
+    4 of 4
+    """
+    listener = _listener.get()
+    if listener is None:
+        yield
+        return
+    with heard_by(lambda done, total: listener(part * total + done, parts * total)):
+        yield
+
+
 def in_steps(items: Sequence[T]) -> Iterator[T]:
     """The items of a loop, each of which is a step.
 

@@ -605,10 +605,11 @@ class TableForm(Form):
     def cells(self, x: Tensor) -> list[list[str]]:
         """Rows ``(N, D)``, or windows of rows, as text, column by column."""
         rows = x.detach().cpu().reshape(-1, len(self.columns)).numpy()
-        return [c.text(rows[:, d], self._support(rows[:, d])) for d, c in enumerate(self.columns)]
+        return [c.text(rows[:, d], self.support_of(rows[:, d])) for d, c in enumerate(self.columns)]
 
     @staticmethod
-    def _support(values: NDArray[Any]) -> Support:
+    def support_of(values: NDArray[Any]) -> Support:
+        """How numbers are written: as integers, if they all are."""
         return REAL if values.dtype.kind == "f" and bool((values != np.floor(values)).any()) else BINARY
 
     def _parquet(self, x: Tensor) -> bytes:

@@ -392,6 +392,17 @@ def _resized(pixels: Pixels, side: int) -> Pixels:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+def encode(pixels: Pixels, suffix: str) -> bytes:
+    """A file ``.png``, ``.bmp`` or ``.tif`` of an image ``(C, H, W)`` of 8 or 16 bits, without losses."""
+    if suffix == ".png":
+        return _png(pixels)
+    if suffix != ".bmp":
+        return _tiff(pixels[None])
+    file = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "BMP")
+    return file.getvalue()
+
+
 def _png(pixels: Pixels) -> bytes:
     """A PNG file of an image ``(C, H, W)`` of 8 or 16 bits."""
     rows = np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -29,6 +29,7 @@ from unsup.data.arrays import whole_support
 from unsup.data.bounds import check_fits, described
 from unsup.data.catalog import TABLES_BY_SUFFIX, Missing
 from unsup.data.columns import (
+    Column,
     Found,
     TableForm,
     Values,
@@ -51,6 +52,7 @@ _MOST_CLASSES = 1000  # of a last column that is the label without being named
 _SHOWN, _FEWEST = 3, 3  # problems that are shown; rows that can be split
 _STREAM = b"\xff\xff\xff\xff"  # the first bytes of a stream of Arrow, which a file does not have
 _FIRST = 500  # rows of a sheet that decide whether it has a row of names
+_FRAME = "the data frame"
 _FEWEST_ROWS = 20  # of a column that counts the rows
 
 
@@ -190,20 +192,11 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
     """
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
-    as_text = [c.name for c in timed if c.kind != "number" or c.notation != Notation(c.notation.comma)]
-    if isinstance(path, Path):
-        owner, raw = str(path), raw_table(path, words=as_text, **_as_before(path, form, options))
-    else:
-        owner, raw = "the data frame", _frame(path)
+    raw, by_position = _raw_like(path, form, timed, options)
+    owner = str(path) if isinstance(path, Path) else _FRAME
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
-    if not raw.named and set(names) - set(own) and len(own) == len(names):
+    if by_position:
         notes.append(f"no header, so the columns are matched by position: {listing(names)}")
-        sample = {name: raw.sample.get(old, []) for old, name in zip(own, names, strict=True)}
-        raw = replace(raw, columns=dict(zip(names, raw.columns.values(), strict=True)), sample=sample)
-    elif absent := [name for name in names if name not in own]:
-        raise InputError(
-            f"{owner} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
-        )
     else:
         if other := [
             name for name in own if name not in (*names, form.time and form.time.name, form.label, options.get("label"))
@@ -244,6 +237,40 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
             numbers, classes_of = _classes(read, f"the column {label!r} of {owner}")
             done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
     return done
+
+
+def cells_like(path: Path, form: TableForm) -> list[Found]:
+    """The columns of ``form`` in another table, row by row; cells that do not fit are NaN.
+
+    Raises:
+        InputError: the file cannot be read, or a column does not exist.
+    """
+    raw, _ = _raw_like(path, form, form.columns, {})
+    return [_without_problems(read_again(column, raw.columns[column.name])) for column in form.columns]
+
+
+def _without_problems(found: Found) -> Found:
+    values = found.values.copy()
+    values[[row for row, _, _ in found.problems]] = np.nan
+    return replace(found, values=values)
+
+
+def _raw_like(path: Any, form: TableForm, columns: Sequence[Column], options: Mapping[str, Any]) -> tuple[Raw, bool]:
+    """The cells of another table with these columns, and whether they were matched by position."""
+    as_text = [c.name for c in columns if c.kind != "number" or c.notation != Notation(c.notation.comma)]
+    if isinstance(path, Path):
+        owner, raw = str(path), raw_table(path, words=as_text, **_as_before(path, form, options))
+    else:
+        owner, raw = _FRAME, _frame(path)
+    own, names = list(raw.columns), [c.name for c in (*form.columns, *form.given)]
+    if not raw.named and set(names) - set(own) and len(own) == len(names):
+        sample = {name: raw.sample.get(old, []) for old, name in zip(own, names, strict=True)}
+        return replace(raw, columns=dict(zip(names, raw.columns.values(), strict=True)), sample=sample), True
+    if absent := [name for name in names if name not in own]:
+        raise InputError(
+            f"{owner} has no column {listing(absent)}, but the model was trained with it{nearest(absent[0], own)}"
+        )
+    return raw, False
 
 
 def _as_before(path: Path, form: TableForm, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def is_table(event: Event) -> bool:
     return event.uniform is None or event.missing
 
 
+FURTHEST = 1000.0
+"""Standard deviations at which real entries count as conditions of others when they are coded. Rounding errors of far
+values would otherwise reach the coder."""
+
+
 class Columns(nn.Module):
     """Raw data ⇄ units: ``(B, *event.shape)`` ⇄ ``(B, D)``.
 
@@ -60,6 +65,18 @@ class Columns(nn.Module):
         if self.front is None:
             return level
         return level.index_copy(1, self.real, self.front.middle(flat[:, self.real]).to(dtype))
+
+    def units(self, column: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread of a real column in raw units, 0 and 1 of a discrete one, ``()`` each."""
+        if self.front is None or self.event.columns[column].is_discrete:
+            return torch.zeros_like(self.like), torch.ones_like(self.like)
+        return self.front.units(int((self.real == column).nonzero()))
+
+    def near(self, column: int, value: Tensor) -> Tensor:
+        """Units of levels or real raw values of one column ``(B,)``, real ones at most `FURTHEST` from 0."""
+        centre, spread = self.units(column)
+        units = (value - centre) / spread
+        return units if self.event.columns[column].is_discrete else units.clamp(-FURTHEST, FURTHEST)
 
     def raw(self, units: Tensor) -> Tensor:
         """Raw data ``(B, *event.shape)`` of type ``event.dtype``."""

@@ -175,6 +175,11 @@ class ContinuousFront(nn.Module):
         extra = math.log(1 - 2 * alpha) + softplus(logit) + softplus(-logit)
         return torch.where(self.discrete, logit, v), log_derivative + extra * self.discrete
 
+    def units(self, entry: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread with y = (x − centre) / spread of one flattened entry, without a logit: ``()`` each."""
+        centre, spread = (self.low + self.levels * self.mean).flatten(), (self.levels * self.std).flatten()
+        return centre[entry], spread[entry]
+
     def invert(self, y: Tensor) -> Tensor:
         """The inverse of `forward`: continuous raw data, not yet rounded to the support."""
         v = at_least_float32(y) * self.std + self.mean

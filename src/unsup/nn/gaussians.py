@@ -147,6 +147,14 @@ class Gaussians(nn.Module):
             found[rows[:, None], seen] = own.permute(1, 2, 0)
         return found
 
+    def in_turn(self, n: int, used: Tensor, gaps: Tensor | None) -> InTurn:
+        """The distributions of the entries of ``n`` points, each given those before it.
+
+        Args:
+            gaps: which entries are missing, ``(n, D)``.
+        """
+        return InTurn(self, n, used, gaps)
+
     def draw(self, component: Tensor, used: Tensor, generator: Generator | None) -> Tensor:
         """y = μ_k + U_k⁻ᵀ ε: ``(N,)`` → ``(N, D)``."""
         y = self.means[component]
@@ -306,3 +314,61 @@ class Gaussians(nn.Module):
             row, _ = self.above_indices(self.above.device)
             trace = trace + self.above[own].square() @ spread[row]
         return 0.5 * prior * (2 * self.log_diagonal[own].sum() - trace.sum())
+
+
+class InTurn:
+    """p(y_d | y_<d, k) of every component, for entries in turn.
+
+    With r = y − μ, |Uᵀ r|² has the terms w_d = U_dd r_d + Σ_{j<d} U_jd r_j, so that
+
+        y_d ~ N(μ_d − Σ_{j<d} U_jd r_j / U_dd, 1 / U_dd²),
+
+    without an inverse. Where entries are missing, Uᵀ = Q R with the columns of the missing entries first and the
+    others in reverse: the lower right part of R is the Uᵀ of the observed entries, reversed.
+    """
+
+    def __init__(self, gaussians: Gaussians, n: int, used: Tensor, gaps: Tensor | None) -> None:
+        self.means, self.residual, self.parts = gaussians.means, None, []
+        self.log_diagonal = gaussians.shared(gaussians.log_diagonal, used)
+        if gaussians.structure == "diagonal" or not gaussians.dims:
+            return
+        factors = gaussians.factors(used)
+        self.residual = self.means.new_zeros(n, *self.means.shape)
+        raw = self.means.new_zeros(n, gaussians.dims)
+        for rows, seen in patterns(raw if gaps is None else raw.masked_fill(gaps, math.nan)):
+            self.parts.append((rows, seen.tolist(), _marginal_factors(factors, seen)))
+
+    def of(self, entry: int) -> tuple[Tensor, Tensor]:
+        """Means and log-deviations: ``(n, K)``, or ``(K,)`` where they do not depend on the point."""
+        if self.residual is None:
+            return self.means[:, entry], (-self.log_diagonal[:, entry]).expand(len(self.means))
+        mean = self.means[:, entry].expand(len(self.residual), -1).clone()
+        log_std = torch.zeros_like(mean)
+        for rows, seen, factors in self.parts:
+            if entry in seen:
+                diagonal = factors[:, entry, entry]
+                pull = torch.einsum(
+                    "nkj,kj->nk", self.residual[rows, :, :entry], factors[:, :entry, entry].expand(len(self.means), -1)
+                )
+                mean[rows] -= pull / diagonal
+                log_std[rows] = -diagonal.log()
+        return mean, log_std
+
+    def put(self, entry: int, y: Tensor) -> None:
+        """Take an entry of the points, ``(n,)``; NaN is missing."""
+        if self.residual is not None:
+            self.residual[:, :, entry] = (y[:, None] - self.means[:, entry]).nan_to_num(0.0)
+
+
+def _marginal_factors(factors: Tensor, seen: Tensor) -> Tensor:
+    """Upper-triangular factors of the precisions of some entries, at their places: ``(K, D, D)`` → ``(K, D, D)``."""
+    dims = factors.shape[-1]
+    if len(seen) == dims:
+        return factors
+    hidden = torch.tensor([d for d in range(dims) if d not in seen.tolist()], device=seen.device)
+    order = torch.cat([hidden, seen.flip(0)])
+    upper = torch.linalg.qr(factors.mT[:, :, order], mode="r").R[:, len(hidden) :, len(hidden) :]
+    upper = upper * upper.diagonal(dim1=-2, dim2=-1).sign()[:, :, None]
+    found = torch.zeros_like(factors)
+    found[:, seen[:, None], seen] = upper.flip(-1, -2).mT
+    return found

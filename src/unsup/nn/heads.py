@@ -22,11 +22,13 @@ from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import logsigmoid, pad
 
 from unsup.core import random
 from unsup.core.event import Event, Support
+from unsup.core.model import Conditional
 from unsup.nn.columns import Columns, observed_moments
+from unsup.nn.intervals import GaussianIntervals, LogisticIntervals
 from unsup.nn.observation import LOWEST_LOG_SCALE, Observation, count_levels, mixture_parts
 from unsup.prob import distributions as dist
 
@@ -56,6 +58,14 @@ class Head(nn.Module, ABC):
         """One draw of each of these columns: ``(…, n, each)`` → ``(…, n)``."""
 
     @abstractmethod
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        """The distribution of column ``place`` of the head from its outputs ``(B, each)``.
+
+        Args:
+            units: centre and spread of a real column.
+        """
+
+    @abstractmethod
     def marginal(self, units: Tensor) -> Tensor:
         """Outputs that fit each column of training data, with missing entries: ``(N, n)`` → ``(n, each)``."""
 
@@ -79,6 +89,9 @@ class Bits(Head):
         found = dist.sample_bernoulli(outputs.squeeze(-1), generator=generator, temperature=temperature)
         return found.to(dist.at_least_float32(outputs).dtype)
 
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        return logsigmoid(torch.cat([-outputs, outputs], 1))
+
     def marginal(self, units: Tensor) -> Tensor:
         return units.nanmean(0).nan_to_num(0.5).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
 
@@ -99,6 +112,9 @@ class Symbols(Head):
     def draw(self, outputs: Tensor, columns: slice, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
         found = dist.sample_categorical(outputs, generator=generator, temperature=temperature)
         return found.to(dist.at_least_float32(outputs).dtype)
+
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        return outputs.log_softmax(1)
 
     def marginal(self, units: Tensor) -> Tensor:
         # A missing entry is counted as an additional level, which is then dropped.
@@ -160,6 +176,10 @@ class WholeNumbers(Head):
         noise = random.uniform(mean.shape, generator, like=mean)
         return self._level(mean + temperature * log_scale.exp() * noise.logit(), columns)
 
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        # Level v is the cell from v to v + 1 here, and from v − ½ to v + ½ there.
+        return LogisticIntervals(*self._parts(outputs), self.centre[place] - 0.5, self.spread[place])
+
     def marginal(self, units: Tensor) -> Tensor:
         # The standard deviation of a logistic is π/√3 scales.
         return _spread_out(((units + 0.5) - self.centre) / self.spread, self.components, math.sqrt(3) / math.pi)
@@ -181,6 +201,9 @@ class Reals(Head):
 
     def draw(self, outputs: Tensor, columns: slice, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
         return dist.sample_gaussian_mixture(*mixture_parts(outputs), generator=generator, temperature=temperature)
+
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        return GaussianIntervals(*mixture_parts(outputs), *units)
 
     def marginal(self, units: Tensor) -> Tensor:
         return _spread_out(units, self.components, 1.0)
@@ -208,6 +231,10 @@ class SingleReals(Head):
         mean = dist.at_least_float32(outputs.squeeze(-1))
         noise = random.normal(mean.shape, generator, like=mean)
         return mean + temperature * self._log_std()[columns].exp() * noise
+
+    def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
+        log_std = self._log_std()[place : place + 1]
+        return GaussianIntervals(torch.zeros_like(log_std), outputs, log_std, *units)
 
     def marginal(self, units: Tensor) -> Tensor:
         return units.new_zeros(units.shape[1], 1)  # units are standardised
@@ -304,6 +331,20 @@ class Heads(Observation):
         head = cast(Head, self.heads[group])
         own = outputs[..., None, : self._sizes[site]]
         return head.draw(own, slice(place, place + 1), generator, temperature=temperature).squeeze(-1)
+
+    def conditional(self, site: int, outputs: Tensor) -> Conditional:
+        """The distribution of one column from its outputs ``(B, P)``."""
+        group, place = self.home[site]
+        head = cast(Head, self.heads[group])
+        return head.conditional(outputs[:, : self._sizes[site]], place, self.units(site))
+
+    def units(self, site: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread of a real column in raw units, 0 and 1 of a discrete one, ``()`` each."""
+        return self.columns.units(site)
+
+    def near(self, site: int, value: Tensor) -> Tensor:
+        """Targets of levels or raw values ``(B,)`` of one column, real ones at most `FURTHEST` from 0."""
+        return self.columns.near(site, value).to(self.columns.like.dtype)
 
     def padded(self, outputs: Tensor) -> Tensor:
         """The outputs of each column on an axis of their own, zeros at the end: ``(…, P)`` → ``(…, D, most)``."""

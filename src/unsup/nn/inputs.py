@@ -193,11 +193,14 @@ class TableInputs(nn.Module):
         return torch.cat(found, 1)[:, self.places].to(self.like.dtype)
 
     def at(self, column: int, units: Tensor) -> Tensor:
-        """Features of one column, no entry missing: ``(B,)`` → ``(B, sizes[column])``."""
-        k = self.categories[column]
+        """Features of one column: units ``(B,)`` → ``(B, sizes[column])``."""
+        k, gaps = self.categories[column], units.isnan()
+        units = units.masked_fill(gaps, 0.0)
         found = _interpolated(units, k) if k else ((units - self.centre[column]) / self.spread[column]).unsqueeze(-1)
         found = found.to(self.like.dtype)
-        return torch.cat([found, torch.zeros_like(found[:, :1])], 1) if self.indicators else found
+        if not self.indicators:
+            return found
+        return torch.cat([found * ~gaps[:, None], gaps[:, None].to(found.dtype)], 1)
 
 
 def _interpolated(level: Tensor, levels: int) -> Tensor:

@@ -13,7 +13,9 @@ from itertools import accumulate
 import torch
 from torch import Generator, Tensor, nn
 
+from unsup.core.model import Conditional
 from unsup.nn.columns import observed_moments
+from unsup.nn.intervals import GaussianIntervals
 from unsup.prob import distributions as dist
 from unsup.prob.gaussians import cell_moments, gaussian_cell_log_prob
 
@@ -74,6 +76,14 @@ class Levels(nn.Module, ABC):
         gaps = units.isnan()
         return (units.masked_fill(gaps, 0.0).long() + self.offset).masked_fill(gaps, sum(self.levels))
 
+    def log_mass_tables(self) -> tuple[Tensor, ...]:
+        """log p(v | k) of the levels of each column: ``(levels, K)`` each."""
+        return self.log_masses().split(self.levels)
+
+    @abstractmethod
+    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+        """The mixture of the components on one column, by their weights ``(n, K)``."""
+
     def log_each(self, units: Tensor) -> Tensor:
         """log p(v | k) of each entry, 0 for a missing one: ``(B, n)`` → ``(B, n, K)``."""
         table = self.log_masses()
@@ -110,6 +120,10 @@ class Categories(Levels):
 
     def log_masses(self) -> Tensor:
         return torch.cat([own.log_softmax(0) for own in self.logits.split(self.levels)])
+
+    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+        table = self.logits.split(self.levels)[column].log_softmax(0)
+        return (log_weights.softmax(1) @ table.exp().T).log()
 
     def maximize(self, counts: Tensor, alive: Tensor, floor: float, prior: float) -> None:
         smoothed = (counts.clamp(min=0) + self.get_buffer("alpha")).split(self.levels)
@@ -170,6 +184,11 @@ class RoundedGaussians(Levels):
 
     def log_masses(self) -> Tensor:
         return gaussian_cell_log_prob(*self._cells())
+
+    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+        # Level v is the cell from v to v + 1 here, and from v − ½ to v + ½ there.
+        units = self.centre[column] - 0.5, self.spread[column]
+        return GaussianIntervals(log_weights, self.means[column], self.log_std[column], *units)
 
     def maximize(self, counts: Tensor, alive: Tensor, floor: float, prior: float) -> None:
         column = self.get_buffer("column")

@@ -20,8 +20,11 @@ from torch.nn.functional import softplus
 from unsup.core import random
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.core.model import Conditional
+from unsup.nn.columns import FURTHEST
 from unsup.nn.front import ContinuousFront
 from unsup.nn.inputs import levels_of
+from unsup.nn.intervals import GaussianIntervals
 from unsup.prob import distributions as dist
 
 LOWEST_LOG_SCALE = -7.0  # minimum scale: a constant column must not make the density infinite
@@ -110,6 +113,18 @@ class Discrete(Observation):
     def raw(self, target: Tensor) -> Tensor:
         return (target.long().view(-1, *self.event.shape) + self.support.low).to(self.event.dtype)
 
+    def conditional(self, site: int, outputs: Tensor) -> Conditional:
+        """The distribution of the level of one entry from its outputs ``(B, outputs_each)``."""
+        return self.log_masses(outputs)
+
+    def units(self, site: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread of the units of one entry, ``()`` each."""
+        return torch.zeros_like(self.like), torch.ones_like(self.like)
+
+    def near(self, site: int, value: Tensor) -> Tensor:
+        """The targets of levels ``(B,)`` of one entry."""
+        return value.long()
+
     def log_masses(self, outputs: Tensor) -> Tensor:
         """log p of every level: ``(…, outputs_each)`` → ``(…, levels)``; for entropy coding."""
         levels = torch.arange(self.levels, dtype=dist.at_least_float32(outputs).dtype, device=outputs.device)
@@ -164,6 +179,9 @@ class Categorical(Discrete):
     def marginal(self, cells: Tensor) -> Tensor:
         counts = count_levels(self.target(cells), self.levels).to(self.like.dtype) + 1
         return (counts / counts.sum(1, keepdim=True)).log()
+
+    def log_masses(self, outputs: Tensor) -> Tensor:
+        return dist.at_least_float32(outputs).log_softmax(-1)
 
 
 class Logistic(Discrete):
@@ -275,6 +293,20 @@ class GaussianMixture(Continuous):
 
     def marginal(self, cells: Tensor) -> Tensor:
         return self.front.mean.new_zeros(cells.shape[1], self.outputs_each)
+
+    def conditional(self, site: int, outputs: Tensor) -> Conditional:
+        """The distribution of one real entry from its outputs ``(B, outputs_each)``."""
+        logits, mean, log_std = mixture_parts(outputs)
+        return GaussianIntervals(logits, mean, log_std, *self.units(site))
+
+    def units(self, site: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread of the units of one entry, ``()`` each."""
+        return self.front.units(site)
+
+    def near(self, site: int, value: Tensor) -> Tensor:
+        """y of raw values ``(B,)`` of one real entry, at most `FURTHEST` from 0."""
+        centre, spread = self.units(site)
+        return ((value - centre) / spread).clamp(-FURTHEST, FURTHEST)
 
 
 def mixture_parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ log p(x | c) = Σ_t log p(x_t | x_<t, c)  over pixels in raster order and the ch
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanComplete, ClassifiesByBayes, CodesEntries, IsAutoregressive, Model, Terms
+from unsup.core.model import CanComplete, ClassifiesByBayes, CodesEntries, Conditional, IsAutoregressive, Model, Terms
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
 from unsup.nn.causal import Causal, Context, Remembering, Site
 from unsup.nn.conditions import Conditions
@@ -229,15 +229,21 @@ class RasterModel(Model, IsAutoregressive, CanComplete, CodesEntries, Classifies
         choose = keeping(line, targets, drawing(self.observation, generator))
         return self._walked(self._steps(len(x), self._context(given)), len(x), choose)
 
-    def levels_by_site(self, x: Tensor) -> Tensor:
-        self.event.check_shape(x)
-        return self.observation.target(self.raster.line(x)).long()
-
     @torch.no_grad()
-    def visit(self, n: int, choose: Choose, *, given: Tensor | None = None) -> Tensor:
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
         context = self._context(self.condition_or_none(given, n))
-        return self._walked(
-            self._steps(n, context), n, lambda site, outputs: choose(site, self.observation.log_masses(outputs))
+        entries = self.raster.line(torch.arange(self.event.dims).view(1, *self.event.shape))[0].tolist()
+        self._walked(
+            self._steps(n, context),
+            n,
+            lambda site, outputs: choose(entries[site], self.observation.log_masses(outputs)).long(),
         )
 
     def _steps(self, n: int, context: Context) -> Steps:

@@ -95,6 +95,20 @@ def logistic_cell_log_prob(
     return torch.where(first, -softplus(-b), torch.where(last, -softplus(a), inside))
 
 
+def logistic_interval_log_prob(edges: Tensor, widths: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log P of the intervals between edges, ascending and possibly infinite, under a logistic.
+
+    Args:
+        edges: ``(…, m + 1, 1)``.
+        widths: their differences, ``(…, m, 1)``.
+        mean, log_scale: ``(…, 1, K)``.
+    """
+    inverse = (-log_scale).exp()
+    z = (edges - mean) * inverse
+    # The formula of `logistic_cell_log_prob`, whose terms vanish at infinite ends.
+    return -softplus(-z[..., 1:, :]) - softplus(z[..., :-1, :]) + torch.log(-torch.expm1(-widths * inverse))
+
+
 def sample_bernoulli(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
     """0/1 draws, int64, from one uniform each, so that the draw only depends on the state of the generator."""
     probability = (at_least_float32(logits) / temperature).sigmoid()

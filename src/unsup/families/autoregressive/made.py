@@ -23,20 +23,22 @@ from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths, Within
-from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CodesEntries, IsAutoregressive, Model, Terms
+from unsup.core.model import Advice, CodesEntries, Conditional, IsAutoregressive, Model, Terms
 from unsup.core.parallel import is_last_part
-from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, walk
+from unsup.core.steps import in_steps
+from unsup.nn.autoregressor import Naive, Steps, drawing, walk
 from unsup.nn.columns import is_table
 from unsup.nn.front import ContinuousFront
 from unsup.nn.heads import Heads
 from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs, TableInputs
+from unsup.nn.intervals import joined, log_chosen
 from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
 from unsup.prob import distributions as dist
 
 _FEW_EXAMPLES = 10_000  # number of examples below which a default network overfits
+_NEARBY = 1e-6  # standard deviations around a value, whose mass stands for its density
 _MOST_OUTPUTS = 50_000  # maximum size of the last layer: entries × levels
 
 
@@ -217,27 +219,29 @@ class MADE(Model, IsAutoregressive, CodesEntries):
 
         return self._sample(n, steps, generator, temperature)
 
-    def levels_by_site(self, x: Tensor) -> Tensor:
-        self.event.check_shape(x)
-        return self.observation.target(x).flatten(1).long()
-
     @torch.no_grad()
-    def visit(self, n: int, choose: Choose, *, given: Tensor | None = None) -> Tensor:
-        """The first mask only: a mixture over orders has no order of its own.
-
-        Raises:
-            CapabilityError: columns of a table, which have distributions of different kinds.
-        """
-        observation = self.observation
-        if not isinstance(observation, Discrete):
-            raise CapabilityError(f"MADE on {self.event} does not code entries: not all of them have the same levels")
-        targets = walk(
-            self.net.begin(n, 0, self._encode),
-            self.orders[0].argsort().tolist(),
-            lambda site, outputs: choose(site, observation.log_masses(outputs)),
-            self._blank(n),
-        )
-        return observation.raw(targets)
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """All masks if they have the same order, else the first one: a mixture over orders has no order of its own."""
+        masks = self.masks if bool((self.orders == self.orders[0]).all()) else 1
+        nets = [self.net.begin(n, m, self._encode) for m in range(masks)]
+        log_joint = torch.zeros(n, masks, dtype=torch.float64, device=self.device)
+        for site in in_steps(self.orders[0].argsort().tolist()):
+            parts = [self.observation.conditional(site, net.outputs(site)) for net in nets]
+            value = choose(site, joined(parts, log_joint.log_softmax(1)))
+            if masks > 1:
+                levels = self.event.columns[site].levels
+                _, unit = self.observation.units(site)
+                log_joint += torch.stack([log_chosen(part, value, levels, _NEARBY * unit) for part in parts], 1)
+            target = self.observation.near(site, value)
+            for net in nets:
+                net.put(site, target)
 
     def _encode(self, site: int, targets: Tensor) -> Tensor:
         """Targets ``(B,)`` of one entry → its input features ``(B, F)``."""

@@ -13,7 +13,7 @@ as well, whose weights are the responsibilities by the known entries alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -23,15 +23,16 @@ from torch.nn.functional import softplus
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanDecode
+from unsup.core.model import Advice, CanComplete, CanDecode, CodesEntries, Conditional
 from unsup.core.random import bits
+from unsup.core.steps import in_steps
 from unsup.nn.counting import Mixture
 from unsup.prob import distributions as dist
 
 _CERTAIN = 36.0  # maximum log-odds: beyond it, 1 − θ is rounded to 0 in float64
 
 
-class BernoulliMixture(Mixture, CanDecode, CanComplete):
+class BernoulliMixture(Mixture, CanDecode, CanComplete, CodesEntries):
     """Mixture of K products of Bernoullis (Juan, Vidal 2004); all operations are exact.
 
     `encode` gives the responsibilities p(k | x), `decode` the most probable value of every entry under the mixture
@@ -141,3 +142,20 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete):
         of_known = y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T
         component = dist.sample_categorical(self.logits.log_softmax(0) + of_known, generator=generator)
         return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))
+
+    @torch.no_grad()
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """p(x_d | x_<d) = Σ_k w_k p(x_d | k), with the weights w_k ∝ π_k p(x_<d | k)."""
+        log_theta = -softplus(torch.stack([self.log_odds, -self.log_odds]))  # log p(0 | k), log p(1 | k): (2, K, D)
+        log_joint = self.logits.log_softmax(0).expand(n, -1)
+        for entry in in_steps(range(self.event.dims)):
+            own = log_theta[:, :, entry]
+            value = choose(entry, (log_joint.softmax(1) @ own.exp().T).log())
+            log_joint = log_joint + own[value.long()]

@@ -33,12 +33,14 @@ from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, HasEntryConditionals, Symptom
-from unsup.nn.columns import Columns
+from unsup.core.model import Advice, CanComplete, CodesEntries, Conditional, HasEntryConditionals, Symptom
+from unsup.core.steps import in_steps
+from unsup.nn.columns import FURTHEST, Columns
 from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.gaussians import Gaussians
 from unsup.nn.inputs import TableInputs
+from unsup.nn.intervals import GaussianIntervals, cells
 from unsup.nn.levels import Categories, Levels, RoundedGaussians
 from unsup.prob import distributions as dist
 from unsup.prob import gaussian_em as em
@@ -66,7 +68,7 @@ _MOST_DIMS = 128  # with more entries all covariances are diagonal
 _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 
 
-class GaussianMixture(Mixture, HasEntryConditionals, CanComplete):
+class GaussianMixture(Mixture, HasEntryConditionals, CanComplete, CodesEntries):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
     The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted. Discrete
@@ -529,6 +531,61 @@ class GaussianMixture(Mixture, HasEntryConditionals, CanComplete):
             derivatives = self.front.log_derivatives(self.front.floating(x))
         found = joint.logsumexp(1, keepdim=True) - (joint[:, None] - own).logsumexp(2)
         return (found + derivatives).masked_fill(y.isnan(), 0.0)
+
+    def reason_against_coding(self) -> str | None:
+        if self.front is None or self.event.is_real or self.covariance == "diagonal":
+            return None
+        return (
+            f"dequantises levels, and has {self.covariance} covariances, under which no level has a known probability "
+            "(use covariance='diagonal')"
+        )
+
+    @torch.no_grad()
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """p(x_d | x_<d) = Σ_k w_k p(x_d | x_<d, k), with the weights w_k ∝ π_k p(x_<d | k).
+
+        Dequantised levels have the probability of their cells, of which `log_prob` is a lower bound.
+        """
+        places = {int(d): j for j, d in enumerate(self._real(torch.arange(self.event.dims)[None])[0])}
+        owners = {d: (own, j) for own, columns in self._discrete() for j, d in enumerate(columns)}
+        tables = {own: own.log_mass_tables() for own, _ in self._discrete()}
+        gaussians = self.gaussians.in_turn(n, self.used, None if gaps is None else self._real(gaps))
+        log_joint = self.logits.log_softmax(0).masked_fill(~self._live(), -math.inf).expand(n, -1)
+        for entry in in_steps(range(self.event.dims)):
+            if entry in owners:
+                own, column = owners[entry]
+                value = choose(entry, own.conditional(column, log_joint))
+                each = tables[own][column][value.nan_to_num(0.0).long()]
+            else:
+                mean, log_std = gaussians.of(places[entry])
+                units = self._units(entry)
+                conditional = GaussianIntervals(log_joint, mean, log_std, *units)
+                value = choose(entry, conditional)
+                levels = self.event.columns[entry].levels
+                if levels:
+                    each = conditional.log_each(cells(value, levels)).squeeze(1)
+                else:
+                    y = ((value - units[0]) / units[1]).clamp(-FURTHEST, FURTHEST)
+                    each = dist.gaussian_log_prob(y[:, None], mean, log_std)
+                    gaussians.put(places[entry], y)
+            log_joint = log_joint + each.masked_fill(value.isnan()[:, None], 0.0)
+
+    def _units(self, entry: int) -> tuple[Tensor, Tensor]:
+        """Centre and spread of an entry of the Gaussians, of a level counted from 0 where levels are dequantised."""
+        if self.columns is not None:
+            return self.columns.units(entry)
+        assert self.front is not None
+        centre, spread = self.front.units(entry)
+        # Level v is the cell from v to v + 1 here, and from v − ½ to v + ½ there.
+        discrete = self.event.columns[entry].is_discrete
+        return (centre - self.front.low.flatten()[entry] - 0.5, spread) if discrete else (centre, spread)
 
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:

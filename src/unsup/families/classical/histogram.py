@@ -17,7 +17,7 @@ as a density estimate: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -28,19 +28,21 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanSample, Factorises
+from unsup.core.model import Advice, CanComplete, CanSample, CodesEntries, Conditional, Factorises, Intervals
+from unsup.core.steps import in_steps
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob.distributions import log_ratios
 from unsup.prob.robust import usual_range
 
 JOINT_CELLS = 2**16
+_MOST_OVERLAPS = 2**22  # of intervals with bins, at a time
 _MOST_CELLS = 20_000_000  # of all tables, each as wide as the widest
 _EM_PASSES, _TOLERANCE = 100, 1e-6
 _REACH = 10.0  # widths of the middle half of a column, from its median to the end of the bins
 
 
-class Histogram(Counting, Factorises, CanSample, CanComplete):
+class Histogram(Counting, Factorises, CanSample, CanComplete, CodesEntries):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters with gradients: training is one pass of counting (or several, of EM, for a joint table of data
@@ -329,6 +331,53 @@ class Histogram(Counting, Factorises, CanSample, CanComplete):
             cells[rows[:, None], torch.tensor(hidden)] = torch.stack(torch.unravel_index(index, sizes), 1)
         return self.kept(x, known, self._placed(cells, generator, 1.0))
 
+    @torch.no_grad()
+    def visit(
+        self,
+        n: int,
+        choose: Callable[[int, Conditional], Tensor],
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """Entry by entry, with the margin of the joint table over later and over missing entries."""
+        raw = self.low.expand(n, -1).clone()
+        parts = list(self._leading(torch.zeros_like(raw) if gaps is None else raw.masked_fill(gaps, math.nan)))
+        for entry in in_steps(range(self.event.dims)):
+            log_mass = self._log_mass_at(entry, self._cells(raw) if self.one_table else raw, parts)
+            if not self.discrete[entry]:
+                own = (self.low[entry], self.high[entry], self.tail[entry])
+                value = choose(entry, _Bins(log_mass, *own))
+            else:
+                value = choose(entry, log_mass) + self.low[entry]
+            raw[:, entry] = torch.where(value.isnan(), raw[:, entry], value)
+
+    def _leading(self, raw: Tensor) -> Iterator[tuple[Tensor, list[int], list[Tensor]]]:
+        """Rows with the same entries observed, these entries, and the log-masses of the first one, two, … of them."""
+        for rows, seen in patterns(raw) if self.one_table else ():
+            if len(seen):
+                hidden = tuple(d for d in range(len(self.sizes)) if d not in seen.tolist())
+                tables = [self._marginal(seen).squeeze(hidden)]
+                while tables[-1].ndim > 1:
+                    tables.append(tables[-1].logsumexp(-1))
+                yield rows, seen.tolist(), tables[::-1]
+
+    def _log_mass_at(
+        self, entry: int, cells: Tensor, parts: Sequence[tuple[Tensor, list[int], list[Tensor]]]
+    ) -> Tensor:
+        """log P of the cells of an entry given those of earlier ones, ``(n, cells)``; after the impossible, uniform."""
+        size = self.sizes[entry]
+        if not self.one_table:
+            return self.log_mass[entry, :size].expand(len(cells), -1)
+        found = self.log_mass.new_full((len(cells), size), -math.log(size))
+        for rows, seen, tables in parts:
+            if entry in seen:
+                place = seen.index(entry)
+                own = tables[place][tuple(cells[rows][:, seen[:place]].T)] if place else tables[0].expand(len(rows), -1)
+                total = own.logsumexp(1, keepdim=True)
+                found[rows] = torch.where(total == -math.inf, found[rows], own - total)
+        return found
+
     def _placed(self, cells: Tensor, generator: Generator | None, temperature: float) -> Tensor:
         """Raw data in these cells ``(n, D)``: real entries are uniform in a bin, exponential in a tail."""
         n = len(cells)
@@ -390,3 +439,37 @@ class Histogram(Counting, Factorises, CanSample, CanComplete):
         rows[:, 0] = rows[:, last] = (self.tail * temperature).log()
         rows = rows.masked_fill(self.discrete[:, None], 0)
         return self._outer_sum(rows) if self.one_table else rows
+
+
+class _Bins(Intervals):
+    """A real entry of a histogram: uniform in bins of equal width, with exponential tails.
+
+    Args:
+        log_mass: log P of the lower tail, the bins and the upper tail, ``(n, bins + 2)``.
+        low, high: the range of the bins.
+        tail: the scale of the tails.
+    """
+
+    def __init__(self, log_mass: Tensor, low: Tensor, high: Tensor, tail: Tensor) -> None:
+        self.log_mass, self.low, self.high, self.tail = log_mass, low, high, tail
+
+    def log_masses(self, edges: Tensor) -> Tensor:
+        rows = max(1, _MOST_OVERLAPS // (edges.shape[1] * self.log_mass.shape[1]))
+        parts = zip(self.log_mass.split(rows), edges.split(rows), strict=True)
+        return torch.cat([self._of(log_mass, own) for log_mass, own in parts])
+
+    def _of(self, log_mass: Tensor, edges: Tensor) -> Tensor:
+        low, high, bins = self.low, self.high, log_mass.shape[1] - 2
+        ends = low + (high - low) * torch.arange(bins + 1, device=low.device) / bins
+        ends[-1] = high
+        a, b = edges[:, :-1, None], edges[:, 1:, None]
+        inside = (torch.minimum(b, ends[1:]) - torch.maximum(a, ends[:-1])).clamp(min=0).log() - ends.diff().log()
+        below = self._log_tail(low - edges.flip(1).clamp(max=low)).flip(1)
+        above = self._log_tail(edges.clamp(min=high) - high)
+        each = torch.cat([below[..., None], inside, above[..., None]], 2)
+        return torch.logsumexp(log_mass[:, None] + each, 2)
+
+    def _log_tail(self, beyond: Tensor) -> Tensor:
+        """log of e^(−a/s) − e^(−b/s) for neighbouring distances a ≤ b beyond the range: ``(n, m + 1)`` → ``(n, m)``."""
+        found = -beyond[:, :-1] / self.tail + torch.log(-torch.expm1(-beyond.diff(dim=1) / self.tail))
+        return found.nan_to_num(nan=-math.inf, neginf=-math.inf)

@@ -1,0 +1,805 @@
+"""Files as one compressed file, and back.
+
+Files are coded in groups, one after the other. A group is a chunk with a record (names, layout, numbers of examples)
+and the chunks with the data. Files that hold examples of the model are coded with it; all others are kept byte for
+byte. Every group can be read without the others, and the last chunk has copies of all records, so that damage loses
+only the files that it hits.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO, NotRequired, TypedDict, cast, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsup.coding.arrays import coder_of, header_of
+from unsup.coding.chunks import ChunkCoder, plain_chunk, plain_decoded
+from unsup.coding.container import Chunk, Container, Totals, write_container
+from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows
+from unsup.coding.scheme import Profile
+from unsup.coding.table_files import TABLES, Table
+from unsup.core.config import AtLeast, check_value
+from unsup.core.errors import InputError
+from unsup.core.model import Model
+from unsup.core.reading import parse_json
+from unsup.data.columns import TableForm
+from unsup.data.form import Form
+
+_BLOCK = 2**22
+"""Bytes of files without examples per chunk."""
+_MOST_CONTENT = 2**24  # bytes of image files that wait for the others of their chunk
+_MOST_FILES = 2**14  # files of a group
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
+_Whole = Annotated[int, AtLeast(0)]
+Named = str | tuple[str, _Whole, _Whole, str, _Whole]
+"""A name; or text, first number, digits, text and count of consecutively numbered names."""
+_LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array, Table)}
+Listener = Callable[[int], None]
+"""Called with the number of bytes that were done since the last call."""
+
+
+class GroupRecord(TypedDict):
+    """The files of a group."""
+
+    layout: dict[str, Any]
+    chunks: _Whole
+    block: Annotated[int, AtLeast(1)]
+    """Examples, or bytes, of each chunk except the last one."""
+    names: list[Named]
+    places: list[tuple[_Whole, _Whole]]
+    """The numbers of the files among all files, as first number and count."""
+    sizes: NotRequired[list[_Whole]]
+    """Bytes of each file, if they are kept as bytes; examples of each file, if it has not exactly one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to compress.
+
+    Attributes:
+        name: its name in the archive, with ``/`` between folders.
+        path: where it is; None for an array in memory.
+        array: its examples ``(N, ...)``, if it is in memory; it is restored as an ``.npy`` file.
+    """
+
+    name: str
+    path: Path | None = None
+    array: NDArray[Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        if self.path is not None:
+            return self.path.stat().st_size
+        assert self.array is not None
+        return self.array.nbytes
+
+
+@final
+@dataclass
+class Packed:
+    """What was compressed.
+
+    Attributes:
+        files: number of files.
+        size: their bytes.
+        with_model: how many of them hold examples of the model.
+        why: for the other files, how many there are of each reason.
+        totals: of the container.
+    """
+
+    files: int = 0
+    size: int = 0
+    with_model: int = 0
+    why: dict[str, int] = field(default_factory=dict)
+    totals: Totals | None = None
+
+
+def sources_of(paths: Sequence[str | Path]) -> list[Source]:
+    """The files at these paths; folders are searched to any depth.
+
+    Names are relative to the folder if it is the only path, else they start with the name of the folder or file.
+
+    Raises:
+        InputError: a path that does not exist, a device, two files of one name, or no files.
+    """
+    found: list[Source] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            inside = PurePosixPath("" if len(paths) == 1 else path.absolute().name)
+            found += [Source(str(inside / file.relative_to(path).as_posix()), file) for file in _files(path)]
+        elif path.is_file():
+            found.append(Source(path.name, path))
+        else:
+            what = "is a device or a pipe" if path.exists() else "does not exist"
+            raise InputError(f"{given} {what}; expected files or folders to compress")
+    if not found:
+        raise InputError(f"{', '.join(map(str, paths))}: no files; expected files or folders to compress")
+    seen: set[str] = set()
+    for source in found:
+        if source.name in seen:
+            raise InputError(f"two files would have the name {source.name!r}; compress their folder instead")
+        seen.add(source.name)
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read {error.filename} ({error.strerror}); check its permissions") from error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders.sort()
+        yield from (path for name in sorted(names) if (path := Path(place) / name).is_file())
+
+
+def write_archive(
+    file: BinaryIO,
+    model: Model,
+    coder: ChunkCoder,
+    sources: Iterable[Source],
+    *,
+    run: str = "",
+    profile: Profile = "portable",
+    form: Form | None = None,
+    whole_files: bool = False,
+    on_bytes: Listener | None = None,
+) -> Packed:
+    """Compress files.
+
+    Args:
+        file: buffered file, open for writing.
+        model: the model of ``coder``.
+        coder: see `ChunkCoder`.
+        sources: the files.
+        run: where the model is, for `Archive`.
+        profile: that of ``coder``.
+        form: how the training data was written (`Data.form`), for tables.
+        whole_files: every file comes back byte for byte. Otherwise images are written again with the same pixels.
+        on_bytes: see `Listener`.
+
+    Raises:
+        InputError: a file cannot be read, or has changed while it was read.
+    """
+    packing = _Packing(coder, form, whole_files, on_bytes or (lambda _: None))
+    header = header_of(model, coder, {"kind": "files", "run": run, "whole_files": whole_files}, profile)
+    packing.packed.totals = write_container(file, header, packing.chunks(sources))
+    return packing.packed
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A file that waits for others of its layout."""
+
+    name: str
+    place: int
+    content: bytes
+    x: Tensor | None = None
+
+
+class _Packing:
+    """Collects files in groups."""
+
+    def __init__(self, coder: ChunkCoder, form: Form | None, whole_files: bool, on_bytes: Listener) -> None:
+        self.coder, self.form, self.whole_files, self.on_bytes = coder, form, whole_files, on_bytes
+        self.packed = Packed()
+        self.waiting: dict[Layout, list[_Waiting]] = {}
+        self.copies: list[tuple[int, dict[str, Any]]] = []  # the records, and the numbers of their chunks
+        self.number = 0
+
+    def chunks(self, sources: Iterable[Source]) -> Iterator[Chunk]:
+        for place, source in enumerate(sources):
+            try:
+                yield from self._add(place, source)
+            except OSError as error:
+                raise InputError(f"cannot read {source.path} ({error.strerror}); check its permissions") from error
+        for layout in sorted(self.waiting, key=lambda layout: isinstance(layout, Bytes)):
+            yield from self._flush(layout)
+        yield from self._flush(Bytes())  # images for which the model was no gain
+        yield plain_chunk(_packed_json({"copies": self.copies}))
+
+    def _add(self, place: int, source: Source) -> Iterator[Chunk]:
+        self.packed.files += 1
+        self.packed.size += source.size
+        event, path = self.coder.event, source.path
+        if path is None:
+            assert source.array is not None
+            found = Array.of(source.array, event)
+            if found is None:
+                raise InputError(
+                    f"{source.name} has shape {source.array.shape} and type {source.array.dtype}; expected (N, *event)"
+                )
+            yield from self._array(place, source, *found)
+            return
+        suffix = path.suffix.lower()
+        if suffix == ".npy":
+            found = Array.read(path, event)
+            if found is not None:
+                yield from self._array(place, source, *found)
+                return
+            yield from self._keep(place, source, "arrays of another shape or type")
+        elif suffix in IMAGES and not self.whole_files:
+            content = path.read_bytes()
+            image = Images.read(content, suffix, event)
+            if image is None:
+                yield from self._keep(place, source, "images that the model does not fit")
+                return
+            self.packed.with_model += 1
+            yield from self._wait(image[0], _Waiting(source.name, place, content, image[1]))
+        elif suffix in TABLES and isinstance(self.form, TableForm):
+            table = Table.read(path, event, self.form)
+            if isinstance(table, str):
+                yield from self._keep(place, source, table)
+            else:
+                yield from self._table(place, source, *table)
+        else:
+            yield from self._keep(place, source, f"{suffix or 'other'} files")
+
+    def _keep(self, place: int, source: Source, reason: str) -> Iterator[Chunk]:
+        """A file without examples."""
+        assert source.path is not None
+        self.packed.why[reason] = self.packed.why.get(reason, 0) + 1
+        size = source.size
+        if size <= _BLOCK:
+            yield from self._wait(Bytes(), _Waiting(source.name, place, source.path.read_bytes()))
+            return
+        count = -(-size // _BLOCK)
+        yield self._record(Bytes(), count, _BLOCK, [source.name], [place], [size])
+        with source.path.open("rb") as file:
+            left = size
+            for _ in range(count):
+                raw = file.read(min(_BLOCK, left))
+                left -= len(raw)
+                if not raw:
+                    break
+                yield self.coder.plain(raw)
+                self.on_bytes(len(raw))
+        if left:
+            raise InputError(f"{source.path} became shorter while it was read; compress it again")
+
+    def _array(self, place: int, source: Source, layout: Array, x: NDArray[Any]) -> Iterator[Chunk]:
+        self.packed.with_model += 1
+        event = self.coder.event
+        size = self.coder.count(event.shape, x.dtype.itemsize)
+        starts = range(0, len(x), size)
+        yield self._record(layout, len(starts), size, [source.name], [place], [len(x)])
+        for start in starts:
+            rows = layout.examples(x[start : start + size], event)
+            yield self.coder.encode(rows)
+            self.on_bytes(rows.numel() * rows.element_size())
+
+    def _table(self, place: int, source: Source, layout: Table, x: Tensor, texts: list[list[str]]) -> Iterator[Chunk]:
+        size = self.coder.count(tuple(x.shape[1:]), x.element_size())
+        starts = range(0, len(x), size)
+        chunks = []
+        for start in starts:
+            part = x[start : start + size]
+            side = layout.side(part, [text[start : start + size] for text in texts])
+            chunks += [self.coder.encode(part), self.coder.plain(side)]
+            self.on_bytes(source.size // len(starts))
+        if sum(len(chunk.coded) for chunk in chunks) >= source.size:
+            yield from self._keep(place, source, "tables that are smaller as they are")
+            return
+        self.packed.with_model += 1
+        yield self._record(layout, len(chunks), size, [source.name], [place], [len(x)])
+        yield from chunks
+
+    def _record(
+        self, layout: Layout, chunks: int, block: int, names: list[str], places: list[int], sizes: list[int] | None
+    ) -> Chunk:
+        """The chunk with the record of a group, to which ``chunks`` chunks of data belong."""
+        record: dict[str, Any] = {
+            "layout": layout.to_json(),
+            "chunks": chunks,
+            "block": block,
+            "names": _shorter(names),
+            "places": _ranges(places),
+        }
+        if sizes is not None:
+            record["sizes"] = sizes
+        self.copies.append((self.number, record))
+        self.number += 1 + chunks
+        return plain_chunk(_packed_json(record))
+
+    def _wait(self, layout: Layout, file: _Waiting) -> Iterator[Chunk]:
+        files = self.waiting.setdefault(layout, [])
+        files.append(file)
+        content = sum(len(each.content) for each in files)
+        if isinstance(layout, Examples):
+            most = self.coder.count(self.coder.event.shape, layout.dtype.itemsize)
+            full = len(files) >= most or content >= _MOST_CONTENT
+        else:
+            full = len(files) >= _MOST_FILES or content >= _BLOCK
+        if full:
+            yield from self._flush(layout)
+
+    def _flush(self, layout: Layout) -> Iterator[Chunk]:
+        files = self.waiting.pop(layout, [])
+        if not files:
+            return
+        content = b"".join(file.content for file in files)
+        names, places = [file.name for file in files], [file.place for file in files]
+        if isinstance(layout, Examples):
+            chunk = self.coder.encode(torch.stack([cast(Tensor, file.x) for file in files]))
+            if len(chunk.coded) < len(content):
+                yield self._record(layout, 1, len(files), names, places, None)
+                yield chunk
+                self.on_bytes(len(content))
+                return
+            self.packed.with_model -= len(files)
+            reason = "images that are smaller as they are"
+            self.packed.why[reason] = self.packed.why.get(reason, 0) + len(files)
+            for file in files:
+                yield from self._wait(Bytes(), file)
+            return
+        blocks = [content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK)]
+        yield self._record(layout, len(blocks), _BLOCK, names, places, [len(file.content) for file in files])
+        for raw in blocks:
+            yield self.coder.plain(raw)
+            self.on_bytes(len(raw))
+
+
+def _packed_json(record: Any) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+def _shorter(names: Sequence[str]) -> list[Any]:
+    """Consecutively numbered names as one entry.
+
+    >>> _shorter(["a.png", "x08.png", "x09.png", "x10.png"])
+    ['a.png', ['x', 8, 2, '.png', 3]]
+    """
+    found: list[Any] = []
+    for name in map(_as_text, names):
+        parts = _NUMBERED.fullmatch(name)
+        if parts is None or len(parts[2]) > 15:
+            found.append(name)
+            continue
+        before, number, after = parts.groups()
+        last = found[-1] if found else None
+        if (
+            isinstance(last, list)
+            and (last[0], last[2], last[3]) == (before, len(number), after)
+            and last[1] + last[4] == int(number)
+        ):
+            last[4] += 1
+        else:
+            found.append([before, int(number), len(number), after, 1])
+    return [_numbered(*entry)[0] if isinstance(entry, list) and entry[4] == 1 else entry for entry in found]
+
+
+def _numbered(before: str, first: int, digits: int, after: str, count: int) -> list[str]:
+    return [f"{before}{number:0{digits}d}{after}" for number in range(first, first + count)]
+
+
+def _as_text(name: str) -> str:
+    """A name, whose bytes may be no text, in JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "\0" + base64.b64encode(os.fsencode(name)).decode()
+    return name
+
+
+def _as_name(text: str) -> str:
+    return os.fsdecode(base64.b64decode(text[1:])) if text.startswith("\0") else text
+
+
+def _ranges(places: Sequence[int]) -> list[list[int]]:
+    """Numbers as first number and count.
+
+    >>> _ranges([3, 4, 9])
+    [[3, 2], [9, 1]]
+    """
+    found: list[list[int]] = []
+    for place in places:
+        if found and sum(found[-1]) == place:
+            found[-1][1] += 1
+        else:
+            found.append([place, 1])
+    return found
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """A group of files in an archive.
+
+    Attributes:
+        layout: how they are written.
+        names: their names.
+        places: their numbers among all files.
+        sizes: bytes of each file, or examples.
+        first: the number of its first chunk with data.
+        chunks: number of chunks with data.
+        block: examples, or bytes, of each of them except the last one.
+    """
+
+    layout: Layout
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    sizes: tuple[int, ...]
+    first: int
+    chunks: int
+    block: int
+
+    @property
+    def items(self) -> tuple[int, ...]:
+        """Number of items of each file: examples, or 1."""
+        return self.sizes if isinstance(self.layout, Examples) else (1,) * len(self.names)
+
+
+@final
+@dataclass(frozen=True)
+class Lost:
+    """Files, or parts of them, that could not be restored, and why."""
+
+    names: tuple[str, ...]
+    error: CodingError
+
+
+def is_archive(container: Container) -> bool:
+    """Whether a compressed file has files, not the examples of `unsup.coding.compress`."""
+    return container.header["items"].get("kind") == "files"
+
+
+@final
+class Archive:
+    """A compressed file of files, open for reading.
+
+    Args:
+        container: the file.
+        keep_going: skip groups that are damaged; they are in `lost`.
+
+    Attributes:
+        groups: the files.
+        lost: what cannot be restored.
+
+    Raises:
+        CodingError: the file is damaged, or has no files.
+    """
+
+    def __init__(self, container: Container, *, keep_going: bool = False) -> None:
+        self.container, self.keep_going = container, keep_going
+        self.lost: list[Lost] = []
+        items = container.header["items"]
+        if not is_archive(container):
+            raise CodingError(
+                f"{container.name} has {items.get('kind')!r} instead of files; decode it with "
+                "unsup.coding.decompress(model, data)"
+            )
+        self.run = str(items.get("run", ""))
+        self.groups = self._groups()
+
+    def _groups(self) -> list[Group]:
+        found: list[Group] = []
+        number = 0
+        while number < self.container.chunks:
+            try:
+                record = self._record(number)
+            except CodingError as error:
+                if not self.keep_going:
+                    raise
+                if number not in self._copies:
+                    self.lost.append(Lost((), error))
+                    number += 1
+                    continue
+                record = self._copies[number]
+            if "copies" in record:
+                break
+            group = self._group(number, record)
+            found.append(group)
+            number = group.first + group.chunks
+        return found
+
+    def _record(self, number: int) -> dict[str, Any]:
+        """The record in a chunk."""
+        name = self.container.name
+        try:
+            record = parse_json(plain_decoded(self.container, number).decode("utf-8", "replace"))
+        except InputError as error:
+            if isinstance(error, CodingError):
+                raise
+            raise CorruptChunk(name, number, f"its record is not valid: {error}") from error
+        if not isinstance(record, dict):
+            raise CorruptChunk(name, number, "it has no record")
+        return record
+
+    @functools.cached_property
+    def _copies(self) -> dict[int, dict[str, Any]]:
+        """Copies of the records in the last chunk, by the numbers of their chunks; empty if it is damaged too."""
+        try:
+            copies = self._record(self.container.chunks - 1).get("copies")
+        except CodingError:
+            return {}
+        pairs = [pair for pair in copies if isinstance(pair, list)] if isinstance(copies, list) else []
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and isinstance(pair[1], dict)}
+
+    def _group(self, number: int, record: dict[str, Any]) -> Group:
+        container = self.container
+        try:
+            own: GroupRecord = check_value("the record", record, GroupRecord)
+            layout = layout_from_json(own["layout"])
+            names = [_checked_name(name) for entry in own["names"] for name in _names(entry)]
+            places = [first + i for first, count in own["places"] for i in range(min(count, len(names) + 1))]
+            sizes = own.get("sizes", [1] * len(names))
+            if not len(names) == len(places) == len(sizes) or not names:
+                raise InputError(f"{len(names)} names, {len(places)} numbers and {len(sizes)} sizes of files")
+            if number + own["chunks"] >= container.chunks and not self.keep_going:
+                raise InputError(f"{own['chunks']} chunks from {number + 1} on, of {container.chunks} in the file")
+        except InputError as error:
+            raise CorruptChunk(container.name, number, f"its record is not valid: {error}") from error
+        return Group(layout, tuple(names), tuple(places), tuple(sizes), number + 1, own["chunks"], own["block"])
+
+    @property
+    def files(self) -> list[tuple[int, str, int]]:
+        """Number, name and number of items of every file, in the order in which they were given."""
+        return sorted(
+            (place, name, items)
+            for group in self.groups
+            for place, name, items in zip(group.places, group.names, group.items, strict=True)
+        )
+
+    @property
+    def items(self) -> int:
+        """The number of items of all files."""
+        return sum(items for _, _, items in self.files)
+
+    def firsts(self) -> dict[int, int]:
+        """The number of the first item of each file, by the number of the file."""
+        found, first = {}, 0
+        for place, _, items in self.files:
+            found[place] = first
+            first += items
+        return found
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether any file has examples."""
+        return any(isinstance(group.layout, Examples) for group in self.groups)
+
+    def coder(self, model: Model) -> ChunkCoder:
+        """The coder of the files.
+
+        Raises:
+            CodingError: another model, or another environment.
+        """
+        return coder_of(model, self.container)
+
+    def check(self, coder: ChunkCoder | None, on_bytes: Listener | None = None) -> None:
+        """Decode all chunks, and compare them with what was coded.
+
+        Raises:
+            CodingError: a chunk is damaged, or is decoded to something else here.
+        """
+        for group in self.groups:
+            for number in range(group.first, group.first + group.chunks):
+                raw = self._raw(group, number, coder)
+                if on_bytes is not None:
+                    on_bytes(len(raw))
+        if not self.keep_going:
+            self._record(self.container.chunks - 1)
+
+    def restore(
+        self, out: Path, coder: ChunkCoder | None, *, only: range | None = None, on_bytes: Listener | None = None
+    ) -> list[str]:
+        """Write the files to a folder, and return their names.
+
+        Args:
+            out: the folder; it is created.
+            coder: see `coder`.
+            only: numbers of the items to restore; arrays then have these rows.
+            on_bytes: see `Listener`.
+
+        Raises:
+            InputError: a file exists, or cannot be written.
+            CodingError: a chunk is damaged, unless ``keep_going``.
+        """
+        wanted = only if only is not None else range(self.items)
+        firsts = self.firsts()
+        tasks = []
+        for group in self.groups:
+            own = []
+            for index, (place, items) in enumerate(zip(group.places, group.items, strict=True)):
+                rows = _within(wanted, firsts[place], items)
+                if len(rows) or (not items and only is None):
+                    own.append((index, rows))
+            if own:
+                tasks.append((group, own))
+        for group, own in tasks:
+            for index, _ in own:
+                if os.path.lexists(target := out / group.names[index]):
+                    raise InputError(f"{target} exists; choose another folder (-o FOLDER), or move it away")
+        written: list[str] = []
+        for group, own in tasks:
+            listener = on_bytes or (lambda _: None)
+            if isinstance(group.layout, Images):
+                written += self._images(group, own, out, coder, listener)
+            elif isinstance(group.layout, Rows):
+                written += self._rows(group, own, out, coder, listener)
+            else:
+                written += self._bytes(group, own, out, coder, listener)
+        return written
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def _raw(self, group: Group, number: int, coder: ChunkCoder | None) -> bytes:
+        """The decoded bytes of a chunk with data."""
+        if isinstance(group.layout, Examples) and self.container.info(number).count:
+            x = self._examples(group, number, coder)
+            return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()) if len(x) else b""
+        return plain_decoded(self.container, number)
+
+    def _examples(self, group: Group, number: int, coder: ChunkCoder | None) -> Tensor:
+        assert isinstance(group.layout, Examples)
+        assert coder is not None
+        return coder.decode(self.container, number, coder.event.shape, group.layout.dtype)
+
+    def _images(
+        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+    ) -> list[str]:
+        assert isinstance(group.layout, Images)
+        names = tuple(group.names[index] for index, _ in own)
+        try:
+            x = self._examples(group, group.first, coder)
+            if len(x) != len(group.names):
+                raise CorruptChunk(self.container.name, group.first, f"{len(x)} images with {len(group.names)} names")
+        except CodingError as error:
+            self._lose(names, error)
+            return []
+        for index, _ in own:
+            _write(out / group.names[index], [group.layout.file(x[index])])
+            on_bytes(x[index].numel() * x.element_size())
+        return list(names)
+
+    def _rows(
+        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+    ) -> list[str]:
+        layout, (index, rows) = group.layout, own[0]
+        assert isinstance(layout, Rows)
+        assert coder is not None
+        event = coder.event
+        name, total, size = group.names[index], group.sizes[index], group.block
+        pieces: list[tuple[range, CodingError | None]] = []
+
+        def content(wanted: range) -> Iterator[bytes]:
+            yield layout.start(len(wanted), total, event)
+            for number in range(wanted.start // size, -(-wanted.stop // size)):
+                first = group.first + (2 * number if layout.has_side else number)
+                x = self._examples(group, first, coder)
+                side = plain_decoded(self.container, first + 1) if layout.has_side else b""
+                inside = _within(wanted, number * size, len(x))
+                try:
+                    yield layout.rows(x, side, inside, last=number * size + inside.stop == total)
+                except InputError as error:
+                    raise CorruptChunk(self.container.name, first + 1, str(error)) from error
+                on_bytes(x.numel() * x.element_size())
+
+        try:
+            _write(out / name, content(rows))
+        except CodingError as error:
+            if not self.keep_going:
+                raise
+            self._lose((name,), error)
+        else:
+            return [name]
+        found = []
+        for start in range(rows.start - rows.start % size, rows.stop, size):
+            part = _within(rows, start, size)
+            path = PurePosixPath(name)
+            own_name = str(path.with_name(f"{path.stem}.rows-{part.start}-{part.stop}{path.suffix}"))
+            try:
+                _write(out / own_name, content(part))
+            except CodingError as error:
+                pieces.append((part, error))
+            else:
+                found.append(own_name)
+        self.lost[-1] = Lost(tuple(f"{name} rows {p.start} to {p.stop - 1}" for p, _ in pieces), self.lost[-1].error)
+        return found
+
+    def _bytes(
+        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+    ) -> list[str]:
+        starts = np.concatenate([[0], np.cumsum(group.sizes)]).tolist()
+        kept: tuple[int, bytes] | None = None
+
+        def block(number: int) -> bytes:
+            nonlocal kept
+            if kept is None or kept[0] != number:
+                kept = number, plain_decoded(self.container, group.first + number)
+                on_bytes(len(kept[1]))
+            return kept[1]
+
+        def content(start: int, stop: int) -> Iterator[bytes]:
+            for number in range(start // group.block, -(-stop // group.block)):
+                raw, at = block(number), number * group.block
+                yield raw[max(0, start - at) : max(0, stop - at)]
+
+        written = []
+        for index, _ in own:
+            name, (start, stop) = group.names[index], starts[index : index + 2]
+            try:
+                length = sum(map(len, content(start, stop))) if stop - start <= group.block else stop - start
+                if length != stop - start:
+                    raise CorruptChunk(self.container.name, group.first, f"{name} has {length} bytes, not its size")
+                _write(out / name, content(start, stop))
+            except CodingError as error:
+                self._lose((name,), error)
+            else:
+                written.append(name)
+        return written
+
+    def _lose(self, names: tuple[str, ...], error: CodingError) -> None:
+        if not self.keep_going:
+            raise error
+        self.lost.append(Lost(names, error))
+
+
+def layout_from_json(record: Any) -> Layout:
+    """The layout that `Layout.to_json` wrote.
+
+    Raises:
+        InputError: ``record`` is not a layout.
+    """
+    if not isinstance(record, dict) or record.get("kind") not in _LAYOUTS:
+        raise InputError(f"files of the kind {record!r}, which this version does not know")
+    fields = {k: v for k, v in record.items() if k != "kind"}
+    return cast(Layout, check_value("files", fields, _LAYOUTS[record["kind"]]))
+
+
+def _names(entry: Named) -> list[str]:
+    if isinstance(entry, str):
+        return [_as_name(entry)]
+    before, first, digits, after, count = entry
+    if count > _MOST_CONTENT or digits > 15:
+        raise InputError(f"{count} names")
+    return _numbered(before, first, digits, after, count)
+
+
+def _checked_name(name: str) -> str:
+    """A name of a file inside the folder."""
+    path = PurePosixPath(name)
+    parts = [part for part in path.parts if part not in (".", "..")]
+    if not parts or len(parts) != len(path.parts) or path.is_absolute() or "\0" in name or str(path) != name:
+        raise InputError(f"the name {name!r} leads out of the folder")
+    if os.name == "nt" and any(character in name for character in '\\:*?"<>|'):
+        raise InputError(f"this system does not allow the name {name!r}; decompress the file elsewhere")
+    return name
+
+
+def _within(wanted: range, first: int, count: int) -> range:
+    """The part of ``wanted`` in the items from ``first`` on, counted from there."""
+    start, stop = max(wanted.start - first, 0), min(wanted.stop - first, count)
+    return range(start, max(start, stop))
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file completely or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                for part in parts:
+                    file.write(part)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); choose another folder (-o FOLDER)") from error

@@ -1,0 +1,228 @@
+"""How the examples of a group of files become files again, and whether a file can be read as examples of a model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, cast, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsup.core.config import AtLeast
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.data.pixels import BROKEN, decode, encode, quiet
+
+Count = Annotated[int, AtLeast(0)]
+ArrayType = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+IMAGES = (".png", ".bmp", ".tif", ".tiff")
+"""Suffixes of images that are written again without losses. JPEG and WebP files are kept as they are."""
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """Examples of one type in files of one kind. Subclasses are final, and their fields are JSON."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+
+@final
+@dataclass(frozen=True)
+class Bytes(Layout):
+    """Files that are kept byte for byte, without the model."""
+
+    kind: ClassVar[str] = "bytes"
+
+
+@dataclass(frozen=True)
+class Examples(Layout):
+    """Files of examples of the model."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The type of the examples as they are coded."""
+
+
+@dataclass(frozen=True)
+class Rows(Examples):
+    """Files of one example per row.
+
+    Class attributes:
+        has_side: whether each chunk of examples is followed by one with what rows have besides.
+    """
+
+    has_side: ClassVar[bool] = False
+
+    @abstractmethod
+    def start(self, rows: int, total: int, event: Event) -> bytes:
+        """The bytes before the rows, for ``rows`` of ``total`` rows."""
+
+    @abstractmethod
+    def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
+        """Some of the rows of a chunk as in the file.
+
+        Args:
+            x: all examples of the chunk.
+            side: what the rows have besides.
+            inside: the rows.
+            last: whether they end with the last row of the file.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Images(Examples):
+    """Image files of one example each.
+
+    Attributes:
+        suffix: kind of the files.
+        depth: type of the pixels.
+        factor: pixels are the levels of the model times this: black and white images have 0 and 255.
+        grey: the files have one channel, and the model has three equal ones.
+    """
+
+    kind: ClassVar[str] = "images"
+
+    suffix: Literal[".png", ".bmp", ".tif", ".tiff"]
+    depth: Literal["uint8", "uint16"]
+    factor: Literal[1, 255]
+    grey: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8 if self.depth == "uint8" else torch.int32
+
+    @classmethod
+    def read(cls, content: bytes, suffix: str, event: Event) -> tuple[Images, Tensor] | None:
+        """The layout and the example ``(*event.shape)`` of an image file; None if the model does not fit it."""
+        if not event.is_image or suffix not in IMAGES:
+            return None
+        try:
+            with quiet():
+                found = decode(content)
+        except (*BROKEN, InputError):
+            return None
+        pixels = found.pixels
+        if len(pixels) != 1 or found.transparent or found.turned or pixels.dtype.name not in ("uint8", "uint16"):
+            return None
+        grey = pixels.shape[1] == 1 and event.shape[0] == 3
+        if (3 if grey else pixels.shape[1], *pixels.shape[2:]) != event.shape:
+            return None
+        two = event.uniform is not None and event.uniform.kind == "binary" and int(pixels.max()) > 1
+        layout = cls(cast(Any, suffix), cast(Any, pixels.dtype.name), 255 if two else 1, grey)
+        if two and not np.isin(pixels, (0, 255)).all():
+            return None
+        if not np.array_equal(decode(layout.file(_tensor(pixels[0], layout))).pixels, pixels):
+            return None
+        return layout, _tensor(pixels[0], layout)
+
+    def file(self, x: Tensor) -> bytes:
+        """The image file of an example ``(C, H, W)``."""
+        pixels = (x[:1] if self.grey else x).numpy().astype(self.depth) * np.dtype(self.depth).type(self.factor)
+        return encode(pixels, self.suffix)
+
+
+@final
+@dataclass(frozen=True)
+class Array(Rows):
+    """An ``.npy`` file of many examples, which comes back byte for byte.
+
+    Attributes:
+        type: its type.
+        axes: order of its axes after the first: those of the model (``same``), channels last, or without channels.
+        head: the bytes before its numbers, in base 64.
+    """
+
+    kind: ClassVar[str] = "array"
+
+    type: ArrayType
+    axes: Literal["same", "last", "none"]
+    head: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, getattr(torch, self.type))
+
+    @classmethod
+    def read(cls, path: Path, event: Event) -> tuple[Array, NDArray[Any]] | None:
+        """The layout and the numbers ``(N, ...)`` of a file, on disk; None if the model does not fit them."""
+        try:
+            with path.open("rb") as file:
+                found = np.lib.format.open_memmap(path, mode="r")
+                head = file.read(found.offset)
+        except (OSError, ValueError, EOFError, TypeError, SyntaxError):
+            return None
+        return cls.of(found, event, head)
+
+    @classmethod
+    def of(cls, x: NDArray[Any], event: Event, head: bytes | None = None) -> tuple[Array, NDArray[Any]] | None:
+        """The same of an array in memory."""
+        if x.ndim < 2 or not len(x) or x.dtype.name not in _ARRAY_TYPES or x.dtype.byteorder == ">":
+            return None
+        if not x.flags.c_contiguous:
+            return None
+        shape = x.shape[1:]
+        if shape == event.shape:
+            axes = "same"
+        elif event.is_image and shape == (*event.shape[1:], event.shape[0]):
+            axes = "last"
+        elif event.is_image and event.shape[0] == 1 and shape == event.shape[1:]:
+            axes = "none"
+        else:
+            return None
+        head = npy_head(x.shape, x.dtype) if head is None else head
+        return cls(cast(Any, x.dtype.name), cast(Any, axes), base64.b64encode(head).decode()), x
+
+    def examples(self, rows: NDArray[Any], event: Event) -> Tensor:
+        """Rows of the file as examples ``(B, *event.shape)``."""
+        x = torch.from_numpy(np.array(rows))
+        if self.axes == "last":
+            x = x.movedim(-1, 1)
+        return x.reshape(len(x), *event.shape).contiguous()
+
+    def start(self, rows: int, total: int, event: Event) -> bytes:
+        if rows == total:
+            return base64.b64decode(self.head)
+        channels, *sides = event.shape
+        shape = {"same": event.shape, "last": (*sides, channels), "none": tuple(sides)}[self.axes]
+        return npy_head((rows, *shape), np.dtype(self.type))
+
+    def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
+        x = x[inside.start : inside.stop]
+        if self.axes == "last":
+            x = x.movedim(1, -1)
+        return bytes(x.contiguous().numpy().tobytes())
+
+
+_ARRAY_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+def npy_head(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
+    """The header of an ``.npy`` file.
+
+    >>> npy_head((3,), np.dtype("uint8"))[:6]
+    b'\\x93NUMPY'
+    """
+    file = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
+    return file.getvalue()
+
+
+def _tensor(pixels: NDArray[Any], layout: Images) -> Tensor:
+    """Pixels ``(C, H, W)`` as an example of the model."""
+    levels = pixels // layout.factor
+    x = torch.from_numpy(levels if layout.depth == "uint8" else levels.astype(np.int32))
+    return x.expand(3, -1, -1).contiguous() if layout.grey else x.contiguous()

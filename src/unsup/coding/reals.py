@@ -1,0 +1,306 @@
+"""Numbers of a column as integers, exactly, and the digits by which an integer is coded.
+
+A column of decimals becomes whole multiples of the coarsest step 10^−p that represents all of them, bit for bit. Other
+floating-point numbers become the integers that have the same order as the numbers, so that neighbouring floats are
+neighbouring integers. An integer is coded digit by digit from the top. Each digit divides an interval of the line, and
+the model gives the masses of its parts, so that numbers of any size take a few digits of at most 32 values each.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unsup.coding.entropy import StreamError
+from unsup.coding.tables import Floats, Integers
+from unsup.core.model import Intervals
+
+Values: TypeAlias = NDArray[Any]
+"""Raw values of a column, float32 or float64."""
+Offsets: TypeAlias = NDArray[np.uint64]
+"""Integers of a column, counted from the lowest one: a column of float64 may need all 64 bits."""
+Bools: TypeAlias = NDArray[np.bool_]
+
+POWERS = range(-3, 10)
+"""p of the steps 10^−p."""
+_LARGEST = 2**40  # steps: their products with powers of ten are exact in float64
+_BITS = 255  # the number of `Bits` in a stream
+_DIGIT = 5  # bits of a digit, at most: more digits are slower, and so are longer ones
+_BACKGROUND = -24 * math.log(2)
+
+
+class Scale(ABC):
+    """A map between floats and integers that keeps the order."""
+
+    @property
+    @abstractmethod
+    def number(self) -> int:
+        """It names the scale in a stream."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[int, int]:
+        """The lowest and the highest integer."""
+
+    @abstractmethod
+    def integers(self, values: Values) -> Integers:
+        """The nearest integers, anything for values that have none."""
+
+    @abstractmethod
+    def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
+        """The floats of integers."""
+
+    @abstractmethod
+    def edges(self, integers: Integers) -> Floats:
+        """The lower end of the cell of each integer on the line. A cell ends where the next one begins."""
+
+    def fit(self, values: Values) -> tuple[Integers, Bools]:
+        """`integers`, and which values they represent bit for bit."""
+        found = self.integers(values)
+        return found, same_bits(self.values(found, values.dtype), values)
+
+
+@final
+@dataclass(frozen=True)
+class Decimals(Scale):
+    """Multiples of 10^−p.
+
+    >>> Decimals(1).fit(np.array([0.5, 0.25, -0.0, np.inf]))[1]
+    array([ True, False, False, False])
+    """
+
+    p: int
+
+    @property
+    def number(self) -> int:
+        return self.p - POWERS[0]
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return -_LARGEST, _LARGEST
+
+    def integers(self, values: Values) -> Integers:
+        wide = values.astype(np.float64)
+        with np.errstate(over="ignore"):
+            scaled = np.rint(wide * 10.0**self.p if self.p >= 0 else wide / 10.0**-self.p)
+        return np.where(np.abs(scaled) <= _LARGEST, scaled, 0).astype(np.int64)
+
+    def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
+        with np.errstate(over="ignore"):
+            return self._scaled(integers.astype(np.float64)).astype(dtype)
+
+    def edges(self, integers: Integers) -> Floats:
+        return self._scaled(integers.astype(np.float64) - 0.5)
+
+    def _scaled(self, steps: Floats) -> Floats:
+        # One operation on exact numbers: IEEE 754 defines every bit of the result.
+        return steps / 10.0**self.p if self.p >= 0 else steps * 10.0**-self.p
+
+
+@final
+@dataclass(frozen=True)
+class Bits(Scale):
+    """All floats of a type. −0.0 comes before 0.0.
+
+    >>> Bits(np.dtype(np.float32)).integers(np.array([-1e-45, -0.0, 0.0, 1e-45], np.float32))
+    array([-2, -1,  0,  1])
+    """
+
+    dtype: np.dtype[Any]
+
+    @property
+    def number(self) -> int:
+        return _BITS
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        largest = np.finfo(self.dtype).max
+        low, high = self.integers(np.array([-largest, largest], self.dtype)).tolist()
+        return low, high
+
+    def integers(self, values: Values) -> Integers:
+        finite = np.where(np.isfinite(values), values, self.dtype.type(0))
+        return self._flipped(finite.view(self._signed)).astype(np.int64)
+
+    def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
+        return self._flipped(integers.astype(self._signed)).view(self.dtype)
+
+    def edges(self, integers: Integers) -> Floats:
+        return self.values(integers, self.dtype).astype(np.float64)
+
+    @property
+    def _signed(self) -> np.dtype[Any]:
+        return np.dtype(f"i{self.dtype.itemsize}")
+
+    def _flipped(self, bits: NDArray[Any]) -> NDArray[Any]:
+        """The order of negative floats reversed; its own inverse."""
+        return np.where(bits < 0, bits ^ np.iinfo(self._signed).max, bits)
+
+
+def scale_for(values: Values, outside: float = math.inf) -> tuple[Scale, Bools]:
+    """The scale on which a column is expected to be shortest, and which of its values it represents.
+
+    It is compared by the logarithm of the number of integers between the lowest and the highest one.
+
+    Args:
+        outside: bits of a value that it does not represent; infinite: it represents all values.
+    """
+    best, found = math.inf, None
+    for scale in (*map(Decimals, POWERS), Bits(values.dtype)):
+        integers, fits = scale.fit(values)
+        count = int(fits.sum())
+        missed = len(values) - count
+        cost = missed * outside if missed else 0.0
+        if count and cost < best:
+            own = integers[fits]
+            cost += count * math.log2(int(own.max()) - int(own.min()) + 1)
+        if cost < best or found is None:
+            best, found = cost, (scale, fits)
+    assert found is not None
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class Line:
+    """The integers ``low``, …, ``low + count − 1`` of a scale."""
+
+    scale: Scale
+    low: int
+    count: int
+
+    @classmethod
+    def of(cls, values: Values) -> Line:
+        """The shortest line for all values, which are finite."""
+        if not len(values):
+            return cls(Decimals(0), 0, 1)
+        scale, _ = scale_for(values)
+        integers = scale.integers(values)
+        low = int(integers.min())
+        return cls(scale, low, int(integers.max()) - low + 1)
+
+    def offsets(self, values: Values) -> Offsets:
+        """Numbers of values from the lowest one."""
+        return self.scale.integers(values).astype(np.uint64) - _unsigned(self.low)
+
+    def values(self, offsets: Offsets, dtype: np.dtype[Any]) -> Values:
+        """The inverse of `offsets`."""
+        return self.scale.values(self._integers(offsets), dtype)
+
+    def _integers(self, offsets: Offsets) -> Integers:
+        return (offsets + _unsigned(self.low)).astype(np.int64)
+
+    @property
+    def shifts(self) -> list[tuple[int, int]]:
+        """For each digit from the top: the number of bits below it, and its number of values."""
+        bits = (self.count - 1).bit_length()
+        each = -(-bits // max(1, -(-bits // _DIGIT)))
+        found, above = [], self.count
+        for shift in reversed(range(0, bits, max(each, 1))):
+            found.append((shift, -(-above >> shift)))
+            above = 1 << shift
+        return found
+
+    def log_masses(self, intervals: Intervals, start: Offsets, shift: int, size: int) -> Floats:
+        """log P of the values of a digit, of which 0 begins at ``start``: ``(n, size)``.
+
+        A share of 2^−24 is spread evenly over all integers. It limits what the values cost that a model holds for
+        impossible, and no rounding error of their log-probabilities, which are large numbers, reaches the coder.
+        """
+        last = np.iinfo(np.uint64).max
+        room = np.uint64(self.count) - start
+        ends = np.array([min(j << shift, int(last)) for j in range(size + 1)], np.uint64)
+        cut = np.minimum(ends[None], room[:, None])  # (n, size + 1)
+        places = start[:, None] + cut
+        with np.errstate(over="ignore"):
+            edges = self.scale.edges(self._integers(np.minimum(places, np.uint64(self.count - 1))))
+        edges = np.where(places == 0, -np.inf, np.where(places >= np.uint64(self.count), np.inf, edges))
+        with np.errstate(divide="ignore"):
+            even = np.log(np.diff(cut.astype(np.float64), axis=1)) - math.log(self.count)
+        masses = intervals.log_masses(torch.from_numpy(edges)).double().numpy()
+        mixed: Floats = np.logaddexp(masses, _BACKGROUND + even)
+        return np.where(even == -np.inf, -np.inf, mixed)
+
+    def choose(self, intervals: Intervals, n: int, choose: Callable[[Offsets, int, Floats], Integers]) -> Offsets:
+        """Choose one integer for each of ``n`` examples, digit by digit.
+
+        Args:
+            choose: called with where the digit 0 begins, the number of bits below the digit, and log P of its values.
+
+        Raises:
+            StreamError: an integer beyond the last one was chosen.
+        """
+        start = np.zeros(n, np.uint64)
+        for shift, size in self.shifts:
+            digit = choose(start, shift, self.log_masses(intervals, start, shift, size))
+            start = start + (digit.astype(np.uint64) << np.uint64(shift))
+            if (start >= np.uint64(self.count)).any():
+                raise StreamError("a number beyond the largest one of its column; the stream is damaged")
+        return start
+
+    def to_bytes(self) -> bytes:
+        zigzag = 2 * self.low if self.low >= 0 else -2 * self.low - 1
+        return struct.pack("<B", self.scale.number) + whole_number(zigzag) + whole_number(self.count - 1)
+
+    @classmethod
+    def split(cls, data: bytes, dtype: np.dtype[Any]) -> tuple[Line, bytes]:
+        """The line at the start of a stream, and the rest.
+
+        Raises:
+            StreamError: there is none.
+        """
+        if not data:
+            raise StreamError("the columns are cut off; the stream is damaged")
+        zigzag, rest = split_whole_number(data[1:])
+        count, rest = split_whole_number(rest)
+        low = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
+        scale: Scale = Bits(dtype) if data[0] == _BITS else Decimals(data[0] + POWERS[0])
+        first, last = scale.ends
+        if not (data[0] == _BITS or data[0] < len(POWERS)) or low < first or low + count > last:
+            raise StreamError("a column has no known scale; the stream is damaged")
+        return cls(scale, low, count + 1), rest
+
+
+def whole_number(value: int) -> bytes:
+    """A whole number from 0 in as few bytes as it needs, seven bits each.
+
+    >>> split_whole_number(whole_number(300) + b"more")
+    (300, b'more')
+    """
+    found = bytearray()
+    while value >= 128:
+        found.append(value % 128 + 128)
+        value //= 128
+    return bytes(found) + bytes([value])
+
+
+def split_whole_number(data: bytes) -> tuple[int, bytes]:
+    """The whole number, below 2^70, at the start of a stream, and the rest.
+
+    Raises:
+        StreamError: there is none.
+    """
+    value = 0
+    for at, byte in enumerate(data[:10]):
+        value += (byte & 127) << (7 * at)
+        if byte < 128:
+            return value, data[at + 1 :]
+    raise StreamError("a number without an end; the stream is damaged")
+
+
+def same_bits(one: Values, other: Values) -> Bools:
+    """Which entries of two arrays of one type have the same bits."""
+    kind = np.dtype(f"i{one.dtype.itemsize}")
+    return np.asarray(one.view(kind) == other.view(kind))
+
+
+def _unsigned(value: int) -> np.uint64:
+    return np.uint64(value % 2**64)

@@ -1,0 +1,212 @@
+"""Text files of tables: examples of the columns of a model, and everything else that is needed for the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unsup.coding.layouts import Rows
+from unsup.core.cells import plain_text
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.core.reading import parse_json
+from unsup.data.columns import Column, Found, TableForm
+from unsup.data.notation import MOST_DECIMALS
+from unsup.data.tables import cells_like
+
+TABLES = (".csv", ".tsv", ".tab", ".psv")
+_LARGEST = 2**28  # bytes of a file that is read as a table
+_TRIED = 1000  # rows by which the digits of a column are chosen
+Type = Literal["uint8", "int64", "float32", "float64"]
+
+
+@final
+@dataclass(frozen=True)
+class Table(Rows):
+    """A text file with a row for each example, which comes back byte for byte.
+
+    Attributes:
+        type: type of the examples.
+        separator: of the cells.
+        newline: end of a line.
+        ends: whether the last line has one.
+        mark: whether the file starts with a byte order mark.
+        header: cells of the first line; empty if the file has no names.
+        width: number of columns.
+        places: column of the file of each column of the model.
+        columns: how they are written.
+        gaps: text of missing cells of each column of the model.
+    """
+
+    kind: ClassVar[str] = "table"
+    has_side: ClassVar[bool] = True
+
+    type: Type
+    separator: str
+    newline: Literal["\n", "\r\n"]
+    ends: bool
+    mark: bool
+    header: tuple[str, ...]
+    width: int
+    places: tuple[int, ...]
+    columns: tuple[Column, ...]
+    gaps: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, getattr(torch, self.type))
+
+    @classmethod
+    def read(cls, path: Path, event: Event, form: TableForm) -> tuple[Table, Tensor, list[list[str]]] | str:
+        """The layout, the examples ``(N, D)`` and all cells by column; or why the file is no such table."""
+        if form.window or path.stat().st_size > _LARGEST:
+            return "series, or large tables"
+        try:
+            found = cells_like(path, replace(form, given=()))
+        except InputError:
+            return "tables with other columns than the training data"
+        x = _examples(found, event)
+        content = path.read_bytes()
+        separator = _separator(content, form)
+        lines = _cells(content, separator)
+        if lines is None:
+            return "tables that are no plain text"
+        named = len(lines) == len(x) + 1
+        names = lines[0] if named else [str(d + 1) for d in range(len(lines[0]))]
+        cells = lines[1:] if named else lines
+        if len(cells) != len(x) or len({len(line) for line in lines}) != 1:
+            return "tables with comments or empty lines"
+        wanted = [column.name for column in form.columns]
+        if not named and len(names) == len(wanted):
+            places = list(range(len(wanted)))
+        elif set(wanted) <= set(names) and len(set(names)) == len(names):
+            places = [names.index(name) for name in wanted]
+        else:
+            return "tables with other columns"
+        texts = [list(column) for column in zip(*cells, strict=True)]
+        columns, gaps = [], []
+        for d, (column, place) in enumerate(zip((each.column for each in found), places, strict=True)):
+            values = x[:, d].numpy()
+            empty = Counter(text for text, gap in zip(texts[place], _is_gap(values), strict=True) if gap)
+            gaps.append(empty.most_common(1)[0][0] if empty else "")
+            columns.append(_like(column, values, texts[place], gaps[-1]))
+        layout = cls(
+            cast(Any, str(x.dtype).removeprefix("torch.")),
+            separator,
+            "\r\n" if b"\r\n" in content else "\n",
+            content.endswith(b"\n"),
+            content.startswith(b"\xef\xbb\xbf"),
+            tuple(names) if named else (),
+            len(names),
+            tuple(places),
+            tuple(columns),
+            tuple(gaps),
+        )
+        if layout._start() + layout._lines(texts, last=True) != content:
+            return "tables whose quotes or line ends are not regular"
+        return layout, x, texts
+
+    def side(self, x: Tensor, texts: Sequence[Sequence[str]]) -> bytes:
+        """What rows have besides their examples: columns that the model does not have, and cells written otherwise."""
+        other = [list(texts[place]) for place in range(self.width) if place not in self.places]
+        odd = [
+            [d, row, text]
+            for d, (own, place) in enumerate(zip(self._written(x), self.places, strict=True))
+            for row, (text, usual) in enumerate(zip(texts[place], own, strict=True))
+            if text != usual
+        ]
+        return json.dumps({"other": other, "odd": odd}, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def start(self, rows: int, total: int, event: Event) -> bytes:
+        return self._start()
+
+    def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
+        record = parse_json(side.decode("utf-8", "replace"))
+        try:
+            texts: list[list[str]] = [[] for _ in range(self.width)]
+            for place, own in zip(self.places, self._written(x), strict=True):
+                texts[place] = own
+            others = [place for place in range(self.width) if place not in self.places]
+            for place, other in zip(others, record["other"], strict=True):
+                texts[place] = other
+            for d, row, text in record["odd"]:
+                texts[self.places[d]][row] = text
+            if any(len(own) != len(x) for own in texts):
+                raise ValueError("columns of different lengths")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"its cells do not fit together: {error}") from error
+        return self._lines([own[inside.start : inside.stop] for own in texts], last=last)
+
+    def _start(self) -> bytes:
+        head = self._text([self.header]) if self.header else ""
+        return (b"\xef\xbb\xbf" if self.mark else b"") + head.encode()
+
+    def _lines(self, texts: Sequence[Sequence[str]], *, last: bool) -> bytes:
+        text = self._text(zip(*texts, strict=True))
+        return (text.removesuffix(self.newline) if last and not self.ends else text).encode()
+
+    def _text(self, rows: Any) -> str:
+        text = plain_text(rows, self.separator)
+        return text if self.newline == "\n" else text.replace("\n", "\r\n")
+
+    def _written(self, x: Tensor) -> list[list[str]]:
+        rows = x.numpy()
+        return [_text(column, rows[:, d], self.gaps[d]) for d, column in enumerate(self.columns)]
+
+
+def _examples(found: Sequence[Found], event: Event) -> Tensor:
+    """Rows ``(N, D)``; a row with a cell that does not fit has NaN there, and is outside the event."""
+    values = np.stack([each.values for each in found], 1)
+    if event.dtype.is_floating_point or np.isnan(values).any():
+        with np.errstate(over="ignore"):  # to infinity, which is outside the event
+            return torch.from_numpy(values.astype(np.float32) if event.dtype == torch.float32 else values)
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _separator(content: bytes, form: TableForm) -> str:
+    """The separator of the first line that is most frequent, or that of the training data."""
+    line = content.partition(b"\n")[0].decode("utf-8", "replace")
+    return form.separator if form.separator in line else max(",;\t|", key=line.count)
+
+
+def _text(column: Column, values: NDArray[Any], gap: str) -> list[str]:
+    texts = column.text(values, TableForm.support_of(values))
+    return [gap if missing else text for text, missing in zip(texts, _is_gap(values), strict=True)]
+
+
+def _is_gap(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+
+
+def _like(column: Column, values: NDArray[Any], texts: Sequence[str], gap: str) -> Column:
+    """The column with the number of digits that gives most of these cells."""
+    if column.kind != "number":
+        return column
+    tried: list[int | None] = [column.decimals, None, *range(MOST_DECIMALS + 1)]
+    variants = [replace(column, decimals=decimals) for decimals in dict.fromkeys(tried)]
+
+    def same(variant: Column) -> int:
+        own = _text(variant, values[:_TRIED], gap)
+        return sum(a == b for a, b in zip(own, texts, strict=False))
+
+    return max(variants, key=same)
+
+
+def _cells(content: bytes, separator: str) -> list[list[str]] | None:
+    """The lines of a file as cells; None if it is no text in UTF-8."""
+    try:
+        text = content.decode("utf-8-sig")
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        return None

@@ -1,0 +1,104 @@
+"""Distributions of an entry on the line, by the log-masses of intervals: mixtures of Gaussians and of logistics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unsup.core.model import Conditional, Intervals
+from unsup.prob.distributions import logistic_interval_log_prob
+from unsup.prob.gaussians import gaussian_interval_log_prob
+
+
+class MixedIntervals(Intervals):
+    """Abstract: Σ_k w_k p_k of (value − centre) / spread.
+
+    Args:
+        log_weights, means, log_scales: of the components, ``(n, K)`` or ``(K,)``.
+        centre, spread: of the units, ``()``.
+    """
+
+    def __init__(self, log_weights: Tensor, means: Tensor, log_scales: Tensor, centre: Tensor, spread: Tensor) -> None:
+        self.log_weights = log_weights.double().log_softmax(-1).unsqueeze(-2)
+        self.means, self.log_scales = means.double().unsqueeze(-2), log_scales.double().unsqueeze(-2)
+        self.centre, self.spread = centre.double(), spread.double()
+
+    def log_masses(self, edges: Tensor) -> Tensor:
+        return torch.logsumexp(self.log_weights + self.log_each(edges), -1)
+
+    def log_each(self, edges: Tensor) -> Tensor:
+        """log P of each interval in each component: ``(n, m + 1)`` → ``(n, m, K)``."""
+        units, widths = (edges - self.centre) / self.spread, edges.diff() / self.spread
+        found = self.components(units.unsqueeze(-1), widths.unsqueeze(-1))
+        # An interval between two infinite ends has no mass.
+        return found.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+    @abstractmethod
+    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
+        """`log_each` in units: edges ``(n, m + 1, 1)`` and widths ``(n, m, 1)``."""
+
+
+class GaussianIntervals(MixedIntervals):
+    """A mixture of Gaussians."""
+
+    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
+        return gaussian_interval_log_prob(edges, widths, self.means, self.log_scales)
+
+
+class LogisticIntervals(MixedIntervals):
+    """A mixture of logistics."""
+
+    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
+        return logistic_interval_log_prob(edges, widths, self.means, self.log_scales)
+
+
+class JoinedIntervals(Intervals):
+    """Σ_m w_m p_m of several distributions.
+
+    Args:
+        parts: M distributions.
+        log_weights: of each, ``(n, M)``.
+    """
+
+    def __init__(self, parts: Sequence[Intervals], log_weights: Tensor) -> None:
+        self.parts, self.log_weights = parts, log_weights
+
+    def log_masses(self, edges: Tensor) -> Tensor:
+        each = torch.stack([part.log_masses(edges) for part in self.parts], -1)
+        return torch.logsumexp(self.log_weights.unsqueeze(1) + each, -1)
+
+
+def joined(parts: Sequence[Conditional], log_weights: Tensor) -> Conditional:
+    """The mixture of conditionals of one kind, by weights that sum to one: ``(n, M)``."""
+    if len(parts) == 1:
+        return parts[0]
+    lines = [part for part in parts if isinstance(part, Intervals)]
+    if lines:
+        return JoinedIntervals(lines, log_weights)
+    each = torch.stack([part.double() for part in parts if isinstance(part, Tensor)], -1)
+    return torch.logsumexp(log_weights.unsqueeze(1) + each, -1)
+
+
+def log_chosen(conditional: Conditional, value: Tensor, levels: int, nearby: Tensor) -> Tensor:
+    """log p of what an entry is, 0 where it is missing: ``(n,)`` → ``(n,)``.
+
+    Args:
+        levels: of a discrete entry; 0: log P of a real one within ``nearby`` of the value, log p up to a constant.
+    """
+    gaps = value.isnan()
+    value = value.masked_fill(gaps, 0.0)
+    if isinstance(conditional, Tensor):
+        found = conditional.gather(1, value.long()[:, None])
+    else:
+        edges = cells(value, levels) if levels else torch.stack([value - nearby, value + nearby], 1)
+        found = conditional.log_masses(edges)
+    return found.squeeze(1).double().masked_fill(gaps, 0.0)
+
+
+def cells(value: Tensor, levels: int) -> Tensor:
+    """The ends of the cells of levels ``(n,)`` on the line, ``(n, 2)``; the first and the last level have the tails."""
+    low = (value - 0.5).masked_fill(value < 0.5, -torch.inf)
+    return torch.stack([low, (value + 0.5).masked_fill(value > levels - 1.5, torch.inf)], 1)
