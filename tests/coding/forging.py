@@ -35,6 +35,7 @@ from unsup.coding import container as form
 from unsup.coding.chunks import TYPES, ChunkCoder
 from unsup.coding.container import Chunk, ChunkInfo, Container, digest, write_container
 from unsup.coding.errors import CorruptChunk, DecodedHashMismatch
+from unsup.coding.tables import to_grid
 from unsup.core import memory
 from unsup.core.errors import InputError
 from unsup.core.model import Model
@@ -75,7 +76,7 @@ class Reader:
         found, coder, written, chunks = copy.copy(self), ChunkCoder(self.model), io.BytesIO(), []
         with (
             Container(io.BytesIO(self.content), "it") as file,
-            mock.patch.object(autoregressive, "to_grid", functools.partial(autoregressive.to_grid, near=0.005)),
+            mock.patch.object(autoregressive, "to_grid", lambda values, near: to_grid(values, 0.005)),
         ):
             for info in file.infos():
                 x = self.coder.decode(file, info.number, self.shape, self.dtype)
