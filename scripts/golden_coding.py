@@ -49,9 +49,11 @@ class Case:
         return f"{self.model}-{self.data}"
 
 
+COLUMNS = (Support("real"), Support("ordinal", 9, -2), Support("real"), Support("nominal", 3), Support("real"))
 CASES = (
     Case("made", "binary", Event((1, 5, 6), Support("binary"), "image"), {"hidden": (12,)}),
     Case("made", "words", Event((7,), Support("nominal", 5), "vector"), {"hidden": (12,)}),
+    Case("made", "table", Event((5,), COLUMNS, "vector", missing=True), {"hidden": (12,)}),
     Case("pixelcnn", "grey", Event((1, 5, 5), Support("ordinal", 16), "image")),
 )
 
@@ -59,23 +61,35 @@ CASES = (
 def examples(event: Event, n: int) -> Tensor:
     """Examples that a model can learn: level = sum of the position and of a number for each example, with noise."""
     draw = np.random.Generator(np.random.PCG64(20))
-    support = event.columns[0]
     sites = np.arange(event.dims) // 3
     levels = sites + draw.integers(0, 2, (n, 1)) + (draw.random((n, event.dims)) < 0.1)
-    return (torch.from_numpy(levels % support.levels) + support.low).reshape(n, *event.shape).to(event.dtype)
+    x = torch.empty(n, event.dims, dtype=event.dtype)
+    for site, support in enumerate(event.columns):
+        if support.is_discrete:
+            x[:, site] = torch.from_numpy(levels[:, site] % support.levels) + support.low
+        else:  # to two decimals, or with all bits
+            real = levels[:, site] + draw.random(n)
+            x[:, site] = torch.from_numpy(real.round(2) if site % 4 else real)
+    if event.missing:
+        x[torch.from_numpy(draw.random(x.shape) < 0.1)] = torch.nan
+    return x.reshape(n, *event.shape)
 
 
 def parts(event: Event) -> Iterator[Tensor]:
     """The chunks of a golden file."""
     inside = examples(event, 3 * PER_CHUNK)
+    outside = 201 if event.is_discrete else torch.inf  # no event here has this level, nor the next
     yield inside[:PER_CHUNK]
     mixed = inside[PER_CHUNK : 2 * PER_CHUNK].clone()
-    mixed.view(PER_CHUNK, -1)[[3, 17], [0, 2]] = 201  # a level that no event here has
+    mixed.view(PER_CHUNK, -1)[[3, 17], [0, 2]] = outside
     yield mixed
     yield inside[2 * PER_CHUNK :]
-    yield torch.full((PER_CHUNK, *event.shape), 202, dtype=event.dtype)
+    yield torch.full((PER_CHUNK, *event.shape), outside + 1, dtype=event.dtype)
     draw = np.random.Generator(np.random.PCG64(21))
-    yield torch.from_numpy(draw.integers(100, 256, (3, *event.shape))).to(event.dtype)
+    if event.is_discrete:
+        yield torch.from_numpy(draw.integers(100, 256, (3, *event.shape))).to(event.dtype)
+    else:  # any bits, NaN with payloads among them
+        yield torch.from_numpy(np.frombuffer(draw.bytes(12 * event.dims), "<f4").reshape(3, *event.shape).copy())
 
 
 def trained(case: Case) -> Model:
