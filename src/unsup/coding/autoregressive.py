@@ -34,6 +34,7 @@ _GROUP = struct.Struct("<I")
 _MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
 _MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
+_SMALLER = 64  # groups of other versions may be smaller by this factor
 _MOST_WITH_GAPS = 256  # each may need matrices of its own
 NEAR_REAL = 100 * NEAR  # masses of narrow intervals are less precise than those of levels
 _BLOCK_BITS = 16  # of the lower digit of a level of more than MAX_SYMBOLS
@@ -129,8 +130,10 @@ class EntryByEntry(Scheme):
         if len(coded) < _GROUP.size:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         (size,) = _GROUP.unpack_from(coded)
-        if not 1 <= size <= _MOST:
-            raise StreamError(f"groups of {size} examples; expected 1 to {_MOST}: the stream is damaged")
+        most = self._size()
+        # Much smaller groups would take a time, and larger ones a memory, that nothing else bounds.
+        if not size or not most // _SMALLER <= size <= most:
+            raise StreamError(f"groups of {size} examples; expected up to {most}: the stream is damaged")
         dtype, lines, rest = self._split_columns(coded[_GROUP.size :])
         counts = []
         for _ in range(2 * self.event.dims if self.event.missing else 0):
