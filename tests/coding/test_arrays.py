@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import unsup
+from unsup import testing
 from unsup.coding import arrays, compress, decompress
-from unsup.coding.chunks import scheme_for
+from unsup.coding.chunks import scheme_for, to_bytes
 from unsup.coding.container import Chunk, Container, write_container
 from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel
 from unsup.core import machine
@@ -184,6 +185,34 @@ def test_files_are_decoded_with_other_instructions_and_threads(
     torch.save(x, tmp_path / "x.pt")
     words = [sys.executable, "-c", DECODE, str(tmp_path), str(threads)]
     subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
+
+
+TABLE = Event((3,), (Support("real"), Support("ordinal", 9), Support("nominal", 3)), "vector", missing=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("made", EVENTS["grey"]),
+        ("pixelcnn", EVENTS["grey"]),
+        ("vae", EVENTS["grey"]),
+        ("nice", EVENTS["grey"]),
+        ("realnvp", EVENTS["grey"]),
+        ("bernoulli-mixture", EVENTS["binary"]),
+        ("made", TABLE),
+        ("gaussian-mixture", TABLE),
+        ("histogram", TABLE),
+    ],
+)
+def test_batches_of_another_size_decode_the_same(name: str, event: Event) -> None:
+    x = testing.examples(event, 40).x
+    model = trained(name, event, x)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    for spare in (1, 7, 64):
+        scheme = scheme_for(model)
+        scheme.spare = spare
+        assert to_bytes(scheme.decode(coded, len(x))) == to_bytes(x)
 
 
 def test_stated_sizes_are_checked_before_decoding() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(\d*):(\d*)|(\d+)", re.ASCII)
 _SHOWN = 20
+_SPARE = 3  # further examples in each batch, so that a check has other batches than the encoder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         coder = _coder(archive, options.file, options.run) if archive.needs_model else None
         with shown_bytes(container.totals.raw_size) as on_bytes:
             if options.check:
+                if coder is not None and container.header["profile"] == "portable":
+                    coder.scheme.spare = _SPARE
                 archive.check(coder, on_bytes)
                 written: list[str] = []
             else:

@@ -29,6 +29,7 @@ from unsup.coding.scheme import Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
 from unsup.core.event import Support
 from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model
+from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
 _MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
@@ -121,8 +122,10 @@ class EntryByEntry(Scheme):
             calls += 1
             return chosen.astype(np.int64)
 
-        for start in range(0, len(x), size):
-            self._visit(lines, gaps[start : start + size], start, choose)
+        starts = range(0, len(x), size)
+        for number, start in enumerate(starts):
+            with part_of(number, len(starts)):
+                self._visit(lines, gaps[start : start + size], start, choose)
         header = _GROUP.pack(size) + self._columns(x.dtype, lines) + counts
         return header + notes.to_bytes() + coder.to_bytes()
 
@@ -152,7 +155,10 @@ class EntryByEntry(Scheme):
             calls += 1
             return coder.decode(frequencies(steps)).astype(np.int64)
 
-        parts = [self._visit(lines, gaps[at : at + size], at, choose) for at in range(0, n, size)]
+        parts, starts = [], range(0, n, size)
+        for number, start in enumerate(starts):
+            with part_of(number, len(starts)):
+                parts.append(self._visit(lines, gaps[start : start + size], start, choose))
         coder.finish()
         return self._assembled(np.concatenate(parts), gaps, lines, dtype)
 
@@ -175,8 +181,11 @@ class EntryByEntry(Scheme):
     def _visit(self, lines: list[Line], gaps: Bools, first: int, choose: Callable[[Digit], Integers]) -> Offsets:
         """Visit the examples from ``first`` on, with these gaps ``(n, D)``; the integers that were chosen."""
         n, found = len(gaps), np.zeros(gaps.shape, np.uint64)
+        beside = np.arange(n + self.spare) % n  # further examples are copies
 
         def choose_entry(entry: int, conditional: Conditional) -> Tensor:
+            if self.spare:
+                conditional = conditional[:n] if isinstance(conditional, Tensor) else _Some(conditional, beside, n)
             line, there = lines[entry], np.flatnonzero(~gaps[:, entry])
 
             def choose_digit(start: Offsets, shift: int, log_masses: Floats, near: float = NEAR_REAL) -> Integers:
@@ -193,9 +202,11 @@ class EntryByEntry(Scheme):
             found[:, entry] = own
             discrete = self.event.columns[entry].is_discrete
             values = own.astype(np.float64) if discrete else line.values(own, np.dtype(np.float64))
-            return torch.from_numpy(np.where(gaps[:, entry], np.nan, values))
+            return torch.from_numpy(np.where(gaps[:, entry], np.nan, values)[beside])
 
-        cast(CodesEntries, self.model).visit(n, choose_entry, gaps=torch.from_numpy(gaps) if gaps.any() else None)
+        cast(CodesEntries, self.model).visit(
+            len(beside), choose_entry, gaps=torch.from_numpy(gaps[beside]) if gaps.any() else None
+        )
         return found
 
     def _columns(self, dtype: torch.dtype, lines: list[Line]) -> bytes:
@@ -223,6 +234,19 @@ class EntryByEntry(Scheme):
         if gaps.any():
             x[gaps] = np.nan
         return torch.from_numpy(x).view(-1, *self.event.shape)
+
+
+@final
+@dataclass(frozen=True)
+class _Some(Intervals):
+    """The first ``n`` of several distributions on the line; the others are at ``rows`` of them."""
+
+    whole: Intervals
+    rows: Integers
+    n: int
+
+    def log_masses(self, edges: Tensor) -> Tensor:
+        return self.whole.log_masses(edges[self.rows])[: self.n]
 
 
 def choose_level(log_masses: Floats, choose: Callable[[Offsets, int, Floats], Integers]) -> Offsets:

@@ -201,7 +201,13 @@ class BitsBack(Scheme):
         stack.push(first, posterior.first)
 
     def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
-        return _Posterior(*self.coded.posterior(batch), self.digits, notes, call)
+        mean, log_variance = self.coded.posterior(self._beside(batch))
+        return _Posterior(mean[: len(batch)], log_variance[: len(batch)], self.digits, notes, call)
+
+    def _beside(self, batch: Batch) -> Batch:
+        """The batch with spare examples, which are copies."""
+        rows = torch.arange(len(batch) + self.spare) % len(batch)
+        return Batch(batch.x[rows], given=None if batch.given is None else batch.given[rows])
 
     def _prior(self) -> Integers:
         return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
@@ -227,7 +233,9 @@ class BitsBack(Scheme):
         self, bins: Integers, given: Tensor | None, rows: int, notes: Rounding, call: int, backwards: bool
     ) -> Iterator[tuple[Tensor, Integers]]:
         """Blocks of columns with the frequencies of their entries, ``(B · n, levels)``."""
-        outputs = self.coded.outputs(self._latents(bins, rows), given)
+        beside = torch.arange(rows + self.spare) % rows
+        latents = self._latents(bins, rows)[beside]
+        outputs = self.coded.outputs(latents, None if given is None else given[beside])[:rows]
         blocks = list(enumerate(self._blocks(rows), start=call + 2))
         for number, (columns, levels) in reversed(blocks) if backwards else blocks:
             log_masses = self.coded.log_masses(outputs, columns).double().reshape(-1, levels).numpy()

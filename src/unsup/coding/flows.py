@@ -230,7 +230,7 @@ class _Coder:
         self.edges = _Edges(self.cells, rounding)
         self.base = _Base(scheme.flow, self.cells.bits, rounding)
         dtype = torch.promote_types(scheme.model.dtype, torch.float32)
-        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype)
+        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype, scheme.spare)
         self.need = self.event.dims * (self.cells.bits + _RATIO_BITS / 2)
 
     def restore(self, stack: Stack, calls: int) -> None:
@@ -427,12 +427,13 @@ class _Modular(Arithmetic):
         lowest: the least number of bits of the stack, since it was last set.
     """
 
-    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype) -> None:
-        self.stack, self.rounding, self.bits, self.dtype = stack, rounding, bits, dtype
+    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype, spare: int) -> None:
+        self.stack, self.rounding, self.bits, self.dtype, self.spare = stack, rounding, bits, dtype, spare
         self.calls, self.lowest = _FIRST, stack.bits
 
     def real(self, x: Tensor) -> Tensor:
-        return (x.double() * 2.0**-self.bits).to(self.dtype)
+        found = (x.double() * 2.0**-self.bits).to(self.dtype)
+        return found[torch.arange(len(x) + self.spare) % len(x)] if self.spare else found
 
     def affine(self, x: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
         chosen = _Chosen(x, where)
@@ -517,7 +518,9 @@ class _Chosen:
         self.values: Integers = self._flat(x)
 
     def of(self, parameter: Tensor) -> Floats:
-        """The values of a parameter for these entries."""
+        """The values of a parameter for these entries; those of spare examples are left out."""
+        if parameter.ndim == self.x.ndim and len(parameter) > len(self.x):
+            parameter = parameter[: len(self.x)]
         return self._flat(parameter.detach().double().expand(self.x.shape))
 
     def check(self, good: NDArray[np.bool_]) -> None:

@@ -28,6 +28,9 @@ class Scheme(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
 
+    spare = 0
+    """Examples that the model computes in vain beside those of each batch: what is coded does not depend on this."""
+
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         own = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model = own.double() if profile == "portable" else own
