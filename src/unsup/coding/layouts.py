@@ -142,7 +142,7 @@ class Array(Rows):
     Attributes:
         type: its type.
         axes: order of its axes after the first: those of the model (``same``), channels last, or without channels.
-        head: the bytes before its numbers, in base 64.
+        head: the bytes before its numbers, in base 64; empty if they are those of `npy_head`.
     """
 
     kind: ClassVar[str] = "array"
@@ -182,8 +182,8 @@ class Array(Rows):
             axes = "none"
         else:
             return None
-        head = npy_head(x.shape, x.dtype) if head is None else head
-        return cls(cast(Any, x.dtype.name), cast(Any, axes), base64.b64encode(head).decode()), x
+        own = "" if head is None or head == npy_head(x.shape, x.dtype) else base64.b64encode(head).decode()
+        return cls(cast(Any, x.dtype.name), cast(Any, axes), own), x
 
     def examples(self, rows: NDArray[Any], event: Event) -> Tensor:
         """Rows of the file as examples ``(B, *event.shape)``."""
@@ -193,7 +193,7 @@ class Array(Rows):
         return x.reshape(len(x), *event.shape).contiguous()
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
-        if rows == total:
+        if rows == total and self.head:
             return base64.b64decode(self.head)
         channels, *sides = event.shape
         shape = {"same": event.shape, "last": (*sides, channels), "none": tuple(sides)}[self.axes]
