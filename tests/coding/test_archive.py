@@ -203,7 +203,7 @@ def test_damage_loses_only_what_it_hits(made: Model, tmp_path: Path) -> None:
             elif ".rows-" in name:
                 start, stop = map(int, Path(name).stem.split("-")[1:])
                 np.testing.assert_array_equal(np.load(out / name), x[start:stop])
-    cut = opened(data[: int(0.7 * len(data))], keep_going=True)
+    cut = opened(data[: int(0.9 * len(data))], keep_going=True)
     cut.restore(tmp_path / "cut", cut.coder(made))
     assert content(tmp_path / "cut")
 
