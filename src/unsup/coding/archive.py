@@ -289,7 +289,10 @@ class _Packing:
             side = layout.side(part, [text[start : start + size] for text in texts])
             chunks += [self.coder.encode(part), self.coder.plain(side)]
             self.on_bytes(source.size // len(starts))
-        if sum(len(chunk.coded) for chunk in chunks) >= source.size:
+        assert source.path is not None
+        content = source.path.read_bytes()
+        plain = sum(len(plain_chunk(content[at : at + _BLOCK]).coded) for at in range(0, len(content), _BLOCK))
+        if sum(len(chunk.coded) for chunk in chunks) >= plain:
             yield from self._keep(place, source, "tables that are smaller as they are")
             return
         self.packed.with_model += 1

@@ -6,7 +6,7 @@ import base64
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, final
 
@@ -34,7 +34,7 @@ class Layout(ABC):
     kind: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.kind, **_without_defaults(self)}
 
 
 @final
@@ -207,6 +207,16 @@ class Array(Rows):
 
 
 _ARRAY_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+def _without_defaults(record: Any) -> Any:
+    """A dataclass as JSON, without the fields that have their default value."""
+    if isinstance(record, tuple):
+        return [_without_defaults(entry) for entry in record]
+    if not is_dataclass(record):
+        return record
+    values = ((f.name, getattr(record, f.name), f.default) for f in fields(record))
+    return {name: _without_defaults(value) for name, value, default in values if value != default}
 
 
 def npy_head(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
