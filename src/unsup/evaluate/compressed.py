@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from dataclasses import dataclass
 
@@ -60,18 +61,18 @@ def coded_size(
         OutOfTime: it took longer, although this was not expected.
         CodingError: the decoded examples are others.
     """
-    with Deadline(seconds, f"coding takes more than the {duration(seconds)} that were left; {mend}") as deadline:
-        if seconds < float("inf"):
-            needed = _seconds_for(model, x, deadline)
-            if needed > deadline.seconds_left:
-                left = duration(deadline.seconds_left)
-                raise InputError(f"coding would take about {duration(needed)} here, but {left} were left; {mend}")
+    left = duration(seconds) if seconds < math.inf else ""
+    with Deadline(seconds, f"coding takes more than the {left} that were left; {mend}") as deadline:
+        if left and (needed := _seconds_for(model, x, deadline)) > deadline.seconds_left:
+            left = duration(deadline.seconds_left)
+            raise InputError(f"coding would take about {duration(needed)} here, but {left} were left; {mend}")
         started = time.monotonic()
         with heard_by(listen):
             with part_of(0, 2):
                 data = compress(model, x)
             with part_of(1, 2):
                 found = decompress(model, data)
+        seconds = round(time.monotonic() - started, 3)
     if found.dtype != x.dtype or to_bytes(found) != to_bytes(x):
         raise CodingError(f"the {len(x)} decoded examples differ from those that were coded; report this defect")
     with Container(io.BytesIO(data), "the compressed examples") as container:
@@ -79,7 +80,7 @@ def coded_size(
         sizes = [(own[info.coder]["name"], info.coded_size) for info in container.infos()]
     name = scheme_for(model).name
     by_model = sum(size for by, size in sizes if by == name)
-    return Coded(sum(size for _, size in sizes), len(data), by_model, round(time.monotonic() - started, 3))
+    return Coded(sum(size for _, size in sizes), len(data), by_model, seconds)
 
 
 def _seconds_for(model: Model, x: Tensor, deadline: Deadline) -> float:

@@ -92,9 +92,7 @@ def storage_charts(results: Results) -> list[Chart]:
     if implied:
         caption += "Striped bars are implied: what an ideal coder would need by the model’s likelihood. "
         if coded:
-            caption += (
-                "Coded bytes of a model were written with it, decoded and compared, header and index not counted. "
-            )
+            caption += "Coded bytes were written with the model, decoded and compared, without header and index. "
         else:
             caption += "No file was written with a model. "
         caption += "The model itself is not counted."
