@@ -126,7 +126,7 @@ class Table(Rows):
             for row, (text, usual) in enumerate(zip(texts[place], own, strict=True))
             if text != usual
         ]
-        return json.dumps({"other": other, "odd": odd}, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps({"other": other, "odd": odd}, separators=(",", ":")).encode()
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
         return self._start()
