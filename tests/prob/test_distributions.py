@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -97,3 +98,15 @@ def test_half_precision_parameters_are_raised_before_the_sum():
 def test_log_mean_exp_does_not_overflow():
     x = torch.tensor([[1000.0, 1000.0], [-1000.0, 0.0]])
     torch.testing.assert_close(dist.log_mean_exp(x, 1), torch.tensor([1000.0, -math.log(2)]))
+
+
+@pytest.mark.parametrize("width", [1e-12, 1e-4, 0.3, 50.0])
+@pytest.mark.parametrize("place", [-700.0, -3.0, 0.0, 0.1, 40.0])
+def test_logistic_intervals_keep_their_precision(place, width):
+    edges = torch.tensor([-np.inf, place, place + width, np.inf], dtype=torch.float64)[:, None] * 0.5 + 2
+    found = dist.logistic_interval_log_prob(
+        edges, edges.diff(dim=0), torch.full((1, 1), 2.0).double(), torch.full((1, 1), 0.5).double().log()
+    )[:, 0]
+    a, h = (float(edges[1]) - 2) / 0.5, float(edges[2] - edges[1]) / 0.5
+    expected = -np.logaddexp(0, -a - h) - np.logaddexp(0, a) + np.log(-np.expm1(-h))
+    assert found.tolist() == pytest.approx([stats.logistic.logcdf(a), expected, stats.logistic.logsf(a + h)], rel=1e-9)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 
 from unsup.prob.gaussians import (
     cell_moments,
     conditional_moments,
     gaussian_cell_log_prob,
+    gaussian_interval_log_prob,
     marginal_log_prob,
 )
 
@@ -69,3 +70,32 @@ def test_marginal_and_conditional_are_those_of_the_joint_density() -> None:
     for n in range(5):
         given = stats.multivariate_normal(mean[0, n, rest].numpy(), conditional).logpdf(y[n, rest])
         assert float(found[n]) + given == pytest.approx(joint[n])
+
+
+@pytest.mark.parametrize("std", [1e-3, 0.7, 40.0])
+@pytest.mark.parametrize("width", [1e-12, 1e-6, 1e-3, 0.0312, 0.0313, 0.2, 3.0])
+@pytest.mark.parametrize("place", [-37.0, -6.0, -0.4, 0.0, 0.02, 2.5, 20.0])
+def test_masses_of_narrow_and_of_wide_intervals(place: float, width: float, std: float) -> None:
+    mean = 1.7
+    start = mean + std * place
+    edges = torch.tensor([-np.inf, start, start + std * width, np.inf], dtype=torch.float64)[:, None]
+    widths = edges.diff(dim=0)
+    parameters = torch.tensor([[mean]], dtype=torch.float64), torch.tensor([[np.log(std)]], dtype=torch.float64)
+    low, middle, high = gaussian_interval_log_prob(edges, widths, *parameters)[:, 0].tolist()
+    a = (start - mean) / std
+    assert low == pytest.approx(stats.norm.logcdf(a), rel=1e-9, abs=1e-9)
+    assert high == pytest.approx(stats.norm.logsf((float(edges[2]) - mean) / std), rel=1e-9, abs=1e-9)
+    # The density relative to that at the start is e^(−a t − t² / 2), which is of moderate size.
+    h = float(widths[1]) / std
+    inside, _ = integrate.quad(lambda t: np.exp(-a * t * h - (t * h) ** 2 / 2), 0, 1, epsabs=0, epsrel=1e-10)
+    assert middle == pytest.approx(stats.norm.logpdf(a) + np.log(h) + np.log(inside), abs=5e-4)
+    if abs(place) < 7:
+        assert middle == pytest.approx(stats.norm.logpdf(a) + np.log(h) + np.log(inside), abs=1e-6)
+
+
+def test_intervals_without_a_width_or_far_away_are_no_nan() -> None:
+    edges = torch.tensor([-np.inf, -1e300, -1e160, 0.0, 0.0, 1e200, np.inf], dtype=torch.float64)[:, None]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = gaussian_interval_log_prob(edges, edges.diff(dim=0), 0 * one, -7 * one)
+    assert not found.isnan().any()
+    assert found[[2, 4], 0].exp().tolist() == [0.5, 0.5]

@@ -11,9 +11,10 @@ from torch import Tensor
 import unsup
 from unsup.coding.chunks import TYPES, ChunkCoder, model_hash
 from unsup.coding.container import Container, write_container
-from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel
+from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel, one_line
 from unsup.coding.scheme import Profile
-from unsup.core.config import AtLeast, check_value
+from unsup.core import memory
+from unsup.core.config import AtLeast, check_value, shown
 from unsup.core.errors import InputError
 from unsup.core.machine import environment
 from unsup.core.model import Model
@@ -72,15 +73,26 @@ def decompress(model: Model, data: bytes) -> Tensor:
         CodingError: the data is damaged, was coded with another model, or cannot be decoded here.
     """
     with Container(io.BytesIO(data), _NAME) as container:
-        items: Items = check_value(f"{_NAME}: items", container.header["items"], Items)
+        try:
+            items: Items = check_value("items", container.header["items"], Items)
+        except InputError as error:
+            raise CodingError(
+                f"{_NAME} has no examples ({one_line(str(error))}); pass the result of compress"
+            ) from error
         if items["kind"] != "examples" or items["type"] not in TYPES:
             raise CodingError(
-                f"{_NAME} has items of the kind {items['kind']!r} and type {items['type']!r}, which are unknown"
+                f"{_NAME} has items of the kind {shown(items['kind'])} and type {shown(items['type'])}; expected "
+                f"examples of one of {', '.join(TYPES)}"
             )
         shape, dtype = tuple(items["shape"]), cast(torch.dtype, getattr(torch, items["type"]))
         if shape != model.event.shape:
-            raise CodingError(f"{_NAME} has examples of shape {shape}; the model has {model.event.shape}")
-        coder = coder_of(model, container)
+            raise CodingError(f"{_NAME} has examples of shape {shown(shape)}; the model has {model.event.shape}")
+        coder, size = coder_of(model, container), container.totals.raw_size
+        if 2 * size > memory.limit():  # all parts, and the result
+            raise InputError(
+                f"{_NAME} has {memory.said(size)} of examples, and decoding needs twice that of the "
+                f"{memory.said(memory.limit())} of memory available; free memory, or compress fewer examples at a time"
+            )
         parts = [coder.decode(container, number, shape, dtype) for number in range(container.chunks)]
     return torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=dtype)
 
@@ -110,7 +122,7 @@ def coder_of(model: Model, container: Container) -> ChunkCoder:
     if own["hash"] != found:
         raise UnknownModel(name, f"{own['name']} {own['hash'][:12]}", f"{type(model).__name__} {found[:12]}")
     if header["profile"] not in ("portable", "native"):
-        raise CodingError(f"{name} has the profile {header['profile']!r}, which this version does not know")
+        raise CodingError(f"{name} has the profile {shown(header['profile'])}, which this version does not know")
     profile = cast(Profile, header["profile"])
     if profile == "native" and header.get("environment") != (here := environment()):
         wanted = header.get("environment", {})

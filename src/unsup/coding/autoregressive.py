@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unsup.coding.entropy import QueueDecoder, QueueEncoder, StreamError
 from unsup.coding.notes import Noted, Noting
-from unsup.coding.reals import Bools, Decimals, Line, Offsets, same_bits, scale_for, split_whole_number, whole_number
+from unsup.coding.reals import WHOLE, Bools, Line, Offsets, same_bits, scale_for, split_whole_number, whole_number
 from unsup.coding.scheme import Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
 from unsup.core.event import Support
@@ -34,6 +34,7 @@ _GROUP = struct.Struct("<I")
 _MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
 _MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
+_SMALLER = 64  # groups of other versions may be smaller by this factor
 _MOST_WITH_GAPS = 256  # each may need matrices of its own
 NEAR_REAL = 100 * NEAR  # masses of narrow intervals are less precise than those of levels
 _BLOCK_BITS = 16  # of the lower digit of a level of more than MAX_SYMBOLS
@@ -129,8 +130,10 @@ class EntryByEntry(Scheme):
         if len(coded) < _GROUP.size:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         (size,) = _GROUP.unpack_from(coded)
-        if not 1 <= size <= _MOST:
-            raise StreamError(f"groups of {size} examples; expected 1 to {_MOST}: the stream is damaged")
+        most = self._size()
+        # Much smaller groups would take a time, and larger ones a memory, that nothing else bounds.
+        if not size or not most // _SMALLER <= size <= most:
+            raise StreamError(f"groups of {size} examples; expected up to {most}: the stream is damaged")
         dtype, lines, rest = self._split_columns(coded[_GROUP.size :])
         counts = []
         for _ in range(2 * self.event.dims if self.event.missing else 0):
@@ -160,7 +163,7 @@ class EntryByEntry(Scheme):
             seen.extend(digit.grid.steps.tobytes())
             return np.zeros(len(digit.rows), np.int64)
 
-        lines = [_levels(s) if s.is_discrete else Line(Decimals(0), -8, 16) for s in self.event.columns]
+        lines = [_levels(s) if s.is_discrete else Line(WHOLE, -8, 1, 16) for s in self.event.columns]
         self._visit(lines, np.zeros((1, self.event.dims), np.bool_), 0, choose)
         return bytes(seen)
 
@@ -207,11 +210,8 @@ class EntryByEntry(Scheme):
                 raise StreamError("real numbers of an unknown type; the stream is damaged")
             dtype, data = torch.float32 if data[0] == 4 else torch.float64, data[1:]
         for support in self.event.columns:
-            if support.is_discrete:
-                lines.append(Line(Decimals(0), 0, support.levels))
-            else:
-                line, data = Line.split(data, np.dtype(f"f{dtype.itemsize}"))
-                lines.append(line)
+            line, data = (_levels(support), data) if support.is_discrete else Line.split(data)
+            lines.append(line)
         return dtype, lines, data
 
     def _assembled(self, offsets: Offsets, gaps: Bools, lines: list[Line], dtype: torch.dtype) -> Tensor:
@@ -293,7 +293,7 @@ def _flat(x: Tensor) -> NDArray[Any]:
 
 
 def _levels(support: Support) -> Line:
-    return Line(Decimals(0), 0, support.levels)
+    return Line(WHOLE, 0, 1, support.levels)
 
 
 def _level(values: NDArray[Any], support: Support) -> Offsets:

@@ -19,21 +19,24 @@ import zstandard
 from torch import Tensor
 
 from unsup.coding.autoregressive import EntryByEntry
+from unsup.coding.bitsback import BitsBack
 from unsup.coding.container import MAX_CHUNK_SIZE, Chunk, Container, digest
 from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError, CorruptChunk
 from unsup.coding.flows import FlowInIntegers
 from unsup.coding.scheme import Profile, Scheme
+from unsup.core.config import options_of
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 
-SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, FlowInIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, BitsBack, FlowInIntegers)
 """The schemes by preference."""
 TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
 """Types of arrays that are coded."""
 
 _MOST = 4096  # examples per chunk: enough that the 100 bytes of a chunk cost little
 _MOST_ENTRIES = 2**22  # entries per chunk: bounds memory, and what a damaged chunk loses
+_LARGER = 16  # chunks of other versions may be larger by this factor
 _MODEL, _ZSTD, _STORED = range(3)
 _GENERAL = ({"name": "zstandard", "version": 1}, {"name": "stored", "version": 1})
 _LEVEL = 19
@@ -68,7 +71,10 @@ def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
 
 def model_hash(model: Model) -> str:
     """BLAKE2b-256 of the class, the configuration, the event and all parameters and buffers of a model."""
-    about = [type(model).__name__, model.event.to_json(), model.config]
+    defaults = {name: default for name, (_, default) in options_of(type(model).__init__).items()}
+    # Without the defaults: a model has the same hash after a later version has added an option to its class.
+    config = {name: value for name, value in model.config.items() if name not in defaults or value != defaults[name]}
+    about = [type(model).__name__, model.event.to_json(), config]
     found = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=32)
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
@@ -141,6 +147,9 @@ class ChunkCoder:
         """
         info, coded, name = container.info(number), container.chunk(number), container.name
         size = info.count * math.prod(shape) * dtype.itemsize
+        most = _LARGER * self.count(shape, dtype.itemsize)
+        if info.count > most:  # a few bytes could state examples that take hours to decode
+            raise CorruptChunk(name, number, f"it states {info.count:,} examples; the maximum is {most:,}")
         if size != info.raw_size:
             raise CorruptChunk(name, number, f"{info.count} examples have {size:,} bytes, not {info.raw_size:,}")
         try:
@@ -227,9 +236,10 @@ def unpacked(coded: bytes, size: int) -> bytes:
         StreamError: they are not.
         ZstdError: the bytes are damaged.
     """
-    if zstandard.frame_content_size(coded) != size:
+    # A skippable frame has other functions of the library allocate what it states.
+    if not coded.startswith(zstandard.FRAME_HEADER) or zstandard.frame_content_size(coded) != size:
         raise StreamError("its size is another one after decoding")
-    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size)
+    return zstandard.ZstdDecompressor().decompress(coded, max_output_size=size, allow_extra_data=False)
 
 
 def to_bytes(x: Tensor) -> bytes:

@@ -85,7 +85,7 @@ _TEXT = re.compile(rb"(?:\x89|\t|\?|\xc2\x89|\xef\xbf\xbd)UNS[\r\n]")
 """The start of a file that was changed by a transfer as text: line ends, 7 bits, UTF-8."""
 _WINDOW = 2**20
 """Bytes that a search for chunks reads at once."""
-_KEEP_GOING = "copy it again, or recover its complete chunks with salvage=True"
+_KEEP_GOING = "copy it again, or recover its complete parts with unsup decompress --keep-going"
 
 
 class CoderRecord(TypedDict):

@@ -10,6 +10,16 @@ from typing import final
 from unsup.core.errors import InputError
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """Text of a file as messages show it: printable, and shortened if it is long.
+
+    >>> print(one_line("a\\nb"), one_line("x" * 300, 5))
+    a\\nb xxxxx…
+    """
+    plain = text[:most] if text[:most].isprintable() else ascii(text[:most])[1:-1]
+    return plain if len(text) <= most else f"{plain}…"
+
+
 class CodingError(InputError):
     """A compressed file, or a model for it, cannot be used."""
 
@@ -19,7 +29,7 @@ class NotOurFile(CodingError):
     """The file is not a compressed file of this library.
 
     >>> print(NotOurFile("a.png", b"PNG"))
-    a.png is not compressed by this library: it starts with b'PNG'; choose the result of unsup.coding.compress
+    a.png is not compressed by this library: it starts with b'PNG'; choose a file made by unsup compress
     """
 
     def __init__(self, file: str, start: bytes) -> None:
@@ -28,8 +38,8 @@ class NotOurFile(CodingError):
 
     def __str__(self) -> str:
         return (
-            f"{self.file} is not compressed by this library: it starts with {self.start!r}; choose the result of "
-            "unsup.coding.compress"
+            f"{self.file} is not compressed by this library: it starts with {self.start!r}; choose a file made by "
+            "unsup compress"
         )
 
 
@@ -65,7 +75,7 @@ class UnknownModel(CodingError):
         found: name and hash of the model that was given; None if there is none.
 
     >>> print(UnknownModel("a.unsup", "made 1f00", "made 77ab"))
-    a.unsup was coded with the model made 1f00, found made 77ab; pass that model
+    a.unsup was coded with the model made 1f00, found made 77ab; pass that model, or its run with --run
     """
 
     def __init__(self, file: str, wanted: str, found: str | None) -> None:
@@ -74,7 +84,10 @@ class UnknownModel(CodingError):
 
     def __str__(self) -> str:
         found = "no model" if self.found is None else self.found
-        return f"{self.file} was coded with the model {self.wanted}, found {found}; pass that model"
+        return (
+            f"{self.file} was coded with the model {one_line(self.wanted)}, found {found}; pass that model, or its run "
+            "with --run"
+        )
 
 
 @final
@@ -92,8 +105,8 @@ class EnvironmentMismatch(CodingError):
 
     def __str__(self) -> str:
         return (
-            f"{self.file} was coded with {self.wanted}, found {self.found}; decompress it in that environment, or "
-            "compress the data with the portable profile"
+            f"{self.file} was coded with {one_line(self.wanted)}, found {self.found}; decompress it in that "
+            "environment, or compress the data with the portable profile"
         )
 
 
@@ -130,7 +143,8 @@ class CorruptChunk(CodingError):
     """One chunk was changed or is missing; the other chunks do not depend on it.
 
     >>> print(CorruptChunk("a.unsup", 3, "wrong checksum"))
-    a.unsup: chunk 3 is damaged (wrong checksum); restore the file from a copy; the other chunks can be decoded
+    a.unsup: chunk 3 is damaged (wrong checksum); restore the file from a copy, or recover its other parts with
+    unsup decompress --keep-going
     """
 
     def __init__(self, file: str, chunk: int, reason: str) -> None:
@@ -139,8 +153,8 @@ class CorruptChunk(CodingError):
 
     def __str__(self) -> str:
         return (
-            f"{self.file}: chunk {self.chunk} is damaged ({self.reason}); restore the file from a copy; the other "
-            "chunks can be decoded"
+            f"{self.file}: chunk {self.chunk} is damaged ({self.reason}); restore the file from a copy, or recover its "
+            "other parts with unsup decompress --keep-going"
         )
 
 

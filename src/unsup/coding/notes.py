@@ -12,11 +12,13 @@ from abc import ABC, abstractmethod
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unsup.coding.entropy import StreamError
 from unsup.coding.tables import Grid, Integers, settle
 
 _COUNT, _NOTE = struct.Struct("<I"), struct.Struct("<IIB")
+_NOTES = np.dtype([("call", "<u4"), ("at", "<u4"), ("remainder", "u1")])
 
 
 class Rounding(ABC):
@@ -66,8 +68,9 @@ class Noting(Rounding):
 class Noted(Rounding):
     """The decoder's side: see `split`."""
 
-    def __init__(self, notes: dict[int, list[tuple[int, int]]]) -> None:
-        self._notes = notes
+    def __init__(self, notes: NDArray[np.void]) -> None:
+        order = np.argsort(notes["call"], kind="stable")
+        self._calls, self._notes = notes["call"][order], notes[order]
 
     @classmethod
     def split(cls, coded: bytes) -> tuple[Noted, bytes]:
@@ -82,16 +85,18 @@ class Noted(Rounding):
         start = _COUNT.size + count * _NOTE.size
         if start > len(coded):
             raise StreamError(f"a stream of {len(coded)} bytes with {count} notes of rounding; it was cut or damaged")
-        notes: dict[int, list[tuple[int, int]]] = {}
-        for call, at, remainder in _NOTE.iter_unpack(coded[_COUNT.size : start]):
-            notes.setdefault(call, []).append((at, remainder))
+        notes = np.frombuffer(coded, _NOTES, count, _COUNT.size)
+        if count and notes["remainder"].max() > 3:
+            raise StreamError(f"a note of rounding has a remainder of {notes['remainder'].max()}; expected 0 to 3")
         return cls(notes), coded[start:]
 
     def settle(self, call: int, grid: Grid) -> Integers:
         """Raises StreamError if a note names no entry."""
-        if call not in self._notes:
+        first, last = np.searchsorted(self._calls, np.array([call, call + 1], np.int64))
+        if first == last:
             return grid.steps
-        at, remainders = (np.array(part, dtype=np.int64) for part in zip(*self._notes[call], strict=True))
+        notes = self._notes[first:last]
+        at = notes["at"].astype(np.int64)
         if at.max() >= grid.steps.size:
             raise StreamError("a note of rounding refers to no entry; the stream is damaged")
-        return settle(grid.steps, at, remainders)
+        return settle(grid.steps, at, notes["remainder"].astype(np.int64))

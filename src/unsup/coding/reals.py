@@ -1,15 +1,16 @@
 """Numbers of a column as integers, exactly, and the digits by which an integer is coded.
 
-A column of decimals becomes whole multiples of the coarsest step 10^−p that represents all of them, bit for bit. Other
-floating-point numbers become the integers that have the same order as the numbers, so that neighbouring floats are
-neighbouring integers. An integer is coded digit by digit from the top. Each digit divides an interval of the line, and
-the model gives the masses of its parts, so that numbers of any size take a few digits of at most 32 values each.
+A column becomes whole multiples of the coarsest unit that represents all of its numbers bit for bit: a power of ten,
+or a second for dates, which are in days. Other floating-point numbers become the integers that have the same order as
+the numbers, so that neighbouring floats are neighbouring integers. If all integers of a column have a common distance,
+such as five minutes, they are counted in it. An integer is coded digit by digit from the top. Each digit divides an
+interval of the line, and the model gives the masses of its parts, so that numbers of any size take a few digits of at
+most 32 values each.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ Offsets: TypeAlias = NDArray[np.uint64]
 """Integers of a column, counted from the lowest one: a column of float64 may need all 64 bits."""
 Bools: TypeAlias = NDArray[np.bool_]
 
-POWERS = range(-3, 10)
-"""p of the steps 10^−p."""
-_LARGEST = 2**40  # steps: their products with powers of ten are exact in float64
-_BITS = 255  # the number of `Bits` in a stream
+_UNITS = (*((10**p, 1) for p in (3, 2, 1)), *((1, 10**p) for p in range(10)), (1, 86_400))
+"""Numerators and denominators; seconds of dates, which are in days, come last."""
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_LARGEST = 2**40  # units: their products with numerators are exact in float64
 _DIGIT = 5  # bits of a digit, at most: more digits are slower, and so are longer ones
 _BACKGROUND = -24 * math.log(2)
 
@@ -59,8 +60,8 @@ class Scale(ABC):
         """The floats of integers."""
 
     @abstractmethod
-    def edges(self, integers: Integers) -> Floats:
-        """The lower end of the cell of each integer on the line. A cell ends where the next one begins."""
+    def edges(self, integers: Integers, step: int) -> Floats:
+        """The lower end of the cell of each integer on the line, if integers are ``step`` apart."""
 
     def fit(self, values: Values) -> tuple[Integers, Bools]:
         """`integers`, and which values they represent bit for bit."""
@@ -70,39 +71,38 @@ class Scale(ABC):
 
 @final
 @dataclass(frozen=True)
-class Decimals(Scale):
-    """Multiples of 10^−p.
+class Multiples(Scale):
+    """Multiples of a / b.
 
-    >>> Decimals(1).fit(np.array([0.5, 0.25, -0.0, np.inf]))[1]
+    >>> Multiples(1, 10).fit(np.array([0.5, 0.25, -0.0, np.inf]))[1]
     array([ True, False, False, False])
     """
 
-    p: int
+    a: int
+    b: int
 
     @property
     def number(self) -> int:
-        return self.p - POWERS[0]
+        return _UNITS.index((self.a, self.b))
 
     @property
     def ends(self) -> tuple[int, int]:
         return -_LARGEST, _LARGEST
 
     def integers(self, values: Values) -> Integers:
-        wide = values.astype(np.float64)
-        with np.errstate(over="ignore"):
-            scaled = np.rint(wide * 10.0**self.p if self.p >= 0 else wide / 10.0**-self.p)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.rint(values.astype(np.float64) * self.b / self.a)
         return np.where(np.abs(scaled) <= _LARGEST, scaled, 0).astype(np.int64)
 
     def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
-        with np.errstate(over="ignore"):
-            return self._scaled(integers.astype(np.float64)).astype(dtype)
+        return self._scaled(integers.astype(np.float64)).astype(dtype)
 
-    def edges(self, integers: Integers) -> Floats:
-        return self._scaled(integers.astype(np.float64) - 0.5)
+    def edges(self, integers: Integers, step: int) -> Floats:
+        return self._scaled(integers.astype(np.float64) - step / 2)
 
-    def _scaled(self, steps: Floats) -> Floats:
-        # One operation on exact numbers: IEEE 754 defines every bit of the result.
-        return steps / 10.0**self.p if self.p >= 0 else steps * 10.0**-self.p
+    def _scaled(self, units: Floats) -> Floats:
+        # a or b is 1, so that this is one operation on exact numbers: IEEE 754 defines every bit of the result.
+        return units * self.a / self.b
 
 
 @final
@@ -118,7 +118,7 @@ class Bits(Scale):
 
     @property
     def number(self) -> int:
-        return _BITS
+        return len(_UNITS) + _FLOATS.index(self.dtype)
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -127,14 +127,15 @@ class Bits(Scale):
         return low, high
 
     def integers(self, values: Values) -> Integers:
-        finite = np.where(np.isfinite(values), values, self.dtype.type(0))
-        return self._flipped(finite.view(self._signed)).astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = values.astype(self.dtype)
+        return self._flipped(np.where(np.isfinite(own), own, self.dtype.type(0)).view(self._signed)).astype(np.int64)
 
     def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
-        return self._flipped(integers.astype(self._signed)).view(self.dtype)
+        return np.asarray(self._flipped(integers.astype(self._signed)).view(self.dtype).astype(dtype))
 
-    def edges(self, integers: Integers) -> Floats:
-        return self.values(integers, self.dtype).astype(np.float64)
+    def edges(self, integers: Integers, step: int) -> Floats:
+        return self.values(integers, np.dtype(np.float64))
 
     @property
     def _signed(self) -> np.dtype[Any]:
@@ -145,58 +146,73 @@ class Bits(Scale):
         return np.where(bits < 0, bits ^ np.iinfo(self._signed).max, bits)
 
 
+_SCALES: tuple[Scale, ...] = (*(Multiples(a, b) for a, b in _UNITS), *(Bits(dtype) for dtype in _FLOATS))
+"""By their numbers in a stream."""
+WHOLE = Multiples(1, 1)
+
+
 def scale_for(values: Values, outside: float = math.inf) -> tuple[Scale, Bools]:
     """The scale on which a column is expected to be shortest, and which of its values it represents.
 
-    It is compared by the logarithm of the number of integers between the lowest and the highest one.
+    Scales are compared by the logarithm of the number of integers from the lowest to the highest one.
 
     Args:
         outside: bits of a value that it does not represent; infinite: it represents all values.
     """
     best, found = math.inf, None
-    for scale in (*map(Decimals, POWERS), Bits(values.dtype)):
+    for scale in _SCALES:
         integers, fits = scale.fit(values)
         count = int(fits.sum())
         missed = len(values) - count
         cost = missed * outside if missed else 0.0
         if count and cost < best:
-            own = integers[fits]
-            cost += count * math.log2(int(own.max()) - int(own.min()) + 1)
+            cost += count * math.log2(_counted(integers[fits])[2])
         if cost < best or found is None:
             best, found = cost, (scale, fits)
     assert found is not None
     return found
 
 
+def _counted(integers: Integers) -> tuple[int, int, int]:
+    """The lowest one, their common distance, and the number of integers to the highest one at this distance."""
+    low = int(integers.min())
+    distances = integers.astype(np.uint64) - _unsigned(low)
+    step = max(1, int(np.gcd.reduce(distances)))
+    return low, step, int(distances.max()) // step + 1
+
+
 @final
 @dataclass(frozen=True)
 class Line:
-    """The integers ``low``, …, ``low + count − 1`` of a scale."""
+    """The integers ``low``, ``low + step``, … of a scale, ``count`` of them."""
 
     scale: Scale
     low: int
+    step: int
     count: int
 
     @classmethod
     def of(cls, values: Values) -> Line:
         """The shortest line for all values, which are finite."""
         if not len(values):
-            return cls(Decimals(0), 0, 1)
+            return cls(WHOLE, 0, 1, 1)
         scale, _ = scale_for(values)
-        integers = scale.integers(values)
-        low = int(integers.min())
-        return cls(scale, low, int(integers.max()) - low + 1)
+        return cls(scale, *_counted(scale.integers(values)))
 
     def offsets(self, values: Values) -> Offsets:
         """Numbers of values from the lowest one."""
-        return self.scale.integers(values).astype(np.uint64) - _unsigned(self.low)
+        return (self.scale.integers(values).astype(np.uint64) - _unsigned(self.low)) // np.uint64(self.step)
 
     def values(self, offsets: Offsets, dtype: np.dtype[Any]) -> Values:
         """The inverse of `offsets`."""
         return self.scale.values(self._integers(offsets), dtype)
 
+    def edges(self, offsets: Offsets) -> Floats:
+        """The lower end of the cell of each number on the line."""
+        return self.scale.edges(self._integers(offsets), self.step)
+
     def _integers(self, offsets: Offsets) -> Integers:
-        return (offsets + _unsigned(self.low)).astype(np.int64)
+        return (offsets * np.uint64(self.step) + _unsigned(self.low)).astype(np.int64)
 
     @property
     def shifts(self) -> list[tuple[int, int]]:
@@ -220,8 +236,7 @@ class Line:
         ends = np.array([min(j << shift, int(last)) for j in range(size + 1)], np.uint64)
         cut = np.minimum(ends[None], room[:, None])  # (n, size + 1)
         places = start[:, None] + cut
-        with np.errstate(over="ignore"):
-            edges = self.scale.edges(self._integers(np.minimum(places, np.uint64(self.count - 1))))
+        edges = self.edges(np.minimum(places, np.uint64(self.count - 1)))
         edges = np.where(places == 0, -np.inf, np.where(places >= np.uint64(self.count), np.inf, edges))
         with np.errstate(divide="ignore"):
             even = np.log(np.diff(cut.astype(np.float64), axis=1)) - math.log(self.count)
@@ -248,25 +263,26 @@ class Line:
 
     def to_bytes(self) -> bytes:
         zigzag = 2 * self.low if self.low >= 0 else -2 * self.low - 1
-        return struct.pack("<B", self.scale.number) + whole_number(zigzag) + whole_number(self.count - 1)
+        return bytes([self.scale.number]) + b"".join(map(whole_number, (zigzag, self.step - 1, self.count - 1)))
 
     @classmethod
-    def split(cls, data: bytes, dtype: np.dtype[Any]) -> tuple[Line, bytes]:
+    def split(cls, data: bytes) -> tuple[Line, bytes]:
         """The line at the start of a stream, and the rest.
 
         Raises:
             StreamError: there is none.
         """
-        if not data:
-            raise StreamError("the columns are cut off; the stream is damaged")
+        if not data or data[0] >= len(_SCALES):
+            raise StreamError("a column has no known scale; the stream is damaged")
+        scale = _SCALES[data[0]]
         zigzag, rest = split_whole_number(data[1:])
+        step, rest = split_whole_number(rest)
         count, rest = split_whole_number(rest)
         low = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
-        scale: Scale = Bits(dtype) if data[0] == _BITS else Decimals(data[0] + POWERS[0])
         first, last = scale.ends
-        if not (data[0] == _BITS or data[0] < len(POWERS)) or low < first or low + count > last:
-            raise StreamError("a column has no known scale; the stream is damaged")
-        return cls(scale, low, count + 1), rest
+        if low < first or low + (step + 1) * count > last or step > last - first:
+            raise StreamError("the numbers of a column are out of range; the stream is damaged")
+        return cls(scale, low, step + 1, count + 1), rest
 
 
 def whole_number(value: int) -> bytes:

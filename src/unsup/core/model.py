@@ -673,6 +673,30 @@ class HasLatents(ABC):
         """log p(x, z), ``(B,)``. ``generator`` draws the noise of dequantised entries."""
 
 
+class CodesLatents(HasLatents):
+    """Capability: the masses of p(z), q(z | x) and p(x | z) for entropy coding, with one layer of latents.
+
+    p(z) is N(0, I), q(z | x) is a diagonal Gaussian, and the entries of x are discrete and independent given z.
+    """
+
+    @property
+    @abstractmethod
+    def reason_not_coded(self) -> str | None:
+        """Why some of these masses are not known with the options of this model, a clause; None if they are."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), ``(B, *latent_event.shape)`` each."""
+
+    @abstractmethod
+    def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+        """The parameters of p(x | z), from which `log_masses` computes: ``(B, *latent_event.shape)`` → ``(B, …)``."""
+
+    @abstractmethod
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``."""
+
+
 class HasNegatives(HasEnergy):
     """Training lowers the energy of data and raises the energy of negatives, which Markov chains draw."""
 

@@ -14,7 +14,7 @@ from unsup.nn.conditions import Conditions, joined
 from unsup.nn.heads import Heads
 from unsup.nn.inputs import Inputs, TableInputs
 from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
-from unsup.nn.observation import Continuous, Observation, ObservationName, observation_for
+from unsup.nn.observation import Continuous, Discrete, Observation, ObservationName, observation_for
 
 NetName = Literal["dense", "conv"]
 
@@ -146,6 +146,16 @@ class Autoencoder(nn.Module):
         """log p(target|z) of k draws: targets ``(B, D)`` or ``(k, B, D)``, codes ``(k, B, code_size)`` → ``(k, B)``."""
         outputs = self.decode(z.flatten(0, 1), None if features is None else features.repeat(len(z), 1))
         return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
+
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of discrete columns with the same number of levels: outputs of `decode` → ``(N, n, K)``.
+
+        For entropy coding.
+        """
+        if isinstance(self.observation, Heads):
+            return self.observation.log_masses(outputs, columns)
+        assert isinstance(self.observation, Discrete)
+        return self.observation.log_masses(outputs[:, columns])
 
     def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """The target that `log_likelihood` scores, from raw data: ``(B, *event.shape)`` → ``(B, D)``."""

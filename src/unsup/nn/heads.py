@@ -22,7 +22,7 @@ from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import logsigmoid, pad, softplus
 
 from unsup.core import random
 from unsup.core.event import Event, Support
@@ -73,10 +73,22 @@ class Head(nn.Module, ABC):
         """Statistics of training data that the outputs refer to."""
 
 
-class Bits(Head):
+class DiscreteHead(Head):
+    """Distributions of discrete columns."""
+
+    @abstractmethod
+    def log_masses(self, outputs: Tensor, columns: list[int], levels: int) -> Tensor:
+        """log p of all levels of these columns, which have ``levels`` each: ``(N, n, each)`` → ``(N, n, levels)``."""
+
+
+class Bits(DiscreteHead):
     """p(1) = σ(output)."""
 
     each = 1
+
+    def log_masses(self, outputs: Tensor, columns: list[int], levels: int) -> Tensor:
+        logits = dist.at_least_float32(outputs)
+        return torch.cat([-softplus(logits), -softplus(-logits)], -1)
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
         logits = outputs.squeeze(-1)
@@ -96,12 +108,15 @@ class Bits(Head):
         return units.nanmean(0).nan_to_num(0.5).clamp(1e-3, 1 - 1e-3).logit().unsqueeze(-1)
 
 
-class Symbols(Head):
+class Symbols(DiscreteHead):
     """p(v) = softmax(outputs)_v."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
         self.each = levels
+
+    def log_masses(self, outputs: Tensor, columns: list[int], levels: int) -> Tensor:
+        return dist.at_least_float32(outputs).log_softmax(-1)
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
         return dist.categorical_log_prob(units.expand(outputs.shape[:-1]), outputs)
@@ -122,7 +137,7 @@ class Symbols(Head):
         return (counts / counts.sum(1, keepdim=True)).log()
 
 
-class WholeNumbers(Head):
+class WholeNumbers(DiscreteHead):
     """Mixtures of logistics rounded to the levels; the first and last level include the tails, so that masses sum to 1.
 
     Outputs refer to standardised levels, so that they fit columns of few large numbers and many small ones.
@@ -153,11 +168,19 @@ class WholeNumbers(Head):
         return mixture_parts(outputs)
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
+        return self._log_prob(units, outputs, self.levels, self.centre, self.spread)
+
+    def _log_prob(self, units: Tensor, outputs: Tensor, levels: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
         logits, mean, log_scale = self._parts(outputs)
-        lower = ((units - self.centre) / self.spread).unsqueeze(-1)
-        first, last = (units < 0.5).unsqueeze(-1), (units > self.levels - 1.5).unsqueeze(-1)
-        each = dist.logistic_cell_log_prob(lower, (1 / self.spread).unsqueeze(-1), mean, log_scale, first, last)
+        lower = ((units - centre) / spread).unsqueeze(-1)
+        first, last = (units < 0.5).unsqueeze(-1), (units > levels - 1.5).unsqueeze(-1)
+        each = dist.logistic_cell_log_prob(lower, (1 / spread).unsqueeze(-1), mean, log_scale, first, last)
         return torch.logsumexp(logits.log_softmax(-1) + each, -1)
+
+    def log_masses(self, outputs: Tensor, columns: list[int], levels: int) -> Tensor:
+        every = torch.arange(levels, dtype=dist.at_least_float32(outputs).dtype, device=outputs.device)
+        own = (self.levels[columns, None], self.centre[columns, None], self.spread[columns, None])
+        return self._log_prob(every, outputs.unsqueeze(-2), *own)
 
     def _level(self, v: Tensor, columns: slice) -> Tensor:
         level = (v * self.spread[columns] + self.centre[columns]).floor()
@@ -314,6 +337,20 @@ class Heads(Observation):
         found = self._joined([head.log_prob(units[..., own], own_out) for head, own, own_out in self._parts(outputs)])
         found = found + self.columns.log_derivatives()
         return found if gaps is None else found.masked_fill(gaps, 0.0)
+
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of discrete columns with the same number of levels: ``(N, P)`` → ``(N, n, levels)``."""
+        wanted = columns.tolist()
+        levels = self.event.columns[wanted[0]].levels
+        found: dict[int, Tensor] = {}
+        for g, (head, _) in enumerate(self._owners()):
+            here = [d for d in wanted if self.home[d][0] == g]
+            if here:
+                assert isinstance(head, DiscreteHead)
+                places = [self.home[d][1] for d in here]
+                each = head.log_masses(outputs[:, self.get_buffer(f"places{g}")[places]], places, levels)
+                found |= zip(here, each.unbind(1), strict=True)
+        return torch.stack([found[d] for d in wanted], 1)
 
     def typical(self, outputs: Tensor) -> Tensor:
         return self._joined([head.typical(own_out) for head, _, own_out in self._parts(outputs)])

@@ -33,7 +33,7 @@ from unsup.core.config import Count, Positive, Weight, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanDecode, CanSample, HasDensity, HasLatents, IsConditional, Model, Terms
+from unsup.core.model import Advice, CanDecode, CanSample, CodesLatents, HasDensity, IsConditional, Model, Terms
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.nets import ActivationName
@@ -45,7 +45,7 @@ from unsup.prob import bounds
 _CHUNK_ELEMENTS = 2**20  # entries of the widest layer of the decoder: 4 MiB of float32, the fastest for small caches
 
 
-class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
+class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114), β-VAE, IWAE, conditional VAE.
 
     `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, independent of the loss: β and
@@ -207,6 +207,26 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, HasLatents):
         target, z = self.nets.target(batch.x, generator), z.unsqueeze(0)
         log_likelihood = self.nets.log_likelihood(target, z, self._features(batch))
         return (log_likelihood + self.prior.log_prob(z, generator=generator)).squeeze(0)
+
+    # --- entropy coding -------------------------------------------------------------------------------------------
+
+    @property
+    def reason_not_coded(self) -> str | None:
+        if not self.prior.is_standard:
+            return "has a prior that is a model, whose bins have no known masses"
+        if self.nets.observation.is_noisy:
+            return "has a decoder of densities, not of probabilities"
+        return None
+
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        q = self._posterior(batch.x, self._features(batch))
+        return q.mean, q.log_variance
+
+    def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
+        return self.nets.decode(z, self.nets.conditions(self.condition_or_none(given, len(z))))
+
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        return self.nets.log_masses(outputs, columns)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """Features of the conditions, ``(B, F)``."""

@@ -1,0 +1,137 @@
+"""Make golden files of compressed data that are missing: ``python scripts/golden_coding.py``.
+
+A golden file is committed once and decoded by every later version (``tests/coding/test_golden_coding.py``), which
+imports this file by its path. Existing files are never overwritten. When a scheme writes other bytes, increase its
+version, and add cases for the new version beside the old ones.
+
+Each case is, in ``tests/coding/golden``: a folder with the model, ``<name>.unsup`` with the compressed examples, and
+``<name>.npy`` with the examples. Its chunks hold examples of the model, examples of the model with others between them,
+equal examples outside the model (zstandard) and random ones (stored).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import unsup
+from unsup.coding.arrays import header_of
+from unsup.coding.chunks import ChunkCoder
+from unsup.coding.container import write_container
+from unsup.core.event import Event, Support
+from unsup.core.model import Model
+
+FOLDER = Path(__file__).parents[1] / "tests" / "coding" / "golden"
+PER_CHUNK = 40  # examples; a chunk of a usual file has up to 4096
+
+
+@dataclass(frozen=True)
+class Case:
+    """A golden file, ``<model>-<data>``: the model with the preset ``tiny`` and these options, for one event."""
+
+    model: str
+    data: str
+    event: Event
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.data}"
+
+
+COLUMNS = (Support("real"), Support("ordinal", 9, -2), Support("real"), Support("nominal", 3), Support("real"))
+CASES = (
+    Case("made", "binary", Event((1, 5, 6), Support("binary"), "image"), {"hidden": (12,)}),
+    Case("made", "words", Event((7,), Support("nominal", 5), "vector"), {"hidden": (12,)}),
+    Case("made", "table", Event((5,), COLUMNS, "vector", missing=True), {"hidden": (12,)}),
+    Case("pixelcnn", "grey", Event((1, 5, 5), Support("ordinal", 16), "image")),
+)
+
+
+def examples(event: Event, n: int) -> Tensor:
+    """Examples that a model can learn: level = sum of the position and of a number for each example, with noise."""
+    draw = np.random.Generator(np.random.PCG64(20))
+    sites = np.arange(event.dims) // 3
+    levels = sites + draw.integers(0, 2, (n, 1)) + (draw.random((n, event.dims)) < 0.1)
+    x = torch.empty(n, event.dims, dtype=event.dtype)
+    for site, support in enumerate(event.columns):
+        if support.is_discrete:
+            x[:, site] = torch.from_numpy(levels[:, site] % support.levels) + support.low
+        else:  # to two decimals, or with all bits
+            real = levels[:, site] + draw.random(n)
+            x[:, site] = torch.from_numpy(real.round(2) if site % 4 else real)
+    if event.missing:
+        x[torch.from_numpy(draw.random(x.shape) < 0.1)] = torch.nan
+    return x.reshape(n, *event.shape)
+
+
+def parts(event: Event) -> Iterator[Tensor]:
+    """The chunks of a golden file."""
+    inside = examples(event, 3 * PER_CHUNK)
+    outside = 201 if event.is_discrete else torch.inf  # no event here has this level, nor the next
+    yield inside[:PER_CHUNK]
+    mixed = inside[PER_CHUNK : 2 * PER_CHUNK].clone()
+    mixed.view(PER_CHUNK, -1)[[3, 17], [0, 2]] = outside
+    yield mixed
+    yield inside[2 * PER_CHUNK :]
+    yield torch.full((PER_CHUNK, *event.shape), outside + 1, dtype=event.dtype)
+    draw = np.random.Generator(np.random.PCG64(21))
+    if event.is_discrete:
+        yield torch.from_numpy(draw.integers(100, 256, (3, *event.shape))).to(event.dtype)
+    else:  # any bits, NaN with payloads among them
+        yield torch.from_numpy(np.frombuffer(draw.bytes(12 * event.dims), "<f4").reshape(3, *event.shape).copy())
+
+
+def trained(case: Case) -> Model:
+    model = unsup.create(case.model, case.event, preset="tiny", seed=0, **case.options)
+    data = unsup.from_arrays(examples(case.event, 512).numpy(), event=case.event)
+    unsup.fit(model, data, steps=400, lr=1e-2, progress="off", validate_every=0)
+    return model
+
+
+def make(case: Case, folder: Path) -> None:
+    """Write the files of a case."""
+    model, x = trained(case), list(parts(case.event))
+    model.save(str(folder / case.name))
+    model = unsup.load(folder / case.name)
+    (folder / case.name / "README.md").unlink()
+    coder = ChunkCoder(model)
+    items = {"kind": "examples", "type": str(x[0].dtype).removeprefix("torch."), "shape": list(case.event.shape)}
+    file = io.BytesIO()
+    write_container(file, header_of(model, coder, items, "portable"), map(coder.encode, x))
+    np.save(folder / f"{case.name}.npy", torch.cat(x).numpy())
+    (folder / f"{case.name}.unsup").write_bytes(file.getvalue())
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Make golden files of compressed data that are missing.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write them (default: %(default)s)")
+    folder = parser.parse_args(words).folder
+    for case in CASES:
+        paths = [folder / case.name, folder / f"{case.name}.unsup", folder / f"{case.name}.npy"]
+        there = [path.name for path in paths if path.exists()]
+        if there:
+            print(f"{case.name}: {', '.join(there)} exist and are never overwritten")
+            continue
+        try:
+            make(case, folder)
+        except BaseException:  # a half case would be kept for ever
+            for path in paths:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            raise
+        print(f"{case.name}: {paths[1].stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
