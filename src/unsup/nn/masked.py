@@ -12,7 +12,7 @@ The degree of an input is its position in the order, from 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
