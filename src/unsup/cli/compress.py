@@ -258,9 +258,10 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
         "examples": ideal.examples,
         "entries": ideal.entries,
         "bits_per_dim": 8 * coded / ideal.entries if ideal.entries else None,
-        "model_bits_per_dim": ideal.bits / ideal.entries if ideal.entries else None,
+        "model_bits_per_dim": ideal.bits / ideal.entries if ideal.entries and model.event.is_discrete else None,
         "likelihood": kind,
-        "gap": 8 * coded / ideal.bits - 1 if ideal.bits > 0 else None,
+        # The bits of real entries depend on their unit.
+        "gap": 8 * coded / ideal.bits - 1 if model.event.is_discrete and ideal.bits > 0 else None,
     }
 
 
@@ -274,6 +275,7 @@ def _show(record: dict[str, Any], packed: Packed, model: Model, run: Run) -> Non
             f"  with the model  {coded:,} bytes for {counted(record['examples'], 'example')} by {record['coder']}: "
             f"{record['bits_per_dim']:.4f} bits/dim"
         )
+    if record["gap"] is not None:
         sign = "" if record["likelihood"] == "exact" else "≤ "
         what = "the model's −log2 p" if record["likelihood"] == "exact" else "the model's bound on −log2 p"
         write(

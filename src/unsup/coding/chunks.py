@@ -11,6 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, final
 
 import numpy as np
@@ -34,12 +35,13 @@ SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, BitsBack, FlowInIntegers)
 TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
 """Types of arrays that are coded."""
 
-_MOST = 4096  # examples per chunk: enough that the 100 bytes of a chunk cost little
-_MOST_ENTRIES = 2**22  # entries per chunk: bounds memory, and what a damaged chunk loses
+_MOST = 2**14  # examples per chunk: enough that the start of a stream and the 100 bytes of a chunk cost little
+_MOST_ENTRIES = 2**23  # entries per chunk: bounds memory, and what a damaged chunk loses
 _LARGER = 16  # chunks of other versions may be larger by this factor
 _MODEL, _ZSTD, _STORED = range(3)
 _GENERAL = ({"name": "zstandard", "version": 1}, {"name": "stored", "version": 1})
-_LEVEL = 19
+_LEVEL, _FAST = 19, 3  # of zstandard
+_HOPELESS = 2  # times longer: the best level is hardly ever this much shorter than the fast one
 _OUTSIDE = struct.Struct("<II")  # number of examples outside the model, size of them coded
 
 
@@ -123,16 +125,20 @@ class ChunkCoder:
     def encode(self, x: Tensor) -> Chunk:
         """The chunk of raw arrays ``(B, *shape)``; of another shape than that of the event, without the model."""
         raw = to_bytes(x)
-        ways = {_STORED: raw, _ZSTD: zstandard.ZstdCompressor(level=_LEVEL).compress(raw)}
-        if tuple(x.shape[1:]) == self.event.shape:
-            inside = self._inside(x)
-            if bool(inside.any()):
+        ways = {_STORED: raw}
+        inside = self._inside(x) if tuple(x.shape[1:]) == self.event.shape else torch.zeros(len(x), dtype=torch.bool)
+        if bool(inside.any()):
+            with suppress(InputError):  # the model computes NaN for one of them
                 ways[_MODEL] = self._with_model(x, inside)
+        quick = zstandard.ZstdCompressor(level=_FAST).compress(raw)
+        if len(quick) < _HOPELESS * len(ways.get(_MODEL, raw)):
+            quick = zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
+        ways[_ZSTD] = quick
         way = min(ways, key=lambda k: (len(ways[k]), k))
         chunk = Chunk.of(way, len(x), ways[way], raw)
         self._count(chunk)
         if way == _MODEL and self.on_model is not None:
-            self.on_model(x[inside].to(self.event.dtype))
+            self.on_model(x[inside].to(self.scheme.type_for(x.dtype)))
         return chunk
 
     def _count(self, chunk: Chunk) -> None:

@@ -149,12 +149,13 @@ class Bits(Scale):
 _SCALES: tuple[Scale, ...] = (*(Multiples(a, b) for a, b in _UNITS), *(Bits(dtype) for dtype in _FLOATS))
 """By their numbers in a stream."""
 WHOLE = Multiples(1, 1)
+_LEAST = float(np.finfo(np.float64).tiny)
 
 
 def scale_for(values: Values, outside: float = math.inf) -> tuple[Scale, Bools]:
     """The scale on which a column is expected to be shortest, and which of its values it represents.
 
-    Scales are compared by the logarithm of the number of integers from the lowest to the highest one.
+    A value costs log2 of the range of all values over the width of its cell, as if they were uniform.
 
     Args:
         outside: bits of a value that it does not represent; infinite: it represents all values.
@@ -166,11 +167,23 @@ def scale_for(values: Values, outside: float = math.inf) -> tuple[Scale, Bools]:
         missed = len(values) - count
         cost = missed * outside if missed else 0.0
         if count and cost < best:
-            cost += count * math.log2(_counted(integers[fits])[2])
+            cost += _cost(scale, integers[fits])
         if cost < best or found is None:
             best, found = cost, (scale, fits)
     assert found is not None
     return found
+
+
+def _cost(scale: Scale, integers: Integers) -> float:
+    """Bits of these values of a scale, as if they were uniform between the lowest and the highest one."""
+    _, step, count = _counted(integers)
+    if not isinstance(scale, Bits):
+        return len(integers) * math.log2(count)
+    values = scale.values(integers, np.dtype(np.float64))
+    with np.errstate(over="ignore"):
+        width = np.maximum(np.spacing(np.abs(values).astype(scale.dtype)).astype(np.float64) * step, _LEAST)
+        whole = max(float(values.max() - values.min()), _LEAST)
+        return float(np.log2(np.maximum(whole / width, 1.0)).sum())
 
 
 def _counted(integers: Integers) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unsup.coding.chunks import scheme_class, scheme_for, to_bytes
 from unsup.coding.entropy import StreamError
-from unsup.core.model import HasDensity, Model
+from unsup.core.model import HasDensity, IsConditional, Model
 from unsup.testing.law import LawViolation, law, require
 from unsup.testing.subject import Subject
 
@@ -58,9 +58,13 @@ def compression(subject: Subject) -> None:
     bits, ideal = 8.0 * (len(scheme.encode(many)) - len(scheme.encode(half))), float(rest.sum())
     # The noise of a bound and that of the coder are other draws.
     sure = 0.0 if model.likelihood_kind == "exact" else _SURE * math.sqrt(2 * len(rest)) * float(rest.std())
-    gaps = float(model.event.dims * len(rest)) if model.event.missing else 0.0  # which are missing is no part of log p
-    lowest = ideal - _SHARE * abs(ideal) - sure - _ENDS
-    highest = ideal + _SHARE * abs(ideal) + sure + _ENDS + gaps
+    # Which entries are missing is no part of log p. A class is coded as well, at most as if any were equally likely.
+    beside = float(model.event.missing * model.event.dims)
+    if isinstance(model, IsConditional) and model.classes:
+        beside += math.log2(model.classes)
+    # Real entries may be multiples of a unit that is coarser than the distance of neighbouring numbers.
+    lowest = ideal - _SHARE * abs(ideal) - sure - _ENDS if model.event.is_discrete else -math.inf
+    highest = ideal + _SHARE * abs(ideal) + sure + _ENDS + beside * len(rest)
     require(
         lowest <= bits <= highest,
         f"{bits:.0f} bits for examples with −log2 p = {ideal:.0f}; expected {lowest:.0f} to {highest:.0f}",
