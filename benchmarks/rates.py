@@ -3,6 +3,8 @@
 The test splits are coded with models and with general codecs. Model files are written by ``unsup compress`` and decoded
 in another process with another instruction set; every codec is decoded and compared, too. RUNS is the folder of the
 trained models, by default ``runs/rates``; those that are not there are trained first, with the settings below.
+
+Each result is appended to ``benchmarks/rates.jsonl`` at once, and what stands there is not measured again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import lzma
 import math
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -31,13 +34,16 @@ from PIL import Image
 
 import unsup
 from unsup.core.machine import machine_kind
+from unsup.data import Data
 from unsup.train.runs import Run
 
 Pixels = NDArray[np.uint8]
 
 PAGE = Path("docs/compression.md")
+RECORDS = Path("benchmarks/rates.jsonl")
 BEGIN, END = "<!-- rates, written by python -m benchmarks rates -->", "<!-- end of rates -->"
-ORDERS = (4, 6, 8, 12, 16)
+_PPMD_MEMORY = 1 << 26
+ORDERS = (2, 3, 4, 6, 8, 12, 16)
 """Orders of PPMd that are tried; the best one counts."""
 
 
@@ -50,13 +56,8 @@ class Trained:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Coded:
-    """One way to code a test split. ``model`` is the number of bytes that a decoder needs besides."""
-
-    name: str
-    size: int
-    model: int = 0
+Record = dict[str, Any]
+"""``data``, ``coder``, ``bytes``; with a model also ``model_bytes`` and how it was trained and how fast it coded."""
 
 
 MODELS = {
@@ -101,11 +102,36 @@ PUBLISHED = {"binarized-mnist": ("BB-ANS, published (Townsend, Bird, Barber 2019
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
     runs = Path(arguments[0] if arguments else "runs/rates")
-    wanted = arguments[1:] or list(MODELS)
-    parts = [BEGIN, *_lines(runs, wanted), END]
+    for name in MODELS:
+        measure(name, runs)
+    parts = [BEGIN, *_lines(), END]
     text = PAGE.read_text()
     start, end = (text.index(BEGIN), text.index(END) + len(END)) if BEGIN in text else _placeholder(text)
     PAGE.write_text(text[:start] + "\n".join(parts) + text[end:])
+
+
+def measure(name: str, runs: Path) -> None:
+    """Append the results for a data set that are not there yet."""
+    data = unsup.load_data(name)
+    x = data.test.x.numpy()
+    images = x.reshape(len(x), *x.shape[-2:]).astype(np.uint8)
+    ways: dict[str, Callable[[], Record]] = {
+        coder: (lambda size=size: {"bytes": size(images)})  # type: ignore[misc]
+        for coder, size in GENERAL.items()
+    }
+    ways |= {t.model: (lambda t=t: _with_model(t, data, runs)) for t in MODELS[name]}  # type: ignore[misc]
+    there = {(record["data"], record["coder"]) for record in _records()}
+    for coder, way in ways.items():
+        if (name, coder) not in there:
+            record = {"data": name, "coder": coder, "images": len(x), "pixels": x.size, **way()}
+            with RECORDS.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            sys.stdout.write(f"{name}  {coder}  {8 * record['bytes'] / x.size:.4f} bits/dim\n")
+            sys.stdout.flush()
+
+
+def _records() -> list[Record]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.is_file() else []
 
 
 def _placeholder(text: str) -> tuple[int, int]:
@@ -113,70 +139,77 @@ def _placeholder(text: str) -> tuple[int, int]:
     return start, start + len("RATES")
 
 
-def _lines(runs: Path, wanted: list[str]) -> Iterator[str]:
-    about = ["| Model | Data | −log2 p, bits/dim | Coded | Gap | Compress | Decompress | Seed, steps, minutes |"]
-    about.append("|---|---|--:|--:|--:|--:|--:|---|")
-    for name in wanted:
-        data = unsup.load_data(name)
-        x = data.test.x.numpy()
-        images = x.reshape(len(x), *x.shape[-2:]).astype(np.uint8)
-        coded = [*general(images)]
-        for trained in MODELS[name]:
-            row, text = _with_model(trained, data, runs)
-            coded.append(row)
-            about.append(text)
-        yield from _table(name, x, coded)
-    yield "Models:"
+def _lines() -> Iterator[str]:
+    records = _records()
+    for name in MODELS:
+        yield from _table(name, [record for record in records if record["data"] == name])
+    yield "The models:"
     yield ""
-    yield from about
+    yield "| Model | Data | −log2 p, bits/dim | Coded | Gap | Compress | Decompress | Trained |"
+    yield "|---|---|--:|--:|--:|--:|--:|---|"
+    for r in records:
+        if "model_bytes" in r:
+            yield (
+                f"| `{r['coder']}` | {TITLES[r['data']]} | {'' if r['exact'] else '≤ '}{r['ideal']:.4f} | "
+                f"{r['coded']:.4f} | {100 * r['gap']:+.2f} % | {r['images'] / r['compress_seconds']:,.0f} images/s | "
+                f"{r['images'] / r['decompress_seconds']:,.0f} images/s | seed {r['seed']}, {r['steps']:,} steps, "
+                f"{r['minutes']:.0f} min |"
+            )
     yield ""
-    yield (
-        f"Machine: {machine_kind()}, {torch.get_num_threads()} threads, shared with other work; torch "
-        f"{torch.__version__}; {time.strftime('%Y-%m-%d')}."
-    )
+    machines = dict.fromkeys(r["machine"] for r in records if "machine" in r)
+    yield f"Machine: {'; '.join(machines)}, shared with other work."
 
 
-def _table(name: str, x: Any, coded: list[Coded]) -> Iterator[str]:
-    yield f"**{TITLES[name]}, test split: {len(x):,} images, {x.size:,} pixels.**"
+def _table(name: str, records: list[Record]) -> Iterator[str]:
+    images, pixels = records[0]["images"], records[0]["pixels"]
+    yield f"**{TITLES[name]}, test split**: {images:,} images, {pixels:,} pixels."
     yield ""
     yield "| Coder | File, bytes | Bits/dim | Model, bytes | Bits/dim with the model |"
     yield "|---|--:|--:|--:|--:|"
-    for row in sorted(coded, key=lambda row: row.size):
-        whole = f"{8 * (row.size + row.model) / x.size:.3f}"
-        rate = f"{8 * row.size / x.size:.4f}"
-        cells = (f"**{row.name}**", f"**{rate}**") if row.model else (row.name, rate)
-        yield f"| {cells[0]} | {row.size:,} | {cells[1]} | {f'{row.model:,}' if row.model else '–'} | {whole} |"
+    for record in sorted(records, key=lambda record: record["bytes"]):
+        size, model = record["bytes"], record.get("model_bytes", 0)
+        coder, rate = record["coder"], f"{8 * size / pixels:.4f}"
+        if model:
+            coder, rate = f"**`{coder}`**, {record['parameters']:,} parameters", f"**{rate}**"
+        whole = f"{8 * (size + model) / pixels:.{2 if model else 4}f}"
+        yield f"| {coder} | {size:,} | {rate} | {f'{model:,}' if model else '–'} | {whole} |"
     if name in PUBLISHED:
         title, rate = PUBLISHED[name]
         yield f"| {title} | – | {rate} | – | – |"
     yield ""
 
 
-def _with_model(trained: Trained, data: Any, runs: Path) -> tuple[Coded, str]:
-    """The file of a model, and the line about the model."""
+def _with_model(trained: Trained, data: Data, runs: Path) -> Record:
     folder = runs / f"{trained.model}-{data.name}"
     if not Run(folder).exists:
         model = unsup.create(trained.model, data, seed=0, **trained.options)
         unsup.fit(model, data, out=folder, seed=0, **trained.training)
-    out = folder.resolve() / "rates.unsup"
-    record = json.loads(_unsup("compress", folder, data.name, "-o", out, "--no-verify", "--json"))
+    out = folder.resolve().with_suffix(".unsup")
+    # The file is decoded in a process of its own here, whose time is wanted.
+    found = json.loads(_unsup("compress", folder, data.name, "-o", out, "--no-verify", "--json"))
     started = time.perf_counter()
     other = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     _unsup("decompress", out, "--run", folder, "--check", environment=other)
     seconds = time.perf_counter() - started
     out.unlink()
-    run, count = Run(folder), record["examples"]
-    last = run.events[-1]
-    sign = "" if record["likelihood"] == "exact" else "≤ "
-    line = (
-        f"| {trained.model} | {data.name} | {sign}{record['model_bits_per_dim']:.4f} | {record['bits_per_dim']:.4f} | "
-        f"{100 * record['gap']:+.2f} % | {count / record['seconds']:,.0f} items/s | {count / seconds:,.0f} items/s | "
-        f"{run.config['training']['seed']}; {last['step']:,}; {last['seconds'] / 60:.0f} |"
-    )
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-    return Coded(f"{trained.model}, {sum(p.numel() for p in run.model.parameters()):,} parameters", record["bytes"],
-                 record["model_bytes"]), line  # fmt: skip
+    run = Run(folder)
+    last = run.events()[-1]
+    return {
+        "bytes": found["bytes"],
+        "model_bytes": found["model_bytes"],
+        "parameters": run.model.parameter_count,
+        "exact": found["likelihood"] == "exact",
+        "ideal": found["model_bits_per_dim"],
+        "coded": found["bits_per_dim"],
+        "gap": found["gap"],
+        "compress_seconds": found["seconds"],
+        "decompress_seconds": seconds,
+        "seed": run.config["training"]["seed"],
+        "steps": last["step"],
+        "minutes": last["seconds"] / 60,
+        "machine": f"{machine_kind()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "time": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _unsup(*words: object, environment: dict[str, str] | None = None) -> str:
@@ -188,23 +221,6 @@ def _unsup(*words: object, environment: dict[str, str] | None = None) -> str:
         text=True,
     )
     return done.stdout
-
-
-def general(images: Pixels) -> Iterator[Coded]:
-    """Test images ``(N, H, W)`` by codecs that know no data but these."""
-    yield Coded("stored, packed", math.ceil(images.size * int(images.max()).bit_length() / 8))
-    forms = [images.tobytes()]
-    if images.max() == 1:
-        forms.append(np.packbits(images).tobytes())
-    for name, ways in BYTES.items():
-        yield Coded(name, min(_tried(way, raw) for way in ways for raw in forms))
-        sys.stdout.write(f"{name}\n")
-    large = mosaic(images)
-    for name, (encode, decode) in PICTURES.items():
-        yield Coded(f"{name}, one picture of all", _checked(encode, decode, large))
-        yield Coded(f"{name}, image by image", sum(_checked(encode, decode, image) for image in images))
-        sys.stdout.write(f"{name}\n")
-        sys.stdout.flush()
 
 
 def mosaic(images: Pixels) -> Pixels:
@@ -223,9 +239,16 @@ def _zstd(level: int) -> Bytes:
 
 def _ppmd(order: int) -> Bytes:
     def encode(raw: bytes) -> bytes:
-        return bytes(pyppmd.compress(raw, max_order=order, mem_size=1 << 26))
+        encoder = pyppmd.Ppmd7Encoder(order, _PPMD_MEMORY)
+        return struct.pack("<Q", len(raw)) + bytes(encoder.encode(raw) + encoder.flush())
 
-    return encode, lambda coded: bytes(pyppmd.decompress(coded, max_order=order, mem_size=1 << 26))
+    def decode(coded: bytes) -> bytes:
+        (size,) = struct.unpack_from("<Q", coded)
+        decoder = pyppmd.Ppmd7Decoder(order, _PPMD_MEMORY)
+        found = decoder.decode(coded[8:], size)
+        return bytes(found if len(found) == size else found + decoder.decode(bytes(1), size - len(found)))
+
+    return encode, decode
 
 
 BYTES: dict[str, list[Bytes]] = {
@@ -233,7 +256,7 @@ BYTES: dict[str, list[Bytes]] = {
     "zstd -22": [_zstd(22)],
     "xz -9e": [(lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME), lzma.decompress)],
     "brotli -q 11": [(lambda raw: bytes(brotli.compress(raw, quality=11, lgwin=24)), brotli.decompress)],
-    "PPMd, best order": [_ppmd(order) for order in ORDERS],
+    "PPMd7, best order": [_ppmd(order) for order in ORDERS],
 }
 
 
@@ -281,3 +304,25 @@ def _checked(encode: Encode, decode: Decode, image: Pixels) -> int:
     if not np.array_equal(decode(coded).reshape(image.shape), image):
         raise AssertionError("a codec did not return the same pixels")
     return len(coded)
+
+
+def _bytes_size(ways: list[Bytes]) -> Callable[[Pixels], int]:
+    """The smallest size, of one byte a pixel or of bits."""
+
+    def size(images: Pixels) -> int:
+        forms = [images.tobytes(), *([np.packbits(images).tobytes()] if images.max() == 1 else [])]
+        return min(_tried(way, raw) for way in ways for raw in forms)
+
+    return size
+
+
+def _picture_sizes(name: str, encode: Encode, decode: Decode) -> dict[str, Callable[[Pixels], int]]:
+    return {
+        f"{name}, one picture of all": lambda images: _checked(encode, decode, mosaic(images)),
+        f"{name}, image by image": lambda images: sum(_checked(encode, decode, image) for image in images),
+    }
+
+
+GENERAL: dict[str, Callable[[Pixels], int]] = {name: _bytes_size(ways) for name, ways in BYTES.items()}
+for _name, _ways in PICTURES.items():
+    GENERAL |= _picture_sizes(_name, *_ways)
