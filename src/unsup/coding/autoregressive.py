@@ -33,7 +33,7 @@ from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional
 from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
-_MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
+_MOST_ENTRIES = 2**19  # entries of the examples of a group: bounds the memory of the visit
 _MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
 _SMALLER = 64  # groups of other versions may be smaller by this factor
