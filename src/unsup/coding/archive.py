@@ -54,6 +54,8 @@ _MOST_CONTENT = 2**24  # bytes of image files that wait for the others of their 
 _MOST_FILES = 2**14  # files of a group
 _MOST_NAMES = 16 * _MOST_FILES  # groups of other versions may be larger
 _LONGEST = 2**12  # characters of a name
+_DEEPEST = 256  # folders; Python cannot delete many more
+_SHOWN = 400  # characters of a reason
 _BYTES_A_FILE, _BYTES_A_CHARACTER = 2000, 8  # of memory, for the names of an archive
 _BYTES_A_BYTE = 48  # of memory, for JSON
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
@@ -143,6 +145,8 @@ def sources_of(paths: Sequence[str | Path]) -> list[Source]:
             raise InputError(f"{given} {what}; expected files or folders to compress")
     if not found:
         raise InputError(f"{', '.join(map(str, paths))}: no files; expected files or folders to compress")
+    for source in found:
+        _checked_name(source.name, windows=False)
     for one, two in _conflicts(source.name for source in found):
         names = found[one].name, found[two].name
         what = f"two files would have the name {names[0]!r}"
@@ -153,8 +157,9 @@ def sources_of(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def _conflicts(names: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Positions of files with equal names, or of a file and of one in a folder of its name: at least one pair of each
-    such file.
+    """Positions of files with equal names, or of a file and of one in a folder of its name.
+
+    Not all such pairs, but there is none among the other files.
 
     >>> list(_conflicts(["a/b", "c", "a", "c"]))
     [(2, 0), (1, 3)]
@@ -580,7 +585,7 @@ class Archive:
         except InputError as error:
             if isinstance(error, CodingError):
                 raise
-            raise CorruptChunk(name, number, f"its record is not valid: {one_line(str(error))}") from error
+            raise CorruptChunk(name, number, f"its record is not valid: {one_line(str(error), _SHOWN)}") from error
         if not isinstance(record, dict):
             raise CorruptChunk(name, number, "it has no record")
         return record
@@ -633,7 +638,9 @@ class Archive:
         except InputError as error:
             if isinstance(error, CodingError):
                 raise
-            raise CorruptChunk(container.name, number, f"its record is not valid: {one_line(str(error))}") from error
+            raise CorruptChunk(
+                container.name, number, f"its record is not valid: {one_line(str(error), _SHOWN)}"
+            ) from error
         return group
 
     def _without_conflicts(self, groups: list[Group]) -> list[Group]:
@@ -779,7 +786,9 @@ class Archive:
         try:
             group.layout.check(coder.event)
         except InputError as error:
-            raise CorruptChunk(name, group.first - 1, f"its record is not valid: {one_line(str(error))}") from error
+            raise CorruptChunk(
+                name, group.first - 1, f"its record is not valid: {one_line(str(error), _SHOWN)}"
+            ) from error
         return coder.decode(self.container, number, coder.event.shape, group.layout.dtype)
 
     def _check_chunk(self, group: Group, index: int, coder: ChunkCoder | None) -> int:
@@ -826,7 +835,7 @@ class Archive:
                 try:
                     yield layout.rows(x, side, inside, last=number * size + inside.stop == total)
                 except InputError as error:
-                    raise CorruptChunk(self.container.name, after, one_line(str(error))) from error
+                    raise CorruptChunk(self.container.name, after, one_line(str(error), _SHOWN)) from error
                 on_bytes(x.numel() * x.element_size())
 
         try:
@@ -865,7 +874,8 @@ class Archive:
             return kept[1]
 
         def content(start: int, stop: int) -> Iterator[bytes]:
-            for number in range(start // group.block, -(-stop // group.block)):
+            last = -(-stop // group.block) if stop > start else 0
+            for number in range(start // group.block, last):
                 raw, at = block(number), number * group.block
                 yield raw[max(0, start - at) : max(0, stop - at)]
 
@@ -919,8 +929,11 @@ def _checked_name(name: str, *, windows: bool = os.name == "nt") -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in name:
         raise InputError(f"the name {shown(name)} leads out of the folder")
-    if len(name) > _LONGEST:
-        raise InputError(f"the name {shown(name)} has {len(name):,} characters; the maximum is {_LONGEST:,}")
+    if len(name) > _LONGEST or len(parts) > _DEEPEST:
+        raise InputError(
+            f"the name {shown(name)} has {len(name):,} characters and {len(parts):,} parts; the maximum is {_LONGEST:,} "
+            f"and {_DEEPEST:,}"
+        )
     if windows and any(_is_special(part) for part in parts):
         raise InputError(f"this system does not allow the name {shown(name)}; decompress the file elsewhere")
     return name

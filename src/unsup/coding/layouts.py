@@ -171,7 +171,7 @@ class Array(Rows):
         except ValueError:
             head = b""
         if not head.startswith(np.lib.format.MAGIC_PREFIX):
-            raise InputError(f"head={shown(self.head)} should be the start of an .npy file in base 64")
+            raise InputError(f"head={shown(self.head[:100])} should be the start of an .npy file in base 64")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -25,13 +25,13 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.reading import parse_json
 from unsup.data.columns import Column, Found, TableForm
-from unsup.data.notation import MOST_DECIMALS
+from unsup.data.notation import MOST_DECIMALS, Notation
 from unsup.data.tables import cells_like
 
 TABLES = (".csv", ".tsv", ".tab", ".psv")
 _LARGEST = 2**28  # bytes of a file that is read as a table
 _TRIED = 1000  # rows by which the digits of a column are chosen
-_LONGEST_UNIT = 100  # characters; more would make rows of any length
+_LONGEST_SIGN = 100  # characters of a unit; more would make rows of any length
 _WIDEST = 100  # digits
 _PATTERN = re.compile(r"(?:%[YmdHMSfybB]|[^%\0]){1,100}")
 _BYTES_A_CHARACTER = 16  # of memory, for the cells of a chunk
@@ -79,6 +79,8 @@ class Table(Rows):
         ]
         if len(set(self.places)) != len(self.columns) or not all(0 <= place < self.width for place in self.places):
             wrong.append("places")
+        texts = [text for column in self.columns for text in (*column.words, column.pattern, *_signs(column.notation))]
+        _utf8("".join((self.separator, *self.header, *self.gaps, *texts)))
         if wrong or len(self.places) != len(self.columns):
             raise InputError(f"a table of {shown(self.width)} columns with wrong {' and '.join(wrong or ['places'])}")
 
@@ -226,13 +228,16 @@ def _utf8(text: str) -> bytes:
         raise InputError("cells that are no text") from error
 
 
+def _signs(notation: Notation) -> tuple[str, str, str]:
+    return notation.before, notation.after, notation.thousands
+
+
 def _is_known(column: Column) -> bool:
     """Whether a column is like those of `_like`, so that its cells are short."""
     own = column.notation
     return (
         (column.decimals is None or 0 <= column.decimals <= MOST_DECIMALS)
-        and max(map(len, (own.before, own.after))) <= _LONGEST_UNIT
-        and len(own.thousands) <= 1
+        and max(map(len, _signs(own))) <= _LONGEST_SIGN
         and 0 <= own.width <= _WIDEST
         and (column.kind != "date" or _PATTERN.fullmatch(column.pattern) is not None)
     )
