@@ -1,4 +1,4 @@
-"""Damaged and forged archives: an error of one line or the right files, nothing outside the folder, nothing overwritten.
+"""Damaged and forged archives: an error of one line or the right files; nothing is written outside or overwritten.
 
 Run with ``-rP`` to see the counts by outcome.
 """
@@ -27,7 +27,6 @@ import pytest
 from forging import Sealed, damaged, outcome
 from forging_archives import NAMES, Files, Reader, records, with_raw, with_record
 
-import unsup
 from unsup.coding import archive, chunks, compress, decompress
 from unsup.coding.archive import Archive, _checked_name, _conflicts, sources_of
 from unsup.coding.autoregressive import EntryByEntry
@@ -122,7 +121,7 @@ def test_every_truncation_is_found_and_complete_files_survive(reader: Reader, ev
     report("truncations", counts)
 
 
-@pytest.mark.parametrize(("every", "salvaged"), [(7, 101), pytest.param(1, 1, marks=SLOW)])
+@pytest.mark.parametrize(("every", "salvaged"), [(29, 31), pytest.param(1, 1, marks=SLOW)])
 def test_every_flipped_bit_is_found_and_the_other_files_survive(reader: Reader, every: int, salvaged: int) -> None:
     parts, counts, content = Parts(reader), collections.Counter[str](), reader.content
     body = forging.start_of_chunks(content)
@@ -193,7 +192,7 @@ def changed(reader: Reader, kind: str, change: Callable[[dict[str, Any]], object
     raise AssertionError(kind)
 
 
-def refused(reader: Reader, data: bytes, reason: str = "") -> None:
+def refused(reader: Reader, data: bytes, reason: str) -> None:
     with pytest.raises(CodingError, match=reason) as caught:
         reader.restored(data)
     assert str(caught.value).isprintable()
@@ -357,16 +356,18 @@ def layout_of(table: Reader) -> dict[str, Any]:
         ({"columns": []}, "wrong"),
         ({"gaps": []}, "wrong gaps"),
         ({"gaps": ["\udce9"] * 4}, "no text"),
-        ({"gaps": ["x" * 10**6] * 4}, ""),
         ({"header": ["\udce9"] * 5}, "no text"),
         ({"type": "int64"}, "bytes, not"),
         ({"newline": "\r"}, "should be one of"),
     ],
 )
 def test_layouts_of_tables_are_checked(layout: dict[str, Any], reason: str, table: Reader) -> None:
-    refused(table, changed(table, "table", lambda record: record["layout"].update(layout)), reason) if reason else None
-    if not reason:
-        assert outcome(table.restored, changed(table, "table", lambda r: r["layout"].update(layout))) in "decoded"
+    refused(table, changed(table, "table", lambda record: record["layout"].update(layout)), reason)
+
+
+def test_long_texts_of_missing_cells_take_no_memory(table: Reader) -> None:
+    data = changed(table, "table", lambda record: record["layout"].update({"gaps": ["x" * 10**6] * 4}))
+    refused(table, data, "characters, more than fit into the memory")
 
 
 @pytest.mark.parametrize(
@@ -424,7 +425,7 @@ def test_cells_beside_the_model_are_checked(table: Reader) -> None:
 def test_copies_of_records_are_checked(copies: Any, images: Reader) -> None:
     file = Sealed.of(images.content)
     file = with_raw(with_record(file, len(file.chunks) - 1, {"copies": copies}), 0, b"{")
-    refused(images, file.to_bytes())
+    refused(images, file.to_bytes(), "not valid")
     _, lost = images.restored(file.to_bytes(), keep_going=True)
     assert not lost
 
@@ -448,9 +449,9 @@ def test_a_small_archive_of_many_names_takes_no_memory(images: Reader) -> None:
         assert len(data) < 10_000
         tracemalloc.start()
         try:
-            with memory.within(2**28), pytest.raises(CodingError), Container(io.BytesIO(data), "it") as opened:
+            with memory.within(2**25), pytest.raises(CodingError), Container(io.BytesIO(data), "it") as opened:
                 Archive(opened)
-            assert tracemalloc.get_traced_memory()[1] < 2**27
+            assert tracemalloc.get_traced_memory()[1] < 2**26
         finally:
             tracemalloc.stop()
 
@@ -479,7 +480,7 @@ def test_links_out_of_the_folder_are_not_followed(images: Reader, tmp_path: Path
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
         (out / link).symlink_to(target)
-        with pytest.raises(InputError, match="by a link|cannot write"):
+        with pytest.raises(InputError, match=r"by a link|cannot write"):
             renamed(images, f"{link}/x/y").restore(out, images.coder)
         with pytest.raises(InputError, match="exists"):
             renamed(images, link).restore(out, images.coder)

@@ -931,8 +931,8 @@ def _checked_name(name: str, *, windows: bool = os.name == "nt") -> str:
         raise InputError(f"the name {shown(name)} leads out of the folder")
     if len(name) > _LONGEST or len(parts) > _DEEPEST:
         raise InputError(
-            f"the name {shown(name)} has {len(name):,} characters and {len(parts):,} parts; the maximum is {_LONGEST:,} "
-            f"and {_DEEPEST:,}"
+            f"the name {shown(name)} has {len(name):,} characters and {len(parts):,} parts; the maximum is "
+            f"{_LONGEST:,} and {_DEEPEST:,}"
         )
     if windows and any(_is_special(part) for part in parts):
         raise InputError(f"this system does not allow the name {shown(name)}; decompress the file elsewhere")
