@@ -7,29 +7,36 @@ version, and add cases for the new version beside the old ones.
 Each case is, in ``tests/coding/golden``: a folder with the model, ``<name>.unsup`` with the compressed examples, and
 ``<name>.npy`` with the examples. Its chunks hold examples of the model, examples of the model with others between them,
 equal examples outside the model (zstandard) and random ones (stored).
+
+Each archive is, in ``tests/coding/golden/archive``: a folder with the model, ``<name>.unsup`` with the compressed
+files, and ``<name>-files`` with the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import unsup
+from unsup.coding.archive import sources_of, write_archive
 from unsup.coding.arrays import header_of
 from unsup.coding.chunks import ChunkCoder
 from unsup.coding.container import write_container
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
+from unsup.data.form import Form
 
 FOLDER = Path(__file__).parents[1] / "tests" / "coding" / "golden"
 PER_CHUNK = 40  # examples; a chunk of a usual file has up to 4096
@@ -113,23 +120,79 @@ def make(case: Case, folder: Path) -> None:
     (folder / f"{case.name}.unsup").write_bytes(file.getvalue())
 
 
+GREY = Event((1, 5, 6), Support("ordinal", 16), "image")
+ARCHIVES = ("images", "table")
+
+
+def image_files(folder: Path) -> tuple[Model, None]:
+    """Images, an array and files without examples; and a model of the images."""
+    x = examples(GREY, 300).numpy()
+    for number, one in enumerate(x[:40]):
+        Image.fromarray(one[0]).save(folder / f"a{number + 95:03d}.png")
+    (folder / "more").mkdir()
+    for number, one in enumerate(x[40:60]):
+        Image.fromarray(one[0]).save(folder / "more" / f"{number}.bmp")
+    np.save(folder / "more" / "numbers.npy", x[60:130])
+    np.save(folder / "last.npy", x[130:160].transpose(0, 2, 3, 1))
+    Image.fromarray(x[:, 0].reshape(-1, 6)[:12]).save(folder / "larger.png")
+    (folder / "rows.csv").write_bytes(b"".join(b"%d,%d\n" % (k, k * k % 17) for k in range(60)))
+    (folder / "empty").write_bytes(b"")
+    (folder / "notes.txt").write_text("".join(f"line {k}: \N{LATIN SMALL LETTER E WITH ACUTE}\r\n" for k in range(30)))
+    return trained(Case("made", "grey", GREY, {"hidden": (12,)})), None
+
+
+def table_files(folder: Path) -> tuple[Model, Form | None]:
+    """A table with a column that the model does not have, missing cells and cells in another notation."""
+    draw = np.random.Generator(np.random.PCG64(22))
+    lines = ["kind,count,price,day,id"]
+    for number in range(300):
+        kind = int(draw.integers(3))
+        day = np.datetime64("2024-01-01") + int(draw.integers(90))
+        price = f"{10 * kind + draw.random():.2f}" if number % 29 else ("1e1", "")[number % 2]
+        lines.append(f"{'abc'[kind]},{3 * kind + int(draw.integers(3))},{price},{day},{number:04d}-x")
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    (folder / "notes.txt").write_text("Prices are in euros.\n")
+    data = unsup.load_data(folder / "rows.csv", drop=("id",))
+    model = unsup.create("gaussian-mixture", data, components=3, seed=0)
+    unsup.fit(model, data, progress="off")
+    return model, data.form
+
+
+def make_archive(name: str, folder: Path) -> None:
+    """Write the files of an archive."""
+    files = folder / f"{name}-files"
+    files.mkdir(parents=True)
+    model, form = {"images": image_files, "table": table_files}[name](files)
+    model.save(str(folder / name))
+    model = unsup.load(folder / name)
+    (folder / name / "README.md").unlink()
+    with (folder / f"{name}.unsup").open("xb") as file:
+        write_archive(file, model, ChunkCoder(model), sources_of([files]), form=form)
+
+
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Make golden files of compressed data that are missing.")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write them (default: %(default)s)")
     folder = parser.parse_args(words).folder
-    for case in CASES:
-        paths = [folder / case.name, folder / f"{case.name}.unsup", folder / f"{case.name}.npy"]
+    tasks: list[tuple[str, tuple[str, ...], Callable[[], None]]] = [
+        (case.name, ("", ".unsup", ".npy"), functools.partial(make, case, folder)) for case in CASES
+    ]
+    for name in ARCHIVES:
+        work = functools.partial(make_archive, name, folder / "archive")
+        tasks.append((f"archive/{name}", ("", ".unsup", "-files"), work))
+    for name, ends, work in tasks:
+        paths = [folder / f"{name}{end}" for end in ends]
         there = [path.name for path in paths if path.exists()]
         if there:
-            print(f"{case.name}: {', '.join(there)} exist and are never overwritten")
+            print(f"{name}: {', '.join(there)} exist and are never overwritten")
             continue
         try:
-            make(case, folder)
+            work()
         except BaseException:  # a half case would be kept for ever
             for path in paths:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             raise
-        print(f"{case.name}: {paths[1].stat().st_size:,} bytes")
+        print(f"{name}: {paths[1].stat().st_size:,} bytes")
     return 0
 
 

@@ -45,6 +45,11 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.npy"))
 HUGE = (2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 
 
+def start_of_chunks(content: bytes) -> int:
+    """Where the chunks of an undamaged file start."""
+    return int(form._START.size + form._PREFIX.unpack_from(content)[-1])
+
+
 class Reader:
     """A golden file, and how files like it are read, without the preparations that are the same for all of them.
 
@@ -64,7 +69,7 @@ class Reader:
         with Container(io.BytesIO(content), "it") as file:
             self.header: dict[str, Any] = dict(file.header)
             self.coder = arrays.coder_of(self.model, file)
-        self.body = form._START.size + form._PREFIX.unpack_from(content)[-1]
+        self.body = start_of_chunks(content)
         self.shape = tuple(self.header["items"]["shape"])
         self.dtype = getattr(torch, self.header["items"]["type"])
         scheme: Any = self.coder.scheme
@@ -193,7 +198,7 @@ class Sealed:
         with Container(io.BytesIO(content), "it") as file:
             infos = tuple(file.infos())
             chunks = tuple((info, file.chunk(info.number)) for info in infos)
-        return cls(content[form._START.size : form._START.size + form._PREFIX.unpack_from(content)[-1]], chunks, infos)
+        return cls(content[form._START.size : start_of_chunks(content)], chunks, infos)
 
     def to_bytes(self) -> bytes:
         """The file with valid checksums."""

@@ -12,9 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from forging_archives import files_in
 
 import unsup
 from unsup.coding import decompress
+from unsup.coding.archive import Archive
 from unsup.coding.arrays import coder_of
 from unsup.coding.container import Container
 
@@ -74,6 +76,22 @@ def test_schemes_write_the_same_bytes(name: str) -> None:
     assert again >= 1
 
 
+@pytest.mark.parametrize("name", golden.ARCHIVES)
+def test_golden_archives_are_restored_for_ever(name: str, tmp_path: Path) -> None:
+    folder = GOLDEN / "archive"
+    with Container.open(folder / f"{name}.unsup") as file:
+        archive = Archive(file)
+        coder = archive.coder(unsup.load(folder / name))
+        archive.check(coder)
+        archive.restore(tmp_path, coder)
+        assert {info.coder for info in file.infos()} >= {0, 1}
+        kinds = {group.layout.kind for group in archive.groups}
+    before, after = files_in(folder / f"{name}-files"), files_in(tmp_path)
+    assert before.keys() == after.keys()
+    assert [key for key in before if before[key] != after[key]] == []
+    assert kinds == {"images": {"images", "array", "bytes"}, "table": {"table", "bytes"}}[name]
+
+
 DECODE = """
 import sys
 import numpy as np
@@ -100,9 +118,20 @@ def test_golden_files_are_decoded_with_other_instructions_and_threads(threads: i
     subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
 
 
+@pytest.mark.parametrize("name", golden.ARCHIVES)
+def test_golden_archives_are_restored_with_other_instructions_and_threads(name: str, tmp_path: Path) -> None:
+    path = GOLDEN / "archive" / name
+    settings = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "3"}
+    words = [sys.executable, "-m", "unsup", "decompress", f"{path}.unsup", "-o", str(tmp_path), "--run", str(path)]
+    subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
+    assert files_in(tmp_path) == files_in(path.with_name(f"{name}-files"))
+
+
 def test_golden_files_are_never_overwritten(tmp_path: Path) -> None:
-    for case in golden.CASES:
-        (tmp_path / f"{case.name}.unsup").write_bytes(b"old")
+    (tmp_path / "archive").mkdir()
+    names = [*(case.name for case in golden.CASES), *(f"archive/{name}" for name in golden.ARCHIVES)]
+    for name in names:
+        (tmp_path / f"{name}.unsup").write_bytes(b"old")
     assert golden.main(["--folder", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {f"{case.name}.unsup" for case in golden.CASES}
-    assert all(path.read_bytes() == b"old" for path in tmp_path.iterdir())
+    found = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {f"{name}.unsup": b"old" for name in names}

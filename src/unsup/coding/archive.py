@@ -10,27 +10,38 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, BinaryIO, NotRequired, TypedDict, cast, final
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.coding.arrays import coder_of, header_of
-from unsup.coding.chunks import ChunkCoder, plain_chunk, plain_decoded
-from unsup.coding.container import Chunk, Container, Totals, write_container
-from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.chunks import ChunkCoder, check_general, plain_chunk, plain_decoded, to_bytes
+from unsup.coding.container import (
+    MAX_CHUNK_ITEMS,
+    MAX_CHUNK_SIZE,
+    MAX_CHUNKS,
+    Chunk,
+    ChunkInfo,
+    Container,
+    Totals,
+    write_container,
+)
+from unsup.coding.errors import CodingError, CorruptChunk, one_line
 from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows
 from unsup.coding.scheme import Profile
 from unsup.coding.table_files import TABLES, Table
-from unsup.core.config import AtLeast, check_value
+from unsup.core import memory
+from unsup.core.config import AtLeast, check_value, shown
 from unsup.core.errors import InputError
 from unsup.core.model import Model
 from unsup.core.reading import parse_json
@@ -41,6 +52,12 @@ _BLOCK = 2**22
 """Bytes of files without examples per chunk."""
 _MOST_CONTENT = 2**24  # bytes of image files that wait for the others of their chunk
 _MOST_FILES = 2**14  # files of a group
+_MOST_NAMES = 16 * _MOST_FILES  # groups of other versions may be larger
+_LONGEST = 2**12  # characters of a name
+_DEEPEST = 256  # folders; Python cannot delete many more
+_SHOWN = 400  # characters of a reason
+_BYTES_A_FILE, _BYTES_A_CHARACTER = 2000, 8  # of memory, for the names of an archive
+_BYTES_A_BYTE = 48  # of memory, for JSON
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 _Whole = Annotated[int, AtLeast(0)]
 Named = str | tuple[str, _Whole, _Whole, str, _Whole]
@@ -130,12 +147,30 @@ def sources_of(paths: Sequence[str | Path]) -> list[Source]:
             raise InputError(f"{given} {what}; expected files or folders to compress")
     if not found:
         raise InputError(f"{', '.join(map(str, paths))}: no files; expected files or folders to compress")
-    seen: set[str] = set()
     for source in found:
-        if source.name in seen:
-            raise InputError(f"two files would have the name {source.name!r}; compress their folder instead")
-        seen.add(source.name)
+        _checked_name(source.name, windows=False)
+    for one, two in _conflicts(source.name for source in found):
+        names = found[one].name, found[two].name
+        what = f"two files would have the name {names[0]!r}"
+        if names[0] != names[1]:
+            what = f"{names[0]!r} would be a file, and the folder of {names[1]!r}"
+        raise InputError(f"{what}; compress their folder instead")
     return found
+
+
+def _conflicts(names: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Positions of files with equal names, or of a file and of one in a folder of its name.
+
+    Not all such pairs, but there is none among the other files.
+
+    >>> list(_conflicts(["a/b", "c", "a", "c"]))
+    [(2, 0), (1, 3)]
+    """
+    # In this order, a name is followed directly by its equals, and by those in a folder of this name.
+    order = sorted((name.replace("/", "\0"), place) for place, name in enumerate(names))
+    for (one, place), (two, other) in itertools.pairwise(order):
+        if one == two or two.startswith(one + "\0"):
+            yield place, other
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -419,7 +454,12 @@ def _as_text(name: str) -> str:
 
 
 def _as_name(text: str) -> str:
-    return os.fsdecode(base64.b64decode(text[1:])) if text.startswith("\0") else text
+    if not text.startswith("\0"):
+        return text
+    try:
+        return os.fsdecode(base64.b64decode(text[1:], validate=True))
+    except ValueError as error:
+        raise InputError(f"the name {shown(text)} is not base 64") from error
 
 
 def _ranges(places: Sequence[int]) -> list[list[int]]:
@@ -468,6 +508,20 @@ class Group:
         """Number of items of each file: examples, or 1."""
         return self.sizes if isinstance(self.layout, Examples) else (1,) * len(self.names)
 
+    @property
+    def step(self) -> int:
+        """Number of chunks of each part of the data."""
+        return 2 if isinstance(self.layout, Rows) and self.layout.has_side else 1
+
+    @functools.cached_property
+    def total(self) -> int:
+        """Number of examples, or bytes."""
+        return sum(self.sizes)
+
+    def size(self, index: int) -> int:
+        """Examples, or bytes, of a part of the data."""
+        return min(self.block, self.total - index * self.block)
+
 
 @final
 @dataclass(frozen=True)
@@ -505,42 +559,58 @@ class Archive:
         items = container.header["items"]
         if not is_archive(container):
             raise CodingError(
-                f"{container.name} has {items.get('kind')!r} instead of files; decode it with "
+                f"{container.name} has {shown(items.get('kind'))} instead of files; decode it with "
                 "unsup.coding.decompress(model, data)"
             )
-        self.run = str(items.get("run", ""))
-        self.groups = self._groups()
+        check_general(container)
+        run = items.get("run")
+        self.run = run if isinstance(run, str) and "\0" not in run and len(run) <= _LONGEST else ""
+        self._memory = 0  # that the names take
+        self.groups = self._without_conflicts(self._groups())
 
     def _groups(self) -> list[Group]:
         found: list[Group] = []
-        number = 0
-        while number < self.container.chunks:
+        number, last, losing = 0, self.container.chunks - 1, False
+        while number <= last:
             try:
-                record = self._record(number)
+                group = self._group(number, last)
             except CodingError as error:
                 if not self.keep_going:
                     raise
-                if number not in self._copies:
+                if not losing:  # the chunks after a lost record may be of its group
                     self.lost.append(Lost((), error))
-                    number += 1
-                    continue
-                record = self._copies[number]
-            if "copies" in record:
-                break
-            group = self._group(number, record)
+                number, losing = number + 1, True
+                continue
+            if group is None:
+                return found
+            losing = False
             found.append(group)
             number = group.first + group.chunks
+        if not self.keep_going:
+            raise CorruptChunk(self.container.name, max(0, last), "it has no copies of the records")
         return found
+
+    def _group(self, number: int, last: int) -> Group | None:
+        """The group whose record is in a chunk; None for the copies of the records."""
+        try:
+            record = self._record(number)
+            if "copies" in record and number == last:
+                return None
+            return self._group_of(number, record)
+        except CodingError:
+            if not self.keep_going or number not in self._copies:
+                raise
+        return self._group_of(number, self._copies[number])
 
     def _record(self, number: int) -> dict[str, Any]:
         """The record in a chunk."""
         name = self.container.name
         try:
-            record = parse_json(plain_decoded(self.container, number).decode("utf-8", "replace"))
+            record = parse_json(self._plain(number, is_json=True).decode("utf-8", "replace"))
         except InputError as error:
             if isinstance(error, CodingError):
                 raise
-            raise CorruptChunk(name, number, f"its record is not valid: {error}") from error
+            raise CorruptChunk(name, number, f"its record is not valid: {one_line(str(error), _SHOWN)}") from error
         if not isinstance(record, dict):
             raise CorruptChunk(name, number, "it has no record")
         return record
@@ -553,23 +623,75 @@ class Archive:
         except CodingError:
             return {}
         pairs = [pair for pair in copies if isinstance(pair, list)] if isinstance(copies, list) else []
-        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and isinstance(pair[1], dict)}
+        return {k[0]: k[1] for k in pairs if len(k) == 2 and isinstance(k[0], int) and isinstance(k[1], dict)}
 
-    def _group(self, number: int, record: dict[str, Any]) -> Group:
+    def _group_of(self, number: int, record: dict[str, Any]) -> Group:
         container = self.container
         try:
             own: GroupRecord = check_value("the record", record, GroupRecord)
             layout = layout_from_json(own["layout"])
-            names = [_checked_name(name) for entry in own["names"] for name in _names(entry)]
-            places = [first + i for first, count in own["places"] for i in range(min(count, len(names) + 1))]
+            names: list[str] = []
+            for entry in own["names"]:
+                cost = _cost(entry)
+                self._memory += cost
+                if self._memory > memory.limit():
+                    raise CodingError(
+                        f"{container.name} has names of files that take more than the {memory.said(memory.limit())} of "
+                        "memory available; free memory, or raise --max-memory"
+                    )
+                names += map(_checked_name, _names(entry))
+                if len(names) > _MOST_NAMES:
+                    raise InputError(f"more than {_MOST_NAMES:,} names of files")
+            places: list[int] = []
+            for first, count in own["places"]:
+                if first > MAX_CHUNKS * _MOST_NAMES or len(places) + count > len(names):
+                    raise InputError(f"{len(names)} names, and places from {shown(first)} on of {shown(count)} files")
+                places += range(first, first + count)
             sizes = own.get("sizes", [1] * len(names))
             if not len(names) == len(places) == len(sizes) or not names:
                 raise InputError(f"{len(names)} names, {len(places)} numbers and {len(sizes)} sizes of files")
+            group = Group(layout, tuple(names), tuple(places), tuple(sizes), number + 1, own["chunks"], own["block"])
+            if isinstance(layout, Images) != ("sizes" not in own) or (isinstance(layout, Rows) and len(names) != 1):
+                raise InputError(f"{len(names)} files of the kind {layout.kind} with {len(own.get('sizes', []))} sizes")
+            if own["block"] > (MAX_CHUNK_ITEMS if isinstance(layout, Examples) else MAX_CHUNK_SIZE):
+                raise InputError(f"{own['block']:,} entries of a chunk")
+            expected = group.step * -(-group.total // own["block"])
+            if own["chunks"] != expected or expected > MAX_CHUNKS or (isinstance(layout, Images) and expected != 1):
+                raise InputError(f"{own['chunks']} chunks of {own['block']:,} for {group.total:,} entries")
             if number + own["chunks"] >= container.chunks and not self.keep_going:
                 raise InputError(f"{own['chunks']} chunks from {number + 1} on, of {container.chunks} in the file")
         except InputError as error:
-            raise CorruptChunk(container.name, number, f"its record is not valid: {error}") from error
-        return Group(layout, tuple(names), tuple(places), tuple(sizes), number + 1, own["chunks"], own["block"])
+            if isinstance(error, CodingError):
+                raise
+            raise CorruptChunk(
+                container.name, number, f"its record is not valid: {one_line(str(error), _SHOWN)}"
+            ) from error
+        return group
+
+    def _without_conflicts(self, groups: list[Group]) -> list[Group]:
+        """The groups, if the names and numbers of their files are not those of others."""
+        owners = [index for index, group in enumerate(groups) for _ in group.names]
+        names = [name for group in groups for name in group.names]
+        order = sorted((place, k) for k, place in enumerate(place for group in groups for place in group.places))
+        bad: dict[int, CodingError] = {}
+        for reason, pairs in (
+            ("has a file or folder with the name of another file", _conflicts(names)),
+            (
+                "has a file with the number of another",
+                ((a, b) for (p, a), (q, b) in itertools.pairwise(order) if p == q),
+            ),
+        ):
+            for pair in pairs:
+                for k in pair:
+                    number = groups[owners[k]].first - 1
+                    error = CorruptChunk(self.container.name, number, f"its record {reason}: {one_line(names[k])}")
+                    if not self.keep_going:
+                        raise error
+                    bad.setdefault(owners[k], error)
+        if not self.keep_going and order and order[-1][0] != len(order) - 1:
+            raise CodingError(f"{self.container.name} has {len(order)} files, and one with the number {order[-1][0]}")
+        self.lost += [Lost(groups[index].names, error) for index, error in sorted(bad.items())]
+        return [group for index, group in enumerate(groups) if index not in bad]
 
     @property
     def files(self) -> list[tuple[int, str, int]]:
@@ -610,15 +732,16 @@ class Archive:
         """Decode all chunks, and compare them with what was coded.
 
         Raises:
-            CodingError: a chunk is damaged, or is decoded to something else here.
+            CodingError: a chunk is damaged, or is decoded to something else here, unless ``keep_going``.
         """
         for group in self.groups:
-            for number in range(group.first, group.first + group.chunks):
-                raw = self._raw(group, number, coder)
-                if on_bytes is not None:
-                    on_bytes(len(raw))
-        if not self.keep_going:
-            self._record(self.container.chunks - 1)
+            try:
+                for index in range(group.chunks):
+                    size = self._check_chunk(group, index, coder)
+                    if on_bytes is not None:
+                        on_bytes(size)
+            except CodingError as error:
+                self._lose(group.names, error)
 
     def restore(
         self, out: Path, coder: ChunkCoder | None, *, only: range | None = None, on_bytes: Listener | None = None
@@ -632,7 +755,7 @@ class Archive:
             on_bytes: see `Listener`.
 
         Raises:
-            InputError: a file exists, or cannot be written.
+            InputError: a file exists, or cannot be written, or a link in the folder leads out of it.
             CodingError: a chunk is damaged, unless ``keep_going``.
         """
         wanted = only if only is not None else range(self.items)
@@ -646,10 +769,7 @@ class Archive:
                     own.append((index, rows))
             if own:
                 tasks.append((group, own))
-        for group, own in tasks:
-            for index, _ in own:
-                if os.path.lexists(target := out / group.names[index]):
-                    raise InputError(f"{target} exists; choose another folder (-o FOLDER), or move it away")
+        _check_targets(out, [group.names[index] for group, own in tasks for index, _ in own])
         written: list[str] = []
         for group, own in tasks:
             listener = on_bytes or (lambda _: None)
@@ -663,17 +783,47 @@ class Archive:
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
-    def _raw(self, group: Group, number: int, coder: ChunkCoder | None) -> bytes:
-        """The decoded bytes of a chunk with data."""
-        if isinstance(group.layout, Examples) and self.container.info(number).count:
-            x = self._examples(group, number, coder)
-            return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()) if len(x) else b""
+    def _info(self, number: int) -> ChunkInfo:
+        if not 0 <= number < self.container.chunks:  # the end of the file is missing
+            raise CorruptChunk(self.container.name, number, "it is missing")
+        return self.container.info(number)
+
+    def _plain(self, number: int, size: int | None = None, *, is_json: bool = False) -> bytes:
+        """The bytes of a chunk without items, which must be ``size``."""
+        info = self._info(number)
+        if is_json and _BYTES_A_BYTE * info.raw_size > memory.limit():
+            raise CodingError(
+                f"{self.container.name}: chunk {number} has {memory.said(info.raw_size)} of names or cells, too much "
+                f"for the {memory.said(memory.limit())} of memory available; free memory, or raise --max-memory"
+            )
+        if size is not None and info.raw_size != size:
+            raise CorruptChunk(self.container.name, number, f"it has {info.raw_size:,} bytes, expected {size:,}")
         return plain_decoded(self.container, number)
 
-    def _examples(self, group: Group, number: int, coder: ChunkCoder | None) -> Tensor:
+    def _examples(self, group: Group, index: int, coder: ChunkCoder | None) -> Tensor:
+        """The examples of a part of a group."""
         assert isinstance(group.layout, Examples)
         assert coder is not None
+        number, name = group.first + group.step * index, self.container.name
+        count = self._info(number).count
+        if count != group.size(index):
+            raise CorruptChunk(name, number, f"it has {count:,} examples, expected {group.size(index):,}")
+        try:
+            group.layout.check(coder.event)
+        except InputError as error:
+            raise CorruptChunk(
+                name, group.first - 1, f"its record is not valid: {one_line(str(error), _SHOWN)}"
+            ) from error
         return coder.decode(self.container, number, coder.event.shape, group.layout.dtype)
+
+    def _check_chunk(self, group: Group, index: int, coder: ChunkCoder | None) -> int:
+        """The number of decoded bytes of a chunk, all of which are as they were coded."""
+        if not isinstance(group.layout, Examples):
+            return len(self._plain(group.first + index, group.size(index)))
+        part, is_side = divmod(index, group.step)
+        if is_side:
+            return len(self._plain(group.first + index, is_json=True))
+        return len(to_bytes(self._examples(group, part, coder)))
 
     def _images(
         self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
@@ -681,9 +831,7 @@ class Archive:
         assert isinstance(group.layout, Images)
         names = tuple(group.names[index] for index, _ in own)
         try:
-            x = self._examples(group, group.first, coder)
-            if len(x) != len(group.names):
-                raise CorruptChunk(self.container.name, group.first, f"{len(x)} images with {len(group.names)} names")
+            x = self._examples(group, 0, coder)
         except CodingError as error:
             self._lose(names, error)
             return []
@@ -705,14 +853,14 @@ class Archive:
         def content(wanted: range) -> Iterator[bytes]:
             yield layout.start(len(wanted), total, event)
             for number in range(wanted.start // size, -(-wanted.stop // size)):
-                first = group.first + (2 * number if layout.has_side else number)
-                x = self._examples(group, first, coder)
-                side = plain_decoded(self.container, first + 1) if layout.has_side else b""
+                x = self._examples(group, number, coder)
+                after = group.first + group.step * number + 1
+                side = self._plain(after, is_json=True) if layout.has_side else b""
                 inside = _within(wanted, number * size, len(x))
                 try:
                     yield layout.rows(x, side, inside, last=number * size + inside.stop == total)
                 except InputError as error:
-                    raise CorruptChunk(self.container.name, first + 1, str(error)) from error
+                    raise CorruptChunk(self.container.name, after, one_line(str(error), _SHOWN)) from error
                 on_bytes(x.numel() * x.element_size())
 
         try:
@@ -725,7 +873,7 @@ class Archive:
             return [name]
         found = []
         for start in range(rows.start - rows.start % size, rows.stop, size):
-            part = _within(rows, start, size)
+            part = range(max(rows.start, start), min(rows.stop, start + size))
             path = PurePosixPath(name)
             own_name = str(path.with_name(f"{path.stem}.rows-{part.start}-{part.stop}{path.suffix}"))
             try:
@@ -740,18 +888,19 @@ class Archive:
     def _bytes(
         self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
     ) -> list[str]:
-        starts = np.concatenate([[0], np.cumsum(group.sizes)]).tolist()
+        starts = [0, *itertools.accumulate(group.sizes)]
         kept: tuple[int, bytes] | None = None
 
         def block(number: int) -> bytes:
             nonlocal kept
             if kept is None or kept[0] != number:
-                kept = number, plain_decoded(self.container, group.first + number)
+                kept = number, self._plain(group.first + number, group.size(number))
                 on_bytes(len(kept[1]))
             return kept[1]
 
         def content(start: int, stop: int) -> Iterator[bytes]:
-            for number in range(start // group.block, -(-stop // group.block)):
+            last = -(-stop // group.block) if stop > start else 0
+            for number in range(start // group.block, last):
                 raw, at = block(number), number * group.block
                 yield raw[max(0, start - at) : max(0, stop - at)]
 
@@ -759,9 +908,6 @@ class Archive:
         for index, _ in own:
             name, (start, stop) = group.names[index], starts[index : index + 2]
             try:
-                length = sum(map(len, content(start, stop))) if stop - start <= group.block else stop - start
-                if length != stop - start:
-                    raise CorruptChunk(self.container.name, group.first, f"{name} has {length} bytes, not its size")
                 _write(out / name, content(start, stop))
             except CodingError as error:
                 self._lose((name,), error)
@@ -781,30 +927,71 @@ def layout_from_json(record: Any) -> Layout:
     Raises:
         InputError: ``record`` is not a layout.
     """
-    if not isinstance(record, dict) or record.get("kind") not in _LAYOUTS:
-        raise InputError(f"files of the kind {record!r}, which this version does not know")
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if not isinstance(kind, str) or kind not in _LAYOUTS:
+        raise InputError(f"files of the kind {shown(kind)}, which this version does not know")
     fields = {k: v for k, v in record.items() if k != "kind"}
-    return cast(Layout, check_value("files", fields, _LAYOUTS[record["kind"]]))
+    return cast(Layout, check_value("files", fields, _LAYOUTS[kind]))
 
 
 def _names(entry: Named) -> list[str]:
     if isinstance(entry, str):
         return [_as_name(entry)]
     before, first, digits, after, count = entry
-    if count > _MOST_CONTENT or digits > 15:
-        raise InputError(f"{count} names")
+    if count > _MOST_NAMES or digits > 15 or max(len(before), len(after)) > _LONGEST:
+        raise InputError(f"the names {shown(entry)}")
     return _numbered(before, first, digits, after, count)
 
 
-def _checked_name(name: str) -> str:
+def _cost(entry: Named) -> int:
+    """Bytes of memory that names take."""
+    characters, count = (len(entry), 1) if isinstance(entry, str) else (len(entry[0] + entry[3]) + 20, entry[4])
+    return count * (_BYTES_A_FILE + _BYTES_A_CHARACTER * characters)
+
+
+def _checked_name(name: str, *, windows: bool = os.name == "nt") -> str:
     """A name of a file inside the folder."""
-    path = PurePosixPath(name)
-    parts = [part for part in path.parts if part not in (".", "..")]
-    if not parts or len(parts) != len(path.parts) or path.is_absolute() or "\0" in name or str(path) != name:
-        raise InputError(f"the name {name!r} leads out of the folder")
-    if os.name == "nt" and any(character in name for character in '\\:*?"<>|'):
-        raise InputError(f"this system does not allow the name {name!r}; decompress the file elsewhere")
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
+        raise InputError(f"the name {shown(name)} leads out of the folder")
+    if len(name) > _LONGEST or len(parts) > _DEEPEST:
+        raise InputError(
+            f"the name {shown(name)} has {len(name):,} characters and {len(parts):,} parts; the maximum is "
+            f"{_LONGEST:,} and {_DEEPEST:,}"
+        )
+    if windows and any(_is_special(part) for part in parts):
+        raise InputError(f"this system does not allow the name {shown(name)}; decompress the file elsewhere")
     return name
+
+
+def _is_special(part: str) -> bool:
+    """Whether Windows gives a part of a name another meaning: drives, devices, streams, and ends that it removes."""
+    return (
+        any(character in '\\:*?"<>|' or character < " " for character in part)
+        or part.endswith((".", " "))
+        or PureWindowsPath(part).is_reserved()
+    )
+
+
+def _check_targets(out: Path, names: Iterable[str]) -> None:
+    """Raises InputError if one of the files exists, or would be written outside the folder."""
+    root, checked = os.path.realpath(out), set[Path]()
+    for name in names:
+        target = out / name
+        if os.path.lexists(target):
+            raise _there(target)
+        if target.parent not in checked:
+            checked.add(target.parent)
+            place = os.path.realpath(target.parent)
+            if not Path(place).is_relative_to(root):
+                raise InputError(
+                    f"{one_line(str(target.parent))} leads out of {out} to {one_line(place)} by a link; choose another "
+                    "folder (-o FOLDER)"
+                )
+
+
+def _there(path: Path) -> InputError:
+    return InputError(f"{one_line(str(path))} exists; choose another folder (-o FOLDER), or move it away")
 
 
 def _within(wanted: range, first: int, count: int) -> range:
@@ -814,17 +1001,24 @@ def _within(wanted: range, first: int, count: int) -> range:
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file completely or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write a new file completely or not at all."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            for folder in (*reversed(path.parent.parents), path.parent):
+                folder.mkdir(exist_ok=True)
+        file = temporary.open("xb")
         try:
-            with temporary.open("xb") as file:
+            with file:
                 for part in parts:
                     file.write(part)
+            if os.path.lexists(path):  # where a and A are one name
+                raise _there(path)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); choose another folder (-o FOLDER)") from error
+        raise InputError(
+            f"cannot write {one_line(str(path))} ({error.strerror}); choose another folder (-o FOLDER)"
+        ) from error

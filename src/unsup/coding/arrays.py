@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import unsup
-from unsup.coding.chunks import TYPES, ChunkCoder, model_hash
+from unsup.coding.chunks import TYPES, ChunkCoder, model_hash, scheme_of
 from unsup.coding.container import Container, write_container
 from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel, one_line
 from unsup.coding.scheme import Profile
@@ -132,9 +132,7 @@ def coder_of(model: Model, container: Container) -> ChunkCoder:
             ", ".join(f"{k} {wanted.get(k, '?')}" for k in other),
             ", ".join(f"{k} {here[k]}" for k in other),
         )
-    coder = ChunkCoder(model, profile)
-    if header["coders"] != coder.coders:
-        raise CodingError(f"{name} has coders that this version does not know; use the version that wrote it")
+    coder = ChunkCoder(model, profile, scheme_of(container, model))
     if header.get("canary") != coder.canary():
         raise EnvironmentMismatch(name, header["writer"], f"unsup {unsup.__version__}, torch {torch.__version__}")
     return coder

@@ -19,11 +19,12 @@ import torch
 import zstandard
 from torch import Tensor
 
+import unsup
 from unsup.coding.autoregressive import EntryByEntry
 from unsup.coding.bitsback import BitsBack
-from unsup.coding.container import MAX_CHUNK_SIZE, Chunk, Container, digest
+from unsup.coding.container import MAX_CHUNK_SIZE, NEEDED, Chunk, CoderRecord, Container, digest
 from unsup.coding.entropy import StreamError
-from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.errors import CodingError, CorruptChunk, UnsupportedVersion, one_line
 from unsup.coding.flows import FlowInIntegers
 from unsup.coding.scheme import Profile, Scheme
 from unsup.core.config import options_of
@@ -32,6 +33,8 @@ from unsup.core.model import Model
 
 SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, BitsBack, FlowInIntegers)
 """The schemes by preference."""
+OLDER: tuple[type[Scheme], ...] = ()
+"""Schemes, of the same names but of older versions, that decode the files of earlier releases."""
 TYPES = ("uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64")
 """Types of arrays that are coded."""
 
@@ -71,6 +74,47 @@ def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
     return found(model, profile)
 
 
+def scheme_of(container: Container, model: Model) -> type[Scheme]:
+    """The scheme that coded a file with a model, by the name and the version in the header.
+
+    Raises:
+        CodingError: this version of the library does not have it, or it does not code with the model.
+    """
+    check_general(container)
+    own = container.header["coders"][0]
+    for scheme in (*SCHEMES, *OLDER):
+        if (scheme.name, scheme.version) == (own["name"], own["version"]):
+            reason = scheme.reason_against(model)
+            if reason is not None:
+                raise CodingError(
+                    f"{container.name} was coded {scheme.name}, but the model {reason}; pass another model"
+                )
+            return scheme
+    raise _unknown(container, own)
+
+
+def check_general(container: Container) -> None:
+    """Check that the coders of a file are a scheme, zstandard and stored bytes.
+
+    Raises:
+        CodingError: this version of the library does not know one of them.
+    """
+    coders = container.header["coders"]
+    for found, known in zip(coders[1:], _GENERAL, strict=False):
+        if found != known:
+            raise _unknown(container, found)
+    if len(coders) != 1 + len(_GENERAL):
+        raise CodingError(f"{container.name} has {len(coders)} coders, expected {1 + len(_GENERAL)}; restore the file")
+
+
+def _unknown(container: Container, coder: CoderRecord) -> CodingError:
+    what = f"the coder {one_line(coder['name'])} of version {coder['version']}"
+    if tuple(map(int, container.needed.split("."))) > NEEDED:
+        return UnsupportedVersion(container.name, what, container.needed, unsup.__version__)
+    writer = one_line(container.header["writer"])
+    return CodingError(f"{container.name} has {what}, which unsup {unsup.__version__} does not know; use {writer}")
+
+
 def model_hash(model: Model) -> str:
     """BLAKE2b-256 of the class, the configuration, the event and all parameters and buffers of a model."""
     defaults = {name: default for name, (_, default) in options_of(type(model).__init__).items()}
@@ -89,13 +133,18 @@ def model_hash(model: Model) -> str:
 class ChunkCoder:
     """Codes raw examples of one shape in chunks, and decodes them.
 
+    Args:
+        model: the model.
+        profile: see `Scheme`.
+        scheme: the scheme of a file; None for the first one that codes with the model.
+
     Attributes:
         coders: the coders of the chunks, for the header of a file.
     """
 
-    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+    def __init__(self, model: Model, profile: Profile = "portable", scheme: type[Scheme] | None = None) -> None:
         self.event = model.event
-        self.scheme = scheme_for(model, profile)
+        self.scheme = scheme_for(model, profile) if scheme is None else scheme(model, profile)
         self.coders: list[dict[str, Any]] = [{"name": self.scheme.name, "version": self.scheme.version}, *_GENERAL]
 
     def canary(self) -> str:

@@ -240,6 +240,7 @@ class Container:
 
     Attributes:
         version: major and minor version of the format.
+        needed: the oldest release of the library that reads the file.
         header: the header.
         totals: the totals; if the footer is damaged, those of the chunks found, and the number of the last one plus 1.
         damage: what ``salvage`` had to accept; None if the footer is intact.
@@ -431,7 +432,8 @@ class Container:
             self.header = _parse_header(text)
         except InputError as error:
             raise DamagedFile(self.name, f"its header is not valid: {error}") from error
-        self.version, self._identity, self._body = (major, minor), identity, _START.size + size
+        self.version, self.needed = (major, minor), release
+        self._identity, self._body = identity, _START.size + size
 
     def _read_footer(self) -> None:
         """Read the index, and check that the chunks fill the file without gaps."""

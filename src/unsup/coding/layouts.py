@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unsup.core.config import AtLeast
+from unsup.core.config import AtLeast, shown
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.data.pixels import BROKEN, decode, encode, quiet
@@ -25,6 +25,9 @@ ArrayType = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff")
 """Suffixes of images that are written again without losses. JPEG and WebP files are kept as they are."""
+
+
+_LONGEST = 2**16  # characters of the start of an .npy file in base 64; NumPy reads less
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Examples(Layout):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """The type of the examples as they are coded."""
+
+    @abstractmethod
+    def check(self, event: Event) -> None:
+        """Raises InputError if the files cannot hold examples of ``event``."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,13 @@ class Images(Examples):
             return None
         return layout, _tensor(pixels[0], layout)
 
+    def check(self, event: Event) -> None:
+        channels = event.shape[0] if event.is_image else 0
+        tiff = self.suffix in (".tif", ".tiff")
+        fits = channels == 3 if self.grey else bool(channels) and (channels in (1, 3) or tiff)
+        if not fits or (self.suffix == ".bmp" and self.depth == "uint16"):
+            raise InputError(f"examples of shape {event.shape} are no {self.suffix} images of type {self.depth}")
+
     def file(self, x: Tensor) -> bytes:
         """The image file of an example ``(C, H, W)``."""
         pixels = (x[:1] if self.grey else x).numpy().astype(self.depth) * np.dtype(self.depth).type(self.factor)
@@ -150,6 +164,14 @@ class Array(Rows):
     type: ArrayType
     axes: Literal["same", "last", "none"]
     head: str
+
+    def __post_init__(self) -> None:
+        try:
+            head = base64.b64decode(self.head, validate=True) if len(self.head) <= _LONGEST else b""
+        except ValueError:
+            head = b""
+        if not head.startswith(np.lib.format.MAGIC_PREFIX):
+            raise InputError(f"head={shown(self.head[:100])} should be the start of an .npy file in base 64")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -185,6 +207,11 @@ class Array(Rows):
         own = "" if head is None or head == npy_head(x.shape, x.dtype) else base64.b64encode(head).decode()
         return cls(cast(Any, x.dtype.name), cast(Any, axes), own), x
 
+    def check(self, event: Event) -> None:
+        fits = event.is_image if self.axes == "last" else event.is_image and event.shape[0] == 1
+        if not event.shape or (self.axes != "same" and not fits):
+            raise InputError(f"examples of shape {event.shape} are no arrays with the axes {self.axes!r}")
+
     def examples(self, rows: NDArray[Any], event: Event) -> Tensor:
         """Rows of the file as examples ``(B, *event.shape)``."""
         x = torch.from_numpy(np.array(rows))
@@ -194,7 +221,7 @@ class Array(Rows):
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
         if rows == total and self.head:
-            return base64.b64decode(self.head)
+            return base64.b64decode(self.head, validate=True)
         channels, *sides = event.shape
         shape = {"same": event.shape, "last": (*sides, channels), "none": tuple(sides)}[self.axes]
         return npy_head((rows, *shape), np.dtype(self.type))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.coding.layouts import Rows
+from unsup.core import memory
 from unsup.core.cells import plain_text
+from unsup.core.config import shown
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.reading import parse_json
 from unsup.data.columns import Column, Found, TableForm
-from unsup.data.notation import MOST_DECIMALS
+from unsup.data.notation import MOST_DECIMALS, Notation
 from unsup.data.tables import cells_like
 
 TABLES = (".csv", ".tsv", ".tab", ".psv")
 _LARGEST = 2**28  # bytes of a file that is read as a table
 _TRIED = 1000  # rows by which the digits of a column are chosen
+_LONGEST_SIGN = 100  # characters of a unit; more would make rows of any length
+_WIDEST = 100  # digits
+_PATTERN = re.compile(r"(?:%[YmdHMSfybB]|[^%\0]){1,100}")
+_BYTES_A_CHARACTER = 16  # of memory, for the cells of a chunk
 Type = Literal["uint8", "int64", "float32", "float64"]
 
 
@@ -62,6 +69,20 @@ class Table(Rows):
     places: tuple[int, ...]
     columns: tuple[Column, ...]
     gaps: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        wrong = [
+            *(["separator"] if len(self.separator) != 1 or self.separator in '\r\n"' else []),
+            *(["header"] if self.header and len(self.header) != self.width else []),
+            *(["gaps"] if len(self.gaps) != len(self.columns) else []),
+            *(["columns"] if not all(map(_is_known, self.columns)) else []),
+        ]
+        if len(set(self.places)) != len(self.columns) or not all(0 <= place < self.width for place in self.places):
+            wrong.append("places")
+        texts = [text for column in self.columns for text in (*column.words, column.pattern, *_signs(column.notation))]
+        _utf8("".join((self.separator, *self.header, *self.gaps, *texts)))
+        if wrong or len(self.places) != len(self.columns):
+            raise InputError(f"a table of {shown(self.width)} columns with wrong {' and '.join(wrong or ['places'])}")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,33 +149,45 @@ class Table(Rows):
         ]
         return json.dumps({"other": other, "odd": odd}, separators=(",", ":")).encode()
 
+    def check(self, event: Event) -> None:
+        if event.shape != (len(self.columns),):
+            raise InputError(f"examples of shape {event.shape} are no rows of a table of {len(self.columns)} columns")
+
     def start(self, rows: int, total: int, event: Event) -> bytes:
         return self._start()
 
     def rows(self, x: Tensor, side: bytes, inside: range, *, last: bool) -> bytes:
         record = parse_json(side.decode("utf-8", "replace"))
-        try:
-            texts: list[list[str]] = [[] for _ in range(self.width)]
-            for place, own in zip(self.places, self._written(x), strict=True):
-                texts[place] = own
-            others = [place for place in range(self.width) if place not in self.places]
-            for place, other in zip(others, record["other"], strict=True):
-                texts[place] = other
-            for d, row, text in record["odd"]:
-                texts[self.places[d]][row] = text
-            if any(len(own) != len(x) for own in texts):
-                raise ValueError("columns of different lengths")
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise InputError(f"its cells do not fit together: {error}") from error
-        return self._lines([own[inside.start : inside.stop] for own in texts], last=last)
+        own = self._written(x)
+        others, odd = (record.get("other"), record.get("odd")) if isinstance(record, dict) else (None, None)
+        if not isinstance(others, list) or len(others) != self.width - len(own) or not isinstance(odd, list):
+            raise InputError(f"its cells are not those of {self.width - len(own)} columns beside the model")
+        if not all(isinstance(column, list) and all(isinstance(text, str) for text in column) for column in others):
+            raise InputError("some of its cells are no text")
+        if not all(len(column) == len(x) for column in others):
+            raise InputError(f"it has columns that have not {len(x)} rows")
+        for entry in odd:
+            d, row, text = entry if isinstance(entry, list) and len(entry) == 3 else (None, None, None)
+            if type(d) is not int or type(row) is not int or not (0 <= d < len(own) and 0 <= row < len(x)):
+                raise InputError(f"it has {shown(entry)} instead of a column, a row and a cell")
+            if not isinstance(text, str):
+                raise InputError(f"it has the cell {shown(text)}, which is no text")
+            own[d][row] = text
+        columns = dict(zip(self.places, own, strict=True))
+        rest = iter(others)
+        texts = [columns[place] if place in columns else next(rest) for place in range(self.width)]
+        size = sum(sum(map(len, column)) for column in texts)
+        if size > _LARGEST or _BYTES_A_CHARACTER * size > memory.limit():
+            raise InputError(f"its cells have {size:,} characters, more than fit into the memory")
+        return self._lines([column[inside.start : inside.stop] for column in texts], last=last)
 
     def _start(self) -> bytes:
         head = self._text([self.header]) if self.header else ""
-        return (b"\xef\xbb\xbf" if self.mark else b"") + head.encode()
+        return (b"\xef\xbb\xbf" if self.mark else b"") + _utf8(head)
 
     def _lines(self, texts: Sequence[Sequence[str]], *, last: bool) -> bytes:
         text = self._text(zip(*texts, strict=True))
-        return (text.removesuffix(self.newline) if last and not self.ends else text).encode()
+        return _utf8(text.removesuffix(self.newline) if last and not self.ends else text)
 
     def _text(self, rows: Any) -> str:
         text = plain_text(rows, self.separator)
@@ -181,8 +214,33 @@ def _separator(content: bytes, form: TableForm) -> str:
 
 
 def _text(column: Column, values: NDArray[Any], gap: str) -> list[str]:
-    texts = column.text(values, TableForm.support_of(values))
+    try:
+        texts = column.text(values, TableForm.support_of(values))
+    except (IndexError, OverflowError, ValueError) as error:
+        raise InputError(f"numbers that are no {column.kind} of the column {shown(column.name)}: {error}") from error
     return [gap if missing else text for text, missing in zip(texts, _is_gap(values), strict=True)]
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("cells that are no text") from error
+
+
+def _signs(notation: Notation) -> tuple[str, str, str]:
+    return notation.before, notation.after, notation.thousands
+
+
+def _is_known(column: Column) -> bool:
+    """Whether a column is like those of `_like`, so that its cells are short."""
+    own = column.notation
+    return (
+        (column.decimals is None or 0 <= column.decimals <= MOST_DECIMALS)
+        and max(map(len, _signs(own))) <= _LONGEST_SIGN
+        and 0 <= own.width <= _WIDEST
+        and (column.kind != "date" or _PATTERN.fullmatch(column.pattern) is not None)
+    )
 
 
 def _is_gap(values: NDArray[Any]) -> NDArray[np.bool_]:
