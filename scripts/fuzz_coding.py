@@ -6,10 +6,11 @@
     python scripts/fuzz_coding.py archive -max_total_time=300
 
 ``container`` opens files, with and without salvage, and reads their chunks. ``decompress`` decodes files of a tiny
-model. ``archive`` restores archives to a folder, which it must not leave (``tests/coding/forging_archives.py``). Most mutations end with valid checksums, so that the search gets past them (``tests/coding/forging.py``). It
-starts from the golden files and stops at the first exception that is not an error of input. Other arguments are those
-of libFuzzer: options, a folder that keeps the files that reached something new, or a file that was found
-(``crash-…``), which is read again.
+model. ``archive`` restores archives to a folder, which it must not leave (``tests/coding/forging_archives.py``). Most
+mutations end with valid checksums, so that the search gets past them (``tests/coding/forging.py``). It starts from the
+golden files and stops at the first exception that is not an error of input. Other arguments are those of libFuzzer:
+options, a folder that keeps the files that reached something new, or a file that was found (``crash-…``), which is read
+again.
 """
 
 from __future__ import annotations

@@ -62,6 +62,12 @@ CASES = (
     Case("made", "words", Event((7,), Support("nominal", 5), "vector"), {"hidden": (12,)}),
     Case("made", "table", Event((5,), COLUMNS, "vector", missing=True), {"hidden": (12,)}),
     Case("pixelcnn", "grey", Event((1, 5, 5), Support("ordinal", 16), "image")),
+    Case("vae", "binary", Event((1, 5, 6), Support("binary"), "image")),
+    Case("vae", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
+    Case("nice", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
+    Case("realnvp", "grey", Event((1, 6, 6), Support("ordinal", 16), "image")),
+    Case("bernoulli-mixture", "binary", Event((1, 5, 6), Support("binary"), "image")),
+    Case("gaussian-mixture", "table", Event((5,), COLUMNS, "vector", missing=True)),
 )
 
 
