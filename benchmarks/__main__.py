@@ -1,4 +1,4 @@
-"""Run every benchmark of speed and write ``docs/benchmarks.md``; ``outliers`` is a table of its own."""
+"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers`` and ``rates`` have tables of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.compression import compression, compression_caches
 from benchmarks.fid_speed import fid_speed
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -29,6 +30,8 @@ BENCHMARKS = (
     sngan_step_bfloat16,
     rbm_epoch,
     fid_speed,
+    compression,
+    compression_caches,
 )
 
 
@@ -38,6 +41,11 @@ def main(names: list[str]) -> None:
         from benchmarks.outliers import main as outliers
 
         outliers(names[1:])
+        return
+    if names[:1] == ["rates"]:
+        from benchmarks.rates import main as rates
+
+        rates(names[1:])
         return
     chosen = [b for b in BENCHMARKS if not names or b.__name__ in names]
     rows = {(row[0], row[1]): row for row in _written()}

@@ -43,6 +43,16 @@ class Measured:
         ]
 
 
+@dataclass(frozen=True)
+class Several:
+    """Several lines of the table."""
+
+    parts: list[Measured]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [row for part in self.parts for row in part.rows()]
+
+
 def interleave(
     name: str,
     ours: Callable[[], object],

@@ -187,6 +187,21 @@ def test_files_are_decoded_with_other_instructions_and_threads(
     subprocess.run(words, env=os.environ | settings, check=True, timeout=300)
 
 
+def test_the_class_of_conditional_models_is_coded() -> None:
+    digits = load_data("digits", given="label")
+    model = unsup.create("pixelcnn", digits, preset="tiny", seed=0)
+    fit(model, digits, steps=60, progress="off", validate_every=0)
+    x = digits.test.x[:100]
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert torch.equal(scheme.decode(coded, len(x)), x)
+    assert torch.equal(decompress(model, compress(model, x)), x)
+    double = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        ideal = -float(double.log_prob(x).sum()) / math.log(2)
+    assert ideal <= 8 * len(coded) <= ideal + len(x) * math.log2(10) + 200
+
+
 TABLE = Event((3,), (Support("real"), Support("ordinal", 9), Support("nominal", 3)), "vector", missing=True)
 
 

@@ -20,7 +20,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import check_value
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
-from unsup.core.model import CanEncode, CanSample, Classifies, HasDensity, Model, Translates
+from unsup.core.model import CanEncode, CanSample, Classifies, CodesEntries, HasDensity, Model, Translates
 from unsup.data.source import Data
 from unsup.evaluate.bench import Bench, Measuring
 from unsup.evaluate.estimate import of_share, wilson
@@ -35,7 +35,7 @@ from unsup.train.trainer import fit
 # --- planted models ---------------------------------------------------------------------------------------------------
 
 
-class Planted(Model, HasDensity, CanSample, CanEncode, Classifies, Translates):
+class Planted(Model, HasDensity, CanSample, CanEncode, Classifies, CodesEntries, Translates):
     """All that can be measured, as good as ``skill`` says: 1 knows the data, 0 nothing."""
 
     likelihood_kind = "exact"
@@ -78,12 +78,23 @@ class Planted(Model, HasDensity, CanSample, CanEncode, Classifies, Translates):
         kept = torch.arange(len(x)) % 10 < 10 * self.skill
         return nn.functional.one_hot(torch.where(kept, label, 0), 10).double()
 
+    def visit(self, n, choose, *, gaps=None, given=None):
+        """Every entry by its frequencies in the training examples, with more noise if it knows less."""
+        train, levels = self._data.train.x[:500].flatten(1).long(), self.event.columns[0].levels
+        noise = 0.3 - 0.28 * self.skill
+        for entry in range(self.event.dims):
+            seen = nn.functional.one_hot(train[:, entry] - self.event.columns[0].low, levels).double().mean(0)
+            choose(entry, ((1 - noise) * seen + noise / levels).log().expand(n, levels))
+
     def translate(self, x, *, to):
         streams = self._data.test.streams["domain_b"].x
         sources = (self._data.test.x, streams) if to == "b" else (streams, self._data.test.x)
         found = torch.cdist(x.flatten(1).float(), sources[0].flatten(1).float()).argmin(1)
         return (self.skill * sources[1][found].double() + (1 - self.skill) * x.double()).to(x.dtype)
 
+
+MAY_BE_MISSING = ("modes_kl", "inception_score", "coded_bytes")
+"""Without a good sample, without logits, and where zstandard needs fewer bytes."""
 
 DATA: dict[str, Callable[[], Data]] = {
     "digits": lambda: unsup.load_data("digits", limit=400),
@@ -102,7 +113,7 @@ def planted() -> dict[tuple[str, float], dict[str, Figure]]:
         for skill in (0.0, 0.5, 1.0):
             exam = Exam(bench, Planted(data.event, skill=skill).knows(data), name="planted", train_seconds=1.0)
             figures, missing = exam.figures(possible_measures(data))
-            assert {k: r for k, r in missing.items() if k not in ("modes_kl", "inception_score")} == {}
+            assert {k: r for k, r in missing.items() if k not in MAY_BE_MISSING} == {}
             found[name, skill] = figures
     return found
 
@@ -389,6 +400,8 @@ def test_every_measure_of_validation_examples_is_a_validator():
         model = Planted(data.event).knows(data)
         for key, validator in validators(model, data).items():
             judged = validator.start(data, data.validation, 0)(model)
+            if judged.told.startswith("a general codec needs fewer bytes"):  # only of some data
+                continue
             assert math.isfinite(judged.value), (key, judged.told)
             found.add(key)
     assert found == {k for k, row in MEASURES.items() if row.better is not None and row.purpose != "cost"}

@@ -72,7 +72,7 @@ def _figure(value: float, half: float | None = None, floor: float | None = None,
 
 def _figures(model: tuple[Any, ...], seed: int) -> dict[str, Figure]:
     """In the order of the table of measures."""
-    _, _, _, kind, nats, fid, seconds, parameters, speed, auroc, probe = model
+    _, registered, _, kind, nats, fid, seconds, parameters, speed, auroc, probe = model
     shift = 0.21 * (2 * seed - 1)
     sets = {"extractor": "grey", "fake": 1797, "real": 1438, "held_out": 359}
     found: dict[str, Figure] = {}
@@ -95,7 +95,13 @@ def _figures(model: tuple[Any, ...], seed: int) -> dict[str, Figure]:
     if probe:
         found["probe"] = _figure(probe + shift / 50, 0.02, 0.947, features=32, majority=0.103)
     if kind:
-        found["implied_bytes"] = _figure((nats + shift) / math.log(256), 0.25, kind=kind)
+        detail = {"kind": kind, "bits_per_dim": (nats + shift) / DIMS / math.log(2)}
+        implied = (nats + shift) / math.log(256)
+        found["implied_bytes"] = _figure(implied, 0.25, **detail)
+        if registered in ("made", "pixelcnn"):
+            bits = 1.004 * detail["bits_per_dim"]
+            sizes = {"bytes": int(1.004 * 359 * implied), "file_bytes": int(1.004 * 359 * implied) + 540}
+            found["coded_bytes"] = _figure(1.004 * implied, 0.25, bits_per_dim=bits, gap=0.004, seconds=1.5, **sizes)
     found["seconds"] = _figure(seconds * (1 + 0.05 * seed), n=1)
     found["sampling"] = _figure(speed, n=64)
     found["parameters"] = _figure(float(parameters), n=1)
@@ -148,6 +154,8 @@ def _measures(folder: Path, model: tuple[Any, ...], seed: int) -> Measures:
         }
     if not probe:
         missing["probe"] = f"{name} has no codes"
+    if registered not in ("made", "pixelcnn"):
+        missing["coded_bytes"] = f"{name} has no coder (entry by entry: it does not factorise)"
     run = f"runs/{slug}-{seed}"
     return {
         "run": run,

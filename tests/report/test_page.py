@@ -22,6 +22,7 @@ from unsup.report.contest import comparison_page, write_comparison_page
 from unsup.report.drawn import measure_chart
 from unsup.report.figures import PURPOSES, Column, Figure, bits_per_dim, columns, figure_of, in_order, mark, tables
 from unsup.report.pages import asset, environment
+from unsup.report.svg import number
 
 _ANOMALIES = ("auroc", "average_precision")
 _VOID = {"meta", "link", "img", "br", "circle", "line", "path", "polygon", "polyline", "rect"}
@@ -96,6 +97,39 @@ def test_failures_reasons_notes_and_absences_are_told(read: Reader) -> None:
     assert "stopped at step 120 of 4,000" in read.text
     assert "saturated critic at step 400" in read.text
     assert "gan has no likelihood" in read.text
+
+
+def of_pixelcnn(results: Results, key: str) -> Figure:
+    """Of a measure, the mean over seeds."""
+    runs = next(c for c in results["contestants"] if c["name"] == "pixelcnn")["runs"]
+    figure = figure_of(runs, key)
+    assert figure is not None
+    return figure
+
+
+def test_real_bytes_stand_beside_the_implied_ones(contest: tuple[Path, Results], read: Reader) -> None:
+    """In the table of figures, in the chart, and among the files; models without a coder say why."""
+    for title in ("Implied bytes", "Coded bytes"):
+        assert title in read.words
+    implied, coded = (of_pixelcnn(contest[1], key) for key in ("implied_bytes", "coded_bytes"))
+    assert f"{coded.value:.2f}" in read.words
+    assert read.text.count("0.40 % more than implied") == 3
+    assert f"{number(implied.value)} bytes, implied" in read.words
+    assert f"{number(coded.value)} bytes, coded" in read.words
+    assert f"{coded.detail['file_bytes']:,}" in read.words
+    assert any(w.startswith("all examples and 540 bytes of header and index, without the model") for w in read.words)
+    assert "none was written: vae has no coder (entry by entry: it does not factorise)" in read.words
+    assert len([a for a in read.all("rect") if "coded" in a.get("class", "")]) == 3
+    assert "Coded bytes were written with the model, decoded and compared" in read.text
+
+
+def test_without_real_bytes_the_page_says_so(contest: tuple[Path, Results]) -> None:
+    results = copy.deepcopy(contest[1])
+    for run in (run for c in results["contestants"] for run in c["runs"]):
+        run["figures"].pop("coded_bytes", None)
+    text = Reader(comparison_page(results, contest[0])).text
+    assert "No file was written with a model." in text
+    assert "Coded bytes were written" not in text
 
 
 def test_a_reason_that_all_models_share_is_told_once(contest: tuple[Path, Results]) -> None:

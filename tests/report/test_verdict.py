@@ -24,13 +24,19 @@ def figure(value, error=None, floor=None, n=N, interval=None, **detail):
     return {"value": value, "error": error, "interval": interval, "floor": floor, "n": n, "detail": detail}
 
 
-def run(kind=None, scores=None, *, log_z=0.0, seed=0, seconds=10.0, notes=(), **figures):
-    """A measured run: figures by key, as (value, error), as figures, or made of the scores of the test examples."""
+def run(kind=None, scores=None, *, log_z=0.0, gap=None, seed=0, seconds=10.0, notes=(), **figures):
+    """A measured run: figures by key, as (value, error), as figures, or made of the scores of the test examples.
+
+    ``gap`` is how many more coded bytes are than the implied ones, as a share; None if none are coded.
+    """
     if kind is not None:
         nats, error = -float(np.mean(scores)), math.hypot(float(np.std(scores, ddof=1)) / math.sqrt(len(scores)), log_z)
         bits = nats / 64 / math.log(2)
         figures["likelihood"] = figure(nats, error, n=len(scores), kind=kind, bits_per_dim=bits, samples=1)
         figures["implied_bytes"] = figure(nats / math.log(256), error / math.log(256), n=len(scores), kind=kind)
+        if gap is not None:
+            value = (1 + gap) * nats / math.log(256)
+            figures["coded_bytes"] = figure(value, error / math.log(256), n=len(scores), gap=gap)
     figures.setdefault("sampling", figure(100.0, n=64))
     return {
         "figures": {k: v if isinstance(v, dict) else figure(*v) for k, v in figures.items()},
@@ -136,7 +142,7 @@ def test_every_measure_with_a_better_side_is_ranked_and_no_other():
         for n, v in zip("ab", (0.2, 0.4), strict=True)
     ]
     found = places(both, {})
-    assert set(found) == {k for k, m in MEASURES.items() if m.better} - {"likelihood", "implied_bytes"}
+    assert set(found) == {k for k, m in MEASURES.items() if m.better} - {"likelihood", "implied_bytes", "coded_bytes"}
     for key, group in found.items():
         assert next(iter(group)) == ("a" if MEASURES[key].better == "lower" else "b")
 
@@ -381,7 +387,27 @@ def test_implied_bytes_are_called_implied_beside_the_smallest_file(noise):
     ]
     lines = " ".join(said([contestant("a", run("bound", a))], {"a": [a]}, stored=stored, thing="image"))
     assert "implies at most 18.0 bytes an image; no file was written" in lines
-    assert "xz (one stream), takes 25.0" in lines
+    assert "The smallest file of a general codec, xz (one stream), takes 25.0" in lines
+
+
+def test_real_bytes_are_said_beside_the_implied_ones(noise):
+    """Real bytes have no kind: those of a model with a bound are ranked among all."""
+    a, b, c = -100 + noise, -101 + noise, -90 + noise
+    exact, bound = contestant("a", run("exact", a, gap=0.004)), contestant("b", run("bound", b, gap=0.02))
+    lines = " ".join(said([exact, bound], {"a": [a], "b": [b]}, thing="image"))
+    assert "a implies 18.0 bytes an image; compressed with it, decoded and compared, it has 18.1" in lines
+    assert "(0.4 % more than implied)" in lines
+    assert "no file was written" not in lines
+    found = places([exact, bound], {"a": [a], "b": [b]})["coded_bytes"]
+    assert [(n, p["rank"], p["tied"]) for n, p in found.items()] == [("a", 1, []), ("b", 2, [])]
+    assert not any("group" in place for place in found.values())
+    without = contestant("c", run("exact", c))
+    scores = {"a": [a], "b": [b], "c": [c]}
+    lines = " ".join(said([exact, bound, without], scores, thing="image"))
+    assert "The likelihood of c implies 16.2 bytes an image; no file was written with it." in lines
+    assert "Of the models that coded the examples, a needs the fewest: 18.1 (0.4 % more than implied)." in lines
+    lines = " ".join(said([exact, without], scores, thing="image"))
+    assert "no file was written with it. a codes an image in 18.1 (0.4 % more than implied)." in lines
 
 
 def test_few_examples_and_overruns_are_said_with_the_figures():
@@ -421,6 +447,7 @@ CLAIMS = {  # what a sentence claims of one contestant: the measure, the kind of
     r"(\w+) predicts the classes best": ("accuracy", None),
     r"(\w+) detects the anomalies best": ("auroc", None),
     r"(\w+) has the highest AUROC": ("auroc", None),
+    r"(\w+) needs the fewest": ("coded_bytes", None),
 }
 TIES = {
     r"([\w, ]+) tie for the best exact likelihood": ("likelihood", "exact"),
@@ -430,8 +457,9 @@ TIES = {
     r"([\w, ]+) tie for the best detection": ("auroc", None),
     r"([\w, ]+) tie for the highest AUROC": ("auroc", None),
     r"The features of ([\w, ]+) tie for": ("probe", None),
+    r"coded the examples, ([\w, ]+) tie for the fewest": ("coded_bytes", None),
 }
-SUPERLATIVES = ("best", "highest", "most lifelike")
+SUPERLATIVES = ("best", "highest", "most lifelike", "fewest")
 
 
 @st.composite
@@ -447,6 +475,7 @@ def contests(draw):
     for name in ["ann", "bob", "cat", "dan", "eve"][: draw(st.integers(1, 5))]:
         seeds = draw(st.sampled_from([1, 1, 2]))
         kind = draw(st.sampled_from([None, "exact", *KINDS]))
+        gap = draw(st.sampled_from([None, 0.001, 0.01]))
         has = {k: draw(st.booleans()) for k in ("fid", "auroc", "probe", "accuracy", "memorisation")}
         runs = []
         for seed in range(seeds):
@@ -466,7 +495,7 @@ def contests(draw):
             if kind:
                 scores.setdefault(name, []).append(own)
             notes = ["degenerate at step 2: floor"] if draw(st.integers(0, 9)) == 0 else []
-            runs.append(run(kind, own, seed=seed, notes=notes, **figures))
+            runs.append(run(kind, own, gap=gap, seed=seed, notes=notes, **figures))
         status = draw(st.sampled_from(["done", "done", "done", "failed"]))
         found.append(contestant(name, *runs, status=status, reason="it broke" if status == "failed" else None))
     purpose = draw(st.sampled_from([None, "density", "samples", "anomalies", "features", "compression", "classes"]))
@@ -508,7 +537,7 @@ def test_no_sentence_says_more_than_the_records(contest):
                     if is_too_good(by_name[other], key):
                         continue
                     assert sign * value < sign * their, (line, other)
-                    if key != "likelihood":
+                    if key not in ("likelihood", "coded_bytes"):
                         own = reading(by_name[name], key)
                         assert abs(value - their) > 1.9 * math.hypot(own[1], error), (line, other)
                 assert not is_too_good(by_name[name], key), line

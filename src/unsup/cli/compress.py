@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     ideal = _Ideal(coder)
     started = time.monotonic()
     with _finished(out) as temporary:
-        packed = _compressed(temporary, run, model, coder, sources, options, profile)
+        packed = _compressed(temporary, run, model, coder, sources, options, profile, ideal)
         seconds, size = time.monotonic() - started, temporary.stat().st_size
         started = time.monotonic()
         if options.verify:
@@ -142,7 +142,14 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _compressed(
-    temporary: Path, run: Run, model: Model, coder: ChunkCoder, sources: list[Source], options: Any, profile: Any
+    temporary: Path,
+    run: Run,
+    model: Model,
+    coder: ChunkCoder,
+    sources: list[Source],
+    options: Any,
+    profile: Any,
+    ideal: _Ideal,
 ) -> Packed:
     from unsup.coding.archive import write_archive
 
@@ -158,6 +165,7 @@ def _compressed(
             form=run.form,
             whole_files=options.whole_files,
             on_bytes=on_bytes,
+            on_model=ideal.add,
         )
         file.flush()
         os.fsync(file.fileno())
@@ -221,7 +229,6 @@ class _Ideal:
         self.model = coder.scheme.model
         self.bits, self.entries, self.examples = 0.0, 0, 0
         self.generator = torch.Generator().manual_seed(0)
-        coder.on_model = self.add
 
     def add(self, x: Tensor) -> None:
         import math
@@ -243,7 +250,7 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
     from unsup.core.model import HasDensity
 
     name = coder.scheme.name
-    coded = coder.ways.get(name, 0)
+    coded = packed.ways.get(name, 0)
     kind = model.likelihood_kind if isinstance(model, HasDensity) else "exact"
     return {
         "files": packed.files,
@@ -251,8 +258,8 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
         "files_without_model": packed.why,
         "original_bytes": packed.size,
         "bytes": size,
-        "coded_bytes": coder.ways,
-        "header_bytes": size - sum(coder.ways.values()),
+        "coded_bytes": packed.ways,
+        "header_bytes": size - sum(packed.ways.values()),
         "model_bytes": sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers())),
         "coder": name,
         "examples": ideal.examples,

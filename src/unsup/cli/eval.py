@@ -9,6 +9,7 @@ from unsup.cli.options import Parser, add_changed_data, add_memory
 from unsup.cli.show import note, table, write, write_json
 from unsup.core.config import AtLeast, Count, Seed
 from unsup.core.errors import CapabilityError, InputError, TrainingError
+from unsup.core.words import counted
 
 if TYPE_CHECKING:
     from unsup.evaluate.exam import Exam
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from unsup.train.runs import Run
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
-_UNITS = {"likelihood": "example", "sampling": "sample", "features": "features of example"}
+_UNITS = {"likelihood": "example", "sampling": "sample", "features": "features of example", "coding": "coding step"}
 _SAMPLES = 10_000
 
 
@@ -184,8 +185,21 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
                     f"note: the baseline is of fewer examples than samples; as many samples, the first "
                     f"{judged['held_out']:,}, have {', '.join(first)}"
                 )
+        if (coded := figures.get("coded_bytes")) is not None:
+            lines.append(_coded(coded))
         lines += dict.fromkeys(f"note: {d['note']}" for d in details if d.get("note"))
     return lines + [f"note: no {MEASURES[key].title}: {reason}" for key, reason in missing.items()]
+
+
+def _coded(figure: Figure) -> str:
+    """What coded bytes are of, beside what the likelihood implies."""
+    found = figure["detail"]
+    gap = "" if found["gap"] is None else f", {100 * found['gap']:+.2f} % from what the likelihood implies"
+    return (
+        f"coded bytes: {found['bytes']:,} for {counted(figure['n'], 'example')} ({found['bits_per_dim']:.4f} bits/dim)"
+        f"{gap}; a file of {found['file_bytes']:,} bytes without the model, decoded and compared "
+        f"({found['seconds']:.1f} s)"
+    )
 
 
 def _likelihood(exam: Exam) -> str:

@@ -1,7 +1,7 @@
 """Files as one compressed file, and back.
 
 Files are coded in groups, one after the other. A group is a chunk with a record (names, layout, numbers of examples)
-and the chunks with the data. Files that hold examples of the model are coded with it; all others are kept byte for
+and the chunks with the data. Files with examples of the model are coded with it; all others are kept byte for
 byte. Every group can be read without the others, and the last chunk has copies of all records, so that damage loses
 only the files that it hits.
 """
@@ -112,8 +112,9 @@ class Packed:
     Attributes:
         files: number of files.
         size: their bytes.
-        with_model: how many of them hold examples of the model.
+        with_model: how many of them have examples of the model.
         why: for the other files, how many there are of each reason.
+        ways: bytes of the chunks with data, by the name of the coder.
         totals: of the container.
     """
 
@@ -121,6 +122,7 @@ class Packed:
     size: int = 0
     with_model: int = 0
     why: dict[str, int] = field(default_factory=dict)
+    ways: dict[str, int] = field(default_factory=dict)
     totals: Totals | None = None
 
 
@@ -191,6 +193,7 @@ def write_archive(
     form: Form | None = None,
     whole_files: bool = False,
     on_bytes: Listener | None = None,
+    on_model: Callable[[Tensor], None] | None = None,
 ) -> Packed:
     """Compress files.
 
@@ -204,11 +207,12 @@ def write_archive(
         form: how the training data was written (`Data.form`), for tables.
         whole_files: every file comes back byte for byte. Otherwise images are written again with the same pixels.
         on_bytes: see `Listener`.
+        on_model: called with the examples that the model has coded.
 
     Raises:
         InputError: a file cannot be read, or has changed while it was read.
     """
-    packing = _Packing(coder, form, whole_files, on_bytes or (lambda _: None))
+    packing = _Packing(coder, form, whole_files, on_bytes or (lambda _: None), on_model or (lambda _: None))
     header = header_of(model, coder, {"kind": "files", "run": run, "whole_files": whole_files}, profile)
     packing.packed.totals = write_container(file, header, packing.chunks(sources))
     return packing.packed
@@ -227,8 +231,16 @@ class _Waiting:
 class _Packing:
     """Collects files in groups."""
 
-    def __init__(self, coder: ChunkCoder, form: Form | None, whole_files: bool, on_bytes: Listener) -> None:
-        self.coder, self.form, self.whole_files, self.on_bytes = coder, form, whole_files, on_bytes
+    def __init__(
+        self,
+        coder: ChunkCoder,
+        form: Form | None,
+        whole_files: bool,
+        on_bytes: Listener,
+        on_model: Callable[[Tensor], None],
+    ) -> None:
+        self.coder, self.form, self.whole_files = coder, form, whole_files
+        self.on_bytes, self.on_model = on_bytes, on_model
         self.packed = Packed()
         self.waiting: dict[Layout, list[_Waiting]] = {}
         self.copies: list[tuple[int, dict[str, Any]]] = []  # the records, and the numbers of their chunks
@@ -242,7 +254,7 @@ class _Packing:
                 raise InputError(f"cannot read {source.path} ({error.strerror}); check its permissions") from error
         for layout in sorted(self.waiting, key=lambda layout: isinstance(layout, Bytes)):
             yield from self._flush(layout)
-        yield from self._flush(Bytes())  # images for which the model was no gain
+        yield from self._flush(Bytes())  # images that the model does not make smaller
         yield plain_chunk(_packed_json({"copies": self.copies}))
 
     def _add(self, place: int, source: Source) -> Iterator[Chunk]:
@@ -299,7 +311,7 @@ class _Packing:
                 left -= len(raw)
                 if not raw:
                     break
-                yield self.coder.plain(raw)
+                yield self._data(plain_chunk(raw))
                 self.on_bytes(len(raw))
         if left:
             raise InputError(f"{source.path} became shorter while it was read; compress it again")
@@ -312,24 +324,36 @@ class _Packing:
         yield self._record(layout, len(starts), size, [source.name], [place], [len(x)])
         for start in starts:
             rows = layout.examples(x[start : start + size], event)
-            yield self.coder.encode(rows)
+            yield self._data(self.coder.encode(rows), rows)
             self.on_bytes(rows.numel() * rows.element_size())
 
     def _table(self, place: int, source: Source, layout: Table, x: Tensor, texts: list[list[str]]) -> Iterator[Chunk]:
         size = self.coder.count(tuple(x.shape[1:]), x.element_size())
         starts = range(0, len(x), size)
-        chunks = []
+        chunks: list[tuple[Chunk, Tensor | None]] = []
         for start in starts:
             part = x[start : start + size]
             side = layout.side(part, [text[start : start + size] for text in texts])
-            chunks += [self.coder.encode(part), self.coder.plain(side)]
+            chunks += [(self.coder.encode(part), part), (plain_chunk(side), None)]
             self.on_bytes(source.size // len(starts))
-        if sum(len(chunk.coded) for chunk in chunks) >= source.size:
+        assert source.path is not None
+        content = source.path.read_bytes()
+        plain = sum(len(plain_chunk(content[at : at + _BLOCK]).coded) for at in range(0, len(content), _BLOCK))
+        if sum(len(chunk.coded) for chunk, _ in chunks) >= plain:
             yield from self._keep(place, source, "tables that are smaller as they are")
             return
         self.packed.with_model += 1
         yield self._record(layout, len(chunks), size, [source.name], [place], [len(x)])
-        yield from chunks
+        for chunk, rows in chunks:
+            yield self._data(chunk, rows)
+
+    def _data(self, chunk: Chunk, x: Tensor | None = None) -> Chunk:
+        """A chunk with data, of these examples, that is written."""
+        name = str(self.coder.coders[chunk.coder]["name"])
+        self.packed.ways[name] = self.packed.ways.get(name, 0) + len(chunk.coded)
+        if x is not None and len(own := self.coder.of_model(chunk, x)):
+            self.on_model(own)
+        return chunk
 
     def _record(
         self, layout: Layout, chunks: int, block: int, names: list[str], places: list[int], sizes: list[int] | None
@@ -367,10 +391,11 @@ class _Packing:
         content = b"".join(file.content for file in files)
         names, places = [file.name for file in files], [file.place for file in files]
         if isinstance(layout, Examples):
-            chunk = self.coder.encode(torch.stack([cast(Tensor, file.x) for file in files]))
+            x = torch.stack([cast(Tensor, file.x) for file in files])
+            chunk = self.coder.encode(x)
             if len(chunk.coded) < len(content):
                 yield self._record(layout, 1, len(files), names, places, None)
-                yield chunk
+                yield self._data(chunk, x)
                 self.on_bytes(len(content))
                 return
             self.packed.with_model -= len(files)
@@ -382,7 +407,7 @@ class _Packing:
         blocks = [content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK)]
         yield self._record(layout, len(blocks), _BLOCK, names, places, [len(file.content) for file in files])
         for raw in blocks:
-            yield self.coder.plain(raw)
+            yield self._data(plain_chunk(raw))
             self.on_bytes(len(raw))
 
 
@@ -420,7 +445,7 @@ def _numbered(before: str, first: int, digits: int, after: str, count: int) -> l
 
 
 def _as_text(name: str) -> str:
-    """A name, whose bytes may be no text, in JSON."""
+    """A name in JSON, also if its bytes are not text."""
     try:
         name.encode()
     except UnicodeEncodeError:

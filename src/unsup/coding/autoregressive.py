@@ -23,21 +23,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unsup.coding.entropy import QueueDecoder, QueueEncoder, StreamError
-from unsup.coding.notes import Noted, Noting
+from unsup.coding.notes import Noted, Noting, Rounding
 from unsup.coding.reals import WHOLE, Bools, Line, Offsets, same_bits, scale_for, split_whole_number, whole_number
 from unsup.coding.scheme import Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
+from unsup.core.batch import Batch
 from unsup.core.event import Support
 from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model
 from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
-_MOST_ENTRIES = 2**18  # entries of the examples of a group: bounds the memory of the visit
+_MOST_ENTRIES = 2**19  # entries of the examples of a group: bounds the memory of the visit
 _MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
 _SMALLER = 64  # groups of other versions may be smaller by this factor
 _MOST_WITH_GAPS = 256  # each may need matrices of its own
 NEAR_REAL = 100 * NEAR  # masses of narrow intervals are less precise than those of levels
+_CLASSES = 2**32 - 1  # names the rounding of p(y)
 _BLOCK_BITS = 16  # of the lower digit of a level of more than MAX_SYMBOLS
 
 
@@ -70,8 +72,8 @@ class EntryByEntry(Scheme):
     def reason_against(cls, model: Model) -> str | None:
         if not isinstance(model, CodesEntries):
             return "does not factorise into conditionals of single entries"
-        if isinstance(model, IsConditional) and model.given is not None:
-            return "has a condition, which is not coded"
+        if isinstance(model, IsConditional) and model.given is not None and not model.classes:
+            return "has a condition that is not a class"
         return model.reason_against_coding()
 
     def type_for(self, dtype: torch.dtype) -> torch.dtype:
@@ -114,6 +116,10 @@ class EntryByEntry(Scheme):
             for gap, table in zip(gaps.T, gap_frequencies(found, gaps), strict=True):
                 coder.encode(gap.astype(np.int32), table)
 
+        classes = self._classes(x)
+        if classes is not None:
+            coder.encode(classes.numpy(), self._class_frequencies(notes))
+
         def choose(digit: Digit) -> Integers:
             nonlocal calls
             steps = notes.settle(calls, digit.grid)
@@ -125,7 +131,7 @@ class EntryByEntry(Scheme):
         starts = range(0, len(x), size)
         for number, start in enumerate(starts):
             with part_of(number, len(starts)):
-                self._visit(lines, gaps[start : start + size], start, choose)
+                self._visit(lines, gaps[start : start + size], start, choose, _some(classes, start, size))
         header = _GROUP.pack(size) + self._columns(x.dtype, lines) + counts
         return header + notes.to_bytes() + coder.to_bytes()
 
@@ -149,6 +155,10 @@ class EntryByEntry(Scheme):
             for entry, table in enumerate(gap_frequencies(checked_counts(counts, n), gaps)):
                 gaps[:, entry] = coder.decode(table)
 
+        classes = None
+        if self._is_conditional:
+            classes = torch.from_numpy(coder.decode(self._class_frequencies(notes), n)).long()
+
         def choose(digit: Digit) -> Integers:
             nonlocal calls
             steps = notes.settle(calls, digit.grid)
@@ -158,7 +168,8 @@ class EntryByEntry(Scheme):
         parts, starts = [], range(0, n, size)
         for number, start in enumerate(starts):
             with part_of(number, len(starts)):
-                parts.append(self._visit(lines, gaps[start : start + size], start, choose))
+                own = _some(classes, start, size)
+                parts.append(self._visit(lines, gaps[start : start + size], start, choose, own))
         coder.finish()
         return self._assembled(np.concatenate(parts), gaps, lines, dtype)
 
@@ -170,15 +181,35 @@ class EntryByEntry(Scheme):
             return np.zeros(len(digit.rows), np.int64)
 
         lines = [_levels(s) if s.is_discrete else Line(WHOLE, -8, 1, 16) for s in self.event.columns]
-        self._visit(lines, np.zeros((1, self.event.dims), np.bool_), 0, choose)
+        given = torch.zeros(1, dtype=torch.int64) if self._is_conditional else None
+        self._visit(lines, np.zeros((1, self.event.dims), np.bool_), 0, choose, given)
         return bytes(seen)
+
+    @property
+    def _is_conditional(self) -> bool:
+        return isinstance(self.model, IsConditional) and self.model.given is not None
+
+    def _classes(self, x: Tensor) -> Tensor | None:
+        """The class with the largest p(y) p(x|y) of each example; any class is correct, this one is the shortest."""
+        if not self._is_conditional:
+            return None
+        model = cast(IsConditional, self.model)
+        with torch.no_grad():
+            each = [model.log_prob_each_class(Batch(part)) for part in x.split(self._size())]
+            return (torch.cat(each) + model.log_class_prior()).argmax(1)
+
+    def _class_frequencies(self, notes: Rounding) -> Integers:
+        log_prior = cast(IsConditional, self.model).log_class_prior().double().numpy()
+        return frequencies(notes.settle(_CLASSES, to_grid(log_prior[None])))[0]
 
     def _size(self) -> int:
         most = max(1, *(s.levels for s in self.event.columns))
         limit = _MOST_WITH_GAPS if self.event.missing else _MOST
         return max(1, min(limit, _MOST_ENTRIES // self.event.dims, _MOST_MASSES // most))
 
-    def _visit(self, lines: list[Line], gaps: Bools, first: int, choose: Callable[[Digit], Integers]) -> Offsets:
+    def _visit(
+        self, lines: list[Line], gaps: Bools, first: int, choose: Callable[[Digit], Integers], given: Tensor | None
+    ) -> Offsets:
         """Visit the examples from ``first`` on, with these gaps ``(n, D)``; the integers that were chosen."""
         n, found = len(gaps), np.zeros(gaps.shape, np.uint64)
         beside = np.arange(n + self.spare) % n  # further examples are copies
@@ -205,7 +236,10 @@ class EntryByEntry(Scheme):
             return torch.from_numpy(np.where(gaps[:, entry], np.nan, values)[beside])
 
         cast(CodesEntries, self.model).visit(
-            len(beside), choose_entry, gaps=torch.from_numpy(gaps[beside]) if gaps.any() else None
+            len(beside),
+            choose_entry,
+            gaps=torch.from_numpy(gaps[beside]) if gaps.any() else None,
+            given=None if given is None else given[beside],
         )
         return found
 
@@ -310,6 +344,10 @@ def gap_frequencies(counts: Integers, gaps: Bools) -> Iterator[Integers]:
         gone = np.where(before, shares[1], shares[0])
         yield np.stack([TOTAL - gone, gone], axis=1).astype(np.int64)
         before = gaps[:, entry]
+
+
+def _some(classes: Tensor | None, start: int, size: int) -> Tensor | None:
+    return None if classes is None else classes[start : start + size]
 
 
 def _flat(x: Tensor) -> NDArray[Any]:

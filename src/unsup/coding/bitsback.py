@@ -90,7 +90,7 @@ class BitsBack(Scheme):
             return f"has entries of more than {MAX_SYMBOLS:,} levels"
         if isinstance(model, IsConditional) and model.given is not None and not model.classes:
             return "has a condition that is not a class"
-        return model.reason_not_coded
+        return model.reason_against_coding()
 
     def encode(self, x: Tensor) -> bytes:
         given = self._classes(x) if self.conditional else None

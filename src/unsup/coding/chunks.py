@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, final
 
@@ -140,14 +140,10 @@ class ChunkCoder:
 
     Attributes:
         coders: the coders of the chunks, for the header of a file.
-        ways: coded bytes of the chunks so far, by the name of the coder.
-        on_model: called with the examples that the model has coded, of every chunk.
     """
 
     def __init__(self, model: Model, profile: Profile = "portable", scheme: type[Scheme] | None = None) -> None:
         self.event = model.event
-        self.ways: dict[str, int] = {}
-        self.on_model: Callable[[Tensor], None] | None = None
         self.scheme = scheme_for(model, profile) if scheme is None else scheme(model, profile)
         self.coders: list[dict[str, Any]] = [{"name": self.scheme.name, "version": self.scheme.version}, *_GENERAL]
 
@@ -165,12 +161,6 @@ class ChunkCoder:
         entries = max(1, math.prod(shape))
         return max(1, min(_MOST, _MOST_ENTRIES // entries, MAX_CHUNK_SIZE // (entries * size)))
 
-    def plain(self, raw: bytes) -> Chunk:
-        """`plain_chunk`; its size is counted."""
-        chunk = plain_chunk(raw)
-        self._count(chunk)
-        return chunk
-
     def encode(self, x: Tensor) -> Chunk:
         """The chunk of raw arrays ``(B, *shape)``; of another shape than that of the event, without the model."""
         raw = to_bytes(x)
@@ -184,15 +174,12 @@ class ChunkCoder:
             quick = zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
         ways[_ZSTD] = quick
         way = min(ways, key=lambda k: (len(ways[k]), k))
-        chunk = Chunk.of(way, len(x), ways[way], raw)
-        self._count(chunk)
-        if way == _MODEL and self.on_model is not None:
-            self.on_model(x[inside].to(self.scheme.type_for(x.dtype)))
-        return chunk
+        return Chunk.of(way, len(x), ways[way], raw)
 
-    def _count(self, chunk: Chunk) -> None:
-        name = self.coders[chunk.coder]["name"]
-        self.ways[name] = self.ways.get(name, 0) + len(chunk.coded)
+    def of_model(self, chunk: Chunk, x: Tensor) -> Tensor:
+        """The examples of `encode` that the model has coded, as it has seen them."""
+        chosen = self._inside(x) if chunk.coder == _MODEL else torch.zeros(len(x), dtype=torch.bool)
+        return x[chosen].to(self.scheme.type_for(x.dtype))
 
     def decode(self, container: Container, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The raw arrays of a chunk, ``(B, *shape)``.

@@ -32,7 +32,7 @@ Symbols: TypeAlias = NDArray[np.int32]
 
 _ROWS = stream.model.Categorical(perfect=False)
 _UNIFORM = stream.model.Uniform()
-_BLOCK = 1 << 18  # entries converted to masses at a time
+_BLOCK = 1 << 15  # entries converted to masses at a time
 _DIGIT = 20  # bits that are pushed as one symbol
 _FLOOR = 1 << 32  # the state of a stack is at least this as long as it holds what was pushed
 

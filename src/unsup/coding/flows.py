@@ -427,7 +427,7 @@ class _Modular(Arithmetic):
         lowest: the least number of bits of the stack, since it was last set.
     """
 
-    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype, spare: int) -> None:
+    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype, spare: int = 0) -> None:
         self.stack, self.rounding, self.bits, self.dtype, self.spare = stack, rounding, bits, dtype, spare
         self.calls, self.lowest = _FIRST, stack.bits
 

@@ -6,7 +6,7 @@ import base64
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, final
 
@@ -37,7 +37,7 @@ class Layout(ABC):
     kind: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.kind, **_without_defaults(self)}
 
 
 @final
@@ -156,7 +156,7 @@ class Array(Rows):
     Attributes:
         type: its type.
         axes: order of its axes after the first: those of the model (``same``), channels last, or without channels.
-        head: the bytes before its numbers, in base 64.
+        head: the bytes before its numbers, in base 64; empty if they are those of `npy_head`.
     """
 
     kind: ClassVar[str] = "array"
@@ -204,8 +204,8 @@ class Array(Rows):
             axes = "none"
         else:
             return None
-        head = npy_head(x.shape, x.dtype) if head is None else head
-        return cls(cast(Any, x.dtype.name), cast(Any, axes), base64.b64encode(head).decode()), x
+        own = "" if head is None or head == npy_head(x.shape, x.dtype) else base64.b64encode(head).decode()
+        return cls(cast(Any, x.dtype.name), cast(Any, axes), own), x
 
     def check(self, event: Event) -> None:
         fits = event.is_image if self.axes == "last" else event.is_image and event.shape[0] == 1
@@ -220,7 +220,7 @@ class Array(Rows):
         return x.reshape(len(x), *event.shape).contiguous()
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
-        if rows == total:
+        if rows == total and self.head:
             return base64.b64decode(self.head, validate=True)
         channels, *sides = event.shape
         shape = {"same": event.shape, "last": (*sides, channels), "none": tuple(sides)}[self.axes]
@@ -234,6 +234,16 @@ class Array(Rows):
 
 
 _ARRAY_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+def _without_defaults(record: Any) -> Any:
+    """A dataclass as JSON, without the fields that have their default value."""
+    if isinstance(record, tuple):
+        return [_without_defaults(entry) for entry in record]
+    if not is_dataclass(record):
+        return record
+    values = ((f.name, getattr(record, f.name), f.default) for f in fields(record))
+    return {name: _without_defaults(value) for name, value, default in values if value != default}
 
 
 def npy_head(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:

@@ -90,7 +90,7 @@ class Table(Rows):
 
     @classmethod
     def read(cls, path: Path, event: Event, form: TableForm) -> tuple[Table, Tensor, list[list[str]]] | str:
-        """The layout, the examples ``(N, D)`` and all cells by column; or why the file is no such table."""
+        """The layout, the examples ``(N, D)`` and all cells by column; or why it is another kind of file."""
         if form.window or path.stat().st_size > _LARGEST:
             return "series, or large tables"
         try:
@@ -102,7 +102,7 @@ class Table(Rows):
         separator = _separator(content, form)
         lines = _cells(content, separator)
         if lines is None:
-            return "tables that are no plain text"
+            return "tables that are not text in UTF-8"
         named = len(lines) == len(x) + 1
         names = lines[0] if named else [str(d + 1) for d in range(len(lines[0]))]
         cells = lines[1:] if named else lines
@@ -147,7 +147,7 @@ class Table(Rows):
             for row, (text, usual) in enumerate(zip(texts[place], own, strict=True))
             if text != usual
         ]
-        return json.dumps({"other": other, "odd": odd}, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps({"other": other, "odd": odd}, separators=(",", ":")).encode()
 
     def check(self, event: Event) -> None:
         if event.shape != (len(self.columns),):
@@ -262,7 +262,7 @@ def _like(column: Column, values: NDArray[Any], texts: Sequence[str], gap: str) 
 
 
 def _cells(content: bytes, separator: str) -> list[list[str]] | None:
-    """The lines of a file as cells; None if it is no text in UTF-8."""
+    """The lines of a file as cells; None if it is not text in UTF-8."""
     try:
         text = content.decode("utf-8-sig")
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))

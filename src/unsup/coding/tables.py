@@ -46,7 +46,8 @@ _WEIGHT_BITS = 37  # 2 symbols of weight 2^37 are the sum 2^38
 _SUM_BITS = 38  # (2^24 − K) · 2^38 < 2^63
 _FAR = (_WEIGHT_BITS + 1) * STEPS_PER_BIT  # from here on a weight is 0
 _LARGEST = float(1 << 40)  # steps; beyond, float64 no longer resolves 1e-9 of a step by a wide margin
-_BLOCK = 1 << 16  # entries handled at a time, which stay in the cache
+_BLOCK = 1 << 15  # entries handled at a time, which stay in the cache
+_FEW = 16  # symbols, below which an operation over all rows at once is faster than one row by row
 
 
 @dataclass(frozen=True)
@@ -87,26 +88,43 @@ def to_grid(values: Floats, near: float = NEAR) -> Grid:
     if values.shape[1] == 0:
         raise InputError("log-probabilities have no symbols; expected at least one column")
     steps = np.empty(values.shape, np.int64)
-    found = []
-    for rows in _blocks(values.shape):
-        with np.errstate(over="ignore"):  # to −inf, which is allowed, or +inf, which is refused
-            scaled = values[rows] * STEPS_PER_NAT
-        top = scaled.max(axis=1, keepdims=True)  # NaN if the row has one
-        if not (np.abs(top) <= _LARGEST).all():
-            row = rows.start + int(np.argmin(np.abs(top[:, 0]) <= _LARGEST))
-            raise InputError(
-                f"log-probabilities of row {row} have the maximum {values[row].max()}; expected a number within ±1e9"
-            )
-        # Differences beyond _FAR have no effect; this also makes −inf finite.
-        np.maximum(scaled, top - _FAR, out=scaled)
-        rounded = np.rint(scaled)
-        steps[rows] = rounded
-        close = np.abs(scaled - rounded)
-        close += near / 1024 * np.abs(scaled)
-        candidates = np.flatnonzero(close >= 0.5 - near)
-        far = (scaled <= top - _FAR).ravel()[candidates]
-        found.append(candidates[~far] + rows.start * values.shape[1])
+    found = [_round_rows(values, steps, rows, near) for rows in _blocks(values.shape)]
     return Grid(steps, np.concatenate(found) if found else np.empty(0, np.int64))
+
+
+def _round_rows(values: Floats, steps: Integers, rows: slice, near: float) -> Integers:
+    """Write the steps of some rows; the flat indices of those that are near a boundary."""
+    symbols = values.shape[1]
+    part, out = values[rows], steps[rows]
+    if symbols < _FEW:
+        part, out = part.T, out.T
+    axis = 0 if symbols < _FEW else 1
+    with np.errstate(over="ignore"):  # to −inf, which is allowed, or +inf, which is refused
+        scaled = np.multiply(part, STEPS_PER_NAT, order="C")
+    top = scaled.max(axis=axis, keepdims=True)  # NaN if the row has one
+    largest = np.abs(top).max()
+    if not largest <= _LARGEST:
+        row = rows.start + int(np.argmin(np.abs(top.ravel()) <= _LARGEST))
+        raise InputError(
+            f"log-probabilities of row {row} have the maximum {values[row].max()}; expected a number within ±1e9"
+        )
+    # Differences beyond _FAR have no effect; this also makes −inf finite.
+    np.maximum(scaled, top - _FAR, out=scaled)
+    rounded = np.rint(scaled)
+    np.copyto(out, rounded, casting="unsafe")
+    close = np.abs(np.subtract(scaled, rounded, out=rounded), out=rounded)
+    # The largest distance that any of them needs finds the candidates, which are then few.
+    wide = close >= 0.5 - 2 * near - near / 1024 * (largest + _FAR)
+    if axis == 0:
+        wide = wide.T
+    at = np.flatnonzero(wide)
+    if not len(at):
+        return at
+    row, symbol = np.divmod(at, symbols)
+    place = (symbol, row) if axis == 0 else (row, symbol)
+    kept = close[place] + near / 1024 * np.abs(scaled[place]) >= 0.5 - near
+    kept &= scaled[place] > (top.ravel() - _FAR)[row]
+    return at[kept] + rows.start * symbols
 
 
 def to_steps(values: Floats, per_unit: float) -> Grid:
@@ -177,17 +195,24 @@ def frequencies(steps: Integers) -> Integers:
     symbols = steps.shape[1]
     if not 1 <= symbols <= MAX_SYMBOLS:
         raise InputError(f"an alphabet of {symbols} symbols; expected 1 to {MAX_SYMBOLS}")
+    if symbols == 2:
+        return bernoulli_frequencies(steps[:, 1] - steps[:, 0])
+    return _shares(steps)
+
+
+def _shares(steps: Integers) -> Integers:
+    symbols = steps.shape[1]
     weights = _weights((symbols - 1).bit_length())
     free = TOTAL - symbols
     result = np.empty(steps.shape, np.int64)
     for rows in _blocks(steps.shape):
-        block = steps[rows]
+        block, out = steps[rows], result[rows]
         distance = block.max(axis=1, keepdims=True) - block
-        cumulative = np.cumsum(weights[np.minimum(distance, _FAR)], axis=1)
+        # Beyond _FAR, the last one.
+        cumulative = np.cumsum(weights.take(distance, mode="clip", out=distance), axis=1, out=distance)
         cumulative *= (free << _SUM_BITS) // cumulative[:, -1:]
         cumulative >>= _SUM_BITS
         cumulative[:, -1] = free
-        out = result[rows]
         out[:, 0] = cumulative[:, 0]
         np.subtract(cumulative[:, 1:], cumulative[:, :-1], out=out[:, 1:])
         out += 1
@@ -255,4 +280,4 @@ def _weights(alphabet_bits: int) -> Integers:
 @lru_cache(maxsize=1)
 def _bernoulli() -> Integers:
     steps = np.arange(-_FAR, _FAR + 1)
-    return frequencies(np.stack([np.zeros_like(steps), steps], axis=1))
+    return _shares(np.stack([np.zeros_like(steps), steps], axis=1))

@@ -679,10 +679,9 @@ class CodesLatents(HasLatents):
     p(z) is N(0, I), q(z | x) is a diagonal Gaussian, and the entries of x are discrete and independent given z.
     """
 
-    @property
-    @abstractmethod
-    def reason_not_coded(self) -> str | None:
+    def reason_against_coding(self) -> str | None:
         """Why some of these masses are not known with the options of this model, a clause; None if they are."""
+        return None
 
     @abstractmethod
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:

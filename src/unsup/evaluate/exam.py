@@ -22,6 +22,7 @@ from unsup.core.likelihood import Likelihood
 from unsup.core.model import CanSample, HasDensity, HasEnergy, Model, keyed_generator
 from unsup.data.source import Data, Split
 from unsup.evaluate.bench import Bench, Measuring, Once, Tell, counting
+from unsup.evaluate.compressed import Coded, coded_size
 from unsup.evaluate.conditions import beside, in_use, is_conditioned, over_examples
 from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, entries_of, likelihood_of, log_probs
@@ -178,6 +179,13 @@ class Exam(Once):
         test = self.bench.test
         entries = entries_of(self.scored.event, test)
         return likelihood_of(self.scored, self.scores, self.importance_samples, entries=entries, weight=test.weight)
+
+    @functools.cached_property
+    def coded(self) -> Coded:
+        """Real sizes of the held-out examples, compressed with the model, if coding them is not too slow."""
+        again = command_line(["unsup", "eval", path_word(self.path or "RUN"), "--measures", "coded_bytes"])
+        listen = functools.partial(self.tell, "coding")
+        return coded_size(self.model, self.bench.test.x, self.slow_seconds, f"use {again}", listen)
 
     # --- samples --------------------------------------------------------------------------------------------------
 

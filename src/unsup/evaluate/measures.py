@@ -29,6 +29,7 @@ from unsup.core.words import duration
 from unsup.data.source import Data, Split
 from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
+from unsup.evaluate.compressed import reason_against_coding
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.features import Features
@@ -65,12 +66,18 @@ class Need:
         of: whether it concerns the model or the data.
         holds: whether it is satisfied.
         without: the message if it is not satisfied; ``{model}`` is the name of the model.
+        why: what ``{why}`` in the message stands for.
     """
 
     words: str
     of: Literal["model", "data"]
     holds: Callable[[Subject, Data], bool] = field(repr=False)
     without: str
+    why: Callable[[Subject], str] = field(default=lambda model: "", repr=False)
+
+    def reason_against(self, model: Subject, data: Data, name: str) -> str | None:
+        """The message for a model called ``name``, or None if the requirement is satisfied."""
+        return None if self.holds(model, data) else self.without.format(model=name, why=self.why(model))
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,7 @@ class Measure:
 
     def reason_against(self, model: Subject, data: Data, name: str) -> str | None:
         """Why a model called ``name`` does not have the measure on this data, or None."""
-        lacking = (NEEDS[need] for need in self.needs if not NEEDS[need].holds(model, data))
-        return next((need.without.format(model=name) for need in lacking), None)
+        return next(filter(None, (NEEDS[need].reason_against(model, data, name) for need in self.needs)), None)
 
     def settings(self, measuring: Measuring) -> dict[str, Any]:
         """What a figure depends on besides the model and the data, by the names of the options of ``unsup eval``."""
@@ -175,7 +181,31 @@ def _likelihood(exam: Exam) -> Figure:
 def _implied_bytes(exam: Exam) -> Figure:
     found = exam.likelihood
     value, error = (implied_bytes(nats, 1) for nats in (found.nats, found.standard_error))
-    return make_figure(value, found.n, error=error, kind=found.kind, samples=found.samples)
+    detail: dict[str, Any] = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
+    return make_figure(value, found.n, error=error, **detail)
+
+
+def _coded_bytes(exam: Exam) -> Figure:
+    """The standard error is that of the implied bytes, which differ from the coded ones by the gap only."""
+    x, weight, likelihood = exam.bench.test.x, exam.bench.test.weight, exam.likelihood
+    if weight is not None:
+        raise InputError("the examples have weights, but a compressed file has each of them once")
+    coded, n = exam.coded, len(x)
+    implied, error = (implied_bytes(nats, 1) for nats in (likelihood.nats, likelihood.standard_error))
+    value = coded.coded / n
+    if not coded.by_model:
+        raise InputError(
+            f"a general codec needs fewer bytes ({value:,.1f} an example) than {exam.name}, whose likelihood implies "
+            f"{implied:,.1f}"
+        )
+    detail: dict[str, Any] = {
+        "bits_per_dim": 8 * value / likelihood.dims,
+        "gap": value / implied - 1 if implied > 0 else None,
+        "bytes": coded.coded,
+        "file_bytes": coded.file,
+        "seconds": coded.seconds,
+    }
+    return make_figure(value, n, error=error, **detail)
 
 
 def _compared(
@@ -349,6 +379,9 @@ NEEDS: dict[str, Need] = {
     "labels": Need("labels", "data", _has_labels, "the data has no labels"),
     "levels": Need("discrete data", "data", lambda model, data: data.event.is_discrete,
                    "a density of real numbers does not imply a number of bytes"),
+    "coder": Need("a model with a coder (unsup compress)", "model",
+                  lambda model, data: not reason_against_coding(model),
+                  "{model} has no coder ({why})", reason_against_coding),
     "images": Need("images of one or three channels", "data",
                    lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
                    "the data are not images of one or three channels"),
@@ -419,8 +452,10 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
     Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
             "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
-    Measure("implied_bytes", "implied bytes", "bytes of an example encoded with the model",
+    Measure("implied_bytes", "implied bytes", "bytes of an example under an ideal coder, by the likelihood",
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
+    Measure("coded_bytes", "coded bytes", "bytes of an example compressed with the model, decoded and compared",
+            "bytes", "lower", "compression", ("likelihood", "levels", "coder"), _coded_bytes, _POSITIVE),
     Measure("accuracy", "accuracy", "share of examples that the model classifies correctly",
             "", "higher", "classes", ("classes", "labels"), _accuracy, _SHARE, "most frequent class", "{:.1%}".format),
     Measure("seconds", "training time", "seconds of training, including validation",

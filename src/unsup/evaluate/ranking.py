@@ -26,8 +26,8 @@ from unsup.evaluate.measures import MEASURES, Measure
 from unsup.evaluate.records import Better, Contestant, Figure, Measures, Place, Purpose
 
 KINDS = ("exact", "bound", "estimate")
-_PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2))}
-"""Measures proportional to the mean of −log p over the test examples, and their factors."""
+_PAIRED = {"likelihood": 1.0, "implied_bytes": 1 / (8 * math.log(2)), "coded_bytes": 1 / (8 * math.log(2))}
+"""Measures proportional to the mean of −log p over the test examples (coded bytes nearly), and their factors."""
 _BEYOND, _ABSURD = 0.5, 0.98  # share of the floor by which a value is suspiciously, and implausibly, better
 _ABOUT_ZERO, _CLEAR = ("kid", "modes_kl"), 3.0  # with a floor near 0, a share of it means nothing: errors are counted
 _COPYING = 0.6  # lower end of the chance to lie nearer than held-out data: beyond doubt

@@ -116,20 +116,38 @@ class MaskedConv(Remembering):
         return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype)
 
 
+class _Latest:
+    """The rows of a map that a kernel still sees, the current one last; zero where nothing was put yet."""
+
+    def __init__(self, rows: Tensor, axis: int) -> None:
+        self.rows, self.axis, self.row = rows, axis, 0
+
+    def at(self, row: int) -> Tensor:
+        """The rows up to ``row``, which is the same as in the call before or the next one."""
+        if row != self.row:
+            self.row = row
+            count = self.rows.shape[self.axis] - 1
+            kept = self.rows.narrow(self.axis, 1, count).clone()
+            self.rows.narrow(self.axis, 0, count).copy_(kept)
+            self.rows.select(self.axis, count).zero_()
+        return self.rows
+
+
 class _Memory:
-    """The inputs of a masked convolution so far, and its kernel with the relevant taps of each group."""
+    """The latest inputs of a masked convolution, and its kernel with the relevant taps of each group."""
 
     def __init__(self, conv: MaskedConv, n: int, size: tuple[int, int]) -> None:
-        (above, left, right), (height, width) = conv.window, size
-        self.above, self.left, self.right, self.width = above, left, right, width
+        (above, left, right), (_, width) = conv.window, size
+        self.above, self.left = above, left
         self.into, self.out = conv.into.slices, conv.out.slices
         weight, bias = conv.out.sort(conv.masked_weight()), conv.out.sort(conv.bias)
         inputs = weight.shape[1]
         self.is_point = conv.window == POINT
         self.alone = self.is_point and len(self.into) == 1 and not conv.strict
-        # A 1×1 convolution needs the current pixel only; the others keep a map, zero-padded above and at the sides.
-        rows, columns = (1, 1) if self.is_point else (above + height, left + width + right)
-        self.map = weight.new_zeros(n, rows, columns, inputs)
+        # A 1×1 convolution needs the current pixel only; the others keep rows, zero-padded at the sides.
+        self.pixel = weight.new_zeros(n, inputs) if self.is_point else weight.new_zeros(0)
+        rows = 0 if self.is_point else above + 1
+        self.latest = _Latest(weight.new_zeros(n, rows, left + width + right, inputs), axis=1)
         self.higher, self.bias = weight[:, :, :above], bias
         self.row = weight.new_zeros(0)
         self.kernels: list[tuple[Tensor, Tensor]] = []
@@ -142,26 +160,26 @@ class _Memory:
     def put(self, site: Site, h: Tensor) -> None:
         row, column, group = site
         if self.is_point:
-            self.map[:, 0, 0, self.into[group]] = h
+            self.pixel[:, self.into[group]] = h
         else:
-            self.map[:, row + self.above, column + self.left, self.into[group]] = h
+            self.latest.at(row)[:, self.above, column + self.left, self.into[group]] = h
 
     def look(self, site: Site) -> Tensor:
         row, column, group = site
         level, bias = self.kernels[group]
         if self.is_point:
-            return torch.addmm(bias, self.map[:, 0, 0, : len(level)], level)
+            return torch.addmm(bias, self.pixel[:, : len(level)], level)
+        rows = self.latest.at(row)
         if self.above:
             if site.opens_row:
-                self.row = self._from_above(row)
+                self.row = self._from_above(rows[:, : self.above])
             bias = self.row[:, column, self.out[group]]
-        here = self.map[:, row + self.above, column : column + self.left + 1].flatten(1)[:, : len(level)]
+        here = rows[:, self.above, column : column + self.left + 1].flatten(1)[:, : len(level)]
         return torch.addmm(bias, here, level)
 
-    def _from_above(self, row: int) -> Tensor:
+    def _from_above(self, rows: Tensor) -> Tensor:
         """The contribution of the rows above to each pixel of a row, with the bias: ``(B, W, O)``."""
-        rows = self.map[:, row : row + self.above].permute(0, 3, 1, 2)
-        return conv2d(rows, self.higher, self.bias)[:, :, 0].transpose(1, 2).contiguous()
+        return conv2d(rows.permute(0, 3, 1, 2), self.higher, self.bias)[:, :, 0].transpose(1, 2).contiguous()
 
 
 class VerticalConv(Remembering):
@@ -196,23 +214,22 @@ class VerticalConv(Remembering):
         found = conv2d(self._padded(h), self.weight, self.bias)
         return _channels_last(found)
 
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
-        height, width = size
-        shape = (n, self.weight.shape[1], self.above + height, width + 2 * self.reach)
-        return self.weight.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Latest:
+        shape = (n, self.weight.shape[1], self.above + 1, size[1] + 2 * self.reach)
+        return _Latest(self.weight.new_zeros(shape).contiguous(memory_format=torch.channels_last), axis=2)
 
-    def put(self, memory: Tensor, site: Site, h: Tensor) -> None:
+    def put(self, memory: _Latest, site: Site, h: Tensor) -> None:
         """Take the inputs of one site ``(B, I_g)``."""
-        memory[:, self.into.slices[site.group], site.row + self.above, site.column + self.reach] = h
+        memory.at(site.row)[:, self.into.slices[site.group], -1, site.column + self.reach] = h
 
-    def look(self, memory: Tensor, site: Site) -> Tensor:
+    def look(self, memory: _Latest, site: Site) -> Tensor:
         """Outputs of a row: ``(B, O, 1, W)``."""
-        return conv2d(memory[:, :, site.row : site.row + self.rows], self.weight, self.bias)
+        return conv2d(memory.at(site.row)[:, :, : self.rows], self.weight, self.bias)
 
-    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
+    def step(self, memory: _Latest, site: Site, h: Tensor) -> Tensor:
         """A row ``(B, I, 1, W)`` → ``(B, O, 1, W)``."""
         found = self.look(memory, site) if self.strict else None
-        memory[:, :, site.row + self.above, self.reach : self.reach + h.shape[-1]] = h[:, :, 0]
+        memory.at(site.row)[:, :, -1, self.reach : self.reach + h.shape[-1]] = h[:, :, 0]
         return self.look(memory, site) if found is None else found
 
     def spread(self, seen: Tensor) -> Tensor:

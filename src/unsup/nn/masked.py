@@ -12,7 +12,7 @@ The degree of an input is its position in the order, from 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -21,6 +21,8 @@ from torch.nn.functional import linear, relu
 
 from unsup.core import random
 from unsup.nn.autoregressor import Steps
+
+_BLOCK = 32  # steps of a walk for which products are computed at once
 
 
 class MaskedLinear(nn.Module):
@@ -157,39 +159,91 @@ class MaskedMLP(nn.Module):
 
 
 class _Growing(Steps):
+    """Units and inputs are sorted by when they are known, so that those known at a time are the first ones."""
+
     def __init__(self, net: MaskedMLP, n: int, order: int, encode: Callable[[int, Tensor], Tensor]) -> None:
-        self.encode, self.step = encode, 0
-        self.seen, self.made = _slices(net.inputs), _slices(net.outputs)
-        degrees = [layer.above[order] for layer in net.hidden]
-        by_degree = [m.argsort(stable=True) for m in degrees]
-        # Hidden units sorted by degree: the units ready after step t are the contiguous slice [ends[t-1], ends[t]).
-        self.ends = [m.bincount(minlength=net.dims + 1).cumsum(0).tolist() for m in degrees]
-        self.layers: list[tuple[Tensor, Tensor]] = []
-        columns: Tensor | slice = slice(None)
-        for layer, rows in zip(net.hidden, by_degree, strict=True):
-            self.layers.append((layer.masked_weight(order)[rows][:, columns], _bias(layer)[rows]))
-            columns = rows
-        self.top, self.bias = net.top.masked_weight(order)[:, columns], _bias(net.top)
-        self.skip = None if net.direct is None else net.direct.masked_weight(order)
-        first = (*net.hidden, net.top)[0].weight
-        self.inputs = first.new_zeros(n, first.shape[1])
-        self.hidden = [first.new_zeros(n, len(m)) for m in degrees]
+        self.encode, self.time = encode, 0
+        layers = [*net.hidden, net.top]
+        below = layers[0].below[order]
+        known = _counts(below, net.dims)
+        columns, self.known = below.argsort(stable=True), known
+        self.inputs = source = net.top.weight.new_zeros(n, len(below))
+        self.hidden: list[tuple[Tensor, _Product]] = []
+        for layer in net.hidden:
+            degrees = layer.above[order]
+            rows = degrees.argsort(stable=True)
+            product = _Product(layer, order, rows, columns, [0, *_counts(degrees, net.dims)], known, source)
+            source, columns, known = source.new_zeros(n, len(rows)), rows, _counts(degrees, net.dims)
+            self.hidden.append((source, product))
+        position = net.top.above[order]
+        rows, ends = position.argsort(stable=True), _counts(position, net.dims)
+        self.top = [_Product(net.top, order, rows, columns, ends, known, source)]
+        if net.direct is not None:
+            columns = below.argsort(stable=True)
+            self.top.append(_Product(net.direct, order, rows, columns, ends, self.known, self.inputs))
 
     def outputs(self, site: int) -> Tensor:
-        rows = self.made[site]
-        seen = self.hidden[-1][:, : self.ends[-1][self.step]] if self.hidden else self.inputs
-        found = self.bias[rows] + seen @ self.top[rows, : seen.shape[1]].T
-        return found if self.skip is None else found + self.inputs @ self.skip[rows].T
+        found = [product.at(self.time) for product in self.top]
+        return found[0] if len(found) == 1 else found[0] + found[1]
 
     def put(self, site: int, value: Tensor) -> None:
-        self.step += 1
-        self.inputs[:, self.seen[site]] = self.encode(site, value).view(len(value), -1)
-        below = self.inputs
-        for (weight, bias), ends, hidden in zip(self.layers, self.ends, self.hidden, strict=True):
-            start, end = ends[self.step - 1], ends[self.step]
-            if end > start:
-                hidden[:, start:end] = relu(below @ weight[start:end, : below.shape[1]].T + bias[start:end])
-            below = hidden[:, :end]
+        start, self.time = self.known[self.time], self.time + 1
+        self.inputs[:, start : self.known[self.time]] = self.encode(site, value).view(len(value), -1)
+        for units, product in self.hidden:
+            rows = product.rows(self.time)
+            if rows.start < rows.stop:
+                units[:, rows] = relu(product.at(self.time))
+
+
+class _Product:
+    """A masked layer in a walk: the outputs of time t, which depend on the inputs known at time t.
+
+    The first time of a block computes what all outputs of the block get from the inputs known by then, in one product
+    of large matrices. The others add what became known since.
+
+    Args:
+        rows: the outputs sorted by time.
+        columns: the inputs sorted by when they are known.
+        starts: the number of outputs before each time.
+        known: the number of inputs known at each time.
+        source: the inputs ``(B, I)``, sorted; filled while they become known.
+    """
+
+    def __init__(
+        self,
+        layer: MaskedLinear,
+        order: int,
+        rows: Tensor,
+        columns: Tensor,
+        starts: list[int],
+        known: list[int],
+        source: Tensor,
+    ) -> None:
+        self.weight = layer.masked_weight(order)[rows][:, columns]
+        self.bias = self.weight.new_zeros(len(rows)) if layer.bias is None else layer.bias[rows]
+        self.starts, self.known, self.source = starts, known, source
+        self.begun, self.base = -_BLOCK, source
+
+    def rows(self, time: int) -> slice:
+        return slice(self.starts[time], self.starts[time + 1])
+
+    def at(self, time: int) -> Tensor:
+        rows, known = self.rows(time), self.known[time]
+        if time >= self.begun + _BLOCK:
+            self.begun = time
+            block = slice(rows.start, self.starts[min(time + _BLOCK, len(self.starts) - 1)])
+            self.base = torch.addmm(self.bias[block], self.source[:, :known], self.weight[block, :known].T)
+        first, since = self.starts[self.begun], self.known[self.begun]
+        base = self.base[:, rows.start - first : rows.stop - first]
+        if known == since:
+            return base
+        return torch.addmm(base, self.source[:, since:known], self.weight[rows, since:known].T)
+
+
+def _counts(degrees: Tensor, most: int) -> list[int]:
+    """How many degrees are at most 0, 1, … ``most``."""
+    counts: list[int] = degrees.bincount(minlength=most + 1).cumsum(0).tolist()
+    return counts
 
 
 def _repeated(orders: Tensor, sizes: list[int]) -> Tensor:
@@ -197,11 +251,6 @@ def _repeated(orders: Tensor, sizes: list[int]) -> Tensor:
     if len(set(sizes)) == 1:
         return orders.repeat_interleave(sizes[0], 1)
     return torch.cat([own.repeat_interleave(size, 1) for own, size in zip(orders.split(1, 1), sizes, strict=True)], 1)
-
-
-def _slices(sizes: Sequence[int]) -> list[slice]:
-    """The places of parts of these sizes, side by side."""
-    return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _bias(layer: MaskedLinear) -> Tensor:

@@ -31,7 +31,8 @@ class Bar:
 
     Attributes:
         shown: the value as text.
-        kind: ``exact``, ``bound`` or ``estimate`` for likelihoods; ``implied`` bars are striped.
+        kind: ``exact``, ``bound`` or ``estimate`` for likelihoods; ``implied`` bars are striped, and
+            ``coded`` ones have the same colour.
         seeds: values of the single runs.
         x: horizontal value of a dot.
     """

@@ -20,6 +20,8 @@ from unsup.report.figures import (
     bits_text,
     columns,
     figure_of,
+    figures,
+    gap_text,
     in_order,
     kind,
     kind_order,
@@ -101,14 +103,32 @@ def _purpose_section(results: Results, album: Album, purpose: str) -> tuple[str,
         tight = ("charts", curves, "multiples tight", "small", "h4")
         return purpose, "Likelihood and time", [*view, ("legend", curves, "calibration"), tight]
     if purpose == "compression":
-        rows = [
-            [s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]] for s in results["baselines"]["stored"]
-        ]
-        heads = ("Codec", "Bytes", "Per example", "Content of the file")
-        beside = blocks(("table", rows, "stored", "Compressed files of the same examples", heads))
+        heads = ("Codec or model", "Bytes", "Per example", "Content of the file")
+        beside = blocks(("table", stored_rows(results), "stored", "Compressed files of the same examples", heads))
         return purpose, "Storage", [("charts", drawn.storage_charts(results), "charts", "chart", "h3", beside)]
     own = [column for column in columns(results) if column.purpose == purpose]
     return purpose, PURPOSES[purpose], [("charts", [c for o in own for c in drawn.measure_chart(results, o)])]
+
+
+def stored_rows(results: Results) -> list[list[Any]]:
+    """The files of general codecs and of models, the smallest first; then the models with which none was written."""
+    found: list[tuple[float, list[Any]]] = [
+        (s["bytes"], [s["codec"], f"{s['bytes']:,}", number(s["per_example"]), s["how"]])
+        for s in results["baselines"]["stored"]
+    ]
+    absent: list[list[Any]] = []
+    for contestant, _ in figures(results, "implied_bytes"):
+        name, runs = {"text": contestant["name"], "link": _link(results, contestant)}, contestant["runs"]
+        coded = next((f for r in runs if (f := r["figures"].get("coded_bytes"))), None)
+        if coded is None:
+            why = "; ".join(dict.fromkeys(r["missing"].get("coded_bytes", "not measured") for r in runs))
+            absent.append([name, {"text": None}, {"text": None}, f"none was written: {why}"])
+            continue
+        size, seed = coded["detail"]["file_bytes"], f", seed {runs[0]['seed']}" if len(runs) > 1 else ""
+        header = size - coded["detail"]["bytes"]
+        how = f"all examples and {header:,} bytes of header and index, without the model; decoded and compared{seed}"
+        found.append((size, [name, f"{size:,}", number(size / coded["n"]), how]))
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])] + absent
 
 
 def results_view(results: Results) -> list[Parts]:
@@ -205,8 +225,9 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
     of_likelihood, small = column.key == "likelihood", []
     if column.better and not (of_likelihood and figure.error is not None):
         small.append(column.interval(figure))
-    if of_likelihood and (bits := bits_text(contestant)):
+    if bits := bits_text(contestant, column.key):
         small.append(f"{bits} bits/dim")
+    small.append(gap_text(figure))
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
     # Nothing is the best at artificial anomalies, as in the sentences.

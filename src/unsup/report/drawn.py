@@ -74,23 +74,30 @@ def _by_time(what: str, axis: str, found: Sequence[tuple[Contestant, Figure]], c
 
 
 def storage_charts(results: Results) -> list[Chart]:
-    """Real bytes of codecs next to the bytes that likelihoods imply."""
+    """Real bytes of codecs, next to the bytes that likelihoods imply and the real ones of models."""
     rows = [
         Bar(f"{s['codec']}, {s['how'].split(',')[0]}", s["per_example"], f"{number(s['per_example'])} bytes")
         for s in results["baselines"]["stored"]
     ]
-    implied = figures(results, "implied_bytes")
+    implied, coded = (figures(results, key) for key in ("implied_bytes", "coded_bytes"))
     for contestant, figure in implied:
         shown = f"{sign(kind(contestant))} ".lstrip("= ") + f"{number(figure.value)} bytes, implied"
         rows.append(Bar(contestant["name"], figure.value, shown, figure.interval, "implied"))
+    for contestant, figure in coded:
+        shown = f"{number(figure.value)} bytes, coded"
+        rows.append(Bar(contestant["name"], figure.value, shown, None, "coded"))
     if not rows:
         return []
-    caption = "Solid bars are files that were really written. "
+    caption = "Solid bars are real: the examples were compressed. "
     if implied:
         caption += "Striped bars are implied: what an ideal coder would need by the model’s likelihood. "
-        caption += "No such file was written, and the model itself is not counted."
+        if coded:
+            caption += "Coded bytes were written with the model, decoded and compared, without header and index. "
+        else:
+            caption += "No file was written with a model. "
+        caption += "The model itself is not counted."
     else:
-        caption += "A density of real numbers without a precision implies no size."
+        caption += "A density of real numbers without a precision implies no size, so none is compared with real ones."
     rows.sort(key=lambda r: r.value)
     return [Chart("Bytes per example", charts.bars(rows, "chart-storage", "Bytes per example"), caption)]
 

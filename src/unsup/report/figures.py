@@ -162,21 +162,31 @@ def sign(kind: Any) -> str:
     return {str(k): v for k, v in SIGN.items()}.get(str(kind), "")
 
 
-def bits_per_dim(contestant: Contestant) -> Figure | None:
-    """Bits/dim, with the interval of the nats in that unit."""
-    nats = figure_of(contestant["runs"], "likelihood")
-    bits = None if nats is None else finite(nats.detail.get("bits_per_dim"))
-    if nats is None or bits is None or not nats.seeds[0]:
+def bits_per_dim(contestant: Contestant, key: str = "likelihood") -> Figure | None:
+    """Bits/dim of a measure, with the interval of its nats or bytes in that unit."""
+    found = figure_of(contestant["runs"], key)
+    bits = None if found is None else finite(found.detail.get("bits_per_dim"))
+    if found is None or bits is None or not found.seeds[0]:
         return None
-    ratio = bits / nats.seeds[0]
-    ends = None if nats.interval is None or ratio <= 0 else (nats.interval[0] * ratio, nats.interval[1] * ratio)
-    return Figure(nats.value * ratio, tuple(v * ratio for v in nats.seeds), ends, None, None, nats.detail)
+    ratio = bits / found.seeds[0]
+    ends = None if found.interval is None or ratio <= 0 else (found.interval[0] * ratio, found.interval[1] * ratio)
+    return Figure(found.value * ratio, tuple(v * ratio for v in found.seeds), ends, None, None, found.detail)
 
 
-def bits_text(contestant: Contestant, digits: int = 4) -> str:
-    """Bits/dim with its sign; empty without a likelihood."""
-    bits = bits_per_dim(contestant)
-    return "" if bits is None else f"{sign(kind(contestant))} {number(bits.value, digits)}"
+def bits_text(contestant: Contestant, key: str = "likelihood") -> str:
+    """Bits/dim of a measure with its sign; empty if there is none."""
+    bits = bits_per_dim(contestant, key)
+    return "" if bits is None else f"{sign(bits.detail.get('kind'))} {number(bits.value, 4)}".strip()
+
+
+def gap_text(figure: Figure) -> str:
+    """How much more than the implied bytes coded ones are; empty if this is not known.
+
+    >>> gap_text(Figure(16.1, (16.1,), None, None, None, {"gap": 0.0123}))
+    '1.23 % more than implied'
+    """
+    gap = finite(figure.detail.get("gap"))
+    return "" if gap is None else f"{abs(100 * gap):.2f} % {'less' if gap < 0 else 'more'} than implied"
 
 
 def in_order(results: Results) -> list[Contestant]:

@@ -27,7 +27,7 @@ from unsup.pictures.gallery import Drawn
 from unsup.report.album import Shown, embedded, ranked, title_of
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import Column, Figure, finite, reading, sign
+from unsup.report.figures import Column, Figure, finite, gap_text, reading, sign
 from unsup.report.pages import Page, Pairs, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
@@ -237,12 +237,16 @@ def _sentence(run: Recorded, entry: Evaluation) -> str:
 
 
 def _bits(run: Recorded, figure: Figure) -> str:
-    """The bits/dim of a likelihood, its kind and the columns of which it is a mass or a density; or nothing."""
+    """The bits/dim of a likelihood, its kind and the columns of which it is a mass or a density; or nothing.
+
+    For coded bytes, instead of the kind, how many more they are than the implied ones.
+    """
     bits = finite(figure.detail.get("bits_per_dim"))
     if bits is None:
         return ""
     parts = parts_in_words(run.event, run.columns)
-    return f"{number(bits, 4)} bits/dim, {figure.detail.get('kind')}{parts and f'; {parts}'}"
+    said = [f"{number(bits, 4)} bits/dim", str(figure.detail.get("kind") or ""), gap_text(figure)]
+    return ", ".join(filter(None, said)) + (parts and f"; {parts}")
 
 
 def _best(run: Recorded) -> str:

@@ -250,13 +250,36 @@ def _compression(o: Outcome) -> list[str]:
         return []
     place = o.places["implied_bytes"][name]
     kind = {"bound": "at most ", "estimate": "by estimate "}.get(kind_of(place), "")
-    line = (
-        f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}; no file was written with it"
-    )
+    line = f"The likelihood of {name} implies {kind}{place['value']:.1f} bytes {_a(o.thing)}"
+    coded = o.places.get("coded_bytes", {})
+    if name in coded:
+        line += f"; compressed with it, decoded and compared, it has {coded[name]['value']:.1f}"
+        line += f" ({_more(coded[name]['value'], place['value'])})"
+    else:
+        line += "; no file was written with it"
+    first = next(iter(coded), None)
+    if first is not None and first != name:
+        own = o.places["implied_bytes"][first]
+        who = _who(coded, f"codes {_a(o.thing)} in", "needs the fewest:", "the fewest:")
+        among = "Of the models that coded the examples, " if len(coded) > 1 else ""
+        line += f". {among}{who} {coded[first]['value']:.1f}{_of(first, coded[first])}"
+        line += f" ({_more(coded[first]['value'], own['value'])})"
     if o.stored:
         codec = min(o.stored, key=lambda s: s["bytes"])
-        line += f". The smallest real file, {codec['codec']} ({codec['how']}), takes {codec['per_example']:.1f}"
+        line += (
+            f". The smallest file of a general codec, {codec['codec']} ({codec['how']}), takes "
+            f"{codec['per_example']:.1f}"
+        )
     return [line + "."]
+
+
+def _more(coded: float | None, implied: float | None) -> str:
+    """
+    >>> _more(10.1, 10.0)
+    '1.0 % more than implied'
+    """
+    share = 100 * ((coded or 0.0) / (implied or math.inf) - 1)
+    return f"{abs(share):.1f} % {'less' if share < 0 else 'more'} than implied"
 
 
 def _anomalies(o: Outcome) -> list[str]:

@@ -10,21 +10,25 @@ from unsup.core.model import (
     CanEncode,
     CanSample,
     Classifies,
+    CodesEntries,
+    CodesLatents,
     HasDensity,
     HasEnergy,
     HasScore,
     IsConditional,
+    IsFlow,
     Model,
     Translates,
     knobs,
 )
 
-ABILITIES: Mapping[str, type] = {
+ABILITIES: Mapping[str, type | tuple[type, ...]] = {
     "score": HasDensity,
     "sample": CanSample,
     "encode": CanEncode,
     "decode": CanDecode,
     "complete": CanComplete,
+    "compress": (CodesEntries, CodesLatents, IsFlow),
     "condition": IsConditional,
     "energy": HasEnergy,
     "gradient": HasScore,
@@ -40,7 +44,7 @@ def abilities_of(cls: type[Model]) -> tuple[str, ...]:
 
     >>> from unsup.core.registry import model_class
     >>> abilities_of(model_class("made"))
-    ('score', 'sample', 'temper')
+    ('score', 'sample', 'temper', 'compress')
     """
     earned = {word for word, capability in ABILITIES.items() if issubclass(cls, capability)}
     if "temperature" in knobs(cls):

@@ -66,7 +66,7 @@ ROWS: tuple[Row, ...] = (
         target="unsup.families.latent.vae:VAE",
         family="latent",
         summary="Variational autoencoder; beta-VAE, IWAE, conditional VAE and learned priors as options.",
-        abilities=("score", "sample", "temper", "encode", "decode", "condition"),
+        abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition"),
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VAE_PAPER,
         also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER, STL_PAPER, CVAE_PAPER),

@@ -210,8 +210,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
 
     # --- entropy coding -------------------------------------------------------------------------------------------
 
-    @property
-    def reason_not_coded(self) -> str | None:
+    def reason_against_coding(self) -> str | None:
         if not self.prior.is_standard:
             return "has a prior that is a model, whose bins have no known masses"
         if self.nets.observation.is_noisy:

@@ -58,7 +58,7 @@ def compression(subject: Subject) -> None:
     bits, ideal = 8.0 * (len(scheme.encode(many)) - len(scheme.encode(half))), float(rest.sum())
     # The noise of a bound and that of the coder are other draws.
     sure = 0.0 if model.likelihood_kind == "exact" else _SURE * math.sqrt(2 * len(rest)) * float(rest.std())
-    # Which entries are missing is no part of log p. A class is coded as well, at most as if any were equally likely.
+    # log p does not include which entries are missing. A class is coded as well, at most as if any were equally likely.
     beside = float(model.event.missing * model.event.dims)
     if isinstance(model, IsConditional) and model.classes:
         beside += math.log2(model.classes)
