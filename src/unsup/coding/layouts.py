@@ -170,7 +170,7 @@ class Array(Rows):
             head = base64.b64decode(self.head, validate=True) if len(self.head) <= _LONGEST else b""
         except ValueError:
             head = b""
-        if not head.startswith(np.lib.format.MAGIC_PREFIX):
+        if self.head and not head.startswith(np.lib.format.MAGIC_PREFIX):
             raise InputError(f"head={shown(self.head[:100])} should be the start of an .npy file in base 64")
 
     @property
