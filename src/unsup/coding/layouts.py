@@ -184,6 +184,8 @@ class Array(Rows):
             with path.open("rb") as file:
                 found = np.lib.format.open_memmap(path, mode="r")
                 head = file.read(found.offset)
+                if path.stat().st_size != found.offset + found.nbytes:  # more than one array
+                    return None
         except (OSError, ValueError, EOFError, TypeError, SyntaxError):
             return None
         return cls.of(found, event, head)
