@@ -277,4 +277,4 @@ def test_native_files(place: Path, tmp_path: Path, call: Call) -> None:
     done = subprocess.run(words, env=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "instructions" in done.stderr
-    assert "portable" in done.stderr
+    assert "without --native" in done.stderr
