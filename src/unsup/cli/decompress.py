@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unsup.coding.archive import Archive
     from unsup.coding.chunks import ChunkCoder
 
-_RANGE = re.compile(r"(\d*):(\d*)|(\d+)", re.ASCII)
+_RANGE = re.compile(r"(\d{0,18}):(\d{0,18})|(\d{1,18})", re.ASCII)
 _SHOWN = 20
 _SPARE = 3  # further examples in each batch, so that a check has other batches than the encoder
 
