@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -127,12 +128,14 @@ def _digits(binary: bool) -> Data:
 
 
 def _share(work: Callable[[], object]) -> float:
-    """The share of the time that is spent in the entropy coder."""
-    with _timed() as spent:
-        started = time.perf_counter()
-        work()
-        whole = time.perf_counter() - started
-    return spent[0] / whole
+    """The share of the processor time that is spent in the entropy coder; the median of five."""
+    shares = []
+    for _ in range(5):
+        with _timed() as spent:
+            started = time.process_time()
+            work()
+            shares.append(spent[0] / (time.process_time() - started))
+    return statistics.median(shares)
 
 
 @contextmanager
@@ -143,13 +146,13 @@ def _timed() -> Iterator[list[float]]:
         def call(*arguments: Any, **named: Any) -> Any:
             nonlocal depth
             depth += 1
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return method(*arguments, **named)
             finally:
                 depth -= 1
                 if not depth:  # methods call each other
-                    spent[0] += time.perf_counter() - started
+                    spent[0] += time.process_time() - started
 
         return call
 
