@@ -75,7 +75,7 @@ MODELS = {
         Trained(
             "vae",
             {"hidden": (400, 400), "latent_dim": 40},
-            {"steps": 12_000, "batch_size": 128, "lr": 2e-3, "warmup": 300, "ema": 0.999, "validation_limit": 1000},
+            {"steps": 30_000, "batch_size": 128, "lr": 2e-3, "warmup": 300, "ema": 0.999, "validation_limit": 1000},
             data="dynamic-mnist",  # the same images, with a new sample of their pixels each time
         ),
     ),
