@@ -3,12 +3,14 @@
     pip install atheris
     python scripts/fuzz_coding.py container -max_total_time=300
     python scripts/fuzz_coding.py decompress -max_total_time=300
+    python scripts/fuzz_coding.py archive -max_total_time=300
 
 ``container`` opens files, with and without salvage, and reads their chunks. ``decompress`` decodes files of a tiny
-model. Most mutations end with valid checksums, so that the search gets past them (``tests/coding/forging.py``). It
-starts from the golden files and stops at the first exception that is not an error of input. Other arguments are those
-of libFuzzer: options, a folder that keeps the files that reached something new, or a file that was found
-(``crash-…``), which is read again.
+model. ``archive`` restores archives to a folder, which it must not leave (``tests/coding/forging_archives.py``). Most
+mutations end with valid checksums, so that the search gets past them (``tests/coding/forging.py``). It starts from the
+golden files and stops at the first exception that is not an error of input. Other arguments are those of libFuzzer:
+options, a folder that keeps the files that reached something new, or a file that was found (``crash-…``), which is read
+again.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "coding"))
 with atheris.instrument_imports(include=["unsup.coding", "unsup.core.config", "unsup.core.reading"]):
     import forging
+    import forging_archives
 
 from unsup.coding.container import MAX_CHUNK_SIZE, Container
 from unsup.coding.errors import CodingError, CorruptChunk
@@ -35,6 +38,7 @@ NAME = "made-binary"
 FILES = [(forging.GOLDEN / f"{name}.unsup").read_bytes() for name in forging.NAMES]
 COUNTS: collections.Counter[str] = collections.Counter()
 READERS: list[forging.Reader] = []
+ARCHIVES: list[forging_archives.Reader] = []
 
 
 def container(data: bytes) -> None:
@@ -60,7 +64,17 @@ def examples(data: bytes) -> None:
         reader.decompress(data)
 
 
-TARGETS = {"container": container, "decompress": examples}
+def archives(data: bytes) -> None:
+    """Restore an archive, and what is undamaged of it."""
+    with Container(io.BytesIO(data), "it", salvage=True) as file:
+        wanted = file.header.get("model")
+    reader = next((each for each in ARCHIVES if each.header["model"] == wanted), ARCHIVES[0])
+    with suppress(forging.InputError):
+        reader.restored(data, keep_going=True)
+    reader.restored(data)
+
+
+TARGETS = {"container": container, "decompress": examples, "archive": archives}
 
 
 def mutator(data: bytes, most: int, seed: int) -> bytes:
@@ -75,6 +89,8 @@ def mutated(data: bytes, most: int, draw: random.Random) -> bytes:
     except CodingError:
         return atheris.Mutate(data, most) if draw.random() < 0.3 else forging.forged(draw.choice(FILES), draw, FILES[0])
     kind = draw.random()
+    if ARCHIVES and kind > 0.3:
+        return forging_archives.forged(data, draw, draw.choice(FILES))
     if kind < 0.1:
         return atheris.Mutate(data, most)
     if kind < 0.6 or not file.chunks:
@@ -89,13 +105,16 @@ def mutated(data: bytes, most: int, draw: random.Random) -> bytes:
 
 def main(words: list[str]) -> None:
     target = TARGETS[words[1]]
+    if target is archives:
+        ARCHIVES[:] = map(forging_archives.Reader, forging_archives.NAMES)
+        FILES[:] = [reader.content for reader in ARCHIVES]
     if target is examples:
         READERS[:] = [forging.Reader(NAME)]
         FILES.append(READERS[0].with_notes().content)
 
     def run(data: bytes) -> None:
         COUNTS[forging.outcome(target, data)] += 1
-        if COUNTS.total() % 2000 == 0:
+        if COUNTS.total() % 500 == 0:
             print(f"outcomes of {COUNTS.total():,}: {dict(COUNTS.most_common())}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:

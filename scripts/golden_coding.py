@@ -44,12 +44,17 @@ PER_CHUNK = 40  # examples; a chunk of a usual file has up to 4096
 
 @dataclass(frozen=True)
 class Case:
-    """A golden file, ``<model>-<data>``: the model with the preset ``tiny`` and these options, for one event."""
+    """A golden file, ``<model>-<data>``: the model with the preset ``tiny`` and these options, for one event.
+
+    Attributes:
+        noise: further levels, with equal probabilities, so that a flow codes the examples better than zstandard.
+    """
 
     model: str
     data: str
     event: Event
     options: Mapping[str, Any] = field(default_factory=dict)
+    noise: int = 1
 
     @property
     def name(self) -> str:
@@ -62,14 +67,22 @@ CASES = (
     Case("made", "words", Event((7,), Support("nominal", 5), "vector"), {"hidden": (12,)}),
     Case("made", "table", Event((5,), COLUMNS, "vector", missing=True), {"hidden": (12,)}),
     Case("pixelcnn", "grey", Event((1, 5, 5), Support("ordinal", 16), "image")),
+    Case("vae", "binary", Event((1, 5, 6), Support("binary"), "image")),
+    Case("vae", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
+    Case("nice", "grey", Event((1, 5, 6), Support("ordinal", 16), "image"), noise=4),
+    Case("realnvp", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), noise=4),
+    Case("bernoulli-mixture", "binary", Event((1, 5, 6), Support("binary"), "image")),
+    Case("gaussian-mixture", "table", Event((5,), COLUMNS, "vector", missing=True)),
 )
 
 
-def examples(event: Event, n: int) -> Tensor:
+def examples(event: Event, n: int, noise: int = 1) -> Tensor:
     """Examples that a model can learn: level = sum of the position and of a number for each example, with noise."""
     draw = np.random.Generator(np.random.PCG64(20))
     sites = np.arange(event.dims) // 3
     levels = sites + draw.integers(0, 2, (n, 1)) + (draw.random((n, event.dims)) < 0.1)
+    if noise > 1:
+        levels = levels + draw.integers(0, noise, levels.shape)
     x = torch.empty(n, event.dims, dtype=event.dtype)
     for site, support in enumerate(event.columns):
         if support.is_discrete:
@@ -82,9 +95,9 @@ def examples(event: Event, n: int) -> Tensor:
     return x.reshape(n, *event.shape)
 
 
-def parts(event: Event) -> Iterator[Tensor]:
+def parts(event: Event, noise: int = 1) -> Iterator[Tensor]:
     """The chunks of a golden file."""
-    inside = examples(event, 3 * PER_CHUNK)
+    inside = examples(event, 3 * PER_CHUNK, noise)
     outside = 201 if event.is_discrete else torch.inf  # no event here has this level, nor the next
     yield inside[:PER_CHUNK]
     mixed = inside[PER_CHUNK : 2 * PER_CHUNK].clone()
@@ -101,14 +114,14 @@ def parts(event: Event) -> Iterator[Tensor]:
 
 def trained(case: Case) -> Model:
     model = unsup.create(case.model, case.event, preset="tiny", seed=0, **case.options)
-    data = unsup.from_arrays(examples(case.event, 512).numpy(), event=case.event)
+    data = unsup.from_arrays(examples(case.event, 512, case.noise).numpy(), event=case.event)
     unsup.fit(model, data, steps=400, lr=1e-2, progress="off", validate_every=0)
     return model
 
 
 def make(case: Case, folder: Path) -> None:
     """Write the files of a case."""
-    model, x = trained(case), list(parts(case.event))
+    model, x = trained(case), list(parts(case.event, case.noise))
     model.save(str(folder / case.name))
     model = unsup.load(folder / case.name)
     (folder / case.name / "README.md").unlink()

@@ -22,7 +22,7 @@ from PIL import Image
 
 import unsup
 from unsup.cli.main import main
-from unsup.coding import container
+from unsup.coding import archive, container
 
 Call = Callable[..., Any]
 
@@ -209,6 +209,50 @@ def test_damage_is_told_and_the_rest_is_kept(place: Path, tmp_path: Path, call: 
     assert len(os.listdir(tmp_path / "back" / "images")) == 60
 
 
+def test_files_that_are_not_as_they_look_come_back(place: Path, tmp_path: Path, call: Call) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    x = np.load(place / "digits.npy")
+    with (folder / "two.npy").open("wb") as file:
+        np.save(file, x)
+        np.save(file, x[:5])
+    (folder / "tail.npy").write_bytes((place / "digits.npy").read_bytes() + b"more")
+    for name in (
+        "photo3.txt",
+        "photo３.txt",
+        "a٣.txt",
+        "x" * 250,
+        ".x.tmp",
+        "x",
+        "new\nline",
+        "ä",
+        "-o",
+        os.fsdecode(b"\xff"),
+    ):
+        (folder / name).write_text(name.encode("utf-8", "surrogateescape").hex())
+    assert call("compress", place / "run", folder, "-o", tmp_path / "d.unsup").status == 0
+    assert call("decompress", tmp_path / "d.unsup", "-o", tmp_path / "back").status == 0
+    before, after = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("in", "back"))
+    assert before == after
+
+
+def test_the_verification_compares_with_the_files(place: Path, tmp_path: Path, call: Call) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "_shorter", lambda names: ["b.txt" for _ in names])
+        done = call("compress", place / "run", folder, "-o", tmp_path / "d.unsup")
+    assert done.status == 1
+    assert "not decoded to the same files (a.txt, b.txt)" in done.err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive.Source, "parts", lambda self: iter([b"changed"]))
+        done = call("compress", place / "run", folder, "-o", tmp_path / "d.unsup")
+    assert done.status == 1
+    assert "not decoded to the same files (a.txt)" in done.err
+    assert sorted(os.listdir(tmp_path)) == ["in"]
+
+
 def test_a_newer_file_names_the_version_that_reads_it(place: Path, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "d.unsup"
     call("compress", place / "run", place / "digits.npy", "-o", out, "--no-verify")
@@ -233,4 +277,4 @@ def test_native_files(place: Path, tmp_path: Path, call: Call) -> None:
     done = subprocess.run(words, env=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "instructions" in done.stderr
-    assert "portable" in done.stderr
+    assert "without --native" in done.stderr

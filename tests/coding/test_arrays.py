@@ -17,7 +17,7 @@ import torch
 import unsup
 from unsup import testing
 from unsup.coding import arrays, compress, decompress
-from unsup.coding.chunks import scheme_for, to_bytes
+from unsup.coding.chunks import scheme_class, scheme_for, to_bytes
 from unsup.coding.container import Chunk, Container, write_container
 from unsup.coding.errors import CodingError, EnvironmentMismatch, UnknownModel
 from unsup.core import machine
@@ -104,6 +104,30 @@ def test_examples_outside_the_model_do_not_cost_the_others() -> None:
     data = compress(model, x)
     assert torch.equal(decompress(model, data), x)
     assert len(data) < alone + 2 * (x[0].numel() * x.element_size() + 4) + 40
+
+
+@pytest.mark.parametrize("name", ["made", "vae", "nice", "histogram"])
+def test_a_model_that_computes_nan_compresses_as_well(name: str) -> None:
+    event = EVENTS["grey"]
+    x = examples(event)
+    model = trained(name, event, x)
+    with torch.no_grad():
+        for tensor in model.buffers() if name == "histogram" else model.parameters():
+            if tensor.is_floating_point():
+                tensor.fill_(torch.nan)
+    assert torch.equal(decompress(model, compress(model, x)), x)
+
+
+@pytest.mark.parametrize("levels", [2**40, 2**44, 2**50, 2**60])
+def test_flows_of_very_many_levels_code_or_refuse(levels: int) -> None:
+    event = Event((2,), Support("ordinal", levels), "vector")
+    model = unsup.create("nice", event, preset="tiny", seed=0)
+    x = torch.tensor([[0, levels - 1], [5, levels // 2]])
+    if isinstance(scheme_class(model), str):
+        with pytest.raises(CapabilityError, match="flow in integers"):
+            compress(model, x)
+    else:
+        assert torch.equal(decompress(model, compress(model, x)), x)
 
 
 def test_native_files_need_the_same_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_a_lost_record_and_lost_copies_cost_one_group(reader: Reader) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures memory as on Linux")
 @pytest.mark.parametrize(
-    ("name", "times"), [("images", 60), ("table", 100), *(pytest.param(name, 5_000, marks=SLOW) for name in NAMES)]
+    ("name", "times"), [("images", 25), ("table", 40), *(pytest.param(name, 5_000, marks=SLOW) for name in NAMES)]
 )
 def test_forged_archives_give_an_error_or_files(name: str, times: int) -> None:
     """With limited memory, in a process of its own."""
@@ -179,7 +179,7 @@ def test_forged_archives_give_an_error_or_files(name: str, times: int) -> None:
     assert found["outcomes"]["CorruptChunk"] > times / 5
     assert found["outcomes"]["decoded"] > times / 50
     assert found["slowest"] < 20
-    assert found["MB"] < 200
+    assert found["MB"] < 400
 
 
 def changed(reader: Reader, kind: str, change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -296,8 +296,8 @@ HEAD = BASE(b"\x93NUMPY\1\0").decode()
 @pytest.mark.parametrize(
     ("kind", "layout", "reason"),
     [
-        ("images", {"suffix": ".bmp", "depth": "uint16"}, "are no .bmp images"),
-        ("images", {"grey": True}, "are no .png images"),
+        ("images", {"suffix": ".bmp", "depth": "uint16"}, "do not fit .bmp images"),
+        ("images", {"grey": True}, "do not fit .png images"),
         ("images", {"depth": "uint16"}, "bytes, not"),
         ("images", {"suffix": ".exe"}, "should be one of"),
         ("images", {"factor": 7}, "should be one of"),
@@ -355,8 +355,8 @@ def layout_of(table: Reader) -> dict[str, Any]:
         ({"places": [0, 1, 2, 2**62]}, "wrong places"),
         ({"columns": []}, "wrong"),
         ({"gaps": []}, "wrong gaps"),
-        ({"gaps": ["\udce9"] * 4}, "no text"),
-        ({"header": ["\udce9"] * 5}, "no text"),
+        ({"gaps": ["\udce9"] * 4}, "not text"),
+        ({"header": ["\udce9"] * 5}, "not text"),
         ({"type": "int64"}, "bytes, not"),
         ({"newline": "\r"}, "should be one of"),
     ],
@@ -365,17 +365,18 @@ def test_layouts_of_tables_are_checked(layout: dict[str, Any], reason: str, tabl
     refused(table, changed(table, "table", lambda record: record["layout"].update(layout)), reason)
 
 
-def test_long_texts_of_missing_cells_take_no_memory(table: Reader) -> None:
-    data = changed(table, "table", lambda record: record["layout"].update({"gaps": ["x" * 10**6] * 4}))
-    refused(table, data, "characters, more than fit into the memory")
+def test_long_words_take_no_memory(table: Reader) -> None:
+    data = changed(table, "table", lambda record: record["layout"]["columns"][0].update(words=["x" * 10**6] * 3))
+    with memory.within(2**24):
+        refused(table, data, "characters, more than fit into the memory")
 
 
 @pytest.mark.parametrize(
     ("column", "number", "reason"),
     [
-        ({"words": []}, 0, "no words of the column"),
-        ({"words": ["\udce9"] * 3}, 0, "no text"),
-        ({"kind": "words"}, 1, "no words of the column"),
+        ({"words": []}, 0, "do not fit the words of column"),
+        ({"words": ["\udce9"] * 3}, 0, "not text"),
+        ({"kind": "words"}, 1, "do not fit the words of column"),
         ({"decimals": -1}, 2, "wrong columns"),
         ({"decimals": 10**9}, 2, "wrong columns"),
         ({"notation": {"width": 10**9}}, 2, "wrong columns"),
@@ -399,9 +400,9 @@ def test_cells_beside_the_model_are_checked(table: Reader) -> None:
         ({"other": []}, "columns beside the model"),
         ({"other": None}, "columns beside the model"),
         ({"other": [["x"]]}, "that have not"),
-        ({"other": [[7] * rows]}, "no text"),
-        ({"other": ["x" * rows]}, "no text"),
-        ({"other": [["\udce9"] * rows]}, "no text"),
+        ({"other": [[7] * rows]}, "not text"),
+        ({"other": ["x" * rows]}, "not text"),
+        ({"other": [["\udce9"] * rows]}, "not text"),
         ({"odd": None}, "columns beside the model"),
         ({"odd": [[0, rows, "x"]]}, "instead of a column"),
         ({"odd": [[0, -1, "x"]]}, "instead of a column"),
@@ -410,7 +411,7 @@ def test_cells_beside_the_model_are_checked(table: Reader) -> None:
         ({"odd": [[2**62, 2**62, "x"]]}, "instead of a column"),
         ({"odd": [[True, 0, "x"]]}, "instead of a column"),
         ({"odd": [[0.5, 0, "x"]]}, "instead of a column"),
-        ({"odd": [[0, 0, 7]]}, "no text"),
+        ({"odd": [[0, 0, 7]]}, "not text"),
         ({"odd": [[0, 0]]}, "instead of a column"),
         ({"odd": [7]}, "instead of a column"),
     ):
@@ -505,10 +506,10 @@ def test_files_that_appear_meanwhile_are_not_overwritten(
     found = renamed(images, "a")
     write = archive._write
 
-    def late(path: Path, parts: Any) -> None:
+    def late(path: Path, parts: Any, is_image: bool) -> None:
         if path.name == "plain":
             path.write_text("mine")
-        write(path, parts)
+        write(path, parts, is_image)
 
     monkeypatch.setattr(archive, "_write", late)
     with pytest.raises(InputError, match="exists"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         seconds, size = time.monotonic() - started, temporary.stat().st_size
         started = time.monotonic()
         if options.verify:
-            _verify(temporary, options.words[0], native=options.native)
+            _verify(temporary, options.words[0], sources, native=options.native)
         verified = time.monotonic() - started if options.verify else None
     record = _record(packed, coder, ideal, model, size) | {
         "file": str(out),
@@ -198,9 +199,11 @@ def shown_bytes(total: int) -> Iterator[Callable[[int], None]]:
             yield on_bytes
 
 
-def _verify(path: Path, run: str, *, native: bool) -> None:
-    """Decode the file in another process, with another number of threads and another instruction set."""
+def _verify(path: Path, run: str, sources: Sequence[Source], *, native: bool) -> None:
+    """Decode the file in another process, with other threads, instructions and batches; compare with the sources."""
     import torch
+
+    from unsup.coding.archive import digest_of
 
     environment = dict(os.environ)
     threads = torch.get_num_threads()
@@ -211,12 +214,23 @@ def _verify(path: Path, run: str, *, native: bool) -> None:
         lower = {"AVX512": "avx2", "AVX2": "default"}.get(torch.backends.cpu.get_cpu_capability())
         if lower is not None:
             environment |= {"ATEN_CPU_CAPABILITY": lower, "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    words = [sys.executable, "-m", "unsup", "decompress", str(path), "--run", run, "--check"]
-    done = subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
+    words = [sys.executable, "-m", "unsup", "decompress", str(path), "--run", run, "--check", "--json"]
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=False)
+    name = path.name.removeprefix(".").removesuffix(".tmp")
     if done.returncode:
+        raise TrainingError(f"{name} could not be decoded in another process (see above); nothing was written")
+    digests = json.loads(done.stdout)["digests"]
+    different = [
+        source.name
+        for source in sources
+        if list(digest_of(source.parts(), is_image=digests.get(source.name, [""])[0] == "pixels"))
+        != digests.pop(source.name, None)
+    ]
+    if different or digests:
+        shown = ", ".join([*different, *digests][:3])
         raise TrainingError(
-            f"{path.name.removeprefix('.').removesuffix('.tmp')} could not be decoded in another process (see above); "
-            "nothing was written"
+            f"{name} is not decoded to the same files ({shown}); nothing was written; compress again if a file was "
+            "changed meanwhile, else report this"
         )
 
 

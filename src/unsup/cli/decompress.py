@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from unsup.coding.archive import Archive
     from unsup.coding.chunks import ChunkCoder
 
-_RANGE = re.compile(r"(\d*):(\d*)|(\d+)", re.ASCII)
+_RANGE = re.compile(r"(\d{0,18}):(\d{0,18})|(\d{1,18})", re.ASCII)
 _SHOWN = 20
 _SPARE = 3  # further examples in each batch, so that a check has other batches than the encoder
 
@@ -34,8 +35,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", metavar="A:B", help="items to restore, counted from 0: 3:10, or 3")
     parser.add_argument("--keep-going", action="store_true", help="restore what is not damaged")
     parser.add_argument("--check", action="store_true", help="decode and compare everything, and write nothing")
+    parser.add_argument("--json", action="store_true", help="with --check: write the digests of all files as JSON")
     add_memory(parser)
     options = parser.parse(arguments)
+    if options.json and not options.check:
+        raise InputError("--json belongs to --check: it writes the digests of all files")
     if options.check == (options.out is not None):
         raise InputError("expected either the folder for the files, -o FOLDER, or --check")
 
@@ -50,12 +54,15 @@ def main(arguments: Sequence[str]) -> int:
             if options.check:
                 if coder is not None and container.header["profile"] == "portable":
                     coder.scheme.spare = _SPARE
-                archive.check(coder, on_bytes)
+                digests = archive.digests(coder, on_bytes)
                 written: list[str] = []
             else:
                 written = archive.restore(Path(options.out), coder, only=only, on_bytes=on_bytes)
         damage = container.damage
-    if options.check and not archive.lost:
+    if options.check and options.json:
+        record = {"file": options.file, "digests": digests, "lost": [list(lost.names) for lost in archive.lost]}
+        write(json.dumps(record))  # in ASCII, so that names of any characters stay as they are
+    elif options.check and not archive.lost:
         write(f"{options.file} is intact: {counted(archive.items, 'item')} decoded")
     elif not options.check:
         write(f"{counted(len(written), 'file')} of {options.file} in {options.out}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -37,7 +38,7 @@ from unsup.coding.container import (
     write_container,
 )
 from unsup.coding.errors import CodingError, CorruptChunk, one_line
-from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows
+from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows, npy_head
 from unsup.coding.scheme import Profile
 from unsup.coding.table_files import TABLES, Table
 from unsup.core import memory
@@ -47,6 +48,7 @@ from unsup.core.model import Model
 from unsup.core.reading import parse_json
 from unsup.data.columns import TableForm
 from unsup.data.form import Form
+from unsup.data.pixels import decode, quiet
 
 _BLOCK = 2**22
 """Bytes of files without examples per chunk."""
@@ -58,11 +60,13 @@ _DEEPEST = 256  # folders; Python cannot delete many more
 _SHOWN = 400  # characters of a reason
 _BYTES_A_FILE, _BYTES_A_CHARACTER = 2000, 8  # of memory, for the names of an archive
 _BYTES_A_BYTE = 48  # of memory, for JSON
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
+_NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)", re.DOTALL)
 _Whole = Annotated[int, AtLeast(0)]
 Named = str | tuple[str, _Whole, _Whole, str, _Whole]
 """A name; or text, first number, digits, text and count of consecutively numbered names."""
 _LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array, Table)}
+Write = Callable[[Path, Iterable[bytes], bool], None]
+"""Takes the name of a file, its content, and whether it is an image that is written again."""
 Listener = Callable[[int], None]
 """Called with the number of bytes that were done since the last call."""
 
@@ -94,6 +98,21 @@ class Source:
     name: str
     path: Path | None = None
     array: NDArray[Any] | None = None
+
+    def parts(self) -> Iterator[bytes]:
+        """Its content.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.path is None:
+            assert self.array is not None
+            yield npy_head(self.array.shape, self.array.dtype)
+            yield self.array.tobytes()
+            return
+        with self.path.open("rb") as file:
+            while part := file.read(_BLOCK):
+                yield part
 
     @property
     def size(self) -> int:
@@ -770,16 +789,42 @@ class Archive:
             if own:
                 tasks.append((group, own))
         _check_targets(out, [group.names[index] for group, own in tasks for index, _ in own])
-        written: list[str] = []
-        for group, own in tasks:
-            listener = on_bytes or (lambda _: None)
-            if isinstance(group.layout, Images):
-                written += self._images(group, own, out, coder, listener)
-            elif isinstance(group.layout, Rows):
-                written += self._rows(group, own, out, coder, listener)
-            else:
-                written += self._bytes(group, own, out, coder, listener)
-        return written
+        listener = on_bytes or (lambda _: None)
+        return [name for group, own in tasks for name in self._written(group, own, out, coder, listener, _write)]
+
+    def digests(self, coder: ChunkCoder | None, on_bytes: Listener | None = None) -> dict[str, tuple[str, str]]:
+        """What would be restored, without writing it: `digest_of` of each file.
+
+        Raises:
+            CodingError: a chunk is damaged, or is decoded to something else here, unless ``keep_going``.
+        """
+        found: dict[str, tuple[str, str]] = {}
+
+        def note(path: Path, parts: Iterable[bytes], is_image: bool) -> None:
+            found[path.as_posix()] = digest_of(parts, is_image=is_image)
+
+        for group in self.groups:
+            own = [(index, range(items)) for index, items in enumerate(group.items)]
+            self._written(group, own, Path(), coder, on_bytes or (lambda _: None), note)
+        if not self.keep_going:
+            self._record(self.container.chunks - 1)
+        return found
+
+    def _written(
+        self,
+        group: Group,
+        own: list[tuple[int, range]],
+        out: Path,
+        coder: ChunkCoder | None,
+        on_bytes: Listener,
+        write: Write,
+    ) -> list[str]:
+        """Write files of a group, and return their names."""
+        if isinstance(group.layout, Images):
+            return self._images(group, own, out, coder, on_bytes, write)
+        if isinstance(group.layout, Rows):
+            return self._rows(group, own, out, coder, on_bytes, write)
+        return self._bytes(group, own, out, coder, on_bytes, write)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
@@ -826,7 +871,13 @@ class Archive:
         return len(to_bytes(self._examples(group, part, coder)))
 
     def _images(
-        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+        self,
+        group: Group,
+        own: list[tuple[int, range]],
+        out: Path,
+        coder: ChunkCoder | None,
+        on_bytes: Listener,
+        write: Write,
     ) -> list[str]:
         assert isinstance(group.layout, Images)
         names = tuple(group.names[index] for index, _ in own)
@@ -836,12 +887,18 @@ class Archive:
             self._lose(names, error)
             return []
         for index, _ in own:
-            _write(out / group.names[index], [group.layout.file(x[index])])
+            write(out / group.names[index], [group.layout.file(x[index])], True)
             on_bytes(x[index].numel() * x.element_size())
         return list(names)
 
     def _rows(
-        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+        self,
+        group: Group,
+        own: list[tuple[int, range]],
+        out: Path,
+        coder: ChunkCoder | None,
+        on_bytes: Listener,
+        write: Write,
     ) -> list[str]:
         layout, (index, rows) = group.layout, own[0]
         assert isinstance(layout, Rows)
@@ -864,7 +921,7 @@ class Archive:
                 on_bytes(x.numel() * x.element_size())
 
         try:
-            _write(out / name, content(rows))
+            write(out / name, content(rows), False)
         except CodingError as error:
             if not self.keep_going:
                 raise
@@ -877,7 +934,7 @@ class Archive:
             path = PurePosixPath(name)
             own_name = str(path.with_name(f"{path.stem}.rows-{part.start}-{part.stop}{path.suffix}"))
             try:
-                _write(out / own_name, content(part))
+                write(out / own_name, content(part), False)
             except CodingError as error:
                 pieces.append((part, error))
             else:
@@ -886,7 +943,13 @@ class Archive:
         return found
 
     def _bytes(
-        self, group: Group, own: list[tuple[int, range]], out: Path, coder: ChunkCoder | None, on_bytes: Listener
+        self,
+        group: Group,
+        own: list[tuple[int, range]],
+        out: Path,
+        coder: ChunkCoder | None,
+        on_bytes: Listener,
+        write: Write,
     ) -> list[str]:
         starts = [0, *itertools.accumulate(group.sizes)]
         kept: tuple[int, bytes] | None = None
@@ -908,7 +971,7 @@ class Archive:
         for index, _ in own:
             name, (start, stop) = group.names[index], starts[index : index + 2]
             try:
-                _write(out / name, content(start, stop))
+                write(out / name, content(start, stop), False)
             except CodingError as error:
                 self._lose((name,), error)
             else:
@@ -1000,7 +1063,19 @@ def _within(wanted: range, first: int, count: int) -> range:
     return range(start, max(start, stop))
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> None:
+def digest_of(parts: Iterable[bytes], *, is_image: bool) -> tuple[str, str]:
+    """``("bytes", digest)`` of the content of a file, or ``("pixels", digest)`` of an image."""
+    if is_image:
+        with quiet():
+            pixels = decode(b"".join(parts)).pixels
+        content = [f"{pixels.shape} {pixels.dtype}".encode(), pixels.tobytes()]
+    found = hashlib.blake2b(digest_size=16)
+    for part in content if is_image else parts:
+        found.update(part)
+    return ("pixels" if is_image else "bytes"), found.hexdigest()
+
+
+def _write(path: Path, parts: Iterable[bytes], is_image: bool) -> None:
     """Write a new file completely or not at all."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:

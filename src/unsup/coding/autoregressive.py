@@ -38,7 +38,7 @@ _MOST_MASSES = 2**24  # log-probabilities of one entry of a group
 _MOST = 1024  # examples of a group
 _SMALLER = 64  # groups of other versions may be smaller by this factor
 _MOST_WITH_GAPS = 256  # each may need matrices of its own
-NEAR_REAL = 100 * NEAR  # masses of narrow intervals are less precise than those of levels
+NEAR_REAL = 10 * NEAR  # masses of narrow intervals are less precise than those of levels
 _CLASSES = 2**32 - 1  # names the rounding of p(y)
 _BLOCK_BITS = 16  # of the lower digit of a level of more than MAX_SYMBOLS
 

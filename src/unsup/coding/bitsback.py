@@ -50,7 +50,7 @@ DIGITS = 32
 """Values of each of the two digits of a bin, a power of two."""
 
 _GRID = 1 << 20  # ends and medians of bins are multiples of 2^−20: no digit of them depends on the platform
-_NEAR_Q = 32 * NEAR  # a narrow posterior enlarges the rounding errors of its mean
+_NEAR_Q = 3.2 * NEAR  # a narrow posterior enlarges the rounding errors of its mean
 _LOG_VARIANCES = -12.0, 4.0  # limits of those errors: outside, a posterior is narrower than a bin, or wider than p(z)
 _MEANS = 100.0
 _UNLIKELY = 32 * STEPS_PER_BIT  # below the largest mass of a row, in steps; such digits have the frequency 1

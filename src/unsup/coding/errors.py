@@ -95,8 +95,8 @@ class EnvironmentMismatch(CodingError):
     """The file was coded in another environment, in which the model computes other numbers.
 
     >>> print(EnvironmentMismatch("a.unsup", "torch 2.10.0", "torch 2.12.1"))
-    a.unsup was coded with torch 2.10.0, found torch 2.12.1; decompress it in that environment, or compress the data
-    with the portable profile
+    a.unsup was coded with torch 2.10.0, found torch 2.12.1; decompress it in that environment; only
+    files without --native are decoded in others
     """
 
     def __init__(self, file: str, wanted: str, found: str) -> None:
@@ -106,7 +106,7 @@ class EnvironmentMismatch(CodingError):
     def __str__(self) -> str:
         return (
             f"{self.file} was coded with {one_line(self.wanted)}, found {self.found}; decompress it in that "
-            "environment, or compress the data with the portable profile"
+            "environment; only files without --native are decoded in others"
         )
 
 

@@ -54,6 +54,7 @@ from unsup.nn.front import ContinuousFront, UniformDequantizer
 from unsup.nn.invertible import Arithmetic, Exact, Invertible
 
 _BITS = 12  # F, the bits of a number after the point, or more for data with many levels
+_MOST_BITS = 44  # of numbers after the point, so that those of the base fit
 _SHIFT_BITS = 12  # bits after the point of a shift
 _RATIO_BITS = 8  # M is 2^8 to 2^9
 _STEP_BITS = 8  # steps of a scale per bit, 2^8
@@ -331,7 +332,9 @@ class _Cells:
                 return None
             flattest, steepest = 4 * (1 - 2 * alpha), (1 - 2 * alpha) / (alpha * (1 - alpha))
             farthest = -math.log(alpha)
-        bits = max(_BITS, int(_exponent(_CELL * levels * 2.0**parts * std / flattest).max()))
+        bits = max(_BITS, int(_exponent(_CELL * levels.astype(np.float64) * 2.0**parts * std / flattest).max()))
+        if bits > _MOST_BITS:
+            return None
         if not ((np.abs(mean) + farthest) / std * 2.0**bits < _LIMIT).all():
             return None
         parts = np.maximum(parts, _exponent(steepest / (levels * std) * 2.0**bits / _WIDEST))

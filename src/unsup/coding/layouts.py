@@ -59,7 +59,7 @@ class Examples(Layout):
 
     @abstractmethod
     def check(self, event: Event) -> None:
-        """Raises InputError if the files cannot hold examples of ``event``."""
+        """Raises InputError if the files cannot contain examples of ``event``."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Images(Examples):
         tiff = self.suffix in (".tif", ".tiff")
         fits = channels == 3 if self.grey else bool(channels) and (channels in (1, 3) or tiff)
         if not fits or (self.suffix == ".bmp" and self.depth == "uint16"):
-            raise InputError(f"examples of shape {event.shape} are no {self.suffix} images of type {self.depth}")
+            raise InputError(f"examples of shape {event.shape} do not fit {self.suffix} images of type {self.depth}")
 
     def file(self, x: Tensor) -> bytes:
         """The image file of an example ``(C, H, W)``."""
@@ -184,6 +184,8 @@ class Array(Rows):
             with path.open("rb") as file:
                 found = np.lib.format.open_memmap(path, mode="r")
                 head = file.read(found.offset)
+                if path.stat().st_size != found.offset + found.nbytes:  # more than one array
+                    return None
         except (OSError, ValueError, EOFError, TypeError, SyntaxError):
             return None
         return cls.of(found, event, head)
@@ -210,7 +212,7 @@ class Array(Rows):
     def check(self, event: Event) -> None:
         fits = event.is_image if self.axes == "last" else event.is_image and event.shape[0] == 1
         if not event.shape or (self.axes != "same" and not fits):
-            raise InputError(f"examples of shape {event.shape} are no arrays with the axes {self.axes!r}")
+            raise InputError(f"examples of shape {event.shape} do not fit into arrays with the axes {self.axes!r}")
 
     def examples(self, rows: NDArray[Any], event: Event) -> Tensor:
         """Rows of the file as examples ``(B, *event.shape)``."""

@@ -151,7 +151,7 @@ class Table(Rows):
 
     def check(self, event: Event) -> None:
         if event.shape != (len(self.columns),):
-            raise InputError(f"examples of shape {event.shape} are no rows of a table of {len(self.columns)} columns")
+            raise InputError(f"examples of shape {event.shape} do not fit into rows of {len(self.columns)} columns")
 
     def start(self, rows: int, total: int, event: Event) -> bytes:
         return self._start()
@@ -163,7 +163,7 @@ class Table(Rows):
         if not isinstance(others, list) or len(others) != self.width - len(own) or not isinstance(odd, list):
             raise InputError(f"its cells are not those of {self.width - len(own)} columns beside the model")
         if not all(isinstance(column, list) and all(isinstance(text, str) for text in column) for column in others):
-            raise InputError("some of its cells are no text")
+            raise InputError("some of its cells are not text")
         if not all(len(column) == len(x) for column in others):
             raise InputError(f"it has columns that have not {len(x)} rows")
         for entry in odd:
@@ -171,7 +171,7 @@ class Table(Rows):
             if type(d) is not int or type(row) is not int or not (0 <= d < len(own) and 0 <= row < len(x)):
                 raise InputError(f"it has {shown(entry)} instead of a column, a row and a cell")
             if not isinstance(text, str):
-                raise InputError(f"it has the cell {shown(text)}, which is no text")
+                raise InputError(f"it has the cell {shown(text)}, which is not text")
             own[d][row] = text
         columns = dict(zip(self.places, own, strict=True))
         rest = iter(others)
@@ -217,7 +217,7 @@ def _text(column: Column, values: NDArray[Any], gap: str) -> list[str]:
     try:
         texts = column.text(values, TableForm.support_of(values))
     except (IndexError, OverflowError, ValueError) as error:
-        raise InputError(f"numbers that are no {column.kind} of the column {shown(column.name)}: {error}") from error
+        raise InputError(f"numbers do not fit the {column.kind} of column {shown(column.name)}: {error}") from error
     return [gap if missing else text for text, missing in zip(texts, _is_gap(values), strict=True)]
 
 
@@ -225,7 +225,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InputError("cells that are no text") from error
+        raise InputError("cells that are not text") from error
 
 
 def _signs(notation: Notation) -> tuple[str, str, str]:

@@ -37,7 +37,7 @@ STEPS_PER_BIT = 256
 MAX_SYMBOLS = 1 << 16
 """The largest alphabet. Each symbol keeps a frequency of at least 1, here up to 0.4 % of the total."""
 
-NEAR = 1e-9
+NEAR = 1e-8
 """Distance from a rounding boundary, in steps, below which an entry is reported."""
 
 _TOLERANCE = 2.7e-12
@@ -45,7 +45,7 @@ STEPS_PER_NAT = 369.3299304675746  # 256 / ln 2, as a constant: a platform's log
 _WEIGHT_BITS = 37  # 2 symbols of weight 2^37 are the sum 2^38
 _SUM_BITS = 38  # (2^24 − K) · 2^38 < 2^63
 _FAR = (_WEIGHT_BITS + 1) * STEPS_PER_BIT  # from here on a weight is 0
-_LARGEST = float(1 << 40)  # steps; beyond, float64 no longer resolves 1e-9 of a step by a wide margin
+_LARGEST = float(1 << 40)  # steps; beyond, float64 no longer resolves 1e-8 of a step by a wide margin
 _BLOCK = 1 << 15  # entries handled at a time, which stay in the cache
 _FEW = 16  # symbols, below which an operation over all rows at once is faster than one row by row
 
@@ -68,8 +68,8 @@ def to_grid(values: Floats, near: float = NEAR) -> Grid:
     """Round log-probabilities, or logits (only differences within a row matter), to steps of 2^−8 bit.
 
     An entry is near a boundary if it is closer than ``near · (1 + |v| / 1024)`` steps, with v the value in steps: the
-    float64 error of a value grows with its size. With the default an error of 2.7e-12 nat, or of 9e-13 of the value,
-    is tolerated, and about 1 entry of 10^8 to 10^9 is reported. Entries whose probability is below 2^−38 of the
+    float64 error of a value grows with its size. With the default an error of 2.7e-11 nat, or of 9e-12 of the value,
+    is tolerated, and about 1 entry of 10^7 to 10^8 is reported. Entries whose probability is below 2^−38 of the
     largest are never reported, since their frequency is 1 in any case.
 
     Args:

@@ -96,6 +96,8 @@ def _seconds_for(model: Model, x: Tensor, deadline: Deadline) -> float:
             scheme.decode(scheme.encode(own), len(own))
         return time.monotonic() - started
 
+    if not len(x):
+        return 0.0
     few, more = min(_FEW, len(x)), min(_MORE, len(x))
     seconds = seconds_of(few)
     if seconds * len(x) / few <= deadline.seconds_left or more == few:
