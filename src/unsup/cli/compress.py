@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
     from unsup.train.runs import Run
 
-_BATCH = 256  # examples whose likelihood is computed at once
+_BATCH = 16  # examples whose likelihood is computed at once
 
 
 def main(arguments: Sequence[str]) -> int:
