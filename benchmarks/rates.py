@@ -70,7 +70,7 @@ MODELS = {
         Trained(
             "made",
             {"hidden": (2000,), "dropout": 0.4},
-            {"steps": 7251, "batch_size": 200, "lr": 2e-3, "warmup": 300, "ema": 0.999},
+            {"steps": 4413, "batch_size": 200, "lr": 2e-3, "warmup": 300, "ema": 0.999},
         ),
         Trained(
             "vae",
