@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     add_memory(parser)
     options = parser.parse(arguments)
     if options.json and not options.check:
-        raise InputError("--json belongs to --check: it writes the digests of all files")
+        raise InputError("--json is for --check: it writes the digests of all files")
     if options.check == (options.out is not None):
         raise InputError("expected either the folder for the files, -o FOLDER, or --check")
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         damage = container.damage
     if options.check and options.json:
         record = {"file": options.file, "digests": digests, "lost": [list(lost.names) for lost in archive.lost]}
-        write(json.dumps(record))  # in ASCII, so that names of any characters stay as they are
+        write(json.dumps(record))  # in ASCII, so that the terminal changes no name
     elif options.check and not archive.lost:
         write(f"{options.file} is intact: {counted(archive.items, 'item')} decoded")
     elif not options.check:
