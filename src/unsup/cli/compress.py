@@ -274,7 +274,7 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
         "bytes": size,
         "coded_bytes": packed.ways,
         "header_bytes": size - sum(packed.ways.values()),
-        "model_bytes": sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers())),
+        "model_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         "coder": name,
         "examples": ideal.examples,
         "entries": ideal.entries,
