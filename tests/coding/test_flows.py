@@ -402,7 +402,11 @@ for name in ("realnvp", "nice"):
     ("threads", "settings"),
     [
         (1, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
-        (2, {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}),
+        pytest.param(
+            2,
+            {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_files_are_decoded_with_other_instructions_and_threads(
