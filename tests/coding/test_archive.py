@@ -120,6 +120,30 @@ def test_pixels_go_through_the_model(event: Event, tmp_path: Path) -> None:
     assert all(np.array_equal(before[name], after[name]) and before[name].shape == after[name].shape for name in before)
 
 
+def test_palettes_and_bits_are_kept_as_they_are(made: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, x in enumerate(pixels(30)):
+        Image.fromarray(x[0]).convert("P").save(folder / f"p{i}.png")
+        Image.fromarray(x[0]).convert("1").save(folder / f"b{i}.png")
+    archive = opened(packed(made, [folder]))
+    archive.restore(tmp_path / "out", None)
+    assert content(tmp_path / "out") == content(folder)
+
+
+def test_a_restore_that_fails_leaves_nothing(made: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.save(folder / "a.npy", pixels(50))
+    np.save(folder / "b.npy", pixels(50, seed=1))
+    data = bytearray(packed(made, [folder]))
+    container = Container(io.BytesIO(bytes(data)), "it")
+    data[container._offsets[3] + 54] ^= 1  # the examples of the second array
+    with pytest.raises(CodingError):
+        restored(made, bytes(data), tmp_path / "out")
+    assert content(tmp_path / "out") == {}
+
+
 def test_some_items_only(made: Model, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -155,7 +155,7 @@ def _compressed(
     from unsup.coding.archive import write_archive
 
     total = sum(source.size for source in sources)
-    with shown_bytes(total) as on_bytes, temporary.open("xb") as file:
+    with shown_bytes(total, "compressing") as on_bytes, temporary.open("xb") as file:
         packed = write_archive(
             file,
             model,
@@ -174,13 +174,17 @@ def _compressed(
 
 
 @contextlib.contextmanager
-def shown_bytes(total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of ``total`` bytes; the function takes the number of further bytes."""
+def shown_bytes(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Show the progress of ``total`` bytes; the function takes the number of further bytes.
+
+    Args:
+        what: what is done with them.
+    """
     from unsup.core.steps import heard_by
     from unsup.train.progress import Progress
 
     done, size = 0, max(1, total // 1000)
-    with Progress("auto", unit="kB", start=0) as display:
+    with Progress("auto", unit=f"{what}, kB", start=0) as display:
 
         def show(kilobytes: float) -> None:
             if display.due():
@@ -270,6 +274,7 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
         "files": packed.files,
         "files_with_model": packed.with_model,
         "files_without_model": packed.why,
+        "examples_without_model": packed.otherwise,
         "original_bytes": packed.size,
         "bytes": size,
         "coded_bytes": packed.ways,
@@ -308,6 +313,8 @@ def _show(record: dict[str, Any], packed: Packed, model: Model, run: Run) -> Non
             write(f"  {name:<15} {record['coded_bytes'][name]:,} bytes")
     write(f"  header, names, index  {record['header_bytes']:,} bytes")
     write(f"  model  {record['model_bytes']:,} bytes in {run.path}: not in the file, and needed to decode it")
+    if packed.otherwise:
+        write(f"  {counted(packed.otherwise, 'example')} without the model: shorter with zstandard")
     for reason, number in packed.why.items():
         write(f"  {counted(number, 'file')} without the model: {reason}")
     if record["verified_seconds"] is not None:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         archive = Archive(container, keep_going=options.keep_going)
         only = None if options.only is None else _range(options.only, archive.items)
         coder = _coder(archive, options.file, options.run) if archive.needs_model else None
-        with shown_bytes(container.totals.raw_size) as on_bytes:
+        with shown_bytes(container.totals.raw_size, "checking" if options.check else "restoring") as on_bytes:
             if options.check:
                 if coder is not None and container.header["profile"] == "portable":
                     coder.scheme.spare = _SPARE
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         write_error(f"unsup: lost {names or 'a group of files'}: {lost.error}")
     if archive.lost or damage is not None:
         count = sum(max(1, len(lost.names)) for lost in archive.lost)
-        write_error(f"unsup: {options.file} is damaged" + (f"; {counted(count, 'file')} lost" if count else ""))
+        cut = "; files after the damage may be missing without a name here" if damage is not None else ""
+        write_error(f"unsup: {options.file} is damaged" + (f"; {counted(count, 'file')} lost" if count else "") + cut)
         return 1
     return 0
 

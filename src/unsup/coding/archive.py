@@ -134,6 +134,7 @@ class Packed:
         with_model: how many of them have examples of the model.
         why: for the other files, how many there are of each reason.
         ways: bytes of the chunks with data, by the name of the coder.
+        otherwise: examples in chunks that are shorter with a general codec.
         totals: of the container.
     """
 
@@ -142,6 +143,7 @@ class Packed:
     with_model: int = 0
     why: dict[str, int] = field(default_factory=dict)
     ways: dict[str, int] = field(default_factory=dict)
+    otherwise: int = 0
     totals: Totals | None = None
 
 
@@ -372,6 +374,8 @@ class _Packing:
         self.packed.ways[name] = self.packed.ways.get(name, 0) + len(chunk.coded)
         if x is not None and len(own := self.coder.of_model(chunk, x)):
             self.on_model(own)
+        elif x is not None:
+            self.packed.otherwise += len(x)
         return chunk
 
     def _record(
@@ -789,8 +793,19 @@ class Archive:
             if own:
                 tasks.append((group, own))
         _check_targets(out, [group.names[index] for group, own in tasks for index, _ in own])
+        done: list[Path] = []
+
+        def write(path: Path, parts: Iterable[bytes], is_image: bool) -> None:
+            _write(path, parts, is_image)
+            done.append(path)
+
         listener = on_bytes or (lambda _: None)
-        return [name for group, own in tasks for name in self._written(group, own, out, coder, listener, _write)]
+        try:
+            return [name for group, own in tasks for name in self._written(group, own, out, coder, listener, write)]
+        except CodingError:  # all or nothing, unless the caller keeps going
+            for path in done:
+                path.unlink(missing_ok=True)
+            raise
 
     def digests(self, coder: ChunkCoder | None, on_bytes: Listener | None = None) -> dict[str, tuple[str, str]]:
         """What would be restored, without writing it: `digest_of` of each file.

@@ -67,6 +67,7 @@ class EntryByEntry(Scheme):
     """Range coding with the conditionals of a model that `CodesEntries`."""
 
     name, version = "entry by entry", 1
+    capability = CodesEntries
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:

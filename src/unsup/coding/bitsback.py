@@ -64,6 +64,7 @@ class BitsBack(Scheme):
     """Asymmetric numeral systems with the posterior, the prior and the likelihood of a model that `CodesLatents`."""
 
     name, version = "bits back", 1
+    capability = CodesLatents
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)

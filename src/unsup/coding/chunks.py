@@ -55,8 +55,9 @@ def scheme_class(model: Model) -> type[Scheme] | str:
         reason = scheme.reason_against(model)
         if reason is None:
             return scheme
-        reasons.append(f"{scheme.name}: it {reason}")
-    return "; ".join(reasons)
+        if isinstance(model, scheme.capability):
+            reasons.append(f"it {reason}")
+    return "; ".join(reasons) or "it has no likelihood that can be coded"
 
 
 def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
@@ -68,8 +69,7 @@ def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:
     found = scheme_class(model)
     if isinstance(found, str):
         raise CapabilityError(
-            f"{type(model).__name__} does not code examples ({found}); use a model with a likelihood, such as made or "
-            "vae"
+            f"{type(model).__name__} does not code examples: {found}; unsup models lists models that compress"
         )
     return found(model, profile)
 

@@ -47,7 +47,7 @@ from unsup.coding.tables import (
     to_steps,
 )
 from unsup.core.event import Event
-from unsup.core.model import IsConditional, Model
+from unsup.core.model import IsConditional, IsFlow, Model
 from unsup.nn.coupling import Affine, Bijection
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront, UniformDequantizer
@@ -84,6 +84,7 @@ class FlowInIntegers(Scheme):
     """Bits-back coding of discrete data with a flow whose steps are `Exact`."""
 
     name, version = "flow in integers", 1
+    capability = IsFlow
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)

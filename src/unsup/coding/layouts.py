@@ -18,7 +18,7 @@ from torch import Tensor
 from unsup.core.config import AtLeast, shown
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.data.pixels import BROKEN, decode, encode, quiet
+from unsup.data.pixels import BROKEN, decode, encode, plain_pixels, quiet
 
 Count = Annotated[int, AtLeast(0)]
 ArrayType = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
@@ -126,6 +126,8 @@ class Images(Examples):
             return None
         grey = pixels.shape[1] == 1 and event.shape[0] == 3
         if (3 if grey else pixels.shape[1], *pixels.shape[2:]) != event.shape:
+            return None
+        if not plain_pixels(content):
             return None
         two = event.uniform is not None and event.uniform.kind == "binary" and int(pixels.max()) > 1
         layout = cls(cast(Any, suffix), cast(Any, pixels.dtype.name), 255 if two else 1, grey)

@@ -23,10 +23,12 @@ class Scheme(ABC):
 
     Class attributes:
         name, version: of the stream. Any change of the bytes increases the version.
+        capability: what models need for it; `reason_against` says what else.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
+    capability: ClassVar[type]
 
     spare = 0
     """Examples that the model computes in vain beside those of each batch: what is coded does not depend on this."""

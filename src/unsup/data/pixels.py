@@ -392,6 +392,14 @@ def _resized(pixels: Pixels, side: int) -> Pixels:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+def plain_pixels(content: bytes) -> bool:
+    """Whether an image file that can be decoded has grey levels or colours of 8 or 16 bits, not a palette or bits."""
+    if content.startswith(_TIFF):
+        return True
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        return image.mode in ("L", "RGB") or image.mode.startswith("I;16")
+
+
 def encode(pixels: Pixels, suffix: str) -> bytes:
     """A file ``.png``, ``.bmp`` or ``.tif`` of an image ``(C, H, W)`` of 8 or 16 bits, without losses."""
     if suffix == ".png":
