@@ -33,6 +33,8 @@ def made(tmp_path_factory) -> Path:
         main(["fit", "digits", "pixelcnn", "--given", "label", *tiny, "--limit", "50", "-o", f"{folder}/classes"]) == 0
     )
     assert main(["encode", str(folder / "vae"), photos, "-o", str(folder / "z.npz")]) == 0
+    packed = str(folder / "photos.unsup")
+    assert main(["compress", str(folder / "histogram"), photos, "--no-verify", "-o", packed]) == 0
     return folder
 
 
@@ -47,6 +49,8 @@ CASES = {
     "predict": (["predict", "{m}/classes", "digits"], ".csv"),
     "encode": (["encode", "{m}/vae", "{m}/photos"], ".npz"),
     "decode": (["decode", "{m}/vae", "{m}/z.npz"], ".npy"),
+    "compress": (["compress", "{m}/histogram", "{m}/photos", "--no-verify"], ".unsup"),
+    "decompress": (["decompress", "{m}/photos.unsup"], ""),
     "complete": (["complete", "{m}/classes", "digits", "--top", "0.75"], ".npy"),
     "translate": (["translate", "{m}/cycle", "{m}/photos"], ""),
     "compare": (["compare", "moons", "--models", "histogram", "--minutes", "0.05", "--n", "200", "--plain"], ""),

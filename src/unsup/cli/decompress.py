@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.coding.archive import Archive
     from unsup.coding.container import Container
+    from unsup.core.targets import folder_target
 
     with Container.open(options.file, salvage=options.keep_going) as container:
         archive = Archive(container, keep_going=options.keep_going)
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
                 digests = archive.digests(coder, on_bytes)
                 written: list[str] = []
             else:
-                written = archive.restore(Path(options.out), coder, only=only, on_bytes=on_bytes)
+                written = archive.restore(folder_target(options.out), coder, only=only, on_bytes=on_bytes)
         damage = container.damage
     if options.check and options.json:
         record = {"file": options.file, "digests": digests, "lost": [list(lost.names) for lost in archive.lost]}

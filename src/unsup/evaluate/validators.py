@@ -83,11 +83,13 @@ class Validator:
 
 
 def _known() -> dict[str, Measure]:
-    return {key: row for key, row in MEASURES.items() if row.better is not None and row.purpose != "cost"}
+    ours = {key: row for key, row in MEASURES.items() if row.better is not None and row.purpose != "cost"}
+    ours.pop("coded_bytes")  # takes long, and is the likelihood with a small gap
+    return ours
 
 
 def validators(model: Model, data: Data) -> dict[str, Validator]:
-    """The validators for a model on data, by name: all measures with a better direction, except costs."""
+    """The validators for a model on data, by name: all measures with a better direction, except costs and coding."""
     return {key: Validator(row) for key, row in _known().items() if row.reason_against(model, data, "") is None}
 
 
