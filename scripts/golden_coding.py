@@ -30,10 +30,10 @@ from PIL import Image
 from torch import Tensor
 
 import unsup
-from unsup.coding.archive import sources_of, write_archive
 from unsup.coding.arrays import header_of
 from unsup.coding.chunks import ChunkCoder
 from unsup.coding.container import write_container
+from unsup.coding.packing import sources_of, write_archive
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
 from unsup.data.form import Form

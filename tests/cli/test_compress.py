@@ -22,7 +22,7 @@ from PIL import Image
 
 import unsup
 from unsup.cli.main import main
-from unsup.coding import archive, container
+from unsup.coding import container, packing, records
 
 Call = Callable[..., Any]
 
@@ -241,12 +241,12 @@ def test_the_verification_compares_with_the_files(place: Path, tmp_path: Path, c
     folder.mkdir()
     (folder / "a.txt").write_text("a")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive, "_shorter", lambda names: ["b.txt" for _ in names])
+        patch.setattr(records, "shortened", lambda names: ["b.txt" for _ in names])
         done = call("compress", place / "run", folder, "-o", tmp_path / "d.unsup")
     assert done.status == 1
     assert "not decoded to the same files (a.txt, b.txt)" in done.err
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive.Source, "parts", lambda self: iter([b"changed"]))
+        patch.setattr(packing.Source, "parts", lambda self: iter([b"changed"]))
         done = call("compress", place / "run", folder, "-o", tmp_path / "d.unsup")
     assert done.status == 1
     assert "not decoded to the same files (a.txt)" in done.err

@@ -114,7 +114,7 @@ class Reader:
     def checked(self, data: bytes) -> None:
         """Decode everything, and write nothing."""
         with memory.within(2**30), Container(io.BytesIO(data), "it") as file:
-            Archive(file).check(self.coder)
+            Archive(file).digests(self.coder)
 
 
 def records(file: Sealed) -> dict[int, Any]:

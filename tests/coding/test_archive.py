@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 import unsup
-from unsup.coding.archive import Archive, Source, _names, _ranges, _shorter, sources_of, write_archive
+from unsup.coding.archive import Archive
 from unsup.coding.chunks import ChunkCoder
 from unsup.coding.container import Container
 from unsup.coding.errors import CodingError, CorruptChunk
+from unsup.coding.packing import Source, sources_of, write_archive
+from unsup.coding.records import _ranges, expanded, shortened
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
@@ -53,7 +55,7 @@ def restored(model: Model, data: bytes, out: Path) -> None:
 
 def checked(model: Model, data: bytes) -> None:
     archive = opened(data)
-    archive.check(archive.coder(model))
+    archive.digests(archive.coder(model))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -261,9 +263,9 @@ def test_short_names() -> None:
     for _ in range(200):
         names = [f"{rng.choice(['a', 'a/b7-', ''])}{rng.integers(0, 12):0{rng.integers(1, 4)}d}.x" for _ in range(20)]
         names += [f"{i:04d}.png" for i in range(95, 105)]
-        entries = json.loads(json.dumps(_shorter(names)))
-        assert [name for entry in entries for name in _names(entry)] == names
-    assert len(_shorter([f"{i:04d}.png" for i in range(10_000)])) == 1
+        entries = json.loads(json.dumps(shortened(names)))
+        assert [name for entry in entries for name in expanded(entry)] == names
+    assert len(shortened([f"{i:04d}.png" for i in range(10_000)])) == 1
     assert _ranges([0, 1, 2, 5, 7, 8]) == [[0, 3], [5, 1], [7, 2]]
 
 

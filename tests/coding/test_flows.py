@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from environments import OTHERS
 from torch import nn
 
 import unsup
@@ -398,17 +399,7 @@ for name in ("realnvp", "nice"):
 """
 
 
-@pytest.mark.parametrize(
-    ("threads", "settings"),
-    [
-        (1, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
-        pytest.param(
-            2,
-            {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
+@OTHERS
 def test_files_are_decoded_with_other_instructions_and_threads(
     threads: int, settings: dict[str, str], digits: tuple[Model, torch.Tensor], tmp_path: Path
 ) -> None:

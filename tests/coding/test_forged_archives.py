@@ -28,10 +28,12 @@ from forging import Sealed, damaged, outcome
 from forging_archives import NAMES, Files, Reader, records, with_raw, with_record
 
 from unsup.coding import archive, chunks, compress, decompress
-from unsup.coding.archive import Archive, _checked_name, _conflicts, sources_of
+from unsup.coding.archive import Archive
 from unsup.coding.autoregressive import EntryByEntry
 from unsup.coding.container import Container
 from unsup.coding.errors import CodingError, CorruptChunk, UnsupportedVersion
+from unsup.coding.packing import sources_of
+from unsup.coding.records import checked_name, conflicts
 from unsup.core import memory
 from unsup.core.errors import InputError
 
@@ -548,10 +550,10 @@ def test_names_with_another_meaning_on_windows() -> None:
         "a\x1fb",
         "a?",
     ):
-        assert _checked_name(name, windows=False) == name
+        assert checked_name(name, windows=False) == name
         with pytest.raises(InputError, match="this system does not allow"):
-            _checked_name(name, windows=True)
-    assert _checked_name("a/b c.txt", windows=True) == "a/b c.txt"
+            checked_name(name, windows=True)
+    assert checked_name("a/b c.txt", windows=True) == "a/b c.txt"
 
 
 def test_a_file_cannot_be_the_folder_of_another(tmp_path: Path) -> None:
@@ -573,7 +575,7 @@ def test_conflicts_are_those_of_pairs() -> None:
             for k, two in enumerate(names)
             if i != k and (one == two or two.startswith(one + "/"))
         }
-        found = {frozenset(pair) for pair in _conflicts(names)}
+        found = {frozenset(pair) for pair in conflicts(names)}
         assert found <= clash
         bad = set[int]().union(*found)
         assert all(pair & bad for pair in clash)

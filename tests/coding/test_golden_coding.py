@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from environments import OTHERS
 from forging_archives import files_in
 
 import unsup
@@ -82,7 +83,7 @@ def test_golden_archives_are_restored_for_ever(name: str, tmp_path: Path) -> Non
     with Container.open(folder / f"{name}.unsup") as file:
         archive = Archive(file)
         coder = archive.coder(unsup.load(folder / name))
-        archive.check(coder)
+        archive.digests(coder)
         archive.restore(tmp_path, coder)
         assert {info.coder for info in file.infos()} >= {0, 1}
         kinds = {group.layout.kind for group in archive.groups}
@@ -106,17 +107,7 @@ for name in sys.argv[3:]:
 """
 
 
-@pytest.mark.parametrize(
-    ("threads", "settings"),
-    [
-        (1, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
-        pytest.param(
-            3,
-            {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
+@OTHERS
 def test_golden_files_are_decoded_with_other_instructions_and_threads(threads: int, settings: dict[str, str]) -> None:
     words = [sys.executable, "-c", DECODE, str(GOLDEN), str(threads), *NAMES]
     subprocess.run(words, env=os.environ | settings, check=True, timeout=300)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from environments import OTHERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -373,19 +374,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("threads", "instructions"),
-    [
-        (1, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
-        pytest.param(
-            2,
-            {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
+@OTHERS
 def test_files_are_decoded_with_other_instructions_and_threads(
-    threads: int, instructions: dict[str, str], files: Path
+    threads: int, settings: dict[str, str], files: Path
 ) -> None:
     words = [sys.executable, "-c", DECODE, str(files), str(threads)]
-    subprocess.run(words, env=os.environ | instructions, check=True, timeout=300)
+    subprocess.run(words, env=os.environ | settings, check=True, timeout=300)

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unsup
-from unsup.coding.archive import Archive, sources_of, write_archive
+from unsup.coding.archive import Archive
 from unsup.coding.chunks import ChunkCoder
 from unsup.coding.container import Container
+from unsup.coding.packing import sources_of, write_archive
 from unsup.core.model import Model
 from unsup.data.form import Form
 from unsup.train.trainer import fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from unsup.coding.archive import Packed, Source
     from unsup.coding.chunks import ChunkCoder
+    from unsup.coding.packing import Packed, Source
     from unsup.core.model import Model
     from unsup.train.runs import Run
 
@@ -50,12 +51,11 @@ def main(arguments: Sequence[str]) -> int:
         help="compute in the type of the model: faster, but the file can be decoded in this environment only",
     )
     parser.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
-        help="do not decode the file in another process before it gets its name",
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="decode the file in another process, and compare, before it gets its name [yes]",
     )
-    parser.add_argument("--verify", action="store_true", default=True, help="decode it in another process [default]")
     parser.add_argument("--json", action="store_true", help="write JSON")
     add_memory(parser)
     options = parser.parse(arguments)
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _sources(words: Sequence[str], run: Run) -> list[Source]:
     """The files; the name of a data set is its test split."""
-    from unsup.coding.archive import Source, sources_of
+    from unsup.coding.packing import Source, sources_of
     from unsup.data.catalog import CATALOG
 
     named = [word for word in words if word in CATALOG and not Path(word).exists()]
@@ -152,7 +152,7 @@ def _compressed(
     profile: Any,
     ideal: _Ideal,
 ) -> Packed:
-    from unsup.coding.archive import write_archive
+    from unsup.coding.packing import write_archive
 
     total = sum(source.size for source in sources)
     with shown_bytes(total, "compressing") as on_bytes, temporary.open("xb") as file:

@@ -8,25 +8,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast, final
+from typing import Any, ClassVar, Literal, cast, final, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unsup.core.config import AtLeast, shown
+from unsup.core.config import shown
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.data.pixels import BROKEN, decode, encode, plain_pixels, quiet
 
-Count = Annotated[int, AtLeast(0)]
 ArrayType = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff")
 """Suffixes of images that are written again without losses. JPEG and WebP files are kept as they are."""
-
-
 _LONGEST = 2**16  # characters of the start of an .npy file in base 64; NumPy reads less
 
 
@@ -195,7 +192,7 @@ class Array(Rows):
     @classmethod
     def of(cls, x: NDArray[Any], event: Event, head: bytes | None = None) -> tuple[Array, NDArray[Any]] | None:
         """The same of an array in memory."""
-        if x.ndim < 2 or not len(x) or x.dtype.name not in _ARRAY_TYPES or x.dtype.byteorder == ">":
+        if x.ndim < 2 or not len(x) or x.dtype.name not in get_args(ArrayType) or x.dtype.byteorder == ">":
             return None
         if not x.flags.c_contiguous:
             return None
@@ -235,9 +232,6 @@ class Array(Rows):
         if self.axes == "last":
             x = x.movedim(1, -1)
         return bytes(x.contiguous().numpy().tobytes())
-
-
-_ARRAY_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
 def _without_defaults(record: Any) -> Any:

@@ -94,12 +94,11 @@ class Table(Rows):
         if form.window or path.stat().st_size > _LARGEST:
             return "series, or large tables"
         try:
-            found = cells_like(path, replace(form, given=()))
+            found, separator = cells_like(path, replace(form, given=()))
         except InputError:
             return "tables with other columns than the training data"
         x = _examples(found, event)
         content = path.read_bytes()
-        separator = _separator(content, form)
         lines = _cells(content, separator)
         if lines is None:
             return "tables that are not text in UTF-8"
@@ -205,12 +204,6 @@ def _examples(found: Sequence[Found], event: Event) -> Tensor:
         with np.errstate(over="ignore"):  # to infinity, which is outside the event
             return torch.from_numpy(values.astype(np.float32) if event.dtype == torch.float32 else values)
     return torch.from_numpy(values.astype(np.int64))
-
-
-def _separator(content: bytes, form: TableForm) -> str:
-    """The separator of the first line that is most frequent, or that of the training data."""
-    line = content.partition(b"\n")[0].decode("utf-8", "replace")
-    return form.separator if form.separator in line else max(",;\t|", key=line.count)
 
 
 def _text(column: Column, values: NDArray[Any], gap: str) -> list[str]:

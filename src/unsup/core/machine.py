@@ -112,12 +112,12 @@ def environment() -> dict[str, str]:
     """What the last bits of results depend on: versions, processor, instruction set, threads.
 
     >>> sorted(environment())
-    ['instructions', 'processor', 'threads', 'torch', 'unsup']
+    ['instructions', 'machine', 'threads', 'torch', 'unsup']
     """
     return {
         "unsup": unsup.__version__,
         "torch": torch.__version__,
-        "processor": machine_kind(),
+        "machine": machine_kind(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
     }

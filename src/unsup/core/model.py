@@ -774,6 +774,8 @@ class Intervals(ABC):
 
 Conditional: TypeAlias = Tensor | Intervals
 """Of one entry given earlier ones: log p of every level, ``(n, levels)``, or a distribution on the line."""
+ChooseEntry: TypeAlias = Callable[[int, Conditional], Tensor]
+"""Chooses what an entry is: see `CodesEntries.visit`."""
 
 
 class CodesEntries(ABC):
@@ -787,14 +789,7 @@ class CodesEntries(ABC):
         return None
 
     @abstractmethod
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """Visit all entries of ``n`` examples in the order of the factorisation.
 
         Args:

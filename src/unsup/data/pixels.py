@@ -395,7 +395,12 @@ def _resized(pixels: Pixels, side: int) -> Pixels:
 def plain_pixels(content: bytes) -> bool:
     """Whether an image file that can be decoded has grey levels or colours of 8 or 16 bits, not a palette or bits."""
     if content.startswith(_TIFF):
-        return True
+        import tifffile
+
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages.first
+            plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+            return plain and page.bitspersample in (8, 16)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         return image.mode in ("L", "RGB") or image.mode.startswith("I;16")
 

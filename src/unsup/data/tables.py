@@ -239,14 +239,14 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
     return done
 
 
-def cells_like(path: Path, form: TableForm) -> list[Found]:
-    """The columns of ``form`` in another table, row by row; cells that do not fit are NaN.
+def cells_like(path: Path, form: TableForm) -> tuple[list[Found], str]:
+    """The columns of ``form`` in another table, row by row, and its separator; cells that do not fit are NaN.
 
     Raises:
         InputError: the file cannot be read, or a column does not exist.
     """
     raw, _ = _raw_like(path, form, form.columns, {})
-    return [_without_problems(read_again(column, raw.columns[column.name])) for column in form.columns]
+    return [_without_problems(read_again(column, raw.columns[column.name])) for column in form.columns], raw.separator
 
 
 def _without_problems(found: Found) -> Found:

@@ -6,7 +6,7 @@ log p(x | c) = Σ_t log p(x_t | x_<t, c)  over pixels in raster order and the ch
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,7 +17,15 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import CanComplete, ClassifiesByBayes, CodesEntries, Conditional, IsAutoregressive, Model, Terms
+from unsup.core.model import (
+    CanComplete,
+    ChooseEntry,
+    ClassifiesByBayes,
+    CodesEntries,
+    IsAutoregressive,
+    Model,
+    Terms,
+)
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
 from unsup.nn.causal import Causal, Context, Remembering, Site
 from unsup.nn.conditions import Conditions
@@ -230,14 +238,7 @@ class RasterModel(Model, IsAutoregressive, CanComplete, CodesEntries, Classifies
         return self._walked(self._steps(len(x), self._context(given)), len(x), choose)
 
     @torch.no_grad()
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         context = self._context(self.condition_or_none(given, n))
         entries = self.raster.line(torch.arange(self.event.dims).view(1, *self.event.shape))[0].tolist()
         self._walked(

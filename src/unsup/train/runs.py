@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-import unsup
+from unsup.core import machine
 from unsup.core.config import Weight, Whole, check_value, plain
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.likelihood import Likelihood
 from unsup.core.logbook import read_log
-from unsup.core.machine import machine_kind
 from unsup.core.model import Model
 from unsup.core.reading import checked, read_json, read_text
 from unsup.core.storage import (
@@ -481,12 +480,9 @@ def open_model(path: str | Path) -> Run:
 
 def environment() -> dict[str, Any]:
     """The environment that a result depends on, besides its configuration."""
-    return {
-        "unsup": unsup.__version__,
+    return machine.environment() | {
         "python": platform.python_version(),
-        "torch": torch.__version__,
         "platform": platform.platform(),
-        "machine": machine_kind(),
         "threads": torch.get_num_threads(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths, Within
 from unsup.core.event import Event
-from unsup.core.model import Advice, CodesEntries, Conditional, IsAutoregressive, Model, Terms
+from unsup.core.model import Advice, ChooseEntry, CodesEntries, IsAutoregressive, Model, Terms
 from unsup.core.parallel import is_last_part
 from unsup.core.steps import in_steps
 from unsup.nn.autoregressor import Naive, Steps, drawing, walk
@@ -220,14 +220,7 @@ class MADE(Model, IsAutoregressive, CodesEntries):
         return self._sample(n, steps, generator, temperature)
 
     @torch.no_grad()
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """All masks if they have the same order, else the first one: a mixture over orders has no order of its own."""
         masks = self.masks if bool((self.orders == self.orders[0]).all()) else 1
         nets = [self.net.begin(n, m, self._encode) for m in range(masks)]

@@ -13,7 +13,7 @@ as well, whose weights are the responsibilities by the known entries alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanDecode, CodesEntries, Conditional
+from unsup.core.model import Advice, CanComplete, CanDecode, ChooseEntry, CodesEntries
 from unsup.core.random import bits
 from unsup.core.steps import in_steps
 from unsup.nn.counting import Mixture
@@ -144,14 +144,7 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete, CodesEntries):
         return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))
 
     @torch.no_grad()
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """p(x_d | x_<d) = Σ_k w_k p(x_d | k), with the weights w_k ∝ π_k p(x_<d | k)."""
         log_theta = -softplus(torch.stack([self.log_odds, -self.log_odds]))  # log p(0 | k), log p(1 | k): (2, K, D)
         log_joint = self.logits.log_softmax(0).expand(n, -1)

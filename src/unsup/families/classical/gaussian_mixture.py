@@ -33,7 +33,7 @@ from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, CodesEntries, Conditional, HasEntryConditionals, Symptom
+from unsup.core.model import Advice, CanComplete, ChooseEntry, CodesEntries, HasEntryConditionals, Symptom
 from unsup.core.steps import in_steps
 from unsup.nn.columns import FURTHEST, Columns
 from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
@@ -541,14 +541,7 @@ class GaussianMixture(Mixture, HasEntryConditionals, CanComplete, CodesEntries):
         )
 
     @torch.no_grad()
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """p(x_d | x_<d) = Σ_k w_k p(x_d | x_<d, k), with the weights w_k ∝ π_k p(x_<d | k).
 
         Dequantised levels have the probability of their cells, of which `log_prob` is a lower bound.

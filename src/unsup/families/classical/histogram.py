@@ -17,7 +17,7 @@ as a density estimate: Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -28,7 +28,15 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanSample, CodesEntries, Conditional, Factorises, Intervals
+from unsup.core.model import (
+    Advice,
+    CanComplete,
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    Factorises,
+    Intervals,
+)
 from unsup.core.steps import in_steps
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
@@ -332,14 +340,7 @@ class Histogram(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         return self.kept(x, known, self._placed(cells, generator, 1.0))
 
     @torch.no_grad()
-    def visit(
-        self,
-        n: int,
-        choose: Callable[[int, Conditional], Tensor],
-        *,
-        gaps: Tensor | None = None,
-        given: Tensor | None = None,
-    ) -> None:
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """Entry by entry, with the margin of the joint table over later and over missing entries."""
         raw = self.low.expand(n, -1).clone()
         parts = list(self._leading(torch.zeros_like(raw) if gaps is None else raw.masked_fill(gaps, math.nan)))
