@@ -70,6 +70,8 @@ def test_the_record_adds_up(place: Path, tmp_path: Path, call: Call) -> None:
     )
     about = json.loads(call("compress", "--info", out, "--json").out)
     assert about["bytes"] == record["bytes"]
+    assert about["coded_bytes"] == record["coded_bytes"]
+    assert about["header_bytes"] == record["header_bytes"]
     assert about["files"] == [["digits.npy", 360]]
     assert about["items"] == 360
     told = call("compress", "--info", out).out

@@ -329,14 +329,19 @@ def _describe(path: str, *, as_json: bool) -> int:
 
     with Container.open(path) as container:
         header = container.header
+        archive = Archive(container) if is_archive(container) else None
+        records = set() if archive is None else archive.records
         ways: dict[str, int] = {}
         for info in container.infos():
-            name = header["coders"][info.coder]["name"]
-            ways[name] = ways.get(name, 0) + info.coded_size
+            if info.number not in records:
+                name = header["coders"][info.coder]["name"]
+                ways[name] = ways.get(name, 0) + info.coded_size
+        size = Path(path).stat().st_size
         model = header.get("model", {"name": "none", "hash": ""})
         record: dict[str, Any] = {
             "file": path,
-            "bytes": Path(path).stat().st_size,
+            "bytes": size,
+            "header_bytes": size - sum(ways.values()),
             "format": ".".join(map(str, container.version)),
             "writer": header["writer"],
             "profile": header["profile"],
@@ -346,8 +351,7 @@ def _describe(path: str, *, as_json: bool) -> int:
             "coded_bytes": ways,
         }
         files: list[tuple[int, str, int]] = []
-        if is_archive(container):
-            archive = Archive(container)
+        if archive is not None:
             files = archive.files
             record |= {"run": archive.run, "items": archive.items, "files": [[name, n] for _, name, n in files]}
         else:
@@ -359,8 +363,9 @@ def _describe(path: str, *, as_json: bool) -> int:
     write(f"  model  {model['name']} {model['hash'][:12]}" + (f" ({record['run']})" if record.get("run") else ""))
     held = f"{counted(record['items'], 'item')} in {counted(record['chunks'], 'chunk')}"
     write(f"  {held}, decoded {record['decoded_bytes']:,} bytes")
-    for name, size in ways.items():
-        write(f"  {name}  {size:,} bytes")
+    for name, coded in ways.items():
+        write(f"  {name}  {coded:,} bytes")
+    write(f"  header, names, index  {record['header_bytes']:,} bytes")
     first = 0
     for _, name, items in files[:20]:
         write(f"  {first:>8,}  {name}" + (f"  ({items:,} examples)" if items != 1 else ""))

@@ -209,6 +209,12 @@ class Archive:
         return found
 
     @property
+    def records(self) -> set[int]:
+        """The numbers of the chunks with records: those without data."""
+        data = (number for group in self.groups for number in range(group.first, group.first + group.chunks))
+        return set(range(self.container.chunks)).difference(data)
+
+    @property
     def needs_model(self) -> bool:
         """Whether any file has examples."""
         return any(isinstance(group.layout, Examples) for group in self.groups)
