@@ -491,6 +491,14 @@ class CanDecode(CanEncode):
             raise InputError(f"codes have shape {tuple(z.shape)}; expected (N, {self.code_size})")
 
 
+class HasLengths(CanSample):
+    """Capability: sampling of examples with an open first axis, together with their lengths."""
+
+    @abstractmethod
+    def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The samples of `sample`, ``(n, *event.shape)``, and their lengths ``(n,)``; the rest is padding."""
+
+
 class CanComplete(ABC):
     """Capability: sampling the unknown entries of an example from their conditional distribution."""
 

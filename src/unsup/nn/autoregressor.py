@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from unsup.core.errors import InputError
 from unsup.core.steps import in_steps
-from unsup.nn.observation import Observation
+from unsup.nn.observation import Discrete, Observation
+from unsup.prob import distributions as dist
 
 Choose = Callable[[int, Tensor], Tensor]
 """Chooses the target at a site, ``(B,)``, from the site and the outputs ``(B, P)`` there."""
@@ -59,9 +61,29 @@ def walk(net: Steps, sites: Sequence[int], choose: Choose, targets: Tensor) -> T
     return targets
 
 
-def drawing(observation: Observation, generator: Generator | None, temperature: float = 1.0) -> Choose:
-    """Choose by drawing."""
-    return lambda site, outputs: observation.draw_at(site, outputs, generator, temperature=temperature)
+def drawing(
+    observation: Observation,
+    generator: Generator | None,
+    temperature: float = 1.0,
+    *,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Choose:
+    """Choose by drawing; with ``top_k`` or ``top_p`` from the most probable levels only (`dist.most_probable`).
+
+    Raises:
+        InputError: ``top_k`` or ``top_p`` for entries without levels.
+    """
+    if top_k is None and top_p is None:
+        return lambda site, outputs: observation.draw_at(site, outputs, generator, temperature=temperature)
+    if not isinstance(observation, Discrete):
+        raise InputError("top_k and top_p choose among levels, which real data does not have; use temperature")
+
+    def choose(site: int, outputs: Tensor) -> Tensor:
+        log_masses = (observation.log_masses(outputs) / temperature).log_softmax(-1)
+        return dist.sample_categorical(dist.most_probable(log_masses, top_k, top_p), generator=generator)
+
+    return choose
 
 
 def keeping(known: Tensor, targets: Tensor, otherwise: Choose) -> Choose:

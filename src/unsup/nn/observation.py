@@ -184,6 +184,19 @@ class Categorical(Discrete):
         return dist.at_least_float32(outputs).log_softmax(-1)
 
 
+class SymbolsWithEnd(Categorical):
+    """A softmax over the levels and a symbol for the end of an example, which is level ``end``."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        self.end = self.levels
+        self.levels = self.outputs_each = self.end + 1
+
+    def raw(self, target: Tensor) -> Tensor:
+        """The end, and what follows it, is the lowest level in raw data."""
+        return super().raw(torch.where(target == self.end, 0, target))
+
+
 class Logistic(Discrete):
     """A logistic (mean, log-scale) rounded to the levels, with range [−1, 1]; see `discretized_logistic_log_prob`."""
 

@@ -124,6 +124,28 @@ def sample_categorical(logits: Tensor, *, generator: Generator | None = None, te
     return (cumulative < noise * cumulative[..., -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
+def most_probable(log_masses: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Log-masses ``(…, K)`` with −∞ at all but the most probable levels, not normalised again.
+
+    Args:
+        log_masses: normalised.
+        top_k: number of levels that are kept.
+        top_p: of these, the fewest levels are kept whose masses, normalised over them, sum to at least this share; at
+            least one (nucleus sampling, Holtzman et al. 2020, https://arxiv.org/abs/1904.09751).
+
+    >>> most_probable(torch.tensor([0.5, 0.2, 0.3]).log(), top_p=0.6).exp().round(decimals=1).tolist()
+    [0.5, 0.0, 0.30000001192092896]
+    """
+    ordered, level = log_masses.sort(dim=-1, descending=True, stable=True)
+    if top_k is not None:
+        ordered[..., top_k:] = -math.inf
+    if top_p is not None:
+        before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
+        before[..., 0] = -1.0
+        ordered = ordered.masked_fill(before >= top_p, -math.inf)
+    return torch.empty_like(log_masses).scatter_(-1, level, ordered)
+
+
 def sample_standard_logistic(shape: Sequence[int], generator: Generator | None, *, like: Tensor) -> Tensor:
     """Standard logistic draws by inverting the distribution function at one uniform each."""
     noise = random.uniform(shape, generator, like=at_least_float32(like))

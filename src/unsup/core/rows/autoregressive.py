@@ -26,6 +26,15 @@ CONDITIONAL_PIXELCNN_PAPER = Paper(
     venue="NeurIPS 2016",
     link="https://arxiv.org/abs/1606.05328",
 )
+ATTENTION_PAPER = Paper(
+    key="vaswani2017attention",
+    authors="Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez, Łukasz Kaiser, "
+    "Illia Polosukhin",
+    year=2017,
+    title="Attention Is All You Need",
+    venue="NeurIPS 2017",
+    link="https://arxiv.org/abs/1706.03762",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -56,5 +65,14 @@ ROWS: tuple[Row, ...] = (
         events="images with binary, ordinal or nominal pixels",
         paper=CONDITIONAL_PIXELCNN_PAPER,
         also=(PIXELRNN_PAPER,),
+    ),
+    Row(
+        name="transformer",
+        target="unsup.families.autoregressive.transformer:Transformer",
+        family="autoregressive",
+        summary="Pre-norm decoder with causal self-attention over tokens, colours or codes.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="sequences, images and vectors of discrete entries",
+        paper=ATTENTION_PAPER,
     ),
 )

@@ -42,4 +42,7 @@ CASES = (
     Case("gated-pixelcnn", Event((1, 5, 6), BINARY), {"layers": 1}),
     Case("gated-pixelcnn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
     Case("gated-pixelcnn", Event((1, 2, 2), ordinal(3)), {"given": vector(2, REAL)}),
+    Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
+    Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
+    Case("transformer", Event((2, 2, 2), ordinal(3))),
 )

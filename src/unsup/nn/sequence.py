@@ -1,0 +1,355 @@
+"""Densities of sequences that are chains of causal layers over the sites ``(B, L, F)``.
+
+A site is one entry of the order of generation, or a whole frame of entries that are independent given earlier frames.
+Images are sequences of their entries too.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import embedding, linear
+
+from unsup.core.batch import Batch
+from unsup.core.config import Count, Positive, Share
+from unsup.core.event import Event
+from unsup.core.model import HasLengths
+from unsup.nn.autoregressor import Choose, Steps, drawing
+from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
+from unsup.nn.entries import EntryModel
+from unsup.nn.inputs import levels_of
+from unsup.nn.observation import GaussianMixture, SymbolsWithEnd, symbols_for
+from unsup.nn.order import Order
+from unsup.nn.raster import Raster, unreached
+from unsup.prob import distributions as dist
+
+
+class Sitewise(Causal):
+    """A module that maps the features of each site, ``(…, F)`` → ``(…, O)``, e.g. a linear layer or a norm."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        return cast(Tensor, self.module(h))
+
+    def step(self, memory: None, site: Site, h: Tensor) -> Tensor:
+        return cast(Tensor, self.module(h))
+
+
+class Delayed(Remembering):
+    """Features of the site before, and a learned start: the first, strict layer of a network.
+
+    A condition adds V c at every site.
+
+    Args:
+        width: number of features.
+        condition: size of the features c in the context; 0 without a condition.
+    """
+
+    strict = True
+
+    def __init__(self, width: int, condition: int = 0) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(width))
+        self.condition = nn.Linear(condition, width, bias=False) if condition else None
+
+    @abstractmethod
+    def features(self, h: Tensor) -> Tensor:
+        """Features of what is put at a site: ``(B, …)`` → ``(B, width)``; also with an axis of sites, axis 1."""
+
+    def _shift(self, context: Context) -> Tensor | None:
+        if self.condition is None:
+            return None
+        assert context.given is not None
+        return linear(context.given, self.condition.weight)
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        """``(B, L, …)`` → ``(B, L, width)``."""
+        found = torch.cat([self.start.expand(len(h), 1, -1), self.features(h[:, :-1])], 1)
+        shift = self._shift(context)
+        return found if shift is None else found + shift[:, None]
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> dict[str, Any]:
+        return {"last": self.start.expand(n, -1), "shift": self._shift(context)}
+
+    def put(self, memory: dict[str, Any], site: Site, h: Tensor) -> None:
+        memory["last"] = self.features(h)
+
+    def look(self, memory: dict[str, Any], site: Site) -> Tensor:
+        last: Tensor = memory["last"]
+        return last if memory["shift"] is None else last + memory["shift"]
+
+    def spread(self, seen: Tensor) -> Tensor:
+        """``(N, L)``: a site sees the one before."""
+        return torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], 1)
+
+
+class Tokens(Delayed):
+    """Embeddings of levels, ``(B, L)`` → ``(B, L, width)``. Between levels they are interpolated.
+
+    Args:
+        levels: number of levels.
+        width: number of features.
+        condition: size of the features of a condition; 0 without one.
+    """
+
+    def __init__(self, levels: int, width: int, condition: int = 0) -> None:
+        super().__init__(width, condition)
+        self.weight = nn.Parameter(torch.randn(levels, width) * width**-0.5)
+
+    def features(self, h: Tensor) -> Tensor:
+        if not h.is_floating_point():
+            return embedding(h, self.weight)
+        below = h.detach().floor().long().clamp(0, len(self.weight) - 2)
+        share = (h - below).unsqueeze(-1).to(self.weight.dtype)
+        return torch.lerp(embedding(below, self.weight), embedding(below + 1, self.weight), share)
+
+
+class Frames(Delayed):
+    """A linear map of frames of numbers, ``(B, L, features)`` → ``(B, L, width)``.
+
+    Args:
+        features: number of numbers in a frame.
+        width: number of features.
+        condition: size of the features of a condition; 0 without one.
+    """
+
+    def __init__(self, features: int, width: int, condition: int = 0) -> None:
+        super().__init__(width, condition)
+        self.map = nn.Linear(features, width)
+
+    def features(self, h: Tensor) -> Tensor:
+        return cast(Tensor, self.map(h.to(self.map.weight.dtype)))
+
+
+class Places(Causal):
+    """h + a learned embedding of the place of the site: one table for each axis of the examples.
+
+    Args:
+        order: the order of generation, of one entry at a site.
+        width: number of features.
+    """
+
+    index: Tensor
+
+    def __init__(self, order: Order, width: int) -> None:
+        super().__init__()
+        places = torch.unravel_index(order.entries, order.shape)
+        self.register_buffer("index", torch.stack(places), persistent=False)  # (axes, L)
+        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in order.shape)
+
+    def places(self) -> Tensor:
+        """``(L, width)``."""
+        return cast(Tensor, sum(table[own] for table, own in zip(self.tables, self.index, strict=True)))
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        return h + self.places()
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+        return self.places()
+
+    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
+        return h + memory[site.column]
+
+
+class SequenceModel(EntryModel, HasLengths):
+    """A density of sequences that is a chain of causal layers.
+
+    A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
+    ``(B, F)`` in a step, at ``Site(0, t)``.
+
+    Examples of different lengths: those of unordered symbols end with a symbol of their own, so that masses sum to one
+    over all lengths, 0 included; of other data, p(x) is that given the length.
+
+    Attributes:
+        frame: entries of a site.
+        ends: whether examples have an end symbol.
+    """
+
+    takes_lengths = True
+
+    frame: int
+    ends: bool
+
+    def take(
+        self, event: Event, given: Event | None, *, order: Order | None = None, frame: int = 1, components: int = 0
+    ) -> None:
+        """Called in the constructor: set the attributes for the event, and for the condition, if any.
+
+        Args:
+            event: examples of any layout.
+            given: the event of the condition, or None.
+            order: the order of generation; by default raster for images, else that of the flattened entries.
+            frame: entries of a site, which are independent given earlier sites.
+            components: number of Gaussians of a real entry.
+        """
+        self.order = order or (Raster(event) if event.is_image else Order(event))
+        self.frame = frame
+        self.ends = event.open and len(event.shape) == 1 and frame == 1 and event.has_words
+        if event.is_real:
+            self.observation = GaussianMixture(event, components)
+        else:
+            self.observation = SymbolsWithEnd(event) if self.ends else symbols_for(event)
+        self.take_condition_of(given)
+
+    @abstractmethod
+    def layers(self) -> Sequence[Causal]:
+        """From levels ``(B, L)``, or frames ``(B, L, frame)`` of levels or standardised numbers, to
+        ``(B, L, frame · outputs_each)``; the first layer is strict."""
+
+    @property
+    def sites(self) -> int:
+        """Number of sites, L."""
+        return self.order.dims // self.frame
+
+    def _values(self, x: Tensor) -> Tensor:
+        """Raw data → levels or standardised numbers in the order of generation: ``(B, L)``, or ``(B, L, frame)``."""
+        if isinstance(self.observation, GaussianMixture):
+            values = self.observation.front(x)[0]
+        else:
+            like = torch.zeros((), dtype=self.dtype) if x.is_floating_point() else torch.zeros((), dtype=torch.int64)
+            values = levels_of(x, self.observation.support, like)
+        return self._sited(self.order.line(values))
+
+    def _sited(self, line: Tensor) -> Tensor:
+        return line if self.frame == 1 and not self.event.is_real else line.view(len(line), -1, self.frame)
+
+    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+        self.event.check_shape(x)
+        h: Any = self._values(x)
+        for layer in self.layers():
+            h = layer(h, context)
+        found: Tensor = h.reshape(len(x), self.event.dims, self.observation.outputs_each)
+        return found
+
+    def _steps(self, n: int, context: Context) -> Steps:
+        return _Cached(self, n, context)
+
+    def blind_spot(self, *, order: int = 0) -> Tensor:
+        """Earlier entries that no layer can reach, independent of weights."""
+        seen: Any = torch.eye(self.sites)
+        for layer in self.layers():
+            seen = layer.spread(seen)
+        reached = seen.T > 0
+        return unreached(reached.repeat_interleave(self.frame, 0).repeat_interleave(self.frame, 1), self.order)
+
+    def _first(self) -> str:
+        if self.event.is_image:
+            return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
+        return "the known part must be the beginning of the sequence"
+
+    def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
+        context = self._context(batch.given, generator)
+        if not self.event.open:
+            return self.observation.total_log_prob(*self._scored(batch.x, context))
+        return self._each(batch.x, context, batch.lengths).sum(1)
+
+    def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
+        """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
+        targets, outputs = self._scored(x, context)
+        if lengths is None:
+            return self.observation.log_prob(targets, outputs)
+        length = (lengths * (self.order.dims // self.event.shape[0]))[:, None]
+        place = torch.arange(self.order.dims, device=x.device)
+        counted = place < length
+        if isinstance(self.observation, SymbolsWithEnd):
+            targets = torch.where(place == length, self.observation.end, targets)
+            counted = place <= length
+        return torch.where(counted, self.observation.log_prob(targets, outputs), 0.0)
+
+    def log_conditionals(
+        self,
+        x: Tensor,
+        *,
+        given: Tensor | None = None,
+        lengths: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """As for all models; entries beyond the lengths are 0, and the end of an example counts at its place."""
+        if lengths is None:
+            return super().log_conditionals(x, given=given)
+        if self.given is None or given is not None:
+            conditions = [self.condition_or_none(given, len(x))]
+        else:
+            conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
+        entries = torch.stack([self._each(x, self._context(c), lengths) for c in conditions])
+        line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
+        return self.order.grid(line).flatten(1)
+
+    def reason_against_coding(self) -> str | None:
+        return "has examples of different lengths" if self.event.open else None
+
+    @torch.no_grad()
+    def sample_with_lengths(
+        self,
+        n: int,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        context = self._context(self.condition_to_sample(given, n, generator))
+        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
+        return self._ended(self._steps(n, context), n, choose)
+
+    def _ended(self, net: Steps, n: int, choose: Choose) -> tuple[Tensor, Tensor]:
+        """Examples, and their lengths by the end symbols that were chosen."""
+        whole = self.event.shape[0]
+        lengths = torch.full((n,), whole, dtype=torch.int64, device=self.device)
+        if not isinstance(self.observation, SymbolsWithEnd):
+            return super()._walked(net, n, choose), lengths
+        end = self.observation.end
+
+        def choose_until_end(site: int, outputs: Tensor) -> Tensor:
+            value = torch.where(lengths < site, end, choose(site, outputs))
+            lengths.clamp_(max=torch.where(value == end, site, whole))
+            return value
+
+        return super()._walked(net, n, choose_until_end), lengths
+
+    def _walked(self, net: Steps, n: int, choose: Choose) -> Tensor:
+        return self._ended(net, n, choose)[0]
+
+
+class _Cached(Steps):
+    """Every layer is computed at the site only, when its last input is known."""
+
+    def __init__(self, model: SequenceModel, n: int, context: Context) -> None:
+        layers, size = model.layers(), (1, model.sites)
+        self.first = cast(Remembering, layers[0])
+        assert self.first.strict
+        self.memory = self.first.begin(n, size, context)
+        self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
+        self.frame, self.each = model.frame, model.observation.outputs_each
+        self.end = model.observation.end if isinstance(model.observation, SymbolsWithEnd) else None
+        self.is_flat = model.frame == 1 and not model.event.is_real
+        self.found = torch.zeros(0)
+        self.values: list[Tensor] = []
+
+    def outputs(self, site: int) -> Tensor:
+        t, entry = divmod(site, self.frame)
+        if entry == 0:
+            place = Site(0, t)
+            h = self.first.look(self.memory, place)
+            for layer, memory in self.rest:
+                h = layer.step(memory, place, h)
+            self.found = h.view(len(h), self.frame, self.each)
+        return self.found[:, entry]
+
+    def put(self, site: int, value: Tensor) -> None:
+        t, entry = divmod(site, self.frame)
+        if self.end is not None:
+            value = torch.where(value == self.end, 0, value)  # what comes after an end does not matter
+        self.values.append(value)
+        if entry == self.frame - 1:
+            frame = self.values[0] if self.is_flat else torch.stack(self.values, 1)
+            self.first.put(self.memory, Site(0, t), frame)
+            self.values = []
