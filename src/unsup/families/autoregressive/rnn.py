@@ -44,7 +44,7 @@ class RNN(SequenceModel):
         given: event of the condition, e.g. ``labels(10)``, or None.
 
     Raises:
-        InputError: a table with mixed columns, or data with missing entries.
+        InputError: a table with mixed columns.
 
     >>> from unsup import Event, Support
     >>> model = RNN(Event((8,), Support("nominal", 5), "sequence"), width=8, layers=1)
