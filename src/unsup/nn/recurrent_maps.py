@@ -208,7 +208,7 @@ def _upright(x: Tensor) -> Tensor:
 
 
 class DiagonalBiLSTM(Causal):
-    """Two diagonal directions, which together see every earlier pixel.
+    """Two diagonal directions, which together see every earlier feature.
 
     One comes from the upper left. The other comes from the upper right; it is shifted down by one row before the two
     are added, since in its own row it sees the pixels on the right.
