@@ -124,9 +124,12 @@ def test_cached_is_naive_also_in_the_middle(layer: str, event: Event, options: d
     assert torch.equal(drawn[known], fast.roll(1, 0)[known])
     with torch.no_grad():
         cached = model._steps(n, model._context(model.condition_or_none(told.get("given"), n)))
-        line, outputs = model._targets(drawn).long(), model.order.line(
-            model.conditionals(drawn, **told).unflatten(1, event.shape).movedim(-1, 0).flatten(0, 1)
-        ).unflatten(0, (-1, n))
+        line, outputs = (
+            model._targets(drawn).long(),
+            model.order.line(
+                model.conditionals(drawn, **told).unflatten(1, event.shape).movedim(-1, 0).flatten(0, 1)
+            ).unflatten(0, (-1, n)),
+        )
         for site in range(event.dims):
             torch.testing.assert_close(cached.outputs(site), outputs[:, :, site].T, rtol=1e-11, atol=1e-11)
             cached.put(site, line[:, site])

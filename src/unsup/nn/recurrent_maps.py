@@ -123,7 +123,7 @@ class RowLSTM(Causal):
 
     def spread(self, seen: Tensor) -> Tensor:
         own, found = self.inputs.spread(seen), []
-        above = torch.zeros_like(own[:, :1, 0])  # (N, 1, W): whatever any group of a pixel sees
+        above = torch.zeros_like(own[:, :1, 0])  # (N, 1, W): what at least one group of a pixel sees
         for row in own.unbind(2):
             found.append(torch.maximum(row, max_pool1d(above, 3, 1, 1)))
             above = found[-1].amax(1, keepdim=True)

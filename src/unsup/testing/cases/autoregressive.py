@@ -51,7 +51,7 @@ CASES = (
     Case("pixelrnn", Event((3, 2, 2), BINARY), oracle=oracles.conditionals),
     Case("pixelrnn", Event((2, 2, 2), Support("nominal", 3)), {"layer": "row"}, oracle=oracles.conditionals),
     Case("pixelrnn", Event((1, 4, 6), BINARY), {"layer": "row", "layers": 1}),
-    Case("pixelrnn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
+    Case("pixelrnn", Event((1, 2, 3), BINARY), {"given": labels(3)}, classes=3),
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
