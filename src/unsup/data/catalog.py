@@ -160,6 +160,27 @@ CATALOG: dict[str, Entry] = {
             "none stated (cite Krizhevsky 2009)",
         ),
         Entry(
+            "cifar10-20k",
+            f"{_STANDARD}:cifar10_20k",
+            "20,000 training images and all test images of CIFAR-10",
+            _FOUND,
+            "none stated (cite Krizhevsky 2009)",
+        ),
+        Entry(
+            "jsb-chorales",
+            f"{_STANDARD}:jsb_chorales",
+            "382 chorales by Bach as piano rolls of 88 keys, up to 160 steps",
+            _FOUND,
+            "none stated (cite Boulanger-Lewandowski et al. 2012)",
+        ),
+        Entry(
+            "nottingham",
+            f"{_STANDARD}:nottingham",
+            "1,037 folk tunes as piano rolls of 88 keys, up to 1,793 steps",
+            _FOUND,
+            "none stated (cite Boulanger-Lewandowski et al. 2012)",
+        ),
+        Entry(
             "omniglot",
             f"{_STANDARD}:omniglot",
             "4,840 drawings of 242 characters, 105×105, black and white (the two small background sets)",

@@ -158,6 +158,66 @@ def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
     )
 
 
+def cifar10_20k(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """20,000 of the training images of CIFAR-10 (Krizhevsky 2009) and all test images; 2,000 are for validation.
+
+    Results on this subset are not results on CIFAR-10.
+    """
+    files = _find("cifar10-20k", "cifar10_20k", dict.fromkeys(("train.npz", "test.npz")), None, data_dir, download)
+    train, test = (read_npz(file) for file in files.values())
+    sizes = (len(train["x"]) - len(train["x"]) // 10, len(train["x"]) // 10, len(test["x"]))
+    return Examples(
+        torch.from_numpy(np.concatenate([train["x"], test["x"]])),
+        Event((3, 32, 32), _PIXELS),
+        _part_names((len(train["x"]), 0, len(test["x"]))),
+        torch.from_numpy(np.concatenate([train["label"], test["label"]])).long(),
+        _CIFAR_CLASSES,
+        sizes=sizes,
+        split="official test; validation: the last tenth of the training images",
+    )
+
+
+def jsb_chorales(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """382 chorales by J. S. Bach as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 160 steps.
+    """
+    return _piano_rolls("jsb-chorales", "JSB_Chorales.mat", data_dir, download)
+
+
+def nottingham(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """1,037 folk tunes as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 1,793 steps.
+    """
+    return _piano_rolls("nottingham", "Nottingham.mat", data_dir, download)
+
+
+def _piano_rolls(name: str, file: str, data_dir: str | None, download: bool) -> Examples:
+    from scipy.io import loadmat  # here, because importing it takes a quarter of a second
+
+    (path,) = _find(name, "polyphonic_music", {file: None}, None, data_dir, download).values()
+    try:
+        content = loadmat(path, variable_names=("traindata", "validdata", "testdata"))
+        parts = [list(content[key][0]) for key in ("traindata", "validdata", "testdata")]
+        rolls = [np.asarray(roll, np.uint8) for part in parts for roll in part]
+        lengths = np.array([len(roll) for roll in rolls])
+        x = np.zeros((len(rolls), int(lengths.max()), 88), np.uint8)
+        for row, roll in zip(x, rolls, strict=True):
+            row[: len(roll)] = roll
+    except (OSError, KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
+        raise _damaged(path, error) from error
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    return Examples(
+        torch.from_numpy(x),
+        Event(x.shape[1:], BINARY, "sequence", open=True),
+        _part_names(sizes),
+        lengths=torch.from_numpy(lengths),
+        sizes=sizes,
+        split="official",
+    )
+
+
 def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """The two small background sets of Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): (1, 105, 105), 1 is ink."""
     name = "omniglot_small1and2_105.npz"
