@@ -22,6 +22,8 @@ from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.pixelrnn import PixelRNN
+from unsup.families.autoregressive.rnn import RNN
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
@@ -119,6 +121,36 @@ def create(
     kernel: int = ...,
     given: Event | None = ...,
 ) -> GatedPixelCNN: ...
+@overload
+def create(
+    name: Literal["rnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    cell: Literal["lstm", "gru"] = ...,
+    width: int = ...,
+    layers: int = ...,
+    dropout: float = ...,
+    chunk: int | None = ...,
+    coordinates: bool = ...,
+    frames: bool = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> RNN: ...
+@overload
+def create(
+    name: Literal["pixelrnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layer: Literal["row", "diagonal"] = ...,
+    channels: int = ...,
+    layers: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> PixelRNN: ...
 @overload
 def create(
     name: Literal["transformer"],

@@ -26,6 +26,31 @@ CONDITIONAL_PIXELCNN_PAPER = Paper(
     venue="NeurIPS 2016",
     link="https://arxiv.org/abs/1606.05328",
 )
+SEQUENCES_PAPER = Paper(
+    key="graves2013generating",
+    authors="Alex Graves",
+    year=2013,
+    title="Generating Sequences With Recurrent Neural Networks",
+    venue="arXiv",
+    link="https://arxiv.org/abs/1308.0850",
+)
+LSTM_PAPER = Paper(
+    key="hochreiter1997long",
+    authors="Sepp Hochreiter, Jürgen Schmidhuber",
+    year=1997,
+    title="Long Short-Term Memory",
+    venue="Neural Computation 9(8)",
+    link="https://doi.org/10.1162/neco.1997.9.8.1735",
+)
+GRU_PAPER = Paper(
+    key="cho2014learning",
+    authors="Kyunghyun Cho, Bart van Merriënboer, Caglar Gulcehre, Dzmitry Bahdanau, Fethi Bougares, Holger Schwenk, "
+    "Yoshua Bengio",
+    year=2014,
+    title="Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation",
+    venue="EMNLP 2014",
+    link="https://arxiv.org/abs/1406.1078",
+)
 ATTENTION_PAPER = Paper(
     key="vaswani2017attention",
     authors="Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez, Łukasz Kaiser, "
@@ -65,6 +90,25 @@ ROWS: tuple[Row, ...] = (
         events="images with binary, ordinal or nominal pixels",
         paper=CONDITIONAL_PIXELCNN_PAPER,
         also=(PIXELRNN_PAPER,),
+    ),
+    Row(
+        name="rnn",
+        target="unsup.families.autoregressive.rnn:RNN",
+        family="autoregressive",
+        summary="LSTM or GRU layers over symbols, pixels, frames or real numbers, optionally given a class.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="sequences, images and vectors of binary, ordinal, nominal or real entries",
+        paper=SEQUENCES_PAPER,
+        also=(LSTM_PAPER, GRU_PAPER),
+    ),
+    Row(
+        name="pixelrnn",
+        target="unsup.families.autoregressive.pixelrnn:PixelRNN",
+        family="autoregressive",
+        summary="Two-dimensional LSTM layers (Row LSTM, Diagonal BiLSTM) in raster order; softmax pixels.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELRNN_PAPER,
     ),
     Row(
         name="transformer",
