@@ -60,6 +60,22 @@ ATTENTION_PAPER = Paper(
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1706.03762",
 )
+PIXELCNN_PLUS_PLUS_PAPER = Paper(
+    key="salimans2017pixelcnn",
+    authors="Tim Salimans, Andrej Karpathy, Xi Chen, Diederik P. Kingma",
+    year=2017,
+    title="PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1701.05517",
+)
+WEIGHT_NORM_PAPER = Paper(
+    key="salimans2016weight",
+    authors="Tim Salimans, Diederik P. Kingma",
+    year=2016,
+    title="Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks",
+    venue="NeurIPS 2016",
+    link="https://arxiv.org/abs/1602.07868",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -118,5 +134,15 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="sequences, images and vectors of discrete entries",
         paper=ATTENTION_PAPER,
+    ),
+    Row(
+        name="pixelcnn++",
+        target="unsup.families.autoregressive.pixelcnn_plus_plus:PixelCNNPlusPlus",
+        family="autoregressive",
+        summary="Gated residual blocks at three resolutions; pixels by a mixture of logistics, optionally given a class.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELCNN_PLUS_PLUS_PAPER,
+        also=(WEIGHT_NORM_PAPER,),
     ),
 )

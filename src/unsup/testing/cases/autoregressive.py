@@ -56,4 +56,11 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
+    Case("pixelcnn++", Event((1, 3, 3), BINARY), oracle=oracles.conditionals),
+    Case("pixelcnn++", Event((3, 2, 2), BINARY)),
+    Case("pixelcnn++", Event((2, 2, 1), ordinal(5))),
+    Case("pixelcnn++", Event((1, 5, 6), ordinal(4))),
+    Case("pixelcnn++", Event((1, 2, 2), ordinal(3)), {"head": "softmax", "blocks": 2}),
+    Case("pixelcnn++", Event((2, 2, 2), Support("nominal", 3)), {"given": labels(3)}, classes=3),
+    Case("pixelcnn++", Event((1, 2, 2), ordinal(4)), {"given": vector(2, REAL)}),
 )
