@@ -20,6 +20,7 @@ from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
+from unsup.families.autoregressive.image_transformer import ImageTransformer
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.transformer import Transformer
@@ -132,6 +133,23 @@ def create(
     dropout: float = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
+@overload
+def create(
+    name: Literal["image-transformer"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    hidden: int = ...,
+    attention: Literal["1d", "2d"] = ...,
+    block: tuple[int, ...] | None = ...,
+    memory: tuple[int, ...] | None = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> ImageTransformer: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -35,6 +35,22 @@ ATTENTION_PAPER = Paper(
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1706.03762",
 )
+PIXELSNAIL_PAPER = Paper(
+    key="chen2018pixelsnail",
+    authors="Xi Chen, Nikhil Mishra, Mostafa Rohaninejad, Pieter Abbeel",
+    year=2018,
+    title="PixelSNAIL: An Improved Autoregressive Generative Model",
+    venue="ICML 2018",
+    link="https://arxiv.org/abs/1712.09763",
+)
+IMAGE_TRANSFORMER_PAPER = Paper(
+    key="parmar2018image",
+    authors="Niki Parmar, Ashish Vaswani, Jakob Uszkoreit, Łukasz Kaiser, Noam Shazeer, Alexander Ku, Dustin Tran",
+    year=2018,
+    title="Image Transformer",
+    venue="ICML 2018",
+    link="https://arxiv.org/abs/1802.05751",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -74,5 +90,14 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="sequences, images and vectors of discrete entries",
         paper=ATTENTION_PAPER,
+    ),
+    Row(
+        name="image-transformer",
+        target="unsup.families.autoregressive.image_transformer:ImageTransformer",
+        family="autoregressive",
+        summary="Self-attention within local blocks of an image, one- or two-dimensional.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=IMAGE_TRANSFORMER_PAPER,
     ),
 )
