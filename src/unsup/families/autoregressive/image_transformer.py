@@ -203,7 +203,7 @@ class ImageTransformer(SequenceModel):
             return super()._first()
         height, width = self.block
         return (
-            f"the order of generation is block by block, {height}x{width} pixels each, row by row in a block; known may be "
+            f"the order of generation is block by block of {height}x{width} pixels, row by row in a block; known may be "
             f"the top {height} rows (or a multiple), then blocks from the left, then the first pixels of one more block"
         )
 
