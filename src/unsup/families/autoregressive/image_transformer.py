@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from unsup.core.config import Count, Whole, Within
 from unsup.core.errors import InputError
@@ -21,8 +22,9 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Remembering, Sequential, Site
 from unsup.nn.local_attention import BlockRaster, Blocks, LocalAttention, line_blocks
+from unsup.nn.logistics import pixel_head
 from unsup.nn.order import Order
-from unsup.nn.sequence import SequenceModel, Sitewise, Tokens
+from unsup.nn.sequence import Delayed, SequenceModel, Sitewise, Tokens
 
 
 class ChannelTokens(Remembering):
@@ -59,21 +61,42 @@ class ChannelTokens(Remembering):
         return self.tokens.spread(seen)
 
 
+class PixelValues(Delayed):
+    """ReLU of a linear map of the channels of a pixel (a convolution of size and stride 1×C), scaled to [−1, 1].
+
+    Args:
+        levels: number of levels.
+        channels: number of channels.
+        width: number of features.
+        condition: size of the features of a condition; 0 without one.
+    """
+
+    def __init__(self, levels: int, channels: int, width: int, condition: int) -> None:
+        super().__init__(width, condition)
+        self.levels, self.channels = levels, channels
+        self.map = nn.Linear(channels, width)
+
+    def features(self, h: Tensor) -> Tensor:
+        values = (h if self.channels > 1 else h.unsqueeze(-1)).to(self.map.weight.dtype)
+        return relu(self.map(2 * values / (self.levels - 1) - 1))
+
+
 class Coordinates(Causal):
     """h + learned embeddings of the place of the site: half of the features for its row, half for column and channel.
 
     Args:
         order: the order of generation of images ``(C, H, W)``.
+        frame: entries of a site: 1, or all channels of a pixel.
         width: number of features, even.
     """
 
     row: Tensor
     column: Tensor
 
-    def __init__(self, order: Order, width: int) -> None:
+    def __init__(self, order: Order, frame: int, width: int) -> None:
         super().__init__()
-        channels, height, columns = order.shape
-        channel, row, column = torch.unravel_index(order.entries, order.shape)
+        channels, height, columns = order.shape[0] // frame, *order.shape[1:]
+        channel, row, column = torch.unravel_index(order.entries[::frame], order.shape)
         self.register_buffer("row", row, persistent=False)
         self.register_buffer("column", column * channels + channel, persistent=False)
         self.rows = nn.Parameter(torch.randn(height, width // 2) * width**-0.5)
@@ -94,7 +117,11 @@ class Coordinates(Causal):
 
 
 class ImageTransformer(SequenceModel):
-    """Decoder with local self-attention over the channels of pixels (Parmar et al. 2018).
+    """Decoder with local self-attention over pixels, or over their channels (Parmar et al. 2018).
+
+    ``head="softmax"``: each channel of a pixel is a position, with embeddings of its own, and has a softmax (with two
+    levels a Bernoulli). ``head="logistic"``: a pixel is a position; its channels have a mixture of logistics whose
+    means are linear in earlier channels, as in PixelCNN++.
 
     Layers are post-norm, as in the paper's equations and in its code (tensor2tensor, ``imagetransformer_cifar10_base``:
     dropout, add, normalise), without biases in the attention. Coordinates are learned; the code uses sines.
@@ -109,6 +136,8 @@ class ImageTransformer(SequenceModel):
         layers: number of layers.
         heads: number of attention heads, a divisor of the width.
         hidden: features of the hidden layer of the position-wise network.
+        head: softmax or logistic, see above; logistic for more than two ordinal levels.
+        components: number of logistics in a mixture.
         attention: blocks of the sequence, or rectangles of the image.
         block: size of query blocks: number of positions, or height and width in pixels.
         memory: size of memory blocks: number of positions, or rows above and columns on each side, in pixels.
@@ -117,7 +146,7 @@ class ImageTransformer(SequenceModel):
 
     Raises:
         InputError: data that is not discrete images, an odd width, or one that the heads do not divide, or block sizes
-            that do not fit the attention.
+            that do not fit the attention, or a head that does not fit the data.
 
     >>> from unsup import Event, Support
     >>> event = Event((3, 4, 4), Support("ordinal", 8))
@@ -127,7 +156,7 @@ class ImageTransformer(SequenceModel):
     """
 
     presets = {
-        "tiny": {"width": 16, "layers": 2, "heads": 2, "hidden": 32},
+        "tiny": {"width": 16, "layers": 1, "heads": 2, "hidden": 32},
         "paper": {
             "width": 512,
             "layers": 12,
@@ -148,6 +177,8 @@ class ImageTransformer(SequenceModel):
         layers: Count = 4,
         heads: Count = 4,
         hidden: Count = 256,
+        head: Literal["softmax", "logistic"] = "softmax",
+        components: Count = 10,
         attention: Literal["1d", "2d"] = "1d",
         block: tuple[Count, ...] | None = None,
         memory: tuple[Whole, ...] | None = None,
@@ -158,15 +189,16 @@ class ImageTransformer(SequenceModel):
             raise InputError(f"width={width} is odd; half of the features are for rows, half for columns")
         self.block, memory = _sizes("block", block, attention), _sizes("memory", memory, attention)
         order = BlockRaster(event, cast(tuple[int, int], self.block)) if attention == "2d" else None
-        self.take(event, given, order=order)
-        blocks = self._blocks(memory)
+        pixels = pixel_head(event, "logistic", components) if head == "logistic" else None
+        self.take(event, given, order=order, head=pixels)
         assert event.uniform is not None
-        self.tokens = ChannelTokens(event.uniform.levels, event.shape[0], width, self.conditions.size)
-        self.coordinates = Coordinates(self.order, width)
+        first = ChannelTokens if pixels is None else PixelValues
+        self.first = first(event.uniform.levels, event.shape[0], width, self.conditions.size)
+        self.coordinates = Coordinates(self.order, self.frame, width)
         self.noise = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Sequential(
-                Sequential(LocalAttention(width, heads, blocks), Dropout(dropout), residual=True),
+                Sequential(LocalAttention(width, heads, self._blocks(memory)), Dropout(dropout), residual=True),
                 Sitewise(nn.LayerNorm(width)),
                 Sequential(
                     Sitewise(nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))),
@@ -177,11 +209,11 @@ class ImageTransformer(SequenceModel):
             )
             for _ in range(layers)
         )
-        self.head = Sitewise(nn.Linear(width, self.observation.outputs_each))
+        self.head = Sitewise(nn.Linear(width, self.observation.outputs_each if pixels is None else pixels.outputs))
 
     def _blocks(self, memory: tuple[int, ...]) -> Blocks:
         if isinstance(self.order, BlockRaster):
-            return self.order.blocks(cast(tuple[int, int], memory)).times(self.event.shape[0])
+            return self.order.blocks(cast(tuple[int, int], memory)).times(self.event.shape[0] // self.frame)
         return line_blocks(self.sites, *self.block, *memory)
 
     @classmethod
@@ -196,15 +228,15 @@ class ImageTransformer(SequenceModel):
 
     def layers(self) -> Sequence[Causal]:
         blocks = cast(list[Causal], list(self.blocks))
-        return [self.tokens, self.coordinates, self.noise, *blocks, self.head]
+        return [self.first, self.coordinates, self.noise, *blocks, self.head]
 
     def _first(self) -> str:
         if not isinstance(self.order, BlockRaster):
             return super()._first()
         height, width = self.block
         return (
-            f"the order of generation is block by block of {height}x{width} pixels, row by row in a block; known may be "
-            f"the top {height} rows (or a multiple), then blocks from the left, then the first pixels of one more block"
+            f"images are generated in blocks of {height}x{width} pixels, row by row in a block; known may be the top "
+            f"{height} rows (or a multiple of it), then blocks from the left, then the first pixels of one more block"
         )
 
 

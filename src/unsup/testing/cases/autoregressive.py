@@ -45,8 +45,11 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
-    Case("image-transformer", Event((2, 2, 2), ordinal(3))),
-    Case("image-transformer", Event((1, 3, 4), BINARY), {"block": (3,), "memory": (2,)}),
+    Case("image-transformer", Event((2, 2, 2), BINARY), {"block": (3,), "memory": (2,), "given": labels(3)}, classes=3),
     Case("image-transformer", Event((1, 3, 3), BINARY), {"attention": "2d", "block": (2, 2), "memory": (1, 1)}),
-    Case("image-transformer", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
+    Case(
+        "image-transformer",
+        Event((2, 1, 3), ordinal(3)),
+        {"head": "logistic", "components": 2, "attention": "2d", "block": (1, 2), "memory": (0, 1)},
+    ),
 )
