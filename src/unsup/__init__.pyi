@@ -23,6 +23,7 @@ from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.image_transformer import ImageTransformer
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.pixelsnail import PixelSNAIL
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
@@ -135,6 +136,23 @@ def create(
 ) -> Transformer: ...
 @overload
 def create(
+    name: Literal["pixelsnail"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    channels: int = ...,
+    blocks: int = ...,
+    layers: int = ...,
+    keys: int = ...,
+    values: int = ...,
+    dropout: float = ...,
+    head: Literal["auto", "logistic", "softmax"] = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> PixelSNAIL: ...
+@overload
+def create(
     name: Literal["image-transformer"],
     event: Event,
     *,
@@ -144,6 +162,8 @@ def create(
     layers: int = ...,
     heads: int = ...,
     hidden: int = ...,
+    head: Literal["softmax", "logistic"] = ...,
+    components: int = ...,
     attention: Literal["1d", "2d"] = ...,
     block: tuple[int, ...] | None = ...,
     memory: tuple[int, ...] | None = ...,

@@ -92,6 +92,15 @@ ROWS: tuple[Row, ...] = (
         paper=ATTENTION_PAPER,
     ),
     Row(
+        name="pixelsnail",
+        target="unsup.families.autoregressive.pixelsnail:PixelSNAIL",
+        family="autoregressive",
+        summary="Gated causal convolutions alternating with attention over all earlier pixels, pixel by pixel.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELSNAIL_PAPER,
+    ),
+    Row(
         name="image-transformer",
         target="unsup.families.autoregressive.image_transformer:ImageTransformer",
         family="autoregressive",
