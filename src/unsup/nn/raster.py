@@ -119,7 +119,9 @@ class RasterModel(EntryModel):
 def with_channels(reached: Tensor, channels: int) -> Tensor:
     """Entries that reach entries ``(D, D)``, from pixels that reach pixels, if a head couples the channels."""
     within = torch.ones(channels, channels, dtype=torch.bool).tril(-1)
-    return torch.kron(reached, torch.ones_like(within)) | torch.kron(torch.eye(len(reached), dtype=torch.bool), within)
+    return torch.kron(reached.contiguous(), torch.ones_like(within)) | torch.kron(
+        torch.eye(len(reached), dtype=torch.bool), within
+    )
 
 
 def unreached(reached: Tensor, order: Order) -> Tensor:

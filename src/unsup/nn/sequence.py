@@ -231,7 +231,7 @@ class SequenceModel(EntryModel, HasLengths):
         return self._sited(self.order.line(values))
 
     def _sited(self, line: Tensor) -> Tensor:
-        return line if self.frame == 1 and not self.event.is_real else line.view(len(line), self.sites, self.frame)
+        return line if self.frame == 1 and not self.event.is_real else line.reshape(len(line), self.sites, self.frame)
 
     def _network(self, x: Tensor, context: Context) -> Tensor:
         self.event.check_shape(x)
