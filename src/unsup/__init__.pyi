@@ -22,7 +22,9 @@ from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.sparse_transformer import SparseTransformer
 from unsup.families.autoregressive.transformer import Transformer
+from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
@@ -130,8 +132,46 @@ def create(
     layers: int = ...,
     heads: int = ...,
     dropout: float = ...,
+    auxiliary: bool = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
+@overload
+def create(
+    name: Literal["sparse-transformer"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    pattern: Literal["strided", "fixed"] = ...,
+    stride: int | None = ...,
+    summary: int = ...,
+    half_size: bool = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> SparseTransformer: ...
+@overload
+def create(
+    name: Literal["transformer-xl"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    hidden: int | None = ...,
+    segment: int = ...,
+    memory: int = ...,
+    eval_memory: int | None = ...,
+    same_length: bool = ...,
+    clamp: int | None = ...,
+    dropout: float = ...,
+    attention_dropout: float = ...,
+    given: Event | None = ...,
+) -> TransformerXL: ...
 @overload
 def create(
     name: Literal["nice"],

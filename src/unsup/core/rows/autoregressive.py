@@ -35,6 +35,46 @@ ATTENTION_PAPER = Paper(
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1706.03762",
 )
+CHARACTERS_PAPER = Paper(
+    key="alrfou2019character",
+    authors="Rami Al-Rfou, Dokook Choe, Noah Constant, Mandy Guo, Llion Jones",
+    year=2019,
+    title="Character-Level Language Modeling with Deeper Self-Attention",
+    venue="AAAI 2019",
+    link="https://arxiv.org/abs/1808.04444",
+)
+GPT2_PAPER = Paper(
+    key="radford2019language",
+    authors="Alec Radford, Jeffrey Wu, Rewon Child, David Luan, Dario Amodei, Ilya Sutskever",
+    year=2019,
+    title="Language Models are Unsupervised Multitask Learners",
+    venue="OpenAI technical report",
+    link="https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
+)
+IMAGE_GPT_PAPER = Paper(
+    key="chen2020generative",
+    authors="Mark Chen, Alec Radford, Rewon Child, Jeffrey Wu, Heewoo Jun, David Luan, Ilya Sutskever",
+    year=2020,
+    title="Generative Pretraining from Pixels",
+    venue="ICML 2020",
+    link="https://proceedings.mlr.press/v119/chen20s.html",
+)
+SPARSE_PAPER = Paper(
+    key="child2019generating",
+    authors="Rewon Child, Scott Gray, Alec Radford, Ilya Sutskever",
+    year=2019,
+    title="Generating Long Sequences with Sparse Transformers",
+    venue="arXiv",
+    link="https://arxiv.org/abs/1904.10509",
+)
+XL_PAPER = Paper(
+    key="dai2019transformer",
+    authors="Zihang Dai, Zhilin Yang, Yiming Yang, Jaime Carbonell, Quoc V. Le, Ruslan Salakhutdinov",
+    year=2019,
+    title="Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context",
+    venue="ACL 2019",
+    link="https://arxiv.org/abs/1901.02860",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -74,5 +114,24 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="sequences, images and vectors of discrete entries",
         paper=ATTENTION_PAPER,
+        also=(GPT2_PAPER, IMAGE_GPT_PAPER, CHARACTERS_PAPER),
+    ),
+    Row(
+        name="sparse-transformer",
+        target="unsup.families.autoregressive.sparse_transformer:SparseTransformer",
+        family="autoregressive",
+        summary="Pre-norm decoder with strided or fixed sparse attention, for long sequences: n √n instead of n².",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="sequences, images and vectors of discrete entries",
+        paper=SPARSE_PAPER,
+    ),
+    Row(
+        name="transformer-xl",
+        target="unsup.families.autoregressive.transformer_xl:TransformerXL",
+        family="autoregressive",
+        summary="Decoder over segments with a memory of the features before them, and relative positions.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="sequences, images and vectors of discrete entries",
+        paper=XL_PAPER,
     ),
 )

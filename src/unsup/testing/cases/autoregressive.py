@@ -45,4 +45,16 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
+    Case("transformer", Event((5,), Support("nominal", 3), "sequence"), {"auxiliary": True, "dropout": 0.2}),
+    Case("sparse-transformer", Event((7,), Support("nominal", 3), "sequence")),
+    Case("sparse-transformer", Event((7,), BINARY, "sequence"), {"pattern": "fixed", "stride": 3}),
+    Case("sparse-transformer", Event((2, 2, 2), ordinal(3)), {"half_size": True, "given": labels(3)}, classes=3),
+    Case("transformer-xl", Event((7,), Support("nominal", 3), "sequence"), {"segment": 2, "memory": 2}),
+    Case(
+        "transformer-xl",
+        Event((3, 2), BINARY, "sequence"),
+        {"segment": 2, "memory": 1, "eval_memory": 3, "same_length": True, "clamp": 1, "given": labels(3)},
+        classes=3,
+    ),
+    Case("transformer-xl", Event((2, 2, 2), ordinal(3)), {"segment": 3, "memory": 0, "dropout": 0.1}),
 )
