@@ -20,11 +20,14 @@ from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
-from unsup.families.autoregressive.image_transformer import ImageTransformer
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
-from unsup.families.autoregressive.pixelsnail import PixelSNAIL
+from unsup.families.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from unsup.families.autoregressive.pixelrnn import PixelRNN
+from unsup.families.autoregressive.rnn import RNN
+from unsup.families.autoregressive.sparse_transformer import SparseTransformer
 from unsup.families.autoregressive.transformer import Transformer
+from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
@@ -123,6 +126,36 @@ def create(
 ) -> GatedPixelCNN: ...
 @overload
 def create(
+    name: Literal["rnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    cell: Literal["lstm", "gru"] = ...,
+    width: int = ...,
+    layers: int = ...,
+    dropout: float = ...,
+    chunk: int | None = ...,
+    coordinates: bool = ...,
+    frames: bool = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> RNN: ...
+@overload
+def create(
+    name: Literal["pixelrnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layer: Literal["row", "diagonal"] = ...,
+    channels: int = ...,
+    layers: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> PixelRNN: ...
+@overload
+def create(
     name: Literal["transformer"],
     event: Event,
     *,
@@ -132,28 +165,26 @@ def create(
     layers: int = ...,
     heads: int = ...,
     dropout: float = ...,
+    auxiliary: bool = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
 @overload
 def create(
-    name: Literal["pixelsnail"],
+    name: Literal["pixelcnn++"],
     event: Event,
     *,
     preset: str | None = None,
     seed: int = 0,
     channels: int = ...,
     blocks: int = ...,
-    layers: int = ...,
-    keys: int = ...,
-    values: int = ...,
-    dropout: float = ...,
     head: Literal["auto", "logistic", "softmax"] = ...,
-    components: int = ...,
+    mixtures: int = ...,
+    dropout: float = ...,
     given: Event | None = ...,
-) -> PixelSNAIL: ...
+) -> PixelCNNPlusPlus: ...
 @overload
 def create(
-    name: Literal["image-transformer"],
+    name: Literal["sparse-transformer"],
     event: Event,
     *,
     preset: str | None = None,
@@ -161,15 +192,33 @@ def create(
     width: int = ...,
     layers: int = ...,
     heads: int = ...,
-    hidden: int = ...,
-    head: Literal["softmax", "logistic"] = ...,
-    components: int = ...,
-    attention: Literal["1d", "2d"] = ...,
-    block: tuple[int, ...] | None = ...,
-    memory: tuple[int, ...] | None = ...,
+    pattern: Literal["strided", "fixed"] = ...,
+    stride: int | None = ...,
+    summary: int = ...,
+    half_size: bool = ...,
     dropout: float = ...,
     given: Event | None = ...,
-) -> ImageTransformer: ...
+) -> SparseTransformer: ...
+@overload
+def create(
+    name: Literal["transformer-xl"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    hidden: int | None = ...,
+    segment: int = ...,
+    memory: int = ...,
+    eval_memory: int | None = ...,
+    same_length: bool = ...,
+    clamp: int | None = ...,
+    dropout: float = ...,
+    attention_dropout: float = ...,
+    given: Event | None = ...,
+) -> TransformerXL: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -135,19 +135,21 @@ class Places(Causal):
     Args:
         order: the order of generation, of one entry at a site.
         width: number of features.
+        shape: axes that number the entries; by default those of the examples. It may have room for more entries.
     """
 
     index: Tensor
 
-    def __init__(self, order: Order, width: int) -> None:
+    def __init__(self, order: Order, width: int, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        places = torch.unravel_index(order.entries, order.shape)
+        shape = shape or order.shape
+        places = torch.unravel_index(order.entries, shape)
         self.register_buffer("index", torch.stack(places), persistent=False)  # (axes, L)
-        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in order.shape)
+        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in shape)
 
     def places(self) -> Tensor:
         """``(L, width)``."""
-        return cast(Tensor, sum(table[own] for table, own in zip(self.tables, self.index, strict=True)))
+        return cast(Tensor, sum(embedding(own, table) for table, own in zip(self.tables, self.index, strict=True)))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
         return h + self.places()
@@ -264,15 +266,21 @@ class SequenceModel(EntryModel, HasLengths):
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
         if not self.event.open:
             return super()._score(batch, generator)
-        return self._each(batch.x, self._context(batch.given, generator), batch.lengths).sum(1)
+        return self._each(*self._scored(batch.x, self._context(batch.given, generator)), batch.lengths).sum(1)
 
-    def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
-        """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
-        targets, outputs = self._scored(x, context)
+    def _total(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of the entries from ``start`` on, ``(B,)``; of an example with a length, without its padding."""
+        if not self.event.open:
+            return self.observation.total_log_prob(targets, outputs)
+        return self._each(targets, outputs, lengths, start).sum(1)
+
+    def _each(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of each entry from ``start`` on, in the order of generation: 0 for padding, and the end counts at its
+        place. Targets ``(B, D − start)``, outputs ``(B, D − start, P)`` → ``(B, D − start)``."""
         if lengths is None:
             return self.observation.log_prob(targets, outputs)
         length = (lengths * (self.order.dims // self.event.shape[0]))[:, None]
-        place = torch.arange(self.order.dims, device=x.device)
+        place = torch.arange(start, self.order.dims, device=targets.device)
         counted = place < length
         if isinstance(self.observation, SymbolsWithEnd):
             targets = torch.where(place == length, self.observation.end, targets)
@@ -294,7 +302,7 @@ class SequenceModel(EntryModel, HasLengths):
             conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
-        entries = torch.stack([self._each(x, self._context(c), lengths) for c in conditions])
+        entries = torch.stack([self._each(*self._scored(x, self._context(c)), lengths) for c in conditions])
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
 
