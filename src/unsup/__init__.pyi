@@ -23,6 +23,7 @@ from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.transformer import Transformer
+from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
@@ -132,6 +133,20 @@ def create(
     dropout: float = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
+@overload
+def create(
+    name: Literal["wavenet"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    skip: int = ...,
+    layers: int = ...,
+    stacks: int = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> WaveNet: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -204,7 +204,7 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         else:
             given = self.condition_or_none(given, len(x))
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        choose = keeping(line, self._targets(x).to(self._blank(1).dtype), choose)
+        choose = keeping(line, self._chosen(x), choose)
         drawn = self._walked(self._steps(len(x), self._context(given)), len(x), choose)
         return drawn if self.event.is_discrete else self.kept(x, known, drawn)
 
@@ -229,6 +229,12 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
     def _raw(self, line: Tensor) -> Tensor:
         """Targets ``(B, D)`` in the order of generation → raw data."""
         return self.observation.raw(self.order.grid(line).reshape(len(line), self.event.dims))
+
+    def _chosen(self, x: Tensor) -> Tensor:
+        """Raw data as a walk chooses it: levels, or standardised numbers, ``(B, D)`` in the order of generation."""
+        if isinstance(self.observation, Discrete):
+            return self._targets(x).long()
+        return self.order.line(self.observation.front(x)[0]).to(self._blank(1).dtype)
 
     def _blank(self, n: int) -> Tensor:
         """Targets before anything is chosen, ``(n, D)``."""
