@@ -47,6 +47,10 @@ class Form(ABC):
             InputError: the suffix of ``out`` is not one of `suffixes`.
         """
 
+    def is_single(self, out: Path) -> bool:
+        """Whether ``out`` is a file that has one example only."""
+        return False
+
     @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:
         """What the numbers of the examples stand for, which is part of the digest of the data."""

@@ -23,9 +23,10 @@ from unsup.nn.autoregressor import Choose, Steps, drawing, walk
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import levels_of
+from unsup.nn.logistics import PixelHead, PixelWalk
 from unsup.nn.observation import Discrete, GaussianMixture, SymbolsWithEnd, symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import Raster, unreached
+from unsup.nn.raster import Raster, unreached, with_channels
 from unsup.prob import distributions as dist
 
 
@@ -183,7 +184,14 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
     ends: bool
 
     def take(
-        self, event: Event, given: Event | None, *, order: Order | None = None, frame: int = 1, components: int = 0
+        self,
+        event: Event,
+        given: Event | None,
+        *,
+        order: Order | None = None,
+        frame: int = 1,
+        components: int = 0,
+        head: PixelHead | None = None,
     ) -> None:
         """Called in the constructor: set the attributes for the event, and for the condition, if any.
 
@@ -193,11 +201,16 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
             order: the order of generation; by default raster for images, else that of the flattened entries.
             frame: entries of a site, which are independent given earlier sites.
             components: number of Gaussians of a real entry.
+            head: the distribution of the channels of a pixel of images; a site is then a pixel. The order must have
+                the channels of a pixel one after another.
         """
         self.order = order or (Raster(event) if event.is_image else Order(event))
-        self.frame = frame
+        self.frame = frame if head is None else head.channels
+        self.pixel_head = head
         self.ends = event.open and len(event.shape) == 1 and frame == 1 and event.has_words
-        if event.is_real:
+        if head is not None:
+            self.observation = head.observation
+        elif event.is_real:
             self.observation = GaussianMixture(event, components)
         else:
             self.observation = SymbolsWithEnd(event) if self.ends else symbols_for(event)
@@ -206,7 +219,7 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
     @abstractmethod
     def layers(self) -> Sequence[Causal]:
         """From levels ``(B, L)``, or frames ``(B, L, frame)`` of levels or standardised numbers, to
-        ``(B, L, frame · outputs_each)``; the first layer is strict."""
+        ``(B, L, frame · outputs_each)``, or the outputs of the head; the first layer is strict."""
 
     @property
     def sites(self) -> int:
@@ -225,13 +238,15 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
     def _sited(self, line: Tensor) -> Tensor:
         return line if self.frame == 1 and not self.event.is_real else line.view(len(line), self.sites, self.frame)
 
-    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+    def _network(self, x: Tensor, context: Context) -> Tensor:
         self.event.check_shape(x)
         h: Any = self._values(x)
         for layer in self.layers():
             h = layer(h, context)
-        found: Tensor = h.reshape(len(x), self.event.dims, self.observation.outputs_each)
-        return found
+        return cast(Tensor, h)
+
+    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+        return self._expanded(x, self._network(x, context))
 
     def _steps(self, n: int, context: Context) -> Steps:
         return _Cached(self, n, context, self.sites)
@@ -242,6 +257,8 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
         for layer in self.layers():
             seen = layer.spread(seen)
         reached = seen.T > 0
+        if self.pixel_head is not None:
+            return unreached(with_channels(reached, self.frame), self.order)
         return unreached(reached.repeat_interleave(self.frame, 0).repeat_interleave(self.frame, 1), self.order)
 
     def _first(self) -> str:
@@ -250,10 +267,9 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
         return "the known part must be the beginning of the sequence"
 
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
-        context = self._context(batch.given, generator)
         if not self.event.open:
-            return self.observation.total_log_prob(*self._scored(batch.x, context))
-        return self._each(batch.x, context, batch.lengths).sum(1)
+            return super()._score(batch, generator)
+        return self._each(batch.x, self._context(batch.given, generator), batch.lengths).sum(1)
 
     def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
         """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
@@ -371,23 +387,31 @@ class _Cached(Steps):
         self.frame, self.each = model.frame, model.observation.outputs_each
         self.end = model.observation.end if isinstance(model.observation, SymbolsWithEnd) else None
         self.is_flat = model.frame == 1 and not model.event.is_real
+        self.pixel = None if model.pixel_head is None else PixelWalk(model.pixel_head)
         self.found = torch.zeros(0)
         self.values: list[Tensor] = []
 
     def outputs(self, site: int) -> Tensor:
         t, entry = divmod(site, self.frame)
+        if self.pixel is not None:
+            return self.pixel.outputs(lambda: self._network(t))
         if entry == 0:
-            place = Site(0, t)
-            h = self.first.look(self.memory, place)
-            for layer, memory in self.rest:
-                h = layer.step(memory, place, h)
-            self.found = h.view(len(h), self.frame, self.each)
+            self.found = self._network(t).view(-1, self.frame, self.each)
         return self.found[:, entry]
+
+    def _network(self, t: int) -> Tensor:
+        place = Site(0, t)
+        h = self.first.look(self.memory, place)
+        for layer, memory in self.rest:
+            h = layer.step(memory, place, h)
+        return cast(Tensor, h)
 
     def put(self, site: int, value: Tensor) -> None:
         t, entry = divmod(site, self.frame)
         if self.end is not None:
             value = torch.where(value == self.end, 0, value)  # what comes after an end does not matter
+        if self.pixel is not None:
+            self.pixel.put(value)
         self.values.append(value)
         if entry == self.frame - 1:
             frame = self.values[0] if self.is_flat else torch.stack(self.values, 1)

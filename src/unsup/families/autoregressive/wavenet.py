@@ -20,7 +20,7 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.causal import Causal, Pointwise, Sequential
 from unsup.nn.dilated import Coordinates, DilatedStack, Number
-from unsup.nn.observation import Logistic
+from unsup.nn.logistics import MixtureOfLogistics
 from unsup.nn.sequence import Delayed, Frames, SequenceModel, Sitewise, Tokens
 
 _MOST_SYMBOLS = 256
@@ -29,8 +29,8 @@ _MOST_SYMBOLS = 256
 class WaveNet(SequenceModel):
     """Density of sound and other sequences, and of images with coordinates as additional inputs.
 
-    Entries have a softmax; two levels a Bernoulli, more than 256 ordered levels a logistic, real entries a mixture of
-    Gaussians. Sound should have 256 levels (``mu_law=True``). A condition is added inside every gate.
+    Entries have a softmax; two levels a Bernoulli, more than 256 ordered levels a mixture of logistics, real entries a
+    mixture of Gaussians. Sound should have 256 levels (``mu_law=True``). A condition is added inside every gate.
 
     Args:
         event: sequences, images or vectors of entries with one support.
@@ -38,7 +38,7 @@ class WaveNet(SequenceModel):
         skip: number of features of the sum of skip connections, and of the head.
         layers: number of layers of a stack, with dilations 1, 2, 4, …
         stacks: number of stacks.
-        components: number of Gaussians of a real entry.
+        components: number of Gaussians of a real entry, and of logistics of one with more than 256 levels.
         given: event of the condition, e.g. ``labels(10)``, or None.
 
     Raises:
@@ -77,7 +77,7 @@ class WaveNet(SequenceModel):
         if event.is_real:
             self.tokens = Frames(1, width)
         elif support.kind == "ordinal" and support.levels > _MOST_SYMBOLS:
-            self.observation, self.tokens = Logistic(event), Number(support.levels, width)
+            self.observation, self.tokens = MixtureOfLogistics(event, components), Number(support.levels, width)
         else:
             self.tokens = Tokens(support.levels, width)
         has_coordinates = Coordinates.has_any(event.shape, is_image=event.is_image)
