@@ -47,6 +47,11 @@ class Form(ABC):
             InputError: the suffix of ``out`` is not one of `suffixes`.
         """
 
+    @property
+    def samples_a_second(self) -> int | None:
+        """The rate of sound; None for other data."""
+        return None
+
     def is_single(self, out: Path) -> bool:
         """Whether ``out`` is a file that has one example only."""
         return False

@@ -73,6 +73,10 @@ class SoundForm(Form):
     depth: Depth
     mu_law: bool = False
 
+    @property
+    def samples_a_second(self) -> int:
+        return self.rate
+
     def is_single(self, out: Path) -> bool:
         return bool(out.suffix)
 
@@ -212,6 +216,31 @@ def read_file(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Cou
     pieces, notes = _at_rate([(path.name, sound)], rate)
     examples = _examples(pieces, length, str(path), None, mu_law=mu_law)
     return replace(examples, notes=(*notes, *examples.notes), split="in the order of the file")
+
+
+def windows_of_files(
+    files: list[tuple[str, Path]], length: int, origin: str, *, mu_law: bool
+) -> tuple[Examples, Tensor]:
+    """The windows of recordings of one kind, one file after the other, and the number of the file of each.
+
+    Args:
+        files: name and path of each recording.
+        length: samples in one window.
+        origin: the source of the files, for errors.
+        mu_law: as in `read_folder`.
+
+    Raises:
+        InputError: a file cannot be read, or all are shorter than a window.
+    """
+    sounds = []
+    for name, path in files:
+        try:
+            sounds.append((name, _recording(path)))
+        except _BROKEN as error:
+            raise InputError(f"{path} is damaged ({described(error)}); replace it") from error
+    found = _examples(sounds, length, origin, list(range(len(files))), mu_law=mu_law)
+    assert found.label is not None
+    return replace(found, label=None), found.label
 
 
 def _at_rate(pieces: list[_Piece], rate: int | None) -> tuple[list[_Piece], list[str]]:

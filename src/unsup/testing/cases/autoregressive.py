@@ -49,7 +49,17 @@ CASES = (
     Case("wavenet", Event((5,), Support("nominal", 3), "sequence"), oracle=oracles.conditionals),
     Case("wavenet", Event((7,), BINARY, "sequence"), {"layers": 2, "stacks": 1}),
     Case("wavenet", Event((2, 2), Support("ordinal", 3, low=-1), "sequence"), {"given": labels(2)}, classes=2),
-    Case("wavenet", Event((2,), ordinal(300, ), "sequence"), SMALL),
+    Case(
+        "wavenet",
+        Event(
+            (2,),
+            ordinal(
+                300,
+            ),
+            "sequence",
+        ),
+        SMALL,
+    ),
     Case("wavenet", Event((2,), REAL, "sequence"), SMALL | {"given": vector(1, REAL)}),
-    Case("wavenet", Event((1, 2, 2), BINARY)),
+    Case("wavenet", Event((2, 2, 2), BINARY)),
 )
