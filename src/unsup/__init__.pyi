@@ -28,6 +28,7 @@ from unsup.families.autoregressive.rnn import RNN
 from unsup.families.autoregressive.sparse_transformer import SparseTransformer
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.autoregressive.transformer_xl import TransformerXL
+from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
@@ -219,6 +220,20 @@ def create(
     attention_dropout: float = ...,
     given: Event | None = ...,
 ) -> TransformerXL: ...
+@overload
+def create(
+    name: Literal["wavenet"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    skip: int = ...,
+    layers: int = ...,
+    stacks: int = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> WaveNet: ...
 @overload
 def create(
     name: Literal["nice"],

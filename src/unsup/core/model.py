@@ -499,6 +499,24 @@ class HasLengths(CanSample):
         """The samples of `sample`, ``(n, *event.shape)``, and their lengths ``(n,)``; the rest is padding."""
 
 
+class SamplesAnyLength(CanSample):
+    """Capability: sampling of examples that are longer or shorter than those of the event, such as minutes of sound."""
+
+    def reason_against_length(self) -> str | None:
+        """Why this model only samples examples of the length of its event, a clause; None if it samples any."""
+        return None
+
+    @abstractmethod
+    def sample_long(self, n: int, length: int, *, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` examples ``(n, length, *event.shape[1:])``.
+
+        The first entries are those of `sample` with the same generator and options.
+
+        Raises:
+            CapabilityError: the model does not support it, see `reason_against_length`.
+        """
+
+
 class CanComplete(ABC):
     """Capability: sampling the unknown entries of an example from their conditional distribution."""
 

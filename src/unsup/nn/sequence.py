@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from unsup.core.batch import Batch
-from unsup.core.config import Count, Positive, Share
+from unsup.core.config import Count, Positive, Share, check_value
+from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import HasLengths
-from unsup.nn.autoregressor import Choose, Steps, drawing
+from unsup.core.model import HasLengths, SamplesAnyLength
+from unsup.nn.autoregressor import Choose, Steps, drawing, walk
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import levels_of
 from unsup.nn.logistics import PixelHead, PixelWalk
-from unsup.nn.observation import GaussianMixture, SymbolsWithEnd, symbols_for
+from unsup.nn.observation import Discrete, GaussianMixture, SymbolsWithEnd, symbols_for
 from unsup.nn.order import Order
 from unsup.nn.raster import Raster, unreached, with_channels
 from unsup.prob import distributions as dist
@@ -161,7 +162,7 @@ class Places(Causal):
         return h + memory[site.column]
 
 
-class SequenceModel(EntryModel, HasLengths):
+class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
     """A density of sequences that is a chain of causal layers.
 
     A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
@@ -170,12 +171,16 @@ class SequenceModel(EntryModel, HasLengths):
     Examples of different lengths: those of unordered symbols end with a symbol of their own, so that masses sum to one
     over all lengths, 0 included; of other data, p(x) is that given the length.
 
+    Class attributes:
+        unbounded: whether no layer depends on the number of sites, so that a walk may go on beyond the event.
+
     Attributes:
         frame: entries of a site.
         ends: whether examples have an end symbol.
     """
 
     takes_lengths = True
+    unbounded: ClassVar[bool] = False
 
     frame: int
     ends: bool
@@ -246,7 +251,7 @@ class SequenceModel(EntryModel, HasLengths):
         return self._expanded(x, self._network(x, context))
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self, n, context)
+        return _Cached(self, n, context, self.sites)
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
         """Earlier entries that no layer can reach, independent of weights."""
@@ -324,6 +329,41 @@ class SequenceModel(EntryModel, HasLengths):
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
         return self._ended(self._steps(n, context), n, choose)
 
+    def reason_against_length(self) -> str | None:
+        if self.event.is_image or self.event.layout == "vector":
+            return f"samples examples of {self.event}, whose size is fixed"
+        if not self.unbounded:
+            return "depends on the positions of entries, which it knows up to the length of its event only"
+        if not isinstance(self.observation, Discrete):
+            return "standardises each real entry by its position, up to the length of its event only"
+        return "ends its examples itself" if self.ends else None
+
+    @torch.no_grad()
+    def sample_long(
+        self,
+        n: int,
+        length: Count,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> Tensor:
+        length = check_value("length", length, Count)
+        reason = self.reason_against_length()
+        if reason is not None:
+            raise CapabilityError(f"{type(self).__name__} {reason}")
+        assert isinstance(self.observation, Discrete)
+        rest = self.event.shape[1:]
+        dims = length * (self.event.dims // self.event.shape[0])
+        context = self._context(self.condition_to_sample(given, n, generator))
+        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
+        steps = _Cached(self, n, context, dims // self.frame)
+        targets = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
+        drawn = walk(steps, range(dims), choose, targets).view(n, length, *rest)
+        return (drawn + self.observation.support.low).to(self.event.dtype)
+
     def _ended(self, net: Steps, n: int, choose: Choose) -> tuple[Tensor, Tensor]:
         """Examples, and their lengths by the end symbols that were chosen."""
         whole = self.event.shape[0]
@@ -346,8 +386,8 @@ class SequenceModel(EntryModel, HasLengths):
 class _Cached(Steps):
     """Every layer is computed at the site only, when its last input is known."""
 
-    def __init__(self, model: SequenceModel, n: int, context: Context) -> None:
-        layers, size = model.layers(), (1, model.sites)
+    def __init__(self, model: SequenceModel, n: int, context: Context, sites: int) -> None:
+        layers, size = model.layers(), (1, sites)
         self.first = cast(Remembering, layers[0])
         assert self.first.strict
         self.memory = self.first.begin(n, size, context)

@@ -116,6 +116,24 @@ XL_PAPER = Paper(
     venue="ACL 2019",
     link="https://arxiv.org/abs/1901.02860",
 )
+WAVENET_PAPER = Paper(
+    key="oord2016wavenet",
+    authors="Aäron van den Oord, Sander Dieleman, Heiga Zen, Karen Simonyan, Oriol Vinyals, Alex Graves, "
+    "Nal Kalchbrenner, Andrew Senior, Koray Kavukcuoglu",
+    year=2016,
+    title="WaveNet: A Generative Model for Raw Audio",
+    venue="arXiv",
+    link="https://arxiv.org/abs/1609.03499",
+)
+FAST_WAVENET_PAPER = Paper(
+    key="lepaine2016fast",
+    authors="Tom Le Paine, Pooya Khorrami, Shiyu Chang, Yang Zhang, Prajit Ramachandran, Mark A. Hasegawa-Johnson, "
+    "Thomas S. Huang",
+    year=2016,
+    title="Fast Wavenet Generation Algorithm",
+    venue="arXiv",
+    link="https://arxiv.org/abs/1611.09482",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -203,5 +221,15 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="sequences, images and vectors of discrete entries",
         paper=XL_PAPER,
+    ),
+    Row(
+        name="wavenet",
+        target="unsup.families.autoregressive.wavenet:WaveNet",
+        family="autoregressive",
+        summary="Gated dilated causal convolutions over sound and other sequences; images with coordinates.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="sequences, images and vectors of entries of one kind",
+        paper=WAVENET_PAPER,
+        also=(FAST_WAVENET_PAPER,),
     ),
 )

@@ -7,6 +7,7 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 DIRECT = {"direct": True}
+SMALL = {"width": 4, "skip": 6, "layers": 1, "stacks": 1, "components": 2}  # far from 0, densities are not integrated
 CASES = (
     Case("made", vector(9), oracle=oracles.conditionals, beside=DIRECT),
     Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}, beside=DIRECT),
@@ -75,4 +76,20 @@ CASES = (
         classes=3,
     ),
     Case("transformer-xl", Event((2, 2, 2), ordinal(3)), {"segment": 3, "memory": 0, "dropout": 0.1}),
+    Case("wavenet", Event((5,), Support("nominal", 3), "sequence"), oracle=oracles.conditionals),
+    Case("wavenet", Event((7,), BINARY, "sequence"), {"layers": 2, "stacks": 1}),
+    Case("wavenet", Event((2, 2), Support("ordinal", 3, low=-1), "sequence"), {"given": labels(2)}, classes=2),
+    Case(
+        "wavenet",
+        Event(
+            (2,),
+            ordinal(
+                300,
+            ),
+            "sequence",
+        ),
+        SMALL,
+    ),
+    Case("wavenet", Event((2,), REAL, "sequence"), SMALL | {"given": vector(1, REAL)}),
+    Case("wavenet", Event((2, 2, 2), BINARY)),
 )
