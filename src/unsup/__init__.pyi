@@ -19,8 +19,11 @@ from unsup.data.memory import from_arrays as from_arrays
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
+from unsup.families.autoregressive.conditional_2d import Conditional2d
+from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
+from unsup.families.autoregressive.nade import NADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
@@ -132,6 +135,39 @@ def create(
     dropout: float = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
+@overload
+def create(
+    name: Literal["conditional-2d"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    given: Event | None = ...,
+) -> Conditional2d: ...
+@overload
+def create(
+    name: Literal["fvsbn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    given: Event | None = ...,
+) -> FVSBN: ...
+@overload
+def create(
+    name: Literal["nade"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: int = ...,
+    layers: int = ...,
+    order: Literal["natural", "random"] = ...,
+    orderless: bool = ...,
+    ensemble: int = ...,
+    order_seed: int = ...,
+) -> NADE: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.config import Positive
+from unsup.core.config import Count, Positive, Share
 from unsup.core.model import ChooseEntry, CodesEntries, IsAutoregressive, Model
 from unsup.core.steps import in_steps
-from unsup.nn.autoregressor import Naive, Steps, drawing, walk
+from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, walk
 from unsup.nn.heads import Heads
 from unsup.nn.intervals import joined, log_chosen
 from unsup.nn.observation import Discrete, GaussianMixture
@@ -91,21 +91,47 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
         return self.observation.padded(outputs) if isinstance(self.observation, Heads) else outputs
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
-        """Ancestral sampling that computes every hidden unit once, when its last input is known."""
-        return self._sample(n, self.steps, generator, temperature)
+    def sample(
+        self,
+        n: int,
+        *,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> Tensor:
+        """Draw an order, then entry by entry, computing every hidden unit once, when its last input is known.
+
+        Args:
+            n: number of samples.
+            generator: random generator.
+            temperature: divides the logits of the entries.
+            top_k: draw each entry from its k most probable levels only.
+            top_p: draw each entry from the fewest levels whose total probability is at least p (nucleus sampling).
+        """
+        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
+        return self._sample(n, self.steps, generator, choose)
 
     @torch.no_grad()
-    def sample_naive(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample_naive(
+        self,
+        n: int,
+        *,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Tensor:
         def steps(rows: int, order: int) -> Steps:
             return Naive(lambda targets: self._aligned(self.outputs_of(targets, order)), self._blank(rows))
 
-        return self._sample(n, steps, generator, temperature)
+        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
+        return self._sample(n, steps, generator, choose)
 
     def _sample(
-        self, n: int, steps: Callable[[int, int], Steps], generator: Generator | None, temperature: float
+        self, n: int, steps: Callable[[int, int], Steps], generator: Generator | None, choose: Choose
     ) -> Tensor:
-        targets, choose = self._blank(n), drawing(self.observation, generator, temperature)
+        targets = self._blank(n)
         if not n:
             return self.observation.raw(targets)
         weights = torch.ones(len(self.orders), device=self.device)

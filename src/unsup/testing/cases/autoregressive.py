@@ -7,6 +7,7 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 DIRECT = {"direct": True}
+PUT_FIRST = {"completion": "known entries are put first, which makes another order of the same network"}
 CASES = (
     Case("made", vector(9), oracle=oracles.conditionals, beside=DIRECT),
     Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}, beside=DIRECT),
@@ -45,4 +46,17 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
+    Case("conditional-2d", vector(2, ordinal(7)), oracle=oracles.conditionals),
+    Case("conditional-2d", vector(2), {"hidden": ()}, oracle=oracles.conditionals),
+    Case("conditional-2d", vector(2, Support("nominal", 5)), {"given": labels(3)}, classes=3),
+    Case("conditional-2d", vector(2, Support("ordinal", 4, low=-2)), {"given": vector(2, REAL)}),
+    Case("fvsbn", vector(6), oracle=oracles.conditionals),
+    Case("fvsbn", vector(3, Support("nominal", 4)), oracle=oracles.conditionals),
+    Case("fvsbn", vector(2, ordinal(40)), oracle=oracles.conditionals),
+    Case("fvsbn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
+    Case("nade", vector(8), oracle=oracles.conditionals),
+    Case("nade", vector(3, Support("nominal", 4)), {"order": "random"}, oracle=oracles.conditionals),
+    Case("nade", vector(2, ordinal(40)), oracle=oracles.conditionals),
+    Case("nade", vector(5), {"orderless": True, "layers": 2}, exceptions=PUT_FIRST, oracle=oracles.conditionals),
+    Case("nade", vector(3, ordinal(3)), {"orderless": True, "ensemble": 3, "order": "random"}, exceptions=PUT_FIRST),
 )
