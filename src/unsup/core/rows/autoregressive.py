@@ -75,6 +75,15 @@ ORDERLESS_PAPER = Paper(
     venue="ICML 2014",
     link="https://arxiv.org/abs/1310.1757",
 )
+MULTISCALE_PAPER = Paper(
+    key="reed2017parallel",
+    authors="Scott Reed, Aäron van den Oord, Nal Kalchbrenner, Sergio Gómez Colmenarejo, Ziyu Wang, Yutian Chen, "
+    "Dan Belov, Nando de Freitas",
+    year=2017,
+    title="Parallel Multiscale Autoregressive Density Estimation",
+    venue="ICML 2017",
+    link="https://arxiv.org/abs/1703.03664",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -143,5 +152,14 @@ ROWS: tuple[Row, ...] = (
         events="vectors, sequences and images of discrete entries",
         paper=NADE_PAPER,
         also=(ORDERLESS_PAPER,),
+    ),
+    Row(
+        name="parallel-multiscale",
+        target="unsup.families.autoregressive.parallel_multiscale:ParallelMultiscale",
+        family="autoregressive",
+        summary="From coarse to fine grids, in groups of pixels that are independent given coarser ones.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels, and sides that can be halved",
+        paper=MULTISCALE_PAPER,
     ),
 )
