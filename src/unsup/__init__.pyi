@@ -19,8 +19,12 @@ from unsup.data.memory import from_arrays as from_arrays
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
+from unsup.families.autoregressive.conditional_2d import Conditional2d
+from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
+from unsup.families.autoregressive.nade import NADE
+from unsup.families.autoregressive.parallel_multiscale import ParallelMultiscale
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
 from unsup.families.autoregressive.pixelrnn import PixelRNN
@@ -234,6 +238,53 @@ def create(
     components: int = ...,
     given: Event | None = ...,
 ) -> WaveNet: ...
+@overload
+def create(
+    name: Literal["conditional-2d"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    given: Event | None = ...,
+) -> Conditional2d: ...
+@overload
+def create(
+    name: Literal["fvsbn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    given: Event | None = ...,
+) -> FVSBN: ...
+@overload
+def create(
+    name: Literal["nade"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: int = ...,
+    layers: int = ...,
+    order: Literal["natural", "random"] = ...,
+    orderless: bool = ...,
+    ensemble: int = ...,
+    order_seed: int = ...,
+) -> NADE: ...
+@overload
+def create(
+    name: Literal["parallel-multiscale"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    base: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    blocks: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> ParallelMultiscale: ...
 @overload
 def create(
     name: Literal["nice"],
