@@ -492,7 +492,17 @@ class CanDecode(CanEncode):
 
 
 class HasLengths(CanSample):
-    """Capability: sampling of examples with an open first axis, together with their lengths."""
+    """Capability: sampling of examples with an open first axis, together with their lengths.
+
+    Such a model also scores the beginnings of sequences whose first axis is not open: log p of the entries within
+    ``lengths``, the sum over all others.
+
+    Attributes:
+        ends: whether p(x) is that of the length too, so that masses sum to one over all lengths. Else p(x) is that
+            given the length, and samples have full length.
+    """
+
+    ends: bool
 
     @abstractmethod
     def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -522,6 +532,16 @@ class CanComplete(ABC):
         dtype = cast(Model, self).event.dtype
         wide = torch.promote_types(x.dtype, dtype) if x.is_floating_point() and dtype.is_floating_point else dtype
         return torch.where(known, x.to(wide), drawn.to(wide))
+
+
+class CompletesToAnyLength(HasLengths, CanComplete):
+    """Capability: completing the beginnings of examples with an open first axis, together with their lengths."""
+
+    @abstractmethod
+    def complete_with_lengths(
+        self, x: Tensor, known: Tensor, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The examples of `complete` and their lengths ``(B,)``, at least those of the known beginnings."""
 
 
 class IsConditional(ABC):

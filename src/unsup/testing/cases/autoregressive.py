@@ -45,4 +45,7 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True)),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True), {"given": labels(2)}, classes=2),
+    Case("transformer", Event((4, 2), BINARY, "sequence", open=True)),
 )
