@@ -133,7 +133,9 @@ class Model(nn.Module, ABC):
             whose options change them sets ``self.fit_defaults`` in its constructor.
         autocast: whether the loss may run under bfloat16 autocast (its sums remain in float32).
         not_in_half: the reason why the model cannot compute with float16 or bfloat16 parameters; empty if it can.
-        takes_lengths: whether it supports events with an open first axis.
+        takes_lengths: whether it supports events with an open first axis, and scores the beginnings of other sequences.
+        data_defaults: options of the data for this model if they are not given, by the kind of the data: ``text``,
+            ``sound``.
         takes_missing: whether it supports events with missing entries, and scores the entries that are there.
         marginalises: whether log p of an example with missing entries is that of the observed ones alone, i.e. the
             integral over the missing ones.
@@ -149,6 +151,7 @@ class Model(nn.Module, ABC):
     autocast: ClassVar[bool] = True
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
+    data_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     takes_missing: ClassVar[bool] = False
     marginalises: ClassVar[bool] = False
     streams: Mapping[str, int] = {}

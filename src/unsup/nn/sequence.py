@@ -175,6 +175,7 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
     """
 
     takes_lengths = True
+    data_defaults = {"text": {"length": 256}}
 
     frame: int
     ends: bool
