@@ -89,7 +89,9 @@ def test_frames_are_independent_given_earlier_frames() -> None:
     assert torch.equal(model.log_prob(other, lengths=lengths), found)
     for length in (0, 1, 2):  # p(x | length) sums to one
         every = torch.zeros(2 ** (3 * length), *ROLLS.shape)
-        every[:, :length] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3 * length))).view(len(every), length, 3)
+        every[:, :length] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3 * length))).view(
+            len(every), length, 3
+        )
         mass = model.log_prob(every, lengths=torch.full((len(every),), length)).exp().sum()
         assert abs(mass - 1) < 1e-10
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,7 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, check_value
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import HasLengths, SamplesAnyLength
+from unsup.core.model import CompletesToAnyLength, SamplesAnyLength
 from unsup.nn.autoregressor import Choose, Steps, drawing, walk
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
@@ -162,14 +163,15 @@ class Places(Causal):
         return h + memory[site.column]
 
 
-class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
+class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
     """A density of sequences that is a chain of causal layers.
 
     A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
     ``(B, F)`` in a step, at ``Site(0, t)``.
 
     Examples of different lengths: those of unordered symbols end with a symbol of their own, so that masses sum to one
-    over all lengths, 0 included; of other data, p(x) is that given the length.
+    over all lengths, 0 included; of other data, p(x) is that given the length. If all examples have one length, lengths
+    in a batch are those of beginnings of examples.
 
     Class attributes:
         unbounded: whether no layer depends on the number of sites, so that a walk may go on beyond the event.
@@ -180,6 +182,7 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
     """
 
     takes_lengths = True
+    data_defaults = {"text": {"length": 256}}
     unbounded: ClassVar[bool] = False
 
     frame: int
@@ -268,16 +271,42 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
             return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
         return "the known part must be the beginning of the sequence"
 
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """As for all models. In the place of padding, real data is standardised with entries of other examples."""
+        if batch.lengths is not None and self.event.is_real:
+            batch = replace(batch, x=self._without_padding(batch.x, batch.lengths))
+        super().prepare(batch, generator=generator)
+
+    def _without_padding(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Padding replaced by what other examples have at the same place; 0 where none has anything."""
+        x, beyond = x.clone(), self.event.padding(lengths)
+        for place in range(x.shape[1]):
+            there = x[~beyond[:, place], place]
+            count = int(beyond[:, place].sum())
+            if count:
+                rows = torch.arange(count, device=x.device) % max(1, len(there))
+                x[beyond[:, place], place] = there[rows] if len(there) else 0.0
+        return x
+
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
-        if not self.event.open:
+        context = self._context(batch.given, generator)
+        if batch.lengths is None:
             return super()._score(batch, generator)
-        return self._each(*self._scored(batch.x, self._context(batch.given, generator)), batch.lengths).sum(1)
+        x = self._with_low_padding(batch.x, batch.lengths)
+        return self._each(*self._scored(x, context), batch.lengths).sum(1)
 
     def _total(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
         """log p of the entries from ``start`` on, ``(B,)``; of an example with a length, without its padding."""
-        if not self.event.open:
+        if lengths is None:
             return self.observation.total_log_prob(targets, outputs)
         return self._each(targets, outputs, lengths, start).sum(1)
+
+    def _with_low_padding(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Examples whose padding, which may have any value, is the lowest level or 0."""
+        if lengths is None:
+            return x
+        padding = self.event.padding(lengths).view(len(x), -1, *(1,) * (len(self.event.shape) - 1))
+        return torch.where(padding, self.event.lowest(x).to(x.dtype), x)
 
     def _each(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
         """log p of each entry from ``start`` on, in the order of generation: 0 for padding, and the end counts at its
@@ -307,12 +336,10 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
             conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
+        x = self._with_low_padding(x, lengths)
         entries = torch.stack([self._each(*self._scored(x, self._context(c)), lengths) for c in conditions])
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
-
-    def reason_against_coding(self) -> str | None:
-        return "has examples of different lengths" if self.event.open else None
 
     @torch.no_grad()
     def sample_with_lengths(
@@ -363,6 +390,22 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
         targets = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
         drawn = walk(steps, range(dims), choose, targets).view(n, length, *rest)
         return (drawn + self.observation.support.low).to(self.event.dtype)
+
+    @torch.no_grad()
+    def complete_with_lengths(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        choose, context = self._completing(x, known, given, generator, temperature, top_k, top_p)
+        drawn, lengths = self._ended(self._steps(len(x), context), len(x), choose)
+        return (drawn if self.event.is_discrete else self.kept(x, known, drawn)), lengths
 
     def _ended(self, net: Steps, n: int, choose: Choose) -> tuple[Tensor, Tensor]:
         """Examples, and their lengths by the end symbols that were chosen."""

@@ -105,13 +105,14 @@ class Transformer(SequenceModel):
         if not (self.auxiliary and self.training):
             return super().loss(batch, generator=generator)
         given = None if self.given is None else self.condition(batch.given, len(batch))
-        context, targets = self._context(given, generator), self._targets(batch.x)
+        x = self._with_low_padding(batch.x, batch.lengths)
+        context, targets = self._context(given, generator), self._targets(x)
 
         def surprise(outputs: Tensor, ahead: int = 0) -> Tensor:
             seen = outputs[:, : outputs.shape[1] - ahead]
             return -self._total(targets[:, ahead:], seen, batch.lengths, ahead)
 
-        *early, last = self._states(batch.x, context)
+        *early, last = self._states(x, context)
         nats, second = surprise(self.head(last)), surprise(self.second(last), 1) / 2
         layers = nats.new_zeros(nats.shape)
         for number, (own, h) in enumerate(zip(self.early, early, strict=True), 1):

@@ -124,4 +124,7 @@ CASES = (
         classes=3,
         exceptions=NOTHING_ABOVE,
     ),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True)),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True), {"given": labels(2)}, classes=2),
+    Case("transformer", Event((4, 2), BINARY, "sequence", open=True)),
 )
