@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import struct
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pooch
@@ -18,6 +21,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.data.arrays import read_npz
 from unsup.data.examples import Examples, Names, classes, part_names
+from unsup.data.sound import windows_of_files
 from unsup.data.source import binarise
 
 _PIXELS = Support("ordinal", 256)
@@ -43,6 +47,8 @@ _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
+
+_SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 _MOST = 2**29  # maximum bytes in one file
 _FIXED_SEED = 0  # key of the fixed binarisation of validation and test images of dynamic-mnist
@@ -158,6 +164,66 @@ def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
     )
 
 
+def cifar10_20k(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """20,000 of the training images of CIFAR-10 (Krizhevsky 2009) and all test images; 2,000 are for validation.
+
+    Results on this subset are not results on CIFAR-10.
+    """
+    files = _find("cifar10-20k", "cifar10_20k", dict.fromkeys(("train.npz", "test.npz")), None, data_dir, download)
+    train, test = (read_npz(file) for file in files.values())
+    sizes = (len(train["x"]) - len(train["x"]) // 10, len(train["x"]) // 10, len(test["x"]))
+    return Examples(
+        torch.from_numpy(np.concatenate([train["x"], test["x"]])),
+        Event((3, 32, 32), _PIXELS),
+        _part_names((len(train["x"]), 0, len(test["x"]))),
+        torch.from_numpy(np.concatenate([train["label"], test["label"]])).long(),
+        _CIFAR_CLASSES,
+        sizes=sizes,
+        split="official test; validation: the last tenth of the training images",
+    )
+
+
+def jsb_chorales(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """382 chorales by J. S. Bach as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 160 steps.
+    """
+    return _piano_rolls("jsb-chorales", "JSB_Chorales.mat", data_dir, download)
+
+
+def nottingham(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """1,037 folk tunes as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 1,793 steps.
+    """
+    return _piano_rolls("nottingham", "Nottingham.mat", data_dir, download)
+
+
+def _piano_rolls(name: str, file: str, data_dir: str | None, download: bool) -> Examples:
+    from scipy.io import loadmat  # here, because importing it takes a quarter of a second
+
+    (path,) = _find(name, "polyphonic_music", {file: None}, None, data_dir, download).values()
+    try:
+        content = loadmat(path, variable_names=("traindata", "validdata", "testdata"))
+        parts = [list(content[key][0]) for key in ("traindata", "validdata", "testdata")]
+        rolls = [np.asarray(roll, np.uint8) for part in parts for roll in part]
+        lengths = np.array([len(roll) for roll in rolls])
+        x = np.zeros((len(rolls), int(lengths.max()), 88), np.uint8)
+        for row, roll in zip(x, rolls, strict=True):
+            row[: len(roll)] = roll
+    except (OSError, KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
+        raise _damaged(path, error) from error
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    return Examples(
+        torch.from_numpy(x),
+        Event(x.shape[1:], BINARY, "sequence", open=True),
+        _part_names(sizes),
+        lengths=torch.from_numpy(lengths),
+        sizes=sizes,
+        split="official",
+    )
+
+
 def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """The two small background sets of Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): (1, 105, 105), 1 is ink."""
     name = "omniglot_small1and2_105.npz"
@@ -168,6 +234,45 @@ def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples
     label, labels = classes(character, str(file))
     names = tuple(f"{c} drawer {d}" for c, d in zip(character.tolist(), arrays["drawer"].tolist(), strict=True))
     return Examples(torch.from_numpy(arrays["x"]).unsqueeze(1), Event((1, 105, 105), BINARY), names, label, labels)
+
+
+def fsdd(
+    *,
+    length: int = 1024,
+    mu_law: bool = True,
+    label: Literal["digit", "speaker"] = "digit",
+    data_dir: str | None = None,
+) -> Examples:
+    """The Free Spoken Digit Dataset (Jackson et al.): windows of 3,000 recordings at 8 kHz, of six speakers.
+
+    The test split is the official one, takes 0 to 4 of every digit and speaker; takes 5 to 9 are used for validation.
+
+    Args:
+        length: samples in one window.
+        mu_law: as the 256 levels of the μ-law, instead of 16 bits.
+        label: what the labels are, the digit or the speaker.
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+    """
+    parts = (range(10, 50), range(5, 10), range(5))
+    takes = [
+        (str(digit), speaker, take)
+        for part in parts
+        for digit, speaker, take in itertools.product(range(10), _SPEAKERS, part)
+    ]
+    names = [f"{digit}_{speaker}_{take}.wav" for digit, speaker, take in takes]
+    files = _find("fsdd", "fsdd", {f"recordings/{name}": None for name in names}, None, data_dir, False)
+    found, owner = windows_of_files(list(zip(names, files.values(), strict=True)), length, "fsdd", mu_law=mu_law)
+    classes = tuple(map(str, range(10))) if label == "digit" else _SPEAKERS
+    number = torch.tensor([classes.index(take[0 if label == "digit" else 1]) for take in takes])
+    ends = torch.tensor([60 * len(part) for part in parts]).cumsum(0)
+    train, validation, test = torch.bucketize(owner, ends, right=True).bincount(minlength=3).tolist()
+    return replace(
+        found,
+        label=number[owner],
+        labels=classes,
+        sizes=(train, validation, test),
+        split="official test; validation: takes 5 to 9 of the training recordings",
+    )
 
 
 def _find(

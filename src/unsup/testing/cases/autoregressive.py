@@ -7,6 +7,10 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 DIRECT = {"direct": True}
+SMALL = {"width": 4, "skip": 6, "layers": 1, "stacks": 1, "components": 2}  # far from 0, densities are not integrated
+PUT_FIRST = {"completion": "known entries are put first, which makes another order of the same network"}
+ONE_ROW = {"base": 1, "blocks": 1}
+NOTHING_ABOVE = {"gradients": "a grid of one row or one pixel has no pixels above or on the left"}
 CASES = (
     Case("made", vector(9), oracle=oracles.conditionals, beside=DIRECT),
     Case("made", vector(6), {"hidden": (24, 24), "masks": 3, "order": "random"}, beside=DIRECT),
@@ -55,4 +59,71 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
+    Case("pixelcnn++", Event((1, 3, 3), BINARY), oracle=oracles.conditionals),
+    Case("pixelcnn++", Event((3, 2, 2), BINARY)),
+    Case("pixelcnn++", Event((2, 2, 1), ordinal(5))),
+    Case("pixelcnn++", Event((1, 5, 6), ordinal(4))),
+    Case("pixelcnn++", Event((1, 2, 2), ordinal(3)), {"head": "softmax", "blocks": 2}),
+    Case("pixelcnn++", Event((2, 2, 2), Support("nominal", 3)), {"given": labels(3)}, classes=3),
+    Case("pixelcnn++", Event((1, 2, 2), ordinal(4)), {"given": vector(2, REAL)}),
+    Case("transformer", Event((5,), Support("nominal", 3), "sequence"), {"auxiliary": True, "dropout": 0.2}),
+    Case("sparse-transformer", Event((7,), Support("nominal", 3), "sequence")),
+    Case("sparse-transformer", Event((7,), BINARY, "sequence"), {"pattern": "fixed", "stride": 3}),
+    Case("sparse-transformer", Event((2, 2, 2), ordinal(3)), {"half_size": True, "given": labels(3)}, classes=3),
+    Case("transformer-xl", Event((7,), Support("nominal", 3), "sequence"), {"segment": 2, "memory": 2}),
+    Case(
+        "transformer-xl",
+        Event((3, 2), BINARY, "sequence"),
+        {"segment": 2, "memory": 1, "eval_memory": 3, "same_length": True, "clamp": 1, "given": labels(3)},
+        classes=3,
+    ),
+    Case("transformer-xl", Event((2, 2, 2), ordinal(3)), {"segment": 3, "memory": 0, "dropout": 0.1}),
+    Case("wavenet", Event((5,), Support("nominal", 3), "sequence"), oracle=oracles.conditionals),
+    Case("wavenet", Event((7,), BINARY, "sequence"), {"layers": 2, "stacks": 1}),
+    Case("wavenet", Event((2, 2), Support("ordinal", 3, low=-1), "sequence"), {"given": labels(2)}, classes=2),
+    Case(
+        "wavenet",
+        Event(
+            (2,),
+            ordinal(
+                300,
+            ),
+            "sequence",
+        ),
+        SMALL,
+    ),
+    Case("wavenet", Event((2,), REAL, "sequence"), SMALL | {"given": vector(1, REAL)}),
+    Case("wavenet", Event((2, 2, 2), BINARY)),
+    Case("conditional-2d", vector(2, ordinal(7)), oracle=oracles.conditionals),
+    Case("conditional-2d", vector(2), {"hidden": ()}, oracle=oracles.conditionals),
+    Case("conditional-2d", vector(2, Support("nominal", 5)), {"given": labels(3)}, classes=3),
+    Case("conditional-2d", vector(2, Support("ordinal", 4, low=-2)), {"given": vector(2, REAL)}),
+    Case("fvsbn", vector(6), oracle=oracles.conditionals),
+    Case("fvsbn", vector(3, Support("nominal", 4)), oracle=oracles.conditionals),
+    Case("fvsbn", vector(2, ordinal(40)), oracle=oracles.conditionals),
+    Case("fvsbn", Event((2, 2, 2), BINARY), {"given": labels(3)}, classes=3),
+    Case("nade", vector(8), oracle=oracles.conditionals),
+    Case("nade", vector(3, Support("nominal", 4)), {"order": "random"}, oracle=oracles.conditionals),
+    Case("nade", vector(2, ordinal(40)), oracle=oracles.conditionals),
+    Case("nade", vector(5), {"orderless": True, "layers": 2}, exceptions=PUT_FIRST, oracle=oracles.conditionals),
+    Case("nade", vector(3, ordinal(3)), {"orderless": True, "ensemble": 3, "order": "random"}, exceptions=PUT_FIRST),
+    Case("parallel-multiscale", Event((1, 2, 4), BINARY), ONE_ROW, exceptions=NOTHING_ABOVE),
+    Case(
+        "parallel-multiscale",
+        Event((2, 2, 2), Support("nominal", 3)),
+        ONE_ROW,
+        exceptions=NOTHING_ABOVE,
+        oracle=oracles.conditionals,
+    ),
+    Case("parallel-multiscale", Event((1, 8, 8), ordinal(4)), {"blocks": 0}),
+    Case(
+        "parallel-multiscale",
+        Event((2, 2, 2), BINARY),
+        {**ONE_ROW, "given": labels(3)},
+        classes=3,
+        exceptions=NOTHING_ABOVE,
+    ),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True)),
+    Case("transformer", Event((3,), Support("nominal", 3), "sequence", open=True), {"given": labels(2)}, classes=2),
+    Case("transformer", Event((4, 2), BINARY, "sequence", open=True)),
 )
