@@ -182,6 +182,7 @@ def create(
     seed: int = 0,
     channels: int = ...,
     blocks: int = ...,
+    resolutions: int = ...,
     head: Literal["auto", "logistic", "softmax"] = ...,
     mixtures: int = ...,
     dropout: float = ...,

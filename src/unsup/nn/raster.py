@@ -119,9 +119,8 @@ class RasterModel(EntryModel):
 def with_channels(reached: Tensor, channels: int) -> Tensor:
     """Entries that reach entries ``(D, D)``, from pixels that reach pixels, if a head couples the channels."""
     within = torch.ones(channels, channels, dtype=torch.bool).tril(-1)
-    return torch.kron(reached.contiguous(), torch.ones_like(within)) | torch.kron(
-        torch.eye(len(reached), dtype=torch.bool), within
-    )
+    across = reached.repeat_interleave(channels, 0).repeat_interleave(channels, 1)
+    return across | torch.block_diag(*[within] * len(reached))
 
 
 def unreached(reached: Tensor, order: Order) -> Tensor:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-_CONSTANT = 1e-4
-"""Outputs with a smaller standard deviation in the batch keep their gain: dividing by it would amplify noise."""
+_LEAST = 0.1
+"""Outputs whose deviation in the batch is a smaller share of the wanted one are centred only: a large gain would
+amplify the first changes of v."""
 
 
 class WeightNorm(nn.Module):
@@ -26,20 +27,17 @@ class WeightNorm(nn.Module):
     Args:
         outputs: number of outputs.
         scale: standard deviation of the outputs over the first batch.
-        axis: the axis of v with the outputs.
     """
 
-    def __init__(self, outputs: int, *, scale: float = 1.0, axis: int = 0) -> None:
+    def __init__(self, outputs: int, *, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale, self.axis, self.starting = scale, axis, False
+        self.scale, self.starting = scale, False
         self.gain = nn.Parameter(torch.full((outputs,), scale))
 
     def weight(self, v: Tensor) -> Tensor:
-        """w of v."""
-        others = [axis for axis in range(v.ndim) if axis != self.axis]
-        shape = [1] * v.ndim
-        shape[self.axis] = -1
-        return v * (self.gain / v.square().sum(others).sqrt()).view(shape)
+        """w of v, whose first axis has the outputs."""
+        norm = torch.norm_except_dim(v, 2, 0)
+        return v * (self.gain.view_as(norm) / norm)
 
     def started(self, outputs: Tensor, bias: Tensor) -> Tensor:
         """The outputs of the layer, features on axis 1; while initialising, standardised, with g and bias changed."""
@@ -47,7 +45,7 @@ class WeightNorm(nn.Module):
             return outputs
         axes = [axis for axis in range(outputs.ndim) if axis != 1]
         std, mean = torch.std_mean(outputs, axes, correction=0)
-        ratio = torch.where(std > _CONSTANT, self.scale / std.clamp(min=_CONSTANT), 1.0)
+        ratio = torch.where(std > _LEAST * self.scale, self.scale / std, 1.0)
         self.gain.mul_(ratio)
         bias.copy_((bias - mean) * ratio)
         shape = (-1, *[1] * (outputs.ndim - 2))

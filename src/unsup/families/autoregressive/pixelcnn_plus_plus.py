@@ -37,7 +37,6 @@ from unsup.nn.raster import RasterModel
 from unsup.nn.resolutions import Enlarged, VerticalEnlarged, coarse
 from unsup.nn.weight_norm import WeightNorm, initialise
 
-_RESOLUTIONS = 3
 _FIRST_BATCH = 64  # examples of the data-dependent initialisation
 
 
@@ -253,14 +252,15 @@ class PixelCNNPlusPlus(RasterModel):
     Structure, initialisation and head are those of the paper and of its published code, with three differences: masses
     are differences of the distribution function, without the mid-point approximation, so that they sum to one; the
     edges of the levels are at −1 + 2 j / L, so that all bins have the same width; in the first row, the outputs of the
-    first layer are its biases instead of zeros. If the sides of the image are not divisible by 4, those of lower
-    resolutions are rounded up. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
+    first layer are its biases instead of zeros. The sides of lower resolutions are rounded up, so that those of images
+    need not be divisible by 4. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
     y, log p(x) = log Σ_y p(y) p(x | y), with p(y) counted in `prepare`.
 
     Args:
         event: images ``(C, H, W)`` of binary, ordinal or nominal entries.
         channels: features of each stream.
         blocks: number of blocks at each resolution on the way down.
+        resolutions: number of resolutions, each half of the one before.
         head: ``logistic``: mixture of logistics, for ordinal levels, with coupled channels; ``softmax``: mixture of
             products of softmaxes (Bernoullis) over the channels, which is not in the paper; ``auto``: ``logistic`` for
             more than two ordinal levels.
@@ -280,8 +280,8 @@ class PixelCNNPlusPlus(RasterModel):
     """
 
     presets = {
-        "tiny": {"channels": 6, "blocks": 1, "mixtures": 3, "dropout": 0.0},
-        "paper": {"channels": 160, "blocks": 5, "mixtures": 10, "dropout": 0.5},
+        "tiny": {"channels": 6, "blocks": 1, "resolutions": 2, "mixtures": 3},
+        "paper": {"channels": 160, "blocks": 5, "resolutions": 3, "mixtures": 10, "dropout": 0.5},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 32, "betas": (0.95, 0.9995)}
 
@@ -291,6 +291,7 @@ class PixelCNNPlusPlus(RasterModel):
         *,
         channels: Count = 32,
         blocks: Count = 1,
+        resolutions: Count = 3,
         head: HeadName = "auto",
         mixtures: Count = 10,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
@@ -300,7 +301,7 @@ class PixelCNNPlusPlus(RasterModel):
         self.take(event, given, head=pixels, channels=channels)
         self.entrance = Entrance(self.inputs.channels, channels)
         options = {"condition": self.conditions.size, "dropout": dropout}
-        self.net = Resolution(channels, blocks, _RESOLUTIONS - 1, **options)
+        self.net = Resolution(channels, blocks, resolutions - 1, **options)
         self.exit = Exit()
         self.last = MaskedConv(channels, pixels.outputs, norm=WeightNorm(pixels.outputs))
 

@@ -1,0 +1,207 @@
+"""Heads of pixels: their conditionals telescope to the joint mixture, which sums to one, in models of both kinds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, Event, Support
+from unsup.nn.attention import Attention
+from unsup.nn.causal import Causal
+from unsup.nn.logistics import CoupledLogistics, CoupledSymbols, MixtureOfLogistics, PixelHead, pixel_head
+from unsup.nn.observation import Logistic
+from unsup.nn.sequence import Frames, SequenceModel, Sitewise
+from unsup.testing import check_model
+
+
+def images(channels: int, support: Support) -> Event:
+    return Event((channels, 2, 2), support)
+
+
+def ordinal(levels: int) -> Support:
+    return Support("ordinal", levels)
+
+
+HEADS: dict[str, PixelHead] = {
+    "logistic": CoupledLogistics(images(3, ordinal(5)), 4),
+    "logistic-of-2": CoupledLogistics(images(2, ordinal(6)), 1),
+    "logistic-of-4": CoupledLogistics(images(4, ordinal(3)), 2),
+    "logistic-alone": CoupledLogistics(images(1, ordinal(7)), 3),
+    "softmax": CoupledSymbols(images(3, Support("nominal", 4)), 3),
+    "bernoulli": CoupledSymbols(images(3, BINARY), 3),
+    "softmax-alone": CoupledSymbols(images(1, Support("nominal", 4)), 3),
+}
+
+
+def outputs_of(head: PixelHead, n: int = 1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1.5 * torch.randn(n, 1, head.outputs, generator=generator, dtype=torch.float64)
+
+
+def every_pixel(head: PixelHead) -> Tensor:
+    levels = head.observation.levels
+    return torch.tensor(list(itertools.product(range(levels), repeat=head.channels))).view(-1, 1, head.channels)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_joint_sums_to_one_and_the_conditionals_are_its_own(name: str) -> None:
+    head = HEADS[name]
+    x, levels = every_pixel(head), head.observation.levels
+    found = outputs_of(head).expand(len(x), -1, -1)
+    joint = head.joint_log_prob(found, x).exp()
+    assert float(joint.sum()) == pytest.approx(1, abs=1e-12)
+    table = joint.view((levels,) * head.channels)
+    entries = head.observation.log_prob(x, head.expand(found, x))  # (levels^C, 1, C)
+    for channel in range(head.channels):
+        upto = table.sum(tuple(range(channel + 1, head.channels)))
+        conditional = upto / upto.sum(-1, keepdim=True)
+        expected = conditional[x[:, 0, : channel + 1].unbind(-1)].log()
+        torch.testing.assert_close(entries[:, 0, channel], expected, rtol=1e-10, atol=1e-10)
+        masses = head.observation.log_masses(head.expand(found, x)[:, 0, channel]).exp()
+        torch.testing.assert_close(masses, conditional[x[:, 0, :channel].unbind(-1)].expand_as(masses))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_walk_has_the_parameters_of_the_full_pass(name: str) -> None:
+    head = HEADS[name]
+    x = every_pixel(head)[::3]
+    found = outputs_of(head, len(x))
+    expanded = head.expand(found, x)
+    assert expanded.shape == (len(x), 1, head.channels, head.observation.outputs_each)
+    for channel in range(head.channels):
+        here = head.at(found[:, 0], list(x[:, 0, :channel].unbind(-1)))
+        assert torch.equal(here, expanded[:, 0, channel])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_conditionals_move_with_earlier_channels_alone(name: str) -> None:
+    head = HEADS[name]
+    x = (head.observation.levels - 1) * torch.rand(1, 1, head.channels, dtype=torch.float64)
+
+    def expanded(x: Tensor) -> Tensor:
+        return head.expand(outputs_of(head), x)[0, 0]
+
+    jacobian = torch.autograd.functional.jacobian(expanded, x)[:, :, 0, 0]  # (C, parameters, C)
+    seen = (jacobian != 0).any(1)
+    assert torch.equal(seen, torch.ones(head.channels, head.channels, dtype=torch.bool).tril(-1))
+
+
+def test_the_coupled_mixture_is_the_papers() -> None:
+    """Equation 3 as loops, for two pixels of three channels with 256 levels."""
+    event, components = images(3, ordinal(256)), 3
+    head = CoupledLogistics(event, components)
+    assert head.outputs == 10 * components
+    found = outputs_of(head, 2).view(1, 2, -1)
+    x = torch.tensor([[[0, 255, 100], [3, 128, 250]]])
+
+    def mass(level: int, mean: float, log_scale: float) -> float:
+        scale = math.exp(max(log_scale, -7))
+
+        def below(edge: int) -> float:
+            return 1 / (1 + math.exp(-(-1 + 2 * edge / 256 - mean) / scale))
+
+        return (1.0 if level == 255 else below(level + 1)) - (0.0 if level == 0 else below(level))
+
+    total = 0.0
+    for pixel in range(2):
+        parts = found[0, pixel].view(10, components).tolist()
+        r, g, b = (int(v) for v in x[0, pixel])
+        red, green = ((2 * v + 1) / 256 - 1 for v in (r, g))
+        weights = [math.exp(v) for v in parts[0]]
+        p = 0.0
+        for k in range(components):
+            alpha, beta, gamma = (math.tanh(parts[i][k]) for i in (7, 8, 9))
+            p += (
+                weights[k]
+                / sum(weights)
+                * mass(r, parts[1][k], parts[4][k])
+                * mass(g, parts[2][k] + alpha * red, parts[5][k])
+                * mass(b, parts[3][k] + beta * red + gamma * green, parts[6][k])
+            )
+        total += math.log(p)
+    assert float(head.joint_log_prob(found, x)) == pytest.approx(total, rel=1e-9)
+    expanded = head.expand(found, x).flatten(1, 2)
+    assert float(head.observation.total_log_prob(x.flatten(1), expanded)) == pytest.approx(total, rel=1e-9)
+
+
+def test_the_mixture_of_products_is_a_mixture_of_products() -> None:
+    head = HEADS["softmax"]
+    found, x = outputs_of(head), torch.tensor([[[3, 0, 2]]])
+    weights, each = found[0, 0, :3].softmax(-1), found[0, 0, 3:].view(3, 3, 4).softmax(-1)  # channel, component, level
+    expected = sum(weights[k] * each[0, k, 3] * each[1, k, 0] * each[2, k, 2] for k in range(3))
+    assert float(head.joint_log_prob(found, x)) == pytest.approx(math.log(expected), rel=1e-12)
+
+
+def test_gradients_are_finite_for_far_and_narrow_mixtures() -> None:
+    head = CoupledLogistics(images(3, ordinal(256)), 2)
+    x = torch.tensor([[[0, 255, 128], [255, 0, 7]]])
+    for log_scale, dtype in itertools.product((-20.0, -7.0, 7.0), (torch.float32, torch.float64)):
+        found = torch.full((1, 2, head.outputs), 5.0, dtype=dtype)
+        found[..., 8:14] = log_scale
+        found.requires_grad_()
+        for value in (head.joint_log_prob(found, x), head.observation.log_masses(head.expand(found, x))):
+            (gradient,) = torch.autograd.grad(value.sum(), found)
+            assert bool(value.isfinite().all())
+            assert bool(gradient.isfinite().all())
+            assert bool((gradient != 0).any())
+
+
+def test_one_component_is_the_logistic_of_other_models() -> None:
+    event = Event((6,), ordinal(9))
+    outputs = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixture, single = MixtureOfLogistics(event, 1).double(), Logistic(event).double()
+    x = torch.randint(9, (5, 6), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(mixture.log_prob(x, outputs), single.log_prob(x, outputs[..., 1:]), rtol=1e-12, atol=0)
+    torch.testing.assert_close(mixture.log_masses(outputs), single.log_masses(outputs[..., 1:]), rtol=1e-12, atol=1e-13)
+
+
+def test_marginals_fit_columns_better_than_one_logistic() -> None:
+    event = Event((2,), Support("ordinal", 100, low=-20))
+    generator = torch.Generator().manual_seed(0)
+    two = torch.where(torch.rand(500, 2, generator=generator) < 0.4, -12, 70)
+    cells = two + torch.randint(6, (500, 2), generator=generator)
+    mixture, single = MixtureOfLogistics(event, 5), Logistic(event)
+    scores = [o.log_prob(o.target(cells), o.marginal(cells)).mean() for o in (mixture, single)]
+    assert scores[0] > scores[1] + 0.3
+
+
+def test_the_event_determines_the_head() -> None:
+    assert isinstance(pixel_head(images(3, ordinal(256))), CoupledLogistics)
+    for support in (BINARY, Support("nominal", 5), ordinal(2)):
+        assert isinstance(pixel_head(images(3, support)), CoupledSymbols)
+        with pytest.raises(InputError, match="head='logistic' does not fit"):
+            pixel_head(images(3, support), "logistic")
+    assert isinstance(pixel_head(images(3, ordinal(256)), "softmax"), CoupledSymbols)
+
+
+class Pixels(SequenceModel):
+    """Attention over pixels, with a head of pixels."""
+
+    def __init__(self, event: Event, head: PixelHead, width: int = 8) -> None:
+        self.take(event, None, head=head)
+        self.frames = Frames(event.shape[0], width)
+        self.attention = Attention(width, 2)
+        self.last = Sitewise(nn.Linear(width, head.outputs))
+
+    def layers(self) -> Sequence[Causal]:
+        first = self.frames if self.event.shape[0] > 1 else Column(self.frames)
+        return [first, self.attention, self.last]
+
+
+class Column(nn.Module):
+    """Levels ``(B, L)`` as frames of one number."""
+
+
+@pytest.mark.parametrize("event", [images(3, ordinal(3)), images(2, Support("nominal", 3))], ids=str)
+def test_laws_hold_for_sequences_of_pixels(event: Event) -> None:
+    model = Pixels(event, pixel_head(event, components=2)).double()
+    x = torch.randint(3, (64, *event.shape), generator=torch.Generator().manual_seed(0))
+    wanted = ("order", "factorisation", "fast-sampling", "completion", "coder", "frequencies")
+    check_model(model, Batch(x), laws=wanted).raise_for_failures()
