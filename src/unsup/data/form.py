@@ -58,6 +58,11 @@ class Form(ABC):
         return {}
 
     @property
+    def entry(self) -> str:
+        """What an entry of an example is, in the singular."""
+        return "entry"
+
+    @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:
         """What the numbers of the examples stand for, which is part of the digest of the data."""
         return ()

@@ -73,6 +73,16 @@ class SoundForm(Form):
         for i, path in enumerate(numbered(out, len(x), ".wav") if not out.suffix else [out]):
             yield path, self._content(x[i].detach().cpu().numpy())
 
+    @property
+    def entry(self) -> str:
+        return "sample"
+
+    def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        entries = x[0].numel() if len(x) else 0
+        return {
+            "sample": torch.full((len(x),), entries) if lengths is None else lengths.cpu() * (entries // x.shape[1])
+        }
+
     def _content(self, samples: NDArray[Any]) -> bytes:
         """A WAV file with samples ``(T,)`` or ``(T, C)``."""
         from scipy.io import wavfile

@@ -106,6 +106,10 @@ class BytesForm(Written):
 
     tail: bool = False
 
+    @property
+    def entry(self) -> str:
+        return "byte"
+
     def text(self, row: Tensor) -> bytes:
         return row.numpy().astype(np.uint8).tobytes()
 
@@ -133,6 +137,10 @@ class TextForm(Written):
     alphabet: str = ""
     documents: bool = False
     tail: bool = False
+
+    @property
+    def entry(self) -> str:
+        return "character" if self.alphabet else "byte"
 
     @property
     def tokens(self) -> Tokens:
