@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.compression import compression, compression_caches
 from benchmarks.fid_speed import fid_speed
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
@@ -26,6 +27,9 @@ BENCHMARKS = (
     realnvp_sampling,
     pixelcnn_sampling,
     pixelcnn_bfloat16,
+    cached_images,
+    cached_text,
+    cached_sound,
     sngan_step,
     sngan_step_bfloat16,
     rbm_epoch,

@@ -12,7 +12,7 @@ from unsup.cli.conditions import add_given, conditions
 from unsup.cli.options import Parser, add_memory, add_options, argument_texts, under
 from unsup.cli.show import write
 from unsup.cli.words import Words
-from unsup.core.config import Count, Seed
+from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import CapabilityError, InputError, nearest
 from unsup.core.words import counted, duration
 
@@ -58,9 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(run.model, CanSample):
         raise CapabilityError(f"{run.config['model']['model']} does not sample; unsup models lists models that do")
     given = conditions(options, run, needed=False)
-    n = options.n or (1 if given is not None and given.from_file else _MANY)
+    is_single = run.form is not None and is_form(run.form, options.out) and run.form.is_single(Path(options.out))
+    n = options.n or (1 if is_single or (given is not None and given.from_file) else _MANY)
     each = None if given is None else given.values.repeat_interleave(n, 0)
     total = n if each is None else len(each)
+    if is_single and total > 1:
+        raise InputError(
+            f"-o {options.out} is one file, but {total} samples were requested; name a folder, or use -n 1"
+        )
+    length = None if options.seconds is None else _length(options.seconds, run)
     with Progress("auto", unit="sample", start=0) as display:
         clock = Clock(total, display)
         with heard_by(clock.on_step):
@@ -70,10 +76,34 @@ def main(arguments: Sequence[str]) -> int:
                 seed=options.seed,
                 given=each,
                 options=under(options, _KNOB),
+                length=length,
                 on_chunk=clock.on_chunk,
             )
     write_examples(x, run, options.out, "sample")
     return 0
+
+
+def _length(seconds: float, run: Run) -> int:
+    """The number of samples of ``--seconds``.
+
+    Raises:
+        InputError: the data of the run has no rate.
+        CapabilityError: its model samples examples of one length only.
+    """
+    from unsup.core.model import SamplesAnyLength
+
+    form, model, name = run.form, run.model, run.config["model"]["model"]
+    if form is None or form.samples_a_second is None:
+        raise InputError(f"--seconds {seconds:g} is for sound, but this run is of {model.event}; remove it")
+    reason = (
+        model.reason_against_length()
+        if isinstance(model, SamplesAnyLength)
+        else "samples examples of the length of its event only"
+    )
+    if reason is not None:
+        whole = model.event.shape[0] / form.samples_a_second
+        raise CapabilityError(f"{name} {reason} ({whole:g} seconds); remove --seconds {seconds:g}")
+    return max(1, round(seconds * form.samples_a_second))
 
 
 class Clock:
@@ -119,6 +149,12 @@ def _parser(run: Run | None) -> Parser:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_number("-n", Count, f"number of samples, per given condition [{_MANY}; one per condition in a file]")
     parser.add_out(OUT_HELP, metavar="FILE")
+    parser.add_number(
+        "--seconds",
+        Positive,
+        "duration of samples of sound, for models that sample any length [that of the training examples]",
+        metavar="S",
+    )
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
     add_given(parser, "condition of the samples, for models trained with a condition")
     add_memory(parser)

@@ -457,7 +457,7 @@ def knobs(model: Model | type[Model]) -> dict[str, tuple[Any, Any]]:
     """The options of the `sample` method of a model: name → (annotation, default); empty if it cannot sample.
 
     >>> from unsup.core.registry import model_class
-    >>> knobs(model_class("made"))
+    >>> knobs(model_class("realnvp"))
     {'temperature': (typing.Annotated[float, Above(low=0)], 1.0)}
     """
     cls = model if isinstance(model, type) else type(model)
@@ -510,6 +510,24 @@ class HasLengths(CanSample):
     @abstractmethod
     def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """The samples of `sample`, ``(n, *event.shape)``, and their lengths ``(n,)``; the rest is padding."""
+
+
+class SamplesAnyLength(CanSample):
+    """Capability: sampling of examples that are longer or shorter than those of the event, such as minutes of sound."""
+
+    def reason_against_length(self) -> str | None:
+        """Why this model only samples examples of the length of its event, a clause; None if it samples any."""
+        return None
+
+    @abstractmethod
+    def sample_long(self, n: int, length: int, *, generator: Generator | None = None) -> Tensor:
+        """Draw ``n`` examples ``(n, length, *event.shape[1:])``.
+
+        The first entries are those of `sample` with the same generator and options.
+
+        Raises:
+            CapabilityError: the model does not support it, see `reason_against_length`.
+        """
 
 
 class CanComplete(ABC):

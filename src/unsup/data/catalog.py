@@ -190,5 +190,12 @@ CATALOG: dict[str, Entry] = {
             _FOUND,
             "MIT",
         ),
+        Entry(
+            "fsdd",
+            f"{_STANDARD}:fsdd",
+            "3,000 recordings of spoken digits by six speakers, 8 kHz, as windows of μ-law samples",
+            _FOUND,
+            "CC BY-SA 4.0",
+        ),
     )
 }

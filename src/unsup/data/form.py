@@ -63,6 +63,15 @@ class Form(ABC):
         return "entry"
 
     @property
+    def samples_a_second(self) -> int | None:
+        """The rate of sound; None for other data."""
+        return None
+
+    def is_single(self, out: Path) -> bool:
+        """Whether ``out`` is a file that has one example only."""
+        return False
+
+    @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:
         """What the numbers of the examples stand for, which is part of the digest of the data."""
         return ()

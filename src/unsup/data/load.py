@@ -29,6 +29,7 @@ from unsup.data.memory import from_arrays
 from unsup.data.missing import Gaps, settled, values_of
 from unsup.data.precision import of_type
 from unsup.data.readers import FRAME, Frame, Place, checked, full_name, options_taken, place_of
+from unsup.data.sound import SoundForm
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
 from unsup.data.text import BytesForm, TextForm
@@ -328,7 +329,7 @@ def load_batch(
     chosen = checked(place.name, place.options | {"given": _GIVEN}, options)
     given = _words(chosen.pop("given", ()))
     windows = event.layout in ("sequence", "vector") and not place.is_table
-    if "length" in place.options and place.path is not None and windows:
+    if "length" in place.options and windows and (place.path is not None or isinstance(form, SoundForm)):
         chosen.setdefault("length", event.shape[0])
     if isinstance(form, TextForm | BytesForm):
         how = {"tail": form.tail} | (
@@ -340,6 +341,8 @@ def load_batch(
         chosen["in_memory"] = True
     if "missing" in place.options and gaps is not None and gaps.missing is not None:
         chosen.setdefault("missing", gaps.missing)
+    if isinstance(form, SoundForm):
+        chosen = {k: v for k, v in (("mu_law", form.mu_law), ("rate", form.rate)) if k in place.options} | chosen
     if isinstance(form, TableForm) and (place.is_table or place.target == FRAME) and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
@@ -349,7 +352,7 @@ def load_batch(
         found = place.read(chosen)
     if isinstance(form, TextForm):
         found = form.same_tokens(found, place.name)
-    if isinstance(found.form, TableForm | TextForm) or "missing" in chosen:
+    if isinstance(found.form, TableForm | SoundForm | TextForm) or "missing" in chosen:
         for note in found.notes:
             _log.warning("%s: %s", place.name, note)
     if condition is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 import warnings
 import wave
@@ -17,8 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unsup.core.config import Count
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
+from unsup.core.words import counted
+from unsup.data import mulaw
 from unsup.data.bounds import check_fits, described
 from unsup.data.examples import Examples, listing
 from unsup.data.folders import listed, skipped
@@ -49,6 +53,7 @@ _DEPTHS: dict[tuple[str, int], Depth] = {
 """The depth by the kind of the numbers, and the bytes of a sample in the file."""
 _SUPPORTS = {"uint8": Support("ordinal", 256), "int16": Support("ordinal", 65_536, -32_768)}
 """The supports of depths that are levels; other depths are real."""
+_MU_LAW = Support("ordinal", mulaw.LEVELS)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class SoundForm(Form):
     Attributes:
         rate: samples a second.
         depth: type of a sample in the file.
+        mu_law: whether examples are levels of the μ-law (`unsup.data.mulaw`), which are decoded.
     """
 
     name: ClassVar[str] = "sound"
@@ -65,6 +71,14 @@ class SoundForm(Form):
 
     rate: int
     depth: Depth
+    mu_law: bool = False
+
+    @property
+    def samples_a_second(self) -> int:
+        return self.rate
+
+    def is_single(self, out: Path) -> bool:
+        return bool(out.suffix)
 
     def files(self, x: Tensor, out: Path) -> Iterator[tuple[Path, bytes]]:
         self.check_suffix(out)
@@ -77,16 +91,12 @@ class SoundForm(Form):
     def entry(self) -> str:
         return "sample"
 
-    def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
-        entries = x[0].numel() if len(x) else 0
-        return {
-            "sample": torch.full((len(x),), entries) if lengths is None else lengths.cpu() * (entries // x.shape[1])
-        }
-
     def _content(self, samples: NDArray[Any]) -> bytes:
         """A WAV file with samples ``(T,)`` or ``(T, C)``."""
         from scipy.io import wavfile
 
+        if self.mu_law:
+            samples = _from_unit(mulaw.decoded(samples), self.depth)
         file = io.BytesIO()
         if self.depth == "int24":
             with wave.open(file, "wb") as sound:
@@ -105,6 +115,24 @@ def _levels(samples: NDArray[Any], bits: int) -> NDArray[np.int64]:
     return np.clip(np.rint(samples.astype(np.float64) * top), -top, top - 1).astype(np.int64)
 
 
+def _in_unit(samples: NDArray[Any], depth: Depth) -> NDArray[Any]:
+    """Samples in raw units → float64 from −1 to 1; louder ones only of floating depths."""
+    support = _SUPPORTS.get(depth)
+    if support is None:
+        return samples.astype(np.float64)
+    half = support.levels // 2
+    return (samples.astype(np.float64) - (support.low + half)) / half
+
+
+def _from_unit(samples: NDArray[np.float64], depth: Depth) -> NDArray[Any]:
+    """The inverse of `_in_unit`, rounded to the levels; louder samples are cut off."""
+    support = _SUPPORTS.get(depth)
+    if support is None:
+        return samples.astype(np.float64 if depth == "float64" else np.float32)
+    levels = np.rint(samples * (support.levels // 2)) + support.low + support.levels // 2
+    return np.clip(levels, support.low, support.low + support.levels - 1).astype(depth)
+
+
 @dataclass(frozen=True)
 class _Recording:
     """Samples ``(T,)`` or ``(T, C)`` in their raw units: levels of at most 16 bits, or real."""
@@ -117,8 +145,20 @@ class _Recording:
     def kind(self) -> tuple[int, int, Depth]:
         return self.rate, 1 if self.samples.ndim == 1 else self.samples.shape[1], self.depth
 
+    def at(self, rate: int | None) -> _Recording:
+        """The recording at another rate, by a polyphase filter; itself for None or its own rate."""
+        if rate is None or rate == self.rate:
+            return self
+        from scipy.signal import resample_poly
 
-def read_folder(path: Path, *, length: int = 1024) -> Examples:
+        size = _PER_SAMPLE_BYTE * self.samples.size * max(1, rate / self.rate) * 4
+        check_fits(size, f"the recordings at {rate} samples a second", "use a lower --rate (rate=)")
+        shared = math.gcd(rate, self.rate)
+        samples = resample_poly(_in_unit(self.samples, self.depth), rate // shared, self.rate // shared, axis=0)
+        return replace(self, samples=_from_unit(samples, self.depth), rate=rate)
+
+
+def read_folder(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None) -> Examples:
     """Windows of ``length`` samples of recordings: ``(length,)``, or ``(length, C)`` with C channels.
 
     Samples of 8 and 16 bits are levels (0 … 255 and −32768 … 32767); deeper samples are real, integers from −1 to 1.
@@ -127,6 +167,8 @@ def read_folder(path: Path, *, length: int = 1024) -> Examples:
 
     Args:
         length: samples in one window.
+        mu_law: sound as the 256 levels of the μ-law (μ = 255), instead of those of the file.
+        rate: resample recordings of other rates to this number of samples a second.
     """
     found = listed(path, SUFFIXES, "recordings", _KINDS)
     size = sum(file.stat().st_size for file in found.files)
@@ -143,23 +185,30 @@ def read_folder(path: Path, *, length: int = 1024) -> Examples:
     notes = [*found.notes, *skipped(bad, len(found.files), path, "recordings", "replace them")]
     for what in bad:
         _log.warning("skipped %s in %s", what, path)
-    kinds = {sound.kind: found.names[i] for i, sound in reversed(sounds)}
+    pieces = [(found.names[i], sound) for i, sound in sounds]
+    pieces, resampled = _at_rate(pieces, rate)
+    notes += resampled
+    kinds = {sound.kind: name for name, sound in reversed(pieces)}
     if len(kinds) > 1:
         shown = listing([f"{_said(*kind)} ({name})" for kind, name in sorted(kinds.items())])
+        rates = sorted({rate for rate, _, _ in kinds})
+        mend = f", or resample them with --rate {rates[0]} (rate={rates[0]})" if len(rates) > 1 else ""
         raise InputError(
-            f"the recordings in {path} differ: {shown}; convert them to one rate, depth and number of channels"
+            f"the recordings in {path} differ: {shown}; convert them to one rate, depth and number of channels{mend}"
         )
     label = [found.label[i] for i, _ in sounds] if found.labels else None
-    examples = _examples([(found.names[i], sound) for i, sound in sounds], length, str(path), label)
+    examples = _examples(pieces, length, str(path), label, mu_law=mu_law)
     split = "in hashed order of the files"
     return replace(examples, labels=found.labels or None, notes=(*notes, *examples.notes), split=split)
 
 
-def read_file(path: Path, *, length: int = 1024) -> Examples:
+def read_file(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None) -> Examples:
     """Windows of ``length`` samples of one recording, split 80/10/10 in its order.
 
     Args:
         length: samples in one window.
+        mu_law: as for a folder.
+        rate: as for a folder.
     """
     check_fits(_PER_SAMPLE_BYTE * path.stat().st_size, str(path), "use a part of it")
     try:
@@ -168,15 +217,57 @@ def read_file(path: Path, *, length: int = 1024) -> Examples:
         raise
     except _BROKEN as error:
         raise InputError(f"{path} cannot be read ({described(error)}); convert it to WAV, or replace it") from error
-    return replace(_examples([(path.name, sound)], length, str(path), None), split="in the order of the file")
+    pieces, notes = _at_rate([(path.name, sound)], rate)
+    examples = _examples(pieces, length, str(path), None, mu_law=mu_law)
+    return replace(examples, notes=(*notes, *examples.notes), split="in the order of the file")
 
 
-def _examples(sounds: list[tuple[str, _Recording]], length: int, origin: str, label: list[int] | None) -> Examples:
+def windows_of_files(
+    files: list[tuple[str, Path]], length: int, origin: str, *, mu_law: bool
+) -> tuple[Examples, Tensor]:
+    """The windows of recordings of one kind, one file after the other, and the number of the file of each.
+
+    Args:
+        files: name and path of each recording.
+        length: samples in one window.
+        origin: the source of the files, for errors.
+        mu_law: as in `read_folder`.
+
+    Raises:
+        InputError: a file cannot be read, or all are shorter than a window.
+    """
+    sounds = []
+    for name, path in files:
+        try:
+            sounds.append((name, _recording(path)))
+        except _BROKEN as error:
+            raise InputError(f"{path} is damaged ({described(error)}); replace it") from error
+    found = _examples(sounds, length, origin, list(range(len(files))), mu_law=mu_law)
+    assert found.label is not None
+    return replace(found, label=None), found.label
+
+
+def _at_rate(pieces: list[_Piece], rate: int | None) -> tuple[list[_Piece], list[str]]:
+    """The recordings at one rate, and notes about those that are resampled; as they are for None."""
+    other = [(name, sound.rate) for name, sound in pieces if rate not in (None, sound.rate)]
+    if not other:
+        return pieces, []
+    rates = listing([f"{own} Hz" for own in sorted({own for _, own in other})])
+    note = f"resampled {counted(len(other), 'recording')} of {rates} to {rate} Hz: {listing([n for n, _ in other])}"
+    return [(name, sound.at(rate)) for name, sound in pieces], [note]
+
+
+def _examples(
+    sounds: list[_Piece], length: int, origin: str, label: list[int] | None, *, mu_law: bool = False
+) -> Examples:
     """The windows of recordings of one kind."""
-    pieces = [(name, sound.samples) for name, sound in sounds]
     depth, rate = sounds[0][1].depth, sounds[0][1].rate
+    pieces = [(name, _as_levels(sound) if mu_law else sound.samples) for name, sound in sounds]
     x, names, owner, notes = windows_of_all(pieces, length, origin, "recording", "samples", rate)
-    event = Event(x.shape[1:], _SUPPORTS.get(depth, REAL), "sequence")
+    support = _MU_LAW if mu_law else _SUPPORTS.get(depth, REAL)
+    event = Event(x.shape[1:], support, "sequence")
+    if mu_law and (loud := sum(int((np.abs(_in_unit(s.samples, depth)) > 1).sum()) for _, s in sounds)):
+        notes.append(f"cut off {counted(loud, 'sample')} outside −1 … 1")
     if x.dtype == np.float64:
         entries = x.reshape(-1, 1)
         event = precise(event, entries[:: max(1, len(entries) // _FEW)])
@@ -189,8 +280,15 @@ def _examples(sounds: list[tuple[str, _Recording]], length: int, origin: str, la
         notes=tuple(notes),
         in_order=True,
         rate=rate,
-        form=SoundForm(rate, depth),
+        form=SoundForm(rate, depth, mu_law),
     )
+
+
+def _as_levels(sound: _Recording) -> NDArray[np.uint8]:
+    return mulaw.encoded(_in_unit(sound.samples, sound.depth))
+
+
+_Piece = tuple[str, _Recording]  # with its name
 
 
 def _said(rate: int, channels: int, depth: Depth) -> str:

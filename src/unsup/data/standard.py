@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import struct
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pooch
@@ -18,6 +21,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.data.arrays import read_npz
 from unsup.data.examples import Examples, Names, classes, part_names
+from unsup.data.sound import windows_of_files
 from unsup.data.source import binarise
 
 _PIXELS = Support("ordinal", 256)
@@ -43,6 +47,8 @@ _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
+
+_SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 _MOST = 2**29  # maximum bytes in one file
 _FIXED_SEED = 0  # key of the fixed binarisation of validation and test images of dynamic-mnist
@@ -228,6 +234,45 @@ def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples
     label, labels = classes(character, str(file))
     names = tuple(f"{c} drawer {d}" for c, d in zip(character.tolist(), arrays["drawer"].tolist(), strict=True))
     return Examples(torch.from_numpy(arrays["x"]).unsqueeze(1), Event((1, 105, 105), BINARY), names, label, labels)
+
+
+def fsdd(
+    *,
+    length: int = 1024,
+    mu_law: bool = True,
+    label: Literal["digit", "speaker"] = "digit",
+    data_dir: str | None = None,
+) -> Examples:
+    """The Free Spoken Digit Dataset (Jackson et al.): windows of 3,000 recordings at 8 kHz, of six speakers.
+
+    The test split is the official one, takes 0 to 4 of every digit and speaker; takes 5 to 9 are used for validation.
+
+    Args:
+        length: samples in one window.
+        mu_law: as the 256 levels of the μ-law, instead of 16 bits.
+        label: what the labels are, the digit or the speaker.
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+    """
+    parts = (range(10, 50), range(5, 10), range(5))
+    takes = [
+        (str(digit), speaker, take)
+        for part in parts
+        for digit, speaker, take in itertools.product(range(10), _SPEAKERS, part)
+    ]
+    names = [f"{digit}_{speaker}_{take}.wav" for digit, speaker, take in takes]
+    files = _find("fsdd", "fsdd", {f"recordings/{name}": None for name in names}, None, data_dir, False)
+    found, owner = windows_of_files(list(zip(names, files.values(), strict=True)), length, "fsdd", mu_law=mu_law)
+    classes = tuple(map(str, range(10))) if label == "digit" else _SPEAKERS
+    number = torch.tensor([classes.index(take[0 if label == "digit" else 1]) for take in takes])
+    ends = torch.tensor([60 * len(part) for part in parts]).cumsum(0)
+    train, validation, test = torch.bucketize(owner, ends, right=True).bincount(minlength=3).tolist()
+    return replace(
+        found,
+        label=number[owner],
+        labels=classes,
+        sizes=(train, validation, test),
+        split="official test; validation: takes 5 to 9 of the training recordings",
+    )
 
 
 def _find(

@@ -33,9 +33,9 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from unsup.core import memory
-from unsup.core.config import Whole, check_value
+from unsup.core.config import Count, Whole, check_value
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.model import CanSample, Model, keyed_generator
+from unsup.core.model import CanSample, Model, SamplesAnyLength, keyed_generator
 from unsup.evaluate.conditions import by_chunks, is_conditioned
 from unsup.evaluate.distances import check_points
 
@@ -59,6 +59,7 @@ def draw_samples(
     seed: int = 0,
     given: Tensor | None = None,
     options: Mapping[str, Any] | None = None,
+    length: int | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Draw ``n`` samples ``(n, *event.shape)``, on the CPU, keyed by (seed, chunk); several processes share the work.
@@ -66,14 +67,19 @@ def draw_samples(
     Args:
         given: the condition of each sample, ``(n, *given.shape)``, for models with a condition.
         options: of ``model.sample``, e.g. a temperature.
+        length: length of the first axis, if it is not that of the event.
 
     Raises:
-        CapabilityError: the model does not sample, or has no condition.
+        CapabilityError: the model does not sample, or not examples of that length, or has no condition.
     """
     n, seed = check_value("n", n, Whole), check_value("seed", seed, int)
     if not isinstance(model, CanSample):
         raise CapabilityError(f"{type(model).__name__} draws no samples; unsup models lists models that sample")
     size = n * model.event.dims * model.event.dtype.itemsize
+    if length is not None:
+        size = size // model.event.shape[0] * check_value("length", length, Count)
+        if not isinstance(model, SamplesAnyLength):
+            raise CapabilityError(f"{type(model).__name__} only samples examples of the length of its event")
     if size > memory.limit():
         raise InputError(
             f"{n:,} samples of {model.event} need {memory.said(size)}, more than the {memory.said(memory.limit())} of "
@@ -82,6 +88,8 @@ def draw_samples(
     if given is not None and not is_conditioned(model):
         raise CapabilityError(f"this {type(model).__name__} has no condition; remove given=")
     sample: Callable[..., Tensor] = functools.partial(model.sample, **(options or {}))
+    if isinstance(model, SamplesAnyLength) and length is not None:
+        sample = functools.partial(model.sample_long, length=length, **(options or {}))
 
     def drawn(position: int, rows: slice) -> Tensor:
         generator = keyed_generator(seed, _SAMPLE, position, device=model.device)

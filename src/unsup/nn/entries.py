@@ -30,6 +30,8 @@ from unsup.core.model import (
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
 from unsup.nn.causal import Context
 from unsup.nn.conditions import Conditions
+from unsup.nn.inputs import levels_of
+from unsup.nn.logistics import PixelHead
 from unsup.nn.observation import Discrete, GaussianMixture
 from unsup.nn.order import Order
 from unsup.prob import distributions as dist
@@ -45,11 +47,13 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         order: the order of generation.
         observation: p(entry | outputs).
         conditions: features of the condition; none for a model without a condition.
+        pixel_head: the distribution of the channels of a pixel, if network outputs are per pixel.
     """
 
     order: Order
     observation: Discrete | GaussianMixture
     conditions: Conditions
+    pixel_head: PixelHead | None = None
 
     def take_condition_of(self, given: Event | None) -> None:
         """Called in the constructor: set the attributes for the condition, if any."""
@@ -90,7 +94,27 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
 
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
         """log p(x | c), ``(B,)``. ``generator`` draws the noise of training."""
-        return self.observation.total_log_prob(*self._scored(batch.x, self._context(batch.given, generator)))
+        context = self._context(batch.given, generator)
+        if self.pixel_head is not None:
+            return self.pixel_head.joint_log_prob(self._network(batch.x, context), self._pixels(batch.x))
+        return self.observation.total_log_prob(*self._scored(batch.x, context))
+
+    def _network(self, x: Tensor, context: Context) -> Tensor:
+        """Network outputs of all pixels ``(B, pixels, outputs)``, of a model with a head of pixels."""
+        raise NotImplementedError
+
+    def _expanded(self, x: Tensor, found: Tensor) -> Tensor:
+        """Network outputs of all sites, in order → the outputs of all entries ``(B, D, P)``."""
+        if self.pixel_head is None:
+            return found.reshape(len(x), self.event.dims, self.observation.outputs_each)
+        return self.pixel_head.expand(found, self._pixels(x)).flatten(1, 2)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """The levels of all pixels ``(B, pixels, C)``, in order; possibly between levels."""
+        assert isinstance(self.observation, Discrete)
+        levels = levels_of(x, self.observation.support, dist.at_least_float32(self.observation.like))
+        channels = self.event.shape[0]
+        return self.order.line(levels).reshape(len(x), self.event.dims // channels, channels)
 
     def _context(self, given: Tensor | None, generator: Generator | None = None) -> Context:
         return Context(self.conditions(given), generator)
@@ -219,7 +243,7 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         else:
             given = self.condition_or_none(given, len(x))
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        return keeping(line, self._targets(x).to(self._blank(1).dtype), choose), self._context(given)
+        return keeping(line, self._chosen(x), choose), self._context(given)
 
     def _first(self) -> str:
         """What may be known in `complete`, for an error."""
@@ -242,6 +266,12 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
     def _raw(self, line: Tensor) -> Tensor:
         """Targets ``(B, D)`` in the order of generation → raw data."""
         return self.observation.raw(self.order.grid(line).reshape(len(line), self.event.dims))
+
+    def _chosen(self, x: Tensor) -> Tensor:
+        """Raw data as a walk chooses it: levels, or standardised numbers, ``(B, D)`` in the order of generation."""
+        if isinstance(self.observation, Discrete):
+            return self._targets(x).long()
+        return self.order.line(self.observation.front(x)[0]).to(self._blank(1).dtype)
 
     def _blank(self, n: int) -> Tensor:
         """Targets before anything is chosen, ``(n, D)``."""

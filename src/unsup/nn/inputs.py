@@ -63,7 +63,7 @@ class Inputs(nn.Module):
         """The same for levels counted from 0."""
         level = level.to(self.like.dtype)
         if self.one_hot:
-            return _interpolated(level, self.each)
+            return interpolated(level, self.each)
         steps = self.support.levels - 1
         return level / steps if self.lowest == 0 else 2 * level / steps - 1
 
@@ -75,6 +75,14 @@ class Inputs(nn.Module):
         """``(B, C, H, W)`` → ``(B, channels, H, W)``, the features of a channel side by side."""
         h: Tensor = self(x)
         return h.movedim(-1, 2).flatten(1, 2) if self.one_hot else h
+
+
+def dense_inputs(event: Event) -> Inputs:
+    """Inputs of dense networks: 0 and 1 for two levels, one-hot for symbols and few levels, else scaled numbers."""
+    support = event.uniform
+    assert support is not None
+    ordered = support.kind != "nominal" and support.levels > MOST_ONE_HOT_LEVELS
+    return Inputs(event, one_hot=support.levels > 2 and not ordered, lowest=0 if support.levels == 2 else -1)
 
 
 def levels_of(x: Tensor, support: Support, like: Tensor) -> Tensor:
@@ -186,7 +194,7 @@ class TableInputs(nn.Module):
         numbers = ((units - self.centre) / self.spread)[:, self.numbers]
         found = [numbers.masked_fill(gaps[:, self.numbers], 0.0) if self.missing else numbers]
         for k, own in self.words.items():
-            words = _interpolated(units[:, own], k)
+            words = interpolated(units[:, own], k)
             found.append((words * ~gaps[:, own, None] if self.missing else words).flatten(1))
         if self.indicators:
             found.append(gaps.to(units.dtype))
@@ -196,14 +204,14 @@ class TableInputs(nn.Module):
         """Features of one column: units ``(B,)`` → ``(B, sizes[column])``."""
         k, gaps = self.categories[column], units.isnan()
         units = units.masked_fill(gaps, 0.0)
-        found = _interpolated(units, k) if k else ((units - self.centre[column]) / self.spread[column]).unsqueeze(-1)
+        found = interpolated(units, k) if k else ((units - self.centre[column]) / self.spread[column]).unsqueeze(-1)
         found = found.to(self.like.dtype)
         if not self.indicators:
             return found
         return torch.cat([found * ~gaps[:, None], gaps[:, None].to(found.dtype)], 1)
 
 
-def _interpolated(level: Tensor, levels: int) -> Tensor:
+def interpolated(level: Tensor, levels: int) -> Tensor:
     """One-hot features of level numbers, linear between the levels: ``(…)`` → ``(…, levels)``."""
     grid = torch.arange(levels, dtype=level.dtype, device=level.device)
     return relu(1 - (level.unsqueeze(-1) - grid).abs())

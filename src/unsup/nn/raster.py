@@ -15,6 +15,7 @@ from unsup.nn.autoregressor import Steps
 from unsup.nn.causal import Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import Inputs
+from unsup.nn.logistics import PixelHead, PixelWalk
 from unsup.nn.observation import Discrete, symbols_for
 from unsup.nn.order import Order
 
@@ -57,25 +58,28 @@ class RasterModel(EntryModel):
     inputs: Inputs
     observation: Discrete
 
-    def take(self, event: Event, given: Event | None, **widths: int) -> None:
+    def take(self, event: Event, given: Event | None, *, head: PixelHead | None = None, **widths: int) -> None:
         """Called in the constructor: set the attributes for the event, and for the condition, if any.
 
         Args:
             event: images.
             given: the event of the condition, or None.
-            ***widths: numbers of features of layers; each colour channel needs at least one feature.
+            head: the distribution of the channels of a pixel; layers then have one group of features, and outputs are
+                per pixel. None: every channel has its own site and outputs.
+            ***widths: numbers of features of layers; each group needs at least one feature.
         """
-        groups = event.shape[0]
+        groups = event.shape[0] if head is None else 1
         if min(widths.values(), default=groups) < groups:
             told = " and ".join(f"{name}={width}" for name, width in widths.items())
             raise InputError(f"{told} must be at least {groups}: one feature for each of the {groups} colour channels")
         self.raster = self.order = Raster(event)
-        self.inputs, self.observation = Inputs(event), symbols_for(event)
+        self.inputs, self.pixel_head = Inputs(event), head
+        self.observation = symbols_for(event) if head is None else head.observation
         self.take_condition_of(given)
 
     @abstractmethod
     def layers(self) -> Sequence[Causal]:
-        """From the inputs to ``C · outputs_each`` features, the first layer strict."""
+        """From the inputs to ``C · outputs_each`` features, or those of the head, the first layer strict."""
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -83,26 +87,41 @@ class RasterModel(EntryModel):
             return "takes images only"
         return None if event.is_discrete else "takes discrete pixels only"
 
-    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+    def _network(self, x: Tensor, context: Context) -> Tensor:
+        """Outputs of all pixels, ``(B, H W, outputs)``."""
         self.event.check_shape(x)  # convolutions would accept any height and width
         h = self.inputs.image(x)
         for layer in self.layers():
             h = layer(h, context)
-        return h.permute(0, 2, 3, 1).reshape(len(x), self.event.dims, self.observation.outputs_each)
+        return h.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+        return self._expanded(x, self._network(x, context))
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
         """Earlier dimensions that no layer can reach, by windows and masks, independent of weights."""
-        raster = self.raster
-        seen: Any = raster.grid(torch.eye(raster.dims))
+        raster, head = self.raster, self.pixel_head
+        groups = raster.channels if head is None else 1
+        sites = raster.height * raster.width * groups
+        seen: Any = torch.eye(sites).view(-1, raster.height, raster.width, groups).permute(0, 3, 1, 2)
         for layer in self.layers():
             seen = layer.spread(seen)
-        return unreached(raster.line(seen).T > 0, self.order)
+        reached = seen.permute(0, 2, 3, 1).reshape(sites, sites).T > 0
+        return unreached(reached if head is None else with_channels(reached, head.channels), self.order)
 
     def _first(self) -> str:
         return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self.layers(), self.inputs, self.raster, n, context)
+        return RasterSteps(self.layers(), self.inputs, self.raster, n, context, self.pixel_head)
+
+
+def with_channels(reached: Tensor, channels: int) -> Tensor:
+    """Entries that reach entries ``(D, D)``, from pixels that reach pixels, if a head couples the channels."""
+    within = torch.ones(channels, channels, dtype=torch.bool).tril(-1)
+    return torch.kron(reached.contiguous(), torch.ones_like(within)) | torch.kron(
+        torch.eye(len(reached), dtype=torch.bool), within
+    )
 
 
 def unreached(reached: Tensor, order: Order) -> Tensor:
@@ -116,23 +135,40 @@ def unreached(reached: Tensor, order: Order) -> Tensor:
     return (position[:, None] > position[None, :]) & ~reached[position][:, position]
 
 
-class _Cached(Steps):
+class RasterSteps(Steps):
     """Every layer is computed at the site only, when its last input is known."""
 
-    def __init__(self, layers: Sequence[Causal], inputs: Inputs, raster: Raster, n: int, context: Context) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Causal],
+        inputs: Inputs,
+        raster: Raster,
+        n: int,
+        context: Context,
+        pixel_head: PixelHead | None = None,
+    ) -> None:
         size = (raster.height, raster.width)
         self.sites, self.inputs, self.n = raster.sites, inputs, n
         self.first = cast(Remembering, layers[0])
         assert self.first.strict
         self.memory = self.first.begin(n, size, context)
         self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
+        self.pixel = None if pixel_head is None else PixelWalk(pixel_head)
 
     def outputs(self, site: int) -> Tensor:
-        place = self.sites[site]
+        if self.pixel is not None:
+            return self.pixel.outputs(lambda: self._network(self.sites[site]))
+        return self._network(self.sites[site])
+
+    def _network(self, place: Site) -> Tensor:
         h = self.first.look(self.memory, place)
         for layer, memory in self.rest:
             h = layer.step(memory, place, h)
         return cast(Tensor, h)
 
     def put(self, site: int, value: Tensor) -> None:
-        self.first.put(self.memory, self.sites[site], self.inputs.levels(value).view(self.n, self.inputs.each))
+        place, values = self.sites[site], [value]
+        if self.pixel is not None:
+            place, values = Site(place.row, place.column), self.pixel.put(value)
+        if values:
+            self.first.put(self.memory, place, self.inputs.levels(torch.stack(values, 1)).flatten(1))

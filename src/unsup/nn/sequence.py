@@ -9,23 +9,25 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from unsup.core.batch import Batch
-from unsup.core.config import Count, Positive, Share
+from unsup.core.config import Count, Positive, Share, check_value
+from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import CompletesToAnyLength
-from unsup.nn.autoregressor import Choose, Steps, drawing
+from unsup.core.model import CompletesToAnyLength, SamplesAnyLength
+from unsup.nn.autoregressor import Choose, Steps, drawing, walk
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import levels_of
-from unsup.nn.observation import GaussianMixture, SymbolsWithEnd, symbols_for
+from unsup.nn.logistics import PixelHead, PixelWalk
+from unsup.nn.observation import Discrete, GaussianMixture, SymbolsWithEnd, symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import Raster, unreached
+from unsup.nn.raster import Raster, unreached, with_channels
 from unsup.prob import distributions as dist
 
 
@@ -135,19 +137,21 @@ class Places(Causal):
     Args:
         order: the order of generation, of one entry at a site.
         width: number of features.
+        shape: axes that number the entries; by default those of the examples. It may have room for more entries.
     """
 
     index: Tensor
 
-    def __init__(self, order: Order, width: int) -> None:
+    def __init__(self, order: Order, width: int, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        places = torch.unravel_index(order.entries, order.shape)
+        shape = shape or order.shape
+        places = torch.unravel_index(order.entries, shape)
         self.register_buffer("index", torch.stack(places), persistent=False)  # (axes, L)
-        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in order.shape)
+        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in shape)
 
     def places(self) -> Tensor:
         """``(L, width)``."""
-        return cast(Tensor, sum(table[own] for table, own in zip(self.tables, self.index, strict=True)))
+        return cast(Tensor, sum(embedding(own, table) for table, own in zip(self.tables, self.index, strict=True)))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
         return h + self.places()
@@ -159,7 +163,7 @@ class Places(Causal):
         return h + memory[site.column]
 
 
-class SequenceModel(EntryModel, CompletesToAnyLength):
+class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
     """A density of sequences that is a chain of causal layers.
 
     A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
@@ -169,6 +173,9 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
     over all lengths, 0 included; of other data, p(x) is that given the length. If all examples have one length, lengths
     in a batch are those of beginnings of examples.
 
+    Class attributes:
+        unbounded: whether no layer depends on the number of sites, so that a walk may go on beyond the event.
+
     Attributes:
         frame: entries of a site.
         ends: whether examples have an end symbol.
@@ -176,12 +183,20 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
 
     takes_lengths = True
     data_defaults = {"text": {"length": 256}}
+    unbounded: ClassVar[bool] = False
 
     frame: int
     ends: bool
 
     def take(
-        self, event: Event, given: Event | None, *, order: Order | None = None, frame: int = 1, components: int = 0
+        self,
+        event: Event,
+        given: Event | None,
+        *,
+        order: Order | None = None,
+        frame: int = 1,
+        components: int = 0,
+        head: PixelHead | None = None,
     ) -> None:
         """Called in the constructor: set the attributes for the event, and for the condition, if any.
 
@@ -191,11 +206,16 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
             order: the order of generation; by default raster for images, else that of the flattened entries.
             frame: entries of a site, which are independent given earlier sites.
             components: number of Gaussians of a real entry.
+            head: the distribution of the channels of a pixel of images; a site is then a pixel. The order must have
+                the channels of a pixel one after another.
         """
         self.order = order or (Raster(event) if event.is_image else Order(event))
-        self.frame = frame
+        self.frame = frame if head is None else head.channels
+        self.pixel_head = head
         self.ends = event.open and len(event.shape) == 1 and frame == 1 and event.has_words
-        if event.is_real:
+        if head is not None:
+            self.observation = head.observation
+        elif event.is_real:
             self.observation = GaussianMixture(event, components)
         else:
             self.observation = SymbolsWithEnd(event) if self.ends else symbols_for(event)
@@ -204,7 +224,7 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
     @abstractmethod
     def layers(self) -> Sequence[Causal]:
         """From levels ``(B, L)``, or frames ``(B, L, frame)`` of levels or standardised numbers, to
-        ``(B, L, frame · outputs_each)``; the first layer is strict."""
+        ``(B, L, frame · outputs_each)``, or the outputs of the head; the first layer is strict."""
 
     @property
     def sites(self) -> int:
@@ -221,18 +241,20 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
         return self._sited(self.order.line(values))
 
     def _sited(self, line: Tensor) -> Tensor:
-        return line if self.frame == 1 and not self.event.is_real else line.view(len(line), -1, self.frame)
+        return line if self.frame == 1 and not self.event.is_real else line.reshape(len(line), self.sites, self.frame)
 
-    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+    def _network(self, x: Tensor, context: Context) -> Tensor:
         self.event.check_shape(x)
         h: Any = self._values(x)
         for layer in self.layers():
             h = layer(h, context)
-        found: Tensor = h.reshape(len(x), self.event.dims, self.observation.outputs_each)
-        return found
+        return cast(Tensor, h)
+
+    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+        return self._expanded(x, self._network(x, context))
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self, n, context)
+        return _Cached(self, n, context, self.sites)
 
     def blind_spot(self, *, order: int = 0) -> Tensor:
         """Earlier entries that no layer can reach, independent of weights."""
@@ -240,6 +262,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
         for layer in self.layers():
             seen = layer.spread(seen)
         reached = seen.T > 0
+        if self.pixel_head is not None:
+            return unreached(with_channels(reached, self.frame), self.order)
         return unreached(reached.repeat_interleave(self.frame, 0).repeat_interleave(self.frame, 1), self.order)
 
     def _first(self) -> str:
@@ -267,17 +291,30 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
         context = self._context(batch.given, generator)
         if batch.lengths is None:
-            return self.observation.total_log_prob(*self._scored(batch.x, context))
-        return self._each(batch.x, context, batch.lengths).sum(1)
+            return super()._score(batch, generator)
+        x = self._with_low_padding(batch.x, batch.lengths)
+        return self._each(*self._scored(x, context), batch.lengths).sum(1)
 
-    def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
-        """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
+    def _total(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of the entries from ``start`` on, ``(B,)``; of an example with a length, without its padding."""
         if lengths is None:
-            return self.observation.log_prob(*self._scored(x, context))
+            return self.observation.total_log_prob(targets, outputs)
+        return self._each(targets, outputs, lengths, start).sum(1)
+
+    def _with_low_padding(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Examples whose padding, which may have any value, is the lowest level or 0."""
+        if lengths is None:
+            return x
         padding = self.event.padding(lengths).view(len(x), -1, *(1,) * (len(self.event.shape) - 1))
-        targets, outputs = self._scored(torch.where(padding, self.event.lowest(x).to(x.dtype), x), context)
+        return torch.where(padding, self.event.lowest(x).to(x.dtype), x)
+
+    def _each(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of each entry from ``start`` on, in the order of generation: 0 for padding, and the end counts at its
+        place. Targets ``(B, D − start)``, outputs ``(B, D − start, P)`` → ``(B, D − start)``."""
+        if lengths is None:
+            return self.observation.log_prob(targets, outputs)
         length = (lengths * (self.order.dims // self.event.shape[0]))[:, None]
-        place = torch.arange(self.order.dims, device=x.device)
+        place = torch.arange(start, self.order.dims, device=targets.device)
         counted = place < length
         if isinstance(self.observation, SymbolsWithEnd):
             targets = torch.where(place == length, self.observation.end, targets)
@@ -299,7 +336,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
             conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
-        entries = torch.stack([self._each(x, self._context(c), lengths) for c in conditions])
+        x = self._with_low_padding(x, lengths)
+        entries = torch.stack([self._each(*self._scored(x, self._context(c)), lengths) for c in conditions])
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
 
@@ -317,6 +355,41 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
         context = self._context(self.condition_to_sample(given, n, generator))
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
         return self._ended(self._steps(n, context), n, choose)
+
+    def reason_against_length(self) -> str | None:
+        if self.event.is_image or self.event.layout == "vector":
+            return f"samples examples of {self.event}, whose size is fixed"
+        if not self.unbounded:
+            return "depends on the positions of entries, which it knows up to the length of its event only"
+        if not isinstance(self.observation, Discrete):
+            return "standardises each real entry by its position, up to the length of its event only"
+        return "ends its examples itself" if self.ends else None
+
+    @torch.no_grad()
+    def sample_long(
+        self,
+        n: int,
+        length: Count,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> Tensor:
+        length = check_value("length", length, Count)
+        reason = self.reason_against_length()
+        if reason is not None:
+            raise CapabilityError(f"{type(self).__name__} {reason}")
+        assert isinstance(self.observation, Discrete)
+        rest = self.event.shape[1:]
+        dims = length * (self.event.dims // self.event.shape[0])
+        context = self._context(self.condition_to_sample(given, n, generator))
+        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
+        steps = _Cached(self, n, context, dims // self.frame)
+        targets = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
+        drawn = walk(steps, range(dims), choose, targets).view(n, length, *rest)
+        return (drawn + self.observation.support.low).to(self.event.dtype)
 
     @torch.no_grad()
     def complete_with_lengths(
@@ -356,8 +429,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength):
 class _Cached(Steps):
     """Every layer is computed at the site only, when its last input is known."""
 
-    def __init__(self, model: SequenceModel, n: int, context: Context) -> None:
-        layers, size = model.layers(), (1, model.sites)
+    def __init__(self, model: SequenceModel, n: int, context: Context, sites: int) -> None:
+        layers, size = model.layers(), (1, sites)
         self.first = cast(Remembering, layers[0])
         assert self.first.strict
         self.memory = self.first.begin(n, size, context)
@@ -365,23 +438,31 @@ class _Cached(Steps):
         self.frame, self.each = model.frame, model.observation.outputs_each
         self.end = model.observation.end if isinstance(model.observation, SymbolsWithEnd) else None
         self.is_flat = model.frame == 1 and not model.event.is_real
+        self.pixel = None if model.pixel_head is None else PixelWalk(model.pixel_head)
         self.found = torch.zeros(0)
         self.values: list[Tensor] = []
 
     def outputs(self, site: int) -> Tensor:
         t, entry = divmod(site, self.frame)
+        if self.pixel is not None:
+            return self.pixel.outputs(lambda: self._network(t))
         if entry == 0:
-            place = Site(0, t)
-            h = self.first.look(self.memory, place)
-            for layer, memory in self.rest:
-                h = layer.step(memory, place, h)
-            self.found = h.view(len(h), self.frame, self.each)
+            self.found = self._network(t).view(-1, self.frame, self.each)
         return self.found[:, entry]
+
+    def _network(self, t: int) -> Tensor:
+        place = Site(0, t)
+        h = self.first.look(self.memory, place)
+        for layer, memory in self.rest:
+            h = layer.step(memory, place, h)
+        return cast(Tensor, h)
 
     def put(self, site: int, value: Tensor) -> None:
         t, entry = divmod(site, self.frame)
         if self.end is not None:
             value = torch.where(value == self.end, 0, value)  # what comes after an end does not matter
+        if self.pixel is not None:
+            self.pixel.put(value)
         self.values.append(value)
         if entry == self.frame - 1:
             frame = self.values[0] if self.is_flat else torch.stack(self.values, 1)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 
 from unsup.core import random
 
@@ -79,8 +79,10 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, le
     True
     """
     mean, log_scale = at_least_float32(mean), at_least_float32(log_scale)
-    x = x.to(mean.dtype)
-    return logistic_cell_log_prob(-1 + 2 * x / levels, 2 / levels, mean, log_scale, x < 0.5, x > levels - 1.5)
+    x, inverse = x.to(mean.dtype), (-log_scale).exp()
+    # A bin and the next one round their common edge alike, so that masses telescope in float32 too.
+    a, b = ((-1 + 2 * edge / levels - mean) * inverse for edge in (x, x + 1))
+    return _logistic_difference(a, b, 2 / levels * inverse, x < 0.5, x > levels - 1.5)
 
 
 def logistic_cell_log_prob(
@@ -89,10 +91,15 @@ def logistic_cell_log_prob(
     """log P(lower ≤ v < lower + width) of a logistic v, elementwise; a ``first`` or ``last`` cell includes the tail."""
     inverse = (-log_scale).exp()
     a, wide = (lower - mean) * inverse, width * inverse
-    b = a + wide
+    return _logistic_difference(a, a + wide, wide, first, last)
+
+
+def _logistic_difference(a: Tensor, b: Tensor, wide: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """log of σ(b) − σ(a) with b − a = ``wide``; with a = −∞ in a ``first`` cell and b = ∞ in a ``last`` one."""
     # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)), which is accurate in both tails.
-    inside = -softplus(-b) - softplus(a) + torch.log(-torch.expm1(-wide))
-    return torch.where(first, -softplus(-b), torch.where(last, -softplus(a), inside))
+    # (`softplus` is linear above 20, which costs digits in float64.)
+    below, above = logsigmoid(b), logsigmoid(-a)
+    return torch.where(first, below, torch.where(last, above, below + above + torch.log(-torch.expm1(-wide))))
 
 
 def logistic_interval_log_prob(edges: Tensor, widths: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -106,7 +113,7 @@ def logistic_interval_log_prob(edges: Tensor, widths: Tensor, mean: Tensor, log_
     inverse = (-log_scale).exp()
     z = (edges - mean) * inverse
     # The formula of `logistic_cell_log_prob`, whose terms vanish at infinite ends.
-    return -softplus(-z[..., 1:, :]) - softplus(z[..., :-1, :]) + torch.log(-torch.expm1(-widths * inverse))
+    return logsigmoid(z[..., 1:, :]) + logsigmoid(-z[..., :-1, :]) + torch.log(-torch.expm1(-widths * inverse))
 
 
 def sample_bernoulli(logits: Tensor, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:

@@ -1,0 +1,205 @@
+"""Dilated causal layers over sequences ``(B, L, F)``, with queues of what a step still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+
+from unsup.nn.causal import NOTHING, Causal, Context, Site
+from unsup.nn.order import Order
+from unsup.nn.sequence import Delayed
+
+_AT_ONCE = 64  # steps whose older taps are computed by one product; more would only need more memory
+
+
+class DilatedGate(Causal):
+    """A gated convolution of two taps, ``dilation`` sites apart; before the first site, features are zero.
+
+        z_t = tanh(a_t) ⊙ σ(b_t)      (a_t, b_t) = W₁ h_t + W₀ h_{t−d} + V c + bias
+
+    A step takes h_{t−d} from a queue. W₀ h is computed for many steps at once, since these inputs are long known.
+
+    Args:
+        inputs: number of input features.
+        outputs: number of output features.
+        dilation: d.
+        condition: size of the features c in the context; 0 without a condition.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, condition: int = 0) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.taps = nn.Linear(2 * inputs, 2 * outputs)  # of (h_{t−d}, h_t)
+        self.condition = nn.Linear(condition, 2 * outputs, bias=False) if condition else None
+
+    def _bias(self, context: Context) -> Tensor:
+        """V c + bias: ``(B, 2 outputs)``, or ``(2 outputs,)`` without a condition."""
+        if self.condition is None:
+            return self.taps.bias
+        assert context.given is not None
+        return cast(Tensor, self.taps.bias + self.condition(context.given))
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        kept = max(h.shape[1] - self.dilation, 0)
+        past = pad(h[:, :kept], (0, 0, h.shape[1] - kept, 0))
+        found = self.taps(torch.cat([past, h], -1))
+        if self.condition is not None:
+            assert context.given is not None
+            found = found + self.condition(context.given)[:, None]
+        return _gated(found)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Queue:
+        return _Queue(self, n, size[1], self._bias(context))
+
+    def step(self, memory: _Queue, site: Site, h: Tensor) -> Tensor:
+        return _gated(memory.put(site.column, h))
+
+    def spread(self, seen: Tensor) -> Tensor:
+        """``(N, L)``: a site sees itself and the site ``dilation`` before."""
+        past = pad(seen, (self.dilation, 0))[:, : seen.shape[1]]
+        return torch.maximum(seen, past)
+
+
+def _gated(h: Tensor) -> Tensor:
+    a, b = h.chunk(2, -1)
+    return a.tanh() * b.sigmoid()
+
+
+class _Queue:
+    """The latest inputs of a `DilatedGate`, and what they contribute to the next steps."""
+
+    def __init__(self, gate: DilatedGate, n: int, length: int, bias: Tensor) -> None:
+        older, self.newer = gate.taps.weight.t().chunk(2)
+        self.older, self.bias, self.dilation = older, bias, gate.dilation
+        self.each = min(gate.dilation, _AT_ONCE)
+        self.is_used = gate.dilation < length
+        self.inputs = older.new_zeros(gate.dilation if self.is_used else 0, n, len(older))
+        self.past = bias.expand(1, n, -1)
+
+    def put(self, t: int, h: Tensor) -> Tensor:
+        """Take the inputs of site t, ``(B, I)``, and return the two halves of its gate ``(B, 2 O)``."""
+        if not self.is_used:
+            return torch.addmm(self.past[0], h, self.newer)
+        slot = t % self.dilation
+        if slot % self.each == 0:
+            self.past = self.inputs[slot : slot + self.each] @ self.older + self.bias
+        self.inputs[slot] = h
+        return torch.addmm(self.past[slot % self.each], h, self.newer)
+
+
+class DilatedStack(Causal):
+    """Residual layers of dilated gates; the output is the sum of a linear map of every gate, its skip connection.
+
+        z^l = gate_l(h^l)      h^{l+1} = h^l + R_l z^l      y = Σ_l S_l z^l + bias
+
+    R of the last layer would have no effect, and is left out.
+
+    Args:
+        width: number of features of h and of every gate.
+        skip: number of output features.
+        dilations: of the layers in order.
+        condition: size of the features of a condition, which every gate takes; 0 without one.
+    """
+
+    def __init__(self, width: int, skip: int, dilations: Sequence[int], condition: int = 0) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(DilatedGate(width, width, d, condition) for d in dilations)
+        self.residual = nn.ModuleList(nn.Linear(width, width) for _ in dilations[1:])
+        self.skip = nn.Linear(len(dilations) * width, skip)
+
+    def _gates(self) -> list[DilatedGate]:
+        return cast(list[DilatedGate], list(self.gates))
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        found = []
+        for number, gate in enumerate(self._gates()):
+            found.append(gate(h, context))
+            if number < len(self.residual):
+                h = h + self.residual[number](found[-1])
+        return cast(Tensor, self.skip(torch.cat(found, -1)))
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[_Queue]:
+        return [gate.begin(n, size, context) for gate in self._gates()]
+
+    def step(self, memory: list[_Queue], site: Site, h: Tensor) -> Tensor:
+        found = []
+        for number, queue in enumerate(memory):
+            found.append(_gated(queue.put(site.column, h)))
+            if number < len(self.residual):
+                map_ = cast(nn.Linear, self.residual[number])
+                h = h + linear(found[-1], map_.weight, map_.bias)
+        return cast(Tensor, self.skip(torch.cat(found, -1)))
+
+    def spread(self, seen: Tensor) -> Tensor:
+        for gate in self._gates():
+            seen = gate.spread(seen)  # which includes what the layer itself sees, as earlier skip connections do
+        return seen
+
+
+class Number(Delayed):
+    """A linear map of levels that are scaled to [−1, 1]: ``(B, L)`` → ``(B, L, width)``.
+
+    Args:
+        levels: number of levels.
+        width: number of features.
+    """
+
+    def __init__(self, levels: int, width: int) -> None:
+        super().__init__(width)
+        self.levels = levels
+        self.map = nn.Linear(1, width)
+
+    def features(self, h: Tensor) -> Tensor:
+        scaled = 2 * h.to(self.map.weight.dtype) / (self.levels - 1) - 1
+        return cast(Tensor, self.map(scaled.unsqueeze(-1)))
+
+
+class Coordinates(Causal):
+    """h + W u, where u are the coordinates of the site: additional inputs that say where an entry is.
+
+    Of an image, they are its row and column, scaled to [−1, 1], and the channel, one-hot; of a sequence the channel
+    alone, which does not depend on the length.
+
+    Args:
+        order: the order of generation, of one entry at a site.
+        width: number of features.
+        is_image: whether examples are images.
+    """
+
+    inputs: Tensor
+
+    def __init__(self, order: Order, width: int, *, is_image: bool) -> None:
+        super().__init__()
+        self.register_buffer("inputs", _coordinates(order, is_image), persistent=False)  # (period, k)
+        self.map = nn.Linear(self.inputs.shape[1], width, bias=False)
+
+    @staticmethod
+    def has_any(shape: Sequence[int], *, is_image: bool) -> bool:
+        """Whether the entries of examples of that shape have coordinates."""
+        return is_image or len(shape) > 1
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        period = len(self.inputs)
+        return (h.unflatten(1, (-1, period)) + self.map(self.inputs)).flatten(1, 2)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+        return cast(Tensor, self.map(self.inputs))
+
+    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
+        return h + memory[site.column % len(memory)]
+
+
+def _coordinates(order: Order, is_image: bool) -> Tensor:
+    """The coordinates of the sites of one period, ``(period, k)``."""
+    places = torch.unravel_index(order.entries, order.shape)
+    if not is_image:
+        return torch.eye(order.dims // order.shape[0])
+    channels, *sides = order.shape
+    scaled: list[Any] = [2 * place / (side - 1) - 1 for place, side in zip(places[1:], sides, strict=True) if side > 1]
+    if channels > 1:
+        scaled += torch.eye(channels)[places[0]].unbind(1)
+    return torch.stack(scaled, 1) if scaled else torch.zeros(order.dims, 1)
