@@ -369,6 +369,27 @@ def read_folder(
     return replace(examples, label=label, labels=found.labels or None, notes=tuple(said), split=split)
 
 
+def texts_of(path: Path) -> list[tuple[str, str]]:
+    """The name and the text of a file, or of each file of a folder, in the order of their names.
+
+    Raises:
+        InputError: there is no text.
+    """
+    if path.is_dir():
+        found = listed(path, SUFFIXES, "texts", "text files (.txt, .md, .txt.gz)")
+        files = list(zip(found.names, found.files, strict=True))
+    else:
+        files = [(path.name, path)]
+    texts = []
+    for name, file in files:
+        try:
+            text, _, _ = _utf8(_unpacked(file, _PER_BYTE))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise InputError(f"{file} is not text ({described(error)}); save it again as UTF-8") from error
+        texts.append((name, text.decode()))
+    return texts
+
+
 def is_text(path: Path) -> bool:
     """Whether the beginning of a file of an unknown kind is text."""
     with path.open("rb") as file:
