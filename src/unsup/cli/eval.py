@@ -216,7 +216,10 @@ def _likelihood(exam: Exam) -> str:
     form = exam.bench.data.form
     units = bits_by_unit(found.nats, form, test)
     bits, context = bits_in_words(units, found.bits_per_dim), context_of(exam.scored, test)
-    said = f"; {context_in_words(context, 'entry' if form is None else form.entry)}" if context is not None else ""
+    said = ""
+    if context is not None:
+        entry, whole = "entry" if form is None else form.entry, "document" if exam.scored.event.open else "window"
+        said = f"; {context_in_words(context, entry, whole)}"
     return f"{about}: {found.told(parts, bits)} [{found.kind}{given}{samples}]{said}"
 
 

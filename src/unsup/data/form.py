@@ -63,6 +63,11 @@ class Form(ABC):
         return "entry"
 
     @property
+    def letters(self) -> str:
+        """The characters of text whose entries are characters, in the order of their numbers; else empty."""
+        return ""
+
+    @property
     def samples_a_second(self) -> int | None:
         """The rate of sound; None for other data."""
         return None

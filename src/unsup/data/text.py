@@ -143,6 +143,10 @@ class TextForm(Written):
         return "character" if self.alphabet else "byte"
 
     @property
+    def letters(self) -> str:
+        return self.alphabet
+
+    @property
     def tokens(self) -> Tokens:
         return "characters" if self.alphabet else "bytes"
 

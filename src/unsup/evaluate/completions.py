@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.model import CanComplete, CompletesToAnyLength, HasLengths, Model, keyed_generator
+from unsup.core.model import CanComplete, CanSample, CompletesToAnyLength, HasLengths, Model, keyed_generator
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
 
@@ -22,6 +22,16 @@ Drawn = tuple[Tensor, Tensor | None]
 def has_ends(model: Model) -> bool:
     """Whether examples that the model draws have different lengths."""
     return isinstance(model, HasLengths) and model.event.open and model.ends
+
+
+def draw(model: CanSample, n: int, generator: Generator, **options: Any) -> Drawn:
+    """Samples, and their lengths if these differ."""
+    assert isinstance(model, Model)
+    if isinstance(model, HasLengths) and has_ends(model):
+        with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.sample_with_lengths
+        return with_lengths(n, generator=generator, **options)
+    sample: Callable[..., Tensor] = model.sample
+    return sample(n, generator=generator, **options), None
 
 
 def complete_examples(
@@ -65,12 +75,13 @@ def sample_with_lengths(
 ) -> Drawn:
     """`draw_samples` of a model whose samples have different lengths, with these."""
     assert isinstance(model, HasLengths)
-    draw: Callable[..., tuple[Tensor, Tensor]] = model.sample_with_lengths
 
     def drawn(position: int, rows: slice) -> Tensor:
         generator = keyed_generator(seed, _SAMPLE, position, device=model.device)
         condition = {} if given is None else {"given": given[rows].to(model.device)}
-        return _packed(*draw(rows.stop - rows.start, generator=generator, **condition, **(options or {})))
+        x, lengths = draw(model, rows.stop - rows.start, generator, **condition, **(options or {}))
+        assert lengths is not None
+        return _packed(x, lengths)
 
     return _unpacked(model, by_chunks(model, n, CHUNK, drawn, on_chunk), True)
 

@@ -59,12 +59,12 @@ def context_of(model: Model, examples: Split | Batch) -> Context | None:
     return Context(max(0, int(lengths.max()) - 1), mean)
 
 
-def context_in_words(context: Context, unit: str) -> str:
+def context_in_words(context: Context, unit: str, whole: str = "window") -> str:
     """
     >>> context_in_words(Context(255, 127.5), "byte")
     'each byte given the earlier ones of its window: 0 to 255, 127.5 on average'
     """
-    return f"each {unit} given the earlier ones of its window: 0 to {context.most:,}, {context.mean:,.1f} on average"
+    return f"each {unit} given the earlier ones of its {whole}: 0 to {context.most:,}, {context.mean:,.1f} on average"
 
 
 def bits_in_words(bits: Mapping[str, float], bits_per_dim: float) -> str:
