@@ -8,120 +8,259 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.knobs import add_knobs, knobs_in, parse_for_run
 from unsup.cli.options import Parser, add_memory, chosen
-from unsup.cli.sample import OUT_HELP, Clock, check_output, write_examples
+from unsup.cli.sample import OUT_HELP, Clock, check_completes, check_output, prompted, write_examples
 from unsup.cli.show import write
-from unsup.core.config import Seed, Share
-from unsup.core.errors import CapabilityError, InputError
-from unsup.core.registry import names, row
-from unsup.core.words import counted
+from unsup.cli.words import is_number
+from unsup.core.config import Positive, Seed, Share
+from unsup.core.errors import InputError
+from unsup.core.words import counted, listed
 
 if TYPE_CHECKING:
     import argparse
 
     from torch import Tensor
 
+    from unsup.core.batch import Batch
     from unsup.core.event import Event
     from unsup.train.runs import Run
 
-_COMPLETE = 1  # key of the noise
-_TOP = 0.5
+_KEPT = 0.5
+_SIDES = ("top", "bottom", "left", "right")
 _READING = ("decimal", "header")
 _TEXT = (".csv", ".tsv", ".csv.gz")
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(
-        prog="unsup complete",
-        description="Draw the missing cells of a table, or the lower rows of images, from their distribution given the "
-        "rest. Everything else is kept as it is, and all examples are written in their order.",
-    )
-    parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("file", metavar="FILE", help="your examples: a table with missing cells, or images")
-    parser.add_out(OUT_HELP, metavar="FILE", required=True)
-    parser.add_number("--seed", Seed, "random seed [0]", default=0)
-    parser.add_number(
-        "--top", Share, f"images: the share of rows that is known, from the top [{_TOP}]", metavar="SHARE"
-    )
-    add_example_options(parser, arguments, without=("missing",))
-    add_memory(parser)
-    options = parser.parse(arguments)
+    options = parse_for_run(lambda run: _parser(run, arguments), arguments)
+    if options is None:
+        return 0
 
-    import torch
-
-    from unsup.core.batch import Batch
-    from unsup.core.model import CanComplete, keyed_generator
     from unsup.core.steps import heard_by
-    from unsup.evaluate.conditions import beside, over_examples
-    from unsup.evaluate.samples import CHUNK
+    from unsup.evaluate.completions import complete_examples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_model
 
     run = open_model(options.run)
-    model, name = run.model, run.config["model"]["model"]
-    if not isinstance(model, CanComplete):
-        able = ", ".join(n for n in names() if "complete" in row(n).abilities)
-        raise CapabilityError(f"{name} cannot complete examples (models that can: {able})")
+    check_completes(run)
     check_output(options.out, run)
-    if Path(options.out).resolve() == Path(options.file).expanduser().resolve():
+    if options.file is not None and Path(options.out).resolve() == Path(options.file).expanduser().resolve():
         raise InputError(f"-o {options.out} is the file to complete, which is not overwritten; choose another name")
-    is_known = _known_part(options, model.event)
-    examples, _ = examples_of(options, run, own=_with_gaps(model.event))
-    known = torch.cat([is_known(part) for part in examples.x.split(CHUNK)])
+    examples, known = _asked(options, run)
     if bool(known.all()):
-        mend = "use a smaller --top" if model.event.is_image else "leave the cells empty that are to be drawn"
+        mend = "leave the cells empty that are to be drawn"
+        if run.model.event.shape and run.model.event.layout != "vector":
+            mend = "keep a smaller part of it (--keep)"
         raise InputError(f"{options.file} has nothing to complete, since every value is known; {mend}")
-    complete: Callable[..., Tensor] = model.complete
-
-    with Progress("auto", unit="example", start=0) as display:
-        clock = Clock(len(examples), display, "example")
-
-        def completed(position: int, part: Batch) -> Tensor:
-            generator = keyed_generator(options.seed, _COMPLETE, position, device=model.device)
-            return complete(part.x, is_known(part.x), generator=generator, **beside(model, part.given)).cpu()
-
-        with heard_by(clock.on_step):
-            x = over_examples(model, examples, CHUNK, completed, clock.on_chunk)
-    _write(x, ~known, run, options)
+    try:
+        with Progress("auto", unit="example", start=0) as display:
+            clock = Clock(len(examples), display, "example")
+            with heard_by(clock.on_step):
+                x, lengths = complete_examples(
+                    run.model,
+                    examples,
+                    known,
+                    seed=options.seed,
+                    options=knobs_in(options),
+                    on_chunk=clock.on_chunk,
+                )
+    except InputError as error:
+        asked = next((f"--{way} {getattr(options, way)}" for way in ("keep", "mask") if getattr(options, way)), None)
+        if asked is None:
+            raise
+        way = "top" if run.model.event.is_image else "first"
+        raise InputError(f"{asked}: {error}; --keep {way}:{_KEPT} is always possible") from error
+    _write(x, ~known, run, options, lengths)
     return 0
 
 
-def _known_part(options: argparse.Namespace, event: Event) -> Callable[[Tensor], Tensor]:
-    """The function of examples that tells which entries are known: the upper rows of images, else those with a value.
+def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
+    parser = Parser(
+        prog="unsup complete",
+        description="Draw what is missing in examples from its distribution given the rest: the missing cells of a "
+        "table, a part of images, or what follows a text or the beginning of a sound. Everything else is kept as it "
+        "is, and all examples are written in their order.",
+        epilog="unsup complete RUN --help lists the options --sample.NAME of that run.",
+        add_help=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="your examples: a table with missing cells, images, sound, or texts to continue",
+    )
+    parser.add_out(OUT_HELP, metavar="FILE", required=True)
+    parser.add_number("--seed", Seed, "random seed [0]", default=0)
+    parser.add_argument(
+        "--keep",
+        metavar="SIDE:SHARE",
+        help=f"the share that is known: top, bottom, left or right of images, first of sequences [top:{_KEPT}, "
+        f"first:{_KEPT}]",
+    )
+    parser.add_number("--top", Share, "short form of --keep top:SHARE", metavar="SHARE")
+    parser.add_argument("--mask", metavar="IMAGE", help="images: what is known is white in this image of their size")
+    parser.add_number("--seconds", Positive, "sound: the duration that is known, from the beginning", metavar="S")
+    parser.add_argument("--prompt", metavar="TEXT", help="text to continue, in place of FILE")
+    add_example_options(parser, arguments, without=("missing",))
+    add_memory(parser)
+    parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
+    if run is not None:
+        add_knobs(parser, run, complete=True)
+    return parser
+
+
+def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
+    """The examples, and which of their entries are known, bool of their shape.
 
     Raises:
-        InputError: ``--top`` for data that is not images.
+        InputError: two ways to say what is known, or one that does not fit the data.
+    """
+    from unsup.data.text import Written
+
+    ways = [w for w in ("keep", "top", "mask", "seconds", "prompt") if getattr(options, w) is not None]
+    if len(ways) > 1:
+        raise InputError(f"--{ways[0]} and --{ways[1]} both say what is known; use one of them")
+    if (options.file is None) == (options.prompt is None):
+        both = f"{options.file} and --prompt are both given" if options.file else "there is nothing to complete"
+        raise InputError(f"{both}; expected a FILE, or for text --prompt TEXT")
+    if options.prompt is not None:
+        return prompted(options.prompt, run, 1)
+    event = run.model.event
+    if isinstance(run.form, Written) and not ways:
+        return _texts(options, run)
+    is_known = _known_part(options, event, run)
+    examples, _ = examples_of(options, run, own=_with_gaps(event))
+    return examples, is_known(examples.x)
+
+
+def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
+    """The texts in a file or folder, each the beginning of an example."""
+    import torch
+
+    from unsup.core.batch import Batch
+    from unsup.data.text import Written, texts_of
+
+    form, most = run.form, run.model.event.shape[0]
+    assert isinstance(form, Written)
+    tokens = [form.tokens_of(text, name) for name, text in texts_of(Path(options.file))]
+    longest = max(map(len, tokens))
+    if longest >= most:
+        raise InputError(
+            f"{options.file} has a text of {counted(longest, form.entry)}, and examples of this run have {most}; leave "
+            f"at most {most - 1} to be continued, or keep the beginning of each window with --keep first:SHARE"
+        )
+    event = run.model.event
+    x = event.lowest(torch.zeros(1, dtype=torch.int64)).expand(len(tokens), most).clone()
+    for row, own in zip(x, tokens, strict=True):
+        row[: len(own)] = own
+    sizes = torch.tensor([len(own) for own in tokens])
+    return Batch(x.to(event.dtype)), torch.arange(most) < sizes[:, None]
+
+
+def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable[[Tensor], Tensor]:
+    """The function of examples that tells which entries are known: a part of images or sequences, else those with a
+    value.
+
+    Raises:
+        InputError: a part that this data does not have.
     """
     import torch
 
-    if not event.is_image:
-        if options.top is not None:
-            raise InputError(f"--top {options.top:g} is for images, but this run is of {event}; remove it")
+    if options.top is not None and not event.is_image:
+        raise InputError(f"--top {options.top:g} is for images, but this run is of {event}; remove it")
+    if options.mask is not None:
+        mask = _mask(options.mask, event)
+        return lambda x: mask.to(x.device).expand(len(x), *event.shape)
+    if options.seconds is not None:
+        rate = None if run.form is None else run.form.samples_a_second
+        if rate is None:
+            raise InputError(f"--seconds {options.seconds:g} is for sound, but this run is of {event}; remove it")
+        start = round(options.seconds * rate)
+        if start >= event.shape[0]:
+            whole = event.shape[0] / rate
+            raise InputError(f"--seconds {options.seconds:g} leaves nothing to draw: examples have {whole:g} seconds")
+        return _axis(event, 0, torch.arange(event.shape[0]) < start)
+    sequence = event.layout == "sequence"
+    if not (event.is_image or sequence):
+        if options.keep is not None:
+            raise InputError(
+                f"--keep {options.keep} is for images and sequences, and this run is of {event}; remove it"
+            )
         return lambda x: ~x.isnan()
-    height = event.shape[1]
-    top = round((_TOP if options.top is None else options.top) * height)
-    upper = (torch.arange(height) < top)[:, None]
-    return lambda x: upper.to(x.device).expand(len(x), *event.shape)
+    side, share = _keep(options, event)
+    axis = 0 if sequence else 1 if side in ("top", "bottom") else 2
+    n = event.shape[axis]
+    count, place = round(share * n), torch.arange(n)
+    return _axis(event, axis, place < count if side in ("top", "left", "first") else place >= n - count)
+
+
+def _axis(event: Event, axis: int, there: Tensor) -> Callable[[Tensor], Tensor]:
+    """Which entries are known, by their position on one axis."""
+    part = there.view(*(-1 if i == axis else 1 for i in range(len(event.shape))))
+    return lambda x: part.to(x.device).expand(len(x), *event.shape)
+
+
+def _keep(options: argparse.Namespace, event: Event) -> tuple[str, float]:
+    """The side and share of ``--keep``."""
+    sides = _SIDES if event.is_image else ("first",)
+    if options.keep is None:
+        return sides[0], _KEPT if options.top is None else options.top
+    side, _, share = options.keep.partition(":")
+    if side not in sides or not is_number(share) or not 0 <= float(share) <= 1:
+        raise InputError(
+            f"--keep {options.keep} is not a part of {event}; expected {listed(sides, 'or')}, and a share from 0 to 1: "
+            f"{sides[0]}:{_KEPT}"
+        )
+    return side, float(share)
+
+
+def _mask(path: str, event: Event) -> Tensor:
+    """Which pixels are white in an image, ``(1, H, W)``.
+
+    Raises:
+        InputError: it is no image of the size of the examples.
+    """
+    import torch
+
+    from unsup.data.pixels import BROKEN, decode
+
+    if not event.is_image:
+        raise InputError(f"--mask {path} is for images, but this run is of {event}; remove it")
+    try:
+        pixels = decode(Path(path).expanduser().read_bytes()).pixels[0]
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise InputError(f"--mask {path} cannot be read ({error.strerror}); expected an image") from error
+        raise InputError(
+            f"--mask {path} is not an image ({error}); expected one, white where pixels are known"
+        ) from error
+    if pixels.shape[1:] != event.shape[1:]:
+        size, own = ("×".join(map(str, shape)) for shape in (pixels.shape[1:], event.shape[1:]))
+        raise InputError(f"--mask {path} has {size} pixels, and examples of this run have {own}; resize the mask")
+    top = float(pixels.max()) or 1.0
+    return torch.from_numpy(pixels[:3].astype("float64").mean(0) >= top / 2)[None]
 
 
 def _with_gaps(event: Event) -> Event:
     """The event of examples that may have missing entries; real ones keep the precision of the file."""
-    if event.is_image:
+    if event.is_image or event.layout == "sequence":
         return event
     return replace(event, missing=True, precision=event.precision if event.is_discrete else "float64")
 
 
-def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace) -> None:
+def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None) -> None:
     """Write completed examples; the other cells of a CSV file are copied as text, with all of its columns."""
     from unsup.core.storage import write_file
     from unsup.data.catalog import TABLES_BY_SUFFIX
     from unsup.data.columns import TableForm
     from unsup.data.tables import filled
 
-    form, path, out = run.form, Path(options.file).expanduser(), Path(options.out)
+    form, path, out = run.form, Path(options.file or "").expanduser(), Path(options.out)
     is_csv = path.is_file() and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"])
     if not (isinstance(form, TableForm) and not form.window and is_csv and out.name.lower().endswith(_TEXT)):
-        write_examples(x, run, options.out, "completed example")
+        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True)
         return
     reading: dict[str, Any] = chosen(options, _READING)
     write_file(out, filled(path, form, x, gaps, out, **reading))

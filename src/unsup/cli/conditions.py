@@ -49,10 +49,12 @@ class Conditions:
         return self.values.expand(n, *self.values.shape[1:])
 
 
-def add_given(parser: Parser, what: str) -> None:
-    """The flag ``--given``; ``what`` is part of its help text."""
+def add_given(parser: Parser, what: str, *short: str) -> None:
+    """The flag ``--given`` and its short forms; ``what`` is part of its help text."""
     parser.add_argument(
         "--given",
+        *short,
+        dest="given",
         nargs="+",
         default=argparse.SUPPRESS,
         metavar="VALUE",

@@ -205,6 +205,7 @@ def _coded(figure: Figure) -> str:
 def _likelihood(exam: Exam) -> str:
     from unsup.core.likelihood import parts_in_words
     from unsup.evaluate.conditions import is_conditioned
+    from unsup.evaluate.units import bits_by_unit, bits_in_words, context_in_words, context_of
 
     found, test = exam.likelihood, exam.bench.test
     what = "effort {:,}" if found.kind == "estimate" else "{:,} importance samples"
@@ -212,7 +213,14 @@ def _likelihood(exam: Exam) -> str:
     given = ", of p(x | c)" if is_conditioned(exam.model) and test.given is not None else ""
     about = f"{exam.name} on {exam.bench.data.name} ({exam.m.split}, n = {found.n:,})"
     parts = parts_in_words(exam.scored.event, exam.bench.data.columns)
-    return f"{about}: {found.told(parts)} [{found.kind}{given}{samples}]"
+    form = exam.bench.data.form
+    units = bits_by_unit(found.nats, form, test)
+    bits, context = bits_in_words(units, found.bits_per_dim), context_of(exam.scored, test)
+    said = ""
+    if context is not None:
+        entry, whole = "entry" if form is None else form.entry, "document" if exam.scored.event.open else "window"
+        said = f"; {context_in_words(context, entry, whole)}"
+    return f"{about}: {found.told(parts, bits)} [{found.kind}{given}{samples}]{said}"
 
 
 def _of_changed(run: Run) -> dict[str, Any]:

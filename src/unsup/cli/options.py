@@ -138,11 +138,22 @@ def add_options(
     *,
     prefix: str = "",
     title: str,
+    short: bool = False,
 ) -> None:
-    """One flag per option (name → annotation and default) whose type can be written on the command line."""
+    """One flag per option (name → annotation and default) whose type can be written on the command line.
+
+    Args:
+        parser: parser that receives the flags.
+        options: the options.
+        texts: their help texts.
+        prefix: of the flags.
+        title: of the flags in the help text.
+        short: also add the flags without the prefix, except those that the parser already has.
+    """
     group = parser.add_argument_group(title)
     for name, (annotation, default) in options.items():
-        _add(parser, group, prefix + name, annotation, default, texts.get(name, ""))
+        more = [flag_of(name)] if short and flag_of(name) not in parser.flags else []
+        _add(parser, group, prefix + name, annotation, default, texts.get(name, ""), more)
 
 
 def add_constructor(parser: Parser, constructor: type, *, prefix: str, title: str) -> None:
@@ -196,13 +207,13 @@ def chosen(namespace: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {k: v for k, v in vars(namespace).items() if k in names}
 
 
-def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, text: str) -> None:
+def _add(parser: Parser, group: Any, name: str, annotation: Any, default: Any, text: str, more: Sequence[str]) -> None:
     settings = _type_settings(annotation)
     if settings is None:
         return
     shown = "" if default is None or default == () else f" [{_show(default)}]"
     about = {"dest": name, "default": argparse.SUPPRESS, "help": (text + shown).replace("%", "%%")}
-    group.add_argument(flag_of(name), **about, **settings)
+    group.add_argument(flag_of(name), *more, **about, **settings)
     parser.annotations[name] = (flag_of(name), annotation)
 
 

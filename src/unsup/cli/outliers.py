@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
-    gallery = Gallery(found.event, x, names=found.columns, rate=found.rate)
+    gallery = Gallery(
+        found.event, x, names=found.columns, rate=found.rate, letters="" if found.form is None else found.form.letters
+    )
     shown = [(str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery)) for o in ranking[: options.top]]
     write(*table(("rank", "row", "name", "score, nats", "unlikely because of (+ nats)"), shown, right=(0, 1, 3)))
     if kind == ".csv":

@@ -5,25 +5,28 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsup.cli.conditions import add_given, conditions
-from unsup.cli.options import Parser, add_memory, add_options, argument_texts, under
+from unsup.cli.knobs import add_knobs, knobs_in, parse_for_run
+from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
-from unsup.cli.words import Words
 from unsup.core.config import Count, Positive, Seed
-from unsup.core.errors import CapabilityError, InputError, nearest
+from unsup.core.errors import CapabilityError, InputError
+from unsup.core.registry import names, row
 from unsup.core.words import counted, duration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsup.core.batch import Batch
     from unsup.data.form import Form
     from unsup.train.progress import Progress
     from unsup.train.runs import Run
 
-_KNOB = "sample."
+_BETWEEN = b"\n" + 20 * b"-" + b"\n"  # between texts in one file
 OUT_HELP = (
     "a file or folder in the form of the data (.csv, .wav, .txt, …), .png for a picture (of the first examples if "
     "they do not all fit), or .npy for all raw values"
@@ -33,18 +36,13 @@ _FIRST, _LONG = 2.0, 60.0  # seconds after which the time is estimated, and from
 
 
 def main(arguments: Sequence[str]) -> int:
-    words = _parser(None).split(arguments)
-    run = _run(words)
-    parser = _parser(run)
-    if words.has("-h", "--help"):
-        parser.print_help()
+    options = parse_for_run(_parser, arguments)
+    if options is None:
         return 0
-    if run is not None:
-        _check_knobs(parser.split(arguments).unknown, run)
-    options = parser.parse(arguments)
 
     from unsup.core.model import CanSample
     from unsup.core.steps import heard_by
+    from unsup.evaluate.completions import complete_examples, has_ends, sample_with_lengths
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_model
@@ -67,20 +65,61 @@ def main(arguments: Sequence[str]) -> int:
             f"-o {options.out} is one file, but {total} samples were requested; name a folder, or use -n 1"
         )
     length = None if options.seconds is None else _length(options.seconds, run)
+    prompt = None if options.prompt is None else prompted(options.prompt, run, total)
+    lengths = None
     with Progress("auto", unit="sample", start=0) as display:
         clock = Clock(total, display)
         with heard_by(clock.on_step):
-            x = draw_samples(
-                run.model,
-                total,
-                seed=options.seed,
-                given=each,
-                options=under(options, _KNOB),
-                length=length,
-                on_chunk=clock.on_chunk,
-            )
-    write_examples(x, run, options.out, "sample")
+            how = {"seed": options.seed, "options": knobs_in(options), "on_chunk": clock.on_chunk}
+            if prompt is not None:
+                x, lengths = complete_examples(run.model, replace(prompt[0], given=each), prompt[1], **how)
+            elif has_ends(run.model):
+                x, lengths = sample_with_lengths(run.model, total, given=each, **how)
+            else:
+                x = draw_samples(run.model, total, given=each, length=length, **how)
+    write_examples(x, run, options.out, "sample", lengths=lengths, apart=prompt is not None)
     return 0
+
+
+def prompted(text: str, run: Run, n: int, what: str = "--prompt") -> tuple[Batch, Tensor]:
+    """``n`` examples that begin with a text, and which of their entries are known.
+
+    Raises:
+        InputError: the run is not of text, or the text is too long or has characters that the run does not know.
+        CapabilityError: the model of the run does not complete examples.
+    """
+    import torch
+
+    from unsup.core.batch import Batch
+    from unsup.data.text import Written
+
+    event, form = run.model.event, run.form
+    if not isinstance(form, Written):
+        raise InputError(f"{what} is for text, but this run is of {event}; remove it")
+    check_completes(run)
+    tokens = form.tokens_of(text, what)
+    size, most = len(tokens), event.shape[0]
+    if size >= most and not event.open:
+        raise InputError(
+            f"{what} has {counted(size, form.entry)}, and examples of this run have {most}, so nothing would be drawn; "
+            f"use at most {most - 1}, such as the last ones"
+        )
+    if size > most:
+        raise InputError(f"{what} has {counted(size, form.entry)}; use at most {most}, such as the last ones")
+    x = event.lowest(torch.zeros(1, dtype=torch.int64)).expand(n, most).clone()
+    x[:, :size] = tokens
+    first = torch.arange(most) < size
+    return Batch(x.to(event.dtype)), first.expand(n, most)
+
+
+def check_completes(run: Run) -> None:
+    """Raise `CapabilityError` unless the model of the run completes examples."""
+    from unsup.core.model import CanComplete
+
+    if not isinstance(run.model, CanComplete):
+        able = ", ".join(n for n in names() if "complete" in row(n).abilities)
+        name = run.config["model"]["model"]
+        raise CapabilityError(f"{name} cannot complete examples (models that can: {able})")
 
 
 def _length(seconds: float, run: Run) -> int:
@@ -144,7 +183,6 @@ def _parser(run: Run | None) -> Parser:
         description="Draw samples from a run.",
         epilog="unsup sample RUN --help lists the options --sample.NAME of that run.",
         add_help=False,
-        mends={"--temperature": "it is --sample.temperature now", "--label": "it is --given CLASS now"},
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_number("-n", Count, f"number of samples, per given condition [{_MANY}; one per condition in a file]")
@@ -156,46 +194,15 @@ def _parser(run: Run | None) -> Parser:
         metavar="S",
     )
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
-    add_given(parser, "condition of the samples, for models trained with a condition")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="the beginning of every sample, for text; the rest is drawn given it"
+    )
+    add_given(parser, "condition of the samples, for models trained with a condition", "--label")
     add_memory(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     if run is not None:
-        _add_knobs(parser, run)
+        add_knobs(parser, run)
     return parser
-
-
-def _add_knobs(parser: Parser, run: Run) -> None:
-    from unsup.core.model import CanSample, knobs
-    from unsup.core.registry import model_class
-
-    name = run.config["model"]["model"]
-    cls = model_class(name)
-    if issubclass(cls, CanSample) and knobs(cls):
-        texts = argument_texts(cls.sample.__doc__ or "")
-        add_options(parser, knobs(cls), texts, prefix=_KNOB, title=f"sampling of {name}")
-
-
-def _check_knobs(unknown: Sequence[str], run: Run) -> None:
-    """Refuse options of sampling that the model of the run does not have."""
-    from unsup.core.model import knobs
-    from unsup.core.registry import model_class
-
-    name = run.config["model"]["model"]
-    known = [f"--{_KNOB}{k.replace('_', '-')}" for k in knobs(model_class(name))]
-    for flag in unknown:
-        if flag.startswith((f"--{_KNOB}", f"--no-{_KNOB}")):
-            hint = nearest(flag, known) if known else "; its sampling has no options"
-            raise InputError(f"{name} has no option {flag!r}{hint}")
-
-
-def _run(words: Words) -> Run | None:
-    """The run: the positional word, or a word after a flag that only the run defines."""
-    from unsup.train.runs import Run, open_model
-
-    if words.positionals:
-        return open_model(words.positionals[0])
-    there = [word for word in words.loose if Run(word).exists]
-    return open_model(there[-1]) if there else None
 
 
 def is_form(form: Form, out: str) -> bool:
@@ -215,19 +222,29 @@ def check_output(out: str, run: Run) -> None:
     raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)" + (f", or {more}" if more else ""))
 
 
-def write_examples(x: Tensor, run: Run, out: str, noun: str) -> None:
+def write_examples(
+    x: Tensor, run: Run, out: str, noun: str, *, lengths: Tensor | None = None, apart: bool = False
+) -> None:
     """Write raw examples as ``.npy`` or as a picture, and report what is in the file.
 
     Args:
         noun: the examples, in the singular.
+        lengths: of the examples, if they differ.
+        apart: whether a line separates texts in one file; it always separates texts of different lengths.
     """
     import numpy as np
 
     from unsup.core.storage import write_file
+    from unsup.data.text import Written
 
     said = f"{counted(len(x), noun)} of {run.path} in {out}"
     if run.form is not None and is_form(run.form, out):
-        for path, content in run.form.files(x.cpu(), Path(out)):
+        if isinstance(run.form, Written):
+            between = _BETWEEN if apart or lengths is not None else b""
+            files = run.form.files_of(run.form.texts(x, lengths), Path(out), between=between)
+        else:
+            files = run.form.files(x.cpu(), Path(out))
+        for path, content in files:
             write_file(path, content)
         write(said)
         return
@@ -236,7 +253,7 @@ def write_examples(x: Tensor, run: Run, out: str, noun: str) -> None:
         np.save(buffer, x.cpu().numpy())
         content = buffer.getvalue()
     else:
-        drawn = run.gallery(x).examples(x, f"{noun}s of {run.path.name}")
+        drawn = run.gallery(x).examples(x, f"{noun}s of {run.path.name}", lengths=lengths)
         if drawn is None:
             raise InputError(
                 f"none of {len(x)} examples is finite, so a picture is not possible; write them to a .npy file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory
@@ -13,7 +14,10 @@ from unsup.core.errors import CapabilityError
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="unsup score", description="Log-likelihood of each example of a file, folder or data set.")
+    parser = Parser(
+        prog="unsup score",
+        description="Log-likelihood of each example of a file, folder or data set; of each text or document.",
+    )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(
         "file", metavar="FILE", help="your examples: a file or folder, or the name of a data set (its test split)"
@@ -31,12 +35,17 @@ def main(arguments: Sequence[str]) -> int:
     add_memory(parser)
     options = parser.parse(arguments)
 
+    import torch
+
     from unsup.core.cells import table_text
     from unsup.core.likelihood import parts_in_words
     from unsup.core.model import HasDensity
     from unsup.core.storage import write_file
     from unsup.data.columns import TableForm
+    from unsup.data.text import Written
+    from unsup.data.windows import file_of
     from unsup.evaluate.likelihood import entries_of, log_probs
+    from unsup.evaluate.units import units_of
     from unsup.train.runs import open_model
 
     run = open_model(options.run)
@@ -47,14 +56,22 @@ def main(arguments: Sequence[str]) -> int:
         )
     examples, names = examples_of(options, run)
     samples = options.importance_samples
-    scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1).tolist()
-    rows = [("example", "log_prob_nats", "bits_per_dim", "kind")]
+    scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1)
     what = "log p(x)" if examples.given is None else "log p(x | c)"
     known = entries_of(model.event, examples)
-    entries = [model.event.dims] * len(scores) if known is None else known.tolist()
-    for name, score, dims in zip(names, scores, entries, strict=True):
-        bits = -score / (max(1, dims) * math.log(2))
-        rows.append((name, f"{score:.6f}", f"{bits:.6f}", model.likelihood_kind))
+    units = units_of(run.form, examples)
+    if not units:
+        units = {"dim": torch.full_like(scores, model.event.dims) if known is None else known.double()}
+    if isinstance(run.form, Written) and not model.event.open:  # the windows of a text add up to one number
+        files = [file_of(name) or Path(options.file).name for name in names]
+        names = tuple(dict.fromkeys(files))
+        owner = torch.tensor([names.index(file) for file in files])
+        scores = torch.zeros(len(names), dtype=scores.dtype).index_add(0, owner, scores)
+        units = {unit: torch.zeros(len(names)).double().index_add(0, owner, n.double()) for unit, n in units.items()}
+    rows = [("example", "log_prob_nats", *(f"bits_per_{unit}" for unit in units), "kind")]
+    for i, (name, score) in enumerate(zip(names, scores.tolist(), strict=True)):
+        bits = [-score / (max(1.0, float(counts[i])) * math.log(2)) for counts in units.values()]
+        rows.append((name, f"{score:.6f}", *(f"{value:.6f}" for value in bits), model.likelihood_kind))
     text = table_text(rows)
     if options.out is None:
         write(*text.splitlines())

@@ -236,7 +236,7 @@ def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]
 
     def bits() -> Drawn | None:
         found = bits_by_dimension(model, some, seed=bench.measuring.seed)
-        return None if found is None else gallery.bits(some.x, found)
+        return None if found is None else gallery.bits(some.x, found, lengths=some.lengths)
 
     drawn: dict[str, Callable[[], Drawn | None]] = {}
     if isinstance(model, CanSample):
@@ -246,8 +246,8 @@ def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]
     if "auroc" in figures:
         drawn["anomalies"] = anomalies
     if "likelihood" in figures:
-        drawn["most_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=True)
-        drawn["least_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=False)
+        drawn["most_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=True, lengths=test.lengths)
+        drawn["least_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=False, lengths=test.lengths)
     if isinstance(model, CanDecode):
         drawn["reconstructions"] = lambda: gallery.reconstructions(some.x, reconstruct(model, some))
         if len(test) >= 2 * _PATHS and not is_conditioned(model):  # the ends may have different conditions

@@ -65,11 +65,15 @@ class Likelihood:
     def __str__(self) -> str:
         return self.told(_counted(self.masses, self.densities))
 
-    def told(self, parts: str) -> str:
-        """The likelihood in words, followed by ``parts``, as from `parts_in_words`, if there are any."""
+    def told(self, parts: str, bits: str = "") -> str:
+        """The likelihood in words, followed by ``parts``, as from `parts_in_words`, if there are any.
+
+        Args:
+            bits: the bits per unit of the data, if they are not bits/dim.
+        """
         return (
             f"{self.sign} {self.nats:.3f} ± {self.standard_error:.3f} nats "
-            f"({self.sign} {self.bits_per_dim:.4f} bits/dim){parts and f'; {parts}'}"
+            f"({self.sign} {bits or f'{self.bits_per_dim:.4f} bits/dim'}){parts and f'; {parts}'}"
         )
 
 

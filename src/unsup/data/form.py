@@ -58,6 +58,16 @@ class Form(ABC):
         return {}
 
     @property
+    def entry(self) -> str:
+        """What an entry of an example is, in the singular."""
+        return "entry"
+
+    @property
+    def letters(self) -> str:
+        """The characters of text whose entries are characters, in the order of their numbers; else empty."""
+        return ""
+
+    @property
     def samples_a_second(self) -> int | None:
         """The rate of sound; None for other data."""
         return None

@@ -87,6 +87,10 @@ class SoundForm(Form):
         for i, path in enumerate(numbered(out, len(x), ".wav") if not out.suffix else [out]):
             yield path, self._content(x[i].detach().cpu().numpy())
 
+    @property
+    def entry(self) -> str:
+        return "sample"
+
     def _content(self, samples: NDArray[Any]) -> bytes:
         """A WAV file with samples ``(T,)`` or ``(T, C)``."""
         from scipy.io import wavfile

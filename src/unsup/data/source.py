@@ -302,6 +302,11 @@ class Data(Described):
         return record
 
     @property
+    def letters(self) -> str:
+        """`Form.letters` of the form."""
+        return "" if self.form is None else self.form.letters
+
+    @property
     def _splits(self) -> dict[str, Split]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 

@@ -106,6 +106,10 @@ class BytesForm(Written):
 
     tail: bool = False
 
+    @property
+    def entry(self) -> str:
+        return "byte"
+
     def text(self, row: Tensor) -> bytes:
         return row.numpy().astype(np.uint8).tobytes()
 
@@ -133,6 +137,14 @@ class TextForm(Written):
     alphabet: str = ""
     documents: bool = False
     tail: bool = False
+
+    @property
+    def entry(self) -> str:
+        return "character" if self.alphabet else "byte"
+
+    @property
+    def letters(self) -> str:
+        return self.alphabet
 
     @property
     def tokens(self) -> Tokens:
@@ -359,6 +371,27 @@ def read_folder(
     split = "in hashed order of the files"
     said += examples.notes
     return replace(examples, label=label, labels=found.labels or None, notes=tuple(said), split=split)
+
+
+def texts_of(path: Path) -> list[tuple[str, str]]:
+    """The name and the text of a file, or of each file of a folder, in the order of their names.
+
+    Raises:
+        InputError: there is no text.
+    """
+    if path.is_dir():
+        found = listed(path, SUFFIXES, "texts", "text files (.txt, .md, .txt.gz)")
+        files = list(zip(found.names, found.files, strict=True))
+    else:
+        files = [(path.name, path)]
+    texts = []
+    for name, file in files:
+        try:
+            text, _, _ = _utf8(_unpacked(file, _PER_BYTE))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise InputError(f"{file} is not text ({described(error)}); save it again as UTF-8") from error
+        texts.append((name, text.decode()))
+    return texts
 
 
 def is_text(path: Path) -> bool:

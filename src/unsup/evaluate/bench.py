@@ -139,7 +139,14 @@ class Bench(Once):
     def gallery(self) -> Gallery:
         train = self.data.train
         lengths = None if train.lengths is None else train.lengths[: len(train.glance)]
-        return Gallery(self.data.event, train.glance, lengths=lengths, names=self.data.columns, rate=self.data.rate)
+        return Gallery(
+            self.data.event,
+            train.glance,
+            lengths=lengths,
+            names=self.data.columns,
+            rate=self.data.rate,
+            letters=self.data.letters,
+        )
 
     @functools.cached_property
     def odd(self) -> Split:
@@ -257,7 +264,8 @@ class Bench(Once):
 
     def pictures(self, folder: Path) -> dict[str, Picture]:
         """The picture of real data, written to ``folder/pictures``."""
-        drawn = self.gallery.examples(self.test.x[:SHOWN] if self.data.event.is_image else self.test.x, "real data")
+        shown = self.test.take(slice(SHOWN)) if self.data.event.is_image else self.test
+        drawn = self.gallery.examples(shown.x, "real data", lengths=shown.lengths)
         return written(folder, {"real": drawn})
 
     @functools.cached_property

@@ -180,12 +180,30 @@ class Exam(Once):
         entries = entries_of(self.scored.event, test)
         return likelihood_of(self.scored, self.scores, self.importance_samples, entries=entries, weight=test.weight)
 
+    @property
+    def _full(self) -> Tensor | slice:
+        """The held-out examples of full length: windows, which a compressed file has."""
+        lengths = self.bench.test.lengths
+        return slice(None) if lengths is None or self.scored.event.open else lengths == self.scored.event.shape[0]
+
+    @property
+    def coded_examples(self) -> Split:
+        """The held-out examples that are compressed."""
+        return self.bench.test.take(self._full)
+
+    @property
+    def coded_likelihood(self) -> Likelihood:
+        """The likelihood of `coded_examples`."""
+        weight = self.bench.test.weight
+        own = None if weight is None else weight[self._full]
+        return likelihood_of(self.scored, self.scores[self._full], self.importance_samples, weight=own)
+
     @functools.cached_property
     def coded(self) -> Coded:
         """Real sizes of the held-out examples, compressed with the model, if coding them is not too slow."""
         again = command_line(["unsup", "eval", path_word(self.path or "RUN"), "--measures", "coded_bytes"])
         listen = functools.partial(self.tell, "coding")
-        return coded_size(self.model, self.bench.test.x, self.slow_seconds, f"use {again}", listen)
+        return coded_size(self.model, self.coded_examples.x, self.slow_seconds, f"use {again}", listen)
 
     # --- samples --------------------------------------------------------------------------------------------------
 

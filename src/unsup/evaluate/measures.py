@@ -48,6 +48,7 @@ from unsup.evaluate.samples import (
     kernel_distance,
 )
 from unsup.evaluate.storage import implied_bytes
+from unsup.evaluate.units import bits_by_unit, context_of
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Bench, Measuring
@@ -175,6 +176,10 @@ def plain(value: float) -> str:
 def _likelihood(exam: Exam) -> Figure:
     found = exam.likelihood
     detail: dict[str, Any] = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
+    if units := bits_by_unit(found.nats, exam.bench.data.form, exam.bench.test):
+        detail["bits_per_unit"] = units
+    if (context := context_of(exam.scored, exam.bench.test)) is not None:
+        detail["context"] = context._asdict()
     return make_figure(found.nats, found.n, error=found.standard_error, **detail)
 
 
@@ -187,7 +192,7 @@ def _implied_bytes(exam: Exam) -> Figure:
 
 def _coded_bytes(exam: Exam) -> Figure:
     """The standard error is that of the implied bytes, which differ from the coded ones by the gap only."""
-    x, weight, likelihood = exam.bench.test.x, exam.bench.test.weight, exam.likelihood
+    x, weight, likelihood = exam.coded_examples.x, exam.bench.test.weight, exam.coded_likelihood
     if weight is not None:
         raise InputError("the examples have weights, but a compressed file has each of them once")
     coded, n = exam.coded, len(x)

@@ -88,6 +88,7 @@ class Gallery:
         lengths: of the training examples, if the event is open.
         names: of the columns of a table.
         rate: samples per second, of recordings.
+        letters: the character of each token, of texts whose tokens are characters.
         whole: draw images at full size and all given examples, for a separate file instead of a page.
 
     >>> x = torch.arange(64).view(4, 1, 4, 4).remainder(16).to(torch.uint8)
@@ -105,6 +106,7 @@ class Gallery:
         lengths: Tensor | None = None,
         names: Sequence[str] | None = None,
         rate: float | None = None,
+        letters: str = "",
         whole: bool = False,
     ) -> None:
         if names is not None and len(names) != event.dims:
@@ -113,7 +115,7 @@ class Gallery:
         (train,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
         if not len(train):
             raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more, for the scale")
-        self.artist = _artist(event, train, names, rate, whole)
+        self.artist = _artist(event, train, names, rate, whole, letters)
         self.wanted = self.artist.wanted
 
     def examples(self, x: Tensor, what: str, *, lengths: Tensor | None = None, beside: bool = False) -> Drawn | None:
@@ -253,7 +255,9 @@ class Gallery:
         return [t[kept] for t in found], int((~kept).sum())
 
 
-def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: float | None, whole: bool) -> Artist:
+def _artist(
+    event: Event, train_x: Tensor, names: Sequence[str] | None, rate: float | None, whole: bool, letters: str
+) -> Artist:
     support = event.uniform
     if event.layout in ("image", "video"):
         return Tiles(event, train_x, whole)
@@ -262,5 +266,5 @@ def _artist(event: Event, train_x: Tensor, names: Sequence[str] | None, rate: fl
             # 16-bit levels are sound; other sound has a rate.
             sound = math.prod(event.shape[1:]) == 1 and (rate is not None or support.levels == _PCM)
             return Lines(event, train_x, rate, sound)
-        return Text(event, train_x, whole) if len(event.shape) == 1 else Tiles(event, train_x, whole)
+        return Text(event, train_x, whole, letters) if len(event.shape) == 1 else Tiles(event, train_x, whole)
     return Plane(event, train_x, names) if event.shape == (2,) and event.is_real else Table(event, train_x, names)

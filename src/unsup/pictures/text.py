@@ -24,22 +24,34 @@ _Entry = tuple[str, list[str], NDArray[np.uint8] | None]
 
 
 class Text(Artist):
-    """Sequences of bytes as text; other tokens as one character or one number each."""
+    """Sequences of bytes as text; other tokens as one character or one number each.
+
+    Args:
+        event: the type of an example.
+        train_x: training examples.
+        whole: draw all examples in full.
+        letters: the character of each token; empty if tokens are no characters.
+    """
 
     wanted = 12
 
-    def __init__(self, event: Event, train_x: Tensor, whole: bool) -> None:
+    def __init__(self, event: Event, train_x: Tensor, whole: bool, letters: str = "") -> None:
         support = event.uniform
         assert support is not None
         self.real, self.length, self.levels = train_x, event.dims, support.levels
-        self.is_bytes = support.levels == 256 and _is_text(train_x[:1000])
-        self.noun = "pieces of text" if self.is_bytes else "sequences"
-        one = self.is_bytes or self.levels <= len(_LETTERS)
+        self.letters = letters
+        self.is_bytes = not letters and support.levels == 256 and _is_text(train_x[:1000])
+        is_text = self.is_bytes or bool(letters)
+        self.noun = "pieces of text" if is_text else "sequences"
+        one = is_text or self.levels <= len(_LETTERS)
         self.cell = 1 if one else 1 + len(self._token(self.levels - 1))  # characters of a token, and a space
         self.line, self.whole = _LINE // self.cell, whole
         self.each = 1000 if whole else min(-(-self.length // self.line), _MOST_EACH)  # lines of an example
 
     def _token(self, v: int) -> str:
+        if self.letters:
+            letter = self.letters[v]
+            return "↵" if letter == "\n" else letter if letter.isprintable() else "·"
         if self.is_bytes:
             return "↵" if v == 10 else chr(v) if 32 <= v < 127 else "·"
         return _LETTERS[v] if self.levels <= len(_LETTERS) else f"{v:02x}" if self.levels == 256 else str(v)
@@ -86,6 +98,7 @@ class Text(Artist):
                 draw.text((left, top), token, fill=ink, font=_font())
         layout += f"; the first is “{self.string(first)[: _MOST_EACH * _LINE]}”"
         reading += " ↵ is a new line, · any other byte that is not printable ASCII." if self.is_bytes else ""
+        reading += " ↵ is a new line, · any other character that is not printable." if self.letters else ""
         reading += " Each number is a token." if self.cell > 1 else ""
         reading += f" The first {shown} of {self.length} are shown." if shown < self.length else ""
         return Sheet(coarser(canvas), n, layout, reading.strip(), plot=True)

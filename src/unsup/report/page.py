@@ -245,7 +245,9 @@ def _bits(run: Recorded, figure: Figure) -> str:
     if bits is None:
         return ""
     parts = parts_in_words(run.event, run.columns)
-    said = [f"{number(bits, 4)} bits/dim", str(figure.detail.get("kind") or ""), gap_text(figure)]
+    units = figure.detail.get("bits_per_unit") or {"dim": bits}
+    told = ", ".join(f"{number(value, 4)} bits/{unit}" for unit, value in units.items())
+    said = [told, str(figure.detail.get("kind") or ""), gap_text(figure)]
     return ", ".join(filter(None, said)) + (parts and f"; {parts}")
 
 

@@ -6,22 +6,18 @@ An example with an end has one more level: its end, and what follows it, is that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from unsup.core.event import Event, Support
-from unsup.core.model import CanSample, HasDensity, HasLengths, Model
+from unsup.core.model import HasDensity, Model
+from unsup.evaluate.completions import draw as draw
+from unsup.evaluate.completions import has_ends as has_ends
 from unsup.testing import grids
 from unsup.testing.subject import log_probs
-
-
-def has_ends(model: Model) -> bool:
-    """Whether p(x) is that of the length of x too."""
-    return isinstance(model, HasLengths) and model.event.open and model.ends
 
 
 def event_of(model: Model) -> Event:
@@ -61,17 +57,6 @@ def log_table(model: HasDensity, values: Tensor | None = None, **given: Any) -> 
     found = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     found[valid] = log_probs(model, x[valid], lengths=None if lengths is None else lengths[valid], **given)
     return found
-
-
-def draw(model: CanSample, n: int, generator: Generator, **options: Any) -> tuple[Tensor, Tensor | None]:
-    """Samples, and their lengths if these vary."""
-    assert isinstance(model, Model)
-    if has_ends(model):
-        assert isinstance(model, HasLengths)
-        with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.sample_with_lengths
-        return with_lengths(n, generator=generator, **options)
-    sample: Callable[..., Tensor] = model.sample
-    return sample(n, generator=generator, **options), None
 
 
 def counted(model: Model, x: Tensor, lengths: Tensor | None) -> Tensor:

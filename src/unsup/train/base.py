@@ -33,6 +33,7 @@ from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_re
 from unsup.data.missing import gaps_of
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
+from unsup.evaluate.completions import draw
 from unsup.evaluate.conditions import for_samples
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.gallery import Gallery
@@ -538,7 +539,9 @@ class Trainer(ABC):
     def gallery(self) -> Gallery:
         """What draws the run's pictures, at the scale of some training examples."""
         data, shown = self.data, self.shown
-        return Gallery(data.event, shown.x, lengths=shown.lengths, names=data.columns, rate=data.rate)
+        return Gallery(
+            data.event, shown.x, lengths=shown.lengths, names=data.columns, rate=data.rate, letters=data.letters
+        )
 
     def _picture(self, folder: Run) -> None:
         """Draw samples of fixed noise, or translations of the first validation examples."""
@@ -547,9 +550,10 @@ class Trainer(ABC):
         if isinstance(self.model, CanSample):
             generator = keyed_generator(self.settings.seed, _GRID, device=self.device)
             given = for_samples(self.model, self.watched, self.gallery.wanted)
-            samples = self.model.sample(self.gallery.wanted, generator=generator, **given)
+            samples, lengths = draw(self.model, self.gallery.wanted, generator, **given)
             if self.writes:
-                drawn = self.gallery.examples(samples, f"samples at {self.display.unit} {self.done:,}", beside=True)
+                what = f"samples at {self.display.unit} {self.done:,}"
+                drawn = self.gallery.examples(samples, what, lengths=lengths, beside=True)
         elif isinstance(self.model, Translates):
             a = self.watched.rows(torch.arange(min(_TRANSLATED, len(self.watched)))).to(self.device)
             b = self.model.translate(a, to="b")

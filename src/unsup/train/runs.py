@@ -351,15 +351,17 @@ class Run:
 
         A run of an earlier version, or one without that file, has none of it: the scale is then that of the samples.
         """
-        event = self.model.event
+        event, letters = self.model.event, "" if self.form is None else self.form.letters
         try:
             tensors, record = load_tensors(self.path / _SHOWN)
             found: _ShownRecord = check_value("its record", record, _ShownRecord)
             x, lengths = tensors["x"], tensors.get("lengths")
-            return Gallery(event, x, lengths=lengths, names=found["columns"], rate=found["rate"], whole=True)
+            return Gallery(
+                event, x, lengths=lengths, names=found["columns"], rate=found["rate"], letters=letters, whole=True
+            )
         except (InputError, KeyError) as error:
             self._note(f"{error}; the scale of the picture is that of the samples themselves")
-            return Gallery(event, samples, whole=True)
+            return Gallery(event, samples, letters=letters, whole=True)
 
     @contextmanager
     def _there(self) -> Iterator[None]:

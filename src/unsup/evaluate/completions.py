@@ -1,0 +1,99 @@
+"""Completions of examples, and samples, with their lengths, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.model import CanComplete, CanSample, CompletesToAnyLength, HasLengths, Model, keyed_generator
+from unsup.evaluate.conditions import beside, by_chunks, over_examples
+from unsup.evaluate.samples import CHUNK
+
+_SAMPLE, _COMPLETE = 0, 1  # keys of the noise
+
+Drawn = tuple[Tensor, Tensor | None]
+"""Raw examples and their lengths; None if all have full length."""
+
+
+def has_ends(model: Model) -> bool:
+    """Whether examples that the model draws have different lengths."""
+    return isinstance(model, HasLengths) and model.event.open and model.ends
+
+
+def draw(model: CanSample, n: int, generator: Generator, **options: Any) -> Drawn:
+    """Samples, and their lengths if these differ."""
+    assert isinstance(model, Model)
+    if isinstance(model, HasLengths) and has_ends(model):
+        with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.sample_with_lengths
+        return with_lengths(n, generator=generator, **options)
+    sample: Callable[..., Tensor] = model.sample
+    return sample(n, generator=generator, **options), None
+
+
+def complete_examples(
+    model: Model,
+    examples: Batch,
+    known: Tensor,
+    *,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """Draw the unknown entries of raw examples, on the CPU, keyed by (seed, chunk).
+
+    Args:
+        known: which entries are known, bool of the shape of the examples.
+        options: of ``model.complete``.
+    """
+    assert isinstance(model, CanComplete)
+    with_ends = isinstance(model, CompletesToAnyLength) and has_ends(model)
+    complete: Callable[..., Any] = model.complete
+    if isinstance(model, CompletesToAnyLength) and with_ends:
+        complete = model.complete_with_lengths
+
+    def completed(position: int, part: Batch) -> Tensor:
+        generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
+        own = known[position * CHUNK :][: len(part)].to(part.x.device)
+        found = complete(part.x, own, generator=generator, **beside(model, part.given), **(options or {}))
+        return _packed(*found) if with_ends else _plain(found)
+
+    return _unpacked(model, over_examples(model, examples, CHUNK, completed, on_chunk), with_ends)
+
+
+def sample_with_lengths(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    given: Tensor | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """`draw_samples` of a model whose samples have different lengths, with these."""
+    assert isinstance(model, HasLengths)
+
+    def drawn(position: int, rows: slice) -> Tensor:
+        generator = keyed_generator(seed, _SAMPLE, position, device=model.device)
+        condition = {} if given is None else {"given": given[rows].to(model.device)}
+        x, lengths = draw(model, rows.stop - rows.start, generator, **condition, **(options or {}))
+        assert lengths is not None
+        return _packed(x, lengths)
+
+    return _unpacked(model, by_chunks(model, n, CHUNK, drawn, on_chunk), True)
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.cpu()
+
+
+def _packed(x: Tensor, lengths: Tensor) -> Tensor:
+    """Symbols ``(B, L)`` and their lengths as one tensor."""
+    return torch.cat([x.long().cpu(), lengths.long().cpu()[:, None]], 1)
+
+
+def _unpacked(model: Model, found: Tensor, with_ends: bool) -> Drawn:
+    return (found[:, :-1].to(model.event.dtype), found[:, -1]) if with_ends else (found, None)

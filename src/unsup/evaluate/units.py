@@ -1,0 +1,75 @@
+"""Bits per unit of the data (a byte, a character, a sample), and the context of predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from unsup.core.batch import Batch
+from unsup.core.model import IsAutoregressive, Model
+from unsup.data.form import Form
+from unsup.data.source import Split
+from unsup.evaluate.conditions import batches
+
+_AT_ONCE = 20_000
+
+
+class Context(NamedTuple):
+    """How many earlier entries of its example each prediction depends on: at most, and on average."""
+
+    most: int
+    mean: float
+
+
+def units_of(form: Form | None, examples: Split | Batch) -> dict[str, torch.Tensor]:
+    """The number of units of each example, ``(N,)``, by their names; empty if the data has none."""
+    if form is None or not len(examples):
+        return {}
+    parts = [form.units(batch.x.cpu(), batch.lengths) for batch in batches(examples, _AT_ONCE)]
+    return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+
+
+def bits_by_unit(nats: float, form: Form | None, examples: Split | Batch) -> dict[str, float]:
+    """Bits per unit, by its name: the total of all bits over the total of all units.
+
+    Args:
+        nats: mean of −log p of an example, weighted if the examples have weights.
+    """
+    weight = examples.weight
+    shares = torch.full((len(examples),), 1 / max(1, len(examples))) if weight is None else weight.cpu() / weight.sum()
+    found = {}
+    for name, counts in units_of(form, examples).items():
+        mean = float((shares.double() * counts).sum())
+        if mean > 0:
+            found[name] = nats / (mean * math.log(2))
+    return found
+
+
+def context_of(model: Model, examples: Split | Batch) -> Context | None:
+    """The context of predictions of sequences; None for other data, and for models without an order of entries."""
+    event = model.event
+    if event.layout != "sequence" or not isinstance(model, IsAutoregressive) or len(model.orders.unique(dim=0)) > 1:
+        return None
+    lengths = torch.tensor([event.shape[0]]) if examples.lengths is None else examples.lengths.cpu()
+    total = float(lengths.sum())
+    mean = float((lengths * (lengths - 1)).sum()) / 2 / total if total else 0.0
+    return Context(max(0, int(lengths.max()) - 1), mean)
+
+
+def context_in_words(context: Context, unit: str, whole: str = "window") -> str:
+    """
+    >>> context_in_words(Context(255, 127.5), "byte")
+    'each byte given the earlier ones of its window: 0 to 255, 127.5 on average'
+    """
+    return f"each {unit} given the earlier ones of its {whole}: 0 to {context.most:,}, {context.mean:,.1f} on average"
+
+
+def bits_in_words(bits: Mapping[str, float], bits_per_dim: float) -> str:
+    """
+    >>> bits_in_words({"byte": 2.0, "character": 2.5}, 2.0), bits_in_words({}, 2.0)
+    ('2.0000 bits/byte, 2.5000 bits/character', '2.0000 bits/dim')
+    """
+    return ", ".join(f"{value:.4f} bits/{name}" for name, value in (bits or {"dim": bits_per_dim}).items())
