@@ -488,7 +488,7 @@ def test_text_windows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     data = load_data(tmp_path / "a.txt", length=10, as_="bytes")
     assert data.event == Event((10,), Support("nominal", 256), "sequence")
-    assert data.notes == ("the last 3 bytes do not fill a window and are dropped",)
+    assert data.notes == ("dropped 3 bytes that do not fill a window",)
     assert data.split == "80/10/10 in file order"
     joined = torch.cat([data.train.x, data.validation.x, data.test.x])
     assert joined.numpy().tobytes() == content[:1000]

@@ -183,7 +183,7 @@ def test_as_is_for_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"as_.*bytes"):
         load_data("digits", as_="words")  # type: ignore[arg-type]
     (tmp_path / "a.bin").write_bytes(RNG.bytes(900))
-    assert options_taken(tmp_path / "a.bin", as_="bytes") == {"length", "given", "as_"}
+    assert options_taken(tmp_path / "a.bin", as_="bytes") == {"length", "tail", "given", "as_"}
 
 
 def test_as_bytes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

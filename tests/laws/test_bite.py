@@ -23,6 +23,7 @@ from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
@@ -108,6 +109,44 @@ class ShiftsIncompleteRows(Histogram):
 class PutsWordsOnALine(GaussianMixture):
     def embed(self, y):
         return y
+
+
+# --- lengths
+
+STRINGS = Event((3,), Support("nominal", 3), "sequence", open=True)
+
+
+@breaks("padding", event=STRINGS)
+class CountsPadding(Transformer):
+    def _score(self, batch, generator):
+        return super()._score(replace(batch, x=batch.x.nan_to_num(0.0).clamp(0, 2), lengths=None), generator)
+
+
+@breaks("normalised", "entropy", event=STRINGS)
+class DoesNotCountTheEnd(Transformer):
+    def _each(self, x, context, lengths):
+        found = super()._each(x, context, lengths)
+        return found if lengths is None else torch.where(self.event.padding(lengths), 0.0, found)
+
+
+@breaks("frequencies", event=STRINGS)
+class DrawsTheEndTooLate(Transformer):
+    def sample_with_lengths(self, n, **options):
+        x, lengths = super().sample_with_lengths(n, **options)
+        return x, (lengths + 1).clamp(max=3)
+
+
+@breaks("completion", event=STRINGS)
+class CompletesToFullLength(Transformer):
+    def complete_with_lengths(self, x, known, **options):
+        drawn, lengths = super().complete_with_lengths(x, known, **options)
+        return drawn, torch.full_like(lengths, 3)
+
+
+@breaks("beginnings", event=replace(STRINGS, open=False))
+class ScoresOneMore(Transformer):
+    def _each(self, x, context, lengths):
+        return super()._each(x, context, None if lengths is None else (lengths + 1).clamp(max=3))
 
 
 # --- configuration, files, state, manners

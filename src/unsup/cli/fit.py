@@ -71,7 +71,14 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
     from unsup.train.settings import make_settings
 
     make_settings(model_class(name), settings)  # refuse invalid settings before any work
-    data = load_supported(options.data, takes_missing=model_class(name).takes_missing, **chosen(options, DATA_OPTIONS))
+    cls = model_class(name)
+    data = load_supported(
+        options.data,
+        takes_missing=cls.takes_missing,
+        takes_lengths=cls.takes_lengths,
+        defaults=cls.data_defaults,
+        **chosen(options, DATA_OPTIONS),
+    )
     if data.given is not None:
         given["given"] = _condition(name, data)
     model = create(name, data.event, preset=options.preset, seed=settings.get("seed", 0), **given)

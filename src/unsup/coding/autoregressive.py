@@ -7,6 +7,9 @@ next to a boundary, because another machine may round them in the other way.
 A discrete entry is one symbol, or two where it has very many levels. A real entry is an integer (`unsup.coding.reals`),
 coded digit by digit. Which entries are missing is coded first, column by column, by how often entries of a column are
 missing with and without a gap in the column before.
+
+Of examples with an open axis, entries beyond the length are not coded. A model whose examples end codes the end as one
+more level; for others the lengths are coded first, as if any were equally likely.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from unsup.coding.scheme import Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
 from unsup.core.batch import Batch
 from unsup.core.event import Support
-from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model
+from unsup.core.model import CodesEntries, Conditional, HasLengths, Intervals, IsConditional, Model
 from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
@@ -98,9 +101,11 @@ class EntryByEntry(Scheme):
             taken &= same_bits(usual, values)
         return torch.from_numpy(taken)
 
-    def encode(self, x: Tensor) -> bytes:
+    def encode(self, x: Tensor, lengths: Tensor | None = None) -> bytes:
         flat, columns = _flat(x), self.event.columns
         gaps = np.isnan(flat) if self.event.missing else np.zeros(flat.shape, np.bool_)
+        beyond = self._beyond(lengths, len(x))
+        gaps = gaps | beyond
         lines, offsets = [], np.zeros(flat.shape, np.uint64)
         for entry, support in enumerate(columns):
             there = ~gaps[:, entry]
@@ -108,16 +113,23 @@ class EntryByEntry(Scheme):
             line = _levels(support) if support.is_discrete else Line.of(values)
             offsets[there, entry] = _level(values, support) if support.is_discrete else line.offsets(values)
             lines.append(line)
+        if self._ends and lengths is not None:
+            rows = np.flatnonzero(beyond.any(1))
+            places = beyond[rows].argmax(1)
+            offsets[rows, places], gaps[rows, places] = columns[0].levels, False
         size = self._size()
         coder, notes, calls = QueueEncoder(), Noting(), 0
-        counts = b""
+        counts = b"\0" if self.event.open else b""
+        if self.event.open and not self._ends and lengths is not None:
+            counts = b"\1"
+            coder.encode(lengths.cpu().numpy().astype(np.int32), self._length_frequencies())
         if self.event.missing:
             found = count_gaps(gaps)
-            counts = b"".join(map(whole_number, found.flatten().tolist()))
+            counts += b"".join(map(whole_number, found.flatten().tolist()))
             for gap, table in zip(gaps.T, gap_frequencies(found, gaps), strict=True):
                 coder.encode(gap.astype(np.int32), table)
 
-        classes = self._classes(x)
+        classes = self._classes(x, lengths)
         if classes is not None:
             coder.encode(classes.numpy(), self._class_frequencies(notes))
 
@@ -137,6 +149,10 @@ class EntryByEntry(Scheme):
         return header + notes.to_bytes() + coder.to_bytes()
 
     def decode(self, coded: bytes, n: int) -> Tensor:
+        return self.decode_with_lengths(coded, n)[0]
+
+    def decode_with_lengths(self, coded: bytes, n: int) -> tuple[Tensor, Tensor]:
+        """The examples, at their lowest level or 0 beyond their lengths, and these lengths, ``(n,)``."""
         if len(coded) < _GROUP.size:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         (size,) = _GROUP.unpack_from(coded)
@@ -145,13 +161,21 @@ class EntryByEntry(Scheme):
         if not size or not most // _SMALLER <= size <= most:
             raise StreamError(f"groups of {size} examples; expected up to {most}: the stream is damaged")
         dtype, lines, rest = self._split_columns(coded[_GROUP.size :])
+        has_lengths = False
+        if self.event.open:
+            if rest[:1] not in (b"\0", b"\1") or (self._ends and rest[:1] == b"\1"):
+                raise StreamError("lengths of an unknown kind; the stream is damaged")
+            has_lengths, rest = rest[:1] == b"\1", rest[1:]
         counts = []
         for _ in range(2 * self.event.dims if self.event.missing else 0):
             count, rest = split_whole_number(rest)
             counts.append(count)
         notes, rest = Noted.split(rest)
         coder, calls = QueueDecoder(rest), 0
-        gaps = np.zeros((n, self.event.dims), np.bool_)
+        lengths = torch.full((n,), self.event.shape[0])
+        if has_lengths:
+            lengths = torch.from_numpy(coder.decode(self._length_frequencies(), n).astype(np.int64))
+        gaps = self._beyond(lengths, n)
         if counts:
             for entry, table in enumerate(gap_frequencies(checked_counts(counts, n), gaps)):
                 gaps[:, entry] = coder.decode(table)
@@ -172,7 +196,13 @@ class EntryByEntry(Scheme):
                 own = _some(classes, start, size)
                 parts.append(self._visit(lines, gaps[start : start + size], start, choose, own))
         coder.finish()
-        return self._assembled(np.concatenate(parts), gaps, lines, dtype)
+        offsets = np.concatenate(parts)
+        if self._ends:
+            ended = offsets == self.event.columns[0].levels
+            found = np.where(ended.any(1), ended.argmax(1), self.event.dims)
+            lengths = torch.from_numpy(found)
+            offsets = np.where(self._beyond(lengths, n), np.uint64(0), offsets)
+        return self._assembled(offsets, gaps, lines, dtype), lengths
 
     def canary(self) -> bytes:
         seen = bytearray()
@@ -190,13 +220,31 @@ class EntryByEntry(Scheme):
     def _is_conditional(self) -> bool:
         return isinstance(self.model, IsConditional) and self.model.given is not None
 
-    def _classes(self, x: Tensor) -> Tensor | None:
+    @property
+    def _ends(self) -> bool:
+        """Whether the end of an example is one more level of its entries."""
+        return isinstance(self.model, HasLengths) and self.event.open and self.model.ends
+
+    def _beyond(self, lengths: Tensor | None, n: int) -> Bools:
+        """Which entries of ``n`` examples are beyond their lengths, ``(n, D)``."""
+        if lengths is None:
+            return np.zeros((n, self.event.dims), np.bool_)
+        each = self.event.dims // self.event.shape[0]
+        return np.arange(self.event.dims) >= each * lengths.cpu().numpy()[:, None]
+
+    def _length_frequencies(self) -> Integers:
+        lengths = self.event.shape[0] + 1
+        return TOTAL // lengths + (np.arange(lengths) < TOTAL % lengths).astype(np.int64)
+
+    def _classes(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         """The class with the largest p(y) p(x|y) of each example; any class is correct, this one is the shortest."""
         if not self._is_conditional:
             return None
         model = cast(IsConditional, self.model)
         with torch.no_grad():
-            each = [model.log_prob_each_class(Batch(part)) for part in x.split(self._size())]
+            batch, size = Batch(x, lengths=lengths), self._size()
+            parts = [batch.take(slice(start, start + size)) for start in range(0, len(x), size)]
+            each = [model.log_prob_each_class(part) for part in parts]
             return (torch.cat(each) + model.log_class_prior()).argmax(1)
 
     def _class_frequencies(self, notes: Rounding) -> Integers:
@@ -213,12 +261,13 @@ class EntryByEntry(Scheme):
     ) -> Offsets:
         """Visit the examples from ``first`` on, with these gaps ``(n, D)``; the integers that were chosen."""
         n, found = len(gaps), np.zeros(gaps.shape, np.uint64)
+        ended = np.zeros(n, np.bool_)
         beside = np.arange(n + self.spare) % n  # further examples are copies
 
         def choose_entry(entry: int, conditional: Conditional) -> Tensor:
             if self.spare:
                 conditional = conditional[:n] if isinstance(conditional, Tensor) else _Some(conditional, beside, n)
-            line, there = lines[entry], np.flatnonzero(~gaps[:, entry])
+            line, there = lines[entry], np.flatnonzero(~(gaps[:, entry] | ended))
 
             def choose_digit(start: Offsets, shift: int, log_masses: Floats, near: float = NEAR_REAL) -> Integers:
                 digits = np.zeros(n, np.int64)
@@ -232,14 +281,17 @@ class EntryByEntry(Scheme):
             else:
                 own = choose_level(conditional.double().numpy(), partial(choose_digit, near=NEAR))
             found[:, entry] = own
+            if self._ends:
+                np.logical_or(ended, own == np.uint64(self.event.columns[0].levels), out=ended)
             discrete = self.event.columns[entry].is_discrete
             values = own.astype(np.float64) if discrete else line.values(own, np.dtype(np.float64))
-            return torch.from_numpy(np.where(gaps[:, entry], np.nan, values)[beside])
+            absent = np.nan if self.event.missing else 0.0  # beyond the length, it does not matter
+            return torch.from_numpy(np.where(gaps[:, entry], absent, values)[beside])
 
         cast(CodesEntries, self.model).visit(
             len(beside),
             choose_entry,
-            gaps=torch.from_numpy(gaps[beside]) if gaps.any() else None,
+            gaps=torch.from_numpy(gaps[beside]) if self.event.missing and gaps.any() else None,
             given=None if given is None else given[beside],
         )
         return found
@@ -267,7 +319,8 @@ class EntryByEntry(Scheme):
             own = offsets[:, entry]
             x[:, entry] = own.astype(np.int64) + support.low if support.is_discrete else line.values(own, x.dtype)
         if gaps.any():
-            x[gaps] = np.nan
+            lowest = self.event.lowest(torch.zeros(0)).flatten().numpy()
+            x[gaps] = np.nan if self.event.missing else np.broadcast_to(lowest, x.shape)[gaps]
         return torch.from_numpy(x).view(-1, *self.event.shape)
 
 

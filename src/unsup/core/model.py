@@ -133,7 +133,9 @@ class Model(nn.Module, ABC):
             whose options change them sets ``self.fit_defaults`` in its constructor.
         autocast: whether the loss may run under bfloat16 autocast (its sums remain in float32).
         not_in_half: the reason why the model cannot compute with float16 or bfloat16 parameters; empty if it can.
-        takes_lengths: whether it supports events with an open first axis.
+        takes_lengths: whether it supports events with an open first axis, and scores the beginnings of other sequences.
+        data_defaults: options of the data for this model if they are not given, by the kind of the data: ``text``,
+            ``sound``.
         takes_missing: whether it supports events with missing entries, and scores the entries that are there.
         marginalises: whether log p of an example with missing entries is that of the observed ones alone, i.e. the
             integral over the missing ones.
@@ -149,6 +151,7 @@ class Model(nn.Module, ABC):
     autocast: ClassVar[bool] = True
     not_in_half: ClassVar[str] = ""
     takes_lengths: ClassVar[bool] = False
+    data_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     takes_missing: ClassVar[bool] = False
     marginalises: ClassVar[bool] = False
     streams: Mapping[str, int] = {}
@@ -492,7 +495,17 @@ class CanDecode(CanEncode):
 
 
 class HasLengths(CanSample):
-    """Capability: sampling of examples with an open first axis, together with their lengths."""
+    """Capability: sampling of examples with an open first axis, together with their lengths.
+
+    Such a model also scores the beginnings of sequences whose first axis is not open: log p of the entries within
+    ``lengths``, the sum over all others.
+
+    Attributes:
+        ends: whether p(x) is that of the length too, so that masses sum to one over all lengths. Else p(x) is that
+            given the length, and samples have full length.
+    """
+
+    ends: bool
 
     @abstractmethod
     def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -540,6 +553,16 @@ class CanComplete(ABC):
         dtype = cast(Model, self).event.dtype
         wide = torch.promote_types(x.dtype, dtype) if x.is_floating_point() and dtype.is_floating_point else dtype
         return torch.where(known, x.to(wide), drawn.to(wide))
+
+
+class CompletesToAnyLength(HasLengths, CanComplete):
+    """Capability: completing the beginnings of examples with an open first axis, together with their lengths."""
+
+    @abstractmethod
+    def complete_with_lengths(
+        self, x: Tensor, known: Tensor, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The examples of `complete` and their lengths ``(B,)``, at least those of the known beginnings."""
 
 
 class IsConditional(ABC):

@@ -19,6 +19,7 @@ FORMS: dict[str, str] = {
     "images": "unsup.data.pixels:ImageForm",
     "sound": "unsup.data.sound:SoundForm",
     "text": "unsup.data.text:TextForm",
+    "bytes": "unsup.data.text:BytesForm",
 }
 """The forms by their name in JSON: ``"module:class"``. Data of other kinds has no form of its own."""
 
@@ -46,6 +47,15 @@ class Form(ABC):
         Raises:
             InputError: the suffix of ``out`` is not one of `suffixes`.
         """
+
+    def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        """The number of units of each example by their name, in which bits are told; empty for entries.
+
+        Args:
+            x: raw data ``(N, *event.shape)``.
+            lengths: of the examples, ``(N,)``; None for full length.
+        """
+        return {}
 
     @property
     def samples_a_second(self) -> int | None:

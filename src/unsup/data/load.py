@@ -32,6 +32,7 @@ from unsup.data.readers import FRAME, Frame, Place, checked, full_name, options_
 from unsup.data.sound import SoundForm
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
+from unsup.data.text import BytesForm, TextForm
 
 __all__ = [
     "from_arrays",
@@ -132,17 +133,34 @@ def load_data(
     return data
 
 
-def load_supported(name_or_path: str | Path | Frame, *, takes_missing: bool, **options: Any) -> Data:
+def load_supported(
+    name_or_path: str | Path | Frame,
+    *,
+    takes_missing: bool,
+    takes_lengths: bool = False,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> Data:
     """`load_data` for models that may not support missing values: rows that have them are then dropped.
+
+    For models that support lengths, the last window of a text is kept even if it is shorter.
 
     Args:
         name_or_path: as in `load_data`.
         takes_missing: whether the models support missing values (`Model.takes_missing`).
+        takes_lengths: whether the models support lengths (`Model.takes_lengths`).
+        defaults: options of the data, by its kind, if they are not given (`Model.data_defaults`).
         **options: as in `load_data`; ``missing`` decides itself.
 
     Raises:
         InputError: fewer than half of the rows would be left.
     """
+    if not isinstance(name_or_path, Frame):
+        place = place_of(name_or_path, as_=options.get("as_"))
+        kind = place.target.partition(":")[0].rpartition(".")[2]
+        own = {} if options.get("documents") else dict((defaults or {}).get(kind, {}))
+        own |= {"tail": True} if takes_lengths and "tail" in place.options and not options.get("documents") else {}
+        options = own | {k: v for k, v in options.items() if v is not None or k not in own}
     data = load_data(name_or_path, **options)
     if takes_missing or not data.event.missing or options.get("missing") is not None:
         return data
@@ -313,12 +331,19 @@ def load_batch(
     windows = event.layout in ("sequence", "vector") and not place.is_table
     if "length" in place.options and windows and (place.path is not None or isinstance(form, SoundForm)):
         chosen.setdefault("length", event.shape[0])
+    if isinstance(form, TextForm | BytesForm):
+        how = {"tail": form.tail} | (
+            {"tokens": form.tokens, "documents": form.documents} if isinstance(form, TextForm) else {}
+        )
+        for option in how.keys() & place.options.keys():
+            chosen.setdefault(option, how[option])
     if "in_memory" in place.options:
         chosen["in_memory"] = True
     if "missing" in place.options and gaps is not None and gaps.missing is not None:
         chosen.setdefault("missing", gaps.missing)
     if isinstance(form, SoundForm):
-        chosen = {k: v for k, v in (("mu_law", form.mu_law), ("rate", form.rate)) if k in place.options} | chosen
+        own = {"mu_law": form.mu_law, "rate": form.rate, "tail": form.tail}
+        chosen = {k: v for k, v in own.items() if k in place.options} | chosen
     if isinstance(form, TableForm) and (place.is_table or place.target == FRAME) and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
@@ -326,7 +351,9 @@ def load_batch(
         given = given or tuple(column.name for column in place_form.given)
     else:
         found = place.read(chosen)
-    if isinstance(found.form, (TableForm, SoundForm)) or "missing" in chosen:
+    if isinstance(form, TextForm):
+        found = form.same_tokens(found, place.name)
+    if isinstance(found.form, TableForm | TextForm | SoundForm) or "missing" in chosen:
         for note in found.notes:
             _log.warning("%s: %s", place.name, note)
     if condition is None:
@@ -343,7 +370,8 @@ def load_batch(
     if chosen.get("missing") == "impute" and isinstance(part.examples, Tensor):
         part = (gaps or Gaps()).filled(part, found.columns, place.name)
     x = as_event(part.x, found.event, event, place.name, found.columns or ())
-    batch = Batch(x, lengths=torch.full((len(x),), x.shape[1]) if event.open else None)
+    lengths = torch.full((len(x),), x.shape[1]) if event.open and part.lengths is None else part.lengths
+    batch = Batch(x, lengths=lengths)
     if condition is not None and part.given is not None:
         batch = replace(batch, given=_as_condition(part.given, found, condition, labels, place.name))
     return batch, tuple(found.names[start:])

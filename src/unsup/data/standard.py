@@ -164,6 +164,66 @@ def cifar10(*, data_dir: str | None = None, download: bool = False) -> Examples:
     )
 
 
+def cifar10_20k(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """20,000 of the training images of CIFAR-10 (Krizhevsky 2009) and all test images; 2,000 are for validation.
+
+    Results on this subset are not results on CIFAR-10.
+    """
+    files = _find("cifar10-20k", "cifar10_20k", dict.fromkeys(("train.npz", "test.npz")), None, data_dir, download)
+    train, test = (read_npz(file) for file in files.values())
+    sizes = (len(train["x"]) - len(train["x"]) // 10, len(train["x"]) // 10, len(test["x"]))
+    return Examples(
+        torch.from_numpy(np.concatenate([train["x"], test["x"]])),
+        Event((3, 32, 32), _PIXELS),
+        _part_names((len(train["x"]), 0, len(test["x"]))),
+        torch.from_numpy(np.concatenate([train["label"], test["label"]])).long(),
+        _CIFAR_CLASSES,
+        sizes=sizes,
+        split="official test; validation: the last tenth of the training images",
+    )
+
+
+def jsb_chorales(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """382 chorales by J. S. Bach as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 160 steps.
+    """
+    return _piano_rolls("jsb-chorales", "JSB_Chorales.mat", data_dir, download)
+
+
+def nottingham(*, data_dir: str | None = None, download: bool = False) -> Examples:
+    """1,037 folk tunes as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
+
+    Examples have different lengths, up to 1,793 steps.
+    """
+    return _piano_rolls("nottingham", "Nottingham.mat", data_dir, download)
+
+
+def _piano_rolls(name: str, file: str, data_dir: str | None, download: bool) -> Examples:
+    from scipy.io import loadmat  # here, because importing it takes a quarter of a second
+
+    (path,) = _find(name, "polyphonic_music", {file: None}, None, data_dir, download).values()
+    try:
+        content = loadmat(path, variable_names=("traindata", "validdata", "testdata"))
+        parts = [list(content[key][0]) for key in ("traindata", "validdata", "testdata")]
+        rolls = [np.asarray(roll, np.uint8) for part in parts for roll in part]
+        lengths = np.array([len(roll) for roll in rolls])
+        x = np.zeros((len(rolls), int(lengths.max()), 88), np.uint8)
+        for row, roll in zip(x, rolls, strict=True):
+            row[: len(roll)] = roll
+    except (OSError, KeyError, IndexError, TypeError, ValueError, zlib.error) as error:
+        raise _damaged(path, error) from error
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    return Examples(
+        torch.from_numpy(x),
+        Event(x.shape[1:], BINARY, "sequence", open=True),
+        _part_names(sizes),
+        lengths=torch.from_numpy(lengths),
+        sizes=sizes,
+        split="official",
+    )
+
+
 def omniglot(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """The two small background sets of Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): (1, 105, 105), 1 is ink."""
     name = "omniglot_small1and2_105.npz"
@@ -181,6 +241,7 @@ def fsdd(
     length: int = 1024,
     mu_law: bool = True,
     label: Literal["digit", "speaker"] = "digit",
+    tail: bool = False,
     data_dir: str | None = None,
 ) -> Examples:
     """The Free Spoken Digit Dataset (Jackson et al.): windows of 3,000 recordings at 8 kHz, of six speakers.
@@ -191,6 +252,7 @@ def fsdd(
         length: samples in one window.
         mu_law: as the 256 levels of the μ-law, instead of 16 bits.
         label: what the labels are, the digit or the speaker.
+        tail: as for bytes.
         data_dir: folder with the standard sets, instead of $UNSUP_DATA.
     """
     parts = (range(10, 50), range(5, 10), range(5))
@@ -201,7 +263,8 @@ def fsdd(
     ]
     names = [f"{digit}_{speaker}_{take}.wav" for digit, speaker, take in takes]
     files = _find("fsdd", "fsdd", {f"recordings/{name}": None for name in names}, None, data_dir, False)
-    found, owner = windows_of_files(list(zip(names, files.values(), strict=True)), length, "fsdd", mu_law=mu_law)
+    recordings = list(zip(names, files.values(), strict=True))
+    found, owner = windows_of_files(recordings, length, "fsdd", mu_law=mu_law, tail=tail)
     classes = tuple(map(str, range(10))) if label == "digit" else _SPEAKERS
     number = torch.tensor([classes.index(take[0 if label == "digit" else 1]) for take in takes])
     ends = torch.tensor([60 * len(part) for part in parts]).cumsum(0)

@@ -152,13 +152,13 @@ def likelihood_of(
 def entries_of(event: Event, examples: Split | Batch) -> Tensor | None:
     """The number of entries of each example that are neither padding nor missing, ``(N,)``; None if all are there."""
     if not event.missing:
-        if examples.lengths is None or not event.open:
+        if examples.lengths is None:
             return None
         return examples.lengths.detach().cpu() * (event.dims // event.shape[0])
     found = []
     for batch in batches(examples, _CHECKED):
         there = ~batch.x.detach().cpu().isnan()
-        if event.open and batch.lengths is not None:
+        if batch.lengths is not None:
             there &= ~event.padding(batch.lengths.cpu()).view(len(there), -1, *(1,) * (len(event.shape) - 1))
         found.append(there.reshape(len(there), event.dims).sum(1))
     return torch.cat(found)
@@ -192,7 +192,8 @@ def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0)
         for position, batch in enumerate(batches(examples, CHUNK)):
             generator = keyed_generator(seed, position, device=model.device)
             part = batch.to(model.device)
-            nats = model.log_conditionals(part.x, generator=generator, **beside(model, part.given))
+            lengths = {} if part.lengths is None else {"lengths": part.lengths}
+            nats = model.log_conditionals(part.x, generator=generator, **beside(model, part.given), **lengths)
             if nats is None:
                 return None
             found.append(-nats.double().cpu() / math.log(2))

@@ -214,6 +214,21 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         Raises:
             InputError: a known entry comes after an unknown one, so the draw would ignore it.
         """
+        choose, context = self._completing(x, known, given, generator, temperature, top_k, top_p)
+        drawn = self._walked(self._steps(len(x), context), len(x), choose)
+        return drawn if self.event.is_discrete else self.kept(x, known, drawn)
+
+    def _completing(
+        self,
+        x: Tensor,
+        known: Tensor,
+        given: Tensor | None,
+        generator: Generator | None,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+    ) -> tuple[Choose, Context]:
+        """The choices of `complete` in a walk, and what the network depends on."""
         self.check_known(x, known)
         line = self.order.line(known)
         if bool((line[:, 1:] & ~line[:, :-1]).any()):
@@ -227,9 +242,7 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         else:
             given = self.condition_or_none(given, len(x))
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        choose = keeping(line, self._chosen(x), choose)
-        drawn = self._walked(self._steps(len(x), self._context(given)), len(x), choose)
-        return drawn if self.event.is_discrete else self.kept(x, known, drawn)
+        return keeping(line, self._chosen(x), choose), self._context(given)
 
     def _first(self) -> str:
         """What may be known in `complete`, for an error."""

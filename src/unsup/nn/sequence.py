@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,7 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, check_value
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import HasLengths, SamplesAnyLength
+from unsup.core.model import CompletesToAnyLength, SamplesAnyLength
 from unsup.nn.autoregressor import Choose, Steps, drawing, walk
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
@@ -160,14 +161,15 @@ class Places(Causal):
         return h + memory[site.column]
 
 
-class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
+class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
     """A density of sequences that is a chain of causal layers.
 
     A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
     ``(B, F)`` in a step, at ``Site(0, t)``.
 
     Examples of different lengths: those of unordered symbols end with a symbol of their own, so that masses sum to one
-    over all lengths, 0 included; of other data, p(x) is that given the length.
+    over all lengths, 0 included; of other data, p(x) is that given the length. If all examples have one length, lengths
+    in a batch are those of beginnings of examples.
 
     Class attributes:
         unbounded: whether no layer depends on the number of sites, so that a walk may go on beyond the event.
@@ -179,6 +181,7 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
 
     takes_lengths = True
     unbounded: ClassVar[bool] = False
+    data_defaults = {"text": {"length": 256}}
 
     frame: int
     ends: bool
@@ -266,16 +269,34 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
             return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
         return "the known part must be the beginning of the sequence"
 
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """As for all models. In the place of padding, real data is standardised with entries of other examples."""
+        if batch.lengths is not None and self.event.is_real:
+            batch = replace(batch, x=self._without_padding(batch.x, batch.lengths))
+        super().prepare(batch, generator=generator)
+
+    def _without_padding(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Padding replaced by what other examples have at the same place; 0 where none has anything."""
+        x, beyond = x.clone(), self.event.padding(lengths)
+        for place in range(x.shape[1]):
+            there = x[~beyond[:, place], place]
+            count = int(beyond[:, place].sum())
+            if count:
+                rows = torch.arange(count, device=x.device) % max(1, len(there))
+                x[beyond[:, place], place] = there[rows] if len(there) else 0.0
+        return x
+
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
-        if not self.event.open:
+        if batch.lengths is None:
             return super()._score(batch, generator)
         return self._each(batch.x, self._context(batch.given, generator), batch.lengths).sum(1)
 
     def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
         """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
-        targets, outputs = self._scored(x, context)
         if lengths is None:
-            return self.observation.log_prob(targets, outputs)
+            return self.observation.log_prob(*self._scored(x, context))
+        padding = self.event.padding(lengths).view(len(x), -1, *(1,) * (len(self.event.shape) - 1))
+        targets, outputs = self._scored(torch.where(padding, self.event.lowest(x).to(x.dtype), x), context)
         length = (lengths * (self.order.dims // self.event.shape[0]))[:, None]
         place = torch.arange(self.order.dims, device=x.device)
         counted = place < length
@@ -302,9 +323,6 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
         entries = torch.stack([self._each(x, self._context(c), lengths) for c in conditions])
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
-
-    def reason_against_coding(self) -> str | None:
-        return "has examples of different lengths" if self.event.open else None
 
     @torch.no_grad()
     def sample_with_lengths(
@@ -355,6 +373,22 @@ class SequenceModel(EntryModel, HasLengths, SamplesAnyLength):
         targets = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
         drawn = walk(steps, range(dims), choose, targets).view(n, length, *rest)
         return (drawn + self.observation.support.low).to(self.event.dtype)
+
+    @torch.no_grad()
+    def complete_with_lengths(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: Share | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        choose, context = self._completing(x, known, given, generator, temperature, top_k, top_p)
+        drawn, lengths = self._ended(self._steps(len(x), context), len(x), choose)
+        return (drawn if self.event.is_discrete else self.kept(x, known, drawn)), lengths
 
     def _ended(self, net: Steps, n: int, choose: Choose) -> tuple[Tensor, Tensor]:
         """Examples, and their lengths by the end symbols that were chosen."""

@@ -106,7 +106,7 @@ def check_model(
         if name not in LAWS:
             raise InputError(f"there is no law {name!r}{nearest(name, LAWS)}")
     batch = (data if isinstance(data, Batch) else _examples_of(data, model)).take(slice(0, MOST_EXAMPLES))
-    model.event.check(batch.x)
+    model.event.check(batch.x, batch.lengths)
     subject = Subject(model, batch.to(model.device), seed, oracle)
     excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}
     chosen = [LAWS[name] for name in (LAWS if laws is None else laws)]

@@ -113,6 +113,10 @@ class Subject:
         assert self.batch.given is not None
         return {"given": self.batch.given[torch.arange(n, device=self.batch.given.device) % len(self.batch)]}
 
+    def lengths(self, n: int) -> dict[str, Any]:
+        """``lengths=`` of the first ``n`` examples of the batch if they have lengths; else empty."""
+        return {} if self.batch.lengths is None else {"lengths": self.batch.lengths[:n]}
+
     def one_given(self) -> dict[str, Any]:
         """The condition that makes the model *one* distribution: none if it sums over its classes."""
         if isinstance(self.model, IsConditional) and self.model.classes:
@@ -200,6 +204,7 @@ def log_probs(
     x: Tensor,
     *,
     given: Tensor | None = None,
+    lengths: Tensor | None = None,
     samples: int = 1,
     generator: Generator | None = None,
 ) -> Tensor:
@@ -209,7 +214,8 @@ def log_probs(
     for start in range(0, len(x), chunk):
         rows = slice(start, start + chunk)
         own = given if given is None or len(given) == 1 else given[rows]
-        parts.append(model.log_prob(x[rows], given=own, samples=samples, generator=generator))
+        size = {} if lengths is None else {"lengths": lengths[rows]}
+        parts.append(model.log_prob(x[rows], given=own, **size, samples=samples, generator=generator))
     return torch.cat(parts).double()
 
 

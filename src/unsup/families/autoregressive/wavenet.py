@@ -10,8 +10,7 @@ https://arxiv.org/abs/1609.03499; sampling with queues: Le Paine et al. 2016, ht
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -58,7 +57,7 @@ class WaveNet(SequenceModel):
         "paper": {"width": 64, "skip": 256, "layers": 10, "stacks": 3},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 16}
-    data_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"text": {"length": 256}, "sound": {"mu_law": True}}
+    data_defaults = SequenceModel.data_defaults | {"sound": {"mu_law": True}}
     unbounded = True
 
     def __init__(

@@ -83,7 +83,7 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
 
     Every entry is a mix of two Gaussian factors and a class effect; real entries get their own location and scale,
     discrete entries are binned into levels. Classes, if any, are the labels and the conditions. If entries may be
-    missing, a fifth of them is, at random.
+    missing, a fifth of them is, at random. Lengths of an open axis are random, and the padding is not constant.
     """
     generator = keyed_generator(seed, n)
 
@@ -104,6 +104,9 @@ def examples(event: Event, n: int, *, classes: int = 0, seed: int = 0) -> Batch:
     x = torch.stack(columns, 1).view(n, *event.shape).to(event.dtype)
     if event.missing:
         x[torch.rand(x.shape, generator=generator) < _MISSING] = torch.nan
+    if event.open:
+        found = Batch(x, lengths=torch.randint(event.shape[0] + 1, (n,), generator=generator))
+        return replace(found, label=label, given=label) if classes else found
     return Batch(x, label, label) if classes else Batch(x)
 
 

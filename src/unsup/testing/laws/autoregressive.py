@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -168,12 +169,14 @@ def factorisation(subject: Subject) -> None:
     assert isinstance(model, Factorises)
     event, x, given = subject.model.event, subject.x(model)[:_MOST_ROWS], subject.one_given()
     with torch.no_grad():
-        parts = model.log_conditionals(x, generator=subject.generator(1), **given)
+        lengths = subject.lengths(len(x))
+        log_conditionals: Callable[..., Tensor | None] = model.log_conditionals
+        parts = log_conditionals(x, generator=subject.generator(1), **given, **lengths)
         if parts is None:
             mixes = isinstance(model, IsAutoregressive) and len(model.orders.unique(dim=0)) > 1
             require(mixes, "there are no log-probabilities of entries, although there is one order only")
             return
-        total = model.log_prob(x, generator=subject.generator(1), **given)
+        total = model.log_prob(x, generator=subject.generator(1), **given, **lengths)
         shape = (len(x), event.dims)
         require(parts.shape == shape, f"the log-probabilities have shape {tuple(parts.shape)}; expected {shape}")
         worst = float(((parts.double().sum(1) - total).abs() / (1 + total.abs())).max())
@@ -182,6 +185,10 @@ def factorisation(subject: Subject) -> None:
             f"the sum of the log-probabilities of the entries differs from log p by {worst:.2g} (relative)",
         )
         require(bool((parts[x.flatten(1).isnan()] == 0).all()), "a missing entry has a log-probability other than 0")
+        if lengths:  # the end of an example is not a later entry: from here on, all have full length
+            whole_parts = model.log_conditionals(x, generator=subject.generator(1), **given)
+            assert whole_parts is not None
+            parts = whole_parts
         position = model.orders[0] if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
         sequence = position.argsort().tolist()
         generator = subject.generator(9)

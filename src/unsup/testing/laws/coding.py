@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from unsup.coding.autoregressive import EntryByEntry
 from unsup.coding.chunks import scheme_class, scheme_for, to_bytes
 from unsup.coding.entropy import StreamError
+from unsup.coding.scheme import Scheme
 from unsup.core.model import HasDensity, IsConditional, Model
 from unsup.testing.law import LawViolation, law, require
 from unsup.testing.subject import Subject
+from unsup.testing.values import has_ends
 
 _EXAMPLES = 24
 _REPEATS = 8  # of the examples
@@ -37,31 +41,46 @@ def compression(subject: Subject) -> None:
     scheme = scheme_for(model)
     x = subject.batch.x[:_EXAMPLES].cpu()
     x = x.to(scheme.type_for(x.dtype))
-    x = x[subject.model.event.contains(x) & scheme.takes(x)]
+    lengths = subject.lengths(len(x)).get("lengths")
+    if lengths is not None:
+        beyond = subject.model.event.padding(lengths).view(len(x), -1, *(1,) * (x.ndim - 2))
+        x = torch.where(beyond, subject.model.event.lowest(x).to(x.dtype), x)
+    taken = subject.model.event.contains(x) & scheme.takes(x)
+    x, lengths = x[taken], None if lengths is None else lengths[taken]
     require(len(x) > 0, "the coder takes none of the examples, although they are inside the event")
-    coded = scheme.encode(x)
+    coded = _coded(scheme, x, lengths)
     try:
-        found = scheme.decode(coded, len(x))
+        found, found_lengths = _decoded(scheme, coded, len(x), lengths)
     except StreamError as error:
         raise LawViolation(f"{len(x)} examples cannot be decoded: {error}") from error
     require(
         found.dtype == x.dtype and to_bytes(found) == to_bytes(x),
         f"{len(x)} examples are decoded to other ones",
     )
+    if lengths is not None:
+        require(torch.equal(found_lengths, lengths), f"{len(x)} examples are decoded with other lengths")
     many = x.repeat(_REPEATS, *(1,) * (x.ndim - 1))
+    all_lengths = None if lengths is None else lengths.repeat(_REPEATS)
     with torch.no_grad():
-        each = -model.log_prob(many.to(model.dtype) if x.is_floating_point() else many, generator=subject.generator(1))
-    each = each.double() / math.log(2) - _log2_steps(subject.model, many)
+        each = -model.log_prob(
+            many.to(model.dtype) if x.is_floating_point() else many,
+            lengths=all_lengths,
+            generator=subject.generator(1),
+        )
+    each = each.double() / math.log(2) - _log2_steps(subject.model, many, all_lengths)
     # The difference of two streams: the second half alone, without what a stream costs at its start.
-    half = many[: len(many) // 2]
-    rest = each[len(half) :]
-    bits, ideal = 8.0 * (len(scheme.encode(many)) - len(scheme.encode(half))), float(rest.sum())
+    size = len(many) // 2
+    half = _coded(scheme, many[:size], None if all_lengths is None else all_lengths[:size])
+    rest = each[size:]
+    bits, ideal = 8.0 * (len(_coded(scheme, many, all_lengths)) - len(half)), float(rest.sum())
     # The noise of a bound and that of the coder are other draws.
     sure = 0.0 if model.likelihood_kind == "exact" else _SURE * math.sqrt(2 * len(rest)) * float(rest.std())
     # log p does not include which entries are missing. A class is coded as well, at most as if any were equally likely.
     beside = float(model.event.missing * model.event.dims)
     if isinstance(model, IsConditional) and model.classes:
         beside += math.log2(model.classes)
+    if lengths is not None and not has_ends(subject.model):  # log p is that given the length
+        beside += math.log2(1 + model.event.shape[0])
     # Real entries may be multiples of a unit that is coarser than the distance of neighbouring numbers.
     lowest = ideal - _SHARE * abs(ideal) - sure - _ENDS if model.event.is_discrete else -math.inf
     highest = ideal + _SHARE * abs(ideal) + sure + _ENDS + beside * len(rest)
@@ -71,11 +90,24 @@ def compression(subject: Subject) -> None:
     )
 
 
-def _log2_steps(model: Model, x: Tensor) -> Tensor:
+def _coded(scheme: Scheme, x: Tensor, lengths: Tensor | None) -> bytes:
+    return scheme.encode(x) if lengths is None else cast(EntryByEntry, scheme).encode(x, lengths)
+
+
+def _decoded(scheme: Scheme, coded: bytes, n: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    if lengths is None:
+        return scheme.decode(coded, n), torch.zeros(n)
+    return cast(EntryByEntry, scheme).decode_with_lengths(coded, n)
+
+
+def _log2_steps(model: Model, x: Tensor, lengths: Tensor | None) -> Tensor:
     """log2 of the distance of neighbouring numbers of the real entries, summed: their density becomes a mass."""
     if not x.is_floating_point():
         return torch.zeros(len(x), dtype=torch.float64)
     real = torch.tensor([not support.is_discrete for support in model.event.columns])
     far = torch.nextafter(x, torch.full_like(x, math.inf)) - torch.nextafter(x, torch.full_like(x, -math.inf))
     steps = (far.double() / 2).log2().flatten(1)
+    if lengths is not None:
+        each = model.event.dims // model.event.shape[0]
+        real = real & ~model.event.padding(lengths).repeat_interleave(each, 1)
     return torch.where(real, steps.nan_to_num(0.0), 0.0).sum(1)

@@ -13,10 +13,10 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasDensity, IsConditional, Model
-from unsup.testing import grids
+from unsup.testing import grids, values
 from unsup.testing.law import law, require
 from unsup.testing.laws.densities import is_exact
-from unsup.testing.subject import STRONG_NOISE, Subject, log_probs
+from unsup.testing.subject import STRONG_NOISE, Subject
 from unsup.testing.verbs import Answer, verbs
 
 _SAMPLES = 4000
@@ -37,14 +37,15 @@ def _has_classes(model: Model) -> bool:
 
 
 def _applies(model: Model) -> bool:
-    return _has_classes(model) and is_exact(model) and grids.is_enumerable(model.event)
+    return _has_classes(model) and is_exact(model) and grids.is_enumerable(values.event_of(model))
 
 
-def _each_class(model: Model, x: Tensor) -> Tensor:
+def _each_class(model: Model) -> Tensor:
     """log p(x | y) of every value and class: ``(classes, N)``."""
     assert isinstance(model, IsConditional)
     assert isinstance(model, HasDensity)
-    return torch.stack([log_probs(model, x, given=torch.tensor([y], device=x.device)) for y in range(model.classes)])
+    each = torch.arange(model.classes, device=model.device)
+    return torch.stack([values.log_table(model, given=y) for y in each.split(1)])
 
 
 @law(
@@ -57,11 +58,10 @@ def class_mixture(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
     assert isinstance(model, IsConditional)
     assert isinstance(model, HasDensity)
-    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
-    given = _each_class(model, x).exp()
+    given = _each_class(model).exp()
     for y, total in enumerate(given.sum(1).tolist()):
         require(abs(total - 1) < 1e-8, f"p(x | {y}) sums to {total:.9g}")
-    weights = _weights(given, log_probs(model, x).exp())
+    weights = _weights(given, values.log_table(model).exp())
     require(float(weights.min()) > -1e-6, f"p(x) gives a class the weight {float(weights.min()):.3g}")
     require(abs(float(weights.sum()) - 1) < 1e-6, f"the weights of the classes sum to {float(weights.sum()):.6g}")
     spread = float((given[0] - given[-1]).abs().sum())
@@ -93,8 +93,7 @@ def class_prior(subject: Subject) -> None:
     said = {"log_class_prior": model.log_class_prior().double().exp()}
     if _applies(model):
         assert isinstance(model, HasDensity)
-        x = grids.enumerate_event(subject.model.event).to(subject.model.device)
-        said["p(x) = Σ p(y) p(x | y)"] = _weights(_each_class(model, x).exp(), log_probs(model, x).exp())
+        said["p(x) = Σ p(y) p(x | y)"] = _weights(_each_class(model).exp(), values.log_table(model).exp())
     for what, found in said.items():
         worst = float((found - expected).abs().max())
         told = [round(p, 4) for p in found.tolist()]
@@ -104,10 +103,8 @@ def class_prior(subject: Subject) -> None:
     drawn = model.draw_condition(_SAMPLES, subject.generator(1)).bincount(minlength=model.classes)
     require(grids.chi_square(drawn, expected) > grids.P_VALUE, f"classes are drawn {drawn.tolist()} times")
     if _applies(model) and isinstance(model, CanSample):
-        own = model.sample(_SAMPLES, generator=subject.generator(2))
-        p_value = grids.chi_square(
-            grids.index_of(subject.model.event, own).bincount(minlength=len(x)), expected @ _each_class(model, x).exp()
-        )
+        own = values.draw(model, _SAMPLES, subject.generator(2))
+        p_value = grids.chi_square(values.counted(model, *own), expected @ _each_class(model).exp())
         require(p_value > grids.P_VALUE, f"samples do not mix the classes by their frequencies (p = {p_value:.1g})")
 
 
@@ -129,15 +126,14 @@ def class_frequencies(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE)
     assert isinstance(model, IsConditional)
     assert isinstance(model, CanSample)
-    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
-    probability = _each_class(model, x).exp()
+    probability = _each_class(model).exp()
     # All classes in one call, so that a sampler that mixes up the rows of the batch is detected.
-    options: dict[str, Any] = {"given": torch.arange(model.classes, device=x.device).repeat(_SAMPLES)}
-    drawn = grids.index_of(
-        subject.model.event, model.sample(len(options["given"]), generator=subject.generator(1), **options)
-    )
+    options: dict[str, Any] = {"given": torch.arange(model.classes, device=model.device).repeat(_SAMPLES)}
+    x, lengths = values.draw(model, len(options["given"]), subject.generator(1), **options)
     for y in range(model.classes):
-        p_value = grids.chi_square(drawn[options["given"] == y].bincount(minlength=len(x)), probability[y])
+        own = options["given"] == y
+        counts = values.counted(model, x[own], None if lengths is None else lengths[own])
+        p_value = grids.chi_square(counts, probability[y])
         require(p_value > grids.P_VALUE, f"samples of class {y} do not follow p(x | {y}) (p = {p_value:.1g})")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unsup.core.event import Event
-from unsup.core.model import HasDensity, Model
-from unsup.testing import grids
+from unsup.core.model import HasDensity, HasLengths, Model
+from unsup.testing import grids, values
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, log_probs, mean_loss
 
@@ -43,8 +44,7 @@ def log_masses(subject: Subject, model: HasDensity) -> tuple[Tensor, Tensor]:
     """Points of the event and the log of the mass of each: exact, or by a quadrature that has converged."""
     event, data, given = subject.model.event, subject.batch.x, subject.one_given()
     if event.is_discrete:
-        found = grids.grid(event, data)
-        return found.x, log_probs(model, found.x, **given)
+        return grids.enumerate_event(values.event_of(subject.model)), values.log_table(model, **given)
     nodes, total = grids.FIRST_NODES, math.inf
     while True:
         found = grids.grid(event, data, nodes)
@@ -60,7 +60,9 @@ def log_masses(subject: Subject, model: HasDensity) -> tuple[Tensor, Tensor]:
     "normalised",
     "Probabilities sum to one over all values; densities integrate to one.",
     needs="an exact likelihood on at most 65,536 values or 2 real numbers",
-    applies=lambda model: is_exact(model) and (grids.is_enumerable(model.event) or grids.is_integrable(model.event)),
+    applies=lambda model: (
+        is_exact(model) and (grids.is_enumerable(values.event_of(model)) or grids.is_integrable(model.event))
+    ),
 )
 def normalised(subject: Subject) -> None:
     model = subject.generic()
@@ -108,13 +110,71 @@ def batch_independence(subject: Subject) -> None:
     assert isinstance(model, HasDensity)
     with torch.no_grad():
         x = subject.x(model)
-        given = subject.given(len(x))
-        together = model.log_prob(x, **given)
+        beside = subject.given(len(x)) | subject.lengths(len(x))
+        together = model.log_prob(x, **beside)
         require(together.shape == (len(x),), f"log_prob of {len(x)} examples has shape {tuple(together.shape)}")
-        rows = [{k: v[i : i + 1] for k, v in given.items()} for i in range(len(x))]
+        rows = [{k: v[i : i + 1] for k, v in beside.items()} for i in range(len(x))]
         alone = torch.cat([model.log_prob(one[None], **row) for one, row in zip(x, rows, strict=True)])
     worst = float(((together - alone).abs() / (1 + alone.abs())).max())
     require(worst < 1e-9, f"log p depends on the rest of the batch, by {worst:.2g} (relative)")
+
+
+def _has_lengths(model: Model) -> bool:
+    return isinstance(model, HasLengths) and isinstance(model, HasDensity)
+
+
+@law(
+    "padding",
+    "What is beyond the lengths of examples changes neither log p nor the loss nor a gradient, whatever it is.",
+    needs="examples of different lengths",
+    applies=lambda model: _has_lengths(model) and model.event.open,
+    provided=lambda subject: subject.batch.lengths is not None,
+)
+def padding(subject: Subject) -> None:
+    model, batch = subject.generic(), subject.batch
+    assert isinstance(model, HasDensity)
+    assert batch.lengths is not None
+    beyond = model.event.padding(batch.lengths).view(len(batch), -1, *(1,) * (batch.x.ndim - 2))
+    found = []
+    for junk in (0.0, 255.0, math.nan):
+        wide = torch.int64 if model.event.is_discrete and not math.isnan(junk) else torch.float64
+        x = torch.where(beyond, torch.tensor(junk).to(wide), batch.x.to(wide))
+        model.zero_grad()
+        score = model.log_prob(x, lengths=batch.lengths, **subject.given(len(x)))
+        loss = model.loss(replace(batch, x=x), generator=subject.generator(1))["loss"]
+        loss.mean().backward()
+        slopes = [torch.zeros(0) if p.grad is None else p.grad.flatten() for p in model.parameters()]
+        found.append((score.detach(), loss.detach(), torch.cat(slopes)))
+    for others in found[1:]:
+        for what, one, other in zip(("log p", "the loss", "a gradient"), found[0], others, strict=True):
+            gap = float((one - other).abs().max())
+            require(gap < 1e-9, f"{what} depends on the padding, by {gap:.2g}")
+
+
+@law(
+    "beginnings",
+    "Masses of the examples of each length sum to one if examples have no end; of examples of one length, p of a "
+    "beginning is the sum over all its continuations.",
+    needs="sequences without an end, with at most 65,536 values",
+    applies=lambda model: (
+        _has_lengths(model)
+        and is_exact(model)
+        and model.event.layout == "sequence"
+        and not values.has_ends(model)
+        and grids.is_enumerable(model.event)
+    ),
+)
+def beginnings(subject: Subject) -> None:
+    model, given, event = subject.generic(), subject.one_given(), subject.model.event
+    assert isinstance(model, HasDensity)
+    table = values.log_table(model, **given).exp()
+    for length in range(event.shape[0]):
+        x = values.beginnings(event, length).to(subject.model.device)
+        p = log_probs(model, x, lengths=torch.full((len(x),), length, device=x.device), **given).exp()
+        total = float(p.sum())
+        require(abs(total - 1) < 1e-8, f"the masses of the examples of length {length} sum to {total:.9g}")
+        gap = 0.0 if event.open else float((p - table.view(len(x), -1).sum(1)).abs().max())
+        require(gap < 1e-8, f"p of a beginning of length {length} differs from that of all continuations by {gap:.2g}")
 
 
 @law(
@@ -188,7 +248,7 @@ def gradient(subject: Subject) -> None:
     assert isinstance(model, HasDensity)
     x = subject.batch.x[:_FEW]
     x = x.double() if x.is_floating_point() else x
-    given = subject.given(len(x))
+    given = subject.given(len(x)) | subject.lengths(len(x))
 
     def score() -> Tensor:
         return model.log_prob(x, generator=subject.generator(1), **given).double().sum()
@@ -287,13 +347,16 @@ def loss_is_likelihood(subject: Subject) -> None:
     batch = subject.data(model).take(slice(0, _EXAMPLES))
     samples = model.config.get("samples", 1)
     # Training has conditions; without them, a loss may be the likelihood without conditions.
+    lengths = subject.lengths(len(batch))
     told = [subject.given(len(batch))] + ([{}] if subject.given(1) and not subject.one_given() else [])
 
     @torch.no_grad()
     def gaps(*position: int) -> Tensor:
         loss = mean_loss(model.loss(batch, generator=subject.generator(*position))).double()
         scores = [
-            model.log_prob(batch.x, samples=samples, generator=subject.generator(*position), **given).double().mean()
+            model.log_prob(batch.x, samples=samples, generator=subject.generator(*position), **given, **lengths)
+            .double()
+            .mean()
             for given in told
         ]
         return loss + torch.stack(scores)

@@ -108,7 +108,7 @@ def descent(subject: Subject) -> None:
             score = 0.0
             subject.ready(model)
             if isinstance(model, HasDensity):
-                given = subject.given(len(batch))
+                given = subject.given(len(batch)) | subject.lengths(len(batch))
                 score = float(model.log_prob(batch.x, generator=subject.generator(2), **given).mean())
         model.train()
         return loss, score

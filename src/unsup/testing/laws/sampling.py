@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from unsup.core.event import Event
 from unsup.core.model import (
     CanComplete,
     CanSample,
+    CompletesToAnyLength,
     Factorises,
     HasDensity,
     IsAutoregressive,
@@ -22,7 +25,7 @@ from unsup.core.model import (
     keyed_generator,
     knobs,
 )
-from unsup.testing import grids
+from unsup.testing import grids, values
 from unsup.testing.law import LawViolation, law, require
 from unsup.testing.laws.densities import deviations, is_bound, is_exact, log_masses
 from unsup.testing.subject import GENERIC_NOISE, STRONG_NOISE, Subject, log_probs
@@ -40,7 +43,7 @@ def _can_sample(model: Model) -> bool:
 
 
 def _is_oracle(model: Model) -> bool:
-    return is_exact(model) and (grids.is_enumerable(model.event) or grids.is_integrable(model.event))
+    return is_exact(model) and (grids.is_enumerable(values.event_of(model)) or grids.is_integrable(model.event))
 
 
 def _has_temperature(model: Model) -> bool:
@@ -97,8 +100,8 @@ def entropy(subject: Subject) -> None:
     x, log_mass = log_masses(subject, model)
     log_p = log_probs(model, x, **given) if not model.event.is_discrete else log_mass
     expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
-    own = model.sample(_SAMPLES, generator=subject.generator(1), **given)
-    found, error = grids.mean_and_error(-log_probs(model, _exactly(own), **given))
+    own, lengths = values.draw(model, _SAMPLES, subject.generator(1), **given)
+    found, error = grids.mean_and_error(-log_probs(model, _exactly(own), lengths=lengths, **given))
     # 1e-3 is the error of the quadrature, see the law "normalised".
     slack = grids.STANDARD_ERRORS * error + (0 if model.event.is_discrete else 1e-3 * (1 + abs(expected)))
     require(
@@ -148,7 +151,8 @@ def moments(subject: Subject) -> None:
     applies=lambda model: (
         _can_sample(model)
         and (is_exact(model) or is_bound(model))
-        and grids.is_enumerable(model.event, grids.MOST_POINTS if is_exact(model) else _MOST_STATES_OF_A_BOUND)
+        and model.event.is_discrete
+        and grids.states(values.event_of(model)) <= (grids.MOST_POINTS if is_exact(model) else _MOST_STATES_OF_A_BOUND)
     ),
 )
 def frequencies(subject: Subject) -> None:
@@ -158,8 +162,7 @@ def frequencies(subject: Subject) -> None:
     # A bound is more expensive per value, and its noise matters less with fewer samples.
     n = _SAMPLES if model.likelihood_kind == "exact" else _SAMPLES // 4
     probability = _probabilities(model, subject, n)
-    drawn = model.sample(n, generator=subject.generator(2), **subject.one_given())
-    counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
+    counts = values.counted(model, *values.draw(model, n, subject.generator(2), **subject.one_given()))
     if model.likelihood_kind == "bound":
         # Noise on discrete data moves some mass beyond the first and last level, which sampling clamps to these levels:
         # there the bound is below the frequencies, so those values are pooled and get the missing mass.
@@ -190,9 +193,10 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
     Noise of variance v in p adds n v / p to a chi-square over n samples. Importance samples are added until this is
     less than the standard deviation of the statistic, √(2N) for N values.
     """
-    x, given = grids.enumerate_event(subject.model.event).to(subject.model.device), subject.one_given()
+    given = subject.one_given()
     if model.likelihood_kind == "exact":
-        return log_probs(model, x, **given).exp()
+        return values.log_table(model, **given).exp()
+    x = grids.enumerate_event(subject.model.event).to(subject.model.device)
     for samples in (64, 256, 1024, 4096):
         runs = [
             log_probs(model, x, samples=samples, generator=subject.generator(1, r), **given).exp() for r in range(8)
@@ -216,11 +220,14 @@ def temperature(subject: Subject) -> None:
     assert isinstance(model, CanSample)
     plain, cold = (_at(model, subject, 512, temperature) for temperature in (1.0, 0.25))
     unasked = model.sample(512, generator=subject.generator(1), **given)
-    require(torch.equal(plain, unasked), "temperature 1 gives different samples than no temperature")
-    require(not torch.equal(plain, cold), "temperature 0.25 gives the same samples as temperature 1")
+    require(torch.equal(plain[0], unasked), "temperature 1 gives different samples than no temperature")
+    require(not torch.equal(plain[0], cold[0]), "temperature 0.25 gives the same samples as temperature 1")
     if not (is_exact(model) or isinstance(model, IsFlow)):
         return  # a lower temperature makes a latent code more probable, but not necessarily the example
-    scores = [log_probs(model, _exactly(x), samples=8, generator=subject.generator(3), **given) for x in (plain, cold)]
+    scores = [
+        log_probs(model, _exactly(x), lengths=lengths, samples=8, generator=subject.generator(3), **given)
+        for x, lengths in (plain, cold)
+    ]
     (warm, a), (cool, b) = (grids.mean_and_error(s) for s in scores)
     require(
         cool - warm > 4 * (a * a + b * b) ** 0.5,
@@ -228,10 +235,9 @@ def temperature(subject: Subject) -> None:
     )
 
 
-def _at(model: Model, subject: Subject, n: int, temperature: float) -> Tensor:
+def _at(model: Model, subject: Subject, n: int, temperature: float) -> tuple[Tensor, Tensor | None]:
     assert isinstance(model, CanSample)
-    options = {"temperature": temperature} | subject.one_given()
-    return model.sample(n, generator=subject.generator(1), **options)
+    return values.draw(model, n, subject.generator(1), temperature=temperature, **subject.one_given())
 
 
 def _has_tempered_density(model: Model) -> bool:
@@ -239,7 +245,7 @@ def _has_tempered_density(model: Model) -> bool:
         return False
     if isinstance(model, IsFlow):
         return model.event.is_real
-    return isinstance(model, Factorises) and grids.is_enumerable(model.event)
+    return isinstance(model, Factorises) and grids.is_enumerable(values.event_of(model))
 
 
 @law(
@@ -257,7 +263,7 @@ def tempered(subject: Subject) -> None:
             widths = []
             for temperature in (1.0, wanted):
                 with torch.no_grad():
-                    z, _ = model.transform(_exactly(_at(model, subject, _CODES, temperature)), **subject.one_given())
+                    z, _ = model.transform(_exactly(_at(model, subject, _CODES, temperature)[0]), **subject.one_given())
                 widths.append(z.square().mean().sqrt())
             found = float(widths[1] / widths[0])
             # A width of n Gaussian numbers has a relative error of 1 / √(2 n).
@@ -270,7 +276,7 @@ def tempered(subject: Subject) -> None:
         probability = _tempered(model, subject, wanted)
         if probability is None:
             return
-        counts = grids.index_of(model.event, drawn).bincount(minlength=len(probability))
+        counts = values.counted(model, *drawn)
         p_value = grids.chi_square(counts, probability)
         require(
             p_value > grids.P_VALUE, f"{_SAMPLES} samples at temperature {wanted:g} do not follow p (p = {p_value:.1g})"
@@ -279,22 +285,22 @@ def tempered(subject: Subject) -> None:
 
 def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor | None:
     """The probability of every value at a temperature; None for a mixture of orders, where p is not sufficient."""
-    event = subject.model.event
-    x = grids.enumerate_event(event).to(subject.model.device)
     if not isinstance(model, IsAutoregressive):
-        return (log_probs(model, x, **subject.one_given()) / temperature).softmax(0)
+        return (values.log_table(model, **subject.one_given()) / temperature).softmax(0)
     mixture = _mixture(model, subject)
     if len(model.orders) > len(mixture):
         return None
     order = model.orders[0].argsort().tolist()
-    levels = [s.levels for s in event.columns]
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    levels = [s.levels for s in values.event_of(subject.model).columns]
+    total = torch.zeros(math.prod(levels), dtype=torch.float64, device=subject.model.device)
     for weight, given in mixture:
-        table = log_probs(model, x, **given).view(levels).permute(order)  # axes in the order of generation
+        table = values.log_table(model, **given).view(levels).permute(order)  # axes in the order of generation
         log_q = torch.zeros_like(table)
         while table.ndim:
             marginal = table.logsumexp(-1, keepdim=True)
-            conditional = ((table - marginal) / temperature).log_softmax(-1)
+            possible = marginal > -math.inf  # something may follow an end in the table, but not in an example
+            conditional = ((table - torch.where(possible, marginal, 0.0)) / temperature).log_softmax(-1)
+            conditional = torch.where(possible, conditional, 0.0)
             log_q = log_q + conditional.view(*conditional.shape, *(1,) * (log_q.ndim - conditional.ndim))
             table = marginal.squeeze(-1)
         back = torch.tensor(order).argsort().tolist()
@@ -316,7 +322,7 @@ def _mixture(model: HasDensity, subject: Subject) -> list[tuple[float, dict[str,
     "distribution.",
     needs="complete and an exact likelihood, with at most 65,536 values of the discrete entries",
     applies=lambda model: (
-        isinstance(model, CanComplete) and is_exact(model) and grids.states(model.event) <= grids.MOST_POINTS
+        isinstance(model, CanComplete) and is_exact(model) and grids.states(values.event_of(model)) <= grids.MOST_POINTS
     ),
 )
 def completion(subject: Subject) -> None:
@@ -343,17 +349,20 @@ def completion(subject: Subject) -> None:
 
 def _follows_conditional(model: CanComplete, density: HasDensity, known: Tensor, what: str, subject: Subject) -> None:
     """Draws of discrete entries given others, which include all real ones, by enumeration."""
-    event, given = subject.model.event, subject.one_given()
+    given = subject.one_given()
     x, drawn, mask = _completed(model, known, subject)
+    event = values.event_of(subject.model)
     places = [d for d, s in enumerate(event.columns) if s.is_discrete]
     levels = Event((len(places),), tuple(event.columns[d] for d in places))
     combinations = grids.enumerate_event(levels).to(x.device)
-    values = x.flatten(1).repeat(len(combinations), 1)
-    values[:, places] = combinations.to(values.dtype)
-    values = values.view(-1, *event.shape)
-    agrees = (values == x)[:, mask].all(1)
-    probability = log_probs(density, values, **given).exp() * agrees
-    counts = grids.index_of(levels, drawn.flatten(1)[:, places]).bincount(minlength=len(values))
+    full = x.flatten(1).repeat(len(combinations), 1)
+    full = full.long() if event.is_discrete else full
+    full[:, places] = combinations.to(full.dtype)
+    full = full.view(-1, *event.shape)
+    agrees = (full == x)[:, mask].all(1)
+    probability = torch.zeros(len(full), dtype=torch.float64, device=x.device)
+    probability[agrees] = values.log_table(density, full[agrees], **given).exp()
+    counts = grids.index_of(levels, drawn.flatten(1)[:, places]).bincount(minlength=len(full))
     p_value = grids.chi_square(counts, probability)
     require(p_value > grids.P_VALUE, f"given {what}, {_SAMPLES} completions do not follow p (p = {p_value:.1g})")
 
@@ -363,11 +372,11 @@ def _real_follows_conditional(model: CanComplete, density: HasDensity, place: in
     event, given = subject.model.event, subject.one_given()
     x, drawn, _ = _completed(model, torch.arange(event.dims) != place, subject)
     nodes = grids.grid(Event((1,), event.columns[place]), subject.batch.x.flatten(1)[:, place, None], _NODES)
-    values = x.flatten(1).double().repeat(_NODES, 1)
-    values[:, place] = nodes.x[:, 0]
-    mass = (log_probs(density, values.view(-1, *event.shape), **given) + nodes.log_weight).exp()
+    full = x.flatten(1).double().repeat(_NODES, 1)
+    full[:, place] = nodes.x[:, 0]
+    mass = (log_probs(density, full.view(-1, *event.shape), **given) + nodes.log_weight).exp()
     below = (mass.cumsum(0) - 0.5 * mass) / mass.sum()
-    found = np.interp(drawn.flatten(1)[:, place].double().cpu(), values[:, place].cpu(), below.cpu())
+    found = np.interp(drawn.flatten(1)[:, place].double().cpu(), full[:, place].cpu(), below.cpu())
     counts = torch.from_numpy((found * _BINS).clip(max=_BINS - 1)).long().bincount(minlength=_BINS)
     p_value = grids.chi_square(counts, torch.full((_BINS,), 1 / _BINS))
     require(
@@ -377,7 +386,10 @@ def _real_follows_conditional(model: CanComplete, density: HasDensity, place: in
 
 
 def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
-    """An example without missing entries, completions of it, and its known entries, bool ``event.shape``."""
+    """An example without missing entries, completions of it, and its known entries, bool ``event.shape``.
+
+    Completions are values of the table, where they may have an end.
+    """
     event, given, x = subject.model.event, subject.one_given(), subject.batch.x
     if event.missing:
         x = torch.where(x.isnan(), event.lowest(x), x)
@@ -393,4 +405,10 @@ def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Ten
         model.complete(v.expand(_FEW, *event.shape), masks[:_FEW], generator=subject.generator(2), **given) for v in few
     )
     require(torch.equal(again, before), "completing depends on the values of unknown entries")
+    if values.has_ends(subject.model):
+        assert isinstance(model, CompletesToAnyLength)
+        with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.complete_with_lengths
+        same, lengths = with_lengths(whole, masks, generator=subject.generator(2), **given)
+        require(torch.equal(same, drawn), "completing with lengths draws other examples")
+        drawn = values.in_table(subject.model, drawn, lengths)
     return x, drawn, mask
