@@ -120,6 +120,8 @@ def test_spoken_digits() -> None:
     dropped = int(data.notes[-1].split()[1].replace(",", ""))
     assert 400 * whole + dropped == 10_498_424  # no recording is shorter than a window
 
+    covered = load_data("fsdd", length=400, tail=True)
+    assert sum(int(s.lengths.sum()) for s in (covered.train, covered.validation, covered.test)) == 10_498_424
     told = load_data("fsdd", length=4000, label="speaker", given="label", mu_law=False)
     assert told.event == Event((4000,), Support("ordinal", 65_536, -32_768), "sequence")
     assert str(told.given) == "nominal(6)"

@@ -163,3 +163,30 @@ def test_other_files_are_read_as_those_of_the_run(tmp_path: Path, caplog: pytest
     assert names[1] == "b.wav 0.050 s"
     assert "resampled 1 recording of 16000 Hz to 8000 Hz: b.wav" in caplog.text
     assert "a.wav: resampled" not in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_with_a_tail_every_sample_is_in_one_window(channels: int, tmp_path: Path) -> None:
+    sizes = (250, 100, 30)
+    sounds = [RNG.integers(-9, 9, (n, channels)).astype(np.int16) for n in sizes]
+    for i, x in enumerate(sounds):
+        wavfile.write(tmp_path / f"{i}.wav", 8000, x[:, 0] if channels == 1 else x)
+    found = load_rows(tmp_path, length=100, tail=True)
+    assert found.lengths is not None
+    rows = sorted(zip(found.names, found.tensor, found.lengths.tolist(), strict=True), key=lambda row: row[0])
+    assert [(name, length) for name, _, length in rows] == [
+        ("0.wav 0.000 s", 100), ("0.wav 0.013 s", 100), ("0.wav 0.025 s", 50), ("1.wav 0.000 s", 100),
+        ("2.wav 0.000 s", 30),
+    ]  # fmt: skip
+    assert np.array_equal(
+        np.concatenate([x.reshape(100, channels)[:n] for _, x, n in rows]), np.concatenate(sounds).astype(int)
+    )
+    assert found.notes == ()
+    assert found.form == SoundForm(8000, "int16", tail=True)
+    assert {k: v.tolist() for k, v in found.form.units(found.tensor, found.lengths).items()} == {
+        "sample": (channels * found.lengths).tolist()
+    }
+    assert found.form.units(found.tensor, None)["sample"].tolist() == [100 * channels] * 5
+    batch, _ = load_batch(tmp_path / "0.wav", found.event, form=found.form)
+    assert batch.lengths is not None
+    assert batch.lengths.tolist() == [100, 100, 50]
