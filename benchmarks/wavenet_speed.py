@@ -1,4 +1,4 @@
-"""WaveNet: sampling with queues against the naive loop, and a training step against convolutions in plain PyTorch."""
+"""WaveNet: a training step against convolutions in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,6 @@ from unsup.core.batch import Batch
 from unsup.families.autoregressive.wavenet import WaveNet
 
 MU_LAW = unsup.Support("ordinal", 256)
-
-
-def wavenet_sampling() -> Measured:
-    """8,000 samples, and as many passes over 8,000 samples, none of them left out: of a small model, for minutes."""
-    event = unsup.Event((8000,), MU_LAW, "sequence")
-    model = WaveNet(event, width=16, skip=32, layers=9, stacks=1).eval()
-    return interleave(
-        "WaveNet sampling, 8,000 samples, 9 layers of width 16",
-        lambda: model.sample(1, generator=torch.Generator().manual_seed(0)),
-        {"naive loop": lambda: model.sample_naive(1, generator=torch.Generator().manual_seed(0))},
-        rounds=1,
-        warmup=0,
-        target="≥ 50×",
-        note="a small model, so that the naive loop ends; the ratio grows with the size of the model",
-    )
 
 
 def wavenet_training() -> Measured:

@@ -19,10 +19,19 @@ from unsup.data.memory import from_arrays as from_arrays
 from unsup.evaluate.likelihood import evaluate_likelihood as evaluate_likelihood
 from unsup.families.adversarial.cyclegan import CycleGAN
 from unsup.families.adversarial.gan import GAN
+from unsup.families.autoregressive.conditional_2d import Conditional2d
+from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
+from unsup.families.autoregressive.nade import NADE
+from unsup.families.autoregressive.parallel_multiscale import ParallelMultiscale
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from unsup.families.autoregressive.pixelrnn import PixelRNN
+from unsup.families.autoregressive.rnn import RNN
+from unsup.families.autoregressive.sparse_transformer import SparseTransformer
 from unsup.families.autoregressive.transformer import Transformer
+from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
@@ -122,6 +131,36 @@ def create(
 ) -> GatedPixelCNN: ...
 @overload
 def create(
+    name: Literal["rnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    cell: Literal["lstm", "gru"] = ...,
+    width: int = ...,
+    layers: int = ...,
+    dropout: float = ...,
+    chunk: int | None = ...,
+    coordinates: bool = ...,
+    frames: bool = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> RNN: ...
+@overload
+def create(
+    name: Literal["pixelrnn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layer: Literal["row", "diagonal"] = ...,
+    channels: int = ...,
+    layers: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> PixelRNN: ...
+@overload
+def create(
     name: Literal["transformer"],
     event: Event,
     *,
@@ -131,8 +170,60 @@ def create(
     layers: int = ...,
     heads: int = ...,
     dropout: float = ...,
+    auxiliary: bool = ...,
     given: Event | None = ...,
 ) -> Transformer: ...
+@overload
+def create(
+    name: Literal["pixelcnn++"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    channels: int = ...,
+    blocks: int = ...,
+    head: Literal["auto", "logistic", "softmax"] = ...,
+    mixtures: int = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> PixelCNNPlusPlus: ...
+@overload
+def create(
+    name: Literal["sparse-transformer"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    pattern: Literal["strided", "fixed"] = ...,
+    stride: int | None = ...,
+    summary: int = ...,
+    half_size: bool = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> SparseTransformer: ...
+@overload
+def create(
+    name: Literal["transformer-xl"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    hidden: int | None = ...,
+    segment: int = ...,
+    memory: int = ...,
+    eval_memory: int | None = ...,
+    same_length: bool = ...,
+    clamp: int | None = ...,
+    dropout: float = ...,
+    attention_dropout: float = ...,
+    given: Event | None = ...,
+) -> TransformerXL: ...
 @overload
 def create(
     name: Literal["wavenet"],
@@ -147,6 +238,53 @@ def create(
     components: int = ...,
     given: Event | None = ...,
 ) -> WaveNet: ...
+@overload
+def create(
+    name: Literal["conditional-2d"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    given: Event | None = ...,
+) -> Conditional2d: ...
+@overload
+def create(
+    name: Literal["fvsbn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    given: Event | None = ...,
+) -> FVSBN: ...
+@overload
+def create(
+    name: Literal["nade"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: int = ...,
+    layers: int = ...,
+    order: Literal["natural", "random"] = ...,
+    orderless: bool = ...,
+    ensemble: int = ...,
+    order_seed: int = ...,
+) -> NADE: ...
+@overload
+def create(
+    name: Literal["parallel-multiscale"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    base: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    blocks: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> ParallelMultiscale: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -10,14 +10,14 @@ from torch import Tensor
 
 import unsup
 from unsup.core.event import Event
-from unsup.nn.raster import RasterModel
+from unsup.nn.entries import EntryModel
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_model(name: str, event: Event, seed: int = 0, scale: float = 0.6, **options: Any) -> RasterModel:
+def random_model(name: str, event: Event, seed: int = 0, scale: float = 0.6, **options: Any) -> EntryModel:
     """A float64 model with large random weights (and class prior), so that no conditional is near uniform."""
     model = unsup.create(name, event, preset="tiny", **options).double().eval()
     noise = generator(seed)
@@ -26,7 +26,7 @@ def random_model(name: str, event: Event, seed: int = 0, scale: float = 0.6, **o
             p.copy_(scale * torch.randn(p.shape, generator=noise, dtype=p.dtype))
         if model.classes:
             model.log_prior.copy_(torch.randn(model.classes, generator=noise, dtype=torch.float64).log_softmax(0))
-    assert isinstance(model, RasterModel)
+    assert isinstance(model, EntryModel)
     return model
 
 
@@ -36,7 +36,7 @@ def every_image(event: Event) -> Tensor:
     return torch.tensor(list(itertools.product(levels, repeat=event.dims))).view(-1, *event.shape)
 
 
-def seen_by_jacobian(model: RasterModel, draws: int) -> Tensor:
+def seen_by_jacobian(model: EntryModel, draws: int) -> Tensor:
     """[i, j]: whether conditional i moves with input j, at any of several random parameters and inputs."""
     event, seen = model.event, torch.zeros(model.event.dims, model.event.dims, dtype=torch.bool)
     for seed in range(draws):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import unsup
 from unsup.core.event import BINARY, Event, Support, labels
-from unsup.families.autoregressive.gated_pixelcnn import GatedLayer, GatedPixelCNN
+from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
+from unsup.nn.gated import GatedLayer
 
 
 def loop_layer(

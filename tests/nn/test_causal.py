@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from unsup.families.autoregressive import gated_pixelcnn, pixelcnn
-from unsup.families.autoregressive.gated_pixelcnn import GatedLayer, Stacks
+from unsup.families.autoregressive import pixelcnn
 from unsup.families.autoregressive.pixelcnn import ResidualBlock
 from unsup.nn import causal, causal_conv
+from unsup.nn import gated as gated_layers
 from unsup.nn.causal import (
     Causal,
     Chain,
@@ -30,6 +30,7 @@ from unsup.nn.causal import (
     gate,
 )
 from unsup.nn.causal_conv import POINT, MaskedConv, VerticalConv, Window, square
+from unsup.nn.gated import GatedLayer, Stacks
 
 HEIGHT, WIDTH, N = 4, 5, 3
 CONDITION = Context(torch.randn(N, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
@@ -153,7 +154,7 @@ def stepped(layer: Causal, h: Any, into: Groups, out: Groups) -> Any:
 def test_every_causal_layer_is_in_the_table() -> None:
     defined = {
         cls
-        for module in (causal, causal_conv, pixelcnn, gated_pixelcnn)
+        for module in (causal, causal_conv, pixelcnn, gated_layers)
         for cls in vars(module).values()
         if inspect.isclass(cls) and issubclass(cls, Causal) and not inspect.isabstract(cls)
     }

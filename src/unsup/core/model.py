@@ -457,7 +457,7 @@ def knobs(model: Model | type[Model]) -> dict[str, tuple[Any, Any]]:
     """The options of the `sample` method of a model: name → (annotation, default); empty if it cannot sample.
 
     >>> from unsup.core.registry import model_class
-    >>> knobs(model_class("made"))
+    >>> knobs(model_class("realnvp"))
     {'temperature': (typing.Annotated[float, Above(low=0)], 1.0)}
     """
     cls = model if isinstance(model, type) else type(model)

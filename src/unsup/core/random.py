@@ -163,8 +163,8 @@ def dropout(x: Tensor, share: float, generator: Generator | None, *, axis: int |
     """``x`` with a ``share`` of its entries set to 0 and the others divided by 1 − share (Srivastava et al. 2014)."""
     if share == 0:
         return x
-    kept = uniform(x.shape, generator, like=x, axis=axis) >= share
-    return x * kept / (1 - share)
+    noise = uniform(x.shape, generator, like=x, axis=axis)
+    return x * torch.ge(noise, share, out=noise).div_(1 - share)
 
 
 def _floating(like: Tensor) -> torch.dtype:

@@ -353,7 +353,7 @@ def load_batch(
         found = place.read(chosen)
     if isinstance(form, TextForm):
         found = form.same_tokens(found, place.name)
-    if isinstance(found.form, TableForm | TextForm | SoundForm) or "missing" in chosen:
+    if isinstance(found.form, TableForm | SoundForm | TextForm) or "missing" in chosen:
         for note in found.notes:
             _log.warning("%s: %s", place.name, note)
     if condition is None:

@@ -192,7 +192,10 @@ class Shift(Causal):
         return None if bias is None else [self.groups.sort(bias, 1)[:, own] for own in self.groups.slices]
 
     def step(self, memory: list[Tensor] | None, site: Site, h: Tensor) -> Tensor:
-        return h if memory is None else h + memory[site.group]
+        if memory is None:
+            return h
+        bias = memory[site.group]
+        return h + (bias if h.ndim == 2 else bias[:, :, None, None])  # of a site, or of a row
 
 
 class Chain(Causal):

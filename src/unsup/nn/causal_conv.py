@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from unsup.nn.causal import NOTHING, Context, Groups, Remembering, Site
+from unsup.nn.weight_norm import WeightNorm
 
 
 class Window(NamedTuple):
@@ -48,6 +49,9 @@ class MaskedConv(Remembering):
         window: pixels that are seen besides the centre.
         mask: A or B.
         parts: number of equal parts of the outputs that are split among the groups separately; 2 for gates.
+        stride: distance of the sites with outputs, in both directions. Stepping visits all sites of the inputs, and
+            returns None at those without outputs.
+        norm: weight norm of the outputs, if any.
     """
 
     mask: Tensor
@@ -61,13 +65,16 @@ class MaskedConv(Remembering):
         window: Window = POINT,
         mask: Literal["A", "B"] = "B",
         parts: int = 1,
+        stride: int = 1,
+        norm: WeightNorm | None = None,
     ) -> None:
         super().__init__()
-        self.window, self.strict = window, mask == "A"
-        self.weight, self.bias = _fresh(inputs, outputs, window.above + 1, window.left + 1 + window.right)
+        self.window, self.strict, self.stride, self.norm = window, mask == "A", stride, norm
+        taps = (window.above + 1, window.left + 1 + window.right)
+        self.weight, self.bias = fresh(inputs, outputs, *taps, normed=norm is not None)
         self.into, self.out = Groups(inputs, groups), Groups(outputs, groups, parts)
         self.register_buffer("mask", self._kept(self.into.of, self.out.of), persistent=False)
-        self._cache: tuple[tuple[int, torch.dtype, torch.device], Tensor] | None = None
+        self._cache: tuple[tuple[int, int, torch.dtype, torch.device], Tensor] | None = None
 
     def _kept(self, into: Tensor, out: Tensor) -> Tensor:
         """The taps that the mask keeps, bool ``(O, I, rows, columns)``, from the groups of inputs and outputs."""
@@ -78,22 +85,27 @@ class MaskedConv(Remembering):
         return kept
 
     def masked_weight(self) -> Tensor:
-        """W ∘ M; outside training the product is cached until the weight changes."""
+        """W ∘ M, normalised; outside training it is cached until the weight changes."""
         if self.training or torch.is_grad_enabled():
             self._cache = None
-            return self.weight * self.mask
-        key = (self.weight._version, self.weight.dtype, self.weight.device)
+            return self._product()
+        gain = 0 if self.norm is None else self.norm.gain._version
+        key = (self.weight._version, gain, self.weight.dtype, self.weight.device)
         if self._cache is None or self._cache[0] != key:
-            self._cache = (key, self.weight * self.mask)
+            self._cache = (key, self._product())
         return self._cache[1]
+
+    def _product(self) -> Tensor:
+        product = self.weight * self.mask
+        return product if self.norm is None else self.norm.weight(product)
 
     def _padded(self, x: Tensor) -> Tensor:
         above, left, right = self.window
         return pad(x, (left, right, above, 0)) if above or left or right else x
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        found = conv2d(self._padded(h), self.masked_weight(), self.bias)
-        return _channels_last(found)
+        found = conv2d(self._padded(h), self.masked_weight(), self.bias, stride=self.stride)
+        return channels_last(found if self.norm is None else self.norm.started(found, self.bias))
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
         return _Memory(self, n, size)
@@ -104,16 +116,19 @@ class MaskedConv(Remembering):
     def look(self, memory: _Memory, site: Site) -> Tensor:
         return memory.look(site)
 
-    def step(self, memory: _Memory, site: Site, h: Tensor) -> Tensor:
+    def step(self, memory: _Memory, site: Site, h: Tensor) -> Any:
         if memory.alone:
             level, bias = memory.kernels[0]
             return torch.addmm(bias, h, level)
+        if site.row % self.stride or site.column % self.stride:
+            self.put(memory, site, h)
+            return None
         return super().step(memory, site, h)
 
     def spread(self, seen: Tensor) -> Tensor:
         group = torch.arange(self.into.count)
         taps = self._kept(group, group).to(seen.dtype)
-        return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype)
+        return (conv2d(self._padded(seen), taps, stride=self.stride) > 0).to(seen.dtype)
 
 
 class _Latest:
@@ -196,55 +211,84 @@ class VerticalConv(Remembering):
         reach: number of columns that it sees on either side.
         strict: whether its last row is the row above, not the row itself.
         groups: groups of the inputs, for `put`, which takes them one by one.
+        stride: distance of the rows and columns with outputs. Stepping returns None at rows without outputs.
+        norm: weight norm of the outputs, if any.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, rows: int, reach: int, strict: bool = False, groups: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        rows: int,
+        reach: int,
+        strict: bool = False,
+        groups: int = 1,
+        stride: int = 1,
+        norm: WeightNorm | None = None,
     ) -> None:
         super().__init__()
-        self.weight, self.bias = _fresh(inputs, outputs, rows, 2 * reach + 1)
-        self.rows, self.reach, self.strict = rows, reach, strict
+        self.weight, self.bias = fresh(inputs, outputs, rows, 2 * reach + 1, normed=norm is not None)
+        self.rows, self.reach, self.strict, self.stride, self.norm = rows, reach, strict, stride, norm
         self.above = rows - 1 + strict
         self.into = Groups(inputs, groups)
 
     def _padded(self, x: Tensor) -> Tensor:
         return pad(x, (self.reach, self.reach, self.above, -int(self.strict)))
 
+    def kernel(self) -> Tensor:
+        """The weight, normalised."""
+        return self.weight if self.norm is None else self.norm.weight(self.weight)
+
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        found = conv2d(self._padded(h), self.weight, self.bias)
-        return _channels_last(found)
+        found = conv2d(self._padded(h), self.kernel(), self.bias, stride=self.stride)
+        return channels_last(found if self.norm is None else self.norm.started(found, self.bias))
 
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Latest:
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> tuple[_Latest, Tensor]:
         shape = (n, self.weight.shape[1], self.above + 1, size[1] + 2 * self.reach)
-        return _Latest(self.weight.new_zeros(shape).contiguous(memory_format=torch.channels_last), axis=2)
+        rows = self.weight.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        return _Latest(rows, axis=2), self.kernel()
 
-    def put(self, memory: _Latest, site: Site, h: Tensor) -> None:
+    def put(self, memory: tuple[_Latest, Tensor], site: Site, h: Tensor) -> None:
         """Take the inputs of one site ``(B, I_g)``."""
-        memory.at(site.row)[:, self.into.slices[site.group], -1, site.column + self.reach] = h
+        memory[0].at(site.row)[:, self.into.slices[site.group], -1, site.column + self.reach] = h
 
-    def look(self, memory: _Latest, site: Site) -> Tensor:
+    def look(self, memory: tuple[_Latest, Tensor], site: Site) -> Tensor:
         """Outputs of a row: ``(B, O, 1, W)``."""
-        return conv2d(memory.at(site.row)[:, :, : self.rows], self.weight, self.bias)
+        latest, kernel = memory
+        return conv2d(latest.at(site.row)[:, :, : self.rows], kernel, self.bias, stride=(1, self.stride))
 
-    def step(self, memory: _Latest, site: Site, h: Tensor) -> Tensor:
+    def step(self, memory: tuple[_Latest, Tensor], site: Site, h: Tensor) -> Any:
         """A row ``(B, I, 1, W)`` → ``(B, O, 1, W)``."""
         found = self.look(memory, site) if self.strict else None
-        memory.at(site.row)[:, :, -1, self.reach : self.reach + h.shape[-1]] = h[:, :, 0]
+        memory[0].at(site.row)[:, :, -1, self.reach : self.reach + h.shape[-1]] = h[:, :, 0]
+        if site.row % self.stride:
+            return None
         return self.look(memory, site) if found is None else found
 
     def spread(self, seen: Tensor) -> Tensor:
         """The groups are merged here: all outputs can depend on the inputs of any group of a pixel."""
         taps = seen.new_ones(1, seen.shape[1], *self.weight.shape[2:])
-        return (conv2d(self._padded(seen), taps) > 0).to(seen.dtype).expand_as(seen)
+        found = (conv2d(self._padded(seen), taps, stride=self.stride) > 0).to(seen.dtype)
+        return found.expand(-1, seen.shape[1], -1, -1)
 
 
-def _fresh(inputs: int, outputs: int, rows: int, columns: int) -> tuple[nn.Parameter, nn.Parameter]:
+_NORMED_STD = 0.05
+"""Standard deviation of the initial v of weight norm in the published code; only its direction matters."""
+
+
+def fresh(
+    inputs: int, outputs: int, rows: int, columns: int, *, normed: bool = False
+) -> tuple[nn.Parameter, nn.Parameter]:
     """Initial weight and bias."""
+    if normed:
+        v = _NORMED_STD * torch.randn(outputs, inputs, rows, columns)
+        return nn.Parameter(channels_last(v)), nn.Parameter(torch.zeros(outputs))
     made = nn.Conv2d(inputs, outputs, (rows, columns))
-    return nn.Parameter(_channels_last(made.weight.detach())), cast(nn.Parameter, made.bias)
+    return nn.Parameter(channels_last(made.weight.detach())), cast(nn.Parameter, made.bias)
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """The layout in which CPU and GPU convolutions are fastest, and in which a softmax reads contiguous logits.
 
     Features follow the layout of their input, but a single input channel has no layout.

@@ -77,6 +77,14 @@ class Inputs(nn.Module):
         return h.movedim(-1, 2).flatten(1, 2) if self.one_hot else h
 
 
+def dense_inputs(event: Event) -> Inputs:
+    """Inputs of dense networks: 0 and 1 for two levels, one-hot for symbols and few levels, else scaled numbers."""
+    support = event.uniform
+    assert support is not None
+    ordered = support.kind != "nominal" and support.levels > MOST_ONE_HOT_LEVELS
+    return Inputs(event, one_hot=support.levels > 2 and not ordered, lowest=0 if support.levels == 2 else -1)
+
+
 def levels_of(x: Tensor, support: Support, like: Tensor) -> Tensor:
     """Raw entries counted from the lowest level, in the type of ``like``; integers are subtracted exactly."""
     if support.low and not x.is_floating_point():

@@ -188,7 +188,8 @@ class _Growing(Steps):
 
     def put(self, site: int, value: Tensor) -> None:
         start, self.time = self.known[self.time], self.time + 1
-        self.inputs[:, start : self.known[self.time]] = self.encode(site, value).view(len(value), -1)
+        stop = self.known[self.time]
+        self.inputs[:, start:stop] = self.encode(site, value).view(len(value), stop - start)
         for units, product in self.hidden:
             rows = product.rows(self.time)
             if rows.start < rows.stop:

@@ -113,13 +113,15 @@ class RasterModel(EntryModel):
         return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self, n, context)
+        return RasterSteps(self.layers(), self.inputs, self.raster, n, context, self.pixel_head)
 
 
 def with_channels(reached: Tensor, channels: int) -> Tensor:
     """Entries that reach entries ``(D, D)``, from pixels that reach pixels, if a head couples the channels."""
     within = torch.ones(channels, channels, dtype=torch.bool).tril(-1)
-    return torch.kron(reached, torch.ones_like(within)) | torch.kron(torch.eye(len(reached), dtype=torch.bool), within)
+    return torch.kron(reached.contiguous(), torch.ones_like(within)) | torch.kron(
+        torch.eye(len(reached), dtype=torch.bool), within
+    )
 
 
 def unreached(reached: Tensor, order: Order) -> Tensor:
@@ -133,18 +135,25 @@ def unreached(reached: Tensor, order: Order) -> Tensor:
     return (position[:, None] > position[None, :]) & ~reached[position][:, position]
 
 
-class _Cached(Steps):
+class RasterSteps(Steps):
     """Every layer is computed at the site only, when its last input is known."""
 
-    def __init__(self, model: RasterModel, n: int, context: Context) -> None:
-        layers, raster = model.layers(), model.raster
+    def __init__(
+        self,
+        layers: Sequence[Causal],
+        inputs: Inputs,
+        raster: Raster,
+        n: int,
+        context: Context,
+        pixel_head: PixelHead | None = None,
+    ) -> None:
         size = (raster.height, raster.width)
-        self.sites, self.inputs, self.n = raster.sites, model.inputs, n
+        self.sites, self.inputs, self.n = raster.sites, inputs, n
         self.first = cast(Remembering, layers[0])
         assert self.first.strict
         self.memory = self.first.begin(n, size, context)
         self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
-        self.pixel = None if model.pixel_head is None else PixelWalk(model.pixel_head)
+        self.pixel = None if pixel_head is None else PixelWalk(pixel_head)
 
     def outputs(self, site: int) -> Tensor:
         if self.pixel is not None:

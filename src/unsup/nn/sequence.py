@@ -137,19 +137,21 @@ class Places(Causal):
     Args:
         order: the order of generation, of one entry at a site.
         width: number of features.
+        shape: axes that number the entries; by default those of the examples. It may have room for more entries.
     """
 
     index: Tensor
 
-    def __init__(self, order: Order, width: int) -> None:
+    def __init__(self, order: Order, width: int, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        places = torch.unravel_index(order.entries, order.shape)
+        shape = shape or order.shape
+        places = torch.unravel_index(order.entries, shape)
         self.register_buffer("index", torch.stack(places), persistent=False)  # (axes, L)
-        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in order.shape)
+        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in shape)
 
     def places(self) -> Tensor:
         """``(L, width)``."""
-        return cast(Tensor, sum(table[own] for table, own in zip(self.tables, self.index, strict=True)))
+        return cast(Tensor, sum(embedding(own, table) for table, own in zip(self.tables, self.index, strict=True)))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
         return h + self.places()
@@ -180,8 +182,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
     """
 
     takes_lengths = True
-    unbounded: ClassVar[bool] = False
     data_defaults = {"text": {"length": 256}}
+    unbounded: ClassVar[bool] = False
 
     frame: int
     ends: bool
@@ -239,7 +241,7 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         return self._sited(self.order.line(values))
 
     def _sited(self, line: Tensor) -> Tensor:
-        return line if self.frame == 1 and not self.event.is_real else line.view(len(line), self.sites, self.frame)
+        return line if self.frame == 1 and not self.event.is_real else line.reshape(len(line), self.sites, self.frame)
 
     def _network(self, x: Tensor, context: Context) -> Tensor:
         self.event.check_shape(x)
@@ -287,18 +289,32 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         return x
 
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
+        context = self._context(batch.given, generator)
         if batch.lengths is None:
             return super()._score(batch, generator)
-        return self._each(batch.x, self._context(batch.given, generator), batch.lengths).sum(1)
+        x = self._with_low_padding(batch.x, batch.lengths)
+        return self._each(*self._scored(x, context), batch.lengths).sum(1)
 
-    def _each(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
-        """log p of each entry ``(B, D)`` in the order of generation; 0 for padding. The end counts at its place."""
+    def _total(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of the entries from ``start`` on, ``(B,)``; of an example with a length, without its padding."""
         if lengths is None:
-            return self.observation.log_prob(*self._scored(x, context))
+            return self.observation.total_log_prob(targets, outputs)
+        return self._each(targets, outputs, lengths, start).sum(1)
+
+    def _with_low_padding(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Examples whose padding, which may have any value, is the lowest level or 0."""
+        if lengths is None:
+            return x
         padding = self.event.padding(lengths).view(len(x), -1, *(1,) * (len(self.event.shape) - 1))
-        targets, outputs = self._scored(torch.where(padding, self.event.lowest(x).to(x.dtype), x), context)
+        return torch.where(padding, self.event.lowest(x).to(x.dtype), x)
+
+    def _each(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
+        """log p of each entry from ``start`` on, in the order of generation: 0 for padding, and the end counts at its
+        place. Targets ``(B, D − start)``, outputs ``(B, D − start, P)`` → ``(B, D − start)``."""
+        if lengths is None:
+            return self.observation.log_prob(targets, outputs)
         length = (lengths * (self.order.dims // self.event.shape[0]))[:, None]
-        place = torch.arange(self.order.dims, device=x.device)
+        place = torch.arange(start, self.order.dims, device=targets.device)
         counted = place < length
         if isinstance(self.observation, SymbolsWithEnd):
             targets = torch.where(place == length, self.observation.end, targets)
@@ -320,7 +336,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
             conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
-        entries = torch.stack([self._each(x, self._context(c), lengths) for c in conditions])
+        x = self._with_low_padding(x, lengths)
+        entries = torch.stack([self._each(*self._scored(x, self._context(c)), lengths) for c in conditions])
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
 

@@ -15,34 +15,30 @@ which is normalised over the observed entries for every pattern; training uses t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.config import Count, Positive, Widths, Within
+from unsup.core.config import Count, Widths, Within
 from unsup.core.event import Event
-from unsup.core.model import Advice, ChooseEntry, CodesEntries, IsAutoregressive, Model, Terms
+from unsup.core.model import Advice, Terms
 from unsup.core.parallel import is_last_part
-from unsup.core.steps import in_steps
-from unsup.nn.autoregressor import Naive, Steps, drawing, walk
+from unsup.nn.autoregressor import Steps
 from unsup.nn.columns import is_table
 from unsup.nn.front import ContinuousFront
 from unsup.nn.heads import Heads
-from unsup.nn.inputs import MOST_ONE_HOT_LEVELS, Inputs, TableInputs
-from unsup.nn.intervals import joined, log_chosen
+from unsup.nn.inputs import Inputs, TableInputs, dense_inputs
 from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
-from unsup.prob import distributions as dist
+from unsup.nn.order_mixture import OrderMixture
 
 _FEW_EXAMPLES = 10_000  # number of examples below which a default network overfits
-_NEARBY = 1e-6  # standard deviations around a value, whose mass stands for its density
 _MOST_OUTPUTS = 50_000  # maximum size of the last layer: entries × levels
 
 
-class MADE(Model, IsAutoregressive, CodesEntries):
+class MADE(OrderMixture):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, https://arxiv.org/abs/1502.03509).
 
     Outputs are Bernoullis for binary data, a K-way softmax for other discrete data, and a mixture of Gaussians per
@@ -78,7 +74,6 @@ class MADE(Model, IsAutoregressive, CodesEntries):
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
     takes_missing = True
 
-    _orders: Tensor
     next_mask: Tensor
 
     def __init__(
@@ -95,15 +90,12 @@ class MADE(Model, IsAutoregressive, CodesEntries):
     ) -> None:
         support = event.uniform
         self.masks = masks
-        self.observation: Discrete | GaussianMixture | Heads
         self.inputs: Inputs | TableInputs | None = None
         if is_table(event):
             self.observation, self.inputs = Heads(event, components), TableInputs(event)
         elif support is not None and support.is_discrete:
             self.observation = symbols_for(event)
-            ordered = support.kind != "nominal" and support.levels > MOST_ONE_HOT_LEVELS
-            one_hot = support.levels > 2 and not ordered
-            self.inputs = Inputs(event, one_hot=one_hot, lowest=0 if support.levels == 2 else -1)
+            self.inputs = dense_inputs(event)
         else:
             self.observation = GaussianMixture(event, components)
         orders, degrees = draw_degrees(event.dims, hidden, masks, order, Generator().manual_seed(mask_seed))
@@ -115,7 +107,7 @@ class MADE(Model, IsAutoregressive, CodesEntries):
             direct=direct,
             dropout=dropout,
         )
-        self.register_buffer("_orders", orders)
+        self.take_orders(orders)
         self.register_buffer("next_mask", torch.zeros((), dtype=torch.int64))
 
     @classmethod
@@ -129,10 +121,6 @@ class MADE(Model, IsAutoregressive, CodesEntries):
         width = 512 if event.dims > 16 else 128
         options = {"hidden": (width,), "masks": 8, "order": "random", "direct": False, "dropout": 0.3}
         return Advice(options, {"weight_decay": 0.1, "ema": 0.99}, against)
-
-    @property
-    def orders(self) -> Tensor:
-        return self._orders
 
     @property
     def front(self) -> ContinuousFront | None:
@@ -164,34 +152,14 @@ class MADE(Model, IsAutoregressive, CodesEntries):
             self.next_mask.copy_((self.next_mask + 1) % self.masks)
         return {"loss": -self._log_prob_in_order(batch.x, order, generator)}
 
-    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        parts = [self._log_prob_in_order(batch.x, m, generator) for m in range(self.masks)]
-        return parts[0] if self.masks == 1 else dist.log_mean_exp(torch.stack(parts), 0)
+    def outputs(self, x: Tensor, order: int, generator: Generator | None = None) -> Tensor:
+        return self.net(self._features(x), order, generator=generator)
 
-    def _log_prob_in_order(self, x: Tensor, order: int, generator: Generator | None) -> Tensor:
-        outputs = self.net(self._features(x), order, generator=generator)
-        return self.observation.total_log_prob(self.observation.target(x).flatten(1), outputs)
+    def outputs_of(self, targets: Tensor, order: int) -> Tensor:
+        return self.net(self._all(targets), order)
 
-    def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor | None:
-        self.event.check_shape(x)
-        if bool((self.orders != self.orders[0]).any()):
-            return None
-        parts = [self._entries_in_order(x, m) for m in range(self.masks)]
-        if self.masks == 1:
-            return parts[0]
-        ranked = torch.stack(parts)[..., self.orders[0].argsort()]
-        weights = ranked.new_full((self.masks,), 1 / self.masks).log()
-        return dist.mixture_log_conditionals(ranked, weights)[:, self.orders[0] - 1]
-
-    def _entries_in_order(self, x: Tensor, order: int) -> Tensor:
-        return self.observation.log_prob(self.observation.target(x).flatten(1), self.net(self._features(x), order))
-
-    def conditionals(self, x: Tensor, *, order: int = 0) -> Tensor:
-        return self._aligned(self.net(self._features(x), order))
-
-    def _aligned(self, outputs: Tensor) -> Tensor:
-        """Outputs of the network with the conditionals on an axis: ``(B, D, P)``."""
-        return self.observation.padded(outputs) if isinstance(self.observation, Heads) else outputs
+    def steps(self, n: int, order: int) -> Steps:
+        return self.net.begin(n, order, self._encode)
 
     def _features(self, x: Tensor) -> Tensor:
         """The input of the network for raw data: ``(B, *event.shape)`` → ``(B, F)``."""
@@ -207,35 +175,6 @@ class MADE(Model, IsAutoregressive, CodesEntries):
         position = self.orders[order]
         return (position[:, None] > position[None, :]) & ~self.net.joined(order)
 
-    @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
-        """Ancestral sampling that computes every hidden unit once, when its last input is known."""
-        return self._sample(n, lambda rows, order: self.net.begin(rows, order, self._encode), generator, temperature)
-
-    @torch.no_grad()
-    def sample_naive(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-        def steps(rows: int, order: int) -> Steps:
-            return Naive(lambda targets: self._aligned(self.net(self._all(targets), order)), self._blank(rows))
-
-        return self._sample(n, steps, generator, temperature)
-
-    @torch.no_grad()
-    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
-        """All masks if they have the same order, else the first one: a mixture over orders has no order of its own."""
-        masks = self.masks if bool((self.orders == self.orders[0]).all()) else 1
-        nets = [self.net.begin(n, m, self._encode) for m in range(masks)]
-        log_joint = torch.zeros(n, masks, dtype=torch.float64, device=self.device)
-        for site in in_steps(self.orders[0].argsort().tolist()):
-            parts = [self.observation.conditional(site, net.outputs(site)) for net in nets]
-            value = choose(site, joined(parts, log_joint.log_softmax(1)))
-            if masks > 1:
-                levels = self.event.columns[site].levels
-                _, unit = self.observation.units(site)
-                log_joint += torch.stack([log_chosen(part, value, levels, _NEARBY * unit) for part in parts], 1)
-            target = self.observation.near(site, value)
-            for net in nets:
-                net.put(site, target)
-
     def _encode(self, site: int, targets: Tensor) -> Tensor:
         """Targets ``(B,)`` of one entry → its input features ``(B, F)``."""
         if isinstance(self.inputs, TableInputs):
@@ -247,23 +186,3 @@ class MADE(Model, IsAutoregressive, CodesEntries):
         if isinstance(self.inputs, TableInputs):
             return self.inputs(targets)
         return targets.to(self.dtype) if self.inputs is None else self.inputs.levels(targets).flatten(1)
-
-    def _blank(self, n: int) -> Tensor:
-        like = (
-            torch.int64 if isinstance(self.observation, Discrete) else dist.at_least_float32(self.net.top.weight).dtype
-        )
-        return torch.zeros(n, self.event.dims, dtype=like, device=self.device)
-
-    def _sample(
-        self, n: int, steps: Callable[[int, int], Steps], generator: Generator | None, temperature: float
-    ) -> Tensor:
-        targets, choose = self._blank(n), drawing(self.observation, generator, temperature)
-        if not n:
-            return self.observation.raw(targets)
-        weights = torch.ones(self.masks, device=self.device)
-        order_of = weights.multinomial(n, replacement=True, generator=generator)
-        for order in order_of.unique().tolist():
-            rows = order_of == order
-            net = steps(int(rows.sum()), order)
-            targets[rows] = walk(net, self.orders[order].argsort().tolist(), choose, targets[rows])
-        return self.observation.raw(targets)
