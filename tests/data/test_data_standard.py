@@ -104,6 +104,32 @@ def test_fashion_mnist() -> None:
     assert [data.labels[i] for i in label[:4].tolist()] == ["Ankle boot", "T-shirt/top", "T-shirt/top", "Dress"]
 
 
+@needs("fsdd")
+def test_spoken_digits() -> None:
+    data = load_data("fsdd", length=400)
+    assert data.event == Event((400,), Support("ordinal", 256), "sequence")
+    assert data.rate == 8000
+    assert data.split == "official test; validation: takes 5 to 9 of the training recordings"
+    x, names = load_examples("fsdd", data.event, length=400)
+    takes = {int(name.split(".")[0].split("_")[2]) for name in names}
+    assert takes == {0, 1, 2, 3, 4}
+    assert len(x) == len(data.test)
+    label = [data.labels[i] for i in data.test.label]
+    assert label == [name[0] for name in names]
+    whole = sum(len(split) for split in (data.train, data.validation, data.test))
+    dropped = int(data.notes[-1].split()[1].replace(",", ""))
+    assert 400 * whole + dropped == 10_498_424  # no recording is shorter than a window
+
+    covered = load_data("fsdd", length=400, tail=True)
+    assert sum(int(s.lengths.sum()) for s in (covered.train, covered.validation, covered.test)) == 10_498_424
+    told = load_data("fsdd", length=4000, label="speaker", given="label", mu_law=False)
+    assert told.event == Event((4000,), Support("ordinal", 65_536, -32_768), "sequence")
+    assert str(told.given) == "nominal(6)"
+    assert told.labels == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+    with pytest.raises(InputError, match="label"):
+        load_data("fsdd", label="word")
+
+
 @needs("omniglot")
 def test_omniglot() -> None:
     data = load_data("omniglot")

@@ -24,6 +24,7 @@ from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.transformer import Transformer
+from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
@@ -83,6 +84,13 @@ def test_every_law_has_a_broken_model():
 # --- missing entries and categories
 
 THREES = Event((3,), Support("nominal", 3), missing=True)
+
+
+@breaks("any-length", event=Event((4,), Support("ordinal", 3), "sequence"), layers=1, stacks=1, width=4, skip=4)
+class RepeatsWhatIsLong(WaveNet):
+    def sample_long(self, n, length, **options):
+        own = self.sample(n, **options)
+        return own.repeat(1, -(-length // own.shape[1]))[:, :length]
 
 
 @breaks("missing-normalised", event=THREES)

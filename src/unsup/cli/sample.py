@@ -61,9 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     each = None if given is None else given.values.repeat_interleave(n, 0)
     total = n if each is None else len(each)
     if is_single and total > 1:
-        raise InputError(
-            f"-o {options.out} is one file, but {total} samples were requested; name a folder, or use -n 1"
-        )
+        raise InputError(f"-o {options.out} is one recording, but {total} samples were requested; name a folder")
     length = None if options.seconds is None else _length(options.seconds, run)
     prompt = None if options.prompt is None else prompted(options.prompt, run, total)
     lengths = None

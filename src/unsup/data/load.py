@@ -342,7 +342,8 @@ def load_batch(
     if "missing" in place.options and gaps is not None and gaps.missing is not None:
         chosen.setdefault("missing", gaps.missing)
     if isinstance(form, SoundForm):
-        chosen = {k: v for k, v in (("mu_law", form.mu_law), ("rate", form.rate)) if k in place.options} | chosen
+        own = {"mu_law": form.mu_law, "rate": form.rate, "tail": form.tail}
+        chosen = {k: v for k, v in own.items() if k in place.options} | chosen
     if isinstance(form, TableForm) and (place.is_table or place.target == FRAME) and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}

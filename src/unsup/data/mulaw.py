@@ -31,5 +31,5 @@ def encoded(x: NDArray[Any]) -> NDArray[np.uint8]:
 
 def decoded(level: NDArray[Any]) -> NDArray[np.float64]:
     """Samples of levels, of the same shape."""
-    f = 2 * level.astype(np.float64) / MU - 1
-    return np.sign(f) * np.expm1(np.abs(f) * np.log1p(MU)) / MU
+    f = (2 * level.astype(np.float64) - MU) / MU
+    return np.sign(f) * (float(LEVELS) ** np.abs(f) - 1) / MU

@@ -29,7 +29,7 @@ from unsup.data.folders import listed, skipped
 from unsup.data.form import Form, numbered
 from unsup.data.precision import precise
 from unsup.data.source import hashed_order
-from unsup.data.windows import windows_of_all
+from unsup.data.windows import cut
 
 PLAIN = (".wav", ".wave")
 PACKED = (".flac", ".ogg", ".oga", ".opus")
@@ -64,6 +64,7 @@ class SoundForm(Form):
         rate: samples a second.
         depth: type of a sample in the file.
         mu_law: whether examples are levels of the μ-law (`unsup.data.mulaw`), which are decoded.
+        tail: whether the last window of a recording may be shorter than others.
     """
 
     name: ClassVar[str] = "sound"
@@ -72,6 +73,12 @@ class SoundForm(Form):
     rate: int
     depth: Depth
     mu_law: bool = False
+    tail: bool = False
+
+    def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        """The number of samples of all channels: with the μ-law, of its levels and not of the file."""
+        sizes = torch.full((len(x),), x.shape[1]) if lengths is None else lengths.detach().cpu()
+        return {"sample": sizes * math.prod(x.shape[2:])}
 
     @property
     def samples_a_second(self) -> int:
@@ -158,7 +165,9 @@ class _Recording:
         return replace(self, samples=_from_unit(samples, self.depth), rate=rate)
 
 
-def read_folder(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None) -> Examples:
+def read_folder(
+    path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None, tail: bool = False
+) -> Examples:
     """Windows of ``length`` samples of recordings: ``(length,)``, or ``(length, C)`` with C channels.
 
     Samples of 8 and 16 bits are levels (0 … 255 and −32768 … 32767); deeper samples are real, integers from −1 to 1.
@@ -169,6 +178,7 @@ def read_folder(path: Path, *, length: int = 1024, mu_law: bool = False, rate: C
         length: samples in one window.
         mu_law: sound as the 256 levels of the μ-law (μ = 255), instead of those of the file.
         rate: resample recordings of other rates to this number of samples a second.
+        tail: as for bytes.
     """
     found = listed(path, SUFFIXES, "recordings", _KINDS)
     size = sum(file.stat().st_size for file in found.files)
@@ -197,18 +207,21 @@ def read_folder(path: Path, *, length: int = 1024, mu_law: bool = False, rate: C
             f"the recordings in {path} differ: {shown}; convert them to one rate, depth and number of channels{mend}"
         )
     label = [found.label[i] for i, _ in sounds] if found.labels else None
-    examples = _examples(pieces, length, str(path), label, mu_law=mu_law)
+    examples = _examples(pieces, length, str(path), label, mu_law=mu_law, tail=tail)
     split = "in hashed order of the files"
     return replace(examples, labels=found.labels or None, notes=(*notes, *examples.notes), split=split)
 
 
-def read_file(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None) -> Examples:
+def read_file(
+    path: Path, *, length: int = 1024, mu_law: bool = False, rate: Count | None = None, tail: bool = False
+) -> Examples:
     """Windows of ``length`` samples of one recording, split 80/10/10 in its order.
 
     Args:
         length: samples in one window.
         mu_law: as for a folder.
         rate: as for a folder.
+        tail: as for bytes.
     """
     check_fits(_PER_SAMPLE_BYTE * path.stat().st_size, str(path), "use a part of it")
     try:
@@ -218,12 +231,12 @@ def read_file(path: Path, *, length: int = 1024, mu_law: bool = False, rate: Cou
     except _BROKEN as error:
         raise InputError(f"{path} cannot be read ({described(error)}); convert it to WAV, or replace it") from error
     pieces, notes = _at_rate([(path.name, sound)], rate)
-    examples = _examples(pieces, length, str(path), None, mu_law=mu_law)
+    examples = _examples(pieces, length, str(path), None, mu_law=mu_law, tail=tail)
     return replace(examples, notes=(*notes, *examples.notes), split="in the order of the file")
 
 
 def windows_of_files(
-    files: list[tuple[str, Path]], length: int, origin: str, *, mu_law: bool
+    files: list[tuple[str, Path]], length: int, origin: str, *, mu_law: bool, tail: bool
 ) -> tuple[Examples, Tensor]:
     """The windows of recordings of one kind, one file after the other, and the number of the file of each.
 
@@ -231,7 +244,7 @@ def windows_of_files(
         files: name and path of each recording.
         length: samples in one window.
         origin: the source of the files, for errors.
-        mu_law: as in `read_folder`.
+        mu_law, tail: as in `read_folder`.
 
     Raises:
         InputError: a file cannot be read, or all are shorter than a window.
@@ -242,7 +255,7 @@ def windows_of_files(
             sounds.append((name, _recording(path)))
         except _BROKEN as error:
             raise InputError(f"{path} is damaged ({described(error)}); replace it") from error
-    found = _examples(sounds, length, origin, list(range(len(files))), mu_law=mu_law)
+    found = _examples(sounds, length, origin, list(range(len(files))), mu_law=mu_law, tail=tail)
     assert found.label is not None
     return replace(found, label=None), found.label
 
@@ -258,12 +271,13 @@ def _at_rate(pieces: list[_Piece], rate: int | None) -> tuple[list[_Piece], list
 
 
 def _examples(
-    sounds: list[_Piece], length: int, origin: str, label: list[int] | None, *, mu_law: bool = False
+    sounds: list[_Piece], length: int, origin: str, label: list[int] | None, *, mu_law: bool, tail: bool
 ) -> Examples:
     """The windows of recordings of one kind."""
     depth, rate = sounds[0][1].depth, sounds[0][1].rate
     pieces = [(name, _as_levels(sound) if mu_law else sound.samples) for name, sound in sounds]
-    x, names, owner, notes = windows_of_all(pieces, length, origin, "recording", "samples", rate)
+    found = cut(pieces, length, origin, "recording", "samples", rate=rate, tail=tail)
+    x, notes = found.x, found.notes
     support = _MU_LAW if mu_law else _SUPPORTS.get(depth, REAL)
     event = Event(x.shape[1:], support, "sequence")
     if mu_law and (loud := sum(int((np.abs(_in_unit(s.samples, depth)) > 1).sum()) for _, s in sounds)):
@@ -275,12 +289,13 @@ def _examples(
     return Examples(
         tensor.to(event.dtype) if event.is_discrete else tensor,
         event,
-        names,
-        None if label is None else torch.tensor(label)[torch.from_numpy(owner)],
+        found.names,
+        None if label is None else torch.tensor(label)[torch.from_numpy(found.owner)],
         notes=tuple(notes),
         in_order=True,
+        lengths=None if found.lengths is None else torch.from_numpy(found.lengths),
         rate=rate,
-        form=SoundForm(rate, depth, mu_law),
+        form=SoundForm(rate, depth, mu_law, tail),
     )
 
 

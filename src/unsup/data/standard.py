@@ -241,6 +241,7 @@ def fsdd(
     length: int = 1024,
     mu_law: bool = True,
     label: Literal["digit", "speaker"] = "digit",
+    tail: bool = False,
     data_dir: str | None = None,
 ) -> Examples:
     """The Free Spoken Digit Dataset (Jackson et al.): windows of 3,000 recordings at 8 kHz, of six speakers.
@@ -251,6 +252,7 @@ def fsdd(
         length: samples in one window.
         mu_law: as the 256 levels of the μ-law, instead of 16 bits.
         label: what the labels are, the digit or the speaker.
+        tail: as for bytes.
         data_dir: folder with the standard sets, instead of $UNSUP_DATA.
     """
     parts = (range(10, 50), range(5, 10), range(5))
@@ -261,7 +263,8 @@ def fsdd(
     ]
     names = [f"{digit}_{speaker}_{take}.wav" for digit, speaker, take in takes]
     files = _find("fsdd", "fsdd", {f"recordings/{name}": None for name in names}, None, data_dir, False)
-    found, owner = windows_of_files(list(zip(names, files.values(), strict=True)), length, "fsdd", mu_law=mu_law)
+    recordings = list(zip(names, files.values(), strict=True))
+    found, owner = windows_of_files(recordings, length, "fsdd", mu_law=mu_law, tail=tail)
     classes = tuple(map(str, range(10))) if label == "digit" else _SPEAKERS
     number = torch.tensor([classes.index(take[0 if label == "digit" else 1]) for take in takes])
     ends = torch.tensor([60 * len(part) for part in parts]).cumsum(0)

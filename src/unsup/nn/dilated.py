@@ -78,7 +78,8 @@ class _Queue:
         self.each = min(gate.dilation, _AT_ONCE)
         self.is_used = gate.dilation < length
         self.inputs = older.new_zeros(gate.dilation if self.is_used else 0, n, len(older))
-        self.past = bias.expand(1, n, -1)
+        self.slots = self.inputs.unbind()
+        self.past: Sequence[Tensor] = [bias.expand(n, -1)]
 
     def put(self, t: int, h: Tensor) -> Tensor:
         """Take the inputs of site t, ``(B, I)``, and return the two halves of its gate ``(B, 2 O)``."""
@@ -86,9 +87,12 @@ class _Queue:
             return torch.addmm(self.past[0], h, self.newer)
         slot = t % self.dilation
         if slot % self.each == 0:
-            self.past = self.inputs[slot : slot + self.each] @ self.older + self.bias
-        self.inputs[slot] = h
+            self.past = (self.inputs[slot : slot + self.each] @ self.older + self.bias).unbind()
+        self.slots[slot].copy_(h)
         return torch.addmm(self.past[slot % self.each], h, self.newer)
+
+
+_Map = tuple[Tensor, Tensor]  # the weight and the bias of a linear map
 
 
 class DilatedStack(Causal):
@@ -122,16 +126,16 @@ class DilatedStack(Causal):
                 h = h + self.residual[number](found[-1])
         return cast(Tensor, self.skip(torch.cat(found, -1)))
 
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[_Queue]:
-        return [gate.begin(n, size, context) for gate in self._gates()]
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[tuple[_Queue, _Map | None]]:
+        maps = [(layer.weight, layer.bias) for layer in cast(list[nn.Linear], list(self.residual))]
+        return [(gate.begin(n, size, context), map_) for gate, map_ in zip(self._gates(), [*maps, None], strict=True)]
 
-    def step(self, memory: list[_Queue], site: Site, h: Tensor) -> Tensor:
+    def step(self, memory: list[tuple[_Queue, _Map | None]], site: Site, h: Tensor) -> Tensor:
         found = []
-        for number, queue in enumerate(memory):
+        for queue, map_ in memory:
             found.append(_gated(queue.put(site.column, h)))
-            if number < len(self.residual):
-                map_ = cast(nn.Linear, self.residual[number])
-                h = h + linear(found[-1], map_.weight, map_.bias)
+            if map_ is not None:
+                h = h + linear(found[-1], *map_)
         return cast(Tensor, self.skip(torch.cat(found, -1)))
 
     def spread(self, seen: Tensor) -> Tensor:

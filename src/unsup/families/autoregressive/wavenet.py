@@ -27,7 +27,7 @@ _MOST_SYMBOLS = 256
 
 
 class WaveNet(SequenceModel):
-    """Density of sound and other sequences, and of images with coordinates as additional inputs.
+    """Density of sound and other sequences, and of images with coordinates as inputs (van den Oord et al. 2016).
 
     Entries have a softmax; two levels a Bernoulli, more than 256 ordered levels a mixture of logistics, real entries a
     mixture of Gaussians. Sound should have 256 levels (``mu_law=True``). A condition is added inside every gate.
@@ -57,6 +57,7 @@ class WaveNet(SequenceModel):
         "paper": {"width": 64, "skip": 256, "layers": 10, "stacks": 3},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 16}
+    data_defaults = SequenceModel.data_defaults | {"sound": {"mu_law": True}}
     unbounded = True
 
     def __init__(

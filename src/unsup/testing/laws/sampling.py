@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from unsup.core.model import (
     IsConditional,
     IsFlow,
     Model,
+    SamplesAnyLength,
     keyed_generator,
     knobs,
 )
@@ -412,3 +414,28 @@ def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Ten
         require(torch.equal(same, drawn), "completing with lengths draws other examples")
         drawn = values.in_table(subject.model, drawn, lengths)
     return x, drawn, mask
+
+
+@law(
+    "any-length",
+    "Samples of another length are those of the same model of that length, and begin like samples of its own.",
+    needs="a model that samples examples of any length",
+    applies=lambda model: isinstance(model, SamplesAnyLength) and model.reason_against_length() is None,
+)
+def any_length(subject: Subject) -> None:
+    model = subject.generic()
+    assert isinstance(model, SamplesAnyLength)
+    event, given = subject.model.event, subject.given(_FEW)
+    own = model.sample(_FEW, generator=subject.generator(1), **given)
+    for length in (1, 2 * event.shape[0] + 1):
+        found = cast(Any, model).sample_long(_FEW, length, generator=subject.generator(1), **given)
+        shape = (_FEW, length, *event.shape[1:])
+        require(found.shape == shape, f"samples of length {length} have shape {tuple(found.shape)}; expected {shape}")
+        require(found.dtype == event.dtype, f"samples of length {length} are {found.dtype}; expected {event.dtype}")
+        both = min(length, event.shape[0])
+        same = torch.equal(found[:, :both], own[:, :both])
+        require(same, f"samples of length {length} begin unlike those of length {event.shape[0]}")
+        longer = type(model)(replace(event, shape=shape[1:]), **model.config).to(model.device, model.dtype).eval()
+        longer.load_state_dict(model.state_dict())
+        again = cast(Any, longer).sample(_FEW, generator=subject.generator(1), **given)
+        require(torch.equal(found, again), f"samples of length {length} differ from those of a model of that length")
