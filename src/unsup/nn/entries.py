@@ -113,7 +113,8 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         """The levels of all pixels ``(B, pixels, C)``, in order; possibly between levels."""
         assert isinstance(self.observation, Discrete)
         levels = levels_of(x, self.observation.support, dist.at_least_float32(self.observation.like))
-        return self.order.line(levels).reshape(len(x), self.event.dims // self.event.shape[0], self.event.shape[0])
+        channels = self.event.shape[0]
+        return self.order.line(levels).view(len(x), self.event.dims // channels, channels)
 
     def _context(self, given: Tensor | None, generator: Generator | None = None) -> Context:
         return Context(self.conditions(given), generator)

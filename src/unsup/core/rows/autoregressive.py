@@ -26,6 +26,22 @@ CONDITIONAL_PIXELCNN_PAPER = Paper(
     venue="NeurIPS 2016",
     link="https://arxiv.org/abs/1606.05328",
 )
+PIXELCNN_PLUS_PLUS_PAPER = Paper(
+    key="salimans2017pixelcnn",
+    authors="Tim Salimans, Andrej Karpathy, Xi Chen, Diederik P. Kingma",
+    year=2017,
+    title="PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1701.05517",
+)
+WEIGHT_NORM_PAPER = Paper(
+    key="salimans2016weight",
+    authors="Tim Salimans, Diederik P. Kingma",
+    year=2016,
+    title="Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks",
+    venue="NeurIPS 2016",
+    link="https://arxiv.org/abs/1602.07868",
+)
 ATTENTION_PAPER = Paper(
     key="vaswani2017attention",
     authors="Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez, Łukasz Kaiser, "
@@ -81,6 +97,16 @@ ROWS: tuple[Row, ...] = (
         events="images with binary, ordinal or nominal pixels",
         paper=CONDITIONAL_PIXELCNN_PAPER,
         also=(PIXELRNN_PAPER,),
+    ),
+    Row(
+        name="pixelcnn++",
+        target="unsup.families.autoregressive.pixelcnn_plus_plus:PixelCNNPlusPlus",
+        family="autoregressive",
+        summary="Gated residual blocks at three resolutions; pixels by a mixture of logistics, optionally given a class.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELCNN_PLUS_PLUS_PAPER,
+        also=(WEIGHT_NORM_PAPER,),
     ),
     Row(
         name="transformer",
