@@ -52,9 +52,9 @@ CASES = (
     Case("transformer", Event((4,), Support("nominal", 3), "sequence")),
     Case("transformer", Event((3, 2), BINARY, "sequence"), {"given": labels(3)}, classes=3),
     Case("transformer", Event((2, 2, 2), ordinal(3))),
-    Case("pixelsnail", Event((1, 3, 3), BINARY)),
-    Case("pixelsnail", Event((2, 1, 3), ordinal(3)), {"given": labels(2)}, classes=2),
-    Case("pixelsnail", Event((2, 1, 3), Support("nominal", 3))),
+    Case("pixelsnail", Event((1, 2, 3), BINARY)),
+    Case("pixelsnail", Event((2, 1, 3), BINARY), {"given": labels(2)}, classes=2),
+    Case("pixelsnail", Event((2, 3, 1), ordinal(3)), {"layers": 2}),
     Case("image-transformer", Event((2, 2, 2), BINARY), {"block": (3,), "memory": (2,), "given": labels(3)}, classes=3),
     Case("image-transformer", Event((1, 3, 3), BINARY), {"attention": "2d", "block": (2, 2), "memory": (1, 1)}),
     Case(
