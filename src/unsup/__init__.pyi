@@ -22,12 +22,14 @@ from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.conditional_2d import Conditional2d
 from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
+from unsup.families.autoregressive.image_transformer import ImageTransformer
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.nade import NADE
 from unsup.families.autoregressive.parallel_multiscale import ParallelMultiscale
 from unsup.families.autoregressive.pixelcnn import PixelCNN
 from unsup.families.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
 from unsup.families.autoregressive.pixelrnn import PixelRNN
+from unsup.families.autoregressive.pixelsnail import PixelSNAIL
 from unsup.families.autoregressive.rnn import RNN
 from unsup.families.autoregressive.sparse_transformer import SparseTransformer
 from unsup.families.autoregressive.transformer import Transformer
@@ -286,6 +288,42 @@ def create(
     head_channels: int = ...,
     given: Event | None = ...,
 ) -> ParallelMultiscale: ...
+@overload
+def create(
+    name: Literal["pixelsnail"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    channels: int = ...,
+    blocks: int = ...,
+    layers: int = ...,
+    keys: int = ...,
+    values: int = ...,
+    dropout: float = ...,
+    head: Literal["auto", "logistic", "softmax"] = ...,
+    components: int = ...,
+    given: Event | None = ...,
+) -> PixelSNAIL: ...
+@overload
+def create(
+    name: Literal["image-transformer"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    hidden: int = ...,
+    head: Literal["softmax", "logistic"] = ...,
+    components: int = ...,
+    attention: Literal["1d", "2d"] = ...,
+    block: tuple[int, ...] | None = ...,
+    memory: tuple[int, ...] | None = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> ImageTransformer: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -15,8 +15,10 @@ import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
-from unsup.families.autoregressive.pixelsnail import GatedResidual, PixelAttention, PixelSNAIL
+from unsup.families.autoregressive.pixelsnail import PixelAttention, PixelSNAIL
 from unsup.nn.causal_conv import MaskedConv
+from unsup.nn.gated_residual import GatedResidual
+from unsup.nn.weight_norm import WeightNorm
 
 
 def elus(h: Tensor) -> Tensor:
@@ -27,7 +29,8 @@ def elus(h: Tensor) -> Tensor:
 def loop_conv(conv: MaskedConv, h: Tensor, taps: dict[tuple[int, int], tuple[int, int]]) -> Tensor:
     """``(I, H, W)`` → ``(O, H, W)``: a tap (up, left) of the kernel is at its row and column."""
     height, width = h.shape[1:]
-    kernel = conv.masked_weight()
+    v = conv.weight * conv.mask
+    kernel = torch.stack([g * each / each.square().sum().sqrt() for g, each in zip(conv.norm.gain, v, strict=True)])
     found = conv.bias[:, None, None].expand(-1, height, width).clone()
     for r, c in itertools.product(range(height), range(width)):
         for (up, left), (row, column) in taps.items():
@@ -46,7 +49,7 @@ def loop_residual(
 ) -> Tensor:
     found = loop_conv(layer.first, elus(h), taps)
     if more is not None:
-        found = found + loop_conv(layer.more, elus(more), POINT)
+        found = found + loop_conv(layer.beside, elus(more), POINT)
     found = loop_conv(layer.second, elus(found), taps)
     if condition is not None:
         found = found + (layer.shift.weight @ condition)[:, None, None]
@@ -116,6 +119,24 @@ def test_one_block_sees_every_earlier_entry_and_nothing_else(event: Event) -> No
 
 
 @torch.no_grad()
+def test_prepare_standardises_every_layer_on_the_data() -> None:
+    event = Event((3, 4, 4), Support("ordinal", 8))
+    model = unsup.create("pixelsnail", event, preset="tiny", given=labels(2)).double()
+    batch = Batch(torch.randint(8, (64, *event.shape), generator=generator()), given=torch.arange(64) % 2)
+    model.prepare(batch, generator=generator())
+    found = {}
+    for name, part in model.named_modules():
+        if isinstance(part, MaskedConv):
+            part.register_forward_hook(lambda conv, _, out, name=name: found.update({name: (conv.norm.scale, out)}))
+    model.conditionals(batch.x, given=batch.given)
+    assert len(found) == sum(isinstance(part, WeightNorm) for part in model.modules()) == 1 + 2 + (2 + 1) * 2 + 3 + 1
+    for name, (scale, out) in found.items():
+        std, mean = torch.std_mean(out, (0, 2, 3), correction=0)
+        torch.testing.assert_close(std, torch.full_like(std, scale), msg=name)
+        assert mean.abs().max() < 1e-9, name
+
+
+@torch.no_grad()
 def test_without_attention_the_reach_is_that_of_the_convolutions() -> None:
     """So what the test before shows is the attention: with its values at zero, one block sees three rows."""
     event = Event((1, 6, 6), BINARY)
@@ -124,7 +145,7 @@ def test_without_attention_the_reach_is_that_of_the_convolutions() -> None:
     other = x.clone()
     other[:, :, 0] = 1 - other[:, :, 0]
     assert (model.conditionals(x) != model.conditionals(other)).view(2, 6, 6)[:, -1].all()
-    model.blocks[0].attention.mix.more.weight.zero_()
+    model.blocks[0].attention.mix.beside.norm.gain.zero_()
     same = (model.conditionals(x) == model.conditionals(other)).view(2, 6, 6)
     assert same[:, 4:].all()
     assert not same[:, 1:3].any(2).all()
@@ -164,8 +185,8 @@ def test_masses_of_all_images_sum_to_one(event: Event, head: str, given: Event |
 @torch.no_grad()
 def test_zero_logits_are_uniform(event: Event, levels: int) -> None:
     model = random_model("pixelsnail", event)
-    for p in model.head.parameters():
-        p.zero_()
+    model.head.conv.norm.gain.zero_()
+    model.head.conv.bias.zero_()
     x = torch.randint(levels, (2, *event.shape), generator=generator())
     assert torch.allclose(-model.log_prob(x), torch.full((2,), event.dims * math.log(levels), dtype=torch.float64))
 
@@ -247,7 +268,7 @@ def test_paper_preset_has_the_layers_of_the_published_code() -> None:
     f = 256
 
     def conv(inputs: int, outputs: int, taps: int = 1) -> int:
-        return inputs * outputs * taps + outputs
+        return inputs * outputs * taps + outputs + outputs  # biases and gains
 
     def residual(width: int, taps: int = 1, more: int = 0) -> int:
         return conv(2 * width, width, taps) + conv(2 * width, 2 * width, taps) + (conv(2 * more, width) if more else 0)

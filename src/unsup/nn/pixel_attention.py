@@ -28,9 +28,14 @@ def strictly_causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> 
     """
     if queries.shape[1] == 1:
         return torch.zeros_like(values)
-    # Query t + 1 and keys up to t: plain causal attention of one site less.
-    found = scaled_dot_product_attention(queries[:, 1:], keys[:, :-1], values[:, :-1], is_causal=True)
-    return pad(found, (0, 0, 1, 0))
+    # Query t + 1 and keys up to t: plain causal attention of one site less. It never stores the weights of all pairs
+    # if there is an axis of heads, and if keys and values have one size; zeros change nothing.
+    each, size = queries.shape[-1], max(queries.shape[-1], values.shape[-1])
+    q, k, v = (
+        pad(part, (0, size - part.shape[-1]))[:, None] for part in (queries[:, 1:], keys[:, :-1], values[:, :-1])
+    )
+    found = scaled_dot_product_attention(q, k, v, is_causal=True, scale=each**-0.5)
+    return pad(found[:, 0, :, : values.shape[-1]], (0, 0, 1, 0))
 
 
 class Past:

@@ -183,6 +183,22 @@ MULTISCALE_PAPER = Paper(
     venue="ICML 2017",
     link="https://arxiv.org/abs/1703.03664",
 )
+PIXELSNAIL_PAPER = Paper(
+    key="chen2018pixelsnail",
+    authors="Xi Chen, Nikhil Mishra, Mostafa Rohaninejad, Pieter Abbeel",
+    year=2018,
+    title="PixelSNAIL: An Improved Autoregressive Generative Model",
+    venue="ICML 2018",
+    link="https://arxiv.org/abs/1712.09763",
+)
+IMAGE_TRANSFORMER_PAPER = Paper(
+    key="parmar2018image",
+    authors="Niki Parmar, Ashish Vaswani, Jakob Uszkoreit, Łukasz Kaiser, Noam Shazeer, Alexander Ku, Dustin Tran",
+    year=2018,
+    title="Image Transformer",
+    venue="ICML 2018",
+    link="https://arxiv.org/abs/1802.05751",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -318,5 +334,23 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="images with binary, ordinal or nominal pixels, and sides that can be halved",
         paper=MULTISCALE_PAPER,
+    ),
+    Row(
+        name="pixelsnail",
+        target="unsup.families.autoregressive.pixelsnail:PixelSNAIL",
+        family="autoregressive",
+        summary="Gated causal convolutions alternating with attention over all earlier pixels, pixel by pixel.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=PIXELSNAIL_PAPER,
+    ),
+    Row(
+        name="image-transformer",
+        target="unsup.families.autoregressive.image_transformer:ImageTransformer",
+        family="autoregressive",
+        summary="Self-attention within local blocks of an image, one- or two-dimensional.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=IMAGE_TRANSFORMER_PAPER,
     ),
 )

@@ -139,8 +139,9 @@ class ImageTransformer(SequenceModel):
         head: softmax or logistic, see above; logistic for more than two ordinal levels.
         components: number of logistics in a mixture.
         attention: blocks of the sequence, or rectangles of the image.
-        block: size of query blocks: number of positions, or height and width in pixels.
-        memory: size of memory blocks: number of positions, or rows above and columns on each side, in pixels.
+        block: size of query blocks: number of positions, or height and width in pixels; by default 128, or 8 8.
+        memory: size of memory blocks: number of positions, or rows above and columns on each side, in pixels; the same
+            defaults.
         dropout: share of features that are dropped in training.
         given: event of the condition, e.g. ``labels(10)``, or None.
 
@@ -240,7 +241,7 @@ class ImageTransformer(SequenceModel):
         )
 
 
-_DEFAULT = {"1d": (256,), "2d": (8, 8)}
+_DEFAULT = {"1d": (128,), "2d": (8, 8)}
 
 
 def _sizes(name: str, given: tuple[int, ...] | None, attention: str) -> tuple[int, ...]:

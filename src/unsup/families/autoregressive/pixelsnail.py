@@ -16,20 +16,22 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import elu
 
+from unsup.core.batch import Batch
 from unsup.core.config import Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Groups, Remembering, Shift, Site
-from unsup.nn.causal_conv import POINT, MaskedConv, Window
+from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
+from unsup.nn.causal_conv import MaskedConv, Window
+from unsup.nn.gated_residual import GatedResidual
 from unsup.nn.logistics import HeadName, pixel_head
 from unsup.nn.pixel_attention import Past, strict_spread, strictly_causal_attention
 from unsup.nn.raster import RasterModel
+from unsup.nn.weight_norm import WeightNorm, initialise
 
-_DOWN_RIGHT = Window(above=1, left=1)  # 2×2
-_NEIGHBOURS = Window(above=1, left=1, right=1)
+_FIRST_BATCH = 64  # examples of the data-dependent initialisation
 
 
 class Streams(NamedTuple):
@@ -45,9 +47,12 @@ class Streams(NamedTuple):
 _Memory = dict[str, Any]
 
 
-def concat_elu(h: Tensor) -> Tensor:
-    """[ELU(h), ELU(−h)] on axis 1."""
-    return elu(torch.cat([h, -h], 1))
+def _point(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
+    return MaskedConv(inputs, outputs, norm=norm)
+
+
+def _square(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
+    return MaskedConv(inputs, outputs, window=Window(above=1, left=1), norm=norm)
 
 
 class Start(Remembering):
@@ -58,7 +63,8 @@ class Start(Remembering):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.inputs = inputs
-        self.conv = MaskedConv(inputs + 1, width, window=_NEIGHBOURS, mask="A")
+        window = Window(above=1, left=1, right=1)
+        self.conv = MaskedConv(inputs + 1, width, window=window, mask="A", norm=WeightNorm(width))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Streams:
         return Streams(self.conv(torch.cat([h, torch.ones_like(h[:, :1])], 1), context), h)
@@ -75,49 +81,6 @@ class Start(Remembering):
 
     def spread(self, seen: Tensor) -> Streams:
         return Streams(self.conv.spread(seen), seen)
-
-
-class GatedResidual(Causal):
-    """R(h), or R(h; m) with more features m of the sites.
-
-    Args:
-        width: number of features.
-        window: pixels that the convolutions see.
-        condition: size of the features of a condition; 0 without one.
-        dropout: share of features that are dropped in training, between the convolutions.
-        more: number of the features m.
-    """
-
-    def __init__(self, width: int, window: Window, condition: int, dropout: float, more: int = 0) -> None:
-        super().__init__()
-        self.first = MaskedConv(2 * width, width, window=window)
-        self.more = MaskedConv(2 * more, width) if more else None
-        self.noise = Dropout(dropout)
-        self.second = MaskedConv(2 * width, 2 * width, window=window)
-        self.shift = Shift(condition, Groups(2 * width, 1))
-
-    def forward(self, h: Tensor, context: Context = NOTHING, more: Tensor | None = None) -> Tensor:
-        found = self.first(concat_elu(h), context)
-        if more is not None and self.more is not None:
-            found = found + self.more(concat_elu(more), context)
-        found = self.second(self.noise(concat_elu(found), context), context)
-        a, b = self.shift(found, context).chunk(2, 1)
-        return h + a * b.sigmoid()
-
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
-        parts = ("first", "second", "shift") if self.more is None else ("first", "more", "second", "shift")
-        return {name: getattr(self, name).begin(n, size, context) for name in parts}
-
-    def step(self, memory: _Memory, site: Site, h: Tensor, more: Tensor | None = None) -> Tensor:
-        found = self.first.step(memory["first"], site, concat_elu(h))
-        if more is not None and self.more is not None:
-            found = found + self.more.step(memory["more"], site, concat_elu(more))
-        found = self.second.step(memory["second"], site, concat_elu(found))
-        a, b = self.shift.step(memory["shift"], site, found).chunk(2, 1)
-        return h + a * b.sigmoid()
-
-    def spread(self, seen: Tensor) -> Tensor:
-        return torch.maximum(seen, self.second.spread(self.first.spread(seen)))
 
 
 class PixelAttention(Causal):
@@ -142,11 +105,12 @@ class PixelAttention(Causal):
         self.sizes = [keys, values]
         row, column = (torch.arange(side) / side - 0.5 for side in size)
         self.register_buffer("places", torch.stack(torch.meshgrid(row, column, indexing="ij")), persistent=False)
-        self.content = GatedResidual(inputs + width + 2, POINT, condition, dropout)
-        self.keys_values = MaskedConv(inputs + width + 2, keys + values)
-        self.question = GatedResidual(width + 2, POINT, condition, dropout)
-        self.queries = MaskedConv(width + 2, keys)
-        self.mix = GatedResidual(width, POINT, condition, dropout, more=values)
+        options: dict[str, Any] = {"condition": condition, "dropout": dropout}
+        self.content = GatedResidual(inputs + width + 2, _point, _point, **options)
+        self.keys_values = _point(inputs + width + 2, keys + values, WeightNorm(keys + values))
+        self.question = GatedResidual(width + 2, _point, _point, **options)
+        self.queries = _point(width + 2, keys, WeightNorm(keys))
+        self.mix = GatedResidual(width, _point, _point, beside=values, **options)
 
     def forward(self, h: Streams, context: Context = NOTHING) -> Streams:
         features, pixels = h
@@ -156,7 +120,7 @@ class PixelAttention(Causal):
         keys, values = _line(self.keys_values(content, context)).split(self.sizes, 2)
         found = strictly_causal_attention(_line(self.queries(question, context)), keys, values)
         found = found.unflatten(1, self.places.shape[1:]).permute(0, 3, 1, 2)
-        return Streams(self.mix(features, context, found), pixels)
+        return Streams(self.mix((features, found), context), pixels)
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
         parts = ("content", "keys_values", "question", "queries", "mix")
@@ -168,11 +132,12 @@ class PixelAttention(Causal):
         features, pixels = h
         if memory["before"] is not None:  # the pixel before is known by now
             content = self.content.step(memory["content"], site, torch.cat([pixels, memory["before"]], 1))
-            memory["past"].put(*self.keys_values.step(memory["keys_values"], site, content).split(self.sizes, 1))
+            keys_values = cast(Tensor, self.keys_values.step(memory["keys_values"], site, content))
+            memory["past"].put(*keys_values.split(self.sizes, 1))
         memory["before"] = torch.cat([features, memory["places"][:, site.row * self.places.shape[2] + site.column]], 1)
         question = self.question.step(memory["question"], site, memory["before"])
-        found = memory["past"].look(self.queries.step(memory["queries"], site, question))
-        return Streams(self.mix.step(memory["mix"], site, features, found), pixels)
+        found = memory["past"].look(cast(Tensor, self.queries.step(memory["queries"], site, question)))
+        return Streams(self.mix.step(memory["mix"], site, (features, found)), pixels)
 
     def spread(self, seen: Streams) -> Streams:
         features, pixels = seen
@@ -223,7 +188,7 @@ class Head(Causal):
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.conv = MaskedConv(width, outputs)
+        self.conv = _point(width, outputs, WeightNorm(outputs))
 
     def forward(self, h: Streams, context: Context = NOTHING) -> Tensor:
         return self.conv(elu(h.features), context)
@@ -243,7 +208,7 @@ class PixelSNAIL(RasterModel):
 
     A pixel's channels have a mixture of logistics whose means are linear in earlier channels (ordinal data), or a
     mixture of products of softmaxes or Bernoullis; one channel has a single softmax or Bernoulli. With ``given``, the
-    condition adds a bias to both halves of every gate.
+    condition adds a bias to both halves of every gate. Convolutions have weight norm, initialised on training data.
 
     The published code starts with two convolutions, over three pixels above and over two on the left; their sum is the
     first layer here.
@@ -295,7 +260,7 @@ class PixelSNAIL(RasterModel):
         self.start = Start(inputs, channels)
         self.blocks = nn.ModuleList(
             Block(
-                [GatedResidual(channels, _DOWN_RIGHT, condition, dropout) for _ in range(layers)],
+                [GatedResidual(channels, _square, _point, condition=condition, dropout=dropout) for _ in range(layers)],
                 PixelAttention(inputs, channels, keys, values, size, condition, dropout),
             )
             for _ in range(blocks)
@@ -305,6 +270,13 @@ class PixelSNAIL(RasterModel):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
+
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Count the classes; then initialise all layers such that their outputs are standardised over examples."""
+        super().prepare(batch, generator=generator)
+        x = batch.x[:_FIRST_BATCH]
+        given = None if self.given is None else self.condition(batch.given, len(batch))[:_FIRST_BATCH]
+        initialise(self, lambda: self._network(x, self._context(given)))
 
     def layers(self) -> Sequence[Causal]:
         return [self.start, *cast(list[Causal], list(self.blocks)), self.head]

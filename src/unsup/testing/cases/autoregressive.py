@@ -122,4 +122,14 @@ CASES = (
     Case("pixelcnn++", Event((2, 2, 2), ordinal(3))),
     Case("pixelcnn++", Event((2, 2, 2), BINARY), {"given": labels(2)}, classes=2),
     Case("pixelcnn++", Event((1, 2, 3), Support("nominal", 3)), {"given": vector(2, REAL)}),
+    Case("pixelsnail", Event((1, 2, 3), BINARY)),
+    Case("pixelsnail", Event((2, 1, 3), BINARY), {"given": labels(2)}, classes=2),
+    Case("pixelsnail", Event((2, 3, 1), ordinal(3)), {"layers": 2}),
+    Case("image-transformer", Event((2, 2, 2), BINARY), {"block": (3,), "memory": (2,), "given": labels(3)}, classes=3),
+    Case("image-transformer", Event((1, 3, 3), BINARY), {"attention": "2d", "block": (2, 2), "memory": (1, 1)}),
+    Case(
+        "image-transformer",
+        Event((2, 1, 3), ordinal(3)),
+        {"head": "logistic", "components": 2, "attention": "2d", "block": (1, 2), "memory": (0, 1)},
+    ),
 )
