@@ -24,7 +24,9 @@ from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.nade import NADE
+from unsup.families.autoregressive.parallel_multiscale import ParallelMultiscale
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.subscale import Subscale, SubscaleDepth
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
@@ -168,6 +170,52 @@ def create(
     ensemble: int = ...,
     order_seed: int = ...,
 ) -> NADE: ...
+@overload
+def create(
+    name: Literal["parallel-multiscale"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    base: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    blocks: int = ...,
+    head_channels: int = ...,
+    given: Event | None = ...,
+) -> ParallelMultiscale: ...
+@overload
+def create(
+    name: Literal["subscale"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    scale: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    attention: int = ...,
+    heads: int = ...,
+    embedding: int = ...,
+    blocks: int = ...,
+    given: Event | None = ...,
+) -> Subscale: ...
+@overload
+def create(
+    name: Literal["subscale-depth"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    depth: int = ...,
+    scale: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    attention: int = ...,
+    heads: int = ...,
+    embedding: int = ...,
+    blocks: int = ...,
+) -> SubscaleDepth: ...
 @overload
 def create(
     name: Literal["nice"],
