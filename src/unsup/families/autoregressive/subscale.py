@@ -24,15 +24,15 @@ from unsup.core.event import BINARY, Event, Support
 from unsup.core.model import Advice, CanSample, HasDensity, Model, Terms
 from unsup.nn.attention import Attention, check_heads
 from unsup.nn.autoregressor import Steps
-from unsup.nn.causal import NOTHING, Causal, Context, Groups, Pointwise, Sequential, Site
+from unsup.nn.causal import Causal, Context, Groups, Pointwise, Sequential
 from unsup.nn.causal_conv import MaskedConv
 from unsup.nn.conditions import Conditions
 from unsup.nn.entries import EntryModel
-from unsup.nn.gated import GatedLayer, Stacks
+from unsup.nn.gated import Beside, GatedLayer, Stacks
 from unsup.nn.inputs import Inputs, levels_of
 from unsup.nn.observation import symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import Raster, RasterSteps, unreached
+from unsup.nn.raster import AsSequence, Raster, RasterSteps, unreached
 from unsup.nn.sequence import Places, Sitewise
 
 
@@ -55,61 +55,6 @@ class Interleaved(Order):
         """``(B, C, H, W)`` → ``(B, S², C, H / S, W / S)``."""
         s = self.scale
         return torch.stack([image[..., i::s, j::s] for i in range(s) for j in range(s)], 1)
-
-
-class Beside(Causal):
-    """h + U e, with features e of each pixel that are known before the first site, in ``context.pixels``.
-
-    Of two stacks, it is added to the horizontal one.
-    """
-
-    def __init__(self, size: int, groups: Groups) -> None:
-        super().__init__()
-        self.map = nn.Conv2d(size, len(groups.of), 1, bias=False)
-        self.groups = groups
-
-    def _added(self, context: Context) -> Tensor:
-        assert context.pixels is not None
-        return cast(Tensor, self.map(context.pixels))
-
-    def forward(self, h: Any, context: Context = NOTHING) -> Any:
-        if isinstance(h, Stacks):
-            return Stacks(h.vertical, h.horizontal + self._added(context))
-        return h + self._added(context)
-
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
-        return self._added(context).permute(0, 2, 3, 1).contiguous()
-
-    def step(self, memory: Tensor, site: Site, h: Any) -> Any:
-        added = memory[:, site.row, site.column, self.groups.slices[site.group]]
-        return Stacks(h.vertical, h.horizontal + added) if isinstance(h, Stacks) else h + added
-
-
-class AsSequence(Causal):
-    """A layer of sequences over the pixels in raster order; each channel of a pixel is a site.
-
-    Features ``(B, C F, H, W)`` in C equal groups are ``(B, H W C, F)`` for the layer.
-    """
-
-    def __init__(self, inner: Causal, raster: Raster) -> None:
-        super().__init__()
-        self.inner, self.raster = inner, raster
-
-    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        n, _, height, width = h.shape
-        line = h.unflatten(1, (self.raster.channels, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3)
-        found: Tensor = self.inner(line, context)
-        return found.view(n, height, width, self.raster.channels, found.shape[-1]).permute(0, 3, 4, 1, 2).flatten(1, 2)
-
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Any:
-        return self.inner.begin(n, (1, self.raster.dims), context)
-
-    def step(self, memory: Any, site: Site, h: Tensor) -> Tensor:
-        pixel = site.row * self.raster.width + site.column
-        return cast(Tensor, self.inner.step(memory, Site(0, pixel * self.raster.channels + site.group), h))
-
-    def spread(self, seen: Tensor) -> Tensor:
-        return self.raster.grid(self.inner.spread(self.raster.line(seen)))
 
 
 class Residual(nn.Module):
@@ -378,7 +323,9 @@ class SubscaleDepth(Model, HasDensity, CanSample):
         if not event.is_image:
             return "takes images only"
         support = event.uniform
-        return None if support is not None and support.kind == "ordinal" else "takes ordinal pixels only"
+        if support is None or support.kind != "ordinal":
+            return "takes ordinal pixels only"
+        return "takes an even number of levels only" if support.levels % 2 else None
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -438,7 +385,7 @@ class SubscaleDepth(Model, HasDensity, CanSample):
 
 
 class _SliceBySlice(Steps):
-    """The embedder once for each slice, the decoder pixel by pixel with caches that start anew with each slice."""
+    """The embedder once for each slice, the decoder pixel by pixel with new caches for each slice."""
 
     def __init__(self, model: Subscale, n: int, context: Context) -> None:
         self.model, self.n, self.context = model, n, context
