@@ -28,7 +28,9 @@ def text() -> str:
     ]
     public = {(_home(module, name), f"{name} as {name}") for name, module in unsup._PUBLIC.items() if name != "create"}
     classes = {name: model_class(name) for name in names() if model_class(name).__module__.startswith("unsup.")}
-    found = public | {(cls.__module__, cls.__name__) for cls in classes.values()} | {("unsup.core.model", "Model")}
+    found = public | {("unsup.core.model", "Model")}
+    for module in {cls.__module__ for cls in classes.values()}:
+        found |= {(module, ", ".join(sorted(cls.__name__ for cls in classes.values() if cls.__module__ == module)))}
     lines += [f"from {module} import {name}" for module, name in sorted(found)]
     lines += ["", "__version__: str", ""]
     for name, cls in classes.items():

@@ -32,6 +32,7 @@ from unsup.families.autoregressive.pixelrnn import PixelRNN
 from unsup.families.autoregressive.pixelsnail import PixelSNAIL
 from unsup.families.autoregressive.rnn import RNN
 from unsup.families.autoregressive.sparse_transformer import SparseTransformer
+from unsup.families.autoregressive.subscale import Subscale, SubscaleDepth
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.autoregressive.wavenet import WaveNet
@@ -324,6 +325,38 @@ def create(
     dropout: float = ...,
     given: Event | None = ...,
 ) -> ImageTransformer: ...
+@overload
+def create(
+    name: Literal["subscale"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    scale: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    attention: int = ...,
+    heads: int = ...,
+    embedding: int = ...,
+    blocks: int = ...,
+    given: Event | None = ...,
+) -> Subscale: ...
+@overload
+def create(
+    name: Literal["subscale-depth"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    depth: int = ...,
+    scale: int = ...,
+    channels: int = ...,
+    layers: int = ...,
+    attention: int = ...,
+    heads: int = ...,
+    embedding: int = ...,
+    blocks: int = ...,
+) -> SubscaleDepth: ...
 @overload
 def create(
     name: Literal["nice"],

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from unsup.core.event import BINARY, Event
 from unsup.families.autoregressive import pixelcnn
 from unsup.families.autoregressive.pixelcnn import ResidualBlock
-from unsup.nn import causal, causal_conv
+from unsup.nn import causal, causal_conv, raster
 from unsup.nn import gated as gated_layers
+from unsup.nn.attention import Attention
 from unsup.nn.causal import (
     Causal,
     Chain,
@@ -30,10 +32,14 @@ from unsup.nn.causal import (
     gate,
 )
 from unsup.nn.causal_conv import POINT, MaskedConv, VerticalConv, Window, square
-from unsup.nn.gated import GatedLayer, Stacks
+from unsup.nn.gated import Beside, GatedLayer, Stacks
+from unsup.nn.raster import AsSequence, Raster
 
 HEIGHT, WIDTH, N = 4, 5, 3
-CONDITION = Context(torch.randn(N, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
+CONDITION = Context(
+    torch.randn(N, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64),
+    pixels=torch.randn(N, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(6), dtype=torch.float64),
+)
 
 
 def conv(inputs: int, outputs: int, groups: int = 1, **options: Any) -> tuple[Causal, Groups, Groups]:
@@ -83,6 +89,8 @@ LAYERS: dict[str, Callable[[], tuple[Causal, Groups, Groups]]] = {
     "vertical-strict": lambda: vertical(strict=True, groups=3),
     "sequential": residual_stack,
     "block": lambda: same(ResidualBlock(4, 2, 3, 2), 8, 2),
+    "beside": lambda: same(Beside(4, Groups(5, 2)), 5, 2),
+    "as-sequence": lambda: same(AsSequence(Attention(4, 2), Raster(Event((2, HEIGHT, WIDTH), BINARY))), 8, 2),
     "gated-first": lambda: gated(2, first=True, last=False),
     "gated-middle": lambda: gated(3, first=False, last=False, kernel=5),
     "gated-last": lambda: gated(2, first=False, last=True),
@@ -154,7 +162,7 @@ def stepped(layer: Causal, h: Any, into: Groups, out: Groups) -> Any:
 def test_every_causal_layer_is_in_the_table() -> None:
     defined = {
         cls
-        for module in (causal, causal_conv, pixelcnn, gated_layers)
+        for module in (causal, causal_conv, pixelcnn, gated_layers, raster)
         for cls in vars(module).values()
         if inspect.isclass(cls) and issubclass(cls, Causal) and not inspect.isabstract(cls)
     }
@@ -192,7 +200,8 @@ def test_strict_layers_step_as_they_look_and_put(name: str) -> None:
 def moves(layer: Causal, into: Groups, out: Groups, which: int, seed: int) -> list[Tensor]:
     """[i, g, row, column]: whether what goes out there moves with input i of one stack, which is a site and group."""
     places = [(g, *divmod(p, WIDTH)) for g in range(into.count) for p in range(HEIGHT * WIDTH)]
-    context = Context(CONDITION.given[:1].expand(len(places), -1))
+    pixels = CONDITION.pixels[:1].expand(len(places), -1, -1, -1)
+    context = Context(CONDITION.given[:1].expand(len(places), -1), pixels=pixels)
     with torch.no_grad():
         layer.double()
         for p in layer.parameters():

@@ -20,6 +20,12 @@ ON = {
     "rbm": ["BITS"],
     "pixelcnn": ["digits", "--limit", "120"],
     "gated-pixelcnn": ["digits", "--limit", "120"],
+    "conditional-2d": ["PAIRS"],
+    "fvsbn": ["BITS"],
+    "nade": ["BITS"],
+    "parallel-multiscale": ["digits", "--limit", "120"],
+    "subscale": ["digits", "--limit", "120"],
+    "subscale-depth": ["GREY"],
     "vae": ["digits", "--limit", "200"],
     "cyclegan": ["stripes", "--n", "60"],
 }
@@ -37,9 +43,12 @@ COUNT = ("histogram", "gaussian-mixture", "bernoulli-mixture")
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", names())
 def test_a_model_killed_at_random_points_ends_as_one_never_killed(name, tmp_path, capsys):
-    np.save(tmp_path / "bits.npy", (np.random.default_rng(0).random((120, 12)) < 0.4).astype(np.uint8))
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "bits.npy", (random.random((120, 12)) < 0.4).astype(np.uint8))
+    np.save(tmp_path / "pairs.npy", (random.random((120, 2)) * 5).astype(np.uint8))
+    np.save(tmp_path / "grey.npy", (random.random((120, 1, 4, 4)) * 256).astype(np.uint8))
     data, *options = ON.get(name, ["moons", "--n", "200"])
-    data = str(tmp_path / "bits.npy") if data == "BITS" else data
+    data = str(tmp_path / f"{data.lower()}.npy") if data.isupper() else data
     words = [data, name, "--preset", "tiny", *options, *MORE.get(name, []), *([] if name in COUNT else STEPS)]
     command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(tmp_path), str(KILLS), "0", *words]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

@@ -39,10 +39,12 @@ class Context:
     Attributes:
         given: features of the condition of each example, ``(B, F)``, or None.
         generator: random generator of noise in training (dropout).
+        pixels: features of each pixel that are known before the first site, ``(B, F, H, W)``, or None.
     """
 
     given: Tensor | None = None
     generator: Generator | None = None
+    pixels: Tensor | None = None
 
 
 NOTHING = Context()

@@ -5,12 +5,12 @@ The layer of Gated PixelCNN (van den Oord et al. 2016, https://arxiv.org/abs/160
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from unsup.nn.causal import NOTHING, Context, Groups, Remembering, Shift, Site, gate
+from unsup.nn.causal import NOTHING, Causal, Context, Groups, Remembering, Shift, Site, gate
 from unsup.nn.causal_conv import MaskedConv, VerticalConv, Window
 
 
@@ -85,3 +85,31 @@ class GatedLayer(Remembering):
         if not self.strict:
             found = torch.maximum(horizontal, found)
         return found if self.last else Stacks(above, found)
+
+
+class Beside(Causal):
+    """h + U e, with features e of each pixel that are known before the first site, in ``context.pixels``.
+
+    Of two stacks, it is added to the horizontal one.
+    """
+
+    def __init__(self, size: int, groups: Groups) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(size, len(groups.of), 1, bias=False)
+        self.groups = groups
+
+    def _added(self, context: Context) -> Tensor:
+        assert context.pixels is not None
+        return cast(Tensor, self.map(context.pixels))
+
+    def forward(self, h: Any, context: Context = NOTHING) -> Any:
+        if isinstance(h, Stacks):
+            return Stacks(h.vertical, h.horizontal + self._added(context))
+        return h + self._added(context)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+        return self._added(context).permute(0, 2, 3, 1).contiguous()
+
+    def step(self, memory: Tensor, site: Site, h: Any) -> Any:
+        added = memory[:, site.row, site.column, self.groups.slices[site.group]]
+        return Stacks(h.vertical, h.horizontal + added) if isinstance(h, Stacks) else h + added

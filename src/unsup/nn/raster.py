@@ -12,7 +12,7 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.autoregressor import Steps
-from unsup.nn.causal import Causal, Context, Remembering, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import Inputs
 from unsup.nn.logistics import PixelHead, PixelWalk
@@ -41,6 +41,33 @@ class Raster(Order):
 
     def grid(self, line: Tensor) -> Tensor:
         return line.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+
+class AsSequence(Causal):
+    """A layer of sequences over the pixels in raster order; each channel of a pixel is a site.
+
+    Features ``(B, C F, H, W)`` in C equal groups are ``(B, H W C, F)`` for the layer.
+    """
+
+    def __init__(self, inner: Causal, raster: Raster) -> None:
+        super().__init__()
+        self.inner, self.raster = inner, raster
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        n, _, height, width = h.shape
+        line = h.unflatten(1, (self.raster.channels, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        found: Tensor = self.inner(line, context)
+        return found.view(n, height, width, self.raster.channels, found.shape[-1]).permute(0, 3, 4, 1, 2).flatten(1, 2)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Any:
+        return self.inner.begin(n, (1, self.raster.dims), context)
+
+    def step(self, memory: Any, site: Site, h: Tensor) -> Tensor:
+        pixel = site.row * self.raster.width + site.column
+        return cast(Tensor, self.inner.step(memory, Site(0, pixel * self.raster.channels + site.group), h))
+
+    def spread(self, seen: Tensor) -> Tensor:
+        return self.raster.grid(self.inner.spread(self.raster.line(seen)))
 
 
 class RasterModel(EntryModel):

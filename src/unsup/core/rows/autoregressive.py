@@ -199,6 +199,14 @@ IMAGE_TRANSFORMER_PAPER = Paper(
     venue="ICML 2018",
     link="https://arxiv.org/abs/1802.05751",
 )
+SUBSCALE_PAPER = Paper(
+    key="menick2018generating",
+    authors="Jacob Menick, Nal Kalchbrenner",
+    year=2018,
+    title="Generating High Fidelity Images with Subscale Pixel Networks and Multidimensional Upscaling",
+    venue="ICLR 2019",
+    link="https://arxiv.org/abs/1812.01608",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -352,5 +360,23 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
         events="images with binary, ordinal or nominal pixels",
         paper=IMAGE_TRANSFORMER_PAPER,
+    ),
+    Row(
+        name="subscale",
+        target="unsup.families.autoregressive.subscale:Subscale",
+        family="autoregressive",
+        summary="Interleaved slices of an image in turn; gated convolutions and attention over the pixels of a slice.",
+        abilities=("score", "sample", "temper", "complete", "compress", "condition", "predict"),
+        events="images with binary, ordinal or nominal pixels",
+        paper=SUBSCALE_PAPER,
+    ),
+    Row(
+        name="subscale-depth",
+        target="unsup.families.autoregressive.subscale:SubscaleDepth",
+        family="autoregressive",
+        summary="Two subscale networks: the most significant bits of all pixels, then the other bits given them.",
+        abilities=("score", "sample", "temper"),
+        events="images with ordinal pixels",
+        paper=SUBSCALE_PAPER,
     ),
 )

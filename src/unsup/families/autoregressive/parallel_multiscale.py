@@ -5,7 +5,7 @@ p(x) = p(x_base) ∏_g ∏_{i ∈ g} ∏_k p(x_{i,k} | x_{groups before g}, x_{i
 (Reed et al. 2017, https://arxiv.org/abs/1703.03664). A PixelCNN has the coarsest grid. Each step doubles both sides:
 the known pixels are the upper left corners of squares of 2×2; the groups are their upper right, lower left and lower
 right corners in turn (figure 2). Pixels of a group are independent given earlier groups, the form of the main text
-(figure 3, A) and not the one with a shallow PixelCNN inside of patches, so that a group needs one evaluation of its network.
+(figure 3, A) and not the one with a shallow PixelCNN inside of patches: a group is one evaluation of its network.
 """
 
 from __future__ import annotations
