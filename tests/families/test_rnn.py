@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid, one_hot
 
 import unsup
 from unsup.core.batch import Batch
-from unsup.core.errors import InputError
+from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.model import Model
 
@@ -205,6 +205,19 @@ def test_cached_is_naive_also_in_the_middle(event: Event, options: dict[str, Any
             given = model.conditionals(drawn, **told)[:, model.order.entries[site]]
             torch.testing.assert_close(cached.outputs(site), given, rtol=1e-11, atol=1e-12)
             cached.put(site, line[:, site])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_samples_longer_than_the_event(cell: str) -> None:
+    """A walk beyond the event is that of the same network on a longer event."""
+    for event in (TEXT, Event((3, 2), BINARY, "sequence")):
+        model = random_model(event, cell=cell)
+        length = 2 * event.shape[0] + 1
+        longer = random_model(Event((length, *event.shape[1:]), event.support, "sequence"), cell=cell)
+        drawn = model.sample_long(5, length, generator=generator(4))
+        assert torch.equal(drawn, longer.sample(5, generator=generator(4)))
+    with pytest.raises(CapabilityError, match="coordinates"):
+        random_model(TEXT, coordinates=True).sample_long(1, 9)
 
 
 def test_real_completions_keep_what_is_known_and_follow_it() -> None:

@@ -58,6 +58,7 @@ class RNN(SequenceModel):
         "paper": {"width": 1000, "layers": 1},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 64, "clip": 1.0}
+    unbounded = True
 
     def __init__(
         self,
@@ -97,6 +98,11 @@ class RNN(SequenceModel):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(turn=None)
+
+    def reason_against_length(self) -> str | None:
+        if self.appended.places is not None:
+            return "has coordinates, which end with the length of its event"
+        return super().reason_against_length()
 
     def layers(self) -> Sequence[Causal]:
         stack = cast(list[Causal], list(self.stack))
