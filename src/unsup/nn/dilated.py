@@ -111,9 +111,9 @@ class DilatedStack(Causal):
 
     def __init__(self, width: int, skip: int, dilations: Sequence[int], condition: int = 0) -> None:
         super().__init__()
+        self.skip = nn.Linear(len(dilations) * width, skip)
         self.gates = nn.ModuleList(DilatedGate(width, width, d, condition) for d in dilations)
         self.residual = nn.ModuleList(nn.Linear(width, width) for _ in dilations[1:])
-        self.skip = nn.Linear(len(dilations) * width, skip)
 
     def _gates(self) -> list[DilatedGate]:
         return cast(list[DilatedGate], list(self.gates))
@@ -163,7 +163,7 @@ class Number(Delayed):
 
 
 class Coordinates(Causal):
-    """h + W u, where u are the coordinates of the site: additional inputs that say where an entry is.
+    """h + W u, where u are the coordinates of the site: the position of an entry as additional inputs.
 
     Of an image, they are its row and column, scaled to [−1, 1], and the channel, one-hot; of a sequence the channel
     alone, which does not depend on the length.

@@ -11,11 +11,12 @@ https://arxiv.org/abs/1609.03499; sampling with queues: Le Paine et al. 2016, ht
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import nn
 
-from unsup.core.config import Count
+from unsup.core.config import AtLeast, Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.causal import Causal, Pointwise, Sequential
@@ -66,7 +67,7 @@ class WaveNet(SequenceModel):
         *,
         width: Count = 32,
         skip: Count = 128,
-        layers: Count = 9,
+        layers: Annotated[int, AtLeast(1), Within(1, 24)] = 9,
         stacks: Count = 2,
         components: Count = 5,
         given: Event | None = None,
