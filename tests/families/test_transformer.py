@@ -182,4 +182,4 @@ def test_auxiliary_losses_train_a_model() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(-model.eval().log_prob(x[:1])) < 0.3
+    assert -model.eval().log_prob(x[:1]).item() < 0.3
