@@ -17,6 +17,8 @@ from benchmarks.rbm_epoch import rbm_epoch
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from benchmarks.wavenet_speed import wavenet_training
+from benchmarks.sparse_scaling import sparse_attention
+from benchmarks.transformer_speed import transformer_training
 from unsup.core.machine import machine_kind
 
 PAGE = Path("docs/benchmarks.md")
@@ -32,6 +34,8 @@ BENCHMARKS = (
     cached_images,
     cached_text,
     cached_sound,
+    transformer_training,
+    sparse_attention,
     sngan_step,
     sngan_step_bfloat16,
     rbm_epoch,

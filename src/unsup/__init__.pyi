@@ -203,7 +203,7 @@ def create(
     heads: int = ...,
     pattern: Literal["strided", "fixed"] = ...,
     stride: int | None = ...,
-    summary: int = ...,
+    summary: int | None = ...,
     half_size: bool = ...,
     dropout: float = ...,
     given: Event | None = ...,

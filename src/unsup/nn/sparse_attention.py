@@ -137,7 +137,7 @@ class SparseAttention(Causal):
         keys: number of features of queries and keys, of all heads together.
         pattern: ``strided`` (the last l sites, every l-th site) or ``fixed`` (own row, summary columns).
         stride: number of columns, l.
-        columns: number of summary columns of ``fixed``.
+        columns: number of summary columns of ``fixed``, at most l.
     """
 
     def __init__(self, width: int, heads: int, keys: int, pattern: Pattern, stride: int, columns: int) -> None:
@@ -147,8 +147,6 @@ class SparseAttention(Causal):
         for name, features in (("width", width), ("number of key features", keys)):
             if features % heads:
                 raise InputError(f"the {name}, {features}, is not divisible by heads={heads}")
-        if columns > stride:
-            raise InputError(f"summary={columns} columns are more than the stride={stride} of a row")
         self.heads, self.parts = heads, (keys, keys, width)
         self.factors = factors(pattern, stride, columns)
         self.queries_keys_values = nn.Linear(width, sum(self.parts))

@@ -42,7 +42,7 @@ class SparseTransformer(SequenceModel):
         heads: number of attention heads, even; the first half sees one of the two sets, the second half the other one.
         pattern: ``strided`` for images and sound, whose structure is periodic, or ``fixed``, for text.
         stride: l, at most the number of entries; None for the entries of a row of an image, else about √n of n entries.
-        summary: number of columns c of ``fixed`` that later rows see, at most l.
+        summary: number of columns c of ``fixed`` that later rows see, at most l; None for an eighth of l.
         half_size: whether queries and keys have half of the features, and the nets 2 instead of 4 times as many.
         dropout: share that is dropped in training of what is added to the residual stream.
         given: event of the condition, e.g. ``labels(10)``, or None.
@@ -58,7 +58,7 @@ class SparseTransformer(SequenceModel):
     """
 
     presets = {
-        "tiny": {"width": 16, "layers": 2, "heads": 2, "summary": 1},
+        "tiny": {"width": 16, "layers": 2, "heads": 2},
         "paper": {"width": 256, "layers": 128, "heads": 2, "half_size": True, "dropout": 0.25},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 16, "betas": (0.9, 0.95), "clip": 1.0}
@@ -72,7 +72,7 @@ class SparseTransformer(SequenceModel):
         heads: Count = 4,
         pattern: Pattern = "strided",
         stride: Count | None = None,
-        summary: Count = 4,
+        summary: Count | None = None,
         half_size: bool = False,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
         given: Event | None = None,
@@ -84,6 +84,10 @@ class SparseTransformer(SequenceModel):
             stride = event.shape[0] * event.shape[2] if event.is_image else math.ceil(math.sqrt(entries))
         if stride > entries:
             raise InputError(f"stride={stride} is more than the {entries} entries of an example")
+        if summary is None:
+            summary = max(1, stride // 8)
+        if summary > stride:
+            raise InputError(f"summary={summary} columns are more than the stride={stride} of a row")
         self.stride = stride
         keys, hidden = (width // 2, 2 * width) if half_size else (width, 4 * width)
         self.tokens = Tokens(event.uniform.levels, width, self.conditions.size)

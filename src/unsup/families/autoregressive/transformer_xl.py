@@ -107,7 +107,7 @@ class TransformerXL(SequenceModel):
     """
 
     presets = {
-        "tiny": {"width": 16, "layers": 2, "heads": 2, "segment": 4, "memory": 4},
+        "tiny": {"width": 8, "layers": 2, "heads": 2, "segment": 4, "memory": 4},
         "paper": {
             "width": 512,
             "layers": 12,
