@@ -55,8 +55,12 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
     one_line(call("fit", "digits"), "-o FOLDER")
     one_line(call("sample", runs / "made", "-n", 0, "-o", tmp_path / "x.npy"), "-n=0 should be at least 1")
     one_line(call("sample", runs / "made", "-o", tmp_path / "x.gif"), ".png", ".npy")
-    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--label", 3), "--given")
-    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--temperature", 3), "--sample.temperature")
+    one_line(
+        call("sample", runs / "made", "-o", tmp_path / "x.npy", "--label", 3), "does not support conditions", "pixelcnn"
+    )
+    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--top-k", 3), "--top-k", "--sample.temperature")
+    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--temprature", 3), "'--temperature'")
+    one_line(call("sample", runs / "made", "-o", tmp_path / "x.npy", "--prompt", "a"), "--prompt", "is for text")
     one_line(
         call("sample", runs / "made", "-o", tmp_path / "x.npy", "--given", 3), "does not support conditions", "pixelcnn"
     )

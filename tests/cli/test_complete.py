@@ -192,7 +192,7 @@ def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: C
         ((run, gaps, "-o", out, "--missing", "drop"), "no option '--missing'"),
         ((run, gaps, "-o", out, "--given", "a"), "--given"),
         ((runs / "vae", "digits", "-o", tmp_path / "x.npy"), "models that can: histogram, gaussian-mixture"),
-        ((runs / "pixelcnn", "digits", "-o", tmp_path / "x.npy", "--top", 1), "use a smaller --top"),
+        ((runs / "pixelcnn", "digits", "-o", tmp_path / "x.npy", "--top", 1), "keep a smaller part of it (--keep)"),
         ((runs / "pixelcnn", "digits", "-o", tmp_path / "x.npy", "--top", 1.5), "--top"),
         ((runs / "pixelcnn", gaps, "-o", tmp_path / "x.npy"), "shape"),
     ):

@@ -16,9 +16,10 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.data import load_data, load_examples
 from unsup.data.form import form_from_json
-from unsup.data.load import load_rows, options_taken
+from unsup.data.load import load_batch, load_rows, load_supported, options_taken
 from unsup.data.text import TextForm
 from unsup.data.unread import _SUFFIXES
+from unsup.data.windows import file_of
 
 RNG = np.random.default_rng(0)
 TEXT = "Ein Text über Käse, «déjà vu» – und “quotes”.\nLine two\tof it.\n" * 20
@@ -196,7 +197,7 @@ def test_as_bytes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["fit", str(tmp_path / "a.bin"), "histogram", "--as", "bytes", "--length", "10", "-o", run]) == 0
     assert main(["eval", run]) == 0
     assert main(["score", run, str(tmp_path / "a.bin"), "--as", "bytes", "-o", str(tmp_path / "s.csv")]) == 0
-    assert len((tmp_path / "s.csv").read_text().splitlines()) == 301
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 2
     assert main(["fit", "--resume", "-o", run, "--as", "bytes"]) == 0
 
 
@@ -225,3 +226,93 @@ def test_bytes_that_are_not_text_are_written_as_they_are(tmp_path: Path) -> None
     assert content == bytes(range(256))
     with pytest.raises(InputError, match=r"text can be written to \.txt or a folder"):
         list(TextForm().files(x, tmp_path / "a.doc"))
+
+
+# --- characters, the last window, documents
+
+
+def test_characters_are_numbered_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("né ☃\n" * 30, encoding="utf-8")
+    found = load_rows(tmp_path / "a.txt", length=10, tokens="characters")
+    assert isinstance(found.form, TextForm)
+    assert found.form.alphabet == "\n né☃"
+    assert found.event == Event((10,), Support("nominal", 5), "sequence")
+    assert found.form.text(found.tensor[0]).decode() == "né ☃\nné ☃\n"
+    assert form_from_json(json.loads(json.dumps(found.form.to_json()))) == found.form
+    again = torch.cat([found.form.tokens_of("né ☃\n", "it")] * 2)
+    assert torch.equal(again, found.tensor[0].long())
+
+
+def test_a_text_of_one_character(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a" * 30)
+    found = load_rows(tmp_path / "a.txt", length=10, tokens="characters")
+    assert found.event.uniform == Support("nominal", 2)
+    assert bool((found.tensor == 1).all())
+
+
+@pytest.mark.parametrize("tokens", ["bytes", "characters"])
+@pytest.mark.parametrize("length", [1, 7, 64, 5000])
+def test_windows_with_a_tail_cover_a_text_once(length: int, tokens: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    found = load_rows(tmp_path / "a.txt", length=length, tokens=tokens, tail=True)
+    assert isinstance(found.form, TextForm)
+    assert b"".join(found.form.texts(found.tensor, found.lengths)) == TEXT.encode()
+    units = found.form.units(found.tensor, found.lengths)
+    assert int(units["byte"].sum()) == len(TEXT.encode())
+    assert int(units["character"].sum()) == len(TEXT)
+    assert found.notes == ()
+
+
+def test_every_text_of_a_folder_has_a_tail(tmp_path: Path) -> None:
+    texts = {f"{i}.txt": "abc" * i for i in range(1, 9)}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = load_rows(tmp_path, length=10, tail=True)
+    assert isinstance(found.form, TextForm)
+    of: dict[str, bytes] = {}
+    for name, text in zip(found.names, found.form.texts(found.tensor, found.lengths), strict=True):
+        of[file_of(name)] = of.get(file_of(name), b"") + text
+    assert {name: text.decode() for name, text in of.items()} == texts
+
+
+def test_documents_are_examples_of_their_own_length(tmp_path: Path) -> None:
+    texts = ["first é", "second\nline", "", "fourth " * 40]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    found = load_rows(tmp_path / "a.jsonl", documents=True)
+    assert found.event == Event((280,), Support("nominal", 256), "sequence", open=True)
+    assert isinstance(found.form, TextForm)
+    assert [text.decode() for text in found.form.texts(found.tensor, found.lengths)] == texts
+    assert list(found.names) == ["line 1", "line 2", "line 3", "line 4"]
+    assert found.notes == ()
+    short = load_rows(tmp_path / "a.jsonl", documents=True, length=20, tokens="characters")
+    assert short.lengths is not None
+    assert short.lengths.tolist() == [7, 11, 0, 20]
+    assert short.notes == ("1 of 4 documents are longer than 20 characters, and cut there; --length sets the length",)
+
+
+def test_another_text_has_the_characters_of_the_training_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcdefgh \n" * 30)
+    (tmp_path / "b.txt").write_text("hat bad\n")
+    (tmp_path / "c.txt").write_text("gegeg\n")
+    data = load_data(tmp_path / "a.txt", length=6, tokens="characters", tail=True)
+    batch, _ = load_batch(tmp_path / "c.txt", data.event, form=data.form)
+    assert isinstance(data.form, TextForm)
+    assert data.form.texts(batch.x, batch.lengths) == [b"gegeg\n"]
+    with pytest.raises(InputError, match=r"b.txt has 1 character that the training text does not have: 't'; .*bytes"):
+        load_batch(tmp_path / "b.txt", data.event, form=data.form)
+
+
+def test_the_last_window_is_for_models_that_take_lengths(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcdefgh \n" * 100)
+    path = tmp_path / "a.txt"
+    full = load_supported(path, takes_missing=False, length=64)
+    assert full.test.lengths is None
+    assert full.notes == ("dropped 40 bytes that do not fill a window",)
+    defaults = {"text": {"length": 128}}
+    data = load_supported(path, takes_missing=False, takes_lengths=True, defaults=defaults)
+    assert data.options["length"] == 128
+    assert data.test.lengths is not None
+    assert int(data.test.lengths[-1]) == 1000 % 128
+    assert load_supported(path, takes_missing=False, takes_lengths=True, tail=False).test.lengths is None
+    again = load_data(path, **data.options)
+    assert again.digest == data.digest

@@ -115,13 +115,13 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
     """The examples, and which of their entries are known, bool of their shape.
 
     Raises:
-        InputError: two ways to say what is known, or one that does not fit the data.
+        InputError: two parts that are known, or one that does not fit the data.
     """
     from unsup.data.text import Written
 
     ways = [w for w in ("keep", "top", "mask", "seconds", "prompt") if getattr(options, w) is not None]
     if len(ways) > 1:
-        raise InputError(f"--{ways[0]} and --{ways[1]} both say what is known; use one of them")
+        raise InputError(f"--{ways[0]} and --{ways[1]} are both given; use one of them")
     if (options.file is None) == (options.prompt is None):
         both = f"{options.file} and --prompt are both given" if options.file else "there is nothing to complete"
         raise InputError(f"{both}; expected a FILE, or for text --prompt TEXT")
@@ -220,7 +220,7 @@ def _mask(path: str, event: Event) -> Tensor:
     """Which pixels are white in an image, ``(1, H, W)``.
 
     Raises:
-        InputError: it is no image of the size of the examples.
+        InputError: it is not an image of the size of the examples.
     """
     import torch
 

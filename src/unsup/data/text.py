@@ -33,7 +33,7 @@ from unsup.data.windows import Windows, cut
 
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 SUFFIXES = (".txt", ".text", ".md", ".txt.gz", ".text.gz", ".md.gz")
-_LENGTH, _DOCUMENT = 64, 1024  # of a window, and the most of a document, if nothing is said
+_LENGTH, _DOCUMENT = 64, 1024  # of a window, and the most of a document, by default
 _PER_CHARACTER = 24
 _PER_BYTE, _PER_LINE = 3, 10  # bytes of memory at the peak for a byte of text, and of JSON lines
 _AT_ONCE = 2**20
@@ -86,7 +86,7 @@ class Written(Form):
         """The tokens ``(T,)`` of a text, int64.
 
         Raises:
-            InputError: it has characters that are no tokens; the message begins with ``what``.
+            InputError: it has a character without a token; the message begins with ``what``.
         """
 
     def in_file(self, text: bytes) -> bytes:

@@ -30,7 +30,7 @@ class Text(Artist):
         event: the type of an example.
         train_x: training examples.
         whole: draw all examples in full.
-        letters: the character of each token; empty if tokens are no characters.
+        letters: the character of each token; empty if tokens are something else.
     """
 
     wanted = 12

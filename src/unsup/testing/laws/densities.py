@@ -125,7 +125,7 @@ def _has_lengths(model: Model) -> bool:
 
 @law(
     "padding",
-    "What is beyond the lengths of examples changes neither log p nor the loss nor a gradient, whatever it is.",
+    "What is beyond the lengths of examples changes neither log p nor the loss nor a gradient.",
     needs="examples of different lengths",
     applies=lambda model: _has_lengths(model) and model.event.open,
     provided=lambda subject: subject.batch.lengths is not None,
