@@ -17,6 +17,8 @@ from unsup.contest.plan import TRAINING_SHARE, Asked, contestants
 from unsup.core import rows
 from unsup.core.errors import TrainingError
 
+pytestmark = pytest.mark.usefixtures("exact_pictures")
+
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):

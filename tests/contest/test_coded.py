@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = [Entry(name, options, counts=name == "histogram") for name, options in MODELS.items()]
 
     def few_steps(*args: Any, **settings: Any) -> Any:
-        steps = None if isinstance(args[0], type(create("histogram", args[1]))) else 500
+        steps = None if isinstance(args[0], type(create("histogram", args[1]))) else 200
         limits = {"minutes": None, "steps": steps, "lr": 5e-3, "validate_every": 0} if steps else {}
         return whole(*args, **{**settings, **limits})
 

@@ -31,6 +31,7 @@ from unsup.report.page import fit_command, read_run, write_page
 from unsup.train.counting import CountingTrainer
 from unsup.train.runs import open_run
 
+pytestmark = pytest.mark.usefixtures("exact_pictures")
 MINUTES = 0.02
 
 

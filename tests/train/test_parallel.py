@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 import unsup
+from unsup.cli.main import main
 from unsup.core.batch import Time
 from unsup.core.errors import InputError
 from unsup.core.storage import load_tensors
@@ -79,7 +80,7 @@ def test_the_command_line_works_in_two_processes(tmp_path):
     runs = {n: tmp_path / f"run-{n}" for n in (1, 2)}
     common = ("fit", "digits", "made", "--steps", "20", "--precision", "float32", "--model.hidden", "32")
     torchrun("-m", "unsup", *common, "-o", str(runs[2]))
-    subprocess.run([sys.executable, "-m", "unsup", *common, "-o", str(runs[1])], env=ENVIRONMENT, check=True)
+    assert main([*common, "-o", str(runs[1])]) == 0
     events = {n: [json.loads(line) for line in (run / "events.jsonl").open()] for n, run in runs.items()}
     assert len(events[1]) == len(events[2])
     for one, two in zip(events[1], events[2], strict=True):

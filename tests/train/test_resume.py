@@ -32,6 +32,7 @@ from unsup.train.counting import CountingTrainer
 from unsup.train.runs import Run, open_run
 from unsup.train.trainer import fit
 
+pytestmark = pytest.mark.usefixtures("exact_pictures")
 Learning = Callable[..., Fitted]
 MOONS = unsup.load_data("moons", n=300)
 
@@ -377,7 +378,7 @@ def test_killed_while_it_looks_anew_it_looks_anew_again(tmp_path):
     Run(copy).checkpoint("best").unlink()
     with kept_at_every_write(copy, tmp_path / "more") as copies:
         learn(copy, resume=True, checkpoint_seconds=0)
-    for more in copies:
+    for more in share(copies, 24):
         learn(more, resume=True, checkpoint_seconds=0)
         assert differences(copy, more) == [], more.name
 
@@ -527,7 +528,12 @@ def hear_hangups() -> None:
 FIT = [sys.executable, "-m", "unsup", "fit", "moons", "made", "--preset", "tiny", "--n", "300", "--steps", "1000000"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# The other two signals are sent below, under nohup and by a terminal.
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), slow(signal.SIGHUP)])
 def test_the_command_saves_at_a_signal_and_its_status_tells_which(number, tmp_path):
     process = subprocess.Popen(
         [*FIT, "-o", tmp_path / "r", "--plain"],
@@ -553,7 +559,7 @@ def wait_for_steps(process: subprocess.Popen[str], folder: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("plain", [slow(True), False])
 def test_a_closed_terminal_ends_training_saved(plain, tmp_path):
     import pty
 

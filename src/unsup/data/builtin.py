@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits, make_moons
 
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
@@ -24,6 +23,8 @@ GRID_STEP, GRID_STD = 2.0, 0.05
 
 def digits() -> Examples:
     """The UCI handwritten digits of scikit-learn: (1, 8, 8), levels 0..16; split 70/10/20 by a hash."""
+    from sklearn.datasets import load_digits  # slow to import
+
     found = load_digits()
     return Examples(
         torch.from_numpy(found.images.astype(np.uint8)).unsqueeze(1),
@@ -41,6 +42,8 @@ def moons(*, n: int = 20_000) -> Examples:
     Args:
         n: number of training examples of a synthetic set; validation and test have a tenth of it each.
     """
+
+    from sklearn.datasets import make_moons  # slow to import
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         x, label = make_moons(n, noise=0.1, random_state=int(rng.integers(2**31)))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import quad
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -102,6 +101,8 @@ def _under_exponentials(auroc: float, share: float) -> float:
     """
     if auroc == 1:
         return 1.0
+    from scipy.integrate import quad  # slow to import
+
     k = auroc / (1 - auroc)
     # share / (share + (1 − share) r^(k − 1)), with powers of r that do not overflow at 0.
     up, down = max(k - 1, 0.0), max(1 - k, 0.0)

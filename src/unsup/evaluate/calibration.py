@@ -22,7 +22,6 @@ import functools
 
 import numpy as np
 import torch
-from scipy.stats import kstwo
 from torch import Tensor
 
 from unsup.evaluate.estimate import Estimate, as_values, make_figure
@@ -68,6 +67,8 @@ def calibration(of_data: Tensor, of_samples: Tensor) -> Figure:
 @functools.cache
 def _chance(n: int, m: int) -> float:
     """The 95 % quantile of D for equal distributions: about that of one sample of size nm / (n + m)."""
+    from scipy.stats import kstwo  # slow to import
+
     return float(kstwo.isf(0.05, max(1, round(n * m / (n + m)))))
 
 

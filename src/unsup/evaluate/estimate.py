@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import binomtest
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -69,6 +67,8 @@ def wilson(successes: int, n: int) -> Estimate:
     """
     if not 0 <= successes <= n or n < 1:
         raise InputError(f"{successes} of {n} given; expected a count from 0 to n, and n of 1 or more")
+    from scipy.stats import binomtest  # slow to import
+
     interval, value = binomtest(successes, n).proportion_ci(0.95, method="wilson"), successes / n
     return Estimate(value, min(float(interval.low), value), max(float(interval.high), value))
 
@@ -152,4 +152,6 @@ def _exponential(theta: float, n: int, m: int) -> float:
 
 def _far_end(n: int, m: int) -> float:
     """The θ above 0 with a distance of 1.96 deviations to 0: θ² = z² V(θ)."""
+    from scipy.optimize import brentq  # slow to import
+
     return float(brentq(lambda theta: theta - Z * Z * _exponential(theta, n, m) / theta, 1e-12, 1.0))

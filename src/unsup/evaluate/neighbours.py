@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from unsup.core.errors import InputError
@@ -75,6 +74,8 @@ def neighbour_measures(fake: Tensor, real: Tensor) -> dict[str, Estimate]:
     that over examples for a fixed other set. Intervals use Student's t with G − 1 degrees of freedom, in log odds for
     shares. G is 10, or 5 for many pairs.
     """
+    from scipy.stats import t as student  # slow to import
+
     groups = min(_GROUPS if len(fake) * len(real) <= _MANY else _GROUPS_OF_MANY, len(fake), len(real))
     whole, *rest = groups_left_out(fake, real, groups)
     left_out = [found.means for found in rest]

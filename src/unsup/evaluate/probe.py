@@ -16,10 +16,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from unsup.core.batch import Batch
@@ -91,6 +87,8 @@ def few_labels(
     >>> few_labels(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.8
     True
     """
+    from scipy.stats import t as student  # slow to import
+
     _check(train_features, train_label, test_features, test_label)
     label, found = train_label.cpu(), []
     for choice in range(CHOICES):
@@ -117,6 +115,8 @@ def neighbours_vote(
     >>> neighbours_vote(known, label, torch.tensor([[0.4], [9.0]]), torch.tensor([0, 1]), k=1).value
     1.0
     """
+    from sklearn.neighbors import KNeighborsClassifier  # slow to import
+
     _check(known, label, asked, true)
     scaled, wanted = (v.numpy() for v in _standardised(known.double(), asked.double()))
     if not scaled.shape[1]:
@@ -208,6 +208,9 @@ def _standardised(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 def _predictions(x: Array, y: Classes, other: Array, penalties: Sequence[float]) -> list[Classes]:
     """Classes of ``other`` by regressions on ``x`` for each λ; each starts from the previous solution."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.linear_model import LogisticRegression
+
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) == 1 or not x.shape[1]:
         return [np.full(len(other), classes[counts.argmax()])] * len(penalties)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import t as student
 
 from unsup.core.words import counted
 from unsup.evaluate.estimate import Z
@@ -119,6 +118,8 @@ def _over_seeds(figures: Sequence[Figure], level: float) -> tuple[float, float, 
 
     Then the standard error by the variation between seeds: plain, and times Student's quantile.
     """
+    from scipy.stats import t as student  # slow to import
+
     values = np.asarray([float(f["value"]) for f in figures])
     squares, between = float(np.mean([(f["error"] or 0.0) ** 2 for f in figures])), _error_of_mean(values)
     wide = between * float(student.ppf(level, len(values) - 1)) if len(values) > 1 else 0.0

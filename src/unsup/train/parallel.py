@@ -15,8 +15,6 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.model import Model
@@ -109,6 +107,8 @@ def shard_model(model: Model) -> None:
     """
     if process_count() == 1:
         raise InputError("--shard needs several processes, but there is only one; start them with torchrun")
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # slow to import
+
     scalars = {p for p in model.parameters() if p.ndim == 0}  # cannot be sharded; every process keeps them
     fully_shard(model, ignored_params=scalars)
     for p in scalars:
@@ -129,11 +129,19 @@ def _average_gradient(p: Tensor) -> None:
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, with sharded ones gathered from all processes (all of them must call this)."""
+    if process_count() == 1:
+        return dict(tensors)
+    from torch.distributed.tensor import DTensor  # slow to import
+
     return {k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in tensors.items()}
 
 
 def like(own: Tensor, value: Tensor) -> Tensor:
     """A full tensor, sharded like ``own``."""
+    if process_count() == 1:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor  # slow to import
+
     if not isinstance(own, DTensor):
         return value
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
