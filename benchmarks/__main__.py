@@ -16,9 +16,9 @@ from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
 from benchmarks.rbm_epoch import rbm_epoch
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
-from benchmarks.wavenet_speed import wavenet_training
 from benchmarks.sparse_scaling import sparse_attention
 from benchmarks.transformer_speed import transformer_training
+from benchmarks.wavenet_speed import wavenet_training
 from unsup.core.machine import machine_kind
 
 PAGE = Path("docs/benchmarks.md")

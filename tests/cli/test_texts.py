@@ -1,4 +1,4 @@
-"""Runs of text: characters, windows that cover a text once, one score for each text, prompts, completions, documents."""
+"""Runs of text: characters, windows that cover a text once, a score for each text, prompts, completions, documents."""
 
 from __future__ import annotations
 
