@@ -22,6 +22,8 @@ from unsup.families.adversarial.gan import GAN
 from unsup.families.autoregressive.gated_pixelcnn import GatedPixelCNN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.pixelcnn import PixelCNN
+from unsup.families.autoregressive.pixelcnn_plus_plus import PixelCNNPlusPlus
+from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
@@ -118,6 +120,34 @@ def create(
     kernel: int = ...,
     given: Event | None = ...,
 ) -> GatedPixelCNN: ...
+@overload
+def create(
+    name: Literal["pixelcnn++"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    channels: int = ...,
+    blocks: int = ...,
+    resolutions: int = ...,
+    head: Literal["auto", "logistic", "softmax"] = ...,
+    mixtures: int = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> PixelCNNPlusPlus: ...
+@overload
+def create(
+    name: Literal["transformer"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    layers: int = ...,
+    heads: int = ...,
+    dropout: float = ...,
+    given: Event | None = ...,
+) -> Transformer: ...
 @overload
 def create(
     name: Literal["nice"],
