@@ -260,7 +260,7 @@ class PixelCNNPlusPlus(RasterModel):
         event: images ``(C, H, W)`` of binary, ordinal or nominal entries.
         channels: features of each stream.
         blocks: number of blocks at each resolution on the way down.
-        resolutions: number of resolutions, each half of the one before.
+        resolutions: number of resolutions, each half of the one before; at most 10.
         head: ``logistic``: mixture of logistics, for ordinal levels, with coupled channels; ``softmax``: mixture of
             products of softmaxes (Bernoullis) over the channels, which is not in the paper; ``auto``: ``logistic`` for
             more than two ordinal levels.
@@ -283,7 +283,7 @@ class PixelCNNPlusPlus(RasterModel):
         "tiny": {"channels": 6, "blocks": 1, "resolutions": 2, "mixtures": 3},
         "paper": {"channels": 160, "blocks": 5, "resolutions": 3, "mixtures": 10, "dropout": 0.5},
     }
-    fit_defaults = {"lr": 1e-3, "batch_size": 32, "betas": (0.95, 0.9995)}
+    fit_defaults = {"lr": 1e-3, "batch_size": 32, "betas": (0.95, 0.9995), "ema": 0.9995}
 
     def __init__(
         self,
@@ -291,7 +291,7 @@ class PixelCNNPlusPlus(RasterModel):
         *,
         channels: Count = 32,
         blocks: Count = 1,
-        resolutions: Count = 3,
+        resolutions: Annotated[int, Within(1, 10)] = 3,
         head: HeadName = "auto",
         mixtures: Count = 10,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
@@ -307,7 +307,7 @@ class PixelCNNPlusPlus(RasterModel):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99}, turn=None)
+        return Advice(turn=None)
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Count the classes; then initialise all layers such that their outputs are standardised over examples."""
