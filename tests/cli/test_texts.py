@@ -149,7 +149,7 @@ def test_documents_end_where_the_model_ends_them(book: Path, tmp_path: Path, cal
     assert "of its document" in call("eval", run).out
 
 
-def test_class_labels_and_short_forms(runs: Path, tmp_path: Path, call: Call) -> None:
+def test_class_labels_and_short_forms(tmp_path: Path, call: Call) -> None:
     out, same = tmp_path / "a.npy", tmp_path / "b.npy"
     run = tmp_path / "run"
     fit = ("fit", "digits", "pixelcnn", "-o", run, "--preset", "tiny", "--steps", 2, "--plain", "--given", "label")
@@ -159,7 +159,7 @@ def test_class_labels_and_short_forms(runs: Path, tmp_path: Path, call: Call) ->
     assert (np.load(out) == np.load(same)).all()
 
 
-def test_parts_of_images(runs: Path, tmp_path: Path, call: Call) -> None:
+def test_parts_of_images(tmp_path: Path, call: Call) -> None:
     upper = np.zeros((8, 8), np.uint8)
     upper[:3] = 255
     Image.fromarray(upper).save(tmp_path / "upper.png")
