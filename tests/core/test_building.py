@@ -49,16 +49,13 @@ def counts_of(name):
             yield option, "tuple" in text
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if any(counts_of(name))])
 @pytest.mark.parametrize("value", [HUGE, 10**30, -HUGE, 2**63])
 def test_huge_counts_are_refused(name, value):
     case = law_cases(name)[0]
-    tried = 0
     for option, several in counts_of(name):
         with pytest.raises(InputError, match=option):
             create(name, case.event, preset="tiny", **{option: (value,) if several else value})
-        tried += 1
-    assert tried
 
 
 @pytest.mark.slow
@@ -111,9 +108,12 @@ def test_huge_levels_of_a_column_are_refused_or_need_nothing(name, levels, missi
             assert model.parameter_count < 10**6
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sorted({*names()} - {"fvsbn", "conditional-2d"}))
 def test_a_tiny_model_is_tiny_on_any_event(name):
-    """64 numbers a level and 256 an entry: parameters, and what else is saved."""
+    """64 numbers a level and 256 an entry: parameters, and what else is saved.
+
+    Regressions of all pairs of entries have no widths to make small, and a pair of entries is no large event.
+    """
     tried = 0
     for told, event in LARGE.items():
         if model_class(name).refusal(event) is not None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 import unsup.core.rows
-from unsup.core.config import normalise_options
 from unsup.core.batch import Batch
+from unsup.core.config import normalise_options
 from unsup.core.errors import InputError
 from unsup.core.model import Model
 from unsup.core.registry import model_class, names, row
