@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+collect_ignore = ["conftest.py"]  # for doctests; another one of the same name is collected
+
 
 @pytest.fixture
 def exact_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

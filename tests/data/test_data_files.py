@@ -556,7 +556,7 @@ def test_wav_refusals(tmp_path: Path) -> None:
     write_wav(tmp_path / "b.wav", np.zeros(40, np.int16), rate=16000)
     assert refusal(tmp_path, length=4) == (
         "the recordings in PATH differ: 8000 Hz 16 bits (a.wav), 16000 Hz 16 bits (b.wav); convert them to one rate, "
-        "depth and number of channels"
+        "depth and number of channels, or resample them with --rate 8000 (rate=8000)"
     )
 
 

@@ -10,12 +10,13 @@ import unsup
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import Factorises, keyed_generator
+from unsup.core.registry import model_class, names
 from unsup.evaluate.likelihood import bits_by_dimension, log_probs
 from unsup.families.classical.histogram import Histogram
 from unsup.testing.cases import Case, examples, law_cases
 from unsup.testing.subject import Subject
 
-PRODUCTS = ("made", "pixelcnn", "gated-pixelcnn", "histogram")
+PRODUCTS = tuple(name for name in names() if issubclass(model_class(name), Factorises))
 
 
 def needs_a_condition(case):
@@ -26,7 +27,10 @@ def needs_a_condition(case):
 
 # Two masks whose drawn orders are the same, and not the natural one.
 BACKWARDS = Case("made", Event((2,), Support("ordinal", 3)), {"masks": 2, "order": "random", "mask_seed": 5})
-CASES = [*(case for name in PRODUCTS for case in law_cases(name) if not needs_a_condition(case)), BACKWARDS]
+CASES = [
+    *(case for name in PRODUCTS for case in law_cases(name) if not (needs_a_condition(case) or case.event.open)),
+    BACKWARDS,
+]
 
 
 def generic(case):
@@ -75,12 +79,6 @@ def test_every_entry_is_the_ratio_of_two_sums_over_all_values(case):
 
 def test_the_backward_case_is_one():
     assert BACKWARDS.build().orders.tolist() == [[2, 1], [2, 1]]
-
-
-def test_every_product_of_the_registry_is_covered():
-    from unsup.core.registry import model_class, names
-
-    assert {name for name in names() if issubclass(model_class(name), Factorises)} == set(PRODUCTS)
 
 
 def test_a_density_of_another_kind_has_no_parts():

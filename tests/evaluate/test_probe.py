@@ -67,7 +67,7 @@ def test_the_fit_is_the_minimum_of_the_stated_loss(monkeypatch):
             fitted.append((self.coef_.copy(), self.intercept_.copy()))
             return super().predict(x)
 
-    monkeypatch.setattr(module, "LogisticRegression", Spy)
+    monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Spy)
     x, y = normal(300, 4).float().numpy(), classes(300, 3).numpy()
     module._predictions(x, y, x[:1], (1.0, 0.01))
     for penalty, (weight, bias) in zip((1.0, 0.01), fitted, strict=True):

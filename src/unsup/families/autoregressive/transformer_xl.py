@@ -103,7 +103,7 @@ class TransformerXL(SequenceModel):
     >>> event = Event((12,), Support("nominal", 5), "sequence")
     >>> model = TransformerXL(event, width=8, layers=2, heads=2, segment=3, memory=2).eval()
     >>> [int(seen) for seen in (~model.blind_spot()).tril(-1).sum(1)]
-    [0, 1, 2, 3, 4, 5, 6, 6, 7, 6, 7, 8]
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8]
     """
 
     presets = {
