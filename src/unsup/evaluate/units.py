@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from unsup.core.batch import Batch
+from unsup.core.event import Event
 from unsup.core.model import IsAutoregressive, Model
 from unsup.data.form import Form
 from unsup.data.source import Split
@@ -24,15 +25,22 @@ class Context(NamedTuple):
     mean: float
 
 
-def units_of(form: Form | None, examples: Split | Batch) -> dict[str, torch.Tensor]:
-    """The number of units of each example, ``(N,)``, by their names; empty if the data has none."""
-    if form is None or not len(examples):
+def units_of(event: Event, form: Form | None, examples: Split | Batch) -> dict[str, torch.Tensor]:
+    """The number of units of each example, ``(N,)``, by their names; empty if the data has none.
+
+    The units of sequences of discrete vectors are their steps, if their form has no others.
+    """
+    if not len(examples):
         return {}
-    parts = [form.units(batch.x.cpu(), batch.lengths) for batch in batches(examples, _AT_ONCE)]
-    return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+    parts = [{} if form is None else form.units(b.x.cpu(), b.lengths) for b in batches(examples, _AT_ONCE)]
+    found = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+    if not found and event.layout == "sequence" and len(event.shape) == 2 and event.is_discrete:
+        full = torch.full((len(examples),), event.shape[0])
+        found["step"] = (full if examples.lengths is None else examples.lengths.cpu()).double()
+    return found
 
 
-def bits_by_unit(nats: float, form: Form | None, examples: Split | Batch) -> dict[str, float]:
+def bits_by_unit(nats: float, event: Event, form: Form | None, examples: Split | Batch) -> dict[str, float]:
     """Bits per unit, by its name: the total of all bits over the total of all units.
 
     Args:
@@ -41,7 +49,7 @@ def bits_by_unit(nats: float, form: Form | None, examples: Split | Batch) -> dic
     weight = examples.weight
     shares = torch.full((len(examples),), 1 / max(1, len(examples))) if weight is None else weight.cpu() / weight.sum()
     found = {}
-    for name, counts in units_of(form, examples).items():
+    for name, counts in units_of(event, form, examples).items():
         mean = float((shares.double() * counts).sum())
         if mean > 0:
             found[name] = nats / (mean * math.log(2))
