@@ -16,6 +16,8 @@ from unsup.data.source import Split
 from unsup.evaluate.conditions import batches
 
 _AT_ONCE = 20_000
+_LONGEST = 4096
+"""The most entries of a sequence for which the receptive field is computed, which takes memory of their square."""
 
 
 class Context(NamedTuple):
@@ -57,14 +59,26 @@ def bits_by_unit(nats: float, event: Event, form: Form | None, examples: Split |
 
 
 def context_of(model: Model, examples: Split | Batch) -> Context | None:
-    """The context of predictions of sequences; None for other data, and for models without an order of entries."""
+    """The context of predictions of sequences; None for other data, and for models without an order of entries.
+
+    Entries outside the receptive field of the model do not count. For long sequences of single entries (more than
+    `_LONGEST`), where finding them takes long, the result is None.
+    """
     event = model.event
     if event.layout != "sequence" or not isinstance(model, IsAutoregressive) or len(model.orders.unique(dim=0)) > 1:
         return None
-    lengths = torch.tensor([event.shape[0]]) if examples.lengths is None else examples.lengths.cpu()
+    size = event.shape[0]
+    earlier = torch.arange(size, dtype=torch.float64)
+    if len(event.shape) == 1:
+        if size > _LONGEST:
+            return None
+        earlier -= model.blind_spot().sum(1).cpu()
+    lengths = torch.tensor([size]) if examples.lengths is None else examples.lengths.cpu()
     total = float(lengths.sum())
-    mean = float((lengths * (lengths - 1)).sum()) / 2 / total if total else 0.0
-    return Context(max(0, int(lengths.max()) - 1), mean)
+    if not total:
+        return Context(0, 0.0)
+    mean = float(torch.cat([torch.zeros(1), earlier.cumsum(0)])[lengths].sum()) / total
+    return Context(int(earlier[: int(lengths.max())].max()), mean)
 
 
 def context_in_words(context: Context, unit: str, whole: str = "window") -> str:
