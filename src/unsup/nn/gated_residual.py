@@ -63,7 +63,8 @@ class GatedResidual(Causal):
         both_signs: bool = True,
     ) -> None:
         super().__init__()
-        self.activation, times = (concat_elu, 2) if both_signs else (elu, 1)
+        self.activation: Callable[[Tensor], Tensor] = concat_elu if both_signs else elu
+        times = 2 if both_signs else 1
         self.first = conv(times * width, width, WeightNorm(width))
         self.beside = point(times * beside, width, WeightNorm(width)) if beside else None
         self.dropout = Dropout(dropout)
