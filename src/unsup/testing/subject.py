@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from unsup.core.random import Rows
 GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models clearly dependent
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
+MOST_KEPT = 2**22  # parameters; copies of larger models are made anew for every law, to save memory
 
 Oracle = Callable[[Model, Tensor, Batch], Tensor]
 """Independent computation of log p(x) of a model (closed form, enumeration, another library), given its data."""
@@ -47,6 +48,7 @@ class Subject:
     batch: Batch
     seed: int
     oracle: Oracle | None = None
+    _made: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def generator(self, *position: int) -> Generator:
         """The generator for one place in a law; the same place always gives the same noise."""
@@ -67,17 +69,28 @@ class Subject:
         and a few training passes update the statistics. A model that learns by counting makes three passes instead,
         since its parameters (probabilities, covariances) are constrained.
         """
-        model = copy.deepcopy(self.model).train()
-        model.prepare(self.batch, generator=self.generator(draw, 0))
-        if isinstance(model, LearnsByCounting) and model.passes:
-            for _ in range(3):
-                model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
-        else:
-            perturb(model, self.generator(draw, 2), noise)
-            with torch.no_grad():
-                for i in range(3):
-                    model.loss(self.batch, generator=self.generator(draw, 3, i))
-        return self.ready(model if dtype is None else model.to(dtype)).eval()
+        if sum(p.numel() for p in self.model.parameters()) > MOST_KEPT:
+            return self._generic(draw, dtype, noise)
+        key = (draw, dtype, noise)
+        if key not in self._made:  # most laws start from the same one
+            self._made[key] = self._generic(draw, dtype, noise)
+        return copy.deepcopy(self._made[key])
+
+    def _generic(self, draw: int, dtype: torch.dtype | None, noise: float) -> Model:
+        # A model that incorrectly draws from the global generator gives the same copy to every law.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            model = copy.deepcopy(self.model).train()
+            model.prepare(self.batch, generator=self.generator(draw, 0))
+            if isinstance(model, LearnsByCounting) and model.passes:
+                for _ in range(3):
+                    model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
+            else:
+                perturb(model, self.generator(draw, 2), noise)
+                with torch.no_grad():
+                    for i in range(3):
+                        model.loss(self.batch, generator=self.generator(draw, 3, i))
+            return self.ready(model if dtype is None else model.to(dtype)).eval()
 
     def ready(self, model: Model) -> Model:
         """``model`` with log Z computed for its current parameters, if necessary."""
