@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -29,6 +29,7 @@ STRONG_NOISE = 0.5  # makes the entries of small exact models clearly dependent
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
 MOST_KEPT = 2**22  # parameters; copies of larger models are made anew for every law, to save memory
 
+T = TypeVar("T")
 Oracle = Callable[[Model, Tensor, Batch], Tensor]
 """Independent computation of log p(x) of a model (closed form, enumeration, another library), given its data."""
 
@@ -48,7 +49,14 @@ class Subject:
     batch: Batch
     seed: int
     oracle: Oracle | None = None
-    _made: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made for the first law that needs it; laws must not change it."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
     def generator(self, *position: int) -> Generator:
         """The generator for one place in a law; the same place always gives the same noise."""
@@ -71,10 +79,7 @@ class Subject:
         """
         if sum(p.numel() for p in self.model.parameters()) > MOST_KEPT:
             return self._generic(draw, dtype, noise)
-        key = (draw, dtype, noise)
-        if key not in self._made:  # most laws start from the same one
-            self._made[key] = self._generic(draw, dtype, noise)
-        return copy.deepcopy(self._made[key])
+        return copy.deepcopy(self.once((draw, dtype, noise), lambda: self._generic(draw, dtype, noise)))
 
     def _generic(self, draw: int, dtype: torch.dtype | None, noise: float) -> Model:
         # A model that incorrectly draws from the global generator gives the same copy to every law.
@@ -185,7 +190,7 @@ def learn(
 ) -> None:
     """Steps of Adam by every player, or by those of ``players``, as training takes them."""
     chosen = [o for o in model.objectives() if players(o)]
-    optimizers = [torch.optim.Adam(o.parameters, lr=rate) for o in chosen]
+    optimizers = [torch.optim.Adam(o.parameters, lr=rate, fused=True) for o in chosen]
     for step in range(steps):
         time = Time(step, steps)
         generator = noise(step)
