@@ -289,7 +289,7 @@ def tempered(subject: Subject) -> None:
 def _tables(model: HasDensity, subject: Subject) -> list[tuple[float, Tensor]]:
     """The weight and log p of every value of each part of the distribution that is sampled from as one product.
 
-    None for a mixture of orders, where p is not sufficient.
+    Empty for a mixture of orders, where p is not sufficient.
     """
     if not isinstance(model, IsAutoregressive):
         return [(1.0, values.log_table(model, **subject.one_given()))]
