@@ -12,7 +12,7 @@ import numpy as np
 import orders
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binom
@@ -240,6 +240,7 @@ CELLS = st.one_of(
     rows=st.lists(st.tuples(st.integers(0, 40), CELLS, CELLS), min_size=4, max_size=60),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(rows=[(0, 0, 0), (0, 0, 0), (0, 0, "A"), (0, 0, "A"), (1, 1, "NIL")], seed=0)
 def test_any_table_with_copies(rows: Rows, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rows of a number, which is x, and of two cells of any kind, which are left out of it and still of the row."""
     rng = np.random.default_rng(seed)

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 import unsup.core.rows
-from unsup.core.batch import Batch
 from unsup.core.config import normalise_options
 from unsup.core.errors import InputError
-from unsup.core.model import Model
 from unsup.core.registry import model_class, names, row
-from unsup.testing import LAWS, Case, abilities_of, check_model, check_registry_name, law_cases
+from unsup.testing import LAWS, abilities_of, check_registry_name, law_cases
 from unsup.testing.abilities import WORDS
+from unsup.testing.check import judge
+from unsup.testing.subject import Subject
 
 
 @functools.cache
@@ -33,17 +33,16 @@ def _applicable() -> list:
 
 
 @functools.lru_cache(maxsize=1)
-def _built(name: str, number: int) -> tuple[Case, Model, Batch]:
-    """A case, its model and its data; a check changes none of them, so all laws of a case share them."""
+def _subject(name: str, number: int) -> Subject:
+    """The model and data of a case; a check changes neither, so all laws of a case share them."""
     case = law_cases(name)[number]
-    return case, case.build(), case.data()
+    return Subject(case.build(), case.data(), 0, case.oracle)
 
 
 @pytest.mark.parametrize(("name", "number", "law"), _applicable())
 def test_law(name: str, number: int, law: str) -> None:
-    case, model, data = _built(name, number)
-    report = check_model(model, data, laws=(law,), exceptions=case.exceptions, oracle=case.oracle)
-    (outcome,) = report.outcomes
+    case = law_cases(name)[number]
+    outcome = judge(LAWS[law], _subject(name, number), case.exceptions)
     if outcome.status == "excepted":
         pytest.skip(outcome.detail)
     assert outcome.status == "passed", f"{case} breaks {law}: {outcome.detail}"

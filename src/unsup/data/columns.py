@@ -415,11 +415,13 @@ def _read_text(name: str, words: list[str], codes: NDArray[np.int64], *, comma: 
         every = np.array([table.get(w, np.nan) for w in words] + [np.nan])[codes]
         infinite = {w for w, v in table.items() if np.isinf(v)}
         return Found(column, every, _problems(words, codes, infinite, "not finite"), note)
+    gaps = [w for w in words if is_missing(w)]
+    cells = _without(gaps, words, codes)
     mistaken = _mistakes(words, codes)
     if mistaken:
-        return Found(Column(name), np.full(len(codes), np.nan), mistaken, "", (words, codes))
-    gaps = [w for w in words if is_missing(w)]
-    categories = _categories(name, *_without(gaps, words, codes))
+        # Whether there are mistakes depends on how often each cell occurs; the hashes of rows do not.
+        return Found(Column(name), np.full(len(codes), np.nan), mistaken, "", cells)
+    categories = _categories(name, *cells)
     if not gaps:
         return categories
     shown = listing(list(map(repr, gaps)))

@@ -108,14 +108,16 @@ def check_model(
     batch = (data if isinstance(data, Batch) else _examples_of(data, model)).take(slice(0, MOST_EXAMPLES))
     model.event.check(batch.x, batch.lengths)
     subject = Subject(model, batch.to(model.device), seed, oracle)
-    excepted = {**_registered_exceptions(type(model)), **(exceptions or {})}
     chosen = [LAWS[name] for name in (LAWS if laws is None else laws)]
     return Report(
-        title or f"{type(model).__name__} on {model.event}", tuple(_judge(law, subject, excepted) for law in chosen)
+        title or f"{type(model).__name__} on {model.event}",
+        tuple(judge(law, subject, exceptions) for law in chosen),
     )
 
 
-def _judge(law: Law, subject: Subject, excepted: Mapping[str, str]) -> Outcome:
+def judge(law: Law, subject: Subject, exceptions: Mapping[str, str] | None = None) -> Outcome:
+    """The result of one law; ``exceptions`` are added to those of the registry row."""
+    excepted = {**_registered_exceptions(type(subject.model)), **(exceptions or {})}
     if not (law.applies(subject.model) and law.provided(subject)):
         return Outcome(law.name, "not-applicable", f"needs {law.needs}", 0.0)
     if law.name in excepted:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -27,7 +27,9 @@ from unsup.core.random import Rows
 GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models clearly dependent
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
+MOST_KEPT = 2**22  # parameters; copies of larger models are made anew for every law, to save memory
 
+T = TypeVar("T")
 Oracle = Callable[[Model, Tensor, Batch], Tensor]
 """Independent computation of log p(x) of a model (closed form, enumeration, another library), given its data."""
 
@@ -47,6 +49,14 @@ class Subject:
     batch: Batch
     seed: int
     oracle: Oracle | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made for the first law that needs it; laws must not change it."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
     def generator(self, *position: int) -> Generator:
         """The generator for one place in a law; the same place always gives the same noise."""
@@ -67,17 +77,25 @@ class Subject:
         and a few training passes update the statistics. A model that learns by counting makes three passes instead,
         since its parameters (probabilities, covariances) are constrained.
         """
-        model = copy.deepcopy(self.model).train()
-        model.prepare(self.batch, generator=self.generator(draw, 0))
-        if isinstance(model, LearnsByCounting) and model.passes:
-            for _ in range(3):
-                model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
-        else:
-            perturb(model, self.generator(draw, 2), noise)
-            with torch.no_grad():
-                for i in range(3):
-                    model.loss(self.batch, generator=self.generator(draw, 3, i))
-        return self.ready(model if dtype is None else model.to(dtype)).eval()
+        if sum(p.numel() for p in self.model.parameters()) > MOST_KEPT:
+            return self._generic(draw, dtype, noise)
+        return copy.deepcopy(self.once((draw, dtype, noise), lambda: self._generic(draw, dtype, noise)))
+
+    def _generic(self, draw: int, dtype: torch.dtype | None, noise: float) -> Model:
+        # A model that incorrectly draws from the global generator gives the same copy to every law.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            model = copy.deepcopy(self.model).train()
+            model.prepare(self.batch, generator=self.generator(draw, 0))
+            if isinstance(model, LearnsByCounting) and model.passes:
+                for _ in range(3):
+                    model.maximize(model.statistics(self.batch, generator=self.generator(draw, 1)))
+            else:
+                perturb(model, self.generator(draw, 2), noise)
+                with torch.no_grad():
+                    for i in range(3):
+                        model.loss(self.batch, generator=self.generator(draw, 3, i))
+            return self.ready(model if dtype is None else model.to(dtype)).eval()
 
     def ready(self, model: Model) -> Model:
         """``model`` with log Z computed for its current parameters, if necessary."""
@@ -172,7 +190,7 @@ def learn(
 ) -> None:
     """Steps of Adam by every player, or by those of ``players``, as training takes them."""
     chosen = [o for o in model.objectives() if players(o)]
-    optimizers = [torch.optim.Adam(o.parameters, lr=rate) for o in chosen]
+    optimizers = [torch.optim.Adam(o.parameters, lr=rate, fused=True) for o in chosen]
     for step in range(steps):
         time = Time(step, steps)
         generator = noise(step)

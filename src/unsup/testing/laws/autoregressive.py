@@ -15,6 +15,7 @@ from unsup.testing.subject import Subject, perturb
 
 _INPUTS, _DRAWS, _MOST_ROWS = 8, 3, 64
 _OPEN_DRAWS = 2
+_AT_ONCE = 65536  # entries of examples in one pass
 
 
 def _is_autoregressive(model: Model) -> bool:
@@ -74,17 +75,16 @@ def _jacobian_rows(
 
     The parameters of a conditional are mixed with ``weights`` first: a zero derivative is then a zero of them all.
     """
-    x = x.clone().requires_grad_()
-    mixed = model.conditionals(x, order=order, **subject.given(len(x))) @ weights  # (B, D, P) → (B, D)
-    return torch.stack(
-        [
-            torch.autograd.grad(mixed[:, i].sum(), x, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-            .flatten(1)
-            .abs()
-            .amax(0)
-            for i in rows
-        ]
-    )
+    parts = []
+    for some in torch.tensor(rows).split(max(1, _AT_ONCE // x.numel())):
+        # Several rows in one backward pass: of the copies of the examples for row i, only conditional i is used.
+        copies = x.repeat(len(some), *(1,) * (x.ndim - 1)).requires_grad_()
+        given = {k: c.repeat(len(some), *(1,) * (c.ndim - 1)) for k, c in subject.given(len(x)).items()}
+        mixed = model.conditionals(copies, order=order, **given) @ weights  # (R B, D, P) → (R B, D)
+        own = mixed.reshape(len(some), len(x), -1)[torch.arange(len(some)), :, some].sum()
+        (found,) = torch.autograd.grad(own, copies, allow_unused=True, materialize_grads=True)
+        parts.append(found.reshape(len(some), len(x), -1).abs().amax(1))
+    return torch.cat(parts)
 
 
 @law(

@@ -40,8 +40,14 @@ def has_likelihood(model: Model) -> bool:
     return isinstance(model, HasDensity) and model.likelihood_kind in ("exact", "bound")
 
 
-def log_masses(subject: Subject, model: HasDensity) -> tuple[Tensor, Tensor]:
-    """Points of the event and the log of the mass of each: exact, or by a quadrature that has converged."""
+def log_masses(subject: Subject) -> tuple[Tensor, Tensor]:
+    """Points of the event and the log of the mass of each in the generic model: exact, or by a quadrature."""
+    return subject.once("log_masses", lambda: _log_masses(subject))
+
+
+def _log_masses(subject: Subject) -> tuple[Tensor, Tensor]:
+    model = subject.generic()
+    assert isinstance(model, HasDensity)
     event, data, given = subject.model.event, subject.batch.x, subject.one_given()
     if event.is_discrete:
         return grids.enumerate_event(values.event_of(subject.model)), values.log_table(model, **given)
@@ -65,13 +71,11 @@ def log_masses(subject: Subject, model: HasDensity) -> tuple[Tensor, Tensor]:
     ),
 )
 def normalised(subject: Subject) -> None:
-    model = subject.generic()
-    assert isinstance(model, HasDensity)
-    _, log_mass = log_masses(subject, model)
+    _, log_mass = log_masses(subject)
     total = float(log_mass.exp().sum())
     # Sums are exact to rounding. The finest grid is 0.0125 deviations wide in two dimensions and 4e-4 in one: a density
     # with kinks (ReLU) is integrated to about 0.0125² ≈ 2e-4, one with jumps (a histogram) to about 4e-4.
-    tolerance = 1e-8 if model.event.is_discrete else 1e-3
+    tolerance = 1e-8 if subject.model.event.is_discrete else 1e-3
     require(abs(total - 1) <= tolerance, f"the total mass is {total:.9g}")
 
 
@@ -109,7 +113,7 @@ def batch_independence(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, HasDensity)
     with torch.no_grad():
-        x = subject.x(model)
+        x = subject.x(model)[:_EXAMPLES]
         beside = subject.given(len(x)) | subject.lengths(len(x))
         together = model.log_prob(x, **beside)
         require(together.shape == (len(x),), f"log_prob of {len(x)} examples has shape {tuple(together.shape)}")

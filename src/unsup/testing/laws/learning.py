@@ -98,7 +98,7 @@ def terms(subject: Subject) -> None:
 def descent(subject: Subject) -> None:
     model = subject.fresh()
     (objective,) = model.objectives()
-    optimizer = torch.optim.Adam(objective.parameters, lr=_LEARNING_RATE)
+    optimizer = torch.optim.Adam(objective.parameters, lr=_LEARNING_RATE, fused=True)
     batch = subject.data(model)
 
     def measure() -> tuple[float, float]:

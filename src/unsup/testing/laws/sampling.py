@@ -99,7 +99,7 @@ def entropy(subject: Subject) -> None:
     model, given = subject.generic(), subject.one_given()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
-    x, log_mass = log_masses(subject, model)
+    x, log_mass = log_masses(subject)
     log_p = log_probs(model, x, **given) if not model.event.is_discrete else log_mass
     expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
     own, lengths = values.draw(model, _SAMPLES, subject.generator(1), **given)
@@ -126,7 +126,7 @@ def moments(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
-    points, log_mass = log_masses(subject, model)
+    points, log_mass = log_masses(subject)
     centre, scale = subject.batch.x.double().nanmean(0), deviations(subject.batch.x)
     own = model.sample(_SAMPLES, generator=subject.generator(1), **subject.one_given()).double()
 
@@ -260,6 +260,7 @@ def _has_tempered_density(model: Model) -> bool:
 def tempered(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE if subject.model.event.is_discrete else GENERIC_NOISE)
     assert isinstance(model, HasDensity)
+    tables = [] if isinstance(model, IsFlow) else _tables(model, subject)
     for wanted in (_COOLER, 1 / _COOLER):
         if isinstance(model, IsFlow):
             widths = []
@@ -275,9 +276,9 @@ def tempered(subject: Subject) -> None:
             )
             continue
         drawn = _at(model, subject, _SAMPLES, wanted)
-        probability = _tempered(model, subject, wanted)
-        if probability is None:
+        if not tables:
             return
+        probability = _tempered(model, tables, wanted)
         counts = values.counted(model, *drawn)
         p_value = grids.chi_square(counts, probability)
         require(
@@ -285,18 +286,30 @@ def tempered(subject: Subject) -> None:
         )
 
 
-def _tempered(model: HasDensity, subject: Subject, temperature: float) -> Tensor | None:
-    """The probability of every value at a temperature; None for a mixture of orders, where p is not sufficient."""
+def _tables(model: HasDensity, subject: Subject) -> list[tuple[float, Tensor]]:
+    """The weight and log p of every value of each part of the distribution that is sampled from as one product.
+
+    Empty for a mixture of orders, where p is not sufficient.
+    """
     if not isinstance(model, IsAutoregressive):
-        return (values.log_table(model, **subject.one_given()) / temperature).softmax(0)
+        return [(1.0, values.log_table(model, **subject.one_given()))]
     mixture = _mixture(model, subject)
     if len(model.orders) > len(mixture):
-        return None
+        return []
+    return [(weight, values.log_table(model, **given)) for weight, given in mixture]
+
+
+def _tempered(model: HasDensity, tables: list[tuple[float, Tensor]], temperature: float) -> Tensor:
+    """The probability of every value at a temperature, from the result of `_tables`."""
+    assert isinstance(model, Model)
+    if not isinstance(model, IsAutoregressive):
+        ((_, table),) = tables
+        return (table / temperature).softmax(0)
     order = model.orders[0].argsort().tolist()
-    levels = [s.levels for s in values.event_of(subject.model).columns]
-    total = torch.zeros(math.prod(levels), dtype=torch.float64, device=subject.model.device)
-    for weight, given in mixture:
-        table = values.log_table(model, **given).view(levels).permute(order)  # axes in the order of generation
+    levels = [s.levels for s in values.event_of(model).columns]
+    total = torch.zeros(math.prod(levels), dtype=torch.float64, device=model.device)
+    for weight, whole in tables:
+        table = whole.view(levels).permute(order)  # axes in the order of generation
         log_q = torch.zeros_like(table)
         while table.ndim:
             marginal = table.logsumexp(-1, keepdim=True)
