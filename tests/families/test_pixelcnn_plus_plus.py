@@ -281,7 +281,7 @@ def test_cached_sampling_and_completion_are_the_naive_ones(event: Event, options
         line, targets = model.order.line(known), model._targets(fast)
         naive = model._naive(6, model._context(given.get("given")))
         otherwise = drawing(model.observation, generator(4), **draw)
-        assert torch.equal(done, model._walked(naive, 6, keeping(line, targets.long(), otherwise)))
+        assert torch.equal(done, model._raw(model._walked(naive, 6, keeping(line, targets.long(), otherwise))))
         assert torch.equal(done[known], fast[known])
     x = model.sample(5, generator=generator(5))
     given = torch.zeros(5, dtype=torch.int64) if options.get("given") else None

@@ -14,11 +14,11 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event
 from unsup.families.autoregressive.transformer_xl import PostNormBlock
 from unsup.nn.attention import Attention, attend
-from unsup.nn.causal import Causal, Context, Site
+from unsup.nn.causal import Causal, Context, Pointwise, Site
 from unsup.nn.decoder import Block, draw_weights
 from unsup.nn.order import Order
 from unsup.nn.relative_attention import Reach, RelativeAttention, relative_shift, sinusoids
-from unsup.nn.sequence import Places, Sitewise
+from unsup.nn.sequence import Places
 from unsup.nn.sparse_attention import SparseAttention
 
 LENGTH, WIDTH, N = 11, 8, 2
@@ -42,7 +42,7 @@ def relative(name: str) -> RelativeAttention:
 
 
 LAYERS: dict[str, Callable[[], Causal]] = {
-    "sitewise": lambda: Sitewise(nn.Linear(WIDTH, WIDTH)),
+    "pointwise": lambda: Pointwise(nn.Linear(WIDTH, WIDTH)),
     "places": lambda: Places(Order(Event((LENGTH,), BINARY)), WIDTH),
     "places-in-rows": lambda: Places(Order(Event((LENGTH,), BINARY)), WIDTH, (3, 4)),
     "attention": lambda: Attention(WIDTH, 2),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.nn.attention import Attention
-from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Pointwise, Site
 from unsup.nn.sparse_attention import SparseAttention
 
 
@@ -51,6 +51,11 @@ class Block(Causal):
         last = self.net[2]
         assert isinstance(last, nn.Linear)
         return [self.attention.out, last]
+
+
+def normed_map(width: int, outputs: int) -> Pointwise:
+    """A norm and a linear map of the features of each site: the head of a pre-norm decoder."""
+    return Pointwise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 from torch import nn
 
@@ -23,9 +23,10 @@ from unsup.core.config import Count, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal
-from unsup.nn.decoder import Block, draw_weights
-from unsup.nn.sequence import Places, SequenceModel, Sitewise, Tokens
+from unsup.nn.causal import Causal, layers_of
+from unsup.nn.decoder import Block, draw_weights, normed_map
+from unsup.nn.entries import against_all_but_symbols
+from unsup.nn.sequence import Places, SequenceModel, Tokens
 from unsup.nn.sparse_attention import Pattern, SparseAttention
 
 
@@ -97,7 +98,7 @@ class SparseTransformer(SequenceModel):
             Block(width, SparseAttention(width, heads, keys, pattern, stride, summary), hidden, dropout)
             for _ in range(layers)
         )
-        self.head = Sitewise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.observation.outputs_each)))
+        self.head = normed_map(width, self.observation.outputs_each)
         draw_weights(self, 0.02)
 
     @classmethod
@@ -106,7 +107,7 @@ class SparseTransformer(SequenceModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return None if event.is_discrete and event.uniform is not None else "takes discrete entries of one kind only"
+        return against_all_but_symbols(event)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.tokens, self.places, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.tokens, self.places, *layers_of(self.blocks), self.head]
