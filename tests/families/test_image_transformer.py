@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model, seen_by_jacobian
+from decoders import norm
+from entry_models import every_example, generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup
@@ -31,11 +32,6 @@ SETTINGS: list[tuple[Event, dict[str, Any]]] = [
     (RGB, SQUARE | LOGISTIC),
     (Event((2, 3, 2), Support("nominal", 3)), {}),
 ]
-
-
-def normalised(h: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
-    centred = h - h.mean()
-    return norm.weight * centred / (centred.square().mean() + norm.eps).sqrt() + norm.bias
 
 
 def places(event: Event, options: dict[str, Any]) -> list[tuple[int, int, int]]:
@@ -103,10 +99,10 @@ def loop_network(model: ImageTransformer, x: Tensor, options: dict[str, Any]) ->
                 scores = torch.stack([(q @ own)[head] @ (k @ h[j])[head] for j in sees]) / math.sqrt(len(head))
                 weights = (scores - scores.max()).exp()
                 parts.append(sum(a * (v @ h[j])[head] for a, j in zip(weights, sees, strict=True)) / weights.sum())
-            y = normalised(own + attention.out.weight @ torch.cat(parts), first_norm.module)
+            y = norm(own + attention.out.weight @ torch.cat(parts), first_norm.module)
             inner, _, outer = network.layers()[0].module
             hidden = (inner.weight @ y + inner.bias).clamp(min=0)
-            found.append(normalised(y + outer.weight @ hidden + outer.bias, last_norm.module))
+            found.append(norm(y + outer.weight @ hidden + outer.bias, last_norm.module))
         h = found
     return torch.stack([model.head.module.weight @ own + model.head.module.bias for own in h])
 
@@ -188,7 +184,7 @@ def test_one_block_is_full_attention_in_both_kinds(head: str) -> None:
 @torch.no_grad()
 def test_masses_of_all_images_sum_to_one(event: Event, options: dict[str, Any], given: Event | None) -> None:
     model = random_model("image-transformer", event, given=given, **options)
-    assert abs(model.log_prob(every_image(event)).exp().sum() - 1) < 1e-10
+    assert abs(model.log_prob(every_example(event)).exp().sum() - 1) < 1e-10
 
 
 @torch.no_grad()

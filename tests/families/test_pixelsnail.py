@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model, seen_by_jacobian
+from entry_models import every_example, generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup
@@ -86,7 +86,7 @@ def loop_attention(layer: PixelAttention, x: Tensor, h: Tensor, condition: Tenso
 )
 @torch.no_grad()
 def test_network_is_the_papers_by_loops(event: Event, options: dict[str, Any]) -> None:
-    model = random_model("pixelsnail", event, scale=0.2, **options)
+    model = random_model("pixelsnail", event, deviation=0.2, **options)
     assert isinstance(model, PixelSNAIL)
     support = event.uniform
     x = support.low + torch.randint(support.levels, event.shape, generator=generator(2))
@@ -176,7 +176,7 @@ def test_first_pixel_has_no_key_and_depends_on_nothing() -> None:
 @torch.no_grad()
 def test_masses_of_all_images_sum_to_one(event: Event, head: str, given: Event | None) -> None:
     model = random_model("pixelsnail", event, head=head, given=given)
-    assert abs(model.log_prob(every_image(event)).exp().sum() - 1) < 1e-10
+    assert abs(model.log_prob(every_example(event)).exp().sum() - 1) < 1e-10
 
 
 @pytest.mark.parametrize(

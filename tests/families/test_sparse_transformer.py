@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 import torch
-from decoders import generator, random_decoder, seen_by_jacobian, text
+from decoders import text
+from entry_models import generator, random_model, seen_by_jacobian
 
 import unsup
 from unsup.core.errors import InputError
@@ -18,9 +19,7 @@ from unsup.core.event import BINARY, Event, Support
 def test_blind_spot_is_that_of_the_sets_of_the_paper(layers: int, pattern: str, stride: int, summary: int) -> None:
     """Entry t is predicted at site t, where the inputs are the entries up to t − 1 as sites up to t."""
     n = 14
-    model = random_decoder(
-        "sparse-transformer", text(n), layers=layers, pattern=pattern, stride=stride, summary=summary
-    )
+    model = random_model("sparse-transformer", text(n), layers=layers, pattern=pattern, stride=stride, summary=summary)
     seen = torch.zeros(n, n, dtype=torch.bool)
     for t, site in itertools.product(range(n), range(1, n)):
         if site <= t:
@@ -47,19 +46,19 @@ def test_default_stride_is_the_row_of_an_image_or_about_the_root() -> None:
 
 
 def test_texts_have_places_by_row_and_column() -> None:
-    model = random_decoder("sparse-transformer", text(10), stride=4)
+    model = random_model("sparse-transformer", text(10), stride=4)
     rows, columns = model.places.tables
     assert (len(rows), len(columns)) == (3, 4)
     for t in range(10):
         assert torch.equal(model.places.places()[t], rows[t // 4] + columns[t % 4])
-    image = random_decoder("sparse-transformer", Event((2, 3, 4), BINARY))
+    image = random_model("sparse-transformer", Event((2, 3, 4), BINARY))
     assert [len(table) for table in image.places.tables] == [2, 3, 4]
 
 
 def test_a_stride_of_all_entries_is_a_transformer_in_half_of_its_heads() -> None:
     """With ``fixed`` and c = l = n both halves see everything: the model is the transformer with the same weights."""
-    sparse = random_decoder("sparse-transformer", text(9), pattern="fixed", stride=9, summary=9)
-    dense = random_decoder("transformer", text(9))
+    sparse = random_model("sparse-transformer", text(9), pattern="fixed", stride=9, summary=9)
+    dense = random_model("transformer", text(9))
     rows, columns = sparse.places.tables
     state = sparse.state_dict()
     state["places.tables.0"] = rows + columns

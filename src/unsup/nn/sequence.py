@@ -18,7 +18,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, check_value
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import CompletesToAnyLength, SamplesAnyLength
+from unsup.core.model import HasLengths, SamplesAnyLength
 from unsup.nn.autoregressor import Choose, Steps, walk
 from unsup.nn.causal import NOTHING, Causal, ChainWalk, Context, Remembering, Site
 from unsup.nn.entries import ChainModel, ChainSteps
@@ -155,7 +155,7 @@ class Places(Placed):
         return cast(Tensor, sum(embedding(own, table) for table, own in zip(self.tables, self.index, strict=True)))
 
 
-class SequenceModel(ChainModel, CompletesToAnyLength, SamplesAnyLength):
+class SequenceModel(ChainModel, HasLengths, SamplesAnyLength):
     """A density of sequences that is a chain of causal layers over sites.
 
     A model calls `take` in its constructor and defines its `layers`. They lead from levels ``(B, L)``, or frames of
