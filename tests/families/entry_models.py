@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from scipy.stats import chisquare
-from torch import Tensor
+from torch import Tensor, nn
 
 import unsup
 from unsup.core.batch import Batch
@@ -83,3 +85,30 @@ def frequencies_fit(drawn: Tensor, examples: Tensor, p: Tensor) -> bool:
     groups = [torch.cat([v[common], v[~common].sum().view(-1)]) for v in (counts, expected)]
     keep = groups[1] > 0
     return bool(chisquare(groups[0][keep], groups[1][keep]).pvalue > 1e-3)
+
+
+@torch.no_grad()
+def assert_steps_are_naive(model: Any, draw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples, and completions from a middle on, are those of one full pass for each entry."""
+    event = model.event
+    cached = model.sample(5, generator=generator(3), **draw)
+    assert torch.equal(cached, model.sample_naive(5, generator=generator(3), **draw))
+    known = model.order.grid(torch.arange(event.dims).expand(5, -1) < event.dims // 2 + 1)
+    cached = model.complete(cached, known, generator=generator(4), **draw)
+    monkeypatch.setattr(model, "_steps", model._naive)
+    assert torch.equal(cached, model.complete(cached, known, generator=generator(4), **draw))
+
+
+def assert_each_drops_out(model: Any, x: Tensor, parts: Sequence[nn.Module]) -> None:
+    """Each of these parts has noise in training of its own, from the generator of the loss, and none in evaluation."""
+
+    def loss(seed: int) -> Tensor:
+        return model.loss(Batch(x), generator=generator(seed))["loss"]
+
+    torch.testing.assert_close(loss(1), -model.log_prob(x))
+    model.train()
+    for part in parts:
+        for other in parts:
+            other.train(other is part)
+        assert torch.equal(loss(1), loss(1))
+        assert not torch.equal(loss(1), loss(2))

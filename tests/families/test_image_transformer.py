@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 import torch
 from decoders import norm
-from entry_models import every_example, generator, random_model, seen_by_jacobian
+from entry_models import (
+    assert_each_drops_out,
+    assert_steps_are_naive,
+    every_example,
+    generator,
+    random_model,
+    seen_by_jacobian,
+)
 from torch import Tensor
 
 import unsup
-from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.families.autoregressive.image_transformer import ImageTransformer
@@ -204,12 +210,7 @@ def test_cached_is_naive_also_in_the_middle_of_a_completion(
     event: Event, options: dict[str, Any], draw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = random_model("image-transformer", event, **options)
-    cached = model.sample(5, generator=generator(3), **draw)
-    assert torch.equal(cached, model.sample_naive(5, generator=generator(3), **draw))
-    known = model.order.grid(torch.arange(event.dims).expand(5, -1) < event.dims // 2 + 1)
-    cached = model.complete(cached, known, generator=generator(4), **draw)
-    monkeypatch.setattr(model, "_steps", model._naive)
-    assert torch.equal(cached, model.complete(cached, known, generator=generator(4), **draw))
+    assert_steps_are_naive(model, draw, monkeypatch)
 
 
 @torch.no_grad()
@@ -237,19 +238,9 @@ def test_dropout_of_training_is_drawn_from_the_generator_everywhere() -> None:
     event = Event((1, 3, 3), BINARY)
     model = random_model("image-transformer", event, layers=2, dropout=0.3)
     x = torch.randint(2, (8, *event.shape), generator=generator())
-
-    def loss(seed: int) -> Tensor:
-        return model.loss(Batch(x), generator=generator(seed))["loss"]
-
     places = [part for part in model.modules() if isinstance(part, Dropout)]
     assert len(places) == 1 + 2 * 2  # after the coordinates; after attention and network of each layer
-    torch.testing.assert_close(loss(1), -model.log_prob(x))
-    model.train()
-    for part in places:
-        for other in places:
-            other.train(other is part)
-        assert torch.equal(loss(1), loss(1))
-        assert not torch.equal(loss(1), loss(2))
+    assert_each_drops_out(model, x, places)
 
 
 def test_refusals_say_how_to_mend() -> None:
