@@ -12,6 +12,7 @@ from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.compression import compression, compression_caches
 from benchmarks.fid_speed import fid_speed
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
+from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
 from benchmarks.rbm_epoch import rbm_epoch
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
@@ -30,6 +31,7 @@ BENCHMARKS = (
     realnvp_sampling,
     pixelcnn_sampling,
     pixelcnn_bfloat16,
+    pixelcnn_plus_plus_training,
     wavenet_training,
     cached_images,
     cached_text,

@@ -50,6 +50,19 @@ def test_words_of_a_recipe_stay_in_their_cells():
     assert rendered.count("&lt;img") == 4
 
 
+def test_units_of_text_have_a_table_of_their_own():
+    first = next(r for r in RECORDS if "likelihood" in r["figures"])
+    figure = first["figures"]["likelihood"]
+    of_text = figure | {"detail": figure["detail"] | {"bits_per_unit": {"character": 2.0}}}
+    record = {**first, "recipe": "text", "model": "text", "examples": 1000, "figures": {"likelihood": of_text}}
+    page = results_table([*RECORDS, record])
+    assert page.count("## Likelihood\n") == 1
+    header, _, row = page.split("## Likelihood per character\n")[1].split("\n\n")[1].splitlines()[:3]
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert (cells["bits/character"], cells["nats/character"]) == ("2.0000", "1.3863")
+    assert cells["test examples"] == "1,000"
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_recipes_name_options_that_exist(name):
     recipe = read_recipe(name)

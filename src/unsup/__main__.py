@@ -1,8 +1,6 @@
 """``python -m unsup`` is the command line."""
 
-import sys
-
-from unsup.cli.main import main
+from unsup.cli.main import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import unsup
-from unsup.core import memory
+from unsup.core import building, memory
 from unsup.core.building import bounded
 from unsup.core.config import AtLeast, Count, options_of
 from unsup.core.errors import InputError
@@ -180,6 +180,13 @@ def test_hooks_are_gone_afterwards():
         pass
     with memory.within(1000):
         nn.Linear(1000, 1000)
+
+
+def test_a_refusal_leaves_the_mode_of_gradients(monkeypatch):
+    monkeypatch.setattr(building, "_CALLS", 10)
+    with pytest.raises(InputError, match="more than 10 operations"), bounded("m", {}), torch.no_grad():
+        [torch.ones(1) for _ in range(20)]
+    assert torch.is_grad_enabled()
 
 
 def test_building_under_a_bound_changes_no_number():

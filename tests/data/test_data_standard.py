@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import os
@@ -128,6 +129,30 @@ def test_spoken_digits() -> None:
     assert told.labels == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
     with pytest.raises(InputError, match="label"):
         load_data("fsdd", label="word")
+
+
+@needs("text")
+def test_plays_by_shakespeare() -> None:
+    data = load_data("tinyshakespeare", tail=True)
+    assert data.event == Event((256,), Support("nominal", 65), "sequence")
+    splits = (data.train, data.validation, data.test)
+    text = b"".join(t for split in splits for t in data.form.texts(split.x, split.lengths)).decode()
+    (path,) = (ROOT / "text" / "tinyshakespeare").iterdir()
+    assert text == path.read_text()
+    assert int(data.test.lengths.sum()) == pytest.approx(0.1 * len(text), rel=3e-3)
+    assert int(data.validation.lengths.sum()) == pytest.approx(0.05 * len(text), rel=6e-3)
+
+
+@needs("text")
+def test_pages_of_wikipedia() -> None:
+    data = load_data("enwiki-fragment", tail=True)
+    assert data.event == Event((512,), Support("nominal", 256), "sequence")
+    splits = (data.train, data.validation, data.test)
+    (path,) = (ROOT / "text" / "enwiki_fragment").iterdir()
+    content = bz2.decompress(path.read_bytes())
+    whole = b"".join(s.x.flatten().numpy().astype("u1").tobytes() for s in splits)
+    assert whole[: len(content)] == content
+    assert sum(int(split.lengths.sum()) for split in splits) == len(content)
 
 
 @needs("omniglot")

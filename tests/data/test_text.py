@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +44,12 @@ def content_of(x: torch.Tensor) -> bytes:
         ("cp1252", b"", "not UTF-8: read as Latin-1 (Windows-1252), and converted to UTF-8"),
     ],
 )
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.txt.gz"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.txt.gz", "a.md.bz2", "a.txt.xz"])
 def test_text_of_every_encoding(encoding: str, mark: bytes, note: str | None, name: str, tmp_path: Path) -> None:
     text = WESTERN if encoding == "cp1252" else TEXT
     content = mark + text.encode(encoding)
-    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(Path(name).suffix, bytes)
+    (tmp_path / name).write_bytes(pack(content))
     found = load_rows(tmp_path / name, length=1)
     assert found.event == Event((1,), Support("nominal", 256), "sequence")
     assert content_of(found.tensor) == text.encode()

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import unsup
+from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
-from unsup.core.event import BINARY, Event
+from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import Model
 from unsup.evaluate.likelihood import CHUNK, evaluate_likelihood, log_probs
+from unsup.evaluate.units import bits_by_unit, context_of
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,21 @@ def test_models_without_a_density_are_refused():
 
     with pytest.raises(CapabilityError, match="no likelihood"):
         evaluate_likelihood(Silent(Event((2,), BINARY)), torch.zeros(3, 2))
+
+
+def test_bits_of_rolls_are_per_step():
+    event = Event((4, 3), BINARY, "sequence", open=True)
+    batch = Batch(torch.zeros(2, 4, 3), lengths=torch.tensor([1, 4]))
+    assert bits_by_unit(5 * math.log(2), event, None, batch) == {"step": pytest.approx(2.0)}  # 2.5 steps on average
+    assert bits_by_unit(1.0, Event((4, 3), REAL, "sequence"), None, batch) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reach"), [("rnn", {}, 9), ("wavenet", {"layers": 2, "stacks": 1, "width": 4}, 4)]
+)
+def test_context_is_what_lies_in_the_window_and_in_the_receptive_field(name, options, reach):
+    model = unsup.create(name, Event((9,), Support("nominal", 3), "sequence"), **options)
+    lengths = [9, 2, 6]
+    seen = [min(place, reach) for length in lengths for place in range(length)]
+    found = context_of(model, Batch(torch.zeros(3, 9, dtype=torch.uint8), lengths=torch.tensor(lengths)))
+    assert found == (max(seen), pytest.approx(sum(seen) / len(seen)))

@@ -343,3 +343,15 @@ def test_zero_weights_are_uniform() -> None:
 def test_parameters_of_the_papers_nade() -> None:
     model = unsup.create("nade", Event((1, 28, 28), BINARY), preset="paper")
     assert model.parameter_count == 784 * 500 + 500 + 784 * 500 + 784  # W, c, V, b
+
+
+def test_the_papers_orderless_nade_has_two_layers_the_mask_and_different_orders() -> None:
+    model = unsup.create("nade", Event((1, 28, 28), BINARY), preset="paper-orderless")
+    first, second, outputs = 2 * 784 * 500 + 500, 500 * 500 + 500, 784 * 500 + 784  # the mask doubles the inputs
+    assert model.parameter_count == first + second + outputs
+    assert model.orderless
+    assert len({tuple(order) for order in model.orders.tolist()}) == 128
+    features = torch.zeros(1, 784, 2).index_fill_(2, torch.tensor([1]), 1.0)
+    known = torch.arange(784)[None] < 5
+    found = model.outputs_given(features, known)
+    assert not torch.equal(found, model.outputs_given(features, torch.zeros_like(known)))  # the mask is an input

@@ -28,9 +28,8 @@ from unsup.nn.gated_residual import GatedResidual
 from unsup.nn.weight_norm import WeightNorm
 
 
-def elus(h: Tensor) -> Tensor:
-    found = torch.cat([h, -h])
-    return torch.where(found > 0, found, found.exp() - 1)
+def elu(h: Tensor) -> Tensor:
+    return torch.where(h > 0, h, h.exp() - 1)
 
 
 def loop_conv(conv: MaskedConv, h: Tensor, taps: dict[tuple[int, int], tuple[int, int]]) -> Tensor:
@@ -54,10 +53,10 @@ START = {(1, 1): (0, 0), (1, 0): (0, 1), (1, -1): (0, 2), (0, 1): (1, 0)}
 def loop_residual(
     layer: GatedResidual, h: Tensor, taps: dict, condition: Tensor | None, more: Tensor | None = None
 ) -> Tensor:
-    found = loop_conv(layer.first, elus(h), taps)
+    found = loop_conv(layer.first, elu(h), taps)
     if more is not None:
-        found = found + loop_conv(layer.beside, elus(more), POINT)
-    found = loop_conv(layer.second, elus(found), taps)
+        found = found + loop_conv(layer.beside, elu(more), POINT)
+    found = loop_conv(layer.second, elu(found), taps)
     if condition is not None:
         found = found + (layer.shift.weight @ condition)[:, None, None]
     half = len(h)
@@ -107,8 +106,7 @@ def test_network_is_the_papers_by_loops(event: Event, options: dict[str, Any]) -
         for layer in block.convolutions:
             h = loop_residual(layer, h, SQUARE, condition)
         h = loop_attention(block.attention, image, h, condition)
-    last = torch.where(h > 0, h, h.exp() - 1)
-    expected = loop_conv(model.head.conv, last, POINT).flatten(1).T
+    expected = loop_conv(model.head.conv, elu(h), POINT).flatten(1).T
     context = model._context(None if condition is None else torch.tensor([1]))
     torch.testing.assert_close(model._network(x[None], context)[0], expected, rtol=1e-10, atol=1e-10)
     if event.shape[0] == 1:
@@ -263,9 +261,8 @@ def test_paper_preset_has_the_layers_of_the_published_code() -> None:
         return inputs * outputs * taps + outputs + outputs  # biases and gains
 
     def residual(width: int, taps: int = 1, more: int = 0) -> int:
-        return conv(2 * width, width, taps) + conv(2 * width, 2 * width, taps) + (conv(2 * more, width) if more else 0)
+        return conv(width, width, taps) + conv(width, 2 * width, taps) + (conv(more, width) if more else 0)
 
-    _gains = 0
     attention = (
         residual(3 + f + 2) + conv(3 + f + 2, 16 + 128) + residual(f + 2) + conv(f + 2, 16) + residual(f, more=128)
     )

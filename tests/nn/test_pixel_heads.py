@@ -175,6 +175,41 @@ def test_marginals_fit_columns_better_than_one_logistic() -> None:
     assert scores[0] > scores[1] + 0.3
 
 
+@pytest.mark.parametrize("levels", [256, 65_536])
+def test_one_level_can_be_almost_certain(levels: int) -> None:
+    made = MixtureOfLogistics(Event((1,), Support("ordinal", levels), "sequence"), 1)
+    level = levels // 3
+    outputs = torch.tensor([0.0, (2 * level + 1) / levels - 1, -50.0])
+    assert float(made.log_prob(torch.tensor(level), outputs).exp()) > 0.95
+    gradient = torch.autograd.functional.jacobian(lambda o: made.log_prob(torch.tensor(0), o), outputs)
+    assert gradient.isfinite().all()
+
+
+def test_draws_of_many_levels_have_their_masses() -> None:
+    levels, n = 300, 200_000
+    made = MixtureOfLogistics(Event((1,), Support("ordinal", levels), "sequence"), 2)
+    outputs = torch.tensor([0.3, -0.2, -0.97, 0.6, -4.0, -1.5])  # a part lies outside the first level
+    masses = made.log_masses(outputs).exp().double()
+    drawn = made.draw(outputs.expand(n, -1), torch.Generator().manual_seed(0))
+    counts = drawn.bincount(minlength=levels).double()
+    assert drawn.dtype == torch.int64
+    deviations = (counts - n * masses) / (n * masses).sqrt()
+    assert deviations.abs().max() < 5
+    assert deviations.square().sum() < levels + 5 * math.sqrt(2 * levels)
+
+
+def test_the_start_of_a_head_is_close_to_the_data() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([40.0, 120.0, 200.0])[:, None, None]
+    x = (centres + 9 * torch.randn(64, 3, 8, 8, generator=generator)).round().clamp(0, 255).to(torch.uint8)
+    head = pixel_head(Event((3, 8, 8), Support("ordinal", 256)), "logistic", 5)
+    found = head.start(x).expand(64, 64, -1)
+    levels = x.flatten(2).transpose(1, 2)
+    bits = -head.joint_log_prob(found, levels).mean() / (192 * math.log(2))
+    entropy = math.log2(9 * math.sqrt(2 * math.pi * math.e))
+    assert entropy - 0.05 < bits < entropy + 0.7
+
+
 def test_the_event_determines_the_head() -> None:
     assert isinstance(pixel_head(images(3, ordinal(256))), CoupledLogistics)
     for support in (BINARY, Support("nominal", 5), ordinal(2)):

@@ -72,3 +72,4 @@ if __name__ == "__main__":
             if not keys or key in keys:
                 found = outcome(case, shard=shard, batch_size=batch_size)
                 save_tensors(out / f"{key}.safetensors", found, {})
+    parallel.leave(0)

@@ -214,7 +214,7 @@ def _likelihood(exam: Exam) -> str:
     about = f"{exam.name} on {exam.bench.data.name} ({exam.m.split}, n = {found.n:,})"
     parts = parts_in_words(exam.scored.event, exam.bench.data.columns)
     form = exam.bench.data.form
-    units = bits_by_unit(found.nats, form, test)
+    units = bits_by_unit(found.nats, exam.scored.event, form, test)
     bits, context = bits_in_words(units, found.bits_per_dim), context_of(exam.scored, test)
     said = ""
     if context is not None:

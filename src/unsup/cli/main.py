@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from unsup.cli.show import Log, show_warning, write, write_error
 from unsup.core.errors import InputError, UnsupError, nearest
@@ -41,6 +42,16 @@ COMMANDS = {
 }
 
 
+def console() -> NoReturn:
+    """Run the command line of this process, and end it with the exit status."""
+    status = main()
+    if _together():
+        from unsup.train.parallel import leave
+
+        leave(status)
+    sys.exit(status)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 (it failed), 2 (bad input), 128 + n (signal n).
 
@@ -49,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _logging():
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if _together():
                 return _dispatch_together(given)
             return _dispatch(given)
     except UnsupError as error:
@@ -66,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         _complain(f"unsup: error: {where}{error.strerror or error}; check the path and its permissions")
         return 2
+
+
+def _together() -> bool:
+    """Whether ``torchrun`` started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _complain(line: str) -> None:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     scores = log_probs(model, examples, samples=samples, seed=options.seed, stored=samples == 1)
     what = "log p(x)" if examples.given is None else "log p(x | c)"
     known = entries_of(model.event, examples)
-    units = units_of(run.form, examples)
+    units = units_of(model.event, run.form, examples)
     if not units:
         units = {"dim": torch.full_like(scores, model.event.dims) if known is None else known.double()}
     if isinstance(run.form, Written) and not model.event.open:  # the windows of a text add up to one number

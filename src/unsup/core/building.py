@@ -15,6 +15,7 @@ from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 
 from unsup.core import memory
+from unsup.core.deadline import sets_mode
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 
@@ -81,6 +82,8 @@ class _Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if sets_mode(func.__name__):  # a refusal here would leave the mode as it is inside
+            return func(*args, **kwargs)
         self._calls += 1
         if self._calls > _CALLS:
             raise self.refusal(f"building it takes more than {_CALLS:,} operations; it", more=False)

@@ -97,6 +97,15 @@ def _has_tensor(values: Iterable[Any]) -> bool:
     return any(isinstance(v, Tensor) or (isinstance(v, list | tuple) and _has_tensor(v)) for v in values)
 
 
+def sets_mode(name: str) -> bool:
+    """Whether a function of that name sets a mode of torch, as at the end of ``no_grad``: it must not be refused.
+
+    >>> [sets_mode(name) for name in ("_set_grad_enabled", "set_default_dtype", "exp")]
+    [True, True, False]
+    """
+    return name.lstrip("_").startswith("set_")
+
+
 def _restores(name: str) -> bool:
     """Whether a function of that name restores a state.
 
@@ -104,4 +113,4 @@ def _restores(name: str) -> bool:
     [True, True, True, False, False, False]
     """
     in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name in ("__set__", "__setitem__") or name.lstrip("_").startswith("set_")
+    return in_place or name in ("__set__", "__setitem__") or sets_mode(name)

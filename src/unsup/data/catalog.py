@@ -197,5 +197,19 @@ CATALOG: dict[str, Entry] = {
             _FOUND,
             "CC BY-SA 4.0",
         ),
+        Entry(
+            "tinyshakespeare",
+            f"{_STANDARD}:tinyshakespeare",
+            "1,115,394 characters from plays by Shakespeare, as windows",
+            _FOUND,
+            "public domain",
+        ),
+        Entry(
+            "enwiki-fragment",
+            f"{_STANDARD}:enwiki_fragment",
+            "6 MB of the English Wikipedia with its mark-up, as windows of bytes",
+            _FOUND,
+            "CC BY-SA and GFDL (Wikipedia)",
+        ),
     )
 }

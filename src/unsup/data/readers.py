@@ -211,6 +211,6 @@ def _kind_of_folder(path: Path) -> str:
             f"{path} has {counted(len(tables), 'table')} ({listing(tables)}), and tables are read one by one; name one "
             "of the files"
         )
-    if suffixes & set(images.SUFFIXES) or not suffixes & {".txt", ".text", ".md", ".gz"}:
+    if suffixes & set(images.SUFFIXES) or not suffixes & text.ENDINGS:
         return "a folder of images"
     return "a folder of texts"

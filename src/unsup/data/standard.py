@@ -23,6 +23,7 @@ from unsup.data.arrays import read_npz
 from unsup.data.examples import Examples, Names, classes, part_names
 from unsup.data.sound import windows_of_files
 from unsup.data.source import binarise
+from unsup.data.text import Tokens, read_text
 
 _PIXELS = Support("ordinal", 256)
 
@@ -48,6 +49,7 @@ _CIFAR_MD5: dict[str, str | None] = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f12
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
+_ENWIKI_FILE = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.xml.bz2"
 _SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 _MOST = 2**29  # maximum bytes in one file
@@ -276,6 +278,54 @@ def fsdd(
         sizes=(train, validation, test),
         split="official test; validation: takes 5 to 9 of the training recordings",
     )
+
+
+def tinyshakespeare(
+    *,
+    length: int = 256,
+    tokens: Literal["bytes", "characters"] = "characters",
+    tail: bool = False,
+    data_dir: str | None = None,
+) -> Examples:
+    """Windows of 1,115,394 characters from plays by Shakespeare (Karpathy 2015); the last 10 % are the test split.
+
+    The 5 % before them are for validation.
+
+    Args:
+        length: characters, or bytes, in one window.
+        tokens: as for texts.
+        tail: as for bytes.
+        data_dir: as for fsdd.
+    """
+    found = _find("tinyshakespeare", "text/tinyshakespeare", {"input.txt": None}, None, data_dir, False)
+    return _text(found, length, tokens, tail)
+
+
+def enwiki_fragment(
+    *,
+    length: int = 512,
+    tokens: Literal["bytes", "characters"] = "bytes",
+    tail: bool = False,
+    data_dir: str | None = None,
+) -> Examples:
+    """Windows of 206 pages of the English Wikipedia in XML, 6 MB; the last 10 % are the test split.
+
+    The 5 % before them are for validation. It is text of the kind of enwik8, but not a piece of it: results are not
+    results on enwik8.
+
+    Args:
+        length: bytes, or characters, in one window.
+        tokens: as for texts.
+        tail: as for bytes.
+        data_dir: as for fsdd.
+    """
+    found = _find("enwiki-fragment", "text/enwiki_fragment", {_ENWIKI_FILE: None}, None, data_dir, False)
+    return _text(found, length, tokens, tail)
+
+
+def _text(files: dict[str, Path], length: int, tokens: Tokens, tail: bool) -> Examples:
+    (path,) = files.values()
+    return replace(read_text(path, length=length, tokens=tokens, tail=tail), shares=(5, 10))
 
 
 def _find(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
 import json
 import logging
+import lzma
 import re
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -31,8 +33,12 @@ from unsup.data.notation import is_number
 from unsup.data.source import hashed_order
 from unsup.data.windows import Windows, cut
 
-LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-SUFFIXES = (".txt", ".text", ".md", ".txt.gz", ".text.gz", ".md.gz")
+_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+LINES = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in ("", *_PACKED))
+_KINDS = (".txt", ".text", ".md")
+SUFFIXES = tuple(f"{kind}{packed}" for kind in _KINDS for packed in ("", *_PACKED))
+ENDINGS = {*_KINDS, *_PACKED}
+"""The last suffixes of texts."""
 _LENGTH, _DOCUMENT = 64, 1024  # of a window, and the most of a document, by default
 _PER_CHARACTER = 24
 _PER_BYTE, _PER_LINE = 3, 10  # bytes of memory at the peak for a byte of text, and of JSON lines
@@ -49,6 +55,7 @@ _MARKS = {
 }
 _WESTERN = "cp1252"  # Latin-1 with the quotation marks of Windows, in place of control characters
 _AS_BYTES = "to use its bytes, pass --as bytes (as_='bytes')"
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 _log = logging.getLogger(__name__)
 
 Tokens = Literal["bytes", "characters"]
@@ -255,7 +262,7 @@ def read_text(
     """
     try:
         text, encoding, notes = _utf8(_unpacked(path, _PER_BYTE))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except _BROKEN as error:
         raise InputError(f"{path} is not text ({described(error)}); {_AS_BYTES}") from error
     if not text:
         raise InputError(f"{path} is empty; expected text or other bytes")
@@ -300,7 +307,7 @@ def read_lines(
     """
     try:
         text, encoding, notes = _utf8(_unpacked(path, _PER_LINE))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except _BROKEN as error:
         raise InputError(f"{path} is not text ({described(error)}); save it again as UTF-8") from error
     texts: list[bytes] = []
     places: list[int] = []
@@ -353,7 +360,7 @@ def read_folder(
     for i in hashed_order(len(found.files)).tolist():
         try:
             text, encoding, notes = _utf8(_unpacked(found.files[i], _PER_BYTE))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except _BROKEN as error:
             bad.append(f"{found.names[i]} ({described(error)})")
             continue
         texts.append((i, text))
@@ -388,7 +395,7 @@ def texts_of(path: Path) -> list[tuple[str, str]]:
     for name, file in files:
         try:
             text, _, _ = _utf8(_unpacked(file, _PER_BYTE))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except _BROKEN as error:
             raise InputError(f"{file} is not text ({described(error)}); save it again as UTF-8") from error
         texts.append((name, text.decode()))
     return texts
@@ -482,12 +489,13 @@ def _characters(texts: Sequence[bytes]) -> tuple[str, list[NDArray[Any]]]:
 
 
 def _unpacked(path: Path, per_byte: int) -> bytes:
-    """The content of a file, unpacked if it is compressed with gzip, as far as it fits into memory."""
-    if not path.name.lower().endswith(".gz"):
+    """The content of a file, unpacked if it is compressed, as far as it fits into memory."""
+    unpack = _PACKED.get(path.suffix.lower())
+    if unpack is None:
         check_fits(per_byte * path.stat().st_size, str(path), "use a part of it")
         return path.read_bytes()
     content, most = io.BytesIO(), memory.limit() // per_byte
-    with gzip.open(path, "rb") as file:
+    with unpack(path) as file:
         while part := file.read(_AT_ONCE):
             content.write(part)
             if content.tell() > most:

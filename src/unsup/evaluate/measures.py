@@ -176,7 +176,7 @@ def plain(value: float) -> str:
 def _likelihood(exam: Exam) -> Figure:
     found = exam.likelihood
     detail: dict[str, Any] = {"kind": found.kind, "bits_per_dim": found.bits_per_dim, "samples": found.samples}
-    if units := bits_by_unit(found.nats, exam.bench.data.form, exam.bench.test):
+    if units := bits_by_unit(found.nats, exam.scored.event, exam.bench.data.form, exam.bench.test):
         detail["bits_per_unit"] = units
     if (context := context_of(exam.scored, exam.bench.test)) is not None:
         detail["context"] = context._asdict()

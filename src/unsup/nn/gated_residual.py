@@ -1,9 +1,10 @@
 """Gated residual blocks of convolutions, as in PixelCNN++ and PixelSNAIL.
 
-    y = x + a ⊙ σ(b)      (a, b) = W₂ ∗ drop(φ(W₁ ∗ φ(x) + U φ(s))) + V c      φ(x) = ELU([x, −x])
+    y = x + a ⊙ σ(b)      (a, b) = W₂ ∗ drop(φ(W₁ ∗ φ(x) + U φ(s))) + V c
 
-for features x, features s beside them (a short-cut, or another stream) and a condition c (Salimans, Karpathy, Chen,
-Kingma 2017, https://arxiv.org/abs/1701.05517).
+with φ(x) = ELU([x, −x]) in PixelCNN++ and φ(x) = ELU(x) in PixelSNAIL, for features x, features s beside them (a
+short-cut, or another stream) and a condition c (Salimans, Karpathy, Chen, Kingma 2017,
+https://arxiv.org/abs/1701.05517).
 """
 
 from __future__ import annotations
@@ -67,25 +68,36 @@ class GatedResidual(Causal):
         beside: number of features s; 0 for none.
         condition: size of the features of a condition; 0 without one.
         dropout: share of features that are dropped in training.
+        both_signs: whether φ(x) is ELU([x, −x]), with twice the features, or ELU(x).
     """
 
     def __init__(
-        self, width: int, conv: Conv, point: Conv, *, beside: int = 0, condition: int = 0, dropout: float = 0.0
+        self,
+        width: int,
+        conv: Conv,
+        point: Conv,
+        *,
+        beside: int = 0,
+        condition: int = 0,
+        dropout: float = 0.0,
+        both_signs: bool = True,
     ) -> None:
         super().__init__()
-        self.first = conv(2 * width, width, WeightNorm(width))
-        self.beside = point(2 * beside, width, WeightNorm(width)) if beside else None
+        self.activation: Callable[[Tensor], Tensor] = concat_elu if both_signs else elu
+        times = 2 if both_signs else 1
+        self.first = conv(times * width, width, WeightNorm(width))
+        self.beside = point(times * beside, width, WeightNorm(width)) if beside else None
         self.dropout = Dropout(dropout)
-        self.second = conv(2 * width, 2 * width, WeightNorm(2 * width, scale=_LAST_SCALE))
+        self.second = conv(times * width, 2 * width, WeightNorm(2 * width, scale=_LAST_SCALE))
         self.shift = Shift(condition, Groups(2 * width, 1))
 
     def _found(self, h: Any, call: Callable[[Causal, Tensor], Tensor]) -> Tensor:
         if self.beside is None:
-            x, y = h, call(self.first, concat_elu(h))
+            x, y = h, call(self.first, self.activation(h))
         else:
             x, s = h
-            y = call(self.first, concat_elu(x)) + call(self.beside, concat_elu(s))
-        y = call(self.shift, call(self.second, call(self.dropout, concat_elu(y))))
+            y = call(self.first, self.activation(x)) + call(self.beside, self.activation(s))
+        y = call(self.shift, call(self.second, call(self.dropout, self.activation(y))))
         a, b = y.chunk(2, 1)
         return torch.addcmul(x, a, b.sigmoid())
 

@@ -23,18 +23,23 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
+from unsup.core import random
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.inputs import interpolated
-from unsup.nn.observation import Discrete, mixture_parts, symbols_for
+from unsup.nn.observation import LOWEST_LOG_SCALE, Discrete, mixture_parts, symbols_for
 from unsup.prob import distributions as dist
 from unsup.prob.logistics import logistic_mixture_log_masses, logistic_mixture_log_prob
+
+_MOST_LISTED = 256  # levels whose masses are computed for a draw
+_MOST_SEEN = 2**20  # entries from which the start is computed
 
 
 class MixtureOfLogistics(Discrete):
     """A mixture of logistics rounded to the levels, with (logits, means, log-scales) of every component as outputs.
 
-    The levels have range [−1, 1]; see `unsup.prob.logistics`. Log-scales are at least −7.
+    The levels have range [−1, 1]; see `unsup.prob.logistics`. Log-scales are at least −7 as in the paper, with more
+    than 256 levels at least log(2 / L) − 2: one level can then have a mass of 0.95.
 
     Args:
         event: ordinal entries.
@@ -44,19 +49,34 @@ class MixtureOfLogistics(Discrete):
     def __init__(self, event: Event, components: int) -> None:
         super().__init__(event)
         self.components, self.outputs_each = components, 3 * components
+        self.lowest = min(LOWEST_LOG_SCALE, math.log(2 / self.levels) - 2)
+
+    def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, means and log-scales of the components: ``(…, 3 K)`` → ``(…, K)`` each."""
+        return mixture_parts(outputs, self.lowest)
 
     def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
-        return logistic_mixture_log_prob(target, *mixture_parts(outputs), self.levels)
+        return logistic_mixture_log_prob(target, *self.parts(outputs), self.levels)
 
     def log_masses(self, outputs: Tensor) -> Tensor:
-        return logistic_mixture_log_masses(*mixture_parts(outputs), self.levels)
+        return logistic_mixture_log_masses(*self.parts(outputs), self.levels)
 
     def typical(self, outputs: Tensor) -> Tensor:
         """The level of highest probability."""
         return self.log_masses(outputs).argmax(-1)
 
     def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
-        return dist.sample_categorical(self.log_masses(outputs), generator=generator, temperature=temperature)
+        if self.levels <= _MOST_LISTED or temperature != 1:
+            return dist.sample_categorical(self.log_masses(outputs), generator=generator, temperature=temperature)
+        logits, mean, log_scale = self.parts(outputs)
+        chosen = dist.sample_categorical(logits, generator=generator).unsqueeze(-1)
+        mean, log_scale = (t.gather(-1, chosen).squeeze(-1) for t in (mean, log_scale))
+        v = mean + log_scale.exp() * random.uniform(mean.shape, generator, like=mean).logit()
+        return ((v + 1) / 2 * self.levels).floor().clamp(0, self.levels - 1).long()
+
+    def start(self, x: Tensor) -> Tensor:
+        """Outputs ``(3 K,)`` of the mixture that is closest to the entries of raw data of any shape; see `marginal`."""
+        return self.marginal(x.reshape(-1, 1)[:_MOST_SEEN])[0]
 
     def marginal(self, cells: Tensor) -> Tensor:
         """Means are quantiles of the column, and scales are those of a logistic with 1 / K of its deviation."""
@@ -130,10 +150,22 @@ class CoupledLogistics(PixelHead):
         components: K.
     """
 
+    observation: MixtureOfLogistics
+
     def __init__(self, event: Event, components: int) -> None:
         self.observation = MixtureOfLogistics(event, components)
         self.levels, self.components, self.channels = self.observation.levels, components, event.shape[0]
         self.outputs = components * (1 + 2 * self.channels + self.channels * (self.channels - 1) // 2)
+
+    def start(self, x: Tensor) -> Tensor:
+        """Outputs ``(outputs,)`` of mixtures for the channels of images ``(N, C, H, W)``.
+
+        All components have the deviation of their channel: narrower ones fit only channels that move together.
+        """
+        each = torch.stack([self.observation.start(x[:, c]) for c in range(self.channels)])
+        logits, means, log_scales = each.unflatten(1, (3, -1)).unbind(1)  # (C, K) each
+        found = torch.cat([logits[0], means.flatten(), (log_scales + math.log(self.components)).flatten()])
+        return torch.cat([found, found.new_zeros(self.outputs - len(found))])
 
     def _parts(self, found: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits ``(…, K)``, means and log-scales ``(…, C, K)``, coefficients ``(…, pairs, K)``."""
@@ -162,7 +194,7 @@ class CoupledLogistics(PixelHead):
         return made
 
     def _component(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        *_, log_scale = mixture_parts(torch.cat([mean, mean, log_scale], -1))
+        *_, log_scale = self.observation.parts(torch.cat([mean, mean, log_scale], -1))
         return dist.discretized_logistic_log_prob(x, mean, log_scale, self.levels)
 
     def joint_log_prob(self, found: Tensor, levels: Tensor) -> Tensor:

@@ -322,13 +322,13 @@ class GaussianMixture(Continuous):
         return ((value - centre) / spread).clamp(-FURTHEST, FURTHEST)
 
 
-def mixture_parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mixture_parts(outputs: Tensor, lowest: float = LOWEST_LOG_SCALE) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, means and log-deviations or log-scales of mixtures: ``(…, 3 K)`` → ``(…, K)`` each.
 
     They have a minimum width, so that the square of a far value divided by it is finite.
     """
     logits, mean, log_scale = dist.at_least_float32(outputs).chunk(3, -1)
-    return logits, mean, log_scale.clamp(min=LOWEST_LOG_SCALE)
+    return logits, mean, log_scale.clamp(min=lowest)
 
 
 def observation_for(event: Event, name: str = "auto", *, owner: str) -> Observation:

@@ -14,7 +14,7 @@ A recipe is a TOML file::
     published = "88.40 nats (Germain et al. 2015)"
 
 ``measures`` are keys of ``unsup measures``, by default ``["likelihood"]``; ``samples = 2500`` is the number
-of samples.
+of samples, and ``examples = 1000`` that of test examples, which are otherwise all of them.
 
 Each ``[[run]]`` is trained and measured on the test split, once per seed. Results are appended to a ``.jsonl`` file,
 from which the results table is generated.
@@ -74,6 +74,7 @@ class Recipe:
     measures: tuple[str, ...] = ("likelihood",)
     importance_samples: int = 1
     samples: int = 10_000
+    examples: int | None = None
 
 
 def shipped() -> dict[str, Path]:
@@ -131,7 +132,9 @@ def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, pro
     fitted = fit(model, data, out=folder, resume=started, progress=progress, **run.training, seed=seed)
     if fitted.interrupted:
         raise KeyboardInterrupt
-    measuring = Measuring(samples=recipe.samples, importance_samples=recipe.importance_samples, seed=seed)
+    measuring = Measuring(
+        examples=recipe.examples, samples=recipe.samples, importance_samples=recipe.importance_samples, seed=seed
+    )
     exam = Exam(Bench(data, measuring), model, name=run.model, path=folder, train_seconds=fitted.seconds)
     figures, missing = exam.figures(recipe.measures)
     if missing:
@@ -145,6 +148,7 @@ def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, pro
         "seed": seed,
         "figures": figures,
         "published": run.published,
+        "examples": recipe.examples,
         "parameters": model.parameter_count,
         "steps": fitted.steps,
         "minutes": round(fitted.seconds / 60, 2),

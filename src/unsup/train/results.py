@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from unsup.evaluate.records import Figure
 
 Record = dict[str, Any]
 _ARROWS = {"lower": ", lower is better", "higher": ", higher is better", None: ""}
-_DETAILS = ("bits_per_dim", "kind", "share")
+_DETAILS = ("bits_per_dim", "bits_per_unit", "kind", "share")
 """The details of a figure that are in the table."""
 
 
@@ -54,14 +55,15 @@ def append_result(record: Record, results: Path) -> None:
 
 
 def results_table(records: Iterable[Record]) -> str:
-    """The results page: a table for each set of measures, with one row per model and recipe.
+    """The results page: a table for each set of measures, and units of data, with one row per model and recipe.
 
     The newest record of a seed is used.
     """
-    groups: dict[tuple[str, ...], dict[tuple[str, str], dict[int, Record]]] = {}
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[tuple[str, str], dict[int, Record]]] = {}
     for record in records:
         measured = tuple(k for k in MEASURES if k in record["figures"])
-        rows = groups.setdefault(measured, {})
+        units = sorted({u for figure in record["figures"].values() for u in figure["detail"].get("bits_per_unit", ())})
+        rows = groups.setdefault((measured, tuple(units)), {})
         rows.setdefault((record["recipe"], record["model"]), {})[record["seed"]] = record
     kept = [r for rows in groups.values() for seeds in rows.values() for r in seeds.values()]
     lines = [
@@ -73,10 +75,11 @@ def results_table(records: Iterable[Record]) -> str:
         "",
         f"Machines: {markdown('; '.join(sorted({r['environment']['machine'] for r in kept})))}.",
     ]
-    for measured in sorted(groups, key=lambda keys: [list(MEASURES).index(k) for k in keys]):
-        titles = ", ".join(MEASURES[k].title for k in measured)
+    for group in sorted(groups, key=lambda group: ([list(MEASURES).index(k) for k in group[0]], group[1])):
+        measured, per = group
+        titles = ", ".join(MEASURES[k].title for k in measured) + (f" per {' and '.join(per)}" if per else "")
         lines += ["", f"## {markdown(titles[:1].upper() + titles[1:])}", "", *map(_about, measured), ""]
-        lines += _table(groups[measured])
+        lines += _table(groups[group])
     return "\n".join([*lines, ""])
 
 
@@ -103,6 +106,8 @@ def _row(model: str, records: list[Record]) -> dict[str, str]:
     cells = {"data": markdown(last["data"]), "model": markdown(model)}
     for key in (k for k in MEASURES if k in last["figures"]):
         cells |= _cells(key, [r["figures"][key] for r in records])
+    if last.get("examples") is not None:
+        cells["test examples"] = f"{last['examples']:,}"
     return cells | {
         "published": markdown(last["published"] or "–"),
         "seeds": " ".join(str(r["seed"]) for r in sorted(records, key=lambda r: r["seed"])),
@@ -122,7 +127,12 @@ def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
         cells[f"baseline of {row.title}"] = row.show(statistics.fmean(floors))
     for name in (n for n in _DETAILS if n in last["detail"]):
         values = [f["detail"][name] for f in figures]
-        if name == "kind":
+        if name == "bits_per_unit":
+            for unit in values[-1]:
+                bits = [v[unit] for v in values]
+                cells[f"bits/{unit}"] = _spread(bits, "{:.4f}".format)
+                cells[f"nats/{unit}"] = _spread([v * math.log(2) for v in bits], "{:.4f}".format)
+        elif name == "kind":
             cells["kind"] = values[-1] + _work(last)
         else:
             title = f"share of {row.title}" if name == "share" else "bits/dim"

@@ -42,7 +42,9 @@ class NADE(OrderMixture, CanComplete):
     """Neural autoregressive distribution estimator (Larochelle, Murray 2011).
 
     With ``orderless`` (Uria et al. 2014), log p(x) is exact for the recorded orders, at D evaluations of the network
-    per order; training costs one. `complete` then takes any known entries: they come first in each of the orders.
+    per order; training costs one. `complete` then takes any known entries: they come first in each of the orders. The
+    preset ``paper-orderless`` is the network for MNIST, with the largest ensemble of the paper; a smaller ``ensemble``
+    leaves the network unchanged, and its log p(x) costs less.
 
     Args:
         event: discrete entries with one support.
@@ -63,7 +65,11 @@ class NADE(OrderMixture, CanComplete):
     torch.Size([1, 4])
     """
 
-    presets = {"tiny": {"hidden": 16}, "paper": {"hidden": 500}}
+    presets = {
+        "tiny": {"hidden": 16},
+        "paper": {"hidden": 500},
+        "paper-orderless": {"hidden": 500, "layers": 2, "orderless": True, "order": "random", "ensemble": 128},
+    }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
 
     observation: Discrete

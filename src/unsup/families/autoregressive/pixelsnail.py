@@ -1,7 +1,7 @@
 """PixelSNAIL: causal convolutions that alternate with causal self-attention over all earlier pixels.
 
 p(x | c) = ∏_i p(x_i | x_<i, c)  over whole pixels i in raster order, whose channels have a joint distribution
-(Chen, Mishra, Rohaninejad, Abbeel 2018, https://arxiv.org/abs/1712.09763). With f(h) = [ELU(h), ELU(−h)] a block is
+(Chen, Mishra, Rohaninejad, Abbeel 2018, https://arxiv.org/abs/1712.09763). With f = ELU a block is
 
     h ← R(h)   several times                            R(h) = h + a ⊙ σ(b)    [a, b] = W₂ ∗ f(W₁ ∗ f(h) + U f(m)) + V c
     k, v = W_k R₁([x, h, s])      q = W_q R₁([h, s])      m_i = Σ_{j<i} softmax_j(q_i k_jᵀ / √d) v_j      h ← R₁(h; m)
@@ -95,7 +95,7 @@ class PixelAttention(Causal):
         self.sizes = [keys, values]
         row, column = (torch.arange(side) / side - 0.5 for side in size)
         self.register_buffer("places", torch.stack(torch.meshgrid(row, column, indexing="ij")), persistent=False)
-        options: dict[str, Any] = {"condition": condition, "dropout": dropout}
+        options: dict[str, Any] = {"condition": condition, "dropout": dropout, "both_signs": False}
         self.content = GatedResidual(inputs + width + 2, point, point, **options)
         self.keys_values = point(inputs + width + 2, keys + values, WeightNorm(keys + values))
         self.question = GatedResidual(width + 2, point, point, **options)
@@ -193,8 +193,9 @@ class PixelSNAIL(RasterModel):
     mixture of products of softmaxes or Bernoullis; one channel has a single softmax or Bernoulli. With ``given``, the
     condition adds a bias to both halves of every gate. Convolutions have weight norm, initialised on training data.
 
-    The published code starts with two convolutions, over three pixels above and over two on the left; their sum is the
-    first layer here.
+    The activation is ELU, as in the published code for CIFAR-10, and not the concatenated ELU of PixelCNN++, with which
+    each convolution has twice the inputs. The published code starts with two convolutions, over three pixels above and
+    over two on the left; their sum is the first layer here.
 
     Args:
         event: images ``(C, H, W)`` of binary, ordinal or nominal entries.
@@ -241,9 +242,10 @@ class PixelSNAIL(RasterModel):
         self.take(event, given, head=pixels)
         size, condition, inputs = (self.raster.height, self.raster.width), self.conditions.size, self.inputs.channels
         self.start = Start(inputs, channels)
+        options: dict[str, Any] = {"condition": condition, "dropout": dropout, "both_signs": False}
         self.blocks = nn.ModuleList(
             Block(
-                [GatedResidual(channels, square, point, condition=condition, dropout=dropout) for _ in range(layers)],
+                [GatedResidual(channels, square, point, **options) for _ in range(layers)],
                 PixelAttention(inputs, channels, keys, values, size, condition, dropout),
             )
             for _ in range(blocks)
