@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +59,24 @@ def normed_map(width: int, outputs: int) -> Pointwise:
     return Pointwise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)))
 
 
-@torch.no_grad()
-def draw_weights(model: nn.Module, deviation: float) -> None:
-    """Initial weights N(0, deviation²) and biases 0, also of embeddings; norms are left as they are.
+def linear_map(head: Pointwise) -> nn.Linear:
+    """The linear map of a `normed_map`."""
+    return cast(nn.Linear, cast(nn.Sequential, head.module)[1])
 
-    Weights of what N `Block`s add to the residual stream are smaller by 1/√(2N): the variance of the sum of the 2N
-    terms does not grow with N (Radford et al. 2019; Child et al. 2019).
+
+@torch.no_grad()
+def draw_weights(model: nn.Module, deviation: Callable[[Tensor], float]) -> None:
+    """Initial weights N(0, deviation²), also of embeddings, and biases 0; norms are left as they are.
+
+    ``deviation`` is a function of the weights, ``(outputs, inputs)`` or ``(symbols, width)``. Weights of what N `Block`s
+    add to the residual stream are smaller by 1/√(2N): the variance of the sum of the 2N terms does not grow with N
+    (Radford et al. 2019; Child et al. 2019).
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
-                parameter.normal_(0, deviation)
+                parameter.normal_(0, deviation(parameter))
             elif isinstance(module, nn.Linear) and name == "bias":
                 parameter.zero_()
     for block in blocks:

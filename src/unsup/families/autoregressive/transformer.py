@@ -4,8 +4,10 @@ log p(x | c) = Σ_t log softmax(W LN(h_t))_{x_t}      h⁰_t = E[x_{t−1}] + P_
 hˡ⁺½ = hˡ + Attention(LN(hˡ))      hˡ⁺¹ = hˡ⁺½ + W₂ GELU(W₁ LN(hˡ⁺½))
 
 (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the norms and the initial weights are those of GPT-2, Radford
-et al. 2019. Over pixels it is image GPT, Chen et al. 2020.) Before the first entry there is a learned start. Places of
-images are embedded as the sum of a row, a column and a channel. Logits have weights of their own, as in image GPT.
+et al. 2019. Over pixels it is image GPT, Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html.) Before the
+first entry there is a learned start. Logits have weights of their own, which start at zero, as in image GPT. Unlike in
+its code, places of images are embedded as the sum of a row, a column and a channel, norms have means and biases, linear
+maps have biases, and GELU is exact, where theirs is x σ(1.702 x).
 
 With ``auxiliary``, training has the additional losses of the 64-layer character model (Al-Rfou et al. 2018,
 https://arxiv.org/abs/1808.04444). With −log pˡ the same loss of predictions from hˡ by a head of its own, l = 1, …, N,
@@ -27,7 +29,7 @@ from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
 from unsup.nn.attention import Attention
 from unsup.nn.causal import Causal, Context, Dropout, layers_of
-from unsup.nn.decoder import Block, draw_weights, normed_map
+from unsup.nn.decoder import Block, draw_weights, linear_map, normed_map
 from unsup.nn.entries import against_all_but_symbols
 from unsup.nn.sequence import Places, SequenceModel, Tokens
 
@@ -87,7 +89,8 @@ class Transformer(SequenceModel):
         if auxiliary:
             self.early = nn.ModuleList(normed_map(width, 2 * outputs) for _ in range(layers - 1))
             self.second = normed_map(width, outputs)
-        draw_weights(self, 0.02)
+        draw_weights(self, lambda weight: 0.02)
+        nn.init.zeros_(linear_map(self.head).weight)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

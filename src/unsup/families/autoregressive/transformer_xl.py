@@ -149,7 +149,7 @@ class TransformerXL(SequenceModel):
             for _ in range(layers)
         )
         self.head = Pointwise(nn.Linear(width, self.observation.outputs_each))
-        draw_weights(self, 0.02)
+        draw_weights(self, lambda weight: 0.02)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -160,4 +160,4 @@ class TransformerXL(SequenceModel):
         return against_all_but_symbols(event)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.tokens, self.scale, self.dropout, *layers_of(self.blocks), self.head]
+        return [self.tokens, self.scale, self.dropout, *layers_of(self.blocks), self.dropout, self.head]
