@@ -68,7 +68,7 @@ def linear_map(head: Pointwise) -> nn.Linear:
 def draw_weights(model: nn.Module, deviation: Callable[[Tensor], float]) -> None:
     """Initial weights N(0, deviation²), also of embeddings, and biases 0; norms are left as they are.
 
-    ``deviation`` is a function of the weights, ``(outputs, inputs)`` or ``(symbols, width)``. Weights of what N `Block`s
+    ``deviation`` is a function of the weights, ``(outputs, inputs)`` or ``(symbols, width)``. Weights of what N blocks
     add to the residual stream are smaller by 1/√(2N): the variance of the sum of the 2N terms does not grow with N
     (Radford et al. 2019; Child et al. 2019).
     """

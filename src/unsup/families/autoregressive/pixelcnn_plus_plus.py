@@ -237,11 +237,12 @@ class Exit(Causal):
 class PixelCNNPlusPlus(RasterModel):
     """PixelCNN++ (Salimans, Karpathy, Chen, Kingma 2017, https://arxiv.org/abs/1701.05517).
 
-    Structure, initialisation and head are those of the paper and of its published code, with three differences: masses
+    Structure, initialisation and head are those of the paper and of its published code, with these differences: masses
     are differences of the distribution function, without the mid-point approximation, so that they sum to one; the
     edges of the levels are at −1 + 2 j / L, so that all bins have the same width; in the first row, the outputs of the
-    first layer are its biases instead of zeros. The sides of lower resolutions are rounded up, so that those of images
-    need not be divisible by 4. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
+    first layer are its biases instead of zeros; the initialisation is computed from 64 examples without dropout, and
+    does not scale outputs that hardly vary. The sides of lower resolutions are rounded up, so that those of images need
+    not be divisible by 4. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
     y, log p(x) = log Σ_y p(y) p(x | y), with p(y) counted in `prepare`.
 
     Args:

@@ -49,7 +49,8 @@ class PixelRNN(RasterModel):
     Inputs and outputs are as in `PixelCNN`. Row LSTMs see a triangle above the pixel, and little of its own row.
     Diagonal BiLSTMs see every earlier pixel except one: the last pixel of the row above, if it is more than three
     columns away, because no feature of that row comes after it. What is not seen is declared (`blind_spot`); it is a
-    property of the method.
+    property of the method. Layers have residual connections; the skip connections from every layer to the output, with
+    which the paper also experiments, are left out.
 
     With ``given``, the condition adds a bias to the inputs of every LSTM; if it is a class y, log p(x) = log Σ_y p(y)
     p(x | y), with p(y) counted in `prepare`.
