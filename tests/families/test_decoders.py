@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from decoders import DECODERS, SHORT, every_example, generator, random_decoder, text
+from decoders import DECODERS, SHORT, text
+from entry_models import every_example, generator, random_model
 
 import unsup
 from unsup.core.batch import Batch
@@ -21,10 +22,10 @@ PUBLISHED = {"transformer": 76e6, "sparse-transformer": 59e6, "transformer-xl": 
 @pytest.mark.parametrize("event", [text(5, 4), Event((7,), BINARY), Event((1, 2, 3), Support("ordinal", 3))], ids=str)
 @torch.no_grad()
 def test_masses_of_all_examples_sum_to_one(name: str, event: Event) -> None:
-    model = random_decoder(name, event, **SHORT[name])
+    model = random_model(name, event, **SHORT[name])
     x = every_example(event)
     assert abs(model.log_prob(x).exp().sum() - 1) < 1e-10
-    told = random_decoder(name, event, given=labels(2), **SHORT[name])
+    told = random_model(name, event, given=labels(2), **SHORT[name])
     given = torch.stack([told.log_prob(x, given=torch.tensor(y)) for y in range(2)], 1).exp()
     assert (given.sum(0) - 1).abs().max() < 1e-10
     assert (given[:, 0] - given[:, 1]).abs().sum() > 1e-2
@@ -34,7 +35,7 @@ def test_masses_of_all_examples_sum_to_one(name: str, event: Event) -> None:
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_masses_of_texts_of_all_lengths_sum_to_one(name: str) -> None:
-    model = random_decoder(name, text(4, 3, open=True), **SHORT[name])
+    model = random_model(name, text(4, 3, open=True), **SHORT[name])
     total = 0.0
     for length in range(5):
         x = torch.zeros(3**length, 4, dtype=torch.int64)
@@ -47,7 +48,7 @@ def test_masses_of_texts_of_all_lengths_sum_to_one(name: str) -> None:
 @pytest.mark.parametrize("knobs", [{}, {"temperature": 0.6}, {"top_k": 2}, {"top_p": 0.7, "temperature": 1.3}], ids=str)
 @pytest.mark.parametrize("event", [text(11), IMAGE, Event((4, 2), BINARY, "sequence")], ids=str)
 def test_cached_sampling_is_the_naive_sampling(name: str, event: Event, knobs: dict[str, float]) -> None:
-    model = random_decoder(name, event, given=labels(3), **SHORT[name])
+    model = random_model(name, event, given=labels(3), **SHORT[name])
     fast, slow = (draw(9, generator=generator(3), **knobs) for draw in (model.sample, model.sample_naive))
     assert torch.equal(fast, slow)
     assert event.contains(fast).all()
@@ -58,7 +59,7 @@ def test_cached_sampling_is_the_naive_sampling(name: str, event: Event, knobs: d
 def test_a_completion_is_the_naive_one_from_its_middle_on(
     name: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = random_decoder(name, text(11), **SHORT[name]).train(mode == "training")
+    model = random_model(name, text(11), **SHORT[name]).train(mode == "training")
     x = torch.randint(5, (6, 11), generator=generator(1))
     known = torch.arange(11) < torch.tensor([0, 1, 4, 7, 10, 11])[:, None]
     for knobs in ({}, {"top_k": 3}, {"top_p": 0.8}):
@@ -72,7 +73,7 @@ def test_a_completion_is_the_naive_one_from_its_middle_on(
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_steps_give_the_outputs_of_the_full_pass(name: str) -> None:
-    model = random_decoder(name, text(11), given=labels(2), **SHORT[name])
+    model = random_model(name, text(11), given=labels(2), **SHORT[name])
     x, given = torch.randint(5, (3, 11), generator=generator(1)), torch.tensor([0, 1, 1])
     whole, steps = model.conditionals(x, given=given), model._steps(3, model._context(given))
     for t in range(11):
@@ -83,7 +84,7 @@ def test_steps_give_the_outputs_of_the_full_pass(name: str) -> None:
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_zero_logits_are_uniform(name: str) -> None:
-    model = random_decoder(name, text(40, 256))
+    model = random_model(name, text(40, 256))
     for p in list(model.layers()[-1].parameters())[-2:]:
         p.zero_()
     x = torch.randint(256, (2, 40), generator=generator())
@@ -100,7 +101,7 @@ def test_loss_starts_at_the_log_of_the_alphabet(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_dropout_acts_in_training_only_and_by_the_generator(name: str) -> None:
-    model = random_decoder(name, text(9), dropout=0.4, **SHORT[name])
+    model = random_model(name, text(9), dropout=0.4, **SHORT[name])
     batch = Batch(torch.randint(5, (4, 9), generator=generator()))
     exact = -model.log_prob(batch.x)
     torch.testing.assert_close(model.loss(batch)["loss"], exact)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from entry_models import bits, frequencies_fit, generator, maximise_likelihood, shaken
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -14,48 +15,14 @@ import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
-from unsup.core.model import Model
 from unsup.families.autoregressive.conditional_2d import Conditional2d
 from unsup.families.autoregressive.fvsbn import FVSBN
 from unsup.families.autoregressive.made import MADE
 from unsup.families.autoregressive.nade import NADE
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def bits(n: int, dims: int, seed: int = 0) -> Tensor:
-    """Correlated binary rows."""
-    z = torch.randn(n, dims, generator=generator(seed))
-    return (z.cumsum(1) + 0.5 * z > 0).to(torch.uint8)
-
-
 def every(dims: int, levels: int = 2) -> Tensor:
     return torch.tensor(list(itertools.product(range(levels), repeat=dims)))
-
-
-def shaken(model: Model, scale: float = 0.8) -> Model:
-    """The same model in float64 at parameters that hide nothing."""
-    model.double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(scale * torch.randn(p.shape, generator=generator(p.numel()), dtype=p.dtype))
-    return model.eval()
-
-
-def maximise_likelihood(model: Model, x: Tensor, steps: int = 2000) -> None:
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=steps, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        loss = model.loss(Batch(x))["loss"].mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
 
 
 def entropies(x: Tensor) -> float:
@@ -298,23 +265,13 @@ def loop_bernoulli(model: NADE, x: Tensor, order: int) -> Tensor:
     return total
 
 
-def frequencies_fit(drawn: Tensor, p: Tensor) -> bool:
-    counts = (drawn.long() * 2 ** torch.arange(drawn.shape[1] - 1, -1, -1)).sum(1).bincount(minlength=len(p)).double()
-    expected = p * len(drawn)
-    keep = expected > 1e-9
-    assert float(counts[~keep].sum()) == 0
-    chi = ((counts - expected).square()[keep] / expected[keep]).sum()
-    free = int(keep.sum()) - 1
-    return float(chi) < free + 4 * math.sqrt(2 * max(free, 1))
-
-
 @pytest.mark.parametrize("ensemble", [1, 3])
 @torch.no_grad()
 def test_any_entries_may_be_known(ensemble: int) -> None:
     """Completions are those of the same orders with the known entries moved to the front, by enumeration."""
     dims = 4
     options = {"orderless": True, "ensemble": ensemble, "order": "random"}
-    model = shaken(NADE(Event((dims,), BINARY), hidden=6, layers=2, **options), scale=1.0)
+    model = shaken(NADE(Event((dims,), BINARY), hidden=6, layers=2, **options), deviation=1.0)
     x = every(dims)
     orders = model.orders.clone()
     for mask in ([0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 1, 1]):
@@ -326,7 +283,7 @@ def test_any_entries_may_be_known(ensemble: int) -> None:
         start = torch.where(known, x[9], 1 - x[9]).expand(4000, dims)
         drawn = model.complete(start, known.expand(4000, dims), generator=generator(3))
         assert (drawn[:, known] == x[9, known]).all()
-        assert frequencies_fit(drawn, p / p.sum())
+        assert frequencies_fit(drawn, x, p / p.sum())
 
 
 def test_each_example_may_have_its_own_known_entries() -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from rasters import generator, random_model, seen_by_jacobian
+from entry_models import generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup

@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model, seen_by_jacobian
+from decoders import norm
+from entry_models import (
+    assert_each_drops_out,
+    assert_steps_are_naive,
+    every_example,
+    generator,
+    random_model,
+    seen_by_jacobian,
+)
 from torch import Tensor
 
 import unsup
-from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.families.autoregressive.image_transformer import ImageTransformer
@@ -31,11 +38,6 @@ SETTINGS: list[tuple[Event, dict[str, Any]]] = [
     (RGB, SQUARE | LOGISTIC),
     (Event((2, 3, 2), Support("nominal", 3)), {}),
 ]
-
-
-def normalised(h: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
-    centred = h - h.mean()
-    return norm.weight * centred / (centred.square().mean() + norm.eps).sqrt() + norm.bias
 
 
 def places(event: Event, options: dict[str, Any]) -> list[tuple[int, int, int]]:
@@ -103,10 +105,10 @@ def loop_network(model: ImageTransformer, x: Tensor, options: dict[str, Any]) ->
                 scores = torch.stack([(q @ own)[head] @ (k @ h[j])[head] for j in sees]) / math.sqrt(len(head))
                 weights = (scores - scores.max()).exp()
                 parts.append(sum(a * (v @ h[j])[head] for a, j in zip(weights, sees, strict=True)) / weights.sum())
-            y = normalised(own + attention.out.weight @ torch.cat(parts), first_norm.module)
+            y = norm(own + attention.out.weight @ torch.cat(parts), first_norm.module)
             inner, _, outer = network.layers()[0].module
             hidden = (inner.weight @ y + inner.bias).clamp(min=0)
-            found.append(normalised(y + outer.weight @ hidden + outer.bias, last_norm.module))
+            found.append(norm(y + outer.weight @ hidden + outer.bias, last_norm.module))
         h = found
     return torch.stack([model.head.module.weight @ own + model.head.module.bias for own in h])
 
@@ -188,7 +190,7 @@ def test_one_block_is_full_attention_in_both_kinds(head: str) -> None:
 @torch.no_grad()
 def test_masses_of_all_images_sum_to_one(event: Event, options: dict[str, Any], given: Event | None) -> None:
     model = random_model("image-transformer", event, given=given, **options)
-    assert abs(model.log_prob(every_image(event)).exp().sum() - 1) < 1e-10
+    assert abs(model.log_prob(every_example(event)).exp().sum() - 1) < 1e-10
 
 
 @torch.no_grad()
@@ -208,12 +210,7 @@ def test_cached_is_naive_also_in_the_middle_of_a_completion(
     event: Event, options: dict[str, Any], draw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = random_model("image-transformer", event, **options)
-    cached = model.sample(5, generator=generator(3), **draw)
-    assert torch.equal(cached, model.sample_naive(5, generator=generator(3), **draw))
-    known = model.order.grid(torch.arange(event.dims).expand(5, -1) < event.dims // 2 + 1)
-    cached = model.complete(cached, known, generator=generator(4), **draw)
-    monkeypatch.setattr(model, "_steps", model._naive)
-    assert torch.equal(cached, model.complete(cached, known, generator=generator(4), **draw))
+    assert_steps_are_naive(model, draw, monkeypatch)
 
 
 @torch.no_grad()
@@ -241,19 +238,9 @@ def test_dropout_of_training_is_drawn_from_the_generator_everywhere() -> None:
     event = Event((1, 3, 3), BINARY)
     model = random_model("image-transformer", event, layers=2, dropout=0.3)
     x = torch.randint(2, (8, *event.shape), generator=generator())
-
-    def loss(seed: int) -> Tensor:
-        return model.loss(Batch(x), generator=generator(seed))["loss"]
-
     places = [part for part in model.modules() if isinstance(part, Dropout)]
     assert len(places) == 1 + 2 * 2  # after the coordinates; after attention and network of each layer
-    torch.testing.assert_close(loss(1), -model.log_prob(x))
-    model.train()
-    for part in places:
-        for other in places:
-            other.train(other is part)
-        assert torch.equal(loss(1), loss(1))
-        assert not torch.equal(loss(1), loss(2))
+    assert_each_drops_out(model, x, places)
 
 
 def test_refusals_say_how_to_mend() -> None:

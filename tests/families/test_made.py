@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from entry_models import bits, maximise_likelihood, shaken
 from sklearn.linear_model import LogisticRegression
 
 import unsup
@@ -14,37 +15,8 @@ from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.families.autoregressive.made import MADE
 
 
-def bits(n: int, dims: int, seed: int = 0) -> torch.Tensor:
-    """Correlated binary rows."""
-    z = torch.randn(n, dims, generator=torch.Generator().manual_seed(seed))
-    return (z.cumsum(1) + 0.5 * z > 0).to(torch.uint8)
-
-
 def words(dims: int) -> torch.Tensor:
     return torch.cartesian_prod(*[torch.arange(2)] * dims).view(-1, dims)
-
-
-def shaken(model: MADE) -> MADE:
-    """The same model in float64 at parameters that hide nothing."""
-    model.double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(0, 0.7, generator=torch.Generator().manual_seed(p.numel()))
-    return model.eval()
-
-
-def maximise_likelihood(model: MADE, x: torch.Tensor) -> None:
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=2000, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        loss = model.loss(Batch(x))["loss"].mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
 
 
 @pytest.mark.parametrize("order", ["natural", "random"])

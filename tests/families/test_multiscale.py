@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from entry_models import every_example, generator, seen_by_jacobian
+from entry_models import random_model as random_entry_model
 
 import unsup
 from unsup.core.batch import Batch
@@ -22,23 +23,10 @@ MODELS = ("parallel-multiscale", "subscale")
 FOUR = Event((1, 4, 4), BINARY)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def random_model(name: str, event: Event, seed: int = 0, **options: Any) -> Any:
-    """A float64 model with large random weights."""
     if name == "parallel-multiscale":
         options = {"base": 2} | options
-    model = unsup.create(name, event, preset="tiny", **options).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator(seed + p.numel()), dtype=p.dtype))
-    return model
-
-
-def every_image(event: Event) -> Tensor:
-    return torch.tensor(list(itertools.product(range(event.uniform.levels), repeat=event.dims))).view(-1, *event.shape)
+    return random_entry_model(name, event, seed, deviation=0.5, **options)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +78,6 @@ def test_slices_are_in_rows_of_offsets() -> None:
 # What is seen.
 
 
-def seen_by_jacobian(name: str, event: Event, draws: int, **options: Any) -> Tensor:
-    seen = torch.zeros(event.dims, event.dims, dtype=torch.bool)
-    for seed in range(draws):
-        model = random_model(name, event, seed, **options)
-        x = torch.rand(1, *event.shape, generator=generator(seed), dtype=torch.float64) * (event.uniform.levels - 1)
-        jacobian = torch.autograd.functional.jacobian(model.conditionals, x, vectorize=True)
-        seen |= (jacobian.reshape(event.dims, -1, event.dims) != 0).any(1)
-    return seen
-
-
 @pytest.mark.parametrize(
     ("name", "event", "options"),
     [
@@ -115,7 +93,7 @@ def test_blind_spots_are_exactly_what_no_conditional_sees(name: str, event: Even
     model = random_model(name, event, **options)
     position, spot = model.orders[0], model.blind_spot()
     earlier = position[:, None] > position[None]
-    assert torch.equal(seen_by_jacobian(name, event, 5, **options), earlier & ~spot)
+    assert torch.equal(seen_by_jacobian(model, 8), earlier & ~spot)
 
 
 def test_pixels_of_a_group_do_not_see_each_other_and_nothing_else_is_lost() -> None:
@@ -134,9 +112,7 @@ def test_groups_of_one_pixel_make_a_full_autoregressive_model() -> None:
     model = random_model("parallel-multiscale", Event((3, 2, 2), BINARY), base=1)
     assert not model.blind_spot().any()
     position = model.orders[0]
-    assert torch.equal(
-        seen_by_jacobian("parallel-multiscale", model.event, 5, base=1), position[:, None] > position[None]
-    )
+    assert torch.equal(seen_by_jacobian(model, 5), position[:, None] > position[None])
 
 
 def test_attention_sees_what_convolutions_do_not() -> None:
@@ -324,7 +300,7 @@ def test_bits_of_both_networks_sum_to_the_joint() -> None:
 def test_masses_of_all_depths_sum_to_one() -> None:
     event = Event((1, 2, 2), Support("ordinal", 8, low=-3))
     model = random_model("subscale-depth", event, depth=2)
-    images = every_image(Event((1, 2, 2), Support("ordinal", 8))) - 3
+    images = every_example(Event((1, 2, 2), Support("ordinal", 8))) - 3
     log_p = model.log_prob(images)
     assert abs(float(log_p.exp().sum()) - 1) < 1e-10
     entropy = -(log_p.exp() * log_p).sum()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import generator, random_model, seen_by_jacobian
+from entry_models import generator, random_model, seen_by_jacobian
 
 import unsup
 from unsup.core.batch import Batch

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import generator, random_model, seen_by_jacobian
+from entry_models import generator, random_model, seen_by_jacobian
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, elu, pad
 
@@ -269,7 +269,7 @@ def test_reach_of_a_shallow_network_is_the_predicted_one() -> None:
 )
 @torch.no_grad()
 def test_cached_sampling_and_completion_are_the_naive_ones(event: Event, options: dict[str, Any]) -> None:
-    model = random_model("pixelcnn++", event, scale=0.4, **options)
+    model = random_model("pixelcnn++", event, deviation=0.4, **options)
     for draw in ({}, {"temperature": 0.7, "top_k": 3, "top_p": 0.8}):
         fast = model.sample(6, generator=generator(3), **draw)
         assert torch.equal(fast, model.sample_naive(6, generator=generator(3), **draw))
@@ -281,7 +281,7 @@ def test_cached_sampling_and_completion_are_the_naive_ones(event: Event, options
         line, targets = model.order.line(known), model._targets(fast)
         naive = model._naive(6, model._context(given.get("given")))
         otherwise = drawing(model.observation, generator(4), **draw)
-        assert torch.equal(done, model._walked(naive, 6, keeping(line, targets.long(), otherwise)))
+        assert torch.equal(done, model._raw(model._walked(naive, 6, keeping(line, targets.long(), otherwise))))
         assert torch.equal(done[known], fast[known])
     x = model.sample(5, generator=generator(5))
     given = torch.zeros(5, dtype=torch.int64) if options.get("given") else None
@@ -298,7 +298,7 @@ def test_cached_sampling_and_completion_are_the_naive_ones(event: Event, options
 
 
 def test_the_joint_of_a_pixel_is_the_product_of_its_conditionals() -> None:
-    model = random_model("pixelcnn++", Event((3, 4, 4), Support("ordinal", 256)), scale=0.3)
+    model = random_model("pixelcnn++", Event((3, 4, 4), Support("ordinal", 256)), deviation=0.3)
     x = torch.randint(256, (4, 3, 4, 4), generator=generator())
     torch.testing.assert_close(model.log_conditionals(x).sum(1), model.log_prob(x), rtol=1e-10, atol=0)
 

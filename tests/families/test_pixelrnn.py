@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model, seen_by_jacobian
+from entry_models import every_example, generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup
@@ -98,7 +98,7 @@ def test_masses_of_all_images_sum_to_one(layer: str, classes: int) -> None:
     given = labels(classes) if classes else None
     for event in (Event((1, 3, 3), BINARY), Event((2, 1, 2), Support("ordinal", 5, low=3))):
         model = random_model("pixelrnn", event, layer=layer, given=given)
-        assert abs(model.log_prob(every_image(event)).exp().sum() - 1) < 1e-10
+        assert abs(model.log_prob(every_example(event)).exp().sum() - 1) < 1e-10
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model, seen_by_jacobian
+from entry_models import (
+    assert_each_drops_out,
+    assert_steps_are_naive,
+    every_example,
+    generator,
+    random_model,
+    seen_by_jacobian,
+)
 from torch import Tensor
 
 import unsup
@@ -85,7 +92,7 @@ def loop_attention(layer: PixelAttention, x: Tensor, h: Tensor, condition: Tenso
 )
 @torch.no_grad()
 def test_network_is_the_papers_by_loops(event: Event, options: dict[str, Any]) -> None:
-    model = random_model("pixelsnail", event, scale=0.2, **options)
+    model = random_model("pixelsnail", event, deviation=0.2, **options)
     assert isinstance(model, PixelSNAIL)
     support = event.uniform
     x = support.low + torch.randint(support.levels, event.shape, generator=generator(2))
@@ -174,7 +181,7 @@ def test_first_pixel_has_no_key_and_depends_on_nothing() -> None:
 @torch.no_grad()
 def test_masses_of_all_images_sum_to_one(event: Event, head: str, given: Event | None) -> None:
     model = random_model("pixelsnail", event, head=head, given=given)
-    assert abs(model.log_prob(every_image(event)).exp().sum() - 1) < 1e-10
+    assert abs(model.log_prob(every_example(event)).exp().sum() - 1) < 1e-10
 
 
 @pytest.mark.parametrize(
@@ -203,31 +210,16 @@ def test_cached_is_naive_also_in_the_middle_of_a_completion(
     event: Event, options: dict[str, Any], draw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = random_model("pixelsnail", event, **options)
-    cached = model.sample(5, generator=generator(3), **draw)
-    assert torch.equal(cached, model.sample_naive(5, generator=generator(3), **draw))
-    known = model.order.grid(torch.arange(event.dims).expand(5, -1) < event.dims // 2 + 1)
-    cached = model.complete(cached, known, generator=generator(4), **draw)
-    monkeypatch.setattr(model, "_steps", model._naive)
-    assert torch.equal(cached, model.complete(cached, known, generator=generator(4), **draw))
+    assert_steps_are_naive(model, draw, monkeypatch)
 
 
 def test_dropout_of_training_is_drawn_from_the_generator_in_every_residual() -> None:
     event = Event((1, 4, 4), BINARY)
     model = random_model("pixelsnail", event, blocks=2, layers=2, dropout=0.5)
     x = torch.randint(2, (8, *event.shape), generator=generator())
-
-    def loss(seed: int) -> Tensor:
-        return model.loss(Batch(x), generator=generator(seed))["loss"]
-
     residuals = [part for part in model.modules() if isinstance(part, GatedResidual)]
     assert len(residuals) == 2 * (2 + 3)
-    torch.testing.assert_close(loss(1), -model.log_prob(x))
-    model.train()
-    for part in residuals:
-        for other in residuals:
-            other.train(other is part)
-        assert torch.equal(loss(1), loss(1))
-        assert not torch.equal(loss(1), loss(2))
+    assert_each_drops_out(model, x, residuals)
 
 
 def test_condition_reaches_every_gate() -> None:

@@ -7,9 +7,7 @@ import math
 
 import pytest
 import torch
-from rasters import every_image, generator, random_model
-from scipy.stats import chisquare
-from torch import Tensor
+from entry_models import every_example, frequencies_fit, generator, random_model
 
 import unsup
 from unsup.core.batch import Batch
@@ -36,7 +34,7 @@ PLANE = Event((2,), REAL)
 )
 @torch.no_grad()
 def test_masses_of_all_images_sum_to_one(name: str, event: Event, classes: int) -> None:
-    model, x = random_model(name, event, given=labels(classes) if classes else None), every_image(event)
+    model, x = random_model(name, event, given=labels(classes) if classes else None), every_example(event)
     total = model.log_prob(x).exp()
     assert abs(total.sum() - 1) < 1e-10
     if classes:
@@ -110,9 +108,9 @@ def test_cached_sampling_is_the_naive_sampling(
 @pytest.mark.parametrize("classes", [0, 2])
 def test_mean_surprise_of_own_samples_is_the_entropy(name: str, classes: int) -> None:
     event = Event((2, 2, 2), BINARY)
-    model = random_model(name, event, seed=1, scale=0.9, given=labels(classes) if classes else None)
+    model = random_model(name, event, seed=1, deviation=0.9, given=labels(classes) if classes else None)
     with torch.no_grad():
-        log_p = model.log_prob(every_image(event))
+        log_p = model.log_prob(every_example(event))
         entropy = -(log_p.exp() * log_p).sum()
         surprise = -model.log_prob(model.sample(4000, generator=generator(5)))
     assert abs(surprise.mean() - entropy) < 4 * surprise.std() / math.sqrt(len(surprise))
@@ -122,7 +120,7 @@ def test_mean_surprise_of_own_samples_is_the_entropy(name: str, classes: int) ->
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_of_a_class_follow_its_density(name: str) -> None:
     event = Event((1, 2, 3), BINARY)
-    model, images = random_model(name, event, seed=2, given=labels(2)), every_image(event)
+    model, images = random_model(name, event, seed=2, given=labels(2)), every_example(event)
     for y in (0, 1):
         with torch.no_grad():
             p = model.log_prob(images, given=torch.tensor(y)).exp()
@@ -130,22 +128,12 @@ def test_samples_of_a_class_follow_its_density(name: str) -> None:
         assert frequencies_fit(drawn, images, p)
 
 
-def frequencies_fit(drawn: Tensor, images: Tensor, p: Tensor) -> bool:
-    """χ² of how often each of ``images`` was drawn against ``p``; images expected less than 5 times are pooled."""
-    counts = (drawn[:, None].long() == images).flatten(2).all(2).sum(0).double()
-    assert counts.sum() == len(drawn)
-    expected, common = p * len(drawn), p * len(drawn) >= 5
-    groups = [torch.cat([v[common], v[~common].sum().view(-1)]) for v in (counts, expected)]
-    keep = groups[1] > 0
-    return bool(chisquare(groups[0][keep], groups[1][keep]).pvalue > 1e-3)
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("told", ["nothing", "unknown class", "class"])
 def test_completions_follow_the_enumerated_conditional(name: str, told: str) -> None:
     event = Event((2, 2, 2), BINARY)
-    model = random_model(name, event, seed=4, scale=0.5, given=None if told == "nothing" else labels(2))
-    images = every_image(event)
+    model = random_model(name, event, seed=4, deviation=0.5, given=None if told == "nothing" else labels(2))
+    images = every_example(event)
     with torch.no_grad():
         for part, p in model.named_parameters():
             if "shift" in part:  # classes far apart, so that what is known says much about the class

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from entry_models import generator
+from entry_models import random_model as random_entry_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
@@ -19,21 +22,8 @@ from unsup.core.model import Model
 
 TEXT = Event((6,), Support("nominal", 4), "sequence")
 ROLLS = Event((5, 3), BINARY, "sequence", open=True)
+random_model = partial(random_entry_model, "rnn", deviation=0.7, width=5, layers=2)
 IMAGE = Event((2, 2, 3), Support("ordinal", 4, low=1))
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_model(event: Event, *, seed: int = 0, scale: float = 0.7, **options: Any) -> Model:
-    model = unsup.create("rnn", event, **{"width": 5, "layers": 2} | options).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(scale * torch.randn(p.shape, generator=generator(seed), dtype=p.dtype))
-        if model.classes:
-            model.log_prior.copy_(torch.randn(model.classes, generator=generator(seed)).double().log_softmax(0))
-    return model
 
 
 def lstm_by_loops(model: Model, inputs: Tensor) -> Tensor:

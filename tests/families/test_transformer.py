@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from decoders import generator, norm, random_decoder, seen_by_jacobian, text
+from decoders import norm, text
+from entry_models import generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup
@@ -46,7 +47,7 @@ def by_loops(model: Transformer, x: list[int], places: list[Tensor], c: Tensor |
 @pytest.mark.parametrize("given", [None, labels(3)], ids=str)
 @torch.no_grad()
 def test_conditionals_are_the_equations_by_loops(given: Event | None) -> None:
-    model = random_decoder("transformer", text(6), given=given)
+    model = random_model("transformer", text(6), given=given)
     x = torch.randint(5, (6,), generator=generator(1))
     places = [model.places.tables[0][t] for t in range(6)]
     told = {} if given is None else {"given": torch.tensor(2)}
@@ -58,7 +59,7 @@ def test_conditionals_are_the_equations_by_loops(given: Event | None) -> None:
 @torch.no_grad()
 def test_images_have_places_by_row_column_and_channel() -> None:
     event = Event((2, 2, 3), Support("ordinal", 4, low=1))
-    model = random_decoder("transformer", event)
+    model = random_model("transformer", event)
     channels, rows, columns = model.places.tables
     places = [channels[c] + rows[r] + columns[w] for r in range(2) for w in range(3) for c in range(2)]
     x = 1 + torch.randint(4, event.shape, generator=generator(1))
@@ -68,7 +69,7 @@ def test_images_have_places_by_row_column_and_channel() -> None:
 
 
 def test_every_earlier_entry_is_seen_from_the_first_layer_on() -> None:
-    model = random_decoder("transformer", text(7), layers=1)
+    model = random_model("transformer", text(7), layers=1)
     assert not model.blind_spot().any()
     assert torch.equal(seen_by_jacobian(model), torch.ones(7, 7).tril(-1) > 0)
 
@@ -77,7 +78,7 @@ def test_every_earlier_entry_is_seen_from_the_first_layer_on() -> None:
 
 
 def with_auxiliary(**options: object) -> Transformer:
-    model = random_decoder("transformer", text(6), layers=4, auxiliary=True, **options).train()
+    model = random_model("transformer", text(6), layers=4, auxiliary=True, **options).train()
     assert isinstance(model, Transformer)
     return model
 
@@ -161,7 +162,7 @@ def test_auxiliary_losses_are_in_no_likelihood() -> None:
 
 
 def test_auxiliary_losses_count_no_padding() -> None:
-    model = random_decoder("transformer", text(6, open=True), layers=3, auxiliary=True).train()
+    model = random_model("transformer", text(6, open=True), layers=3, auxiliary=True).train()
     x = torch.randint(5, (3, 6), generator=generator(1))
     lengths = torch.tensor([6, 3, 0])
     other = torch.where(torch.arange(6) < lengths[:, None], x, 4 - x)

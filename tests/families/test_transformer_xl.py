@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from decoders import generator, norm, random_decoder, seen_by_jacobian, text
+from decoders import norm, text
+from entry_models import generator, random_model, seen_by_jacobian
 from torch import Tensor
 
 import unsup
@@ -66,7 +67,7 @@ def in_chunks(model: TransformerXL, x: Tensor, segment: int, length: int, clamp:
 )
 @torch.no_grad()
 def test_a_full_pass_is_the_papers_loop_over_segments(options: Xl, length: int, clamp: int | None) -> None:
-    model = random_decoder("transformer-xl", text(11), layers=3, **options)
+    model = random_model("transformer-xl", text(11), layers=3, **options)
     assert isinstance(model, TransformerXL)
     x = torch.randint(5, (11,), generator=generator(1))
     expected = in_chunks(model, x, int(options["segment"]), length, clamp)
@@ -76,21 +77,21 @@ def test_a_full_pass_is_the_papers_loop_over_segments(options: Xl, length: int, 
 @torch.no_grad()
 def test_chunks_with_enough_memory_are_one_full_pass() -> None:
     x = torch.randint(5, (3, 13), generator=generator(1))
-    whole = random_decoder("transformer-xl", text(13), segment=13, memory=0).log_conditionals(x)
+    whole = random_model("transformer-xl", text(13), segment=13, memory=0).log_conditionals(x)
     for segment in (1, 4, 13, 40):
-        model = random_decoder("transformer-xl", text(13), segment=segment, memory=13)
+        model = random_model("transformer-xl", text(13), segment=segment, memory=13)
         torch.testing.assert_close(model.log_conditionals(x), whole, rtol=1e-11, atol=1e-11)
-    model = random_decoder("transformer-xl", text(13), segment=5, memory=1, eval_memory=13, same_length=True)
+    model = random_model("transformer-xl", text(13), segment=5, memory=1, eval_memory=13, same_length=True)
     torch.testing.assert_close(model.log_conditionals(x), whole, rtol=1e-11, atol=1e-11)
-    short = random_decoder("transformer-xl", text(13), segment=4, memory=4)
+    short = random_model("transformer-xl", text(13), segment=4, memory=4)
     assert not torch.allclose(short.log_conditionals(x)[:, 9:], whole[:, 9:])
 
 
 @torch.no_grad()
 def test_without_memory_segments_do_not_see_each_other() -> None:
-    model = random_decoder("transformer-xl", text(12), segment=4, memory=0, layers=3)
+    model = random_model("transformer-xl", text(12), segment=4, memory=0, layers=3)
     x = torch.randint(5, (1, 12), generator=generator(1))
-    parts = random_decoder("transformer-xl", text(12), segment=12, memory=0, layers=3)
+    parts = random_model("transformer-xl", text(12), segment=12, memory=0, layers=3)
     whole = model.conditionals(x)[0]
     torch.testing.assert_close(whole[:4], parts.conditionals(x)[0, :4], rtol=1e-11, atol=1e-11)
     changed = x.clone()  # the first segment has the entries 0, 1, 2 as its inputs, after the start
@@ -103,7 +104,7 @@ def test_without_memory_segments_do_not_see_each_other() -> None:
 @pytest.mark.parametrize("same_length", [False, True])
 def test_the_receptive_field_grows_with_each_layer(layers: int, same_length: bool) -> None:
     n, segment, memory = 16, 4, 3
-    model = random_decoder(
+    model = random_model(
         "transformer-xl", text(n), layers=layers, segment=segment, memory=memory, same_length=same_length
     )
     seen = torch.zeros(n, n, dtype=torch.bool)
@@ -118,8 +119,8 @@ def test_the_receptive_field_grows_with_each_layer(layers: int, same_length: boo
 
 def test_memory_of_evaluation_is_not_that_of_training() -> None:
     options = {"segment": 3, "memory": 1, "eval_memory": 6, "clamp": 2}
-    model = random_decoder("transformer-xl", text(12), **options)
-    plain = random_decoder("transformer-xl", text(12), segment=3, memory=1)
+    model = random_model("transformer-xl", text(12), **options)
+    plain = random_model("transformer-xl", text(12), segment=3, memory=1)
     x = torch.randint(5, (3, 12), generator=generator(1))
     torch.testing.assert_close(model.train().loss(Batch(x))["loss"], plain.train().loss(Batch(x))["loss"])
     assert not torch.isclose(model.eval().loss(Batch(x))["loss"], plain.eval().loss(Batch(x))["loss"]).any()
@@ -131,7 +132,7 @@ def test_memory_of_evaluation_is_not_that_of_training() -> None:
 
 def test_gradients_stop_at_the_memory_of_each_layer() -> None:
     """The loss of a late segment trains the embeddings of its own inputs only, though it depends on earlier ones."""
-    model = random_decoder("transformer-xl", text(9, 9), segment=3, memory=6, layers=2)
+    model = random_model("transformer-xl", text(9, 9), segment=3, memory=6, layers=2)
     x = torch.arange(9)[None]
     for mode in (True, False):
         late = model.train(mode).log_conditionals(x)[0, 6:].sum()

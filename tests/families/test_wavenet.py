@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
+from entry_models import generator
+from entry_models import random_model as random_entry_model
 from torch import Tensor
 
 import unsup
@@ -17,21 +19,8 @@ from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.nn.logistics import MixtureOfLogistics
 from unsup.nn.sequence import Frames
 
+random_model = partial(random_entry_model, "wavenet")
 MU_LAW, FIVE = Support("ordinal", 256), Support("ordinal", 5)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_model(event: Event, seed: int = 0, scale: float = 0.6, **options: Any) -> WaveNet:
-    """A float64 model with large random weights, so that no conditional is near uniform."""
-    model = unsup.create("wavenet", event, preset="tiny", **options).double().eval()
-    assert isinstance(model, WaveNet)
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(scale * torch.randn(p.shape, generator=generator(1000 * seed + i), dtype=p.dtype))
-    return model
 
 
 def sequence(*shape: int, support: Support = FIVE) -> Event:

@@ -287,7 +287,8 @@ def test_dropout_draws_from_the_generator_of_the_context() -> None:
 
 def test_a_gate_is_tanh_times_sigmoid() -> None:
     a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    assert torch.allclose(gate(torch.cat([a, b], 1)), torch.tanh(a) / (1 + torch.exp(-b)))
+    for axis in (0, 1, -1):
+        assert torch.allclose(gate(torch.cat([a, b], axis), axis), torch.tanh(a) / (1 + torch.exp(-b)))
 
 
 def test_window_of_one_pixel_needs_no_padding() -> None:

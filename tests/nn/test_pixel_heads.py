@@ -14,11 +14,11 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.nn.attention import Attention
-from unsup.nn.causal import Causal
+from unsup.nn.causal import Causal, Pointwise
 from unsup.nn.logistics import CoupledLogistics, CoupledSymbols, MixtureOfLogistics, PixelHead, pixel_head
 from unsup.nn.observation import Logistic
 from unsup.nn.order import Order
-from unsup.nn.sequence import Frames, Places, SequenceModel, Sitewise
+from unsup.nn.sequence import Frames, Places, SequenceModel
 from unsup.testing import check_model
 
 
@@ -227,7 +227,7 @@ class Pixels(SequenceModel):
         self.take(event, None, head=head)
         self.frames, self.places = Frames(event.shape[0], 8), Places(Order(Event((4,), BINARY)), 8)
         self.attention = Attention(8, 2)
-        self.last = Sitewise(nn.Linear(8, head.outputs))
+        self.last = Pointwise(nn.Linear(8, head.outputs))
 
     def layers(self) -> Sequence[Causal]:
         return [self.frames, self.places, self.attention, self.last]

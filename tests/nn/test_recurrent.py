@@ -12,7 +12,7 @@ from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.nn.causal import Causal, Context, Site
 from unsup.nn.order import Order
 from unsup.nn.raster import Raster
-from unsup.nn.recurrent import Appended, Plain, Recurrent, coordinates
+from unsup.nn.recurrent import Appended, Plain, Recurrent
 
 N, LENGTH = 3, 7
 CONDITION = Context(torch.randn(N, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
@@ -36,8 +36,8 @@ LAYERS: dict[str, Callable[[], Causal]] = {
     "lstm": lambda: made("lstm"),
     "gru": lambda: made("gru"),
     "chunked": lambda: made("lstm", chunk=3),
-    "appended": lambda: Appended(coordinates(Raster(IMAGE)), 2).double(),
-    "appended-places": lambda: Appended(coordinates(Raster(IMAGE))).double(),
+    "appended": lambda: Appended(Raster(IMAGE).coordinates(), 2).double(),
+    "appended-places": lambda: Appended(Raster(IMAGE).coordinates()).double(),
     "appended-condition": lambda: Appended(None, 2),
 }
 
@@ -171,10 +171,10 @@ def test_plain_inputs_are_what_the_site_before_holds(
 
 
 def test_coordinates_are_those_of_the_entry_to_come() -> None:
-    places = coordinates(Raster(Event((3, 2, 4), BINARY)))
+    places = Raster(Event((3, 2, 4), BINARY)).coordinates()
     assert places.shape == (24, 3)  # channel, row, column
     assert places[0].tolist() == [-1, -1, -1]
     assert places[1].tolist() == [0, -1, -1]  # the channel is the fastest
     assert places[-1].tolist() == [1, 1, 1]
     frames = Event((5, 3), BINARY, "sequence")
-    assert coordinates(Order(frames), 3).tolist() == [[-1.0], [-0.5], [0.0], [0.5], [1.0]]
+    assert Order(frames).coordinates(3).tolist() == [[-1.0], [-0.5], [0.0], [0.5], [1.0]]

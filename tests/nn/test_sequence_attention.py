@@ -14,11 +14,11 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event
 from unsup.families.autoregressive.transformer_xl import PostNormBlock
 from unsup.nn.attention import Attention, attend
-from unsup.nn.causal import Causal, Context, Site
+from unsup.nn.causal import Causal, Context, Pointwise, Site
 from unsup.nn.decoder import Block, draw_weights
 from unsup.nn.order import Order
 from unsup.nn.relative_attention import Reach, RelativeAttention, relative_shift, sinusoids
-from unsup.nn.sequence import Places, Sitewise
+from unsup.nn.sequence import Places
 from unsup.nn.sparse_attention import SparseAttention
 
 LENGTH, WIDTH, N = 11, 8, 2
@@ -42,7 +42,7 @@ def relative(name: str) -> RelativeAttention:
 
 
 LAYERS: dict[str, Callable[[], Causal]] = {
-    "sitewise": lambda: Sitewise(nn.Linear(WIDTH, WIDTH)),
+    "pointwise": lambda: Pointwise(nn.Linear(WIDTH, WIDTH)),
     "places": lambda: Places(Order(Event((LENGTH,), BINARY)), WIDTH),
     "places-in-rows": lambda: Places(Order(Event((LENGTH,), BINARY)), WIDTH, (3, 4)),
     "attention": lambda: Attention(WIDTH, 2),
@@ -98,16 +98,18 @@ def pairs(n: int, holds: Callable[[int, int], bool]) -> Tensor:
     return torch.tensor([[j <= i and holds(i, j) for j in range(n)] for i in range(n)])
 
 
-def sets(pattern: str, n: int, stride: int, c: int) -> list[Tensor]:
-    """The sets of sites of the paper, bool ``(n, n)``."""
+def sets(pattern: str, n: int, stride: int, c: int, head: int = 0) -> list[Tensor]:
+    """The sets of sites of the paper, bool ``(n, n)``; the second one is that of a head of the second half."""
     if pattern == "strided":
-        return [pairs(n, lambda i, j: i - j < stride), pairs(n, lambda i, j: (i - j) % stride == 0)]
-    return [pairs(n, lambda i, j: i // stride == j // stride), pairs(n, lambda i, j: j % stride >= stride - c)]
+        return [pairs(n, lambda i, j: i - j <= stride), pairs(n, lambda i, j: (i - j) % stride == 0)]
+    end = stride - c * (head % (stride // c))
+    return [pairs(n, lambda i, j: i // stride == j // stride), pairs(n, lambda i, j: end - c <= j % stride < end)]
 
 
 @pytest.mark.parametrize("n", [1, 7, 12])
 @pytest.mark.parametrize(
-    ("pattern", "stride", "c"), [("strided", 3, 1), ("strided", 5, 1), ("fixed", 4, 1), ("fixed", 4, 3)]
+    ("pattern", "stride", "c"),
+    [("strided", 3, 1), ("strided", 5, 1), ("fixed", 4, 1), ("fixed", 4, 3), ("fixed", 5, 2)],
 )
 def test_sparse_attention_is_masked_dense_attention(pattern: str, stride: int, c: int, n: int) -> None:
     layer = SparseAttention(WIDTH, 4, 4, pattern, stride, c).double()
@@ -115,7 +117,7 @@ def test_sparse_attention_is_masked_dense_attention(pattern: str, stride: int, c
     q, k, v = layer.queries_keys_values(h).split((4, 4, WIDTH), -1)
     found = []
     for head in range(4):
-        seen = sets(pattern, n, stride, c)[head // 2].double()
+        seen = sets(pattern, n, stride, c, head % 2)[head // 2].double()
         found.append(dense(q[..., head, None], k[..., head, None], v[..., 2 * head : 2 * head + 2], seen))
     expected = layer.out(torch.cat(found, -1))
     torch.testing.assert_close(layer(h), expected, rtol=1e-11, atol=1e-11)
@@ -246,7 +248,7 @@ def test_relative_attention_is_the_papers_loop(name: str, n: int) -> None:
 
 def test_gradients_do_not_flow_into_the_memory_in_training() -> None:
     layer = RelativeAttention(WIDTH, 2, Reach(3, 4), Reach(3, 4)).double()
-    draw_weights(layer, 0.7)
+    draw_weights(layer, lambda weight: 0.7)
     h, slope = noise(1, 8, WIDTH).requires_grad_(), noise(8, WIDTH, seed=2)
     for mode in (True, False):
         layer.train(mode)
@@ -309,7 +311,7 @@ def test_dropped_attention_weights_follow_the_generator_and_keep_the_mean() -> N
 
 def test_ends_of_residual_blocks_start_smaller() -> None:
     blocks = nn.ModuleList(Block(64, Attention(64, 2), 256, 0.0) for _ in range(8))
-    draw_weights(blocks, 0.02)
+    draw_weights(blocks, lambda weight: 0.02)
     for block in blocks:
         for end in block.ends:
             assert float(end.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.1)

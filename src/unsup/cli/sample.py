@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     if options is None:
         return 0
 
-    from unsup.core.model import CanSample
+    from unsup.core.model import CanSample, has_ends
     from unsup.core.steps import heard_by
-    from unsup.evaluate.completions import complete_examples, has_ends, sample_with_lengths
+    from unsup.evaluate.completions import complete_examples, sample_with_lengths
     from unsup.evaluate.samples import draw_samples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_model

@@ -32,7 +32,7 @@ from unsup.coding.scheme import Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
 from unsup.core.batch import Batch
 from unsup.core.event import Support
-from unsup.core.model import CodesEntries, Conditional, HasLengths, Intervals, IsConditional, Model
+from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model, has_ends
 from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
@@ -223,7 +223,7 @@ class EntryByEntry(Scheme):
     @property
     def _ends(self) -> bool:
         """Whether the end of an example is one more level of its entries."""
-        return isinstance(self.model, HasLengths) and self.event.open and self.model.ends
+        return has_ends(self.model)
 
     def _beyond(self, lengths: Tensor | None, n: int) -> Bools:
         """Which entries of ``n`` examples are beyond their lengths, ``(n, D)``."""

@@ -494,24 +494,6 @@ class CanDecode(CanEncode):
             raise InputError(f"codes have shape {tuple(z.shape)}; expected (N, {self.code_size})")
 
 
-class HasLengths(CanSample):
-    """Capability: sampling of examples with an open first axis, together with their lengths.
-
-    Such a model also scores the beginnings of sequences whose first axis is not open: log p of the entries within
-    ``lengths``, the sum over all others.
-
-    Attributes:
-        ends: whether p(x) is that of the length too, so that masses sum to one over all lengths. Else p(x) is that
-            given the length, and samples have full length.
-    """
-
-    ends: bool
-
-    @abstractmethod
-    def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The samples of `sample`, ``(n, *event.shape)``, and their lengths ``(n,)``; the rest is padding."""
-
-
 class SamplesAnyLength(CanSample):
     """Capability: sampling of examples that are longer or shorter than those of the event, such as minutes of sound."""
 
@@ -555,14 +537,33 @@ class CanComplete(ABC):
         return torch.where(known, x.to(wide), drawn.to(wide))
 
 
-class CompletesToAnyLength(HasLengths, CanComplete):
-    """Capability: completing the beginnings of examples with an open first axis, together with their lengths."""
+class HasLengths(CanSample, CanComplete):
+    """Capability: sampling and completing examples with an open first axis, together with their lengths.
+
+    Such a model also scores the beginnings of sequences whose first axis is not open: log p of the entries within
+    ``lengths``, the sum over all others.
+
+    Attributes:
+        ends: whether p(x) is that of the length too, so that masses sum to one over all lengths; only if the first axis
+            is open. Else p(x) is that given the length, and samples have full length.
+    """
+
+    ends: bool
+
+    @abstractmethod
+    def sample_with_lengths(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The samples of `sample`, ``(n, *event.shape)``, and their lengths ``(n,)``; the rest is padding."""
 
     @abstractmethod
     def complete_with_lengths(
         self, x: Tensor, known: Tensor, *, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """The examples of `complete` and their lengths ``(B,)``, at least those of the known beginnings."""
+
+
+def has_ends(model: object) -> bool:
+    """Whether examples that the model draws have different lengths."""
+    return isinstance(model, HasLengths) and model.ends
 
 
 class IsConditional(ABC):

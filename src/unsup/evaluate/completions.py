@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.model import CanComplete, CanSample, CompletesToAnyLength, HasLengths, Model, keyed_generator
+from unsup.core.model import CanComplete, CanSample, HasLengths, Model, has_ends, keyed_generator
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
 
@@ -19,15 +19,9 @@ Drawn = tuple[Tensor, Tensor | None]
 """Raw examples and their lengths; None if all have full length."""
 
 
-def has_ends(model: Model) -> bool:
-    """Whether examples that the model draws have different lengths."""
-    return isinstance(model, HasLengths) and model.event.open and model.ends
-
-
 def draw(model: CanSample, n: int, generator: Generator, **options: Any) -> Drawn:
     """Samples, and their lengths if these differ."""
-    assert isinstance(model, Model)
-    if isinstance(model, HasLengths) and has_ends(model):
+    if isinstance(model, HasLengths) and model.ends:
         with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.sample_with_lengths
         return with_lengths(n, generator=generator, **options)
     sample: Callable[..., Tensor] = model.sample
@@ -50,9 +44,8 @@ def complete_examples(
         options: of ``model.complete``.
     """
     assert isinstance(model, CanComplete)
-    with_ends = isinstance(model, CompletesToAnyLength) and has_ends(model)
-    complete: Callable[..., Any] = model.complete
-    if isinstance(model, CompletesToAnyLength) and with_ends:
+    with_ends, complete = has_ends(model), cast(Callable[..., Any], model.complete)
+    if isinstance(model, HasLengths) and with_ends:
         complete = model.complete_with_lengths
 
     def completed(position: int, part: Batch) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from unsup.core.errors import InputError
+from unsup.core.model import Model
 from unsup.core.steps import in_steps
 from unsup.nn.observation import Discrete, Observation
 from unsup.prob import distributions as dist
@@ -59,6 +60,13 @@ def walk(net: Steps, sites: Sequence[int], choose: Choose, targets: Tensor) -> T
         targets[:, site] = value
         net.put(site, value)
     return targets
+
+
+def nothing_chosen(model: Model, observation: Observation, n: int) -> Tensor:
+    """The targets of a walk before anything is chosen, ``(n, D)``: level numbers, or standardised numbers."""
+    is_discrete = isinstance(observation, Discrete)
+    dtype = torch.int64 if is_discrete else dist.at_least_float32(torch.zeros((), dtype=model.dtype)).dtype
+    return torch.zeros(n, model.event.dims, dtype=dtype, device=model.device)
 
 
 def drawing(

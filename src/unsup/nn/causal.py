@@ -8,7 +8,7 @@ first layer of a network is strict: it does not see the site itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -132,22 +132,25 @@ class Remembering(Causal):
 
 
 class Pointwise(Causal):
-    """A function of the features of one site, e.g. ``Pointwise(torch.relu)``; axis 1 has the features."""
+    """A function of each site on its own, such as ``torch.relu``; of sequences also a linear layer or a norm.
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    The weights of a module have names that start with ``module``, so that stored runs can be read.
+    """
+
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.function = function
+        self.module = module
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        return self.function(h)
+        return self.module(h)
 
     def step(self, memory: None, site: Site, h: Tensor) -> Tensor:
-        return self.function(h)
+        return self.module(h)
 
 
-def gate(h: Tensor) -> Tensor:
-    """tanh(a) ⊙ σ(b) of the halves a, b of axis 1."""
-    a, b = h.chunk(2, 1)
+def gate(h: Tensor, axis: int = 1) -> Tensor:
+    """tanh(a) ⊙ σ(b) of the halves a, b of an axis."""
+    a, b = h.chunk(2, axis)
     return a.tanh() * b.sigmoid()
 
 
@@ -200,6 +203,53 @@ class Shift(Causal):
         return h + (bias if h.ndim == 2 else bias[:, :, None, None])  # of a site, or of a row
 
 
+def layers_of(modules: nn.ModuleList) -> list[Causal]:
+    """The causal layers in a list of modules."""
+    return cast(list[Causal], list(modules))
+
+
+def through(layers: Iterable[Causal], h: Any, context: Context = NOTHING) -> Any:
+    """The features of all sites after a chain of layers."""
+    for layer in layers:
+        h = layer(h, context)
+    return h
+
+
+def spread_through(layers: Iterable[Causal], seen: Any) -> Any:
+    """`Causal.spread` of a chain of layers."""
+    for layer in layers:
+        seen = layer.spread(seen)
+    return seen
+
+
+class ChainWalk:
+    """A network in a walk: every layer is computed at the site only, when its last input is known.
+
+    Args:
+        layers: a chain of layers, the first one strict.
+        n: number of examples.
+        size: rows and columns of the grid.
+        context: the other inputs of the network.
+    """
+
+    def __init__(self, layers: Sequence[Causal], n: int, size: tuple[int, int], context: Context) -> None:
+        self.first = cast(Remembering, layers[0])
+        assert self.first.strict
+        self.memory = self.first.begin(n, size, context)
+        self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
+
+    def look(self, site: Site) -> Tensor:
+        """The features of the last layer at a site, ``(B, O_g)``."""
+        h = self.first.look(self.memory, site)
+        for layer, memory in self.rest:
+            h = layer.step(memory, site, h)
+        return cast(Tensor, h)
+
+    def put(self, site: Site, h: Tensor) -> None:
+        """Take the inputs of the site, ``(B, I_g)``."""
+        self.first.put(self.memory, site, h)
+
+
 class Chain(Causal):
     """A sequence of layers. Subclasses define the layers and their order."""
 
@@ -211,9 +261,7 @@ class Chain(Causal):
         """The layers in order."""
 
     def forward(self, h: Any, context: Context = NOTHING) -> Any:
-        y = h
-        for layer in self.layers():
-            y = layer(y, context)
+        y = through(self.layers(), h, context)
         return h + y if self.residual else y
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[tuple[Causal, Any]]:
@@ -226,9 +274,7 @@ class Chain(Causal):
         return h + y if self.residual else y
 
     def spread(self, seen: Any) -> Any:
-        y = seen
-        for layer in self.layers():
-            y = layer.spread(y)
+        y = spread_through(self.layers(), seen)
         return torch.maximum(seen, y) if self.residual else y
 
 

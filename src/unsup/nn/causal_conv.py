@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, pad, relu
 
-from unsup.nn.causal import NOTHING, Context, Groups, Remembering, Site
+from unsup.nn.causal import NOTHING, Context, Groups, Pointwise, Remembering, Sequential, Site
 from unsup.nn.weight_norm import WeightNorm
 
 
@@ -129,6 +131,12 @@ class MaskedConv(Remembering):
         group = torch.arange(self.into.count)
         taps = self._kept(group, group).to(seen.dtype)
         return (conv2d(self._padded(seen), taps, stride=self.stride) > 0).to(seen.dtype)
+
+
+def relu_points(widths: Sequence[int], groups: int) -> Sequential:
+    """ReLU and a 1×1 convolution to each of these numbers of features, from the first."""
+    convs = (MaskedConv(inputs, outputs, groups) for inputs, outputs in pairwise(widths))
+    return Sequential(*(layer for conv in convs for layer in (Pointwise(relu), conv)))
 
 
 class _Latest:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from unsup.nn.attention import Attention
-from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Pointwise, Site
 from unsup.nn.sparse_attention import SparseAttention
 
 
@@ -53,18 +54,29 @@ class Block(Causal):
         return [self.attention.out, last]
 
 
-@torch.no_grad()
-def draw_weights(model: nn.Module, deviation: float) -> None:
-    """Initial weights N(0, deviation²) and biases 0, also of embeddings; norms are left as they are.
+def normed_map(width: int, outputs: int) -> Pointwise:
+    """A norm and a linear map of the features of each site: the head of a pre-norm decoder."""
+    return Pointwise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)))
 
-    Weights of what N `Block`s add to the residual stream are smaller by 1/√(2N): the variance of the sum of the 2N
-    terms does not grow with N (Radford et al. 2019; Child et al. 2019).
+
+def linear_map(head: Pointwise) -> nn.Linear:
+    """The linear map of a `normed_map`."""
+    return cast(nn.Linear, cast(nn.Sequential, head.module)[1])
+
+
+@torch.no_grad()
+def draw_weights(model: nn.Module, deviation: Callable[[Tensor], float]) -> None:
+    """Initial weights N(0, deviation²), also of embeddings, and biases 0; norms are left as they are.
+
+    ``deviation`` is a function of the weights, ``(outputs, inputs)`` or ``(symbols, width)``. Weights of what N blocks
+    add to the residual stream are smaller by 1/√(2N): the variance of the sum of the 2N terms does not grow with N
+    (Radford et al. 2019; Child et al. 2019).
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
-                parameter.normal_(0, deviation)
+                parameter.normal_(0, deviation(parameter))
             elif isinstance(module, nn.Linear) and name == "bias":
                 parameter.zero_()
     for block in blocks:

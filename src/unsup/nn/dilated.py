@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from unsup.nn.causal import NOTHING, Causal, Context, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Site, gate, spread_through
 from unsup.nn.order import Order
-from unsup.nn.sequence import Delayed
+from unsup.nn.sequence import Delayed, Placed
 
 _AT_ONCE = 64  # steps whose older taps are computed by one product; more would only need more memory
 
@@ -50,23 +50,18 @@ class DilatedGate(Causal):
         if self.condition is not None:
             assert context.given is not None
             found = found + self.condition(context.given)[:, None]
-        return _gated(found)
+        return gate(found, -1)
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Queue:
         return _Queue(self, n, size[1], self._bias(context))
 
     def step(self, memory: _Queue, site: Site, h: Tensor) -> Tensor:
-        return _gated(memory.put(site.column, h))
+        return gate(memory.put(site.column, h), -1)
 
     def spread(self, seen: Tensor) -> Tensor:
         """``(N, L)``: a site sees itself and the site ``dilation`` before."""
         past = pad(seen, (self.dilation, 0))[:, : seen.shape[1]]
         return torch.maximum(seen, past)
-
-
-def _gated(h: Tensor) -> Tensor:
-    a, b = h.chunk(2, -1)
-    return a.tanh() * b.sigmoid()
 
 
 class _Queue:
@@ -120,28 +115,27 @@ class DilatedStack(Causal):
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
         found = []
-        for number, gate in enumerate(self._gates()):
-            found.append(gate(h, context))
+        for number, layer in enumerate(self._gates()):
+            found.append(layer(h, context))
             if number < len(self.residual):
                 h = h + self.residual[number](found[-1])
         return cast(Tensor, self.skip(torch.cat(found, -1)))
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[tuple[_Queue, _Map | None]]:
         maps = [(layer.weight, layer.bias) for layer in cast(list[nn.Linear], list(self.residual))]
-        return [(gate.begin(n, size, context), map_) for gate, map_ in zip(self._gates(), [*maps, None], strict=True)]
+        return [(gated.begin(n, size, context), map_) for gated, map_ in zip(self._gates(), [*maps, None], strict=True)]
 
     def step(self, memory: list[tuple[_Queue, _Map | None]], site: Site, h: Tensor) -> Tensor:
         found = []
         for queue, map_ in memory:
-            found.append(_gated(queue.put(site.column, h)))
+            found.append(gate(queue.put(site.column, h), -1))
             if map_ is not None:
                 h = h + linear(found[-1], *map_)
         return cast(Tensor, self.skip(torch.cat(found, -1)))
 
     def spread(self, seen: Tensor) -> Tensor:
-        for gate in self._gates():
-            seen = gate.spread(seen)  # which includes what the layer itself sees, as earlier skip connections do
-        return seen
+        # What a gate sees includes what the layer itself sees, as earlier skip connections do.
+        return cast(Tensor, spread_through(self._gates(), seen))
 
 
 class Number(Delayed):
@@ -162,8 +156,8 @@ class Number(Delayed):
         return cast(Tensor, self.map(scaled.unsqueeze(-1)))
 
 
-class Coordinates(Causal):
-    """h + W u, where u are the coordinates of the site: the position of an entry as additional inputs.
+class Coordinates(Placed):
+    """W u, where u are the coordinates of the site: the position of an entry as additional inputs.
 
     Of an image, they are its row and column, scaled to [−1, 1], and the channel, one-hot; of a sequence the channel
     alone, which does not depend on the length.
@@ -186,24 +180,15 @@ class Coordinates(Causal):
         """Whether the entries of examples of that shape have coordinates."""
         return is_image or len(shape) > 1
 
-    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        period = len(self.inputs)
-        return (h.unflatten(1, (-1, period)) + self.map(self.inputs)).flatten(1, 2)
-
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+    def places(self) -> Tensor:
         return cast(Tensor, self.map(self.inputs))
-
-    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
-        return h + memory[site.column % len(memory)]
 
 
 def _coordinates(order: Order, is_image: bool) -> Tensor:
     """The coordinates of the sites of one period, ``(period, k)``."""
-    places = torch.unravel_index(order.entries, order.shape)
     if not is_image:
         return torch.eye(order.dims // order.shape[0])
-    channels, *sides = order.shape
-    scaled: list[Any] = [2 * place / (side - 1) - 1 for place, side in zip(places[1:], sides, strict=True) if side > 1]
+    channels, scaled = order.shape[0], order.coordinates()
     if channels > 1:
-        scaled += torch.eye(channels)[places[0]].unbind(1)
-    return torch.stack(scaled, 1) if scaled else torch.zeros(order.dims, 1)
+        return torch.cat([scaled[:, 1:], torch.eye(channels)[order.places()[0]]], 1)
+    return scaled if scaled.shape[1] else torch.zeros(order.dims, 1)

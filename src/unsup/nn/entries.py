@@ -3,13 +3,15 @@
 log p(x | c) = Σ_t log p(x_t | x_<t, c)
 
 A model defines the network twice: the outputs of all entries in one pass, and its steps with caches. Scoring, sampling,
-completing, coding and the naive reference follow.
+completing, coding and the naive reference follow. A chain of causal layers is both.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -27,8 +29,8 @@ from unsup.core.model import (
     Model,
     Terms,
 )
-from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, walk
-from unsup.nn.causal import Context
+from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, keeping, nothing_chosen, walk
+from unsup.nn.causal import Causal, ChainWalk, Context, Site, spread_through, through
 from unsup.nn.conditions import Conditions
 from unsup.nn.inputs import levels_of
 from unsup.nn.logistics import PixelHead
@@ -47,13 +49,11 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         order: the order of generation.
         observation: p(entry | outputs).
         conditions: features of the condition; none for a model without a condition.
-        pixel_head: the distribution of the channels of a pixel, if network outputs are per pixel.
     """
 
     order: Order
     observation: Discrete | GaussianMixture
     conditions: Conditions
-    pixel_head: PixelHead | None = None
 
     def take_condition_of(self, given: Event | None) -> None:
         """Called in the constructor: set the attributes for the condition, if any."""
@@ -94,52 +94,36 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
 
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
         """log p(x | c), ``(B,)``. ``generator`` draws the noise of training."""
-        context = self._context(batch.given, generator)
-        if self.pixel_head is not None:
-            return self.pixel_head.joint_log_prob(self._network(batch.x, context), self._pixels(batch.x))
-        return self.observation.total_log_prob(*self._scored(batch.x, context))
-
-    def _network(self, x: Tensor, context: Context) -> Tensor:
-        """Network outputs of all pixels ``(B, pixels, outputs)``, of a model with a head of pixels."""
-        raise NotImplementedError
-
-    def _expanded(self, x: Tensor, found: Tensor) -> Tensor:
-        """Network outputs of all sites, in order → the outputs of all entries ``(B, D, P)``."""
-        if self.pixel_head is None:
-            return found.reshape(len(x), self.event.dims, self.observation.outputs_each)
-        return self.pixel_head.expand(found, self._pixels(x)).flatten(1, 2)
-
-    def _pixels(self, x: Tensor) -> Tensor:
-        """The levels of all pixels ``(B, pixels, C)``, in order; possibly between levels."""
-        assert isinstance(self.observation, Discrete)
-        levels = levels_of(x, self.observation.support, dist.at_least_float32(self.observation.like))
-        channels = self.event.shape[0]
-        return self.order.line(levels).reshape(len(x), self.event.dims // channels, channels)
+        outputs = self._outputs(batch.x, self._context(batch.given, generator))
+        return self.observation.total_log_prob(self._targets(batch.x), outputs)
 
     def _context(self, given: Tensor | None, generator: Generator | None = None) -> Context:
         return Context(self.conditions(given), generator)
-
-    def _scored(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Targets ``(B, D)`` and the outputs ``(B, D, P)`` that they are scored by, in the order of generation."""
-        return self._targets(x), self._outputs(x, context)
 
     def _targets(self, x: Tensor) -> Tensor:
         """Raw data → targets ``(B, D)`` in the order of generation."""
         return self.order.line(self.observation.target(x).view(x.shape))
 
-    def _entries(self, x: Tensor, given: Tensor | None) -> Tensor:
-        """log p of every entry given earlier ones, in the order of generation: ``(M, B, D)``, one row per component."""
+    def _each_entry(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
+        """log p of every entry given earlier ones, in the order of generation: ``(B, D)``."""
+        return self.observation.log_prob(self._targets(x), self._outputs(x, context))
+
+    def _each_component(self, x: Tensor, given: Tensor | None, lengths: Tensor | None = None) -> Tensor:
+        """`_each_entry` given the condition, or given every class if there is none: ``(M, B, D)``."""
         if self.given is None or given is not None:
             conditions = [self.condition_or_none(given, len(x))]
         else:
             conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
-        return torch.stack([self.observation.log_prob(*self._scored(x, self._context(c))) for c in conditions])
+        return torch.stack([self._each_entry(x, self._context(c), lengths) for c in conditions])
 
     def _every(self, label: int, n: int) -> Tensor:
         return torch.full((n,), label, dtype=torch.int64, device=self.device)
 
     def log_conditionals(self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        entries = self._entries(x, given)
+        return self._log_conditionals(x, given)
+
+    def _log_conditionals(self, x: Tensor, given: Tensor | None, lengths: Tensor | None = None) -> Tensor:
+        entries = self._each_component(x, given, lengths)
         line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
         return self.order.grid(line).flatten(1)
 
@@ -171,9 +155,8 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
             top_k: draw each entry from its k most probable levels only.
             top_p: draw each entry from the fewest levels whose total probability is at least p (nucleus sampling).
         """
-        context = self._context(self.condition_to_sample(given, n, generator))
-        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        return self._walked(self._steps(n, context), n, choose)
+        choose, context = self._sampling(n, given, generator, temperature, top_k, top_p)
+        return self._raw(self._walked(self._steps(n, context), n, choose))
 
     @torch.no_grad()
     def sample_naive(
@@ -186,9 +169,8 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Tensor:
-        context = self._context(self.condition_to_sample(given, n, generator))
-        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        return self._walked(self._naive(n, context), n, choose)
+        choose, context = self._sampling(n, given, generator, temperature, top_k, top_p)
+        return self._raw(self._walked(self._naive(n, context), n, choose))
 
     @torch.no_grad()
     def complete(
@@ -215,11 +197,22 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         Raises:
             InputError: a known entry comes after an unknown one, so the draw would ignore it.
         """
-        choose, context = self._completing(x, known, given, generator, temperature, top_k, top_p)
-        drawn = self._walked(self._steps(len(x), context), len(x), choose)
-        return drawn if self.event.is_discrete else self.kept(x, known, drawn)
+        return self._completed(x, known, self._continued(x, known, given, generator, temperature, top_k, top_p))
 
-    def _completing(
+    def _sampling(
+        self,
+        n: int,
+        given: Tensor | None,
+        generator: Generator | None,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+    ) -> tuple[Choose, Context]:
+        """The choices of `sample` in a walk, and what the network depends on."""
+        context = self._context(self.condition_to_sample(given, n, generator))
+        return drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p), context
+
+    def _continued(
         self,
         x: Tensor,
         known: Tensor,
@@ -228,26 +221,27 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         temperature: float,
         top_k: int | None,
         top_p: float | None,
-    ) -> tuple[Choose, Context]:
-        """The choices of `complete` in a walk, and what the network depends on."""
+    ) -> Tensor:
+        """The targets of examples of which some entries are known, in the order of generation."""
         self.check_known(x, known)
         line = self.order.line(known)
         if bool((line[:, 1:] & ~line[:, :-1]).any()):
             raise InputError(
-                f"a known entry comes after an unknown one, so the draw could not depend on it; {self._first()}"
+                f"a known entry comes after an unknown one, so the draw could not depend on it; {self.order.beginning}"
             )
         x = torch.where(known, x, self.event.lowest(x))
         if self.classes and given is None:
-            posterior = (self._entries(x, None) * line).sum(2).T + self.log_class_prior()
+            posterior = (self._each_component(x, None) * line).sum(2).T + self.log_class_prior()
             given = dist.sample_categorical(posterior, generator=generator)
         else:
             given = self.condition_or_none(given, len(x))
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        return keeping(line, self._chosen(x), choose), self._context(given)
+        net = self._steps(len(x), self._context(given))
+        return self._walked(net, len(x), keeping(line, self._chosen(x), choose))
 
-    def _first(self) -> str:
-        """What may be known in `complete`, for an error."""
-        return "the known part must be the first entries in the order of generation"
+    def _completed(self, x: Tensor, known: Tensor, line: Tensor) -> Tensor:
+        drawn = self._raw(line)
+        return drawn if self.event.is_discrete else self.kept(x, known, drawn)
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
@@ -259,9 +253,13 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
 
         self._walked(self._steps(n, self._context(self.condition_or_none(given, n))), n, choose_target)
 
+    def _walked(self, net: Steps, n: int, choose: Choose) -> Tensor:
+        """The targets that are chosen in a walk over all entries, ``(B, D)``, in the order of generation."""
+        return walk(net, range(self.event.dims), choose, nothing_chosen(self, self.observation, n))
+
     def _naive(self, n: int, context: Context) -> Steps:
         """`_steps` by one full pass for each entry."""
-        return Naive(lambda line: self._outputs(self._raw(line), context), self._blank(n))
+        return Naive(lambda line: self._outputs(self._raw(line), context), nothing_chosen(self, self.observation, n))
 
     def _raw(self, line: Tensor) -> Tensor:
         """Targets ``(B, D)`` in the order of generation → raw data."""
@@ -271,13 +269,114 @@ class EntryModel(Model, IsAutoregressive, CanComplete, CodesEntries, ClassifiesB
         """Raw data as a walk chooses it: levels, or standardised numbers, ``(B, D)`` in the order of generation."""
         if isinstance(self.observation, Discrete):
             return self._targets(x).long()
-        return self.order.line(self.observation.front(x)[0]).to(self._blank(1).dtype)
+        return self.order.line(self.observation.front(x)[0]).to(nothing_chosen(self, self.observation, 0).dtype)
 
-    def _blank(self, n: int) -> Tensor:
-        """Targets before anything is chosen, ``(n, D)``."""
-        is_discrete = isinstance(self.observation, Discrete)
-        dtype = torch.int64 if is_discrete else dist.at_least_float32(torch.zeros((), dtype=self.dtype)).dtype
-        return torch.zeros(n, self.event.dims, dtype=dtype, device=self.device)
 
-    def _walked(self, net: Steps, n: int, choose: Choose) -> Tensor:
-        return self._raw(walk(net, range(self.event.dims), choose, self._blank(n)))
+class ChainModel(EntryModel):
+    """A density whose network is a chain of causal layers.
+
+    A model defines its `layers`, and for a layout of their features `_features`, `_line`, `_alone` and `_steps`.
+
+    Attributes:
+        pixel_head: the distribution of the channels of a pixel, if a site is a pixel of an image; else None.
+    """
+
+    pixel_head: PixelHead | None
+
+    @abstractmethod
+    def layers(self) -> Sequence[Causal]:
+        """From what `_features` returns to the outputs of all entries of a site, or those of the head; the first one is
+        strict."""
+
+    @abstractmethod
+    def _features(self, x: Tensor) -> Any:
+        """Raw data → inputs of the first layer."""
+
+    @abstractmethod
+    def _line(self, found: Any) -> Tensor:
+        """Outputs of the last layer → those of the sites in order: ``(B, L, outputs)``."""
+
+    @abstractmethod
+    def _alone(self) -> Any:
+        """Each site alone, as `Causal.spread` of the first layer takes it."""
+
+    def _network(self, x: Tensor, context: Context) -> Tensor:
+        """Outputs of all sites, ``(B, L, outputs)``, in order."""
+        self.event.check_shape(x)  # layers may accept more or fewer sites
+        return self._line(through(self.layers(), self._features(x), context))
+
+    def _outputs(self, x: Tensor, context: Context) -> Tensor:
+        found = self._network(x, context)
+        if self.pixel_head is None:
+            return found.reshape(len(x), self.event.dims, self.observation.outputs_each)
+        return self.pixel_head.expand(found, self._pixels(x, self.pixel_head)).flatten(1, 2)
+
+    def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
+        if self.pixel_head is None:
+            return super()._score(batch, generator)
+        found = self._network(batch.x, self._context(batch.given, generator))
+        return self.pixel_head.joint_log_prob(found, self._pixels(batch.x, self.pixel_head))
+
+    def _pixels(self, x: Tensor, head: PixelHead) -> Tensor:
+        """The levels of all pixels ``(B, pixels, C)``, in order; possibly between levels."""
+        levels = levels_of(x, head.observation.support, dist.at_least_float32(head.observation.like))
+        return self.order.line(levels).unflatten(1, (-1, head.channels))
+
+    def blind_spot(self, *, order: int = 0) -> Tensor:
+        """Earlier entries that no layer can reach, by windows and masks, independent of weights."""
+        sites = self._line(spread_through(self.layers(), self._alone())).flatten(1).T > 0
+        each = self.event.dims // len(sites)
+        reached = sites.repeat_interleave(each, 0).repeat_interleave(each, 1)
+        if self.pixel_head is not None:  # which couples the channels of a pixel
+            within = torch.ones(each, each, dtype=torch.bool).tril(-1)
+            reached |= torch.block_diag(*[within] * len(sites))
+        return self.order.unreached(reached)
+
+
+class ChainSteps(Steps, ABC):
+    """A chain of layers in a walk over entries: a site has one entry or several, whose outputs are computed together.
+
+    Args:
+        chain: the layers.
+        each: number of entries of a site.
+        head: the distribution of the channels of a pixel, if a site is a pixel; else its entries are independent.
+    """
+
+    def __init__(self, chain: ChainWalk, each: int, head: PixelHead | None) -> None:
+        self.chain, self.each, self.head = chain, each, head
+        self.found = torch.zeros(0)
+        self.values: list[Tensor] = []
+
+    @abstractmethod
+    def place(self, t: int) -> Site:
+        """Where site t is."""
+
+    @abstractmethod
+    def features(self, values: list[Tensor]) -> Tensor:
+        """The inputs of the first layer at a site from the targets of its entries, ``(B,)`` each."""
+
+    def outputs(self, site: int) -> Tensor:
+        t, entry = divmod(site, self.each)
+        if entry == 0:
+            self.found = self.chain.look(self.place(t))
+        if self.head is not None:
+            return self.head.at(self.found, self.values)
+        return self.found.chunk(self.each, 1)[entry]
+
+    def put(self, site: int, value: Tensor) -> None:
+        self.values.append(value)
+        if len(self.values) == self.each:
+            self.chain.put(self.place(site // self.each), self.features(self.values))
+            self.values = []
+
+
+def against_all_but_images(event: Event) -> str | None:
+    """`Model.reason_against` of models of discrete images."""
+    if not event.is_image:
+        return "takes images only"
+    return None if event.is_discrete else "takes discrete pixels only"
+
+
+def against_all_but_symbols(event: Event) -> str | None:
+    """`Model.reason_against` of models of discrete entries with one support."""
+    return None if event.is_discrete and event.uniform is not None else "takes discrete entries of one kind only"

@@ -87,6 +87,14 @@ class GatedLayer(Remembering):
         return found if self.last else Stacks(above, found)
 
 
+def gated_layers(inputs: int, width: int, groups: int, kernel: int, condition: int, count: int) -> nn.ModuleList:
+    """A chain of gated layers, from the image to horizontal features."""
+    return nn.ModuleList(
+        GatedLayer(width if i else inputs, width, groups, kernel, condition, first=i == 0, last=i == count - 1)
+        for i in range(count)
+    )
+
+
 class Beside(Causal):
     """h + U e, with features e of each pixel that are known before the first site, in ``context.pixels``.
 

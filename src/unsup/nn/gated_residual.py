@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import elu
 
 from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Groups, Shift, Site
+from unsup.nn.causal_conv import MaskedConv, Window
 from unsup.nn.weight_norm import WeightNorm
 
 _LAST_SCALE = 0.1
@@ -33,6 +34,25 @@ def concat_elu(x: Tensor) -> Tensor:
     [[2.0, -0.8600000143051147]]
     """
     return elu(torch.cat([x, -x], 1))
+
+
+def square(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
+    """A convolution over 2×2 pixels: the pixel, and its left, upper and upper left neighbours."""
+    return MaskedConv(inputs, outputs, window=Window(above=1, left=1), norm=norm)
+
+
+def point(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
+    """A convolution over one pixel."""
+    return MaskedConv(inputs, outputs, norm=norm)
+
+
+def with_ones(h: Tensor) -> Tensor:
+    """Features on axis 1, and one more that is 1: with zeros around the image it marks what lies outside.
+
+    >>> with_ones(torch.tensor([[3.0]])).tolist()
+    [[3.0, 1.0]]
+    """
+    return torch.cat([h, torch.ones_like(h[:, :1])], 1)
 
 
 class GatedResidual(Causal):

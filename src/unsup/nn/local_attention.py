@@ -90,6 +90,11 @@ class BlockRaster(Order):
         self.sizes: list[int] = number.bincount().tolist()
         """Number of pixels of each block."""
         super().__init__(event, (self.pixels[:, None] + torch.arange(channels) * len(pixel)).flatten())
+        high, wide = block
+        self.beginning = (
+            f"images are generated in blocks of {high}x{wide} pixels, row by row in a block; known may be the top "
+            f"{high} rows (or a multiple of it), then blocks from the left, then the first pixels of one more block"
+        )
 
     def blocks(self, memory: tuple[int, int]) -> Blocks:
         """Query blocks of pixels. Their memory: earlier pixels of a rectangle that extends the block.

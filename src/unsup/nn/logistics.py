@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -133,29 +133,6 @@ class PixelHead(ABC):
     def joint_log_prob(self, found: Tensor, levels: Tensor) -> Tensor:
         """log p of all pixels of an example: ``(B, N, outputs)``, ``(B, N, C)`` → ``(B,)``."""
         return self.observation.total_log_prob(levels.flatten(1), self.expand(found, levels).flatten(1, 2))
-
-
-class PixelWalk:
-    """The channels of the pixels in a walk over entries: the network is evaluated at the first channel of a pixel."""
-
-    def __init__(self, head: PixelHead) -> None:
-        self.head = head
-        self.found = torch.zeros(0)
-        self.levels: list[Tensor] = []
-
-    def outputs(self, network: Callable[[], Tensor]) -> Tensor:
-        """Parameters of the next channel; ``network`` gives the outputs at its pixel, ``(B, outputs)``."""
-        if not self.levels:
-            self.found = network()
-        return self.head.at(self.found, self.levels)
-
-    def put(self, level: Tensor) -> list[Tensor]:
-        """Take the level of the channel, ``(B,)``; return those of the pixel if it is complete, else nothing."""
-        self.levels.append(level)
-        if len(self.levels) < self.head.channels:
-            return []
-        levels, self.levels = self.levels, []
-        return levels
 
 
 class CoupledLogistics(PixelHead):

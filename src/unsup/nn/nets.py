@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear, relu
 
 ActivationName = Literal["relu", "tanh"]
 Sides = tuple[int, int]
@@ -54,6 +55,27 @@ def conv_decoder(inputs: int, channels: Sequence[int], sides: Sides, activation:
         up = nn.ConvTranspose2d(below, above, 4, stride=2, padding=1, output_padding=lost)
         layers += [_ACTIVATIONS[activation](), up]
     return nn.Sequential(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """h + Conv₃ₓ₃(ReLU(Conv₃ₓ₃(ReLU(h)) + V c)); without a condition there is no V c.
+
+    Args:
+        width: number of features.
+        condition: size of the features c of a condition; 0 without one.
+    """
+
+    def __init__(self, width: int, condition: int = 0) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.shift = nn.Linear(condition, width, bias=False) if condition else None
+
+    def forward(self, h: Tensor, given: Tensor | None = None) -> Tensor:
+        a: Tensor = self.first(relu(h))
+        if self.shift is not None:
+            assert given is not None
+            a = a + linear(given, self.shift.weight)[:, :, None, None]
+        return cast(Tensor, h + self.second(relu(a)))
 
 
 def start_glorot(*nets: nn.Module) -> None:

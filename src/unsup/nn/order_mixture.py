@@ -15,7 +15,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share
 from unsup.core.model import ChooseEntry, CodesEntries, IsAutoregressive, Model
 from unsup.core.steps import in_steps
-from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, walk
+from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, nothing_chosen, walk
 from unsup.nn.heads import Heads
 from unsup.nn.intervals import joined, log_chosen
 from unsup.nn.observation import Discrete, GaussianMixture
@@ -123,7 +123,8 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
         top_p: float | None = None,
     ) -> Tensor:
         def steps(rows: int, order: int) -> Steps:
-            return Naive(lambda targets: self._aligned(self.outputs_of(targets, order)), self._blank(rows))
+            nothing = nothing_chosen(self, self.observation, rows)
+            return Naive(lambda targets: self._aligned(self.outputs_of(targets, order)), nothing)
 
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
         return self._sample(n, steps, generator, choose)
@@ -131,7 +132,7 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
     def _sample(
         self, n: int, steps: Callable[[int, int], Steps], generator: Generator | None, choose: Choose
     ) -> Tensor:
-        targets = self._blank(n)
+        targets = nothing_chosen(self, self.observation, n)
         if not n:
             return self.observation.raw(targets)
         weights = torch.ones(len(self.orders), device=self.device)
@@ -141,12 +142,6 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
             net = steps(int(rows.sum()), order)
             targets[rows] = walk(net, self.orders[order].argsort().tolist(), choose, targets[rows])
         return self.observation.raw(targets)
-
-    def _blank(self, n: int) -> Tensor:
-        """Targets before anything is chosen, ``(n, D)``."""
-        is_discrete = isinstance(self.observation, Discrete)
-        dtype = torch.int64 if is_discrete else dist.at_least_float32(torch.zeros((), dtype=self.dtype)).dtype
-        return torch.zeros(n, self.event.dims, dtype=dtype, device=self.device)
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:

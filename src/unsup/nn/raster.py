@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.autoregressor import Steps
-from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
-from unsup.nn.entries import EntryModel
+from unsup.nn.causal import NOTHING, Causal, ChainWalk, Context, Site
+from unsup.nn.entries import ChainModel, ChainSteps, against_all_but_images
 from unsup.nn.inputs import Inputs
-from unsup.nn.logistics import PixelHead, PixelWalk
+from unsup.nn.logistics import PixelHead
 from unsup.nn.observation import Discrete, symbols_for
 from unsup.nn.order import Order
+from unsup.nn.weight_norm import initialise
+
+_FIRST_BATCH = 64  # examples of the data-dependent initialisation
 
 
 class Raster(Order):
@@ -30,6 +34,7 @@ class Raster(Order):
     def __init__(self, event: Event) -> None:
         super().__init__(event, torch.arange(event.dims).view(event.shape).permute(1, 2, 0).flatten())
         self.channels, self.height, self.width = event.shape
+        self.beginning = "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
         self.sites = [Site(*self._place(t)) for t in range(self.dims)]
 
     def _place(self, t: int) -> tuple[int, int, int]:
@@ -41,6 +46,11 @@ class Raster(Order):
 
     def grid(self, line: Tensor) -> Tensor:
         return line.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+
+def usual_order(event: Event) -> Order:
+    """Raster order of images, else that of the flattened entries."""
+    return Raster(event) if event.is_image else Order(event)
 
 
 class AsSequence(Causal):
@@ -70,11 +80,11 @@ class AsSequence(Causal):
         return self.raster.grid(self.inner.spread(self.raster.line(seen)))
 
 
-class RasterModel(EntryModel):
-    """A density of discrete images in raster order, channel fastest, that is a chain of causal layers.
+class RasterModel(ChainModel):
+    """A density of discrete images in raster order, channel fastest, that is a chain of causal layers over maps.
 
     A model calls `take` in its constructor and defines its `layers`, which find the features of a condition in their
-    context.
+    context. They lead from the inputs to ``C · outputs_each`` features, or those of the head.
 
     Attributes:
         raster: the order of generation.
@@ -95,74 +105,47 @@ class RasterModel(EntryModel):
                 per pixel. None: every channel has its own site and outputs.
             ***widths: numbers of features of layers; each group needs at least one feature.
         """
-        groups = event.shape[0] if head is None else 1
-        if min(widths.values(), default=groups) < groups:
-            told = " and ".join(f"{name}={width}" for name, width in widths.items())
-            raise InputError(f"{told} must be at least {groups}: one feature for each of the {groups} colour channels")
+        if head is None:
+            check_widths(event.shape[0], **widths)
         self.raster = self.order = Raster(event)
         self.inputs, self.pixel_head = Inputs(event), head
         self.observation = symbols_for(event) if head is None else head.observation
         self.take_condition_of(given)
 
-    @abstractmethod
-    def layers(self) -> Sequence[Causal]:
-        """From the inputs to ``C · outputs_each`` features, or those of the head, the first layer strict."""
-
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if not event.is_image:
-            return "takes images only"
-        return None if event.is_discrete else "takes discrete pixels only"
+        return against_all_but_images(event)
 
-    def _network(self, x: Tensor, context: Context) -> Tensor:
-        """Outputs of all pixels, ``(B, H W, outputs)``."""
-        self.event.check_shape(x)  # convolutions would accept any height and width
-        h = self.inputs.image(x)
-        for layer in self.layers():
-            h = layer(h, context)
-        return h.permute(0, 2, 3, 1).flatten(1, 2)
+    def start_norms(self, batch: Batch) -> None:
+        """Initialise the layers with weight norm such that their outputs are standardised over examples."""
+        x = batch.x[:_FIRST_BATCH]
+        given = None if self.given is None else self.condition(batch.given, len(batch))[:_FIRST_BATCH]
+        initialise(self, lambda: self._network(x, self._context(given)))
 
-    def _outputs(self, x: Tensor, context: Context) -> Tensor:
-        return self._expanded(x, self._network(x, context))
+    def _features(self, x: Tensor) -> Tensor:
+        return self.inputs.image(x)
 
-    def blind_spot(self, *, order: int = 0) -> Tensor:
-        """Earlier dimensions that no layer can reach, by windows and masks, independent of weights."""
-        raster, head = self.raster, self.pixel_head
-        groups = raster.channels if head is None else 1
-        sites = raster.height * raster.width * groups
-        seen: Any = torch.eye(sites).view(-1, raster.height, raster.width, groups).permute(0, 3, 1, 2)
-        for layer in self.layers():
-            seen = layer.spread(seen)
-        reached = seen.permute(0, 2, 3, 1).reshape(sites, sites).T > 0
-        return unreached(reached if head is None else with_channels(reached, head.channels), self.order)
+    def _line(self, found: Tensor) -> Tensor:
+        return found.permute(0, 2, 3, 1).flatten(1, 2)
 
-    def _first(self) -> str:
-        return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
+    def _alone(self) -> Tensor:
+        groups = self.raster.channels if self.pixel_head is None else 1
+        pixels = (self.raster.height, self.raster.width)
+        return torch.eye(math.prod(pixels) * groups).view(-1, *pixels, groups).permute(0, 3, 1, 2)
 
     def _steps(self, n: int, context: Context) -> Steps:
         return RasterSteps(self.layers(), self.inputs, self.raster, n, context, self.pixel_head)
 
 
-def with_channels(reached: Tensor, channels: int) -> Tensor:
-    """Entries that reach entries ``(D, D)``, from pixels that reach pixels, if a head couples the channels."""
-    within = torch.ones(channels, channels, dtype=torch.bool).tril(-1)
-    across = reached.repeat_interleave(channels, 0).repeat_interleave(channels, 1)
-    return across | torch.block_diag(*[within] * len(reached))
+def check_widths(groups: int, **widths: int) -> None:
+    """Refuse layers with fewer features than groups."""
+    if min(widths.values(), default=groups) < groups:
+        told = " and ".join(f"{name}={width}" for name, width in widths.items())
+        raise InputError(f"{told} must be at least {groups}: one feature for each of the {groups} colour channels")
 
 
-def unreached(reached: Tensor, order: Order) -> Tensor:
-    """Earlier entries that do not reach an entry, by flattened entries: `IsAutoregressive.blind_spot`.
-
-    Args:
-        reached: ``(D, D)`` bool: whether position i sees position j of the order of generation.
-        order: the order of generation.
-    """
-    position = order.position
-    return (position[:, None] > position[None, :]) & ~reached[position][:, position]
-
-
-class RasterSteps(Steps):
-    """Every layer is computed at the site only, when its last input is known."""
+class RasterSteps(ChainSteps):
+    """Layers over maps in a walk: a site is a channel of a pixel, or a pixel with a head."""
 
     def __init__(
         self,
@@ -171,30 +154,14 @@ class RasterSteps(Steps):
         raster: Raster,
         n: int,
         context: Context,
-        pixel_head: PixelHead | None = None,
+        head: PixelHead | None = None,
     ) -> None:
-        size = (raster.height, raster.width)
-        self.sites, self.inputs, self.n = raster.sites, inputs, n
-        self.first = cast(Remembering, layers[0])
-        assert self.first.strict
-        self.memory = self.first.begin(n, size, context)
-        self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
-        self.pixel = None if pixel_head is None else PixelWalk(pixel_head)
+        chain = ChainWalk(layers, n, (raster.height, raster.width), context)
+        super().__init__(chain, 1 if head is None else head.channels, head)
+        self.sites, self.inputs = raster.sites, inputs
 
-    def outputs(self, site: int) -> Tensor:
-        if self.pixel is not None:
-            return self.pixel.outputs(lambda: self._network(self.sites[site]))
-        return self._network(self.sites[site])
+    def place(self, t: int) -> Site:
+        return self.sites[t * self.each]
 
-    def _network(self, place: Site) -> Tensor:
-        h = self.first.look(self.memory, place)
-        for layer, memory in self.rest:
-            h = layer.step(memory, place, h)
-        return cast(Tensor, h)
-
-    def put(self, site: int, value: Tensor) -> None:
-        place, values = self.sites[site], [value]
-        if self.pixel is not None:
-            place, values = Site(place.row, place.column), self.pixel.put(value)
-        if values:
-            self.first.put(self.memory, place, self.inputs.levels(torch.stack(values, 1)).flatten(1))
+    def features(self, values: list[Tensor]) -> Tensor:
+        return self.inputs.levels(torch.stack(values, 1)).flatten(1)

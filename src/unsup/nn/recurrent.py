@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from unsup.core.event import Event
 from unsup.nn.causal import NOTHING, Causal, Context, Site
 from unsup.nn.inputs import Inputs
-from unsup.nn.order import Order
 from unsup.nn.sequence import Delayed
 
 CellName = Literal["lstm", "gru"]
@@ -160,20 +159,3 @@ class Appended(Causal):
         if memory is not None:
             parts.append(memory)
         return torch.cat(parts, -1)
-
-
-def coordinates(order: Order, frame: int = 1) -> Tensor:
-    """Where the sites are along each axis of an example, from −1 to 1: ``(L, axes)``.
-
-    Axes of length 1 are left out, and so is the last axis of an example if a site is a frame.
-
-    >>> from unsup.core.event import BINARY
-    >>> coordinates(Order(Event((1, 2, 3), BINARY))).tolist()[:2]
-    [[-1.0, -1.0], [-1.0, 0.0]]
-    """
-    places = torch.unravel_index(order.entries[::frame], order.shape)
-    axes = [(p, n) for p, n in zip(places, order.shape, strict=True) if n > 1]
-    if frame > 1:
-        axes = axes[:-1]
-    scaled = [2 * p.float() / (n - 1) - 1 for p, n in axes]
-    return torch.stack(scaled, 1) if scaled else torch.zeros(order.dims // frame, 0)

@@ -7,7 +7,6 @@ Images are sequences of their entries too.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -19,30 +18,15 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share, check_value
 from unsup.core.errors import CapabilityError
 from unsup.core.event import Event
-from unsup.core.model import CompletesToAnyLength, SamplesAnyLength
-from unsup.nn.autoregressor import Choose, Steps, drawing, walk
-from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
-from unsup.nn.entries import EntryModel
+from unsup.core.model import HasLengths, SamplesAnyLength
+from unsup.nn.autoregressor import Choose, Steps, walk
+from unsup.nn.causal import NOTHING, Causal, ChainWalk, Context, Remembering, Site
+from unsup.nn.entries import ChainModel, ChainSteps
 from unsup.nn.inputs import levels_of
-from unsup.nn.logistics import PixelHead, PixelWalk
+from unsup.nn.logistics import PixelHead
 from unsup.nn.observation import Discrete, GaussianMixture, SymbolsWithEnd, symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import Raster, unreached, with_channels
-from unsup.prob import distributions as dist
-
-
-class Sitewise(Causal):
-    """A module that maps the features of each site, ``(…, F)`` → ``(…, O)``, e.g. a linear layer or a norm."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        return cast(Tensor, self.module(h))
-
-    def step(self, memory: None, site: Site, h: Tensor) -> Tensor:
-        return cast(Tensor, self.module(h))
+from unsup.nn.raster import usual_order
 
 
 class Delayed(Remembering):
@@ -131,8 +115,26 @@ class Frames(Delayed):
         return cast(Tensor, self.map(h.to(self.map.weight.dtype)))
 
 
-class Places(Causal):
-    """h + a learned embedding of the place of the site: one table for each axis of the examples.
+class Placed(Causal):
+    """h + features of the place of the site, which repeat after some number of sites."""
+
+    @abstractmethod
+    def places(self) -> Tensor:
+        """``(period, width)``."""
+
+    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
+        places = self.places()
+        return (h.unflatten(1, (-1, len(places))) + places).flatten(1, 2)
+
+    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
+        return self.places()
+
+    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
+        return h + memory[site.column % len(memory)]
+
+
+class Places(Placed):
+    """A learned embedding of the place of the site: the sum of one table for each axis of the examples.
 
     Args:
         order: the order of generation, of one entry at a site.
@@ -144,30 +146,21 @@ class Places(Causal):
 
     def __init__(self, order: Order, width: int, shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        shape = shape or order.shape
-        places = torch.unravel_index(order.entries, shape)
+        places = order.places() if shape is None else torch.unravel_index(order.entries, shape)
         self.register_buffer("index", torch.stack(places), persistent=False)  # (axes, L)
-        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in shape)
+        sides = order.shape if shape is None else shape
+        self.tables = nn.ParameterList(nn.Parameter(torch.randn(n, width) * width**-0.5) for n in sides)
 
     def places(self) -> Tensor:
-        """``(L, width)``."""
         return cast(Tensor, sum(embedding(own, table) for table, own in zip(self.tables, self.index, strict=True)))
 
-    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        return h + self.places()
 
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
-        return self.places()
+class SequenceModel(ChainModel, HasLengths, SamplesAnyLength):
+    """A density of sequences that is a chain of causal layers over sites.
 
-    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
-        return h + memory[site.column]
-
-
-class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
-    """A density of sequences that is a chain of causal layers.
-
-    A model calls `take` in its constructor and defines its `layers`. Features are ``(B, L, F)`` in a full pass and
-    ``(B, F)`` in a step, at ``Site(0, t)``.
+    A model calls `take` in its constructor and defines its `layers`. They lead from levels ``(B, L)``, or frames of
+    levels or standardised numbers ``(B, L, frame)``, to ``frame · outputs_each`` features, or those of the head. In
+    between, features are ``(B, L, F)`` in a full pass and ``(B, F)`` in a step, at ``Site(0, t)``.
 
     Examples of different lengths: those of unordered symbols end with a symbol of their own, so that masses sum to one
     over all lengths, 0 included; of other data, p(x) is that given the length. If all examples have one length, lengths
@@ -209,7 +202,7 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
             head: the distribution of the channels of a pixel of images; a site is then a pixel. The order must have
                 the channels of a pixel one after another.
         """
-        self.order = order or (Raster(event) if event.is_image else Order(event))
+        self.order = order or usual_order(event)
         self.frame = frame if head is None else head.channels
         self.pixel_head = head
         self.ends = event.open and len(event.shape) == 1 and frame == 1 and event.has_words
@@ -221,17 +214,12 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
             self.observation = SymbolsWithEnd(event) if self.ends else symbols_for(event)
         self.take_condition_of(given)
 
-    @abstractmethod
-    def layers(self) -> Sequence[Causal]:
-        """From levels ``(B, L)``, or frames ``(B, L, frame)`` of levels or standardised numbers, to
-        ``(B, L, frame · outputs_each)``, or the outputs of the head; the first layer is strict."""
-
     @property
     def sites(self) -> int:
         """Number of sites, L."""
         return self.order.dims // self.frame
 
-    def _values(self, x: Tensor) -> Tensor:
+    def _features(self, x: Tensor) -> Tensor:
         """Raw data → levels or standardised numbers in the order of generation: ``(B, L)``, or ``(B, L, frame)``."""
         if isinstance(self.observation, GaussianMixture):
             values = self.observation.front(x)[0]
@@ -243,33 +231,14 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
     def _sited(self, line: Tensor) -> Tensor:
         return line if self.frame == 1 and not self.event.is_real else line.reshape(len(line), self.sites, self.frame)
 
-    def _network(self, x: Tensor, context: Context) -> Tensor:
-        self.event.check_shape(x)
-        h: Any = self._values(x)
-        for layer in self.layers():
-            h = layer(h, context)
-        return cast(Tensor, h)
+    def _line(self, found: Tensor) -> Tensor:
+        return found
 
-    def _outputs(self, x: Tensor, context: Context) -> Tensor:
-        return self._expanded(x, self._network(x, context))
+    def _alone(self) -> Tensor:
+        return torch.eye(self.sites)
 
     def _steps(self, n: int, context: Context) -> Steps:
-        return _Cached(self, n, context, self.sites)
-
-    def blind_spot(self, *, order: int = 0) -> Tensor:
-        """Earlier entries that no layer can reach, independent of weights."""
-        seen: Any = torch.eye(self.sites)
-        for layer in self.layers():
-            seen = layer.spread(seen)
-        reached = seen.T > 0
-        if self.pixel_head is not None:
-            return unreached(with_channels(reached, self.frame), self.order)
-        return unreached(reached.repeat_interleave(self.frame, 0).repeat_interleave(self.frame, 1), self.order)
-
-    def _first(self) -> str:
-        if self.event.is_image:
-            return "the known part must be a prefix of the raster order (top rows first, e.g. the upper half)"
-        return "the known part must be the beginning of the sequence"
+        return SequenceSteps(self, n, context, self.sites)
 
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """As for all models. In the place of padding, real data is standardised with entries of other examples."""
@@ -289,11 +258,13 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         return x
 
     def _score(self, batch: Batch, generator: Generator | None) -> Tensor:
-        context = self._context(batch.given, generator)
         if batch.lengths is None:
             return super()._score(batch, generator)
-        x = self._with_low_padding(batch.x, batch.lengths)
-        return self._each(*self._scored(x, context), batch.lengths).sum(1)
+        return self._each_entry(batch.x, self._context(batch.given, generator), batch.lengths).sum(1)
+
+    def _each_entry(self, x: Tensor, context: Context, lengths: Tensor | None) -> Tensor:
+        x = self._with_low_padding(x, lengths)
+        return self._each(self._targets(x), self._outputs(x, context), lengths)
 
     def _total(self, targets: Tensor, outputs: Tensor, lengths: Tensor | None, start: int = 0) -> Tensor:
         """log p of the entries from ``start`` on, ``(B,)``; of an example with a length, without its padding."""
@@ -330,16 +301,7 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         generator: Generator | None = None,
     ) -> Tensor:
         """As for all models; entries beyond the lengths are 0, and the end of an example counts at its place."""
-        if lengths is None:
-            return super().log_conditionals(x, given=given)
-        if self.given is None or given is not None:
-            conditions = [self.condition_or_none(given, len(x))]
-        else:
-            conditions = [self._every(y, len(x)) for y in range(len(self.log_class_prior()))]
-        x = self._with_low_padding(x, lengths)
-        entries = torch.stack([self._each(*self._scored(x, self._context(c)), lengths) for c in conditions])
-        line = entries[0] if len(entries) == 1 else dist.mixture_log_conditionals(entries, self.log_class_prior())
-        return self.order.grid(line).flatten(1)
+        return self._log_conditionals(x, given, lengths)
 
     @torch.no_grad()
     def sample_with_lengths(
@@ -352,9 +314,9 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         top_k: Count | None = None,
         top_p: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
-        context = self._context(self.condition_to_sample(given, n, generator))
-        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        return self._ended(self._steps(n, context), n, choose)
+        choose, context = self._sampling(n, given, generator, temperature, top_k, top_p)
+        line = self._walked(self._steps(n, context), n, choose)
+        return self._raw(line), self._lengths(line)
 
     def reason_against_length(self) -> str | None:
         if self.event.is_image or self.event.layout == "vector":
@@ -384,9 +346,8 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         assert isinstance(self.observation, Discrete)
         rest = self.event.shape[1:]
         dims = length * (self.event.dims // self.event.shape[0])
-        context = self._context(self.condition_to_sample(given, n, generator))
-        choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        steps = _Cached(self, n, context, dims // self.frame)
+        choose, context = self._sampling(n, given, generator, temperature, top_k, top_p)
+        steps = SequenceSteps(self, n, context, dims // self.frame)
         targets = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
         drawn = walk(steps, range(dims), choose, targets).view(n, length, *rest)
         return (drawn + self.observation.support.low).to(self.event.dtype)
@@ -403,68 +364,42 @@ class SequenceModel(EntryModel, CompletesToAnyLength, SamplesAnyLength):
         top_k: Count | None = None,
         top_p: Share | None = None,
     ) -> tuple[Tensor, Tensor]:
-        choose, context = self._completing(x, known, given, generator, temperature, top_k, top_p)
-        drawn, lengths = self._ended(self._steps(len(x), context), len(x), choose)
-        return (drawn if self.event.is_discrete else self.kept(x, known, drawn)), lengths
-
-    def _ended(self, net: Steps, n: int, choose: Choose) -> tuple[Tensor, Tensor]:
-        """Examples, and their lengths by the end symbols that were chosen."""
-        whole = self.event.shape[0]
-        lengths = torch.full((n,), whole, dtype=torch.int64, device=self.device)
-        if not isinstance(self.observation, SymbolsWithEnd):
-            return super()._walked(net, n, choose), lengths
-        end = self.observation.end
-
-        def choose_until_end(site: int, outputs: Tensor) -> Tensor:
-            value = torch.where(lengths < site, end, choose(site, outputs))
-            lengths.clamp_(max=torch.where(value == end, site, whole))
-            return value
-
-        return super()._walked(net, n, choose_until_end), lengths
+        line = self._continued(x, known, given, generator, temperature, top_k, top_p)
+        return self._completed(x, known, line), self._lengths(line)
 
     def _walked(self, net: Steps, n: int, choose: Choose) -> Tensor:
-        return self._ended(net, n, choose)[0]
+        """As for all models; an end is followed by ends."""
+        if not isinstance(self.observation, SymbolsWithEnd):
+            return super()._walked(net, n, choose)
+        end, ended = self.observation.end, torch.zeros(n, dtype=torch.bool, device=self.device)
+
+        def choose_until_end(site: int, outputs: Tensor) -> Tensor:
+            value = torch.where(ended, end, choose(site, outputs))
+            ended.logical_or_(value == end)
+            return value
+
+        return super()._walked(net, n, choose_until_end)
+
+    def _lengths(self, line: Tensor) -> Tensor:
+        """Lengths of the examples that a walk has chosen, ``(B,)``: up to the end symbol, or all of the event."""
+        if isinstance(self.observation, SymbolsWithEnd):
+            return (line != self.observation.end).sum(1)
+        return torch.full((len(line),), self.event.shape[0], dtype=torch.int64, device=self.device)
 
 
-class _Cached(Steps):
-    """Every layer is computed at the site only, when its last input is known."""
+class SequenceSteps(ChainSteps):
+    """Layers over sites in a walk, also beyond the sites of the event."""
 
     def __init__(self, model: SequenceModel, n: int, context: Context, sites: int) -> None:
-        layers, size = model.layers(), (1, sites)
-        self.first = cast(Remembering, layers[0])
-        assert self.first.strict
-        self.memory = self.first.begin(n, size, context)
-        self.rest = [(layer, layer.begin(n, size, context)) for layer in layers[1:]]
-        self.frame, self.each = model.frame, model.observation.outputs_each
+        super().__init__(ChainWalk(model.layers(), n, (1, sites), context), model.frame, model.pixel_head)
         self.end = model.observation.end if isinstance(model.observation, SymbolsWithEnd) else None
         self.is_flat = model.frame == 1 and not model.event.is_real
-        self.pixel = None if model.pixel_head is None else PixelWalk(model.pixel_head)
-        self.found = torch.zeros(0)
-        self.values: list[Tensor] = []
 
-    def outputs(self, site: int) -> Tensor:
-        t, entry = divmod(site, self.frame)
-        if self.pixel is not None:
-            return self.pixel.outputs(lambda: self._network(t))
-        if entry == 0:
-            self.found = self._network(t).view(-1, self.frame, self.each)
-        return self.found[:, entry]
+    def place(self, t: int) -> Site:
+        return Site(0, t)
 
-    def _network(self, t: int) -> Tensor:
-        place = Site(0, t)
-        h = self.first.look(self.memory, place)
-        for layer, memory in self.rest:
-            h = layer.step(memory, place, h)
-        return cast(Tensor, h)
-
-    def put(self, site: int, value: Tensor) -> None:
-        t, entry = divmod(site, self.frame)
-        if self.end is not None:
-            value = torch.where(value == self.end, 0, value)  # what comes after an end does not matter
-        if self.pixel is not None:
-            self.pixel.put(value)
-        self.values.append(value)
-        if entry == self.frame - 1:
-            frame = self.values[0] if self.is_flat else torch.stack(self.values, 1)
-            self.first.put(self.memory, Site(0, t), frame)
-            self.values = []
+    def features(self, values: list[Tensor]) -> Tensor:
+        if not self.is_flat:
+            return torch.stack(values, 1)
+        # What comes after an end does not matter.
+        return values[0] if self.end is None else torch.where(values[0] == self.end, 0, values[0])

@@ -7,6 +7,7 @@ dense attention inside batches of rows or columns, so time and memory grow as n 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -35,8 +36,8 @@ class Factor(ABC):
         """Attention of all sites, ``(B, heads, n, d)`` each; 0 where a site sees none."""
 
     @abstractmethod
-    def seen(self, site: int) -> slice | Tensor:
-        """The sites that a site sees, as an index."""
+    def seen(self, site: int) -> Sequence[tuple[slice, slice | Tensor]]:
+        """The sites that a site sees, as an index, for groups of heads."""
 
     def rows(self, x: Tensor) -> Tensor:
         """``(B, heads, n, d)`` → ``(B · heads, rows, l, d)``; zeros after the last site."""
@@ -49,13 +50,16 @@ def _line(rows: Tensor, like: Tensor) -> Tensor:
     return rows.flatten(1, 2)[:, : like.shape[2]].unflatten(0, like.shape[:2])
 
 
+_ALL = slice(None)
+
+
 class Window(Factor):
-    """The last l sites, itself included: {i − l + 1, …, i}."""
+    """The site and the last l before it: {i − l, …, i}."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         queries, keys, values = self.rows(q), self._with_row_before(k), self._with_row_before(v)
         column = torch.arange(self.stride, device=q.device)
-        seen = torch.cat([column > column[:, None], column <= column[:, None]], 1)  # of the row before, of its own
+        seen = torch.cat([column >= column[:, None], column <= column[:, None]], 1)  # of the row before, of its own
         seen = seen.repeat(queries.shape[1], 1, 1)  # (rows, l, 2 l)
         seen[0, :, : self.stride] = False
         return _line(attend(queries, keys, values, seen), q)
@@ -65,8 +69,8 @@ class Window(Factor):
         own = self.rows(x)
         return torch.cat([pad(own, (0, 0, 0, 0, 1, -1)), own], 2)
 
-    def seen(self, site: int) -> slice:
-        return slice(max(0, site + 1 - self.stride), site + 1)
+    def seen(self, site: int) -> Sequence[tuple[slice, slice]]:
+        return [(_ALL, slice(max(0, site - self.stride), site + 1))]
 
 
 class Column(Factor):
@@ -76,8 +80,8 @@ class Column(Factor):
         found = attend(*(self.rows(x).transpose(1, 2) for x in (q, k, v)))
         return _line(found.transpose(1, 2), q)
 
-    def seen(self, site: int) -> slice:
-        return slice(site % self.stride, site + 1, self.stride)
+    def seen(self, site: int) -> Sequence[tuple[slice, slice]]:
+        return [(_ALL, slice(site % self.stride, site + 1, self.stride))]
 
 
 class Row(Factor):
@@ -86,46 +90,54 @@ class Row(Factor):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return _line(attend(*map(self.rows, (q, k, v))), q)
 
-    def seen(self, site: int) -> slice:
-        return slice(site - site % self.stride, site + 1)
+    def seen(self, site: int) -> Sequence[tuple[slice, slice]]:
+        return [(_ALL, slice(site - site % self.stride, site + 1))]
 
 
 class Summary(Factor):
-    """The last c columns of all rows: {j ≤ i: j mod l ≥ l − c}. The first l − c sites see none.
+    """c columns of all rows, other ones in each head: {j ≤ i: l − (h + 1) c ≤ j mod l < l − h c} in head h = 0, 1, ….
+
+    With more heads than groups of c columns, the groups are used again. Sites before the first of these see none.
 
     Args:
         stride: number of columns, l.
         columns: c.
+        heads: number of heads.
     """
 
-    def __init__(self, stride: int, columns: int) -> None:
+    def __init__(self, stride: int, columns: int, heads: int) -> None:
         super().__init__(stride)
         self.columns = columns
-        self.first = stride - columns
+        self.firsts = [stride - columns * (1 + head % (stride // columns)) for head in range(heads)]
 
-    def sites(self, n: int, device: torch.device) -> Tensor:
-        """The summary sites among the first n."""
+    def sites(self, n: int, first: int, device: torch.device) -> Tensor:
+        """The sites among the first n whose column is one of the c from ``first`` on."""
         site = torch.arange(n, device=device)
-        return site[site % self.stride >= self.first]
+        column = site % self.stride
+        return site[(column >= first) & (column < first + self.columns)]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = zip(self.firsts, *(x.split(1, 1) for x in (q, k, v)), strict=True)
+        return torch.cat([self._head(first, *parts) for first, *parts in each], 1)
+
+    def _head(self, first: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         n = q.shape[2]
-        if n <= self.first:
+        if n <= first:
             return v.new_zeros(v.shape)
-        sites = self.sites(n, q.device)
-        seen = sites <= torch.arange(self.first, n, device=q.device)[:, None]
-        found = attend(q[:, :, self.first :], k[:, :, sites], v[:, :, sites], seen)
-        return pad(found, (0, 0, self.first, 0))
+        sites = self.sites(n, first, q.device)
+        seen = sites <= torch.arange(first, n, device=q.device)[:, None]
+        return pad(attend(q[:, :, first:], k[:, :, sites], v[:, :, sites], seen), (0, 0, first, 0))
 
-    def seen(self, site: int) -> Tensor:
-        return self.sites(site + 1, torch.device("cpu"))
+    def seen(self, site: int) -> Sequence[tuple[slice, Tensor]]:
+        cpu = torch.device("cpu")
+        return [(slice(h, h + 1), self.sites(site + 1, first, cpu)) for h, first in enumerate(self.firsts)]
 
 
-def factors(pattern: Pattern, stride: int, columns: int) -> tuple[Factor, Factor]:
-    """The two factors of a pattern."""
+def factors(pattern: Pattern, stride: int, columns: int, heads: int) -> tuple[Factor, Factor]:
+    """The two factors of a pattern, for ``heads`` heads each."""
     if pattern == "strided":
         return Window(stride), Column(stride)
-    return Row(stride), Summary(stride, columns)
+    return Row(stride), Summary(stride, columns, heads)
 
 
 class SparseAttention(Causal):
@@ -137,7 +149,7 @@ class SparseAttention(Causal):
         keys: number of features of queries and keys, of all heads together.
         pattern: ``strided`` (the last l sites, every l-th site) or ``fixed`` (own row, summary columns).
         stride: number of columns, l.
-        columns: number of summary columns of ``fixed``, at most l.
+        columns: number of summary columns of a head with ``fixed``, at most l.
     """
 
     def __init__(self, width: int, heads: int, keys: int, pattern: Pattern, stride: int, columns: int) -> None:
@@ -148,7 +160,7 @@ class SparseAttention(Causal):
             if features % heads:
                 raise InputError(f"the {name}, {features}, is not divisible by heads={heads}")
         self.heads, self.parts = heads, (keys, keys, width)
-        self.factors = factors(pattern, stride, columns)
+        self.factors = factors(pattern, stride, columns, heads // 2)
         self.queries_keys_values = nn.Linear(width, sum(self.parts))
         self.out = nn.Linear(width, width)
 
@@ -170,10 +182,11 @@ class SparseAttention(Causal):
         memory["keys"][:, :, t : t + 1], memory["values"][:, :, t : t + 1] = k, v
         found = []
         for own, factor in zip((slice(0, half), slice(half, None)), self.factors, strict=True):
-            seen = factor.seen(t)
-            keys, values = memory["keys"][:, own, seen], memory["values"][:, own, seen]
-            weights = (q[:, own] * q.shape[-1] ** -0.5 @ keys.transpose(-1, -2)).softmax(-1)
-            found.append(weights @ values)  # 0 if there is no key
+            queries, all_keys, all_values = q[:, own], memory["keys"][:, own], memory["values"][:, own]
+            for group, seen in factor.seen(t):
+                keys, values = all_keys[:, group, seen], all_values[:, group, seen]
+                weights = (queries[:, group] * q.shape[-1] ** -0.5 @ keys.transpose(-1, -2)).softmax(-1)
+                found.append(weights @ values)  # 0 if there is no key
         return cast(Tensor, self.out(torch.cat(found, 1).flatten(1)))
 
     def visible(self, n: int) -> Tensor:
@@ -181,7 +194,8 @@ class SparseAttention(Causal):
         seen = torch.zeros(n, n, dtype=torch.bool)
         for t in range(n):
             for factor in self.factors:
-                seen[t, factor.seen(t)] = True
+                for _, own in factor.seen(t):
+                    seen[t, own] = True
         return seen
 
     def spread(self, seen: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from unsup.core.event import Event, Support
-from unsup.core.model import HasDensity, Model
+from unsup.core.model import HasDensity, Model, has_ends
 from unsup.evaluate.completions import draw as draw
-from unsup.evaluate.completions import has_ends as has_ends
 from unsup.testing import grids
 from unsup.testing.subject import log_probs
 

@@ -21,8 +21,7 @@ from unsup.nn.entries import EntryModel
 from unsup.nn.inputs import dense_inputs
 from unsup.nn.masked import MaskedMLP
 from unsup.nn.observation import symbols_for
-from unsup.nn.order import Order
-from unsup.nn.raster import Raster
+from unsup.nn.raster import usual_order
 
 
 class FVSBN(EntryModel):
@@ -45,7 +44,7 @@ class FVSBN(EntryModel):
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
 
     def __init__(self, event: Event, *, given: Event | None = None) -> None:
-        self.order = Raster(event) if event.is_image else Order(event)
+        self.order = usual_order(event)
         self.observation, self.inputs = symbols_for(event), dense_inputs(event)
         self.take_condition_of(given)
         each = self.observation.outputs_each

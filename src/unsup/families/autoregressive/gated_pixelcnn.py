@@ -13,18 +13,14 @@ one found (figure 2, eq. 4). With f and g the halves that a gate takes,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Annotated, cast
-
-from torch import nn
-from torch.nn.functional import relu
+from typing import Annotated
 
 from unsup.core.config import AtLeast, Count, Odd
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal, Pointwise, Sequential
-from unsup.nn.causal_conv import MaskedConv
-from unsup.nn.gated import GatedLayer
+from unsup.nn.causal import Causal, layers_of
+from unsup.nn.causal_conv import relu_points
+from unsup.nn.gated import gated_layers
 from unsup.nn.raster import RasterModel
 
 
@@ -70,18 +66,13 @@ class GatedPixelCNN(RasterModel):
     ) -> None:
         self.take(event, given, channels=channels, head_channels=head_channels)
         groups, condition = self.raster.channels, self.conditions.size
-        ends = [{"first": i == 0, "last": i == layers - 1} for i in range(layers)]
-        into = [self.inputs.channels, *[channels] * (layers - 1)]
-        self.stacks = nn.ModuleList(
-            GatedLayer(n, channels, groups, kernel, condition, **end) for n, end in zip(into, ends, strict=True)
-        )
+        self.stacks = gated_layers(self.inputs.channels, channels, groups, kernel, condition, layers)
         widths = (channels, head_channels, head_channels, groups * self.observation.outputs_each)
-        convolutions = [MaskedConv(a, b, groups) for a, b in pairwise(widths)]
-        self.head = Sequential(*(layer for conv in convolutions for layer in (Pointwise(relu), conv)))
+        self.head = relu_points(widths, groups)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
 
     def layers(self) -> Sequence[Causal]:
-        return [*cast(list[Causal], list(self.stacks)), self.head]
+        return [*layers_of(self.stacks), self.head]

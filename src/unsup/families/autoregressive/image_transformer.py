@@ -20,11 +20,12 @@ from unsup.core.config import Count, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Remembering, Sequential, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Pointwise, Remembering, Sequential, Site, layers_of
+from unsup.nn.entries import against_all_but_images
 from unsup.nn.local_attention import BlockRaster, Blocks, LocalAttention, line_blocks
 from unsup.nn.logistics import pixel_head
 from unsup.nn.order import Order
-from unsup.nn.sequence import Delayed, SequenceModel, Sitewise, Tokens
+from unsup.nn.sequence import Delayed, Placed, SequenceModel, Tokens
 
 
 class ChannelTokens(Remembering):
@@ -81,8 +82,8 @@ class PixelValues(Delayed):
         return relu(self.map(2 * values / (self.levels - 1) - 1))
 
 
-class Coordinates(Causal):
-    """h + learned embeddings of the place of the site: half of the features for its row, half for column and channel.
+class RowsAndColumns(Placed):
+    """Learned embeddings of the place of the site: half of the features for its row, half for column and channel.
 
     Args:
         order: the order of generation of images ``(C, H, W)``.
@@ -96,24 +97,14 @@ class Coordinates(Causal):
     def __init__(self, order: Order, frame: int, width: int) -> None:
         super().__init__()
         channels, height, columns = order.shape[0] // frame, *order.shape[1:]
-        channel, row, column = torch.unravel_index(order.entries[::frame], order.shape)
+        channel, row, column = order.places(frame)
         self.register_buffer("row", row, persistent=False)
         self.register_buffer("column", column * channels + channel, persistent=False)
         self.rows = nn.Parameter(torch.randn(height, width // 2) * width**-0.5)
         self.columns = nn.Parameter(torch.randn(columns * channels, width // 2) * width**-0.5)
 
     def places(self) -> Tensor:
-        """``(L, width)``."""
         return torch.cat([self.rows[self.row], self.columns[self.column]], 1)
-
-    def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        return h + self.places()
-
-    def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> Tensor:
-        return self.places()
-
-    def step(self, memory: Tensor, site: Site, h: Tensor) -> Tensor:
-        return h + memory[site.column]
 
 
 class ImageTransformer(SequenceModel):
@@ -195,22 +186,22 @@ class ImageTransformer(SequenceModel):
         assert event.uniform is not None
         first = ChannelTokens if pixels is None else PixelValues
         self.first = first(event.uniform.levels, event.shape[0], width, self.conditions.size)
-        self.coordinates = Coordinates(self.order, self.frame, width)
+        self.coordinates = RowsAndColumns(self.order, self.frame, width)
         self.noise = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Sequential(
                 Sequential(LocalAttention(width, heads, self._blocks(memory)), Dropout(dropout), residual=True),
-                Sitewise(nn.LayerNorm(width)),
+                Pointwise(nn.LayerNorm(width)),
                 Sequential(
-                    Sitewise(nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))),
+                    Pointwise(nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))),
                     Dropout(dropout),
                     residual=True,
                 ),
-                Sitewise(nn.LayerNorm(width)),
+                Pointwise(nn.LayerNorm(width)),
             )
             for _ in range(layers)
         )
-        self.head = Sitewise(nn.Linear(width, self.observation.outputs_each if pixels is None else pixels.outputs))
+        self.head = Pointwise(nn.Linear(width, self.observation.outputs_each if pixels is None else pixels.outputs))
 
     def _blocks(self, memory: tuple[int, ...]) -> Blocks:
         if isinstance(self.order, BlockRaster):
@@ -219,26 +210,14 @@ class ImageTransformer(SequenceModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if not event.is_image:
-            return "takes images only"
-        return None if event.is_discrete else "takes discrete pixels only"
+        return against_all_but_images(event)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
 
     def layers(self) -> Sequence[Causal]:
-        blocks = cast(list[Causal], list(self.blocks))
-        return [self.first, self.coordinates, self.noise, *blocks, self.head]
-
-    def _first(self) -> str:
-        if not isinstance(self.order, BlockRaster):
-            return super()._first()
-        height, width = self.block
-        return (
-            f"images are generated in blocks of {height}x{width} pixels, row by row in a block; known may be the top "
-            f"{height} rows (or a multiple of it), then blocks from the left, then the first pixels of one more block"
-        )
+        return [self.first, self.coordinates, self.noise, *layers_of(self.blocks), self.head]
 
 
 _DEFAULT = {"1d": (128,), "2d": (8, 8)}

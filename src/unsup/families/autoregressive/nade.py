@@ -28,7 +28,7 @@ from unsup.core.config import AtLeast, Count, Positive, Share
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanComplete, Terms
-from unsup.nn.autoregressor import Steps, drawing, keeping, walk
+from unsup.nn.autoregressor import Steps, drawing, keeping, nothing_chosen, walk
 from unsup.nn.inputs import dense_inputs
 from unsup.nn.masked import draw_degrees
 from unsup.nn.observation import Discrete, symbols_for
@@ -221,7 +221,7 @@ class NADE(OrderMixture, CanComplete):
         features = self._marked(self.inputs.levels(targets)) * line[..., None]
         start = linear(features.flatten(1), self.into.flatten(0, 1).T, self.bias)
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
-        drawn = self._blank(len(x))
+        drawn = nothing_chosen(self, self.observation, len(x))
         order_of = self._draw_order(features, targets, line, generator)
         for order in order_of.unique().tolist():
             rows = order_of == order

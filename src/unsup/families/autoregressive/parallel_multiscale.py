@@ -16,21 +16,22 @@ from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, relu
+from torch.nn.functional import relu
 
 from unsup.core.config import AtLeast, Count
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressor import Steps
-from unsup.nn.causal import Causal, Context, Pointwise, Sequential
-from unsup.nn.causal_conv import MaskedConv
-from unsup.nn.entries import EntryModel
-from unsup.nn.gated import GatedLayer
+from unsup.nn.causal import Causal, Context, layers_of, spread_through, through
+from unsup.nn.causal_conv import MaskedConv, relu_points
+from unsup.nn.entries import EntryModel, against_all_but_images
+from unsup.nn.gated import gated_layers
 from unsup.nn.inputs import Inputs
+from unsup.nn.nets import ResidualBlock
 from unsup.nn.observation import symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import Raster, RasterSteps, unreached
+from unsup.nn.raster import Raster, RasterSteps, check_widths
 
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # rows and columns of a square of 2×2, in the order of the groups
 
@@ -83,26 +84,14 @@ class CoarseToFine(Order):
         parts = [self.base(numbers).permute(1, 2, 0), *(group.own(numbers) for group in self.groups)]
         self.sizes = [part.numel() for part in parts]
         super().__init__(event, torch.cat([part.flatten() for part in parts]))
+        self.beginning = (
+            "the known part must come first in the order of generation: the pixels of the coarsest grid, then group by "
+            "group"
+        )
 
     def base(self, image: Tensor) -> Tensor:
         """The pixels of the coarsest grid."""
         return image[..., :: self.stride, :: self.stride]
-
-
-class ResidualBlock(nn.Module):
-    """h + Conv₃ₓ₃(ReLU(Conv₃ₓ₃(ReLU(h)) + V c))."""
-
-    def __init__(self, width: int, condition: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.shift = nn.Linear(condition, width, bias=False) if condition else None
-
-    def forward(self, h: Tensor, given: Tensor | None) -> Tensor:
-        a: Tensor = self.first(relu(h))
-        if self.shift is not None:
-            assert given is not None
-            a = a + linear(given, self.shift.weight)[:, :, None, None]
-        return cast(Tensor, h + self.second(relu(a)))
 
 
 class Upscaler(nn.Module):
@@ -190,11 +179,7 @@ class ParallelMultiscale(EntryModel):
         given: Event | None = None,
     ) -> None:
         groups, height, width = event.shape
-        if min(channels, head_channels) < groups:
-            raise InputError(
-                f"channels={channels} and head_channels={head_channels} must be at least {groups}: one feature for "
-                f"each of the {groups} colour channels"
-            )
+        check_widths(groups, channels=channels, head_channels=head_channels)
         self.order = CoarseToFine(event, base)
         if not self.order.groups:
             raise InputError(
@@ -205,16 +190,8 @@ class ParallelMultiscale(EntryModel):
         self.take_condition_of(given)
         own, outputs, condition = self.inputs.channels, self.observation.outputs_each, self.conditions.size
         self.coarse = Raster(self.order.coarse)
-        self.stacks = nn.ModuleList(
-            GatedLayer(channels if i else own, channels, groups, 3, condition, first=i == 0, last=i == layers - 1)
-            for i in range(layers)
-        )
-        self.head = Sequential(
-            Pointwise(relu),
-            MaskedConv(channels, head_channels, groups),
-            Pointwise(relu),
-            MaskedConv(head_channels, groups * outputs, groups),
-        )
+        self.stacks = gated_layers(own, channels, groups, 3, condition, layers)
+        self.head = relu_points((channels, head_channels, groups * outputs), groups)
         widths = (channels, head_channels)
         self.upscalers = nn.ModuleList(
             Upscaler(group.corner * own, own, groups, widths, blocks, outputs, condition) for group in self.order.groups
@@ -222,9 +199,7 @@ class ParallelMultiscale(EntryModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if not event.is_image:
-            return "takes images only"
-        return None if event.is_discrete else "takes discrete pixels only"
+        return against_all_but_images(event)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -232,7 +207,7 @@ class ParallelMultiscale(EntryModel):
 
     def layers(self) -> Sequence[Causal]:
         """Those of the base."""
-        return [*cast(list[Causal], list(self.stacks)), self.head]
+        return [*layers_of(self.stacks), self.head]
 
     @property
     def parts(self) -> list[tuple[Group, Upscaler]]:
@@ -242,9 +217,7 @@ class ParallelMultiscale(EntryModel):
     def _outputs(self, x: Tensor, context: Context) -> Tensor:
         self.event.check_shape(x)
         image = self.inputs.image(x)
-        h = self.order.base(image)
-        for layer in self.layers():
-            h = layer(h, context)
+        h = through(self.layers(), self.order.base(image), context)
         each = self.observation.outputs_each
         found = [h.permute(0, 2, 3, 1).reshape(len(x), self.order.sizes[0], each)]
         for group, net in self.parts:
@@ -260,11 +233,9 @@ class ParallelMultiscale(EntryModel):
         dims, channels = self.event.dims, self.order.channels
         reached = torch.zeros(dims, dtype=torch.bool).repeat(dims, 1)
         size = self.order.sizes[0]
-        seen = self.coarse.grid(torch.eye(size))
-        for layer in self.layers():
-            seen = layer.spread(seen)
+        seen = spread_through(self.layers(), self.coarse.grid(torch.eye(size)))
         reached[:size, :size] = self.coarse.line(seen).T > 0
-        _, row, column = torch.unravel_index(self.order.entries, self.event.shape)
+        _, row, column = self.order.places()
         start = size
         for (group, net), size in zip(self.parts, self.order.sizes[1:], strict=True):
             own = slice(start, start + size)
@@ -273,13 +244,7 @@ class ParallelMultiscale(EntryModel):
             same = torch.eye(size // channels, dtype=torch.bool).repeat(channels, channels)
             reached[own, own] = same.tril(-1)
             start += size
-        return unreached(reached, self.order)
-
-    def _first(self) -> str:
-        return (
-            "the known part must come first in the order of generation: the pixels of the coarsest grid, then group by "
-            "group"
-        )
+        return self.order.unreached(reached)
 
 
 class _GroupByGroup(Steps):
@@ -289,7 +254,7 @@ class _GroupByGroup(Steps):
         self.model, self.n, self.context = model, n, context
         self.base = RasterSteps(model.layers(), model.inputs, model.coarse, n, context)
         self.image = model.inputs.like.new_zeros(n, model.inputs.channels, *model.event.shape[1:])
-        self.places = torch.stack(torch.unravel_index(model.order.entries, model.event.shape), 1).tolist()
+        self.places = torch.stack(model.order.places(), 1).tolist()
         self.first = model.order.sizes[0]
         """Number of entries of the base."""
         sizes = enumerate(model.order.sizes[1:])

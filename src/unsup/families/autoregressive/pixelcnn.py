@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, cast
+from typing import Annotated
 
 from torch import nn
 from torch.nn.functional import relu
@@ -23,7 +23,7 @@ from torch.nn.functional import relu
 from unsup.core.config import AtLeast, Count, Odd
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal, Chain, Pointwise, Shift
+from unsup.nn.causal import Causal, Chain, Pointwise, Shift, layers_of
 from unsup.nn.causal_conv import MaskedConv, square
 from unsup.nn.raster import RasterModel
 
@@ -108,5 +108,5 @@ class PixelCNN(RasterModel):
         return Advice(training={"ema": 0.99}, turn=2)
 
     def layers(self) -> Sequence[Causal]:
-        blocks, head = (cast(list[Causal], list(part)) for part in (self.blocks, self.head))
-        return [self.first, *blocks, *(layer for conv in head for layer in (_RELU, conv))]
+        head = (layer for conv in layers_of(self.head) for layer in (_RELU, conv))
+        return [self.first, *layers_of(self.blocks), *head]

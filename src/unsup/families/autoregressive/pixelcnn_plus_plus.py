@@ -31,13 +31,11 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
 from unsup.nn.causal_conv import MaskedConv, VerticalConv, Window
-from unsup.nn.gated_residual import GatedResidual
+from unsup.nn.gated_residual import GatedResidual, point, square, with_ones
 from unsup.nn.logistics import HeadName, pixel_head
 from unsup.nn.raster import RasterModel
 from unsup.nn.resolutions import Enlarged, VerticalEnlarged, coarse
-from unsup.nn.weight_norm import WeightNorm, initialise
-
-_FIRST_BATCH = 64  # examples of the data-dependent initialisation
+from unsup.nn.weight_norm import WeightNorm
 
 
 class Streams(NamedTuple):
@@ -58,14 +56,6 @@ def _above_point(inputs: int, outputs: int, norm: WeightNorm) -> VerticalConv:
     return VerticalConv(inputs, outputs, rows=1, reach=0, norm=norm)
 
 
-def _left(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
-    return MaskedConv(inputs, outputs, window=Window(above=1, left=1), norm=norm)
-
-
-def _left_point(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
-    return MaskedConv(inputs, outputs, norm=norm)
-
-
 class Entrance(Remembering):
     """The image, and a channel of ones, to both streams; the pixel itself is not seen.
 
@@ -82,7 +72,7 @@ class Entrance(Remembering):
         self.left = MaskedConv(inputs + 1, width, window=Window(above=1), norm=WeightNorm(width))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Streams:
-        h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+        h = with_ones(h)
         left = nn.functional.pad(self.left(h), (1, -1))
         return Streams(self.above(h), self.row_above(h) + left)
 
@@ -91,7 +81,7 @@ class Entrance(Remembering):
         return memory | {"nothing": self.left.bias.new_zeros(n, len(self.left.bias))}
 
     def put(self, memory: dict[str, Any], site: Site, h: Tensor) -> None:
-        h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+        h = with_ones(h)
         self.above.put(memory["above"], site, h)
         self.row_above.put(memory["row_above"], site, h)
         memory["last"] = self.left.step(memory["left"], site, h)
@@ -115,7 +105,7 @@ class Pair(nn.Module):
     def __init__(self, width: int, *, up: bool, **options: Any) -> None:
         super().__init__()
         self.above = GatedResidual(width, _above, _above_point, beside=width if up else 0, **options)
-        self.left = GatedResidual(width, _left, _left_point, beside=(2 if up else 1) * width, **options)
+        self.left = GatedResidual(width, square, point, beside=(2 if up else 1) * width, **options)
 
 
 class Resolution(Causal):
@@ -186,10 +176,7 @@ class Resolution(Causal):
 
     def _row(self, memory: dict[Any, Any], site: Site, u: Tensor) -> Tensor:
         """The row of the stream above, through all resolutions; the rows after each block are kept for the other."""
-
-        def call(layer: Causal, y: Any) -> Any:
-            return layer.step(memory[layer], site, y)
-
+        call = _stepping(memory, site)
         kept = [u]
         for pair in self._pairs(self.down):
             kept.append(call(pair.above, kept[-1]))
@@ -209,10 +196,7 @@ class Resolution(Causal):
 
     def _site(self, memory: dict[Any, Any], site: Site, v: Tensor) -> Tensor:
         """The stream on the left at a site, through all resolutions in which the site has features of its own."""
-
-        def call(layer: Causal, y: Any) -> Any:
-            return layer.step(memory[layer], site, y)
-
+        call = _stepping(memory, site)
         rows = iter([row[:, :, 0, site.column] for row in memory["rows"]])
         kept = [v]
         for pair in self._pairs(self.down):
@@ -227,6 +211,10 @@ class Resolution(Causal):
         for pair in self._pairs(self.up):
             v = call(pair.left, (v, torch.cat([next(rows), kept.pop()], 1)))
         return v
+
+
+def _stepping(memory: dict[Any, Any], site: Site) -> _Call:
+    return lambda layer, y: layer.step(memory[layer], site, y)
 
 
 def _halved(site: Site) -> Site:
@@ -249,11 +237,12 @@ class Exit(Causal):
 class PixelCNNPlusPlus(RasterModel):
     """PixelCNN++ (Salimans, Karpathy, Chen, Kingma 2017, https://arxiv.org/abs/1701.05517).
 
-    Structure, initialisation and head are those of the paper and of its published code, with three differences: masses
+    Structure, initialisation and head are those of the paper and of its published code, with these differences: masses
     are differences of the distribution function, without the mid-point approximation, so that they sum to one; the
     edges of the levels are at −1 + 2 j / L, so that all bins have the same width; in the first row, the outputs of the
-    first layer are its biases instead of zeros. The sides of lower resolutions are rounded up, so that those of images
-    need not be divisible by 4. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
+    first layer are its biases instead of zeros; the initialisation is computed from 64 examples without dropout, and
+    does not scale outputs that hardly vary. The sides of lower resolutions are rounded up, so that those of images need
+    not be divisible by 4. With ``given``, the condition adds a bias to both halves of every gate; if it is a class
     y, log p(x) = log Σ_y p(y) p(x | y), with p(y) counted in `prepare`.
 
     Args:
@@ -312,9 +301,7 @@ class PixelCNNPlusPlus(RasterModel):
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Count the classes; then initialise all layers such that their outputs are standardised over examples."""
         super().prepare(batch, generator=generator)
-        x = batch.x[:_FIRST_BATCH]
-        given = None if self.given is None else self.condition(batch.given, len(batch))[:_FIRST_BATCH]
-        initialise(self, lambda: self._network(x, self._context(given)))
+        self.start_norms(batch)
 
     def layers(self) -> Sequence[Causal]:
         return [self.entrance, self.net, self.exit, self.last]

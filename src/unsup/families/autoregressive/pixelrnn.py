@@ -12,17 +12,15 @@ where LSTM is a Row LSTM or a Diagonal BiLSTM with h cells (`unsup.nn.recurrent_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal
 
 from torch import nn
-from torch.nn.functional import relu
 
 from unsup.core.config import Count
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal, Chain, Groups, Pointwise, Sequential, Shift
-from unsup.nn.causal_conv import MaskedConv, square
+from unsup.nn.causal import Causal, Chain, Groups, Shift, layers_of
+from unsup.nn.causal_conv import MaskedConv, relu_points, square
 from unsup.nn.raster import RasterModel
 from unsup.nn.recurrent_maps import DiagonalBiLSTM, RowLSTM
 
@@ -51,7 +49,8 @@ class PixelRNN(RasterModel):
     Inputs and outputs are as in `PixelCNN`. Row LSTMs see a triangle above the pixel, and little of its own row.
     Diagonal BiLSTMs see every earlier pixel except one: the last pixel of the row above, if it is more than three
     columns away, because no feature of that row comes after it. What is not seen is declared (`blind_spot`); it is a
-    property of the method.
+    property of the method. Layers have residual connections; the skip connections from every layer to the output, with
+    which the paper also experiments, are left out.
 
     With ``given``, the condition adds a bias to the inputs of every LSTM; if it is a class y, log p(x) = log Σ_y p(y)
     p(x | y), with p(y) counted in `prepare`.
@@ -96,12 +95,11 @@ class PixelRNN(RasterModel):
         self.first = MaskedConv(self.inputs.channels, 2 * channels, groups, window=first, mask="A")
         self.blocks = nn.ModuleList(RecurrentBlock(layer, channels, groups, condition) for _ in range(layers))
         widths = (2 * channels, head_channels, head_channels, groups * self.observation.outputs_each)
-        convolutions = [MaskedConv(a, b, groups) for a, b in pairwise(widths)]
-        self.head = Sequential(*(part for conv in convolutions for part in (Pointwise(relu), conv)))
+        self.head = relu_points(widths, groups)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(turn=None)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.first, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.first, *layers_of(self.blocks), self.head]

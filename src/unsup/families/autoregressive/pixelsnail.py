@@ -23,15 +23,13 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Remembering, Site, layers_of, spread_through, through
 from unsup.nn.causal_conv import MaskedConv, Window
-from unsup.nn.gated_residual import GatedResidual
+from unsup.nn.gated_residual import GatedResidual, point, square, with_ones
 from unsup.nn.logistics import HeadName, pixel_head
 from unsup.nn.pixel_attention import Past, strict_spread, strictly_causal_attention
 from unsup.nn.raster import RasterModel
-from unsup.nn.weight_norm import WeightNorm, initialise
-
-_FIRST_BATCH = 64  # examples of the data-dependent initialisation
+from unsup.nn.weight_norm import WeightNorm
 
 
 class Streams(NamedTuple):
@@ -47,14 +45,6 @@ class Streams(NamedTuple):
 _Memory = dict[str, Any]
 
 
-def _point(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
-    return MaskedConv(inputs, outputs, norm=norm)
-
-
-def _square(inputs: int, outputs: int, norm: WeightNorm) -> MaskedConv:
-    return MaskedConv(inputs, outputs, window=Window(above=1, left=1), norm=norm)
-
-
 class Start(Remembering):
     """The first convolution, over the left pixel and three above, with a feature that is 1 inside the image."""
 
@@ -67,13 +57,13 @@ class Start(Remembering):
         self.conv = MaskedConv(inputs + 1, width, window=window, mask="A", norm=WeightNorm(width))
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Streams:
-        return Streams(self.conv(torch.cat([h, torch.ones_like(h[:, :1])], 1), context), h)
+        return Streams(self.conv(with_ones(h), context), h)
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> _Memory:
         return {"conv": self.conv.begin(n, size, context), "last": self.conv.weight.new_zeros(n, self.inputs)}
 
     def put(self, memory: _Memory, site: Site, h: Tensor) -> None:
-        self.conv.put(memory["conv"], site, torch.cat([h, torch.ones_like(h[:, :1])], 1))
+        self.conv.put(memory["conv"], site, with_ones(h))
         memory["last"] = h
 
     def look(self, memory: _Memory, site: Site) -> Streams:
@@ -106,11 +96,11 @@ class PixelAttention(Causal):
         row, column = (torch.arange(side) / side - 0.5 for side in size)
         self.register_buffer("places", torch.stack(torch.meshgrid(row, column, indexing="ij")), persistent=False)
         options: dict[str, Any] = {"condition": condition, "dropout": dropout, "both_signs": False}
-        self.content = GatedResidual(inputs + width + 2, _point, _point, **options)
-        self.keys_values = _point(inputs + width + 2, keys + values, WeightNorm(keys + values))
-        self.question = GatedResidual(width + 2, _point, _point, **options)
-        self.queries = _point(width + 2, keys, WeightNorm(keys))
-        self.mix = GatedResidual(width, _point, _point, beside=values, **options)
+        self.content = GatedResidual(inputs + width + 2, point, point, **options)
+        self.keys_values = point(inputs + width + 2, keys + values, WeightNorm(keys + values))
+        self.question = GatedResidual(width + 2, point, point, **options)
+        self.queries = point(width + 2, keys, WeightNorm(keys))
+        self.mix = GatedResidual(width, point, point, beside=values, **options)
 
     def forward(self, h: Streams, context: Context = NOTHING) -> Streams:
         features, pixels = h
@@ -158,28 +148,21 @@ class Block(Causal):
         self.convolutions = nn.ModuleList(convolutions)
         self.attention = attention
 
-    def _each(self) -> list[GatedResidual]:
-        return cast(list[GatedResidual], list(self.convolutions))
-
     def forward(self, h: Streams, context: Context = NOTHING) -> Streams:
-        features = h.features
-        for layer in self._each():
-            features = layer(features, context)
+        features = through(layers_of(self.convolutions), h.features, context)
         return cast(Streams, self.attention(Streams(features, h.pixels), context))
 
     def begin(self, n: int, size: tuple[int, int], context: Context = NOTHING) -> list[Any]:
-        return [layer.begin(n, size, context) for layer in (*self._each(), self.attention)]
+        return [layer.begin(n, size, context) for layer in (*layers_of(self.convolutions), self.attention)]
 
     def step(self, memory: list[Any], site: Site, h: Streams) -> Streams:
         features = h.features
-        for layer, own in zip(self._each(), memory, strict=False):
+        for layer, own in zip(layers_of(self.convolutions), memory, strict=False):
             features = layer.step(own, site, features)
         return self.attention.step(memory[-1], site, Streams(features, h.pixels))
 
     def spread(self, seen: Streams) -> Streams:
-        features = seen.features
-        for layer in self._each():
-            features = layer.spread(features)
+        features = spread_through(layers_of(self.convolutions), seen.features)
         return self.attention.spread(Streams(features, seen.pixels))
 
 
@@ -188,7 +171,7 @@ class Head(Causal):
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.conv = _point(width, outputs, WeightNorm(outputs))
+        self.conv = point(width, outputs, WeightNorm(outputs))
 
     def forward(self, h: Streams, context: Context = NOTHING) -> Tensor:
         return self.conv(elu(h.features), context)
@@ -262,7 +245,7 @@ class PixelSNAIL(RasterModel):
         options: dict[str, Any] = {"condition": condition, "dropout": dropout, "both_signs": False}
         self.blocks = nn.ModuleList(
             Block(
-                [GatedResidual(channels, _square, _point, **options) for _ in range(layers)],
+                [GatedResidual(channels, square, point, **options) for _ in range(layers)],
                 PixelAttention(inputs, channels, keys, values, size, condition, dropout),
             )
             for _ in range(blocks)
@@ -276,9 +259,7 @@ class PixelSNAIL(RasterModel):
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Count the classes; then initialise all layers such that their outputs are standardised over examples."""
         super().prepare(batch, generator=generator)
-        x = batch.x[:_FIRST_BATCH]
-        given = None if self.given is None else self.condition(batch.given, len(batch))[:_FIRST_BATCH]
-        initialise(self, lambda: self._network(x, self._context(given)))
+        self.start_norms(batch)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.start, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.start, *layers_of(self.blocks), self.head]

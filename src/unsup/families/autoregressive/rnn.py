@@ -10,17 +10,16 @@ mixture of Gaussians. The cells have no peepholes and there are no connections p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 from torch import nn
 
 from unsup.core.config import Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal, Dropout
+from unsup.nn.causal import Causal, Dropout, Pointwise, layers_of
 from unsup.nn.recurrent import Appended, CellName, Plain, Recurrent
-from unsup.nn.recurrent import coordinates as coordinates_of
-from unsup.nn.sequence import SequenceModel, Sitewise, Tokens
+from unsup.nn.sequence import SequenceModel, Tokens
 
 
 class RNN(SequenceModel):
@@ -82,12 +81,12 @@ class RNN(SequenceModel):
         self.inputs = (
             Tokens(levels, width) if frame == 1 and levels > width else Plain(event, frame, one_hot=levels > 2)
         )
-        places = coordinates_of(self.order, frame) if coordinates else None
+        places = self.order.coordinates(frame) if coordinates else None
         self.appended = Appended(places, self.conditions.size)
         widths = [len(self.inputs.start) + self.appended.size, *[width] * layers]
         self.stack = nn.ModuleList(Recurrent(a, width, cell, chunk=chunk) for a in widths[:-1])
         self.dropout = Dropout(dropout)
-        self.head = Sitewise(nn.Linear(width, frame * self.observation.outputs_each))
+        self.head = Pointwise(nn.Linear(width, frame * self.observation.outputs_each))
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -105,5 +104,5 @@ class RNN(SequenceModel):
         return super().reason_against_length()
 
     def layers(self) -> Sequence[Causal]:
-        stack = cast(list[Causal], list(self.stack))
-        return [self.inputs, self.appended, *(layer for cells in stack for layer in (cells, self.dropout)), self.head]
+        stack = [layer for cells in layers_of(self.stack) for layer in (cells, self.dropout)]
+        return [self.inputs, self.appended, *stack, self.head]

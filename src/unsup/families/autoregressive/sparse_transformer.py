@@ -2,30 +2,33 @@
 
 log p(x | c) = Σ_t log softmax(W LN(h_t))_{x_t}, with the blocks of a pre-norm decoder, in which a site i attends to
 
-    strided  {i − l + 1, …, i} in half of the heads, {j ≤ i: (i − j) mod l = 0} in the others
-    fixed    {j ≤ i: ⌊j / l⌋ = ⌊i / l⌋}              {j ≤ i: j mod l ≥ l − c}
+    strided  {i − l, …, i} in half of the heads, {j ≤ i: (i − j) mod l = 0} in the others
+    fixed    {j ≤ i: ⌊j / l⌋ = ⌊i / l⌋}          {j ≤ i: l − (h + 1) c ≤ j mod l < l − h c} in head h = 0, 1, … of them
 
 (Child, Gray, Radford, Sutskever 2019, https://arxiv.org/abs/1904.10509). The paper describes three ways to combine the
 two sets: one for each residual block, one for all heads, and different ones for different heads, as here. Two layers
 together reach every earlier site. Images are embedded by row, column and channel, other examples by row ⌊t / l⌋ and
-column t mod l. Weights are those of `Transformer`: N(0, 0.02²), with 1/√(2N) of it at the ends of residual blocks.
+column t mod l. Weights start at N(0, 0.125² / inputs), with 1/√(2N) of it at the ends of N residual blocks; embeddings
+of width d at N(0, 0.125² / d), of m axes of places at N(0, 0.125² / (d m)), logits at zero.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
+import torch
 from torch import nn
 
 from unsup.core.config import Count, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import Causal
-from unsup.nn.decoder import Block, draw_weights
-from unsup.nn.sequence import Places, SequenceModel, Sitewise, Tokens
+from unsup.nn.causal import Causal, layers_of
+from unsup.nn.decoder import Block, draw_weights, linear_map, normed_map
+from unsup.nn.entries import against_all_but_symbols
+from unsup.nn.sequence import Places, SequenceModel, Tokens
 from unsup.nn.sparse_attention import Pattern, SparseAttention
 
 
@@ -42,7 +45,8 @@ class SparseTransformer(SequenceModel):
         heads: number of attention heads, even; the first half sees one of the two sets, the second half the other one.
         pattern: ``strided`` for images and sound, whose structure is periodic, or ``fixed``, for text.
         stride: l, at most the number of entries; None for the entries of a row of an image, else about √n of n entries.
-        summary: number of columns c of ``fixed`` that later rows see, at most l; None for an eighth of l.
+        summary: number of columns c of a row that later rows see in one head of ``fixed``, other ones in each head, at
+            most l; None for an eighth of l.
         half_size: whether queries and keys have half of the features, and the nets 2 instead of 4 times as many.
         dropout: share that is dropped in training of what is added to the residual stream.
         given: event of the condition, e.g. ``labels(10)``, or None.
@@ -97,8 +101,12 @@ class SparseTransformer(SequenceModel):
             Block(width, SparseAttention(width, heads, keys, pattern, stride, summary), hidden, dropout)
             for _ in range(layers)
         )
-        self.head = Sitewise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.observation.outputs_each)))
-        draw_weights(self, 0.02)
+        self.head = normed_map(width, self.observation.outputs_each)
+        draw_weights(self, lambda weight: 0.125 * weight.shape[-1] ** -0.5)
+        with torch.no_grad():
+            for table in self.places.tables:
+                table.mul_(len(self.places.tables) ** -0.5)
+            linear_map(self.head).weight.zero_()
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -106,7 +114,7 @@ class SparseTransformer(SequenceModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return None if event.is_discrete and event.uniform is not None else "takes discrete entries of one kind only"
+        return against_all_but_symbols(event)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.tokens, self.places, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.tokens, self.places, *layers_of(self.blocks), self.head]

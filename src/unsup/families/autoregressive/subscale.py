@@ -11,7 +11,7 @@ then 1-D masked self-attention, to which the embedding is added at each pixel. T
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -24,16 +24,17 @@ from unsup.core.event import BINARY, Event, Support
 from unsup.core.model import Advice, CanSample, HasDensity, Model, Terms
 from unsup.nn.attention import Attention, check_heads
 from unsup.nn.autoregressor import Steps
-from unsup.nn.causal import Causal, Context, Groups, Pointwise, Sequential
+from unsup.nn.causal import Causal, Context, Groups, Pointwise, Sequential, layers_of, through
 from unsup.nn.causal_conv import MaskedConv
 from unsup.nn.conditions import Conditions
-from unsup.nn.entries import EntryModel
+from unsup.nn.entries import EntryModel, against_all_but_images
 from unsup.nn.gated import Beside, GatedLayer, Stacks
 from unsup.nn.inputs import Inputs, levels_of
+from unsup.nn.nets import ResidualBlock
 from unsup.nn.observation import symbols_for
 from unsup.nn.order import Order
-from unsup.nn.raster import AsSequence, Raster, RasterSteps, unreached
-from unsup.nn.sequence import Places, Sitewise
+from unsup.nn.raster import AsSequence, Raster, RasterSteps
+from unsup.nn.sequence import Places
 
 
 class Interleaved(Order):
@@ -50,22 +51,12 @@ class Interleaved(Order):
         self.slice = Event((channels, height // scale, width // scale), event.columns[0])
         numbers = self.slices(torch.arange(event.dims).view(1, *event.shape))[0]
         super().__init__(event, numbers.permute(0, 2, 3, 1).flatten())
+        self.beginning = "the known part must come first in the order of generation: slice by slice, each from the top"
 
     def slices(self, image: Tensor) -> Tensor:
         """``(B, C, H, W)`` → ``(B, S², C, H / S, W / S)``."""
         s = self.scale
         return torch.stack([image[..., i::s, j::s] for i in range(s) for j in range(s)], 1)
-
-
-class Residual(nn.Module):
-    """h + Conv₃ₓ₃(ReLU(Conv₃ₓ₃(ReLU(h))))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, h: Tensor) -> Tensor:
-        return cast(Tensor, h + self.second(relu(self.first(relu(h)))))
 
 
 class Embedder(nn.Module):
@@ -83,7 +74,7 @@ class Embedder(nn.Module):
         self.reach = 1 + 2 * blocks
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
         self.position = nn.Parameter(torch.randn(slices, width) * width**-0.5)
-        self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
 
     def forward(self, slots: Tensor, number: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` and the numbers of slices ``(B,)`` → ``(B, width, h, w)``."""
@@ -178,9 +169,7 @@ class Subscale(EntryModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        if not event.is_image:
-            return "takes images only"
-        return None if event.is_discrete else "takes discrete pixels only"
+        return against_all_but_images(event)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -188,7 +177,7 @@ class Subscale(EntryModel):
 
     def layers(self) -> list[Causal]:
         """Those of the decoder."""
-        return cast(list[Causal], list(self.decoder))
+        return layers_of(self.decoder)
 
     def slot_features(self, slices: Tensor, number: Tensor, condition: Tensor | None) -> Tensor:
         """Input of the embedder: slices before the given one, the others empty, and all slices of an image condition.
@@ -221,9 +210,7 @@ class Subscale(EntryModel):
             condition = _repeated(self.condition_slices(context), count)
             slots = self.slot_features(slices.repeat_interleave(count, 0), number, condition)
             repeated = replace(repeated, pixels=self.embedder(slots, number))
-        h = slices.flatten(0, 1)
-        for layer in self.layers():
-            h = layer(h, repeated)
+        h = through(self.layers(), slices.flatten(0, 1), repeated)
         return h.permute(0, 2, 3, 1).reshape(n, self.event.dims, self.observation.outputs_each)
 
     def _steps(self, n: int, context: Context) -> Steps:
@@ -250,10 +237,7 @@ class Subscale(EntryModel):
         reached = torch.block_diag(*[raster.line(seen).T] * count) > 0
         for s in range(1, count):
             reached[s * dims : (s + 1) * dims, : s * dims] = (raster.line(other).T > 0).repeat(1, s)
-        return unreached(reached, self.order)
-
-    def _first(self) -> str:
-        return "the known part must come first in the order of generation: slice by slice, each from the top"
+        return self.order.unreached(reached)
 
 
 class SubscaleDepth(Model, HasDensity, CanSample):
@@ -424,8 +408,8 @@ def _attention_block(width: int, heads: int) -> Sequential:
     """h + Attention(LN(h)), then h + MLP(LN(h))."""
     mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
     return Sequential(
-        Sequential(Sitewise(nn.LayerNorm(width)), Attention(width, heads), residual=True),
-        Sequential(Sitewise(nn.LayerNorm(width)), Sitewise(mlp), residual=True),
+        Sequential(Pointwise(nn.LayerNorm(width)), Attention(width, heads), residual=True),
+        Sequential(Pointwise(nn.LayerNorm(width)), Pointwise(mlp), residual=True),
     )
 
 

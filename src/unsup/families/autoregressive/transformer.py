@@ -4,8 +4,10 @@ log p(x | c) = Σ_t log softmax(W LN(h_t))_{x_t}      h⁰_t = E[x_{t−1}] + P_
 hˡ⁺½ = hˡ + Attention(LN(hˡ))      hˡ⁺¹ = hˡ⁺½ + W₂ GELU(W₁ LN(hˡ⁺½))
 
 (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the norms and the initial weights are those of GPT-2, Radford
-et al. 2019. Over pixels it is image GPT, Chen et al. 2020.) Before the first entry there is a learned start. Places of
-images are embedded as the sum of a row, a column and a channel. Logits have weights of their own, as in image GPT.
+et al. 2019. Over pixels it is image GPT, Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html.) Before the
+first entry there is a learned start. Logits have weights of their own, which start at zero, as in image GPT. Unlike in
+its code, places of images are embedded as the sum of a row, a column and a channel, norms have means and biases, linear
+maps have biases, and GELU is exact, where theirs is x σ(1.702 x).
 
 With ``auxiliary``, training has the additional losses of the 64-layer character model (Al-Rfou et al. 2018,
 https://arxiv.org/abs/1808.04444). With −log pˡ the same loss of predictions from hˡ by a head of its own, l = 1, …, N,
@@ -17,7 +19,7 @@ and −log rˡ that of a second head which predicts the entry after the next,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 from torch import Generator, Tensor, nn
 
@@ -26,9 +28,10 @@ from unsup.core.config import Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
 from unsup.nn.attention import Attention
-from unsup.nn.causal import Causal, Context, Dropout
-from unsup.nn.decoder import Block, draw_weights
-from unsup.nn.sequence import Places, SequenceModel, Sitewise, Tokens
+from unsup.nn.causal import Causal, Context, Dropout, layers_of
+from unsup.nn.decoder import Block, draw_weights, linear_map, normed_map
+from unsup.nn.entries import against_all_but_symbols
+from unsup.nn.sequence import Places, SequenceModel, Tokens
 
 
 class Transformer(SequenceModel):
@@ -81,12 +84,13 @@ class Transformer(SequenceModel):
             Block(width, Attention(width, heads, dropout), 4 * width, dropout) for _ in range(layers)
         )
         outputs = self.observation.outputs_each
-        self.head = head(width, outputs)
+        self.head = normed_map(width, outputs)
         self.auxiliary = auxiliary
         if auxiliary:
-            self.early = nn.ModuleList(head(width, 2 * outputs) for _ in range(layers - 1))
-            self.second = head(width, outputs)
-        draw_weights(self, 0.02)
+            self.early = nn.ModuleList(normed_map(width, 2 * outputs) for _ in range(layers - 1))
+            self.second = normed_map(width, outputs)
+        draw_weights(self, lambda weight: 0.02)
+        nn.init.zeros_(linear_map(self.head).weight)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -94,10 +98,10 @@ class Transformer(SequenceModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return None if event.is_discrete and event.uniform is not None else "takes discrete entries of one kind only"
+        return against_all_but_symbols(event)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.tokens, self.places, self.dropout, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.tokens, self.places, self.dropout, *layers_of(self.blocks), self.head]
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """−log p(x | c): ``(B,)``. With ``auxiliary`` in training, ``loss`` is the sum of ``nats``, which is that, of
@@ -123,18 +127,13 @@ class Transformer(SequenceModel):
 
     def _states(self, x: Tensor, context: Context) -> list[Tensor]:
         """The features after each block, ``(B, D, width)``."""
-        h = self._values(x)
+        h = self._features(x)
         states = []
         for layer in self.layers()[:-1]:
             h = layer(h, context)
             if isinstance(layer, Block):
                 states.append(h)
         return states
-
-
-def head(width: int, outputs: int) -> Sitewise:
-    """A norm and a linear map."""
-    return Sitewise(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs)))
 
 
 def contributes(layer: int, layers: int, time: Time) -> bool:

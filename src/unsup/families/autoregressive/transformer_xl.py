@@ -15,6 +15,7 @@ the same number of sites: the last M ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, cast
 
 import torch
@@ -24,10 +25,11 @@ from unsup.core.config import Count, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Site
+from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Pointwise, Site, layers_of
 from unsup.nn.decoder import draw_weights
+from unsup.nn.entries import against_all_but_symbols
 from unsup.nn.relative_attention import Reach, RelativeAttention
-from unsup.nn.sequence import SequenceModel, Sitewise, Tokens
+from unsup.nn.sequence import SequenceModel, Tokens
 
 
 class PostNormBlock(Causal):
@@ -61,17 +63,6 @@ class PostNormBlock(Causal):
 
     def spread(self, seen: Tensor) -> Tensor:
         return torch.maximum(seen, self.attention.spread(seen))
-
-
-class Scale(nn.Module):
-    """h · factor."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h * self.factor
 
 
 class TransformerXL(SequenceModel):
@@ -146,7 +137,7 @@ class TransformerXL(SequenceModel):
             raise InputError("same_length without memory leaves nothing to attend to; set memory or eval_memory")
         reaches = (Reach(segment, memory), Reach(segment, longest, same_length, clamp))
         self.tokens = Tokens(event.uniform.levels, width, self.conditions.size)
-        self.scale = Sitewise(Scale(width**0.5))
+        self.scale = Pointwise(partial(torch.mul, other=width**0.5))
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             PostNormBlock(
@@ -157,8 +148,8 @@ class TransformerXL(SequenceModel):
             )
             for _ in range(layers)
         )
-        self.head = Sitewise(nn.Linear(width, self.observation.outputs_each))
-        draw_weights(self, 0.02)
+        self.head = Pointwise(nn.Linear(width, self.observation.outputs_each))
+        draw_weights(self, lambda weight: 0.02)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -166,7 +157,7 @@ class TransformerXL(SequenceModel):
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
-        return None if event.is_discrete and event.uniform is not None else "takes discrete entries of one kind only"
+        return against_all_but_symbols(event)
 
     def layers(self) -> Sequence[Causal]:
-        return [self.tokens, self.scale, self.dropout, *cast(list[Causal], list(self.blocks)), self.head]
+        return [self.tokens, self.scale, self.dropout, *layers_of(self.blocks), self.dropout, self.head]

@@ -22,7 +22,7 @@ from unsup.core.model import Advice
 from unsup.nn.causal import Causal, Pointwise, Sequential
 from unsup.nn.dilated import Coordinates, DilatedStack, Number
 from unsup.nn.logistics import MixtureOfLogistics
-from unsup.nn.sequence import Delayed, Frames, SequenceModel, Sitewise, Tokens
+from unsup.nn.sequence import Delayed, Frames, SequenceModel, Tokens
 
 _MOST_SYMBOLS = 256
 
@@ -89,9 +89,9 @@ class WaveNet(SequenceModel):
         self.stack = DilatedStack(width, skip, dilations, self.conditions.size)
         self.head = Sequential(
             Pointwise(torch.relu),
-            Sitewise(nn.Linear(skip, skip)),
+            Pointwise(nn.Linear(skip, skip)),
             Pointwise(torch.relu),
-            Sitewise(nn.Linear(skip, self.observation.outputs_each)),
+            Pointwise(nn.Linear(skip, self.observation.outputs_each)),
         )
 
     @classmethod

@@ -12,10 +12,9 @@ from unsup.coding.autoregressive import EntryByEntry
 from unsup.coding.chunks import scheme_class, scheme_for, to_bytes
 from unsup.coding.entropy import StreamError
 from unsup.coding.scheme import Scheme
-from unsup.core.model import HasDensity, IsConditional, Model
+from unsup.core.model import HasDensity, IsConditional, Model, has_ends
 from unsup.testing.law import LawViolation, law, require
 from unsup.testing.subject import Subject
-from unsup.testing.values import has_ends
 
 _EXAMPLES = 24
 _REPEATS = 8  # of the examples

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.event import Event
-from unsup.core.model import HasDensity, HasLengths, Model
+from unsup.core.model import HasDensity, HasLengths, Model, has_ends
 from unsup.testing import grids, values
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, log_probs, mean_loss
@@ -164,7 +164,7 @@ def padding(subject: Subject) -> None:
         _has_lengths(model)
         and is_exact(model)
         and model.event.layout == "sequence"
-        and not values.has_ends(model)
+        and not has_ends(model)
         and grids.is_enumerable(model.event)
     ),
 )

@@ -16,9 +16,9 @@ from unsup.core.event import Event
 from unsup.core.model import (
     CanComplete,
     CanSample,
-    CompletesToAnyLength,
     Factorises,
     HasDensity,
+    HasLengths,
     IsAutoregressive,
     IsConditional,
     IsFlow,
@@ -420,8 +420,7 @@ def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Ten
         model.complete(v.expand(_FEW, *event.shape), masks[:_FEW], generator=subject.generator(2), **given) for v in few
     )
     require(torch.equal(again, before), "completing depends on the values of unknown entries")
-    if values.has_ends(subject.model):
-        assert isinstance(model, CompletesToAnyLength)
+    if isinstance(model, HasLengths) and model.ends:
         with_lengths: Callable[..., tuple[Tensor, Tensor]] = model.complete_with_lengths
         same, lengths = with_lengths(whole, masks, generator=subject.generator(2), **given)
         require(torch.equal(same, drawn), "completing with lengths draws other examples")
