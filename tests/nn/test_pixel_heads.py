@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
@@ -240,3 +241,24 @@ def test_laws_hold_for_sequences_of_pixels(softmax: bool) -> None:
     x = torch.randint(3, (64, *event.shape), generator=torch.Generator().manual_seed(0))
     wanted = ("order", "normalised", "factorisation", "fast-sampling", "completion", "loss-is-likelihood")
     check_model(model, Batch(x), laws=wanted).raise_for_failures()
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "options"),
+    [
+        ("wavenet", Event((256,), Support("ordinal", 65_536, low=-32_768), "sequence"), {"layers": 4}),
+        ("image-transformer", Event((1, 16, 16), Support("ordinal", 256)), {"head": "logistic"}),
+    ],
+)
+def test_models_start_close_to_the_data(name: str, event: Event, options: dict[str, object]) -> None:
+    assert event.uniform is not None
+    levels, low = event.uniform.levels, event.uniform.low
+    generator = torch.Generator().manual_seed(0)
+    x = low + levels * (0.5 + 0.02 * torch.randn(64, 256, generator=generator))
+    x = x.round().to(event.dtype).view(64, *event.shape)
+    model = unsup.create(name, event, seed=0, **options)
+    before = float(unsup.evaluate_likelihood(model, x).bits_per_dim)
+    model.prepare(Batch(x), generator=generator)
+    bits = float(unsup.evaluate_likelihood(model, x).bits_per_dim)
+    entropy = math.log2(0.02 * levels * math.sqrt(2 * math.pi * math.e))
+    assert entropy - 0.1 < bits < entropy + 1.5 < before

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import relu
 
+from unsup.core.batch import Batch
 from unsup.core.config import Count, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
@@ -23,7 +24,7 @@ from unsup.core.model import Advice
 from unsup.nn.causal import NOTHING, Causal, Context, Dropout, Pointwise, Remembering, Sequential, Site, layers_of
 from unsup.nn.entries import against_all_but_images
 from unsup.nn.local_attention import BlockRaster, Blocks, LocalAttention, line_blocks
-from unsup.nn.logistics import pixel_head
+from unsup.nn.logistics import CoupledLogistics, pixel_head, start_at
 from unsup.nn.order import Order
 from unsup.nn.sequence import Delayed, Placed, SequenceModel, Tokens
 
@@ -215,6 +216,12 @@ class ImageTransformer(SequenceModel):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
+
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """As for all models; mixtures of logistics start at those of all pixels."""
+        super().prepare(batch, generator=generator)
+        if isinstance(self.pixel_head, CoupledLogistics):
+            start_at(self.head, self.pixel_head.start(batch.x))
 
     def layers(self) -> Sequence[Causal]:
         return [self.first, self.coordinates, self.noise, *layers_of(self.blocks), self.head]

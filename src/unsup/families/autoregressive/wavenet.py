@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
+from unsup.core.batch import Batch
 from unsup.core.config import AtLeast, Count, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.causal import Causal, Pointwise, Sequential
 from unsup.nn.dilated import Coordinates, DilatedStack, Number
-from unsup.nn.logistics import MixtureOfLogistics
+from unsup.nn.logistics import MixtureOfLogistics, start_at
 from unsup.nn.sequence import Delayed, Frames, SequenceModel, Tokens
 
 _MOST_SYMBOLS = 256
@@ -101,6 +102,12 @@ class WaveNet(SequenceModel):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(turn=None)  # it is for sound; on other data models that see everything before are better
+
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """As for all models; a mixture of logistics starts at that of all entries."""
+        super().prepare(batch, generator=generator)
+        if isinstance(self.observation, MixtureOfLogistics):
+            start_at(self.head, self.observation.start(batch.x))
 
     def layers(self) -> Sequence[Causal]:
         return [self.tokens, *filter(None, [self.coordinates]), self.stack, self.head]
