@@ -27,7 +27,7 @@ from unsup.core.random import Rows
 GENERIC_NOISE = 0.1
 STRONG_NOISE = 0.5  # makes the entries of small exact models clearly dependent
 SETTLING_STEPS, SETTLING_RATE = 100, 1e-2
-MOST_KEPT = 2**22  # parameters; copies of larger models are made anew for every law, to save memory
+MOST_KEPT = 2**22  # parameters; copies of larger models are made again for every law, to save memory
 
 T = TypeVar("T")
 Oracle = Callable[[Model, Tensor, Batch], Tensor]
