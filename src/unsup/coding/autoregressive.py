@@ -15,7 +15,7 @@ A mixture over orders has no conditionals of its own. Each example is coded in t
 the number of this order first, as if any were equally likely: at most log2 M bits more than under the mixture. If it is
 shorter to code all in one order, this order is named once. Examples of one order are visited together.
 
-Where a model splits entries, such as numbers into digits, what is said here of entries holds for their parts.
+Where a model splits entries, such as numbers into digits, all of this holds for their parts.
 """
 
 from __future__ import annotations
@@ -279,11 +279,13 @@ class Entries(Scheme):
             return np.zeros(len(x), np.int64)
         model = cast(CodesInOrders, self.model)
         with torch.no_grad():
-            each = torch.cat([model.log_prob_each_order(Batch(part)) for part in x.split(self._size())])
-        (best, order_of), shared = each.max(1), each.sum(0)
-        if shared.max() >= best.sum() - len(x) * math.log(self.orders):
-            order_of = shared.argmax().expand(len(x))
-        return order_of.numpy().astype(np.int64)
+            parts = [model.log_prob_each_order(Batch(part)) for part in x.split(self._size())]
+        # Rounded, so that orders that are equally short are chosen alike on all machines.
+        each = torch.cat(parts).double().numpy().round(6)
+        order_of, shared = each.argmax(1), each.sum(0).round(4)
+        if shared.max() >= each.max(1).sum() - len(x) * math.log(self.orders):
+            order_of = np.full(len(x), shared.argmax())
+        return order_of.astype(np.int64)
 
     def _classes(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         """The class with the largest p(y) p(x|y) of each example; any class is correct, this one is the shortest."""
