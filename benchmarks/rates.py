@@ -94,7 +94,7 @@ MODELS = {
         Trained("pixelcnn", {}, {"steps": 500, "ema": 0.99}),
     ),
 }
-"""A compressor uses one order of `made`, so that one mask is better than the mixture over several."""
+"""One mask of `made` takes −log2 p, and a mixture over M orders up to log2 M bits more."""
 
 TITLES = {
     "binarized-mnist": "Static binarised MNIST",

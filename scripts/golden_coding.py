@@ -62,11 +62,15 @@ class Case:
 
 
 COLUMNS = (Support("real"), Support("ordinal", 9, -2), Support("real"), Support("nominal", 3), Support("real"))
+ORDERS = {"hidden": (12,), "masks": 3, "order": "random"}
+# `made-first-order` is a mixture over orders as it was coded before "entry by entry in the best order".
 CASES = (
     Case("made", "binary", Event((1, 5, 6), Support("binary"), "image"), {"hidden": (12,)}),
     Case("made", "words", Event((7,), Support("nominal", 5), "vector"), {"hidden": (12,)}),
     Case("made", "table", Event((5,), COLUMNS, "vector", missing=True), {"hidden": (12,)}),
+    Case("made", "orders", Event((5,), COLUMNS, "vector", missing=True), ORDERS),
     Case("pixelcnn", "grey", Event((1, 5, 5), Support("ordinal", 16), "image")),
+    Case("subscale-depth", "grey", Event((1, 4, 6), Support("ordinal", 16), "image"), {"depth": 2}),
     Case("vae", "binary", Event((1, 5, 6), Support("binary"), "image")),
     Case("vae", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
     Case("nice", "grey", Event((1, 5, 6), Support("ordinal", 16), "image"), noise=4),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,9 +25,10 @@ from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError
 from unsup.coding.reals import Bits, Line, Multiples
 from unsup.coding.tables import TOTAL
+from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event, Support
-from unsup.core.model import CodesEntries, Conditional, Model
+from unsup.core.model import ChooseEntry, CodesEntries, CodesInOrders, CodesSplitEntries, Conditional, Model
 from unsup.nn.intervals import cells
 from unsup.train.trainer import fit
 
@@ -316,13 +317,109 @@ def test_masses_of_a_dequantised_model_sum_to_one() -> None:
     assert float(visited_log_prob(model, grid.view(-1, 1, 1, 2)).exp().sum()) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_masks_of_different_orders_use_the_first() -> None:
-    event, values = DATA["fives"]
-    model = trained("made", {"hidden": (24,), "masks": 4, "order": "random"}, event, values)
-    x = tensor(event, values)
+def mixture(name: str, event: Event, orders: int, noise: float) -> CodesInOrders:
+    """A mixture over random orders, with weights from N(0, noise²)."""
+    options: dict[str, dict[str, Any]] = {
+        "made": {"hidden": (24,), "masks": orders},
+        "nade": {"hidden": 24, "orderless": True, "ensemble": orders},
+    }
+    model = unsup.create(name, event, seed=0, order="random", **options[name]).double().eval()
+    g = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        first = -float(model._log_prob_in_order(x, 0, None).sum()) / math.log(2)
-    assert abs(8 * len(scheme_for(model).encode(x)) - first) <= 0.001 * first + 160
+        for p in model.parameters():
+            p.copy_(noise * torch.randn(p.shape, generator=g))
+    assert isinstance(model, CodesInOrders)
+    return model
+
+
+TWELVE = Event((12,), Support("binary"))
+
+
+@pytest.mark.parametrize("name", ["made", "nade"])
+def test_orders_far_apart_take_the_bits_of_the_best_one_and_its_number(name: str) -> None:
+    model, n = mixture(name, TWELVE, 4, 1.0), 1000
+    x = model.sample(n, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        each = model.log_prob_each_order(Batch(x)) / math.log(2)
+        ideal = -float(model.log_prob(x).sum()) / math.log(2)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert same_bits(scheme.decode(coded, n), x)
+    best = 2 * n - float(each.max(1).values.sum())
+    assert abs(8 * len(coded) - best) <= 0.001 * best + 160
+    assert ideal - 160 <= 8 * len(coded) <= ideal + 2 * n + 160
+    assert 8 * len(coded) < 0.7 * 8 * len(EntryByEntry(model).encode(x))
+
+
+def test_orders_that_are_alike_are_not_named_for_each_example() -> None:
+    model, n = mixture("made", TWELVE, 4, 0.01), 500
+    x = model.sample(n, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        each = -model.log_prob_each_order(Batch(x)).sum(0) / math.log(2)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert same_bits(scheme.decode(coded, n), x)
+    assert abs(8 * len(coded) - float(each.min())) <= 0.001 * float(each.min()) + 160
+
+
+def test_masks_of_one_order_are_coded_as_their_mixture() -> None:
+    model = unsup.create("made", TWELVE, hidden=(24,), masks=3, seed=0).double().eval()
+    assert isinstance(model, CodesInOrders)
+    assert type(scheme_for(model)) is EntryByEntry
+    x = model.sample(20, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(model.log_prob_each_order(Batch(x)), model.log_prob(x)[:, None])
+
+
+def test_groups_of_examples_do_not_change_what_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each order has groups of its own, of which the last one is smaller; examples of an order may be few or none."""
+    model = mixture("nade", TWELVE, 5, 1.0)
+    x = model.sample(60, generator=torch.Generator().manual_seed(2))
+    whole = scheme_for(model).encode(x)
+    monkeypatch.setattr("unsup.coding.autoregressive._MOST", 7)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert coded[:4] != whole[:4]
+    assert same_bits(scheme.decode(coded, 60), x)
+    scheme.spare = 3
+    assert scheme.encode(x) == coded
+    assert same_bits(scheme.decode(coded, 60), x)
+    for n in (1, 2, 8):
+        assert same_bits(scheme.decode(scheme.encode(x[:n]), n), x[:n])
+
+
+def test_a_canary_sees_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = scheme_for(mixture("made", TWELVE, 3, 1.0))
+    whole, visit = scheme.canary(), cast(CodesInOrders, scheme.model).visit
+    for other in range(3):
+
+        def changed(n: int, choose: ChooseEntry, *, order: int, off: int = other, **options: Any) -> None:
+            def choose_other(entry: int, conditional: Conditional) -> torch.Tensor:
+                assert isinstance(conditional, torch.Tensor)
+                return choose(entry, conditional + 0.1 * (order == off))
+
+            visit(n, choose_other, order=order, **options)
+
+        monkeypatch.setattr(scheme.model, "visit", changed)
+        assert scheme.canary() != whole
+
+
+@pytest.mark.parametrize("levels", [6, 256, 2**18])
+def test_depths_of_pixels_take_the_bits_of_the_likelihood(levels: int) -> None:
+    event = Event((2, 2, 4), Support("ordinal", levels, -3))
+    model = unsup.create("subscale-depth", event, preset="tiny", depth=1, seed=0).double().eval()
+    assert isinstance(model, CodesSplitEntries)
+    x = model.sample(50, generator=torch.Generator().manual_seed(0))
+    assert same_bits(model.join_entries(model.split_entries(x)), x)
+    assert bool(model.split_event.contains(model.split_entries(x)).all())
+    with torch.no_grad():
+        ideal = -float(model.log_prob(x).sum()) / math.log(2)
+    scheme = scheme_for(model)
+    coded = scheme.encode(x)
+    assert same_bits(scheme.decode(coded, len(x)), x)
+    assert abs(8 * len(coded) - ideal) <= (0.02 if levels > 2**16 else 0.001) * ideal + 160
+    x[3, 1, 0, 2] = levels  # beyond the event: kept beside the others
+    assert same_bits(decompress(model, compress(model, x)), x)
 
 
 def test_levels_beyond_the_last_are_damage() -> None:

@@ -182,6 +182,23 @@ class CodesTheEndAsIfItWereRare(Transformer):
         super().visit(n, lambda site, masses: choose(site, masses + rare.to(masses)), **options)
 
 
+@breaks("compression", event=BITS, masks=3, order="random")
+class CodesInItsFirstOrder(MADE):
+    densities = 1
+
+    def visit(self, n, choose, **options):
+        net = self.steps(n, 0)
+        for site in self.orders[0].argsort().tolist():
+            value = choose(site, self.observation.conditional(site, net.outputs(site)))
+            net.put(site, self.observation.near(site, value))
+
+
+@breaks("compression", event=BITS, masks=3, order="random")
+class NamesOrdersInWhichItDoesNotCode(MADE):
+    def visit(self, n, choose, **options):
+        super().visit(n, choose, **{**options, "order": 0})
+
+
 @breaks("compression", event=LEVELS, layers=2, hidden=(8,))
 class CodesWithAnotherBase(NICE):
     def base_cdf(self, z):

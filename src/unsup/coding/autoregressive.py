@@ -10,10 +10,17 @@ missing with and without a gap in the column before.
 
 Of examples with an open axis, entries beyond the length are not coded. A model whose examples end codes the end as one
 more level; for others the lengths are coded first, as if any were equally likely.
+
+A mixture over orders has no conditionals of its own. Each example is coded in the order under which it is shortest, and
+the number of this order first, as if any were equally likely: at most log2 M bits more than under the mixture. If it is
+shorter to code all in one order, this order is named once. Examples of one order are visited together.
+
+Where a model splits entries, such as numbers into digits, all of this holds for their parts.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +35,20 @@ from torch import Tensor
 from unsup.coding.entropy import QueueDecoder, QueueEncoder, StreamError
 from unsup.coding.notes import Noted, Noting, Rounding
 from unsup.coding.reals import WHOLE, Bools, Line, Offsets, same_bits, scale_for, split_whole_number, whole_number
-from unsup.coding.scheme import Scheme
+from unsup.coding.scheme import Profile, Scheme
 from unsup.coding.tables import MAX_SYMBOLS, NEAR, TOTAL, Floats, Grid, Integers, frequencies, to_grid
 from unsup.core.batch import Batch
 from unsup.core.event import Support
-from unsup.core.model import CodesEntries, Conditional, Intervals, IsConditional, Model, has_ends
+from unsup.core.model import (
+    CodesEntries,
+    CodesInOrders,
+    CodesSplitEntries,
+    Conditional,
+    Intervals,
+    IsConditional,
+    Model,
+    has_ends,
+)
 from unsup.core.steps import part_of
 
 _GROUP = struct.Struct("<I")
@@ -65,12 +81,18 @@ class Digit:
     grid: Grid
 
 
-@final
-class EntryByEntry(Scheme):
-    """Range coding with the conditionals of a model that `CodesEntries`."""
+class Entries(Scheme):
+    """Abstract: range coding with the conditionals of a model that `CodesEntries`.
 
-    name, version = "entry by entry", 1
-    capability = CodesEntries
+    Attributes:
+        entries: the event of the examples that are visited.
+        orders: number of orders in which an example may be coded.
+    """
+
+    def __init__(self, model: Model, profile: Profile = "portable", *, orders: int = 1) -> None:
+        super().__init__(model, profile)
+        self.entries = self.model.split_event if isinstance(self.model, CodesSplitEntries) else self.event
+        self.orders = orders
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
@@ -102,7 +124,18 @@ class EntryByEntry(Scheme):
         return torch.from_numpy(taken)
 
     def encode(self, x: Tensor, lengths: Tensor | None = None) -> bytes:
-        flat, columns = _flat(x), self.event.columns
+        coder, order_of = QueueEncoder(), self._shortest_orders(x)
+        if self.orders > 1:
+            shared = self.orders if (order_of != order_of[0]).any() else order_of[0]
+            coder.encode(np.array([shared], np.int32), _equal_frequencies(self.orders + 1))
+            if shared == self.orders:
+                coder.encode(order_of.astype(np.int32), _equal_frequencies(self.orders))
+        sequence = torch.from_numpy(order_of.argsort(kind="stable"))
+        x, lengths = x[sequence], None if lengths is None else lengths[sequence]
+        classes = self._classes(x, lengths)
+        if isinstance(self.model, CodesSplitEntries):
+            x = self.model.split_entries(x)
+        flat, columns = _flat(x), self.entries.columns
         gaps = np.isnan(flat) if self.event.missing else np.zeros(flat.shape, np.bool_)
         beyond = self._beyond(lengths, len(x))
         gaps = gaps | beyond
@@ -118,18 +151,16 @@ class EntryByEntry(Scheme):
             places = beyond[rows].argmax(1)
             offsets[rows, places], gaps[rows, places] = columns[0].levels, False
         size = self._size()
-        coder, notes, calls = QueueEncoder(), Noting(), 0
+        notes, calls = Noting(), 0
         counts = b"\0" if self.event.open else b""
         if self.event.open and not self._ends and lengths is not None:
             counts = b"\1"
-            coder.encode(lengths.cpu().numpy().astype(np.int32), self._length_frequencies())
+            coder.encode(lengths.cpu().numpy().astype(np.int32), _equal_frequencies(1 + self.event.shape[0]))
         if self.event.missing:
             found = count_gaps(gaps)
             counts += b"".join(map(whole_number, found.flatten().tolist()))
             for gap, table in zip(gaps.T, gap_frequencies(found, gaps), strict=True):
                 coder.encode(gap.astype(np.int32), table)
-
-        classes = self._classes(x, lengths)
         if classes is not None:
             coder.encode(classes.numpy(), self._class_frequencies(notes))
 
@@ -141,10 +172,10 @@ class EntryByEntry(Scheme):
             calls += 1
             return chosen.astype(np.int64)
 
-        starts = range(0, len(x), size)
-        for number, start in enumerate(starts):
-            with part_of(number, len(starts)):
-                self._visit(lines, gaps[start : start + size], start, choose, _some(classes, start, size))
+        groups = list(_groups(order_of, size))
+        for number, group in enumerate(groups):
+            with part_of(number, len(groups)):
+                self._visit(lines, gaps, group, choose, classes)
         header = _GROUP.pack(size) + self._columns(x.dtype, lines) + counts
         return header + notes.to_bytes() + coder.to_bytes()
 
@@ -172,9 +203,14 @@ class EntryByEntry(Scheme):
             counts.append(count)
         notes, rest = Noted.split(rest)
         coder, calls = QueueDecoder(rest), 0
+        order_of = np.zeros(n, np.int64)
+        if self.orders > 1:
+            order_of += coder.decode(_equal_frequencies(self.orders + 1), 1)
+            if order_of[0] == self.orders:
+                order_of = coder.decode(_equal_frequencies(self.orders), n).astype(np.int64)
         lengths = torch.full((n,), self.event.shape[0])
         if has_lengths:
-            lengths = torch.from_numpy(coder.decode(self._length_frequencies(), n).astype(np.int64))
+            lengths = torch.from_numpy(coder.decode(_equal_frequencies(1 + self.event.shape[0]), n).astype(np.int64))
         gaps = self._beyond(lengths, n)
         if counts:
             for entry, table in enumerate(gap_frequencies(checked_counts(counts, n), gaps)):
@@ -190,11 +226,10 @@ class EntryByEntry(Scheme):
             calls += 1
             return coder.decode(frequencies(steps)).astype(np.int64)
 
-        parts, starts = [], range(0, n, size)
-        for number, start in enumerate(starts):
-            with part_of(number, len(starts)):
-                own = _some(classes, start, size)
-                parts.append(self._visit(lines, gaps[start : start + size], start, choose, own))
+        parts, groups = [], list(_groups(order_of, size))
+        for number, group in enumerate(groups):
+            with part_of(number, len(groups)):
+                parts.append(self._visit(lines, gaps, group, choose, classes))
         coder.finish()
         offsets = np.concatenate(parts)
         if self._ends:
@@ -202,7 +237,11 @@ class EntryByEntry(Scheme):
             found = np.where(ended.any(1), ended.argmax(1), self.event.dims)
             lengths = torch.from_numpy(found)
             offsets = np.where(self._beyond(lengths, n), np.uint64(0), offsets)
-        return self._assembled(offsets, gaps, lines, dtype), lengths
+        x = self._assembled(offsets, gaps, lines, dtype)
+        if isinstance(self.model, CodesSplitEntries):
+            x = self.model.join_entries(x)
+        places = torch.from_numpy(order_of.argsort(kind="stable").argsort())
+        return x[places], lengths[places]
 
     def canary(self) -> bytes:
         seen = bytearray()
@@ -211,9 +250,11 @@ class EntryByEntry(Scheme):
             seen.extend(digit.grid.steps.tobytes())
             return np.zeros(len(digit.rows), np.int64)
 
-        lines = [_levels(s) if s.is_discrete else Line(WHOLE, -8, 1, 16) for s in self.event.columns]
-        given = torch.zeros(1, dtype=torch.int64) if self._is_conditional else None
-        self._visit(lines, np.zeros((1, self.event.dims), np.bool_), 0, choose, given)
+        lines = [_levels(s) if s.is_discrete else Line(WHOLE, -8, 1, 16) for s in self.entries.columns]
+        given = torch.zeros(self.orders, dtype=torch.int64) if self._is_conditional else None
+        gaps = np.zeros((self.orders, self.entries.dims), np.bool_)
+        for group in _groups(np.arange(self.orders), 1):
+            self._visit(lines, gaps, group, choose, given)
         return bytes(seen)
 
     @property
@@ -227,14 +268,24 @@ class EntryByEntry(Scheme):
 
     def _beyond(self, lengths: Tensor | None, n: int) -> Bools:
         """Which entries of ``n`` examples are beyond their lengths, ``(n, D)``."""
-        if lengths is None:
-            return np.zeros((n, self.event.dims), np.bool_)
+        if lengths is None or not self.event.open:
+            return np.zeros((n, self.entries.dims), np.bool_)
         each = self.event.dims // self.event.shape[0]
         return np.arange(self.event.dims) >= each * lengths.cpu().numpy()[:, None]
 
-    def _length_frequencies(self) -> Integers:
-        lengths = self.event.shape[0] + 1
-        return TOTAL // lengths + (np.arange(lengths) < TOTAL % lengths).astype(np.int64)
+    def _shortest_orders(self, x: Tensor) -> Integers:
+        """An order for each example, so that all of them and these numbers are short; any order is correct."""
+        if self.orders == 1:
+            return np.zeros(len(x), np.int64)
+        model = cast(CodesInOrders, self.model)
+        with torch.no_grad():
+            parts = [model.log_prob_each_order(Batch(part)) for part in x.split(self._size())]
+        # Rounded, so that orders that are equally short are chosen alike on all machines.
+        each = torch.cat(parts).double().numpy().round(6)
+        order_of, shared = each.argmax(1), each.sum(0).round(4)
+        if shared.max() >= each.max(1).sum() - len(x) * math.log(self.orders):
+            order_of = np.full(len(x), shared.argmax())
+        return order_of.astype(np.int64)
 
     def _classes(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         """The class with the largest p(y) p(x|y) of each example; any class is correct, this one is the shortest."""
@@ -252,14 +303,24 @@ class EntryByEntry(Scheme):
         return frequencies(notes.settle(_CLASSES, to_grid(log_prior[None])))[0]
 
     def _size(self) -> int:
-        most = max(1, *(s.levels for s in self.event.columns))
+        most = max(1, *(s.levels for s in self.entries.columns))
         limit = _MOST_WITH_GAPS if self.event.missing else _MOST
-        return max(1, min(limit, _MOST_ENTRIES // self.event.dims, _MOST_MASSES // most))
+        return max(1, min(limit, _MOST_ENTRIES // self.entries.dims, _MOST_MASSES // most))
 
     def _visit(
-        self, lines: list[Line], gaps: Bools, first: int, choose: Callable[[Digit], Integers], given: Tensor | None
+        self,
+        lines: list[Line],
+        gaps: Bools,
+        group: _Group,
+        choose: Callable[[Digit], Integers],
+        given: Tensor | None,
     ) -> Offsets:
-        """Visit the examples from ``first`` on, with these gaps ``(n, D)``; the integers that were chosen."""
+        """Visit the examples of a group; the integers that were chosen, ``(n, D)``.
+
+        Args:
+            gaps: of all examples, as ``given``.
+        """
+        rows, gaps = group.rows, gaps[group.rows]
         n, found = len(gaps), np.zeros(gaps.shape, np.uint64)
         ended = np.zeros(n, np.bool_)
         beside = np.arange(n + self.spare) % n  # further examples are copies
@@ -273,7 +334,7 @@ class EntryByEntry(Scheme):
                 digits = np.zeros(n, np.int64)
                 if len(there):
                     grid = to_grid(log_masses[there], near)
-                    digits[there] = choose(Digit(entry, first + there, start[there], shift, grid))
+                    digits[there] = choose(Digit(entry, rows.start + there, start[there], shift, grid))
                 return digits
 
             if isinstance(conditional, Intervals):
@@ -282,32 +343,35 @@ class EntryByEntry(Scheme):
                 own = choose_level(conditional.double().numpy(), partial(choose_digit, near=NEAR))
             found[:, entry] = own
             if self._ends:
-                np.logical_or(ended, own == np.uint64(self.event.columns[0].levels), out=ended)
-            discrete = self.event.columns[entry].is_discrete
+                np.logical_or(ended, own == np.uint64(self.entries.columns[0].levels), out=ended)
+            discrete = self.entries.columns[entry].is_discrete
             values = own.astype(np.float64) if discrete else line.values(own, np.dtype(np.float64))
             absent = np.nan if self.event.missing else 0.0  # beyond the length, it does not matter
             return torch.from_numpy(np.where(gaps[:, entry], absent, values)[beside])
 
-        cast(CodesEntries, self.model).visit(
+        visit = cast(CodesEntries, self.model).visit
+        if self.orders > 1:
+            visit = partial(cast(CodesInOrders, self.model).visit, order=group.order)
+        visit(
             len(beside),
             choose_entry,
             gaps=torch.from_numpy(gaps[beside]) if self.event.missing and gaps.any() else None,
-            given=None if given is None else given[beside],
+            given=None if given is None else given[rows][beside],
         )
         return found
 
     def _columns(self, dtype: torch.dtype, lines: list[Line]) -> bytes:
         """The type of real entries, and the line of each."""
-        real = [line for line, s in zip(lines, self.event.columns, strict=True) if not s.is_discrete]
+        real = [line for line, s in zip(lines, self.entries.columns, strict=True) if not s.is_discrete]
         return bytes([dtype.itemsize] if real else []) + b"".join(line.to_bytes() for line in real)
 
     def _split_columns(self, data: bytes) -> tuple[torch.dtype, list[Line], bytes]:
-        lines, dtype = [], self.event.dtype
+        lines, dtype = [], self.entries.dtype
         if not self.event.is_discrete:
             if data[:1] not in (b"\x04", b"\x08"):
                 raise StreamError("real numbers of an unknown type; the stream is damaged")
             dtype, data = torch.float32 if data[0] == 4 else torch.float64, data[1:]
-        for support in self.event.columns:
+        for support in self.entries.columns:
             line, data = (_levels(support), data) if support.is_discrete else Line.split(data)
             lines.append(line)
         return dtype, lines, data
@@ -315,13 +379,59 @@ class EntryByEntry(Scheme):
     def _assembled(self, offsets: Offsets, gaps: Bools, lines: list[Line], dtype: torch.dtype) -> Tensor:
         """Raw examples from their offsets ``(n, D)``."""
         x = torch.zeros(offsets.shape, dtype=dtype).numpy()
-        for entry, (line, support) in enumerate(zip(lines, self.event.columns, strict=True)):
+        for entry, (line, support) in enumerate(zip(lines, self.entries.columns, strict=True)):
             own = offsets[:, entry]
             x[:, entry] = own.astype(np.int64) + support.low if support.is_discrete else line.values(own, x.dtype)
         if gaps.any():
             lowest = self.event.lowest(torch.zeros(0)).flatten().numpy()
             x[gaps] = np.nan if self.event.missing else np.broadcast_to(lowest, x.shape)[gaps]
-        return torch.from_numpy(x).view(-1, *self.event.shape)
+        return torch.from_numpy(x).view(-1, *self.entries.shape)
+
+
+@final
+class EntryByEntry(Entries):
+    """In one order: the first one of a mixture over orders, as earlier versions have coded it."""
+
+    name, version = "entry by entry", 1
+    capability = CodesEntries
+
+
+@final
+class InTheBestOrder(Entries):
+    """Each example of a mixture over orders in the order under which it is shortest."""
+
+    name, version = "entry by entry in the best order", 1
+    capability = CodesInOrders
+
+    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+        super().__init__(model, profile, orders=cast(CodesInOrders, model).densities)
+
+    @classmethod
+    def reason_against(cls, model: Model) -> str | None:
+        if not isinstance(model, CodesInOrders) or model.densities == 1:
+            return "is not a mixture over orders"
+        return super().reason_against(model)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Examples of one order, which are visited together."""
+
+    order: int
+    rows: slice
+
+
+def _groups(order_of: Integers, size: int) -> Iterator[_Group]:
+    """At most ``size`` examples each, of examples sorted by their orders; ``order_of`` may be in any sequence."""
+    start = 0
+    for order, count in enumerate(np.bincount(order_of).tolist()):
+        for first in range(start, start + count, size):
+            yield _Group(order, slice(first, min(first + size, start + count)))
+        start += count
+
+
+def _equal_frequencies(symbols: int) -> Integers:
+    return TOTAL // symbols + (np.arange(symbols) < TOTAL % symbols).astype(np.int64)
 
 
 @final
@@ -398,10 +508,6 @@ def gap_frequencies(counts: Integers, gaps: Bools) -> Iterator[Integers]:
         gone = np.where(before, shares[1], shares[0])
         yield np.stack([TOTAL - gone, gone], axis=1).astype(np.int64)
         before = gaps[:, entry]
-
-
-def _some(classes: Tensor | None, start: int, size: int) -> Tensor | None:
-    return None if classes is None else classes[start : start + size]
 
 
 def _flat(x: Tensor) -> NDArray[Any]:

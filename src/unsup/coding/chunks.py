@@ -20,7 +20,7 @@ import zstandard
 from torch import Tensor
 
 import unsup
-from unsup.coding.autoregressive import EntryByEntry
+from unsup.coding.autoregressive import EntryByEntry, InTheBestOrder
 from unsup.coding.bitsback import BitsBack
 from unsup.coding.container import MAX_CHUNK_SIZE, NEEDED, Chunk, CoderRecord, Container, digest
 from unsup.coding.entropy import StreamError
@@ -31,7 +31,7 @@ from unsup.core.config import options_of
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 
-SCHEMES: tuple[type[Scheme], ...] = (EntryByEntry, BitsBack, FlowInIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (InTheBestOrder, EntryByEntry, BitsBack, FlowInIntegers)
 """The schemes by preference."""
 OLDER: tuple[type[Scheme], ...] = ()
 """Schemes, of the same names but of older versions, that decode the files of earlier releases."""

@@ -851,6 +851,54 @@ class CodesEntries(ABC):
         """
 
 
+class CodesInOrders(CodesEntries):
+    """Capability: a uniform mixture of M densities, each of which visits the entries in an order of its own.
+
+    log p(x) = log (1/M) Σ_m p_m(x). Under the density with the largest p_m(x), an example takes at most log M more.
+    """
+
+    @property
+    @abstractmethod
+    def densities(self) -> int:
+        """M; 1 if a visit has the conditionals of log p itself."""
+
+    @abstractmethod
+    def log_prob_each_order(self, batch: Batch) -> Tensor:
+        """log p_m(x) of every density, in evaluation mode: ``(B, M)``."""
+
+    @abstractmethod
+    def visit(
+        self,
+        n: int,
+        choose: ChooseEntry,
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+        order: int = 0,
+    ) -> None:
+        """As for `CodesEntries`, under the density ``order``."""
+
+
+class CodesSplitEntries(CodesEntries):
+    """Capability: each entry of an example is several, such as the digits of a number, which are not visited together.
+
+    `visit` is that of `split_event`.
+    """
+
+    @property
+    @abstractmethod
+    def split_event(self) -> Event:
+        """The event of split examples: discrete entries."""
+
+    @abstractmethod
+    def split_entries(self, x: Tensor) -> Tensor:
+        """Raw data → raw data of `split_event`."""
+
+    @abstractmethod
+    def join_entries(self, y: Tensor) -> Tensor:
+        """The inverse of `split_entries`, defined for all raw data of `split_event`."""
+
+
 class IsFlow(HasDensity, CanSample, CanDecode):
     """An invertible map between continuous raw data and a base distribution."""
 

@@ -289,7 +289,7 @@ def tinyshakespeare(
 ) -> Examples:
     """Windows of 1,115,394 characters from plays by Shakespeare (Karpathy 2015); the last 10 % are the test split.
 
-    The 5 % before them are for validation.
+    Every 18th window of the rest is for validation.
 
     Args:
         length: characters, or bytes, in one window.
@@ -310,8 +310,8 @@ def enwiki_fragment(
 ) -> Examples:
     """Windows of 206 pages of the English Wikipedia in XML, 6 MB; the last 10 % are the test split.
 
-    The 5 % before them are for validation. It is text of the kind of enwik8, but not a piece of it: results are not
-    results on enwik8.
+    Every 18th window of the rest is for validation. It is text of the kind of enwik8, but not a piece of it: results
+    are not results on enwik8.
 
     Args:
         length: bytes, or characters, in one window.
@@ -324,8 +324,16 @@ def enwiki_fragment(
 
 
 def _text(files: dict[str, Path], length: int, tokens: Tokens, tail: bool) -> Examples:
+    """Windows of a text: the last 10 % for test, every 18th of the others (5 % of all) for validation."""
     (path,) = files.values()
-    return replace(read_text(path, length=length, tokens=tokens, tail=tail), shares=(5, 10))
+    found = read_text(path, length=length, tokens=tokens, tail=tail)
+    numbers = torch.arange(len(found.x))
+    test = numbers >= len(found.x) - len(found.x) // 10
+    validation = ~test & (numbers % 18 == 9)
+    parts = [numbers[part] for part in (~test & ~validation, validation, test)]
+    sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+    split = "test: the last 10 % of the windows; validation: every 18th of the others"
+    return found.reordered(torch.cat(parts), sizes, split)
 
 
 def _find(

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share
-from unsup.core.model import ChooseEntry, CodesEntries, IsAutoregressive, Model
+from unsup.core.model import ChooseEntry, CodesInOrders, IsAutoregressive, Model
 from unsup.core.steps import in_steps
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, nothing_chosen, walk
 from unsup.nn.heads import Heads
@@ -24,7 +24,7 @@ from unsup.prob import distributions as dist
 _NEARBY = 1e-6  # standard deviations around a value, whose mass stands for its density
 
 
-class OrderMixture(Model, IsAutoregressive, CodesEntries):
+class OrderMixture(Model, IsAutoregressive, CodesInOrders):
     """A uniform mixture of M densities, each of which factorises in one order.
 
     A model calls `take_orders` in its constructor and defines `outputs`, `outputs_of` and `steps`. Its sites are
@@ -71,7 +71,7 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
 
     def log_conditionals(self, x: Tensor, *, generator: Generator | None = None) -> Tensor | None:
         self.event.check_shape(x)
-        if bool((self.orders != self.orders[0]).any()):
+        if self.densities > 1:
             return None
         parts = [self._entries_in_order(x, m) for m in range(len(self.orders))]
         if len(parts) == 1:
@@ -143,16 +143,32 @@ class OrderMixture(Model, IsAutoregressive, CodesEntries):
             targets[rows] = walk(net, self.orders[order].argsort().tolist(), choose, targets[rows])
         return self.observation.raw(targets)
 
+    @property
+    def densities(self) -> int:
+        """1 if all components have the same order: their mixture has conditionals in it."""
+        return 1 if bool((self.orders == self.orders[0]).all()) else len(self.orders)
+
+    def log_prob_each_order(self, batch: Batch) -> Tensor:
+        if self.densities == 1:
+            return self._log_prob(batch, samples=1, generator=None).unsqueeze(1)
+        return torch.stack([self._log_prob_in_order(batch.x, m, None) for m in range(len(self.orders))], 1)
+
     @torch.no_grad()
-    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
-        """All components if they have the same order, else the first: a mixture over orders has no order of its own."""
-        masks = len(self.orders) if bool((self.orders == self.orders[0]).all()) else 1
-        nets = [self.steps(n, m) for m in range(masks)]
-        log_joint = torch.zeros(n, masks, dtype=torch.float64, device=self.device)
-        for site in in_steps(self.orders[0].argsort().tolist()):
+    def visit(
+        self,
+        n: int,
+        choose: ChooseEntry,
+        *,
+        gaps: Tensor | None = None,
+        given: Tensor | None = None,
+        order: int = 0,
+    ) -> None:
+        nets = [self.steps(n, m) for m in ([order] if self.densities > 1 else range(len(self.orders)))]
+        log_joint = torch.zeros(n, len(nets), dtype=torch.float64, device=self.device)
+        for site in in_steps(self.orders[order].argsort().tolist()):
             parts = [self.observation.conditional(site, net.outputs(site)) for net in nets]
             value = choose(site, joined(parts, log_joint.log_softmax(1)))
-            if masks > 1:
+            if len(nets) > 1:
                 levels = self.event.columns[site].levels
                 _, unit = self.observation.units(site)
                 log_joint += torch.stack([log_chosen(part, value, levels, _NEARBY * unit) for part in parts], 1)

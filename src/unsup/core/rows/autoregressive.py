@@ -375,7 +375,7 @@ ROWS: tuple[Row, ...] = (
         target="unsup.families.autoregressive.subscale:SubscaleDepth",
         family="autoregressive",
         summary="Two subscale networks: the most significant bits of all pixels, then the other bits given them.",
-        abilities=("score", "sample", "temper"),
+        abilities=("score", "sample", "temper", "compress"),
         events="images with ordinal pixels",
         paper=SUBSCALE_PAPER,
     ),

@@ -21,7 +21,16 @@ from unsup.core.batch import Batch
 from unsup.core.config import AtLeast, Count, Positive, Share, Whole
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
-from unsup.core.model import Advice, CanSample, HasDensity, Model, Terms
+from unsup.core.model import (
+    Advice,
+    CanSample,
+    ChooseEntry,
+    CodesSplitEntries,
+    Conditional,
+    HasDensity,
+    Model,
+    Terms,
+)
 from unsup.nn.attention import Attention, check_heads
 from unsup.nn.autoregressor import Steps
 from unsup.nn.causal import Causal, Context, Groups, Pointwise, Sequential, layers_of, through
@@ -240,7 +249,7 @@ class Subscale(EntryModel):
         return self.order.unreached(reached)
 
 
-class SubscaleDepth(Model, HasDensity, CanSample):
+class SubscaleDepth(Model, HasDensity, CanSample, CodesSplitEntries):
     """Depth upscaling: the most significant bits of all pixels first, then the other bits given them.
 
     log p(x) = log p(x^high) + log p(x^low | x^high),   x = q x^high + x^low,   0 ≤ x^low < q
@@ -249,7 +258,7 @@ class SubscaleDepth(Model, HasDensity, CanSample):
     https://arxiv.org/abs/1812.01608).
 
     Each entry is decided twice, with all other entries in between: p(x) is not a product of one conditional for each
-    entry. Therefore this model neither completes images nor compresses, unlike `Subscale`.
+    entry. Therefore this model does not complete images, unlike `Subscale`.
 
     Args:
         event: images ``(C, H, W)`` of ordinal entries, whose number of levels 2^depth divides.
@@ -366,6 +375,32 @@ class SubscaleDepth(Model, HasDensity, CanSample):
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         high = self.high.sample(n, generator=generator, **options)
         return self.joined(high, self.low.sample(n, given=high, generator=generator, **options))
+
+    @property
+    def split_event(self) -> Event:
+        """The most significant bits of all entries, then the other bits of all entries."""
+        dims = self.event.dims
+        return Event((2 * dims,), (self.high.event.columns[0],) * dims + (self.low.event.columns[0],) * dims, "vector")
+
+    def split_entries(self, x: Tensor) -> Tensor:
+        return torch.cat([part.flatten(1) for part in self.split(x)], 1).to(self.split_event.dtype)
+
+    def join_entries(self, y: Tensor) -> Tensor:
+        high, low = (part.reshape(-1, *self.event.shape) for part in y.chunk(2, 1))
+        return self.joined(high, low)
+
+    @torch.no_grad()
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
+        dims = self.event.dims
+        high = torch.zeros(n, dims, dtype=torch.int64, device=self.device)
+
+        def choose_high(entry: int, conditional: Conditional) -> Tensor:
+            value = choose(entry, conditional)
+            high[:, entry] = value.long()
+            return value
+
+        self.high.visit(n, choose_high)
+        self.low.visit(n, lambda entry, own: choose(dims + entry, own), given=high.view(n, *self.event.shape))
 
 
 class _SliceBySlice(Steps):
