@@ -151,7 +151,8 @@ def test_texts_are_covered_once(name: str, folder: str, event: Event) -> None:
     count = len(train) + len(validation)
     before = b"".join(next(windows[number % 18 == 9]) for number in range(count))
     assert before + b"".join(test) == content  # the text is ASCII where tokens are characters
-    assert len(b"".join(test)) == pytest.approx(0.1 * len(content), abs=2 * length)  # rounded down, and the last is short
+    # The number of windows is rounded down, and the last window is short.
+    assert len(b"".join(test)) == pytest.approx(0.1 * len(content), abs=2 * length)
     assert len(validation) == pytest.approx(0.05 * (count + len(test)), abs=2)
 
 
