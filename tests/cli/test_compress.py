@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,9 @@ def test_an_interrupted_command_leaves_nothing(number: int, place: Path, tmp_pat
         "-o",
         tmp_path / "d.unsup",
     ]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, cwd=tmp_path)
+    # A process that was started in the background of a shell script ignores SIGINT, and so do its children.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, cwd=tmp_path, preexec_fn=heeds)
     end = time.monotonic() + 60
     while not (tmp_path / ".d.unsup.tmp").exists() and time.monotonic() < end:
         time.sleep(0.02)
