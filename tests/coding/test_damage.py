@@ -201,12 +201,13 @@ def stream(reader: Reader, **changes: int | bytes) -> bytes:
     chunks = list(file.chunks)
     info, coded = chunks[1]
     count, size = struct.unpack_from("<II", coded)
-    now: dict[str, Any] = {"count": count, "size": size, "kept": coded[8 : 8 + size], "rest": coded[16 + size :]}
+    now: dict[str, Any] = {"count": count, "size": size, "kept": coded[8 : 8 + size], "noted": b""}
+    now["rest"] = coded[16 + size :]
     now["group"], now["notes"] = struct.unpack_from("<II", coded, 8 + size)
     assert (now["count"], now["notes"]) == (2, 0)
     now |= changes
     front = struct.pack("<II", now["count"], now["size"]) + now["kept"] + struct.pack("<II", now["group"], now["notes"])
-    chunks[1] = (info, front + now["rest"])
+    chunks[1] = (info, front + now["noted"] + now["rest"])
     return file.with_chunks(chunks).to_bytes()
 
 
@@ -236,7 +237,7 @@ def test_forged_streams_name_what_is_wrong(reader: Reader) -> None:
         ({"group": 2**32 - 1}, "groups of"),
         ({"notes": 1000}, "1000 notes of rounding"),
         ({"notes": 2**32 - 1}, "notes of rounding"),
-        ({"notes": 1, "rest": notes + b"1234"}, "refers to no entry"),
+        ({"notes": 1, "noted": notes}, "refers to no entry"),
         ({"notes": 1, "rest": struct.pack("<IIB", 3, 0, 4) + b"1234"}, "remainder of 4"),
         ({"rest": b"12345"}, "multiple of 4"),
         ({"rest": b""}, "chunk 1"),
