@@ -404,12 +404,12 @@ def test_a_canary_sees_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
         assert scheme.canary() != whole
 
 
-@pytest.mark.parametrize(("levels", "n"), [(6, 50), (256, 50), (2**18, 5)])
-def test_depths_of_pixels_take_the_bits_of_the_likelihood(levels: int, n: int) -> None:
+@pytest.mark.parametrize("levels", [6, 256, 2**12])
+def test_depths_of_pixels_take_the_bits_of_the_likelihood(levels: int) -> None:
     event = Event((2, 2, 2), Support("ordinal", levels, -3))
     model = unsup.create("subscale-depth", event, preset="tiny", depth=1, seed=0).double().eval()
     assert isinstance(model, CodesSplitEntries)
-    x = model.sample(n, generator=torch.Generator().manual_seed(0))
+    x = model.sample(50, generator=torch.Generator().manual_seed(0))
     assert same_bits(model.join_entries(model.split_entries(x)), x)
     assert bool(model.split_event.contains(model.split_entries(x)).all())
     with torch.no_grad():
@@ -417,7 +417,7 @@ def test_depths_of_pixels_take_the_bits_of_the_likelihood(levels: int, n: int) -
     scheme = scheme_for(model)
     coded = scheme.encode(x)
     assert same_bits(scheme.decode(coded, len(x)), x)
-    assert abs(8 * len(coded) - ideal) <= (0.02 if levels > 2**16 else 0.001) * ideal + 160
+    assert abs(8 * len(coded) - ideal) <= 0.001 * ideal + 160
     x[3, 1, 0, 1] = levels  # beyond the event: kept beside the others
     assert same_bits(decompress(model, compress(model, x)), x)
 
