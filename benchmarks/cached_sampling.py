@@ -14,7 +14,17 @@ _IMAGE = unsup.Event((1, 28, 28), unsup.Support("binary"))
 _TEXT = unsup.Event((1024,), unsup.Support("nominal", 65), "sequence")
 _SOUND = unsup.Event((8000,), unsup.Support("ordinal", 256), "sequence")
 
-_OF_IMAGES = ("pixelcnn", "gated-pixelcnn", "pixelcnn++", "pixelsnail", "pixelrnn", "subscale")
+_OF_IMAGES = (
+    "pixelcnn",
+    "gated-pixelcnn",
+    "pixelcnn++",
+    "pixelsnail",
+    "pixelrnn",
+    "parallel-multiscale",
+    "subscale",
+    "wavenet",
+    "image-transformer",
+)
 _OF_TEXT = ("transformer", "sparse-transformer", "transformer-xl", "rnn")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import importlib
 import logging
 import os
@@ -42,14 +43,30 @@ COMMANDS = {
 }
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of mallopt
+
+
 def console() -> NoReturn:
     """Run the command line of this process, and end it with the exit status."""
+    _keep_freed_memory()
     status = main()
     if _together():
         from unsup.train.parallel import leave
 
         leave(status)
     sys.exit(status)
+
+
+def _keep_freed_memory() -> None:
+    """Keep freed memory for later tensors: each page that glibc gives back to the system is zeroed when it comes again.
+
+    A training step allocates and frees the same sizes as the one before; up to a third of its time were page faults.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            for option, value in ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1)):
+                library.mallopt(option, value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

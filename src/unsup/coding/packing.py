@@ -18,14 +18,16 @@ from torch import Tensor
 from unsup.coding.arrays import header_of
 from unsup.coding.chunks import ChunkCoder, plain_chunk
 from unsup.coding.container import Chunk, Totals, write_container
-from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, npy_head
+from unsup.coding.layouts import IMAGES, Array, Bytes, Examples, Images, Layout, Rows, npy_head
 from unsup.coding.records import MOST_FILES, checked_name, conflicts, packed_json, record_of
 from unsup.coding.scheme import Profile
 from unsup.coding.table_files import TABLES, Table
+from unsup.coding.text_files import Text
 from unsup.core.errors import InputError
 from unsup.core.model import Model
 from unsup.data.columns import TableForm
 from unsup.data.form import Form
+from unsup.data.text import BytesForm, TextForm
 
 _BLOCK = 2**22  # bytes of files without examples per chunk
 _MOST_CONTENT = 2**24  # bytes of image files that wait for the others of their chunk
@@ -158,7 +160,7 @@ def write_archive(
         sources: the files.
         run: where the model is, for `Archive`.
         profile: that of ``coder``.
-        form: how the training data was written (`Data.form`), for tables.
+        form: how the training data was written (`Data.form`), for tables and texts.
         whole_files: every file comes back byte for byte. Otherwise images are written again with the same pixels.
         on_bytes: see `Listener`.
         on_model: called with the examples that the model has coded.
@@ -246,6 +248,12 @@ class _Packing:
                 yield from self._keep(place, source, table)
             else:
                 yield from self._table(place, source, *table)
+        elif isinstance(self.form, TextForm | BytesForm) and Text.takes(suffix, self.form):
+            text = Text.read(path, event, self.form)
+            if isinstance(text, str):
+                yield from self._keep(place, source, text)
+            else:
+                yield from self._text(place, source, *text)
         else:
             yield from self._keep(place, source, f"{suffix or 'other'} files")
 
@@ -283,24 +291,51 @@ class _Packing:
             self.on_bytes(rows.numel() * rows.element_size())
 
     def _table(self, place: int, source: Source, layout: Table, x: Tensor, texts: list[list[str]]) -> Iterator[Chunk]:
-        size = self.coder.count(tuple(x.shape[1:]), x.element_size())
-        starts = range(0, len(x), size)
+        def side(start: int, stop: int) -> bytes:
+            return layout.side(x[start:stop], [text[start:stop] for text in texts])
+
+        yield from self._with_sides(place, source, layout, x, side, "tables that are smaller as they are")
+
+    def _text(
+        self, place: int, source: Source, layout: Text, x: Tensor, odd: dict[int, str], rest: bytes
+    ) -> Iterator[Chunk]:
+        length = x.shape[1]
+
+        def side(start: int, stop: int) -> bytes:
+            inside = range(start * length, stop * length)
+            own = {at - inside.start: character for at, character in odd.items() if at in inside}
+            return layout.side(own, rest if stop == len(x) else b"")
+
+        yield from self._with_sides(place, source, layout, x, side, "texts that are smaller as they are")
+
+    def _with_sides(
+        self, place: int, source: Source, layout: Rows, x: Tensor, side: Callable[[int, int], bytes], reason: str
+    ) -> Iterator[Chunk]:
+        """The rows of a file, and after those of each chunk what they have besides; or the file as it is, if smaller.
+
+        Args:
+            side: the same for the rows from a start to a stop.
+            reason: for the files that are smaller as they are.
+        """
+        size, done = self.coder.count(tuple(x.shape[1:]), x.element_size()), 0
         chunks: list[tuple[Chunk, Tensor | None]] = []
-        for start in starts:
+        for start in range(0, len(x), size):
             part = x[start : start + size]
-            side = layout.side(part, [text[start : start + size] for text in texts])
-            chunks += [(self.coder.encode(part), part), (plain_chunk(side), None)]
+            chunks += [(self.coder.encode(part), part), (plain_chunk(side(start, start + len(part))), None)]
+            share = source.size * (start + len(part)) // len(x)
+            self.on_bytes(share - done)
+            done = share
         assert source.path is not None
         content = source.path.read_bytes()
         plain = sum(len(plain_chunk(content[at : at + _BLOCK]).coded) for at in range(0, len(content), _BLOCK))
         if sum(len(chunk.coded) for chunk, _ in chunks) >= plain:
-            yield from self._keep(place, source, "tables that are smaller as they are")
+            self.on_bytes(-done)
+            yield from self._keep(place, source, reason)
             return
         self.packed.with_model += 1
         yield self._record(layout, len(chunks), size, [source.name], [place], [len(x)])
         for chunk, rows in chunks:
             yield self._data(chunk, rows)
-        self.on_bytes(source.size)
 
     def _data(self, chunk: Chunk, x: Tensor | None = None) -> Chunk:
         """A chunk with data, of these examples, that is written."""

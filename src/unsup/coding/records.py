@@ -19,6 +19,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, cast, final
 from unsup.coding.container import MAX_CHUNK_ITEMS, MAX_CHUNK_SIZE, MAX_CHUNKS
 from unsup.coding.layouts import Array, Bytes, Examples, Images, Layout, Rows
 from unsup.coding.table_files import Table
+from unsup.coding.text_files import Text
 from unsup.core.config import AtLeast, check_value, shown
 from unsup.core.errors import InputError
 
@@ -33,7 +34,7 @@ _NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)", re.DOTALL)
 _Whole = Annotated[int, AtLeast(0)]
 Named = str | tuple[str, _Whole, _Whole, str, _Whole]
 """A name; or text, first number, digits, text and count of consecutively numbered names."""
-_LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array, Table)}
+_LAYOUTS: dict[str, type[Layout]] = {layout.kind: layout for layout in (Bytes, Images, Array, Table, Text)}
 
 
 class GroupRecord(TypedDict):
