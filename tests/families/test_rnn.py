@@ -249,8 +249,9 @@ def test_options_act_where_they_should() -> None:
     plain, chunked = gradient(0), gradient(0, chunk=2)
     assert torch.allclose(plain[0], chunked[0], rtol=1e-13, atol=0)
     assert not torch.allclose(plain[1], chunked[1])
-    dropped = [gradient(seed, dropout=0.5)[0] for seed in (0, 0, 1)]
-    assert dropped[0] == dropped[1] != dropped[2]
+    for dropout in ({"dropout": 0.5}, {"weight_dropout": 0.5}):
+        dropped = [gradient(seed, **dropout)[0] for seed in (0, 0, 1)]
+        assert dropped[0] == dropped[1] != dropped[2] != plain[0]
     same = random_model(TEXT, dropout=0.5).log_prob(x)
     assert torch.equal(same, random_model(TEXT).log_prob(x))
 

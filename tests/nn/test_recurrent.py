@@ -24,8 +24,10 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def made(cell: str, inputs: int = 4, width: int = 5, chunk: int | None = None) -> Recurrent:
-    layer = Recurrent(inputs, width, cell, chunk=chunk).double()
+def made(
+    cell: str, inputs: int = 4, width: int = 5, chunk: int | None = None, weight_dropout: float = 0.0
+) -> Recurrent:
+    layer = Recurrent(inputs, width, cell, chunk=chunk, weight_dropout=weight_dropout).double()
     with torch.no_grad():
         for i, p in enumerate(layer.parameters()):
             p.copy_(0.7 * noise(*p.shape, seed=i))
@@ -121,7 +123,7 @@ def test_chunks_change_gradients_as_truncated_back_propagation_does(cell: str, c
     for start in range(0, LENGTH, chunk):  # by hand: a loss and a backward pass for each chunk, the states carried over
         part = h[:, start : start + chunk]
         for number, layer in enumerate(explicit):
-            part, state = layer._run(part, states[number])
+            part, state = layer._run(part, states[number], layer._weights())
             states[number] = tuple(s.detach() for s in state)
         (part * weight[:, start : start + chunk]).sum().backward()
     for a, b in zip(gradients(told), gradients(explicit), strict=True):
@@ -178,3 +180,21 @@ def test_coordinates_are_those_of_the_entry_to_come() -> None:
     assert places[-1].tolist() == [1, 1, 1]
     frames = Event((5, 3), BINARY, "sequence")
     assert Order(frames).coordinates(3).tolist() == [[-1.0], [-0.5], [0.0], [0.5], [1.0]]
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_between_states_are_dropped_at_all_sites_alike(cell: str, chunk: int | None) -> None:
+    layer, h = made(cell, chunk=chunk, weight_dropout=0.4), noise(N, LENGTH, 4)
+    found = layer(h, Context(generator=torch.Generator().manual_seed(1)))
+    found.sum().backward()
+    weight = layer.net.weight_hh_l0
+    kept = torch.ge(torch.rand(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64), 0.4)
+    assert weight.grad is not None
+    assert 0 < kept.sum() < kept.numel()
+    assert torch.equal(weight.grad != 0, kept)
+    plain = made(cell)
+    with torch.no_grad():
+        plain.net.weight_hh_l0.copy_(weight * kept / 0.6)
+    torch.testing.assert_close(found, plain(h), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer.eval()(h), made(cell)(h), rtol=0, atol=0)

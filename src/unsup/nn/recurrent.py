@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unsup.core import random
 from unsup.core.event import Event
 from unsup.nn.causal import NOTHING, Causal, Context, Site
 from unsup.nn.inputs import Inputs
@@ -38,11 +39,21 @@ class Recurrent(Causal):
         cell: kind of the cells.
         chunk: truncated back-propagation: the state is carried over from each chunk of so many sites to the next, but
             gradients are not. None: gradients flow through the whole sequence.
+        weight_dropout: share of the entries of U that are dropped in training, the same ones at all sites of a batch
+            (Merity, Keskar, Socher 2018, https://arxiv.org/abs/1708.02182).
     """
 
-    def __init__(self, inputs: int, width: int, cell: CellName = "lstm", *, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        cell: CellName = "lstm",
+        *,
+        chunk: int | None = None,
+        weight_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.width, self.chunk = width, chunk
+        self.width, self.chunk, self.weight_dropout = width, chunk, weight_dropout
         self.states = 2 if cell == "lstm" else 1
         self.net: nn.LSTM | nn.GRU
         self.net = (
@@ -61,19 +72,22 @@ class Recurrent(Causal):
         return (self._weights()[0].new_zeros(n, self.width),) * self.states
 
     def forward(self, h: Tensor, context: Context = NOTHING) -> Tensor:
-        h, state = h.to(self._weights()[0].dtype), self._zero(len(h))
+        weights, state = self._weights(), self._zero(len(h))
+        h = h.to(weights[0].dtype)
+        if self.training:
+            weights[1] = random.dropout(weights[1], self.weight_dropout, context.generator, axis=None)
         if self.chunk is None or not self.training:
-            return self._run(h, state)[0]
+            return self._run(h, state, weights)[0]
         found = []
         for part in h.split(self.chunk, 1):
-            out, state = self._run(part, tuple(s.detach() for s in state))
+            out, state = self._run(part, tuple(s.detach() for s in state), weights)
             found.append(out)
         return torch.cat(found, 1)
 
-    def _run(self, h: Tensor, state: State) -> tuple[Tensor, State]:
+    def _run(self, h: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         """Features of some sites, ``(B, L, F)`` → ``(B, L, width)``, and the state after them."""
         # The module would use the kernel without gradients in evaluation mode.
-        options = (self._weights(), True, 1, 0.0, torch.is_grad_enabled(), False, True)
+        options = (weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
         if self.states == 2:
             out, *after = torch.lstm(h, [s[None] for s in state], *options)
         else:

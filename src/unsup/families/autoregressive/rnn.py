@@ -34,6 +34,8 @@ class RNN(SequenceModel):
         width: number of cells of each layer.
         layers: number of layers.
         dropout: share of the features that are dropped in training between layers, and before the output.
+        weight_dropout: share of the weights between the states of consecutive sites that are dropped in training, the
+            same ones at all sites of a batch (Merity, Keskar, Socher 2018, https://arxiv.org/abs/1708.02182).
         chunk: truncated back-propagation: gradients do not flow from a chunk of so many sites into earlier ones, but
             the state does. None: gradients flow through the whole example.
         coordinates: append to the inputs where the next entry is along each axis of the example, scaled to [−1, 1].
@@ -67,6 +69,7 @@ class RNN(SequenceModel):
         width: Count = 256,
         layers: Count = 2,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        weight_dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
         chunk: Count | None = None,
         coordinates: bool = False,
         frames: bool = True,
@@ -84,7 +87,9 @@ class RNN(SequenceModel):
         places = self.order.coordinates(frame) if coordinates else None
         self.appended = Appended(places, self.conditions.size)
         widths = [len(self.inputs.start) + self.appended.size, *[width] * layers]
-        self.stack = nn.ModuleList(Recurrent(a, width, cell, chunk=chunk) for a in widths[:-1])
+        self.stack = nn.ModuleList(
+            Recurrent(a, width, cell, chunk=chunk, weight_dropout=weight_dropout) for a in widths[:-1]
+        )
         self.dropout = Dropout(dropout)
         self.head = Pointwise(nn.Linear(width, frame * self.observation.outputs_each))
 
