@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.core.parallel import mean_over_rows
+from unsup.nn.conditions import joined
 from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.nn.norm import uses_batch_statistics
 from unsup.nn.split import Partition, Split
@@ -180,14 +181,15 @@ class Coupling(Invertible, Exact):
         super().__init__()
         self.split, self.conditioner, self.bijection = split, conditioner, bijection
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         seen, moved = self.split.parts(x)
-        moved, log_derivative = self.bijection(moved, at_least_float32(self.conditioner(seen)))
+        moved, log_derivative = self.bijection(moved, at_least_float32(self.conditioner(joined(seen, context))))
         return self.split.join(seen, moved), self.split.total(log_derivative)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         seen, moved = self.split.parts(y)
-        return self.split.join(seen, self.bijection.inverse(moved, at_least_float32(self.conditioner(seen))))
+        outputs = at_least_float32(self.conditioner(joined(seen, context)))
+        return self.split.join(seen, self.bijection.inverse(moved, outputs))
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
         seen, moved = self.split.parts(x)
@@ -215,19 +217,20 @@ class Alternating(Invertible, Exact):
         self.split = split
         self.conditioners, self.bijections = nn.ModuleList(conditioners), nn.ModuleList(bijections)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         seen, moved = self.split.parts(x)
         log_det = x.new_zeros(len(x))
         for conditioner, bijection in self._couplings():
-            now, log_derivative = bijection(moved, at_least_float32(conditioner(seen)))
+            now, log_derivative = bijection(moved, at_least_float32(conditioner(joined(seen, context))))
             log_det = log_det + self.split.total(log_derivative)
             seen, moved = now, seen
         return self.split.join(*self._in_order(seen, moved)), log_det
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         seen, moved = self._in_order(*self.split.parts(y))
         for conditioner, bijection in reversed(list(self._couplings())):
-            seen, moved = moved, bijection.inverse(seen, at_least_float32(conditioner(moved)))
+            outputs = at_least_float32(conditioner(joined(moved, context)))
+            seen, moved = moved, bijection.inverse(seen, outputs)
         return self.split.join(seen, moved)
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:

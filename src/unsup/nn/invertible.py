@@ -22,14 +22,17 @@ from unsup.prob.distributions import at_least_float32
 
 
 class Invertible(nn.Module, ABC):
-    """A map of examples with an inverse and a known Jacobian determinant."""
+    """A map of examples with an inverse and a known Jacobian determinant.
+
+    Features ``(B, F)`` of a condition are passed to all steps; those whose parameters come from a network use them.
+    """
 
     @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(B, ...)`` → y ``(B, ...)`` and log|det ∂y/∂x| ``(B,)``."""
 
     @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x that `forward` maps to ``y``, with running averages in place of batch statistics."""
 
 
@@ -85,16 +88,16 @@ class Chain(Invertible, Exact):
         super().__init__()
         self.steps = nn.ModuleList(steps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = _zero(x)
         for step in self.steps:
-            x, more = step(x)
+            x, more = step(x, context)
             log_det = log_det + more
         return x, log_det
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         for step in reversed(_steps(self.steps)):
-            y = step.inverse(y)
+            y = step.inverse(y, context)
         return y
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
@@ -126,10 +129,10 @@ class Flatten(Rearrangement):
         super().__init__()
         self.shape = tuple(shape)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x.flatten(1), _zero(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return y.unflatten(1, self.shape)
 
 
@@ -139,11 +142,11 @@ class Squeeze(Rearrangement):
     The order is that of `torch.nn.functional.pixel_unshuffle`, which leaves an empty batch unchanged.
     """
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         blocks = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, H/2, 2, W/2, 2)
         return blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), _zero(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         blocks = y.unflatten(1, (-1, 2, 2))  # (B, C, 2, 2, H/2, W/2)
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
@@ -159,11 +162,11 @@ class DiagonalScale(Invertible, Exact):
         super().__init__()
         self.log_scale = nn.Parameter(torch.full(tuple(shape), start))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = at_least_float32(self.log_scale)
         return x * log_scale.exp(), log_scale.sum().expand(len(x))
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return y * (-at_least_float32(self.log_scale)).exp()
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
@@ -188,23 +191,23 @@ class MultiScale(Invertible, Exact):
         super().__init__()
         self.scales, self.split, self.shapes = nn.ModuleList(scales), split, list(shapes)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         *before, last = _steps(self.scales)
         log_det, out = _zero(x), []
         for scale in before:
-            y, more = scale(x)
+            y, more = scale(x, context)
             x, done = self.split.parts(y)
             log_det = log_det + more
             out.append(done.flatten(1))
-        x, more = last(x)
+        x, more = last(x, context)
         return torch.cat([*out, x.flatten(1)], 1), log_det + more
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         *before, last = self._pieces(y)
         *scales, last_scale = _steps(self.scales)
-        x = last_scale.inverse(last)
+        x = last_scale.inverse(last, context)
         for scale, done in zip(reversed(scales), reversed(before), strict=True):
-            x = scale.inverse(self.split.join(x, done))
+            x = scale.inverse(self.split.join(x, done), context)
         return x
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:

@@ -1,0 +1,114 @@
+"""Distribution functions of mixtures on the line, elementwise, and their inverses by bisection.
+
+Logarithms of both tails are computed, so that maps to the line keep their precision far out: logit F = log F − log(1 −
+F), and Φ⁻¹(F) from the smaller tail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from unsup.prob.distributions import LOG_2PI
+
+ComponentName = Literal["logistic", "gaussian"]
+_NEWTON = 4  # steps, from a start that is right to a few per cent
+_TAIL = -5.0  # log-probability below which the quantile is found in the logarithm
+
+
+class Mixture(NamedTuple):
+    """Components ``(..., K)`` of the mixture of every entry.
+
+    Attributes:
+        log_weight: normalised.
+        mean: locations.
+        log_scale: logarithms of the scales.
+    """
+
+    log_weight: Tensor
+    mean: Tensor
+    log_scale: Tensor
+
+    def standard(self, x: Tensor) -> Tensor:
+        """x in the units of every component, ``(..., K)``."""
+        return (x.unsqueeze(-1) - self.mean) * (-self.log_scale).exp()
+
+
+def log_density(x: Tensor, mixture: Mixture, component: ComponentName) -> Tensor:
+    """log f(x) of every entry."""
+    z = mixture.standard(x)
+    if component == "logistic":
+        own = logsigmoid(z) + logsigmoid(-z)
+    else:
+        own = -0.5 * (z.square() + LOG_2PI)
+    return (mixture.log_weight - mixture.log_scale + own).logsumexp(-1)
+
+
+def log_tails(x: Tensor, mixture: Mixture, component: ComponentName) -> tuple[Tensor, Tensor]:
+    """log F(x) and log(1 − F(x)) of every entry.
+
+    >>> one = Mixture(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    >>> below, above = log_tails(torch.tensor(0.0), one, "gaussian")
+    >>> float(below.exp()), float(above.exp())
+    (0.5, 0.5)
+    """
+    z = mixture.standard(x)
+    tail = logsigmoid if component == "logistic" else torch.special.log_ndtr
+    below, above = (mixture.log_weight + tail(sign * z) for sign in (1, -1))
+    return below.logsumexp(-1), above.logsumexp(-1)
+
+
+def quantile(log_odds: Tensor, mixture: Mixture, component: ComponentName) -> Tensor:
+    """The x of every entry with log F(x) − log(1 − F(x)) = ``log_odds``.
+
+    The quantile of a mixture lies between the smallest and the largest quantile of its components.
+    """
+    own = log_odds if component == "logistic" else normal_quantile(logsigmoid(log_odds), logsigmoid(-log_odds))
+    ends = mixture.mean + mixture.log_scale.exp() * own.unsqueeze(-1)
+
+    def too_small(x: Tensor) -> Tensor:
+        below, above = log_tails(x, mixture, component)
+        return below - above < log_odds
+
+    return bisect(too_small, ends.amin(-1), ends.amax(-1))
+
+
+def bisect(too_small: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """The point of every entry where ``too_small`` changes from true to false, between ``low`` and ``high``.
+
+    Intervals are halved until they are as narrow as the precision of the type allows, for all entries at once.
+    """
+    width = float((high - low).detach().abs().amax()) if low.numel() else 0.0
+    precision = torch.finfo(low.dtype).eps
+    near = float(torch.maximum(low.abs(), high.abs()).detach().amin()) if low.numel() else 1.0
+    halvings = math.ceil(math.log2(max(width, precision) / (precision * max(near, 1e-3)))) if width > 0 else 0
+    for _ in range(min(max(halvings, 0) + 2, 1100)):
+        middle = low + 0.5 * (high - low)
+        small = too_small(middle)
+        low, high = torch.where(small, middle, low), torch.where(small, high, middle)
+    return low + 0.5 * (high - low)
+
+
+def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
+    """Φ⁻¹(p) of log p and log(1 − p), also where p rounds to 0 or 1.
+
+    >>> tails = torch.tensor([-1e4, -0.0], dtype=torch.float64)
+    >>> round(float(normal_quantile(tails[:1], tails[1:])), 2)
+    -141.37
+    """
+    log_p = torch.minimum(log_below, log_above)
+    middle = torch.special.ndtri(log_p.clamp(min=_TAIL - 1).exp())
+    far = log_p.clamp(max=_TAIL)
+    # Φ(−t) ≈ φ(t) / t for large t; two rounds of the fixed point, and then Newton's method in the logarithm.
+    t = (-2 * far - LOG_2PI).clamp(min=1).sqrt()
+    t = (-2 * far - LOG_2PI - 2 * t.log()).clamp(min=1).sqrt()
+    for _ in range(_NEWTON):
+        log_tail = torch.special.log_ndtr(-t)
+        t = t + (log_tail - far) * (log_tail + 0.5 * (t.square() + LOG_2PI)).exp()
+    found = torch.where(log_p < _TAIL, -t, middle)
+    return torch.where(log_below <= log_above, found, -found)
