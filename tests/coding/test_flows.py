@@ -26,7 +26,8 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
 from unsup.data import load_data
-from unsup.nn.coupling import Affine, Alternating, Bijection
+from unsup.nn.bijection import Affine, Bijection
+from unsup.nn.coupling import Alternating
 from unsup.nn.flow import Flow
 from unsup.nn.front import UniformDequantizer
 from unsup.nn.invertible import Chain, DiagonalScale, Invertible

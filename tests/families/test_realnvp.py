@@ -14,8 +14,9 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.families.flows.realnvp import RealNVP
+from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import WeightNormConv
-from unsup.nn.coupling import BoundedAffine, Coupling, Normalised
+from unsup.nn.coupling import Coupling
 from unsup.nn.invertible import MultiScale
 
 MIXED = (REAL, Support("ordinal", 5), BINARY, Support("ordinal", 3, 2), REAL)

@@ -12,9 +12,20 @@ from torch import Tensor, nn
 
 from unsup.core.parallel import share_of
 from unsup.core.random import part_of_batch
+from unsup.nn.bijection import (
+    Additive,
+    Bijection,
+    BoundedAffine,
+    LogAffine,
+    MixtureCdf,
+    Normalised,
+    SigmoidAffine,
+    Spline,
+)
 from unsup.nn.conditioner import ResidualConvNet, ShiftedNorm, WeightNormConv, mlp
-from unsup.nn.coupling import Additive, Alternating, Bijection, BoundedAffine, Coupling, Normalised
+from unsup.nn.coupling import Alternating, Coupling
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten, Invertible, MultiScale, Squeeze
+from unsup.nn.mixing import ActNorm, BatchNormalisation, PlainMixing, Reverse, TriangularMixing
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
 from unsup.nn.split import Checkerboard, Corners, EvenOdd, Halves, Partition, Split
 from unsup.testing.processes import as_processes
@@ -57,6 +68,21 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "squeeze": (Squeeze, (2, 2, 4)),
     "diagonal scale": (lambda: DiagonalScale((4,)), (4,)),
     "diagonal scale of images": (lambda: DiagonalScale((2, 1, 3)), (2, 1, 3)),
+    "reverse": (Reverse, (4,)),
+    "reverse of channels": (Reverse, (3, 2, 2)),
+    "actnorm": (lambda: ActNorm(4), (4,)),
+    "actnorm of images": (lambda: ActNorm(3), (3, 2, 2)),
+    "batch normalisation": (lambda: BatchNormalisation(4), (4,)),
+    "mixing": (lambda: PlainMixing(4), (4,)),
+    "mixing of channels": (lambda: PlainMixing(3), (3, 2, 2)),
+    "triangular mixing": (lambda: TriangularMixing(4), (4,)),
+    "triangular mixing of channels": (lambda: TriangularMixing(3), (3, 2, 2)),
+    "triangular mixing from the identity": (lambda: TriangularMixing(3, start="identity"), (3,)),
+    "sigmoid coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), SigmoidAffine()), (5,)),
+    "log-affine coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), LogAffine()), (5,)),
+    "spline coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5)), (5,)),
+    "spline coupling with a divisor": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5, 2.0)), (5,)),
+    "mixture coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 33), MixtureCdf(3)), (5,)),
     "additive coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 3), Additive()), (5,)),
     "affine coupling": (lambda: Coupling(EvenOdd(), mlp(3, (8,), 4), BoundedAffine()), (5,)),
     "affine coupling of the first": (

@@ -48,7 +48,7 @@ from unsup.coding.tables import (
 )
 from unsup.core.event import Event
 from unsup.core.model import IsConditional, IsFlow, Model
-from unsup.nn.coupling import Affine, Bijection
+from unsup.nn.bijection import Affine, Bijection
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront, UniformDequantizer
 from unsup.nn.invertible import Arithmetic, Exact, Invertible

@@ -21,7 +21,13 @@ _LEAST = 0.1
 amplify the first changes of v."""
 
 
-class WeightNorm(nn.Module):
+class DataDependent(nn.Module):
+    """A layer that sets its parameters when it is evaluated inside `initialise`, where `starting` is true."""
+
+    starting = False
+
+
+class WeightNorm(DataDependent):
     """The gain g of each output of a linear layer.
 
     Args:
@@ -31,7 +37,7 @@ class WeightNorm(nn.Module):
 
     def __init__(self, outputs: int, *, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale, self.starting = scale, False
+        self.scale = scale
         self.gain = nn.Parameter(torch.full((outputs,), scale))
 
     def weight(self, v: Tensor) -> Tensor:
@@ -53,7 +59,7 @@ class WeightNorm(nn.Module):
 
 
 def initialise(model: nn.Module, full_pass: Callable[[], object]) -> None:
-    """Set the gains and biases of all weight-normalised layers, in the order in which a full pass evaluates them.
+    """Set the parameters of all layers that depend on data, in the order in which a full pass evaluates them.
 
     >>> layer = nn.Linear(3, 2)
     >>> norm, x = WeightNorm(2, scale=0.5), torch.randn(64, 3)
@@ -62,7 +68,7 @@ def initialise(model: nn.Module, full_pass: Callable[[], object]) -> None:
     >>> outputs().std(0, correction=0).detach()
     tensor([0.5000, 0.5000])
     """
-    norms = [part for part in model.modules() if isinstance(part, WeightNorm)]
+    norms = [part for part in model.modules() if isinstance(part, DataDependent)]
     training = model.training
     model.eval()
     for norm in norms:

@@ -20,8 +20,9 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
+from unsup.nn.bijection import Additive
 from unsup.nn.conditioner import mlp
-from unsup.nn.coupling import Additive, Alternating
+from unsup.nn.coupling import Alternating
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten

@@ -22,8 +22,9 @@ from unsup.core.config import Count, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, Terms
+from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
-from unsup.nn.coupling import Alternating, BoundedAffine, Coupling, Normalised
+from unsup.nn.coupling import Alternating, Coupling
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze

@@ -1,0 +1,254 @@
+"""Bijections: monotone maps of entries, whose parameters are outputs of a network.
+
+A coupling computes the outputs from other entries of the example, an autoregressive step from earlier ones.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from unsup.core.parallel import mean_over_rows
+from unsup.nn.norm import uses_batch_statistics
+from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
+from unsup.prob.distributions import at_least_float32
+from unsup.prob.mixture_cdf import Mixture, log_density, log_tails, quantile
+from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
+
+
+class Bijection(nn.Module, ABC):
+    """Monotone maps of all entries ``(B, C, ...)``, with parameters ``(B, C, ..., outputs_each)`` from a network.
+
+    Attributes:
+        outputs_each: number of network outputs per entry.
+    """
+
+    outputs_each: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """y and log dy/dx of every entry, both of the shape of ``x`` (or a log-derivative that expands to it)."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        """The x that `forward` maps to ``y``."""
+
+
+class Affine(Bijection):
+    """Capability: the maps are y = x · exp(log_scale) + shift."""
+
+    @abstractmethod
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The parameters of every entry, with running averages in place of batch statistics; None for log_scale 0."""
+
+
+class Additive(Affine):
+    """y = x + t (NICE)."""
+
+    outputs_each = 1
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return additive(x, outputs.squeeze(-1))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return additive_inverse(y, outputs.squeeze(-1))
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
+        return None, outputs.squeeze(-1)
+
+
+class BoundedAffine(Affine):
+    """y = x exp(s) + t with s = scale · tanh(h + bias), h and t from the network, scale learned (RealNVP).
+
+    Args:
+        scale: initial scale.
+        channels: number of biases, one per channel of images; 0 for none.
+    """
+
+    outputs_each = 2
+
+    def __init__(self, scale: float = 1.0, channels: int = 0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return affine(x, *self.log_scale_and_shift(outputs))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return affine_inverse(y, *self.log_scale_and_shift(outputs))
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        h, t = outputs.unbind(-1)
+        return self.scale * (h if self.bias is None else h + self.bias).tanh(), t
+
+
+class Normalised(Affine):
+    """A bijection, followed by batch normalisation of the transformed entries (RealNVP, section 3.7, appendix E).
+
+    y = (b(x) − μ) / √(σ² + ε) for images ``(B, C, H, W)`` adds −½ log(σ² + ε) to each log-derivative, with the same
+    μ and σ²: those of each channel in the batch inside `unsup.nn.norm.batch_statistics`, else their
+    running averages. The inverse uses the averages. There is no gain and no shift.
+
+    Args:
+        mask: ``(1, 1, H, W)``, the transformed entries; None: all.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        inner: Bijection,
+        channels: int,
+        mask: Tensor | None = None,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.inner, self.outputs_each = inner, inner.outputs_each
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("running_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("running_var", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_derivative = self.inner(x, outputs)
+        mean, var = self._batch_moments(y) if uses_batch_statistics() else self._running_moments()
+        var = var + self.eps
+        return (y - mean) * var.rsqrt(), log_derivative - 0.5 * var.log()
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        mean, var = self._running_moments()
+        return self.inner.inverse(y * (var + self.eps).sqrt() + mean, outputs)
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of an affine bijection, normalised."""
+        mean, var = self._running_moments()
+        var = var + self.eps
+        log_scale, shift = cast(Affine, self.inner).log_scale_and_shift(outputs)
+        log_norm = -0.5 * var.log()
+        return log_norm if log_scale is None else log_scale + log_norm, (shift - mean) * var.rsqrt()
+
+    def _running_moments(self) -> tuple[Tensor, Tensor]:
+        return at_least_float32(self.running_mean), at_least_float32(self.running_var)
+
+    def _batch_moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the transformed entries of each channel; also updates the running averages."""
+        count = len(y) * (math.prod(y.shape[2:]) if self.mask is None else self.mask.sum())
+
+        def mean_of(entries: Tensor) -> Tensor:
+            counted = entries if self.mask is None else entries * self.mask
+            return mean_over_rows(counted.sum((0, 2, 3), keepdim=True) / count)
+
+        mean = mean_of(y)
+        var = mean_of((y - mean).square())
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        return mean, var
+
+
+class LogAffine(Affine):
+    """y = (x + t) exp(s), with s and t from the network: the conditional Gaussian of a masked autoregressive flow.
+
+    With t = −μ and s = −α it is y = (x − μ) exp(−α) (Papamakarios, Pavlakou, Murray 2017, eq. 4).
+
+    Args:
+        bound: s is bound · tanh(h / bound), so that a scale cannot overflow.
+    """
+
+    outputs_each = 2
+
+    def __init__(self, bound: float = 8.0) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return affine(x, *self.log_scale_and_shift(outputs))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return affine_inverse(y, *self.log_scale_and_shift(outputs))
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        h, t = outputs.unbind(-1)
+        log_scale = self.bound * (h / self.bound).tanh()
+        return log_scale, t * log_scale.exp()
+
+
+class SigmoidAffine(Affine):
+    """y = (x + t) σ(h + 2), with h and t from the network (Kingma, Dhariwal 2018, as in their code)."""
+
+    outputs_each = 2
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return affine(x, *self.log_scale_and_shift(outputs))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return affine_inverse(y, *self.log_scale_and_shift(outputs))
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        h, t = outputs.unbind(-1)
+        log_scale = logsigmoid(h + 2)
+        return log_scale, t * log_scale.exp()
+
+
+class Spline(Bijection):
+    """A rational-quadratic spline of ``bins`` bins on [−bound, bound], the identity elsewhere; see `splines`.
+
+    Args:
+        divisor: the outputs for widths and heights are divided by it (the width of the network's last hidden layer,
+            square root, in the code of Durkan et al. 2019).
+    """
+
+    def __init__(self, bins: int, bound: float, divisor: float = 1.0) -> None:
+        super().__init__()
+        self.bins, self.bound, self.divisor = bins, bound, divisor
+        self.outputs_each = outputs_of(bins)
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return rational_quadratic(x, self._told(outputs), self.bound)
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return rational_quadratic_inverse(y, self._told(outputs), self.bound)
+
+    def _told(self, outputs: Tensor) -> Tensor:
+        if self.divisor == 1:
+            return outputs
+        sizes, slopes = outputs.split([2 * self.bins, self.bins - 1], -1)
+        return torch.cat([sizes / self.divisor, slopes], -1)
+
+
+class MixtureCdf(Bijection):
+    """y = logit F(x) · exp(a) + b, with F the distribution function of a mixture of logistics (Ho et al. 2019, eq. 12).
+
+    Args:
+        components: number of logistics.
+    """
+
+    def __init__(self, components: int) -> None:
+        super().__init__()
+        self.components, self.outputs_each = components, 2 + 3 * components
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift, mixture = self._told(outputs)
+        below, above = log_tails(x, mixture, "logistic")
+        y, log_derivative = affine(below - above, log_scale, shift)
+        # d logit F / dx = f / (F (1 − F))
+        return y, log_derivative + log_density(x, mixture, "logistic") - below - above
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        log_scale, shift, mixture = self._told(outputs)
+        return quantile(affine_inverse(y, log_scale, shift), mixture, "logistic")
+
+    def _told(self, outputs: Tensor) -> tuple[Tensor, Tensor, Mixture]:
+        k = self.components
+        a, b, logits, mean, log_scale = outputs.split([1, 1, k, k, k], -1)
+        return a.squeeze(-1).tanh(), b.squeeze(-1), Mixture(logits.log_softmax(-1), mean, log_scale)
