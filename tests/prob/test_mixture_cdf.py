@@ -76,3 +76,14 @@ def test_bisection_finds_the_change() -> None:
     found = bisect(lambda x: x < want, torch.full_like(want, -7), torch.full_like(want, 9))
     torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
     assert bisect(lambda x: x < 0, torch.zeros(0), torch.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_quantiles_have_the_gradient_of_the_inverse_function(component: ComponentName) -> None:
+    wanted, mixture = drawn(5, seed=2)
+    inputs = [t.requires_grad_() for t in (wanted, *mixture)]
+
+    def found(odds: Tensor, *told: Tensor) -> Tensor:
+        return quantile(odds, Mixture(told[0].log_softmax(-1), *told[1:]), component)
+
+    assert torch.autograd.gradcheck(found, inputs, eps=1e-6, atol=1e-5)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -83,6 +83,10 @@ class MaskedMLP(nn.Module):
         outputs: number of values of every output, or of each.
         direct: whether to add masked connections from input to output (section 4.4 of the paper).
         dropout: fraction of hidden units dropped in training.
+        context: number of features that all outputs depend on; they come before all inputs. Only hidden units of
+            degree 0 let the first output see them.
+        residual: the layers after the first, which are as wide, form blocks of two with pre-activation,
+            h + W₂ relu(W₁ relu(h)), and the outputs are linear in h (Durkan et al. 2019, section 5.1).
     """
 
     def __init__(
@@ -94,14 +98,17 @@ class MaskedMLP(nn.Module):
         outputs: int | Sequence[int] = 1,
         direct: bool = False,
         dropout: float = 0.0,
+        context: int = 0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.dims, self.dropout = orders.shape[1], dropout
+        self.dims, self.dropout, self.context, self.residual = orders.shape[1], dropout, context, residual
         self.outputs_each = outputs if isinstance(outputs, int) else None
         self.inputs, self.outputs = (
             [each] * self.dims if isinstance(each, int) else list(each) for each in (inputs, outputs)
         )
         per_input, per_output = _repeated(orders, self.inputs), _repeated(orders, self.outputs)
+        per_input = torch.cat([per_input.new_zeros(len(orders), context), per_input], 1)
         layers = [MaskedLinear(up, down, strict=False) for down, up in pairwise([per_input, *degrees])]
         layers.append(MaskedLinear(per_output, degrees[-1] if degrees else per_input, strict=True))
         self.layers = nn.ModuleList(layers)
@@ -120,20 +127,38 @@ class MaskedMLP(nn.Module):
         """Set the bias of the outputs, side by side."""
         _bias(self.top).copy_(bias)
 
-    def forward(self, inputs: Tensor, order: int = 0, *, generator: Generator | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, order: int = 0, *, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
         """Features of all inputs, side by side → ``(B, D, outputs)``, or ``(B, P)`` where each output has its own size.
 
         ``generator`` is for dropout.
         """
-        h = inputs
-        for layer in self.hidden:
-            h = relu(layer(h, order))
+        if context is not None:
+            inputs = torch.cat([context.to(inputs.dtype), inputs], 1)
+        h = skipped = inputs
+        for number, layer in enumerate(self.hidden):
+            h = layer(h, order)
+            if self.adds(number):
+                h = h + skipped
+            if self.residual and number % 2 == 0:
+                skipped = h
+            if self.activates(number):
+                h = relu(h)
             if self.training:
                 h = random.dropout(h, self.dropout, generator)
         out = self.top(h, order)
         if self.direct is not None:
             out = out + self.direct(inputs, order)
         return cast(Tensor, out if self.outputs_each is None else out.view(len(out), self.dims, self.outputs_each))
+
+    def adds(self, number: int) -> bool:
+        """Whether a hidden layer adds what the block began with."""
+        return self.residual and number > 0 and number % 2 == 0
+
+    def activates(self, number: int) -> bool:
+        """Whether the outputs of a hidden layer are rectified."""
+        return not self.residual or number < len(self.layers) - 2
 
     def joined(self, order: int = 0) -> Tensor:
         """``(D, D)`` bool: whether a path of kept weights connects output i and input j."""
@@ -143,10 +168,12 @@ class MaskedMLP(nn.Module):
             reach = (layer.mask(order).float() @ reach).clamp(max=1)
         if self.direct is not None:
             reach = reach + self.direct.mask(order).float()
-        by_output = torch.stack([rows.sum(0) for rows in reach.split(self.outputs)])
+        by_output = torch.stack([rows.sum(0) for rows in reach[:, self.context :].split(self.outputs)])
         return torch.stack([columns.sum(1) for columns in by_output.split(self.inputs, 1)], 1) > 0
 
-    def begin(self, n: int, order: int, encode: Callable[[int, Tensor], Tensor]) -> Steps:
+    def begin(
+        self, n: int, order: int, encode: Callable[[int, Tensor], Tensor], context: Tensor | None = None
+    ) -> Steps:
         """Steps through one order that compute every unit once, when its last input is known.
 
         A unit of degree m depends on inputs of degree ≤ m only, so all D steps together cost one pass of the network.
@@ -154,33 +181,40 @@ class MaskedMLP(nn.Module):
 
         Args:
             encode: a site and its targets ``(B,)`` → input features ``(B, inputs)``.
+            context: features ``(B, context)``.
         """
-        return _Growing(self, n, order, encode)
+        return _Growing(self, n, order, encode, context)
 
 
 class _Growing(Steps):
     """Units and inputs are sorted by when they are known, so that those known at a time are the first ones."""
 
-    def __init__(self, net: MaskedMLP, n: int, order: int, encode: Callable[[int, Tensor], Tensor]) -> None:
-        self.encode, self.time = encode, 0
+    def __init__(
+        self, net: MaskedMLP, n: int, order: int, encode: Callable[[int, Tensor], Tensor], context: Tensor | None
+    ) -> None:
+        self.net, self.encode, self.time = net, encode, 0
         layers = [*net.hidden, net.top]
         below = layers[0].below[order]
         known = _counts(below, net.dims)
         columns, self.known = below.argsort(stable=True), known
         self.inputs = source = net.top.weight.new_zeros(n, len(below))
-        self.hidden: list[tuple[Tensor, _Product]] = []
+        if context is not None:
+            self.inputs[:, : known[0]] = context
+        self.hidden: list[_Units] = []
         for layer in net.hidden:
             degrees = layer.above[order]
             rows = degrees.argsort(stable=True)
             product = _Product(layer, order, rows, columns, [0, *_counts(degrees, net.dims)], known, source)
-            source, columns, known = source.new_zeros(n, len(rows)), rows, _counts(degrees, net.dims)
-            self.hidden.append((source, product))
+            own = source.new_zeros(n, len(rows))
+            self.hidden.append(_Units(product, own, own if not net.residual else torch.zeros_like(own)))
+            source, columns, known = own, rows, _counts(degrees, net.dims)
         position = net.top.above[order]
         rows, ends = position.argsort(stable=True), _counts(position, net.dims)
         self.top = [_Product(net.top, order, rows, columns, ends, known, source)]
         if net.direct is not None:
             columns = below.argsort(stable=True)
             self.top.append(_Product(net.direct, order, rows, columns, ends, self.known, self.inputs))
+        self._grow()
 
     def outputs(self, site: int) -> Tensor:
         found = [product.at(self.time) for product in self.top]
@@ -190,10 +224,32 @@ class _Growing(Steps):
         start, self.time = self.known[self.time], self.time + 1
         stop = self.known[self.time]
         self.inputs[:, start:stop] = self.encode(site, value).view(len(value), stop - start)
-        for units, product in self.hidden:
-            rows = product.rows(self.time)
+        self._grow()
+
+    def _grow(self) -> None:
+        """Compute the units that became known at this time, layer by layer."""
+        for number, units in enumerate(self.hidden):
+            rows = units.product.rows(self.time)
             if rows.start < rows.stop:
-                units[:, rows] = relu(product.at(self.time))
+                found = units.product.at(self.time)
+                if self.net.adds(number):
+                    found = found + self.hidden[number - 2].sums[:, rows]
+                units.sums[:, rows] = found
+                units.seen[:, rows] = relu(found) if self.net.activates(number) else found
+
+
+class _Units(NamedTuple):
+    """The units of a hidden layer in a walk.
+
+    Attributes:
+        product: what computes them.
+        seen: what the next layer sees, ``(B, units)``.
+        sums: the same before rectification, where a block adds it; else ``seen``.
+    """
+
+    product: _Product
+    seen: Tensor
+    sums: Tensor
 
 
 class _Product:
@@ -277,3 +333,12 @@ def draw_degrees(
             lowest = int(layers[-1].min())
         degrees.append(layers)
     return torch.stack(orders), [torch.stack(layer) for layer in zip(*degrees, strict=True)]
+
+
+def sequential_degrees(dims: int, hidden: tuple[int, ...], lowest: int = 1) -> list[Tensor]:
+    """Degrees from ``lowest`` to D − 1 in turn, for one order: the units of each hidden layer, ``(1, units)``.
+
+    >>> sequential_degrees(4, (5,))
+    [tensor([[1, 2, 3, 1, 2]])]
+    """
+    return [lowest + torch.arange(width)[None] % max(1, dims - lowest) for width in hidden]

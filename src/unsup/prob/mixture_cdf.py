@@ -64,10 +64,21 @@ def log_tails(x: Tensor, mixture: Mixture, component: ComponentName) -> tuple[Te
 
 
 def quantile(log_odds: Tensor, mixture: Mixture, component: ComponentName) -> Tensor:
-    """The x of every entry with log F(x) − log(1 − F(x)) = ``log_odds``.
+    """The x of every entry with log F(x) − log(1 − F(x)) = ``log_odds``, with gradients.
 
     The quantile of a mixture lies between the smallest and the largest quantile of its components.
     """
+    with torch.no_grad():
+        x = _found(log_odds, mixture, component)
+    if not torch.is_grad_enabled():
+        return x
+    # A step of Newton's method from the root has the gradient of the inverse function.
+    below, above = log_tails(x, mixture, component)
+    log_slope = log_density(x, mixture, component) - below - above
+    return x - (below - above - log_odds) * (-log_slope.detach()).exp()
+
+
+def _found(log_odds: Tensor, mixture: Mixture, component: ComponentName) -> Tensor:
     own = log_odds if component == "logistic" else normal_quantile(logsigmoid(log_odds), logsigmoid(-log_odds))
     ends = mixture.mean + mixture.log_scale.exp() * own.unsqueeze(-1)
 

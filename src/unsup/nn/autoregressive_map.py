@@ -1,0 +1,136 @@
+"""Autoregressive steps of flows: each entry is transformed with parameters computed from earlier entries.
+
+    y_i = b(x_i; net_i(x_<i)),  log|det ∂y/∂x| = Σ_i log b′
+
+(Papamakarios, Pavlakou, Murray 2017, https://arxiv.org/abs/1705.07057). One pass of a masked network gives y; the
+inverse finds one entry after the other. An inverse autoregressive step is the same map in the other direction (Kingma
+et al. 2016, https://arxiv.org/abs/1606.04934).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unsup.nn.bijection import Bijection
+from unsup.nn.invertible import Invertible
+from unsup.nn.masked import MaskedMLP, sequential_degrees
+from unsup.prob.distributions import at_least_float32
+
+
+class MaskedAutoregressive(Invertible):
+    """y_i = b(x_i; net_i(x_<i)) for vectors ``(B, D)``, in any order of the entries. At first it is that of zeros.
+
+    Args:
+        dims: D.
+        hidden: units of each hidden layer.
+        bijection: b.
+        order: position of each entry, from 1, ``(D,)``; None: the natural order.
+        context: number of features of the condition.
+        residual: see `MaskedMLP`.
+        dropout: fraction of hidden units dropped in training.
+
+    >>> from unsup.nn.bijection import LogAffine
+    >>> step = MaskedAutoregressive(3, (16,), LogAffine())
+    >>> x = torch.randn(5, 3)
+    >>> y, log_det = step(x)
+    >>> y.shape, log_det.shape, torch.equal(step.inverse(y), x)
+    (torch.Size([5, 3]), torch.Size([5]), True)
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        hidden: tuple[int, ...],
+        bijection: Bijection,
+        *,
+        order: Tensor | None = None,
+        context: int = 0,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.bijection = bijection
+        own = torch.arange(1, dims + 1) if order is None else order
+        self.net = MaskedMLP(
+            own[None],
+            sequential_degrees(dims, hidden, 0 if context else 1),
+            outputs=bijection.outputs_each,
+            context=context,
+            residual=residual,
+            dropout=dropout,
+        )
+        nn.init.zeros_(self.net.top.weight)
+        assert self.net.top.bias is not None
+        nn.init.zeros_(self.net.top.bias)
+        self.sites: list[int] = own.argsort().tolist()
+
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The parameters of all entries, ``(B, D, outputs_each)``."""
+        dtype = self.net.top.weight.dtype
+        return at_least_float32(self.net(x.to(dtype), context=context))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, log_derivative = self.bijection(x, self.outputs(x, context))
+        return y, log_derivative.sum(1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Entry by entry; each unit of the network is computed once, so that all entries cost one pass."""
+        with torch.no_grad():
+            dtype = self.net.top.weight.dtype
+            steps = self.net.begin(len(y), 0, lambda site, value: value.to(dtype)[:, None], context)
+            x = torch.empty_like(y)
+            for site in self.sites:
+                outputs = at_least_float32(steps.outputs(site))[:, None]
+                x[:, site] = self.bijection.inverse(y[:, site : site + 1], outputs)[:, 0]
+                steps.put(site, x[:, site])
+        return self._differentiable(x, y, context)
+
+    def naive_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """The same by a full pass for each entry: the slow reference."""
+        x = torch.zeros_like(y)
+        for _ in self.sites:
+            x = self.bijection.inverse(y, self.outputs(x, context))
+        return x
+
+    def _differentiable(self, x: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
+        """x with the gradient of the inverse with respect to ``y``, the context and the parameters.
+
+        x is the fixed point of g(x) = b⁻¹(y; net(x)), whose Jacobian N is strictly triangular in the order: a gradient
+        v at x becomes (I − Nᵀ)⁻¹ v = v + Nᵀ v + … at g, with at most D terms.
+        """
+        inputs = [y, *([] if context is None else [context]), *self.parameters()]
+        if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
+            return x
+        found = self.bijection.inverse(y, self.outputs(x, context))
+        fixed = x.requires_grad_()
+        again = self.bijection.inverse(y.detach(), self.outputs(fixed, context))
+
+        def solved(gradient: Tensor) -> Tensor:
+            total, term = gradient, gradient
+            for _ in range(y.shape[1] - 1):
+                (term,) = torch.autograd.grad(again, fixed, term, retain_graph=True)
+                if not bool(term.any()):
+                    break
+                total = total + term
+            return total
+
+        found.register_hook(solved)
+        return found
+
+
+class InverseAutoregressive(Invertible):
+    """The inverse of an autoregressive step as a step: `inverse` is one pass, and `forward` goes entry by entry."""
+
+    def __init__(self, step: MaskedAutoregressive) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y = self.step.inverse(x, context)
+        _, log_det = self.step(y, context)
+        return y, -log_det
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        x: Tensor = self.step(y, context)[0]
+        return x
