@@ -21,6 +21,7 @@ from unsup.nn.bijection import (
     LogAffine,
     MixtureCdf,
     Normalised,
+    NormalScores,
     SigmoidAffine,
     Spline,
 )
@@ -84,11 +85,13 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "mixing of channels": (lambda: PlainMixing(3), (3, 2, 2)),
     "triangular mixing": (lambda: TriangularMixing(4), (4,)),
     "triangular mixing of channels": (lambda: TriangularMixing(3), (3, 2, 2)),
-    "triangular mixing from the identity": (lambda: TriangularMixing(3, start="identity"), (3,)),
+    "triangular mixing from a permutation": (lambda: TriangularMixing(3, start="permutation"), (3,)),
     "sigmoid coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), SigmoidAffine()), (5,)),
     "log-affine coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), LogAffine()), (5,)),
     "spline coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5)), (5,)),
     "spline coupling with a divisor": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5, 2.0)), (5,)),
+    "normal scores coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 27), NormalScores(3)), (5,)),
+    "normal scores of logistics": (lambda: Coupling(Halves(2), mlp(2, (2,), 18), NormalScores(2, "logistic")), (5,)),
     "mixture coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 33), MixtureCdf(3)), (5,)),
     "autoregressive": (lambda: autoregressive(LogAffine()), (5,)),
     "autoregressive in another order": (
@@ -459,7 +462,8 @@ def test_a_rotation_keeps_volume() -> None:
     for mixing in (PlainMixing(6), TriangularMixing(6)):
         assert float(mixing.log_abs_det().detach().abs()) < 1e-5
         torch.testing.assert_close(mixing.matrix() @ mixing.matrix().T, torch.eye(6), rtol=0, atol=1e-5)
-    torch.testing.assert_close(TriangularMixing(3, start="identity").matrix(), torch.eye(3))
+    permutation = TriangularMixing(5, start="permutation").matrix()
+    assert torch.equal(permutation.sort(0).values, torch.eye(5).sort(0).values)
 
 
 def test_the_parts_of_a_triangular_mixing_are_its_matrix() -> None:

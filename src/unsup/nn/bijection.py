@@ -16,8 +16,8 @@ from torch.nn.functional import logsigmoid
 from unsup.core.parallel import mean_over_rows
 from unsup.nn.norm import uses_batch_statistics
 from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
-from unsup.prob.distributions import at_least_float32
-from unsup.prob.mixture_cdf import Mixture, log_density, log_tails, quantile
+from unsup.prob.distributions import LOG_2PI, at_least_float32
+from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
 
 
@@ -224,6 +224,36 @@ class Spline(Bijection):
             return outputs
         sizes, slopes = outputs.split([2 * self.bins, self.bins - 1], -1)
         return torch.cat([sizes / self.divisor, slopes], -1)
+
+
+class NormalScores(Bijection):
+    """y = Φ⁻¹(F(x)), with F the distribution function of a mixture: x has that mixture if y has N(0, 1).
+
+    Args:
+        components: number of components.
+        component: their law.
+    """
+
+    def __init__(self, components: int, component: ComponentName = "gaussian") -> None:
+        super().__init__()
+        self.components, self.component, self.outputs_each = components, component, 3 * components
+        # Means spread over ±2 deviations: equal components would get equal gradients, and stay equal.
+        self.register_buffer("spread", 2 * (torch.arange(components) + 0.5) / components - 1, persistent=False)
+
+    spread: Tensor
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        mixture = self._told(outputs)
+        y = normal_quantile(*log_tails(x, mixture, self.component))
+        return y, log_density(x, mixture, self.component) + 0.5 * (y.square() + LOG_2PI)
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        log_odds = torch.special.log_ndtr(y) - torch.special.log_ndtr(-y)
+        return quantile(log_odds, self._told(outputs), self.component)
+
+    def _told(self, outputs: Tensor) -> Mixture:
+        logits, mean, log_scale = outputs.chunk(3, -1)
+        return Mixture(logits.log_softmax(-1), mean + 2 * self.spread.to(mean.dtype), log_scale)
 
 
 class MixtureCdf(Bijection):

@@ -24,6 +24,31 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, last)
 
 
+class ResidualMLP(nn.Module):
+    """Blocks h + W₂ relu(W₁ relu(h)), and a linear layer initialised to zero: ``(B, inputs)`` → ``(B, outputs)``.
+
+    (Durkan, Bekasov, Murray, Papamakarios 2019, section 5.1.)
+    """
+
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.first = _FirstLinear(inputs, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
+            for _ in range(blocks)
+        )
+        self.last = nn.Linear(width, outputs)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        for block in self.blocks:
+            h = h + block(h)
+        y: Tensor = self.last(h)
+        return y
+
+
 class _FirstLinear(nn.Linear):
     """Accepts any floating type."""
 

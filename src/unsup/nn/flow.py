@@ -13,26 +13,37 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import NO_WORDS, IsFlow, Model
+from unsup.core.model import NO_WORDS, ClassifiesByBayes, IsFlow, Model, Terms
+from unsup.nn.conditions import Conditions
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.norm import batch_statistics
+from unsup.nn.weight_norm import DataDependent, initialise
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
+_FIRST_BATCH = 256  # examples of the data-dependent initialisation
 
-class Flow(Model, IsFlow):
+
+class Flow(Model, IsFlow, ClassifiesByBayes):
     """A model with a front, steps and a loss; all methods are derived from these.
 
     The base is N(0, I), unless a model overrides `base_log_prob`, `base_cdf` and `draw_base` together. Its entries are
-    independent and have one law.
+    independent and have one law. Constructors call `take` before they build the steps.
 
     Attributes:
         front: raw x ⇄ y, ``(B, *event.shape)``.
+        conditions: features of the condition, which are passed to all steps.
         flow: y → z, ``(B, D)``.
     """
 
     front: ContinuousFront
+    conditions: Conditions
     flow: Invertible
+
+    def take(self, event: Event, given: Event | None, *, logit_alpha: float | None = None) -> None:
+        """Build the front, and the features of the condition."""
+        self.take_condition(given)
+        self.front, self.conditions = ContinuousFront(event, logit_alpha=logit_alpha), Conditions(given)
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -52,10 +63,23 @@ class Flow(Model, IsFlow):
     def mass_in_support(self) -> bool:
         return self.event.is_real
 
+    @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Standardise each entry with the training data; logits are not standardised."""
+        """Standardise each entry with the training data (logits are not), then start the steps that depend on data."""
         if self.front.logit_alpha is None:
             self.front.prepare(batch.x, generator=generator)
+        given = self.condition_or_none(batch.given, len(batch))
+        self.conditions.prepare(given, generator=generator)
+        self.count_condition(batch)
+        if any(isinstance(m, DataDependent) for m in self.modules()):
+            first = range(min(len(batch), _FIRST_BATCH))
+            noisy = self.front.dequantize(batch.x[first.start : first.stop], generator=generator)
+            features = self.conditions(None if given is None else given[first.start : first.stop])
+            initialise(self, lambda: self.flow(at_least_float32(self.front(noisy)[0]), features))
+
+    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
+        """Negative log-likelihood (bound)."""
+        return {"loss": self.negative_log_prob(batch, generator=generator)}
 
     def negative_log_prob(self, batch: Batch, *, generator: Generator | None = None) -> Tensor:
         """The base of losses: −log p(x), or its bound, ``(B,)``; with the statistics of the batch in training."""
@@ -63,12 +87,13 @@ class Flow(Model, IsFlow):
             return -self._log_prob(batch, samples=1, generator=generator)
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        return dequantized_log_prob(self.front, self._log_density, batch.x, samples=samples, generator=generator)
+        features = self.conditions(self.condition_or_none(batch.given, len(batch)))
 
-    def _log_density(self, y: Tensor) -> Tensor:
-        """log p(y) of the output of the front, by the change of variables."""
-        z, log_det = self.flow(at_least_float32(y))
-        return self.base_log_prob(z) + log_det
+        def density(y: Tensor) -> Tensor:
+            z, log_det = self.flow(at_least_float32(y), features)
+            return self.base_log_prob(z) + log_det
+
+        return dequantized_log_prob(self.front, density, batch.x, samples=samples, generator=generator)
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         z = at_least_float32(z)
@@ -82,34 +107,71 @@ class Flow(Model, IsFlow):
         """``n`` draws of z from the base, ``(n, D)``."""
         return random.normal((n, self.event.dims), generator, like=self.front.like)
 
-    def transform(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def transform(
+        self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         y, front_log_det = self.front(x)
-        z, log_det = self.flow(at_least_float32(y))
+        z, log_det = self.flow(at_least_float32(y), self._features(given, len(x)))
         return z, log_det + front_log_det
 
-    def invert(self, z: Tensor) -> Tensor:
-        return self.front.invert(self.flow.inverse(at_least_float32(z)))
+    def invert(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
+        return self.front.invert(self.flow.inverse(at_least_float32(z), self._features(given, len(z))))
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
         """z at the middle of the cell of each discrete entry."""
-        z: Tensor = self.flow(at_least_float32(self.front.middle(x)))[0]
+        z: Tensor = self.flow(at_least_float32(self.front.middle(x)), self._features(given, len(x)))[0]
         return z
 
     @property
     def code_size(self) -> int:
         return self.event.dims
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
         self.check_codes(z)
-        return self.front.to_support(self.invert(z))
+        return self.front.to_support(self.invert(z, given=given))
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None, temperature: Positive = 1.0) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        *,
+        given: Tensor | None = None,
+        generator: Generator | None = None,
+        temperature: Positive = 1.0,
+    ) -> Tensor:
         """Draws from the model.
 
         Args:
             n: number of samples.
+            given: condition, for models built with ``given``: one, or one for each sample. For a class, the default is
+                drawn from p(y).
             generator: random generator of the draws.
             temperature: factor of the draws of the base.
         """
-        return self.decode(temperature * self.draw_base(n, generator=generator))
+        told = self.condition_to_sample(given, n, generator)
+        return self.decode(temperature * self.draw_base(n, generator=generator), given=told)
+
+    def jacobian_check(self, x: Tensor, *, given: Tensor | None = None) -> float:
+        """The largest error of the log-determinant of `transform` against the autograd Jacobian, in nats.
+
+        Args:
+            x: continuous raw data ``(B, *event.shape)``, best in float64 with a model in float64; the Jacobian of one
+                example has D² entries.
+            given: condition.
+        """
+        worst, told = 0.0, self.condition_or_none(given, len(x))
+        for i, one in enumerate(x):
+            own = None if told is None else told[i : i + 1]
+
+            def code(v: Tensor, own: Tensor | None = own) -> Tensor:
+                return self.transform(v[None], given=own)[0].flatten()
+
+            matrix = torch.autograd.functional.jacobian(code, one).reshape(self.event.dims, -1)
+            exact = torch.linalg.slogdet(matrix.double()).logabsdet
+            said = self.transform(one[None], given=own)[1]
+            worst = max(worst, float((said.detach() - exact).abs()))
+        return worst
+
+    def _features(self, given: Tensor | None, n: int) -> Tensor | None:
+        found: Tensor | None = self.conditions(self.condition_or_none(given, n))
+        return found

@@ -6,6 +6,7 @@ Entries of vectors ``(B, C)`` and channels of images ``(B, C, H, W)`` are treate
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -193,15 +194,15 @@ class TriangularMixing(Mixing):
 
     Args:
         channels: C.
-        start: ``rotation``, or ``identity`` for W = I.
+        start: W at first: a random ``rotation``, or a random ``permutation``.
     """
 
     places: Tensor
     sign: Tensor
 
-    def __init__(self, channels: int, *, start: str = "rotation") -> None:
+    def __init__(self, channels: int, *, start: Literal["rotation", "permutation"] = "rotation") -> None:
         super().__init__()
-        weight = _rotation(channels) if start == "rotation" else torch.eye(channels)
+        weight = _rotation(channels) if start == "rotation" else torch.eye(channels)[torch.randperm(channels)]
         permutation, lower, upper = torch.linalg.lu(weight)
         self.register_buffer("places", permutation.argmax(1))
         self.register_buffer("sign", upper.diagonal().sign())

@@ -106,13 +106,24 @@ def bisect(too_small: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> 
 
 
 def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
-    """Φ⁻¹(p) of log p and log(1 − p), also where p rounds to 0 or 1.
+    """Φ⁻¹(p) of log p and log(1 − p), also where p rounds to 0 or 1, with gradients through the smaller of them.
 
     >>> tails = torch.tensor([-1e4, -0.0], dtype=torch.float64)
     >>> round(float(normal_quantile(tails[:1], tails[1:])), 2)
     -141.37
     """
-    log_p = torch.minimum(log_below, log_above)
+    lower = log_below <= log_above
+    log_p = torch.where(lower, log_below, log_above)
+    with torch.no_grad():
+        t = _lower_quantile(log_p)
+    # dt/d log p = p / φ(t), which is finite in both tails.
+    slope = (log_p + 0.5 * (t.square() + LOG_2PI)).detach().exp()
+    t = t + (log_p - log_p.detach()) * slope
+    return torch.where(lower, t, -t)
+
+
+def _lower_quantile(log_p: Tensor) -> Tensor:
+    """Φ⁻¹(p) for p ≤ 1/2."""
     middle = torch.special.ndtri(log_p.clamp(min=_TAIL - 1).exp())
     far = log_p.clamp(max=_TAIL)
     # Φ(−t) ≈ φ(t) / t for large t; two rounds of the fixed point, and then Newton's method in the logarithm.
@@ -121,5 +132,4 @@ def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
     for _ in range(_NEWTON):
         log_tail = torch.special.log_ndtr(-t)
         t = t + (log_tail - far) * (log_tail + 0.5 * (t.square() + LOG_2PI)).exp()
-    found = torch.where(log_p < _TAIL, -t, middle)
-    return torch.where(log_below <= log_above, found, -found)
+    return torch.where(log_p < _TAIL, -t, middle)

@@ -16,15 +16,13 @@ from typing import Literal
 
 from torch import Generator, Tensor
 
-from unsup.core.batch import Batch
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
-from unsup.core.model import Advice, Terms
+from unsup.core.model import Advice
 from unsup.nn.bijection import Additive
 from unsup.nn.conditioner import mlp
 from unsup.nn.coupling import Alternating
 from unsup.nn.flow import Flow
-from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten
 from unsup.nn.split import EvenOdd
 from unsup.prob.distributions import sample_standard_logistic, standard_logistic_log_prob
@@ -50,6 +48,7 @@ class NICE(Flow):
         layers: number of couplings; with at least three, every component can depend on every entry.
         hidden: units of each hidden layer of the network of a coupling.
         base: density of the components: ``logistic`` (as in the paper, except for Toronto Faces) or ``gaussian``.
+        given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every coupling.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -69,11 +68,14 @@ class NICE(Flow):
         layers: Count = 4,
         hidden: Widths = (256, 256),
         base: Literal["logistic", "gaussian"] = "logistic",
+        given: Event | None = None,
     ) -> None:
         self.base = base
-        self.front = ContinuousFront(event)
+        self.take(event, given)
         sizes = (event.dims - event.dims // 2, event.dims // 2)  # numbers of even and odd entries
-        couplings = [(mlp(sizes[i % 2], hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)]
+        couplings = [
+            (mlp(sizes[i % 2] + self.conditions.size, hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)
+        ]
         scale = DiagonalScale((event.dims,), math.log(_LOGISTIC_STD) if base == "logistic" else 0.0)
         self.flow = Chain([Flatten(event.shape), Alternating(EvenOdd(), couplings), scale])
 
@@ -82,10 +84,6 @@ class NICE(Flow):
         if examples < _SMALL:
             return Advice({"hidden": (64, 64)}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
         return Advice(training={"ema": 0.99}, turn=None)
-
-    def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """Negative log-likelihood (bound)."""
-        return {"loss": self.negative_log_prob(batch, generator=generator)}
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         return standard_logistic_log_prob(z).sum(1) if self.base == "logistic" else super().base_log_prob(z)

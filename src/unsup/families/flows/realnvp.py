@@ -26,7 +26,6 @@ from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
 from unsup.nn.flow import Flow
-from unsup.nn.front import ContinuousFront
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
 from unsup.prob.distributions import at_least_float32
@@ -60,6 +59,8 @@ class RealNVP(Flow):
         hidden: units of each hidden layer of the conditioners of a vector flow.
         channels: channels of the conditioners at full image size.
         blocks: residual blocks of each image conditioner.
+        given: event of the condition of vectors, e.g. ``labels(10)``, or None; its features are inputs of every
+            coupling.
         scales: number of scales of an image flow (squeezes plus one); None squeezes until a side is odd or at most 4.
 
     Raises:
@@ -88,13 +89,16 @@ class RealNVP(Flow):
         channels: Count = 16,
         blocks: Count = 2,
         scales: Count | None = None,
+        given: Event | None = None,
     ) -> None:
         has_logit = event.is_image and event.is_discrete
-        self.front = ContinuousFront(event, logit_alpha=_LOGIT_ALPHA if has_logit else None)
+        self.take(event, given, logit_alpha=_LOGIT_ALPHA if has_logit else None)
+        if event.is_image and given is not None:
+            raise InputError(f"given={given} is for vectors and tables; conditioned images are those of glow")
         if event.is_image:
             self.flow = _image_flow(event.shape, channels, blocks, _scale_count(event, scales))
         else:
-            self.flow = _vector_flow(event.dims, layers, hidden)
+            self.flow = _vector_flow(event.dims, layers, hidden, self.conditions.size)
         self._scaled = [m for m in self.modules() if isinstance(m, (BoundedAffine, WeightNormConv))]
 
     @classmethod
@@ -124,10 +128,10 @@ class RealNVP(Flow):
         return [p for p in found if p is not None]
 
 
-def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...]) -> Invertible:
+def _vector_flow(dims: int, layers: int, hidden: tuple[int, ...], context: int) -> Invertible:
     """The two halves alternate. Conditioners are initialised to zero, so that the flow starts as the identity."""
     sizes = (dims - dims // 2, dims // 2)
-    couplings = [(mlp(sizes[i % 2], hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
+    couplings = [(mlp(sizes[i % 2] + context, hidden, 2 * sizes[1 - i % 2]), BoundedAffine()) for i in range(layers)]
     return Alternating(Halves(sizes[0]), couplings)
 
 

@@ -263,10 +263,11 @@ def tempered(subject: Subject) -> None:
     tables = [] if isinstance(model, IsFlow) else _tables(model, subject)
     for wanted in (_COOLER, 1 / _COOLER):
         if isinstance(model, IsFlow):
-            widths = []
+            widths, told = [], subject.given(_CODES)
             for temperature in (1.0, wanted):
                 with torch.no_grad():
-                    z, _ = model.transform(_exactly(_at(model, subject, _CODES, temperature)[0]), **subject.one_given())
+                    x, _ = values.draw(model, _CODES, subject.generator(1), temperature=temperature, **told)
+                    z, _ = model.transform(_exactly(x), **told)
                 widths.append(z.square().mean().sqrt())
             found = float(widths[1] / widths[0])
             # A width of n Gaussian numbers has a relative error of 1 / √(2 n).
