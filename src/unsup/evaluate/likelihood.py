@@ -18,10 +18,23 @@ from unsup.data.source import Split
 from unsup.evaluate.conditions import batches, beside, examples_in, in_use, over_examples
 
 CHUNK = 200
-"""Examples scored at once. It is fixed, so that the noise of a bound depends on the seed and the data only."""
+"""The most examples scored at once."""
+_CHUNK_ENTRIES = 2**18
 _CHECKED = 20_000
 _NO_DENSITY = "{} has no likelihood; unsup models lists models that score"
 _LOG_PARTITION = -1  # key of its noise, next to the positions of chunks
+
+
+def chunk_of(event: Event) -> int:
+    """How many examples are scored at once: fewer of many entries, whose features take memory.
+
+    It depends on the event only, so that the noise of a bound depends on the seed and the data only.
+
+    >>> from unsup.core.event import REAL
+    >>> chunk_of(Event((784,), REAL)), chunk_of(Event((65_536,), REAL))
+    (200, 4)
+    """
+    return max(1, min(CHUNK, _CHUNK_ENTRIES // max(1, event.dims)))
 
 
 def log_probs(
@@ -65,7 +78,7 @@ def log_probs(
         if isinstance(model, HasPartition) and not stored:
             generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
             model.estimate_log_partition(effort=samples, generator=generator)
-    return over_examples(model, examples, CHUNK, scored, on_chunk)
+    return over_examples(model, examples, chunk_of(model.event), scored, on_chunk)
 
 
 def _check(model: Model, examples: Split | Batch) -> None:
@@ -189,7 +202,7 @@ def bits_by_dimension(model: Model, x: Tensor | Split | Batch, *, seed: int = 0)
         return None
     found = []
     with in_use(model):
-        for position, batch in enumerate(batches(examples, CHUNK)):
+        for position, batch in enumerate(batches(examples, chunk_of(model.event))):
             generator = keyed_generator(seed, position, device=model.device)
             part = batch.to(model.device)
             lengths = {} if part.lengths is None else {"lengths": part.lengths}

@@ -37,7 +37,7 @@ from unsup.core.model import (
 )
 from unsup.core.random import uniform
 from unsup.core.registry import create, model_class
-from unsup.evaluate.likelihood import CHUNK
+from unsup.evaluate.likelihood import chunk_of
 
 MEMBERS = 10
 """Gaussian mixtures of the default detector."""
@@ -115,7 +115,7 @@ class SingleModel:
     seed: int = 0
 
     def scores(self, x: Tensor) -> Tensor:
-        return torch.cat([self._score(part, i) for i, part in enumerate(x.split(CHUNK))])
+        return torch.cat([self._score(part, i) for i, part in enumerate(x.split(chunk_of(self.model.event)))])
 
     @torch.no_grad()
     def _score(self, x: Tensor, chunk: int) -> Tensor:
@@ -131,10 +131,14 @@ class SingleModel:
     @torch.no_grad()
     def surprisals(self, x: Tensor) -> Tensor:
         if isinstance(self.model, HasEntryConditionals):
-            return torch.cat([-self.model.log_given_rest(part).double().cpu() for part in x.split(CHUNK)])
+            return torch.cat(
+                [-self.model.log_given_rest(part).double().cpu() for part in x.split(chunk_of(self.model.event))]
+            )
         if isinstance(self.model, Factorises):
             generator = keyed_generator(self.seed, _NOISE, 0, device=self.model.device)
-            parts = [self.model.log_conditionals(part, generator=generator) for part in x.split(CHUNK)]
+            parts = [
+                self.model.log_conditionals(part, generator=generator) for part in x.split(chunk_of(self.model.event))
+            ]
             if all(part is not None for part in parts):
                 return torch.cat([-part.double().cpu() for part in parts if part is not None])
         return torch.stack([self._gains(row) for row in x]) if len(x) else x.new_zeros(0, self.typical.numel())

@@ -16,7 +16,7 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import CanSample, HasDensity, HasEnergy, keyed_generator
-from unsup.evaluate.likelihood import CHUNK
+from unsup.evaluate.likelihood import chunk_of
 from unsup.sklearn.facade import Facade, seed_of, where_it_can
 from unsup.sklearn.noise import RowNoise
 
@@ -105,7 +105,9 @@ class DensityEstimator(OutlierMixin, Facade):
 
     @torch.no_grad()
     def _scores(self, x: Tensor) -> NDArray[np.float64]:
-        return np.concatenate([self._chunk_scores(chunk).double().cpu().numpy() for chunk in x.split(CHUNK)])
+        return np.concatenate(
+            [self._chunk_scores(chunk).double().cpu().numpy() for chunk in x.split(chunk_of(self.model_.event))]
+        )
 
     def _chunk_scores(self, chunk: Tensor) -> Tensor:
         model, device = self.model_, self.model_.device
