@@ -28,9 +28,9 @@ from unsup.nn.bijection import (
 from unsup.nn.conditioner import ResidualConvNet, ShiftedNorm, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten, Invertible, MultiScale, Squeeze
-from unsup.nn.mixing import ActNorm, BatchNormalisation, PlainMixing, Reverse, TriangularMixing
+from unsup.nn.mixing import ActNorm, BatchNormalisation, ConditionedScale, PlainMixing, Reverse, TriangularMixing
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
-from unsup.nn.split import Checkerboard, Corners, EvenOdd, Halves, Partition, Split
+from unsup.nn.split import Checkerboard, Corners, EqualHalves, EvenOdd, Halves, Partition, Split
 from unsup.nn.weight_norm import initialise
 from unsup.testing.processes import as_processes
 
@@ -116,6 +116,14 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "chain": (lambda: Chain([Flatten((1, 2, 2)), alternating(EvenOdd(), (2, 2), 2), DiagonalScale((4,))]), (1, 2, 2)),
     "empty chain": (lambda: Chain([]), (3,)),
     "one scale": (lambda: MultiScale([checkerboard(0)], Corners(), [(2, 3, 2)]), (2, 3, 2)),
+    "two scales of halves": (
+        lambda: MultiScale(
+            [Chain([Squeeze(), DiagonalScale((4, 2, 2))]), Squeeze()], EqualHalves(), [(2, 2, 2), (8, 1, 1)]
+        ),
+        (1, 4, 4),
+    ),
+    "conditioned scale": (lambda: ConditionedScale(4), (4,)),
+    "conditioned scale of channels": (lambda: ConditionedScale(3), (3, 2, 2)),
     "three scales": (
         lambda: MultiScale(
             [Chain([Squeeze(), DiagonalScale((4, 4, 4))]), Squeeze(), DiagonalScale((4, 2, 2))],

@@ -116,7 +116,12 @@ class Alternating(Invertible, Exact):
 
 
 def _outputs(conditioner: nn.Module, bijection: Bijection, seen: Tensor, context: Tensor | None) -> Tensor:
-    """The outputs of a network, which are blocks along axis 1, as parameters ``(B, C, ..., outputs_each)``."""
+    """The outputs of a network, which are blocks along axis 1, as parameters ``(B, C, ..., outputs_each)``.
+
+    The features of a condition are appended to those of vectors, or as channels to each pixel of images.
+    """
+    if context is not None and seen.ndim == 4 and context.ndim == 2:
+        context = context[:, :, None, None].expand(-1, -1, *seen.shape[2:])
     outputs = at_least_float32(conditioner(joined(seen, context)))
     return outputs.unflatten(1, (bijection.outputs_each, -1)).movedim(1, -1)
 

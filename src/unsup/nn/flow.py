@@ -5,22 +5,28 @@ log p(x) = log p_Z(f(y(x))) + log|det ∂f/∂y| + log|det ∂y/∂x|
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor
 
 from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Positive
+from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import NO_WORDS, ClassifiesByBayes, IsFlow, Model, Terms
 from unsup.nn.conditions import Conditions
+from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.norm import batch_statistics
 from unsup.nn.weight_norm import DataDependent, initialise
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
+Dequantization = Literal["uniform", "variational"]
+"""Noise within the cells of discrete entries: uniform, or of a small flow, which makes the bound tighter."""
 _FIRST_BATCH = 256  # examples of the data-dependent initialisation
 
 
@@ -40,10 +46,38 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     conditions: Conditions
     flow: Invertible
 
-    def take(self, event: Event, given: Event | None, *, logit_alpha: float | None = None) -> None:
-        """Build the front, and the features of the condition."""
+    def take(
+        self,
+        event: Event,
+        given: Event | None,
+        *,
+        logit_alpha: float | None = None,
+        dequantization: Dequantization = "uniform",
+        width: int = 32,
+        standardise: bool = True,
+    ) -> None:
+        """Build the front, and the features of the condition.
+
+        ``width`` is that of the networks of the flow for the noise. Without ``standardise`` the levels of discrete
+        entries are scaled to [−1/2, 1/2], whatever the data.
+
+        Raises:
+            InputError: noise from a flow, and an event without discrete entries.
+        """
         self.take_condition(given)
-        self.front, self.conditions = ContinuousFront(event, logit_alpha=logit_alpha), Conditions(given)
+        dequantizer = None
+        if dequantization == "variational":
+            if event.is_real:
+                raise InputError(
+                    "dequantization='variational' is for data with discrete entries; these are real: use 'uniform', "
+                    "which leaves them unchanged"
+                )
+            dequantizer = VariationalDequantizer(event, width)
+        self.front = ContinuousFront(event, logit_alpha=logit_alpha, dequantizer=dequantizer)
+        self.conditions = Conditions(given)
+        self.standardises = standardise and logit_alpha is None
+        if not standardise:
+            self.front.mean.fill_(0.5)
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -66,16 +100,21 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Standardise each entry with the training data (logits are not), then start the steps that depend on data."""
-        if self.front.logit_alpha is None:
+        if self.standardises:
             self.front.prepare(batch.x, generator=generator)
         given = self.condition_or_none(batch.given, len(batch))
         self.conditions.prepare(given, generator=generator)
         self.count_condition(batch)
         if any(isinstance(m, DataDependent) for m in self.modules()):
             first = range(min(len(batch), _FIRST_BATCH))
-            noisy = self.front.dequantize(batch.x[first.start : first.stop], generator=generator)
+            x = batch.x[first.start : first.stop]
             features = self.conditions(None if given is None else given[first.start : first.stop])
-            initialise(self, lambda: self.flow(at_least_float32(self.front(noisy)[0]), features))
+
+            def full_pass() -> None:
+                noisy = self.front.dequantize(x, generator=generator)
+                self.flow(at_least_float32(self.front(noisy)[0]), features)
+
+            initialise(self, full_pass)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """Negative log-likelihood (bound)."""

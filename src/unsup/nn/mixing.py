@@ -67,6 +67,42 @@ class ActNorm(Invertible, Exact, DataDependent):
         return at_least_float32(self.log_scale).view(shape), at_least_float32(self.bias).view(shape)
 
 
+class ConditionedScale(Invertible):
+    """y = (x + t) exp(s) for each channel, with t and s linear in the condition: x is Gaussian if y is standard normal.
+
+    It starts as the identity. With it at the end of a flow, the mean and the scale of the base are learned, for each
+    condition (the learned top of Glow).
+
+    Args:
+        channels: number of entries of vectors, or channels of images.
+        context: number of features of the condition.
+    """
+
+    def __init__(self, channels: int, context: int = 0) -> None:
+        super().__init__()
+        self.log_scale, self.shift = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+        self.maps = nn.Linear(context, 2 * channels, bias=False) if context else None
+        if self.maps is not None:
+            nn.init.zeros_(self.maps.weight)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._told(x, context)
+        log_det = log_scale.flatten(1).sum(1) * _pixels(x)
+        return (x + shift) * log_scale.exp(), log_det.expand(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        log_scale, shift = self._told(y, context)
+        return y * (-log_scale).exp() - shift
+
+    def _told(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = at_least_float32(self.log_scale)[None], at_least_float32(self.shift)[None]
+        if self.maps is not None and context is not None:
+            more = at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
+            log_scale, shift = log_scale + more.chunk(2, 1)[0], shift + more.chunk(2, 1)[1]
+        shape = (*log_scale.shape, *[1] * (x.ndim - 2))
+        return log_scale.view(shape), shift.view(shape)
+
+
 class BatchNormalisation(Invertible, Exact):
     """y = (x − μ) / √(σ² + ε) · exp(γ) + β for each entry of vectors (Papamakarios et al. 2017, section 3.4).
 

@@ -91,6 +91,17 @@ class Halves(Partition):
         return torch.cat((moved, seen) if self.moves_first else (seen, moved), 1)
 
 
+class EqualHalves(Partition):
+    """The first half of the channels is seen; the second is transformed."""
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x.tensor_split(2, 1)
+        return first, second
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat((seen, moved), 1)
+
+
 class EvenOdd(Partition):
     """The entries 0, 2, 4, … of vectors are seen; the entries 1, 3, 5, … are transformed."""
 

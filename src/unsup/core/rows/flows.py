@@ -44,7 +44,25 @@ SPLINE_PAPER = Paper(
     link="https://arxiv.org/abs/1906.04032",
 )
 
+GLOW_PAPER = Paper(
+    key="kingma2018glow",
+    authors="Diederik P. Kingma, Prafulla Dhariwal",
+    year=2018,
+    title="Glow: generative flow with invertible 1x1 convolutions",
+    venue="NeurIPS 2018",
+    link="https://arxiv.org/abs/1807.03039",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="glow",
+        target="unsup.families.flows.glow:Glow",
+        family="flows",
+        summary="Activation normalisation, invertible 1×1 convolutions and affine couplings at several scales.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify", "compress"),
+        events="images with even sides, without categories of more than two values",
+        paper=GLOW_PAPER,
+    ),
     Row(
         name="maf",
         target="unsup.families.flows.maf:MAF",

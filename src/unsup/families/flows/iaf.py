@@ -16,7 +16,7 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
 from unsup.nn.bijection import LogAffine
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import Reverse
 
@@ -33,6 +33,7 @@ class IAF(Flow):
         event: real, ordinal or binary; vector (any mix), or image.
         layers: number of autoregressive steps.
         hidden: units of each hidden layer of each network.
+        dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
     >>> import torch
@@ -49,9 +50,15 @@ class IAF(Flow):
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
 
     def __init__(
-        self, event: Event, *, layers: Count = 4, hidden: Widths = (128, 128), given: Event | None = None
+        self,
+        event: Event,
+        *,
+        layers: Count = 4,
+        hidden: Widths = (128, 128),
+        dequantization: Dequantization = "uniform",
+        given: Event | None = None,
     ) -> None:
-        self.take(event, given)
+        self.take(event, given, dequantization=dequantization)
         steps: list[Invertible] = [Flatten(event.shape)]
         for layer in range(layers):
             steps += [Reverse()] if layer else []

@@ -16,7 +16,7 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
 from unsup.nn.bijection import LogAffine, NormalScores
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import BatchNormalisation, Reverse
 
@@ -43,6 +43,7 @@ class MAF(Flow):
         batch_norm: batch normalisation after each step.
         components: number of Gaussians of each entry in the base, a mixture given the earlier entries (MAF MoG); 0:
             the base is N(0, I).
+        dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
     >>> import torch
@@ -67,9 +68,15 @@ class MAF(Flow):
         hidden: Widths = (128, 128),
         batch_norm: bool = False,
         components: Whole = 0,
+        dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        self.take(event, given, logit_alpha=_LOGIT_ALPHA if event.is_image and event.is_discrete else None)
+        self.take(
+            event,
+            given,
+            logit_alpha=_LOGIT_ALPHA if event.is_image and event.is_discrete else None,
+            dequantization=dequantization,
+        )
         steps: list[Invertible] = [Flatten(event.shape)]
         context = self.conditions.size
         for layer in range(layers):

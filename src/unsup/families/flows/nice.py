@@ -22,7 +22,7 @@ from unsup.core.model import Advice
 from unsup.nn.bijection import Additive
 from unsup.nn.conditioner import mlp
 from unsup.nn.coupling import Alternating
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten
 from unsup.nn.split import EvenOdd
 from unsup.prob.distributions import sample_standard_logistic, standard_logistic_log_prob
@@ -48,6 +48,7 @@ class NICE(Flow):
         layers: number of couplings; with at least three, every component can depend on every entry.
         hidden: units of each hidden layer of the network of a coupling.
         base: density of the components: ``logistic`` (as in the paper, except for Toronto Faces) or ``gaussian``.
+        dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every coupling.
 
     >>> import torch
@@ -68,10 +69,11 @@ class NICE(Flow):
         layers: Count = 4,
         hidden: Widths = (256, 256),
         base: Literal["logistic", "gaussian"] = "logistic",
+        dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
         self.base = base
-        self.take(event, given)
+        self.take(event, given, dequantization=dequantization)
         sizes = (event.dims - event.dims // 2, event.dims // 2)  # numbers of even and odd entries
         couplings = [
             (mlp(sizes[i % 2] + self.conditions.size, hidden, sizes[1 - i % 2]), Additive()) for i in range(layers)

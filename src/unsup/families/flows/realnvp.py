@@ -25,7 +25,7 @@ from unsup.core.model import Advice, Terms
 from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
 from unsup.prob.distributions import at_least_float32
@@ -59,6 +59,7 @@ class RealNVP(Flow):
         hidden: units of each hidden layer of the conditioners of a vector flow.
         channels: channels of the conditioners at full image size.
         blocks: residual blocks of each image conditioner.
+        dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition of vectors, e.g. ``labels(10)``, or None; its features are inputs of every
             coupling.
         scales: number of scales of an image flow (squeezes plus one); None squeezes until a side is odd or at most 4.
@@ -89,10 +90,11 @@ class RealNVP(Flow):
         channels: Count = 16,
         blocks: Count = 2,
         scales: Count | None = None,
+        dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        has_logit = event.is_image and event.is_discrete
-        self.take(event, given, logit_alpha=_LOGIT_ALPHA if has_logit else None)
+        alpha = _LOGIT_ALPHA if event.is_image and event.is_discrete else None
+        self.take(event, given, logit_alpha=alpha, dequantization=dequantization, width=min(channels, 32))
         if event.is_image and given is not None:
             raise InputError(f"given={given} is for vectors and tables; conditioned images are those of glow")
         if event.is_image:

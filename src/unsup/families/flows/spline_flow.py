@@ -18,7 +18,7 @@ from unsup.nn.autoregressive_map import MaskedAutoregressive
 from unsup.nn.bijection import Spline
 from unsup.nn.conditioner import ResidualMLP
 from unsup.nn.coupling import Coupling
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import TriangularMixing
 from unsup.nn.split import Halves
@@ -44,6 +44,7 @@ class SplineFlow(Flow):
         blocks: residual blocks of each network.
         bins: bins of each spline.
         bound: B.
+        dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
     >>> import torch
@@ -71,9 +72,10 @@ class SplineFlow(Flow):
         blocks: Whole = 2,
         bins: Annotated[int, AtLeast(2)] = 8,
         bound: Positive = 3.0,
+        dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        self.take(event, given)
+        self.take(event, given, dequantization=dequantization)
         context, dims = self.conditions.size, event.dims
         seen = dims - dims // 2
 
