@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from unsup.core.parallel import share_of
 from unsup.core.random import part_of_batch
+from unsup.families.flows.planar import PlanarStep
+from unsup.families.flows.radial import RadialStep
+from unsup.families.flows.sylvester import SylvesterStep
 from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
 from unsup.nn.bijection import (
     Additive,
@@ -23,10 +26,12 @@ from unsup.nn.bijection import (
     Normalised,
     NormalScores,
     SigmoidAffine,
+    SigmoidMixture,
     Spline,
 )
 from unsup.nn.conditioner import ResidualConvNet, ShiftedNorm, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
+from unsup.nn.elementwise import Elementwise, NormalCdf
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten, Invertible, MultiScale, Squeeze
 from unsup.nn.mixing import ActNorm, BatchNormalisation, ConditionedScale, PlainMixing, Reverse, TriangularMixing
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
@@ -122,6 +127,12 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
         ),
         (1, 4, 4),
     ),
+    "elementwise": (lambda: Elementwise(4, Spline(4, 1.5)), (4,)),
+    "normal distribution function": (NormalCdf, (3,)),
+    "planar": (lambda: PlanarStep(3), (3,)),
+    "radial": (lambda: RadialStep(3), (3,)),
+    "sylvester": (lambda: SylvesterStep(4, 3), (4,)),
+    "sigmoid mixture coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 18), SigmoidMixture(2)), (5,)),
     "conditioned scale": (lambda: ConditionedScale(4), (4,)),
     "conditioned scale of channels": (lambda: ConditionedScale(3), (3, 2, 2)),
     "three scales": (
@@ -174,6 +185,7 @@ def test_inverse_goes_back(name: str) -> None:
     y, _ = step(x)
     torch.testing.assert_close(step.inverse(y), x, rtol=0, atol=1e-11)
     other = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
+    other = torch.special.ndtr(other) if isinstance(step, NormalCdf) else other
     torch.testing.assert_close(step(step.inverse(other))[0], other, rtol=0, atol=1e-11)
 
 

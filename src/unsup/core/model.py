@@ -918,6 +918,16 @@ class IsFlow(HasDensity, CanSample, CanDecode):
         """Log-density of the base distribution, ``(B, D)`` → ``(B,)``; N(0, I) by default."""
         return -0.5 * (z**2 + math.log(2 * math.pi)).sum(1)
 
+    def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """``n`` draws of z from the base, ``(n, D)``; ``temperature`` is a factor of their `base_scores`."""
+        model = cast(Model, self)
+        noise = torch.randn(n, model.event.dims, generator=generator, device=model.device, dtype=model.dtype)
+        return temperature * noise
+
+    def base_scores(self, z: Tensor) -> Tensor:
+        """Numbers on the line that a temperature multiplies, elementwise: z itself, if it is on the line."""
+        return z
+
 
 class LearnsByCounting(ABC):
     """The model learns from sums over the data (counting, EM) instead of gradients."""

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from unsup.core.parallel import mean_over_rows
 from unsup.nn.norm import uses_batch_statistics
@@ -19,6 +19,8 @@ from unsup.prob.bijections import additive, additive_inverse, affine, affine_inv
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
+
+_SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of it is 1
 
 
 class Bijection(nn.Module, ABC):
@@ -237,8 +239,9 @@ class NormalScores(Bijection):
     def __init__(self, components: int, component: ComponentName = "gaussian") -> None:
         super().__init__()
         self.components, self.component, self.outputs_each = components, component, 3 * components
-        # Means spread over ±2 deviations: equal components would get equal gradients, and stay equal.
-        self.register_buffer("spread", 2 * (torch.arange(components) + 0.5) / components - 1, persistent=False)
+        # Means are spread over ±2: equal components would get equal gradients, and stay equal.
+        self.register_buffer("spread", 4 * (torch.arange(components) + 0.5) / components - 2, persistent=False)
+        self.narrow = min(0.0, math.log(2 / components))
 
     spread: Tensor
 
@@ -253,7 +256,7 @@ class NormalScores(Bijection):
 
     def _told(self, outputs: Tensor) -> Mixture:
         logits, mean, log_scale = outputs.chunk(3, -1)
-        return Mixture(logits.log_softmax(-1), mean + 2 * self.spread.to(mean.dtype), log_scale)
+        return Mixture(logits.log_softmax(-1), mean + self.spread.to(mean.dtype), log_scale + self.narrow)
 
 
 class MixtureCdf(Bijection):
@@ -282,3 +285,34 @@ class MixtureCdf(Bijection):
         k = self.components
         a, b, logits, mean, log_scale = outputs.split([1, 1, k, k, k], -1)
         return a.squeeze(-1).tanh(), b.squeeze(-1), Mixture(logits.log_softmax(-1), mean, log_scale)
+
+
+class SigmoidMixture(Bijection):
+    """y = logit Σ_j w_j σ(a_j x + b_j) with positive weights (the deep sigmoidal flow of Huang et al. 2018, eq. 8).
+
+    It is the logit of the distribution function of a mixture of logistics, with means −b / a and scales 1 / a.
+
+    Args:
+        units: number of sigmoids.
+    """
+
+    spread: Tensor
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units, self.outputs_each = units, 3 * units
+        # Offsets are spread over ±1: equal sigmoids would get equal gradients, and stay equal.
+        self.register_buffer("spread", 2 * (torch.arange(units) + 0.5) / units - 1, persistent=False)
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        mixture = self._told(outputs)
+        below, above = log_tails(x, mixture, "logistic")
+        return below - above, log_density(x, mixture, "logistic") - below - above
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return quantile(y, self._told(outputs), "logistic")
+
+    def _told(self, outputs: Tensor) -> Mixture:
+        logits, a, b = outputs.chunk(3, -1)
+        a = softplus(a + _SOFTPLUS_ONE)
+        return Mixture(logits.log_softmax(-1), -(b + self.spread.to(b.dtype)) / a, -a.log())

@@ -142,9 +142,13 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         """P(Z ≤ z) of one entry of the base, elementwise."""
         return torch.special.ndtr(z)
 
-    def draw_base(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """``n`` draws of z from the base, ``(n, D)``."""
-        return random.normal((n, self.event.dims), generator, like=self.front.like)
+    def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """``n`` draws of z from the base, ``(n, D)``; ``temperature`` is a factor of their `base_scores`."""
+        return temperature * random.normal((n, self.event.dims), generator, like=self.front.like)
+
+    def base_scores(self, z: Tensor) -> Tensor:
+        """Numbers on the line that a temperature multiplies, elementwise: z itself, if it is on the line."""
+        return z
 
     def transform(
         self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
@@ -188,7 +192,7 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
             temperature: factor of the draws of the base.
         """
         told = self.condition_to_sample(given, n, generator)
-        return self.decode(temperature * self.draw_base(n, generator=generator), given=told)
+        return self.decode(self.draw_base(n, generator=generator, temperature=temperature), given=told)
 
     def jacobian_check(self, x: Tensor, *, given: Tensor | None = None) -> float:
         """The largest error of the log-determinant of `transform` against the autograd Jacobian, in nats.

@@ -18,6 +18,7 @@ from unsup.prob.distributions import LOG_2PI
 
 ComponentName = Literal["logistic", "gaussian"]
 _NEWTON = 4  # steps, from a start that is right to a few per cent
+_LEAST = -1e30  # whose quantile squared is a float32 number
 _TAIL = -5.0  # log-probability below which the quantile is found in the logarithm
 
 
@@ -113,7 +114,7 @@ def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
     -141.37
     """
     lower = log_below <= log_above
-    log_p = torch.where(lower, log_below, log_above)
+    log_p = torch.where(lower, log_below, log_above).clamp(min=_LEAST)
     with torch.no_grad():
         t = _lower_quantile(log_p)
     # dt/d log p = p / φ(t), which is finite in both tails.

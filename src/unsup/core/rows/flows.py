@@ -53,7 +53,86 @@ GLOW_PAPER = Paper(
     link="https://arxiv.org/abs/1807.03039",
 )
 
+ROSENBLATT_PAPER = Paper(
+    key="rosenblatt1952remarks",
+    authors="Murray Rosenblatt",
+    year=1952,
+    title="Remarks on a multivariate transformation",
+    venue="Annals of Mathematical Statistics 23",
+    link="https://doi.org/10.1214/aoms/1177729394",
+)
+PLANAR_PAPER = Paper(
+    key="rezende2015variational",
+    authors="Danilo Jimenez Rezende, Shakir Mohamed",
+    year=2015,
+    title="Variational inference with normalizing flows",
+    venue="ICML 2015",
+    link="https://arxiv.org/abs/1505.05770",
+)
+
+SYLVESTER_PAPER = Paper(
+    key="vandenberg2018sylvester",
+    authors="Rianne van den Berg, Leonard Hasenclever, Jakub M. Tomczak, Max Welling",
+    year=2018,
+    title="Sylvester normalizing flows for variational inference",
+    venue="UAI 2018",
+    link="https://arxiv.org/abs/1803.05649",
+)
+NAF_PAPER = Paper(
+    key="huang2018neural",
+    authors="Chin-Wei Huang, David Krueger, Alexandre Lacoste, Aaron Courville",
+    year=2018,
+    title="Neural autoregressive flows",
+    venue="ICML 2018",
+    link="https://arxiv.org/abs/1804.00779",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="sylvester",
+        target="unsup.families.flows.sylvester:Sylvester",
+        family="flows",
+        summary="Planar steps of higher rank: space is bent along several directions at once.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors and tables without categories of more than two values",
+        paper=SYLVESTER_PAPER,
+    ),
+    Row(
+        name="naf",
+        target="unsup.families.flows.naf:NAF",
+        family="flows",
+        summary="Autoregressive steps whose map of each entry is a small monotone network.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors, tables and images without categories of more than two values",
+        paper=NAF_PAPER,
+    ),
+    Row(
+        name="cdf-flow",
+        target="unsup.families.flows.cdf_flow:CdfFlow",
+        family="flows",
+        summary="The distribution function of a mixture as the map, entry by entry: the flow to learn from.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors and tables without categories of more than two values, also of one column",
+        paper=ROSENBLATT_PAPER,
+    ),
+    Row(
+        name="planar",
+        target="unsup.families.flows.planar:Planar",
+        family="flows",
+        summary="Steps that bend space along one direction; for two or three dimensions.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors and tables without categories of more than two values",
+        paper=PLANAR_PAPER,
+    ),
+    Row(
+        name="radial",
+        target="unsup.families.flows.radial:Radial",
+        family="flows",
+        summary="Steps that contract or expand space around one point; for two or three dimensions.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors and tables without categories of more than two values",
+        paper=PLANAR_PAPER,
+    ),
     Row(
         name="glow",
         target="unsup.families.flows.glow:Glow",

@@ -93,7 +93,7 @@ class NICE(Flow):
     def base_cdf(self, z: Tensor) -> Tensor:
         return z.sigmoid() if self.base == "logistic" else super().base_cdf(z)
 
-    def draw_base(self, n: int, *, generator: Generator | None = None) -> Tensor:
+    def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         if self.base == "gaussian":
-            return super().draw_base(n, generator=generator)
-        return sample_standard_logistic((n, self.event.dims), generator, like=self.front.like)
+            return super().draw_base(n, generator=generator, temperature=temperature)
+        return temperature * sample_standard_logistic((n, self.event.dims), generator, like=self.front.like)

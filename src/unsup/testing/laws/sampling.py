@@ -267,7 +267,7 @@ def tempered(subject: Subject) -> None:
             for temperature in (1.0, wanted):
                 with torch.no_grad():
                     x, _ = values.draw(model, _CODES, subject.generator(1), temperature=temperature, **told)
-                    z, _ = model.transform(_exactly(x), **told)
+                    z = model.base_scores(model.transform(_exactly(x), **told)[0])
                 widths.append(z.square().mean().sqrt())
             found = float(widths[1] / widths[0])
             # A width of n Gaussian numbers has a relative error of 1 / √(2 n).
