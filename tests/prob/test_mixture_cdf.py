@@ -71,6 +71,19 @@ def test_normal_quantiles_are_those_of_scipy() -> None:
     torch.testing.assert_close(normal_quantile(log_q, log_p), -found, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normal_quantiles_are_finite_everywhere(dtype: torch.dtype) -> None:
+    x = torch.tensor([0.0, 5, 10, 29, 31, 100, 1e3, 1e5, 1e10, 1e16, 1e25], dtype=dtype).requires_grad_()
+    one = Mixture(*(torch.zeros(1, dtype=dtype) for _ in range(3)))
+    below, above = log_tails(x, one, "gaussian")
+    y = normal_quantile(below, above)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert bool(y.isfinite().all())
+    known = x.detach() < 1e14
+    torch.testing.assert_close(y.detach()[known], x.detach()[known], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(slope[:7], torch.ones(7, dtype=dtype), rtol=0.05, atol=0)
+
+
 def test_bisection_finds_the_change() -> None:
     want = torch.linspace(-5, 5, 101, dtype=torch.float64)
     found = bisect(lambda x: x < want, torch.full_like(want, -7), torch.full_like(want, 9))

@@ -19,6 +19,7 @@ from unsup.prob.distributions import LOG_2PI
 ComponentName = Literal["logistic", "gaussian"]
 _NEWTON = 4  # steps, from a start that is right to a few per cent
 _LEAST = -1e30  # whose quantile squared is a float32 number
+_FAR = 30.0  # deviations
 _TAIL = -5.0  # log-probability below which the quantile is found in the logarithm
 
 
@@ -117,9 +118,7 @@ def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
     log_p = torch.where(lower, log_below, log_above).clamp(min=_LEAST)
     with torch.no_grad():
         t = _lower_quantile(log_p)
-    # dt/d log p = p / φ(t), which is finite in both tails.
-    slope = (log_p + 0.5 * (t.square() + LOG_2PI)).detach().exp()
-    t = t + (log_p - log_p.detach()) * slope
+    t = t + (log_p - log_p.detach()) * _mills(-t, log_p.detach())  # dt / d log p = p / φ(t)
     return torch.where(lower, t, -t)
 
 
@@ -132,5 +131,12 @@ def _lower_quantile(log_p: Tensor) -> Tensor:
     t = (-2 * far - LOG_2PI - 2 * t.log()).clamp(min=1).sqrt()
     for _ in range(_NEWTON):
         log_tail = torch.special.log_ndtr(-t)
-        t = t + (log_tail - far) * (log_tail + 0.5 * (t.square() + LOG_2PI)).exp()
+        t = t + (log_tail - far) * _mills(t, log_tail)
     return torch.where(log_p < _TAIL, -t, middle)
+
+
+def _mills(t: Tensor, log_tail: Tensor) -> Tensor:
+    """Mills' ratio Φ(−t) / φ(t), of t and log Φ(−t); by its series where their difference would lose all digits."""
+    far = t.clamp(min=_FAR)
+    near = (log_tail + 0.5 * (t.square() + LOG_2PI)).exp()
+    return torch.where(t > _FAR, far.reciprocal() * (1 - far.pow(-2)), near)
