@@ -42,8 +42,17 @@ from unsup.families.classical.histogram import Histogram
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
+from unsup.families.flows.cdf_flow import CdfFlow
+from unsup.families.flows.glow import Glow
+from unsup.families.flows.iaf import IAF
+from unsup.families.flows.maf import MAF
+from unsup.families.flows.naf import NAF
 from unsup.families.flows.nice import NICE
+from unsup.families.flows.planar import Planar
+from unsup.families.flows.radial import Radial
 from unsup.families.flows.realnvp import RealNVP
+from unsup.families.flows.spline_flow import SplineFlow
+from unsup.families.flows.sylvester import Sylvester
 from unsup.families.latent.vae import VAE
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
@@ -143,6 +152,7 @@ def create(
     width: int = ...,
     layers: int = ...,
     dropout: float = ...,
+    weight_dropout: float = ...,
     chunk: int | None = ...,
     coordinates: bool = ...,
     frames: bool = ...,
@@ -359,6 +369,125 @@ def create(
 ) -> SubscaleDepth: ...
 @overload
 def create(
+    name: Literal["sylvester"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    rank: int | None = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> Sylvester: ...
+@overload
+def create(
+    name: Literal["naf"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    hidden: tuple[int, ...] = ...,
+    units: int = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> NAF: ...
+@overload
+def create(
+    name: Literal["cdf-flow"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    components: int = ...,
+    component: Literal["logistic", "gaussian"] = ...,
+    base: Literal["gaussian", "uniform"] = ...,
+    dependence: Literal["autoregressive", "independent"] = ...,
+    hidden: tuple[int, ...] = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> CdfFlow: ...
+@overload
+def create(
+    name: Literal["planar"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> Planar: ...
+@overload
+def create(
+    name: Literal["radial"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> Radial: ...
+@overload
+def create(
+    name: Literal["glow"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    scales: int | None = ...,
+    steps: int = ...,
+    channels: int = ...,
+    coupling: Literal["affine", "additive"] = ...,
+    mixing: Literal["lu", "plain"] = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> Glow: ...
+@overload
+def create(
+    name: Literal["maf"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    hidden: tuple[int, ...] = ...,
+    batch_norm: bool = ...,
+    components: int = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> MAF: ...
+@overload
+def create(
+    name: Literal["iaf"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    hidden: tuple[int, ...] = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> IAF: ...
+@overload
+def create(
+    name: Literal["spline-flow"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    step: Literal["coupling", "autoregressive"] = ...,
+    layers: int = ...,
+    width: int = ...,
+    blocks: int = ...,
+    bins: int = ...,
+    bound: float = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> SplineFlow: ...
+@overload
+def create(
     name: Literal["nice"],
     event: Event,
     *,
@@ -367,6 +496,8 @@ def create(
     layers: int = ...,
     hidden: tuple[int, ...] = ...,
     base: Literal["logistic", "gaussian"] = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
 ) -> NICE: ...
 @overload
 def create(
@@ -380,6 +511,8 @@ def create(
     channels: int = ...,
     blocks: int = ...,
     scales: int | None = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
 ) -> RealNVP: ...
 @overload
 def create(

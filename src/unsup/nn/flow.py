@@ -59,7 +59,7 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         """Build the front, and the features of the condition.
 
         ``width`` is that of the networks of the flow for the noise. Without ``standardise`` the levels of discrete
-        entries are scaled to [−1/2, 1/2], whatever the data.
+        entries are scaled to [−1/2, 1/2], not by the data.
 
         Raises:
             InputError: noise from a flow, and an event without discrete entries.

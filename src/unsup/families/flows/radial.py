@@ -56,7 +56,7 @@ class RadialStep(Invertible):
         distance = _norm(away)
         b = alpha + beta - distance
         root = (b.square() + 4 * alpha * distance).sqrt()
-        # Without subtraction of nearly equal numbers, whatever the sign of b.
+        # Without subtraction of nearly equal numbers, for both signs of b.
         r = torch.where(b < 0, (root - b) / 2, 2 * alpha * distance / (root + b).clamp(min=torch.finfo(y.dtype).tiny))
         return centre + away / (1 + beta / (alpha + r))[:, None]
 
