@@ -687,12 +687,20 @@ class Classifies(ABC):
     def predict_proba(self, x: Tensor) -> Tensor:
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``."""
 
+    def class_probabilities(self, batch: Batch) -> Tensor:
+        """`predict_proba` of a batch, ``(B, K)``."""
+        return self.predict_proba(batch.x)
+
 
 class ClassifiesByBayes(IsConditional, Classifies):
     """A conditional density that classifies by Bayes' rule: p(y | x) = p(y) p(x | y) / Σ_y p(y) p(x | y)."""
 
-    def predict_proba(self, x: Tensor) -> Tensor:
+    def predict_proba(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``.
+
+        Args:
+            x: raw data.
+            lengths: of the examples, as in `HasDensity.log_prob`.
 
         Raises:
             CapabilityError: the model is not conditioned on a class.
@@ -702,8 +710,11 @@ class ClassifiesByBayes(IsConditional, Classifies):
             raise CapabilityError(
                 f"this {type(self).__name__} is not a classifier; create it with a class as condition (given=labels(K))"
             )
-        cast(Model, self).event.check(x)
-        return (self.log_prob_each_class(Batch(x)) + self.log_class_prior()).softmax(1)
+        cast(Model, self).event.check(x, lengths)
+        return (self.log_prob_each_class(Batch(x, lengths=lengths)) + self.log_class_prior()).softmax(1)
+
+    def class_probabilities(self, batch: Batch) -> Tensor:
+        return self.predict_proba(batch.x, lengths=batch.lengths)
 
 
 class HasLatents(ABC):
