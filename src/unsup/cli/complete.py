@@ -163,10 +163,11 @@ def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
     texts = texts_of(Path(options.file), getattr(options, "field", None))
     tokens = [form.tokens_of(text, name) for name, text in texts]
     longest = max(map(len, tokens))
-    if longest >= most:
+    room = most if run.model.event.open else most - 1  # a document may end at once
+    if longest > room:
         raise InputError(
             f"{options.file} has a text of {counted(longest, form.entry)}, and examples of this run have {most}; leave "
-            f"at most {most - 1} to be continued, or keep the beginning of each window with --keep first:SHARE"
+            f"at most {room} to be continued, or keep the beginning of each window with --keep first:SHARE"
         )
     event = run.model.event
     x = event.lowest(torch.zeros(1, dtype=torch.int64)).expand(len(tokens), most).clone()
