@@ -192,6 +192,26 @@ def test_documents_are_classified_without_their_padding(tmp_path: Path, call: Ca
     assert [rows[name] for name in names] == pytest.approx(expected, rel=1e-4)
 
 
+def test_padding_is_not_coded(book: Path, tmp_path: Path, call: Call) -> None:
+    """A general codec was said to need fewer bytes than a model that was charged for padding."""
+    for run in ("documents", "bytes"):
+        data = unsup.open_run(book / run).data
+        assert data.test.lengths is not None
+        full = int((data.test.lengths == data.event.shape[0]).sum())
+        called = call("eval", book / run, "--measures", "coded_bytes,implied_bytes", "--json")
+        found = json.loads(called.out)
+        if not full:
+            assert "no example has full length" in json.dumps(found)
+        elif "coded_bytes" in found["figures"]:
+            assert found["figures"]["coded_bytes"]["n"] == full
+
+
+def test_texts_of_one_character_have_no_other(book: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "one.txt").write_text("☃")
+    called = call("score", book / "characters", tmp_path / "one.txt")
+    assert "has 1 character that" in called.err
+
+
 def test_other_tokens_and_sound_are_refused(book: Path, tmp_path: Path, call: Call) -> None:
     for run, other in (("bytes", "characters"), ("characters", "bytes")):
         called = call("score", book / run, book / "book.txt", "--tokens", other)
@@ -257,6 +277,7 @@ def test_mistakes_are_one_line(book: Path, tmp_path: Path, call: Call) -> None:
     run, out = book / "characters", tmp_path / "out.txt"
     assert "'☃'" in (found := refused("sample", run, "--prompt", "☃", "-o", out))
     assert "--tokens bytes" in found
+    assert "not UTF-8" in refused("sample", book / "bytes", "--prompt", "a\udcff", "-o", out)
     assert f"at most {LENGTH - 1}" in refused("sample", run, "--prompt", "o" * LENGTH, "-o", out)
     assert f"at most {LENGTH - 1}" in refused("complete", run, book / "book.txt", "-o", out)
     assert "expected a FILE" in refused("complete", run, "-o", out)

@@ -121,7 +121,7 @@ class BytesForm(Written):
         return row.numpy().astype(np.uint8).tobytes()
 
     def tokens_of(self, text: str, what: str) -> Tensor:
-        return torch.tensor(list(text.encode()), dtype=torch.int64)
+        return _bytes_of(text, what)
 
     def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         return {"byte": _sizes(x, lengths)}
@@ -168,7 +168,7 @@ class TextForm(Written):
 
     def tokens_of(self, text: str, what: str) -> Tensor:
         if not self.alphabet:
-            return torch.tensor(list(text.encode()), dtype=torch.int64)
+            return _bytes_of(text, what)
         numbers = {character: i for i, character in enumerate(self.alphabet)}
         _check_seen(text, self.alphabet, what)
         return torch.tensor([numbers[character] for character in text], dtype=torch.int64)
@@ -200,7 +200,10 @@ class TextForm(Written):
             )
         if not self.alphabet or not isinstance(own, TextForm) or not own.alphabet:
             return found
-        seen = "".join(own.alphabet[i] for i in found.tensor.unique().tolist())
+        there = found.tensor
+        if found.lengths is not None:
+            there = there[torch.arange(there.shape[1]) < found.lengths[:, None]]
+        seen = "".join(own.alphabet[i] for i in there.unique().tolist())
         _check_seen(seen, self.alphabet, what)
         numbers = torch.tensor([max(0, self.alphabet.find(c)) for c in own.alphabet])
         event = replace(found.event, support=_support(self.alphabet))
@@ -209,6 +212,13 @@ class TextForm(Written):
 
 def _sizes(x: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.full((len(x),), x.shape[1]) if lengths is None else lengths.cpu()
+
+
+def _bytes_of(text: str, what: str) -> Tensor:
+    try:
+        return torch.tensor(list(text.encode()), dtype=torch.int64)
+    except UnicodeEncodeError as error:  # a lone surrogate, as in words of a command that are not UTF-8
+        raise InputError(f"{what} is not UTF-8 (character {error.start}); write it in UTF-8") from error
 
 
 def _check_seen(text: str, alphabet: str, what: str) -> None:
