@@ -206,10 +206,13 @@ def test_padding_is_not_coded(book: Path, tmp_path: Path, call: Call) -> None:
             assert found["figures"]["coded_bytes"]["n"] == full
 
 
-def test_texts_of_one_character_have_no_other(book: Path, tmp_path: Path, call: Call) -> None:
-    (tmp_path / "one.txt").write_text("☃")
-    called = call("score", book / "characters", tmp_path / "one.txt")
-    assert "has 1 character that" in called.err
+def test_the_padding_of_a_text_is_no_unseen_character(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "book.txt").write_text("abc" * 30)
+    (tmp_path / "one.txt").write_text("b")
+    fit = ("fit", tmp_path / "book.txt", *FIT, "--tokens", "characters", "--length", 4, "-o", tmp_path / "run")
+    assert call(*fit).status == 0
+    called = call("score", tmp_path / "run", tmp_path / "one.txt")
+    assert called.status == 0, called.err
 
 
 def test_other_tokens_and_sound_are_refused(book: Path, tmp_path: Path, call: Call) -> None:
