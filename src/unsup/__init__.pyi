@@ -143,6 +143,7 @@ def create(
     width: int = ...,
     layers: int = ...,
     dropout: float = ...,
+    weight_dropout: float = ...,
     chunk: int | None = ...,
     coordinates: bool = ...,
     frames: bool = ...,
