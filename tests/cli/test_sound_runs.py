@@ -71,7 +71,7 @@ def test_recordings_are_completed_in_their_order_and_without_padding(story, call
     (tmp_path / "in").mkdir()
     for name, x in made.items():
         wavfile.write(tmp_path / "in" / f"{name}.wav", RATE, x)
-    windows = [x[i : i + 100] for x in made.values() for i in range(0, len(x), 100)]
+    windows = [x[:100] for x in made.values()]
     drawn = []
     for seed in range(2):
         words = ("--seconds", 0.015, "--given", "p200", "--seed", seed, "-o", tmp_path / f"out{seed}")
@@ -83,6 +83,10 @@ def test_recordings_are_completed_in_their_order_and_without_padding(story, call
         assert np.abs(one[:known] - window[:known]).max() < 300  # of the μ-law
         assert (one[:known] == other[:known]).all()
         assert (one[known : known + 40] != other[known : known + 40]).any()
+    assert "of the first window of a recording; 3 later windows left out" in found.err
+    words = ("--seconds", 0.015, "--given", "p200", "-o", tmp_path / "e.wav")
+    assert call("complete", story / "run", tmp_path / "in" / "e.wav", *words).status == 0
+    assert np.abs(wavfile.read(tmp_path / "e.wav")[1][:60] - made["e"][:60]).max() < 300
 
 
 def test_eval_and_score_read_sound_as_the_run_does(story, call, tmp_path):

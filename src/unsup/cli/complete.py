@@ -12,7 +12,7 @@ from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.knobs import add_knobs, knobs_in, parse_for_run
 from unsup.cli.options import Parser, add_memory, chosen
 from unsup.cli.sample import OUT_HELP, Clock, check_completes, check_output, prompted, write_examples
-from unsup.cli.show import write
+from unsup.cli.show import note, write
 from unsup.cli.words import is_number
 from unsup.core.config import Positive, Seed, Share
 from unsup.core.errors import InputError
@@ -146,8 +146,16 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
         return _texts(options, run)
     is_known = _known_part(options, event, run)
     examples, names = examples_of(options, run, own=_with_gaps(event))
-    if isinstance(run.form, Written | SoundForm) and Path(options.file).is_dir():  # read in hashed order
-        examples = examples.take(torch.tensor(sorted(range(len(names)), key=lambda i: file_of(names[i]))))
+    if isinstance(run.form, Written | SoundForm):
+        files, rows = list(map(file_of, names)), list(range(len(names)))
+        if Path(options.file).is_dir():  # read in hashed order
+            rows.sort(key=lambda i: files[i])
+        if options.seconds is not None:  # the beginning of a recording is in its first window
+            rows = [i for place, i in enumerate(rows) if not place or files[i] != files[rows[place - 1]]]
+            if len(rows) < len(names):
+                later = counted(len(names) - len(rows), "later window")
+                note(f"--seconds {options.seconds:g} is of the first window of a recording; {later} left out")
+        examples = examples.take(torch.tensor(rows))
     return examples, is_known(examples)
 
 
