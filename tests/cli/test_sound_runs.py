@@ -84,6 +84,10 @@ def test_recordings_are_completed_in_their_order_and_without_padding(story, call
         assert (one[:known] == other[:known]).all()
         assert (one[known : known + 40] != other[known : known + 40]).any()
     assert "of the first window of a recording; 3 later windows left out" in found.err
+    assert sorted(path.name for path in (tmp_path / "out0").iterdir()) == [f"{name}.wav" for name in made]
+    words = ("--seconds", 0.015, "--given", "p200", "-o", tmp_path / "nested")
+    assert call("complete", story / "run", story / "tones", *words).status == 0
+    assert (tmp_path / "nested" / "p500" / "4.wav").is_file()
     words = ("--seconds", 0.015, "--given", "p200", "-o", tmp_path / "e.wav")
     assert call("complete", story / "run", tmp_path / "in" / "e.wav", *words).status == 0
     assert np.abs(wavfile.read(tmp_path / "e.wav")[1][:60] - made["e"][:60]).max() < 300

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     check_output(options.out, run)
     if options.file is not None and Path(options.out).resolve() == Path(options.file).expanduser().resolve():
         raise InputError(f"-o {options.out} is the file to complete, which is not overwritten; choose another name")
-    examples, known = _asked(options, run)
+    examples, known, names = _asked(options, run)
     if bool(known.all()):
         mend = "leave the cells empty that are to be drawn"
         if run.model.event.shape and run.model.event.layout != "vector":
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         if asked is None:
             raise
         raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
-    _write(x, ~known, run, options, lengths)
+    _write(x, ~known, run, options, lengths, names)
     return 0
 
 
@@ -121,8 +121,8 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
     return parser
 
 
-def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
-    """The examples, and which of their entries are known, bool of their shape.
+def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[str]]:
+    """The examples, which of their entries are known (bool of their shape), and the files of a folder.
 
     Raises:
         InputError: two parts that are known, or one that does not fit the data.
@@ -140,27 +140,28 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
         both = f"{options.file} and --prompt are both given" if options.file else "there is nothing to complete"
         raise InputError(f"{both}; expected a FILE, or for text --prompt TEXT")
     if options.prompt is not None:
-        return prompted(options.prompt, run, 1)
+        return *prompted(options.prompt, run, 1), []
     event = run.model.event
     if isinstance(run.form, Written) and not ways:
         return _texts(options, run)
-    is_known = _known_part(options, event, run)
+    is_known, is_folder = _known_part(options, event, run), Path(options.file).is_dir()
     examples, names = examples_of(options, run, own=_with_gaps(event))
+    files = list(map(file_of, names))
     if isinstance(run.form, Written | SoundForm):
-        files, rows = list(map(file_of, names)), list(range(len(names)))
-        if Path(options.file).is_dir():  # read in hashed order
+        rows = list(range(len(names)))
+        if is_folder:  # read in hashed order
             rows.sort(key=lambda i: files[i])
         if options.seconds is not None:  # the beginning of a recording is in its first window
             rows = [i for place, i in enumerate(rows) if not place or files[i] != files[rows[place - 1]]]
             if len(rows) < len(names):
                 later = counted(len(names) - len(rows), "later window")
                 note(f"--seconds {options.seconds:g} is of the first window of a recording; {later} left out")
-        examples = examples.take(torch.tensor(rows))
-    return examples, is_known(examples)
+        examples, files = examples.take(torch.tensor(rows)), [files[i] for i in rows]
+    return examples, is_known(examples), files if is_folder else []
 
 
-def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
-    """The texts in a file or folder, each the beginning of an example."""
+def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[str]]:
+    """The texts in a file or folder, each the beginning of an example; see `_asked`."""
     import torch
 
     from unsup.core.batch import Batch
@@ -182,7 +183,8 @@ def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
     for row, own in zip(x, tokens, strict=True):
         row[: len(own)] = own
     sizes = torch.tensor([len(own) for own in tokens])
-    return Batch(x.to(event.dtype)), torch.arange(most) < sizes[:, None]
+    names = [name for name, _ in texts] if Path(options.file).is_dir() else []
+    return Batch(x.to(event.dtype)), torch.arange(most) < sizes[:, None], names
 
 
 def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable[[Batch], Tensor]:
@@ -287,7 +289,9 @@ def _with_gaps(event: Event) -> Event:
     return replace(event, missing=True, precision=event.precision if event.is_discrete else "float64")
 
 
-def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None) -> None:
+def _write(
+    x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
+) -> None:
     """Write completed examples; the other cells of a CSV file are copied as text, with all of its columns."""
     from unsup.core.storage import write_file
     from unsup.data.catalog import TABLES_BY_SUFFIX
@@ -297,7 +301,7 @@ def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengt
     form, path, out = run.form, Path(options.file or "").expanduser(), Path(options.out)
     is_csv = path.is_file() and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"])
     if not (isinstance(form, TableForm) and not form.window and is_csv and out.name.lower().endswith(_TEXT)):
-        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True)
+        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True, names=names)
         return
     reading: dict[str, Any] = chosen(options, _READING)
     write_file(out, filled(path, form, x, gaps, out, **reading))

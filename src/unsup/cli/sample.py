@@ -231,8 +231,23 @@ def check_output(out: str, run: Run) -> None:
     raise InputError(f"{out} should end in {ends}{folder}")
 
 
+def _named(files: list[tuple[Path, bytes]], names: Sequence[str]) -> list[tuple[Path, bytes]]:
+    """Files with these names in place of numbers, if there is one for each, and they differ."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if len(set(stems)) != len(files) or len(stems) != len(files):
+        return files
+    return [(path.parent / f"{stem}{path.suffix}", content) for (path, content), stem in zip(files, stems, strict=True)]
+
+
 def write_examples(
-    x: Tensor, run: Run, out: str, noun: str, *, lengths: Tensor | None = None, apart: bool = False
+    x: Tensor,
+    run: Run,
+    out: str,
+    noun: str,
+    *,
+    lengths: Tensor | None = None,
+    apart: bool = False,
+    names: Sequence[str] = (),
 ) -> None:
     """Write raw examples as ``.npy`` or as a picture, and report what is in the file.
 
@@ -240,6 +255,7 @@ def write_examples(
         noun: the examples, in the singular.
         lengths: of the examples, if they differ.
         apart: whether a line separates texts in one file; it always separates texts of different lengths.
+        names: of the files that the examples are from, which those in a folder then have too; else they are numbered.
     """
     import numpy as np
 
@@ -253,7 +269,7 @@ def write_examples(
             files = run.form.files_of(run.form.texts(x, lengths), Path(out), between=between)
         else:
             files = run.form.files(x.cpu(), Path(out))
-        for path, content in files:
+        for path, content in _named(list(files), names):
             write_file(path, content)
         write(said)
         return
