@@ -58,6 +58,41 @@ def test_folders_have_several_recordings(story, call, tmp_path):
     assert "is one recording, but 3 samples were requested; name a folder" in found.err
 
 
+def test_pictures_of_other_durations_are_refused(story, call, tmp_path):
+    found = call("sample", story / "run", "--seconds", 0.1, "-o", tmp_path / "out.png")
+    assert found.status == 2
+    assert "a picture has samples of 0.025 seconds" in found.err
+    assert call("sample", story / "run", "--seconds", 0.025, "-n", 2, "-o", tmp_path / "out.png").status == 0
+
+
+def test_recordings_are_completed_in_their_order_and_without_padding(story, call, tmp_path):
+    sizes = {"a": 130, "b": 100, "c": 20, "d": 90, "e": 210}
+    made = {name: RNG.integers(-9000, 9000, size).astype(np.int16) for name, size in sizes.items()}
+    (tmp_path / "in").mkdir()
+    for name, x in made.items():
+        wavfile.write(tmp_path / "in" / f"{name}.wav", RATE, x)
+    windows = [x[:100] for x in made.values()]
+    drawn = []
+    for seed in range(2):
+        words = ("--seconds", 0.015, "--given", "p200", "--seed", seed, "-o", tmp_path / f"out{seed}")
+        found = call("complete", story / "run", tmp_path / "in", *words)
+        assert found.status == 0, found.err
+        drawn.append([wavfile.read(path)[1].astype(int) for path in sorted((tmp_path / f"out{seed}").iterdir())])
+    for one, other, window in zip(*drawn, windows, strict=True):
+        known = min(60, len(window))
+        assert np.abs(one[:known] - window[:known]).max() < 300  # of the μ-law
+        assert (one[:known] == other[:known]).all()
+        assert (one[known : known + 40] != other[known : known + 40]).any()
+    assert "of the first window of a recording; 3 later windows left out" in found.err
+    assert sorted(path.name for path in (tmp_path / "out0").iterdir()) == [f"{name}.wav" for name in made]
+    words = ("--seconds", 0.015, "--given", "p200", "-o", tmp_path / "nested")
+    assert call("complete", story / "run", story / "tones", *words).status == 0
+    assert (tmp_path / "nested" / "p500" / "4.wav").is_file()
+    words = ("--seconds", 0.015, "--given", "p200", "-o", tmp_path / "e.wav")
+    assert call("complete", story / "run", tmp_path / "in" / "e.wav", *words).status == 0
+    assert np.abs(wavfile.read(tmp_path / "e.wav")[1][:60] - made["e"][:60]).max() < 300
+
+
 def test_eval_and_score_read_sound_as_the_run_does(story, call, tmp_path):
     found = call("eval", story / "run")
     assert found.status == 0

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import wavfile
 
 import unsup
 from unsup.cli.main import main
-from unsup.core.model import HasDensity
+from unsup.core.model import ClassifiesByBayes, HasDensity
+from unsup.data.load import load_batch
 
 Call = Callable[..., Any]
 LENGTH = 24
@@ -128,8 +130,100 @@ def test_texts_are_continued(book: Path, tmp_path: Path, call: Call) -> None:
     assert called.status == 0, called.err
     drawn, data = np.load(tmp_path / "x.npy"), unsup.open_run(book / "characters").data
     whole = torch.cat([data.train.x, data.validation.x, data.test.x]).numpy()
-    assert (drawn[:, : LENGTH // 2] == whole[:, : LENGTH // 2]).all()
+    full, short = whole[:-1], int(data.test.lengths[-1])  # the last window is shorter
+    assert (drawn[:-1, : LENGTH // 2] == full[:, : LENGTH // 2]).all()
+    assert (drawn[-1, : round(short / 2)] == whole[-1, : round(short / 2)]).all()
     assert (drawn != whole).any()
+
+
+def test_the_kept_part_of_a_text_has_no_padding(book: Path, tmp_path: Path, call: Call) -> None:
+    texts = ["o", "two three", "one two three né ", "t", "th", "one one "]
+    (tmp_path / "in").mkdir()
+    for i, text in enumerate(texts):
+        (tmp_path / "in" / f"{i}.txt").write_text(text, encoding="utf-8")
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for run, known in (("bytes", str.encode), ("characters", str), ("documents", str)):
+        out = tmp_path / f"{run}-kept"
+        called = call("complete", book / run, tmp_path / "in", "--keep", "first:1", "-o", out, "--top-k", 2)
+        assert called.status == 0, called.err
+        for path, text in zip(sorted(out.iterdir()), texts, strict=True):  # in the order of the names
+            assert path.read_bytes().startswith(text.encode()), path
+            assert len(known(path.read_bytes().decode(errors="replace"))) >= len(known(text))
+        assert len({path.read_bytes() for path in out.iterdir()}) > 1
+        out = tmp_path / f"{run}-lines"
+        assert call("complete", book / run, lines, "-o", out).status == 0
+        for path, text in zip(sorted(out.iterdir()), texts, strict=True):
+            assert path.read_bytes().startswith(text.encode())
+    x = tmp_path / "x.npy"
+    first = [unsup.open_run(book / "bytes").form.tokens_of(text, "a text").numpy() for text in texts]
+    seen = []
+    for seed in range(2):
+        call("complete", book / "bytes", tmp_path / "in", "--keep", "first:0.5", "-o", x, "--seed", seed)
+        seen.append(np.load(x))
+    for i, own in enumerate(first):
+        half = round(len(own) / 2)
+        assert (seen[0][i, :half] == own[:half]).all()
+        assert (seen[0][i, half:] != seen[1][i, half:]).any()
+        assert (seen[0][i, half : LENGTH // 2] != 0).any()
+
+
+def test_documents_are_classified_without_their_padding(tmp_path: Path, call: Call) -> None:
+    for name, word in (("x", "ab"), ("y", "zw")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for i in range(12):
+            (tmp_path / "in" / name / f"{i}.txt").write_text(word * (2 + i % 5))
+    run = tmp_path / "run"
+    fit = ("rnn", "--documents", "--given", "label", "--preset", "tiny", "--steps", 3, "--plain", "-o", run)
+    assert call("fit", tmp_path / "in", *fit).status == 0
+    model, data = unsup.open_run(run).model, unsup.open_run(run).data
+    assert isinstance(model, ClassifiesByBayes)
+    x, lengths = data.train.x, data.train.lengths
+    found = model.predict_proba(x, lengths=lengths)
+    each = [model.log_prob(x, given=torch.full((len(x),), y), lengths=lengths) for y in range(2)]
+    torch.testing.assert_close(found, (torch.stack(each, 1) + model.log_class_prior()).softmax(1))
+    padded = x.where(~data.event.padding(lengths), 7)
+    torch.testing.assert_close(model.predict_proba(padded, lengths=lengths), found)
+    called = call("predict", run, tmp_path / "in")
+    assert called.status == 0, called.err
+    rows = {row["example"]: float(row["p(x)"]) for row in csv.DictReader(io.StringIO(called.out))}
+    batch, names = load_batch(tmp_path / "in", data.event, form=data.form, condition=data.given, labels=data.labels)
+    expected = model.predict_proba(batch.x, lengths=batch.lengths)[:, 0].tolist()
+    assert [rows[name] for name in names] == pytest.approx(expected, rel=1e-4)
+
+
+def test_padding_is_not_coded(book: Path, tmp_path: Path, call: Call) -> None:
+    """A general codec was said to need fewer bytes than a model that was charged for padding."""
+    for run in ("documents", "bytes"):
+        data = unsup.open_run(book / run).data
+        assert data.test.lengths is not None
+        full = int((data.test.lengths == data.event.shape[0]).sum())
+        called = call("eval", book / run, "--measures", "coded_bytes,implied_bytes", "--json")
+        found = json.loads(called.out)
+        if not full:
+            assert "no example has full length" in json.dumps(found)
+        elif "coded_bytes" in found["figures"]:
+            assert found["figures"]["coded_bytes"]["n"] == full
+
+
+def test_the_padding_of_a_text_is_no_unseen_character(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "book.txt").write_text("abc" * 30)
+    (tmp_path / "one.txt").write_text("b")
+    fit = ("fit", tmp_path / "book.txt", *FIT, "--tokens", "characters", "--length", 4, "-o", tmp_path / "run")
+    assert call(*fit).status == 0
+    called = call("score", tmp_path / "run", tmp_path / "one.txt")
+    assert called.status == 0, called.err
+
+
+def test_other_tokens_and_sound_are_refused(book: Path, tmp_path: Path, call: Call) -> None:
+    for run, other in (("bytes", "characters"), ("characters", "bytes")):
+        called = call("score", book / run, book / "book.txt", "--tokens", other)
+        assert (called.status, called.err.count("\n")) == (2, 1)
+        assert f"remove --tokens {other}" in called.err
+    wavfile.write(tmp_path / "a.wav", 8000, np.arange(90, dtype=np.uint8))
+    called = call("score", book / "bytes", tmp_path / "a.wav")
+    assert called.status == 2
+    assert "is sound, and the training data is not" in called.err
 
 
 def test_documents_end_where_the_model_ends_them(book: Path, tmp_path: Path, call: Call) -> None:
@@ -186,6 +280,7 @@ def test_mistakes_are_one_line(book: Path, tmp_path: Path, call: Call) -> None:
     run, out = book / "characters", tmp_path / "out.txt"
     assert "'☃'" in (found := refused("sample", run, "--prompt", "☃", "-o", out))
     assert "--tokens bytes" in found
+    assert "not UTF-8" in refused("sample", book / "bytes", "--prompt", "a\udcff", "-o", out)
     assert f"at most {LENGTH - 1}" in refused("sample", run, "--prompt", "o" * LENGTH, "-o", out)
     assert f"at most {LENGTH - 1}" in refused("complete", run, book / "book.txt", "-o", out)
     assert "expected a FILE" in refused("complete", run, "-o", out)
@@ -205,7 +300,20 @@ def test_mistakes_are_one_line(book: Path, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "x.npy"
     assert "9×9" in refused("complete", image, "digits", "--mask", tmp_path / "nine.png", "-o", out)
     assert "not an image" in refused("complete", image, "digits", "--mask", tmp_path / "odd.txt", "-o", out)
-    assert "--keep top:0.5" in refused("complete", image, "digits", "--keep", "left:0.5", "-o", out)
+    assert "--keep top:0.5 is possible" in refused("complete", image, "digits", "--keep", "left:0.5", "-o", out)
+    coarse = tmp_path / "coarse"  # the upper half does not come first in its order
+    assert call("fit", "digits", "subscale", "-o", coarse, "--preset", "tiny", "--steps", 1, "--plain").status == 0
+    found = refused("complete", coarse, "digits", "--keep", "top:0.5", "-o", out)
+    assert "slice by slice" in found
+    assert "is possible" not in found
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "white.png")
+    assert "black" in refused("complete", image, "digits", "--mask", tmp_path / "white.png", "-o", out)
+    assert "0x" not in refused("complete", image, "digits", "--mask", tmp_path / "odd.txt", "-o", out)
+    (tmp_path / "there").mkdir()
+    for command in (("sample", run), ("complete", run, "--prompt", "o")):
+        assert "a folder that exists; choose another name" in refused(*command, "-o", tmp_path / "there")
+    (tmp_path / "few.txt").write_text("few words")
+    assert "--length below 24" in refused("fit", tmp_path / "few.txt", *FIT, "--length", 24, "-o", tmp_path / "few")
     assert "top, bottom, left or right" in refused("complete", image, "digits", "--keep", "middle:1", "-o", out)
     assert "one of them" in refused("complete", image, "digits", "--keep", "top:1", "--top", 1, "-o", out)
     assert "nothing to complete" in refused("complete", image, "digits", "--keep", "top:1", "-o", out)

@@ -270,3 +270,21 @@ def test_refusals_say_why() -> None:
         unsup.create("rnn", Event((2,), (BINARY, REAL)))
     with pytest.raises(InputError, match="cell"):
         unsup.create("rnn", TEXT, cell="elman")
+
+
+@pytest.mark.parametrize("lengths", [[1, 2], [-1, 2, 3], [1, 2, 5], [1.0, 2.0, 3.0], [[1], [2], [3]]])
+def test_wrong_lengths_are_refused(lengths):
+    model = unsup.create("rnn", Event((4,), Support("nominal", 3), "sequence", open=True), preset="tiny")
+    for call in (model.log_prob, model.log_conditionals):
+        with pytest.raises(InputError, match="expected 3 integers from 0 to 4"):
+            call(torch.zeros(3, 4, dtype=torch.int64), lengths=torch.tensor(lengths))
+
+
+def test_lengths_may_be_a_list_and_are_never_ignored():
+    model = unsup.create("rnn", Event((4,), Support("nominal", 3), "sequence", open=True), preset="tiny")
+    x = torch.zeros(2, 4, dtype=torch.int64)
+    assert (model.log_prob(x, lengths=[1, 3]) == model.log_prob(x, lengths=torch.tensor([1, 3]))).all()
+    for name in ("made", "fvsbn"):
+        other = unsup.create(name, Event((4,), Support("nominal", 3), "sequence"), preset="tiny")
+        with pytest.raises(CapabilityError, match="remove lengths="):
+            other.log_prob(x, lengths=torch.tensor([1, 3]))

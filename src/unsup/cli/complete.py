@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,13 @@ from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.knobs import add_knobs, knobs_in, parse_for_run
 from unsup.cli.options import Parser, add_memory, chosen
 from unsup.cli.sample import OUT_HELP, Clock, check_completes, check_output, prompted, write_examples
-from unsup.cli.show import write
+from unsup.cli.show import note, write
 from unsup.cli.words import is_number
 from unsup.core.config import Positive, Seed, Share
 from unsup.core.errors import InputError
 from unsup.core.words import counted, listed
 
 if TYPE_CHECKING:
-    import argparse
-
     from torch import Tensor
 
     from unsup.core.batch import Batch
@@ -47,11 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     check_output(options.out, run)
     if options.file is not None and Path(options.out).resolve() == Path(options.file).expanduser().resolve():
         raise InputError(f"-o {options.out} is the file to complete, which is not overwritten; choose another name")
-    examples, known = _asked(options, run)
+    examples, known, names = _asked(options, run)
     if bool(known.all()):
         mend = "leave the cells empty that are to be drawn"
         if run.model.event.shape and run.model.event.layout != "vector":
-            mend = "keep a smaller part of it (--keep)"
+            mend = "use a mask with black pixels" if options.mask else "keep a smaller part of it (--keep)"
         raise InputError(f"{options.file} has nothing to complete, since every value is known; {mend}")
     try:
         with Progress("auto", unit="example", start=0) as display:
@@ -69,10 +68,21 @@ def main(arguments: Sequence[str]) -> int:
         asked = next((f"--{way} {getattr(options, way)}" for way in ("keep", "mask") if getattr(options, way)), None)
         if asked is None:
             raise
-        way = "top" if run.model.event.is_image else "first"
-        raise InputError(f"{asked}: {error}; --keep {way}:{_KEPT} is always possible") from error
-    _write(x, ~known, run, options, lengths)
+        raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
+    _write(x, ~known, run, options, lengths, names)
     return 0
+
+
+def _instead(run: Run, examples: Batch) -> str:
+    """What could be kept instead, a clause; empty if the model cannot complete that either."""
+    from unsup.nn.order import Order
+
+    event, order = run.model.event, getattr(run.model, "order", None)
+    asked = f"{'top' if event.is_image else 'first'}:{_KEPT}"
+    known = _known_part(argparse.Namespace(keep=asked, top=None, mask=None, seconds=None), event, run)
+    if not isinstance(order, Order) or not order.begins(known(examples.take(slice(0, 1)))):
+        return ""
+    return f"; --keep {asked} is possible"
 
 
 def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
@@ -91,12 +101,12 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
         nargs="?",
         help="your examples: a table with missing cells, images, sound, or texts to continue",
     )
-    parser.add_out(OUT_HELP, metavar="FILE", required=True)
+    parser.add_out(OUT_HELP, metavar="FILE", either=True, required=True)
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
     parser.add_argument(
         "--keep",
         metavar="SIDE:SHARE",
-        help=f"the share that is known: top, bottom, left or right of images, first of sequences [top:{_KEPT}, "
+        help=f"the share that is known: top, bottom, left or right of images, first of each sequence [top:{_KEPT}, "
         f"first:{_KEPT}]",
     )
     parser.add_number("--top", Share, "short form of --keep top:SHARE", metavar="SHARE")
@@ -111,13 +121,17 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
     return parser
 
 
-def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
-    """The examples, and which of their entries are known, bool of their shape.
+def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[str]]:
+    """The examples, which of their entries are known (bool of their shape), and the files of a folder.
 
     Raises:
         InputError: two parts that are known, or one that does not fit the data.
     """
+    import torch
+
+    from unsup.data.sound import SoundForm
     from unsup.data.text import Written
+    from unsup.data.windows import file_of
 
     ways = [w for w in ("keep", "top", "mask", "seconds", "prompt") if getattr(options, w) is not None]
     if len(ways) > 1:
@@ -126,17 +140,28 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
         both = f"{options.file} and --prompt are both given" if options.file else "there is nothing to complete"
         raise InputError(f"{both}; expected a FILE, or for text --prompt TEXT")
     if options.prompt is not None:
-        return prompted(options.prompt, run, 1)
+        return *prompted(options.prompt, run, 1), []
     event = run.model.event
     if isinstance(run.form, Written) and not ways:
         return _texts(options, run)
-    is_known = _known_part(options, event, run)
-    examples, _ = examples_of(options, run, own=_with_gaps(event))
-    return examples, is_known(examples.x)
+    is_known, is_folder = _known_part(options, event, run), Path(options.file).is_dir()
+    examples, names = examples_of(options, run, own=_with_gaps(event))
+    files = list(map(file_of, names))
+    if isinstance(run.form, Written | SoundForm):
+        rows = list(range(len(names)))
+        if is_folder:  # read in hashed order
+            rows.sort(key=lambda i: files[i])
+        if options.seconds is not None:  # the beginning of a recording is in its first window
+            rows = [i for place, i in enumerate(rows) if not place or files[i] != files[rows[place - 1]]]
+            if len(rows) < len(names):
+                later = counted(len(names) - len(rows), "later window")
+                note(f"--seconds {options.seconds:g} is of the first window of a recording; {later} left out")
+        examples, files = examples.take(torch.tensor(rows)), [files[i] for i in rows]
+    return examples, is_known(examples), files if is_folder else []
 
 
-def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
-    """The texts in a file or folder, each the beginning of an example."""
+def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[str]]:
+    """The texts in a file or folder, each the beginning of an example; see `_asked`."""
     import torch
 
     from unsup.core.batch import Batch
@@ -144,24 +169,27 @@ def _texts(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor]:
 
     form, most = run.form, run.model.event.shape[0]
     assert isinstance(form, Written)
-    tokens = [form.tokens_of(text, name) for name, text in texts_of(Path(options.file))]
+    texts = texts_of(Path(options.file), getattr(options, "field", None))
+    tokens = [form.tokens_of(text, name) for name, text in texts]
     longest = max(map(len, tokens))
-    if longest >= most:
+    room = most if run.model.event.open else most - 1  # a document may end at once
+    if longest > room:
         raise InputError(
             f"{options.file} has a text of {counted(longest, form.entry)}, and examples of this run have {most}; leave "
-            f"at most {most - 1} to be continued, or keep the beginning of each window with --keep first:SHARE"
+            f"at most {room} to be continued, or keep the beginning of each window with --keep first:SHARE"
         )
     event = run.model.event
     x = event.lowest(torch.zeros(1, dtype=torch.int64)).expand(len(tokens), most).clone()
     for row, own in zip(x, tokens, strict=True):
         row[: len(own)] = own
     sizes = torch.tensor([len(own) for own in tokens])
-    return Batch(x.to(event.dtype)), torch.arange(most) < sizes[:, None]
+    names = [name for name, _ in texts] if Path(options.file).is_dir() else []
+    return Batch(x.to(event.dtype)), torch.arange(most) < sizes[:, None], names
 
 
-def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable[[Tensor], Tensor]:
+def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable[[Batch], Tensor]:
     """The function of examples that tells which entries are known: a part of images or sequences, else those with a
-    value.
+    value. Nothing is known beyond the length of an example.
 
     Raises:
         InputError: a part that this data does not have.
@@ -172,7 +200,7 @@ def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable
         raise InputError(f"--top {options.top:g} is for images, but this run is of {event}; remove it")
     if options.mask is not None:
         mask = _mask(options.mask, event)
-        return lambda x: mask.to(x.device).expand(len(x), *event.shape)
+        return lambda examples: mask.to(examples.x.device).expand(len(examples), *event.shape)
     if options.seconds is not None:
         rate = None if run.form is None else run.form.samples_a_second
         if rate is None:
@@ -181,25 +209,38 @@ def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable
         if start >= event.shape[0]:
             whole = event.shape[0] / rate
             raise InputError(f"--seconds {options.seconds:g} leaves nothing to draw: examples have {whole:g} seconds")
-        return _axis(event, 0, torch.arange(event.shape[0]) < start)
+        return lambda examples: _beginnings(event, _sizes(event, examples).clamp(max=start))
     sequence = event.layout == "sequence"
     if not (event.is_image or sequence):
         if options.keep is not None:
             raise InputError(
                 f"--keep {options.keep} is for images and sequences, and this run is of {event}; remove it"
             )
-        return lambda x: ~x.isnan()
+        return lambda examples: ~examples.x.isnan()
     side, share = _keep(options, event)
-    axis = 0 if sequence else 1 if side in ("top", "bottom") else 2
+    if sequence:
+        return lambda examples: _beginnings(event, (_sizes(event, examples) * share).round())
+    axis = 1 if side in ("top", "bottom") else 2
     n = event.shape[axis]
     count, place = round(share * n), torch.arange(n)
-    return _axis(event, axis, place < count if side in ("top", "left", "first") else place >= n - count)
-
-
-def _axis(event: Event, axis: int, there: Tensor) -> Callable[[Tensor], Tensor]:
-    """Which entries are known, by their position on one axis."""
+    there = place < count if side in ("top", "left") else place >= n - count
     part = there.view(*(-1 if i == axis else 1 for i in range(len(event.shape))))
-    return lambda x: part.to(x.device).expand(len(x), *event.shape)
+    return lambda examples: part.to(examples.x.device).expand(len(examples), *event.shape)
+
+
+def _sizes(event: Event, examples: Batch) -> Tensor:
+    """The length of each sequence, ``(B,)``."""
+    import torch
+
+    return torch.full((len(examples),), event.shape[0]) if examples.lengths is None else examples.lengths
+
+
+def _beginnings(event: Event, sizes: Tensor) -> Tensor:
+    """Which entries are among the first ``(B,)`` of each sequence, ``(B, *event.shape)``."""
+    import torch
+
+    there = torch.arange(event.shape[0], device=sizes.device) < sizes[:, None]
+    return there.view(len(sizes), -1, *(1 for _ in event.shape[1:])).expand(-1, *event.shape)
 
 
 def _keep(options: argparse.Namespace, event: Event) -> tuple[str, float]:
@@ -233,9 +274,7 @@ def _mask(path: str, event: Event) -> Tensor:
     except (*BROKEN, OSError) as error:
         if isinstance(error, OSError) and error.strerror is not None:
             raise InputError(f"--mask {path} cannot be read ({error.strerror}); expected an image") from error
-        raise InputError(
-            f"--mask {path} is not an image ({error}); expected one, white where pixels are known"
-        ) from error
+        raise InputError(f"--mask {path} is not an image; expected one, white where pixels are known") from error
     if pixels.shape[1:] != event.shape[1:]:
         size, own = ("×".join(map(str, shape)) for shape in (pixels.shape[1:], event.shape[1:]))
         raise InputError(f"--mask {path} has {size} pixels, and examples of this run have {own}; resize the mask")
@@ -250,7 +289,9 @@ def _with_gaps(event: Event) -> Event:
     return replace(event, missing=True, precision=event.precision if event.is_discrete else "float64")
 
 
-def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None) -> None:
+def _write(
+    x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
+) -> None:
     """Write completed examples; the other cells of a CSV file are copied as text, with all of its columns."""
     from unsup.core.storage import write_file
     from unsup.data.catalog import TABLES_BY_SUFFIX
@@ -260,7 +301,7 @@ def _write(x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengt
     form, path, out = run.form, Path(options.file or "").expanduser(), Path(options.out)
     is_csv = path.is_file() and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"])
     if not (isinstance(form, TableForm) and not form.window and is_csv and out.name.lower().endswith(_TEXT)):
-        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True)
+        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True, names=names)
         return
     reading: dict[str, Any] = chosen(options, _READING)
     write_file(out, filled(path, form, x, gaps, out, **reading))

@@ -17,7 +17,7 @@ from unsup.core import memory
 from unsup.core.config import Positive, bare, check_value, options_of, words_beside_a_number
 from unsup.core.errors import InputError, nearest
 from unsup.core.escapes import visible
-from unsup.core.targets import file_target, folder_target
+from unsup.core.targets import file_target, folder_target, new_target
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan).*")
 
@@ -99,11 +99,18 @@ class Parser(argparse.ArgumentParser):
         self.annotations[action.dest] = (flag, annotation if default is not None else annotation | None)
 
     def add_out(
-        self, help: str, *, metavar: str, folder: bool = False, required: bool = False, default: str | None = None
+        self,
+        help: str,
+        *,
+        metavar: str,
+        folder: bool = False,
+        either: bool = False,
+        required: bool = False,
+        default: str | None = None,
     ) -> None:
-        """The flag ``-o``: a file or a folder that can be written, checked before any work."""
+        """The flag ``-o``: a file, a folder, or a file or new folder, that can be written, checked before any work."""
         action = self.add_argument("-o", "--out", required=required, default=default, metavar=metavar, help=help)
-        self.targets[action.dest] = folder_target if folder else file_target
+        self.targets[action.dest] = folder_target if folder else new_target if either else file_target
 
 
 def add_memory(parser: Parser) -> None:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     with torch.no_grad(), fast_cpu(model.device):
         probability = torch.cat(
             [
-                model.predict_proba(examples.x[part].to(model.device)).double().cpu()
+                model.class_probabilities(examples.take(part).to(model.device)).double().cpu()
                 for part in torch.arange(len(examples)).split(CHUNK)
             ]
         )

@@ -16,7 +16,7 @@ from unsup.cli.show import write
 from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.registry import names, row
-from unsup.core.words import counted, duration
+from unsup.core.words import counted, duration, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     if is_single and total > 1:
         raise InputError(f"-o {options.out} is one recording, but {total} samples were requested; name a folder")
     length = None if options.seconds is None else _length(options.seconds, run)
+    if length not in (None, run.model.event.shape[0]) and Path(options.out).suffix.lower() == ".png":
+        raise InputError(
+            f"a picture has samples of {whole_seconds(run):g} seconds; remove --seconds, or name a folder or .npy file"
+        )
     prompt = None if options.prompt is None else prompted(options.prompt, run, total)
     lengths = None
     with Progress("auto", unit="sample", start=0) as display:
@@ -138,9 +142,15 @@ def _length(seconds: float, run: Run) -> int:
         else "samples examples of the length of its event only"
     )
     if reason is not None:
-        whole = model.event.shape[0] / form.samples_a_second
-        raise CapabilityError(f"{name} {reason} ({whole:g} seconds); remove --seconds {seconds:g}")
+        raise CapabilityError(f"{name} {reason} ({whole_seconds(run):g} seconds); remove --seconds {seconds:g}")
     return max(1, round(seconds * form.samples_a_second))
+
+
+def whole_seconds(run: Run) -> float:
+    """The duration of the training examples of a run of sound."""
+    assert run.form is not None
+    assert run.form.samples_a_second is not None
+    return run.model.event.shape[0] / run.form.samples_a_second
 
 
 class Clock:
@@ -184,7 +194,7 @@ def _parser(run: Run | None) -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_number("-n", Count, f"number of samples, per given condition [{_MANY}; one per condition in a file]")
-    parser.add_out(OUT_HELP, metavar="FILE")
+    parser.add_out(OUT_HELP, metavar="FILE", either=True)
     parser.add_number(
         "--seconds",
         Positive,
@@ -215,13 +225,29 @@ def check_output(out: str, run: Run) -> None:
     """Refuse the name of a file that `write_examples` cannot write, before the work for it."""
     if Path(out).suffix.lower() in (".png", ".npy") or (run.form is not None and is_form(run.form, out)):
         return
-    own = () if run.form is None else run.form.suffixes
-    more = ", ".join(s or "be a folder" for s in own)
-    raise InputError(f"{out} should end in .png (a picture) or .npy (raw values)" + (f", or {more}" if more else ""))
+    own = [] if run.form is None else [s for s in run.form.suffixes if s not in ("", ".png")]
+    ends = listed([".png (a picture)", ".npy (raw values)", *own], "or")
+    folder = ", or be a folder, without a suffix" if run.form is not None and "" in run.form.suffixes else ""
+    raise InputError(f"{out} should end in {ends}{folder}")
+
+
+def _named(files: list[tuple[Path, bytes]], names: Sequence[str]) -> list[tuple[Path, bytes]]:
+    """Files with these names in place of numbers, if there is one for each, and they differ."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    if len(set(stems)) != len(files) or len(stems) != len(files):
+        return files
+    return [(path.parent / f"{stem}{path.suffix}", content) for (path, content), stem in zip(files, stems, strict=True)]
 
 
 def write_examples(
-    x: Tensor, run: Run, out: str, noun: str, *, lengths: Tensor | None = None, apart: bool = False
+    x: Tensor,
+    run: Run,
+    out: str,
+    noun: str,
+    *,
+    lengths: Tensor | None = None,
+    apart: bool = False,
+    names: Sequence[str] = (),
 ) -> None:
     """Write raw examples as ``.npy`` or as a picture, and report what is in the file.
 
@@ -229,6 +255,7 @@ def write_examples(
         noun: the examples, in the singular.
         lengths: of the examples, if they differ.
         apart: whether a line separates texts in one file; it always separates texts of different lengths.
+        names: of the files that the examples are from, which those in a folder then have too; else they are numbered.
     """
     import numpy as np
 
@@ -242,7 +269,7 @@ def write_examples(
             files = run.form.files_of(run.form.texts(x, lengths), Path(out), between=between)
         else:
             files = run.form.files(x.cpu(), Path(out))
-        for path, content in files:
+        for path, content in _named(list(files), names):
             write_file(path, content)
         write(said)
         return

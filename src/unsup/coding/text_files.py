@@ -89,7 +89,7 @@ class Text(Rows):
     def side(odd: dict[int, str], rest: bytes) -> bytes:
         """What is beside the windows of a chunk: characters by place, and what follows the last window."""
         record = {"odd": list(odd.items()), "rest": rest.decode("latin-1")}
-        return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(record, separators=(",", ":")).encode()
 
     def check(self, event: Event) -> None:
         levels = len(self.alphabet) or _BYTE_LEVELS

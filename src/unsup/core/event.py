@@ -239,6 +239,13 @@ class Event:
 
         return torch.arange(self.shape[0], device=lengths.device) >= lengths[:, None]
 
+    def check_lengths(self, lengths: torch.Tensor, n: int) -> None:
+        """Raise `InputError` unless ``lengths`` are those of ``n`` examples: integers from 0 to ``shape[0]``."""
+        whole = not lengths.is_floating_point() and not lengths.is_complex()
+        if not (whole and tuple(lengths.shape) == (n,) and bool(((lengths >= 0) & (lengths <= self.shape[0])).all())):
+            found = lengths.tolist() if lengths.numel() <= 8 else f"of shape {tuple(lengths.shape)}"
+            raise InputError(f"lengths are {found}; expected {n} integers from 0 to {self.shape[0]}")
+
     def check_shape(self, x: torch.Tensor) -> None:
         """Raise `InputError` unless ``x`` is a tensor with a batch axis and the shape of the event."""
         import torch

@@ -35,6 +35,8 @@ class Likelihood:
 
     >>> print(Likelihood("bound", 86.8, 784, 0.25, 10000))
     ≤ 86.800 ± 0.250 nats (≤ 0.1597 bits/dim)
+    >>> print(Likelihood("exact", 9.1, 8, math.nan, 1))
+    = 9.100 nats (= 1.6411 bits/dim)
     >>> print(Likelihood("exact", 9.1, 8, 0.1, 500, masses=3, densities=5))
     = 9.100 ± 0.100 nats (= 1.6411 bits/dim); 3 columns are masses, 5 densities: nats and bits mix both
     """
@@ -71,8 +73,9 @@ class Likelihood:
         Args:
             bits: the bits per unit of the data, if they are not bits/dim.
         """
+        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.3f}"
         return (
-            f"{self.sign} {self.nats:.3f} ± {self.standard_error:.3f} nats "
+            f"{self.sign} {self.nats:.3f}{error} nats "
             f"({self.sign} {bits or f'{self.bits_per_dim:.4f} bits/dim'}){parts and f'; {parts}'}"
         )
 

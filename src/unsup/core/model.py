@@ -323,18 +323,24 @@ class HasDensity(ABC):
         Args:
             x: raw data: a tensor, an array or a list.
             given: condition of each example, ``(B, *given.shape)``, for models built with ``given``.
-            lengths: lengths of the examples, ``(B,)``, if the first axis of the event is open; None for full length.
+            lengths: lengths of the examples, ``(B,)``, for models that take lengths; None for full length.
             samples: importance samples per example of a bound; ignored by exact models.
             generator: random generator of the noise of a bound; ignored by exact models.
 
         Raises:
-            InputError: wrong shape, or conditions that do not fit.
-            CapabilityError: no condition is given, but the model needs one.
+            InputError: wrong shape, or conditions or lengths that do not fit.
+            CapabilityError: no condition is given, but the model needs one; or the model takes no lengths.
         """
         model = cast(Model, self)
         event = model.event
         if not isinstance(x, Tensor):
             x = raw_tensor(x).to(model.device)
+        if lengths is not None:
+            if not model.takes_lengths:
+                raise CapabilityError(f"{type(self).__name__} scores whole examples only; remove lengths=")
+            lengths = torch.as_tensor(lengths, device=x.device)
+            if not torch.compiler.is_compiling():
+                event.check_lengths(lengths, len(x))
         inside = event.contains(x, lengths)
         if model.not_in_half and model.dtype in (torch.float16, torch.bfloat16):
             raise CapabilityError(f"{type(self).__name__} does not score in {model.dtype}: {model.not_in_half}")
@@ -687,12 +693,20 @@ class Classifies(ABC):
     def predict_proba(self, x: Tensor) -> Tensor:
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``."""
 
+    def class_probabilities(self, batch: Batch) -> Tensor:
+        """`predict_proba` of a batch, ``(B, K)``."""
+        return self.predict_proba(batch.x)
+
 
 class ClassifiesByBayes(IsConditional, Classifies):
     """A conditional density that classifies by Bayes' rule: p(y | x) = p(y) p(x | y) / Σ_y p(y) p(x | y)."""
 
-    def predict_proba(self, x: Tensor) -> Tensor:
+    def predict_proba(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """p(y | x) of raw data: ``(B, *event.shape)`` → ``(B, K)``.
+
+        Args:
+            x: raw data.
+            lengths: of the examples, as in `HasDensity.log_prob`.
 
         Raises:
             CapabilityError: the model is not conditioned on a class.
@@ -702,8 +716,14 @@ class ClassifiesByBayes(IsConditional, Classifies):
             raise CapabilityError(
                 f"this {type(self).__name__} is not a classifier; create it with a class as condition (given=labels(K))"
             )
-        cast(Model, self).event.check(x)
-        return (self.log_prob_each_class(Batch(x)) + self.log_class_prior()).softmax(1)
+        event = cast(Model, self).event
+        if lengths is not None:
+            event.check_lengths(lengths, len(x))
+        event.check(x, lengths)
+        return (self.log_prob_each_class(Batch(x, lengths=lengths)) + self.log_class_prior()).softmax(1)
+
+    def class_probabilities(self, batch: Batch) -> Tensor:
+        return self.predict_proba(batch.x, lengths=batch.lengths)
 
 
 class HasLatents(ABC):

@@ -45,6 +45,17 @@ def file_target(out: str | Path) -> Path:
     return path
 
 
+def new_target(out: str | Path) -> Path:
+    """The regular file, existing or not, or the new folder that is written for ``-o out``.
+
+    Raises:
+        InputError: as `file_target`.
+    """
+    if Path(out).is_dir():
+        raise InputError(f"{out} is a folder that exists; choose another name (-o FILE, or a new FOLDER)")
+    return file_target(out)
+
+
 def folder_target(out: str | Path) -> Path:
     """The folder, existing or not, that is written for ``-o out``.
 

@@ -86,7 +86,9 @@ class Examples:
         if self.hashes is not None:
             found, sizes = by_content(self.hashes, self._ties(), self.shares, owner=owner)
             return self._noted(self.hashes[found]).reordered(torch.from_numpy(found), sizes, rule), sizes
-        sizes = split_sizes(len(self.x), *self.shares, owner=owner)
+        is_cut = self.in_order and self.event.layout == "sequence" and not self.event.open
+        mend = f"; use a --length below {self.event.shape[0]}, or more data" if is_cut else ""
+        sizes = split_sizes(len(self.x), *self.shares, owner=owner, mend=mend)
         order = torch.arange(len(self.x)) if self.in_order else torch.from_numpy(hashed_order(len(self.x)))
         return self.reordered(order, sizes, rule), sizes
 

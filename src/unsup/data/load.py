@@ -351,6 +351,9 @@ def load_batch(
         given = given or tuple(column.name for column in place_form.given)
     else:
         found = place.read(chosen)
+    for kind, noun in ((TextForm, "text"), (SoundForm, "sound")):
+        if isinstance(found.form, kind) and form is not None and not isinstance(form, kind | BytesForm):
+            raise InputError(f"{place.name} is {noun}, and the training data is not; expected {event}")
     if isinstance(form, TextForm):
         found = form.same_tokens(found, place.name)
     if isinstance(found.form, TableForm | SoundForm | TextForm) or "missing" in chosen:

@@ -370,13 +370,14 @@ def some_of(n: int, most: int) -> Tensor:
     return torch.from_numpy(np.sort(hashed_order(n)[:most]))
 
 
-def split_sizes(n: int, validation: int, test: int, *, owner: str) -> tuple[int, int, int]:
+def split_sizes(n: int, validation: int, test: int, *, owner: str, mend: str = "") -> tuple[int, int, int]:
     """Sizes of train, validation and test; the last two, given in percent, are rounded up.
 
     Args:
         owner: name for the error if there are too few rows.
+        mend: the end of that error: what to do.
     """
     aside = -(-n * validation // 100), -(-n * test // 100)
     if n - sum(aside) < 1:
-        raise InputError(f"{owner} has {n} example{'s' * (n != 1)}; at least 3 are needed to split it")
+        raise InputError(f"{owner} has {n} example{'s' * (n != 1)}; at least 3 are needed to split it{mend}")
     return n - sum(aside), *aside

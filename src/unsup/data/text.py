@@ -121,7 +121,7 @@ class BytesForm(Written):
         return row.numpy().astype(np.uint8).tobytes()
 
     def tokens_of(self, text: str, what: str) -> Tensor:
-        return torch.tensor(list(text.encode()), dtype=torch.int64)
+        return _bytes_of(text, what)
 
     def units(self, x: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         return {"byte": _sizes(x, lengths)}
@@ -168,7 +168,7 @@ class TextForm(Written):
 
     def tokens_of(self, text: str, what: str) -> Tensor:
         if not self.alphabet:
-            return torch.tensor(list(text.encode()), dtype=torch.int64)
+            return _bytes_of(text, what)
         numbers = {character: i for i, character in enumerate(self.alphabet)}
         _check_seen(text, self.alphabet, what)
         return torch.tensor([numbers[character] for character in text], dtype=torch.int64)
@@ -191,12 +191,19 @@ class TextForm(Written):
         """Examples with the numbers of the characters of this form.
 
         Raises:
-            InputError: they have characters that this form does not have.
+            InputError: they have characters that this form does not have, or other tokens.
         """
         own = found.form
+        if isinstance(own, TextForm) and own.tokens != self.tokens:
+            raise InputError(
+                f"{what} was read as {own.tokens}, and the model is one of {self.tokens}; remove --tokens {own.tokens}"
+            )
         if not self.alphabet or not isinstance(own, TextForm) or not own.alphabet:
             return found
-        seen = "".join(own.alphabet[i] for i in found.tensor.unique().tolist())
+        there = found.tensor
+        if found.lengths is not None:
+            there = there[torch.arange(there.shape[1]) < found.lengths[:, None]]
+        seen = "".join(own.alphabet[i] for i in there.unique().tolist())
         _check_seen(seen, self.alphabet, what)
         numbers = torch.tensor([max(0, self.alphabet.find(c)) for c in own.alphabet])
         event = replace(found.event, support=_support(self.alphabet))
@@ -205,6 +212,13 @@ class TextForm(Written):
 
 def _sizes(x: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.full((len(x),), x.shape[1]) if lengths is None else lengths.cpu()
+
+
+def _bytes_of(text: str, what: str) -> Tensor:
+    try:
+        return torch.tensor(list(text.encode()), dtype=torch.int64)
+    except UnicodeEncodeError as error:  # a lone surrogate, as in words of a command that are not UTF-8
+        raise InputError(f"{what} is not UTF-8 (character {error.start}); write it in UTF-8") from error
 
 
 def _check_seen(text: str, alphabet: str, what: str) -> None:
@@ -305,6 +319,19 @@ def read_lines(
     Raises:
         InputError: a line is not a JSON object, or has no text in that field.
     """
+    texts, places, encoding, notes, field = _lines(path, field)
+    reading = _Reading(tokens, length, documents, tail)
+    if documents:
+        pieces = [(f"line {place}", text) for place, text in zip(places, texts, strict=True)]
+        found, _ = _windows(pieces, path, reading, TextForm())
+    else:
+        notes.append(f"the {len(texts):,} texts of the field {field!r} are joined by newlines")
+        found, _ = _windows([("", b"\n".join(texts))], path, reading, TextForm(encoding))
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _lines(path: Path, field: str | None) -> tuple[list[bytes], list[int], str, list[str], str]:
+    """The texts of JSON lines in UTF-8, the numbers of their lines, encoding of the file, notes, and their field."""
     try:
         text, encoding, notes = _utf8(_unpacked(path, _PER_LINE))
     except _BROKEN as error:
@@ -321,16 +348,9 @@ def read_lines(
             raise InputError(f"{path}, line {number} has {what}; expected a text in each line, or another --field")
         texts.append(record[field].encode("utf-8", "surrogatepass"))
         places.append(number)
-    if not texts:
+    if not texts or field is None:
         raise InputError(f"{path} is empty; expected JSON lines with a text in each")
-    reading = _Reading(tokens, length, documents, tail)
-    if documents:
-        pieces = [(f"line {place}", text) for place, text in zip(places, texts, strict=True)]
-        found, _ = _windows(pieces, path, reading, TextForm())
-    else:
-        notes.append(f"the {len(texts):,} texts of the field {field!r} are joined by newlines")
-        found, _ = _windows([("", b"\n".join(texts))], path, reading, TextForm(encoding))
-    return replace(found, notes=(*notes, *found.notes))
+    return texts, places, encoding, notes, field
 
 
 def read_folder(
@@ -380,12 +400,19 @@ def read_folder(
     return replace(examples, label=label, labels=found.labels or None, notes=tuple(said), split=split)
 
 
-def texts_of(path: Path) -> list[tuple[str, str]]:
-    """The name and the text of a file, or of each file of a folder, in the order of their names.
+def texts_of(path: Path, field: str | None = None) -> list[tuple[str, str]]:
+    """The name and the text of a file, of each file of a folder, in the order of their names, or of each JSON line.
+
+    Args:
+        path: the file or folder.
+        field: field of JSON lines, as in `read_lines`.
 
     Raises:
         InputError: there is no text.
     """
+    if path.name.lower().endswith(LINES) and not path.is_dir():
+        lines, places, *_ = _lines(path, field)
+        return [(f"line {n}", text.decode("utf-8", "surrogatepass")) for n, text in zip(places, lines, strict=True)]
     if path.is_dir():
         found = listed(path, SUFFIXES, "texts", "text files (.txt, .md, .txt.gz)")
         files = list(zip(found.names, found.files, strict=True))

@@ -135,7 +135,7 @@ def windows_of_all(
 def file_of(name: str) -> str:
     """The file of a window, by its name; empty for a single file.
 
-    >>> file_of("a.txt byte 64"), file_of("character 128")
-    ('a.txt', '')
+    >>> file_of("a.txt byte 64"), file_of("character 128"), file_of("a.wav 0.128 s")
+    ('a.txt', '', 'a.wav')
     """
-    return re.sub(r"(?:^| )(?:byte|character) \d+$", "", name)
+    return re.sub(r"(?:^| )(?:(?:byte|character) \d+|\d+\.\d+ s)$", "", name)

@@ -182,9 +182,9 @@ class Exam(Once):
 
     @property
     def _full(self) -> Tensor | slice:
-        """The held-out examples of full length: windows, which a compressed file has."""
+        """The held-out examples of full length: others have no code without their padding."""
         lengths = self.bench.test.lengths
-        return slice(None) if lengths is None or self.scored.event.open else lengths == self.scored.event.shape[0]
+        return slice(None) if lengths is None else lengths == self.scored.event.shape[0]
 
     @property
     def coded_examples(self) -> Split:

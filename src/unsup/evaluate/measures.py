@@ -195,6 +195,8 @@ def _coded_bytes(exam: Exam) -> Figure:
     x, weight, likelihood = exam.coded_examples.x, exam.bench.test.weight, exam.coded_likelihood
     if weight is not None:
         raise InputError("the examples have weights, but a compressed file has each of them once")
+    if not len(x):
+        raise InputError("no example has full length, and shorter ones are not coded by the model")
     coded, n = exam.coded, len(x)
     implied, error = (implied_bytes(nats, 1) for nats in (likelihood.nats, likelihood.standard_error))
     value = coded.coded / n

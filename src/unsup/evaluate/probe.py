@@ -134,7 +134,7 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     if not isinstance(model, Classifies):
         raise CapabilityError(f"{type(model).__name__} is not a classifier; unsup models lists classifiers")
     classifier = model
-    return over_examples(model, examples, CHUNK, lambda _, batch: classifier.predict_proba(batch.x).argmax(1))
+    return over_examples(model, examples, CHUNK, lambda _, batch: classifier.class_probabilities(batch).argmax(1))
 
 
 def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:

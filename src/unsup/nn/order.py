@@ -40,6 +40,11 @@ class Order:
         flat = x.reshape(len(x), self.dims)
         return flat if self.is_plain else flat[:, self.entries.to(x.device)]
 
+    def begins(self, known: Tensor) -> bool:
+        """Whether the known entries of each example, bool ``(B, *event.shape)``, are the first ones."""
+        line = self.line(known)
+        return not bool((line[:, 1:] & ~line[:, :-1]).any())
+
     def grid(self, line: Tensor) -> Tensor:
         """The inverse of `line`."""
         flat = line if self.is_plain else line[:, self.position.to(line.device)]

@@ -300,7 +300,14 @@ class SequenceModel(ChainModel, HasLengths, SamplesAnyLength):
         lengths: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """As for all models; entries beyond the lengths are 0, and the end of an example counts at its place."""
+        """As for all models; entries beyond the lengths are 0, and the end of an example counts at its place.
+
+        Raises:
+            InputError: lengths that do not fit.
+        """
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=x.device)
+            self.event.check_lengths(lengths, len(x))
         return self._log_conditionals(x, given, lengths)
 
     @torch.no_grad()
