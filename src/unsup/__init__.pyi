@@ -43,6 +43,7 @@ from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.cdf_flow import CdfFlow
+from unsup.families.flows.ffjord import FFJORD
 from unsup.families.flows.glow import Glow
 from unsup.families.flows.iaf import IAF
 from unsup.families.flows.maf import MAF
@@ -367,6 +368,23 @@ def create(
     embedding: int = ...,
     blocks: int = ...,
 ) -> SubscaleDepth: ...
+@overload
+def create(
+    name: Literal["ffjord"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: int = ...,
+    hidden: tuple[int, ...] = ...,
+    activation: Literal["softplus", "tanh"] = ...,
+    trace: Literal["auto", "exact", "estimate"] = ...,
+    solver: Literal["rk4", "dopri5"] = ...,
+    steps: int = ...,
+    tolerance: float = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> FFJORD: ...
 @overload
 def create(
     name: Literal["sylvester"],

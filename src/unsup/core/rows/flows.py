@@ -87,7 +87,25 @@ NAF_PAPER = Paper(
     link="https://arxiv.org/abs/1804.00779",
 )
 
+FFJORD_PAPER = Paper(
+    key="grathwohl2019ffjord",
+    authors="Will Grathwohl, Ricky T. Q. Chen, Jesse Bettencourt, Ilya Sutskever, David Duvenaud",
+    year=2019,
+    title="FFJORD: free-form continuous dynamics for scalable reversible generative models",
+    venue="ICLR 2019",
+    link="https://arxiv.org/abs/1810.01367",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="ffjord",
+        target="unsup.families.flows.ffjord:FFJORD",
+        family="flows",
+        summary="The solution of a differential equation as the map: any network, trace exact or estimated.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="vectors, tables and images without categories of more than two values",
+        paper=FFJORD_PAPER,
+    ),
     Row(
         name="sylvester",
         target="unsup.families.flows.sylvester:Sylvester",

@@ -1,0 +1,200 @@
+"""Continuous steps of flows: the solution of a differential equation, and the integral of the trace of its Jacobian.
+
+    dy/dt = f(y, t),  log|det ∂y(1)/∂y(0)| = ∫₀¹ tr ∂f/∂y dt
+
+(Chen, Rubanova, Bettencourt, Duvenaud 2018, https://arxiv.org/abs/1806.07366). The trace is exact for few entries, and
+otherwise Hutchinson's estimate εᵀ (∂f/∂y) ε with random signs ε, the same ones during a solve (Grathwohl et al. 2019,
+https://arxiv.org/abs/1810.01367). Networks return J ε beside f, by the chain rule forwards through their layers: so a
+trace costs as much as f, and its gradient needs no second derivatives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
+
+from unsup.core import random
+from unsup.nn.invertible import Invertible
+from unsup.prob.distributions import at_least_float32
+
+ActivationName = Literal["softplus", "tanh"]
+SolverName = Literal["rk4", "dopri5"]
+_TIGHT = {torch.float64: 1e-11, torch.float32: 1e-6}
+"""Tolerance of solutions outside training."""
+
+
+class _Probes(NamedTuple):
+    """How traces are computed: not at all (the log-determinant is then 0), exactly, or with signs of a generator."""
+
+    way: Literal["none", "exact", "random"]
+    generator: Generator | None = None
+
+
+_EXACT = _Probes("exact")
+_PROBES: ContextVar[_Probes] = ContextVar("_PROBES", default=_EXACT)
+
+
+@contextmanager
+def traces(way: Literal["none", "exact", "random"], generator: Generator | None = None) -> Iterator[None]:
+    """In this context, traces are not computed, exact, or estimated; elsewhere they are exact."""
+    token = _PROBES.set(_Probes(way, generator))
+    try:
+        yield
+    finally:
+        _PROBES.reset(token)
+
+
+class Dynamics(nn.Module, ABC):
+    """f(y, t), with its derivatives along given directions."""
+
+    @abstractmethod
+    def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """f and its directional derivatives.
+
+        Args:
+            y: ``(B, *shape)``.
+            directions: ``(B, k, *shape)``.
+            told: time and features of the condition, ``(B, 1 + F)``.
+
+        Returns:
+            f ``(B, *shape)``, and J v of each direction ``(B, k, *shape)``.
+        """
+
+
+class _Squash(nn.Module):
+    """y = (W h + b) ⊙ σ(U c) + V c, for time and condition c ("concatsquash" in the code of FFJORD)."""
+
+    def __init__(self, linear: nn.Linear | nn.Conv2d, told: int) -> None:
+        super().__init__()
+        outputs = linear.weight.shape[0]
+        self.linear = linear
+        self.gate, self.shift = nn.Linear(told, outputs), nn.Linear(told, outputs, bias=False)
+
+    def forward(self, h: Tensor, tangents: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        more = (1,) * (h.ndim - 2)
+        gate, shift = self.gate(told).sigmoid(), self.shift(told)
+        gate, shift = gate.view(*gate.shape, *more), shift.view(*shift.shape, *more)
+        weighted = self._without_bias(tangents.flatten(0, 1)).view(*tangents.shape[:2], gate.shape[1], *h.shape[2:])
+        return self.linear(h) * gate + shift, weighted * gate[:, None]
+
+    def _without_bias(self, h: Tensor) -> Tensor:
+        if isinstance(self.linear, nn.Linear):
+            return nn.functional.linear(h, self.linear.weight)
+        return nn.functional.conv2d(h, self.linear.weight, padding="same")
+
+
+class Layers(Dynamics):
+    """Layers with activations between them, of vectors or of images.
+
+    Args:
+        layers: linear layers, or convolutions with padding ``same``.
+        context: number of features of the condition.
+        activation: between layers.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear | nn.Conv2d], context: int, activation: ActivationName) -> None:
+        super().__init__()
+        self.activation = activation
+        self.layers = nn.ModuleList(_Squash(layer, 1 + context) for layer in layers)
+
+    def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = cast(_Squash, self.layers[0]).linear.weight.dtype
+        h, tangents, told = y.to(dtype), directions.to(dtype), told.to(dtype)
+        for number, layer in enumerate(self.layers):
+            h, tangents = layer(h, tangents, told)
+            if number < len(self.layers) - 1:
+                if self.activation == "tanh":
+                    h = h.tanh()
+                    slope = 1 - h.square()
+                else:
+                    h, slope = softplus(h), h.sigmoid()
+                tangents = tangents * slope[:, None]
+        return at_least_float32(h), at_least_float32(tangents)
+
+
+class ODE(Invertible):
+    """y(1) of y(0) = x.
+
+    Args:
+        dynamics: f.
+        exact: whether traces are always exact, by D directions. Otherwise they are estimated by one random direction
+            inside `traces`, which says how.
+        solver: in training: ``rk4``, with so many steps of equal length, or ``dopri5``, whose steps adapt to the
+            tolerance; the gradient is then that of the adjoint equation. Outside training, ``dopri5`` with a small
+            tolerance.
+        steps: of ``rk4``.
+        tolerance: absolute and relative, of ``dopri5`` in training.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, *, exact: bool, solver: SolverName = "rk4", steps: int = 8, tolerance: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.dynamics, self.exact = dynamics, exact
+        self.solver, self.steps, self.tolerance = solver, steps, tolerance
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, log_det = self._solve(x, context, backwards=False)
+        assert log_det is not None
+        return y, log_det
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._solve(y, context, backwards=True)[0]
+
+    def _directions(self, x: Tensor) -> Tensor:
+        """``(B, k, *shape)``: all unit vectors, signs, or nothing."""
+        probes = _PROBES.get()
+        if probes.way == "none":
+            return x.new_zeros(len(x), 0, *x.shape[1:])
+        if self.exact or probes.way == "exact":
+            entries = x[0].numel() if len(x) else 1
+            eye = torch.eye(entries, dtype=x.dtype, device=x.device).view(entries, *x.shape[1:])
+            return eye.expand(len(x), *eye.shape)
+        signs = random.uniform(x.shape, probes.generator, like=x).round() * 2 - 1
+        return signs[:, None]
+
+    def _solve(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> tuple[Tensor, Tensor | None]:
+        from torchdiffeq import odeint, odeint_adjoint
+
+        if not len(x):
+            return x, x.new_zeros(0)
+        directions = x.new_zeros(len(x), 0, *x.shape[1:]) if backwards else self._directions(x)
+        field = _Field(self.dynamics, directions, context)
+        times = x.new_tensor([1.0, 0.0] if backwards else [0.0, 1.0])
+        state = (x, x.new_zeros(len(x)))
+        if self.training and torch.is_grad_enabled():
+            if self.solver == "rk4":
+                options = {"step_size": 1 / self.steps}
+                found = odeint(field, state, times, method="rk4", options=options)
+            else:
+                told = [] if context is None or not context.requires_grad else [context]
+                parameters = (*self.dynamics.parameters(), *told)
+                settings = {"rtol": self.tolerance, "atol": self.tolerance, "method": "dopri5"}
+                found = odeint_adjoint(field, state, times, adjoint_params=parameters, **settings)
+        else:
+            tight = _TIGHT.get(x.dtype, self.tolerance)
+            found = odeint(field, state, times, rtol=tight, atol=tight, method="dopri5")
+        return found[0][-1], found[1][-1]
+
+
+class _Field(nn.Module):
+    """The right-hand side of the joint equation of y and log-determinant, for a solver."""
+
+    def __init__(self, dynamics: Dynamics, directions: Tensor, context: Tensor | None) -> None:
+        super().__init__()
+        self.dynamics, self.directions, self.context = dynamics, directions, context
+
+    def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        y, _ = state
+        told = t.to(y.dtype).expand(len(y), 1)
+        if self.context is not None:
+            told = torch.cat([told, self.context.to(y.dtype)], 1)
+        value, along = self.dynamics(y, self.directions, told)
+        return value.to(y.dtype), (along * self.directions).flatten(1).sum(1).to(y.dtype)

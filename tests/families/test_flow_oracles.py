@@ -1,0 +1,290 @@
+"""Flows beside closed forms: Gaussians, mixtures, linear differential equations, and bounds by enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+import unsup
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import REAL, Event, Support, labels
+from unsup.core.model import Model
+from unsup.families.flows.cdf_flow import CdfFlow
+from unsup.families.flows.ffjord import FFJORD
+from unsup.families.flows.iaf import IAF
+from unsup.families.flows.maf import MAF
+from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
+from unsup.nn.bijection import NormalScores
+from unsup.nn.dequantizer import VariationalDequantizer
+from unsup.nn.front import UniformDequantizer
+from unsup.nn.invertible import Chain
+from unsup.nn.ode import ODE, Dynamics, Layers, traces
+from unsup.testing.subject import perturb
+
+PLANE = Event((2,), REAL)
+FLOWS = ("maf", "iaf", "spline-flow", "naf", "cdf-flow", "planar", "radial", "sylvester", "ffjord", "realnvp", "nice")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def built(name: str, event: Event, noise: float = 0.1, **options: Any) -> Model:
+    model = unsup.create(name, event, seed=0, preset="tiny", **options).double()
+    perturb(model, generator(1), noise)
+    return model.eval()
+
+
+def test_a_layer_with_linear_networks_is_a_gaussian() -> None:
+    model = MAF(Event((4,), REAL), layers=1, hidden=()).double()
+    step = model.flow.steps[1]
+    assert isinstance(step, MaskedAutoregressive)
+    perturb(model, generator(), 0.5)
+    with torch.no_grad():  # constant scales: the rows of the weights that give them are 0
+        step.net.top.weight.view(4, 2, 4)[:, 0] = 0
+    x = torch.randn(50, 4, dtype=torch.float64, generator=generator(2))
+    with torch.no_grad():
+        outputs = step.outputs(torch.zeros(1, 4, dtype=torch.float64))[0]
+        scale = torch.diag((8 * (outputs[:, 0] / 8).tanh()).exp())
+        weight = step.net.top.masked_weight(0).view(4, 2, 4)[:, 1]
+        matrix = scale @ (torch.eye(4) + weight)  # z = matrix x + offset
+        offset = scale @ outputs[:, 1]
+        mean = -torch.linalg.solve(matrix, offset)
+        covariance = torch.linalg.inv(matrix.T @ matrix)
+        exact = MultivariateNormal(mean, covariance).log_prob(x)
+        torch.testing.assert_close(model.log_prob(x), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_an_inverse_autoregressive_flow_is_the_inverse_of_a_masked_one() -> None:
+    forward = built("maf", Event((3,), REAL))
+    assert isinstance(forward, MAF)
+    backward = IAF(Event((3,), REAL), layers=2, hidden=(16,)).double()
+    first, _, second = (s for s in forward.flow.steps[1:])
+    steps = [InverseAutoregressive(second), forward.flow.steps[2], InverseAutoregressive(first)]
+    backward.flow = Chain([backward.flow.steps[0], *steps])
+    z = torch.randn(20, 3, dtype=torch.float64, generator=generator())
+    there, log_det = forward.transform(z)
+    torch.testing.assert_close(backward.invert(z), there, rtol=0, atol=1e-10)
+    back, other = backward.transform(there)
+    torch.testing.assert_close(back, z, rtol=0, atol=1e-9)
+    torch.testing.assert_close(other, -log_det, rtol=0, atol=1e-9)
+
+
+def test_samples_of_an_inverse_autoregressive_flow_take_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built("iaf", Event((5,), REAL))
+    calls = 0
+    plain = MaskedAutoregressive.outputs
+
+    def counted(self: MaskedAutoregressive, x: Tensor, context: Tensor | None = None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return plain(self, x, context)
+
+    monkeypatch.setattr(MaskedAutoregressive, "outputs", counted)
+    monkeypatch.setattr(MaskedAutoregressive, "inverse", lambda *_: pytest.fail("went entry by entry"))
+    assert isinstance(model, IAF)
+    model.sample(7, generator=generator())
+    assert calls == 2
+
+
+@pytest.mark.parametrize("name", ["maf", "iaf", "spline-flow", "realnvp", "nice"])
+def test_a_new_flow_is_its_base(name: str) -> None:
+    model = unsup.create(name, Event((4,), REAL), preset="tiny", seed=0).double()
+    x = torch.randn(30, 4, dtype=torch.float64, generator=generator())
+    z, log_det = model.transform(x)
+    scale = math.pi / math.sqrt(3) if name == "nice" else 1.0
+    torch.testing.assert_close(z.sort(1).values, scale * x.sort(1).values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_det, torch.full_like(log_det, 4 * math.log(scale)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("component", ["logistic", "gaussian"])
+def test_the_density_of_a_distribution_function_is_that_of_the_mixture(component: str) -> None:
+    model = built("cdf-flow", PLANE, component=component, dependence="independent", components=3)
+    assert isinstance(model, CdfFlow)
+    step = model.flow.steps[1]
+    told = step.told.detach()
+    logits, mean, log_scale = told.chunk(3, -1)
+    mixture = torch.distributions.MixtureSameFamily
+    assert isinstance(step.bijection, NormalScores)
+    torch.testing.assert_close(step.bijection.spread, torch.tensor([-4 / 3, 0, 4 / 3], dtype=torch.float64))
+    at = mean + step.bijection.spread
+    scale = (log_scale + math.log(2 / 3)).exp()
+    x = 2 * torch.randn(200, 2, dtype=torch.float64, generator=generator())
+    normal = torch.distributions.Normal(at, scale)
+    if component == "gaussian":
+        exact = mixture(torch.distributions.Categorical(logits=logits), normal).log_prob(x).sum(1)
+    else:
+        u = (x[..., None] - at) / scale
+        own = -u - 2 * nn.functional.softplus(-u) - scale.log()
+        exact = (logits.log_softmax(-1) + own).logsumexp(-1).sum(1)
+    torch.testing.assert_close(model.log_prob(x).detach(), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_codes_of_a_uniform_base_are_uniform() -> None:
+    model = built("cdf-flow", PLANE, noise=0.3, base="uniform")
+    z = model.encode(model.sample(20_000, generator=generator())).detach()
+    assert bool(((z > 0) & (z < 1)).all())
+    for column in z.T:
+        distance = (column.sort().values - torch.linspace(0, 1, len(column))).abs().max()
+        assert float(distance) < 1.95 / math.sqrt(len(column))  # p = 0.001 of Kolmogorov's distribution
+
+
+class Linear(Dynamics):
+    """f(y) = A y."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        return y @ self.matrix.T, directions @ self.matrix.T
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_linear_equation_is_a_matrix_exponential(exact: bool) -> None:
+    matrix = torch.randn(3, 3, dtype=torch.float64, generator=generator())
+    step = ODE(Linear(matrix), exact=exact)
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator(1))
+    with torch.no_grad():
+        y, log_det = step.eval()(x)
+        torch.testing.assert_close(y, x @ torch.linalg.matrix_exp(matrix).T, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(log_det, matrix.trace().expand(5), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(step.inverse(y), x, rtol=0, atol=1e-8)
+        rotation = torch.tensor([[0.0, 1], [-1, 0]], dtype=torch.float64)
+        turned, none = ODE(Linear(rotation), exact=exact).eval()(x[:, :2])
+    torch.testing.assert_close(none, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(turned.norm(dim=1), x[:, :2].norm(dim=1), rtol=1e-9, atol=0)
+
+
+def test_estimated_traces_are_unbiased_with_the_variance_of_random_signs() -> None:
+    a = torch.randn(4, 4, dtype=torch.float64, generator=generator())
+    matrix = 0.3 * (a + a.T)
+    step, x = ODE(Linear(matrix), exact=False).eval(), torch.zeros(20_000, 4, dtype=torch.float64)
+    with torch.no_grad(), traces("random", generator(1)):
+        log_det = step(x)[1]
+    variance = 2 * float(matrix.square().sum() - matrix.diagonal().square().sum())
+    assert abs(float(log_det.mean() - matrix.trace())) < 5 * math.sqrt(variance / len(x))
+    assert float(log_det.var()) == pytest.approx(variance, rel=0.1)
+
+
+def test_longer_solutions_converge() -> None:
+    layers = Layers([nn.Linear(2, 16), nn.Linear(16, 2)], 0, "tanh").double()
+    for p in layers.parameters():
+        p.data.mul_(3)
+    x = torch.randn(6, 2, dtype=torch.float64, generator=generator())
+    exact = ODE(layers, exact=True).eval()(x)[0]
+    errors = []
+    for steps in (2, 4, 8, 16):
+        found = ODE(layers, exact=True, steps=steps).train()(x)[0]
+        errors.append(float((found - exact).abs().max().detach()))
+    for coarse, fine in itertools.pairwise(errors):
+        assert fine < coarse / 6  # the method has order 4
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+@pytest.mark.parametrize("image", [False, True])
+def test_derivatives_along_directions_are_those_of_autograd(activation: Any, image: bool) -> None:
+    shape = (2, 3, 3) if image else (4,)
+    layers: list[nn.Linear | nn.Conv2d] = [nn.Linear(4, 9), nn.Linear(9, 4)]
+    if image:
+        layers = [nn.Conv2d(2, 5, 3, padding="same"), nn.Conv2d(5, 2, 3, padding="same")]
+    net = Layers(layers, 2, activation).double()
+    y, directions = torch.randn(3, *shape).double(), torch.randn(3, 2, *shape).double()
+    told = torch.randn(3, 3).double()
+    value, along = net(y, directions, told)
+    for k in range(2):
+        exact = torch.autograd.functional.jvp(lambda v: net(v, directions, told)[0], y, directions[:, k])
+        torch.testing.assert_close(value, exact[0])
+        torch.testing.assert_close(along[:, k], exact[1], rtol=1e-9, atol=1e-12)
+
+
+def test_the_adjoint_equation_has_the_gradient_of_the_steps() -> None:
+    found = []
+    for options in ({"solver": "rk4", "steps": 64}, {"solver": "dopri5", "tolerance": 1e-9}):
+        model = FFJORD(PLANE, hidden=(8,), **options).double().train()
+        perturb(model, generator(3), 0.3)
+        torch.manual_seed(0)
+        for p in model.parameters():
+            p.data.copy_(torch.randn(p.shape, dtype=torch.float64, generator=generator(p.numel())) / 3)
+        x = torch.randn(10, 2, dtype=torch.float64, generator=generator(4))
+        model.loss(Batch(x), generator=generator())["loss"].mean().backward()
+        found.append([p.grad for p in model.parameters()])
+    for steps, adjoint in zip(*found, strict=True):
+        torch.testing.assert_close(steps, adjoint, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in FLOWS if n != "ffjord"])
+def test_variational_noise_is_a_bound_that_learning_tightens(name: str) -> None:
+    event = Event((2,), Support("ordinal", 3))
+    model = unsup.create(name, event, preset="tiny", seed=0, dequantization="variational")
+    x = torch.randint(3, (64, 2), generator=generator())
+    model.prepare(Batch(x), generator=generator())
+    model = model.double()
+    dequantizer = model.front.dequantizer
+    assert isinstance(dequantizer, VariationalDequantizer)
+    perturb(model.flow, generator(1), 0.3)
+    perturb(dequantizer, generator(2), 0.05)
+    optimizer = torch.optim.Adam(dequantizer.parameters(), lr=0.02)
+
+    def bound(samples: int, seed: int) -> float:
+        with torch.no_grad():
+            return float(model.log_prob(x, samples=samples, generator=generator(seed)).mean())
+
+    before = bound(1, 2)
+    model.front.dequantizer = UniformDequantizer()
+    exact = bound(2000, 3)
+    model.front.dequantizer = dequantizer
+    model.train()
+    for step in range(60):
+        optimizer.zero_grad()
+        model.loss(Batch(x), generator=generator(100 + step))["loss"].mean().backward()
+        optimizer.step()
+    model.eval()
+    after = bound(1, 2)
+    assert before < after < exact + 0.01
+    assert abs(bound(400, 3) - exact) < 0.02
+
+
+def test_real_data_has_no_noise_to_learn() -> None:
+    with pytest.raises(InputError, match="these are real"):
+        MAF(PLANE, dequantization="variational")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_conditions_change_density_and_samples(name: str) -> None:
+    model = built(name, PLANE, noise=0.3, given=labels(2))
+    x = torch.randn(6, 2, dtype=torch.float64, generator=generator())
+    zero, one = (model.log_prob(x, given=torch.tensor(y)).detach() for y in (0, 1))
+    assert not torch.allclose(zero, one)
+    prior = model.log_class_prior()
+    torch.testing.assert_close(
+        model.log_prob(x).detach(), torch.stack([zero + prior[0], one + prior[1]]).logsumexp(0), rtol=1e-6, atol=1e-6
+    )
+    drawn = [model.sample(50, given=torch.tensor(y), generator=generator(5)) for y in (0, 1)]
+    assert not torch.allclose(*drawn)
+
+
+def test_glow_has_the_size_of_the_published_model() -> None:
+    model = unsup.create("glow", Event((3, 32, 32), Support("ordinal", 256)), preset="paper")
+    assert round(model.parameter_count / 1e6) == 44
+
+
+def test_public_check_of_jacobians_finds_a_wrong_sign() -> None:
+    model = built("maf", Event((3,), REAL))
+    assert isinstance(model, MAF)
+    x = torch.randn(3, 3, dtype=torch.float64, generator=generator())
+    assert model.jacobian_check(x) < 1e-9
+    step = model.flow.steps[1]
+    plain = type(step).forward
+    try:
+        type(step).forward = lambda self, x, context=None: (plain(self, x, context)[0], -plain(self, x, context)[1])
+        assert model.jacobian_check(x) > 1e-3
+    finally:
+        type(step).forward = plain
