@@ -19,7 +19,6 @@ from unsup.pictures.images import plain_image
 from unsup.train.runs import Run
 
 COLUMNS, ENLARGED, GAP, HEADING = 12, 2, 4, 28
-LINES = 4  # of text
 
 
 def heading(words: str, width: int) -> Image.Image:
@@ -64,7 +63,7 @@ def of_images(run: Run) -> list[Image.Image]:
     return [
         heading(f"Samples of {name}", 640),
         images(model.sample(COLUMNS, generator=generator)),
-        heading("Test images, their upper halves completed, and the bits of each pixel (yellow: many)", 640),
+        heading("Test images, completed from their upper halves, and the bits of each pixel (yellow: many)", 640),
         images(x),
         images(completed),
         row([Image.fromarray(one) for one in shades]),
