@@ -35,7 +35,7 @@ from unsup.nn.elementwise import Elementwise, NormalCdf
 from unsup.nn.invertible import Chain, DiagonalScale, Flatten, Invertible, MultiScale, Squeeze
 from unsup.nn.mixing import ActNorm, BatchNormalisation, ConditionedScale, PlainMixing, Reverse, TriangularMixing
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
-from unsup.nn.split import Checkerboard, Corners, EqualHalves, EvenOdd, Halves, Partition, Split
+from unsup.nn.split import Checkerboard, Corners, EqualHalves, EvenOdd, HalfCheckerboard, Halves, Partition, Split
 from unsup.nn.weight_norm import initialise
 from unsup.testing.processes import as_processes
 
@@ -110,6 +110,15 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "affine coupling of the first": (
         lambda: Coupling(Halves(2, moves_first=True), mlp(3, (), 4), BoundedAffine()),
         (5,),
+    ),
+    "half checkerboard coupling": (lambda: Coupling(HalfCheckerboard(0), Plain(2, 4), BoundedAffine()), (2, 4, 4)),
+    "half checkerboard coupling of the other colour": (
+        lambda: Coupling(HalfCheckerboard(1), Plain(2, 4), BoundedAffine()),
+        (2, 3, 2),
+    ),
+    "coupling of the first half": (
+        lambda: Coupling(EqualHalves(moves_first=True), Plain(2, 4), BoundedAffine()),
+        (4, 2, 2),
     ),
     "checkerboard coupling": (lambda: checkerboard(0), (2, 3, 2)),
     "checkerboard coupling of the other colour": (lambda: checkerboard(1), (2, 3, 2)),

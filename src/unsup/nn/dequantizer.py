@@ -19,7 +19,7 @@ from unsup.nn.bijection import LogAffine
 from unsup.nn.conditioner import NormedConv, glow_net
 from unsup.nn.coupling import Coupling
 from unsup.nn.front import Dequantizer
-from unsup.nn.invertible import Chain
+from unsup.nn.invertible import Chain, Invertible
 from unsup.nn.mixing import Reverse
 from unsup.nn.split import Checkerboard
 from unsup.prob.distributions import LOG_2PI, at_least_float32
@@ -36,13 +36,17 @@ class VariationalDequantizer(Dequantizer):
     Args:
         event: of the examples; real entries of a table get no noise.
         width: channels, or units, of the networks.
+        flow: of images: g, in place of that described above.
+        features: of images: what its networks see of x, scaled to [−1, 1].
     """
 
     places: Tensor
     low: Tensor
     span: Tensor
 
-    def __init__(self, event: Event, width: int = 32) -> None:
+    def __init__(
+        self, event: Event, width: int = 32, *, flow: Invertible | None = None, features: nn.Module | None = None
+    ) -> None:
         super().__init__()
         columns = event.columns
         places = [d for d, support in enumerate(columns) if support.is_discrete]
@@ -51,7 +55,10 @@ class VariationalDequantizer(Dequantizer):
         span = [float(max(s.levels - 1, 1)) if s.is_discrete else 1.0 for s in columns]
         self.register_buffer("span", torch.tensor(span).view(event.shape), persistent=False)
         self.features: nn.Module
-        if event.is_image:
+        self.flow: Invertible
+        if flow is not None and features is not None:
+            self.shape, self.flow, self.features = event.shape, flow, features
+        elif event.is_image:
             channels, height, side = event.shape
             self.shape = event.shape
             self.features = nn.Sequential(NormedConv(channels, width, 3), nn.ReLU(inplace=True))

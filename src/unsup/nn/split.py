@@ -92,14 +92,47 @@ class Halves(Partition):
 
 
 class EqualHalves(Partition):
-    """The first half of the channels is seen; the second is transformed."""
+    """The halves of the channels.
+
+    Args:
+        moves_first: whether the first half is transformed.
+    """
+
+    def __init__(self, *, moves_first: bool = False) -> None:
+        super().__init__()
+        self.moves_first = moves_first
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.tensor_split(2, 1)
-        return first, second
+        return (second, first) if self.moves_first else (first, second)
 
     def join(self, seen: Tensor, moved: Tensor) -> Tensor:
-        return torch.cat((seen, moved), 1)
+        return torch.cat((moved, seen) if self.moves_first else (seen, moved), 1)
+
+
+class HalfCheckerboard(Partition):
+    """The two colours of a checkerboard, each as an image of half the width: ``(B, C, H, W)`` → ``(B, C, H, W/2)``.
+
+    Args:
+        colour: colour of the seen pixels, 0 at the corner.
+    """
+
+    def __init__(self, colour: int) -> None:
+        super().__init__()
+        self.colour = colour
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        even, odd = self._turned(x[..., ::2], x[..., 1::2])
+        return (odd, even) if self.colour else (even, odd)
+
+    def join(self, seen: Tensor, moved: Tensor) -> Tensor:
+        even, odd = self._turned(*((moved, seen) if self.colour else (seen, moved)))
+        return torch.stack([even, odd], -1).flatten(-2)
+
+    def _turned(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Both with their odd rows exchanged."""
+        odd = (torch.arange(left.shape[-2], device=left.device) % 2 == 1)[:, None]
+        return torch.where(odd, right, left), torch.where(odd, left, right)
 
 
 class EvenOdd(Partition):

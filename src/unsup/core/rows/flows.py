@@ -96,7 +96,25 @@ FFJORD_PAPER = Paper(
     link="https://arxiv.org/abs/1810.01367",
 )
 
+FLOW_PLUS_PLUS_PAPER = Paper(
+    key="ho2019flow",
+    authors="Jonathan Ho, Xi Chen, Aravind Srinivas, Yan Duan, Pieter Abbeel",
+    year=2019,
+    title="Flow++: improving flow-based generative models with variational dequantization and architecture design",
+    venue="ICML 2019",
+    link="https://arxiv.org/abs/1902.00275",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="flow++",
+        target="unsup.families.flows.flow_plus_plus:FlowPlusPlus",
+        family="flows",
+        summary="Couplings by distribution functions of mixtures, networks with attention, variational noise.",
+        abilities=("score", "sample", "temper", "encode", "decode", "classify"),
+        events="images with sides divisible by 4, without categories of more than two values",
+        paper=FLOW_PLUS_PLUS_PAPER,
+    ),
     Row(
         name="ffjord",
         target="unsup.families.flows.ffjord:FFJORD",
