@@ -44,6 +44,7 @@ from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.cdf_flow import CdfFlow
 from unsup.families.flows.ffjord import FFJORD
+from unsup.families.flows.flow_plus_plus import FlowPlusPlus
 from unsup.families.flows.glow import Glow
 from unsup.families.flows.iaf import IAF
 from unsup.families.flows.maf import MAF
@@ -368,6 +369,20 @@ def create(
     embedding: int = ...,
     blocks: int = ...,
 ) -> SubscaleDepth: ...
+@overload
+def create(
+    name: Literal["flow++"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    channels: int = ...,
+    blocks: int = ...,
+    heads: int = ...,
+    components: int = ...,
+    noise_blocks: int = ...,
+    given: Event | None = ...,
+) -> FlowPlusPlus: ...
 @overload
 def create(
     name: Literal["ffjord"],
