@@ -920,7 +920,14 @@ class CodesSplitEntries(CodesEntries):
 
 
 class IsFlow(HasDensity, CanSample, CanDecode):
-    """An invertible map between continuous raw data and a base distribution."""
+    """An invertible map between continuous raw data and a base distribution.
+
+    Class attributes:
+        in_integers: whether its steps also have an exact form in integer arithmetic, by which discrete data is
+            compressed.
+    """
+
+    in_integers: ClassVar[bool] = False
 
     @abstractmethod
     def transform(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,22 @@ class Reverse(Rearrangement):
         return y.flip(1)
 
 
+class Shuffle(Rearrangement):
+    """The entries, or channels, in a random order, drawn once."""
+
+    order: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.randperm(channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return y[:, self.order.argsort()]
+
+
 class ActNorm(Invertible, Exact, DataDependent):
     """y = exp(s) ⊙ x + b for each channel, which has mean 0 and deviation 1 over the first batch.
 

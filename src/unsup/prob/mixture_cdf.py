@@ -112,7 +112,7 @@ def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:
 
     >>> tails = torch.tensor([-1e4, -0.0], dtype=torch.float64)
     >>> round(float(normal_quantile(tails[:1], tails[1:])), 2)
-    -141.37
+    -141.38
     """
     lower = log_below <= log_above
     log_p = torch.where(lower, log_below, log_above).clamp(min=_LEAST)

@@ -28,7 +28,7 @@ ABILITIES: Mapping[str, type | tuple[type, ...]] = {
     "encode": CanEncode,
     "decode": CanDecode,
     "complete": CanComplete,
-    "compress": (CodesEntries, CodesLatents, IsFlow),
+    "compress": (CodesEntries, CodesLatents),
     "condition": IsConditional,
     "energy": HasEnergy,
     "gradient": HasScore,
@@ -47,6 +47,8 @@ def abilities_of(cls: type[Model]) -> tuple[str, ...]:
     ('score', 'sample', 'temper', 'compress')
     """
     earned = {word for word, capability in ABILITIES.items() if issubclass(cls, capability)}
+    if issubclass(cls, IsFlow) and cls.in_integers:
+        earned.add("compress")
     if "temperature" in knobs(cls):
         earned.add("temper")
     return tuple(word for word in WORDS if word in earned)

@@ -50,7 +50,10 @@ class CdfFlow(Flow):
     True
     """
 
-    presets = {"tiny": {"components": 3, "hidden": (16,)}}
+    presets = {
+        "tiny": {"components": 3, "hidden": (16,)},
+        "paper": {"dependence": "autoregressive", "base": "uniform"},  # the transformation, with these mixtures
+    }
     fit_defaults = {"lr": 1e-2, "batch_size": 128}
 
     def __init__(

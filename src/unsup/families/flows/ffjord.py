@@ -50,6 +50,7 @@ class FFJORD(Flow):
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition of vectors, e.g. ``labels(10)``, or None; it is an input of f beside the time.
 
+    >>> import torch
     >>> from unsup import Event, Support
     >>> model = FFJORD(Event((2,), Support("real")), hidden=(16,))
     >>> model.log_prob(torch.zeros(3, 2)).shape

@@ -58,6 +58,7 @@ class Glow(Flow):
     torch.Size([2, 1, 4, 4])
     """
 
+    in_integers = True
     presets = {
         "tiny": {"steps": 1, "channels": 6},
         "paper": {"scales": 3, "steps": 32, "channels": 512, "coupling": "affine", "mixing": "lu"},
@@ -114,7 +115,7 @@ class Glow(Flow):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99})
+        return Advice(training={"ema": 0.99}, turn=None)
 
 
 def _scales(event: Event, scales: int | None) -> int:

@@ -90,5 +90,5 @@ class MAF(Flow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         if examples < _SMALL:
-            return Advice({"hidden": (64,)}, {"ema": 0.99, "weight_decay": 0.1})
-        return Advice(training={"ema": 0.99})
+            return Advice({"hidden": (64,)}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
+        return Advice(training={"ema": 0.99}, turn=None)

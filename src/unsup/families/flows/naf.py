@@ -46,7 +46,7 @@ class NAF(Flow):
     """
 
     presets = {
-        "tiny": {"layers": 2, "hidden": (16,), "units": 4},
+        "tiny": {"layers": 2, "hidden": (12,), "units": 4},
         "paper": {"layers": 5, "hidden": (512, 512), "units": 16},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100, "clip": 5.0}

@@ -20,9 +20,10 @@ from unsup.nn.conditioner import ResidualMLP
 from unsup.nn.coupling import Coupling
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
-from unsup.nn.mixing import TriangularMixing
+from unsup.nn.mixing import Shuffle, TriangularMixing
 from unsup.nn.split import Halves
 
+_MIXED = 128  # entries up to which linear maps are learned
 _SMALL = 10_000  # training examples below which the networks are smaller
 
 
@@ -31,8 +32,8 @@ class SplineFlow(Flow):
 
     A step is a linear map PLU, which starts as a random permutation, and then splines of all entries (autoregressive)
     or of the second half (coupling). Outside [−bound, bound] a spline is the identity, so that tails are
-    those of the linear maps and the base. Discrete entries are dequantised by uniform noise: the likelihood is then a
-    bound. Images are flattened.
+    those of the linear maps and the base. Above 128 entries the linear maps are fixed permutations. Discrete entries
+    are dequantised: the likelihood is then a bound. Images are flattened.
 
     The ``paper`` preset is the model of tables, RQ-NSF (C); ``paper-autoregressive`` is RQ-NSF (AR).
 
@@ -87,11 +88,14 @@ class SplineFlow(Flow):
             net = ResidualMLP(seen + context, width, blocks, spline.outputs_each * (dims - seen))
             return Coupling(Halves(seen), net, spline)
 
-        steps = (s for _ in range(layers) for s in (TriangularMixing(dims, start="permutation"), splines()))
-        self.flow = Chain([Flatten(event.shape), *steps, TriangularMixing(dims, start="permutation")])
+        def mixing() -> Invertible:
+            return TriangularMixing(dims, start="permutation") if dims <= _MIXED else Shuffle(dims)
+
+        steps = (s for _ in range(layers) for s in (mixing(), splines()))
+        self.flow = Chain([Flatten(event.shape), *steps, mixing()])
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         if examples < _SMALL:
-            return Advice({"width": 32, "blocks": 1}, {"ema": 0.99, "weight_decay": 0.1})
-        return Advice(training={"ema": 0.99})
+            return Advice({"width": 32, "blocks": 1}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
+        return Advice(training={"ema": 0.99}, turn=None)
