@@ -20,7 +20,7 @@ from unsup.core.errors import CapabilityError, InputError, kind_of, nearest
 from unsup.core.event import Event, raw_tensor
 from unsup.core.likelihood import Kind
 from unsup.core.random import keyed_generator as keyed_generator  # defined there; many modules import it from here
-from unsup.core.random import uniform
+from unsup.core.random import normal, uniform
 
 Terms = dict[str, Tensor]
 """Named terms of a loss on one batch: ``(B,)``, one per example, or ``()``, one number for the whole batch."""
@@ -948,8 +948,31 @@ class IsFlow(HasDensity, CanSample, CanDecode):
     def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` draws of z from the base, ``(n, D)``; ``temperature`` is a factor of their `base_scores`."""
         model = cast(Model, self)
-        noise = torch.randn(n, model.event.dims, generator=generator, device=model.device, dtype=model.dtype)
-        return temperature * noise
+        like = torch.zeros((), dtype=model.dtype, device=model.device)
+        return temperature * normal((n, model.event.dims), generator, like=like)
+
+    def jacobian_check(self, x: Tensor, *, given: Tensor | None = None) -> float:
+        """The largest difference between the log-determinant of `transform` and that of the autograd Jacobian.
+
+        It is in nats, and relative where the log-determinant is above 1.
+
+        Args:
+            x: continuous raw data ``(B, *event.shape)``, best in float64 with a model in float64; the Jacobian of one
+                example has D² entries.
+            given: condition of each example, for models built with ``given``.
+        """
+        worst = 0.0
+        for i, one in enumerate(x):
+            told: dict[str, Any] = {} if given is None else {"given": given[i : i + 1]}
+
+            def code(v: Tensor, told: dict[str, Any] = told) -> Tensor:
+                return self.transform(v[None], **told)[0].flatten()
+
+            matrix = torch.autograd.functional.jacobian(code, one).reshape(one.numel(), one.numel())
+            exact = float(torch.linalg.slogdet(matrix.double()).logabsdet)
+            said = float(self.transform(one[None], **told)[1].detach())
+            worst = max(worst, abs(said - exact) / max(1.0, abs(exact)))
+        return worst
 
     def base_scores(self, z: Tensor) -> Tensor:
         """Numbers on the line that a temperature multiplies, elementwise: z itself, if it is on the line."""

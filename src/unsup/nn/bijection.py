@@ -44,6 +44,14 @@ class Bijection(nn.Module, ABC):
 class Affine(Bijection):
     """Capability: the maps are y = x · exp(log_scale) + shift."""
 
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self.log_scale_and_shift(outputs)
+        return additive(x, shift) if log_scale is None else affine(x, log_scale, shift)
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        log_scale, shift = self.log_scale_and_shift(outputs)
+        return additive_inverse(y, shift) if log_scale is None else affine_inverse(y, log_scale, shift)
+
     @abstractmethod
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
         """The parameters of every entry, with running averages in place of batch statistics; None for log_scale 0."""
@@ -53,12 +61,6 @@ class Additive(Affine):
     """y = x + t (NICE)."""
 
     outputs_each = 1
-
-    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return additive(x, outputs.squeeze(-1))
-
-    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return additive_inverse(y, outputs.squeeze(-1))
 
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:
         return None, outputs.squeeze(-1)
@@ -78,12 +80,6 @@ class BoundedAffine(Affine):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1)) if channels else None
-
-    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return affine(x, *self.log_scale_and_shift(outputs))
-
-    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return affine_inverse(y, *self.log_scale_and_shift(outputs))
 
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.unbind(-1)
@@ -173,12 +169,6 @@ class LogAffine(Affine):
         super().__init__()
         self.bound = bound
 
-    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return affine(x, *self.log_scale_and_shift(outputs))
-
-    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return affine_inverse(y, *self.log_scale_and_shift(outputs))
-
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.unbind(-1)
         log_scale = self.bound * (h / self.bound).tanh()
@@ -189,12 +179,6 @@ class SigmoidAffine(Affine):
     """y = (x + t) σ(h + 2), with h and t from the network (Kingma, Dhariwal 2018, as in their code)."""
 
     outputs_each = 2
-
-    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return affine(x, *self.log_scale_and_shift(outputs))
-
-    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return affine_inverse(y, *self.log_scale_and_shift(outputs))
 
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.unbind(-1)

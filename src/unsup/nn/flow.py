@@ -194,27 +194,6 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         told = self.condition_to_sample(given, n, generator)
         return self.decode(self.draw_base(n, generator=generator, temperature=temperature), given=told)
 
-    def jacobian_check(self, x: Tensor, *, given: Tensor | None = None) -> float:
-        """The largest error of the log-determinant of `transform` against the autograd Jacobian, in nats.
-
-        Args:
-            x: continuous raw data ``(B, *event.shape)``, best in float64 with a model in float64; the Jacobian of one
-                example has D² entries.
-            given: condition.
-        """
-        worst, told = 0.0, self.condition_or_none(given, len(x))
-        for i, one in enumerate(x):
-            own = None if told is None else told[i : i + 1]
-
-            def code(v: Tensor, own: Tensor | None = own) -> Tensor:
-                return self.transform(v[None], given=own)[0].flatten()
-
-            matrix = torch.autograd.functional.jacobian(code, one).reshape(self.event.dims, -1)
-            exact = torch.linalg.slogdet(matrix.double()).logabsdet
-            said = self.transform(one[None], given=own)[1]
-            worst = max(worst, float((said.detach() - exact).abs()))
-        return worst
-
     def _features(self, given: Tensor | None, n: int) -> Tensor | None:
         found: Tensor | None = self.conditions(self.condition_or_none(given, n))
         return found

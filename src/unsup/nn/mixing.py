@@ -83,7 +83,7 @@ class ActNorm(Invertible, Exact, DataDependent):
         return at_least_float32(self.log_scale).view(shape), at_least_float32(self.bias).view(shape)
 
 
-class ConditionedScale(Invertible):
+class ConditionedScale(Invertible, Exact):
     """y = (x + t) exp(s) for each channel, with t and s linear in the condition: x is Gaussian if y is standard normal.
 
     It starts as the identity. With it at the end of a flow, the mean and the scale of the base are learned, for each
@@ -109,6 +109,14 @@ class ConditionedScale(Invertible):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         log_scale, shift = self._told(y, context)
         return y * (-log_scale).exp() - shift
+
+    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+        log_scale, shift = self._told(x, None)
+        return arithmetic.affine(x, log_scale, shift * log_scale.exp())
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+        log_scale, shift = self._told(y, None)
+        return arithmetic.affine_inverse(y, log_scale, shift * log_scale.exp())
 
     def _told(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_scale, shift = at_least_float32(self.log_scale)[None], at_least_float32(self.shift)[None]

@@ -211,7 +211,7 @@ def _probabilities(model: HasDensity, subject: Subject, n: int) -> Tensor:
 
 @law(
     "temperature",
-    "Temperature 1 is plain sampling; lower ones change the draws, to more probable ones for exact models.",
+    "Temperature 1 is plain sampling; lower ones change the draws, to more probable ones for exact models and flows.",
     needs="a sampling temperature and a likelihood",
     applies=lambda model: _has_temperature(model) and isinstance(model, HasDensity),
 )
@@ -224,7 +224,7 @@ def temperature(subject: Subject) -> None:
     unasked = model.sample(512, generator=subject.generator(1), **given)
     require(torch.equal(plain[0], unasked), "temperature 1 gives different samples than no temperature")
     require(not torch.equal(plain[0], cold[0]), "temperature 0.25 gives the same samples as temperature 1")
-    if not (is_exact(model) or (isinstance(model, IsFlow) and model.event.is_real)):
+    if not (is_exact(model) or isinstance(model, IsFlow)):
         return  # a lower temperature makes a latent code more probable, but not necessarily the example
     scores = [
         log_probs(model, _exactly(x), lengths=lengths, samples=8, generator=subject.generator(3), **given)
