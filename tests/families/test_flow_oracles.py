@@ -272,7 +272,8 @@ def test_conditions_change_density_and_samples(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), [("glow", 44.0), ("flow++", 31.4)])
-def test_paper_presets_have_the_published_size(name: str, millions: float) -> None:
+def test_paper_presets_have_the_size_of_their_layers(name: str, millions: float) -> None:
+    """As counted from the layers of the published code; the papers do not state it."""
     model = unsup.create(name, Event((3, 32, 32), Support("ordinal", 256)), preset="paper")
     assert abs(model.parameter_count / 1e6 / millions - 1) < 0.01
 

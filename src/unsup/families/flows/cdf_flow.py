@@ -30,7 +30,8 @@ class CdfFlow(Flow):
 
     The simplest flow, to look at and to learn from: the base is uniform or normal, and the density is that of a
     mixture of ``components`` for each entry. Data is standardised by the training data; discrete entries are
-    dequantised, so that their likelihood is a bound.
+    dequantised, so that their likelihood is a bound. The paper has the transformation to a uniform base, for any F: the
+    ``paper`` preset is that, with the mixtures of this model.
 
     Args:
         event: real, ordinal or binary vectors, also of one entry.

@@ -36,7 +36,8 @@ class FFJORD(Flow):
     dequantised; images of them pass through logit(α + (1 − 2α) v), α = 1e-6, and have convolutions at several scales,
     with a squeeze before each and half of the channels factored out after it.
 
-    The ``paper`` preset is the multi-scale model of MNIST, with 64 channels.
+    The ``paper`` preset is a multi-scale model of MNIST: two equations before and after each squeeze, each with three
+    hidden layers of 64 channels. How time enters the layers (concatsquash) was not verified for that model.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
@@ -48,7 +49,7 @@ class FFJORD(Flow):
         steps: of ``rk4``.
         tolerance: of ``dopri5`` in training.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
-        given: event of the condition of vectors, e.g. ``labels(10)``, or None; it is an input of f beside the time.
+        given: event of the condition, e.g. ``labels(10)``, or None; it is an input of f beside the time.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -59,7 +60,7 @@ class FFJORD(Flow):
 
     presets = {
         "tiny": {"layers": 1, "hidden": (12,), "steps": 4},
-        "paper": {"layers": 1, "hidden": (64, 64, 64), "activation": "softplus", "solver": "dopri5"},
+        "paper": {"layers": 2, "hidden": (64, 64, 64), "activation": "softplus", "solver": "dopri5"},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 256}
 

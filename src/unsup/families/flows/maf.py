@@ -34,7 +34,8 @@ class MAF(Flow):
     last input is known. Batch normalisation layers use the statistics of the batch only in the loss in training mode;
     all other methods use their running averages.
 
-    The ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
+    Logarithms of scales are bounded to ±8 by tanh, which is not in the paper, so that they cannot overflow. The
+    ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.

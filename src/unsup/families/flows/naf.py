@@ -27,7 +27,7 @@ class NAF(Flow):
     https://arxiv.org/abs/1804.00779).
 
     Densities cost one pass; a sample finds one entry after the other, each by bisection. Logarithms are summed without
-    products, so that derivatives do not underflow. The dense variant of the paper, DDSF, is not there.
+    products, so that derivatives do not underflow. The dense variant of the paper, DDSF, is not implemented.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.

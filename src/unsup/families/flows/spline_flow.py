@@ -35,11 +35,12 @@ class SplineFlow(Flow):
     those of the linear maps and the base. Above 128 entries the linear maps are fixed permutations. Discrete entries
     are dequantised: the likelihood is then a bound. Images are flattened.
 
-    The ``paper`` preset is the model of tables, RQ-NSF (C); ``paper-autoregressive`` is RQ-NSF (AR).
+    The dropout of the paper is not implemented. The ``paper`` preset is the model of tables, RQ-NSF (C);
+    ``paper-autoregressive`` is RQ-NSF (AR).
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
-        step: ``coupling``, or ``autoregressive``, which is usually better and samples more slowly.
+        step: ``coupling``, or ``autoregressive``, which samples entry by entry.
         layers: number of steps.
         width: units of the residual networks.
         blocks: residual blocks of each network.

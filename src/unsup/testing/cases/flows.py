@@ -45,7 +45,7 @@ CASES = (
     Case("ffjord", vector(3, REAL), {"trace": "estimate"}),
     Case("ffjord", vector(2, ordinal(4))),
     Case("ffjord", vector(3, REAL), {"given": labels(2)}, classes=2),
-    Case("ffjord", Event((1, 2, 2), REAL)),
+    Case("ffjord", Event((1, 2, 2), REAL), {"given": labels(2)}, classes=2),
     Case("sylvester", vector(2, REAL)),
     Case("sylvester", vector(3, ordinal(4)), {"rank": 2}),
     Case("sylvester", vector(3, REAL), {"given": labels(2)}, classes=2),
