@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Positive
 from unsup.core.errors import InputError
@@ -106,9 +105,8 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         self.conditions.prepare(given, generator=generator)
         self.count_condition(batch)
         if any(isinstance(m, DataDependent) for m in self.modules()):
-            first = range(min(len(batch), _FIRST_BATCH))
-            x = batch.x[first.start : first.stop]
-            features = self.conditions(None if given is None else given[first.start : first.stop])
+            x = batch.x[:_FIRST_BATCH]
+            features = self.conditions(None if given is None else given[:_FIRST_BATCH])
 
             def full_pass() -> None:
                 noisy = self.front.dequantize(x, generator=generator)
@@ -141,14 +139,6 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     def base_cdf(self, z: Tensor) -> Tensor:
         """P(Z ≤ z) of one entry of the base, elementwise."""
         return torch.special.ndtr(z)
-
-    def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """``n`` draws of z from the base, ``(n, D)``; ``temperature`` is a factor of their `base_scores`."""
-        return temperature * random.normal((n, self.event.dims), generator, like=self.front.like)
-
-    def base_scores(self, z: Tensor) -> Tensor:
-        """Numbers on the line that a temperature multiplies, elementwise: z itself, if it is on the line."""
-        return z
 
     def transform(
         self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
