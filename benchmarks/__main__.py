@@ -1,4 +1,4 @@
-"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers`` and ``rates`` have tables of their own."""
+"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers``, ``rates``, ``densities`` write own pages."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def main(names: list[str]) -> None:
         from benchmarks.outliers import main as outliers
 
         outliers(names[1:])
+        return
+    if names[:1] == ["densities"]:
+        from benchmarks.densities import main as densities
+
+        densities(names[1:])
         return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
+from unsup.data import planes
 from unsup.data.examples import Examples
+from unsup.data.planes import CIRCLE_STD, CIRCLES, GRID_STD, GRID_STEP, MOON_STD, RING_RADIUS, RING_STD, SPIRAL_STD
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Draw = Callable[[int, np.random.Generator], tuple[Array, Labels | None]]
-
-RING_RADIUS, RING_STD = 1.0, 0.01
-GRID_STEP, GRID_STD = 2.0, 0.05
 
 
 def digits() -> Examples:
@@ -46,7 +45,7 @@ def moons(*, n: int = 20_000) -> Examples:
     from sklearn.datasets import make_moons  # slow to import
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
-        x, label = make_moons(n, noise=0.1, random_state=int(rng.integers(2**31)))
+        x, label = make_moons(n, noise=MOON_STD, random_state=int(rng.integers(2**31)))
         return x, label.astype(np.int64)
 
     return _plane("moons", draw, n)
@@ -58,7 +57,7 @@ def rings(*, n: int = 20_000) -> Examples:
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         label = rng.integers(4, size=n)
         angle = rng.uniform(0, 2 * np.pi, n)
-        return _circle(angle) * 0.75 * (label + 1)[:, None] + 0.08 * rng.standard_normal((n, 2)), label
+        return _circle(angle) * np.array(CIRCLES)[label][:, None] + CIRCLE_STD * rng.standard_normal((n, 2)), label
 
     return _plane("rings", draw, n)
 
@@ -100,8 +99,8 @@ def pinwheel(*, n: int = 20_000) -> Examples:
 
     def draw(n: int, rng: np.random.Generator) -> tuple[Array, Labels]:
         label = rng.integers(5, size=n)
-        arm = rng.standard_normal((n, 2)) * np.array([0.3, 0.1]) + np.array([1.0, 0.0])
-        angle = 2 * np.pi / 5 * label + 0.25 * np.exp(arm[:, 0])
+        arm = rng.standard_normal((n, 2)) * np.array(planes.ARM_STD) + np.array([1.0, 0.0])
+        angle = 2 * np.pi / planes.ARMS * label + planes.ARM_RATE * np.exp(arm[:, 0])
         cos, sin = np.cos(angle), np.sin(angle)
         return 2 * np.stack([arm[:, 0] * cos - arm[:, 1] * sin, arm[:, 0] * sin + arm[:, 1] * cos], 1), label
 
@@ -115,7 +114,7 @@ def spirals(*, n: int = 20_000) -> Examples:
         label = rng.integers(2, size=n)
         angle = 3 * np.pi * np.sqrt(rng.random(n))
         side = (2 * label - 1)[:, None]
-        return side * _circle(angle) * (angle / 3)[:, None] + 0.1 * rng.standard_normal((n, 2)), label
+        return side * _circle(angle) * (angle / 3)[:, None] + SPIRAL_STD * rng.standard_normal((n, 2)), label
 
     return _plane("spirals", draw, n)
 
@@ -265,6 +264,7 @@ def _plane(name: str, draw: Draw, n: int) -> Examples:
         _numbered(len(x)),
         None if label is None else torch.from_numpy(label),
         tuple(str(i) for i in range(classes)) or None,
+        notes=(f"entropy {planes.entropy(name):.4f} nats per example",),
         sizes=sizes,
         split="drawn independently",
     )

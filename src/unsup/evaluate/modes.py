@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.data.builtin import GRID_STD, GRID_STEP, RING_RADIUS, RING_STD
+from unsup.data.planes import GRID_STD, GRID_STEP, RING_RADIUS, RING_STD
 from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.features import digit_reader, read_digits
 from unsup.evaluate.records import Figure
