@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from unsup.core.errors import InputError
-from unsup.core.event import BINARY, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data import load_data, load_examples, standard
 from unsup.data.source import Data
 
@@ -154,6 +154,29 @@ def test_texts_are_covered_once(name: str, folder: str, event: Event) -> None:
     # The number of windows is rounded down, and the last window is short.
     assert len(b"".join(test)) == pytest.approx(0.1 * len(content), abs=2 * length)
     assert len(validation) == pytest.approx(0.05 * (count + len(test)), abs=2)
+
+
+@needs("bsds300")
+def test_patches_of_photographs() -> None:
+    """The removed pixel makes the sum zero, up to the noise-free mean; parts come from different images."""
+    data = load_data("bsds-patches", n=2000)
+    x = data.train.x[:]
+    assert data.event == Event((63,), REAL)
+    assert sizes(data) == (2000, 200, 200)
+    whole = torch.cat([x, -x.sum(1, keepdim=True)], 1)
+    assert whole.abs().max() < 1
+    assert whole.std() > 0.05
+    steps = whole.view(-1, 8, 8).diff(dim=2).abs().mean()  # neighbours are similar in photographs
+    assert steps < 0.6 * (whole - whole.roll(1, 0)).abs().mean()
+    assert torch.equal(x, load_data("bsds-patches", n=2000).train.x[:])
+    with pytest.raises(InputError, match="n=9 training patches; expected at least 10"):
+        load_data("bsds-patches", n=9)
+
+
+def test_missing_photographs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNSUP_DATA", raising=False)
+    with pytest.raises(InputError, match="needs at least two images bsds300/train/"):
+        load_data("bsds-patches", data_dir=str(tmp_path))
 
 
 @needs("omniglot")

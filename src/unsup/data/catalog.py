@@ -170,6 +170,13 @@ CATALOG: dict[str, Entry] = {
             "none stated (cite Krizhevsky 2009)",
         ),
         Entry(
+            "bsds-patches",
+            f"{_STANDARD}:bsds_patches",
+            "grey patches of 8×8 pixels of photographs without their means, 63 real numbers",
+            _FOUND,
+            "Berkeley terms: non-commercial research and education",
+        ),
+        Entry(
             "jsb-chorales",
             f"{_STANDARD}:jsb_chorales",
             "382 chorales by Bach as piano rolls of 88 keys, up to 160 steps",

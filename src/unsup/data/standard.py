@@ -15,10 +15,12 @@ from typing import Literal
 import numpy as np
 import pooch
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from unsup.core.errors import InputError
-from unsup.core.event import BINARY, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.arrays import read_npz
 from unsup.data.examples import Examples, Names, classes, part_names
 from unsup.data.sound import windows_of_files
@@ -185,6 +187,62 @@ def cifar10_20k(*, data_dir: str | None = None, download: bool = False) -> Examp
     )
 
 
+def bsds_patches(*, n: int = 100_000, data_dir: str | None = None) -> Examples:
+    """Grey patches of 8×8 pixels of the photographs of BSDS300 (Martin et al. 2001), 63 real numbers each.
+
+    As for the densities of Papamakarios, Pavlakou, Murray (2017, https://arxiv.org/abs/1705.07057): uniform noise
+    within the levels, scaled to [0, 1], the mean of the patch subtracted, and the last pixel, which the others
+    determine, removed. The patches are drawn by a fixed seed from the images found, test patches from validation images
+    of BSDS500, so that a result here is not one on the fixed file of that paper.
+
+    Args:
+        n: number of training patches; validation, from a tenth of the training images, and test have a tenth of it.
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+    """
+    if n < 10:
+        raise InputError(f"bsds-patches: n={n} training patches; expected at least 10")
+    training, test = (_photographs("bsds-patches", f"bsds300/{part}", data_dir) for part in ("train", "val"))
+    kept = len(training) - max(1, len(training) // 10)
+    parts, sizes = (training[:kept], training[kept:], test), (n, n // 10, n // 10)
+    rng = np.random.default_rng(list(b"bsds-patches"))
+    x = np.concatenate([_patches(images, size, rng) for images, size in zip(parts, sizes, strict=True)])
+    return Examples(
+        torch.from_numpy(x),
+        Event((63,), REAL),
+        _part_names(sizes),
+        sizes=sizes,
+        split="patches of different photographs",
+    )
+
+
+def _photographs(name: str, folder: str, data_dir: str | None) -> list[NDArray[np.uint8]]:
+    """The images of a folder in grey, by name."""
+    places = [place / folder for place in _places(data_dir, folder)]
+    files = next((found for place in places if (found := sorted(place.glob("*.jpg")))), [])
+    if len(files) < 2:
+        raise InputError(
+            f"{name} needs at least two images {folder}/*.jpg, which are not in "
+            f"{', '.join(str(place.parent.parent) for place in places)}; set $UNSUP_DATA or --data-dir (data_dir=) to "
+            f"the folder that contains {folder}/ (it cannot be downloaded, because its source provides no checksum)"
+        )
+    images = []
+    for file in files:
+        with Image.open(file) as image:
+            images.append(np.asarray(image.convert("L")))
+    return images
+
+
+def _patches(images: list[NDArray[np.uint8]], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    side, found = 8, np.empty((n, 8, 8))
+    for i, which in enumerate(rng.integers(len(images), size=n)):
+        image = images[which]
+        top, left = (rng.integers(size - side + 1) for size in image.shape)
+        found[i] = image[top : top + side, left : left + side]
+    flat = (found.reshape(n, -1) + rng.random((n, side * side))) / 256
+    flat -= flat.mean(1, keepdims=True)
+    return flat[:, :-1].astype(np.float32)
+
+
 def jsb_chorales(*, data_dir: str | None = None, download: bool = False) -> Examples:
     """382 chorales by J. S. Bach as piano rolls, 88 keys at every step (Boulanger-Lewandowski et al. 2012).
 
@@ -340,12 +398,7 @@ def _find(
     name: str, folder: str, md5: dict[str, str | None], url: str | None, data_dir: str | None, download: bool
 ) -> dict[str, Path]:
     """The path of each file of a set; missing files are downloaded on request."""
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise InputError(
-            f"there is no folder {data_dir} (data_dir, or --data-dir); expected the folder that contains {folder}/"
-        )
-    cache = Path(pooch.os_cache("unsup"))
-    given = [Path(d) for d in (data_dir, os.environ.get("UNSUP_DATA")) if d]
+    *given, cache = _places(data_dir, folder)
     places = [place / folder for place in [*given, cache]]
     found = {}
     for file, digest in md5.items():
@@ -364,6 +417,15 @@ def _find(
             )
         found[file] = here
     return found
+
+
+def _places(data_dir: str | None, folder: str) -> list[Path]:
+    """Where sets are looked for, the cache last."""
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise InputError(
+            f"there is no folder {data_dir} (data_dir, or --data-dir); expected the folder that contains {folder}/"
+        )
+    return [Path(d) for d in (data_dir, os.environ.get("UNSUP_DATA"), pooch.os_cache("unsup")) if d]
 
 
 def _download(url: str, md5: str, folder: Path, file: str) -> Path:
