@@ -421,7 +421,9 @@ def create(
     seed: int = 0,
     layers: int = ...,
     hidden: tuple[int, ...] = ...,
+    transformer: Literal["dsf", "ddsf"] = ...,
     units: int = ...,
+    sigmoid_layers: int = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> NAF: ...

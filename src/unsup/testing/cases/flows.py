@@ -52,6 +52,8 @@ CASES = (
     Case("naf", vector(2, REAL)),
     Case("naf", vector(3, ordinal(4))),
     Case("naf", MIXED),
+    Case("naf", vector(2, REAL), {"transformer": "ddsf", "sigmoid_layers": 3}),
+    Case("naf", vector(3, ordinal(4)), {"transformer": "ddsf"}),
     Case("naf", vector(3, REAL), {"given": labels(2)}, classes=2),
     Case("glow", Event((1, 4, 4), ordinal(4))),
     Case("glow", Event((1, 4, 4), REAL), {"scales": 2}),
