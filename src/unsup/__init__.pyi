@@ -381,6 +381,7 @@ def create(
     heads: int = ...,
     components: int = ...,
     noise_blocks: int = ...,
+    dropout: float = ...,
     given: Event | None = ...,
 ) -> FlowPlusPlus: ...
 @overload
@@ -518,6 +519,7 @@ def create(
     blocks: int = ...,
     bins: int = ...,
     bound: float = ...,
+    dropout: float = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> SplineFlow: ...

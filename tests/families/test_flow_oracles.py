@@ -23,6 +23,8 @@ from unsup.families.flows.maf import MAF
 from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
 from unsup.nn.bijection import NormalScores
 from unsup.nn.dequantizer import VariationalDequantizer
+from unsup.nn.dropout import Dropout, dropping
+from unsup.nn.flow import Flow
 from unsup.nn.front import UniformDequantizer
 from unsup.nn.invertible import Chain
 from unsup.nn.ode import ODE, Dynamics, Layers, traces
@@ -276,6 +278,48 @@ def test_paper_presets_have_the_size_of_their_layers(name: str, millions: float)
     """As counted from the layers of the published code; the papers do not state it."""
     model = unsup.create(name, Event((3, 32, 32), Support("ordinal", 256)), preset="paper")
     assert abs(model.parameter_count / 1e6 / millions - 1) < 0.01
+
+
+DROPPING = [
+    ("spline-flow", Event((4,), REAL), {"step": "coupling"}),
+    ("spline-flow", Event((4,), REAL), {"step": "autoregressive"}),
+    ("flow++", Event((1, 4, 4), REAL), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "event", "options"), DROPPING)
+def test_dropout_acts_in_the_loss_of_training_and_nowhere_else(
+    name: str, event: Event, options: dict[str, Any]
+) -> None:
+    model, plain = (built(name, event, dropout=share, **options) for share in (0.4, 0.0))
+    assert isinstance(model, Flow)
+    x = torch.randn(6, *event.shape, dtype=torch.float64, generator=generator(2))
+    with torch.no_grad():
+        wanted = plain.log_prob(x)
+
+        def loss(seed: int) -> Tensor:
+            return model.loss(Batch(x), generator=generator(seed))["loss"]
+
+        for mode in (False, True):
+            model.train(mode)
+            torch.testing.assert_close(model.log_prob(x), wanted)
+            z, log_det = model.transform(x)
+            torch.testing.assert_close(model.base_log_prob(z) + log_det, wanted)
+            torch.testing.assert_close(model.invert(z), x, rtol=0, atol=1e-8)
+        assert not torch.allclose(loss(0), loss(1))
+        torch.testing.assert_close(loss(0), loss(0), rtol=0, atol=0)
+        assert not torch.allclose(loss(0), -wanted)
+        model.eval()
+        torch.testing.assert_close(loss(0), -wanted)
+
+
+def test_dropped_units_are_a_share_and_keep_the_mean() -> None:
+    h = torch.ones(200, 50)
+    with dropping(True, generator()):
+        dropped = Dropout(0.3)(h)
+    assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.02
+    torch.testing.assert_close(dropped[dropped > 0], torch.full_like(dropped[dropped > 0], 1 / 0.7))
+    assert Dropout(0.3).train()(h) is h
 
 
 def test_public_check_of_jacobians_finds_a_wrong_sign() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsup.nn.dropout import Dropout
 from unsup.nn.norm import batch_norm, uses_batch_statistics
 from unsup.nn.weight_norm import DataDependent
 
@@ -29,16 +30,16 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 class ResidualMLP(nn.Module):
-    """Blocks h + W₂ relu(W₁ relu(h)), and a linear layer initialised to zero: ``(B, inputs)`` → ``(B, outputs)``.
+    """Blocks h + W₂ drop(relu(W₁ relu(h))), and a linear layer that starts at zero: ``(B, inputs)`` → ``(B, outputs)``.
 
     (Durkan, Bekasov, Murray, Papamakarios 2019, section 5.1.)
     """
 
-    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.first = _FirstLinear(inputs, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
+            nn.Sequential(nn.ReLU(), nn.Linear(width, width), _activation(dropout), nn.Linear(width, width))
             for _ in range(blocks)
         )
         self.last = nn.Linear(width, outputs)
@@ -51,6 +52,10 @@ class ResidualMLP(nn.Module):
             h = h + block(h)
         y: Tensor = self.last(h)
         return y
+
+
+def _activation(dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.ReLU(inplace=True), Dropout(dropout))
 
 
 class _FirstLinear(nn.Linear):

@@ -18,6 +18,7 @@ from unsup.core.likelihood import Kind
 from unsup.core.model import NO_WORDS, ClassifiesByBayes, IsFlow, Model, Terms
 from unsup.nn.conditions import Conditions
 from unsup.nn.dequantizer import VariationalDequantizer
+from unsup.nn.dropout import dropping
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.norm import batch_statistics
@@ -119,8 +120,8 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         return {"loss": self.negative_log_prob(batch, generator=generator)}
 
     def negative_log_prob(self, batch: Batch, *, generator: Generator | None = None) -> Tensor:
-        """The base of losses: −log p(x), or its bound, ``(B,)``; with the statistics of the batch in training."""
-        with batch_statistics(self.training):
+        """The base of losses: −log p(x), or its bound, ``(B,)``; in training with batch statistics and dropout."""
+        with batch_statistics(self.training), dropping(self.training, generator):
             return -self._log_prob(batch, samples=1, generator=generator)
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
