@@ -517,6 +517,7 @@ def create(
     layers: int = ...,
     width: int = ...,
     blocks: int = ...,
+    scales: int | None = ...,
     bins: int = ...,
     bound: float = ...,
     dropout: float = ...,
