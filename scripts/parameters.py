@@ -214,9 +214,7 @@ PRESETS = (
     Entry("flow++", "paper", CIFAR, None, "Networks of the noise have the 96 channels of the others."),
     Entry("maf", "paper", MINIBOONE, None, "Five masked networks of two layers of 512 units, counted whole."),
     Entry("iaf", "paper", CODES, None, "The paper has this flow as a posterior only; widths were not verified."),
-    Entry(
-        "naf", "paper", MINIBOONE, None, "Five masked networks of two layers of 512 units, our choice, and 16 sigmoids."
-    ),
+    Entry("naf", "paper", MINIBOONE, None, "Five networks of two layers of 512 units, our choice, and 16 sigmoids."),
     Entry("naf", "paper-ddsf", MINIBOONE, None, "The same with two layers of 16 sigmoids for each entry."),
     Entry("spline-flow", "paper", MINIBOONE, None, "Ten couplings, with 256 units in two residual blocks."),
     Entry(
@@ -234,9 +232,7 @@ PRESETS = (
         "Three scales of 7 steps, with 96 channels in three residual blocks. Batch norms have no gain.",
     ),
     Entry("ffjord", "paper", MNIST_LEVELS, None, "How time enters the layers was not verified for this model."),
-    Entry(
-        "cdf-flow", "paper", PLANE, None, "The paper has a transformation and no model; the mixtures are our choice."
-    ),
+    Entry("cdf-flow", "paper", PLANE, None, "The paper has a transformation only; the mixtures are our choice."),
     Entry("planar", "paper", PLANE, None, "Two vectors and a number for each step."),
     Entry("radial", "paper", PLANE, None, "A point and two numbers for each step."),
     Entry("sylvester", "paper", CODES, None, "The paper has this flow as a posterior only."),
@@ -315,7 +311,8 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md) and the
-[flows](flows.md), built for the data of the paper, beside the published number. A published number is that of the publication in the last column;
+[flows](flows.md), built for the data of the paper, beside the published number. A published number is that of the
+publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
 the reason is below. Weights that a mask sets to zero are counted if they are stored. `python scripts/parameters.py`
