@@ -126,6 +126,12 @@ def owned(objective: Any) -> list[nn.Parameter]:
     return found
 
 
+def condition_of_flow(s: Subject) -> Record:
+    """The condition of each example of ``s.x``, which a conditional flow needs on every call."""
+    given = given_of(s.few)
+    return {"given": given} if is_conditional(s.case) and hasattr(s.generic(), "transform") else {}
+
+
 def learns_by_counting(model: Any) -> bool:
     return hasattr(model, "maximize") and model.passes > 0
 
@@ -387,8 +393,9 @@ def code(s: Subject) -> Record:
     model = s.generic()
     if not hasattr(model, "encode"):
         return {}
-    z = model.encode(s.x)
-    return {"encode": summary(z)} | ({"decode": summary(model.decode(z))} if hasattr(model, "decode") else {})
+    told = condition_of_flow(s)
+    z = model.encode(s.x, **told)
+    return {"encode": summary(z)} | ({"decode": summary(model.decode(z, **told))} if hasattr(model, "decode") else {})
 
 
 def factors(s: Subject) -> Record:
@@ -408,10 +415,11 @@ def flow(s: Subject) -> Record:
         return {}
     discrete = torch.tensor([support.is_discrete for support in s.case.event.columns]).view(s.case.event.shape)
     uniform = torch.rand(s.x.shape, generator=noise("transform"), dtype=torch.float64)
-    z, log_det = model.transform(s.x.double() + uniform * discrete)
+    told = condition_of_flow(s)
+    z, log_det = model.transform(s.x.double() + uniform * discrete, **told)
     base = torch.randn(z.shape, generator=noise("invert"), dtype=torch.float64)
     found = {"z": summary(z), "log_det": summary(log_det), "base_log_prob": summary(model.base_log_prob(z))}
-    return found | {"back": summary(model.invert(z)), "invert": summary(model.invert(base))}
+    return found | {"back": summary(model.invert(z, **told)), "invert": summary(model.invert(base, **told))}
 
 
 def translate(s: Subject) -> Record:

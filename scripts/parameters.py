@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules import module as hooks
 
 import unsup
-from unsup.core.event import BINARY, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.memory import within
 from unsup.core.registry import model_class, names
 
@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILY = "autoregressive"
+FAMILIES = ("autoregressive", "flows")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -47,6 +47,10 @@ ENWIK8 = ("enwik8, 204 symbols", _text(1024, 204))
 BYTES = ("enwik8, 256 bytes", _text(512, 256))
 LONG_BYTES = ("enwik8, 256 bytes", _text(12_288, 256))
 SOUND = ("16 kHz sound, 256 levels", Event((16_000,), Support("ordinal", 256), "sequence"))
+MINIBOONE = ("MINIBOONE, 43 columns", Event((43,), REAL))
+MNIST_LEVELS = ("MNIST", _images(1, 28))
+CODES = ("64 real entries", Event((64,), REAL))
+PLANE = ("two real columns", Event((2,), REAL))
 PAIRS = ("two entries of 200 levels", Event((2,), Support("ordinal", 200)))
 
 GRAVES = "[Graves 2013](https://arxiv.org/abs/1308.0850), section 3.1"
@@ -204,6 +208,34 @@ PRESETS = (
     ),
     Entry("subscale-depth", "paper", IMAGENET_64, None, "Two networks of the size of `subscale`, our choice as well."),
     Entry("conditional-2d", "paper", PAIRS, None, "An exercise without a published model."),
+    Entry("nice", "paper", MNIST_LEVELS, None, "Four networks of five layers of 1,000 units, and one scale per entry."),
+    Entry("realnvp", "paper", CIFAR, None, "8 residual blocks of 64 channels, of 128 after the squeeze."),
+    Entry("glow", "paper", CIFAR, None, "Three scales of 32 steps; each 1×1 convolution is stored as L, U and log|s|."),
+    Entry("flow++", "paper", CIFAR, None, "Networks of the noise have the 96 channels of the others."),
+    Entry("maf", "paper", MINIBOONE, None, "Five masked networks of two layers of 512 units, counted whole."),
+    Entry("iaf", "paper", CODES, None, "The paper has this flow as a posterior only; widths were not verified."),
+    Entry("naf", "paper", MINIBOONE, None, "Five networks of two layers of 512 units, our choice, and 16 sigmoids."),
+    Entry("naf", "paper-ddsf", MINIBOONE, None, "The same with two layers of 16 sigmoids for each entry."),
+    Entry("spline-flow", "paper", MINIBOONE, None, "Ten couplings, with 256 units in two residual blocks."),
+    Entry(
+        "spline-flow",
+        "paper-autoregressive",
+        MINIBOONE,
+        None,
+        "Ten autoregressive steps of the same width. All weights of masked layers are counted.",
+    ),
+    Entry(
+        "spline-flow",
+        "paper-cifar10",
+        CIFAR,
+        None,
+        "Three scales of 7 steps, with 96 channels in three residual blocks. Batch norms have no gain.",
+    ),
+    Entry("ffjord", "paper", MNIST_LEVELS, None, "How time enters the layers was not verified for this model."),
+    Entry("cdf-flow", "paper", PLANE, None, "The paper has a transformation only; the mixtures are our choice."),
+    Entry("planar", "paper", PLANE, None, "Two vectors and a number for each step."),
+    Entry("radial", "paper", PLANE, None, "A point and two numbers for each step."),
+    Entry("sylvester", "paper", CODES, None, "The paper has this flow as a posterior only."),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -278,8 +310,9 @@ _HEAD = f"""# Parameters
 
 <!-- Written by scripts/parameters.py; do not edit. -->
 
-Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), built for the data of
-the paper, beside the published number. A published number is that of the publication in the last column;
+Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md) and the
+[flows](flows.md), built for the data of the paper, beside the published number. A published number is that of the
+publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
 the reason is below. Weights that a mask sets to zero are counted if they are stored. `python scripts/parameters.py`
@@ -315,8 +348,8 @@ def _count(model: str, preset: str | None, event: Event, options: tuple[tuple[st
 
 
 def paper_presets() -> list[tuple[str, str]]:
-    """The models of the family, each with the presets named after papers."""
-    found = ((name, preset) for name in names(FAMILY) for preset in model_class(name).presets)
+    """The models of the families, each with the presets named after papers."""
+    found = ((name, preset) for family in FAMILIES for name in names(family) for preset in model_class(name).presets)
     return [(name, preset) for name, preset in found if preset.startswith("paper")]
 
 

@@ -381,6 +381,7 @@ def create(
     heads: int = ...,
     components: int = ...,
     noise_blocks: int = ...,
+    dropout: float = ...,
     given: Event | None = ...,
 ) -> FlowPlusPlus: ...
 @overload
@@ -421,7 +422,9 @@ def create(
     seed: int = 0,
     layers: int = ...,
     hidden: tuple[int, ...] = ...,
+    transformer: Literal["dsf", "ddsf"] = ...,
     units: int = ...,
+    sigmoid_layers: int = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> NAF: ...
@@ -514,8 +517,10 @@ def create(
     layers: int = ...,
     width: int = ...,
     blocks: int = ...,
+    scales: int | None = ...,
     bins: int = ...,
     bound: float = ...,
+    dropout: float = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> SplineFlow: ...

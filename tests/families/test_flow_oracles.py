@@ -20,11 +20,14 @@ from unsup.families.flows.cdf_flow import CdfFlow
 from unsup.families.flows.ffjord import FFJORD
 from unsup.families.flows.iaf import IAF
 from unsup.families.flows.maf import MAF
+from unsup.families.flows.spline_flow import SplineFlow
 from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
 from unsup.nn.bijection import NormalScores
 from unsup.nn.dequantizer import VariationalDequantizer
+from unsup.nn.dropout import Dropout, dropping
+from unsup.nn.flow import Flow
 from unsup.nn.front import UniformDequantizer
-from unsup.nn.invertible import Chain
+from unsup.nn.invertible import Chain, Flatten
 from unsup.nn.ode import ODE, Dynamics, Layers, traces
 from unsup.testing.subject import perturb
 
@@ -278,6 +281,47 @@ def test_paper_presets_have_the_size_of_their_layers(name: str, millions: float)
     assert abs(model.parameter_count / 1e6 / millions - 1) < 0.01
 
 
+DROPPING = [
+    ("spline-flow", Event((4,), REAL), {"step": "coupling"}),
+    ("spline-flow", Event((4,), REAL), {"step": "autoregressive"}),
+    ("spline-flow", Event((1, 4, 4), REAL), {"scales": 2}),
+    ("flow++", Event((1, 4, 4), REAL), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "event", "options"), DROPPING)
+def test_dropout_acts_in_the_loss_of_training_only(name: str, event: Event, options: dict[str, Any]) -> None:
+    model, plain = (built(name, event, dropout=share, **options) for share in (0.4, 0.0))
+    assert isinstance(model, Flow)
+    x = torch.randn(6, *event.shape, dtype=torch.float64, generator=generator(2))
+    with torch.no_grad():
+        wanted = plain.log_prob(x)
+
+        def loss(seed: int) -> Tensor:
+            return model.loss(Batch(x), generator=generator(seed))["loss"]
+
+        for mode in (False, True):
+            model.train(mode)
+            torch.testing.assert_close(model.log_prob(x), wanted)
+            z, log_det = model.transform(x)
+            torch.testing.assert_close(model.base_log_prob(z) + log_det, wanted)
+            torch.testing.assert_close(model.invert(z), x, rtol=0, atol=1e-8)
+        assert not torch.allclose(loss(0), loss(1))
+        torch.testing.assert_close(loss(0), loss(0), rtol=0, atol=0)
+        assert not torch.allclose(loss(0), -wanted)
+        model.eval()
+        torch.testing.assert_close(loss(0), -model.log_prob(x))  # running averages have followed
+
+
+def test_dropped_units_are_a_share_and_keep_the_mean() -> None:
+    h = torch.ones(200, 50)
+    with dropping(True, generator()):
+        dropped = Dropout(0.3)(h)
+    assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.02
+    torch.testing.assert_close(dropped[dropped > 0], torch.full_like(dropped[dropped > 0], 1 / 0.7))
+    assert Dropout(0.3).train()(h) is h
+
+
 def test_public_check_of_jacobians_finds_a_wrong_sign() -> None:
     model = built("maf", Event((3,), REAL))
     assert isinstance(model, MAF)
@@ -290,3 +334,33 @@ def test_public_check_of_jacobians_finds_a_wrong_sign() -> None:
         assert model.jacobian_check(x) > 1e-3
     finally:
         type(step).forward = plain
+
+
+def test_image_splines_have_the_layout_of_the_paper_and_start_as_a_rearrangement() -> None:
+    event = Event((3, 8, 8), REAL)
+    model = unsup.create("spline-flow", event, preset="tiny", scales=2, layers=3, seed=0).double()
+    assert isinstance(model, SplineFlow)
+    kinds = [type(step).__name__ for step in model.flow.steps]
+    step = ["ActNorm", "TriangularMixing", "Coupling"]
+    assert kinds == [*(["Squeeze", *step * 3, "TriangularMixing"] * 2), "Flatten"]
+    x = torch.randn(5, 3, 8, 8, dtype=torch.float64, generator=generator())
+    z, log_det = model.transform(x)
+    torch.testing.assert_close(z.sort(1).values, x.flatten(1).sort(1).values, rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_det, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_a_pixel_of_image_splines_moves_the_other_pixels_as_the_autograd_jacobian() -> None:
+    model = built("spline-flow", Event((1, 4, 4), REAL), scales=2, dropout=0.2)
+    assert isinstance(model, SplineFlow)
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=generator(3))
+    assert model.jacobian_check(x) < 1e-9
+    z = model.encode(x)
+    torch.testing.assert_close(model.invert(z), x, rtol=0, atol=1e-8)
+
+
+def test_images_with_an_odd_side_and_autoregressive_steps_are_flattened() -> None:
+    for event, options in ((Event((1, 3, 2), REAL), {}), (Event((1, 2, 2), REAL), {"step": "autoregressive"})):
+        model = unsup.create("spline-flow", event, preset="tiny", **options)
+        assert isinstance(model.flow.steps[0], Flatten)
+    with pytest.raises(InputError, match="scales=2 halves"):
+        SplineFlow(Event((1, 2, 2), REAL), scales=2)

@@ -21,6 +21,7 @@ from unsup.nn.bijection import (
     Additive,
     Bijection,
     BoundedAffine,
+    DenseSigmoid,
     LogAffine,
     MixtureCdf,
     Normalised,
@@ -152,6 +153,7 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "radial": (lambda: RadialStep(3), (3,)),
     "sylvester": (lambda: SylvesterStep(4, 3), (4,)),
     "sigmoid mixture coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 18), SigmoidMixture(2)), (5,)),
+    "dense sigmoid coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 66), DenseSigmoid(2, 3)), (5,)),
     "conditioned scale": (lambda: ConditionedScale(4), (4,)),
     "conditioned scale of channels": (lambda: ConditionedScale(3), (3, 2, 2)),
     "three scales": (

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.nn.bijection import Bijection
+from unsup.nn.dropout import drops
 from unsup.nn.invertible import Invertible
 from unsup.nn.masked import MaskedMLP, sequential_degrees
 from unsup.prob.distributions import at_least_float32
@@ -28,6 +29,7 @@ class MaskedAutoregressive(Invertible):
         order: position of each entry, from 1, ``(D,)``; None: the natural order.
         context: number of features of the condition.
         residual: see `MaskedMLP`.
+        dropout: share of the hidden units that are dropped inside `unsup.nn.dropout.dropping`.
 
     >>> from unsup.nn.bijection import LogAffine
     >>> step = MaskedAutoregressive(3, (16,), LogAffine())
@@ -46,6 +48,7 @@ class MaskedAutoregressive(Invertible):
         order: Tensor | None = None,
         context: int = 0,
         residual: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bijection = bijection
@@ -56,6 +59,7 @@ class MaskedAutoregressive(Invertible):
             outputs=bijection.outputs_each,
             context=context,
             residual=residual,
+            dropout=dropout,
         )
         nn.init.zeros_(self.net.top.weight)
         assert self.net.top.bias is not None
@@ -64,8 +68,8 @@ class MaskedAutoregressive(Invertible):
 
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters of all entries, ``(B, D, outputs_each)``."""
-        dtype = self.net.top.weight.dtype
-        return at_least_float32(self.net(x.to(dtype), context=context))
+        dtype, (on, generator) = self.net.top.weight.dtype, drops()
+        return at_least_float32(self.net(x.to(dtype), context=context, drops=on, generator=generator))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, log_derivative = self.bijection(x, self.outputs(x, context))

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid, softplus
 from unsup.core.parallel import mean_over_rows
 from unsup.nn.norm import uses_batch_statistics
 from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
+from unsup.prob.dense_sigmoid import SigmoidLayer, dense_sigmoid, dense_sigmoid_inverse
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
@@ -300,3 +301,47 @@ class SigmoidMixture(Bijection):
         logits, a, b = outputs.chunk(3, -1)
         a = softplus(a + _SOFTPLUS_ONE)
         return Mixture(logits.log_softmax(-1), -(b + self.spread.to(b.dtype)) / a, -a.log())
+
+
+class DenseSigmoid(Bijection):
+    """A deep dense sigmoidal flow: layers of sigmoids, each fully connected to the next (Huang et al. 2018, eq. 9).
+
+    As in the code of the authors, the rows of the matrices u and w are softmaxes of parameters of the layer, plus
+    outputs of the network that all rows share; a and b are outputs of the network. Otherwise the number of outputs
+    would grow with the square of the number of units.
+
+    Args:
+        units: number of sigmoids, and of values between layers.
+        layers: number of layers. One layer is `SigmoidMixture`.
+    """
+
+    spread: Tensor
+
+    def __init__(self, units: int, layers: int) -> None:
+        super().__init__()
+        self.units, self.hidden = units, units if units > 1 else 0
+        self.sizes = [3 * units, *[3 * units + self.hidden] * (layers - 1)]
+        self.outputs_each = sum(self.sizes)
+        # Rows differ at first, so that units do not get equal gradients. The first layer has one input: u is 1.
+        self.u = nn.ParameterList(torch.randn(units, self.hidden) for _ in self.sizes[1:] if self.hidden)
+        self.w = nn.ParameterList(torch.randn(own, units) for own in [*[units] * (layers - 1), 1])
+        self.register_buffer("spread", 2 * (torch.arange(units) + 0.5) / units - 1, persistent=False)
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        return dense_sigmoid(x, self._told(outputs))
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        return dense_sigmoid_inverse(y, self._told(outputs))
+
+    def _told(self, outputs: Tensor) -> list[SigmoidLayer]:
+        """The parameters of every layer, in the type of the outputs."""
+        found, n = [], self.units
+        for number, (w, told) in enumerate(zip(self.w, outputs.split(self.sizes, -1), strict=True)):
+            logits, a, b, columns = told.split([n, n, n, told.shape[-1] - 3 * n], -1)
+            log_w = (w.to(told.dtype) + logits.unsqueeze(-2)).log_softmax(-1)
+            log_u = log_w.new_zeros(n, 1)
+            if columns.shape[-1]:
+                log_u = (self.u[number - 1].to(told.dtype) + columns.unsqueeze(-2)).log_softmax(-1)
+            log_a = softplus(a + _SOFTPLUS_ONE).log()
+            found.append(SigmoidLayer(log_u, log_a, b + self.spread.to(b.dtype), log_w))
+        return found

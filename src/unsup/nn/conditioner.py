@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsup.nn.dropout import Dropout
 from unsup.nn.norm import batch_norm, uses_batch_statistics
 from unsup.nn.weight_norm import DataDependent
 
@@ -29,16 +30,16 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 class ResidualMLP(nn.Module):
-    """Blocks h + W₂ relu(W₁ relu(h)), and a linear layer initialised to zero: ``(B, inputs)`` → ``(B, outputs)``.
+    """Blocks h + W₂ drop(relu(W₁ relu(h))), and a linear layer that starts at zero: ``(B, inputs)`` → ``(B, outputs)``.
 
     (Durkan, Bekasov, Murray, Papamakarios 2019, section 5.1.)
     """
 
-    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.first = _FirstLinear(inputs, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
+            nn.Sequential(nn.ReLU(), nn.Linear(width, width), _activation(dropout), nn.Linear(width, width))
             for _ in range(blocks)
         )
         self.last = nn.Linear(width, outputs)
@@ -51,6 +52,10 @@ class ResidualMLP(nn.Module):
             h = h + block(h)
         y: Tensor = self.last(h)
         return y
+
+
+def _activation(dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.ReLU(inplace=True), Dropout(dropout))
 
 
 class _FirstLinear(nn.Linear):
@@ -120,7 +125,12 @@ class ResidualConvNet(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         self.norm_in = ShiftedNorm(inputs)
         self.conv_in = WeightNormConv(2 * inputs + (mask is not None), channels, 3, gain=False)
-        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                channels, WeightNormConv(channels, channels, 3, gain=False), WeightNormConv(channels, channels, 3)
+            )
+            for _ in range(blocks)
+        )
         self.skips = nn.ModuleList(WeightNormConv(channels, channels, 1) for _ in range(blocks + 1))
         self.norm_out = ShiftedNorm(channels)
         self.conv_out = WeightNormConv(channels, outputs, 1)
@@ -140,18 +150,52 @@ class ResidualConvNet(nn.Module):
         return y
 
 
-class ResidualBlock(nn.Module):
-    """h + conv(relu(norm(conv(relu(norm(h))))))."""
+class PlainResidualConvNet(nn.Module):
+    """The network of image splines, ``(B, inputs, H, W)`` → ``(B, outputs, H, W)``: 1×1, residual blocks, 1×1.
 
-    def __init__(self, channels: int) -> None:
+    (Durkan, Bekasov, Murray, Papamakarios 2019, https://arxiv.org/abs/1906.04032, and their code.) The last
+    convolution starts at zero. Batch norms have no gain, which the next convolution has, and no bias is before them.
+
+    Args:
+        channels: channels of the blocks, which have two 3×3 convolutions each.
+        dropout: share of the features before the second one that are dropped inside `unsup.nn.dropout.dropping`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, channels: int, blocks: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, channels, 1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(
+                channels,
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                dropout,
+            )
+            for _ in range(blocks)
+        )
+        self.last = nn.Conv2d(channels, outputs, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.to(self.first.weight.dtype))
+        for block in self.blocks:
+            h = block(h)
+        y: Tensor = self.last(h)
+        return y
+
+
+class ResidualBlock(nn.Module):
+    """h + second(drop(relu(norm(first(relu(norm(h)))))))."""
+
+    def __init__(self, channels: int, first: nn.Module, second: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1, self.norm2 = ShiftedNorm(channels), ShiftedNorm(channels)
-        self.conv1 = WeightNormConv(channels, channels, 3, gain=False)
-        self.conv2 = WeightNormConv(channels, channels, 3)
+        self.conv1, self.conv2, self.dropout = first, second, Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
         inner = self.conv1(self.norm1(h).relu())
-        y: Tensor = h + self.conv2(self.norm2(inner).relu())
+        y: Tensor = h + self.conv2(self.dropout(self.norm2(inner).relu()))
         return y
 
 

@@ -18,6 +18,7 @@ from unsup.core.likelihood import Kind
 from unsup.core.model import NO_WORDS, ClassifiesByBayes, IsFlow, Model, Terms
 from unsup.nn.conditions import Conditions
 from unsup.nn.dequantizer import VariationalDequantizer
+from unsup.nn.dropout import dropping
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.norm import batch_statistics
@@ -119,8 +120,8 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         return {"loss": self.negative_log_prob(batch, generator=generator)}
 
     def negative_log_prob(self, batch: Batch, *, generator: Generator | None = None) -> Tensor:
-        """The base of losses: −log p(x), or its bound, ``(B,)``; with the statistics of the batch in training."""
-        with batch_statistics(self.training):
+        """The base of losses: −log p(x), or its bound, ``(B,)``; in training with batch statistics and dropout."""
+        with batch_statistics(self.training), dropping(self.training, generator):
             return -self._log_prob(batch, samples=1, generator=generator)
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
@@ -187,3 +188,27 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     def _features(self, given: Tensor | None, n: int) -> Tensor | None:
         found: Tensor | None = self.conditions(self.condition_or_none(given, n))
         return found
+
+
+def squeezes(event: Event, scales: int | None) -> int:
+    """The number of scales of an image, each of which squeezes once; None: until a side is odd or at most 4.
+
+    Raises:
+        InputError: the image cannot be squeezed ``scales`` times.
+
+    >>> from unsup import Support
+    >>> squeezes(Event((3, 32, 32), Support("ordinal", 256)), None)
+    4
+    """
+    height, width = event.shape[1:]
+    if scales is None:
+        scales = 1
+        while height % 4 == width % 4 == 0 and min(height, width) > 4:
+            height, width, scales = height // 2, width // 2, scales + 1
+        return scales
+    if height % 2**scales or width % 2**scales:
+        raise InputError(
+            f"scales={scales} halves the sides {scales} times, which {height}×{width} does not allow (both must stay "
+            "whole); use scales=None for as many as fit"
+        )
+    return scales

@@ -82,7 +82,7 @@ class MaskedMLP(nn.Module):
         inputs: number of features of every input, or of each.
         outputs: number of values of every output, or of each.
         direct: whether to add masked connections from input to output (section 4.4 of the paper).
-        dropout: fraction of hidden units dropped in training.
+        dropout: fraction of hidden units dropped in training; of a residual network, those inside the blocks.
         context: number of features that all outputs depend on; they come before all inputs. Only hidden units of
             degree 0 let the first output see them.
         residual: the layers after the first, which are as wide, form blocks of two with pre-activation,
@@ -128,11 +128,17 @@ class MaskedMLP(nn.Module):
         _bias(self.top).copy_(bias)
 
     def forward(
-        self, inputs: Tensor, order: int = 0, *, context: Tensor | None = None, generator: Generator | None = None
+        self,
+        inputs: Tensor,
+        order: int = 0,
+        *,
+        context: Tensor | None = None,
+        drops: bool | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
         """Features of all inputs, side by side → ``(B, D, outputs)``, or ``(B, P)`` where each output has its own size.
 
-        ``generator`` is for dropout.
+        ``generator`` is for dropout, ``drops`` whether there is any; None: in training mode.
         """
         if context is not None:
             inputs = torch.cat([context.to(inputs.dtype), inputs], 1)
@@ -145,7 +151,7 @@ class MaskedMLP(nn.Module):
                 skipped = h
             if self.activates(number):
                 h = relu(h)
-            if self.training:
+            if (self.training if drops is None else drops) and (not self.residual or number % 2 == 1):
                 h = random.dropout(h, self.dropout, generator)
         out = self.top(h, order)
         if self.direct is not None:

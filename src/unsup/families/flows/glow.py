@@ -15,13 +15,12 @@ from __future__ import annotations
 from typing import Literal
 
 from unsup.core.config import Count
-from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.bijection import Additive, LogAffine, SigmoidAffine
 from unsup.nn.conditioner import ZeroConv, glow_net
 from unsup.nn.coupling import Coupling
-from unsup.nn.flow import Dequantization, Flow
+from unsup.nn.flow import Dequantization, Flow, squeezes
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.mixing import ActNorm, ConditionedScale, PlainMixing, TriangularMixing
 from unsup.nn.split import EqualHalves, Halves
@@ -80,7 +79,7 @@ class Glow(Flow):
         narrow = min(channels, _DEQUANTIZER)
         self.take(event, given, dequantization=dequantization, width=narrow, standardise=event.is_real)
         context = self.conditions.size
-        count = _scales(event, scales)
+        count = squeezes(event, scales)
 
         def step(c: int) -> Chain:
             affine = coupling == "affine"
@@ -116,18 +115,3 @@ class Glow(Flow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
-
-
-def _scales(event: Event, scales: int | None) -> int:
-    height, width = event.shape[1:]
-    if scales is None:
-        scales = 1
-        while height % 4 == width % 4 == 0 and min(height, width) > 4:
-            height, width, scales = height // 2, width // 2, scales + 1
-        return scales
-    if height % 2**scales or width % 2**scales:
-        raise InputError(
-            f"scales={scales} halves the sides {scales} times, which {height}×{width} does not allow (both must stay "
-            "whole); use scales=None for as many as fit"
-        )
-    return scales

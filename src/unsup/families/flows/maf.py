@@ -32,7 +32,7 @@ class MAF(Flow):
 
     A density costs one pass, a sample one pass for each layer too: units of the networks are computed once, when their
     last input is known. Batch normalisation layers use the statistics of the batch only in the loss in training mode;
-    all other methods use their running averages.
+    all other methods use their running averages, where the paper has the statistics of the whole training set.
 
     Logarithms of scales are bounded to ±8 by tanh, which is not in the paper, so that they cannot overflow. The
     ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
