@@ -25,7 +25,8 @@ from unsup.nn.bijection import NormalScores
 from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.front import UniformDequantizer
 from unsup.nn.invertible import Chain
-from unsup.nn.ode import ODE, Dynamics, Layers, traces
+from unsup.nn.ode import ODE, Dynamics, Layers
+from unsup.nn.traces import traces
 from unsup.testing.subject import perturb
 
 PLANE = Event((2,), REAL)
