@@ -30,9 +30,9 @@ COEFFICIENT = 0.98
 """The largest spectral norm of a layer."""
 TRAINING_TERMS, SCORING_TERMS = 2, 20
 """Terms of the series that are always computed: in training, and elsewhere."""
-_TRAINING_TOLERANCE = 1e-3  # of spectral norms, relative
-_TIGHT = {torch.float32: 1e-6, torch.float64: 1e-13}
-"""Elsewhere, and of fixed points."""
+_TRAINING_TOLERANCE, _TRAINING_POWERS = 1e-3, 3  # of squared spectral norms, relative; see `top_singular_vectors`
+_TIGHT, _POWERS = {torch.float32: 1e-6, torch.float64: 1e-13}, 16
+"""Elsewhere; the tolerance is also that of fixed points."""
 _MOST_ITERATIONS = 2000  # of fixed points: 0.98^2000 < 1e-17
 
 
@@ -67,7 +67,7 @@ class Lipschitz(nn.Module, ABC):
         """The weight with the bound, at least float32."""
         with torch.autocast(self.weight.device.type, enabled=False):
             weight = at_least_float32(self.weight)
-            u, v = self._vectors(_TRAINING_TOLERANCE if self.training else _TIGHT[weight.dtype])
+            u, v = self._vectors(tight=not self.training)
             norm = (u * self.map(v, weight)).sum()
             return weight * (COEFFICIENT / norm.clamp(min=COEFFICIENT))
 
@@ -75,16 +75,17 @@ class Lipschitz(nn.Module, ABC):
     def refresh(self) -> None:
         """Store u for the current weight."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            self.u.copy_(self._vectors(_TRAINING_TOLERANCE)[0][0])
+            self.u.copy_(self._vectors(tight=False)[0][0])
 
-    def _vectors(self, tolerance: float) -> tuple[Tensor, Tensor]:
+    def _vectors(self, *, tight: bool) -> tuple[Tensor, Tensor]:
         """u and v, with a batch axis."""
         weight = at_least_float32(self.weight.detach())
         return top_singular_vectors(
             lambda v: self.map(v, weight),
             lambda u: self.transposed(u, weight),
             self.u.to(weight.dtype)[None],
-            tolerance=tolerance,
+            tolerance=_TIGHT[weight.dtype] if tight else _TRAINING_TOLERANCE,
+            powers=_POWERS if tight else _TRAINING_POWERS,
         )
 
 
