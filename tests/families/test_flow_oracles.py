@@ -30,7 +30,20 @@ from unsup.nn.traces import traces
 from unsup.testing.subject import perturb
 
 PLANE = Event((2,), REAL)
-FLOWS = ("maf", "iaf", "spline-flow", "naf", "cdf-flow", "planar", "radial", "sylvester", "ffjord", "realnvp", "nice")
+FLOWS = (
+    "maf",
+    "iaf",
+    "spline-flow",
+    "naf",
+    "cdf-flow",
+    "planar",
+    "radial",
+    "sylvester",
+    "ffjord",
+    "residual-flow",
+    "realnvp",
+    "nice",
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:

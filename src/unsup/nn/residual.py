@@ -133,7 +133,7 @@ def _uniform(outputs: int, *inputs: int) -> Tensor:
 
 
 class LipSwish(nn.Module):
-    """φ(h) = h σ(β h) / 1.1 with β = softplus(b) > 0, and its slope, which is at most 1 (Chen et al. 2019, section 3.3).
+    """φ(h) = h σ(β h) / 1.1 with β = softplus(b) > 0, and its slope, at most 1 (Chen et al. 2019).
 
     >>> value, slope = LipSwish()(torch.linspace(-100, 100, 100_001))
     >>> 0.99 < float(slope.detach().max()) < 1

@@ -73,7 +73,7 @@ class ResidualFlow(Flow):
         "tiny": {"steps": 2, "hidden": (12,)},
         "paper": {"steps": 16, "hidden": (512, 512), "scales": 3, "dense": 4},
     }
-    fit_defaults = {"lr": 1e-3, "batch_size": 64}
+    fit_defaults = {"lr": 5e-3, "batch_size": 128}
 
     def __init__(
         self,
