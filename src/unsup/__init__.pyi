@@ -53,6 +53,7 @@ from unsup.families.flows.nice import NICE
 from unsup.families.flows.planar import Planar
 from unsup.families.flows.radial import Radial
 from unsup.families.flows.realnvp import RealNVP
+from unsup.families.flows.residual_flow import ResidualFlow
 from unsup.families.flows.spline_flow import SplineFlow
 from unsup.families.flows.sylvester import Sylvester
 from unsup.families.latent.vae import VAE
@@ -401,6 +402,21 @@ def create(
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> FFJORD: ...
+@overload
+def create(
+    name: Literal["residual-flow"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    steps: int = ...,
+    hidden: tuple[int, ...] = ...,
+    scales: int | None = ...,
+    dense: int = ...,
+    log_det: Literal["auto", "exact", "estimate"] = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
+    given: Event | None = ...,
+) -> ResidualFlow: ...
 @overload
 def create(
     name: Literal["sylvester"],

@@ -28,11 +28,25 @@ from unsup.nn.dropout import Dropout, dropping
 from unsup.nn.flow import Flow
 from unsup.nn.front import UniformDequantizer
 from unsup.nn.invertible import Chain, Flatten
-from unsup.nn.ode import ODE, Dynamics, Layers, traces
+from unsup.nn.ode import ODE, Dynamics, Layers
+from unsup.nn.traces import traces
 from unsup.testing.subject import perturb
 
 PLANE = Event((2,), REAL)
-FLOWS = ("maf", "iaf", "spline-flow", "naf", "cdf-flow", "planar", "radial", "sylvester", "ffjord", "realnvp", "nice")
+FLOWS = (
+    "maf",
+    "iaf",
+    "spline-flow",
+    "naf",
+    "cdf-flow",
+    "planar",
+    "radial",
+    "sylvester",
+    "ffjord",
+    "residual-flow",
+    "realnvp",
+    "nice",
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -11,44 +11,21 @@ trace costs as much as f, and its gradient needs no second derivatives.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from unsup.core import random
 from unsup.nn.invertible import Invertible
+from unsup.nn.traces import current_probes, random_signs, unit_vectors
 from unsup.prob.distributions import at_least_float32
 
 ActivationName = Literal["softplus", "tanh"]
 SolverName = Literal["rk4", "dopri5"]
 _TIGHT = {torch.float64: (1e-11, "dopri8"), torch.float32: (1e-6, "dopri5")}
 """Tolerance of solutions outside training, and the method that needs the fewest evaluations for it."""
-
-
-class _Probes(NamedTuple):
-    """How traces are computed: not at all (the log-determinant is then 0), exactly, or with signs of a generator."""
-
-    way: Literal["none", "exact", "random"]
-    generator: Generator | None = None
-
-
-_EXACT = _Probes("exact")
-_PROBES: ContextVar[_Probes] = ContextVar("_PROBES", default=_EXACT)
-
-
-@contextmanager
-def traces(way: Literal["none", "exact", "random"], generator: Generator | None = None) -> Iterator[None]:
-    """In this context, traces are not computed, exact, or estimated; elsewhere they are exact."""
-    token = _PROBES.set(_Probes(way, generator))
-    try:
-        yield
-    finally:
-        _PROBES.reset(token)
 
 
 class Dynamics(nn.Module, ABC):
@@ -149,15 +126,12 @@ class ODE(Invertible):
 
     def _directions(self, x: Tensor) -> Tensor:
         """``(B, k, *shape)``: all unit vectors, signs, or nothing."""
-        probes = _PROBES.get()
+        probes = current_probes()
         if probes.way == "none":
             return x.new_zeros(len(x), 0, *x.shape[1:])
         if self.exact or probes.way == "exact":
-            entries = x[0].numel() if len(x) else 1
-            eye = torch.eye(entries, dtype=x.dtype, device=x.device).view(entries, *x.shape[1:])
-            return eye.expand(len(x), *eye.shape)
-        signs = random.uniform(x.shape, probes.generator, like=x).round() * 2 - 1
-        return signs[:, None]
+            return unit_vectors(x)
+        return random_signs(x, probes.generator)[:, None]
 
     def _solve(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> tuple[Tensor, Tensor | None]:
         from torchdiffeq import odeint, odeint_adjoint

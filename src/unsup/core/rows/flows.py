@@ -96,6 +96,14 @@ FFJORD_PAPER = Paper(
     link="https://arxiv.org/abs/1810.01367",
 )
 
+RESIDUAL_FLOW_PAPER = Paper(
+    key="chen2019residual",
+    authors="Ricky T. Q. Chen, Jens Behrmann, David Duvenaud, Jörn-Henrik Jacobsen",
+    year=2019,
+    title="Residual flows for invertible generative modeling",
+    venue="NeurIPS 2019",
+    link="https://arxiv.org/abs/1906.02735",
+)
 FLOW_PLUS_PLUS_PAPER = Paper(
     key="ho2019flow",
     authors="Jonathan Ho, Xi Chen, Aravind Srinivas, Yan Duan, Pieter Abbeel",
@@ -123,6 +131,15 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "temper", "encode", "decode", "condition", "predict"),
         events="vectors, tables and images without categories of more than two values",
         paper=FFJORD_PAPER,
+    ),
+    Row(
+        name="residual-flow",
+        target="unsup.families.flows.residual_flow:ResidualFlow",
+        family="flows",
+        summary="Residual networks with a Lipschitz constant below 1 as the map; unbiased log-determinants.",
+        abilities=("score", "sample", "temper", "encode", "decode", "condition", "predict"),
+        events="vectors, tables and images without categories of more than two values",
+        paper=RESIDUAL_FLOW_PAPER,
     ),
     Row(
         name="sylvester",

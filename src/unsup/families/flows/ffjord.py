@@ -19,8 +19,9 @@ from unsup.core.likelihood import Kind
 from unsup.core.model import Advice
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible, MultiScale, Squeeze
-from unsup.nn.ode import ODE, ActivationName, Layers, SolverName, traces
+from unsup.nn.ode import ODE, ActivationName, Layers, SolverName
 from unsup.nn.split import EqualHalves
+from unsup.nn.traces import traces
 
 _FEW = 8  # entries up to which the trace is exact by default
 _LOGIT_ALPHA = 1e-6
