@@ -174,6 +174,12 @@ class LogAffine(Affine):
         log_scale = self.bound * (h / self.bound).tanh()
         return log_scale, t * log_scale.exp()
 
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """As for all affine maps, with one exponential."""
+        h, t = outputs.unbind(-1)
+        log_scale = self.bound * (h / self.bound).tanh()
+        return (x + t) * log_scale.exp(), log_scale
+
 
 class SigmoidAffine(Affine):
     """y = (x + t) σ(h + 2), with h and t from the network (Kingma, Dhariwal 2018, as in their code)."""
@@ -200,16 +206,10 @@ class Spline(Bijection):
         self.outputs_each = outputs_of(bins)
 
     def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return rational_quadratic(x, self._told(outputs), self.bound)
+        return rational_quadratic(x, outputs, self.bound, self.divisor)
 
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return rational_quadratic_inverse(y, self._told(outputs), self.bound)
-
-    def _told(self, outputs: Tensor) -> Tensor:
-        if self.divisor == 1:
-            return outputs
-        sizes, slopes = outputs.split([2 * self.bins, self.bins - 1], -1)
-        return torch.cat([sizes / self.divisor, slopes], -1)
+        return rational_quadratic_inverse(y, outputs, self.bound, self.divisor)
 
 
 class NormalScores(Bijection):
