@@ -9,7 +9,7 @@ zuko is also timed as it comes, without them. Notes state the parameter counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import nflows.distributions

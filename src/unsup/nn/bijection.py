@@ -170,15 +170,21 @@ class LogAffine(Affine):
         self.bound = bound
 
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        h, t = outputs.unbind(-1)
-        log_scale = self.bound * (h / self.bound).tanh()
-        return log_scale, t * log_scale.exp()
+        log_scale, shift = self._told(outputs)
+        return log_scale, shift * log_scale.exp()
 
     def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """As for all affine maps, with one exponential."""
+        log_scale, shift = self._told(outputs)
+        return (x + shift) * log_scale.exp(), log_scale
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        log_scale, shift = self._told(outputs)
+        return y * (-log_scale).exp() - shift
+
+    def _told(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.unbind(-1)
-        log_scale = self.bound * (h / self.bound).tanh()
-        return (x + t) * log_scale.exp(), log_scale
+        return self.bound * (h / self.bound).tanh(), t
 
 
 class SigmoidAffine(Affine):

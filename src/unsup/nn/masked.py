@@ -23,7 +23,7 @@ from unsup.core import random
 from unsup.nn.autoregressor import Steps
 from unsup.nn.triangular import Sorting, product, sorted_product
 
-_BLOCK = 32  # steps of a walk for which products are computed at once
+_BLOCK = 16  # steps of a walk for which products are computed at once
 
 
 class MaskedLinear(nn.Module):
