@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Script(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = (DIMS, *HIDDEN, DIMS)
-        self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in pairwise(sizes))
         self.signs = torch.zeros(0)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

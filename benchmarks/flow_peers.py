@@ -1,4 +1,4 @@
-"""Flows on vectors against zuko, nflows and normflows: training step, log_prob and samples, each in one interleaved run.
+"""Flows on vectors against zuko, nflows and normflows: training step, log_prob and samples, interleaved in one run.
 
 All have 43 dimensions, 5 steps and batch 512. Networks of `maf` have hidden layers (256, 256). Those of `spline-flow`
 have a layer of 256 units and one residual block, which is two layers of 256, and 8 bins in [−3, 3]; zuko has no

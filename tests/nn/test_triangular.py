@@ -88,3 +88,15 @@ def test_values_and_tangents_in_one_product(activation: ActivationName, directio
         found.append(torch.autograd.grad(total, leaves, create_graph=graph))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_a_kept_sorted_weight_follows_training() -> None:
+    """An optimizer may change weights without a new version of the tensor."""
+    net = network(False, "natural", 0).eval()
+    x = torch.randn(4, DIMS, dtype=torch.float64)
+    with torch.no_grad():
+        net.by_blocks(x)
+    net.by_blocks(x).sum().backward()
+    net.top.weight.data.mul_(2)
+    with torch.no_grad():
+        torch.testing.assert_close(net.by_blocks(x), net(x), rtol=0, atol=1e-12)

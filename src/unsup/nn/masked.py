@@ -85,14 +85,18 @@ class MaskedLinear(nn.Module):
     def sorted_weight(self, order: int) -> Tensor:
         """W ∘ M with rows and columns sorted by degree, without a graph; outside training it is cached."""
         key = (order, self.weight._version, self.weight.dtype, self.weight.device, self.above._version)
-        if self.training or self._sorted is None or self._sorted[0] != key:
+        if self.training:
+            self._sorted = None
+            return self.sorting(order).weight(self.weight.detach())
+        if self._sorted is None or self._sorted[0] != key:
             self._sorted = (key, self.sorting(order).weight(self.weight.detach()))
         return self._sorted[1]
 
     def by_blocks(self, x: Tensor, order: int) -> Tensor:
         """`forward` of features sorted by degree ``(I, B)`` → ``(O, B)``, sorted too, without the zero blocks."""
         sorting = self.sorting(order)
-        if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
+        if torch.is_grad_enabled():
+            self._sorted = None
             return product(x, self.weight, self.bias, sorting)
         bias = None if self.bias is None else sorting.bias(self.bias)
         return sorted_product(x, self.sorted_weight(order), bias, sorting)

@@ -130,9 +130,7 @@ class Layers(Dynamics):
         rows = torch.cat([h[None], tangents.movedim(1, 0)])  # (1 + k, B, D)
         for number, layer in enumerate(cast(Iterable[_Squash], self.layers)):
             gate, shift = layer.gate(told).sigmoid().squeeze(0), layer.shift(told).squeeze(0)
-            weight, bias = layer.linear.weight * gate[:, None], layer.linear.bias
-            assert bias is not None
-            bias = bias * gate + shift
+            weight, bias = layer.linear.weight * gate[:, None], cast(Tensor, layer.linear.bias) * gate + shift
             rows = linear(rows.flatten(0, 1), weight).view(*rows.shape[:2], -1)
             if number < len(self.layers) - 1:
                 rows = cast(Tensor, _Activated.apply(rows, bias, self.activation))

@@ -7,6 +7,7 @@ more than half the cost. Features come first here, ``(units, B)``, so that block
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -104,12 +105,14 @@ class _Product(Function):
         x, weight, bias, kept = ctx.saved_tensors
         sorting: Sorting = ctx.sorting
         wanted = ctx.needs_input_grad
+        to_x: Tensor | None = None
+        to_weight: Tensor | None = None
+        to_bias: Tensor | None = None
         if torch.is_grad_enabled():  # for second derivatives: differentiable, with the zero blocks
             kept = sorting.weight(weight)
             to_weight = arranged((to_y @ x.T) * sorting.mask, sorting.rows_back, sorting.columns_back)
             to_x = kept.T @ to_y
         else:
-            to_weight = to_x = None
             if wanted[0]:
                 to_x = torch.empty_like(x, memory_format=torch.contiguous_format)
                 for start, stop, first in sorting.by_columns:
@@ -121,7 +124,6 @@ class _Product(Function):
                         torch.mm(to_y[start:stop], x[:seen].T, out=to_weight[start:stop, :seen])
                 to_weight.mul_(sorting.mask)
                 to_weight = arranged(to_weight, sorting.rows_back, sorting.columns_back)
-        to_bias = None
         if bias is not None and wanted[2]:
             to_bias = to_y.sum(1)
             to_bias = to_bias if sorting.rows_back is None else to_bias[sorting.rows_back]
@@ -136,4 +138,4 @@ def _order(degrees: Tensor) -> Tensor | None:
 def _blocks(size: int) -> list[tuple[int, int]]:
     count = max(1, min(_BLOCKS, size // _ROWS))
     ends = [size * i // count for i in range(count + 1)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))
