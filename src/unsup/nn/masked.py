@@ -200,7 +200,7 @@ class MaskedMLP(nn.Module):
             if self.residual and number % 2 == 0:
                 skipped = h
             if self.activates(number):
-                h = relu(h)
+                h = relu(h) if h is skipped else h.relu_()
         out = self.top.by_blocks(h, order)
         out = out if back is None else out.index_select(0, back)
         assert self.outputs_each is not None
