@@ -10,7 +10,9 @@ import torch
 
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.compression import compression, compression_caches
+from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
+from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -29,6 +31,11 @@ BENCHMARKS = (
     realnvp_training,
     realnvp_training_as_fit,
     realnvp_sampling,
+    maf_peers,
+    spline_coupling_peers,
+    spline_autoregressive_peers,
+    ffjord_training,
+    ffjord_training_as_fit,
     pixelcnn_sampling,
     pixelcnn_bfloat16,
     pixelcnn_plus_plus_training,

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from unsup.prob.splines import SMALLEST, Knots, outputs_of, rational_quadratic, rational_quadratic_inverse
+from unsup.prob.splines import (
+    SMALLEST,
+    Knots,
+    outputs_of,
+    plain_rational_quadratic,
+    plain_rational_quadratic_inverse,
+    rational_quadratic,
+    rational_quadratic_inverse,
+)
 
 B, BINS = 3.0, 8
 
@@ -88,3 +96,40 @@ def test_bins_and_slopes_have_a_smallest_size() -> None:
         assert torch.equal(t[:, -1], torch.full((100,), B, dtype=torch.float64))
         assert float(t.diff(dim=-1).min()) >= 2 * B * SMALLEST * (1 - 1e-9)
     assert float(slope.min()) >= SMALLEST
+
+
+@pytest.mark.parametrize("layout", ["entries", "kinds of an entry", "kinds"])
+@pytest.mark.parametrize("divisor", [1.0, 4.0])
+def test_values_and_gradients_are_those_of_the_slow_reference(layout: str, divisor: float) -> None:
+    flat, outputs = drawn(60, scale=1.5, seed=3)
+    flat[:3] = torch.tensor([B, -B, 50.0])
+    inputs = flat.view(12, 5), outputs.view(12, 5, -1)
+    if layout == "kinds of an entry":
+        inputs = inputs[0], inputs[1].permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    elif layout == "kinds":
+        inputs = inputs[0], inputs[1].permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    x, told = (t.detach().requires_grad_() for t in inputs)
+    weights = torch.randn(2, 12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    found, want = (f(x, told, B, divisor) for f in (rational_quadratic, plain_rational_quadratic))
+    for own, other in zip(found, want, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-11)
+    ours, theirs = (
+        torch.autograd.grad((weights[0] * y + weights[1] * log).sum(), (x, told)) for y, log in (found, want)
+    )
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-10)
+    with torch.no_grad():
+        back, slow = (
+            f(found[0], told, B, divisor) for f in (rational_quadratic_inverse, plain_rational_quadratic_inverse)
+        )
+    torch.testing.assert_close(back, slow, rtol=1e-8, atol=1e-9)
+
+
+def test_second_derivatives_are_those_of_the_slow_reference() -> None:
+    x, outputs = drawn(20, scale=1.0, seed=5)
+    seconds = []
+    for way in (rational_quadratic, plain_rational_quadratic):
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(way(leaf, outputs, B)[1].sum(), leaf, create_graph=True)
+        seconds.append(torch.autograd.grad(slope.sum(), leaf)[0])
+    torch.testing.assert_close(*seconds, rtol=1e-7, atol=1e-9)

@@ -69,7 +69,9 @@ class MaskedAutoregressive(Invertible):
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters of all entries, ``(B, D, outputs_each)``."""
         dtype, (on, generator) = self.net.top.weight.dtype, drops()
-        return at_least_float32(self.net(x.to(dtype), context=context, drops=on, generator=generator))
+        if on and self.net.dropout:
+            return at_least_float32(self.net(x.to(dtype), context=context, drops=True, generator=generator))
+        return at_least_float32(self.net.by_blocks(x.to(dtype), context=context))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, log_derivative = self.bijection(x, self.outputs(x, context))

@@ -171,9 +171,21 @@ class LogAffine(Affine):
         self.bound = bound
 
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._told(outputs)
+        return log_scale, shift * log_scale.exp()
+
+    def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """As for all affine maps, with one exponential."""
+        log_scale, shift = self._told(outputs)
+        return (x + shift) * log_scale.exp(), log_scale
+
+    def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
+        log_scale, shift = self._told(outputs)
+        return y * (-log_scale).exp() - shift
+
+    def _told(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         h, t = outputs.unbind(-1)
-        log_scale = self.bound * (h / self.bound).tanh()
-        return log_scale, t * log_scale.exp()
+        return self.bound * (h / self.bound).tanh(), t
 
 
 class SigmoidAffine(Affine):
@@ -201,16 +213,10 @@ class Spline(Bijection):
         self.outputs_each = outputs_of(bins)
 
     def forward(self, x: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return rational_quadratic(x, self._told(outputs), self.bound)
+        return rational_quadratic(x, outputs, self.bound, self.divisor)
 
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
-        return rational_quadratic_inverse(y, self._told(outputs), self.bound)
-
-    def _told(self, outputs: Tensor) -> Tensor:
-        if self.divisor == 1:
-            return outputs
-        sizes, slopes = outputs.split([2 * self.bins, self.bins - 1], -1)
-        return torch.cat([sizes / self.divisor, slopes], -1)
+        return rational_quadratic_inverse(y, outputs, self.bound, self.divisor)
 
 
 class NormalScores(Bijection):

@@ -11,12 +11,13 @@ trace costs as much as f, and its gradient needs no second derivatives.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.autograd import Function
+from torch.nn.functional import linear, softplus
 
 from unsup.nn.invertible import Invertible
 from unsup.nn.traces import current_probes, random_signs, unit_vectors
@@ -38,7 +39,7 @@ class Dynamics(nn.Module, ABC):
         Args:
             y: ``(B, *shape)``.
             directions: ``(B, k, *shape)``.
-            told: time and features of the condition, ``(B, 1 + F)``.
+            told: time and features of the condition, ``(B, 1 + F)``, or one row for all examples.
 
         Returns:
             f ``(B, *shape)``, and J v of each direction ``(B, k, *shape)``.
@@ -84,6 +85,12 @@ class Layers(Dynamics):
     def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         dtype = cast(_Squash, self.layers[0]).linear.weight.dtype
         h, tangents, told = y.to(dtype), directions.to(dtype), told.to(dtype)
+        if len(told) == 1 and h.ndim == 2:
+            return self._stacked(h, tangents, told)
+        return self.separately(h, tangents, told)
+
+    def separately(self, h: Tensor, tangents: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` layer by layer, for any layers and conditions: the slow reference."""
         for number, layer in enumerate(self.layers):
             h, tangents = layer(h, tangents, told)
             if number < len(self.layers) - 1:
@@ -94,6 +101,55 @@ class Layers(Dynamics):
                     h, slope = softplus(h), h.sigmoid()
                 tangents = tangents * slope[:, None]
         return at_least_float32(h), at_least_float32(tangents)
+
+    def _stacked(self, h: Tensor, tangents: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of vectors at one time: values and tangents in one product, with gates in the weights."""
+        rows = torch.cat([h[None], tangents.movedim(1, 0)])  # (1 + k, B, D)
+        for number, layer in enumerate(cast(Iterable[_Squash], self.layers)):
+            gate, shift = layer.gate(told).sigmoid().squeeze(0), layer.shift(told).squeeze(0)
+            weight, bias = layer.linear.weight * gate[:, None], cast(Tensor, layer.linear.bias) * gate + shift
+            rows = linear(rows.flatten(0, 1), weight).view(*rows.shape[:2], -1)
+            if number < len(self.layers) - 1:
+                rows = cast(Tensor, _Activated.apply(rows, bias, self.activation))
+        return at_least_float32(rows[0] + bias), at_least_float32(rows[1:].movedim(0, 1))
+
+
+class _Activated(Function):
+    """a(h + b) and a′(h + b) v of a stack of values h and tangents v, ``(1 + k, B, D)``."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, bias: Tensor, activation: ActivationName) -> Tensor:
+        found, h = torch.empty_like(rows), rows[0] + bias
+        if activation == "tanh":
+            torch.tanh(h, out=found[0])
+            slope = 1 - found[0].square()
+        else:
+            found[0] = softplus(h)
+            slope = h.sigmoid()
+        torch.mul(rows[1:], slope, out=found[1:])
+        ctx.save_for_backward(rows, bias, found, slope)
+        ctx.activation = activation
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, bias, found, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives
+            h = rows[0] + bias
+            found = h.tanh() if ctx.activation == "tanh" else softplus(h)
+            slope = 1 - found.square() if ctx.activation == "tanh" else h.sigmoid()
+            curved = -2 * found * slope if ctx.activation == "tanh" else slope * (1 - slope)
+            to_h = gradient[0] * slope + (gradient[1:] * rows[1:]).sum(0) * curved
+            return torch.cat([to_h[None], gradient[1:] * slope]), to_h.sum(0), None
+        to_rows = torch.mul(gradient, slope)
+        if len(rows) > 1:
+            bent = gradient[1] * rows[1] if len(rows) == 2 else (gradient[1:] * rows[1:]).sum(0)
+            bent.mul_(slope)
+            if ctx.activation == "tanh":
+                to_rows[0].addcmul_(bent, found[0], value=-2)
+            else:
+                to_rows[0].addcmul_(bent, 1 - slope)
+        return to_rows, to_rows[0].sum(0), None
 
 
 class ODE(Invertible):
@@ -167,8 +223,8 @@ class _Field(nn.Module):
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, _ = state
-        told = t.to(y.dtype).expand(len(y), 1)
+        told = t.to(y.dtype).view(1, 1)
         if self.context is not None:
-            told = torch.cat([told, self.context.to(y.dtype)], 1)
+            told = torch.cat([told.expand(len(y), 1), self.context.to(y.dtype)], 1)
         value, along = self.dynamics(y, self.directions, told)
         return value.to(y.dtype), (along * self.directions).flatten(1).sum(1).to(y.dtype)
