@@ -28,6 +28,7 @@ class MaskedAutoregressive(Invertible):
         order: position of each entry, from 1, ``(D,)``; None: the natural order.
         context: number of features of the condition.
         residual: see `MaskedMLP`.
+        dropout: see `MaskedMLP`.
 
     >>> from unsup.nn.bijection import LogAffine
     >>> step = MaskedAutoregressive(3, (16,), LogAffine())
@@ -46,6 +47,7 @@ class MaskedAutoregressive(Invertible):
         order: Tensor | None = None,
         context: int = 0,
         residual: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bijection = bijection
@@ -56,6 +58,7 @@ class MaskedAutoregressive(Invertible):
             outputs=bijection.outputs_each,
             context=context,
             residual=residual,
+            dropout=dropout,
         )
         nn.init.zeros_(self.net.top.weight)
         assert self.net.top.bias is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsup.core import random
 from unsup.nn.norm import batch_norm, uses_batch_statistics
 from unsup.nn.weight_norm import DataDependent
 
@@ -31,11 +32,13 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 class ResidualMLP(nn.Module):
     """Blocks h + W₂ relu(W₁ relu(h)), and a linear layer initialised to zero: ``(B, inputs)`` → ``(B, outputs)``.
 
-    (Durkan, Bekasov, Murray, Papamakarios 2019, section 5.1.)
+    In training, a fraction ``dropout`` of the inputs of W₂ is dropped (Durkan, Bekasov, Murray, Papamakarios 2019,
+    section 5.1).
     """
 
-    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.first = _FirstLinear(inputs, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
@@ -48,7 +51,8 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
         for block in self.blocks:
-            h = h + block(h)
+            inner = block[:-1](h)
+            h = h + block[-1](random.dropout(inner, self.dropout, None) if self.training else inner)
         y: Tensor = self.last(h)
         return y
 

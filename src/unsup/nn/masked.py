@@ -82,7 +82,7 @@ class MaskedMLP(nn.Module):
         inputs: number of features of every input, or of each.
         outputs: number of values of every output, or of each.
         direct: whether to add masked connections from input to output (section 4.4 of the paper).
-        dropout: fraction of hidden units dropped in training.
+        dropout: fraction of hidden units dropped in training; of residual blocks, those between their two layers.
         context: number of features that all outputs depend on; they come before all inputs. Only hidden units of
             degree 0 let the first output see them.
         residual: the layers after the first, which are as wide, form blocks of two with pre-activation,
@@ -145,7 +145,7 @@ class MaskedMLP(nn.Module):
                 skipped = h
             if self.activates(number):
                 h = relu(h)
-            if self.training:
+            if self.training and self.drops(number):
                 h = random.dropout(h, self.dropout, generator)
         out = self.top(h, order)
         if self.direct is not None:
@@ -159,6 +159,10 @@ class MaskedMLP(nn.Module):
     def activates(self, number: int) -> bool:
         """Whether the outputs of a hidden layer are rectified."""
         return not self.residual or number < len(self.layers) - 2
+
+    def drops(self, number: int) -> bool:
+        """Whether units of a hidden layer are dropped in training; what blocks add up is not."""
+        return not self.residual or number % 2 == 1
 
     def joined(self, order: int = 0) -> Tensor:
         """``(D, D)`` bool: whether a path of kept weights connects output i and input j."""

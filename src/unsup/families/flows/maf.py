@@ -11,7 +11,9 @@ with μ and α from one pass of a masked network. Each step has the reverse orde
 
 from __future__ import annotations
 
-from unsup.core.config import Count, Whole, Widths
+from typing import Annotated
+
+from unsup.core.config import Count, Whole, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
@@ -69,6 +71,7 @@ class MAF(Flow):
         hidden: Widths = (128, 128),
         batch_norm: bool = False,
         components: Whole = 0,
+        dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -82,10 +85,10 @@ class MAF(Flow):
         context = self.conditions.size
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            steps.append(MaskedAutoregressive(event.dims, hidden, LogAffine(), context=context))
+            steps.append(MaskedAutoregressive(event.dims, hidden, LogAffine(), context=context, dropout=dropout))
             steps += [BatchNormalisation(event.dims)] if batch_norm else []
         if components:
-            steps += [Reverse(), MaskedAutoregressive(event.dims, hidden, NormalScores(components), context=context)]
+            steps += [Reverse(), MaskedAutoregressive(event.dims, hidden, NormalScores(components), context=context, dropout=dropout)]
         self.flow = Chain(steps)
 
     @classmethod

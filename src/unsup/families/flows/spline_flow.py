@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from unsup.core.config import AtLeast, Count, Positive, Whole
+from unsup.core.config import AtLeast, Count, Positive, Whole, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
@@ -46,6 +46,7 @@ class SplineFlow(Flow):
         blocks: residual blocks of each network.
         bins: bins of each spline.
         bound: B.
+        dropout: fraction of the units inside residual blocks dropped in training.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
@@ -74,6 +75,7 @@ class SplineFlow(Flow):
         blocks: Whole = 2,
         bins: Annotated[int, AtLeast(2)] = 8,
         bound: Positive = 3.0,
+        dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -85,8 +87,8 @@ class SplineFlow(Flow):
             spline = Spline(bins, bound, math.sqrt(width))
             if step == "autoregressive":
                 hidden = (width,) * (1 + 2 * blocks)
-                return MaskedAutoregressive(dims, hidden, spline, context=context, residual=True)
-            net = ResidualMLP(seen + context, width, blocks, spline.outputs_each * (dims - seen))
+                return MaskedAutoregressive(dims, hidden, spline, context=context, residual=True, dropout=dropout)
+            net = ResidualMLP(seen + context, width, blocks, spline.outputs_each * (dims - seen), dropout=dropout)
             return Coupling(Halves(seen), net, spline)
 
         def mixing() -> Invertible:
