@@ -23,6 +23,7 @@ from unsup.nn.bijection import NormalScores
 from unsup.nn.elementwise import Elementwise, NormalCdf
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
+from unsup.nn.mixing import Whitening
 
 
 class CdfFlow(Flow):
@@ -41,6 +42,7 @@ class CdfFlow(Flow):
         dependence: ``autoregressive``: F is that of an entry given the earlier ones; ``independent``: entries are
             transformed one by one, and are independent in the model.
         hidden: units of each hidden layer of the masked network.
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None.
 
@@ -66,6 +68,7 @@ class CdfFlow(Flow):
         base: Literal["gaussian", "uniform"] = "gaussian",
         dependence: Literal["autoregressive", "independent"] = "autoregressive",
         hidden: Widths = (64, 64),
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -77,7 +80,7 @@ class CdfFlow(Flow):
             own = Elementwise(dims, scores, context)
         else:
             own = MaskedAutoregressive(dims, hidden, scores, context=context)
-        self.flow = Chain([Flatten(event.shape), own, *([NormalCdf()] if base == "uniform" else [])])
+        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), own, *([NormalCdf()] if base == "uniform" else [])])
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:

@@ -20,7 +20,7 @@ from unsup.nn.autoregressive_map import MaskedAutoregressive
 from unsup.nn.bijection import LogAffine, NormalScores
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
-from unsup.nn.mixing import BatchNormalisation, Reverse
+from unsup.nn.mixing import BatchNormalisation, Reverse, Whitening
 
 _LOGIT_ALPHA = 1e-6
 _SMALL = 10_000  # training examples below which the networks are smaller
@@ -46,6 +46,7 @@ class MAF(Flow):
         batch_norm: batch normalisation after each step.
         components: number of Gaussians of each entry in the base, a mixture given the earlier entries (MAF MoG); 0:
             the base is N(0, I).
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
@@ -72,6 +73,7 @@ class MAF(Flow):
         batch_norm: bool = False,
         components: Whole = 0,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -81,7 +83,7 @@ class MAF(Flow):
             logit_alpha=_LOGIT_ALPHA if event.is_image and event.is_discrete else None,
             dequantization=dequantization,
         )
-        steps: list[Invertible] = [Flatten(event.shape)]
+        steps: list[Invertible] = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
         context = self.conditions.size
         for layer in range(layers):
             steps += [Reverse()] if layer else []

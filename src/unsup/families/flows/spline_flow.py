@@ -20,7 +20,7 @@ from unsup.nn.conditioner import ResidualMLP
 from unsup.nn.coupling import Coupling
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
-from unsup.nn.mixing import Shuffle, TriangularMixing
+from unsup.nn.mixing import Shuffle, TriangularMixing, Whitening
 from unsup.nn.split import Halves
 
 _MIXED = 128  # entries up to which linear maps are learned
@@ -47,6 +47,7 @@ class SplineFlow(Flow):
         bins: bins of each spline.
         bound: B.
         dropout: fraction of the units inside residual blocks dropped in training.
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
@@ -76,6 +77,7 @@ class SplineFlow(Flow):
         bins: Annotated[int, AtLeast(2)] = 8,
         bound: Positive = 3.0,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -95,7 +97,7 @@ class SplineFlow(Flow):
             return TriangularMixing(dims, start="permutation") if dims <= _MIXED else Shuffle(dims)
 
         steps = (s for _ in range(layers) for s in (mixing(), splines()))
-        self.flow = Chain([Flatten(event.shape), *steps, mixing()])
+        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), *steps, mixing()])
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
