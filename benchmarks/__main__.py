@@ -1,4 +1,4 @@
-"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers`` and ``rates`` have tables of their own."""
+"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers``, ``rates`` and ``flow_tables`` have tables of their own."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def main(names: list[str]) -> None:
         from benchmarks.outliers import main as outliers
 
         outliers(names[1:])
+        return
+    if names[:1] == ["flow_tables"]:
+        from benchmarks.flow_tables import main as flow_tables
+
+        flow_tables(names[1:])
         return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates

@@ -41,6 +41,7 @@ from unsup.nn.mixing import (
     Reverse,
     Shuffle,
     TriangularMixing,
+    Whitening,
 )
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
 from unsup.nn.ode import ODE
@@ -85,6 +86,13 @@ def autoregressive(bijection: Bijection, hidden: tuple[int, ...] = (9, 9), **opt
     return MaskedAutoregressive(4 if options.get("residual") else 5, hidden, bijection, **options)
 
 
+def whitening() -> Whitening:
+    step = Whitening(4).double()
+    generator = torch.Generator().manual_seed(3)
+    step.start(torch.randn(30, 4, generator=generator, dtype=torch.float64).cumsum(1))
+    return step
+
+
 STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "flatten": (lambda: Flatten((2, 3, 2)), (2, 3, 2)),
     "squeeze": (Squeeze, (2, 2, 4)),
@@ -101,6 +109,7 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "triangular mixing": (lambda: TriangularMixing(4), (4,)),
     "triangular mixing of channels": (lambda: TriangularMixing(3), (3, 2, 2)),
     "triangular mixing from a permutation": (lambda: TriangularMixing(3, start="permutation"), (3,)),
+    "whitening": (whitening, (4,)),
     "sigmoid coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), SigmoidAffine()), (5,)),
     "log-affine coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), LogAffine()), (5,)),
     "spline coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5)), (5,)),

@@ -25,6 +25,8 @@ from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import Whitening
 
+_FEW = 16  # columns up to which networks find linear dependence in a short time
+
 
 class CdfFlow(Flow):
     """Mixture distribution functions, entry by entry (the probability integral transform, Rosenblatt 1952).
@@ -57,7 +59,7 @@ class CdfFlow(Flow):
         "tiny": {"components": 3, "hidden": (16,)},
         "paper": {"dependence": "autoregressive", "base": "uniform"},  # the transformation, with these mixtures
     }
-    fit_defaults = {"lr": 1e-2, "batch_size": 128}
+    fit_defaults = {"lr": 1e-2, "batch_size": 128, "clip": 5.0}
 
     def __init__(
         self,
@@ -80,7 +82,14 @@ class CdfFlow(Flow):
             own = Elementwise(dims, scores, context)
         else:
             own = MaskedAutoregressive(dims, hidden, scores, context=context)
-        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), own, *([NormalCdf()] if base == "uniform" else [])])
+        self.flow = Chain(
+            [
+                Flatten(event.shape),
+                *([Whitening(event.dims)] if whiten else []),
+                own,
+                *([NormalCdf()] if base == "uniform" else []),
+            ]
+        )
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -90,7 +99,11 @@ class CdfFlow(Flow):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99}, turn=None)
+        if event.dims == 1:
+            return Advice(training={"ema": 0.99}, turn=None)
+        options = {"components": 10, "component": "gaussian", "hidden": (128, 128), "whiten": event.dims > _FEW}
+        training = {"lr": 5e-3, "batch_size": 128, "warmup": 50, "clip": 5.0, "ema": 0.99}
+        return Advice(options, training, turn=None)
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         if self.base == "gaussian":

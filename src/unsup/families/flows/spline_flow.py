@@ -24,7 +24,8 @@ from unsup.nn.mixing import Shuffle, TriangularMixing, Whitening
 from unsup.nn.split import Halves
 
 _MIXED = 128  # entries up to which linear maps are learned
-_SMALL = 10_000  # training examples below which the networks are smaller
+_SMALL = 10_000  # training examples below which units are dropped
+_FEW = 16  # columns up to which networks find linear dependence in a short time
 
 
 class SplineFlow(Flow):
@@ -35,7 +36,7 @@ class SplineFlow(Flow):
     those of the linear maps and the base. Above 128 entries the linear maps are fixed permutations. Discrete entries
     are dequantised: the likelihood is then a bound. Images are flattened.
 
-    The dropout of the paper is not implemented. The ``paper`` preset is the model of tables, RQ-NSF (C);
+    The ``paper`` preset is the model of tables, RQ-NSF (C);
     ``paper-autoregressive`` is RQ-NSF (AR).
 
     Args:
@@ -101,6 +102,9 @@ class SplineFlow(Flow):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        if examples < _SMALL:
-            return Advice({"width": 32, "blocks": 1}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
-        return Advice(training={"ema": 0.99}, turn=None)
+        training = {"ema": 0.99}
+        if event.layout != "vector":
+            return Advice(training=training, turn=None)
+        training |= {"lr": 5e-3, "batch_size": 128, "warmup": 50}
+        options = {"layers": 3, "blocks": 1, "whiten": event.dims > _FEW, "dropout": 0.1 if examples < _SMALL else 0.0}
+        return Advice(options, training, turn=None)
