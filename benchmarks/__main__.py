@@ -1,4 +1,4 @@
-"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers``, ``rates`` and ``flow_tables`` have tables of their own."""
+"""Run every benchmark of speed, for ``docs/benchmarks.md``; some names have tables of their own."""
 
 from __future__ import annotations
 

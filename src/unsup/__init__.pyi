@@ -437,6 +437,7 @@ def create(
     base: Literal["gaussian", "uniform"] = ...,
     dependence: Literal["autoregressive", "independent"] = ...,
     hidden: tuple[int, ...] = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> CdfFlow: ...
@@ -488,6 +489,8 @@ def create(
     hidden: tuple[int, ...] = ...,
     batch_norm: bool = ...,
     components: int = ...,
+    dropout: float = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> MAF: ...
@@ -516,6 +519,8 @@ def create(
     blocks: int = ...,
     bins: int = ...,
     bound: float = ...,
+    dropout: float = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> SplineFlow: ...

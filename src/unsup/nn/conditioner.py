@@ -51,8 +51,11 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
         for block in self.blocks:
-            inner = block[:-1](h)
-            h = h + block[-1](random.dropout(inner, self.dropout, None) if self.training else inner)
+            *layers, last = cast(nn.Sequential, block)
+            inner = h
+            for layer in layers:
+                inner = layer(inner)
+            h = h + last(random.dropout(inner, self.dropout, None) if self.training else inner)
         y: Tensor = self.last(h)
         return y
 

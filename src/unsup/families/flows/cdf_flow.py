@@ -82,14 +82,8 @@ class CdfFlow(Flow):
             own = Elementwise(dims, scores, context)
         else:
             own = MaskedAutoregressive(dims, hidden, scores, context=context)
-        self.flow = Chain(
-            [
-                Flatten(event.shape),
-                *([Whitening(event.dims)] if whiten else []),
-                own,
-                *([NormalCdf()] if base == "uniform" else []),
-            ]
-        )
+        start = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
+        self.flow = Chain([*start, own, *([NormalCdf()] if base == "uniform" else [])])
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:

@@ -17,7 +17,7 @@ from unsup.core.config import Count, Whole, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
-from unsup.nn.bijection import LogAffine, NormalScores
+from unsup.nn.bijection import Bijection, LogAffine, NormalScores
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import BatchNormalisation, Reverse, Whitening
@@ -38,8 +38,8 @@ class MAF(Flow):
     last input is known. Batch normalisation layers use the statistics of the batch only in the loss in training mode;
     all other methods use their running averages.
 
-    Logarithms of scales are bounded to ±3 by tanh, which is not in the paper, so that a row far out keeps a finite score. The
-    ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
+    Logarithms of scales are bounded to ±3 by tanh, which is not in the paper, so that a row far out keeps a
+    finite score. The ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
@@ -88,15 +88,16 @@ class MAF(Flow):
         )
         steps: list[Invertible] = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
         context = self.conditions.size
+
+        def step(bijection: Bijection) -> Invertible:
+            return MaskedAutoregressive(event.dims, hidden, bijection, context=context, dropout=dropout)
+
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            steps.append(MaskedAutoregressive(event.dims, hidden, LogAffine(_WIDEST), context=context, dropout=dropout))
+            steps.append(step(LogAffine(_WIDEST)))
             steps += [BatchNormalisation(event.dims)] if batch_norm else []
         if components:
-            steps += [
-                Reverse(),
-                MaskedAutoregressive(event.dims, hidden, NormalScores(components), context=context, dropout=dropout),
-            ]
+            steps += [Reverse(), step(NormalScores(components))]
         self.flow = Chain(steps)
 
     @classmethod
@@ -106,7 +107,7 @@ class MAF(Flow):
             options = {"hidden": (64,)} if examples < _SMALL else {}
             return Advice(options, training | ({"weight_decay": 0.1} if examples < _SMALL else {}), turn=None)
         training |= {"lr": 3e-3, "batch_size": 128, "clip": 5.0}
-        options = {"whiten": event.dims > _FEW}
+        more: dict[str, Any] = {"whiten": event.dims > _FEW}
         if examples < _SMALL:
-            options |= {"hidden": (64, 64), "dropout": 0.1}
-        return Advice(options, training, turn=None)
+            more |= {"hidden": (64, 64), "dropout": 0.1}
+        return Advice(more, training, turn=None)
