@@ -1,4 +1,4 @@
-"""Run every benchmark of speed, for ``docs/benchmarks.md``; ``outliers``, ``rates``, ``densities`` write own pages."""
+"""Run every benchmark of speed, for ``docs/benchmarks.md``; some names have tables of their own."""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ def main(names: list[str]) -> None:
         from benchmarks.densities import main as densities
 
         densities(names[1:])
+        return
+    if names[:1] == ["flow_tables"]:
+        from benchmarks.flow_tables import main as flow_tables
+
+        flow_tables(names[1:])
         return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates

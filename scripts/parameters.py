@@ -232,6 +232,7 @@ PRESETS = (
         "Three scales of 7 steps, with 96 channels in three residual blocks. Batch norms have no gain.",
     ),
     Entry("ffjord", "paper", MNIST_LEVELS, None, "How time enters the layers was not verified for this model."),
+    Entry("residual-flow", "paper", CIFAR, None, "Three scales of 16 blocks of 512 channels, and 4 dense blocks."),
     Entry("cdf-flow", "paper", PLANE, None, "The paper has a transformation only; the mixtures are our choice."),
     Entry("planar", "paper", PLANE, None, "Two vectors and a number for each step."),
     Entry("radial", "paper", PLANE, None, "A point and two numbers for each step."),

@@ -456,6 +456,7 @@ def create(
     base: Literal["gaussian", "uniform"] = ...,
     dependence: Literal["autoregressive", "independent"] = ...,
     hidden: tuple[int, ...] = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> CdfFlow: ...
@@ -507,6 +508,8 @@ def create(
     hidden: tuple[int, ...] = ...,
     batch_norm: bool = ...,
     components: int = ...,
+    dropout: float = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> MAF: ...
@@ -537,6 +540,7 @@ def create(
     bins: int = ...,
     bound: float = ...,
     dropout: float = ...,
+    whiten: bool = ...,
     dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> SplineFlow: ...

@@ -53,10 +53,48 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def steps_of(model: Model) -> list[MaskedAutoregressive]:
+    return [m for m in model.modules() if isinstance(m, MaskedAutoregressive)]
+
+
 def built(name: str, event: Event, noise: float = 0.1, **options: Any) -> Model:
     model = unsup.create(name, event, seed=0, preset="tiny", **options).double()
     perturb(model, generator(1), noise)
     return model.eval()
+
+
+@pytest.mark.parametrize("name", ["maf", "spline-flow", "cdf-flow"])
+def test_whitened_flows_start_at_the_gaussian_of_the_data(name: str) -> None:
+    options = {"cdf-flow": {"component": "gaussian", "components": 1}}.get(name, {})
+    x = torch.randn(400, 4, generator=generator()) @ torch.randn(4, 4, generator=generator(1)) + 3
+    model = unsup.create(name, Event((4,), REAL), seed=0, preset="tiny", **options | {"whiten": True})
+    assert isinstance(model, Flow)
+    model.prepare(Batch(x), generator=generator(2))
+    model.eval()
+    gaussian = MultivariateNormal(x.double().mean(0), torch.cov(x.double().T, correction=0))
+    if name == "spline-flow":  # its linear maps start as permutations, and its splines as the identity
+        z = model.encode(x)
+        assert torch.allclose(torch.cov(z.T, correction=0), torch.eye(4), atol=2e-2)
+    assert torch.allclose(model.log_prob(x).double(), gaussian.log_prob(x.double()), atol=5e-2)
+
+
+def test_a_row_far_out_keeps_a_finite_score() -> None:
+    model = built("maf", Event((3,), REAL), 2.0, layers=5)
+    with torch.no_grad():
+        far = model.log_prob(torch.tensor([[15.0, -15.0, 15.0]], dtype=torch.float64))
+        scales = [s.bijection.log_scale_and_shift(torch.full((1, 2), 1e6))[0] for s in steps_of(model)]
+    assert far.isfinite().all()
+    assert all(float(s) <= 3 for s in scales)
+
+
+def test_scales_of_mixtures_are_bounded() -> None:
+    scores = NormalScores(2, "gaussian").double()
+    outputs = torch.full((1, 6), -200.0, dtype=torch.float64, requires_grad=True)
+    y, log_derivative = scores(torch.zeros(1, dtype=torch.float64), outputs)
+    (y.square() + log_derivative).sum().backward()
+    assert log_derivative.isfinite().all()
+    assert outputs.grad is not None
+    assert outputs.grad.isfinite().all()
 
 
 def test_a_layer_with_linear_networks_is_a_gaussian() -> None:
@@ -69,7 +107,7 @@ def test_a_layer_with_linear_networks_is_a_gaussian() -> None:
     x = torch.randn(50, 4, dtype=torch.float64, generator=generator(2))
     with torch.no_grad():
         outputs = step.outputs(torch.zeros(1, 4, dtype=torch.float64))[0]
-        scale = torch.diag((8 * (outputs[:, 0] / 8).tanh()).exp())
+        scale = torch.diag((3 * (outputs[:, 0] / 3).tanh()).exp())
         weight = step.net.top.masked_weight(0).view(4, 2, 4)[:, 1]
         matrix = scale @ (torch.eye(4) + weight)  # z = matrix x + offset
         offset = scale @ outputs[:, 1]
@@ -132,7 +170,7 @@ def test_the_density_of_a_distribution_function_is_that_of_the_mixture(component
     assert isinstance(step.bijection, NormalScores)
     torch.testing.assert_close(step.bijection.spread, torch.tensor([-4 / 3, 0, 4 / 3], dtype=torch.float64))
     at = mean + step.bijection.spread
-    scale = (log_scale + math.log(2 / 3)).exp()
+    scale = (8 * (log_scale / 8).tanh() + math.log(2 / 3)).exp()
     x = 2 * torch.randn(200, 2, dtype=torch.float64, generator=generator())
     normal = torch.distributions.Normal(at, scale)
     if component == "gaussian":
@@ -296,6 +334,8 @@ def test_paper_presets_have_the_size_of_their_layers(name: str, millions: float)
 
 
 DROPPING = [
+    ("maf", Event((4,), REAL), {}),
+    ("maf", Event((4,), REAL), {"components": 2}),
     ("spline-flow", Event((4,), REAL), {"step": "coupling"}),
     ("spline-flow", Event((4,), REAL), {"step": "autoregressive"}),
     ("spline-flow", Event((1, 4, 4), REAL), {"scales": 2}),

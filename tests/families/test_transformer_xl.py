@@ -13,6 +13,7 @@ from torch import Tensor
 import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
+from unsup.core.event import Event, Support
 from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.nn.relative_attention import RelativeAttention, sinusoids
 
@@ -145,3 +146,14 @@ def test_same_length_needs_a_memory() -> None:
     with pytest.raises(InputError, match="set memory or eval_memory"):
         unsup.create("transformer-xl", text(4), memory=0, same_length=True)
     assert unsup.create("transformer-xl", text(4), memory=0, eval_memory=2, same_length=True)
+
+
+@pytest.mark.parametrize("layers", [2, 8])
+def test_the_gradient_does_not_grow_with_depth(layers: int) -> None:
+    """An input of zeros would be normalised to a gradient 300 times as large in every layer."""
+    event = Event((32,), Support("nominal", 5), "sequence")
+    model = unsup.create("transformer-xl", event, seed=0, width=32, layers=layers, heads=2, segment=8, memory=8)
+    x = torch.randint(0, 5, (8, 32), generator=torch.Generator().manual_seed(1))
+    model.loss(Batch(x))["loss"].mean().backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert norm < 100

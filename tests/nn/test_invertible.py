@@ -42,9 +42,11 @@ from unsup.nn.mixing import (
     Reverse,
     Shuffle,
     TriangularMixing,
+    Whitening,
 )
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
 from unsup.nn.ode import ODE
+from unsup.nn.residual import Residual
 from unsup.nn.split import Checkerboard, Corners, EqualHalves, EvenOdd, HalfCheckerboard, Halves, Partition, Split
 from unsup.nn.weight_norm import initialise
 from unsup.testing.processes import as_processes
@@ -86,6 +88,13 @@ def autoregressive(bijection: Bijection, hidden: tuple[int, ...] = (9, 9), **opt
     return MaskedAutoregressive(4 if options.get("residual") else 5, hidden, bijection, **options)
 
 
+def whitening() -> Whitening:
+    step = Whitening(4).double()
+    generator = torch.Generator().manual_seed(3)
+    step.start(torch.randn(30, 4, generator=generator, dtype=torch.float64).cumsum(1))
+    return step
+
+
 STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "flatten": (lambda: Flatten((2, 3, 2)), (2, 3, 2)),
     "squeeze": (Squeeze, (2, 2, 4)),
@@ -102,6 +111,7 @@ STEPS: dict[str, tuple[Callable[[], Invertible], tuple[int, ...]]] = {
     "triangular mixing": (lambda: TriangularMixing(4), (4,)),
     "triangular mixing of channels": (lambda: TriangularMixing(3), (3, 2, 2)),
     "triangular mixing from a permutation": (lambda: TriangularMixing(3, start="permutation"), (3,)),
+    "whitening": (whitening, (4,)),
     "sigmoid coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), SigmoidAffine()), (5,)),
     "log-affine coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 6), LogAffine()), (5,)),
     "spline coupling": (lambda: Coupling(Halves(2), mlp(2, (8,), 42), Spline(5, 1.5)), (5,)),
@@ -197,9 +207,8 @@ def concrete(of: type) -> set[type]:
 def test_every_class_of_step_bijection_and_split_is_among_the_cases() -> None:
     modules = {type(m) for name in STEPS for m in built(name).modules()}
     for kind in (Invertible, Bijection, Split):
-        assert (
-            concrete(kind) - {ODE} <= modules
-        )  # solutions of equations are exact up to a tolerance: test_flow_oracles
+        # Solutions of equations and fixed points are exact up to a tolerance: test_flow_oracles, test_residual_flow.
+        assert concrete(kind) - {ODE, Residual} <= modules
 
 
 @EVERY

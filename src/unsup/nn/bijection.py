@@ -21,6 +21,7 @@ from unsup.prob.distributions import LOG_2PI, at_least_float32
 from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
 
+_WIDEST = 8.0  # of a component, logarithm; the narrowest is as far below
 _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of it is 1
 
 
@@ -246,8 +247,9 @@ class NormalScores(Bijection):
         return quantile(log_odds, self._told(outputs), self.component)
 
     def _told(self, outputs: Tensor) -> Mixture:
-        logits, mean, log_scale = outputs.chunk(3, -1)
-        return Mixture(logits.log_softmax(-1), mean + self.spread.to(mean.dtype), log_scale + self.narrow)
+        logits, mean, h = outputs.chunk(3, -1)
+        log_scale = _WIDEST * (h / _WIDEST).tanh() + self.narrow
+        return Mixture(logits.log_softmax(-1), mean + self.spread.to(mean.dtype), log_scale)
 
 
 class MixtureCdf(Bijection):

@@ -32,7 +32,8 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 class ResidualMLP(nn.Module):
     """Blocks h + W₂ drop(relu(W₁ relu(h))), and a linear layer that starts at zero: ``(B, inputs)`` → ``(B, outputs)``.
 
-    (Durkan, Bekasov, Murray, Papamakarios 2019, section 5.1.)
+    In training, a fraction ``dropout`` of the inputs of W₂ is dropped (Durkan, Bekasov, Murray, Papamakarios 2019,
+    section 5.1).
     """
 
     def __init__(self, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:

@@ -21,6 +21,7 @@ from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.dropout import dropping
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
+from unsup.nn.mixing import Whitening
 from unsup.nn.norm import batch_statistics
 from unsup.nn.weight_norm import DataDependent, initialise
 from unsup.prob.distributions import LOG_2PI, at_least_float32
@@ -99,12 +100,18 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Standardise each entry with the training data (logits are not), then start the steps that depend on data."""
+        """Standardise each entry with the training data (logits are not), then start the steps that depend on data.
+
+        Steps that whiten are the first ones of their flows.
+        """
         if self.standardises:
             self.front.prepare(batch.x, generator=generator)
         given = self.condition_or_none(batch.given, len(batch))
         self.conditions.prepare(given, generator=generator)
         self.count_condition(batch)
+        for whitening in (m for m in self.modules() if isinstance(m, Whitening)):
+            y = self.front(self.front.dequantize(batch.x, generator=generator))[0]
+            whitening.start(at_least_float32(y).flatten(1))
         if any(isinstance(m, DataDependent) for m in self.modules()):
             x = batch.x[:_FIRST_BATCH]
             features = self.conditions(None if given is None else given[:_FIRST_BATCH])

@@ -111,7 +111,7 @@ class MaskedMLP(nn.Module):
         inputs: number of features of every input, or of each.
         outputs: number of values of every output, or of each.
         direct: whether to add masked connections from input to output (section 4.4 of the paper).
-        dropout: fraction of hidden units dropped in training; of a residual network, those inside the blocks.
+        dropout: fraction of hidden units dropped in training; of residual blocks, those between their two layers.
         context: number of features that all outputs depend on; they come before all inputs. Only hidden units of
             degree 0 let the first output see them.
         residual: the layers after the first, which are as wide, form blocks of two with pre-activation,
@@ -180,7 +180,7 @@ class MaskedMLP(nn.Module):
                 skipped = h
             if self.activates(number):
                 h = relu(h)
-            if (self.training if drops is None else drops) and (not self.residual or number % 2 == 1):
+            if (self.training if drops is None else drops) and self.drops(number):
                 h = random.dropout(h, self.dropout, generator)
         out = self.top(h, order)
         if self.direct is not None:
@@ -194,7 +194,7 @@ class MaskedMLP(nn.Module):
         same number of outputs for each entry, and no direct connections.
         """
         if not _blocks_pay(inputs, self):
-            return self(inputs, order, context=context)
+            return cast(Tensor, self(inputs, order, context=context, drops=False))
         if context is not None:
             inputs = torch.cat([context.to(inputs.dtype), inputs], 1)
         columns, back = cast(MaskedLinear, self.layers[0]).sorting(order).columns, self.top.sorting(order).rows_back
@@ -219,6 +219,10 @@ class MaskedMLP(nn.Module):
     def activates(self, number: int) -> bool:
         """Whether the outputs of a hidden layer are rectified."""
         return not self.residual or number < len(self.layers) - 2
+
+    def drops(self, number: int) -> bool:
+        """Whether units of a hidden layer are dropped in training; what blocks add up is not."""
+        return not self.residual or number % 2 == 1
 
     def joined(self, order: int = 0) -> Tensor:
         """``(D, D)`` bool: whether a path of kept weights connects output i and input j."""
@@ -365,7 +369,6 @@ def _blocks_pay(inputs: Tensor, net: MaskedMLP) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and net.direct is None
         and net.outputs_each is not None
-        and not (net.training and net.dropout)
     )
 
 

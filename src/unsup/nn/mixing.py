@@ -19,6 +19,7 @@ from unsup.nn.weight_norm import DataDependent
 from unsup.prob.distributions import at_least_float32
 
 _LEAST_DEVIATION = 1e-6
+_RIDGE = 1e-4  # added to the variances, in units of those of the entries
 
 
 class Reverse(Rearrangement):
@@ -81,6 +82,43 @@ class ActNorm(Invertible, Exact, DataDependent):
         """The parameters, of a shape that expands to that of ``x``."""
         shape = (1, -1, *[1] * (x.ndim - 2))
         return at_least_float32(self.log_scale).view(shape), at_least_float32(self.bias).view(shape)
+
+
+class Whitening(Invertible):
+    """y = W (x − m) for vectors ``(B, D)``, with the lower triangular W and m that give y mean 0 and covariance I.
+
+    W is the inverse of the Cholesky factor of the covariance, fixed by `start`: y_i is what is left of x_i after its
+    linear regression on x_<i. An autoregressive step after it therefore starts at a Gaussian with that covariance.
+    """
+
+    shift: Tensor
+    weight: Tensor
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(dims))
+        self.register_buffer("weight", torch.eye(dims))
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> None:
+        """Set m and W by examples ``(n, D)``, whose entries have deviations of about 1."""
+        rows = x.double()
+        self.shift.copy_(rows.mean(0))
+        centred = rows - rows.mean(0)
+        eye = torch.eye(x.shape[1], dtype=rows.dtype, device=x.device)
+        # The ridge bounds W where entries are functions of others, or examples are few.
+        factor = torch.linalg.cholesky(centred.T @ centred / len(rows) + _RIDGE * eye)
+        self.weight.copy_(torch.linalg.solve_triangular(factor, eye, upper=False))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        weight = at_least_float32(self.weight).to(x.dtype)
+        log_det = weight.diagonal().log().sum()
+        return linear(x - self.shift.to(x.dtype), weight), log_det.expand(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        weight = at_least_float32(self.weight).to(y.dtype)
+        x = torch.linalg.solve_triangular(weight, y.T, upper=False, unitriangular=False).T
+        return x + self.shift.to(y.dtype)
 
 
 class ConditionedScale(Invertible, Exact):

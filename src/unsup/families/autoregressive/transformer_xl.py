@@ -31,6 +31,8 @@ from unsup.nn.entries import against_all_but_symbols
 from unsup.nn.relative_attention import Reach, RelativeAttention
 from unsup.nn.sequence import SequenceModel, Tokens
 
+_DEVIATION = 0.02  # of initial weights
+
 
 class PostNormBlock(Causal):
     """Attention and a net, each added to its input and then normalised.
@@ -149,7 +151,9 @@ class TransformerXL(SequenceModel):
             for _ in range(layers)
         )
         self.head = Pointwise(nn.Linear(width, self.observation.outputs_each))
-        draw_weights(self, lambda weight: 0.02)
+        draw_weights(self, lambda weight: _DEVIATION)
+        # Like an embedding: from zeros, every norm would multiply the gradient of the first entry by its 1/√ε.
+        nn.init.normal_(self.tokens.start, 0, _DEVIATION)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

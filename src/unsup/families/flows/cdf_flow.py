@@ -23,6 +23,9 @@ from unsup.nn.bijection import NormalScores
 from unsup.nn.elementwise import Elementwise, NormalCdf
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
+from unsup.nn.mixing import Whitening
+
+_FEW = 16  # columns up to which networks find linear dependence in a short time
 
 
 class CdfFlow(Flow):
@@ -41,6 +44,7 @@ class CdfFlow(Flow):
         dependence: ``autoregressive``: F is that of an entry given the earlier ones; ``independent``: entries are
             transformed one by one, and are independent in the model.
         hidden: units of each hidden layer of the masked network.
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None.
 
@@ -55,7 +59,7 @@ class CdfFlow(Flow):
         "tiny": {"components": 3, "hidden": (16,)},
         "paper": {"dependence": "autoregressive", "base": "uniform"},  # the transformation, with these mixtures
     }
-    fit_defaults = {"lr": 1e-2, "batch_size": 128}
+    fit_defaults = {"lr": 1e-2, "batch_size": 128, "clip": 5.0}
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class CdfFlow(Flow):
         base: Literal["gaussian", "uniform"] = "gaussian",
         dependence: Literal["autoregressive", "independent"] = "autoregressive",
         hidden: Widths = (64, 64),
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -77,7 +82,8 @@ class CdfFlow(Flow):
             own = Elementwise(dims, scores, context)
         else:
             own = MaskedAutoregressive(dims, hidden, scores, context=context)
-        self.flow = Chain([Flatten(event.shape), own, *([NormalCdf()] if base == "uniform" else [])])
+        start = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
+        self.flow = Chain([*start, own, *([NormalCdf()] if base == "uniform" else [])])
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -87,7 +93,11 @@ class CdfFlow(Flow):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(training={"ema": 0.99}, turn=None)
+        if event.dims == 1:
+            return Advice(training={"ema": 0.99}, turn=None)
+        options = {"components": 10, "component": "gaussian", "hidden": (128, 128), "whiten": event.dims > _FEW}
+        training = {"lr": 5e-3, "batch_size": 128, "warmup": 50, "clip": 5.0, "ema": 0.99}
+        return Advice(options, training, turn=None)
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         if self.base == "gaussian":

@@ -11,17 +11,21 @@ with μ and α from one pass of a masked network. Each step has the reverse orde
 
 from __future__ import annotations
 
-from unsup.core.config import Count, Whole, Widths
+from typing import Annotated, Any
+
+from unsup.core.config import Count, Whole, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
-from unsup.nn.bijection import LogAffine, NormalScores
+from unsup.nn.bijection import Bijection, LogAffine, NormalScores
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
-from unsup.nn.mixing import BatchNormalisation, Reverse
+from unsup.nn.mixing import BatchNormalisation, Reverse, Whitening
 
 _LOGIT_ALPHA = 1e-6
+_WIDEST = 3.0  # logarithm of a scale
 _SMALL = 10_000  # training examples below which the networks are smaller
+_FEW = 16  # columns up to which networks find linear dependence in a short time
 
 
 class MAF(Flow):
@@ -34,8 +38,8 @@ class MAF(Flow):
     last input is known. Batch normalisation layers use the statistics of the batch only in the loss in training mode;
     all other methods use their running averages, where the paper has the statistics of the whole training set.
 
-    Logarithms of scales are bounded to ±8 by tanh, which is not in the paper, so that they cannot overflow. The
-    ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
+    Logarithms of scales are bounded to ±3 by tanh, which is not in the paper, so that a row far out keeps a
+    finite score. The ``paper`` preset is the MAF(5) of the data sets HEPMASS and MINIBOONE.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
@@ -44,6 +48,8 @@ class MAF(Flow):
         batch_norm: batch normalisation after each step.
         components: number of Gaussians of each entry in the base, a mixture given the earlier entries (MAF MoG); 0:
             the base is N(0, I).
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
+        dropout: fraction of hidden units dropped in training.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
@@ -69,6 +75,8 @@ class MAF(Flow):
         hidden: Widths = (128, 128),
         batch_norm: bool = False,
         components: Whole = 0,
+        dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -78,18 +86,28 @@ class MAF(Flow):
             logit_alpha=_LOGIT_ALPHA if event.is_image and event.is_discrete else None,
             dequantization=dequantization,
         )
-        steps: list[Invertible] = [Flatten(event.shape)]
+        steps: list[Invertible] = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
         context = self.conditions.size
+
+        def step(bijection: Bijection) -> Invertible:
+            return MaskedAutoregressive(event.dims, hidden, bijection, context=context, dropout=dropout)
+
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            steps.append(MaskedAutoregressive(event.dims, hidden, LogAffine(), context=context))
+            steps.append(step(LogAffine(_WIDEST)))
             steps += [BatchNormalisation(event.dims)] if batch_norm else []
         if components:
-            steps += [Reverse(), MaskedAutoregressive(event.dims, hidden, NormalScores(components), context=context)]
+            steps += [Reverse(), step(NormalScores(components))]
         self.flow = Chain(steps)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
+        training: dict[str, Any] = {"ema": 0.99}
+        if event.layout != "vector":
+            options = {"hidden": (64,)} if examples < _SMALL else {}
+            return Advice(options, training | ({"weight_decay": 0.1} if examples < _SMALL else {}), turn=None)
+        training |= {"lr": 3e-3, "batch_size": 128, "clip": 5.0}
+        more: dict[str, Any] = {"whiten": event.dims > _FEW}
         if examples < _SMALL:
-            return Advice({"hidden": (64,)}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
-        return Advice(training={"ema": 0.99}, turn=None)
+            more |= {"hidden": (64, 64), "dropout": 0.1}
+        return Advice(more, training, turn=None)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from unsup.core.config import AtLeast, Count, Positive, Whole, Within
+from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.autoregressive_map import MaskedAutoregressive
@@ -21,13 +22,14 @@ from unsup.nn.conditioner import PlainResidualConvNet, ResidualMLP
 from unsup.nn.coupling import Coupling
 from unsup.nn.flow import Dequantization, Flow, squeezes
 from unsup.nn.invertible import Chain, Flatten, Invertible, Squeeze
-from unsup.nn.mixing import ActNorm, Shuffle, TriangularMixing
+from unsup.nn.mixing import ActNorm, Shuffle, TriangularMixing, Whitening
 from unsup.nn.split import Halves
 
 _MIXED = 128  # entries of vectors up to which linear maps are learned
 _SCALES = 3  # of images, by default
 _DEQUANTIZER = 32  # channels of the networks of variational dequantisation
-_SMALL = 10_000  # training examples below which the networks are smaller
+_SMALL = 10_000  # training examples below which units are dropped
+_FEW = 16  # columns up to which networks find linear dependence in a short time
 
 
 class SplineFlow(Flow):
@@ -58,11 +60,12 @@ class SplineFlow(Flow):
         bins: bins of each spline.
         bound: B.
         dropout: share of the units inside the residual blocks that are dropped in training.
+        whiten: subtract from each entry its linear regression on the earlier ones, at first and with fixed weights.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; its features are inputs of every network.
 
     Raises:
-        InputError: the image cannot be squeezed ``scales`` times.
+        InputError: the image cannot be squeezed ``scales`` times, or is to be whitened.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -99,6 +102,7 @@ class SplineFlow(Flow):
         bins: Annotated[int, AtLeast(2)] = 8,
         bound: Positive = 3.0,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        whiten: bool = False,
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
@@ -112,6 +116,8 @@ class SplineFlow(Flow):
         )
         context, dims = self.conditions.size, event.dims
         if as_image:
+            if whiten:
+                raise InputError("whiten=True is for vectors and autoregressive steps, not for couplings of images")
             count = squeezes(event, scales) if scales else min(squeezes(event, None), _SCALES)
 
             def coupling(c: int) -> Coupling:
@@ -137,13 +143,16 @@ class SplineFlow(Flow):
             return TriangularMixing(dims, start="permutation") if dims <= _MIXED else Shuffle(dims)
 
         steps = (s for _ in range(layers) for s in (mixing(), splines()))
-        self.flow = Chain([Flatten(event.shape), *steps, mixing()])
+        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), *steps, mixing()])
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        if examples < _SMALL:
-            return Advice({"width": 32, "blocks": 1}, {"ema": 0.99, "weight_decay": 0.1}, turn=None)
-        return Advice(training={"ema": 0.99}, turn=None)
+        training = {"ema": 0.99}
+        if event.layout != "vector":
+            return Advice(training=training, turn=None)
+        training |= {"lr": 5e-3, "batch_size": 128, "warmup": 50}
+        options = {"layers": 3, "blocks": 1, "whiten": event.dims > _FEW, "dropout": 0.1 if examples < _SMALL else 0.0}
+        return Advice(options, training, turn=None)
 
 
 def _image_flow(shape: tuple[int, ...], scales: int, layers: int, coupling: Callable[[int], Coupling]) -> Chain:
