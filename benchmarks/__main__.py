@@ -71,6 +71,11 @@ def main(names: list[str]) -> None:
 
         flow_tables(names[1:])
         return
+    if names[:1] == ["sequence_peers"]:
+        from benchmarks.sequence_peers import main as sequence_peers
+
+        sequence_peers()
+        return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates
 

@@ -271,7 +271,7 @@ BYTES: dict[str, list[Bytes]] = {
 }
 
 
-def _tried(way: Bytes, raw: bytes) -> int | None:
+def checked_size(way: Bytes, raw: bytes) -> int | None:
     """The size, or None if the bytes do not come back: some streams of PPMd cannot be decoded by its library."""
     encode, decode = way
     coded = encode(raw)
@@ -324,7 +324,7 @@ def _bytes_size(ways: list[Bytes]) -> Callable[[Pixels], int]:
 
     def size(images: Pixels) -> int:
         forms = [images.tobytes(), *([np.packbits(images).tobytes()] if images.max() == 1 else [])]
-        return min(found for way in ways for raw in forms if (found := _tried(way, raw)) is not None)
+        return min(found for way in ways for raw in forms if (found := checked_size(way, raw)) is not None)
 
     return size
 
