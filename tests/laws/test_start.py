@@ -18,8 +18,8 @@ LEAST, MOST = 1e-6, 1e5
 
 
 def usual(name: str) -> Case | None:
-    """The first case whose options also fit the default sizes."""
-    for case in law_cases(name):
+    """The first case without a condition, if there is one, whose options also fit the default sizes."""
+    for case in sorted(law_cases(name), key=lambda case: "given" in case.options):
         try:
             create(name, case.event, seed=0, **case.options)
         except InputError:  # e.g. a segment of the default size does not divide a short example
