@@ -383,6 +383,7 @@ def create(
     components: int = ...,
     noise_blocks: int = ...,
     dropout: float = ...,
+    dequantization: Literal["uniform", "variational"] = ...,
     given: Event | None = ...,
 ) -> FlowPlusPlus: ...
 @overload

@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from unsup.prob.mixture_cdf import ComponentName, Mixture, bisect, log_density, log_tails, normal_quantile, quantile
+from unsup.prob.bisection import bisect
+from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 
 COMPONENTS: tuple[ComponentName, ...] = ("logistic", "gaussian")
 LAWS = {"logistic": stats.logistic, "gaussian": stats.norm}

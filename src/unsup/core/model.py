@@ -961,8 +961,11 @@ class IsFlow(HasDensity, CanSample, CanDecode):
                 example has D² entries.
             given: condition of each example, for models built with ``given``.
         """
+        model = cast(nn.Module, self)
+        training = model.training
+        model.eval()
         worst = 0.0
-        for i, one in enumerate(x):
+        for i, one in enumerate(x if x.is_floating_point() else x.double()):
             told: dict[str, Any] = {} if given is None else {"given": given[i : i + 1]}
 
             def code(v: Tensor, told: dict[str, Any] = told) -> Tensor:
@@ -971,7 +974,9 @@ class IsFlow(HasDensity, CanSample, CanDecode):
             matrix = torch.autograd.functional.jacobian(code, one).reshape(one.numel(), one.numel())
             exact = float(torch.linalg.slogdet(matrix.double()).logabsdet)
             said = float(self.transform(one[None], **told)[1].detach())
-            worst = max(worst, abs(said - exact) / max(1.0, abs(exact)))
+            difference = abs(said - exact) / max(1.0, abs(exact))
+            worst = max(worst, difference) if math.isfinite(difference) else math.inf
+        model.train(training)
         return worst
 
     def base_scores(self, z: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from unsup.nn.invertible import Invertible
 from unsup.nn.masked import MaskedMLP, sequential_degrees
 from unsup.prob.distributions import at_least_float32
 
+WIDEST = 3.0
+"""Bound of the logarithm of a scale in affine steps: a row far out keeps a finite score in a stack of them."""
+
 
 class MaskedAutoregressive(Invertible):
     """y_i = b(x_i; net_i(x_<i)) for vectors ``(B, D)``, in any order of the entries. At first it is that of zeros.

@@ -21,7 +21,8 @@ from unsup.prob.distributions import LOG_2PI, at_least_float32
 from unsup.prob.mixture_cdf import ComponentName, Mixture, log_density, log_tails, normal_quantile, quantile
 from unsup.prob.splines import outputs_of, rational_quadratic, rational_quadratic_inverse
 
-_WIDEST = 8.0  # of a component, logarithm; the narrowest is as far below
+_WIDEST = 8.0  # scale of a component, logarithm; the narrowest is as far below
+_LEAST_ARGUMENT = -30.0  # of softplus, whose logarithm would have no gradient far below
 _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of it is 1
 
 
@@ -248,7 +249,7 @@ class NormalScores(Bijection):
 
     def _told(self, outputs: Tensor) -> Mixture:
         logits, mean, h = outputs.chunk(3, -1)
-        log_scale = _WIDEST * (h / _WIDEST).tanh() + self.narrow
+        log_scale = _bounded(h) + self.narrow
         return Mixture(logits.log_softmax(-1), mean + self.spread.to(mean.dtype), log_scale)
 
 
@@ -277,7 +278,7 @@ class MixtureCdf(Bijection):
     def _told(self, outputs: Tensor) -> tuple[Tensor, Tensor, Mixture]:
         k = self.components
         a, b, logits, mean, log_scale = outputs.split([1, 1, k, k, k], -1)
-        return a.squeeze(-1).tanh(), b.squeeze(-1), Mixture(logits.log_softmax(-1), mean, log_scale)
+        return a.squeeze(-1).tanh(), b.squeeze(-1), Mixture(logits.log_softmax(-1), mean, _bounded(log_scale))
 
 
 class SigmoidMixture(Bijection):
@@ -307,8 +308,8 @@ class SigmoidMixture(Bijection):
 
     def _told(self, outputs: Tensor) -> Mixture:
         logits, a, b = outputs.chunk(3, -1)
-        a = softplus(a + _SOFTPLUS_ONE)
-        return Mixture(logits.log_softmax(-1), -(b + self.spread.to(b.dtype)) / a, -a.log())
+        log_a = _log_slope(a)
+        return Mixture(logits.log_softmax(-1), -(b + self.spread.to(b.dtype)) * (-log_a).exp(), -log_a)
 
 
 class DenseSigmoid(Bijection):
@@ -350,6 +351,15 @@ class DenseSigmoid(Bijection):
             log_u = log_w.new_zeros(n, 1)
             if columns.shape[-1]:
                 log_u = (self.u[number - 1].to(told.dtype) + columns.unsqueeze(-2)).log_softmax(-1)
-            log_a = softplus(a + _SOFTPLUS_ONE).log()
-            found.append(SigmoidLayer(log_u, log_a, b + self.spread.to(b.dtype), log_w))
+            found.append(SigmoidLayer(log_u, _log_slope(a), b + self.spread.to(b.dtype), log_w))
         return found
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    """The logarithm of a scale in ±8: an entry far out would make it so large that the map has no inverse."""
+    return _WIDEST * (log_scale / _WIDEST).tanh()
+
+
+def _log_slope(a: Tensor) -> Tensor:
+    """log a of a sigmoid from an output of the network, at first 0."""
+    return _bounded(softplus((a + _SOFTPLUS_ONE).clamp(min=_LEAST_ARGUMENT)).log())

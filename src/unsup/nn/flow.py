@@ -23,6 +23,7 @@ from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.mixing import Whitening
 from unsup.nn.norm import batch_statistics
+from unsup.nn.traces import traces
 from unsup.nn.weight_norm import DataDependent, initialise
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
@@ -138,7 +139,14 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
             z, log_det = self.flow(at_least_float32(y), features)
             return self.base_log_prob(z) + log_det
 
-        return dequantized_log_prob(self.front, density, batch.x, samples=samples, generator=generator)
+        return dequantized_log_prob(
+            self.front,
+            density,
+            batch.x,
+            samples=samples,
+            average=self.likelihood_kind == "estimate",
+            generator=generator,
+        )
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         z = at_least_float32(z)
@@ -195,6 +203,37 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     def _features(self, given: Tensor | None, n: int) -> Tensor | None:
         found: Tensor | None = self.conditions(self.condition_or_none(given, n))
         return found
+
+
+class EstimatedFlow(Flow):
+    """A flow whose log-determinants are exact for few entries, and otherwise estimates along random directions.
+
+    An estimate of discrete data does not increase with the number of samples: they are averaged.
+
+    Attributes:
+        exact: whether log-determinants are exact; the steps know it too.
+    """
+
+    exact: bool
+
+    @property
+    def likelihood_kind(self) -> Kind:
+        return super().likelihood_kind if self.exact else "estimate"
+
+    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
+        with traces("random", generator):
+            return super()._log_prob(batch, samples=samples, generator=generator)
+
+    def transform(
+        self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """z and log|det ∂z/∂x|, exact without a ``generator``, which takes D derivatives; else as in `log_prob`."""
+        with traces("exact" if generator is None else "random", generator):
+            return super().transform(x, given=given, generator=generator)
+
+    def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
+        with traces("none"):
+            return super().encode(x, given=given)
 
 
 def squeezes(event: Event, scales: int | None) -> int:

@@ -204,6 +204,7 @@ def dequantized_log_prob(
     x: Tensor,
     *,
     samples: int = 1,
+    average: bool = False,
     generator: Generator | None = None,
 ) -> Tensor:
     """log p(x) of raw data from a density over y: exact on real data, else a bound that increases with ``samples``.
@@ -213,13 +214,27 @@ def dequantized_log_prob(
     Args:
         density: log-density of y, ``(B, *shape)`` → ``(B,)``.
         samples: number S of noise draws per example; ignored for real data.
+        average: E[(1/S) Σ_s log …] instead, which does not increase: for densities with an estimated logarithm, since
+            the exponential of an unbiased estimate is too large on average.
     """
     draws = []
     for _ in range(1 if front.all_real else samples):
         noisy, log_q = front.noisy(x, generator=generator)
         y, log_det = front(noisy)
         draws.append(density(y) + log_det - log_q)
-    return draws[0] if len(draws) == 1 else log_mean_exp(torch.stack(draws), 0)
+    if len(draws) == 1:
+        return draws[0]
+    return torch.stack(draws).mean(0) if average else log_mean_exp(torch.stack(draws), 0)
+
+
+def usual_alpha(event: Event) -> float | None:
+    """α of the logit: 1e-6 for grey images and 0.05 for colours; None for other events, which have no logit.
+
+    (Papamakarios, Pavlakou, Murray 2017; Chen et al. 2019, in their code.)
+    """
+    if not (event.is_image and event.is_discrete):
+        return None
+    return 1e-6 if event.shape[0] == 1 else 0.05
 
 
 def in_precision_of(event: Event, before: Tensor, now: Tensor) -> Tensor:

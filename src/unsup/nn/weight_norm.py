@@ -12,6 +12,7 @@ outputs in a full pass through `started`. The model calls `initialise` in `prepa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,23 @@ amplify the first changes of v."""
 
 
 class DataDependent(nn.Module):
-    """A layer that sets its parameters when it is evaluated inside `initialise`, where `starting` is true."""
+    """A layer that sets its parameters when it is evaluated inside `initialise`, where `starting` is true.
+
+    Attributes:
+        initialised: whether that has happened. It is saved with the parameters: a model that is trained again keeps
+            what it has learned.
+    """
 
     starting = False
+    initialised: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}initialised", torch.tensor(True))  # files from before there was this buffer
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class WeightNorm(DataDependent):
@@ -59,7 +74,7 @@ class WeightNorm(DataDependent):
 
 
 def initialise(model: nn.Module, full_pass: Callable[[], object]) -> None:
-    """Set the parameters of all layers that depend on data, in the order in which a full pass evaluates them.
+    """Set the parameters of all layers that depend on data, in the order in which a full pass evaluates them, once.
 
     >>> layer = nn.Linear(3, 2)
     >>> norm, x = WeightNorm(2, scale=0.5), torch.randn(64, 3)
@@ -68,7 +83,9 @@ def initialise(model: nn.Module, full_pass: Callable[[], object]) -> None:
     >>> outputs().std(0, correction=0).detach()
     tensor([0.5000, 0.5000])
     """
-    norms = [part for part in model.modules() if isinstance(part, DataDependent)]
+    norms = [part for part in model.modules() if isinstance(part, DataDependent) and not part.initialised]
+    if not norms:
+        return
     training = model.training
     model.eval()
     for norm in norms:
@@ -80,3 +97,5 @@ def initialise(model: nn.Module, full_pass: Callable[[], object]) -> None:
         for norm in norms:
             norm.starting = False
         model.train(training)
+    for norm in norms:
+        norm.initialised.fill_(True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from unsup.prob.mixture_cdf import bisect
+from unsup.prob.bisection import bisect
 
 
 class SigmoidLayer(NamedTuple):

@@ -6,14 +6,13 @@ F), and Φ⁻¹(F) from the smaller tail.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from unsup.prob.bisection import bisect
 from unsup.prob.distributions import LOG_2PI
 
 ComponentName = Literal["logistic", "gaussian"]
@@ -89,22 +88,6 @@ def _found(log_odds: Tensor, mixture: Mixture, component: ComponentName) -> Tens
         return below - above < log_odds
 
     return bisect(too_small, ends.amin(-1), ends.amax(-1))
-
-
-def bisect(too_small: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
-    """The point of every entry where ``too_small`` changes from true to false, between ``low`` and ``high``.
-
-    Intervals are halved until they are as narrow as the precision of the type allows, for all entries at once.
-    """
-    width = float((high - low).detach().abs().amax()) if low.numel() else 0.0
-    precision = torch.finfo(low.dtype).eps
-    near = float(torch.maximum(low.abs(), high.abs()).detach().amin()) if low.numel() else 1.0
-    halvings = math.ceil(math.log2(max(width, precision) / (precision * max(near, 1e-3)))) if width > 0 else 0
-    for _ in range(min(max(halvings, 0) + 2, 1100)):
-        middle = low + 0.5 * (high - low)
-        small = too_small(middle)
-        low, high = torch.where(small, middle, low), torch.where(small, high, middle)
-    return low + 0.5 * (high - low)
 
 
 def normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:

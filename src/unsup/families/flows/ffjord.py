@@ -10,24 +10,21 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from torch import Generator, Tensor, nn
+from torch import nn
 
-from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Widths
 from unsup.core.event import Event
-from unsup.core.likelihood import Kind
 from unsup.core.model import Advice
-from unsup.nn.flow import Dequantization, Flow
+from unsup.nn.flow import Dequantization, EstimatedFlow
 from unsup.nn.invertible import Chain, Flatten, Invertible, MultiScale, Squeeze
 from unsup.nn.ode import ODE, ActivationName, Layers, SolverName
 from unsup.nn.split import EqualHalves
-from unsup.nn.traces import traces
 
 _FEW = 8  # entries up to which the trace is exact by default
 _LOGIT_ALPHA = 1e-6
 
 
-class FFJORD(Flow):
+class FFJORD(EstimatedFlow):
     """Continuous flow (Grathwohl et al. 2019, https://arxiv.org/abs/1810.01367), solved by torchdiffeq.
 
     With the exact trace, log p(x) of real data is exact up to the tolerance of the solver, which outside training is
@@ -87,6 +84,9 @@ class FFJORD(Flow):
         def equation(sizes: list[int]) -> ODE:
             nets = [_linear(a, b, event) for a, b in pairwise(sizes)]
             dynamics = Layers(nets, context, activation)
+            for last in (nets[-1], dynamics.end.shift):  # f is 0 at first: the flow starts as the identity
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
             return ODE(dynamics, exact=self.exact, solver=solver, steps=steps, tolerance=tolerance)
 
         if not event.is_image:
@@ -107,25 +107,6 @@ class FFJORD(Flow):
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
-
-    @property
-    def likelihood_kind(self) -> Kind:
-        return super().likelihood_kind if self.exact else "estimate"
-
-    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        with traces("random", generator):
-            return super()._log_prob(batch, samples=samples, generator=generator)
-
-    def transform(
-        self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """z and log|det ∂z/∂x|, exact without a ``generator``, which takes D directions; else as in `log_prob`."""
-        with traces("exact" if generator is None else "random", generator):
-            return super().transform(x, given=given, generator=generator)
-
-    def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
-        with traces("none"):
-            return super().encode(x, given=given)
 
 
 def _linear(inputs: int, outputs: int, event: Event) -> nn.Linear | nn.Conv2d:

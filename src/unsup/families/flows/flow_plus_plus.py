@@ -24,7 +24,7 @@ from unsup.nn.bijection import MixtureCdf
 from unsup.nn.coupling import Coupling
 from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.dropout import Dropout
-from unsup.nn.flow import Flow
+from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible, Squeeze
 from unsup.nn.mixing import ActNorm, TriangularMixing
 from unsup.nn.split import EqualHalves, HalfCheckerboard
@@ -153,6 +153,7 @@ class FlowPlusPlus(Flow):
         components: number of logistics of each entry.
         noise_blocks: blocks of each network of the flow of the noise.
         dropout: share of the features inside the branches of the blocks that are dropped in training.
+        dequantization: noise within the cells of discrete entries: ``variational``, as in the paper, or ``uniform``.
         given: event of the condition, e.g. ``labels(10)``, or None.
 
     >>> from unsup import Event, Support
@@ -177,6 +178,7 @@ class FlowPlusPlus(Flow):
         components: Count = 8,
         noise_blocks: Count = 1,
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
+        dequantization: Dequantization = "variational",
         given: Event | None = None,
     ) -> None:
         self.take(event, given, logit_alpha=None if event.is_real else _LOGIT_ALPHA)
@@ -209,7 +211,7 @@ class FlowPlusPlus(Flow):
                 Flatten((4 * c, *coarse)),
             ]
         )
-        if not event.is_real:
+        if dequantization == "variational" and not event.is_real:
             narrow = max(1, channels // 3)
             noise = Chain(steps(c, fine, "checkerboard", 4, 2 * narrow, noise_blocks))
             self.front.dequantizer = VariationalDequantizer(event, flow=noise, features=_Features(c, narrow))

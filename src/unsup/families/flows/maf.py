@@ -16,14 +16,13 @@ from typing import Annotated, Any
 from unsup.core.config import Count, Whole, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.autoregressive_map import MaskedAutoregressive
+from unsup.nn.autoregressive_map import WIDEST, MaskedAutoregressive
 from unsup.nn.bijection import Bijection, LogAffine, NormalScores
 from unsup.nn.flow import Dequantization, Flow
+from unsup.nn.front import usual_alpha
 from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.nn.mixing import BatchNormalisation, Reverse, Whitening
 
-_LOGIT_ALPHA = 1e-6
-_WIDEST = 3.0  # logarithm of a scale
 _SMALL = 10_000  # training examples below which the networks are smaller
 _FEW = 16  # columns up to which networks find linear dependence in a short time
 
@@ -83,7 +82,7 @@ class MAF(Flow):
         self.take(
             event,
             given,
-            logit_alpha=_LOGIT_ALPHA if event.is_image and event.is_discrete else None,
+            logit_alpha=usual_alpha(event),
             dequantization=dequantization,
         )
         steps: list[Invertible] = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
@@ -94,7 +93,7 @@ class MAF(Flow):
 
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            steps.append(step(LogAffine(_WIDEST)))
+            steps.append(step(LogAffine(WIDEST)))
             steps += [BatchNormalisation(event.dims)] if batch_norm else []
         if components:
             steps += [Reverse(), step(NormalScores(components))]

@@ -19,8 +19,10 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
+from unsup.prob.bisection import bisect
 from unsup.prob.distributions import at_least_float32
-from unsup.prob.mixture_cdf import bisect
+
+_LEAST = 1e-6 - 1  # wᵀû: at −1 the determinant would be 0 where softplus is
 
 
 class PlanarStep(Invertible):
@@ -39,7 +41,7 @@ class PlanarStep(Invertible):
         """w, û, their product, and b for each example."""
         w, u, bias = (at_least_float32(p) for p in (self.w, self.u, self.bias))
         dot = w @ u
-        product = softplus(dot) - 1
+        product = _LEAST + softplus(dot)
         u = u + (product - dot) * w / w.square().sum()
         bias = bias[None]
         if self.maps is not None and context is not None:

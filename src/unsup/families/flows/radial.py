@@ -23,6 +23,7 @@ from unsup.nn.invertible import Chain, Flatten, Invertible
 from unsup.prob.distributions import at_least_float32
 
 _START = math.log(math.e - 1)  # softplus of it is 1
+_MARGIN = 1e-6  # at β = −α the determinant would be 0 at the centre
 
 
 class RadialStep(Invertible):
@@ -40,7 +41,7 @@ class RadialStep(Invertible):
         if self.maps is not None and context is not None:
             centre = centre + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
         alpha = softplus(at_least_float32(self.alpha))
-        return centre, alpha, softplus(at_least_float32(self.beta)) - alpha
+        return centre, alpha, softplus(at_least_float32(self.beta)) - alpha * (1 - _MARGIN)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         centre, alpha, beta = self.told(context)

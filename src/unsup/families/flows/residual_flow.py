@@ -14,26 +14,24 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from torch import Generator, Tensor
+from torch import Generator
 
 from unsup.core.batch import Batch, Time
 from unsup.core.config import Count, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.likelihood import Kind
 from unsup.core.model import Advice
-from unsup.nn.flow import Dequantization, Flow
+from unsup.nn.flow import Dequantization, EstimatedFlow
+from unsup.nn.front import usual_alpha
 from unsup.nn.invertible import Chain, Flatten, Invertible, Squeeze
 from unsup.nn.mixing import ActNorm
 from unsup.nn.residual import Lipschitz, LipschitzConv, LipschitzDense, LipschitzNet, Residual
-from unsup.nn.traces import traces
 
 _FEW = 8  # entries up to which the log-determinant is exact by default
-_LOGIT_ALPHA_GREY, _LOGIT_ALPHA_COLOUR = 1e-6, 0.05
 _DENSE = 128  # units of the dense steps at the end of an image model
 
 
-class ResidualFlow(Flow):
+class ResidualFlow(EstimatedFlow):
     """Residual flow (Chen et al. 2019, https://arxiv.org/abs/1906.02735).
 
     With the exact log-determinant, log p(x) of real data is exact; otherwise it is an unbiased estimate, with new
@@ -87,9 +85,7 @@ class ResidualFlow(Flow):
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        alpha = None
-        if event.is_image and event.is_discrete:
-            alpha = _LOGIT_ALPHA_GREY if event.shape[0] == 1 else _LOGIT_ALPHA_COLOUR
+        alpha = usual_alpha(event)
         self.take(event, given, logit_alpha=alpha, dequantization=dequantization)
         self.exact = log_det == "exact" or (log_det == "auto" and event.dims <= _FEW)
         if not hidden:
@@ -132,10 +128,6 @@ class ResidualFlow(Flow):
     def advice(cls, event: Event, examples: int) -> Advice:
         return Advice(training={"ema": 0.99}, turn=None)
 
-    @property
-    def likelihood_kind(self) -> Kind:
-        return super().likelihood_kind if self.exact else "estimate"
-
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         super().prepare(batch, generator=generator)
         self._refresh()
@@ -147,21 +139,6 @@ class ResidualFlow(Flow):
         for part in self.modules():
             if isinstance(part, Lipschitz):
                 part.refresh()
-
-    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        with traces("random", generator):
-            return super()._log_prob(batch, samples=samples, generator=generator)
-
-    def transform(
-        self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """z and log|det ∂z/∂x|, exact without a ``generator``, which takes D derivatives; else as in `log_prob`."""
-        with traces("exact" if generator is None else "random", generator):
-            return super().transform(x, given=given, generator=generator)
-
-    def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
-        with traces("none"):
-            return super().encode(x, given=given)
 
 
 def _scales(event: Event, scales: int | None) -> int:

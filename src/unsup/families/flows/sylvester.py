@@ -18,8 +18,10 @@ from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
+from unsup.prob.bisection import bisect
 from unsup.prob.distributions import at_least_float32
-from unsup.prob.mixture_cdf import bisect
+
+_MOST = 1 - 1e-6  # at 1 the determinant could be 0
 
 
 class SylvesterStep(Invertible):
@@ -76,7 +78,7 @@ class SylvesterStep(Invertible):
 
 def _triangular(t: Tensor) -> Tensor:
     """The upper triangle, with a diagonal in (−1, 1)."""
-    return t.triu(1) + t.diagonal().tanh().diag()
+    return t.triu(1) + (_MOST * t.diagonal().tanh()).diag()
 
 
 class Sylvester(Flow):
