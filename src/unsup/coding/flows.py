@@ -43,8 +43,10 @@ from unsup.coding.entropy import OutOfBits, Stack, StreamError
 from unsup.coding.notes import Noted, Noting, Rounding
 from unsup.coding.scheme import Profile, Scheme
 from unsup.coding.tables import (
+    PRECISION,
     STEPS_PER_BIT,
     STEPS_PER_NAT,
+    TOTAL,
     Floats,
     Grid,
     Integers,
@@ -444,7 +446,7 @@ class _Noise:
     def push(self, levels: Integers) -> Integers:
         """Levels ``(B, D)`` as numbers with noise, popped from the stack."""
         coder, shape = self.coder, (len(levels), *self.dequantizer.shape)
-        drawn = self.base.pop(coder.stack, levels.size)
+        drawn = self.base.draw(coder.stack, self._mask(levels.size))
         coder.arithmetic.lowest = min(coder.arithmetic.lowest, coder.stack.bits)
         s = self.steps.exactly(torch.from_numpy(drawn).view(shape), coder.arithmetic, self._context(levels))
         self._check(s)
@@ -476,8 +478,13 @@ class _Noise:
         s = coder.arithmetic.bent_inverse(torch.from_numpy(u).view(shape), _squashed, _NOISE_BITS, _NOISE_BITS)
         self._check(s)
         found = self.steps.exactly_inverse(s, coder.arithmetic, self._context(levels))
-        self.base.push(coder.stack, found.flatten().numpy())
+        self.base.undraw(coder.stack, found.flatten().numpy(), self._mask(levels.size))
         return levels
+
+    def _mask(self, count: int) -> Integers:
+        """Random numbers: what was pushed last are base numbers of other examples, which may be untypical."""
+        found = hashlib.shake_128(struct.pack("<I", self.coder.arithmetic.calls)).digest(4 * count)
+        return np.frombuffer(found, "<u4").astype(np.int64) % TOTAL
 
     def _context(self, levels: Integers) -> Tensor:
         x = self.coder.cells.raw(levels, self.coder.event).to(self.coder.arithmetic.dtype)
@@ -525,6 +532,21 @@ class _Base:
         """The numbers that `push` has coded."""
         bins = stack.pop(self.table, count)
         return self.start[bins] + stack.pop_bits(self.bits[bins])
+
+    def draw(self, stack: Stack, mask: Integers) -> Integers:
+        """`pop` of numbers that do not depend on what the stack holds, if the numbers ``mask`` ``(N,)`` are random."""
+        cumulative = np.cumsum(self.table)
+        at = (stack.pop_bits(np.full(mask.shape, PRECISION)) + mask) % TOTAL
+        bins = np.searchsorted(cumulative, at, side="right")
+        stack.push_uniform(at - cumulative[bins] + self.table[bins], self.table[bins])
+        return self.start[bins] + stack.pop_bits(self.bits[bins])
+
+    def undraw(self, stack: Stack, z: Integers, mask: Integers) -> None:
+        """The inverse of `draw`."""
+        bins = np.searchsorted(self.start, z, side="right") - 1
+        stack.push_bits(z - self.start[bins], self.bits[bins])
+        at = np.cumsum(self.table)[bins] - self.table[bins] + stack.pop_uniform(self.table[bins])
+        stack.push_bits((at - mask) % TOTAL, np.full(mask.shape, PRECISION))
 
 
 @final
