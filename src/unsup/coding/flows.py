@@ -440,7 +440,7 @@ class _Noise:
     def __init__(self, dequantizer: VariationalDequantizer, coder: _Coder, rounding: Rounding) -> None:
         self.dequantizer, self.coder = dequantizer, coder
         self.steps = cast(Exact, dequantizer.flow)
-        self.base = _Base(torch.special.ndtr, coder.cells.bits, _NOISE, rounding)
+        self.base = _Base(torch.special.ndtr, coder.cells.bits, _NOISE, rounding, drawn=True)
         self.finest = np.maximum(coder.cells.parts, _NOISE_BITS)
 
     def push(self, levels: Integers) -> Integers:
@@ -504,15 +504,20 @@ def _squashed(s: Tensor) -> Tensor:
 
 @final
 class _Base:
-    """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves."""
+    """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves.
 
-    def __init__(self, cdf: Callable[[Tensor], Tensor], bits: int, call: int, rounding: Rounding) -> None:
+    Numbers that are drawn are within ±8: those further out would come too often, as no bin has less than 2^−24.
+    """
+
+    def __init__(
+        self, cdf: Callable[[Tensor], Tensor], bits: int, call: int, rounding: Rounding, *, drawn: bool = False
+    ) -> None:
         one = 1 << bits
         edges = [np.arange(0, 8 << _BIN_BITS) << (bits - _BIN_BITS)]
-        for octave in range(int(_LIMIT).bit_length() - bits - 2):
+        for octave in range(0 if drawn else int(_LIMIT).bit_length() - bits - 2):
             start, count = 8 * one << octave, 1 << _BIN_BITS if octave < _OCTAVES else 1
             edges.append(start + np.arange(count) * (start // count))
-        positive = np.append(np.concatenate(edges), 2 * start)
+        positive = np.append(np.concatenate(edges), 8 * one if drawn else 2 * start)
         self.start = np.concatenate([-positive[:0:-1], positive[:-1]])
         width = np.diff(positive)
         self.bits = _exponent(np.concatenate([width[::-1], width]).astype(np.float64))
