@@ -355,7 +355,7 @@ def test_a_bent_map_has_its_log_determinant_as_length() -> None:
 
 
 def test_noise_does_not_depend_on_the_stack() -> None:
-    base = flows._Base(torch.special.ndtr, 17, 5, Noting())
+    base = flows._Base(torch.special.ndtr, 17, 5, Noting(), drawn=True)
     stack = Stack(bytes(40_000))
     before = stack.to_bytes()
     mask = np.random.default_rng(0).integers(0, 1 << 24, 8000)
