@@ -9,7 +9,14 @@ that is a stack. All numbers are integers h, which stand for the cells [h, h + 1
    uniform on 0 … M − 1, and pushes the lowest e bits of M x + r. The other bits are y. This is a bijection of (x, r)
    and (y, pushed bits), and costs e − log2 M = −c/256 bits, the log-determinant (Zhang, Kang, Ryder, Li 2021,
    https://arxiv.org/abs/2111.00965, with a ratio whose divisor is a power of two).
-3. The result is pushed: its bin under the base, and its place in the bin.
+3. Other increasing maps are linear between places 2^−7 apart, where they have the values Y_j in steps of 2^−17. On a
+   piece with M = Y_{j+1} − Y_j this is a multiplication by M / 2^10, as in 2. Only the two places around a number are
+   evaluated; the decoder finds them by bisection. One step is added to each piece, so that none is empty.
+4. The result is pushed: its bin under the base, and its place in the bin.
+
+Noise of a variational dequantiser is drawn in place of 1: the base numbers of its flow are popped, go through its steps
+and a sigmoid, whose values are numbers of 20 bits, and these lie in the cells. The decoder finds the levels first, and
+pushes the base numbers again.
 
 The length is −log2 p(x) as `log_prob` of the flow states it with one draw of the noise, on average. The first examples
 are coded without the flow, until the stack has enough bits; then examples are coded in groups, which grow with the
@@ -22,7 +29,7 @@ import contextlib
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast, final
@@ -36,8 +43,10 @@ from unsup.coding.entropy import OutOfBits, Stack, StreamError
 from unsup.coding.notes import Noted, Noting, Rounding
 from unsup.coding.scheme import Profile, Scheme
 from unsup.coding.tables import (
+    PRECISION,
     STEPS_PER_BIT,
     STEPS_PER_NAT,
+    TOTAL,
     Floats,
     Grid,
     Integers,
@@ -49,6 +58,7 @@ from unsup.coding.tables import (
 from unsup.core.event import Event
 from unsup.core.model import IsConditional, IsFlow, Model
 from unsup.nn.bijection import Affine, Bijection
+from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront, UniformDequantizer
 from unsup.nn.invertible import Arithmetic, Exact, Invertible
@@ -62,8 +72,20 @@ _FARTHEST = 24 * STEPS_PER_BIT  # scales are 2^−24 to 2^24
 _FARTHEST_SHIFT = 1 << 36  # steps, which float64 resolves with the tolerance of the notes
 _LIMIT = float(1 << 50)  # of the numbers, so that sums and float64 copies are exact
 
+_PLACE_BITS = 7  # places of an increasing map are 2^−7 apart
+_RISE_BITS = 10  # bits of M on a piece of slope 1
+_STEEPEST = 1 << 20  # the largest M, which the stack takes
+_FAR_PLACE = 16 << _PLACE_BITS  # places, between which the decoder looks first
+_LOOKS = 10  # times that it looks further, 16 times as far
+_WINDOW = 4  # places whose values encoder and decoder round alike
+
+_NOISE_BITS = 20  # bits of the place in a cell that a flow draws
+_NOISE_RANGE = 16  # numbers before the sigmoid are within ±16
+
 _CELL = 32  # least width of a part of a cell
 _WIDEST = 1 << 11  # its largest width
+_STEEP = 1e-3  # α, below which a logit is too steep at its ends for parts of such widths
+_NARROW = 8  # least width of a part before it; the outer ones are wide, and rare
 _PARTS = 1 << 8  # least number of parts of [0, 1] before a logit, which are mapped linearly
 
 _BIN_BITS = 6  # 2^6 bins per unit, where the base has its mass
@@ -77,6 +99,7 @@ _RETRIES = 16  # times that a group is coded again without some examples
 _DIGIT = 12  # bits of the digit of a level that need not be a power of two
 _TABLE = 1 << 22  # largest table of a logit
 _BASE, _LOGIT, _FIRST = 0, 1, 1  # roundings: of the base, of the logit, and half of that of the first map
+_NOISE = (1 << 32) - 1  # of the base of noise
 
 
 @final
@@ -89,7 +112,7 @@ class FlowInIntegers(Scheme):
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
         self.flow = cast(Flow, self.model)
-        self.cells = cast(_Cells, _Cells.of(self.flow.front))
+        self.cells = cast(_Cells, _Cells.of(self.flow.front, _least_bits(self.flow)))
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
@@ -101,13 +124,16 @@ class FlowInIntegers(Scheme):
             return "has missing entries"
         if isinstance(model, IsConditional) and model.given is not None:
             return "has a condition, which is not coded"
-        if type(model.front.dequantizer) is not UniformDequantizer:
-            return "has noise that is not uniform"
-        for step in model.flow.modules():
-            steps = isinstance(step, Invertible) and not isinstance(step, Exact)
-            if steps or (isinstance(step, Bijection) and not isinstance(step, Affine)):
-                return f"has the step {type(step).__name__}, which has no exact inverse"
-        if _Cells.of(model.front) is None:
+        noise = model.front.dequantizer
+        if type(noise) not in (UniformDequantizer, VariationalDequantizer):
+            return "has noise that is neither uniform nor of a flow"
+        for step in (*model.flow.modules(), *noise.modules()):
+            if isinstance(step, Invertible) and not isinstance(step, Exact):
+                return (
+                    f"has the step {type(step).__name__}, which has no exact form in integers: only steps with a "
+                    "triangular Jacobian, which change one entry after the other, have one"
+                )
+        if _Cells.of(model.front, _least_bits(model)) is None:
             return "has entries with too many levels, or no finite scale"
         return None
 
@@ -230,10 +256,12 @@ class _Coder:
         assert isinstance(steps, Exact)
         self.steps = steps
         self.edges = _Edges(self.cells, rounding)
-        self.base = _Base(scheme.flow, self.cells.bits, rounding)
+        self.base = _Base(scheme.flow.exact_cdf, self.cells.bits, _BASE, rounding)
         dtype = torch.promote_types(scheme.model.dtype, torch.float32)
         self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype, scheme.spare)
         self.need = self.event.dims * (self.cells.bits + _RATIO_BITS / 2)
+        noise = scheme.flow.front.dequantizer
+        self.noise = _Noise(noise, self, rounding) if isinstance(noise, VariationalDequantizer) else None
 
     def restore(self, stack: Stack, calls: int) -> None:
         """Set the stack and the number of maps."""
@@ -246,12 +274,9 @@ class _Coder:
         Raises:
             OutOfBits, _Outside: they cannot be coded; the state is then undefined.
         """
-        before = self.stack.bits
-        parts = np.broadcast_to(self.cells.parts, levels.shape)
-        place = (levels << parts) + self.stack.pop_bits(parts.ravel()).reshape(levels.shape)
-        start = self.edges(place)
-        x = start + self.stack.pop_uniform((self.edges(place + 1) - start).ravel()).reshape(levels.shape)
-        self.arithmetic.lowest = self.stack.bits
+        before = self.arithmetic.lowest = self.stack.bits
+        x = self._placed(levels) if self.noise is None else self.noise.push(levels)
+        self.arithmetic.lowest = min(self.arithmetic.lowest, self.stack.bits)
         z = self.steps.exactly(torch.from_numpy(x).view(-1, *self.event.shape), self.arithmetic)
         self.base.push(self.stack, z.flatten().numpy())
         self.need = _MARGIN * (before - self.arithmetic.lowest) / len(levels)
@@ -265,11 +290,20 @@ class _Coder:
         z = torch.from_numpy(self.base.pop(self.stack, n * self.event.dims)).view(n, -1)
         x = self.steps.exactly_inverse(z, self.arithmetic).reshape(n, -1).numpy()
         place = self.edges.find(x)
+        if self.noise is not None:
+            return self.noise.pop(x, place)
         start = self.edges(place)
         self.stack.push_uniform((x - start).ravel(), (self.edges(place + 1) - start).ravel())
         parts = np.broadcast_to(self.cells.parts, x.shape)
         self.stack.push_bits(place.ravel(), parts.ravel())
         return place >> parts
+
+    def _placed(self, levels: Integers) -> Integers:
+        """Numbers with uniform noise in the cells of levels."""
+        parts = np.broadcast_to(self.cells.parts, levels.shape)
+        place = (levels << parts) + self.stack.pop_bits(parts.ravel()).reshape(levels.shape)
+        start = self.edges(place)
+        return start + self.stack.pop_uniform((self.edges(place + 1) - start).ravel()).reshape(levels.shape)
 
     def push_alone(self, levels: Integers, place: int) -> None:
         """Code one example without the flow, as equally likely levels, in a form that looks random."""
@@ -318,8 +352,8 @@ class _Cells:
     bits: int
 
     @classmethod
-    def of(cls, front: ContinuousFront) -> _Cells | None:
-        """The cells of a front; None if the numbers have too few bits for them."""
+    def of(cls, front: ContinuousFront, least: int = _BITS) -> _Cells | None:
+        """The cells of a front, for numbers of at least some bits; None if the numbers have too few bits for them."""
         columns, alpha = front.event.columns, front.logit_alpha
         low, levels = (np.array(found, np.int64) for found in zip(*((s.low, s.levels) for s in columns), strict=True))
         mean, std = (t.detach().double().cpu().flatten().numpy() for t in (front.mean, front.std))
@@ -327,18 +361,23 @@ class _Cells:
             return None
         parts = np.zeros(levels.shape, np.int64)
         flattest, steepest, farthest = 1.0, 1.0, 1.0  # slopes of v as a function of x / levels, and the largest v
+        cell, steep = _CELL, alpha is not None and alpha < _STEEP
         if alpha is not None:
-            parts = np.maximum(_exponent(_PARTS / levels), 0)
+            parts = np.maximum(_exponent((max(_PARTS, 1 / (16 * alpha)) if steep else _PARTS) / levels), 0)
             if int(np.unique(levels << parts).sum()) > _TABLE:
                 return None
             flattest, steepest = 4 * (1 - 2 * alpha), (1 - 2 * alpha) / (alpha * (1 - alpha))
-            farthest = -math.log(alpha)
-        bits = max(_BITS, int(_exponent(_CELL * levels.astype(np.float64) * 2.0**parts * std / flattest).max()))
+            farthest, cell = -math.log(alpha), _NARROW if steep else _CELL
+        bits = max(least, int(_exponent(cell * levels.astype(np.float64) * 2.0**parts * std / flattest).max()))
         if bits > _MOST_BITS:
             return None
         if not ((np.abs(mean) + farthest) / std * 2.0**bits < _LIMIT).all():
             return None
-        parts = np.maximum(parts, _exponent(steepest / (levels * std) * 2.0**bits / _WIDEST))
+        if alpha is not None and steep:
+            outer = np.log1p(1 / (alpha * (levels << parts))) / std * 2.0**bits
+            return cls(low, levels, mean, std, alpha, parts, bits) if (outer < _STEEPEST).all() else None
+        widest = _WIDEST if alpha is None else _WIDEST << (least - _BITS)  # or the table would be large
+        parts = np.maximum(parts, _exponent(steepest / (levels * std) * 2.0**bits / widest))
         return cls(low, levels, mean, std, alpha, parts, bits)
 
     def levels_of(self, x: Tensor) -> Integers:
@@ -391,24 +430,102 @@ class _Edges:
 
 
 @final
-class _Base:
-    """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves."""
+class _Noise:
+    """Noise in the cells from a flow that sees the levels.
 
-    def __init__(self, flow: Flow, bits: int, rounding: Rounding) -> None:
+    A number of 20 bits is drawn for each entry. Its first bits are the part of the cell; the others, of the number h of
+    w on this part, become a number of the part by a multiplication, as in maps.
+    """
+
+    def __init__(self, dequantizer: VariationalDequantizer, coder: _Coder, rounding: Rounding) -> None:
+        self.dequantizer, self.coder = dequantizer, coder
+        self.steps = cast(Exact, dequantizer.flow)
+        self.base = _Base(torch.special.ndtr, coder.cells.bits, _NOISE, rounding, drawn=True)
+        self.finest = np.maximum(coder.cells.parts, _NOISE_BITS)
+
+    def push(self, levels: Integers) -> Integers:
+        """Levels ``(B, D)`` as numbers with noise, popped from the stack."""
+        coder, shape = self.coder, (len(levels), *self.dequantizer.shape)
+        drawn = self.base.draw(coder.stack, self._mask(levels.size))
+        coder.arithmetic.lowest = min(coder.arithmetic.lowest, coder.stack.bits)
+        s = self.steps.exactly(torch.from_numpy(drawn).view(shape), coder.arithmetic, self._context(levels))
+        self._check(s)
+        u = coder.arithmetic.bent(s, _squashed, _NOISE_BITS, _NOISE_BITS).reshape(levels.shape).numpy()
+        parts, finest = (np.broadcast_to(bits, u.shape) for bits in (coder.cells.parts, self.finest))
+        u = (u << (finest - _NOISE_BITS)) + coder.stack.pop_bits((finest - _NOISE_BITS).ravel()).reshape(u.shape)
+        left = finest - parts
+        place = (levels << parts) + (u >> left)
+        start = coder.edges(place)
+        width = coder.edges(place + 1) - start
+        within = width * (u & ((1 << left) - 1)) + coder.stack.pop_uniform(width.ravel()).reshape(u.shape)
+        coder.stack.push_bits(within.ravel(), left.ravel())
+        return start + (within >> left)
+
+    def pop(self, x: Integers, place: Integers) -> Integers:
+        """The levels of numbers, whose noise is pushed again."""
+        coder = self.coder
+        parts, finest = (np.broadcast_to(bits, x.shape) for bits in (coder.cells.parts, self.finest))
+        left, start = finest - parts, coder.edges(place)
+        width = coder.edges(place + 1) - start
+        within = ((x - start) << left) + coder.stack.pop_bits(left.ravel()).reshape(x.shape)
+        rest, drawn = np.divmod(within, width)
+        coder.stack.push_uniform(drawn.ravel(), width.ravel())
+        levels = place >> parts
+        u = ((place - (levels << parts)) << left) + rest
+        coder.stack.push_bits(u.ravel(), (finest - _NOISE_BITS).ravel())
+        u >>= finest - _NOISE_BITS
+        shape = (len(x), *self.dequantizer.shape)
+        s = coder.arithmetic.bent_inverse(torch.from_numpy(u).view(shape), _squashed, _NOISE_BITS, _NOISE_BITS)
+        self._check(s)
+        found = self.steps.exactly_inverse(s, coder.arithmetic, self._context(levels))
+        self.base.undraw(coder.stack, found.flatten().numpy(), self._mask(levels.size))
+        return levels
+
+    def _mask(self, count: int) -> Integers:
+        """Random numbers: what was pushed last are base numbers of other examples, which may be untypical."""
+        found = hashlib.shake_128(struct.pack("<I", self.coder.arithmetic.calls)).digest(4 * count)
+        return np.frombuffer(found, "<u4").astype(np.int64) % TOTAL
+
+    def _context(self, levels: Integers) -> Tensor:
+        x = self.coder.cells.raw(levels, self.coder.event).to(self.coder.arithmetic.dtype)
+        return self.dequantizer.context(self.coder.arithmetic.spared(x))
+
+    def _check(self, s: Tensor) -> None:
+        """Raise `_Outside` where the sigmoid is not computed."""
+        chosen = _Chosen(s, None)
+        chosen.check(np.abs(chosen.values + 0.5) < _NOISE_RANGE << self.coder.cells.bits)
+
+
+def _squashed(s: Tensor) -> Tensor:
+    """A sigmoid that leaves one step of 2^−20 for each of the pieces on ±16, which `_Modular.bent` adds."""
+    pieces = 2 * _NOISE_RANGE * 2.0 ** (_PLACE_BITS - _NOISE_BITS)
+    return s.sigmoid() * (1 - pieces) + pieces / 2
+
+
+@final
+class _Base:
+    """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves.
+
+    Numbers that are drawn are within ±8: those further out would come too often, as no bin has less than 2^−24.
+    """
+
+    def __init__(
+        self, cdf: Callable[[Tensor], Tensor], bits: int, call: int, rounding: Rounding, *, drawn: bool = False
+    ) -> None:
         one = 1 << bits
         edges = [np.arange(0, 8 << _BIN_BITS) << (bits - _BIN_BITS)]
-        for octave in range(int(_LIMIT).bit_length() - bits - 2):
+        for octave in range(0 if drawn else int(_LIMIT).bit_length() - bits - 2):
             start, count = 8 * one << octave, 1 << _BIN_BITS if octave < _OCTAVES else 1
             edges.append(start + np.arange(count) * (start // count))
-        positive = np.append(np.concatenate(edges), 2 * start)
+        positive = np.append(np.concatenate(edges), 8 * one if drawn else 2 * start)
         self.start = np.concatenate([-positive[:0:-1], positive[:-1]])
         width = np.diff(positive)
         self.bits = _exponent(np.concatenate([width[::-1], width]).astype(np.float64))
         # The laws are symmetric, and differences of small numbers are exact.
-        mass = -np.diff(flow.base_cdf(-torch.from_numpy(positive / one)).numpy())
+        mass = -np.diff(cdf(-torch.from_numpy(positive / one)).numpy())
         with np.errstate(divide="ignore"):
             grid = to_grid(np.log(np.concatenate([mass[::-1], mass]))[None])
-        self.table = frequencies(rounding.settle(_BASE, grid))[0]
+        self.table = frequencies(rounding.settle(call, grid))[0]
 
     def push(self, stack: Stack, z: Integers) -> None:
         """Code numbers ``(N,)``."""
@@ -420,6 +537,21 @@ class _Base:
         """The numbers that `push` has coded."""
         bins = stack.pop(self.table, count)
         return self.start[bins] + stack.pop_bits(self.bits[bins])
+
+    def draw(self, stack: Stack, mask: Integers) -> Integers:
+        """`pop` of numbers that do not depend on what the stack holds, if the numbers ``mask`` ``(N,)`` are random."""
+        cumulative = np.cumsum(self.table)
+        at = (stack.pop_bits(np.full(mask.shape, PRECISION)) + mask) % TOTAL
+        bins = np.searchsorted(cumulative, at, side="right")
+        stack.push_uniform(at - cumulative[bins] + self.table[bins], self.table[bins])
+        return self.start[bins] + stack.pop_bits(self.bits[bins])
+
+    def undraw(self, stack: Stack, z: Integers, mask: Integers) -> None:
+        """The inverse of `draw`."""
+        bins = np.searchsorted(self.start, z, side="right") - 1
+        stack.push_bits(z - self.start[bins], self.bits[bins])
+        at = np.cumsum(self.table)[bins] - self.table[bins] + stack.pop_uniform(self.table[bins])
+        stack.push_bits((at - mask) % TOTAL, np.full(mask.shape, PRECISION))
 
 
 @final
@@ -437,7 +569,11 @@ class _Modular(Arithmetic):
 
     def real(self, x: Tensor) -> Tensor:
         found = (x.double() * 2.0**-self.bits).to(self.dtype)
-        return found[torch.arange(len(x) + self.spare) % len(x)] if self.spare else found
+        return self.spared(found)
+
+    def spared(self, x: Tensor) -> Tensor:
+        """Examples with the spare ones."""
+        return x[torch.arange(len(x) + self.spare) % len(x)] if self.spare else x
 
     def affine(self, x: Tensor, log_scale: Tensor | None, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
         chosen = _Chosen(x, where)
@@ -468,6 +604,111 @@ class _Modular(Arithmetic):
             values = self._unscaled(values, scale)
         chosen.check(np.abs(values) < 2 * _LIMIT)
         return chosen.replaced(values)
+
+    def monotone(self, x: Tensor, curve: Callable[[Tensor], Tensor], where: Tensor | None = None) -> Tensor:
+        return self.bent(x, curve, self.bits, where=where)
+
+    def monotone_inverse(self, y: Tensor, curve: Callable[[Tensor], Tensor], where: Tensor | None = None) -> Tensor:
+        return self.bent_inverse(y, curve, self.bits, where=where)
+
+    def bent(
+        self,
+        x: Tensor,
+        curve: Callable[[Tensor], Tensor],
+        bits: int,
+        step_bits: int = _PLACE_BITS + _RISE_BITS,
+        where: Tensor | None = None,
+    ) -> Tensor:
+        """`monotone`, with values of ``bits`` bits after the point, from knots of ``step_bits``."""
+        chosen, width, more = _Chosen(x, where), self.bits - _PLACE_BITS, bits - step_bits
+        knots = self._knots(self.calls, chosen, curve, chosen.values >> width, 2, step_bits)
+        self.calls += 1
+        start, rise = knots[:, 0], knots[:, 1] - knots[:, 0]
+        chosen.check((rise >= 1) & (rise <= _STEEPEST))
+        chosen.check(np.abs(start) < int(_LIMIT) >> more)
+        within = self._multiplied(chosen.values & ((1 << width) - 1), rise, width - more)
+        return chosen.replaced((start << more) + within)
+
+    def bent_inverse(
+        self,
+        y: Tensor,
+        curve: Callable[[Tensor], Tensor],
+        bits: int,
+        step_bits: int = _PLACE_BITS + _RISE_BITS,
+        where: Tensor | None = None,
+    ) -> Tensor:
+        chosen, width, more = _Chosen(y, where), self.bits - _PLACE_BITS, bits - step_bits
+        self.calls -= 1
+        if self.calls < _FIRST:
+            raise StreamError("fewer maps than were coded; the stream is damaged")
+        first = self._place(chosen, curve, chosen.values >> more, step_bits) - 1
+        knots = self._knots(self.calls, chosen, curve, first, _WINDOW, step_bits)
+        own = (knots << more <= chosen.values[:, None]).sum(1) - 1
+        chosen.check((own >= 0) & (own < _WINDOW - 1))
+        start, stop = (np.take_along_axis(knots, own[:, None] + i, 1)[:, 0] for i in range(2))
+        chosen.check((stop - start >= 1) & (stop - start <= _STEEPEST))
+        within = self._divided(chosen.values - (start << more), stop - start, width - more)
+        values = ((first + own) << width) + within
+        chosen.check(np.abs(values) < 2 * _LIMIT)
+        return chosen.replaced(values)
+
+    def _knots(
+        self, call: int, chosen: _Chosen, curve: Callable[[Tensor], Tensor], first: Integers, count: int, bits: int
+    ) -> Integers:
+        """Settled values at ``count`` places from ``first`` on, in steps of 2^−bits, ``(N, count)``.
+
+        The number of a place modulo 4 names it for the rounding, so that windows may be shifted.
+        """
+        places = first[:, None] + np.arange(count)
+        values = np.stack([chosen.along(curve, column) for column in places.T], 1)
+        chosen.check(np.abs(values).max(1) * 2.0**bits < _FARTHEST_SHIFT)
+        slope = np.abs(np.diff(values, axis=1)).max(1, keepdims=True) * 2.0**_PLACE_BITS
+        grid = to_steps(values, 2.0**bits, 1 + slope)
+        slots = places % _WINDOW
+        steps = np.zeros((len(places), _WINDOW), np.int64)
+        np.put_along_axis(steps, slots, grid.steps, 1)
+        row, column = np.divmod(grid.near, count)
+        settled = self.rounding.settle(2 * call, Grid(steps, row * _WINDOW + slots[row, column]))
+        return np.take_along_axis(settled, slots, 1) + places
+
+    def _place(self, chosen: _Chosen, curve: Callable[[Tensor], Tensor], target: Integers, bits: int) -> Integers:
+        """The last place whose value is at most ``target`` steps, or one next to it, by bisection."""
+
+        def above(place: Integers) -> NDArray[np.bool_]:
+            found: NDArray[np.bool_] = np.rint(chosen.along(curve, place) * 2.0**bits) + place > target
+            return found
+
+        low, high = np.full(target.shape, -_FAR_PLACE), np.full(target.shape, _FAR_PLACE)
+        for _ in range(_LOOKS):
+            far = above(low)
+            if not far.any():
+                break
+            low[far] *= 16
+        for _ in range(_LOOKS):
+            far = ~above(high)
+            if not far.any():
+                break
+            high[far] *= 16
+        for _ in range(int((high - low).max(initial=1)).bit_length()):
+            middle = (low + high) >> 1
+            beyond = above(middle)
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        return low
+
+    def _multiplied(self, x: Integers, ratio: Integers, down: int) -> Integers:
+        """x · M / 2^down of numbers from 0 on."""
+        remainder = self.stack.pop_uniform(ratio)
+        self.lowest = min(self.lowest, self.stack.bits)
+        low = ratio * (x & ((1 << down) - 1)) + remainder
+        self.stack.push_bits(low, np.full(x.shape, down))
+        return ratio * (x >> down) + (low >> down)
+
+    def _divided(self, y: Integers, ratio: Integers, down: int) -> Integers:
+        rest = self.stack.pop_bits(np.full(y.shape, down))
+        whole, left = np.divmod(y, ratio)
+        low, remainder = np.divmod((left << down) + rest, ratio)
+        self.stack.push_uniform(remainder, ratio)
+        return (whole << down) + low
 
     def _scaled(self, x: Integers, scale: Integers) -> Integers:
         ratio, up, down = _ratio(scale)
@@ -527,6 +768,15 @@ class _Chosen:
             parameter = parameter[: len(self.x)]
         return self._flat(parameter.detach().double().expand(self.x.shape))
 
+    def along(self, curve: Callable[[Tensor], Tensor], places: Integers) -> Floats:
+        """The values of a map of the whole examples at some places of these entries."""
+        at = torch.from_numpy(places * 2.0**-_PLACE_BITS)
+        if self.mask is None:
+            at = at.view(self.x.shape)
+        else:
+            at = torch.zeros(self.x.shape, dtype=at.dtype).masked_scatter(self.mask, at)
+        return self._flat(curve(at).detach())
+
     def check(self, good: NDArray[np.bool_]) -> None:
         """Raise `_Outside` with the examples of entries that are not good."""
         if not good.all():
@@ -546,6 +796,12 @@ def _ratio(scale: Integers) -> tuple[Integers, Integers, Integers]:
     """M, and by how many bits its product is shifted up or down."""
     down = _RATIO_BITS - (scale >> _STEP_BITS)
     return powers_of_two(scale & (STEPS_PER_BIT - 1), _RATIO_BITS), np.maximum(-down, 0), np.maximum(down, 0)
+
+
+def _least_bits(model: Flow) -> int:
+    """The bits that numbers need for the maps of a flow."""
+    bends = any(isinstance(m, Bijection) and not isinstance(m, Affine) for m in model.modules())
+    return _PLACE_BITS + _RISE_BITS if bends else _BITS
 
 
 def _exponent(values: Floats) -> Integers:

@@ -127,13 +127,14 @@ def _round_rows(values: Floats, steps: Integers, rows: slice, near: float) -> In
     return at[kept] + rows.start * symbols
 
 
-def to_steps(values: Floats, per_unit: float) -> Grid:
+def to_steps(values: Floats, per_unit: float, steepness: Floats | float = 1.0) -> Grid:
     """Round numbers of any shape to steps of 1 / ``per_unit``.
 
     An entry is near a boundary if an error of 2.7e-12 and of 2.7e-12 of the value may change its step, as in `to_grid`.
 
     Args:
         values: finite, below 2^50 steps.
+        steepness: how many times larger the errors are that are tolerated, of a shape that expands to that of values.
 
     >>> import numpy as np
     >>> to_steps(np.array([0.25, -0.1]), 4).steps
@@ -141,7 +142,7 @@ def to_steps(values: Floats, per_unit: float) -> Grid:
     """
     scaled = values * per_unit
     rounded = np.rint(scaled)
-    near = np.abs(scaled - rounded) + _TOLERANCE * (per_unit + np.abs(scaled)) >= 0.5
+    near = np.abs(scaled - rounded) + _TOLERANCE * (per_unit * steepness + np.abs(scaled)) >= 0.5
     return Grid(rounded.astype(np.int64), np.flatnonzero(near))
 
 

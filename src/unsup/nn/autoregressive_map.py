@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unsup.nn.autoregressor import Steps
 from unsup.nn.bijection import Bijection
 from unsup.nn.dropout import drops
-from unsup.nn.invertible import Invertible
+from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.nn.masked import MaskedMLP, sequential_degrees
 from unsup.prob.distributions import at_least_float32
 
@@ -22,7 +23,7 @@ WIDEST = 3.0
 """Bound of the logarithm of a scale in affine steps: a row far out keeps a finite score in a stack of them."""
 
 
-class MaskedAutoregressive(Invertible):
+class MaskedAutoregressive(Invertible, Exact):
     """y_i = b(x_i; net_i(x_<i)) for vectors ``(B, D)``, in any order of the entries. At first it is that of zeros.
 
     Args:
@@ -92,6 +93,32 @@ class MaskedAutoregressive(Invertible):
                 steps.put(site, x[:, site])
         return self._differentiable(x, y, context)
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        """From the last entry to the first: each depends on earlier ones, which have not changed yet.
+
+        The network is evaluated entry by entry, as in the inverse, so that both compute the same numbers.
+        """
+        y, outputs = x.clone(), self.exact_outputs(x, arithmetic, context)
+        for site in reversed(self.sites):
+            y[:, site : site + 1] = self.bijection.exactly(x[:, site : site + 1], outputs[site], arithmetic)
+        return y
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        x, walk = torch.empty_like(y), _ExactWalk(self, y, arithmetic, context)
+        for site in self.sites:
+            own = self.bijection.exactly_inverse(y[:, site : site + 1], walk.outputs(site), arithmetic)
+            x[:, site : site + 1] = own
+            walk.put(site, own)
+        return x
+
+    def exact_outputs(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None) -> list[Tensor]:
+        """The parameters of the entries of fixed-point numbers, ``(B, 1, outputs_each)`` each."""
+        walk, found = _ExactWalk(self, x, arithmetic, context), dict[int, Tensor]()
+        for site in self.sites:
+            found[site] = walk.outputs(site)
+            walk.put(site, x[:, site : site + 1])
+        return [found[site] for site in range(len(found))]
+
     def naive_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The same by a full pass for each entry: the slow reference."""
         x = torch.zeros_like(y)
@@ -125,7 +152,7 @@ class MaskedAutoregressive(Invertible):
         return found
 
 
-class InverseAutoregressive(Invertible):
+class InverseAutoregressive(Invertible, Exact):
     """The inverse of an autoregressive step as a step: `inverse` is one pass, and `forward` goes entry by entry."""
 
     def __init__(self, step: MaskedAutoregressive) -> None:
@@ -140,3 +167,37 @@ class InverseAutoregressive(Invertible):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         x: Tensor = self.step(y, context)[0]
         return x
+
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        y, walk, bijection = torch.empty_like(x), _ExactWalk(self.step, x, arithmetic, context), self.step.bijection
+        for site in self.step.sites:
+            own = bijection.exactly(x[:, site : site + 1], walk.outputs(site), arithmetic, turned=True)
+            y[:, site : site + 1] = own
+            walk.put(site, own)
+        return y
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        x, outputs = y.clone(), self.step.exact_outputs(y, arithmetic, context)
+        for site in reversed(self.step.sites):
+            own = y[:, site : site + 1]
+            x[:, site : site + 1] = self.step.bijection.exactly_inverse(own, outputs[site], arithmetic, turned=True)
+        return x
+
+
+class _ExactWalk:
+    """The network of a step, entry by entry, with fixed-point numbers of the shape of ``like``."""
+
+    def __init__(
+        self, step: MaskedAutoregressive, like: Tensor, arithmetic: Arithmetic, context: Tensor | None
+    ) -> None:
+        self.arithmetic, dtype = arithmetic, step.net.top.weight.dtype
+        n = len(arithmetic.real(like[:, :1]))
+        self.steps: Steps = step.net.begin(n, 0, lambda site, value: value.to(dtype)[:, None], context)
+
+    def outputs(self, site: int) -> Tensor:
+        """The parameters of an entry, ``(B, 1, outputs_each)``."""
+        return at_least_float32(self.steps.outputs(site))[:, None]
+
+    def put(self, site: int, value: Tensor) -> None:
+        """The next entry is known, ``(B, 1)``."""
+        self.steps.put(site, self.arithmetic.real(value)[:, 0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from unsup.core.parallel import mean_over_rows
+from unsup.nn.invertible import Arithmetic
 from unsup.nn.norm import uses_batch_statistics
 from unsup.prob.bijections import additive, additive_inverse, affine, affine_inverse
 from unsup.prob.dense_sigmoid import SigmoidLayer, dense_sigmoid, dense_sigmoid_inverse
@@ -43,6 +45,34 @@ class Bijection(nn.Module, ABC):
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
         """The x that `forward` maps to ``y``."""
 
+    def exactly(
+        self,
+        x: Tensor,
+        outputs: Tensor,
+        arithmetic: Arithmetic,
+        where: Tensor | None = None,
+        *,
+        turned: bool = False,
+    ) -> Tensor:
+        """y of fixed-point numbers; where ``turned``, the x of a y. Spare outputs are left out."""
+        return arithmetic.monotone(x, self._curve(outputs[: len(x)], turned), where)
+
+    def exactly_inverse(
+        self,
+        y: Tensor,
+        outputs: Tensor,
+        arithmetic: Arithmetic,
+        where: Tensor | None = None,
+        *,
+        turned: bool = False,
+    ) -> Tensor:
+        """The fixed-point numbers that `exactly` maps to ``y``."""
+        return arithmetic.monotone_inverse(y, self._curve(outputs[: len(y)], turned), where)
+
+    def _curve(self, outputs: Tensor, turned: bool) -> Callable[[Tensor], Tensor]:
+        told = outputs.double()
+        return (lambda at: self.inverse(at, told)) if turned else (lambda at: self(at, told)[0])
+
 
 class Affine(Bijection):
     """Capability: the maps are y = x · exp(log_scale) + shift."""
@@ -54,6 +84,34 @@ class Affine(Bijection):
     def inverse(self, y: Tensor, outputs: Tensor) -> Tensor:
         log_scale, shift = self.log_scale_and_shift(outputs)
         return additive_inverse(y, shift) if log_scale is None else affine_inverse(y, log_scale, shift)
+
+    def exactly(
+        self,
+        x: Tensor,
+        outputs: Tensor,
+        arithmetic: Arithmetic,
+        where: Tensor | None = None,
+        *,
+        turned: bool = False,
+    ) -> Tensor:
+        return arithmetic.affine(x, *self._exact_parameters(outputs, turned), where)
+
+    def exactly_inverse(
+        self,
+        y: Tensor,
+        outputs: Tensor,
+        arithmetic: Arithmetic,
+        where: Tensor | None = None,
+        *,
+        turned: bool = False,
+    ) -> Tensor:
+        return arithmetic.affine_inverse(y, *self._exact_parameters(outputs, turned), where)
+
+    def _exact_parameters(self, outputs: Tensor, turned: bool) -> tuple[Tensor | None, Tensor]:
+        log_scale, shift = self.log_scale_and_shift(outputs)
+        if not turned:
+            return log_scale, shift
+        return (None, -shift) if log_scale is None else (-log_scale, -shift * (-log_scale).exp())
 
     @abstractmethod
     def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor | None, Tensor]:

@@ -13,7 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from unsup.nn.bijection import Affine, Bijection
+from unsup.nn.bijection import Bijection
 from unsup.nn.conditions import joined
 from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.nn.split import Partition, Split
@@ -51,15 +51,15 @@ class Coupling(Invertible, Exact):
         outputs = _outputs(self.conditioner, self.bijection, seen, context)
         return self.split.join(seen, self.bijection.inverse(moved, outputs))
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         seen, moved = self.split.parts(x)
-        parameters = _parameters(self.conditioner, self.bijection, arithmetic.real(seen))
-        return self.split.join(seen, arithmetic.affine(moved, *parameters, self.split.transformed))
+        outputs = _outputs(self.conditioner, self.bijection, arithmetic.real(seen), context)
+        return self.split.join(seen, self.bijection.exactly(moved, outputs, arithmetic, self.split.transformed))
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         seen, moved = self.split.parts(y)
-        parameters = _parameters(self.conditioner, self.bijection, arithmetic.real(seen))
-        return self.split.join(seen, arithmetic.affine_inverse(moved, *parameters, self.split.transformed))
+        outputs = _outputs(self.conditioner, self.bijection, arithmetic.real(seen), context)
+        return self.split.join(seen, self.bijection.exactly_inverse(moved, outputs, arithmetic, self.split.transformed))
 
 
 class Alternating(Invertible, Exact):
@@ -93,18 +93,18 @@ class Alternating(Invertible, Exact):
             seen, moved = moved, bijection.inverse(seen, outputs)
         return self.split.join(seen, moved)
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         seen, moved = self.split.parts(x)
         for conditioner, bijection in self._couplings():
-            parameters = _parameters(conditioner, bijection, arithmetic.real(seen))
-            seen, moved = arithmetic.affine(moved, *parameters), seen
+            outputs = _outputs(conditioner, bijection, arithmetic.real(seen), context)
+            seen, moved = bijection.exactly(moved, outputs, arithmetic), seen
         return self.split.join(*self._in_order(seen, moved))
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         seen, moved = self._in_order(*self.split.parts(y))
         for conditioner, bijection in reversed(list(self._couplings())):
-            parameters = _parameters(conditioner, bijection, arithmetic.real(moved))
-            seen, moved = moved, arithmetic.affine_inverse(seen, *parameters)
+            outputs = _outputs(conditioner, bijection, arithmetic.real(moved), context)
+            seen, moved = moved, bijection.exactly_inverse(seen, outputs, arithmetic)
         return self.split.join(seen, moved)
 
     def _in_order(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,3 @@ def _outputs(conditioner: nn.Module, bijection: Bijection, seen: Tensor, context
         context = context[:, :, None, None].expand(-1, -1, *seen.shape[2:])
     outputs = at_least_float32(conditioner(joined(seen, context)))
     return outputs.unflatten(1, (bijection.outputs_each, -1)).movedim(1, -1)
-
-
-def _parameters(conditioner: nn.Module, bijection: Bijection, seen: Tensor) -> tuple[Tensor | None, Tensor]:
-    return cast(Affine, bijection).log_scale_and_shift(_outputs(conditioner, bijection, seen, None))

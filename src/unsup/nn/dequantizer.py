@@ -75,13 +75,17 @@ class VariationalDequantizer(Dequantizer):
             self.flow = Chain([steps[0], *(s for step in steps[1:] for s in (Reverse(), step))])
 
     def forward(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        scaled = 2 * (x - self.low.to(x.dtype)) / self.span.to(x.dtype) - 1
         noise = random.normal((len(x), *self.shape), generator, like=at_least_float32(x))
-        s, log_det = self.flow(noise, at_least_float32(self.features(scaled)))
+        s, log_det = self.flow(noise, self.context(x))
         each = -0.5 * (noise.square() + LOG_2PI) - logsigmoid(s) - logsigmoid(-s)
         u = s.sigmoid().clamp(max=1 - torch.finfo(s.dtype).eps).flatten(1)
         placed = u.new_zeros(len(x), x[0].numel() if len(x) else self.low.numel()).index_copy(1, self.places, u)
         return placed.view(x.shape), each.flatten(1).sum(1) - log_det
+
+    def context(self, x: Tensor) -> Tensor:
+        """What the flow sees of raw examples, floating."""
+        scaled = 2 * (x - self.low.to(x.dtype)) / self.span.to(x.dtype) - 1
+        return at_least_float32(self.features(scaled))
 
 
 def _step(dims: int, width: int, context: int) -> MaskedAutoregressive:

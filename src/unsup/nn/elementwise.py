@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from unsup.nn.bijection import Bijection
-from unsup.nn.invertible import Invertible
+from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
 
-class Elementwise(Invertible):
+class Elementwise(Invertible, Exact):
     """A bijection of each entry of vectors, whose parameters are those of the step, and linear in the condition.
 
     Args:
@@ -42,9 +42,19 @@ class Elementwise(Invertible):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.bijection.inverse(y, self.outputs(len(y), context))
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        return self.bijection.exactly(x, self.outputs(len(x if context is None else context), context), arithmetic)
 
-class NormalCdf(Invertible):
-    """y = Φ(x) of each entry of vectors: uniform if x is standard normal."""
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        outputs = self.outputs(len(y if context is None else context), context)
+        return self.bijection.exactly_inverse(y, outputs, arithmetic)
+
+
+class NormalCdf(Invertible, Exact):
+    """y = Φ(x) of each entry of vectors: uniform if x is standard normal.
+
+    Fixed-point numbers stay x, since y has no precision in the tails: their base is `Flow.exact_cdf`.
+    """
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return torch.special.ndtr(x), -0.5 * (x.square() + LOG_2PI).sum(1)
@@ -52,3 +62,9 @@ class NormalCdf(Invertible):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         tiny, eps = torch.finfo(y.dtype).tiny, torch.finfo(y.dtype).eps
         return torch.special.ndtri(y.clamp(tiny, 1 - eps / 2))
+
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        return x
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        return y

@@ -156,6 +156,10 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         """P(Z ≤ z) of one entry of the base, elementwise."""
         return torch.special.ndtr(z)
 
+    def exact_cdf(self, z: Tensor) -> Tensor:
+        """`base_cdf` of what the exact steps give, a law that is symmetric about 0."""
+        return self.base_cdf(z)
+
     def transform(
         self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,16 @@
 A step maps examples ``(B, ...)`` and may change their shape, but not their number of entries. Log-determinants and
 tensors are at least float32; only conditioners compute in a smaller type.
 
-`Exact` steps can also be computed without rounding errors, for lossless coding: they move entries, and they apply maps
-x · exp(s) + t to entries where s and t are functions of the others. How such a map is exact is up to an `Arithmetic`.
+`Exact` steps can also be computed without rounding errors, for lossless coding: they move entries, and they apply
+increasing maps to entries, such as x · exp(s) + t, whose parameters are functions of other entries. How such a map is
+exact is up to an `Arithmetic`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -59,6 +60,19 @@ class Arithmetic(ABC):
     ) -> Tensor:
         """The x that `affine` maps to ``y``. The maps are inverted in reverse order."""
 
+    @abstractmethod
+    def monotone(self, x: Tensor, curve: Callable[[Tensor], Tensor], where: Tensor | None = None) -> Tensor:
+        """A map that is the increasing ``curve`` at many places, and linear between them.
+
+        Args:
+            curve: values of the places of all entries, float64 of the shape of ``x``.
+            where: as of `affine`.
+        """
+
+    @abstractmethod
+    def monotone_inverse(self, y: Tensor, curve: Callable[[Tensor], Tensor], where: Tensor | None = None) -> Tensor:
+        """The x that `monotone` maps to ``y``."""
+
 
 class Exact(ABC):
     """Capability of an `Invertible`: the same map on fixed-point numbers, with an exact inverse.
@@ -67,11 +81,14 @@ class Exact(ABC):
     """
 
     @abstractmethod
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """y of fixed-point numbers, as `forward` with running averages in place of batch statistics."""
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        """y of fixed-point numbers, as `forward` with running averages in place of batch statistics.
+
+        ``context`` has a row for each of those that `Arithmetic.real` returns.
+        """
 
     @abstractmethod
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         """The x that `exactly` maps to ``y``, with the same maps in reverse order."""
 
 
@@ -100,25 +117,25 @@ class Chain(Invertible, Exact):
             y = step.inverse(y, context)
         return y
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         for step in _exact(self.steps):
-            x = step.exactly(x, arithmetic)
+            x = step.exactly(x, arithmetic, context)
         return x
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         for step in reversed(_exact(self.steps)):
-            y = step.exactly_inverse(y, arithmetic)
+            y = step.exactly_inverse(y, arithmetic, context)
         return y
 
 
 class Rearrangement(Invertible, Exact):
     """A step that only moves entries, in tensors of any type."""
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         y: Tensor = self(x)[0]
         return y
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         return self.inverse(y)
 
 
@@ -169,10 +186,10 @@ class DiagonalScale(Invertible, Exact):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return y * (-at_least_float32(self.log_scale)).exp()
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         return arithmetic.affine(x, self.log_scale[None], None)
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         return arithmetic.affine_inverse(y, self.log_scale[None], None)
 
 
@@ -210,20 +227,20 @@ class MultiScale(Invertible, Exact):
             x = scale.inverse(self.split.join(x, done), context)
         return x
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         *before, last = _exact(self.scales)
         out = []
         for scale in before:
-            x, done = self.split.parts(scale.exactly(x, arithmetic))
+            x, done = self.split.parts(scale.exactly(x, arithmetic, context))
             out.append(done.flatten(1))
-        return torch.cat([*out, last.exactly(x, arithmetic).flatten(1)], 1)
+        return torch.cat([*out, last.exactly(x, arithmetic, context).flatten(1)], 1)
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         *before, last = self._pieces(y)
         *scales, last_scale = _exact(self.scales)
-        x = last_scale.exactly_inverse(last, arithmetic)
+        x = last_scale.exactly_inverse(last, arithmetic, context)
         for scale, done in zip(reversed(scales), reversed(before), strict=True):
-            x = scale.exactly_inverse(self.split.join(x, done), arithmetic)
+            x = scale.exactly_inverse(self.split.join(x, done), arithmetic, context)
         return x
 
     def _pieces(self, y: Tensor) -> list[Tensor]:

@@ -72,10 +72,10 @@ class ActNorm(Invertible, Exact, DataDependent):
         log_scale, bias = self._over(y)
         return (y - bias) * (-log_scale).exp()
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         return arithmetic.affine(x, *self._over(x))
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         return arithmetic.affine_inverse(y, *self._over(y))
 
     def _over(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class ActNorm(Invertible, Exact, DataDependent):
         return at_least_float32(self.log_scale).view(shape), at_least_float32(self.bias).view(shape)
 
 
-class Whitening(Invertible):
+class Whitening(Invertible, Exact):
     """y = W (x − m) for vectors ``(B, D)``, with the lower triangular W and m that give y mean 0 and covariance I.
 
     W is the inverse of the Cholesky factor of the covariance, fixed by `start`: y_i is what is left of x_i after its
@@ -120,6 +120,25 @@ class Whitening(Invertible):
         x = torch.linalg.solve_triangular(weight, y.T, upper=False, unitriangular=False).T
         return x + self.shift.to(y.dtype)
 
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        """From the last entry to the first: each is shifted by earlier entries, which have not changed yet."""
+        entries = list(x.split(1, 1))
+        for i in reversed(range(len(entries))):
+            entries[i] = arithmetic.affine(entries[i], *self._told(x[:, :i], arithmetic))
+        return torch.cat(entries, 1)
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        x = y.clone()
+        for i in range(y.shape[1]):
+            x[:, i : i + 1] = arithmetic.affine_inverse(y[:, i : i + 1], *self._told(x[:, :i], arithmetic))
+        return x
+
+    def _told(self, earlier: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
+        """The scale and the shift of the entry after some fixed-point numbers, ``(1, 1)`` and ``(B, 1)``."""
+        i, weight, mean = earlier.shape[1], self.weight.double(), self.shift.double()
+        centred = arithmetic.real(earlier).double() - mean[:i]
+        return weight[i, i].log().view(1, 1), (centred @ weight[i, :i] - weight[i, i] * mean[i])[:, None]
+
 
 class ConditionedScale(Invertible, Exact):
     """y = (x + t) exp(s) for each channel, with t and s linear in the condition: x is Gaussian if y is standard normal.
@@ -148,12 +167,12 @@ class ConditionedScale(Invertible, Exact):
         log_scale, shift = self._told(y, context)
         return y * (-log_scale).exp() - shift
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
-        log_scale, shift = self._told(x, None)
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        log_scale, shift = self._told(x, context)
         return arithmetic.affine(x, log_scale, shift * log_scale.exp())
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
-        log_scale, shift = self._told(y, None)
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        log_scale, shift = self._told(y, context)
         return arithmetic.affine_inverse(y, log_scale, shift * log_scale.exp())
 
     def _told(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -197,11 +216,11 @@ class BatchNormalisation(Invertible, Exact):
         log_scale, shift = self._affine(self.running_mean, self.running_var)
         return (y - shift) * (-log_scale).exp()
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         log_scale, shift = self._affine(self.running_mean, self.running_var)
         return arithmetic.affine(x, log_scale[None], shift[None])
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         log_scale, shift = self._affine(self.running_mean, self.running_var)
         return arithmetic.affine_inverse(y, log_scale[None], shift[None])
 
@@ -239,7 +258,7 @@ class Mixing(Invertible, Exact):
         x = self.solve(columns.flatten(1)).view(columns.shape)
         return x.transpose(0, 1)
 
-    def exactly(self, x: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         """U and then L channel by channel: each is scaled and shifted by channels that have not changed yet."""
         places, lower, upper = self.factors()
         channels = list(x.split(1, 1))
@@ -252,7 +271,7 @@ class Mixing(Invertible, Exact):
             channels[i] = arithmetic.affine(channels[i], None, _weighted(lower[i, :i], channels[:i], arithmetic))
         return torch.cat(channels, 1)[:, places]
 
-    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic) -> Tensor:
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         places, lower, upper = self.factors()
         channels = list(y[:, places.argsort()].split(1, 1))
         for i in range(1, len(channels)):

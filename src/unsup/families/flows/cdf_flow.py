@@ -55,6 +55,7 @@ class CdfFlow(Flow):
     True
     """
 
+    in_integers = True
     presets = {
         "tiny": {"components": 3, "hidden": (16,)},
         "paper": {"dependence": "autoregressive", "base": "uniform"},  # the transformation, with these mixtures
@@ -107,6 +108,9 @@ class CdfFlow(Flow):
 
     def base_cdf(self, z: Tensor) -> Tensor:
         return super().base_cdf(z) if self.base == "gaussian" else z.clamp(0, 1)
+
+    def exact_cdf(self, z: Tensor) -> Tensor:
+        return super().base_cdf(z)  # the last step, to a uniform base, is left out
 
     def draw_base(self, n: int, *, generator: Generator | None = None, temperature: float = 1.0) -> Tensor:
         if self.base == "gaussian":

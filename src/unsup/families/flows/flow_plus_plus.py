@@ -162,6 +162,7 @@ class FlowPlusPlus(Flow):
     torch.Size([2, 1, 4, 4])
     """
 
+    in_integers = True
     presets = {
         "tiny": {"channels": 8, "blocks": 1, "heads": 2, "components": 2, "noise_blocks": 1},
         "paper": {"channels": 96, "blocks": 10, "heads": 4, "components": 32, "noise_blocks": 2, "dropout": 0.2},

@@ -43,6 +43,7 @@ class IAF(Flow):
     torch.Size([5, 3])
     """
 
+    in_integers = True
     presets = {
         "tiny": {"layers": 2, "hidden": (16,)},
         "paper": {"layers": 8, "hidden": (1920, 1920)},

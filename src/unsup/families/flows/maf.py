@@ -60,6 +60,7 @@ class MAF(Flow):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    in_integers = True
     presets = {
         "tiny": {"layers": 2, "hidden": (16,)},
         "paper": {"layers": 5, "hidden": (512, 512), "batch_norm": True},

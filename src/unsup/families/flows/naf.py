@@ -56,6 +56,7 @@ class NAF(Flow):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    in_integers = True
     presets = {
         "tiny": {"layers": 2, "hidden": (12,), "units": 4},
         "paper": {"layers": 5, "hidden": (512, 512), "units": 16},

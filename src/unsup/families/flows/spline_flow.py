@@ -75,6 +75,7 @@ class SplineFlow(Flow):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    in_integers = True
     presets = {
         "tiny": {"layers": 2, "width": 16, "blocks": 1, "scales": 1, "bins": 4},
         "paper": {"step": "coupling", "layers": 10, "width": 256, "blocks": 2, "bins": 8, "dropout": 0.25},
