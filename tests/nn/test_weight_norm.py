@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+import unsup
+from unsup.core.batch import Batch
+from unsup.core.event import REAL, Event, Support
+from unsup.core.storage import load_state
 from unsup.nn.causal import Sequential
 from unsup.nn.causal_conv import MaskedConv, VerticalConv, Window
 from unsup.nn.gated_residual import GatedResidual
-from unsup.nn.weight_norm import WeightNorm, initialise
+from unsup.nn.weight_norm import DataDependent, WeightNorm, initialise
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -73,3 +80,31 @@ def test_constant_outputs_are_centred_and_keep_their_gain() -> None:
     initialise(layer, lambda: layer(torch.ones(5, 3, 1, 1)))
     assert torch.equal(layer.norm.gain, torch.full((4,), 0.5))
     assert float(layer(torch.ones(5, 3, 1, 1)).detach().abs().max()) < 1e-6
+
+
+STARTED = [("glow", Event((1, 4, 4), Support("ordinal", 8))), ("realnvp", Event((1, 4, 4), REAL))]
+
+
+@pytest.mark.parametrize(("name", "event"), STARTED)
+def test_layers_start_from_data_once(name: str, event: Event, tmp_path: Path) -> None:
+    """A model that is trained again, also after saving it, keeps what it has learned."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(8, (64, 1, 4, 4), generator=generator).to(event.dtype)
+    model = unsup.create(name, event, preset="tiny", seed=0)
+    model.prepare(Batch(x), generator=generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.save(str(tmp_path / "model"))
+    for again in (model, unsup.load(str(tmp_path / "model"))):
+        before = {key: value.clone() for key, value in again.state_dict().items() if "front" not in key}
+        again.prepare(Batch(x), generator=generator)
+        for key, value in before.items():
+            assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_models_saved_before_it_was_recorded_have_started() -> None:
+    model, other = (unsup.create("glow", STARTED[0][1], preset="tiny", seed=seed) for seed in (0, 1))
+    saved = {key: value for key, value in model.state_dict().items() if not key.endswith("initialised")}
+    load_state(other, saved, "old")
+    assert all(m.initialised for m in other.modules() if isinstance(m, DataDependent))

@@ -312,7 +312,10 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load ``tensors`` into ``model`` in their own precision, or raise an error if they belong to another model."""
-    own = model.state_dict()
+    own, tensors = model.state_dict(), dict(tensors)
+    for name in own.keys() - tensors.keys():
+        if name.endswith(".initialised"):  # by a version that did not record it, see `unsup.nn.weight_norm`
+            tensors[name] = torch.tensor(True)
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(
@@ -325,7 +328,7 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in tensors and tensor.is_floating_point():
             tensor.data = tensor.data.to(tensors[name].dtype)
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict(tensors)
 
 
 def _alike(own: Tensor, other: Tensor) -> bool:

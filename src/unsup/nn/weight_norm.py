@@ -12,7 +12,6 @@ outputs in a full pass through `started`. The model calls `initialise` in `prepa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +35,6 @@ class DataDependent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("initialised", torch.tensor(False))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}initialised", torch.tensor(True))  # files from before there was this buffer
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class WeightNorm(DataDependent):

@@ -35,7 +35,8 @@ class FFJORD(EstimatedFlow):
     with a squeeze before each and half of the channels factored out after it.
 
     The ``paper`` preset is a multi-scale model of MNIST: two equations before and after each squeeze, each with three
-    hidden layers of 64 channels. How time enters the layers (concatsquash) was not verified for that model.
+    hidden layers of 64 channels. Time enters the layers by concatsquash; the code of the authors may have another way
+    for that model.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.

@@ -143,7 +143,10 @@ class FlowPlusPlus(Flow):
     noise and no logit. A condition is a further input of every network. Features are dropped in the loss of training
     only, also in the networks of the noise.
 
-    The ``paper`` preset is the CIFAR-10 model. The paper warms up over 2,000 steps.
+    The ``paper`` preset is the CIFAR-10 model, which warms up over 2,000 steps. It differs from the code of the
+    authors: activation normalisations have a scale for each channel (there: each entry), one 1×1 convolution mixes all
+    channels (there: one for each half), the checkerboard has two colours (there: even and odd columns), and features of
+    the example for the noise come from two convolutions (there: one, and three gated blocks).
 
     Args:
         event: images of real, ordinal or binary pixels, with sides divisible by 4.

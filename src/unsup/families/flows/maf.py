@@ -30,8 +30,9 @@ _FEW = 16  # columns up to which networks find linear dependence in a short time
 class MAF(Flow):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017, https://arxiv.org/abs/1705.07057).
 
-    Discrete entries are dequantised by uniform noise, so the likelihood is a bound; images of them then pass through
-    logit(α + (1 − 2α) v), α = 1e-6. Everything else is standardised by the training data. Images are flattened.
+    Discrete entries are dequantised, so the likelihood is a bound; images of them then pass through
+    logit(α + (1 − 2α) v), with α = 1e-6 if they are grey and 0.05 for colours. Everything else is standardised by the
+    training data. Images are flattened.
 
     A density costs one pass, a sample one pass for each layer too: units of the networks are computed once, when their
     last input is known. Batch normalisation layers use the statistics of the batch only in the loss in training mode;

@@ -34,7 +34,7 @@ _SMALL = 10_000  # training examples below which the couplings are regularised
 class NICE(Flow):
     """NICE (Dinh, Krueger, Bengio 2014, https://arxiv.org/abs/1410.8516).
 
-    Discrete entries are dequantised by uniform noise, so the likelihood is a bound. Every entry is standardised by the
+    Discrete entries are dequantised, so the likelihood is a bound. Every entry is standardised by the
     training data: the paper whitens Toronto Faces, SVHN and CIFAR-10, and leaves the pixels of MNIST in [0, 1]. Images
     are flattened, channel by channel and row by row.
 

@@ -73,6 +73,8 @@ class Planar(Flow):
     Here the steps map data to the base, so that densities cost one pass, and a sample one bisection for each step. A
     step bends along one direction only: use it for two or three dimensions, and `spline-flow` or `maf` for more.
 
+    The paper does not fix the number of steps of the ``paper`` preset for this use: it is our choice.
+
     Args:
         event: real, ordinal or binary vectors of at least two entries.
         layers: number of steps.

@@ -73,6 +73,8 @@ class Radial(Flow):
     Densities and samples have closed forms. A step acts around one point only: use it for two or three dimensions, and
     `spline-flow` or `maf` for more.
 
+    The paper does not fix the number of steps of the ``paper`` preset for this use: it is our choice.
+
     Args:
         event: real, ordinal or binary vectors of at least two entries.
         layers: number of steps.

@@ -38,7 +38,7 @@ _SMALL = 10_000  # training examples below which a vector flow is regularised
 class RealNVP(Flow):
     """RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, https://arxiv.org/abs/1605.08803).
 
-    Discrete entries are dequantised by uniform noise, so the likelihood is a bound; images of them then pass through
+    Discrete entries are dequantised, so the likelihood is a bound; images of them then pass through
     logit(α + (1 − 2α) v), α = 0.05. Tables and real data are standardised by the training data. Training minimises
     the negative log-likelihood in nats plus 5e-5 times the sum of squares of the weight-scale parameters (the scales
     of tanh and the gains of the weight normalisation).

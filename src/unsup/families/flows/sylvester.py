@@ -88,6 +88,8 @@ class Sylvester(Flow):
     data to the base, so that densities cost one pass, and a sample M bisections for each step. Q is orthonormal by a QR
     decomposition, which has the same range as the iterations of the paper.
 
+    The paper does not fix the number of steps of the ``paper`` preset for this use: it is our choice.
+
     Args:
         event: real, ordinal or binary vectors of at least two entries.
         layers: number of steps.
