@@ -46,7 +46,7 @@ class Dynamics(nn.Module, ABC):
         """
 
 
-class Squash(nn.Module):
+class _Squash(nn.Module):
     """y = (W h + b) ⊙ σ(U c) + V c, for time and condition c ("concatsquash" in the code of FFJORD)."""
 
     def __init__(self, linear: nn.Linear | nn.Conv2d, told: int) -> None:
@@ -80,15 +80,10 @@ class Layers(Dynamics):
     def __init__(self, layers: Sequence[nn.Linear | nn.Conv2d], context: int, activation: ActivationName) -> None:
         super().__init__()
         self.activation = activation
-        self.layers = nn.ModuleList(Squash(layer, 1 + context) for layer in layers)
-
-    @property
-    def end(self) -> Squash:
-        """The last layer."""
-        return cast(Squash, self.layers[-1])
+        self.layers = nn.ModuleList(_Squash(layer, 1 + context) for layer in layers)
 
     def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = cast(Squash, self.layers[0]).linear.weight.dtype
+        dtype = cast(_Squash, self.layers[0]).linear.weight.dtype
         h, tangents, told = y.to(dtype), directions.to(dtype), told.to(dtype)
         if len(told) == 1 and h.ndim == 2:
             return self._stacked(h, tangents, told)
@@ -110,7 +105,7 @@ class Layers(Dynamics):
     def _stacked(self, h: Tensor, tangents: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         """The same of vectors at one time: values and tangents in one product, with gates in the weights."""
         rows = torch.cat([h[None], tangents.movedim(1, 0)])  # (1 + k, B, D)
-        for number, layer in enumerate(cast(Iterable[Squash], self.layers)):
+        for number, layer in enumerate(cast(Iterable[_Squash], self.layers)):
             gate, shift = layer.gate(told).sigmoid().squeeze(0), layer.shift(told).squeeze(0)
             weight, bias = layer.linear.weight * gate[:, None], cast(Tensor, layer.linear.bias) * gate + shift
             rows = linear(rows.flatten(0, 1), weight).view(*rows.shape[:2], -1)

@@ -85,9 +85,6 @@ class FFJORD(EstimatedFlow):
         def equation(sizes: list[int]) -> ODE:
             nets = [_linear(a, b, event) for a, b in pairwise(sizes)]
             dynamics = Layers(nets, context, activation)
-            for last in (nets[-1], dynamics.end.shift):  # f is 0 at first: the flow starts as the identity
-                for parameter in last.parameters():
-                    nn.init.zeros_(parameter)
             return ODE(dynamics, exact=self.exact, solver=solver, steps=steps, tolerance=tolerance)
 
         if not event.is_image:
