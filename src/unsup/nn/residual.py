@@ -23,7 +23,7 @@ from unsup.core import random
 from unsup.nn.invertible import Invertible
 from unsup.nn.traces import current_probes, random_signs, unit_vectors
 from unsup.prob.distributions import at_least_float32
-from unsup.prob.roulette import geometric, log_det_by_neumann, log_det_series, roulette_weights
+from unsup.prob.roulette import geometric, log_det_by_neumann, log_det_series, roulette_weights, roulette_weights_each
 from unsup.prob.spectrum import top_singular_vectors
 
 COEFFICIENT = 0.98
@@ -220,8 +220,9 @@ class Residual(Invertible):
     """y = x + g(x).
 
     Inside `unsup.nn.traces.traces`, log-determinants are estimated by one direction of random signs and a random number
-    of terms, the same for all examples of a call: 2 terms and at least one more in training, elsewhere 20 and at least
-    one more. The gradient of a training step is then the Neumann series, which needs the memory of one product.
+    of terms: 2 terms and at least one more in training, the same for all examples of a call; elsewhere 20 and at least
+    one more, for each example. The gradient of a training step is the Neumann series, which needs the memory of one
+    product.
 
     Args:
         net: g.
@@ -267,12 +268,17 @@ class Residual(Invertible):
         return found
 
     def _estimate(self, along: Callable[[Tensor], Tensor], x: Tensor, generator: Generator | None) -> Tensor:
-        training = self.training and torch.is_grad_enabled()
         probe = random_signs(x, generator)
-        more = geometric(float(random.uniform((1,), generator, like=x, axis=None)))
-        weights = roulette_weights(TRAINING_TERMS if self.training else SCORING_TERMS, more)
-        series = log_det_by_neumann if training else log_det_series
-        return series(lambda v: along(v[:, None])[:, 0], probe, weights)
+
+        def product(v: Tensor) -> Tensor:
+            return along(v[:, None])[:, 0]
+
+        if self.training:
+            more = geometric(float(random.uniform((1,), generator, like=x, axis=None)))
+            series = log_det_by_neumann if torch.is_grad_enabled() else log_det_series
+            return series(product, probe, roulette_weights(TRAINING_TERMS, more))
+        uniform = random.uniform((len(x),), generator, like=x)
+        return log_det_series(product, probe, roulette_weights_each(SCORING_TERMS, uniform))
 
 
 def fixed_point(step: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:

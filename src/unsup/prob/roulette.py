@@ -10,7 +10,7 @@ Behrmann, Duvenaud, Jacobsen 2019, https://arxiv.org/abs/1906.02735, theorem 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,19 +39,37 @@ def roulette_weights(exact: int, more: int, stop: float = STOP) -> list[float]:
     return [1.0] * exact + [(1 - stop) ** -j for j in range(more)]
 
 
-def log_det_series(along: Along, probe: Tensor, weights: list[float]) -> Tensor:
+def roulette_weights_each(exact: int, uniform: Tensor, stop: float = STOP) -> list[Tensor]:
+    """The same with a number of terms for each example, of numbers of U[0, 1) ``(B,)``: factors ``(B,)``.
+
+    >>> [w.tolist() for w in roulette_weights_each(1, torch.tensor([0.2, 0.6]))]
+    [[1.0, 1.0], [1.0, 1.0], [0.0, 2.0]]
+    """
+    more = 1 + (torch.log1p(-uniform) / math.log1p(-stop)).floor()
+    most = int(more.max()) if len(more) else 0
+    return [
+        weight * (more + exact > k).to(uniform.dtype) for k, weight in enumerate(roulette_weights(exact, most, stop))
+    ]
+
+
+def log_det_series(along: Along, probe: Tensor, weights: Sequence[float | Tensor]) -> Tensor:
     """Σ_k (−1)^(k+1) / k · w_k εᵀ Jᵏ ε, ``(B,)``.
 
     Args:
         along: v ↦ J v.
         probe: ε, ``(B, *shape)``.
-        weights: w_1, w_2, ….
+        weights: w_1, w_2, …, numbers or one for each example, ``(B,)``.
 
     >>> x = torch.ones(1, 3)  # J = x / 2: log det(I + J) = 3 log 1.5
-    >>> float(log_det_series(lambda v: 0.5 * v, x, [1.0] * 40)), 3 * math.log(1.5)
-    (1.2163953..., 1.2163953...)
+    >>> found = float(log_det_series(lambda v: 0.5 * v, x, [1.0] * 40))
+    >>> round(found, 4), round(3 * math.log(1.5), 4)
+    (1.2164, 1.2164)
     """
-    return _series(along, probe, weights)[0]
+    value, power = probe.new_zeros(len(probe)), probe
+    for k, weight in enumerate(weights, 1):
+        power = along(power)  # Jᵏ ε
+        value = value + (1 if k % 2 else -1) / k * weight * (probe * power).flatten(1).sum(1)
+    return value
 
 
 def log_det_by_neumann(along: Along, probe: Tensor, weights: list[float]) -> Tensor:
