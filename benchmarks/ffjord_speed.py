@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torchdiffeq import odeint_adjoint
 
-from benchmarks.harness import Several, interleave
+from benchmarks.harness import Several, as_fit, interleave, training_step
 from unsup.core.batch import Batch
 from unsup.core.event import Event, Support
-from unsup.core.machine import fast_cpu
 from unsup.families.flows.ffjord import FFJORD
 
 DIMS, HIDDEN, BATCH, TOLERANCE = 43, (256, 256), 512, 1e-5
@@ -79,17 +78,6 @@ def same_networks() -> tuple[FFJORD, Script]:
     return model, script
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-
-    return step
-
-
 def ffjord_training() -> Several:
     """The same arithmetic for all: PyTorch's default kernels."""
     return _measured("FFJORD training step", "", lambda step: step)
@@ -98,14 +86,7 @@ def ffjord_training() -> Several:
 def ffjord_training_as_fit() -> Several:
     """Ours as `unsup.fit` runs it, with the faster float32 kernels where they keep float32's digits."""
 
-    def chosen(step: Work) -> Work:
-        def fast() -> None:
-            with fast_cpu(torch.device("cpu")):
-                step()
-
-        return fast
-
-    return _measured("FFJORD step in `unsup.fit`", "; ours with the kernels that `unsup.fit` chooses", chosen)
+    return _measured("FFJORD step in `unsup.fit`", "; ours with the kernels that `unsup.fit` chooses", as_fit)
 
 
 def _measured(title: str, remark: str, way: Callable[[Work], Work]) -> Several:
@@ -135,8 +116,12 @@ def _measured(title: str, remark: str, way: Callable[[Work], Work]) -> Several:
 
 
 def _our_step(model: FFJORD, x: Tensor) -> Work:
-    return _step(model, lambda: model.loss(Batch(x))["loss"].mean())
+    return training_step(_optimizer(model), lambda: model.loss(Batch(x))["loss"].mean())
 
 
 def _their_step(script: Script, x: Tensor) -> Work:
-    return _step(script, lambda: script.loss(x))
+    return training_step(_optimizer(script), lambda: script.loss(x))
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)

@@ -21,10 +21,9 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from benchmarks.harness import Measured, Several, interleave
+from benchmarks.harness import Measured, Several, as_fit, interleave, training_step
 from unsup.core.batch import Batch
 from unsup.core.event import Event, Support
-from unsup.core.machine import fast_cpu
 from unsup.core.model import Model
 from unsup.families.flows.maf import MAF
 from unsup.families.flows.spline_flow import SplineFlow
@@ -161,25 +160,9 @@ def _normflows_spline(step: Step) -> list[nn.Module]:
     return flows
 
 
-def training_step(peer: Peer) -> Work:
+def _trained(peer: Peer) -> Work:
     optimizer = torch.optim.Adam(peer.model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        (-peer.log_prob().mean()).backward()
-        optimizer.step()
-
-    return step
-
-
-def _as_fit(work: Work) -> Work:
-    """With the kernels that `unsup.fit` chooses."""
-
-    def chosen() -> None:
-        with fast_cpu(torch.device("cpu")):
-            work()
-
-    return chosen
+    return training_step(optimizer, lambda: -peer.log_prob().mean())
 
 
 def _measured(name: str, peers: Mapping[str, Peer], *, promised: tuple[str, str], rounds: int = ROUNDS) -> Several:
@@ -190,7 +173,7 @@ def _measured(name: str, peers: Mapping[str, Peer], *, promised: tuple[str, str]
 
     def row(what: str, way: Callable[[Peer], Work], target: str, count: int, *, fit: bool = False) -> Measured:
         note = f"{size}; ours with the kernels that `unsup.fit` chooses" if fit else size
-        mine = _as_fit(way(ours)) if fit else way(ours)
+        mine = as_fit(way(ours)) if fit else way(ours)
         return interleave(
             f"{name} {what}",
             mine,
@@ -209,8 +192,8 @@ def _measured(name: str, peers: Mapping[str, Peer], *, promised: tuple[str, str]
 
     return Several(
         [
-            row("training step", training_step, promised[0], rounds),
-            row("step in `unsup.fit`", training_step, promised[0], rounds, fit=True),
+            row("training step", _trained, promised[0], rounds),
+            row("step in `unsup.fit`", _trained, promised[0], rounds, fit=True),
             row("log_prob", scores, promised[0], rounds),
             row("sampling", samples, promised[1], min(rounds, SAMPLING_ROUNDS)),
         ]

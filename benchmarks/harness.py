@@ -7,6 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from unsup.core.machine import fast_cpu
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -76,6 +82,27 @@ def interleave(
     ratios = {k: statistics.median(b / a for a, b in zip(seconds["ours"], seconds[k], strict=True)) for k in others}
     medians = {k: statistics.median(v) for k, v in seconds.items()}
     return Measured(name, medians["ours"], {k: medians[k] for k in others}, ratios, target, note)
+
+
+def training_step(optimizer: Optimizer, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """One update of the parameters of an optimizer."""
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def as_fit(work: Callable[[], object]) -> Callable[[], None]:
+    """Work with the faster float32 kernels that `unsup.fit` chooses where they keep float32's digits."""
+
+    def chosen() -> None:
+        with fast_cpu(torch.device("cpu")):
+            work()
+
+    return chosen
 
 
 def _milliseconds(seconds: float) -> str:

@@ -16,10 +16,9 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from benchmarks.harness import Measured, interleave
+from benchmarks.harness import Measured, as_fit, interleave, training_step
 from unsup.core.batch import Batch
 from unsup.core.event import Event, Support
-from unsup.core.machine import fast_cpu
 from unsup.families.flows.realnvp import RealNVP
 
 DIMS, LAYERS, HIDDEN, BATCH = 43, 5, (256, 256), 512
@@ -73,20 +72,9 @@ def _build() -> tuple[dict[str, Step], dict[str, Step]]:
     sample: dict[str, Step] = {}
     for name, build in {"ours": ours, "zuko": from_zuko, "nflows": from_nflows, "normflows": from_normflows}.items():
         model, loss, draw = build(x)
-        train[name] = training_step(model, loss)
+        train[name] = training_step(torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), loss)
         sample[name] = torch.no_grad()(draw)
     return train, sample
-
-
-def training_step(model: nn.Module, loss: Step) -> Step:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-
-    return step
 
 
 def realnvp_training() -> Measured:
@@ -100,12 +88,7 @@ def realnvp_training() -> Measured:
 def realnvp_training_as_fit() -> Measured:
     """The step as `unsup.fit` runs it, with the faster float32 kernels where they keep float32's digits."""
     train, _ = _build()
-    plain = train.pop("ours")
-
-    def step() -> None:
-        with fast_cpu(torch.device("cpu")):
-            plain()
-
+    step = as_fit(train.pop("ours"))
     note = "as above, ours with the kernels that `unsup.fit` chooses"
     return interleave(
         "RealNVP step in `unsup.fit`", step, train, rounds=ROUNDS, target="≥ 1×", note=note, warmup=WARM_UP

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 import unsup
-from benchmarks.harness import Measured, Several, interleave
+from benchmarks.harness import Several, as_fit, interleave, training_step
 from unsup.core.batch import Batch
-from unsup.core.machine import fast_cpu
 
 SYMBOLS, WIDTH, LAYERS, HEADS = 65, 128, 4, 4
 LENGTH, BATCH = 256, 16
@@ -58,15 +57,8 @@ def _event(length: int) -> unsup.Event:
     return unsup.Event((length,), unsup.Support("nominal", SYMBOLS), "sequence")
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        loss().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+def _optimizer(model: nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), fused=True)
 
 
 def transformer_training() -> Several:
@@ -78,30 +70,18 @@ def transformer_training() -> Several:
     for dropout in (0.0, 0.1):
         model = unsup.create("transformer", _event(LENGTH), width=WIDTH, layers=LAYERS, heads=HEADS, dropout=dropout)
         plain = Plain(dropout)
-        ours = _step(model, lambda m=model: m.loss(Batch(targets), generator=generator)["loss"].mean())  # type: ignore[misc]
-        theirs = _step(plain, lambda p=plain: p(inputs, targets))  # type: ignore[misc]
 
-        def as_fit(step: Callable[[], None] = ours) -> None:
-            with fast_cpu(CPU):
-                step()
+        def loss(model: Any = model) -> Tensor:
+            found: Tensor = model.loss(Batch(targets), generator=generator)["loss"].mean()
+            return found
 
-        size = f"{LAYERS} layers of width {WIDTH}, {BATCH} × {LENGTH} symbols, dropout {dropout:g}, float32"
-        parts += [
-            interleave(
-                f"Transformer training step{told}", step, {"plain script": theirs}, rounds=15, target="≥ 1×", note=size
-            )
-            for told, step in (("", ours), (" in `unsup.fit`", as_fit))
-        ]
+        def plain_loss(plain: Plain = plain) -> Tensor:
+            found: Tensor = plain(inputs, targets)
+            return found
+
+        ours, theirs = training_step(_optimizer(model), loss), training_step(_optimizer(plain), plain_loss)
+        size = f"{LAYERS} layers of width {WIDTH}, {BATCH} × {LENGTH} symbols, float32"
+        for told, step in (("", ours), (" in `unsup.fit`", as_fit(ours))):
+            name = f"Transformer training step{told}, dropout {dropout:g}"
+            parts.append(interleave(name, step, {"plain script": theirs}, rounds=15, target="≥ 1×", note=size))
     return Several(parts)
-
-
-def transformer_sampling() -> Measured:
-    model = unsup.create("transformer", _event(SAMPLED), width=WIDTH, layers=LAYERS, heads=HEADS).eval()
-    return interleave(
-        f"Transformer sampling, {SAMPLED:,} symbols, default size",
-        lambda: model.sample(1, generator=torch.Generator().manual_seed(0)),  # type: ignore[attr-defined]
-        {"naive loop": lambda: model.sample_naive(1, generator=torch.Generator().manual_seed(0))},  # type: ignore[attr-defined]
-        rounds=1,
-        target="≥ 20×",
-        warmup=0,
-    )

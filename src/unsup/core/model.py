@@ -965,18 +965,20 @@ class IsFlow(HasDensity, CanSample, CanDecode):
         training = model.training
         model.eval()
         worst = 0.0
-        for i, one in enumerate(x if x.is_floating_point() else x.double()):
-            told: dict[str, Any] = {} if given is None else {"given": given[i : i + 1]}
+        try:
+            for i, one in enumerate(x if x.is_floating_point() else x.double()):
+                told: dict[str, Any] = {} if given is None else {"given": given[i : i + 1]}
 
-            def code(v: Tensor, told: dict[str, Any] = told) -> Tensor:
-                return self.transform(v[None], **told)[0].flatten()
+                def code(v: Tensor, told: dict[str, Any] = told) -> Tensor:
+                    return self.transform(v[None], **told)[0].flatten()
 
-            matrix = torch.autograd.functional.jacobian(code, one).reshape(one.numel(), one.numel())
-            exact = float(torch.linalg.slogdet(matrix.double()).logabsdet)
-            said = float(self.transform(one[None], **told)[1].detach())
-            difference = abs(said - exact) / max(1.0, abs(exact))
-            worst = max(worst, difference) if math.isfinite(difference) else math.inf
-        model.train(training)
+                matrix = torch.autograd.functional.jacobian(code, one).reshape(one.numel(), one.numel())
+                exact = float(torch.linalg.slogdet(matrix.double()).logabsdet)
+                said = float(self.transform(one[None], **told)[1].detach())
+                difference = abs(said - exact) / max(1.0, abs(exact))
+                worst = max(worst, difference) if math.isfinite(difference) else math.inf
+        finally:
+            model.train(training)
         return worst
 
     def base_scores(self, z: Tensor) -> Tensor:

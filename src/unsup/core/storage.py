@@ -313,9 +313,9 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load ``tensors`` into ``model`` in their own precision, or raise an error if they belong to another model."""
     own, tensors = model.state_dict(), dict(tensors)
-    for name in own.keys() - tensors.keys():
-        if name.endswith(".initialised"):  # by a version that did not record it, see `unsup.nn.weight_norm`
-            tensors[name] = torch.tensor(True)
+    for prefix, module in model.named_modules():
+        for name, value in getattr(module, "later_state", {}).items():  # older files do not have it
+            tensors.setdefault(f"{prefix}.{name}" if prefix else name, torch.tensor(value))
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(

@@ -240,25 +240,32 @@ class EstimatedFlow(Flow):
             return super().encode(x, given=given)
 
 
-def squeezes(event: Event, scales: int | None) -> int:
-    """The number of scales of an image, each of which squeezes once; None: until a side is odd or at most 4.
+def scale_count(event: Event, scales: int | None, *, squeezes_first: bool = False) -> int:
+    """The number of scales of an image, with a squeeze between them; None: until a side is odd or at most 4.
+
+    Args:
+        event: images.
+        scales: the number wanted, or None.
+        squeezes_first: whether there is also a squeeze before the first scale, which is always made.
 
     Raises:
-        InputError: the image cannot be squeezed ``scales`` times.
+        InputError: the sides cannot be halved as often.
 
     >>> from unsup import Support
-    >>> squeezes(Event((3, 32, 32), Support("ordinal", 256)), None)
-    4
+    >>> image = Event((3, 32, 32), Support("ordinal", 256))
+    >>> scale_count(image, None), scale_count(image, None, squeezes_first=True)
+    (4, 4)
     """
     height, width = event.shape[1:]
     if scales is None:
-        scales = 1
-        while height % 4 == width % 4 == 0 and min(height, width) > 4:
+        scales, side = 1, 4 if squeezes_first else 2
+        while height % side == width % side == 0 and min(height, width) > 4:
             height, width, scales = height // 2, width // 2, scales + 1
         return scales
-    if height % 2**scales or width % 2**scales:
+    halvings = scales if squeezes_first else scales - 1
+    if height % 2**halvings or width % 2**halvings:
         raise InputError(
-            f"scales={scales} halves the sides {scales} times, which {height}×{width} does not allow (both must stay "
+            f"scales={scales} halves the sides {halvings} times, which {height}×{width} does not allow (both must stay "
             "whole); use scales=None for as many as fit"
         )
     return scales

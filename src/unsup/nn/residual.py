@@ -39,7 +39,7 @@ _MOST_ITERATIONS = 2000  # of fixed points: 0.98^2000 < 1e-17
 class Lipschitz(nn.Module, ABC):
     """W h + b, with W = V · min(1, 0.98 / σ(V)) for the largest singular value σ of the linear map V.
 
-    σ = uᵀ V v from power iteration until it changes by less than a tolerance: 1e-3 in training, elsewhere 1e-6 in
+    σ = uᵀ V v from Lanczos' method, until σ² changes by less than a tolerance: 1e-3 in training, elsewhere 1e-6 in
     float32 and 1e-13 in float64. The iteration starts from the stored u, which `refresh` updates; using the layer
     changes no state. v follows from u. Gradients flow through V in σ, but not through u and v.
 

@@ -12,6 +12,7 @@ outputs in a full pass through `started`. The model calls `initialise` in `prepa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ class DataDependent(nn.Module):
     Attributes:
         initialised: whether that has happened. It is saved with the parameters: a model that is trained again keeps
             what it has learned.
+        later_state: what files without a record of it stand for.
     """
 
     starting = False
+    later_state: ClassVar = {"initialised": True}
     initialised: Tensor
 
     def __init__(self) -> None:

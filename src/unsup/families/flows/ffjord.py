@@ -15,7 +15,7 @@ from torch import nn
 from unsup.core.config import Count, Positive, Widths
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.flow import Dequantization, EstimatedFlow
+from unsup.nn.flow import Dequantization, EstimatedFlow, scale_count
 from unsup.nn.invertible import Chain, Flatten, Invertible, MultiScale, Squeeze
 from unsup.nn.ode import ODE, ActivationName, Layers, SolverName
 from unsup.nn.split import EqualHalves
@@ -35,8 +35,7 @@ class FFJORD(EstimatedFlow):
     with a squeeze before each and half of the channels factored out after it.
 
     The ``paper`` preset is a multi-scale model of MNIST: two equations before and after each squeeze, each with three
-    hidden layers of 64 channels. Time enters the layers by concatsquash; the code of the authors may have another way
-    for that model.
+    hidden layers of 64 channels. How time enters the layers (concatsquash) was not verified for that model.
 
     Args:
         event: real, ordinal or binary; vector (any mix), or image.
@@ -93,7 +92,7 @@ class FFJORD(EstimatedFlow):
             return
         c, height, width = event.shape
         scales, shapes = list[Invertible](), list[tuple[int, ...]]()
-        while height % 2 == width % 2 == 0 and min(height, width) > 4:
+        for _ in range(scale_count(event, None) - 1):
             own = [equation([c, *hidden, c]) for _ in range(layers)]
             c, height, width = 4 * c, height // 2, width // 2
             scales.append(Chain([*own, Squeeze(), *(equation([c, *hidden, c]) for _ in range(layers))]))

@@ -20,7 +20,7 @@ from unsup.core.model import Advice
 from unsup.nn.bijection import Additive, LogAffine, SigmoidAffine
 from unsup.nn.conditioner import ZeroConv, glow_net
 from unsup.nn.coupling import Coupling
-from unsup.nn.flow import Dequantization, Flow, squeezes
+from unsup.nn.flow import Dequantization, Flow, scale_count
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.mixing import ActNorm, ConditionedScale, PlainMixing, TriangularMixing
 from unsup.nn.split import EqualHalves, Halves
@@ -79,7 +79,7 @@ class Glow(Flow):
         narrow = min(channels, _DEQUANTIZER)
         self.take(event, given, dequantization=dequantization, width=narrow, standardise=event.is_real)
         context = self.conditions.size
-        count = squeezes(event, scales)
+        count = scale_count(event, scales, squeezes_first=True)
 
         def step(c: int) -> Chain:
             affine = coupling == "affine"

@@ -25,7 +25,7 @@ from unsup.core.model import Advice, Terms
 from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
-from unsup.nn.flow import Dequantization, Flow
+from unsup.nn.flow import Dequantization, Flow, scale_count
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
 from unsup.prob.distributions import at_least_float32
@@ -162,16 +162,9 @@ def _image_flow(shape: tuple[int, ...], channels: int, blocks: int, scales: int)
 
 
 def _scale_count(event: Event, scales: int | None) -> int:
+    """As for all flows, but at least two pixels are left for the last couplings."""
+    count = scale_count(event, scales)
     height, width = event.shape[1:]
-    if scales is None:
-        scales = 1
-        while height % 2 == width % 2 == 0 and min(height, width) > 4:
-            height, width, scales = height // 2, width // 2, scales + 1
-        return scales
-    side = 2 ** (scales - 1)
-    if height % side or width % side or height == width == side:
-        raise InputError(
-            f"scales={scales} halves the sides {scales - 1} times, which {height}×{width} does not allow "
-            "(both must stay whole, with two pixels left); use scales=None for as many as fit"
-        )
-    return scales
+    if height == width == 2 ** (count - 1):
+        raise InputError(f"scales={count} leaves one pixel of {height}×{width}; use scales=None for as many as fit")
+    return count

@@ -21,7 +21,7 @@ from unsup.core.config import Count, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.flow import Dequantization, EstimatedFlow
+from unsup.nn.flow import Dequantization, EstimatedFlow, scale_count
 from unsup.nn.front import usual_alpha
 from unsup.nn.invertible import Chain, Flatten, Invertible, Squeeze
 from unsup.nn.mixing import ActNorm
@@ -112,7 +112,7 @@ class ResidualFlow(EstimatedFlow):
             return
         c, height, width = event.shape
         chain = [ActNorm(c)]
-        for scale in range(_scales(event, scales)):
+        for scale in range(scale_count(event, scales)):
             if scale:
                 chain.append(Squeeze())
                 c, height, width = 4 * c, height // 2, width // 2
@@ -139,18 +139,3 @@ class ResidualFlow(EstimatedFlow):
         for part in self.modules():
             if isinstance(part, Lipschitz):
                 part.refresh()
-
-
-def _scales(event: Event, scales: int | None) -> int:
-    height, width = event.shape[1:]
-    if scales is None:
-        scales = 1
-        while height % 2 == width % 2 == 0 and min(height, width) > 4:
-            height, width, scales = height // 2, width // 2, scales + 1
-        return scales
-    if height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
-        raise InputError(
-            f"scales={scales} halves the sides {scales - 1} times, which {height}×{width} does not allow (both must "
-            "stay whole); use scales=None for as many as fit"
-        )
-    return scales

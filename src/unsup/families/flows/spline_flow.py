@@ -20,7 +20,7 @@ from unsup.nn.autoregressive_map import MaskedAutoregressive
 from unsup.nn.bijection import Spline
 from unsup.nn.conditioner import PlainResidualConvNet, ResidualMLP
 from unsup.nn.coupling import Coupling
-from unsup.nn.flow import Dequantization, Flow, squeezes
+from unsup.nn.flow import Dequantization, Flow, scale_count
 from unsup.nn.invertible import Chain, Flatten, Invertible, Squeeze
 from unsup.nn.mixing import ActNorm, Shuffle, TriangularMixing, Whitening
 from unsup.nn.split import Halves
@@ -119,7 +119,8 @@ class SplineFlow(Flow):
         if as_image:
             if whiten:
                 raise InputError("whiten=True is for vectors and autoregressive steps, not for couplings of images")
-            count = squeezes(event, scales) if scales else min(squeezes(event, None), _SCALES)
+            count = scale_count(event, scales, squeezes_first=True)
+            count = min(count, _SCALES) if scales is None else count
 
             def coupling(c: int) -> Coupling:
                 spline = Spline(bins, bound, math.sqrt(width))
