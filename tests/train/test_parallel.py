@@ -126,6 +126,21 @@ def test_bad_input_is_said_once(tmp_path):
     assert done.stderr.count(told) == 1
 
 
+LATE = """
+import os, sys, time
+from unsup.train.parallel import process_group
+with process_group() as once:
+    time.sleep(3 * (os.environ["RANK"] == "0"))
+    once(lambda: sys.stderr.write("this is wrong\\n"))
+sys.exit(2)
+"""
+
+
+def test_a_report_of_a_late_first_process_is_not_lost(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    assert torchrun(str(tmp_path / "late.py"), check=False).stderr.count("this is wrong") == 1
+
+
 def test_a_lost_process_ends_the_run_which_goes_on_with_another_number(tmp_path):
     run = tmp_path / "run"
     command = ("fit", "digits", "made", "-o", str(run), "--steps", "100000", "--checkpoint-seconds", "0.5", "--plain")

@@ -141,13 +141,12 @@ def _dispatch_together(given: list[str]) -> int:
     from unsup.train.parallel import process_group
 
     first = int(os.environ["RANK"]) == 0
-    with process_group(), contextlib.redirect_stdout(sys.stdout if first else open(os.devnull, "w")):
+    with process_group() as once, contextlib.redirect_stdout(sys.stdout if first else open(os.devnull, "w")):
         try:
             return _dispatch(given)
         except InputError as error:
-            # All processes find the same invalid input; one of them reports it.
-            if first:
-                raise
+            told = f"unsup: error: {error}"
+            once(lambda: _complain(told))
             return error.exit_status
 
 

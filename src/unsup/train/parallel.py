@@ -17,6 +17,7 @@ from typing import NoReturn, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from unsup.core.errors import InputError, TrainingError
 from unsup.core.model import Model
@@ -32,24 +33,43 @@ _METHODS = (
 _BUCKET = 2**20
 """Size of the pieces in which gradients are summed: 4 MB, so that one is sent while the next is packed."""
 _TIMEOUT = timedelta(minutes=10)
+_REPORT = timedelta(seconds=10)
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl", "gloo", "remote process")
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group() -> Iterator[Callable[[Callable[[], None]], None]]:
     """Join the processes that `torchrun` started, in this context; without `torchrun` nothing happens.
 
     With CUDA, each process uses the GPU of its local rank and NCCL; otherwise gloo.
+
+    Yields:
+        A function with which all processes report what all of them found: the first process calls its argument, and
+        the others wait for that, since `torchrun` ends all processes as soon as one of them fails. A process that
+        waits in vain calls its argument itself.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
+        yield lambda report: report()
         return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+
+    def once(report: Callable[[], None]) -> None:
+        if rank == 0:
+            report()
+            store.set("unsup/reported", "yes")
+            return
+        try:
+            store.wait(["unsup/reported"], _REPORT)
+        except dist.DistError:
+            report()
+
     try:
-        yield
+        yield once
     finally:
         dist.destroy_process_group()
 
