@@ -27,16 +27,6 @@ RENAMED: dict[str, list[tuple[str, str]]] = {
     "made": [(r"net\.(.*)", r"\1"), (r"observation\.(front\..*)", r"\1")],
     "vae": [(r"nets\.(.*)", r"\1")],
     "pixelcnn": [(r"blocks\.(\d+)\.shift\.weight", r"blocks.\1.label_bias.weight")],
-    "realnvp": [
-        (r"flow\.conditioners\.(.*)", r"flow.nets.\1"),
-        (r"flow\.bijections\.(\d+)\.scale", r"flow.scale[\1]"),
-        *(
-            (rf"flow\.scales\.(\d+)\.steps\.{step}\.{new}\.(.*)", rf"flow.{group}.\1.{i}{old}.\2")
-            for group, steps in (("fine", (0, 1, 2, 3)), ("coarse", (4, 5, 6)))  # a squeeze lies between them
-            for i, step in enumerate(steps)
-            for new, old in (("conditioner", ".net"), (r"bijection\.inner", ""), ("bijection", ""))
-        ),
-    ],
 }
 
 # Numbers that are meant to differ, each with its reason: (model, quantity). A quantity is a path as failures print it,

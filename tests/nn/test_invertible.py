@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from unsup.core.parallel import share_of
 from unsup.core.random import part_of_batch
-from unsup.families.flows.planar import PlanarStep
-from unsup.families.flows.radial import RadialStep
-from unsup.families.flows.sylvester import SylvesterStep
 from unsup.nn.autoregressive_map import InverseAutoregressive, MaskedAutoregressive
 from unsup.nn.bijection import (
     Additive,
@@ -47,6 +44,7 @@ from unsup.nn.mixing import (
 from unsup.nn.norm import batch_statistics, uses_batch_statistics
 from unsup.nn.ode import ODE
 from unsup.nn.residual import Residual
+from unsup.nn.smooth_steps import PlanarStep, RadialStep, SylvesterStep
 from unsup.nn.split import Checkerboard, Corners, EqualHalves, EvenOdd, HalfCheckerboard, Halves, Partition, Split
 from unsup.nn.weight_norm import initialise
 from unsup.testing.processes import as_processes

@@ -21,6 +21,7 @@ from unsup.nn.bijection import Additive, LogAffine, SigmoidAffine
 from unsup.nn.conditioner import ZeroConv, glow_net
 from unsup.nn.coupling import Coupling
 from unsup.nn.flow import Dequantization, Flow, scale_count
+from unsup.nn.front import usual_alpha
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.mixing import ActNorm, ConditionedScale, PlainMixing, TriangularMixing
 from unsup.nn.split import EqualHalves, Halves
@@ -31,9 +32,11 @@ _DEQUANTIZER = 32  # channels of the networks of variational dequantisation
 class Glow(Flow):
     """Glow (Kingma, Dhariwal 2018, https://arxiv.org/abs/1807.03039).
 
-    Discrete pixels are dequantised and divided by the number of levels: the likelihood is a bound. Scaling is left to
-    the first actnorm. The condition is appended to the inputs of all couplings, as channels, and shifts and scales the
-    base; the paper conditions the base alone.
+    Discrete pixels are dequantised and divided by the number of levels: the likelihood is a bound. Grey ones then pass
+    through logit(α + (1 − 2α) v), α = 1e-6, as in other flows: their backgrounds of one level would otherwise need
+    couplings with very large scales. The paper has colours only. Scaling is left to the first actnorm. The condition is
+    appended to the inputs of all couplings, as channels, and shifts and scales the base; the paper conditions the base
+    alone.
 
     The ``paper`` preset is the CIFAR-10 model: three scales of 32 steps, 512 channels. Unlike in the code of the
     authors, convolutions are padded with zeros without a channel that marks the border.
@@ -77,7 +80,9 @@ class Glow(Flow):
         given: Event | None = None,
     ) -> None:
         narrow = min(channels, _DEQUANTIZER)
-        self.take(event, given, dequantization=dequantization, width=narrow, standardise=event.is_real)
+        alpha = usual_alpha(event) if event.shape[0] == 1 else None
+        scaled = event.is_real or alpha is not None
+        self.take(event, given, logit_alpha=alpha, dequantization=dequantization, width=narrow, standardise=scaled)
         context = self.conditions.size
         count = scale_count(event, scales, squeezes_first=True)
 

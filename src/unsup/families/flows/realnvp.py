@@ -26,11 +26,11 @@ from unsup.nn.bijection import BoundedAffine, Normalised
 from unsup.nn.conditioner import ResidualConvNet, WeightNormConv, mlp
 from unsup.nn.coupling import Alternating, Coupling
 from unsup.nn.flow import Dequantization, Flow, scale_count
+from unsup.nn.front import usual_alpha
 from unsup.nn.invertible import Chain, Invertible, MultiScale, Squeeze
 from unsup.nn.split import Checkerboard, Corners, Halves
 from unsup.prob.distributions import at_least_float32
 
-_LOGIT_ALPHA = 0.05
 _SCALE_PENALTY = 5e-5
 _SMALL = 10_000  # training examples below which a vector flow is regularised
 
@@ -39,9 +39,9 @@ class RealNVP(Flow):
     """RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, https://arxiv.org/abs/1605.08803).
 
     Discrete entries are dequantised, so the likelihood is a bound; images of them then pass through
-    logit(α + (1 − 2α) v), α = 0.05. Tables and real data are standardised by the training data. Training minimises
-    the negative log-likelihood in nats plus 5e-5 times the sum of squares of the weight-scale parameters (the scales
-    of tanh and the gains of the weight normalisation).
+    logit(α + (1 − 2α) v), with α = 1e-6 if they are grey and 0.05 for colours. Tables and real data are standardised by
+    the training data. Training minimises the negative log-likelihood in nats plus 5e-5 times the sum of squares of the
+    weight-scale parameters (the scales of tanh and the gains of the weight normalisation).
 
     Image flows have batch-normalisation layers, in the conditioners and after each coupling. Only `loss` in training
     mode uses the statistics of the batch; all other methods (`log_prob`, `transform`, `invert`, `sample`, …) use their
@@ -94,8 +94,8 @@ class RealNVP(Flow):
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        alpha = _LOGIT_ALPHA if event.is_image and event.is_discrete else None
-        self.take(event, given, logit_alpha=alpha, dequantization=dequantization, width=min(channels, 32))
+        width = min(channels, 32)
+        self.take(event, given, logit_alpha=usual_alpha(event), dequantization=dequantization, width=width)
         if event.is_image and given is not None:
             raise InputError(f"given={given} is for vectors and tables; conditioned images are those of glow")
         if event.is_image:

@@ -9,76 +9,13 @@ https://arxiv.org/abs/1803.05649). Diagonals in (−1, 1) make f invertible (the
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
 from unsup.core.config import Count
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
 from unsup.nn.flow import Dequantization, Flow
-from unsup.nn.invertible import Chain, Flatten, Invertible
-from unsup.prob.bisection import bisect
-from unsup.prob.distributions import at_least_float32
-
-_MOST = 1 - 1e-6  # at 1 the determinant could be 0
-
-
-class SylvesterStep(Invertible):
-    """y = x + Q R tanh(R̃ Qᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it.
-
-    Args:
-        dims: D.
-        rank: M, at most D.
-        context: number of features of the condition.
-    """
-
-    def __init__(self, dims: int, rank: int, context: int = 0) -> None:
-        super().__init__()
-        self.directions = nn.Parameter(torch.randn(dims, rank))
-        self.outer, self.inner = (nn.Parameter(0.1 * torch.randn(rank, rank)) for _ in range(2))
-        self.bias = nn.Parameter(torch.zeros(rank))
-        self.maps = nn.Linear(context, rank, bias=False) if context else None
-
-    def told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Q, R, R̃, and b for each example."""
-        q = torch.linalg.qr(at_least_float32(self.directions)).Q
-        outer, inner = (_triangular(at_least_float32(t)) for t in (self.outer, self.inner))
-        bias = at_least_float32(self.bias)[None]
-        if self.maps is not None and context is not None:
-            bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
-        return q, outer, inner, bias
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        q, outer, inner, bias = self.told(context)
-        h = (x @ q @ inner.T + bias).tanh()
-        slope = 1 + (1 - h.square()) * (outer.diagonal() * inner.diagonal())
-        return x + h @ outer.T @ q.T, slope.log().sum(1)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """Within the span of Q the map is triangular: a bisection for each of its M coordinates, the last one first."""
-        q, outer, inner, bias = self.told(context)
-        wanted, bias = y @ q, bias.expand(len(y), -1)
-        v, h = torch.zeros_like(wanted), torch.zeros_like(wanted)
-        for i in reversed(range(wanted.shape[1])):
-            offset = v @ inner[i] + bias[:, i]  # the coordinates that are not known yet are 0, and have no weight
-            rest = wanted[:, i] - h @ outer[i]
-            r, s = outer[i, i], inner[i, i]
-
-            def too_small(
-                a: Tensor, offset: Tensor = offset, rest: Tensor = rest, r: Tensor = r, s: Tensor = s
-            ) -> Tensor:
-                return a + r * (s * a + offset).tanh() < rest
-
-            reach = r.abs().expand_as(rest)
-            v[:, i] = bisect(too_small, rest - reach, rest + reach)
-            h[:, i] = (s * v[:, i] + offset).tanh()
-        return y - h @ outer.T @ q.T
-
-
-def _triangular(t: Tensor) -> Tensor:
-    """The upper triangle, with a diagonal in (−1, 1)."""
-    return t.triu(1) + (_MOST * t.diagonal().tanh()).diag()
+from unsup.nn.invertible import Chain, Flatten
+from unsup.nn.smooth_steps import SylvesterStep
 
 
 class Sylvester(Flow):
@@ -100,6 +37,7 @@ class Sylvester(Flow):
     Raises:
         InputError: a rank larger than the number of entries.
 
+    >>> import torch
     >>> from unsup import Event, Support
     >>> model = Sylvester(Event((3,), Support("real")), layers=2, rank=2)
     >>> model.log_prob(torch.zeros(4, 3)).shape

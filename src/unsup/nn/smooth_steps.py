@@ -1,0 +1,160 @@
+"""Steps of vectors that move all entries at once: planar, radial, Sylvester.
+
+Their formulas are in the families' files. Parameters are constrained so that every step is invertible.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from unsup.nn.invertible import Invertible
+from unsup.prob.bisection import bisect
+from unsup.prob.distributions import at_least_float32
+
+_LEAST_PRODUCT = 1e-6 - 1  # wᵀû: at −1 the determinant would be 0 where softplus is
+_START = math.log(math.e - 1)  # softplus of it is 1
+_MARGIN = 1e-6  # at β = −α the determinant would be 0 at the centre
+_MOST = 1 - 1e-6  # a diagonal of Sylvester's matrices: at 1 the determinant could be 0
+
+
+class PlanarStep(Invertible):
+    """y = x + û tanh(wᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it."""
+
+    def __init__(self, dims: int, context: int = 0) -> None:
+        super().__init__()
+        w, noise = torch.randn(2, dims)
+        self.w = nn.Parameter(w)
+        # û is small at first: m is 0 where wᵀu = log(e − 1).
+        self.u = nn.Parameter(math.log(math.e - 1) * w / w.square().sum() + 0.01 * noise)
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.maps = nn.Linear(context, 1, bias=False) if context else None
+
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """w, û, their product, and b for each example."""
+        w, u, bias = (at_least_float32(p) for p in (self.w, self.u, self.bias))
+        dot = w @ u
+        product = _LEAST_PRODUCT + softplus(dot)
+        u = u + (product - dot) * w / w.square().sum()
+        bias = bias[None]
+        if self.maps is not None and context is not None:
+            bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))[:, 0]
+        return w, u, product, bias
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        w, u, product, bias = self.values(context)
+        h = (x @ w + bias).tanh()
+        return x + h[:, None] * u, (1 + (1 - h.square()) * product).log()
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Along w the map is a + wᵀû tanh(a + b), which increases: its root is found by bisection."""
+        w, u, product, bias = self.values(context)
+        wanted = y @ w
+        reach = product.abs().expand_as(wanted)
+
+        def too_small(a: Tensor) -> Tensor:
+            return a + product * (a + bias).tanh() < wanted
+
+        a = bisect(too_small, wanted - reach, wanted + reach)
+        return y - (a + bias).tanh()[:, None] * u
+
+
+class RadialStep(Invertible):
+    """y = x + β (x − c) / (α + ‖x − c‖) for vectors ``(B, D)``; with a condition, c has a term linear in it."""
+
+    def __init__(self, dims: int, context: int = 0) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.randn(dims))
+        self.alpha, self.beta = nn.Parameter(torch.tensor(_START)), nn.Parameter(torch.tensor(_START))
+        self.maps = nn.Linear(context, dims, bias=False) if context else None
+
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """c for each example, α and β."""
+        centre = at_least_float32(self.centre)[None]
+        if self.maps is not None and context is not None:
+            centre = centre + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
+        alpha = softplus(at_least_float32(self.alpha))
+        return centre, alpha, softplus(at_least_float32(self.beta)) - alpha * (1 - _MARGIN)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        centre, alpha, beta = self.values(context)
+        away = x - centre
+        reach = alpha + _norm(away)
+        log_det = (x.shape[1] - 1) * (beta / reach).log1p() + (alpha * beta / reach.square()).log1p()
+        return x + beta * away / reach[:, None], log_det
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """The distance from c solves r² + (α + β − R) r − α R = 0, with the distance R of y."""
+        centre, alpha, beta = self.values(context)
+        away = y - centre
+        distance = _norm(away)
+        b = alpha + beta - distance
+        root = (b.square() + 4 * alpha * distance).sqrt()
+        # Without subtraction of nearly equal numbers, for both signs of b.
+        r = torch.where(b < 0, (root - b) / 2, 2 * alpha * distance / (root + b).clamp(min=torch.finfo(y.dtype).tiny))
+        return centre + away / (1 + beta / (alpha + r))[:, None]
+
+
+def _norm(x: Tensor) -> Tensor:
+    """‖x‖ of rows, with a gradient at 0."""
+    return x.square().sum(1).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+
+
+class SylvesterStep(Invertible):
+    """y = x + Q R tanh(R̃ Qᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it.
+
+    Args:
+        dims: D.
+        rank: M, at most D.
+        context: number of features of the condition.
+    """
+
+    def __init__(self, dims: int, rank: int, context: int = 0) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(dims, rank))
+        self.outer, self.inner = (nn.Parameter(0.1 * torch.randn(rank, rank)) for _ in range(2))
+        self.bias = nn.Parameter(torch.zeros(rank))
+        self.maps = nn.Linear(context, rank, bias=False) if context else None
+
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q, R, R̃, and b for each example."""
+        q = torch.linalg.qr(at_least_float32(self.directions)).Q
+        outer, inner = (_triangular(at_least_float32(t)) for t in (self.outer, self.inner))
+        bias = at_least_float32(self.bias)[None]
+        if self.maps is not None and context is not None:
+            bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
+        return q, outer, inner, bias
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        q, outer, inner, bias = self.values(context)
+        h = (x @ q @ inner.T + bias).tanh()
+        slope = 1 + (1 - h.square()) * (outer.diagonal() * inner.diagonal())
+        return x + h @ outer.T @ q.T, slope.log().sum(1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Within the span of Q the map is triangular: a bisection for each of its M coordinates, the last one first."""
+        q, outer, inner, bias = self.values(context)
+        wanted, bias = y @ q, bias.expand(len(y), -1)
+        v, h = torch.zeros_like(wanted), torch.zeros_like(wanted)
+        for i in reversed(range(wanted.shape[1])):
+            offset = v @ inner[i] + bias[:, i]  # the coordinates that are not known yet are 0, and have no weight
+            rest = wanted[:, i] - h @ outer[i]
+            r, s = outer[i, i], inner[i, i]
+
+            def too_small(
+                a: Tensor, offset: Tensor = offset, rest: Tensor = rest, r: Tensor = r, s: Tensor = s
+            ) -> Tensor:
+                return a + r * (s * a + offset).tanh() < rest
+
+            reach = r.abs().expand_as(rest)
+            v[:, i] = bisect(too_small, rest - reach, rest + reach)
+            h[:, i] = (s * v[:, i] + offset).tanh()
+        return y - h @ outer.T @ q.T
+
+
+def _triangular(t: Tensor) -> Tensor:
+    """The upper triangle, with a diagonal in (−1, 1)."""
+    return t.triu(1) + (_MOST * t.diagonal().tanh()).diag()
