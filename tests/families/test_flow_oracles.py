@@ -526,3 +526,22 @@ def test_large_parameters_leave_steps_invertible(name: str) -> None:
     for dtype in (torch.float64, torch.float32):
         x = torch.randn(200, 2, generator=generator()).to(dtype)
         assert model.to(dtype).transform(x)[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "most"), [("ffjord", 20), ("residual-flow", 20), ("ffjord", 1), ("residual-flow", 1)])
+def test_exact_log_determinants_do_not_depend_on_the_parts(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built(name, Event((1, 4, 4), REAL), 0.2)
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64, generator=generator())
+    assert isinstance(model, Flow)
+    with torch.no_grad():
+        whole = model.transform(x)[1]
+        monkeypatch.setattr("unsup.nn.traces._MOST_ENTRIES", most)
+        torch.testing.assert_close(model.transform(x)[1], whole, rtol=0, atol=1e-9)
+
+
+def test_the_start_from_data_takes_no_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unsup.nn.residual.unit_vectors", lambda _: pytest.fail("a derivative for each entry"))
+    model = unsup.create("residual-flow", Event((1, 28, 28), Support("ordinal", 256)), preset="tiny", seed=0)
+    model.prepare(Batch(torch.randint(256, (4, 1, 28, 28))), generator=generator())

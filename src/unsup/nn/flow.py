@@ -121,7 +121,8 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
                 noisy = self.front.dequantize(x, generator=generator)
                 self.flow(at_least_float32(self.front(noisy)[0]), features)
 
-            initialise(self, full_pass)
+            with traces("none"):
+                initialise(self, full_pass)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """Negative log-likelihood (bound)."""

@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.nn.functional import linear, softplus
 
 from unsup.nn.invertible import Invertible
-from unsup.nn.traces import current_probes, random_signs, unit_vectors
+from unsup.nn.traces import current_probes, few_at_once, random_signs, unit_vectors
 from unsup.prob.distributions import at_least_float32
 
 ActivationName = Literal["softplus", "tanh"]
@@ -226,5 +226,8 @@ class _Field(nn.Module):
         told = t.to(y.dtype).view(1, 1)
         if self.context is not None:
             told = torch.cat([told.expand(len(y), 1), self.context.to(y.dtype)], 1)
-        value, along = self.dynamics(y, self.directions, told)
-        return value.to(y.dtype), (along * self.directions).flatten(1).sum(1).to(y.dtype)
+        trace = y.new_zeros(len(y))
+        for part in few_at_once(self.directions):
+            value, along = self.dynamics(y, part, told)
+            trace = trace + (along * part).flatten(1).sum(1).to(y.dtype)
+        return value.to(y.dtype), trace

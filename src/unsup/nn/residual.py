@@ -21,7 +21,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, softplus
 
 from unsup.core import random
 from unsup.nn.invertible import Invertible
-from unsup.nn.traces import current_probes, random_signs, unit_vectors
+from unsup.nn.traces import current_probes, few_at_once, random_signs, unit_vectors
 from unsup.prob.distributions import at_least_float32
 from unsup.prob.roulette import geometric, log_det_by_neumann, log_det_series, roulette_weights, roulette_weights_each
 from unsup.prob.spectrum import top_singular_vectors
@@ -240,7 +240,8 @@ class Residual(Invertible):
             log_det = x.new_zeros(len(x))
         elif self.exact or probes.way == "exact":
             directions = unit_vectors(x)
-            jacobian = along(directions).flatten(2)  # transposed: row d is ∂g/∂x_d
+            # Transposed: row d is ∂g/∂x_d.
+            jacobian = torch.cat([along(part).flatten(2) for part in few_at_once(directions)], 1)
             log_det = torch.linalg.slogdet(directions.flatten(2) + jacobian).logabsdet
         else:
             log_det = self._estimate(along, x, probes.generator)

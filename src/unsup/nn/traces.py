@@ -28,6 +28,7 @@ class Probes(NamedTuple):
 
 
 _EXACT = Probes("exact")
+_MOST_ENTRIES = 2**20  # of the directions that pass through a network at once
 _PROBES: ContextVar[Probes] = ContextVar("_PROBES", default=_EXACT)
 
 
@@ -51,6 +52,12 @@ def unit_vectors(x: Tensor) -> Tensor:
     entries = math.prod(x.shape[1:])
     eye = torch.eye(entries, dtype=x.dtype, device=x.device).view(entries, *x.shape[1:])
     return eye.expand(len(x), *eye.shape)
+
+
+def few_at_once(directions: Tensor) -> tuple[Tensor, ...]:
+    """Directions ``(B, k, *shape)`` in parts along k, whose images in a wide layer fit in memory."""
+    entries = max(1, directions[:, 0].numel() if directions.shape[1] else 1)
+    return directions.split(max(1, _MOST_ENTRIES // entries), 1)
 
 
 def random_signs(x: Tensor, generator: Generator | None) -> Tensor:
