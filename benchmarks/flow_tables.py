@@ -113,8 +113,10 @@ def registered(name: str, **options: Any) -> Method:
             assert isinstance(model, HasDensity)
             started = time.process_time()
             every = max(1, steps // validations)
-            done = unsup.fit(model, data, steps=steps, validate_every=every, progress="off", **training).steps
-            return model, time.process_time() - started, done
+            done = unsup.fit(model, data, steps=steps, validate_every=every, progress="off", **training)
+            if done.interrupted:
+                raise SystemExit(f"{name} was interrupted")
+            return model, time.process_time() - started, done.steps
 
         model, base, _ = min((fitted(FEW) for _ in range(2)), key=lambda found: found[1])
         each = (fitted(MORE)[1] - base) / (MORE - FEW)
