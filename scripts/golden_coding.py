@@ -62,6 +62,7 @@ class Case:
 
 
 COLUMNS = (Support("real"), Support("ordinal", 9, -2), Support("real"), Support("nominal", 3), Support("real"))
+VARIATIONAL = {"dequantization": "variational"}
 ORDERS = {"hidden": (12,), "masks": 3, "order": "random"}
 # `made-first-order` is a mixture over orders as it was coded before "entry by entry in the best order".
 CASES = (
@@ -75,6 +76,9 @@ CASES = (
     Case("vae", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
     Case("nice", "grey", Event((1, 5, 6), Support("ordinal", 16), "image"), noise=4),
     Case("realnvp", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), noise=4),
+    Case("glow", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), VARIATIONAL, noise=4),
+    Case("maf", "counts", Event((24,), Support("ordinal", 40), "vector"), noise=8),
+    Case("spline-flow", "counts", Event((24,), Support("ordinal", 40), "vector"), noise=8),
     Case("bernoulli-mixture", "binary", Event((1, 5, 6), Support("binary"), "image")),
     Case("gaussian-mixture", "table", Event((5,), COLUMNS, "vector", missing=True)),
 )

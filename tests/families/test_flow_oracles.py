@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 import unsup
+from unsup.coding.chunks import model_hash
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support, labels
 from unsup.core.model import Model
+from unsup.core.storage import load_state
 from unsup.families.flows.cdf_flow import CdfFlow
 from unsup.families.flows.ffjord import FFJORD
 from unsup.families.flows.iaf import IAF
@@ -545,3 +548,25 @@ def test_the_start_from_data_takes_no_derivatives(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("unsup.nn.residual.unit_vectors", lambda _: pytest.fail("a derivative for each entry"))
     model = unsup.create("residual-flow", Event((1, 28, 28), Support("ordinal", 256)), preset="tiny", seed=0)
     model.prepare(Batch(torch.randint(256, (4, 1, 28, 28))), generator=generator())
+
+
+@pytest.mark.parametrize(("name", "earlier"), [("realnvp", 0.05), ("flow++", 0.05), ("glow", None), ("maf", 1e-6)])
+def test_files_keep_their_logit(name: str, earlier: float | None, tmp_path: Path) -> None:
+    model = unsup.create(name, Event((1, 4, 4), Support("ordinal", 8)), preset="tiny", seed=0)
+    assert isinstance(model, Flow)
+    assert model.front.logit_alpha == 1e-6
+    now = model_hash(model)
+    model.front.logit_alpha = 0.01
+    other = model_hash(model)
+    model.save(tmp_path / "model")
+    again = unsup.load(tmp_path / "model")
+    assert isinstance(again, Flow)
+    assert again.front.logit_alpha == 0.01
+    state = {k: v for k, v in model.state_dict().items() if k != "front._extra_state"}  # of an earlier version
+    load_state(model, state, "a file")
+    assert model.front.logit_alpha == earlier
+    found = model_hash(model)
+    assert (found == now) == (earlier == 1e-6)
+    assert other not in (now, found)
+    x = torch.randint(8, (2, 1, 4, 4), generator=generator())
+    assert model.log_prob(x, generator=generator()).isfinite().all()

@@ -30,6 +30,7 @@ from unsup.coding.scheme import Profile, Scheme
 from unsup.core.config import options_of
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
+from unsup.core.storage import later_state
 
 SCHEMES: tuple[type[Scheme], ...] = (InTheBestOrder, EntryByEntry, BitsBack, FlowInIntegers)
 """The schemes by preference."""
@@ -116,13 +117,19 @@ def _unknown(container: Container, coder: CoderRecord) -> CodingError:
 
 
 def model_hash(model: Model) -> str:
-    """BLAKE2b-256 of the class, the configuration, the event and all parameters and buffers of a model."""
+    """BLAKE2b-256 of the class, the configuration, the event and all parameters and buffers of a model.
+
+    Files of earlier versions have the same hash: options and state that they do not know count only if they are not as
+    these files stand for.
+    """
     defaults = {name: default for name, (_, default) in options_of(type(model).__init__).items()}
-    # Without the defaults: a model has the same hash after a later version has added an option to its class.
     config = {name: value for name, value in model.config.items() if name not in defaults or value != defaults[name]}
     about = [type(model).__name__, model.event.to_json(), config]
     found = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=32)
+    later = later_state(model)
     for name, tensor in sorted(model.state_dict().items()):
+        if name in later and torch.equal(tensor.cpu(), later[name]):
+            continue
         values = tensor.detach().cpu().contiguous()
         found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         found.update(to_bytes(values))

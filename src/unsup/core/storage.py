@@ -312,10 +312,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load ``tensors`` into ``model`` in their own precision, or raise an error if they belong to another model."""
-    own, tensors = model.state_dict(), dict(tensors)
-    for prefix, module in model.named_modules():
-        for name, value in getattr(module, "later_state", {}).items():  # older files do not have it
-            tensors.setdefault(f"{prefix}.{name}" if prefix else name, torch.tensor(value))
+    own, tensors = model.state_dict(), later_state(model) | dict(tensors)
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(
@@ -329,6 +326,20 @@ def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) 
         if name in tensors and tensor.is_floating_point():
             tensor.data = tensor.data.to(tensors[name].dtype)
     model.load_state_dict(tensors)
+
+
+def later_state(model: Model) -> dict[str, Tensor]:
+    """State that earlier versions did not save, with the values that their files stand for.
+
+    A layer declares it as ``later_state``: the values of its buffers by name.
+    """
+    own = model.state_dict()
+    return {
+        key: torch.tensor(value, dtype=own[key].dtype)
+        for prefix, module in model.named_modules()
+        for name, value in getattr(module, "later_state", {}).items()
+        if (key := f"{prefix}.{name}" if prefix else name) in own
+    }
 
 
 def _alike(own: Tensor, other: Tensor) -> bool:

@@ -19,7 +19,7 @@ from unsup.core.model import NO_WORDS, ClassifiesByBayes, IsFlow, Model, Terms
 from unsup.nn.conditions import Conditions
 from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.dropout import dropping
-from unsup.nn.front import ContinuousFront, dequantized_log_prob
+from unsup.nn.front import ContinuousFront, LogitFront, dequantized_log_prob
 from unsup.nn.invertible import Invertible
 from unsup.nn.mixing import Whitening
 from unsup.nn.norm import batch_statistics
@@ -54,13 +54,15 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         given: Event | None,
         *,
         logit_alpha: float | None = None,
+        earlier_alpha: float | None = None,
         dequantization: Dequantization = "uniform",
         width: int = 32,
         standardise: bool = True,
     ) -> None:
         """Build the front, and the features of the condition.
 
-        ``width`` is that of the networks of the flow for the noise. Without ``standardise`` the levels of discrete
+        ``earlier_alpha`` is the α of files that do not record it, by default ``logit_alpha``; 0 is no logit. ``width``
+        is that of the networks of the flow for the noise. Without ``standardise`` the levels of discrete
         entries are scaled to [−1/2, 1/2], not by the data.
 
         Raises:
@@ -75,7 +77,11 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
                     "which leaves them unchanged"
                 )
             dequantizer = VariationalDequantizer(event, width)
-        self.front = ContinuousFront(event, logit_alpha=logit_alpha, dequantizer=dequantizer)
+        if logit_alpha is None:
+            self.front = ContinuousFront(event, dequantizer=dequantizer)
+        else:
+            earlier = logit_alpha if earlier_alpha is None else earlier_alpha
+            self.front = LogitFront(event, logit_alpha=logit_alpha, earlier_alpha=earlier, dequantizer=dequantizer)
         self.conditions = Conditions(given)
         self.standardises = standardise and logit_alpha is None
         if not standardise:

@@ -227,6 +227,28 @@ def dequantized_log_prob(
     return torch.stack(draws).mean(0) if average else log_mean_exp(torch.stack(draws), 0)
 
 
+class LogitFront(ContinuousFront):
+    """A front with a logit, whose α is saved with the model.
+
+    Args:
+        event: with discrete entries.
+        logit_alpha: α.
+        earlier_alpha: what files without a record of it stand for; 0 is no logit.
+    """
+
+    def __init__(
+        self, event: Event, *, logit_alpha: float, earlier_alpha: float, dequantizer: Dequantizer | None = None
+    ) -> None:
+        super().__init__(event, logit_alpha=logit_alpha, dequantizer=dequantizer)
+        self.later_state = {"_extra_state": earlier_alpha}
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.logit_alpha or 0.0, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.logit_alpha = float(state) or None
+
+
 def usual_alpha(event: Event) -> float | None:
     """α of the logit: 1e-6 for grey images and 0.05 for colours; None for other events, which have no logit.
 

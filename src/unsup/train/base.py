@@ -29,7 +29,7 @@ from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, 
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.signals import signals_to
-from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, model_record
+from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, later_state, model_record
 from unsup.data.missing import gaps_of
 from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
@@ -372,7 +372,7 @@ class Trainer(ABC):
         except InputError as error:
             lost = str(error)
         else:
-            state = {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
+            state = later_state(self.model) | {k.removeprefix(MODEL_PREFIX): v for k, v in tensors.items()}
             last = {"done": self.done, "kept": self.kept, "ended": self.ended}
             if not is_handed_out(record, last):
                 lost = f"{path} is from another {self.display.unit}, {record['done']}"
@@ -593,7 +593,7 @@ class Trainer(ABC):
         return self.settings.seed * 1000 + use
 
     def _load(self, state: dict[str, Tensor]) -> None:
-        own = self.model.state_dict()
+        own, state = self.model.state_dict(), later_state(self.model) | state
         self.model.load_state_dict({k: parallel.like(own[k], v) if k in own else v for k, v in state.items()})
 
     @property

@@ -80,7 +80,7 @@ class FlowPlusPlus(Flow):
         dequantization: Dequantization = "variational",
         given: Event | None = None,
     ) -> None:
-        self.take(event, given, logit_alpha=usual_alpha(event))
+        self.take(event, given, logit_alpha=usual_alpha(event), earlier_alpha=0.05)
         context = self.conditions.size
 
         def coupling(c: int, sides: tuple[int, int], split: str, count: int, more: int, blocks: int) -> Coupling:

@@ -79,10 +79,16 @@ class Glow(Flow):
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        narrow = min(channels, _DEQUANTIZER)
         alpha = usual_alpha(event) if event.shape[0] == 1 else None
-        scaled = event.is_real or alpha is not None
-        self.take(event, given, logit_alpha=alpha, dequantization=dequantization, width=narrow, standardise=scaled)
+        self.take(
+            event,
+            given,
+            logit_alpha=alpha,
+            earlier_alpha=0.0,
+            dequantization=dequantization,
+            width=min(channels, _DEQUANTIZER),
+            standardise=event.is_real or alpha is not None,
+        )
         context = self.conditions.size
         count = scale_count(event, scales, squeezes_first=True)
 

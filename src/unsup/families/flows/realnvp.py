@@ -94,8 +94,8 @@ class RealNVP(Flow):
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
-        width = min(channels, 32)
-        self.take(event, given, logit_alpha=usual_alpha(event), dequantization=dequantization, width=width)
+        width, alpha = min(channels, 32), usual_alpha(event)
+        self.take(event, given, logit_alpha=alpha, earlier_alpha=0.05, dequantization=dequantization, width=width)
         if event.is_image and given is not None:
             raise InputError(f"given={given} is for vectors and tables; conditioned images are those of glow")
         if event.is_image:
