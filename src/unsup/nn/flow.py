@@ -61,7 +61,7 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     ) -> None:
         """Build the front, and the features of the condition.
 
-        ``earlier_alpha`` is the α of files that do not record it, by default ``logit_alpha``; 0 is no logit. ``width``
+        ``earlier_alpha`` is the α of files that do not record it, by default ``logit_alpha``; 0 means none. ``width``
         is that of the networks of the flow for the noise. Without ``standardise`` the levels of discrete
         entries are scaled to [−1/2, 1/2], not by the data.
 

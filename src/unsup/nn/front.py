@@ -233,7 +233,7 @@ class LogitFront(ContinuousFront):
     Args:
         event: with discrete entries.
         logit_alpha: α.
-        earlier_alpha: what files without a record of it stand for; 0 is no logit.
+        earlier_alpha: what files without a record of it stand for; 0 means none.
     """
 
     def __init__(
