@@ -95,7 +95,7 @@ def measured(name: str, data_name: str) -> dict[str, Any]:
         "error": round(float(differences.std() / len(x) ** 0.5), 5),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(seconds, 1),
-        "machine": f"{machine_kind()}; {torch.get_num_threads()} threads",
+        "machine": f"{machine_kind()}; {torch.get_num_threads()} thread(s)",
         "date": time.strftime("%Y-%m-%d"),
         "shades": base64.b64encode(zlib.compress(_shades(density), 9)).decode(),
     }
@@ -125,6 +125,7 @@ def page(found: list[dict[str, Any]]) -> str:
         "# Densities of the plane",
         "",
         " ".join((__doc__ or "").split("\n\n")[1].split()),
+        "",
         f"Other options than the defaults: {sizes}. `gaussian-mixture` is fitted by expectation maximisation.",
         "",
         "`python -m benchmarks densities` repeats this.",
@@ -164,7 +165,7 @@ def draw(found: list[dict[str, Any]]) -> None:
     sheet = Image.new("RGB", (left + size * len(SETS), top + size * (len(models) + 1)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for j, name in enumerate(SETS):
-        pen.text((left + j * size, 4), name, fill="#333333", font=font)
+        pen.text((left + j * size, 8), name, fill="#333333", font=ImageFont.load_default(10))
     for i, model in enumerate(["data", *models]):
         pen.text((4, top + i * size + CELLS // 2 - 8), model, fill="#333333", font=font)
         for j, name in enumerate(SETS):
