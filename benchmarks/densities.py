@@ -3,7 +3,7 @@
 Every model trains for 2,000 steps of 256 of 20,000 examples, with seed 0, averaged parameters, a learning rate of 0.002
 that falls to 0 along a cosine, and the sizes listed below. A figure is the mean over the 2,000 test examples of
 log p(x) − log q(x), with the true density p: an estimate of the Kullback–Leibler divergence of the model from the data,
-which is 0 for a perfect model, whatever the entropy of the set.
+which is 0 for a perfect model for sets of any entropy.
 
 Each result is appended to ``benchmarks/densities.jsonl`` at once, and what stands there is not run again; the page
 ``docs/densities.md`` and its picture are written from all of them.

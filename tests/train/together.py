@@ -14,6 +14,7 @@ import torch
 from unsup.core.batch import Batch
 from unsup.core.model import HasDensity, IsConditional, LearnsByCounting, keyed_generator
 from unsup.core.parallel import process_count
+from unsup.core.process import leave
 from unsup.core.registry import names, row
 from unsup.core.storage import save_tensors
 from unsup.data.source import Data, Split
@@ -72,4 +73,4 @@ if __name__ == "__main__":
             if not keys or key in keys:
                 found = outcome(case, shard=shard, batch_size=batch_size)
                 save_tensors(out / f"{key}.safetensors", found, {})
-    parallel.leave(0)
+    leave(0)

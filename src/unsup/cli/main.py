@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from unsup.cli.show import Log, show_warning, write, write_error
 from unsup.core.errors import InputError, UnsupError, nearest
+from unsup.core.process import leave
 
 COMMANDS = {
     "models": "list all models: family, abilities, supported data, paper",
@@ -49,12 +50,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of mallopt
 def console() -> NoReturn:
     """Run the command line of this process, and end it with the exit status."""
     _keep_freed_memory()
-    status = main()
-    if _together():
-        from unsup.train.parallel import leave
-
-        leave(status)
-    sys.exit(status)
+    leave(main())
 
 
 def _keep_freed_memory() -> None:
@@ -171,4 +167,4 @@ def _help() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

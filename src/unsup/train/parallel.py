@@ -6,13 +6,11 @@ models is in `unsup.core.parallel`.
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -72,18 +70,6 @@ def process_group() -> Iterator[Callable[[Callable[[], None]], None]]:
         yield once
     finally:
         dist.destroy_process_group()
-
-
-def leave(status: int) -> NoReturn:
-    """End this process with that exit status, without finalising the interpreter.
-
-    Threads of gloo release Python objects late. One that meets an interpreter in finalisation aborts the process,
-    although its work is done.
-    """
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def same_start(model: nn.Module) -> None:
