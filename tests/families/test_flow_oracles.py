@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support, labels
 from unsup.core.model import Model
 from unsup.core.storage import load_state
+from unsup.families.flows import nice as nice_module
 from unsup.families.flows.cdf_flow import CdfFlow
 from unsup.families.flows.ffjord import FFJORD
 from unsup.families.flows.iaf import IAF
@@ -570,3 +572,68 @@ def test_files_keep_their_logit(name: str, earlier: float | None, tmp_path: Path
     assert other not in (now, found)
     x = torch.randint(8, (2, 1, 4, 4), generator=generator())
     assert model.log_prob(x, generator=generator()).isfinite().all()
+
+
+def test_estimates_of_real_data_are_averaged_over_samples() -> None:
+    model = built("residual-flow", Event((4,), REAL), 0.4, log_det="estimate")
+    x = torch.randn(1, 4, dtype=torch.float64, generator=generator())
+    with torch.no_grad():
+        exact = model.base_log_prob(model.transform(x)[0]) + model.transform(x)[1]
+        one, many = (
+            torch.stack([model.log_prob(x, samples=n, generator=generator(i)) for i in range(24)]) for n in (1, 40)
+        )
+    assert many.std() < one.std() / 3
+    assert abs(many.mean() - exact) < 5 * many.std() / 24**0.5 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["maf", "realnvp", "ffjord"])
+def test_wrong_shapes_are_refused(name: str) -> None:
+    model = built(name, PLANE, given=Event((1,), REAL))
+    assert isinstance(model, Flow)
+    x, told = torch.zeros(4, 2, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64)
+    for call in (model.transform, model.jacobian_check, model.log_prob):
+        for wrong in (torch.zeros(4, 3), torch.zeros(2)):
+            with pytest.raises(InputError, match="has shape"):
+                call(wrong.double(), given=told)
+    with pytest.raises(InputError, match="codes have shape"):
+        model.invert(torch.zeros(4, 3), given=told)
+    with pytest.raises(InputError, match="x has no examples"):
+        model.jacobian_check(x[:0], given=told)
+    with pytest.raises(InputError, match="samples=0"):
+        model.log_prob(x, given=told, samples=0)
+    assert model.jacobian_check(x, given=told[0]) == pytest.approx(model.jacobian_check(x, given=told), abs=1e-9)
+
+
+@pytest.mark.parametrize(("page", "name"), [("CONTRIBUTING.md", "NICE"), ("docs/flows.md", "Stretched")])
+def test_the_flow_that_a_page_describes_works(page: str, name: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"class {name}(Flow)" in block)
+    space = dict(vars(nice_module)) if name == "NICE" else {}
+    exec(compile("from __future__ import annotations\n" + code, page, "exec"), space)
+    model = space[name](Event((3,), REAL))
+    unsup.fit(model, torch.randn(200, 3, generator=generator()), steps=3, batch_size=20, progress="off")
+    assert model.jacobian_check(torch.randn(4, 3, generator=generator())) < 1e-5
+    assert model.sample(2, generator=generator(), temperature=0.5).shape == (2, 3)
+
+
+ONE = [(name, {}) for name in FLOWS if name not in ("realnvp", "nice")] + [
+    ("maf", {"components": 3}),
+    ("naf", {"transformer": "ddsf"}),
+    ("spline-flow", {"step": "autoregressive", "whiten": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), ONE)
+def test_one_entry_given_a_number_has_a_density(name: str, options: dict[str, Any]) -> None:
+    model = built(name, Event((1,), REAL), 0.3, given=Event((1,), REAL), **options)
+    assert isinstance(model, Flow)
+    x = torch.linspace(-9, 9, 16_001, dtype=torch.float64).sinh()[:, None]  # up to ±4,000
+    for c in (torch.tensor([-1.0]), torch.tensor([2.0])):
+        with torch.no_grad():
+            density = torch.cat([model.log_prob(p, given=c.expand(len(p), 1)) for p in x.split(2000)]).exp()
+        assert abs(float(torch.trapezoid(density, x[:, 0])) - 1) < 1e-3
+        assert model.jacobian_check(x[8000:8003], given=c) < 1e-8
+    levels = unsup.create(name, Event((1,), Support("ordinal", 5)), preset="tiny", seed=0, **options)
+    assert isinstance(levels, Flow)
+    levels.prepare(Batch(torch.arange(5)[:, None]), generator=generator())
+    assert levels.sample(20, generator=generator()).unique().numel() > 1

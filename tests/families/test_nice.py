@@ -228,7 +228,7 @@ def test_events_and_kinds() -> None:
     assert NICE(Event((5,), MIXED)).likelihood_kind == "bound"
     for event, reason in [
         (Event((4,), Support("nominal", 3)), "nominal"),
-        (Event((1,), REAL), "two entries"),
+        (Event((1,), REAL), "2 entries"),
         (Event((8, 2), REAL), "vectors, tables and images"),
     ]:
         with pytest.raises(InputError, match=reason):

@@ -211,7 +211,7 @@ def test_likelihood_kind_and_events() -> None:
     for event, reason in [
         (Event((4,), Support("nominal", 3)), "nominal"),
         (Event((2,), (REAL, Support("nominal", 3))), "nominal"),
-        (Event((1,), REAL), "two entries"),
+        (Event((1,), REAL), "2 entries"),
         (Event((1, 1, 1), REAL), "two pixels"),
         (Event((8, 2), REAL), "vectors, tables and images"),
     ]:

@@ -333,6 +333,8 @@ class HasDensity(ABC):
         """
         model = cast(Model, self)
         event = model.event
+        if samples < 1:
+            raise InputError(f"samples={samples}; expected at least one importance sample")
         if not isinstance(x, Tensor):
             x = raw_tensor(x).to(model.device)
         if lengths is not None:
@@ -959,9 +961,17 @@ class IsFlow(HasDensity, CanSample, CanDecode):
         Args:
             x: continuous raw data ``(B, *event.shape)``, best in float64 with a model in float64; the Jacobian of one
                 example has D² entries.
-            given: condition of each example, for models built with ``given``.
+            given: condition of each example, or one for all, for models built with ``given``.
+
+        Raises:
+            InputError: wrong shape, no example, or conditions that do not fit.
         """
-        model = cast(nn.Module, self)
+        model = cast(Model, self)
+        model.event.check_shape(x)
+        if not len(x):
+            raise InputError("x has no examples; expected at least one, whose Jacobian is compared")
+        if given is not None and given.shape[:1] != x.shape[:1]:
+            given = given.expand(len(x), *given.shape)
         training = model.training
         model.eval()
         worst = 0.0

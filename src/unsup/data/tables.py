@@ -765,7 +765,10 @@ def _noted(found: Examples, notes: Sequence[str], dropped: bool) -> Examples:
     same = (x[:1] == x[-1:]).all(0) & (x.amin(0) == x.amax(0))  # a missing entry differs from everything
     constant = [name for name, is_same in zip(found.columns, same.tolist(), strict=True) if is_same]
     if constant and len(x) > 1:
-        notes.append(f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}")
+        notes.append(
+            f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}; "
+            "remove them with --drop (drop=), because the density of a real one has no upper limit"
+        )
     apart = len(np.unique(found.hashes)) - len(np.unique(row_hashes(x.numpy()))) if dropped else 0
     if apart > 0:
         notes.append(

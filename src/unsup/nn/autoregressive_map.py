@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unsup.nn.autoregressor import Steps
 from unsup.nn.bijection import Bijection
 from unsup.nn.dropout import drops
+from unsup.nn.elementwise import Elementwise
 from unsup.nn.invertible import Arithmetic, Exact, Invertible
 from unsup.nn.masked import MaskedMLP, sequential_degrees
 from unsup.prob.distributions import at_least_float32
@@ -150,6 +151,21 @@ class MaskedAutoregressive(Invertible, Exact):
 
         found.register_hook(solved)
         return found
+
+
+def autoregressive_step(
+    dims: int,
+    hidden: tuple[int, ...],
+    bijection: Bijection,
+    *,
+    context: int = 0,
+    residual: bool = False,
+    dropout: float = 0.0,
+) -> MaskedAutoregressive | Elementwise:
+    """A `MaskedAutoregressive` step; one entry without a condition depends on nothing, and needs no network."""
+    if dims == 1 and not context:
+        return Elementwise(dims, bijection)
+    return MaskedAutoregressive(dims, hidden, bijection, context=context, residual=residual, dropout=dropout)
 
 
 class InverseAutoregressive(Invertible, Exact):

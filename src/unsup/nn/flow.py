@@ -5,7 +5,7 @@ log p(x) = log p_Z(f(y(x))) + log|det ∂f/∂y| + log|det ∂y/∂x|
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -38,12 +38,16 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     The base is N(0, I), unless a model overrides `base_log_prob`, `base_cdf` and `draw_base` together. Its entries are
     independent and have one law. Constructors call `take` before they build the steps.
 
+    Class attributes:
+        fewest_entries: of an example; couplings need two.
+
     Attributes:
         front: raw x ⇄ y, ``(B, *event.shape)``.
         conditions: features of the condition, which are passed to all steps.
         flow: y → z, ``(B, D)``.
     """
 
+    fewest_entries: ClassVar[int] = 1
     front: ContinuousFront
     conditions: Conditions
     flow: Invertible
@@ -93,8 +97,8 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
             return "takes vectors, tables and images only"
         if event.has_words:
             return NO_WORDS
-        if event.dims < 2:
-            return "needs at least two entries"
+        if event.dims < cls.fewest_entries:
+            return f"needs at least {cls.fewest_entries} entries"
         return None
 
     @property
@@ -170,11 +174,13 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
     def transform(
         self, x: Tensor, *, given: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        self.event.check_shape(x)
         y, front_log_det = self.front(x)
         z, log_det = self.flow(at_least_float32(y), self._features(given, len(x)))
         return z, log_det + front_log_det
 
     def invert(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
+        self.check_codes(z)
         return self.front.invert(self.flow.inverse(at_least_float32(z), self._features(given, len(z))))
 
     def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:

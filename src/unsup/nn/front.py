@@ -213,12 +213,12 @@ def dequantized_log_prob(
 
     Args:
         density: log-density of y, ``(B, *shape)`` → ``(B,)``.
-        samples: number S of noise draws per example; ignored for real data.
+        samples: number S of noise draws per example; ignored for real data, unless the density is an estimate.
         average: E[(1/S) Σ_s log …] instead, which does not increase: for densities with an estimated logarithm, since
             the exponential of an unbiased estimate is too large on average.
     """
     draws = []
-    for _ in range(1 if front.all_real else samples):
+    for _ in range(1 if front.all_real and not average else samples):
         noisy, log_q = front.noisy(x, generator=generator)
         y, log_det = front(noisy)
         draws.append(density(y) + log_det - log_q)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Literal, TextIO, get_args
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from unsup.core.errors import InputError
 from unsup.core.escapes import visible
 
 
@@ -58,6 +59,8 @@ class Progress:
         start: int | None = None,
         stream: TextIO | None = None,
     ) -> None:
+        if not callable(mode) and mode not in get_args(ProgressMode):
+            raise InputError(f"progress={mode!r}; expected 'auto', 'plain', 'off' or a function")
         self.listener = mode if callable(mode) else None
         self.mode, self.unit = "off" if callable(mode) else mode, unit
         self.stream = stream or sys.stderr

@@ -165,7 +165,7 @@ ROWS: tuple[Row, ...] = (
         family="flows",
         summary="The distribution function of a mixture as the map, entry by entry: the flow to learn from.",
         abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition", "predict"),
-        events="vectors and tables without categories of more than two values, also of one column",
+        events="vectors and tables without categories of more than two values",
         paper=ROSENBLATT_PAPER,
     ),
     Row(
@@ -228,7 +228,7 @@ ROWS: tuple[Row, ...] = (
         family="flows",
         summary="Volume-preserving additive couplings and one diagonal scale; logistic or Gaussian base.",
         abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition", "predict"),
-        events="vectors, tables and images without categories of more than two values",
+        events="vectors, tables and images of two or more entries, without categories of more than two values",
         paper=NICE_PAPER,
     ),
     Row(
@@ -237,7 +237,7 @@ ROWS: tuple[Row, ...] = (
         family="flows",
         summary="Affine couplings: an invertible map to a Gaussian with a triangular Jacobian; multi-scale for images.",
         abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition", "predict"),
-        events="vectors, tables and images without categories of more than two values",
+        events="vectors, tables and images of two or more entries, without categories of more than two values",
         paper=REALNVP_PAPER,
     ),
 )

@@ -18,7 +18,7 @@ from unsup.core import random
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
 from unsup.core.model import NO_WORDS, Advice
-from unsup.nn.autoregressive_map import MaskedAutoregressive
+from unsup.nn.autoregressive_map import autoregressive_step
 from unsup.nn.bijection import NormalScores
 from unsup.nn.elementwise import Elementwise, NormalCdf
 from unsup.nn.flow import Dequantization, Flow
@@ -79,10 +79,10 @@ class CdfFlow(Flow):
         self.take(event, given, dequantization=dequantization)
         context, dims, scores = self.conditions.size, event.dims, NormalScores(components, component)
         own: Invertible
-        if dependence == "independent" or (dims == 1 and not context):
+        if dependence == "independent":
             own = Elementwise(dims, scores, context)
         else:
-            own = MaskedAutoregressive(dims, hidden, scores, context=context)
+            own = autoregressive_step(dims, hidden, scores, context=context)
         start = [Flatten(event.shape), *([Whitening(event.dims)] if whiten else [])]
         self.flow = Chain([*start, own, *([NormalCdf()] if base == "uniform" else [])])
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.autoregressive_map import WIDEST, InverseAutoregressive, MaskedAutoregressive
+from unsup.nn.autoregressive_map import WIDEST, InverseAutoregressive, MaskedAutoregressive, autoregressive_step
 from unsup.nn.bijection import LogAffine
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
@@ -63,8 +63,8 @@ class IAF(Flow):
         steps: list[Invertible] = [Flatten(event.shape)]
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            step = MaskedAutoregressive(event.dims, hidden, LogAffine(WIDEST), context=self.conditions.size)
-            steps.append(InverseAutoregressive(step))
+            step = autoregressive_step(event.dims, hidden, LogAffine(WIDEST), context=self.conditions.size)
+            steps.append(InverseAutoregressive(step) if isinstance(step, MaskedAutoregressive) else step)
         self.flow = Chain(steps)
 
     @classmethod

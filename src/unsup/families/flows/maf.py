@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from unsup.core.config import Count, Whole, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.autoregressive_map import WIDEST, MaskedAutoregressive
+from unsup.nn.autoregressive_map import WIDEST, autoregressive_step
 from unsup.nn.bijection import Bijection, LogAffine, NormalScores
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.front import usual_alpha
@@ -91,7 +91,7 @@ class MAF(Flow):
         context = self.conditions.size
 
         def step(bijection: Bijection) -> Invertible:
-            return MaskedAutoregressive(event.dims, hidden, bijection, context=context, dropout=dropout)
+            return autoregressive_step(event.dims, hidden, bijection, context=context, dropout=dropout)
 
         for layer in range(layers):
             steps += [Reverse()] if layer else []

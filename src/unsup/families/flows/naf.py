@@ -19,7 +19,7 @@ from typing import Literal
 from unsup.core.config import Count, Widths
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.autoregressive_map import MaskedAutoregressive
+from unsup.nn.autoregressive_map import autoregressive_step
 from unsup.nn.bijection import Bijection, DenseSigmoid, SigmoidMixture
 from unsup.nn.flow import Dequantization, Flow
 from unsup.nn.invertible import Chain, Flatten, Invertible
@@ -84,7 +84,7 @@ class NAF(Flow):
         steps: list[Invertible] = [Flatten(event.shape)]
         for layer in range(layers):
             steps += [Reverse()] if layer else []
-            steps.append(MaskedAutoregressive(event.dims, hidden, bijection(), context=self.conditions.size))
+            steps.append(autoregressive_step(event.dims, hidden, bijection(), context=self.conditions.size))
         self.flow = Chain(steps)
 
     @classmethod

@@ -59,6 +59,7 @@ class NICE(Flow):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    fewest_entries = 2
     in_integers = True
     presets = {"tiny": {"hidden": (16,)}, "paper": {"layers": 4, "hidden": (1000,) * 5, "base": "logistic"}}
     fit_defaults = {"lr": 1e-3, "batch_size": 200, "betas": (0.9, 0.99), "eps": 1e-4}

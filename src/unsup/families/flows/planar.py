@@ -26,7 +26,7 @@ class Planar(Flow):
     The paper does not fix the number of steps of the ``paper`` preset for this use: it is our choice.
 
     Args:
-        event: real, ordinal or binary vectors of at least two entries.
+        event: real, ordinal or binary vectors.
         layers: number of steps.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
         given: event of the condition, e.g. ``labels(10)``, or None; the offsets b depend on it.

@@ -75,6 +75,7 @@ class RealNVP(Flow):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    fewest_entries = 2
     in_integers = True
     presets = {
         "tiny": {"layers": 4, "hidden": (16,), "channels": 4, "blocks": 1},

@@ -16,7 +16,7 @@ from unsup.core.config import AtLeast, Count, Positive, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice
-from unsup.nn.autoregressive_map import MaskedAutoregressive
+from unsup.nn.autoregressive_map import autoregressive_step
 from unsup.nn.bijection import Spline
 from unsup.nn.conditioner import PlainResidualConvNet, ResidualMLP
 from unsup.nn.coupling import Coupling
@@ -107,6 +107,7 @@ class SplineFlow(Flow):
         dequantization: Dequantization = "uniform",
         given: Event | None = None,
     ) -> None:
+        step = "autoregressive" if event.dims == 1 else step  # nothing to couple
         as_image = step == "coupling" and event.is_image and not any(side % 2 for side in event.shape[1:])
         self.take(
             event,
@@ -137,15 +138,18 @@ class SplineFlow(Flow):
             spline = Spline(bins, bound, math.sqrt(width))
             if step == "autoregressive":
                 hidden = (width,) * (1 + 2 * blocks)
-                return MaskedAutoregressive(dims, hidden, spline, context=context, residual=True, dropout=dropout)
+                return autoregressive_step(dims, hidden, spline, context=context, residual=True, dropout=dropout)
             net = ResidualMLP(seen + context, width, blocks, spline.outputs_each * (dims - seen), dropout)
             return Coupling(Halves(seen), net, spline)
 
         def mixing() -> Invertible:
             return TriangularMixing(dims, start="permutation") if dims <= _MIXED else Shuffle(dims)
 
-        steps = (s for _ in range(layers) for s in (mixing(), splines()))
-        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), *steps, mixing()])
+        steps: list[Invertible] = []
+        for _ in range(layers):
+            steps += [*([mixing()] if dims > 1 else []), splines()]
+        steps += [mixing()] if dims > 1 else []
+        self.flow = Chain([Flatten(event.shape), *([Whitening(event.dims)] if whiten else []), *steps])
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:

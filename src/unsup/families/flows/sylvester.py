@@ -28,7 +28,7 @@ class Sylvester(Flow):
     The paper does not fix the number of steps of the ``paper`` preset for this use: it is our choice.
 
     Args:
-        event: real, ordinal or binary vectors of at least two entries.
+        event: real, ordinal or binary vectors.
         layers: number of steps.
         rank: M; None: the number of entries, at most 32.
         dequantization: noise within the cells of discrete entries: ``uniform``, or ``variational``, of a small flow.
