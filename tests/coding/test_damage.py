@@ -6,13 +6,14 @@ Run with ``-rP`` to see the counts by outcome.
 from __future__ import annotations
 
 import collections
+import io
 import json
 import random
 import struct
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,8 @@ import zstandard
 from forging import NAMES, Reader, Sealed, damaged, outcome
 
 from unsup.coding import decompress
-from unsup.coding.container import ChunkInfo, digest
+from unsup.coding.arrays import coder_of
+from unsup.coding.container import ChunkInfo, Container, digest
 from unsup.coding.errors import CodingError, CorruptChunk
 from unsup.core import memory
 from unsup.core.errors import InputError
@@ -275,11 +277,24 @@ def test_more_data_than_memory_is_refused_before_decoding(reader: Reader) -> Non
     coded = zstandard.ZstdCompressor().compress(raw)
     content = file.with_chunks([(ChunkInfo(0, 1, count, 0, len(raw), 0, 0, digest(raw)), coded)] * 100).to_bytes()
     assert len(content) < 20_000
-    tracemalloc.start()
-    try:
+
+    def decode() -> None:
         with memory.within(2**22), pytest.raises(InputError, match="of memory available; free memory"):
             decompress(reader.model, content)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
+
+    def make_coder() -> None:
+        with Container(io.BytesIO(content), "a file") as container:
+            coder_of(reader.model, container)
+
+    assert peak(decode) < peak(make_coder) + 2**20
+
+
+def peak(work: Callable[[], None]) -> int:
+    """Bytes of Python objects and arrays at most."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
