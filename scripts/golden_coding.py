@@ -79,6 +79,9 @@ CASES = (
     Case("glow", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), VARIATIONAL, noise=4),
     Case("maf", "counts", Event((24,), Support("ordinal", 40), "vector"), noise=8),
     Case("spline-flow", "counts", Event((24,), Support("ordinal", 40), "vector"), noise=8),
+    Case("sylvester", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), noise=4),
+    Case("residual-flow", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), VARIATIONAL, noise=4),
+    Case("ffjord", "levels", Event((24,), Support("ordinal", 16), "vector"), noise=4),
     Case("bernoulli-mixture", "binary", Event((1, 5, 6), Support("binary"), "image")),
     Case("gaussian-mixture", "table", Event((5,), COLUMNS, "vector", missing=True)),
 )

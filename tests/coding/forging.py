@@ -41,7 +41,8 @@ from unsup.core.errors import InputError
 from unsup.core.model import Model
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = sorted(path.stem for path in GOLDEN.glob("*.npy"))
+DECODED_SLOWLY = ("ffjord-levels", "residual-flow-grey")  # their coder is that of sylvester-grey
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.npy") if path.stem not in DECODED_SLOWLY)
 BY_ENTRY = [name for name in NAMES if b'"entry by entry' in (GOLDEN / f"{name}.unsup").read_bytes()[:1000]]
 """Those that are coded entry by entry, in one order or in the best one."""
 HUGE = (2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)

@@ -12,7 +12,11 @@ that is a stack. All numbers are integers h, which stand for the cells [h, h + 1
 3. Other increasing maps are linear between places 2^−7 apart, where they have the values Y_j in steps of 2^−17. On a
    piece with M = Y_{j+1} − Y_j this is a multiplication by M / 2^10, as in 2. Only the two places around a number are
    evaluated; the decoder finds them by bisection. One step is added to each piece, so that none is empty.
-4. The result is pushed: its bin under the base, and its place in the bin.
+4. A step y = f(x) whose Jacobian J is not triangular adds noise: n ~ N(0, σ²I), σ = 2^−11, is popped, and with
+   J Jᵀ = L Lᵀ the result is y = f(x) + L n, a map of n as in 2 and a sum of integers. The distance of x from f⁻¹(y),
+   again nearly N(0, σ²I), is pushed. The difference is the log-determinant of L (local bits-back: Ho, Lohn, Abbeel
+   2019, https://arxiv.org/abs/1905.08500). J changes the length only, so it may be approximate.
+5. The result is pushed: its bin under the base, and its place in the bin.
 
 Noise of a variational dequantiser is drawn in place of 1: the base numbers of its flow are popped, go through its steps
 and a sigmoid, whose values are numbers of 20 bits, and these lie in the cells. The decoder finds the levels first, and
@@ -61,7 +65,7 @@ from unsup.nn.bijection import Affine, Bijection
 from unsup.nn.dequantizer import VariationalDequantizer
 from unsup.nn.flow import Flow
 from unsup.nn.front import ContinuousFront, UniformDequantizer
-from unsup.nn.invertible import Arithmetic, Exact, Invertible
+from unsup.nn.invertible import Arithmetic, Exact, Invertible, Smooth
 
 _BITS = 12  # F, the bits of a number after the point, or more for data with many levels
 _MOST_BITS = 44  # of numbers after the point, so that those of the base fit
@@ -82,6 +86,11 @@ _WINDOW = 4  # places whose values encoder and decoder round alike
 _NOISE_BITS = 20  # bits of the place in a cell that a flow draws
 _NOISE_RANGE = 16  # numbers before the sigmoid are within ±16
 
+_LOCAL_NOISE = 11  # the noise of smooth steps has the standard deviation 2^−11,
+_LOCAL_STEP = _LOCAL_NOISE + 6  # and values are rounded to 2^−17; numbers have as many bits after the point, or more
+_LOCAL_ERRORS = 16.0  # times as large as elsewhere: of solutions and fixed points
+_MOST_DERIVATIVES = 1 << 24  # entries of the Jacobians of a group: bounds memory
+
 _CELL = 32  # least width of a part of a cell
 _WIDEST = 1 << 11  # its largest width
 _STEEP = 1e-3  # α, below which a logit is too steep at its ends for parts of such widths
@@ -99,7 +108,7 @@ _RETRIES = 16  # times that a group is coded again without some examples
 _DIGIT = 12  # bits of the digit of a level that need not be a power of two
 _TABLE = 1 << 22  # largest table of a logit
 _BASE, _LOGIT, _FIRST = 0, 1, 1  # roundings: of the base, of the logit, and half of that of the first map
-_NOISE = (1 << 32) - 1  # of the base of noise
+_NOISE, _LOCAL, _RESIDUE = ((1 << 32) - k for k in (1, 2, 3))  # of the bases of noise, and what a smooth step leaves
 
 
 @final
@@ -113,6 +122,9 @@ class FlowInIntegers(Scheme):
         super().__init__(model, profile)
         self.flow = cast(Flow, self.model)
         self.cells = cast(_Cells, _Cells.of(self.flow.front, _least_bits(self.flow)))
+        for step in self.flow.modules():
+            if isinstance(step, Smooth):
+                step.freeze()
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
@@ -130,8 +142,8 @@ class FlowInIntegers(Scheme):
         for step in (*model.flow.modules(), *noise.modules()):
             if isinstance(step, Invertible) and not isinstance(step, Exact):
                 return (
-                    f"has the step {type(step).__name__}, which has no exact form in integers: only steps with a "
-                    "triangular Jacobian, which change one entry after the other, have one"
+                    f"has the step {type(step).__name__}, which has no exact form in integers: only steps that are "
+                    "Exact, such as Smooth ones, which state their Jacobian, have one"
                 )
         if _Cells.of(model.front, _least_bits(model)) is None:
             return "has entries with too many levels, or no finite scale"
@@ -140,7 +152,7 @@ class FlowInIntegers(Scheme):
     def encode(self, x: Tensor) -> bytes:
         notes = Noting()
         coder = _Coder(self, Stack(), notes)
-        levels, most = self.cells.levels_of(x), _most(self.event)
+        levels, most = self.cells.levels_of(x), _most(self.flow)
         rest, outside = np.arange(len(x)), list[Integers]()
         sizes = list[int]()  # of the groups; 0 is one example without the flow
         while len(rest):
@@ -209,7 +221,7 @@ class FlowInIntegers(Scheme):
             alone = np.frombuffer(coded, "<u4", others, start).astype(np.int64)
         except (struct.error, ValueError) as error:
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut or damaged") from error
-        most = _most(self.event)
+        most = _most(self.flow)
         if len(alone) + sum(times * max(1, size) for times, size in runs) != n or any(size > most for _, size in runs):
             raise StreamError(f"groups of other than {n} examples; the stream is damaged")
         if (np.diff(alone) <= 0).any() or (len(alone) and alone[-1] >= n):
@@ -258,8 +270,10 @@ class _Coder:
         self.edges = _Edges(self.cells, rounding)
         self.base = _Base(scheme.flow.exact_cdf, self.cells.bits, _BASE, rounding)
         dtype = torch.promote_types(scheme.model.dtype, torch.float32)
-        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype, scheme.spare)
-        self.need = self.event.dims * (self.cells.bits + _RATIO_BITS / 2)
+        smooth = _is_smooth(scheme.flow)
+        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype, scheme.spare, smooth=smooth)
+        local = self.cells.bits - _LOCAL_NOISE if smooth else 0
+        self.need = self.event.dims * (self.cells.bits + local + _RATIO_BITS / 2)
         noise = scheme.flow.front.dequantizer
         self.noise = _Noise(noise, self, rounding) if isinstance(noise, VariationalDequantizer) else None
 
@@ -446,7 +460,7 @@ class _Noise:
     def push(self, levels: Integers) -> Integers:
         """Levels ``(B, D)`` as numbers with noise, popped from the stack."""
         coder, shape = self.coder, (len(levels), *self.dequantizer.shape)
-        drawn = self.base.draw(coder.stack, self._mask(levels.size))
+        drawn = self.base.draw(coder.stack, _noise_mask(coder.arithmetic.calls, levels.size))
         coder.arithmetic.lowest = min(coder.arithmetic.lowest, coder.stack.bits)
         s = self.steps.exactly(torch.from_numpy(drawn).view(shape), coder.arithmetic, self._context(levels))
         self._check(s)
@@ -478,13 +492,8 @@ class _Noise:
         s = coder.arithmetic.bent_inverse(torch.from_numpy(u).view(shape), _squashed, _NOISE_BITS, _NOISE_BITS)
         self._check(s)
         found = self.steps.exactly_inverse(s, coder.arithmetic, self._context(levels))
-        self.base.undraw(coder.stack, found.flatten().numpy(), self._mask(levels.size))
+        self.base.undraw(coder.stack, found.flatten().numpy(), _noise_mask(coder.arithmetic.calls, levels.size))
         return levels
-
-    def _mask(self, count: int) -> Integers:
-        """Random numbers: what was pushed last are base numbers of other examples, which may be untypical."""
-        found = hashlib.shake_128(struct.pack("<I", self.coder.arithmetic.calls)).digest(4 * count)
-        return np.frombuffer(found, "<u4").astype(np.int64) % TOTAL
 
     def _context(self, levels: Integers) -> Tensor:
         x = self.coder.cells.raw(levels, self.coder.event).to(self.coder.arithmetic.dtype)
@@ -563,9 +572,21 @@ class _Modular(Arithmetic):
         lowest: the least number of bits of the stack, since it was last set.
     """
 
-    def __init__(self, stack: Stack, rounding: Rounding, bits: int, dtype: torch.dtype, spare: int = 0) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        rounding: Rounding,
+        bits: int,
+        dtype: torch.dtype,
+        spare: int = 0,
+        *,
+        smooth: bool = False,
+    ) -> None:
         self.stack, self.rounding, self.bits, self.dtype, self.spare = stack, rounding, bits, dtype, spare
         self.calls, self.lowest = _FIRST, stack.bits
+        if smooth:
+            self.noise = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _LOCAL, rounding, drawn=True)
+            self.residue = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _RESIDUE, rounding)
 
     def real(self, x: Tensor) -> Tensor:
         found = (x.double() * 2.0**-self.bits).to(self.dtype)
@@ -651,6 +672,68 @@ class _Modular(Arithmetic):
         values = ((first + own) << width) + within
         chosen.check(np.abs(values) < 2 * _LIMIT)
         return chosen.replaced(values)
+
+    def smooth(self, x: Tensor, step: Smooth, context: Tensor | None) -> Tensor:
+        chosen, dims = _Chosen(x, None), x[0].numel()
+        centre, log_scale, lower = self._linearised(x, step, context)
+        noise = self.noise.draw(self.stack, _noise_mask(self.calls, x.numel()))
+        self.lowest = min(self.lowest, self.stack.bits)
+        scaled = self.affine(torch.from_numpy(noise).view(-1, dims), log_scale, None).numpy()
+        shift = centre + (lower @ (scaled * 2.0**-self.bits)[..., None])[..., 0]
+        y = np.stack([scaled[:, d] + self._rounded(self.calls + d, shift[:, d]) for d in range(dims)], 1)
+        chosen.check(np.abs(y).ravel() < _LIMIT)
+        found = torch.from_numpy(y).view(x.shape)
+        residue = x.flatten(1).numpy() - self._origin(self.calls + dims, found, step, context)
+        self.calls += dims + 1
+        self.residue.push(self.stack, residue.ravel())
+        return found
+
+    def smooth_inverse(self, y: Tensor, step: Smooth, context: Tensor | None) -> Tensor:
+        chosen, dims = _Chosen(y, None), y[0].numel()
+        self.calls -= dims + 1
+        if self.calls <= _FIRST:
+            raise StreamError("fewer maps than were coded; the stream is damaged")
+        residue = self.residue.pop(self.stack, y.numel())
+        x = self._origin(self.calls + dims, y, step, context).ravel() + residue
+        chosen.check(np.abs(x) < 2 * _LIMIT)
+        found = torch.from_numpy(x).view(y.shape)
+        centre, log_scale, lower = self._linearised(found, step, context)
+        values = y.flatten(1).numpy()
+        scaled = np.zeros(values.shape, np.int64)
+        for d in range(dims):
+            shift = centre[:, d] + (lower[:, d, :d] * (scaled[:, :d] * 2.0**-self.bits)).sum(1)
+            scaled[:, d] = values[:, d] - self._rounded(self.calls + d, shift)
+        noise = self.affine_inverse(torch.from_numpy(scaled), log_scale, None)
+        self.noise.undraw(self.stack, noise.flatten().numpy(), _noise_mask(self.calls, y.numel()))
+        return found
+
+    def _linearised(self, x: Tensor, step: Smooth, context: Tensor | None) -> tuple[Floats, Tensor, Floats]:
+        """f(x) ``(B, D)``, the logarithms of the diagonal of L ``(B, D)``, and L with 0 on and 1 / it beside it.
+
+        L v, v = diag(L) n, is then v and a product with what is returned.
+        """
+        chosen, n, real = _Chosen(x, None), len(x), self.real(x)
+        centre = chosen.of(step.value(real, context)).reshape(n, -1)
+        jacobian = step.jacobian(real, context)[:n].double()
+        good = torch.isfinite(jacobian).flatten(1).all(1).numpy() & np.isfinite(centre).all(1)
+        if not good.all():
+            raise _Outside(np.flatnonzero(~good))
+        lower = torch.linalg.qr(jacobian.mT, mode="r").R.mT
+        diagonal = lower.diagonal(dim1=1, dim2=2)
+        strict: Floats = (lower / diagonal[:, None]).tril(-1).numpy()
+        return centre, diagonal.abs().log(), strict
+
+    def _origin(self, call: int, y: Tensor, step: Smooth, context: Tensor | None) -> Integers:
+        """f⁻¹(y) as numbers ``(B, D)``."""
+        return self._rounded(call, _Chosen(y, None).of(step.preimage(self.real(y), context)).reshape(len(y), -1))
+
+    def _rounded(self, call: int, values: Floats) -> Integers:
+        """Values ``(B, ...)`` as numbers, which encoder and decoder round alike."""
+        good = np.abs(values) * 2.0**_LOCAL_STEP < _FARTHEST_SHIFT
+        if not good.all():
+            raise _Outside(np.flatnonzero(~good.reshape(len(values), -1).all(1)))
+        steps = self.rounding.settle(2 * call, to_steps(values, 2.0**_LOCAL_STEP, _LOCAL_ERRORS))
+        return steps << (self.bits - _LOCAL_STEP)
 
     def _knots(
         self, call: int, chosen: _Chosen, curve: Callable[[Tensor], Tensor], first: Integers, count: int, bits: int
@@ -792,6 +875,12 @@ class _Chosen:
         return (x.flatten() if self.mask is None else x[self.mask]).numpy()
 
 
+def _noise_mask(call: int, count: int) -> Integers:
+    """Random numbers for `_Base.draw`: what was pushed last may be untypical."""
+    found = hashlib.shake_128(struct.pack("<I", call)).digest(4 * count)
+    return np.frombuffer(found, "<u4").astype(np.int64) % TOTAL
+
+
 def _ratio(scale: Integers) -> tuple[Integers, Integers, Integers]:
     """M, and by how many bits its product is shifted up or down."""
     down = _RATIO_BITS - (scale >> _STEP_BITS)
@@ -801,7 +890,7 @@ def _ratio(scale: Integers) -> tuple[Integers, Integers, Integers]:
 def _least_bits(model: Flow) -> int:
     """The bits that numbers need for the maps of a flow."""
     bends = any(isinstance(m, Bijection) and not isinstance(m, Affine) for m in model.modules())
-    return _PLACE_BITS + _RISE_BITS if bends else _BITS
+    return max(_PLACE_BITS + _RISE_BITS if bends else _BITS, _LOCAL_STEP if _is_smooth(model) else 0)
 
 
 def _exponent(values: Floats) -> Integers:
@@ -810,9 +899,16 @@ def _exponent(values: Floats) -> Integers:
     return exponent.astype(np.int64) - (fraction == 0.5)
 
 
-def _most(event: Event) -> int:
+def _most(model: Flow) -> int:
     """Examples of a group."""
-    return max(1, min(_MOST, _MOST_ENTRIES // event.dims))
+    dims = model.event.dims
+    entries = _MOST_DERIVATIVES // dims**2 if _is_smooth(model) else _MOST
+    return max(1, min(_MOST, _MOST_ENTRIES // dims, entries))
+
+
+def _is_smooth(model: Flow) -> bool:
+    """Whether a step has a Jacobian that is not triangular."""
+    return any(isinstance(m, Smooth) for m in model.modules())
 
 
 def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:

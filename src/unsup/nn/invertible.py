@@ -3,9 +3,9 @@
 A step maps examples ``(B, ...)`` and may change their shape, but not their number of entries. Log-determinants and
 tensors are at least float32; only conditioners compute in a smaller type.
 
-`Exact` steps can also be computed without rounding errors, for lossless coding: they move entries, and they apply
-increasing maps to entries, such as x · exp(s) + t, whose parameters are functions of other entries. How such a map is
-exact is up to an `Arithmetic`.
+`Exact` steps can also be computed without rounding errors, for lossless coding: they move entries, they apply
+increasing maps to entries, such as x · exp(s) + t, whose parameters are functions of other entries, or they are
+`Smooth` and state their Jacobian. How such a map is exact is up to an `Arithmetic`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.nn.split import Partition
+from unsup.nn.traces import traces
 from unsup.prob.distributions import at_least_float32
 
 
@@ -73,6 +74,14 @@ class Arithmetic(ABC):
     def monotone_inverse(self, y: Tensor, curve: Callable[[Tensor], Tensor], where: Tensor | None = None) -> Tensor:
         """The x that `monotone` maps to ``y``."""
 
+    @abstractmethod
+    def smooth(self, x: Tensor, step: Smooth, context: Tensor | None) -> Tensor:
+        """y near that of a step, with small noise whose distribution follows from the step's Jacobian."""
+
+    @abstractmethod
+    def smooth_inverse(self, y: Tensor, step: Smooth, context: Tensor | None) -> Tensor:
+        """The x that `smooth` maps to ``y``."""
+
 
 class Exact(ABC):
     """Capability of an `Invertible`: the same map on fixed-point numbers, with an exact inverse.
@@ -90,6 +99,37 @@ class Exact(ABC):
     @abstractmethod
     def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
         """The x that `exactly` maps to ``y``, with the same maps in reverse order."""
+
+
+class Smooth(Invertible, Exact):
+    """A step that changes all entries at once. Fixed-point numbers pass it with small noise: `Arithmetic.smooth`.
+
+    The methods below compute an example in the same way whatever the others of the batch are, up to rounding errors.
+    """
+
+    def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        return arithmetic.smooth(x, self, context)
+
+    def exactly_inverse(self, y: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
+        return arithmetic.smooth_inverse(y, self, context)
+
+    @abstractmethod
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """∂y/∂x of the entries in order, ``(B, D, D)``: column d is the derivative along x_d. It may be approximate."""
+
+    def value(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """y without a log-determinant."""
+        with traces("none"):
+            y: Tensor = self(x, context)[0]
+        return y
+
+    def preimage(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """The x whose `value` is ``y``."""
+        return self.inverse(y, context)
+
+    def freeze(self) -> None:
+        """Compute what depends on parameters alone, which do not change any more."""
+        return
 
 
 class Chain(Invertible, Exact):

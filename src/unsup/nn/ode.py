@@ -19,18 +19,26 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import linear, softplus
 
-from unsup.nn.invertible import Invertible
-from unsup.nn.traces import current_probes, few_at_once, random_signs, unit_vectors
+from unsup.nn.invertible import Smooth
+from unsup.nn.traces import current_probes, few_at_once, jacobian, random_signs, unit_vectors
 from unsup.prob.distributions import at_least_float32
 
 ActivationName = Literal["softplus", "tanh"]
 SolverName = Literal["rk4", "dopri5"]
 _TIGHT = {torch.float64: (1e-11, "dopri8"), torch.float32: (1e-6, "dopri5")}
 """Tolerance of solutions outside training, and the method that needs the fewest evaluations for it."""
+_CODING_STEPS = 16  # of equal length, so that an example does not depend on the others
+_JACOBIAN_STEPS = 8  # fewer: each needs derivatives along many directions
 
 
 class Dynamics(nn.Module, ABC):
-    """f(y, t), with its derivatives along given directions."""
+    """f(y, t), with its derivatives along given directions.
+
+    Attributes:
+        reach: pixels of f depend on those of y at most so far away; None: on all entries.
+    """
+
+    reach: int | None = None
 
     @abstractmethod
     def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +89,8 @@ class Layers(Dynamics):
         super().__init__()
         self.activation = activation
         self.layers = nn.ModuleList(_Squash(layer, 1 + context) for layer in layers)
+        kernels = [max(layer.kernel_size) for layer in layers if isinstance(layer, nn.Conv2d)]
+        self.reach = sum(kernel // 2 for kernel in kernels) if len(kernels) == len(layers) else None
 
     def forward(self, y: Tensor, directions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         dtype = cast(_Squash, self.layers[0]).linear.weight.dtype
@@ -152,7 +162,7 @@ class _Activated(Function):
         return to_rows, to_rows[0].sum(0), None
 
 
-class ODE(Invertible):
+class ODE(Smooth):
     """y(1) of y(0) = x.
 
     Args:
@@ -179,6 +189,50 @@ class ODE(Invertible):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self._solve(y, context, backwards=True)[0]
+
+    def value(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._in_equal_steps(x, context, backwards=False)
+
+    def preimage(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Equal steps backwards are not the exact inverse of those forwards: their error is subtracted once."""
+        x = self._in_equal_steps(y, context, backwards=True)
+        return self._in_equal_steps(2 * y - self.value(x, context), context, backwards=True)
+
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """By the equation dJ/dt = A J, A = ∂f/∂y, with steps of Runge and Kutta's method."""
+        times = torch.linspace(0, 1, 2 * _JACOBIAN_STEPS + 1, dtype=x.dtype, device=x.device)
+        along = self._along(x, context, times)
+
+        def derivative(number: int) -> Tensor:
+            y, told = along[number], _told(times[number], x, context)
+            return jacobian(lambda v: self.dynamics(y, v, told)[1].to(x.dtype), y, self.dynamics.reach)
+
+        h, dims = 1 / _JACOBIAN_STEPS, x[0].numel()
+        found = torch.eye(dims, dtype=x.dtype, device=x.device).expand(len(x), dims, dims)
+        start = derivative(0)
+        for step in range(_JACOBIAN_STEPS):
+            middle, end = derivative(2 * step + 1), derivative(2 * step + 2)
+            first = start @ found
+            second = middle @ (found + h / 2 * first)
+            third = middle @ (found + h / 2 * second)
+            fourth = end @ (found + h * third)
+            found = found + h / 6 * (first + 2 * second + 2 * third + fourth)
+            start = end
+        return found
+
+    def _in_equal_steps(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> Tensor:
+        return self._along(x, context, x.new_tensor([1.0, 0.0] if backwards else [0.0, 1.0]))[-1]
+
+    def _along(self, x: Tensor, context: Tensor | None, times: Tensor) -> Tensor:
+        """The solution of y = ``x`` at the first time at all times, by steps of equal length."""
+        from torchdiffeq import odeint
+
+        def field(t: Tensor, y: Tensor) -> Tensor:
+            value, _ = self.dynamics(y, y.new_zeros(len(y), 0, *y.shape[1:]), _told(t, y, context))
+            return value.to(y.dtype)
+
+        found: Tensor = odeint(field, x, times, method="rk4", options={"step_size": 1 / _CODING_STEPS})
+        return found
 
     def _directions(self, x: Tensor) -> Tensor:
         """``(B, k, *shape)``: all unit vectors, signs, or nothing."""
@@ -223,11 +277,15 @@ class _Field(nn.Module):
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, _ = state
-        told = t.to(y.dtype).view(1, 1)
-        if self.context is not None:
-            told = torch.cat([told.expand(len(y), 1), self.context.to(y.dtype)], 1)
+        told = _told(t, y, self.context)
         trace = y.new_zeros(len(y))
         for part in few_at_once(self.directions):
             value, along = self.dynamics(y, part, told)
             trace = trace + (along * part).flatten(1).sum(1).to(y.dtype)
         return value.to(y.dtype), trace
+
+
+def _told(t: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
+    """Time and features of the condition: ``(B, 1 + F)``, or one row for all examples."""
+    told = t.to(y.dtype).view(1, 1)
+    return told if context is None else torch.cat([told.expand(len(y), 1), context.to(y.dtype)], 1)

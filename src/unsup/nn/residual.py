@@ -20,8 +20,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, linear, softplus
 
 from unsup.core import random
-from unsup.nn.invertible import Invertible
-from unsup.nn.traces import current_probes, few_at_once, random_signs, unit_vectors
+from unsup.nn.invertible import Smooth
+from unsup.nn.traces import current_probes, jacobian, random_signs
 from unsup.prob.distributions import at_least_float32
 from unsup.prob.roulette import geometric, log_det_by_neumann, log_det_series, roulette_weights, roulette_weights_each
 from unsup.prob.spectrum import top_singular_vectors
@@ -168,19 +168,27 @@ class LipschitzNet(nn.Module):
         layers: from x to the shape of x, at least two.
         context: number of features of the condition.
         activated: whether there is also an activation before the first layer.
+
+    Attributes:
+        reach: pixels of g depend on those of x at most so far away; None: on all entries.
+        frozen: the bounded weights, where no parameter changes any more, or None.
     """
+
+    frozen: list[Tensor] | None = None
 
     def __init__(self, layers: Sequence[Lipschitz], context: int, *, activated: bool = True) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.activated = activated
+        paddings = [layer.padding for layer in layers if isinstance(layer, LipschitzConv)]
+        self.reach = sum(paddings) if len(paddings) == len(layers) else None
         self.activations = nn.ModuleList(LipSwish() for _ in layers[0 if activated else 1 :])
         hidden = [len(layer.weight) for layer in layers[:-1]]
         self.told = nn.ModuleList(nn.Linear(context, units, bias=False) for units in hidden) if context else None
 
     def weights(self) -> list[Tensor]:
         """The bounded weights, for several passes."""
-        return [layer.bounded() for layer in self._layers()]
+        return [layer.bounded() for layer in self._layers()] if self.frozen is None else self.frozen
 
     def forward(self, x: Tensor, context: Tensor | None, weights: list[Tensor]) -> Linearised:
         layers, slopes = self._layers(), list[Tensor | None]()
@@ -216,7 +224,7 @@ class LipschitzNet(nn.Module):
         return [cast(Lipschitz, layer) for layer in self.layers]
 
 
-class Residual(Invertible):
+class Residual(Smooth):
     """y = x + g(x).
 
     Inside `unsup.nn.traces.traces`, log-determinants are estimated by one direction of random signs and a random number
@@ -239,13 +247,20 @@ class Residual(Invertible):
         if probes.way == "none":
             log_det = x.new_zeros(len(x))
         elif self.exact or probes.way == "exact":
-            directions = unit_vectors(x)
-            # Transposed: row d is ∂g/∂x_d.
-            jacobian = torch.cat([along(part).flatten(2) for part in few_at_once(directions)], 1)
-            log_det = torch.linalg.slogdet(directions.flatten(2) + jacobian).logabsdet
+            log_det = torch.linalg.slogdet(self._jacobian(along, x)).logabsdet
         else:
             log_det = self._estimate(along, x, probes.generator)
         return x + value.to(x.dtype), log_det.to(x.dtype)
+
+    def freeze(self) -> None:
+        self.net.frozen = self.net.weights()
+
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._jacobian(self.net(x, context, self.net.weights()).along, x)
+
+    def _jacobian(self, along: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        own = jacobian(along, x, self.net.reach)
+        return torch.eye(own.shape[1], dtype=own.dtype, device=own.device) + own
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The fixed point of x ↦ y − g(x). Its gradient is that of the implicit function, without its iterations."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from unsup.nn.invertible import Invertible
+from unsup.nn.invertible import Smooth
 from unsup.prob.bisection import bisect
 from unsup.prob.distributions import at_least_float32
 
@@ -21,7 +21,7 @@ _MARGIN = 1e-6  # at β = −α the determinant would be 0 at the centre
 _MOST = 1 - 1e-6  # a diagonal of Sylvester's matrices: at 1 the determinant could be 0
 
 
-class PlanarStep(Invertible):
+class PlanarStep(Smooth):
     """y = x + û tanh(wᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it."""
 
     def __init__(self, dims: int, context: int = 0) -> None:
@@ -49,6 +49,11 @@ class PlanarStep(Invertible):
         h = (x @ w + bias).tanh()
         return x + h[:, None] * u, (1 + (1 - h.square()) * product).log()
 
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        w, u, _, bias = self.values(context)
+        slope = 1 - (x @ w + bias).tanh().square()
+        return _eye(x) + slope[:, None, None] * u[:, None] * w
+
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """Along w the map is a + wᵀû tanh(a + b), which increases: its root is found by bisection."""
         w, u, product, bias = self.values(context)
@@ -62,7 +67,7 @@ class PlanarStep(Invertible):
         return y - (a + bias).tanh()[:, None] * u
 
 
-class RadialStep(Invertible):
+class RadialStep(Smooth):
     """y = x + β (x − c) / (α + ‖x − c‖) for vectors ``(B, D)``; with a condition, c has a term linear in it."""
 
     def __init__(self, dims: int, context: int = 0) -> None:
@@ -86,6 +91,15 @@ class RadialStep(Invertible):
         log_det = (x.shape[1] - 1) * (beta / reach).log1p() + (alpha * beta / reach.square()).log1p()
         return x + beta * away / reach[:, None], log_det
 
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        centre, alpha, beta = self.values(context)
+        away = x - centre
+        distance = _norm(away)
+        reach = alpha + distance
+        bend = beta / (reach.square() * distance)
+        own, outer = (1 + beta / reach)[:, None, None] * _eye(x), away[:, :, None] * away[:, None]
+        return own - bend[:, None, None] * outer
+
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The distance from c solves r² + (α + β − R) r − α R = 0, with the distance R of y."""
         centre, alpha, beta = self.values(context)
@@ -103,7 +117,7 @@ def _norm(x: Tensor) -> Tensor:
     return x.square().sum(1).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
 
 
-class SylvesterStep(Invertible):
+class SylvesterStep(Smooth):
     """y = x + Q R tanh(R̃ Qᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it.
 
     Args:
@@ -134,6 +148,11 @@ class SylvesterStep(Invertible):
         slope = 1 + (1 - h.square()) * (outer.diagonal() * inner.diagonal())
         return x + h @ outer.T @ q.T, slope.log().sum(1)
 
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        q, outer, inner, bias = self.values(context)
+        slope = 1 - (x @ q @ inner.T + bias).tanh().square()
+        return _eye(x) + (q @ outer * slope[:, None]) @ (inner @ q.T)
+
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """Within the span of Q the map is triangular: a bisection for each of its M coordinates, the last one first."""
         q, outer, inner, bias = self.values(context)
@@ -153,6 +172,10 @@ class SylvesterStep(Invertible):
             v[:, i] = bisect(too_small, rest - reach, rest + reach)
             h[:, i] = (s * v[:, i] + offset).tanh()
         return y - h @ outer.T @ q.T
+
+
+def _eye(x: Tensor) -> Tensor:
+    return torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
 
 
 def _triangular(t: Tensor) -> Tensor:
