@@ -104,7 +104,7 @@ class Exact(ABC):
 class Smooth(Invertible, Exact):
     """A step that changes all entries at once. Fixed-point numbers pass it with small noise: `Arithmetic.smooth`.
 
-    The methods below compute an example in the same way whatever the others of the batch are, up to rounding errors.
+    What the methods below compute for an example does not depend on the others of the batch, up to rounding errors.
     """
 
     def exactly(self, x: Tensor, arithmetic: Arithmetic, context: Tensor | None = None) -> Tensor:
