@@ -566,3 +566,41 @@ def test_a_wrong_jacobian_costs_bits_and_loses_nothing(monkeypatch: pytest.Monke
         assert torch.equal(scheme.decode(coded, len(x)), x)
         lengths.append(len(coded))
     assert lengths[1] > 1.03 * lengths[0]
+
+
+def test_noise_that_is_drawn_costs_what_it_should() -> None:
+    base = flows._Base(torch.special.ndtr, 6, 5, Noting(), drawn=True, short=True)
+    assert base.table.sum() == 1 << 24
+    stack = Stack(np.random.default_rng(0).bytes(400_000))
+    before, content, n = stack.bits, stack.to_bytes(), 100_000
+    mask = np.random.default_rng(1).integers(0, 1 << 24, n)
+    drawn = base.draw(stack, mask)
+    assert drawn.std() / 64 == pytest.approx(1, abs=0.01)
+    assert (drawn + 0.5).mean() / 64 == pytest.approx(0, abs=0.015)
+    chosen = base.table[np.searchsorted(base.start, drawn, side="right") - 1]
+    assert (before - stack.bits) / n == pytest.approx(float((24 - np.log2(chosen)).mean()), abs=3e-4)
+    base.undraw(stack, drawn, mask)
+    assert stack.to_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["planar", "radial", "sylvester", "residual-flow", "ffjord"])
+def test_a_smooth_step_costs_its_log_determinant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = EVENTS["counts"]
+    x = examples(event)[:-4].repeat(50 if name != "ffjord" else 20, 1)
+    scheme = scheme_for(trained(name, event, x))
+    assert isinstance(scheme, FlowInIntegers)
+    coder = flows._Coder(scheme, Stack(np.random.default_rng(0).bytes(10**6)), Noting())
+    excess, smooth = [], flows._Modular.smooth
+
+    def measured(self: flows._Modular, x: torch.Tensor, step: Smooth, context: torch.Tensor | None) -> torch.Tensor:
+        before, real = self.stack.bits, self.real(x)
+        y = smooth(self, x, step, context)
+        log_det = torch.linalg.slogdet(step.jacobian(real, context)).logabsdet.sum()
+        excess.append((self.stack.bits - before + float(log_det) / math.log(2)) / x.numel())
+        return y
+
+    monkeypatch.setattr(flows._Modular, "smooth", measured)
+    with torch.no_grad():
+        coder.push(scheme.cells.levels_of(x))
+    assert excess
+    assert abs(np.mean(excess)) < 0.005

@@ -88,7 +88,6 @@ _NOISE_RANGE = 16  # numbers before the sigmoid are within ±16
 
 _LOCAL_NOISE = 11  # the noise of smooth steps has the standard deviation 2^−11,
 _LOCAL_STEP = _LOCAL_NOISE + 6  # and values are rounded to 2^−17; numbers have as many bits after the point, or more
-_LOCAL_ERRORS = 16.0  # times as large as elsewhere: of solutions and fixed points
 _MOST_DERIVATIVES = 1 << 24  # entries of the Jacobians of a group: bounds memory
 
 _CELL = 32  # least width of a part of a cell
@@ -516,10 +515,21 @@ class _Base:
     """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves.
 
     Numbers that are drawn are within ±8: those further out would come too often, as no bin has less than 2^−24.
+
+    Args:
+        drawn: for `draw` and `undraw`.
+        short: frequencies have at most 12 significant bits, so that a place below one costs no more than it should.
     """
 
     def __init__(
-        self, cdf: Callable[[Tensor], Tensor], bits: int, call: int, rounding: Rounding, *, drawn: bool = False
+        self,
+        cdf: Callable[[Tensor], Tensor],
+        bits: int,
+        call: int,
+        rounding: Rounding,
+        *,
+        drawn: bool = False,
+        short: bool = False,
     ) -> None:
         one = 1 << bits
         edges = [np.arange(0, 8 << _BIN_BITS) << (bits - _BIN_BITS)]
@@ -535,6 +545,13 @@ class _Base:
         with np.errstate(divide="ignore"):
             grid = to_grid(np.log(np.concatenate([mass[::-1], mass]))[None])
         self.table = frequencies(rounding.settle(call, grid))[0]
+        self.low = np.zeros(self.table.shape, np.int64)  # bits of a frequency that are 0
+        if short:
+            middle = len(self.table) // 2
+            self.low = np.maximum(_exponent(self.table + 1.0) - _DIGIT, 0)
+            self.table = (self.table >> self.low) << self.low
+            self.table[middle] += TOTAL - self.table.sum()
+            self.low[middle] = 0
 
     def push(self, stack: Stack, z: Integers) -> None:
         """Code numbers ``(N,)``."""
@@ -552,14 +569,19 @@ class _Base:
         cumulative = np.cumsum(self.table)
         at = (stack.pop_bits(np.full(mask.shape, PRECISION)) + mask) % TOTAL
         bins = np.searchsorted(cumulative, at, side="right")
-        stack.push_uniform(at - cumulative[bins] + self.table[bins], self.table[bins])
+        place, low = at - cumulative[bins] + self.table[bins], self.low[bins]
+        stack.push_uniform(place >> low, self.table[bins] >> low)
+        stack.push_bits(place, low)
         return self.start[bins] + stack.pop_bits(self.bits[bins])
 
     def undraw(self, stack: Stack, z: Integers, mask: Integers) -> None:
         """The inverse of `draw`."""
         bins = np.searchsorted(self.start, z, side="right") - 1
         stack.push_bits(z - self.start[bins], self.bits[bins])
-        at = np.cumsum(self.table)[bins] - self.table[bins] + stack.pop_uniform(self.table[bins])
+        low = self.low[bins]
+        place = stack.pop_bits(low)
+        place += stack.pop_uniform(self.table[bins] >> low) << low
+        at = np.cumsum(self.table)[bins] - self.table[bins] + place
         stack.push_bits((at - mask) % TOTAL, np.full(mask.shape, PRECISION))
 
 
@@ -585,7 +607,7 @@ class _Modular(Arithmetic):
         self.stack, self.rounding, self.bits, self.dtype, self.spare = stack, rounding, bits, dtype, spare
         self.calls, self.lowest = _FIRST, stack.bits
         if smooth:
-            self.noise = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _LOCAL, rounding, drawn=True)
+            self.noise = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _LOCAL, rounding, drawn=True, short=True)
             self.residue = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _RESIDUE, rounding)
 
     def real(self, x: Tensor) -> Tensor:
@@ -679,7 +701,7 @@ class _Modular(Arithmetic):
         noise = self.noise.draw(self.stack, _noise_mask(self.calls, x.numel()))
         self.lowest = min(self.lowest, self.stack.bits)
         scaled = self.affine(torch.from_numpy(noise).view(-1, dims), log_scale, None).numpy()
-        shift = centre + (lower @ (scaled * 2.0**-self.bits)[..., None])[..., 0]
+        shift = centre + (lower @ self._centred(scaled)[..., None])[..., 0]
         y = np.stack([scaled[:, d] + self._rounded(self.calls + d, shift[:, d]) for d in range(dims)], 1)
         chosen.check(np.abs(y).ravel() < _LIMIT)
         found = torch.from_numpy(y).view(x.shape)
@@ -701,7 +723,7 @@ class _Modular(Arithmetic):
         values = y.flatten(1).numpy()
         scaled = np.zeros(values.shape, np.int64)
         for d in range(dims):
-            shift = centre[:, d] + (lower[:, d, :d] * (scaled[:, :d] * 2.0**-self.bits)).sum(1)
+            shift = centre[:, d] + (lower[:, d, :d] * self._centred(scaled[:, :d])).sum(1)
             scaled[:, d] = values[:, d] - self._rounded(self.calls + d, shift)
         noise = self.affine_inverse(torch.from_numpy(scaled), log_scale, None)
         self.noise.undraw(self.stack, noise.flatten().numpy(), _noise_mask(self.calls, y.numel()))
@@ -712,7 +734,7 @@ class _Modular(Arithmetic):
 
         L v, v = diag(L) n, is then v and a product with what is returned.
         """
-        chosen, n, real = _Chosen(x, None), len(x), self.real(x)
+        chosen, n, real = _Chosen(x, None), len(x), self.real(x) + 2.0 ** -(self.bits + 1)
         centre = chosen.of(step.value(real, context)).reshape(n, -1)
         jacobian = step.jacobian(real, context)[:n].double()
         good = torch.isfinite(jacobian).flatten(1).all(1).numpy() & np.isfinite(centre).all(1)
@@ -725,14 +747,19 @@ class _Modular(Arithmetic):
 
     def _origin(self, call: int, y: Tensor, step: Smooth, context: Tensor | None) -> Integers:
         """f⁻¹(y) as numbers ``(B, D)``."""
-        return self._rounded(call, _Chosen(y, None).of(step.preimage(self.real(y), context)).reshape(len(y), -1))
+        real = self.real(y) + 2.0 ** -(self.bits + 1)
+        return self._rounded(call, _Chosen(y, None).of(step.preimage(real, context)).reshape(len(y), -1))
+
+    def _centred(self, numbers: Integers) -> Floats:
+        """The middles of the cells of numbers, so that noise and what is left of it have the mean 0."""
+        return cast(Floats, (numbers + 0.5) * 2.0**-self.bits)
 
     def _rounded(self, call: int, values: Floats) -> Integers:
         """Values ``(B, ...)`` as numbers, which encoder and decoder round alike."""
         good = np.abs(values) * 2.0**_LOCAL_STEP < _FARTHEST_SHIFT
         if not good.all():
             raise _Outside(np.flatnonzero(~good.reshape(len(values), -1).all(1)))
-        steps = self.rounding.settle(2 * call, to_steps(values, 2.0**_LOCAL_STEP, _LOCAL_ERRORS))
+        steps = self.rounding.settle(2 * call, to_steps(values, 2.0**_LOCAL_STEP))
         return steps << (self.bits - _LOCAL_STEP)
 
     def _knots(

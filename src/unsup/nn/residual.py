@@ -33,6 +33,7 @@ TRAINING_TERMS, SCORING_TERMS = 2, 20
 _TRAINING_TOLERANCE, _TRAINING_POWERS = 1e-3, 3  # of squared spectral norms, relative; see `top_singular_vectors`
 _TIGHT, _POWERS = {torch.float32: 1e-6, torch.float64: 1e-13}, 16
 """Elsewhere; the tolerance is also that of fixed points."""
+_MORE_ITERATIONS = 8
 _MOST_ITERATIONS = 2000  # of fixed points: 0.98^2000 < 1e-17
 
 
@@ -251,6 +252,13 @@ class Residual(Smooth):
         else:
             log_det = self._estimate(along, x, probes.generator)
         return x + value.to(x.dtype), log_det.to(x.dtype)
+
+    def preimage(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """With more iterations, since their number in `inverse` depends on the other examples."""
+        x, weights = self.inverse(y, context), self.net.weights()
+        for _ in range(_MORE_ITERATIONS):
+            x = y - self.net(x, context, weights).value
+        return x
 
     def freeze(self) -> None:
         self.net.frozen = self.net.weights()
