@@ -588,7 +588,15 @@ def create(
     beta: float = ...,
     samples: int = ...,
     gradient: Literal["pathwise", "stl", "dreg"] = ...,
+    posterior: Literal["diagonal", "full", "planar", "sylvester", "iaf"] = ...,
+    flow_steps: int = ...,
+    flow_hidden: tuple[int, ...] = ...,
     prior: Part | str | Mapping[str, Any] | None = ...,
+    pseudo_inputs: int = ...,
+    warm_up: int = ...,
+    free_bits: float = ...,
+    mmd: float = ...,
+    refinement: int = ...,
     given: Event | None = ...,
 ) -> VAE: ...
 @overload

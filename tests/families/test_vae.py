@@ -13,10 +13,14 @@ from sklearn.decomposition import FactorAnalysis
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from unsup import Batch, Event, InputError, Support, create
+from unsup import Batch, Event, InputError, Support, create, fit, from_arrays
+from unsup.core.batch import Time
+from unsup.core.storage import load_state
 from unsup.families.latent import vae as vae_module
 from unsup.families.latent.vae import VAE
 from unsup.nn.autoencoder import Autoencoder
+from unsup.nn.posterior import DiagonalGaussian
+from unsup.prob.discrepancy import mmd_each
 
 BINARY, REAL = Support("binary"), Support("real")
 
@@ -70,7 +74,7 @@ class LinearGaussian:
         with torch.no_grad():
             self.model.nets.decoder[-1].weight.copy_(torch.from_numpy(w))
             self.model.nets.decoder[-1].bias.copy_(torch.from_numpy(b))
-            self.model.nets.observation.log_std.copy_(torch.from_numpy(np.log(psi) / 2))
+            self.model.nets.observation.deviations.tenth.copy_(torch.from_numpy(np.log(psi) / 20))
             encoder = self.model.nets.encoder[-1]
             encoder.weight.copy_(torch.from_numpy(np.concatenate([to_mean, np.zeros((2, 5))])))
             encoder.bias.copy_(torch.from_numpy(np.concatenate([-to_mean @ b, np.log(self.posterior_variance)])))
@@ -140,7 +144,7 @@ def test_training_a_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis
         optimizer.step()
     with torch.no_grad():
         w, b = model.nets.decoder[-1].weight.numpy(), model.nets.decoder[-1].bias.numpy()
-        psi = np.exp(2 * model.nets.observation.log_std.numpy())
+        psi = np.exp(2 * model.nets.observation.deviations().numpy())
         bound = float(model.log_prob(x, samples=50, generator=generator).mean())
     mean, std = data.mean(0), data.std(0)
     exact = stats.multivariate_normal(mean + std * b, np.outer(std, std) * (w @ w.T + np.diag(psi))).logpdf(data).mean()
@@ -207,7 +211,7 @@ def enumerable(name: str) -> VAE:
             model.nets.observation.front.mean.fill_(0.5)
             model.nets.decoder[-1].weight *= 0.03
             model.nets.decoder[-1].bias.zero_()
-            model.nets.observation.log_std.fill_(-2.2)
+            model.nets.observation.deviations.tenth.fill_(-0.22)
     return model
 
 
@@ -238,8 +242,8 @@ def test_dequantised_columns_have_the_mass_of_their_bins() -> None:
     model.nets.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
     model.nets.decoder[-1].weight.zero_()
     model.nets.decoder[-1].bias.copy_(torch.tensor([-0.2, 0.4]))
-    model.nets.observation.log_std.copy_(torch.tensor([-0.3, -0.4]))
-    front, std = model.nets.observation.front, model.nets.observation.log_std.exp()
+    model.nets.observation.deviations.tenth.copy_(torch.tensor([-0.03, -0.04]))
+    front, std = model.nets.observation.front, model.nets.observation.deviations().exp()
     x = data[:1]
     level = (x[0] - front.low) / front.levels
     edges = [(level - front.mean) / front.std, (level + 1 / front.levels - front.mean) / front.std]
@@ -258,7 +262,7 @@ def test_columns_of_a_table_have_the_distributions_of_their_kind_and_missing_one
     model.nets.encoder[-1].weight.zero_()  # q(z|x) = p(z), and a decoder that ignores z
     model.nets.decoder[-1].weight.zero_()
     model.nets.decoder[-1].bias.copy_(torch.tensor([0.3, -0.2, -0.4, 0.7, 0.1, 0.2, -0.5]))
-    model.nets.observation.heads[0].log_std.fill_(0.1)
+    model.nets.observation.heads[0].deviations.tenth.fill_(0.01)
     real, level = data[:, 0].numpy(), (data[:3, 1] - 3 + 0.5).numpy()
     std, unit = (
         np.float32(real.std()),
@@ -619,7 +623,7 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
     data = torch.cat([torch.randn(100, 2, generator=seeded()), torch.full((100, 1), 7.0)], 1)
     model.prepare(Batch(data), generator=seeded())
     with torch.no_grad():
-        model.nets.observation.log_std[2] = -80.0  # where the likelihood of a constant column would drive it
+        model.nets.observation.deviations.tenth[2] = -8.0  # where the likelihood of a constant column would drive it
     x = torch.tensor([[1e5, -1e5, 7.0], [-1e5, 1e5, 7.0], [0.0, 0.0, 7.0]])  # log-variances of both signs
     terms = model.loss(Batch(x), generator=seeded())
     terms["loss"].mean().backward()
@@ -648,3 +652,177 @@ def test_what_cannot_be_built_is_refused_with_the_reason(event: Event, options: 
     with pytest.raises(InputError, match=words) as caught:
         VAE(event, **options)
     assert "\n" not in str(caught.value)
+
+
+def spread_after(rate: float, steps: int = 750) -> float:
+    """Test bound in nats of a VAE on a narrow line in the plane, after training; the entropy of the data is 0.19."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(6000, 1))
+    x = np.concatenate([u, u], 1) + 0.05 * rng.normal(size=(6000, 2))
+    data = from_arrays(x.astype(np.float32))
+    model = create("vae", data, latent_dim=1, hidden=(64, 64), seed=0)
+    assert isinstance(model, VAE)
+    if rate != 10:
+        deviations = model.nets.observation.deviations
+        deviations.forward = lambda: rate * deviations.tenth  # type: ignore[method-assign]
+    fit(model, data, steps=steps, batch_size=100, lr=1e-3, progress="off", validate_every=0)
+    with torch.no_grad():
+        return -float(model.log_prob(data.test.x, samples=20, generator=seeded()).mean())
+
+
+def test_the_deviation_of_the_decoder_learns_as_fast_as_its_mean() -> None:
+    fast, slow = spread_after(10), spread_after(1)
+    assert fast < slow - 1.5, (fast, slow)
+
+
+def test_discrepancy_is_that_of_a_loop() -> None:
+    x, y = torch.randn(2, 7, 3, generator=seeded(), dtype=torch.float64)
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        return sum(6 * s / (6 * s + float((a - b).square().sum())) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+    pairs = [(i, j) for i in range(7) for j in range(7)]
+    within = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs if i != j) / 42
+    expected = within - 2 * sum(kernel(x[i], y[j]) for i, j in pairs) / 49
+    own = x.clone().requires_grad_()
+    found = mmd_each(own, y, x, y).mean()
+    assert float(found.detach()) == pytest.approx(expected)
+    whole = x.clone().requires_grad_()
+    squared = (whole[:, None] - whole).square().sum(-1), (whole[:, None] - y).square().sum(-1)
+    k, across = (sum(6 * s / (6 * s + d) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10)) for d in squared)
+    assert isinstance(k, Tensor)
+    assert isinstance(across, Tensor)
+    ((k.sum() - k.diagonal().sum()) / 42 - 2 * across.mean()).backward()
+    found.backward()
+    torch.testing.assert_close(own.grad, whole.grad)
+
+
+def test_discrepancy_of_equal_laws_has_mean_zero_and_of_others_is_positive() -> None:
+    generator = seeded()
+    values = []
+    for _ in range(200):
+        x, y = torch.randn(2, 20, 2, generator=generator)
+        values.append(float(mmd_each(x, y, x, y).mean()))
+    mean, error = np.mean(values), np.std(values) / math.sqrt(len(values))
+    assert abs(mean) < 4 * error
+    assert min(values) < 0 < max(values)
+    x, y = torch.randn(2, 200, 2, generator=generator)
+    assert float(mmd_each(x + 1, y, x + 1, y).mean()) > 0.5
+
+
+def test_pseudo_inputs_are_a_prior_that_starts_from_examples() -> None:
+    event = Event((2,), REAL)
+    x = torch.randn(50, 2, generator=seeded(3))
+    model = VAE(event, latent_dim=1, hidden=(5,), pseudo_inputs=4)
+    model.prepare(Batch(x), generator=seeded())
+    assert model.pseudo_inputs is not None
+    seen = model.nets.seen(x)
+    assert float(torch.cdist(model.pseudo_inputs.detach(), seen).amin(1).max()) < 0.06
+    z = torch.linspace(-12, 12, 4001)[None, :, None]
+    assert float(torch.trapezoid(model._log_prior(z, None).detach().exp()[0], z[0, :, 0])) == pytest.approx(1, abs=1e-4)
+    each = model._of_pseudo_inputs()
+    expected = torch.stack([Normal(m, s).log_prob(z[0]).sum(-1) for m, s in zip(each.mean, each.std, strict=True)])
+    torch.testing.assert_close(model._log_prior(z, None)[0], expected.logsumexp(0) - math.log(4))
+    drawn = model._draw_prior(20_000, seeded(1), 1.0, z)
+    assert float(drawn.mean()) == pytest.approx(float(each.mean.detach().mean()), abs=0.05)
+
+
+def test_free_bits_stop_the_kl_of_latents_that_are_below() -> None:
+    model = randomised(VAE(Event((4,), BINARY), latent_dim=3, hidden=(6,), free_bits=1.2))
+    x = all_examples(Event((4,), BINARY))
+    q = model._posterior(x, None)
+    assert isinstance(q, DiagonalGaussian)
+    mean = q.kl_each().mean(0)
+    assert 0 < int((mean > 1.2).sum()) < 3, mean
+    terms = model.loss(Batch(x), generator=seeded())
+    charged = torch.where(mean > 1.2, q.kl_each(), 1.2).sum(1)
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + charged)
+    torch.testing.assert_close(terms["kl"], q.kl())
+    terms["loss"].sub(terms["reconstruction"]).sum().backward()
+    bias = model.nets.encoder[-1].bias
+    assert isinstance(bias, Tensor)
+    assert bias.grad is not None
+    below = (mean <= 1.2).repeat(2)
+    assert (bias.grad[below] == 0).all()
+    assert (bias.grad[~below] != 0).all()
+
+
+def test_warm_up_raises_the_weight_of_the_kl_and_nothing_else() -> None:
+    x = all_examples(Event((4,), BINARY))
+    model = randomised(VAE(Event((4,), BINARY), latent_dim=2, hidden=(6,), warm_up=10, beta=2.0))
+    for step, weight in ((0, 0.0), (5, 1.0), (10, 2.0), (50, 2.0)):
+        terms = model.loss(Batch(x, time=Time(step)), generator=seeded())
+        torch.testing.assert_close(terms["loss"], terms["reconstruction"] + weight * terms["kl"])
+    plain = VAE(Event((4,), BINARY), latent_dim=2, hidden=(6,)).double()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.log_prob(x, generator=seeded(1)), plain.log_prob(x, generator=seeded(1)))
+
+
+def test_refinement_raises_the_bound_towards_log_p() -> None:
+    event = Event((4,), BINARY)
+    x = all_examples(event)
+    plain = randomised(VAE(event, latent_dim=2, hidden=(6,)))
+    g = torch.linspace(-6, 6, 121, dtype=torch.float64)
+    z = torch.cartesian_prod(g, g)[:, None].expand(-1, len(x), -1)
+    with torch.no_grad():
+        joint = plain.nets.log_likelihood(plain.nets.target(x), z) + plain.prior.log_prob(z)
+    bounds, exact = [], joint.logsumexp(0) + 2 * math.log(0.1)
+    for steps in (0, 5, 60):
+        model = VAE(event, latent_dim=2, hidden=(6,), refinement=steps).double()
+        model.load_state_dict(plain.state_dict())
+        with torch.no_grad():
+            bounds.append(torch.stack([model.log_prob(x, generator=seeded(s)) for s in range(60)]).mean(0))
+        assert all(p.grad is None for p in model.parameters())
+    assert float((bounds[1] - bounds[0]).mean()) > 0.02
+    assert float((bounds[2] - bounds[1]).mean()) > 0.02
+    assert float((bounds[2] - exact).max()) < 0.1  # up to the noise of 60 draws
+
+
+def test_a_full_posterior_can_be_exact_where_a_diagonal_one_cannot() -> None:
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(2000, 4)) @ rng.normal(size=(4, 4)) + 0.5)
+    gaps, weight = {}, torch.from_numpy(rng.normal(size=(4, 2)))
+    for name in ("diagonal", "full"):
+        torch.manual_seed(0)
+        model = VAE(Event((4,), REAL), latent_dim=2, hidden=(), posterior=name).double()
+        model.prepare(Batch(x), generator=seeded())
+        with torch.no_grad():
+            model.nets.decoder[-1].weight.copy_(weight)
+            model.nets.observation.deviations.tenth.fill_(-0.05)
+        for parameter in (*model.nets.decoder.parameters(), *model.nets.observation.parameters()):
+            parameter.requires_grad_(False)
+        learned = list(model.nets.encoder.parameters())
+        optimizer = torch.optim.Adam(learned, lr=0.02)
+        for step in range(400):
+            optimizer.zero_grad()
+            model.loss(Batch(x), generator=seeded(step))["loss"].mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            one, many = (model.log_prob(x, samples=k, generator=seeded(9)).mean() for k in (1, 500))
+        gaps[name] = float(many - one)
+    assert gaps["full"] < 0.01 < 0.1 < gaps["diagonal"], gaps
+
+
+def test_older_files_of_gaussian_decoders_load() -> None:
+    model = VAE(Event((3,), REAL), latent_dim=1, hidden=(4,))
+    model.nets.observation.deviations.tenth.data.copy_(torch.tensor([0.1, -0.2, 0.3]))
+    older = dict(model.state_dict())
+    older["nets.observation.log_std"] = older.pop("nets.observation.deviations.tenth") * 10
+    other = VAE(Event((3,), REAL), latent_dim=1, hidden=(4,))
+    load_state(other, older, "a file")
+    torch.testing.assert_close(other.nets.observation.deviations(), torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 3, "free_bits": 0.1}, "L_k has no KL term"),
+        ({"posterior": "iaf", "gradient": "stl"}, "needs the density of q at any z"),
+        ({"posterior": "planar", "refinement": 2}, "refinement is for posterior='diagonal'"),
+        ({"pseudo_inputs": 3, "prior": {"name": "made"}}, "a prior of their own"),
+        ({"pseudo_inputs": 3, "posterior": "full"}, "pseudo_inputs are for posterior='diagonal'"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create("vae", Event((4,), BINARY), preset="tiny", **options)

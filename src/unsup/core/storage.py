@@ -312,7 +312,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 def load_state(model: Model, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Load ``tensors`` into ``model`` in their own precision, or raise an error if they belong to another model."""
-    own, tensors = model.state_dict(), later_state(model) | dict(tensors)
+    own, tensors = model.state_dict(), later_state(model) | _renamed(model, tensors)
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if not _alike(own[k], tensors[k])]
     if wrong:
         raise InputError(
@@ -340,6 +340,22 @@ def later_state(model: Model) -> dict[str, Tensor]:
         for name, value in getattr(module, "later_state", {}).items()
         if (key := f"{prefix}.{name}" if prefix else name) in own
     }
+
+
+def _renamed(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under their present names.
+
+    A layer declares what earlier versions called otherwise as ``earlier_state``: for the name that its owner had for
+    it, its own name and a factor.
+    """
+    found = dict(tensors)
+    for prefix, module in model.named_modules():
+        for earlier, (name, factor) in getattr(module, "earlier_state", {}).items():
+            owner = prefix.rpartition(".")[0]
+            key = f"{owner}.{earlier}" if owner else earlier
+            if key in found and f"{prefix}.{name}" not in found:
+                found[f"{prefix}.{name}"] = found.pop(key) * factor
+    return found
 
 
 def _alike(own: Tensor, other: Tensor) -> bool:

@@ -119,13 +119,19 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor, features: Tensor | None = None) -> Tensor:
         """Raw data ``(B, *event.shape)``, and features of conditions ``(B, F)`` → ``(B, encoded_size)``."""
         self.event.check_shape(x)
+        return self.encode_seen(self.seen(x), features)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Raw data as the encoder sees them."""
         if isinstance(self.inputs, TableInputs):
-            seen = self.inputs(self.observation.target(x))
-        elif isinstance(self.observation, Continuous):
-            seen = self.observation.front.middle(x)
-        else:
-            assert self.inputs is not None
-            seen = self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
+            return self.inputs(self.observation.target(x))
+        if isinstance(self.observation, Continuous):
+            return self.observation.front.middle(x)
+        assert self.inputs is not None
+        return self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
+
+    def encode_seen(self, seen: Tensor, features: Tensor | None = None) -> Tensor:
+        """`encode` of what `seen` returns."""
         encoded: Tensor = self.encoder(joined(seen, self.conditions.beside_examples(features)))
         return encoded
 

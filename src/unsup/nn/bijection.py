@@ -248,6 +248,16 @@ class LogAffine(Affine):
         return self.bound * (h / self.bound).tanh(), t
 
 
+class GatedAverage(Affine):
+    """y = σ(h + 2) x + (1 − σ(h + 2)) m, with h and m from the network (Kingma et al. 2016, eq. 14)."""
+
+    outputs_each = 2
+
+    def log_scale_and_shift(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        h, m = outputs.unbind(-1)
+        return logsigmoid(h + 2), m * (-h - 2).sigmoid()
+
+
 class SigmoidAffine(Affine):
     """y = (x + t) σ(h + 2), with h and t from the network (Kingma, Dhariwal 2018, as in their code)."""
 

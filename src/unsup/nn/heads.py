@@ -29,7 +29,7 @@ from unsup.core.event import Event, Support
 from unsup.core.model import Conditional
 from unsup.nn.columns import Columns, observed_moments
 from unsup.nn.intervals import GaussianIntervals, LogisticIntervals
-from unsup.nn.observation import LOWEST_LOG_SCALE, Observation, count_levels, mixture_parts
+from unsup.nn.observation import LOWEST_LOG_SCALE, Deviations, Observation, count_levels, mixture_parts
 from unsup.prob import distributions as dist
 
 MOST_SYMBOLS = 16
@@ -239,13 +239,10 @@ class SingleReals(Head):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
-        self.log_std = nn.Parameter(torch.zeros(columns))
-
-    def _log_std(self) -> Tensor:
-        return dist.at_least_float32(self.log_std.clamp(min=LOWEST_LOG_SCALE))
+        self.deviations = Deviations(columns)
 
     def log_prob(self, units: Tensor, outputs: Tensor) -> Tensor:
-        return dist.gaussian_log_prob(units, dist.at_least_float32(outputs.squeeze(-1)), self._log_std())
+        return dist.gaussian_log_prob(units, dist.at_least_float32(outputs.squeeze(-1)), self.deviations())
 
     def typical(self, outputs: Tensor) -> Tensor:
         return dist.at_least_float32(outputs.squeeze(-1))
@@ -253,10 +250,10 @@ class SingleReals(Head):
     def draw(self, outputs: Tensor, columns: slice, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
         mean = dist.at_least_float32(outputs.squeeze(-1))
         noise = random.normal(mean.shape, generator, like=mean)
-        return mean + temperature * self._log_std()[columns].exp() * noise
+        return mean + temperature * self.deviations()[columns].exp() * noise
 
     def conditional(self, outputs: Tensor, place: int, units: tuple[Tensor, Tensor]) -> Conditional:
-        log_std = self._log_std()[place : place + 1]
+        log_std = self.deviations()[place : place + 1]
         return GaussianIntervals(torch.zeros_like(log_std), outputs, log_std, *units)
 
     def marginal(self, units: Tensor) -> Tensor:

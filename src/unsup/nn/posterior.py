@@ -1,9 +1,15 @@
-"""Outputs of encoders: Gaussians with differentiable draws."""
+"""Approximate posteriors q(z|x) with differentiable draws: Gaussians, and Gaussians that pass a flow.
+
+The modules that turn the outputs of an encoder into them are in `unsup.nn.inference`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from unsup.core import random
@@ -12,8 +18,46 @@ from unsup.prob.distributions import LOG_2PI, at_least_float32
 _LARGEST_LOG_VARIANCE = 20.0  # limit of both signs: keeps outliers finite, far from the range in training
 
 
+class Approximation(ABC):
+    """q(z|x) of some examples.
+
+    Attributes:
+        mean: a typical z, ``(…, L)``: of Gaussians the mean.
+    """
+
+    mean: Tensor
+
+    def noise(self, generator: Generator | None) -> Tensor:
+        """ε ~ N(0, I) for one draw."""
+        return random.normal(self.mean.shape, generator, like=self.mean)
+
+    @abstractmethod
+    def placed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The draws of some noise and log q of them: ``(…, L)`` → ``(…, L)`` and ``(…)``."""
+
+    def draw(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """One draw and its log-density."""
+        return self.placed(self.noise(generator))
+
+
+class Gaussian(Approximation):
+    """Capability: the density is known at any z, and the divergence from N(0, I) in closed form."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z): ``(…, L)`` → ``(…)``."""
+
+    @abstractmethod
+    def held(self) -> Gaussian:
+        """The same, detached: `log_prob` then has a gradient with respect to z only."""
+
+    @abstractmethod
+    def kl(self) -> Tensor:
+        """KL(q ‖ N(0, I)), ``(…)``."""
+
+
 @dataclass(frozen=True)
-class DiagonalGaussian:
+class DiagonalGaussian(Gaussian):
     """N(mean, diag exp(log_variance)), in float32 at least: a posterior, or the prior of a layer of latents.
 
     Attributes:
@@ -40,9 +84,8 @@ class DiagonalGaussian:
     def std(self) -> Tensor:
         return (0.5 * self.log_variance).exp()
 
-    def noise(self, generator: Generator | None) -> Tensor:
-        """ε ~ N(0, I) for one draw."""
-        return random.normal(self.mean.shape, generator, like=self.mean)
+    def placed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return self.at(noise), self.log_density(noise)
 
     def at(self, noise: Tensor) -> Tensor:
         """z = μ + σ ∘ ε: ``(…, L)`` → ``(…, L)``."""
@@ -53,16 +96,9 @@ class DiagonalGaussian:
         return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z): ``(…, L)`` → ``(…)``."""
         return self.log_density((z - self.mean) * (-0.5 * self.log_variance).exp())
 
-    def draw(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """One draw and its log-density."""
-        noise = self.noise(generator)
-        return self.at(noise), self.log_density(noise)
-
     def held(self) -> DiagonalGaussian:
-        """The same, detached: `log_prob` then has a gradient with respect to z only."""
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
@@ -71,7 +107,75 @@ class DiagonalGaussian:
         ½ Σ ((μ − m)² / s² + σ²/s² − 1 − log σ²/s²), with m and s² of ``other``.
         """
         if other is None:
-            return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance).sum(-1)
+            return self.kl_each().sum(-1)
         log_ratio = self.log_variance - other.log_variance
         distance = (self.mean - other.mean) ** 2 * (-other.log_variance).exp()
         return 0.5 * (distance + log_ratio.expm1() - log_ratio).sum(-1)
+
+    def kl_each(self) -> Tensor:
+        """KL(q ‖ N(0, I)) of every latent, ``(…, L)``."""
+        return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance)
+
+
+@dataclass(frozen=True)
+class FullGaussian(Gaussian):
+    """N(mean, L Lᵀ) with a lower-triangular L.
+
+    Attributes:
+        mean: ``(…, L)``.
+        lower: the part of L below its diagonal, ``(…, L, L)``.
+        log_diagonal: logarithms of its diagonal, ``(…, L)``.
+    """
+
+    mean: Tensor
+    lower: Tensor
+    log_diagonal: Tensor
+
+    @property
+    def factor(self) -> Tensor:
+        return self.lower + self.log_diagonal.exp().diag_embed()
+
+    def placed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        moved = (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.mean + moved, self._log_density(noise)
+
+    def _log_density(self, noise: Tensor) -> Tensor:
+        return -0.5 * (noise.square().sum(-1) + noise.shape[-1] * LOG_2PI) - self.log_diagonal.sum(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        away = (z - self.mean).unsqueeze(-1)
+        return self._log_density(torch.linalg.solve_triangular(self.factor, away, upper=False).squeeze(-1))
+
+    def held(self) -> FullGaussian:
+        return FullGaussian(self.mean.detach(), self.lower.detach(), self.log_diagonal.detach())
+
+    def kl(self) -> Tensor:
+        """½ (tr L Lᵀ + ‖μ‖² − L) − log|L|."""
+        diagonal = (2 * self.log_diagonal).expm1() - 2 * self.log_diagonal
+        return 0.5 * (diagonal.sum(-1) + self.lower.square().sum((-2, -1)) + self.mean.square().sum(-1))
+
+
+@dataclass(frozen=True)
+class Transformed(Approximation):
+    """z = f(z_0), z_0 from a Gaussian, and log q(z) = log q(z_0) − log|det ∂f/∂z_0|, known at draws only.
+
+    Attributes:
+        base: q(z_0|x).
+        flow: f, ``(k, B, L)`` → ``(k, B, L)`` and log-determinants ``(k, B)``.
+    """
+
+    base: DiagonalGaussian
+    flow: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self.flow(self.base.mean.unsqueeze(0))[0].squeeze(0)
+
+    def noise(self, generator: Generator | None) -> Tensor:
+        return self.base.noise(generator)
+
+    def placed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        first, log_density = self.base.placed(noise if noise.ndim == 3 else noise.unsqueeze(0))
+        z, log_det = self.flow(first)
+        found = z, log_density - log_det
+        return found if noise.ndim == 3 else (found[0].squeeze(0), found[1].squeeze(0))

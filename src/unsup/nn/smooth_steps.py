@@ -14,11 +14,10 @@ from torch.nn.functional import softplus
 from unsup.nn.invertible import Smooth
 from unsup.prob.bisection import bisect
 from unsup.prob.distributions import at_least_float32
+from unsup.prob.smooth_maps import bounded_triangle, invertible_direction, planar, sylvester
 
-_LEAST_PRODUCT = 1e-6 - 1  # wᵀû: at −1 the determinant would be 0 where softplus is
 _START = math.log(math.e - 1)  # softplus of it is 1
 _MARGIN = 1e-6  # at β = −α the determinant would be 0 at the centre
-_MOST = 1 - 1e-6  # a diagonal of Sylvester's matrices: at 1 the determinant could be 0
 
 
 class PlanarStep(Smooth):
@@ -36,18 +35,14 @@ class PlanarStep(Smooth):
     def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w, û, their product, and b for each example."""
         w, u, bias = (at_least_float32(p) for p in (self.w, self.u, self.bias))
-        dot = w @ u
-        product = _LEAST_PRODUCT + softplus(dot)
-        u = u + (product - dot) * w / w.square().sum()
+        u, product = invertible_direction(w, u)
         bias = bias[None]
         if self.maps is not None and context is not None:
             bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))[:, 0]
         return w, u, product, bias
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        w, u, product, bias = self.values(context)
-        h = (x @ w + bias).tanh()
-        return x + h[:, None] * u, (1 + (1 - h.square()) * product).log()
+        return planar(x, *self.values(context))
 
     def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         w, u, _, bias = self.values(context)
@@ -136,17 +131,14 @@ class SylvesterStep(Smooth):
     def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Q, R, R̃, and b for each example."""
         q = torch.linalg.qr(at_least_float32(self.directions)).Q
-        outer, inner = (_triangular(at_least_float32(t)) for t in (self.outer, self.inner))
+        outer, inner = (bounded_triangle(at_least_float32(t)) for t in (self.outer, self.inner))
         bias = at_least_float32(self.bias)[None]
         if self.maps is not None and context is not None:
             bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
         return q, outer, inner, bias
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        q, outer, inner, bias = self.values(context)
-        h = (x @ q @ inner.T + bias).tanh()
-        slope = 1 + (1 - h.square()) * (outer.diagonal() * inner.diagonal())
-        return x + h @ outer.T @ q.T, slope.log().sum(1)
+        return sylvester(x, *self.values(context))
 
     def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         q, outer, inner, bias = self.values(context)
@@ -176,8 +168,3 @@ class SylvesterStep(Smooth):
 
 def _eye(x: Tensor) -> Tensor:
     return torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-
-
-def _triangular(t: Tensor) -> Tensor:
-    """The upper triangle, with a diagonal in (−1, 1)."""
-    return t.triu(1) + (_MOST * t.diagonal().tanh()).diag()

@@ -192,3 +192,17 @@ def log_ratios(joint: Tensor) -> Tensor:
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     """log of the mean of exp(x) along ``dim``."""
     return torch.logsumexp(x, dim) - math.log(x.shape[dim])
+
+
+def equal_mixture_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log 1/K Σ_k N(z; m_k, diag s_k²) by matrix products in float64: ``(…, L)``, ``(K, L)`` twice → ``(…)``.
+
+    >>> z, zero = torch.zeros(3, 2), torch.zeros(4, 2)
+    >>> equal_mixture_log_prob(z, zero, zero)
+    tensor([-1.8379, -1.8379, -1.8379])
+    """
+    wide, m, log_s = z.double(), mean.double(), log_variance.double()
+    precision = (-log_s).exp()
+    squared = wide.square() @ precision.mT - 2 * wide @ (m * precision).mT + (m.square() * precision).sum(-1)
+    each = -0.5 * (squared + (log_s + LOG_2PI).sum(-1))
+    return (each.logsumexp(-1) - math.log(len(mean))).to(z.dtype)

@@ -6,6 +6,15 @@ from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.part import Part
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
+FREE = "some of the KL costs nothing in the loss"
+REFINED = {
+    "loss-is-likelihood": "in evaluation the posterior of each example is better than that of the encoder",
+    "gradient": "the refined posterior depends on the encoder by its start, through which there is no gradient",
+}
+OF_CODES = {
+    "loss-is-likelihood": "the loss compares codes with the prior in place of the KL term",
+    "accumulation": "the codes of a batch are compared with each other, and those of a part are fewer",
+}
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
     Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
@@ -24,6 +33,14 @@ CASES = (
     Case("vae", vector(4), {"latent_dim": 1, "given": labels(3)}, classes=3),
     Case("vae", Event((1, 4, 4), BINARY), {"net": "conv", "hidden": (4,), "given": labels(2)}, classes=2),
     Case("vae", vector(3), {"latent_dim": 2, "given": vector(2, REAL)}),
+    Case("vae", vector(4), {"latent_dim": 2, "posterior": "full", "samples": 3, "gradient": "dreg"}),
+    Case("vae", vector(4), {"latent_dim": 2, "posterior": "planar", "flow_steps": 2}),
+    Case("vae", vector(4), {"latent_dim": 2, "posterior": "sylvester", "flow_steps": 2}),
+    Case("vae", vector(4), {"latent_dim": 2, "posterior": "iaf", "flow_steps": 2, "flow_hidden": (8,)}),
+    Case("vae", vector(4), {"latent_dim": 2, "pseudo_inputs": 3}),
+    Case("vae", vector(4), {"latent_dim": 1, "refinement": 3}, exceptions=REFINED),
+    Case("vae", vector(4), {"latent_dim": 2, "free_bits": 0.2}, exceptions={"loss-is-likelihood": FREE}),
+    Case("vae", vector(4), {"latent_dim": 2, "beta": 0.0, "mmd": 10.0}, exceptions=OF_CODES),
     Case(
         "vae",
         vector(4),
