@@ -1,9 +1,8 @@
 """Latent linear models with Gaussian noise: y = W z + μ + ε, z ~ N(0, I), ε ~ N(0, Ψ), as models of raw data.
 
-Two ways of learning share one E step. With few entries and none missing, one pass counts the covariance of the data, and
-the fit is made from it. With missing entries, or with more entries than `MOST_DIMS`, each pass is an EM step on sums of
-size D × M: no D × D matrix is formed. It starts at the principal directions of training examples, by a randomised
-singular value decomposition where entries are many.
+There are two ways of learning. With at most `MOST_DIMS` entries and none missing, one pass counts the covariance of the
+data, and the fit is made from it. Otherwise each pass is an EM step on sums of size D × M, and no D × D matrix is
+formed. It starts at the principal directions of training examples, by a randomised singular value decomposition.
 """
 
 from __future__ import annotations
@@ -22,7 +21,15 @@ from unsup.core.config import Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import NO_WORDS, CanComplete, CanDecode, CanSample, ChooseEntry, CodesEntries, HasEntryConditionals
+from unsup.core.model import (
+    NO_WORDS,
+    CanComplete,
+    CanDecode,
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    HasEntryConditionals,
+)
 from unsup.core.steps import in_steps
 from unsup.nn.columns import FURTHEST
 from unsup.nn.counting import Counting, added
@@ -38,6 +45,7 @@ _COUNTS = (1, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64)  # tried where each is a fit o
 _ENOUGH = 2000  # examples to try them on
 _SHORT = 30  # steps of such a fit
 _BLOCK = 2**22  # numbers at a time
+_CACHED, _LEAST = 2**17, 64  # numbers that stay in the cache, and rows at a time at least
 
 Units = Literal["each", "common"]
 
@@ -157,12 +165,12 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         for components in (number for number in _COUNTS if number <= most):
             if self.counts_covariance:
                 self._put(torch.zeros_like(start[0]), start[1][:, :components], start[2])
-                self.maximize(self._sums(y, y.new_ones(len(y))))
+                self.maximize(added(map(self._sums, self._blocks(y))))
             else:
                 self.start(y, components, generator=generator)
                 for _ in range(_SHORT):
-                    self.maximize(self._sums(y, y.new_ones(len(y))))
-            log_prob = sum(float(self._density(part).sum()) for part in self._blocks(y))
+                    self.maximize(added(map(self._sums, self._blocks(y))))
+            log_prob = float(self._density(y).sum())
             bic = self.n_free * math.log(len(y)) - 2 * log_prob
             worse = 0 if bic < lowest else worse + 1
             if bic < lowest:
@@ -184,6 +192,8 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         self.front.prepare(batch.x, generator=generator)
         if self.units == "common":
             self.front.std.fill_(self.front.std.double().square().mean().sqrt())
+        if self.counts_covariance and not self.chooses:
+            return
         y = self._points(batch.x, generator)
         if self.chooses:
             components = self.choose(y, generator=generator)
@@ -211,32 +221,41 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         return y.flatten(1)
 
     def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Parts of rows whose sums take bounded memory."""
-        width = max(self.event.dims, (self.code_size + 1) ** 2 if self.event.missing else 0)
-        return rows.split(max(1, _BLOCK // width))
+        """Parts of rows that stay in the cache, or take bounded memory."""
+        dims = self.event.dims
+        own = _CACHED // dims
+        if self.event.missing:
+            own = min(own, _BLOCK // (self.code_size + 1) ** 2)
+        return rows.split(max(own, _LEAST))
 
     @torch.no_grad()
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
-        """``count`` and first and second moments, or the sums of the E step with ``log_prob``; examples are weighted."""
-        y, log_det = self.front(self.front.dequantize(batch.x, generator=generator))
-        weight = y.new_ones(len(y)) if batch.weight is None else batch.weight.to(y.dtype)
-        sums = self._sums(y.flatten(1), weight)
-        if "log_prob" in sums:
-            sums["log_prob"] = sums["log_prob"] + (weight * log_det).sum()
-        return sums
+        """``count`` and two moments, or the sums of the E step with ``log_prob``; examples are weighted."""
+        noisy = self.front.dequantize(batch.x, generator=generator)
+        if not len(noisy):
+            return self._sums(self.front(noisy)[0].flatten(1), None)
+        parts = self._blocks(noisy)
+        weights = [None] * len(parts) if batch.weight is None else batch.weight.split(len(parts[0]))
 
-    def _sums(self, y: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        def each(part: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+            y, log_det = self.front(part)
+            weight = None if weight is None else weight.to(y.dtype)
+            sums = self._sums(y.flatten(1), weight)
+            if "log_prob" in sums:
+                sums["log_prob"] = sums["log_prob"] + (log_det if weight is None else weight * log_det).sum()
+            return sums
+
+        return added(map(each, parts, weights))
+
+    def _sums(self, y: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        """`statistics` of points ``(N, D)``, without the Jacobian of the units."""
         if self.counts_covariance:
-            weighted = y * weight[:, None]
-            return {"count": weight.sum(), "first": weighted.sum(0), "second": weighted.T @ y}
-        loadings, log_noise = self._factors()
-
-        def each(part: Tensor, own: Tensor) -> dict[str, Tensor]:
-            sums = lg.expected(part, self.means, loadings, log_noise, own, each_column=self.event.missing)
-            return sums | {"count": own.sum(), "log_prob": (own * self._density(part)).sum()}
-
-        parts = self._blocks(y)
-        return added(map(each, parts, weight.split(len(parts[0]) if len(y) else 1)))
+            weighted = y if weight is None else y * weight[:, None]
+            count = y.new_tensor(len(y)) if weight is None else weight.sum()
+            return {"count": count, "first": weighted.sum(0), "second": weighted.T @ y}
+        weight = y.new_ones(len(y)) if weight is None else weight
+        sums = lg.expected(y, self.means, *self._factors(), weight, each_column=self.event.missing)
+        return sums | {"count": weight.sum(), "log_prob": (weight * self._density(y)).sum()}
 
     @torch.no_grad()
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
@@ -255,7 +274,10 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
     # --- densities ------------------------------------------------------------------------------------------------
 
     def _density(self, y: Tensor) -> Tensor:
-        return lg.log_prob(y.flatten(1) - self.means, *self._factors())
+        """log p of points, ``(B, D)`` → ``(B,)``."""
+        factors = self._factors()
+        parts = [lg.log_prob(part.flatten(1) - self.means, *factors) for part in self._blocks(y)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
         return dequantized_log_prob(self.front, self._density, batch.x, samples=samples, generator=generator)
@@ -312,12 +334,14 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
-        """p(y_d | y_<d) = N(w_dᵀm, w_dᵀP w_d + ψ_d), where m and P are the moments of z given y_<d (a Kalman filter)."""
+        """p(y_d | y_<d) = N(μ_d + w_dᵀm, w_dᵀP w_d + ψ_d), with the moments m and P of z given y_<d."""
         loadings, log_noise = self._factors()
         kinds = gaps.unique(dim=0, return_inverse=True) if gaps is not None else None
         dims, size = loadings.shape
         mean = loadings.new_zeros(n, size)
-        spread = torch.eye(size, dtype=mean.dtype, device=mean.device).repeat(1 if kinds is None else len(kinds[0]), 1, 1)
+        spread = torch.eye(size, dtype=mean.dtype, device=mean.device).repeat(
+            1 if kinds is None else len(kinds[0]), 1, 1
+        )
         pattern = torch.zeros(n, dtype=torch.int64, device=mean.device) if kinds is None else kinds[1]
         weight = mean.new_zeros(n, 1)
         for entry in in_steps(range(dims)):

@@ -32,9 +32,10 @@ def silverman(examples: int, dims: int) -> float:
 
 
 def aitchison_aitken(values: Tensor, levels: int, share: float | Tensor) -> Tensor:
-    """log K(v | u) of categories (Aitchison, Aitken 1976, https://doi.org/10.1093/biomet/63.3.413): ``(B,)`` → ``(B, K)``.
+    """log K(v | u) of categories, ``(B,)`` → ``(B, K)`` (Aitchison, Aitken 1976).
 
     K(v | u) = 1 − λ if v = u, else λ / (K − 1), with λ = ``share`` · (K − 1) / K: at a share of 1 it is uniform.
+    https://doi.org/10.1093/biomet/63.3.413
 
     Args:
         values: v.

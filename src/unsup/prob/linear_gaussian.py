@@ -5,8 +5,8 @@ The covariance C = W Wᵀ + Ψ is never formed. With G = I + WᵀΨ⁻¹W, which
     z | y ~ N(m, G⁻¹),  m = G⁻¹WᵀΨ⁻¹(y − μ),    log|C| = log|Ψ| + log|G|,
     (y − μ)ᵀC⁻¹(y − μ) = (y − μ − W m)ᵀΨ⁻¹(y − μ − W m) + mᵀm,
 
-whose right-hand side is a sum of squares, so that no digits cancel if Ψ is small. Missing entries (NaN) leave their rows
-out of W and Ψ.
+whose right-hand side is a sum of squares, so that no digits cancel if Ψ is small. For missing entries (NaN), the rows
+of W and Ψ are left out.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ class FactorAnalysis(LinearGaussian):
     """Factor analysis: M common factors, and noise of its own in every entry (EM: Rubin, Thayer 1982).
 
     If no entry may be missing and there are at most 1,024 entries, one pass counts the covariance, and EM works on it.
-    Otherwise every pass is an EM step on sums of size D × M, from the principal directions of training examples. No step
-    lowers the likelihood. The fit does not depend on the units of the entries. Missing entries are integrated out.
+    Otherwise every pass is an EM step on sums of size D × M, from the principal directions of training examples. No
+    step lowers the likelihood. The fit does not depend on the units of the entries. Missing entries are integrated out.
 
-    The likelihood of real data is exact. Levels are dequantised, so that it is a bound. Categories are refused. An entry
-    that the factors explain completely (a Heywood case) has the noise variance ``floor``, and is reported. The ``paper``
-    preset is the default, since the method has no architecture.
+    The likelihood of real data is exact. Levels are dequantised, so that it is a bound. Categories are refused. An
+    entry that the factors explain completely (a Heywood case) has the noise variance ``floor``, and is reported. The
+    ``paper`` preset is the default, since the method has no architecture.
 
     Args:
         event: two or more entries, none of them of three or more unordered symbols.
@@ -69,7 +69,7 @@ class FactorAnalysis(LinearGaussian):
         components: Count | Literal["auto"] = "auto",
         floor: Weight = 1e-6,
         iterations: Count = 1000,
-        tolerance: Weight = 1e-6,
+        tolerance: Weight = 1e-5,
     ) -> None:
         self.take(
             event, components, shared=False, units="each", floor=floor, iterations=iterations, tolerance=tolerance

@@ -3,10 +3,11 @@
     p(x) = (1/N) Σ_n Π_d K_d(x_d | x_nd)
 
 (Rosenblatt 1956, https://doi.org/10.1214/aoms/1177728190; Parzen 1962, https://doi.org/10.1214/aoms/1177704472). The
-kernel of a real entry is N(x_nd, (h s_d)²), with the spread s_d of the entry. The kernel of a whole number in a table is
-the same Gaussian, rounded to levels; that of a category is Aitchison's and Aitken's (1976,
-https://doi.org/10.1093/biomet/63.3.413): 1 − λ for the same category, and λ shared by the others. The bandwidths h and λ
-maximise the likelihood of each training example under the others (Duin 1976, https://doi.org/10.1109/TC.1976.1674577):
+kernel of a real entry is N(x_nd, (h s_d)²), with the spread s_d of the entry. The kernel of a whole number in a table
+is the same Gaussian, rounded to levels; that of a category is Aitchison's and Aitken's (1976,
+https://doi.org/10.1093/biomet/63.3.413): 1 − λ for the same category, and λ shared by the others. The bandwidths h and
+λ maximise the likelihood of each training example under the others (Duin 1976,
+https://doi.org/10.1109/TC.1976.1674577):
 
     (1/N) Σ_n log p_{−n}(x_n),        p_{−n}(x) = (1/(N − 1)) Σ_{m≠n} K(x | x_m)
 
@@ -36,7 +37,7 @@ from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.prob import distributions as dist
 from unsup.prob import kernels
 from unsup.prob.distributions import LOG_2PI
-from unsup.prob.robust import in_order, place
+from unsup.prob.robust import in_order, place, usual_range
 
 _BLOCK = 2**20  # kernels at a time
 _QUERIES = 256  # examples at a time
@@ -44,6 +45,7 @@ _MOST_ONE_HOT = 64  # levels of a column that are one-hot
 _TRIED = 1000  # training examples that the bandwidths are chosen by
 _NARROWER, _WIDER = 50.0, 4.0  # bandwidths that are tried, relative to Scott's rule
 _STEPS, _ROUNDS = 14, 2  # of a search, and of searches for h and λ in turn
+_REACH = 10.0  # interquartile ranges from the median, beyond which a value is gross
 _LEAST_SHARE = 1e-4  # of λ, relative to the uniform kernel
 
 
@@ -59,13 +61,14 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
     sequences share one unit, the root mean square of their standard deviations.
 
     With ``bandwidth="auto"`` copies of an example are left out with it, where the event has real entries: otherwise
-    they would favour a bandwidth of zero.
+    they would favour a bandwidth of zero. Rows of a table with a real value more than 10 interquartile ranges from the
+    median have no part in the choice: the likelihood of a single one would decide it.
 
     Args:
         event: real, binary, or ordinal; a table of any columns. Missing entries are not supported.
-        bandwidth: h, in units of the spread; ``auto``: by the likelihood of up to 1,000 of the stored examples, each left
-            out; ``scott``: N^(−1/(D + 4)); ``silverman``: (N (D + 2) / 4)^(−1/(D + 4)). λ is chosen likewise in the first
-            case, else it is N^(−2/(D + 4)) of the uniform kernel.
+        bandwidth: h, in units of the spread; ``auto``: by the likelihood of up to 1,000 of the stored examples, each
+            left out; ``scott``: N^(−1/(D + 4)); ``silverman``: (N (D + 2) / 4)^(−1/(D + 4)). With ``auto``, λ is chosen
+            likewise; else the kernel of categories is uniform with probability N^(−2/(D + 4)).
         examples: the most training examples that are stored, drawn at random from the first 20,000 of a random order.
 
     >>> import torch
@@ -175,8 +178,9 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
             self.columns.prepare(x, generator=generator)
             if self.columns.front is not None:
                 _narrow(self.columns.front, x.flatten(1)[:, self.columns.real])
-            levels = self.columns(x)[:, self.whole]
-            self.spread[self.whole] = _spread(levels, levels.std(0, correction=0))
+            if self.whole:
+                levels = self.columns(x)[:, self.whole]
+                self.spread[self.whole] = _spread(levels, levels.std(0, correction=0))
             return
         assert self.front is not None
         self.front.prepare(x, generator=generator)
@@ -189,7 +193,8 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
         """Maximise the leave-one-out likelihood over h and λ, in turn."""
         usual = kernels.scott(int(self.stored), self.event.dims)
         self.bandwidth.fill_(usual)
-        rows = random.uniform((int(self.stored),), generator, like=self.spread).argsort()[:_TRIED]
+        rows = random.uniform((int(self.stored),), generator, like=self.spread).argsort()
+        rows = rows[self._usual()[rows]][:_TRIED]
         points, group = self._noisy(rows, generator), self._groups()
         alone = (group.bincount() == len(group))[group[rows]]  # all examples are copies of it
         rows, points = rows[~alone], points[~alone]
@@ -222,6 +227,14 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
             return self._middle(self.data[rows])
         y: Tensor = self.front(self.front.dequantize(self.data[rows], generator=generator))[0]
         return y.flatten(1)
+
+    def _usual(self) -> Tensor:
+        """Which stored rows of a table have no gross real value, bool ``(N,)``."""
+        real = self._centres()[:, self._real()]
+        if self.event.layout != "vector" or (self.columns is None and not self.event.is_real):
+            return torch.ones(len(real), dtype=torch.bool, device=real.device)
+        low, high = usual_range(real, _REACH)
+        return ((real >= low) & (real <= high)).all(1)
 
     def _groups(self) -> Tensor:
         """The number of each stored example; examples with the same real entries have the same, ``(N,)``."""
@@ -395,7 +408,7 @@ def _narrow(front: ContinuousFront, x: Tensor) -> None:
 
 
 def _spread(x: Tensor, std: Tensor) -> Tensor:
-    """The smaller of the standard deviation and the interquartile range / 1.349, if they are above 0, else 1: ``(D,)``."""
+    """The smaller of the standard deviation and the interquartile range / 1.349, if above 0, else 1: ``(D,)``."""
     ordered, n = in_order(x)
     half = (place(ordered, (3 * n) // 4) - place(ordered, n // 4)) / 1.349
     found = torch.where(half > 0, torch.minimum(std, half), std)

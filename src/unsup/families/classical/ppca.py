@@ -71,9 +71,7 @@ class PPCA(LinearGaussian):
         own = units
         if own == "auto":
             own = "each" if event.layout == "vector" else "common"
-        self.take(
-            event, components, shared=True, units=own, floor=floor, iterations=iterations, tolerance=tolerance
-        )
+        self.take(event, components, shared=True, units=own, floor=floor, iterations=iterations, tolerance=tolerance)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -82,9 +80,7 @@ class PPCA(LinearGaussian):
 
     def fit_covariance(self, covariance: Tensor, components: int) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(covariance)
-        loadings, noise = lg.principal(
-            values.flip(0), vectors.flip(1), covariance.trace(), components, self.floor
-        )
+        loadings, noise = lg.principal(values.flip(0), vectors.flip(1), covariance.trace(), components, self.floor)
         return loadings, noise.log().expand(len(covariance))
 
     def choose(self, y: Tensor, *, generator: Generator) -> int:
