@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import unsup
@@ -21,7 +23,7 @@ from unsup.core.model import HasDensity, LearnsByCounting, Model
 SIZES = ((20_000, 50), (100_000, 20))
 FACTORS = 5
 PREPARED = 20_000  # as in `unsup.fit`
-STORED, QUERIES, BANDWIDTH = 20_000, 2_000, 0.5
+STORED, QUERIES, BANDWIDTH = 20_000, 1_000, 0.5
 
 
 def _examples(n: int, dims: int) -> NDArray[np.float64]:
@@ -48,6 +50,10 @@ def _score(model: Model, x: Tensor) -> Callable[[], object]:
     return work
 
 
+def _scaled_pca() -> Any:
+    return make_pipeline(StandardScaler(), PCA(FACTORS))
+
+
 def linear_gaussian_peers() -> Several:
     """Fits of both models, and scores."""
     parts: list[Measured] = []
@@ -59,6 +65,9 @@ def linear_gaussian_peers() -> Several:
                 f"PPCA fit, {what}",
                 lambda own=own: _fitted("ppca", own, components=FACTORS),  # type: ignore[misc]
                 {
+                    "scikit-learn StandardScaler and PCA": lambda x=x: make_pipeline(
+                        StandardScaler(), PCA(FACTORS)
+                    ).fit(x),  # type: ignore[misc]
                     "scikit-learn PCA": lambda x=x: PCA(FACTORS).fit(x),  # type: ignore[misc]
                     "scikit-learn PCA, svd_solver=full": lambda x=x: PCA(FACTORS, svd_solver="full").fit(x),  # type: ignore[misc]
                 },

@@ -102,6 +102,21 @@ def test_leave_one_out_is_a_loop() -> None:
         assert found == pytest.approx(float(rest.log_prob(mixed(20)[n : n + 1])), rel=1e-9)
 
 
+@pytest.mark.parametrize(("x", "event"), [(reals(40), None), (mixed(40), MIXED)])
+def test_examples_are_scored_without_themselves(x: torch.Tensor, event: Event | None) -> None:
+    model = fitted(x, event)
+    torch.testing.assert_close(model.log_prob_without(x, x), model.leave_one_out())
+    other = x + 0.0
+    other[:, 0] += 0.5  # no training examples
+    torch.testing.assert_close(model.log_prob_without(x, other), model.log_prob(x))
+    twice = fitted(x.repeat(2, 1), event, bandwidth=0.5)  # one copy stays
+    once = fitted(torch.cat([x, x[1:]]), event, bandwidth=0.5)
+    for copy, name in itertools.product((once,), ("bandwidth", "share", "spread")):
+        getattr(copy, name).copy_(getattr(twice, name))
+    (once.front or once.columns.front).load_state_dict((twice.front or twice.columns.front).state_dict())
+    torch.testing.assert_close(twice.log_prob_without(x[3:5], x[:1].expand(2, -1)), once.log_prob(x[3:5]))
+
+
 def test_bandwidth_has_the_largest_leave_one_out_likelihood() -> None:
     x = reals(300, 2)
     model = fitted(x)

@@ -280,7 +280,13 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        return dequantized_log_prob(self.front, self._density, batch.x, samples=samples, generator=generator)
+        # The noise of levels is drawn for all examples together.
+        parts = self._blocks(batch.x) if self.event.is_real else (batch.x,)
+        found = [
+            dequantized_log_prob(self.front, self._density, part, samples=samples, generator=generator)
+            for part in parts
+        ]
+        return torch.cat(found)
 
     def _middle(self, x: Tensor) -> Tensor:
         """y − μ of raw data, levels at the middle of their cells: ``(B, D)``."""

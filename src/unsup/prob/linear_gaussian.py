@@ -49,12 +49,12 @@ def posterior(residual: Tensor, loadings: Tensor, log_noise: Tensor) -> Posterio
         loadings: W, ``(D, M)``.
         log_noise: log of the diagonal of Ψ, ``(D,)``.
     """
-    gaps = residual.isnan()
     scaled = loadings * (-log_noise).exp()[:, None]  # Ψ⁻¹W
     one = torch.eye(loadings.shape[1], dtype=loadings.dtype, device=loadings.device)
-    if not bool(gaps.any()):
+    gaps = None if bool(residual.detach().sum().isfinite()) else residual.isnan()
+    if gaps is None or not bool(gaps.any()):
         lower = torch.linalg.cholesky(one + loadings.T @ scaled)
-        mean = torch.cholesky_solve((residual @ scaled).T, lower).T
+        mean = residual @ torch.cholesky_solve(scaled.T, lower).T
         pattern = torch.zeros(len(residual), dtype=torch.int64, device=residual.device)
         return Posterior(mean, lower[None], pattern, residual - mean @ loadings.T, None)
     residual = residual.masked_fill(gaps, 0.0)

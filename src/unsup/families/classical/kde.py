@@ -31,7 +31,7 @@ from unsup.core.config import Count, Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, CanSample, HasDensity, LearnsByCounting, Model, Terms
+from unsup.core.model import Advice, CanComplete, CanSample, LearnsByCounting, LeavesOut, Model, Terms
 from unsup.nn.columns import Columns
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 from unsup.prob import distributions as dist
@@ -49,7 +49,7 @@ _REACH = 10.0  # interquartile ranges from the median, beyond which a value is g
 _LEAST_SHARE = 1e-4  # of λ, relative to the uniform kernel
 
 
-class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
+class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete):
     """Kernel density estimate with Gaussian kernels, and kernels of levels and categories (Parzen 1962).
 
     The training examples are stored, and nothing is learned but the bandwidths. Tables have a kernel for every column:
@@ -255,6 +255,24 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
         found = self._left_out(points, own, own)
         return found + self._log_derivatives()
 
+    @torch.no_grad()
+    def log_prob_without(self, x: Tensor, left_out: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """log p of x under the stored examples but one copy of ``left_out``; of the only one, nothing is left out."""
+        self.event.check(x)
+        self.event.check_shape(left_out)
+        n = int(self.stored)
+        both = torch.cat([self.data[:n].flatten(1), left_out.flatten(1).to(self.data.dtype)])
+        number = both.unique(dim=0, return_inverse=True)[1]
+        first = torch.full((len(both),), n, device=number.device)  # the first stored example of each value
+        first = first.scatter_reduce(0, number[:n], torch.arange(n, device=number.device), "amin")
+        out = first[number[n:]] if n > 1 else torch.full((len(x),), n, device=number.device)
+        if self.front is not None:
+            y, log_det = self.front(self.front.dequantize(x, generator=generator))
+            points = y.flatten(1)
+        else:
+            points, log_det = self._middle(x), self._log_derivatives()
+        return self._left_out(points, out, torch.arange(n, device=out.device)) + log_det
+
     # --- densities ------------------------------------------------------------------------------------------------
 
     def _log_derivatives(self) -> Tensor:
@@ -291,7 +309,7 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
         return total - math.log(len(centres))
 
     def _left_out(self, points: Tensor, own: Tensor, group: Tensor) -> Tensor:
-        """log p of points under the centres of other groups than their ``own``."""
+        """log p of points ``(B, D)`` under the centres whose ``group``, ``(N,)``, is not their ``own``, ``(B,)``."""
         centres, found = self._centres(), []
         for part, mine in zip(points.split(_QUERIES), own.split(_QUERIES), strict=True):
             blocks = self._kernels(part, centres)
@@ -302,7 +320,9 @@ class KDE(Model, HasDensity, LearnsByCounting, CanSample, CanComplete):
                 sums.append(kernel.masked_fill(same, -math.inf).logsumexp(1))
                 start += kernel.shape[1]
             found.append(torch.stack(sums, 1).logsumexp(1))
-        return torch.cat(found) - (len(group) - group.bincount()[own]).double().log()
+        sizes = torch.cat([group.bincount(), group.new_zeros(1)])  # a number that no centre has: none is left out
+        total = torch.cat(found) if found else points.new_zeros(0)
+        return total - (len(group) - sizes[own]).double().log()
 
     def _centres(self) -> Tensor:
         """Points of the stored examples, ``(N, D)``."""
