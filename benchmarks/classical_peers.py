@@ -79,7 +79,7 @@ def linear_gaussian_peers() -> Several:
         parts.append(
             interleave(
                 f"Factor analysis fit, {what}",
-                lambda own=own: _fitted("factor-analysis", own, components=FACTORS),  # type: ignore[misc]
+                lambda own=own, dims=dims: _fitted("factor-analysis", own, components=FACTORS, tolerance=1e-5 / dims),  # type: ignore[misc]
                 {"scikit-learn FactorAnalysis": lambda x=x: FactorAnalysis(FACTORS, tol=1e-5 * len(x)).fit(x)},  # type: ignore[misc]
                 rounds=5,
                 target="≥ 1×",

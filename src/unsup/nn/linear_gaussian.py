@@ -45,6 +45,7 @@ _COUNTS = (1, 2, 3, 5, 8, 12, 16, 24, 32, 48, 64)  # tried where each is a fit o
 _ENOUGH = 2000  # examples to try them on
 _SHORT = 30  # steps of such a fit
 _BLOCK = 2**22  # numbers at a time
+_STARTS = 2**24  # numbers that EM starts from
 _CACHED, _LEAST = 2**17, 64  # numbers that stay in the cache, and rows at a time at least
 
 Units = Literal["each", "common"]
@@ -81,7 +82,7 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
             shared: whether Ψ = σ²I.
             units: whether every entry is divided by its own standard deviation, or all by a common one.
             floor: the least noise variance, in these units.
-            iterations, tolerance: of EM.
+            iterations, tolerance: of EM; the tolerance is in nats per entry.
 
         Raises:
             InputError: as many components as entries, or more.
@@ -95,7 +96,7 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         self.shared, self.units, self.floor = shared, units, floor
         self.iterations, self.chooses = iterations, components == "auto"
         self.counts_covariance = dims <= MOST_DIMS and not event.missing
-        self.take_passes(1 if self.counts_covariance else iterations, tolerance)
+        self.take_passes(1 if self.counts_covariance else iterations, tolerance * dims)
         self.front = ContinuousFront(event).double()
         slots = min(dims - 1, MOST_AUTO) if components == "auto" else components
         real = torch.float64
@@ -194,7 +195,9 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
             self.front.std.fill_(self.front.std.double().square().mean().sqrt())
         if self.counts_covariance and not self.chooses:
             return
-        y = self._points(batch.x, generator)
+        # As many examples as take bounded memory, where EM starts; their order is random.
+        x = batch.x if self.counts_covariance else batch.x[: max(2, _STARTS // self.event.dims)]
+        y = self._points(x, generator)
         if self.chooses:
             components = self.choose(y, generator=generator)
             self.loadings[:, components:] = 0.0

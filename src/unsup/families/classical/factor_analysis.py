@@ -46,7 +46,7 @@ class FactorAnalysis(LinearGaussian):
             12, … 64, each fitted to up to 2,000 training examples until two in a row have not helped.
         floor: the least noise variance, in units of each entry's variance.
         iterations: the most EM steps.
-        tolerance: EM stops when a step raises the mean log-likelihood by less than this, in nats.
+        tolerance: EM stops when a step raises the mean log-likelihood by less than this, in nats per entry.
 
     Raises:
         InputError: as many components as entries, or more.
@@ -111,7 +111,7 @@ class FactorAnalysis(LinearGaussian):
         if not bool(self.converged):
             return Symptom(
                 "unconverged",
-                f"the likelihood still rose by more than tolerance={self.tolerance:g} nats after {self.iterations:,} "
+                f"the likelihood still rose by {self.tolerance:g} nats or more a step after {self.iterations:,} "
                 "steps of EM; raise iterations",
             )
         return None
