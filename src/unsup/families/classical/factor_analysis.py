@@ -78,8 +78,8 @@ class FactorAnalysis(LinearGaussian):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        """More components than are chosen, where entries are many."""
-        return Advice({"components": min(100, max(1, examples // 10))} if event.dims > 256 else {}, turn=2)
+        """More components than are chosen, where entries are many. It takes part in comparisons that name it."""
+        return Advice({"components": min(100, max(1, examples // 10))} if event.dims > 256 else {}, turn=None)
 
     def fit_covariance(self, covariance: Tensor, components: int) -> tuple[Tensor, Tensor]:
         found = lg.factorise(
@@ -97,7 +97,7 @@ class FactorAnalysis(LinearGaussian):
         """Heywood cases, or EM on a covariance that has not converged."""
         loadings, log_noise = (part.detach() for part in self._factors())
         noise = log_noise.exp()
-        # A constant entry has no variance at all, which is no fault of the factors.
+        # A constant entry has no variance at all, whatever the factors are.
         explained = (noise <= 1.001 * self.floor) & (loadings.square().sum(1) > noise)
         places = explained.nonzero()[:, 0].tolist()
         if places:

@@ -119,7 +119,7 @@ class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=2)
+        return Advice(turn=None)
 
     @property
     def likelihood_kind(self) -> Kind:
