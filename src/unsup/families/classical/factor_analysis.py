@@ -97,7 +97,7 @@ class FactorAnalysis(LinearGaussian):
         """Heywood cases, or EM on a covariance that has not converged."""
         loadings, log_noise = (part.detach() for part in self._factors())
         noise = log_noise.exp()
-        # A constant entry has no variance at all, whatever the factors are.
+        # A constant entry has no variance that factors could explain.
         explained = (noise <= 1.001 * self.floor) & (loadings.square().sum(1) > noise)
         places = explained.nonzero()[:, 0].tolist()
         if places:
