@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
+from benchmarks.classical_peers import kde_peers, linear_gaussian_peers
 from benchmarks.compression import compression, compression_caches
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
@@ -49,6 +50,8 @@ BENCHMARKS = (
     sngan_step_bfloat16,
     rbm_epoch,
     fid_speed,
+    linear_gaussian_peers,
+    kde_peers,
     compression,
     compression_caches,
 )

@@ -37,8 +37,11 @@ from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
+from unsup.families.classical.factor_analysis import FactorAnalysis
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.classical.kde import KDE
+from unsup.families.classical.ppca import PPCA
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
@@ -103,6 +106,41 @@ def create(
     tolerance: float = ...,
     restarts: int = ...,
 ) -> BernoulliMixture: ...
+@overload
+def create(
+    name: Literal["ppca"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    components: int | Literal["auto"] = ...,
+    units: Literal["auto", "each", "common"] = ...,
+    floor: float = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+) -> PPCA: ...
+@overload
+def create(
+    name: Literal["factor-analysis"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    components: int | Literal["auto"] = ...,
+    floor: float = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+) -> FactorAnalysis: ...
+@overload
+def create(
+    name: Literal["kde"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    bandwidth: float | Literal["auto", "scott", "silverman"] = ...,
+    examples: int = ...,
+) -> KDE: ...
 @overload
 def create(
     name: Literal["made"],

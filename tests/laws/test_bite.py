@@ -27,6 +27,7 @@ from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.classical.kde import KDE
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
@@ -489,6 +490,14 @@ class WidensItsCovariances(GaussianMixture):
         super().maximize(statistics)
         with torch.no_grad():
             self.gaussians.log_diagonal.sub_(0.025)
+
+
+@breaks("left-out", event=PLANE)
+class KeepsItself(KDE):
+    """An example that is left out has its kernel nevertheless."""
+
+    def log_prob_without(self, x, left_out, *, generator=None):
+        return self.log_prob(x)
 
 
 @breaks("margins", event=BITS)

@@ -793,6 +793,24 @@ class HasEntryConditionals(HasDensity):
         """
 
 
+class LeavesOut(HasDensity):
+    """Capability: log p under all training examples but one, for models that are made of their training examples.
+
+    Such a model finds every training example likely, because of the example itself. Where training examples are
+    ranked, each is scored without itself.
+    """
+
+    @abstractmethod
+    def log_prob_without(self, x: Tensor, left_out: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """log p(x_i) in nats, if one copy of ``left_out[i]`` had not been a training example: ``(B,)``.
+
+        Args:
+            x: raw data, ``(B, *event.shape)``.
+            left_out: raw data of the same shape; an example that was not a training example changes nothing.
+            generator: random generator of the noise of a bound.
+        """
+
+
 class Factorises(HasDensity):
     """log p(x) = Σ_d log p(x_d | the entries before it), with access to every term."""
 

@@ -32,6 +32,7 @@ from unsup.core.model import (
     HasEnergy,
     HasEntryConditionals,
     LearnsByCounting,
+    LeavesOut,
     Model,
     keyed_generator,
 )
@@ -101,6 +102,8 @@ class Outlier:
 class SingleModel:
     """A detector from one model: −log p, or the energy of a model without a density.
 
+    A model that is made of its training examples (`LeavesOut`) scores each row as if it had not been one.
+
     The surprisal of an entry is −log p(x_d | the other entries) if the model has it, else its factor of log p, else the
     increase of log p if the entry is replaced by the median of its column.
 
@@ -115,13 +118,21 @@ class SingleModel:
     seed: int = 0
 
     def scores(self, x: Tensor) -> Tensor:
-        return torch.cat([self._score(part, i) for i, part in enumerate(x.split(chunk_of(self.model.event)))])
+        return self._scores(x, x)
+
+    def _scores(self, x: Tensor, own: Tensor) -> Tensor:
+        """Scores of x, without the training examples ``own`` in models that are made of their examples."""
+        size = chunk_of(self.model.event)
+        parts = zip(x.split(size), own.split(size), strict=True)
+        return torch.cat([self._score(part, out, i) for i, (part, out) in enumerate(parts)])
 
     @torch.no_grad()
-    def _score(self, x: Tensor, chunk: int) -> Tensor:
+    def _score(self, x: Tensor, own: Tensor, chunk: int) -> Tensor:
         x = x.to(self.model.device)
         if isinstance(self.model, HasDensity):
             generator = keyed_generator(self.seed, _NOISE, chunk, device=self.model.device)
+            if isinstance(self.model, LeavesOut):
+                return -self.model.log_prob_without(x, own.to(x.device), generator=generator).double().cpu()
             return -self.model.log_prob(x, generator=generator).double().cpu()
         if isinstance(self.model, HasEnergy):
             return self.model.energy(x).double().cpu()
@@ -148,7 +159,7 @@ class SingleModel:
         flat, typical = row.flatten(), self.typical.flatten()
         changed = flat.repeat(len(flat) + 1, 1)
         changed[range(len(flat)), range(len(flat))] = typical.to(flat.dtype)
-        scores = self.scores(changed.view(-1, *row.shape))
+        scores = self._scores(changed.view(-1, *row.shape), row.expand(len(changed), *row.shape))
         return scores[-1] - scores[:-1]
 
 

@@ -91,7 +91,8 @@ class ContinuousFront(nn.Module):
 
         Missing entries do not count.
         """
-        v, _ = self._unit(self.dequantize(x, generator=generator).double())
+        v = self.dequantize(x, generator=generator).double()
+        v = v if self.all_real else self._unit(v)[0]
         if self.event.missing:
             mean = v.nanmean(0).nan_to_num(0.0)
             std = (v - mean).square().nanmean(0).sqrt()

@@ -34,6 +34,71 @@ JUAN = Paper(
     venue="ICPR 2004",
     link="http://users.dsic.upv.es/~ajuan/research/2004/Juan04_08b.pdf",
 )
+TIPPING = Paper(
+    key="tipping1999probabilistic",
+    authors="Michael E. Tipping, Christopher M. Bishop",
+    year=1999,
+    title="Probabilistic Principal Component Analysis",
+    venue="Journal of the Royal Statistical Society B 61(3)",
+    link="https://doi.org/10.1111/1467-9868.00196",
+)
+HALKO = Paper(
+    key="halko2011finding",
+    authors="Nathan Halko, Per-Gunnar Martinsson, Joel A. Tropp",
+    year=2011,
+    title="Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix "
+    "Decompositions",
+    venue="SIAM Review 53(2)",
+    link="https://arxiv.org/abs/0909.4061",
+)
+RUBIN = Paper(
+    key="rubin1982em",
+    authors="Donald B. Rubin, Dorothy T. Thayer",
+    year=1982,
+    title="EM Algorithms for ML Factor Analysis",
+    venue="Psychometrika 47(1)",
+    link="https://doi.org/10.1007/BF02293851",
+)
+JORESKOG = Paper(
+    key="joreskog1967some",
+    authors="Karl G. Jöreskog",
+    year=1967,
+    title="Some Contributions to Maximum Likelihood Factor Analysis",
+    venue="Psychometrika 32(4)",
+    link="https://doi.org/10.1007/BF02289658",
+)
+LIU = Paper(
+    key="liu1998parameter",
+    authors="Chuanhai Liu, Donald B. Rubin, Ying Nian Wu",
+    year=1998,
+    title="Parameter Expansion to Accelerate EM: The PX-EM Algorithm",
+    venue="Biometrika 85(4)",
+    link="https://doi.org/10.1093/biomet/85.4.755",
+)
+PARZEN = Paper(
+    key="parzen1962estimation",
+    authors="Emanuel Parzen",
+    year=1962,
+    title="On Estimation of a Probability Density Function and Mode",
+    venue="Annals of Mathematical Statistics 33(3)",
+    link="https://doi.org/10.1214/aoms/1177704472",
+)
+DUIN = Paper(
+    key="duin1976choice",
+    authors="Robert P. W. Duin",
+    year=1976,
+    title="On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions",
+    venue="IEEE Transactions on Computers C-25(11)",
+    link="https://doi.org/10.1109/TC.1976.1674577",
+)
+AITCHISON = Paper(
+    key="aitchison1976multivariate",
+    authors="John Aitchison, Colin G. G. Aitken",
+    year=1976,
+    title="Multivariate Binary Discrimination by the Kernel Method",
+    venue="Biometrika 63(3)",
+    link="https://doi.org/10.1093/biomet/63.3.413",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -65,5 +130,39 @@ ROWS: tuple[Row, ...] = (
         events="binary data of any shape",
         paper=JUAN,
         also=(DEMPSTER, KMEANS_PLUS_PLUS),
+    ),
+    Row(
+        name="ppca",
+        target="unsup.families.classical.ppca:PPCA",
+        family="classical",
+        summary="Probabilistic PCA: a Gaussian with M principal directions and equal noise in all others.",
+        abilities=("score", "sample", "temper", "encode", "decode", "complete", "compress"),
+        events="data of two or more entries without categories; compresses real data",
+        paper=TIPPING,
+        also=(HALKO, LIU),
+    ),
+    Row(
+        name="factor-analysis",
+        target="unsup.families.classical.factor_analysis:FactorAnalysis",
+        family="classical",
+        summary="Factor analysis: a Gaussian with M common factors and noise of its own in every entry, by EM.",
+        abilities=("score", "sample", "temper", "encode", "decode", "complete", "compress"),
+        events="data of two or more entries without categories; compresses real data",
+        paper=RUBIN,
+        also=(JORESKOG, LIU),
+    ),
+    Row(
+        name="kde",
+        target="unsup.families.classical.kde:KDE",
+        family="classical",
+        summary="Kernel density estimate; its bandwidths maximise the leave-one-out likelihood.",
+        abilities=("score", "sample", "complete"),
+        events="real data, tables of any columns, sequences and images without categories",
+        paper=PARZEN,
+        also=(ROSENBLATT, DUIN, AITCHISON),
+        exceptions={
+            "ascent": "examples are stored, and bandwidths chosen, before the first pass",
+            "margins": "kernels widen the frequencies of the data",
+        },
     ),
 )

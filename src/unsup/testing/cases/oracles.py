@@ -13,12 +13,50 @@ from unsup.core.batch import Batch
 from unsup.core.model import IsAutoregressive, Model
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
+from unsup.families.classical.kde import KDE
 from unsup.families.energy.rbm import RBM
 from unsup.nn.levels import Categories, RoundedGaussians
+from unsup.nn.linear_gaussian import LinearGaussian
 
 
 def _array(x: Tensor) -> Any:
     return x.detach().double().numpy()
+
+
+def linear_gaussian(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """The dense Gaussian of scipy, of the entries that are there."""
+    assert isinstance(model, LinearGaussian)
+    location = _array(model.front.mean) + _array(model.front.std) * _array(model.means)
+    covariance, found = _array(model.covariance()), []
+    for row in _array(x):
+        seen = ~np.isnan(row)
+        normal = stats.multivariate_normal(location[seen], covariance[np.ix_(seen, seen)]) if seen.any() else None
+        found.append(0.0 if normal is None else normal.logpdf(row[seen]))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def kde(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """A loop over the columns, with kernels of scipy."""
+    assert isinstance(model, KDE)
+    centres, points = _array(model.data[: int(model.stored)]), _array(x)
+    h, share = float(model.bandwidth), float(model.share)
+    front = model.front if model.columns is None else model.columns.front
+    scales = iter([] if front is None else _array(front.std).flatten())
+    each = np.full((len(points), len(centres)), -np.log(len(centres)))
+    for d, support in enumerate(model.event.columns):
+        v, u = points[:, d, None], centres[None, :, d]
+        if not support.is_discrete:
+            each += stats.norm.logpdf(v, u, h * next(scales))
+        elif support.kind == "ordinal":
+            width = h * float(model.spread[d])
+            low, high = v == support.low, v == support.low + support.levels - 1
+            ends = np.where(low, -np.inf, v - 0.5), np.where(high, np.inf, v + 0.5)
+            with np.errstate(divide="ignore"):  # a centre far away has no part in a sum
+                each += np.log(stats.norm.cdf(ends[1], u, width) - stats.norm.cdf(ends[0], u, width))
+        else:
+            mass = share / support.levels
+            each += np.log(np.where(v == u, 1 - mass * (support.levels - 1), mass))
+    return torch.from_numpy(special.logsumexp(each, axis=1))
 
 
 def gaussian_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:

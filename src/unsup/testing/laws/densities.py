@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unsup.core.event import Event
-from unsup.core.model import HasDensity, HasLengths, Model, has_ends
+from unsup.core.model import HasDensity, HasLengths, LeavesOut, Model, has_ends
 from unsup.testing import grids, values
 from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, log_probs, mean_loss
@@ -121,6 +121,26 @@ def batch_independence(subject: Subject) -> None:
         alone = torch.cat([model.log_prob(one[None], **row) for one, row in zip(x, rows, strict=True)])
     worst = float(((together - alone).abs() / (1 + alone.abs())).max())
     require(worst < 1e-9, f"log p depends on the rest of the batch, by {worst:.2g} (relative)")
+
+
+@law(
+    "left-out",
+    "A training example is less likely if it is left out of training, and each alone is as in a batch.",
+    needs="a model that leaves out examples, and an exact likelihood",
+    applies=lambda model: isinstance(model, LeavesOut) and is_exact(model),
+)
+def left_out(subject: Subject) -> None:
+    model = subject.generic()
+    assert isinstance(model, LeavesOut)
+    x = subject.x(model)[:_EXAMPLES]
+    without = model.log_prob_without(x, x)
+    with torch.no_grad():
+        gain = model.log_prob(x) - without
+    i = int(gain.argmin())
+    require(float(gain[i]) > 0, f"log p of example {i} is {float(gain[i]):.3g} nats higher with itself than without")
+    alone = torch.cat([model.log_prob_without(one[None], one[None]) for one in x])
+    worst = float((alone - without).abs().max())
+    require(worst < 1e-9, f"log p without an example depends on the rest of the batch, by {worst:.2g}")
 
 
 def _has_lengths(model: Model) -> bool:
