@@ -54,4 +54,11 @@ CASES = (
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(5), {"learn": "gradient"}, oracle=oracles.bernoulli_mixture),
+    Case("hmm", Event((4,), Support("nominal", 3), "sequence"), oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((4,), Support("nominal", 3), "sequence", open=True)),
+    Case("hmm", Event((3, 2), BINARY, "sequence", open=True), {"states": 2}),
+    Case("hmm", Event((3, 2), ordinal(3), "sequence"), {"states": 2}, oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((2,), REAL, "sequence"), {"components": 2, "states": 2}, oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((2, 2), REAL, "sequence", missing=True), FULL | {"states": 2}),
+    Case("hmm", Event((3,), Support("nominal", 3), "sequence", missing=True), {"states": 2}),
 )
