@@ -119,7 +119,7 @@ class FrameInTurn(ABC):
 
     @abstractmethod
     def put(self, entry: int, value: Tensor) -> Tensor:
-        """Take the raw value or level of an entry ``(n,)``, NaN if it is missing: its log p in each state, ``(n, K)``."""
+        """Take the raw value or level of an entry ``(n,)``, NaN if missing: its log p in each state, ``(n, K)``."""
 
 
 class Symbols(Emissions):

@@ -113,7 +113,7 @@ class Trellis:
         return torch.cat([filtered, others]), torch.cat([terms, more]), end
 
     def backward(self, end: Tensor) -> Tensor:
-        """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; of padding, d of its end."""
+        """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; of padding, d of the end."""
         others = None if self.rest is None else self.rest.backward(end)
         end = end if others is None else others[0]
         ends = end if self.tree is None else self.tree.ends(end)
@@ -247,9 +247,7 @@ def _trellis(
     emissions: Emissions, span: tuple[int, int], transition: Tensor, lengths: Tensor | None, scan: bool | None
 ) -> Trellis:
     log_b, there = emissions(*span).double(), _there(lengths, *span)
-    return Trellis(
-        log_b if there is None else torch.where(there[:, :, None], log_b, 0.0), transition, there, scan=scan
-    )
+    return Trellis(log_b if there is None else torch.where(there[:, :, None], log_b, 0.0), transition, there, scan=scan)
 
 
 def log_likelihood(
@@ -412,7 +410,7 @@ def log_prob(
     >>> float(log_prob(uniform, uniform.expand(2, 2), torch.zeros(5, 1, 2, dtype=torch.float64)))
     0.0
     """
-    found: Tensor = _LogLikelihood.apply(log_initial, log_transition, log_b, lengths, scan)  # type: ignore[no-untyped-call]
+    found: Tensor = _LogLikelihood.apply(log_initial, log_transition, log_b, lengths, scan)
     return found
 
 
@@ -488,5 +486,3 @@ def draw_states(weight: Tensor, generator: Generator | None) -> Tensor:
 def log_normalised(counts: Tensor) -> Tensor:
     """Logarithms of counts divided by their sum over the last axis, at least log `LOWEST`."""
     return (counts / counts.sum(-1, keepdim=True)).clamp(min=LOWEST).log()
-
-

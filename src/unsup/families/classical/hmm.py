@@ -1,7 +1,7 @@
 """Hidden Markov model: p(x) = Σ_z π(z_1) B(x_1 | z_1) Π_t A(z_{t−1}, z_t) B(x_t | z_t), by expectation-maximisation.
 
-Every step of a sequence has one of K hidden states, which form a Markov chain, and what is seen at a step depends on its
-state only (Baum, Petrie, Soules, Weiss 1970, https://doi.org/10.1214/aoms/1177697196; Rabiner 1989,
+Every step of a sequence has one of K hidden states, which form a Markov chain, and what is seen at a step depends on
+its state only (Baum, Petrie, Soules, Weiss 1970, https://doi.org/10.1214/aoms/1177697196; Rabiner 1989,
 https://doi.org/10.1109/5.18626). The sum over all K^T paths is computed exactly, forwards in time:
 
     f_t(j) = p(z_t = j | x_≤t) ∝ Σ_i f_{t−1}(i) A_ij B(x_t | j),      log p(x) = Σ_t log p(x_t | x_<t)
@@ -49,13 +49,13 @@ _EMPTY = 1e-10  # of a state that no step has
 class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanEncode, CodesEntries):
     """A Markov chain of K hidden states, each with a distribution of what is seen (Baum et al. 1970, Rabiner 1989).
 
-    A step of a sequence ``(T,)`` is an entry, of a sequence ``(T, C)`` a frame of C entries. Discrete entries of a frame
-    are independent given the state: probabilities of symbols, or Bernoullis of binary entries. Real entries are
+    A step of a sequence ``(T,)`` is an entry, of a sequence ``(T, C)`` a frame of C entries. Discrete entries of a
+    frame are independent given the state: probabilities of symbols, or Bernoullis of binary entries. Real entries are
     standardised, and a state has a mixture of Gaussians. Missing entries are integrated out.
 
     Sequences of different lengths: those of unordered symbols (nominal, with more than two levels) end with a symbol of
-    their own, which the states emit, so that masses sum to one over all lengths, 0 included; of other data, p(x) is that
-    given the length. If all sequences have one length, ``lengths`` are those of beginnings.
+    their own, which the states emit, so that masses sum to one over all lengths, 0 included; of other data, p(x) is
+    that given the length. If all sequences have one length, ``lengths`` are those of beginnings.
 
     `encode` gives p(z_t | x) of all steps and states, step by step: ``(B, T K)``; `posteriors` has them as
     ``(B, T, K)``, `states` the most probable path (Viterbi). `complete` draws unknown entries anywhere in a sequence
@@ -114,7 +114,8 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
     ) -> None:
         if not event.is_real and (components > 1 or covariance != "diagonal"):
             raise InputError(
-                f"HiddenMarkovModel: components and covariance are of Gaussians, which {event} does not have; remove them"
+                f"HiddenMarkovModel: components and covariance are of Gaussians, and {event} has none; remove these "
+                "options"
             )
         assert event.uniform is not None
         self.count, self.restarts, self.transition_prior = states, restarts, transition_prior
@@ -326,9 +327,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
             raise InputError("x has no examples; expected at least one, whose path of states is computed")
         self.event.check(x, lengths)
         seen = _Seen(self, x, lengths, end=False)
-        path, _ = hmm.best_path(
-            self.log_initial, self.log_transition, seen.log_b(0, seen.steps), lengths=seen.lengths
-        )
+        path, _ = hmm.best_path(self.log_initial, self.log_transition, seen.log_b(0, seen.steps), lengths=seen.lengths)
         found = torch.full((len(x), self.event.shape[0]), -1, dtype=torch.int64, device=x.device)
         found[:, : seen.steps] = path.T
         return found
@@ -376,7 +375,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
 
     def _lengths_in(self, frames: Tensor, n: int) -> Tensor:
         if isinstance(self.emissions, Symbols) and self.ends:
-            return (frames[:, :, 0] != self.emissions.end).sum(0)
+            return frames[:, :, 0].ne(self.emissions.end or 0).sum(0)
         return torch.full((n,), self.event.shape[0], dtype=torch.int64, device=self.device)
 
     def _raw(self, frames: Tensor, n: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import itertools
 from typing import Any
 
@@ -78,7 +77,11 @@ def hidden_markov_model(model: Model, x: Tensor, data: Batch) -> Tensor:
         location, scale = _array(own.columns.front.mean), _array(own.columns.front.std)
         mixed = np.full((n, steps, k, own.components), -np.inf)
         for j, (factor, mean) in enumerate(
-            zip(_array(own.gaussians.factors(own.gaussians.means[:, 0] > -np.inf)), _array(own.gaussians.means), strict=True)
+            zip(
+                _array(own.gaussians.factors(own.gaussians.means[:, 0] > -np.inf)),
+                _array(own.gaussians.means),
+                strict=True,
+            )
         ):
             covariance = np.outer(scale, scale) * np.linalg.inv(factor @ factor.T)
             density = stats.multivariate_normal(location + scale * mean, covariance)
