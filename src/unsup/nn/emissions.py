@@ -288,7 +288,8 @@ class MixedGaussians(Emissions):
         return self.states * (self.components - 1) + sum(p.numel() for p in self.gaussians.parameters())
 
     @property
-    def _used(self) -> Tensor:
+    def used(self) -> Tensor:
+        """Which Gaussians are in use: all, bool ``(K J,)``."""
         return torch.ones(self.states * self.components, dtype=torch.bool, device=self.logits.device)
 
     @property
@@ -310,7 +311,7 @@ class MixedGaussians(Emissions):
 
     def _log_joint(self, frames: Tensor) -> Tensor:
         """log of the weight and the density of every Gaussian, ``(N, K, J)``, in units."""
-        each = self.gaussians.log_prob(frames, self._used, self._used).view(-1, self.states, self.components)
+        each = self.gaussians.log_prob(frames, self.used, self.used).view(-1, self.states, self.components)
         return each if self.components == 1 else each + self.logits.log_softmax(1)
 
     def log_prob(self, frames: Tensor) -> Tensor:
@@ -354,7 +355,7 @@ class MixedGaussians(Emissions):
 
     def _sums(self, frames: Tensor, weight: Tensor) -> dict[str, Tensor]:
         # Moments of the second order are sums about the current means, which all parts share.
-        return {"gaussians": weight.sum(0), **self.gaussians.moments(frames, weight, None, self._used)}
+        return {"gaussians": weight.sum(0), **self.gaussians.moments(frames, weight, None, self.used)}
 
     def maximize(self, sums: Mapping[str, Tensor]) -> None:
         self._maximize(sums)
@@ -372,16 +373,16 @@ class MixedGaussians(Emissions):
         )
 
     def log_prior(self) -> Tensor:
-        return self.gaussians.log_prior(self._used, self._spread, self.prior)
+        return self.gaussians.log_prior(self.used, self._spread, self.prior)
 
     def draw(self, state: Tensor, generator: Generator | None) -> Tensor:
         component = dist.sample_categorical(self.logits[state], generator=generator)
-        return self.gaussians.draw(state * self.components + component, self._used, generator)
+        return self.gaussians.draw(state * self.components + component, self.used, generator)
 
     def fill(self, frames: Tensor, state: Tensor, generator: Generator | None) -> Tensor:
         chosen = self._log_joint(frames)[torch.arange(len(frames), device=state.device), state]
         component = dist.sample_categorical(chosen, generator=generator)
-        return self.gaussians.fill(frames, state * self.components + component, self._used, generator)
+        return self.gaussians.fill(frames, state * self.components + component, self.used, generator)
 
     def in_turn(self, n: int, gaps: Tensor | None) -> FrameInTurn:
         return _GaussiansInTurn(self, n, gaps)
@@ -392,7 +393,7 @@ class _GaussiansInTurn(FrameInTurn):
 
     def __init__(self, own: MixedGaussians, n: int, gaps: Tensor | None) -> None:
         self.own, self.n = own, n
-        self.turn = own.gaussians.in_turn(n, own._used, gaps)
+        self.turn = own.gaussians.in_turn(n, own.used, gaps)
         self.log_weights = own.logits.log_softmax(1).expand(n, -1, -1)  # (n, K, J), given the entries so far
 
     def conditional(self, entry: int, log_weights: Tensor) -> Conditional:

@@ -113,7 +113,7 @@ class Trellis:
         return torch.cat([filtered, others]), torch.cat([terms, more]), end
 
     def backward(self, end: Tensor) -> Tensor:
-        """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; of padding, d of the end."""
+        """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; for padding, of its end."""
         others = None if self.rest is None else self.rest.backward(end)
         end = end if others is None else others[0]
         ends = end if self.tree is None else self.tree.ends(end)

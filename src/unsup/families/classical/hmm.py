@@ -153,6 +153,11 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
     def n_free(self) -> int:
         return self.count**2 - 1 + self.emissions.n_free
 
+    @property
+    def _end(self) -> int | None:
+        """The level of the end of a sequence, if it has one."""
+        return self.emissions.end if isinstance(self.emissions, Symbols) else None
+
     # --- parameters -----------------------------------------------------------------------------------------------
 
     @property
@@ -367,15 +372,15 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
 
     def _ended(self, frames: Tensor) -> Tensor:
         """An end is followed by ends."""
-        if not (isinstance(self.emissions, Symbols) and self.ends):
+        end = self._end
+        if end is None:
             return frames
-        end = self.emissions.end
-        assert end is not None
         return torch.where((frames == end).cummax(0).values, end, frames)
 
     def _lengths_in(self, frames: Tensor, n: int) -> Tensor:
-        if isinstance(self.emissions, Symbols) and self.ends:
-            return frames[:, :, 0].ne(self.emissions.end or 0).sum(0)
+        end = self._end
+        if end is not None:
+            return frames[:, :, 0].ne(end).sum(0)
         return torch.full((n,), self.event.shape[0], dtype=torch.int64, device=self.device)
 
     def _raw(self, frames: Tensor, n: int) -> Tensor:

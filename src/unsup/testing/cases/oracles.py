@@ -76,13 +76,8 @@ def hidden_markov_model(model: Model, x: Tensor, data: Batch) -> Tensor:
         assert own.columns.front is not None
         location, scale = _array(own.columns.front.mean), _array(own.columns.front.std)
         mixed = np.full((n, steps, k, own.components), -np.inf)
-        for j, (factor, mean) in enumerate(
-            zip(
-                _array(own.gaussians.factors(own.gaussians.means[:, 0] > -np.inf)),
-                _array(own.gaussians.means),
-                strict=True,
-            )
-        ):
+        factors, means = _array(own.gaussians.factors(own.used)), _array(own.gaussians.means)
+        for j, (factor, mean) in enumerate(zip(factors, means, strict=True)):
             covariance = np.outer(scale, scale) * np.linalg.inv(factor @ factor.T)
             density = stats.multivariate_normal(location + scale * mean, covariance)
             mixed[:, :, j // own.components, j % own.components] = density.logpdf(frames).reshape(n, steps)
