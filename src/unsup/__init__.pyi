@@ -39,6 +39,7 @@ from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
@@ -103,6 +104,23 @@ def create(
     tolerance: float = ...,
     restarts: int = ...,
 ) -> BernoulliMixture: ...
+@overload
+def create(
+    name: Literal["hmm"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    states: int = ...,
+    components: int = ...,
+    covariance: Literal["diagonal", "full"] = ...,
+    transition_prior: float = ...,
+    smoothing: float = ...,
+    covariance_prior: float = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+    restarts: int = ...,
+) -> HiddenMarkovModel: ...
 @overload
 def create(
     name: Literal["made"],
