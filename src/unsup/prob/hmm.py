@@ -70,7 +70,7 @@ class Trellis:
     Args:
         log_b: ``(T, B, K)``; of padding 0.
         transition: A, ``(K, K)``, without zeros.
-        there: which steps are no padding, ``(T, B)``; None if all are.
+        there: which steps are not padding, ``(T, B)``; None if all are.
         scan: whether to use the scan; None: where it is faster.
     """
 

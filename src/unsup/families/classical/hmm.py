@@ -485,7 +485,7 @@ class _Seen:
         return self.emissions.log_prob(self.frames(first, last)).view(last - first, self.batch, self.model.count)
 
     def all_frames(self) -> Tensor:
-        """Those that are no padding, ``(N, C)``."""
+        """Those that are not padding, ``(N, C)``."""
         found = self.frames(0, self.steps)
         if self.lengths is None:
             return found
