@@ -21,7 +21,9 @@ STATES, PASSES, LEVELS = 8, 5, 30
 
 def hmm_fit() -> Several:
     logging.getLogger("hmmlearn").setLevel(logging.CRITICAL)
-    return Several([_fit(steps, sequences, real) for steps, sequences in ((100_000, 1), (100, 1000)) for real in (1, 0)])
+    return Several(
+        [_fit(steps, sequences, real) for steps, sequences in ((100_000, 1), (100, 1000)) for real in (1, 0)]
+    )
 
 
 def _fit(steps: int, sequences: int, real: int) -> Measured:

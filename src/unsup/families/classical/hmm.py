@@ -224,7 +224,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
             InputError: no training examples.
         """
         if not len(batch):
-            raise InputError("HiddenMarkovModel: there are no training examples")
+            raise InputError("HiddenMarkovModel: the training split has 0 examples; expected at least one")
         beyond = None if batch.lengths is None else self.event.padding(batch.lengths)
         steps = batch.x.reshape(-1, self.each)
         self.emissions.prepare(steps if beyond is None else steps[~beyond.flatten()], generator=generator)
@@ -411,7 +411,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
         log_b = self.emissions.log_prob(frames).view(steps, n, self.count)
         after = torch.ones_like(fixed[:, :, 0])
         if isinstance(self.emissions, Symbols) and self.ends:
-            # Before a known symbol, an unknown one is no end.
+            # Before a known symbol, an unknown one cannot be the end.
             after = fixed[:, :, 0].flip(0).cummax(0).values.flip(0).logical_not()
             inner = ~after & ~fixed[:, :, 0]
             log_b = torch.where(inner[:, :, None], self.emissions.some_symbol(), log_b)
@@ -485,7 +485,7 @@ class _Seen:
         return self.emissions.log_prob(self.frames(first, last)).view(last - first, self.batch, self.model.count)
 
     def all_frames(self) -> Tensor:
-        """Those that are not padding, ``(N, C)``."""
+        """Those within the lengths, ``(N, C)``."""
         found = self.frames(0, self.steps)
         if self.lengths is None:
             return found
