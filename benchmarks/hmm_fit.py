@@ -26,7 +26,7 @@ def hmm_fit() -> Several:
     )
 
 
-def _fit(steps: int, sequences: int, real: int) -> Measured:
+def _fit(steps: int, sequences: int, real: bool) -> Measured:
     generator = torch.Generator().manual_seed(0)
     shape = (sequences, steps)
     if real:
@@ -57,7 +57,7 @@ def _fit(steps: int, sequences: int, real: int) -> Measured:
     )
 
 
-def _others(x: Tensor, real: int) -> Mapping[str, Callable[[], object]]:
+def _others(x: Tensor, real: bool) -> Mapping[str, Callable[[], object]]:
     rows, lengths = x.reshape(-1, 2 if real else 1).double().numpy(), [x.shape[1]] * len(x)
     kind: Any = GaussianHMM if real else CategoricalHMM
 
