@@ -14,6 +14,7 @@ from benchmarks.compression import compression, compression_caches
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
 from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
+from benchmarks.hmm_fit import hmm_fit
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -49,6 +50,7 @@ BENCHMARKS = (
     sngan_step,
     sngan_step_bfloat16,
     rbm_epoch,
+    hmm_fit,
     fid_speed,
     linear_gaussian_peers,
     kde_peers,

@@ -40,6 +40,7 @@ from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.factor_analysis import FactorAnalysis
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.classical.kde import KDE
 from unsup.families.classical.ppca import PPCA
 from unsup.families.energy.ebm import EBM
@@ -141,6 +142,23 @@ def create(
     bandwidth: float | Literal["auto", "scott", "silverman"] = ...,
     examples: int = ...,
 ) -> KDE: ...
+@overload
+def create(
+    name: Literal["hmm"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    states: int = ...,
+    components: int = ...,
+    covariance: Literal["diagonal", "full"] = ...,
+    transition_prior: float = ...,
+    smoothing: float = ...,
+    covariance_prior: float = ...,
+    iterations: int = ...,
+    tolerance: float = ...,
+    restarts: int = ...,
+) -> HiddenMarkovModel: ...
 @overload
 def create(
     name: Literal["made"],

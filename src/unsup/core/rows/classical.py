@@ -100,6 +100,33 @@ AITCHISON = Paper(
     link="https://doi.org/10.1093/biomet/63.3.413",
 )
 
+BAUM = Paper(
+    key="baum1970maximization",
+    authors="Leonard E. Baum, Ted Petrie, George Soules, Norman Weiss",
+    year=1970,
+    title="A Maximization Technique Occurring in the Statistical Analysis of Probabilistic Functions of Markov Chains",
+    venue="Annals of Mathematical Statistics 41(1)",
+    link="https://doi.org/10.1214/aoms/1177697196",
+)
+
+RABINER = Paper(
+    key="rabiner1989tutorial",
+    authors="Lawrence R. Rabiner",
+    year=1989,
+    title="A Tutorial on Hidden Markov Models and Selected Applications in Speech Recognition",
+    venue="Proceedings of the IEEE 77(2)",
+    link="https://doi.org/10.1109/5.18626",
+)
+
+VITERBI = Paper(
+    key="viterbi1967error",
+    authors="Andrew J. Viterbi",
+    year=1967,
+    title="Error Bounds for Convolutional Codes and an Asymptotically Optimum Decoding Algorithm",
+    venue="IEEE Transactions on Information Theory 13(2)",
+    link="https://doi.org/10.1109/TIT.1967.1054010",
+)
+
 ROWS: tuple[Row, ...] = (
     Row(
         name="histogram",
@@ -164,5 +191,17 @@ ROWS: tuple[Row, ...] = (
             "ascent": "examples are stored, and bandwidths chosen, before the first pass",
             "margins": "kernels widen the frequencies of the data",
         },
+    ),
+    Row(
+        name="hmm",
+        target="unsup.families.classical.hmm:HiddenMarkovModel",
+        family="classical",
+        summary="Hidden Markov model of symbols, binary frames or Gaussians, by EM: exact likelihood, states and "
+        "completion of sequences.",
+        abilities=("score", "sample", "encode", "complete", "compress"),
+        events="sequences, also of different lengths and with missing entries",
+        paper=BAUM,
+        also=(RABINER, VITERBI, DEMPSTER),
+        exceptions={"margins": "the emissions of a state are the same at all steps, the frequencies are not"},
     ),
 )

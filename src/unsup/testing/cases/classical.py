@@ -73,4 +73,11 @@ CASES = (
     Case("kde", MIXED, {"bandwidth": "silverman"}, oracle=oracles.kde),
     Case("kde", WORDS, oracle=oracles.kde),
     Case("kde", Event((1, 2, 2), ordinal(4)), {"bandwidth": "scott"}),
+    Case("hmm", Event((4,), Support("nominal", 3), "sequence"), oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((3,), Support("nominal", 3), "sequence", open=True)),
+    Case("hmm", Event((3, 2), BINARY, "sequence", open=True), {"states": 2}),
+    Case("hmm", Event((3, 2), ordinal(3), "sequence"), {"states": 2}, oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((2,), REAL, "sequence"), {"components": 2, "states": 2}, oracle=oracles.hidden_markov_model),
+    Case("hmm", Event((2, 2), REAL, "sequence", missing=True), FULL | {"states": 2}),
+    Case("hmm", Event((3,), Support("nominal", 3), "sequence", missing=True), {"states": 2}),
 )

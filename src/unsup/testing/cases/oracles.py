@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from unsup.core.batch import Batch
 from unsup.core.model import IsAutoregressive, Model
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
+from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.classical.kde import KDE
 from unsup.families.energy.rbm import RBM
+from unsup.nn.emissions import MixedGaussians, Symbols
 from unsup.nn.levels import Categories, RoundedGaussians
 from unsup.nn.linear_gaussian import LinearGaussian
 
@@ -98,6 +101,37 @@ def bernoulli_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
     bits, theta = x.flatten(1).numpy(), special.expit(_array(model.log_odds))
     each = [stats.bernoulli.logpmf(bits, theta[k]).sum(1) for k in range(model.components)]
     return torch.from_numpy(special.logsumexp(each, axis=0, b=special.softmax(_array(model.logits))[:, None]))
+
+
+def hidden_markov_model(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """Each of the K^T paths: the emissions of its states by scipy, weighted by the probability of the path."""
+    assert isinstance(model, HiddenMarkovModel)
+    n, steps, k = len(x), model.event.shape[0], model.count
+    frames = _array(x).reshape(n, steps, -1)
+    each = np.zeros((n, steps, k))
+    if isinstance(model.emissions, MixedGaussians):
+        own = model.emissions
+        assert own.columns.front is not None
+        location, scale = _array(own.columns.front.mean), _array(own.columns.front.std)
+        mixed = np.full((n, steps, k, own.components), -np.inf)
+        factors, means = _array(own.gaussians.factors(own.used)), _array(own.gaussians.means)
+        for j, (factor, mean) in enumerate(zip(factors, means, strict=True)):
+            covariance = np.outer(scale, scale) * np.linalg.inv(factor @ factor.T)
+            density = stats.multivariate_normal(location + scale * mean, covariance)
+            mixed[:, :, j // own.components, j % own.components] = density.logpdf(frames).reshape(n, steps)
+        each = special.logsumexp(mixed + special.log_softmax(_array(own.logits), 1), axis=3)
+    else:
+        assert isinstance(model.emissions, Symbols)
+        table, low = special.log_softmax(_array(model.emissions.logits), 2), model.event.columns[0].low
+        for c in range(frames.shape[2]):
+            each += table[:, c].T[frames[:, :, c].astype(int) - low]
+    initial = special.log_softmax(_array(model.initial))
+    transitions = special.log_softmax(_array(model.transitions), 1)
+    found = []
+    for path in itertools.product(range(k), repeat=steps):
+        chain = initial[path[0]] + sum(transitions[a, b] for a, b in itertools.pairwise(path))
+        found.append(chain + sum(each[:, t, state] for t, state in enumerate(path)))
+    return torch.from_numpy(special.logsumexp(found, axis=0))
 
 
 def rbm(model: Model, x: Tensor, data: Batch) -> Tensor:

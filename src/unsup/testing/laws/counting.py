@@ -105,7 +105,7 @@ def fixed_point(subject: Subject) -> None:
         moved = max(float((p.detach() - old).abs().max()) for p, old in zip(own, before, strict=True))
         if moved < _STILL:
             break
-    scores = model.log_prob(batch.x, **subject.given(len(batch)))
+    scores = model.log_prob(batch.x, **subject.given(len(batch)), **subject.lengths(len(batch)))
     each = torch.stack([_flat_gradient(score, own) for score in scores])
     slope = each.mean(0) + _flat_gradient(model.parameter_log_prior(), own) / len(batch)
     usual = float(each.square().sum(1).mean().sqrt())

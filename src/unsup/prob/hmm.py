@@ -1,0 +1,488 @@
+"""Recursions of hidden Markov models: filtering, smoothing, expected counts, the best path, and draws of paths.
+
+p(x, z) = π(z_1) Π_t A(z_{t−1}, z_t) Π_t b_t(z_t) with K states. Time is the first axis: log b is ``(T, B, K)``, and a
+sequence is a column, which ends at its length. With the prediction p_t = p(z_t | x_<t), in float64 and normalised at
+every step,
+
+    f_t ∝ p_t · b_t,      p_{t+1} = f_t A,      log p(x) = Σ_t log Σ_k p_t(k) b_t(k);
+    d_t ∝ b_t · (A d_{t+1}),      p(z_t | x) ∝ f_t · (A d_{t+1}),      p(z_t, z_{t+1} | x) ∝ f_t(i) A_ij d_{t+1}(j)
+
+(Rabiner 1989, https://doi.org/10.1109/5.18626). No step underflows, since b is relative to its largest value and A has
+no zeros. A few long sequences are computed by an associative scan: the products of diag(b_t) A over blocks of steps are
+combined in a tree (Blelloch 1990, https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf), so that the number of operations in
+sequence is O(log T). Rows of these products have a scale each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from unsup.core import random
+
+LOWEST = 1e-300
+"""Probability of a transition that is impossible."""
+BLOCK = 16
+"""Steps of a block of the scan, which are computed one after the other."""
+_SCAN_FROM = 128  # steps
+_SCAN_UP_TO = 2**15  # B K³: above, a step has enough work by itself
+_CHUNK = 2**22  # numbers of log b at a time
+
+
+def is_scanned(steps: int, batch: int, states: int) -> bool:
+    """Whether the scan is faster than one step after the other."""
+    return steps >= _SCAN_FROM and 0 < batch * states**3 <= _SCAN_UP_TO
+
+
+def chunk_length(batch: int, states: int) -> int:
+    """Steps at a time, so that memory is bounded."""
+    return max(BLOCK, _CHUNK // max(1, batch * states))
+
+
+# --- references: log-space, one step after the other ------------------------------------------------------------------
+
+
+def log_forward(log_initial: Tensor, log_transition: Tensor, log_b: Tensor) -> Tensor:
+    """log p(x_≤t, z_t) by sums in log-space: the slow reference, ``(T, B, K)`` → ``(T, B, K)``."""
+    found = [log_initial + log_b[0]]
+    for own in log_b[1:]:
+        found.append((found[-1].unsqueeze(-1) + log_transition).logsumexp(-2) + own)
+    return torch.stack(found)
+
+
+def log_backward(log_transition: Tensor, log_b: Tensor) -> Tensor:
+    """log p(x_>t | z_t) by sums in log-space: the slow reference, ``(T, B, K)`` → ``(T, B, K)``."""
+    found = [torch.zeros_like(log_b[0])]
+    for own in log_b[1:].flip(0):
+        found.append((log_transition + (own + found[-1]).unsqueeze(-2)).logsumexp(-1))
+    return torch.stack(found[::-1])
+
+
+# --- both passes over some steps --------------------------------------------------------------------------------------
+
+
+class Trellis:
+    """Some consecutive steps of a batch of sequences.
+
+    Args:
+        log_b: ``(T, B, K)``; of padding 0.
+        transition: A, ``(K, K)``, without zeros.
+        there: which steps are not padding, ``(T, B)``; None if all are.
+        scan: whether to use the scan; None: where it is faster.
+    """
+
+    def __init__(
+        self, log_b: Tensor, transition: Tensor, there: Tensor | None = None, *, scan: bool | None = None
+    ) -> None:
+        self.steps, self.batch, self.states = log_b.shape
+        self.transition = transition
+        self.peak = log_b.amax(2)
+        relative = log_b - self.peak[:, :, None]
+        self.tree: _Tree | None = None
+        self.rest: Trellis | None = None  # the last steps, which fill no block
+        whole = self.steps // BLOCK * BLOCK
+        if whole and (scan if scan is not None else is_scanned(*log_b.shape)):
+            if whole < self.steps:
+                self.rest = Trellis(log_b[whole:], transition, None if there is None else there[whole:], scan=False)
+            relative = self._in_blocks(relative[:whole])
+            there = None if there is None else self._in_blocks(there[:whole])
+        self.b = relative.exp()
+        self.there = None if there is None else there[:, :, None]
+        if len(self.b) < self.steps:
+            self.tree = _Tree(*_products(relative[0], self.b, transition, self.there), whole // BLOCK)
+
+    def forward(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From the prediction of the first step ``(B, K)``.
+
+        Returns:
+            p(z_t | x_≤t) ``(T, B, K)``, log p(x_t | x_<t) ``(T, B)``, and the prediction of the step after the last.
+            Of padding, they are the prediction and 0.
+        """
+        starts = start if self.tree is None else self.tree.starts(start)
+        filtered, totals, end = _forward_steps(starts, self.b, self.transition, self.there)
+        if self.tree is not None:
+            filtered, totals = self._in_order(filtered), self._in_order(totals)
+            end = end.view(-1, self.batch, self.states)[-1]
+        terms = totals.log() + self.peak[: len(totals)]
+        if self.rest is None:
+            return filtered, terms, end
+        others, more, end = self.rest.forward(end)
+        return torch.cat([filtered, others]), torch.cat([terms, more]), end
+
+    def backward(self, end: Tensor) -> Tensor:
+        """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; for padding, of its end."""
+        others = None if self.rest is None else self.rest.backward(end)
+        end = end if others is None else others[0]
+        ends = end if self.tree is None else self.tree.ends(end)
+        found = _backward_steps(ends, self.b, self.transition, self.there)
+        found = found if self.tree is None else self._in_order(found)
+        return found if others is None else torch.cat([found, others])
+
+    def _in_blocks(self, x: Tensor) -> Tensor:
+        """``(T, B, …)`` → ``(BLOCK, blocks B, …)``."""
+        return x.unflatten(0, (-1, BLOCK)).transpose(0, 1).flatten(1, 2).contiguous()
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.batch)).transpose(0, 1).flatten(0, 1)
+
+
+def _forward_steps(start: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    filtered, totals = torch.empty_like(b), b.new_empty(*b.shape[:2], 1)
+    for t, (own, total) in enumerate(zip(filtered, totals, strict=True)):
+        torch.mul(start, b[t], out=own)
+        torch.sum(own, 1, keepdim=True, out=total)
+        own.div_(total)
+        step = own @ transition
+        start = step if there is None else torch.where(there[t], step, start)
+    return filtered, totals.squeeze(2), start
+
+
+def _backward_steps(end: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> Tensor:
+    found = torch.empty_like(b)
+    for t in range(len(b) - 1, -1, -1):
+        step = torch.mul(end @ transition.T, b[t], out=found[t])
+        step.div_(step.amax(1, keepdim=True))
+        if there is not None:
+            step.copy_(torch.where(there[t], step, end))
+        end = step
+    return found
+
+
+def _products(first: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Π_t diag(b_t) A over the steps of each block, as e^(log-scale) of each row times a row that sums to one.
+
+    Args:
+        first: log b of the first step, in which nothing underflows: ``(N, K)``.
+        b: ``(T, N, K)``.
+    """
+    _, n, k = b.shape
+    identity = torch.eye(k, dtype=b.dtype, device=b.device)
+    log_scale = first.clone()
+    found = transition.expand(n, k, k).contiguous()
+    if there is not None:
+        found = torch.where(there[0, :, :, None], found, identity)
+    for t in range(1, len(b)):
+        rows = found.mul_(b[t, :, None]) if there is None else found * b[t, :, None]
+        total = rows.sum(2, keepdim=True)
+        log_scale += total.squeeze(2).log()
+        step = (rows.div_(total).view(-1, k) @ transition).view(n, k, k)
+        found = step if there is None else torch.where(there[t, :, :, None], step, found)
+    return found, log_scale
+
+
+class _Tree:
+    """Products over 1, 2, 4, … blocks.
+
+    Args:
+        rows: of the products of blocks, ``(blocks B, K, K)``.
+        log_scale: of their rows, ``(blocks B, K)``.
+    """
+
+    def __init__(self, rows: Tensor, log_scale: Tensor, blocks: int) -> None:
+        rows, log_scale = rows.unflatten(0, (blocks, -1)), log_scale.unflatten(0, (blocks, -1))
+        self.levels = [(rows, log_scale)]
+        while len(rows) > 2:
+            pairs = len(rows) // 2 * 2  # a last one without a partner is carried on
+            weights = rows[0:pairs:2].log() + log_scale[1:pairs:2].unsqueeze(-2)
+            highest = weights.amax(-1, keepdim=True)
+            weights = (weights - highest).exp_()
+            total = weights.sum(-1, keepdim=True)
+            scales = log_scale[0:pairs:2] + (highest + total.log()).squeeze(-1)
+            products = weights.div_(total) @ rows[1:pairs:2]
+            rows, log_scale = torch.cat([products, rows[pairs:]]), torch.cat([scales, log_scale[pairs:]])
+            self.levels.append((rows, log_scale))
+
+    def starts(self, start: Tensor) -> Tensor:
+        """Predictions of the first steps of all blocks, ``(B, K)`` → ``(blocks B, K)``."""
+        found = start[None]
+        for rows, log_scale in reversed(self.levels):
+            pairs = len(rows) // 2 * 2
+            weights = found[: pairs // 2].log() + log_scale[0:pairs:2]
+            weights = (weights - weights.amax(-1, keepdim=True)).exp_()
+            after = (weights.unsqueeze(-2) @ rows[0:pairs:2]).squeeze(-2)
+            both = torch.stack([found[: pairs // 2], after / after.sum(-1, keepdim=True)], 1).flatten(0, 1)
+            found = torch.cat([both, found[pairs // 2 :]])
+        return found.flatten(0, 1)
+
+    def ends(self, end: Tensor) -> Tensor:
+        """d after the last steps of all blocks, ``(B, K)`` → ``(blocks B, K)``."""
+        found = end[None]
+        for rows, log_scale in reversed(self.levels):
+            pairs = len(rows) // 2 * 2
+            own = found[: pairs // 2]
+            before = (rows[1:pairs:2] @ own.unsqueeze(-1)).squeeze(-1).log() + log_scale[1:pairs:2]
+            before = (before - before.amax(-1, keepdim=True)).exp_()
+            found = torch.cat([torch.stack([before, own], 1).flatten(0, 1), found[pairs // 2 :]])
+        return found.flatten(0, 1)
+
+
+# --- likelihood and expected counts -----------------------------------------------------------------------------------
+
+Emissions = Callable[[int, int], Tensor]
+"""log b of the steps from one number to another: ``(T, B, K)``, of padding anything finite."""
+Take = Callable[[int, int, Tensor], None]
+"""Takes p(z_t | x) of the steps from one number to another: see `expect`."""
+
+
+def positive(log_transition: Tensor) -> Tensor:
+    """A in float64, without zeros."""
+    return log_transition.double().exp().clamp(min=LOWEST)
+
+
+def _chunks(steps: int, batch: int, states: int) -> list[tuple[int, int]]:
+    size = chunk_length(batch, states)
+    return [(start, min(start + size, steps)) for start in range(0, steps, size)]
+
+
+def _there(lengths: Tensor | None, first: int, last: int) -> Tensor | None:
+    if lengths is None:
+        return None
+    return torch.arange(first, last, device=lengths.device)[:, None] < lengths
+
+
+def _trellis(
+    emissions: Emissions, span: tuple[int, int], transition: Tensor, lengths: Tensor | None, scan: bool | None
+) -> Trellis:
+    log_b, there = emissions(*span).double(), _there(lengths, *span)
+    return Trellis(log_b if there is None else torch.where(there[:, :, None], log_b, 0.0), transition, there, scan=scan)
+
+
+def log_likelihood(
+    log_initial: Tensor,
+    log_transition: Tensor,
+    emissions: Emissions,
+    steps: int,
+    batch: int,
+    *,
+    lengths: Tensor | None = None,
+    scan: bool | None = None,
+) -> Tensor:
+    """log p(x) of sequences, ``(B,)``, without a gradient.
+
+    Args:
+        log_initial: ``(K,)``.
+        log_transition: ``(K, K)``.
+        emissions: computes log b of some steps.
+        steps, batch: T and B.
+        lengths: ``(B,)``; None if all are T.
+        scan: as for `Trellis`.
+    """
+    transition = positive(log_transition)
+    start = log_initial.double().exp().expand(batch, -1)
+    total = start.new_zeros(batch)
+    for span in _chunks(steps, batch, len(log_initial)):
+        _, each, start = _trellis(emissions, span, transition, lengths, scan).forward(start)
+        total = total + each.sum(0)
+    return total
+
+
+class Expected(NamedTuple):
+    """Sums over sequences under p(z | x).
+
+    Attributes:
+        log_prob: log p(x) of each, ``(B,)``.
+        initial: the states of first steps, ``(K,)``.
+        transitions: pairs of consecutive states, ``(K, K)``.
+    """
+
+    log_prob: Tensor
+    initial: Tensor
+    transitions: Tensor
+
+
+def expect(
+    log_initial: Tensor,
+    log_transition: Tensor,
+    emissions: Emissions,
+    steps: int,
+    batch: int,
+    take: Take,
+    *,
+    lengths: Tensor | None = None,
+    weight: Tensor | None = None,
+    scan: bool | None = None,
+) -> Expected:
+    """The E step: expected counts, and p(z_t | x) chunk by chunk, so that memory is bounded for long sequences.
+
+    Args:
+        take: called with the first step of a chunk, that after its last one, and p(z_t | x) times the weight, 0 for
+            padding: ``(T, B, K)``. Chunks come in reverse.
+        weight: of the sequences, ``(B,)``.
+        log_initial, log_transition, emissions, steps, batch, lengths, scan: as for `log_likelihood`.
+    """
+    transition, spans = positive(log_transition), _chunks(steps, batch, len(log_initial))
+    start = log_initial.double().exp().expand(batch, -1)
+    starts, log_prob = [], start.new_zeros(batch)
+    initial, pairs = torch.zeros_like(transition[0]), torch.zeros_like(transition)
+    for span in spans:
+        starts.append(start)
+        trellis = _trellis(emissions, span, transition, lengths, scan)
+        filtered, each, start = trellis.forward(start)
+        log_prob = log_prob + each.sum(0)
+    end = torch.ones_like(start)
+    for number in range(len(spans) - 1, -1, -1):
+        span = spans[number]
+        if number < len(spans) - 1:  # the last chunk is still there
+            trellis = _trellis(emissions, span, transition, lengths, scan)
+            filtered = trellis.forward(starts[number])[0]
+        after = trellis.backward(end)  # d
+        beyond = torch.cat([after[1:], end[None]])
+        posterior = (beyond.view(-1, len(transition)) @ transition.T).view(beyond.shape).mul_(filtered)
+        scale = (1.0 if weight is None else weight.double()) / posterior.sum(2)
+        there, follows = _there(lengths, *span), _there(lengths, span[0] + 1, span[1] + 1)
+        own = scale if there is None else torch.where(there, scale, 0.0)
+        joins = (scale if follows is None else torch.where(follows, scale, 0.0))[:, :, None] * filtered
+        if number == len(spans) - 1 and lengths is None:
+            joins[-1] = 0.0
+        pairs += joins.flatten(0, 1).T @ beyond.flatten(0, 1)
+        posterior.mul_(own[:, :, None])
+        if number == 0:
+            initial = posterior[0].sum(0)
+        take(*span, posterior)
+        end = after[0]
+    return Expected(log_prob, initial, pairs * transition)
+
+
+class _LogLikelihood(torch.autograd.Function):
+    """log p(x), whose gradients are expected counts."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        log_initial: Tensor,
+        log_transition: Tensor,
+        log_b: Tensor,
+        lengths: Tensor | None,
+        scan: bool | None,
+    ) -> Tensor:
+        ctx.save_for_backward(log_initial, log_transition, log_b, lengths)
+        ctx.scan = scan
+        steps, batch, _ = log_b.shape
+        return log_likelihood(
+            log_initial, log_transition, lambda i, j: log_b[i:j], steps, batch, lengths=lengths, scan=scan
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        log_initial, log_transition, log_b, lengths = ctx.saved_tensors
+        steps, batch, _ = log_b.shape
+        slope = torch.zeros_like(log_b)
+
+        def take(first: int, last: int, posterior: Tensor) -> None:
+            slope[first:last] = posterior
+
+        found = expect(
+            log_initial,
+            log_transition,
+            lambda i, j: log_b[i:j],
+            steps,
+            batch,
+            take,
+            lengths=lengths,
+            weight=grad,
+            scan=ctx.scan,
+        )
+        return found.initial.to(log_initial), found.transitions.to(log_transition), slope, None, None
+
+
+def log_prob(
+    log_initial: Tensor,
+    log_transition: Tensor,
+    log_b: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    scan: bool | None = None,
+) -> Tensor:
+    """log p(x) with its gradient: the expected counts of first states, of pairs of states, and p(z_t | x).
+
+    Args:
+        log_initial: ``(K,)``.
+        log_transition: ``(K, K)``.
+        log_b: ``(T, B, K)``, of padding anything finite.
+        lengths: ``(B,)``; None if all are T.
+        scan: as for `Trellis`.
+
+    >>> uniform = torch.full((2,), 0.5, dtype=torch.float64).log()
+    >>> float(log_prob(uniform, uniform.expand(2, 2), torch.zeros(5, 1, 2, dtype=torch.float64)))
+    0.0
+    """
+    found: Tensor = _LogLikelihood.apply(log_initial, log_transition, log_b, lengths, scan)
+    return found
+
+
+def filtered_and_terms(
+    log_initial: Tensor, log_transition: Tensor, log_b: Tensor, *, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """p(z_t | x_≤t), ``(T, B, K)``, and log p(x_t | x_<t), ``(T, B)``; of padding, a prediction and 0."""
+    steps, batch, _ = log_b.shape
+    trellis = _trellis(lambda i, j: log_b[i:j], (0, steps), positive(log_transition), lengths, None)
+    found, terms, _ = trellis.forward(log_initial.double().exp().expand(batch, -1))
+    return found, terms
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+def best_path(
+    log_initial: Tensor, log_transition: Tensor, log_b: Tensor, *, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The most probable states by dynamic programming (Viterbi 1967, https://doi.org/10.1109/TIT.1967.1054010).
+
+    Args:
+        log_initial, log_transition, log_b, lengths: as for `log_prob`.
+
+    Returns:
+        The states ``(T, B)``, −1 for padding, and log p(x, z) of the path, ``(B,)``.
+    """
+    steps, batch, states = log_b.shape
+    there = _there(lengths, 0, steps)
+    small = torch.uint8 if states <= 256 else torch.int32
+    came = torch.zeros(steps, batch, states, dtype=small, device=log_b.device)
+    score = log_initial + log_b[0]
+    if there is not None:
+        score = torch.where(there[0, :, None], score, 0.0)
+    identity = torch.arange(states, device=log_b.device)
+    for t in range(1, steps):
+        best, source = (score.unsqueeze(-1) + log_transition).max(1)
+        best = best + log_b[t]
+        if there is not None:
+            best = torch.where(there[t, :, None], best, score)
+            source = torch.where(there[t, :, None], source, identity)
+        score, came[t] = best, source.to(small)
+    reached, state = score.max(1)
+    path = torch.empty(steps, batch, dtype=torch.int64, device=log_b.device)
+    for t in range(steps - 1, -1, -1):
+        path[t] = state
+        state = came[t].gather(1, state[:, None]).squeeze(1).long()
+    return (path if there is None else torch.where(there, path, -1)), reached
+
+
+def draw_path(filtered: Tensor, log_transition: Tensor, generator: Generator | None) -> Tensor:
+    """States from p(z | x) by backward sampling: ``(T, B, K)``, as p(z_t | x_≤t) of all T steps → ``(T, B)``.
+
+    z_T ~ f_T and z_t ~ p(z_t | z_{t+1}, x_≤t) ∝ f_t(i) A(i, z_{t+1}) (Carter, Kohn 1994,
+    https://doi.org/10.1093/biomet/81.3.541).
+    """
+    transition = positive(log_transition)
+    found = torch.empty(filtered.shape[:2], dtype=torch.int64, device=filtered.device)
+    weight = filtered[-1]
+    for t in range(len(filtered) - 1, -1, -1):
+        found[t] = draw_states(weight, generator)
+        weight = filtered[t - 1] * transition.T[found[t]]
+    return found
+
+
+def draw_states(weight: Tensor, generator: Generator | None) -> Tensor:
+    """Numbers of states with probabilities proportional to ``weight``, ``(B, K)`` → ``(B,)``."""
+    cumulative = weight.cumsum(-1)
+    noise = random.uniform((len(weight), 1), generator, like=cumulative)
+    return (cumulative < noise * cumulative[:, -1:]).sum(1).clamp(max=weight.shape[1] - 1)
+
+
+def log_normalised(counts: Tensor) -> Tensor:
+    """Logarithms of counts divided by their sum over the last axis, at least log `LOWEST`."""
+    return (counts / counts.sum(-1, keepdim=True)).clamp(min=LOWEST).log()

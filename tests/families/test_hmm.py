@@ -1,0 +1,388 @@
+"""Hidden Markov models against all paths, one after the other, and against hmmlearn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from unsup import Event, Support, create
+from unsup.core.batch import Batch
+from unsup.core.errors import InputError
+from unsup.core.event import BINARY, REAL
+from unsup.core.model import CodesEntries
+from unsup.families.classical.hmm import HiddenMarkovModel
+from unsup.prob import hmm
+
+K, T = 3, 6
+WORDS = Event((T,), Support("nominal", 4), "sequence")
+TEXT = Event((3,), Support("nominal", 3), "sequence", open=True)
+ROLL = Event((5, 4), BINARY, "sequence", open=True)
+SERIES = Event((T, 2), REAL, "sequence")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def chain(steps: int, batch: int, states: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """log π, log A, log b."""
+    g = seeded(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return scale * torch.randn(shape, generator=g, dtype=torch.float64)
+
+    return normal(states).log_softmax(0), normal(states, states).log_softmax(1), normal(steps, batch, states)
+
+
+def generic(event: Event, seed: int = 0, **options: object) -> HiddenMarkovModel:
+    model = create("hmm", event, seed=seed, **{"states": K, **options})
+    assert isinstance(model, HiddenMarkovModel)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=seeded(seed), dtype=p.dtype))
+    return model
+
+
+def paths(log_initial: Tensor, log_transition: Tensor, log_b: Tensor) -> tuple[Tensor, Tensor]:
+    """All K^T paths ``(P, T)``, and log p(x, z) of each ``(P, B)``."""
+    steps, batch, states = log_b.shape
+    every = torch.tensor(list(itertools.product(range(states), repeat=steps)))
+    joint = log_initial[every[:, 0]][:, None].expand(-1, batch).clone()
+    for t in range(steps):
+        joint += log_b[t].T[every[:, t]]
+        if t:
+            joint += log_transition[every[:, t - 1], every[:, t]][:, None]
+    return every, joint
+
+
+# --- recursions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_likelihood_posteriors_and_counts_are_those_of_all_paths(scan: bool) -> None:
+    log_initial, log_transition, log_b = chain(T, 2, K)
+    every, joint = paths(log_initial, log_transition, log_b)
+    posterior = joint.softmax(0)
+    found = torch.zeros_like(log_b)
+
+    def take(first: int, last: int, own: Tensor) -> None:
+        found[first:last] = own
+
+    weight = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    sums = hmm.expect(log_initial, log_transition, lambda i, j: log_b[i:j], T, 2, take, weight=weight, scan=scan)
+    torch.testing.assert_close(sums.log_prob, joint.logsumexp(0), atol=1e-12, rtol=0)
+    for t, k in itertools.product(range(T), range(K)):
+        expected = posterior[every[:, t] == k].sum(0) * weight
+        torch.testing.assert_close(found[t, :, k], expected, atol=1e-12, rtol=0)
+    for i, j in itertools.product(range(K), range(K)):
+        pairs = ((every[:, :-1] == i) & (every[:, 1:] == j)).sum(1).double()
+        assert float(sums.transitions[i, j]) == pytest.approx(float(pairs @ posterior @ weight), abs=1e-12)
+    torch.testing.assert_close(sums.initial, found[0].sum(0))
+
+
+def test_best_path_is_that_of_all_paths() -> None:
+    for seed in range(20):
+        log_initial, log_transition, log_b = chain(T, 3, K, scale=2.0, seed=seed)
+        every, joint = paths(log_initial, log_transition, log_b)
+        path, reached = hmm.best_path(log_initial, log_transition, log_b)
+        torch.testing.assert_close(reached, joint.max(0).values, atol=1e-12, rtol=0)
+        assert torch.equal(path.T, every[joint.argmax(0)])
+
+
+def test_paths_are_drawn_from_the_posterior() -> None:
+    log_initial, log_transition, log_b = chain(4, 1, 2)
+    every, joint = paths(log_initial, log_transition, log_b)
+    filtered, _ = hmm.filtered_and_terms(log_initial, log_transition, log_b)
+    n = 40_000
+    drawn = hmm.draw_path(filtered.expand(-1, n, -1), log_transition, seeded())
+    counts = (drawn.T @ torch.tensor([8, 4, 2, 1])).bincount(minlength=16).double()
+    expected = n * joint.softmax(0)[:, 0]
+    assert float(((counts - expected).square() / expected).sum()) < 45  # χ² of 15 degrees: p = 8e-5
+    assert torch.equal(every[3], torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 16, 17, 100, 240, 333])
+def test_scan_is_the_sequential_pass(steps: int) -> None:
+    log_initial, log_transition, log_b = chain(steps, 3, 4, scale=8.0)
+    lengths = torch.tensor([steps, steps // 2, 0])
+    there = torch.arange(steps)[:, None] < lengths
+    masked = torch.where(there[:, :, None], log_b, 0.0)
+    for own, mask in ((log_b, None), (masked, there)):
+        slow, fast = (hmm.Trellis(own, hmm.positive(log_transition), mask, scan=scan) for scan in (False, True))
+        start, end = log_initial.exp().expand(3, -1), torch.ones(3, 4, dtype=torch.float64)
+        for one, other in zip(slow.forward(start), fast.forward(start), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(slow.backward(end), fast.backward(end), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_gradient_is_that_of_the_recursion_in_log_space(scan: bool) -> None:
+    leaves = [t.requires_grad_() for t in chain(40, 2, K, scale=3.0)]
+    slow = hmm.log_forward(*leaves)[-1].logsumexp(-1)
+    fast = hmm.log_prob(*leaves, scan=scan)
+    torch.testing.assert_close(slow, fast, atol=1e-10, rtol=0)
+    weight = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad(slow @ weight, leaves), torch.autograd.grad(fast @ weight, leaves), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+    both = hmm.log_forward(*leaves) + hmm.log_backward(*leaves[1:])
+    torch.testing.assert_close(both.logsumexp(-1), slow.expand(40, -1), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_long_sequence_does_not_underflow(scan: bool) -> None:
+    steps = 20_000
+    log_initial, log_transition, log_b = chain(steps, 1, 2, scale=30.0)
+    score = log_initial + log_b[0]
+    for own in log_b[1:]:
+        score = torch.logsumexp(score.unsqueeze(-1) + log_transition, -2) + own
+    found = hmm.log_prob(log_initial, log_transition, log_b, scan=scan)
+    assert float(found) == pytest.approx(float(score.logsumexp(1)), rel=1e-12)
+
+
+def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves, lengths = chain(70, 3, 2), torch.tensor([70, 40, 33])
+
+    def counts() -> list[Tensor]:
+        own = [t.clone().requires_grad_() for t in leaves]
+        return list(torch.autograd.grad(hmm.log_prob(*own, lengths=lengths).sum(), own))
+
+    whole = counts()
+    monkeypatch.setattr(hmm, "_CHUNK", 16 * 6)
+    assert hmm.chunk_length(3, 2) == 16
+    for one, other in zip(whole, counts(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def test_masses_of_all_strings_sum_to_one() -> None:
+    model = generic(WORDS)
+    x = torch.tensor(list(itertools.product(range(4), repeat=T)))
+    assert float(model.log_prob(x).detach().exp().sum()) == pytest.approx(1, abs=1e-10)
+
+
+def test_masses_over_all_lengths_sum_to_one() -> None:
+    model = generic(TEXT)
+    total = 0.0
+    for length in range(4):
+        x = torch.tensor(list(itertools.product(range(3), repeat=length)), dtype=torch.int64).view(3**length, length)
+        padded = torch.cat([x, torch.full((len(x), 3 - length), 2)], 1)
+        total += float(model.log_prob(padded, lengths=torch.full((len(x),), length)).detach().exp().sum())
+    assert total == pytest.approx(1, abs=1e-10)
+
+
+def test_one_state_is_independent_steps() -> None:
+    model = generic(WORDS, states=1)
+    x = torch.randint(4, (10, T), generator=seeded())
+    log_p = model.emissions.log_prob(x.view(-1, 1)).view(10, T).sum(1)
+    torch.testing.assert_close(model.log_prob(x), log_p)
+
+
+def test_one_step_is_a_mixture() -> None:
+    model = generic(Event((1, 2), REAL, "sequence"), covariance="full", components=2)
+    x = torch.randn(10, 1, 2, generator=seeded())
+    each = model.emissions.log_prob(model.emissions.frames(x[:, 0]))
+    torch.testing.assert_close(model.log_prob(x), (each + model.log_initial).logsumexp(1))
+
+
+def test_padding_is_not_counted_and_lengths_are_those_of_shorter_sequences() -> None:
+    model = generic(ROLL)
+    x = torch.randint(2, (3, 5, 4), generator=seeded(), dtype=torch.uint8)
+    shorter = HiddenMarkovModel(Event((2, 4), BINARY, "sequence"), **model.config)
+    shorter.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.log_prob(x, lengths=torch.tensor([2, 2, 2])), shorter.log_prob(x[:, :2]))
+    log_p = model.log_prob(x, lengths=torch.tensor([0, 2, 5]))
+    torch.testing.assert_close(log_p[1:], torch.stack([shorter.log_prob(x[1:2, :2])[0], model.log_prob(x[2:])[0]]))
+    assert float(log_p[0].detach()) == 0
+
+
+@pytest.mark.parametrize("event", [WORDS, TEXT, ROLL, SERIES])
+def test_each_pass_raises_the_likelihood(event: Event) -> None:
+    generator = seeded(1)
+    model = generic(event)
+    x = (
+        torch.randn(40, *event.shape, generator=generator)
+        if event.is_real
+        else torch.randint(event.columns[0].levels, (40, *event.shape), generator=generator).to(event.dtype)
+    )
+    lengths = torch.randint(event.shape[0] + 1, (40,), generator=generator) if event.open else None
+    batch, last = Batch(x, lengths=lengths), -math.inf
+    model.prepare(batch, generator=generator)
+    for _ in range(60):
+        sums = model.statistics(batch)
+        reached = float(sums["log_prob"]) + float(model.parameter_log_prior().detach())
+        assert reached >= last - 1e-9 * abs(last)
+        last = reached
+        model.maximize(sums)
+
+
+def test_gradient_of_the_likelihood_has_the_expected_counts() -> None:
+    model = generic(TEXT)
+    x, lengths = torch.randint(3, (20, 3), generator=seeded()), torch.randint(4, (20,), generator=seeded())
+    sums = model.statistics(Batch(x, lengths=lengths))
+    model.log_prob(x, lengths=lengths).sum().backward()
+    # The gradient of Σ n log softmax(l) is n − (Σ n) softmax(l).
+    counts = sums["transitions"]
+    expected = counts - counts.sum(1, keepdim=True) * model.log_transition.exp()
+    torch.testing.assert_close(model.transitions.grad, expected.detach())
+    levels = sums["emitted_levels"]
+    expected = levels - levels.sum(2, keepdim=True) * model.emissions.logits.softmax(2)
+    torch.testing.assert_close(model.emissions.logits.grad, expected.detach())
+
+
+def test_a_dead_state_keeps_its_row() -> None:
+    model = generic(WORDS, transition_prior=0.0, smoothing=0.0)
+    with torch.no_grad():
+        model.initial[2] = -800.0
+        model.transitions[:, 2] = -800.0
+    row, symbols = model.transitions[2].clone(), model.emissions.logits[2].clone()
+    model.maximize(model.statistics(Batch(torch.randint(4, (20, T), generator=seeded()))))
+    assert torch.equal(model.transitions[2], row)
+    assert torch.equal(model.emissions.logits[2], symbols)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_a_state_of_one_step_has_a_covariance() -> None:
+    model = generic(SERIES, covariance="full", covariance_prior=0.01)
+    x = torch.zeros(4, T, 2)
+    x[0, 0] = 5.0
+    model.prepare(Batch(x), generator=seeded())
+    for _ in range(30):
+        model.maximize(model.statistics(Batch(x)))
+    assert bool(model.log_prob(x).isfinite().all())
+
+
+def test_states_refuse_what_has_no_path() -> None:
+    model = generic(SERIES)
+    x = torch.zeros(2, T, 2)
+    assert model.states(x).shape == (2, T)
+    x[0, 0, 0] = math.nan
+    with pytest.raises(InputError, match="outside"):
+        model.states(x)
+    with pytest.raises(InputError, match="no examples"):
+        model.states(x[:0])
+    gaps = generic(Event((T, 2), REAL, "sequence", missing=True))
+    assert int(gaps.states(x).min()) >= 0
+    path = generic(ROLL).states(torch.zeros(2, 5, 4, dtype=torch.uint8), lengths=torch.tensor([2, 0]))
+    assert (path == -1).tolist() == [[False, False, True, True, True], [True] * 5]
+
+
+def test_codes_are_posteriors_step_by_step() -> None:
+    model = generic(ROLL)
+    x = torch.randint(2, (3, 5, 4), generator=seeded(), dtype=torch.uint8)
+    codes = model.encode(x)
+    assert codes.shape == (3, 5 * K)
+    torch.testing.assert_close(codes.view(3, 5, K).sum(2), torch.ones(3, 5, dtype=torch.float64))
+    within = model.posteriors(x, lengths=torch.tensor([2, 5, 0]))
+    assert within.sum(2).round().tolist() == [[1, 1, 0, 0, 0], [1] * 5, [0] * 5]
+
+
+def test_completions_follow_the_exact_conditional() -> None:
+    model = generic(TEXT)
+    with torch.no_grad():
+        model.emissions.logits[:, 0, -1] += 1.0  # ends are usual
+    n = 20_000
+    x = torch.tensor([0, 1, 0]).repeat(n, 1)
+    known = torch.tensor([False, True, False]).repeat(n, 1)
+    drawn, lengths = model.complete_with_lengths(x, known, generator=seeded())
+    assert int(lengths.min()) == 2  # a known symbol has no end before it
+    candidates = [(a, 1, b) for a in range(3) for b in range(3)] + [(a, 1, 0) for a in range(3)]
+    sizes = torch.tensor([3] * 9 + [2] * 3)
+    log_p = model.log_prob(torch.tensor(candidates), lengths=sizes).detach()
+    expected = n * log_p.softmax(0)
+    number = torch.where(lengths == 3, 3 * drawn[:, 0] + drawn[:, 2], 9 + drawn[:, 0])
+    counts = number.bincount(minlength=12)
+    assert float(((counts - expected).square() / expected).sum()) < 40  # χ² of 11 degrees: p = 4e-5
+
+
+@pytest.mark.parametrize(
+    ("event", "options"),
+    [(WORDS, {}), (ROLL, {}), (SERIES, {"covariance": "full", "components": 2})],
+)
+def test_a_visit_has_the_conditionals(event: Event, options: dict[str, object]) -> None:
+    model = generic(event, **options)
+    assert isinstance(model, CodesEntries)
+    x = model.sample(4, generator=seeded())
+    flat, found = x.flatten(1).double(), torch.zeros(4, event.dims, dtype=torch.float64)
+    width = 1e-6
+
+    def choose(entry: int, conditional: object) -> Tensor:
+        value = flat[:, entry]
+        if isinstance(conditional, Tensor):
+            found[:, entry] = conditional.gather(1, value.long()[:, None])[:, 0]
+        else:
+            edges = torch.stack([value - width / 2, value + width / 2], 1)
+            found[:, entry] = conditional.log_masses(edges)[:, 0] - math.log(width)  # type: ignore[attr-defined]
+        return value
+
+    model.visit(4, choose)
+    torch.testing.assert_close(found, model.log_conditionals(x), atol=1e-5 if event.is_real else 1e-10, rtol=0)
+    torch.testing.assert_close(found.sum(1), model.log_prob(x), atol=1e-4 if event.is_real else 1e-10, rtol=0)
+
+
+def test_gaussians_are_refused_for_symbols() -> None:
+    with pytest.raises(InputError, match="Gaussians"):
+        create("hmm", WORDS, components=2)
+
+
+def test_em_finds_the_chain_that_made_the_data() -> None:
+    event = Event((200,), REAL, "sequence")
+    g = seeded(3)
+    state = torch.zeros(8, 200, dtype=torch.int64)
+    for t in range(1, 200):
+        switch = torch.rand(8, generator=g) < 0.1
+        state[:, t] = torch.where(switch, 1 - state[:, t - 1], state[:, t - 1])
+    x = 4.0 * state + torch.randn(8, 200, generator=g)
+    model = create("hmm", event, states=2, seed=0)
+    assert isinstance(model, HiddenMarkovModel)
+    model.prepare(Batch(x), generator=g)
+    for _ in range(30):
+        model.maximize(model.statistics(Batch(x)))
+    stay = model.log_transition.exp().diagonal()
+    assert bool(((stay - 0.9).abs() < 0.04).all())
+    right = (model.states(x) == state).double().mean()
+    assert max(float(right), 1 - float(right)) > 0.97
+
+
+# --- hmmlearn ---------------------------------------------------------------------------------------------------------
+
+
+def test_hmmlearn_has_the_same_gaussians() -> None:
+    peer = pytest.importorskip("hmmlearn.hmm")
+    event = Event((30, 2), REAL, "sequence", open=True)
+    model = generic(event)
+    x, lengths = torch.randn(6, 30, 2, generator=seeded()), torch.tensor([30, 1, 17, 5, 30, 12])
+    other = peer.GaussianHMM(K, covariance_type="diag", init_params="", min_covar=0, covars_prior=0, covars_weight=0)
+    other.startprob_, other.transmat_ = (t.exp().detach().numpy() for t in (model.log_initial, model.log_transition))
+    gaussians = model.emissions.gaussians
+    other.means_ = gaussians.means.detach().numpy()
+    other.covars_ = (-2 * gaussians.log_diagonal).exp().detach().numpy()
+    rows = [x[i, : lengths[i]].double().numpy() for i in range(6)]
+    expected = torch.tensor([other.score(row) for row in rows], dtype=torch.float64)
+    torch.testing.assert_close(model.log_prob(x, lengths=lengths), expected)
+    path = model.states(x, lengths=lengths)
+    posterior = model.posteriors(x, lengths=lengths)
+    for i, row in enumerate(rows):
+        assert path[i, : len(row)].tolist() == other.predict(row).tolist()
+        torch.testing.assert_close(posterior[i, : len(row)], torch.from_numpy(other.predict_proba(row)))
+
+
+def test_hmmlearn_makes_the_same_passes() -> None:
+    peer = pytest.importorskip("hmmlearn.hmm")
+    model = generic(WORDS, transition_prior=0.0, smoothing=0.0)
+    x = torch.randint(4, (50, T), generator=seeded())
+    other = peer.CategoricalHMM(K, init_params="", n_iter=5, tol=-1e9, n_features=4)
+    other.startprob_, other.transmat_ = (t.exp().detach().numpy() for t in (model.log_initial, model.log_transition))
+    other.emissionprob_ = model.emissions.log_table()[:, 0].exp().detach().numpy()
+    other.fit(x.reshape(-1, 1).numpy(), [T] * 50)
+    for _ in range(5):
+        model.maximize(model.statistics(Batch(x)))
+    torch.testing.assert_close(model.log_transition.exp().detach(), torch.from_numpy(other.transmat_))
+    torch.testing.assert_close(model.emissions.log_table()[:, 0].exp().detach(), torch.from_numpy(other.emissionprob_))
