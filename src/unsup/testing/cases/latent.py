@@ -6,6 +6,8 @@ from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.part import Part
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
+_SMALL = {"channels": 4, "layers": 1, "head_channels": 4}
+
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
     Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
@@ -30,4 +32,21 @@ CASES = (
         {"latent_dim": 1, "beta": 4.0},
         exceptions={"loss-is-likelihood": "the KL term has four times the weight in the loss"},
     ),
+    Case("vq-vae", vector(6)),
+    Case("vq-vae", vector(4, REAL), {"codebook_size": 32, "codebook": "gradient"}),
+    Case(
+        "vq-vae",
+        MIXED,
+        {"codes": 2},
+        exceptions={"precision": "a real column is decoded to one value for each combination of codes, which are few"},
+    ),
+    Case("vq-vae", GAPS, {"codebook_size": 64}),
+    Case("vq-vae", vector(3, ordinal(4)), {"codes": 2, "prior": Part("made", {"hidden": (12,)})}),
+    Case(
+        "vq-vae",
+        Event((1, 8, 8), BINARY),
+        {"codebook": "gradient"},
+        exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
+    ),
+    Case("vq-vae", Event((2, 4, 4), ordinal(5)), {"stages": 1, "prior": Part("gated-pixelcnn", _SMALL)}),
 )
