@@ -18,6 +18,7 @@ from unsup.core.model import CanSample, ChooseEntry, CodesEntries, CodesInOrders
 from unsup.core.part import Part
 from unsup.core.registry import model_class
 from unsup.nn.prior import built
+from unsup.prob.distributions import at_least_float32
 
 
 class CodePrior(nn.Module):
@@ -40,6 +41,8 @@ class CodePrior(nn.Module):
     -5.0
     """
 
+    like: Tensor
+
     def __init__(self, part: Part | None, event: Event, *, given: Event | None = None, owner: str) -> None:
         super().__init__()
         assert event.uniform is not None
@@ -49,6 +52,7 @@ class CodePrior(nn.Module):
                 raise InputError(f"{owner}: prior={part.name!r} takes no condition; expected a model with given=")
             part = replace(part, options={**part.options, "given": given})
         self.model = None if part is None else built(part, event, owner)
+        self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def train(self, mode: bool = True) -> CodePrior:
         return super().train(mode and not (self.part is not None and self.part.frozen))
@@ -74,13 +78,13 @@ class CodePrior(nn.Module):
     ) -> Tensor:
         """log p of codes, or the bound on it: ``(B, *event.shape)`` → ``(B,)``."""
         if self.model is None:
-            return torch.full((len(codes),), -self.event.dims * math.log(self.levels), device=codes.device)
+            return at_least_float32(self.like).new_full((len(codes),), -self.event.dims * math.log(self.levels))
         return cast(HasDensity, self.model).log_prob(codes, given=given, samples=samples, generator=generator)
 
-    def sample(self, n: int, given: Tensor | None = None, *, generator: Generator | None, like: Tensor) -> Tensor:
-        """``n`` draws of the codes ``(n, *event.shape)``, on the device of ``like``."""
+    def sample(self, n: int, given: Tensor | None = None, *, generator: Generator | None) -> Tensor:
+        """``n`` draws of the codes ``(n, *event.shape)``."""
         if self.model is None:
-            found = random.integers(0, self.levels, (n, *self.event.shape), generator, like=like)
+            found = random.integers(0, self.levels, (n, *self.event.shape), generator, like=self.like)
             return found.to(self.event.dtype)
         conditions = {} if given is None else {"given": given}
         return cast(CanSample, self.model).sample(n, generator=generator, **conditions)
@@ -97,10 +101,10 @@ class CodePrior(nn.Module):
             return "has a prior that is a mixture over orders"
         return self.model.reason_against_coding()
 
-    def visit(self, n: int, choose: ChooseEntry, like: Tensor, given: Tensor | None = None) -> None:
-        """As `CodesEntries.visit`, of the codes of ``n`` examples; masses are in the type of ``like``."""
+    def visit(self, n: int, choose: ChooseEntry, given: Tensor | None = None) -> None:
+        """As `CodesEntries.visit`, of the codes of ``n`` examples."""
         if self.model is None:
-            masses = like.new_full((n, self.levels), -math.log(self.levels))
+            masses = at_least_float32(self.like).new_full((n, self.levels), -math.log(self.levels))
             for entry in range(self.event.dims):
                 choose(entry, masses)
             return

@@ -23,6 +23,8 @@ SMOOTHING = 1e-5
 """ε of the Laplace smoothing of counts."""
 DEAD = 0.02
 """A code is dead if its moving count is below this share of the mean of all codes: after 390 steps without use."""
+RESTARTING = 0.5
+"""The share of a run in which models restart dead codes; afterwards, codes keep their meaning for the prior."""
 _FEW = 0.05  # share of the codes
 _RESTARTED = 0.02  # share of the codes, in each step
 
@@ -136,8 +138,12 @@ class VectorQuantiser(nn.Module):
         self.collected += group().add(found).to(self.collected.dtype)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the averages by the sums of the step, and restart dead codes. Without sums, nothing changes."""
+    def update(self, *, restart: bool = True) -> None:
+        """Move the averages by the sums of the step, and restart dead codes. Without sums, nothing changes.
+
+        Args:
+            restart: whether dead codes are restarted. What a restarted code means is new to a prior.
+        """
         counts, sums, candidates = self.collected.split([1, self.dim, self.dim], 1)
         counts = counts.squeeze(1)
         if not bool(counts.any()):
@@ -150,7 +156,7 @@ class VectorQuantiser(nn.Module):
         if self.learn == "moving":
             self.codebook.copy_(self.sums / smoothed_counts(self.usage, SMOOTHING)[:, None])
         mean = self.usage.mean()
-        dead = self.usage < DEAD * mean
+        dead = (self.usage < DEAD * mean) & restart
         self.restarted.copy_(dead.sum())
         self.codebook.copy_(torch.where(dead[:, None], candidates, self.codebook))
         self.usage.copy_(torch.where(dead, mean, self.usage))

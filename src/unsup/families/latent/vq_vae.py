@@ -47,7 +47,7 @@ from unsup.nn.autoencoder import Autoencoder
 from unsup.nn.bottlenecks import BottleneckNet
 from unsup.nn.code_prior import CodePrior
 from unsup.nn.observation import ObservationName
-from unsup.nn.quantiser import CodebookName, VectorQuantiser
+from unsup.nn.quantiser import RESTARTING, CodebookName, VectorQuantiser
 from unsup.prob.distributions import at_least_float32, log_mean_exp
 
 _CODES_OF_A_VECTOR = 8  # where the data has no places
@@ -61,7 +61,8 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
     −log p(x | z_q), ``codebook`` (with a gradient codebook), ``commitment`` times its weight, and ``prior``, which is
     −log p(c(x)) for most models. All are sums over the entries or codes of an example; the paper averages the second
     and third over codes. ``perplexity`` is that of the moving counts of codes, at most K, and ``restarted`` the number
-    of dead codes that the latest step has restarted at vectors of its batch.
+    of dead codes that the latest step has restarted at vectors of its batch. Codes are restarted in the first half of a
+    run only, so that the prior can learn their meaning.
 
     Args:
         event: any event; images for ``net="conv"``.
@@ -182,8 +183,8 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()} | state
 
     def after_step(self, time: Time) -> None:
-        """Move the codebook and restart its dead codes."""
-        self.quantiser.update()
+        """Move the codebook; in the first half of a run, restart its dead codes."""
+        self.quantiser.update(restart=time.share < RESTARTING)
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         return self.quantiser.diagnose(terms)
@@ -251,7 +252,7 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """Draws from p(x | c) with c ~ p(c)."""
-        codes = self.prior.sample(n, generator=generator, like=self.quantiser.codebook)
+        codes = self.prior.sample(n, generator=generator)
         return self.nets.draw(self._vectors(codes), generator=generator)
 
     # --- entropy coding: the codes under the prior, then x given them ---------------------------------------------
@@ -282,7 +283,7 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
             chosen[:, entry] = found.long()
             return found
 
-        self.prior.visit(n, choose_code, like=self.quantiser.codebook)
+        self.prior.visit(n, choose_code)
         outputs = self.nets.decode(self._vectors(chosen.to(self.device)))
         for entry in range(self.event.dims):
             masses = self.nets.log_masses(outputs, torch.tensor([entry], device=outputs.device)).squeeze(1)
