@@ -57,6 +57,7 @@ from unsup.families.flows.residual_flow import ResidualFlow
 from unsup.families.flows.spline_flow import SplineFlow
 from unsup.families.flows.sylvester import Sylvester
 from unsup.families.latent.vae import VAE
+from unsup.families.latent.vq_vae import VQVAE
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -591,6 +592,28 @@ def create(
     prior: Part | str | Mapping[str, Any] | None = ...,
     given: Event | None = ...,
 ) -> VAE: ...
+@overload
+def create(
+    name: Literal["vq-vae"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    codebook_size: int = ...,
+    code_dim: int = ...,
+    codes: int | None = ...,
+    codebook: Literal["moving", "gradient"] = ...,
+    decay: float = ...,
+    commitment: float = ...,
+    net: Literal["conv", "dense"] | None = ...,
+    width: int = ...,
+    block_width: int = ...,
+    blocks: int = ...,
+    stages: int = ...,
+    hidden: tuple[int, ...] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    prior: Part | str | Mapping[str, Any] | None = ...,
+) -> VQVAE: ...
 @overload
 def create(
     name: Literal["cyclegan"],

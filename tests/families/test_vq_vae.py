@@ -244,7 +244,7 @@ def test_a_prior_learns_how_codes_depend_on_each_other() -> None:
     found = create("vq-vae", IMAGE, preset="tiny", prior=PIXELS)
     unsup.fit(found, two, steps=150, batch_size=32, lr=0.02)
     # A bit tells the kind; the uniform prior takes log 8 nats for each of 4 codes.
-    assert float(found.prior.log_prob(found.codes_of(x)).mean()) > -math.log(2) - 0.3
+    assert float(found.prior.log_prob(found.codes_of(x)).detach().mean()) > -math.log(2) - 0.3
 
 
 def test_dead_codes_are_restarted_in_the_first_half_of_a_run_only() -> None:
