@@ -90,7 +90,7 @@ def test_each_part_of_the_model_has_exactly_the_gradient_of_its_terms() -> None:
     everything = list(found.parameters())
     result = found.quantiser(found._encoded(x), generator=seeded())
     target = found.nets.target(x)
-    reconstruction = -found.nets.log_likelihood(target, found._decodable(result.vectors)[None]).sum()
+    reconstruction = -found.nets.log_likelihood(target, found._as_input(result.vectors)[None]).sum()
     prior = found.prior.loss(found._as_map(result.codes), Batch(x), generator=seeded()).sum()
     moved = {
         "reconstruction": (reconstruction, {"encoder", "decoder"}),
@@ -202,7 +202,7 @@ def test_codes_of_a_place_are_cut_from_its_features_and_put_back_in_order() -> N
     z, features = found._encoded(x), found.nets.encode(x).view(3, 2, 4, 2, 3)
     for number, (code, row, column) in enumerate(itertools.product(range(2), range(2), range(3))):
         assert torch.equal(z[:, number], features[:, code, :, row, column])
-    assert torch.equal(found._decodable(z), found.nets.encode(x))
+    assert torch.equal(found._as_input(z), found.nets.encode(x))
 
 
 def test_a_file_is_as_long_as_the_bound() -> None:

@@ -23,6 +23,8 @@ SMOOTHING = 1e-5
 """ε of the Laplace smoothing of counts."""
 DEAD = 0.02
 """A code is dead if its moving count is below this share of the mean of all codes: after 390 steps without use."""
+MOST_ENCODED = 1024
+"""Examples whose vectors start a codebook."""
 RESTARTING = 0.5
 """The share of a run in which models restart dead codes; afterwards, codes keep their meaning for the prior."""
 _FEW = 0.05  # share of the codes
@@ -168,9 +170,9 @@ class VectorQuantiser(nn.Module):
         """exp of the entropy of the moving counts of codes, ``()``, from 1 to K."""
         return perplexity(self.usage)
 
-    def diagnose(self, terms: Mapping[str, float], prefix: str = "") -> Symptom | None:
-        """Detect few codes in use, or many that die, from the terms ``perplexity`` and ``restarted``."""
-        used, restarted = terms[prefix + "perplexity"], terms[prefix + "restarted"]
+    def diagnose(self, terms: Mapping[str, float], suffix: str = "") -> Symptom | None:
+        """Detect few codes in use, or many that die, from the terms ``perplexity`` and ``restarted``, plus a suffix."""
+        used, restarted = terms["perplexity" + suffix], terms["restarted" + suffix]
         if self.size >= 1 / _FEW and used < _FEW * self.size:
             return Symptom(
                 "few codes",

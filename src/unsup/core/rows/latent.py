@@ -67,6 +67,14 @@ VQ_VAE_PAPER = Paper(
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1711.00937",
 )
+VQ_VAE_2_PAPER = Paper(
+    key="razavi2019vqvae2",
+    authors="Ali Razavi, Aaron van den Oord, Oriol Vinyals",
+    year=2019,
+    title="Generating Diverse High-Fidelity Images with VQ-VAE-2",
+    venue="NeurIPS 2019",
+    link="https://arxiv.org/abs/1906.00446",
+)
 STRAIGHT_THROUGH_PAPER = Paper(
     key="bengio2013straight",
     authors="Yoshua Bengio, Nicholas Léonard, Aaron Courville",
@@ -103,6 +111,17 @@ ROWS: tuple[Row, ...] = (
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VQ_VAE_PAPER,
         also=(STRAIGHT_THROUGH_PAPER,),
+        exceptions=_QUANTISED,
+    ),
+    Row(
+        name="vq-vae-2",
+        target="unsup.families.latent.vq_vae_2:VQVAE2",
+        family="latent",
+        summary="Autoencoder with two maps of codes: details given global structure, each with a prior.",
+        abilities=("score", "sample", "encode", "decode", "compress"),
+        events="images",
+        paper=VQ_VAE_2_PAPER,
+        also=(VQ_VAE_PAPER, STRAIGHT_THROUGH_PAPER),
         exceptions=_QUANTISED,
     ),
 )

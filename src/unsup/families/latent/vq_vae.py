@@ -28,32 +28,19 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch, Time
 from unsup.core.config import AtLeast, Count, Weight, Whole, Widths, Within
 from unsup.core.event import Event, Support
-from unsup.core.likelihood import Kind
-from unsup.core.model import (
-    Advice,
-    CanDecode,
-    CanSample,
-    ChooseEntry,
-    CodesSplitEntries,
-    Conditional,
-    HasDensity,
-    HasLatents,
-    Model,
-    Symptom,
-    Terms,
-)
+from unsup.core.model import Advice, ChooseEntry, Symptom, Terms
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder
 from unsup.nn.bottlenecks import BottleneckNet
 from unsup.nn.code_prior import CodePrior
+from unsup.nn.discrete_codes import DiscreteCodes
 from unsup.nn.observation import ObservationName
-from unsup.nn.quantiser import RESTARTING, CodebookName, VectorQuantiser
-from unsup.prob.distributions import at_least_float32, log_mean_exp
+from unsup.nn.quantiser import MOST_ENCODED, RESTARTING, CodebookName, VectorQuantiser
 
 _CODES_OF_A_VECTOR = 8  # where the data has no places
 
 
-class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntries):
+class VQVAE(DiscreteCodes):
     """Autoencoder with vector-quantised codes (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
     Codes are numbers from 0 to K − 1: a map ``(codes, H / 2^stages, W / 2^stages)`` with ``net="conv"``, else
@@ -145,18 +132,6 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
         return Advice({**small, "prior": Part.from_json(part)}, {"ema": 0.99}, turn=None)
 
     @property
-    def likelihood_kind(self) -> Kind:
-        return "bound"
-
-    @property
-    def mass_in_support(self) -> bool:
-        return not self.nets.observation.is_noisy
-
-    @property
-    def code_size(self) -> int:
-        return self.code_event.dims
-
-    @property
     def latent_event(self) -> Event:
         return self.code_event
 
@@ -164,16 +139,17 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Start the output bias at the marginals of the data, the codebook at encoded examples, and the prior."""
         self.nets.prepare(batch.x, None, generator=generator)
-        self.quantiser.prepare(self._encoded(batch.x).flatten(0, 1), generator=generator)
-        self.prior.prepare(self.codes_of(batch.x), generator=generator)
+        few = batch.x[:MOST_ENCODED]
+        self.quantiser.prepare(self._encoded(few).flatten(0, 1), generator=generator)
+        self.prior.prepare(self.codes_of(few), generator=generator)
 
-    # --- the loss and the bound -----------------------------------------------------------------------------------
+    # --- the loss -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss`` and its terms, of each example, in nats or squared distances; ``perplexity`` and ``restarted``."""
         found = self.quantiser(self._encoded(batch.x), weight=batch.weight, generator=generator)
         target = self.nets.target(batch.x, generator)
-        reconstruction = -self.nets.log_likelihood(target, self._decodable(found.vectors)[None]).squeeze(0)
+        reconstruction = -self.nets.log_likelihood(target, self._as_input(found.vectors)[None]).squeeze(0)
         prior = self.prior.loss(self._as_map(found.codes), batch, generator=generator)
         loss = reconstruction + self.commitment * found.commitment + prior
         terms = {"reconstruction": reconstruction, "commitment": found.commitment, "prior": prior}
@@ -189,29 +165,10 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         return self.quantiser.diagnose(terms)
 
-    def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
-        codes = self.codes_of(batch.x)
-        draws = samples if self.nets.observation.is_noisy else 1  # of the noise of dequantised entries
-        targets = torch.stack([self.nets.target(batch.x, generator) for _ in range(draws)])
-        vectors = self._vectors(codes).expand(draws, -1, -1)
-        log_likelihood = log_mean_exp(self.nets.log_likelihood(targets, vectors), 0)
-        return log_likelihood + self.prior.log_prob(codes, samples=samples, generator=generator)
-
-    def draw_latents(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The codes of each example, ``(B, *latent_event.shape)``, whose log q is 0."""
-        codes = self.codes_of(batch.x)
-        return codes, self.quantiser.codebook.new_zeros(len(codes))
-
-    def log_joint(self, batch: Batch, z: Tensor, *, generator: Generator | None = None) -> Tensor:
-        target = self.nets.target(batch.x, generator)
-        log_likelihood = self.nets.log_likelihood(target, self._vectors(z)[None]).squeeze(0)
-        return log_likelihood + self.prior.log_prob(z, generator=generator)
-
     # --- codes ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def codes_of(self, x: Tensor) -> Tensor:
-        """The codes c(x) of raw data: ``(B, *event.shape)`` → ``(B, *latent_event.shape)``."""
         return self._as_map(self.quantiser.nearest(self._encoded(x)))
 
     @property
@@ -225,66 +182,27 @@ class VQVAE(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSplitEntri
         each, places = self.code_event.shape[0], self._places
         return encoded.view(len(x), each, self.quantiser.dim, places).transpose(2, 3).flatten(1, 2)
 
-    def _decodable(self, vectors: Tensor) -> Tensor:
+    def _as_input(self, vectors: Tensor) -> Tensor:
         """Vectors ``(B, N, D)`` as the input of the decoder."""
         each = self.code_event.shape[0]
         return vectors.view(len(vectors), each, self._places, self.quantiser.dim).transpose(2, 3).flatten(1)
 
-    def _vectors(self, codes: Tensor) -> Tensor:
-        """z_q of codes ``(B, …)``, as the input of the decoder."""
-        return self._decodable(self.quantiser.lookup(codes.flatten(1)))
+    def decodable(self, codes: Tensor) -> Tensor:
+        return self._as_input(self.quantiser.lookup(codes.flatten(1)))
 
     def _as_map(self, codes: Tensor) -> Tensor:
         return codes.view(-1, *self.code_event.shape).to(self.code_event.dtype)
 
-    # --- interface ------------------------------------------------------------------------------------------------
+    # --- the prior ------------------------------------------------------------------------------------------------
 
-    def encode(self, x: Tensor) -> Tensor:
-        """The codes of raw data, flattened, as floating numbers: ``(B, *event.shape)`` → ``(B, N)``."""
-        return self.codes_of(x).flatten(1).to(at_least_float32(self.quantiser.codebook).dtype)
+    def log_prior(self, codes: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        return self.prior.log_prob(codes, samples=samples, generator=generator)
 
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """The most typical example of codes ``(B, N)``, which are rounded to numbers from 0 to K − 1."""
-        self.check_codes(z)
-        return self.nets.typical(self._vectors(z.round().clamp(0, self.quantiser.size - 1)))
+    def draw_codes(self, n: int, *, generator: Generator | None) -> Tensor:
+        return self.prior.sample(n, generator=generator)
 
-    @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """Draws from p(x | c) with c ~ p(c)."""
-        codes = self.prior.sample(n, generator=generator)
-        return self.nets.draw(self._vectors(codes), generator=generator)
-
-    # --- entropy coding: the codes under the prior, then x given them ---------------------------------------------
-
-    def reason_against_coding(self) -> str | None:
-        if self.nets.observation.is_noisy or not self.event.is_discrete or self.event.missing:
-            return "has a decoder of densities, or missing entries, which have no probabilities"
+    def reason_against_coding_codes(self) -> str | None:
         return self.prior.reason_against_coding()
 
-    @property
-    def split_event(self) -> Event:
-        """The codes of an example, followed by its entries."""
-        return Event((self.code_size + self.event.dims,), self.code_event.columns + self.event.columns)
-
-    def split_entries(self, x: Tensor) -> Tensor:
-        codes = self.codes_of(x.to(self.device)).to(x.device)
-        return torch.cat([codes.flatten(1).long(), x.flatten(1).long()], 1)
-
-    def join_entries(self, y: Tensor) -> Tensor:
-        return y[:, self.code_size :].reshape(-1, *self.event.shape).to(self.event.dtype)
-
-    @torch.no_grad()
-    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
-        chosen = torch.zeros(n, self.code_size, dtype=torch.int64)
-
-        def choose_code(entry: int, conditional: Conditional) -> Tensor:
-            found = choose(entry, conditional)
-            chosen[:, entry] = found.long()
-            return found
-
-        self.prior.visit(n, choose_code)
-        outputs = self.nets.decode(self._vectors(chosen.to(self.device)))
-        for entry in range(self.event.dims):
-            masses = self.nets.log_masses(outputs, torch.tensor([entry], device=outputs.device)).squeeze(1)
-            choose(self.code_size + entry, masses)
+    def visit_codes(self, n: int, choose: ChooseEntry) -> None:
+        self.prior.visit(n, choose)

@@ -7,6 +7,7 @@ from unsup.core.part import Part
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 _SMALL = {"channels": 4, "layers": 1, "head_channels": 4}
+_SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding": 4, "blocks": 1}
 
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
@@ -49,4 +50,16 @@ CASES = (
         exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
     ),
     Case("vq-vae", Event((2, 4, 4), ordinal(5)), {"stages": 1, "prior": Part("gated-pixelcnn", _SMALL)}),
+    Case("vq-vae-2", Event((1, 4, 6), BINARY)),
+    Case(
+        "vq-vae-2",
+        Event((1, 5, 4), REAL),
+        {"codebook": "gradient", "codebook_size": 32},
+        exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
+    ),
+    Case(
+        "vq-vae-2",
+        Event((2, 8, 8), ordinal(5)),
+        {"prior": Part("gated-pixelcnn", _SMALL), "bottom_prior": Part("subscale", _SUBSCALE)},
+    ),
 )
