@@ -23,6 +23,7 @@ from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from benchmarks.sparse_scaling import sparse_attention
 from benchmarks.transformer_speed import transformer_training
+from benchmarks.vq_vae_step import vq_vae_step, vq_vae_step_bfloat16
 from benchmarks.wavenet_speed import wavenet_training
 from unsup.core.machine import machine_kind
 
@@ -49,6 +50,8 @@ BENCHMARKS = (
     sparse_attention,
     sngan_step,
     sngan_step_bfloat16,
+    vq_vae_step,
+    vq_vae_step_bfloat16,
     rbm_epoch,
     hmm_fit,
     fid_speed,

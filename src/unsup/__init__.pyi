@@ -61,6 +61,8 @@ from unsup.families.flows.residual_flow import ResidualFlow
 from unsup.families.flows.spline_flow import SplineFlow
 from unsup.families.flows.sylvester import Sylvester
 from unsup.families.latent.vae import VAE
+from unsup.families.latent.vq_vae import VQVAE
+from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -655,6 +657,48 @@ def create(
     refinement: int = ...,
     given: Event | None = ...,
 ) -> VAE: ...
+@overload
+def create(
+    name: Literal["vq-vae"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    codebook_size: int = ...,
+    code_dim: int = ...,
+    codes: int | None = ...,
+    codebook: Literal["moving", "gradient"] = ...,
+    decay: float = ...,
+    commitment: float = ...,
+    net: Literal["conv", "dense"] | None = ...,
+    width: int = ...,
+    block_width: int = ...,
+    blocks: int = ...,
+    stages: int = ...,
+    hidden: tuple[int, ...] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    prior: Part | str | Mapping[str, Any] | None = ...,
+) -> VQVAE: ...
+@overload
+def create(
+    name: Literal["vq-vae-2"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    codebook_size: int = ...,
+    code_dim: int = ...,
+    codebook: Literal["moving", "gradient"] = ...,
+    decay: float = ...,
+    commitment: float = ...,
+    width: int = ...,
+    block_width: int = ...,
+    blocks: int = ...,
+    stages: int = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    prior: Part | str | Mapping[str, Any] | None = ...,
+    bottom_prior: Part | str | Mapping[str, Any] | None = ...,
+) -> VQVAE2: ...
 @overload
 def create(
     name: Literal["cyclegan"],

@@ -14,8 +14,8 @@ from unsup import InputError, load_data
 from unsup.cli.main import main
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
-from unsup.core.event import REAL, Event
-from unsup.core.model import CanEncode, IsConditional, Model, Terms
+from unsup.core.event import REAL, Event, Support
+from unsup.core.model import CanEncode, HasLatents, IsConditional, Model, Terms
 from unsup.data import load_examples
 from unsup.data.codes import codes
 
@@ -139,3 +139,17 @@ def test_a_model_with_a_condition_encodes_given_that_of_the_data() -> None:
     torch.testing.assert_close(found[:, 0], data.train.x.sum(1) + data.train.given)
     with pytest.raises(InputError, match="is conditioned on"):
         codes(Shifted(data.event, given=data.given), unsup.from_arrays(x).train)
+
+
+def test_code_numbers_are_images_of_categories(tmp_path: Path) -> None:
+    """Maps of a VQ-VAE, to which a model of images is fitted."""
+    digits = load_data("digits", limit=60)
+    model = unsup.create("vq-vae", digits.event, preset="tiny")
+    unsup.fit(model, digits, out=tmp_path / "vq", steps=5, progress="off")
+    data = load_data(f"codes:{tmp_path / 'vq'}")
+    assert data.event == Event((1, 2, 2), Support("nominal", 8))
+    best = unsup.load(str(tmp_path / "vq"))
+    assert isinstance(best, HasLatents)
+    assert torch.equal(data.test.x, best.draw_latents(Batch(digits.test.x))[0])
+    prior = unsup.create("gated-pixelcnn", data.event, preset="tiny")
+    assert unsup.fit(prior, data, steps=3, progress="off").steps == 3

@@ -26,7 +26,7 @@ from unsup.core.config import check_value
 from unsup.core.deadline import Deadline, OutOfTime
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
-from unsup.core.model import CanDecode, CanSample, LearnsByCounting
+from unsup.core.model import CanDecode, CanSample, HasLatents, LearnsByCounting
 from unsup.core.reading import read_json
 from unsup.core.storage import write_inside, write_over
 from unsup.core.words import counted
@@ -250,7 +250,10 @@ def _pictures(exam: Exam, figures: dict[str, Figure]) -> dict[str, Drawn | None]
         drawn["least_likely"] = lambda: gallery.extremes(test.x, -exam.scores, most=False, lengths=test.lengths)
     if isinstance(model, CanDecode):
         drawn["reconstructions"] = lambda: gallery.reconstructions(some.x, reconstruct(model, some))
-        if len(test) >= 2 * _PATHS and not is_conditioned(model):  # the ends may have different conditions
+        has_paths = not (isinstance(model, HasLatents) and model.latent_event.is_discrete)  # numbers of codes have none
+        if (
+            has_paths and len(test) >= 2 * _PATHS and not is_conditioned(model)
+        ):  # the ends may have different conditions
             ends = test.x[:_PATHS], test.x[_PATHS : 2 * _PATHS]
             drawn["interpolation"] = lambda: gallery.interpolation(interpolate(model, *ends, _PATH_STEPS))
     found: dict[str, Drawn | None] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import REAL, Event
-from unsup.core.model import CanEncode, IsConditional, Model
+from unsup.core.model import CanEncode, HasLatents, IsConditional, Model
 from unsup.core.reading import read_json
 from unsup.core.registry import load, name_of
 from unsup.data.examples import Examples, part_names
@@ -34,6 +34,8 @@ _AT_ONCE = 200  # examples per encoding batch
 def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
     """The codes ``(N, F)`` of the training data of a run, by its best parameters.
 
+    Discrete codes have the event of the latents of the model: a map of code numbers is an image of categories.
+
     Splits and labels are the same as in that data.
 
     Args:
@@ -56,9 +58,14 @@ def read_codes(path: Path, *, changed_data: bool = False) -> Examples:
     labels = [split.label for split in parts.values() if split.label is not None]
     since = ", which has changed since training" if changed else ""
     note = f"codes of {data.name} ({data.describe()}) by {name_of(type(model))}{since}"
+    if isinstance(model, HasLatents) and model.latent_event.is_discrete:
+        event = model.latent_event
+        x = x.view(-1, *event.shape).to(event.dtype)
+    else:
+        event = precise(Event(x.shape[1:], REAL), x[torch.from_numpy(some_rows(*x.shape))].double().numpy())
     return Examples(
         x,
-        precise(Event(x.shape[1:], REAL), x[torch.from_numpy(some_rows(*x.shape))].double().numpy()),
+        event,
         part_names({name: len(split) for name, split in parts.items()}),
         torch.cat(labels) if len(labels) == len(parts) else None,
         data.labels,

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.nn.bottlenecks import BottleneckNet
 from unsup.nn.columns import is_table
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.heads import Heads
@@ -33,7 +34,8 @@ class Autoencoder(nn.Module):
         encoded_size: size of the output of the encoder, e.g. a mean and a log-variance per entry of the code.
         hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
             its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
-        net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
+        net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up. A `BottleneckNet` has codes that
+            are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps.
         decoder: name of the observation model.
         given: the event of the condition, or None.
         owner: name for errors.
@@ -57,7 +59,7 @@ class Autoencoder(nn.Module):
         code_size: int,
         encoded_size: int,
         hidden: tuple[int, ...] | None = None,
-        net: NetName = "dense",
+        net: NetName | BottleneckNet = "dense",
         decoder: ObservationName = "auto",
         activation: ActivationName = "relu",
         given: Event | None = None,
@@ -83,6 +85,8 @@ class Autoencoder(nn.Module):
             self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
             self.widest = max((*hidden, made))
         else:
+            if isinstance(net, BottleneckNet):
+                hidden = net.widths
             hidden = (32, 64) if hidden is None else hidden
             _check_conv(event, hidden, owner)
             self.cells, height, width = event.shape
@@ -90,9 +94,13 @@ class Autoencoder(nn.Module):
             self.conditions = Conditions(given, sides)
             seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
             made = sum(self.observation.sizes[: self.cells])
-            self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
-            codes = code_size + self.conditions.size
-            self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
+            if isinstance(net, BottleneckNet):
+                self.encoder = net.encoder(seen, encoded_size)
+                self.decoder = net.decoder(code_size, made, sides)
+            else:
+                self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
+                codes = code_size + self.conditions.size
+                self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
             areas = [h * w for h, w in halved(sides, len(hidden))]
             self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
         start_glorot(self.encoder, self.decoder)

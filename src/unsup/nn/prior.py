@@ -35,7 +35,7 @@ class Prior(nn.Module):
     def __init__(self, part: Part | None, event: Event, *, owner: str) -> None:
         super().__init__()
         self.event, self.part = event, part
-        self.model = None if part is None else _built(part, event, owner)
+        self.model = None if part is None else built(part, event, owner)
 
     @property
     def is_standard(self) -> bool:
@@ -74,7 +74,8 @@ class Prior(nn.Module):
         return self.model.sample(n, generator=generator, temperature=temperature)
 
 
-def _built(part: Part, event: Event, owner: str) -> Model:
+def built(part: Part, event: Event, owner: str) -> Model:
+    """The model of a part that is a prior on ``event``, after the checks that `Prior` lists."""
     model = part.build(event)
     if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
         raise InputError(f"{owner}: prior={part.name!r} must support scoring and sampling, without log Z")

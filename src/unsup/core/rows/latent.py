@@ -59,6 +59,37 @@ STL_PAPER = Paper(
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1703.09194",
 )
+VQ_VAE_PAPER = Paper(
+    key="oord2017vqvae",
+    authors="Aaron van den Oord, Oriol Vinyals, Koray Kavukcuoglu",
+    year=2017,
+    title="Neural Discrete Representation Learning",
+    venue="NeurIPS 2017",
+    link="https://arxiv.org/abs/1711.00937",
+)
+VQ_VAE_2_PAPER = Paper(
+    key="razavi2019vqvae2",
+    authors="Ali Razavi, Aaron van den Oord, Oriol Vinyals",
+    year=2019,
+    title="Generating Diverse High-Fidelity Images with VQ-VAE-2",
+    venue="NeurIPS 2019",
+    link="https://arxiv.org/abs/1906.00446",
+)
+STRAIGHT_THROUGH_PAPER = Paper(
+    key="bengio2013straight",
+    authors="Yoshua Bengio, Nicholas Léonard, Aaron Courville",
+    year=2013,
+    title="Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation",
+    venue="arXiv:1308.3432",
+    link="https://arxiv.org/abs/1308.3432",
+)
+_ONE_CODE = "the bound counts one code of each example, and is below log p by what other codes add"
+_QUANTISED = {
+    "loss-is-likelihood": "the loss has the terms of the codebook and of the commitment besides the bound",
+    "bound-rises": f"{_ONE_CODE}; it has no importance samples",
+    "bound-tight": _ONE_CODE,
+    "frequencies": _ONE_CODE,
+}
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -70,5 +101,27 @@ ROWS: tuple[Row, ...] = (
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VAE_PAPER,
         also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER, STL_PAPER, CVAE_PAPER),
+    ),
+    Row(
+        name="vq-vae",
+        target="unsup.families.latent.vq_vae:VQVAE",
+        family="latent",
+        summary="Autoencoder with codes from a learned codebook; the prior of the codes is uniform or another model.",
+        abilities=("score", "sample", "encode", "decode", "compress"),
+        events="vectors, tables, sequences and images; net=conv: images only",
+        paper=VQ_VAE_PAPER,
+        also=(STRAIGHT_THROUGH_PAPER,),
+        exceptions=_QUANTISED,
+    ),
+    Row(
+        name="vq-vae-2",
+        target="unsup.families.latent.vq_vae_2:VQVAE2",
+        family="latent",
+        summary="Autoencoder with two maps of codes: details given global structure, each with a prior.",
+        abilities=("score", "sample", "encode", "decode", "compress"),
+        events="images",
+        paper=VQ_VAE_2_PAPER,
+        also=(VQ_VAE_PAPER, STRAIGHT_THROUGH_PAPER),
+        exceptions=_QUANTISED,
     ),
 )

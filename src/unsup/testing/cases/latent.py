@@ -15,6 +15,9 @@ OF_CODES = {
     "loss-is-likelihood": "the loss compares codes with the prior in place of the KL term",
     "accumulation": "the codes of a batch are compared with each other, and those of a part are fewer",
 }
+_SMALL = {"channels": 4, "layers": 1, "head_channels": 4}
+_SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding": 4, "blocks": 1}
+
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
     Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
@@ -46,5 +49,34 @@ CASES = (
         vector(4),
         {"latent_dim": 1, "beta": 4.0},
         exceptions={"loss-is-likelihood": "the KL term has four times the weight in the loss"},
+    ),
+    Case("vq-vae", vector(6)),
+    Case("vq-vae", vector(4, REAL), {"codebook_size": 32, "codebook": "gradient"}),
+    Case(
+        "vq-vae",
+        MIXED,
+        {"codes": 2},
+        exceptions={"precision": "a real column is decoded to one value for each combination of codes, which are few"},
+    ),
+    Case("vq-vae", GAPS, {"codebook_size": 64}),
+    Case("vq-vae", vector(3, ordinal(4)), {"codes": 2, "prior": Part("made", {"hidden": (12,)})}),
+    Case(
+        "vq-vae",
+        Event((1, 8, 8), BINARY),
+        {"codebook": "gradient"},
+        exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
+    ),
+    Case("vq-vae", Event((2, 4, 4), ordinal(5)), {"stages": 1, "prior": Part("gated-pixelcnn", _SMALL)}),
+    Case("vq-vae-2", Event((1, 4, 6), BINARY)),
+    Case(
+        "vq-vae-2",
+        Event((1, 5, 4), REAL),
+        {"codebook": "gradient", "codebook_size": 32},
+        exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
+    ),
+    Case(
+        "vq-vae-2",
+        Event((2, 8, 8), ordinal(5)),
+        {"prior": Part("gated-pixelcnn", _SMALL), "bottom_prior": Part("subscale", _SUBSCALE)},
     ),
 )
