@@ -34,6 +34,14 @@ JUAN = Paper(
     venue="ICPR 2004",
     link="http://users.dsic.upv.es/~ajuan/research/2004/Juan04_08b.pdf",
 )
+MARON = Paper(
+    key="maron1961automatic",
+    authors="M. E. Maron",
+    year=1961,
+    title="Automatic Indexing: An Experimental Inquiry",
+    venue="Journal of the ACM 8(3)",
+    link="https://doi.org/10.1145/321075.321084",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -65,5 +73,14 @@ ROWS: tuple[Row, ...] = (
         events="binary data of any shape",
         paper=JUAN,
         also=(DEMPSTER, KMEANS_PLUS_PLUS),
+    ),
+    Row(
+        name="naive-bayes",
+        target="unsup.families.classical.naive_bayes:NaiveBayes",
+        family="classical",
+        summary="Columns that are independent given the class, by counting: frequencies and Gaussians; a classifier.",
+        abilities=("score", "sample", "complete", "compress", "condition", "predict"),
+        events="any; the condition is a class",
+        paper=MARON,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
@@ -54,4 +54,10 @@ CASES = (
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(5), {"learn": "gradient"}, oracle=oracles.bernoulli_mixture),
+    Case("naive-bayes", vector(5)),
+    Case("naive-bayes", vector(5), {"given": labels(3)}, classes=3),
+    Case("naive-bayes", vector(3, Support("nominal", 3)), {"given": labels(2), "smoothing": 0.5}, classes=2),
+    Case("naive-bayes", vector(2, REAL), {"given": labels(2)}, classes=2),
+    Case("naive-bayes", MIXED, {"given": labels(3)}, classes=3),
+    Case("naive-bayes", GAPS, {"given": labels(2)}, classes=2),
 )
