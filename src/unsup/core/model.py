@@ -804,6 +804,14 @@ class Factorises(HasDensity):
         if log p is not such a sum, as for a mixture over different orders.
         """
 
+    @property
+    def positions(self) -> Tensor | None:
+        """Position of each flattened entry in the order of the factorisation, int64 ``(D,)``; None: as flattened.
+
+        A model that `IsAutoregressive` has `orders` instead.
+        """
+        return None
+
 
 class IsAutoregressive(Factorises, CanSample):
     """log p(x) = Σᵢ log p(x_i | x_<i) in a known order, with all conditionals available at once."""

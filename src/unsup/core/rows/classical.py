@@ -42,6 +42,31 @@ MARON = Paper(
     venue="Journal of the ACM 8(3)",
     link="https://doi.org/10.1145/321075.321084",
 )
+PEARL = Paper(
+    key="pearl1988probabilistic",
+    authors="Judea Pearl",
+    year=1988,
+    title="Probabilistic Reasoning in Intelligent Systems: Networks of Plausible Inference",
+    venue="Morgan Kaufmann",
+    link="https://doi.org/10.1016/C2009-0-27609-4",
+    entry="book",
+)
+CHOW = Paper(
+    key="chow1968approximating",
+    authors="C. K. Chow, C. N. Liu",
+    year=1968,
+    title="Approximating Discrete Probability Distributions with Dependence Trees",
+    venue="IEEE Transactions on Information Theory 14(3)",
+    link="https://doi.org/10.1109/TIT.1968.1054142",
+)
+HECKERMAN = Paper(
+    key="heckerman1995learning",
+    authors="David Heckerman, Dan Geiger, David M. Chickering",
+    year=1995,
+    title="Learning Bayesian Networks: The Combination of Knowledge and Statistical Data",
+    venue="Machine Learning 20(3)",
+    link="https://doi.org/10.1007/BF00994016",
+)
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -82,5 +107,16 @@ ROWS: tuple[Row, ...] = (
         abilities=("score", "sample", "complete", "compress", "condition", "predict"),
         events="any; the condition is a class",
         paper=MARON,
+    ),
+    Row(
+        name="bayes-net",
+        target="unsup.families.classical.bayes_net:BayesNet",
+        family="classical",
+        summary="Bayesian network of discrete columns: a graph that is given or learned, exact inference with any "
+        "entries missing.",
+        abilities=("score", "sample", "complete", "compress"),
+        events="discrete entries of at most 256 levels",
+        paper=PEARL,
+        also=(CHOW, HECKERMAN),
     ),
 )
