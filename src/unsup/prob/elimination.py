@@ -1,9 +1,9 @@
 """Variable elimination in products of tables: sums over many discrete variables, exactly.
 
-Σ_v Π_f f = (Π of the factors without v) · Σ_v (Π of the factors with v): variables are summed out one at a time, and the
-cost is that of the largest product on the way, which the order decides (Koller, Friedman 2009, chapter 9). The order is
-greedy by *min-fill*: next is the variable whose elimination adds the fewest edges between others (the cheaper one of
-several), which is optimal in trees. Evidence is sliced out of the factors before any product.
+Σ_v Π_f f = (Π of the factors without v) · Σ_v (Π of the factors with v): variables are summed out one at a time, and
+the cost is that of the largest product on the way, which the order decides (Koller, Friedman 2009, chapter 9). The
+order is greedy by *min-fill*: next is the variable whose elimination adds the fewest edges between others (the cheaper
+one of several), which is optimal in trees. Evidence is sliced out of the factors before any product.
 
 Factors have a batch axis, so that examples with the same variables observed are one computation. Values are
 probabilities; after each sum they are divided by their maximum, whose logarithm is kept, so that nothing underflows.
@@ -12,7 +12,7 @@ probabilities; after each sum they are divided by their maximum, whose logarithm
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,9 +80,7 @@ def connected(scopes: Sequence[Collection[int]], variables: Iterable[int]) -> se
     return found
 
 
-def min_fill(
-    scopes: Iterable[Collection[int]], sizes: Mapping[int, int] | Sequence[int], keep: Collection[int]
-) -> Plan:
+def min_fill(scopes: Iterable[Collection[int]], sizes: Sequence[int], keep: Collection[int]) -> Plan:
     """An order in which to sum out all variables of these factors but those to ``keep``.
 
     >>> min_fill([(0, 1), (1, 2), (2, 3)], [2, 2, 2, 2], keep=[3])
@@ -214,3 +212,32 @@ def sliced_batch(factor: Factor, cells: Tensor, free: int) -> Tensor:
     values = factor.values.movedim(axis, -1)
     values = values.expand(len(cells), *values.shape[1:])
     return values[(torch.arange(len(cells), device=cells.device), *(cells[:, v] for v in others))]
+
+
+def beliefs(order: Sequence[int], products: Sequence[Factor]) -> list[Factor]:
+    """p(variables of each product | evidence), from one elimination of all variables, backwards.
+
+    Σ_v of a product went into the product of that of the others which is summed out first, where p(others) is a sum: p(v, others) = p(v | others) p(others), and p(v | others) is the product over its sum.
+
+    Args:
+        order, products: of `eliminate`, nothing kept; the evidence has a probability above 0.
+    """
+    place = {v: k for k, v in enumerate(order)}
+    found: list[Factor] = list(products)
+    for k in reversed(range(len(order))):
+        whole = products[k]
+        axis = 1 + whole.variables.index(order[k])
+        others = [v for v in whole.variables if v != order[k]]
+        given = whole.values / whole.values.sum(axis, keepdim=True).clamp(min=torch.finfo(whole.values.dtype).tiny)
+        if others:
+            above = marginal(found[min(place[v] for v in others)], others)
+            given = given * above.values.unsqueeze(axis)
+        found[k] = Factor(whole.variables, given)
+    return found
+
+
+def marginal(factor: Factor, variables: Sequence[int]) -> Factor:
+    """The sum over all variables but these, which stay in the order of the factor."""
+    rest = [1 + a for a, v in enumerate(factor.variables) if v not in variables]
+    kept = tuple(v for v in factor.variables if v in variables)
+    return Factor(kept, factor.values.sum(rest) if rest else factor.values)

@@ -3,16 +3,15 @@
 **Chow-Liu** (Chow, Liu 1968, https://doi.org/10.1109/TIT.1968.1054142): of all trees, the one with the largest sum of
 mutual information over its edges has the largest likelihood; it is a maximum spanning tree.
 
-**Hill climbing**: add, delete or reverse one edge, the one that raises the score most, until none does. With n_jk examples
-that have parents in configuration j of q and level k of r, and N examples, the score is a sum over families of
+**Hill climbing**: add, delete or reverse one edge, the one that raises the score most, until none does. With n_jk of N
+examples that have parents in configuration j of q and level k of r, the score is a sum over families of
 
     BIC:   Σ_jk n_jk log (n_jk / n_j) − ½ log N · q (r − 1)
     BDeu:  Σ_j [log Γ(s/q) − log Γ(s/q + n_j) + Σ_k log Γ(s/(qr) + n_jk) − log Γ(s/(qr))]
 
 (Schwarz 1978; Heckerman, Geiger, Chickering 1995, https://doi.org/10.1007/BF00994016, with equivalent sample size s).
 Both are equal for networks with the same independences. Where entries are missing, a family is counted in the examples
-that have all of it, and the counts are scaled to N (the likelihood per example of Bodewes, Scutari 2021,
-https://doi.org/10.1093/biomet/asaa094, with these penalties).
+that have all of it, and the counts are scaled to N.
 """
 
 from __future__ import annotations

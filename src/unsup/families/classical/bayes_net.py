@@ -224,7 +224,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
 
     @torch.no_grad()
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
-        """``counts`` of every cell of every table, and ``count``; for missing entries expected ones, and ``log_prob``."""
+        """``counts`` of every cell of every table, and ``count``; with gaps expected counts, and ``log_prob``."""
         codes = self._codes(batch.x)
         if not self.event.missing:
             weight = None if batch.weight is None else batch.weight.double()
@@ -235,15 +235,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         for rows, seen in _patterns(codes):
             own, place = codes[rows].unique(dim=0, return_inverse=True)
             times = torch.zeros_like(weight[: len(own)]).index_add_(0, place, weight[rows])
-            log_prob = log_prob + times @ self._log_marginal(own, seen)
-            observed: list[int] = []
-            partly: list[int] = []
-            for i, family in enumerate(self._net.families):
-                (observed if seen.issuperset(family) else partly).append(i)
-            if observed:
-                counts += self._counted(own, observed, times)
-            for i in partly:
-                self._add_expected(counts, i, own, seen, times)
+            log_prob = log_prob + self._add_expected(counts, own, seen, times)
         return {"counts": counts, "count": weight.sum(), "log_prob": log_prob}
 
     def _counted(self, codes: Tensor, nodes: Sequence[int], weight: Tensor | None) -> Tensor:
@@ -252,23 +244,48 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         each = None if weight is None else weight[None].expand_as(place).flatten()
         return place.flatten().bincount(each, minlength=len(self.log_table)).to(self.log_table.dtype)
 
-    def _add_expected(self, counts: Tensor, node: int, codes: Tensor, seen: Collection[int], weight: Tensor) -> None:
-        """Add Σ_n w_n p(family | observed entries of example n) to the counts of a family with hidden members."""
-        net = self._net
-        family = net.families[node]
-        hidden = [v for v in family if v not in seen]
-        strides = dict(zip(family, net.strides(node), strict=True))
-        beyond = torch.zeros((), dtype=torch.int64, device=codes.device)
-        for v in hidden:
-            step = strides[v] * torch.arange(self.sizes[v], device=codes.device)
-            beyond = beyond[..., None] + step
-        for part, posterior in self._posteriors(codes, seen, hidden):
-            base = torch.full((len(posterior),), net.offsets[node], device=codes.device)
-            for v in family:
-                if v in seen:
-                    base = base + strides[v] * codes[part, v]
-            place = base[:, None] + beyond.flatten()
-            counts.index_add_(0, place.flatten(), (posterior.flatten(1) * weight[part, None]).flatten())
+    def _add_expected(self, counts: Tensor, codes: Tensor, seen: Collection[int], weight: Tensor) -> Tensor:
+        """Add Σ_n w_n p(family | observed entries of example n) to the counts of all families; Σ_n w_n log p(observed).
+
+        Args:
+            counts: in the shape of ``log_table``.
+            codes: rows with the same entries observed, ``(B, D)``.
+            seen: the numbers of these.
+            weight: w, ``(B,)``.
+        """
+        net, nodes = self._net, range(self.event.dims)
+        observed = [i for i in nodes if seen >= set(net.families[i])]
+        if observed:
+            counts += self._counted(codes, observed, weight)
+        plan = self._plan(nodes, seen, ())
+        total = weight.new_zeros(())
+        for part in self._parts(codes, plan, len(plan.order)):
+            own, times = codes[part], weight[part]
+            factors, log_scale = self._factors(own, nodes, seen)
+            if factors:
+                left, log_rest, products = sums.eliminate(factors, plan.order)
+                log_scale = log_scale + log_rest + sums.table_over(left, ())[1]
+                posterior = dict(zip(plan.order, sums.beliefs(plan.order, products), strict=True))
+                for i in sorted(set(nodes) - set(observed)):
+                    hidden = [v for v in net.families[i] if v not in seen]
+                    first = min(hidden, key=plan.order.index)
+                    self._add_family(counts, i, own, sums.marginal(posterior[first], hidden), times)
+            total = total + times @ log_scale.expand(len(own))
+        return total
+
+    def _add_family(self, counts: Tensor, node: int, codes: Tensor, posterior: Factor, weight: Tensor) -> None:
+        """Add weighted posteriors of the hidden members of a family to its counts."""
+        net, device = self._net, codes.device
+        base = torch.full((len(codes),), net.offsets[node], device=device)
+        beyond = torch.zeros((), dtype=torch.int64, device=device)
+        strides = dict(zip(net.families[node], net.strides(node), strict=True))
+        for v, stride in strides.items():
+            if v not in posterior.variables:
+                base = base + stride * codes[:, v]
+        for v in posterior.variables:
+            beyond = beyond[..., None] + strides[v] * torch.arange(self.sizes[v], device=device)
+        each = posterior.values.expand(len(codes), *posterior.values.shape[1:]).flatten(1) * weight[:, None]
+        counts.index_add_(0, (base[:, None] + beyond.flatten()).flatten(), each.flatten())
 
     @torch.no_grad()
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
@@ -325,8 +342,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
 
     def _posteriors(self, codes: Tensor, seen: Collection[int], of: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
         """Rows, and p(x_of | the entries seen) of them, ``(B, *sizes of these)``; NaN where p(seen) is 0."""
-        nodes = sums.ancestors(self._net.parents, {*seen, *of})
-        scopes = [[v for v in self._net.families[i] if v not in seen] for i in nodes]
+        net = self._net
+        nodes = sums.ancestors(net.parents, {*seen, *of})
+        scopes = [[v for v in net.families[i] if v not in seen] for i in nodes]
         joined = sums.connected(scopes, of)
         nodes = {i for i, scope in zip(nodes, scopes, strict=True) if joined.issuperset(scope) and scope}
         plan = self._plan(nodes, seen, of)
@@ -338,21 +356,21 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             yield part, table / table.flatten(1).sum(1).view(-1, *(1,) * len(of))
 
     def _plan(self, nodes: Collection[int], seen: Collection[int], keep: Collection[int]) -> Plan:
-        plan = sums.min_fill(
-            ([v for v in self._net.families[i] if v not in seen] for i in sorted(nodes)), self.sizes, keep
-        )
+        families = self._net.families
+        plan = sums.min_fill(([v for v in families[i] if v not in seen] for i in sorted(nodes)), self.sizes, keep)
         sums.check_width(plan, "inference in this BayesNet")
         return plan
 
-    def _parts(self, codes: Tensor, plan: Plan) -> Iterator[slice]:
-        rows = max(1, _AT_ONCE // plan.cells)
+    def _parts(self, codes: Tensor, plan: Plan, products: int = 1) -> Iterator[slice]:
+        """Rows whose products of factors fit into memory, of which so many are kept."""
+        rows = max(1, _AT_ONCE // (plan.cells * max(products, 1)))
         return (slice(start, start + rows) for start in range(0, len(codes), rows))
 
     def _factors(self, codes: Tensor, nodes: Collection[int], seen: Collection[int]) -> tuple[list[Factor], Tensor]:
         """The tables of some columns at the observed entries, and the log p of wholly observed ones, ``(B,)``."""
         tables, net = self._tables(), self._net
         observed = [i for i in sorted(nodes) if all(v in seen for v in net.families[i])]
-        log_scale = self.log_table[self._places(codes, observed)].sum(0)
+        log_scale = self.log_table[self._places(codes, observed)].sum(0) if observed else self.log_table.new_zeros(len(codes))
         rest = sorted(set(nodes) - set(observed))
         return [sums.sliced(tables[i].exp(), net.families[i], codes, seen) for i in rest], log_scale
 
