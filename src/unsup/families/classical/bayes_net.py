@@ -48,6 +48,7 @@ _MOST_LEVELS, _MOST_IN_ALL = 256, 4096
 _MOST_LEARNED = 2**14  # cells of a table that hill climbing considers
 _MOST_GIVEN = 2**26  # cells of all tables of a given structure
 _AT_ONCE = 2**22  # cells of a product, for all examples at a time
+_FEW = 10_000  # rows times cells of a product, that cost less than the overhead of a separate elimination
 _MANY_COLUMNS = 64  # for which hill climbing takes minutes
 _LEARNED = ("hill-climbing", "chow-liu")
 
@@ -232,7 +233,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             return {"counts": self._counted(codes, range(self.event.dims), weight), "count": count}
         weight = self.log_table.new_ones(len(codes)) if batch.weight is None else batch.weight.double()
         counts, log_prob = torch.zeros_like(self.log_table), self.log_table.new_zeros(())
-        for rows, seen in _patterns(codes):
+        for rows, seen in self._groups(codes):
             own, place = codes[rows].unique(dim=0, return_inverse=True)
             times = torch.zeros_like(weight[: len(own)]).index_add_(0, place, weight[rows])
             log_prob = log_prob + self._add_expected(counts, own, seen, times)
@@ -249,8 +250,8 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
 
         Args:
             counts: in the shape of ``log_table``.
-            codes: rows with the same entries observed, ``(B, D)``.
-            seen: the numbers of these.
+            codes: a group of rows, ``(B, D)``.
+            seen: the columns that all of them have.
             weight: w, ``(B,)``.
         """
         net, nodes = self._net, range(self.event.dims)
@@ -323,13 +324,30 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         if not self.event.missing:
             return self.log_table[self._places(codes, range(self.event.dims))].sum(0)
         found = self.log_table.new_zeros(len(codes))
-        for rows, seen in _patterns(codes):
+        for rows, seen in self._groups(codes):
             found[rows] = self._log_marginal(codes[rows], seen)
         return found
 
+    def _groups(self, codes: Tensor) -> Iterator[tuple[Tensor, set[int]]]:
+        """Rows that are one computation, and the columns that all of them have, which are sliced out of the tables.
+
+        Rows with the same entries observed are a group. Where they are few, and the tables that are not sliced are
+        small, rows of different patterns are one group: other observed entries are factors that are 1 at their level.
+        """
+        found = list(_patterns(codes))
+        if len(found) > 1:
+            common = set.intersection(*(seen for _, seen in found))
+            hidden = [[v for v in family if v not in common] for family in self._net.families]
+            cells = sums.min_fill(hidden, self.sizes, ()).cells
+            few = [group for group in found if len(group[0]) * cells < _FEW]
+            if len(few) > 1:
+                yield torch.cat([rows for rows, _ in few]), set.intersection(*(seen for _, seen in few))
+                found = [group for group in found if len(group[0]) * cells >= _FEW]
+        yield from found
+
     def _log_marginal(self, codes: Tensor, seen: Collection[int]) -> Tensor:
-        """log p of the entries ``seen`` of rows, ``(B, D)`` → ``(B,)``: all others are summed out."""
-        nodes = sums.ancestors(self._net.parents, seen)
+        """log p of the observed entries of a group of rows, ``(B, D)`` → ``(B,)``: all others are summed out."""
+        nodes = sums.ancestors(self._net.parents, _observed(codes))
         plan = self._plan(nodes, seen, ())
         found = []
         for part in self._parts(codes, plan):
@@ -341,9 +359,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         return torch.cat(found) if found else self.log_table.new_zeros(0)
 
     def _posteriors(self, codes: Tensor, seen: Collection[int], of: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-        """Rows, and p(x_of | the entries seen) of them, ``(B, *sizes of these)``; NaN where p(seen) is 0."""
+        """Rows of a group, and p(x_of | their observed entries), ``(B, *sizes of these)``; NaN where p(observed) is 0."""
         net = self._net
-        nodes = sums.ancestors(net.parents, {*seen, *of})
+        nodes = sums.ancestors(net.parents, {*_observed(codes), *of})
         scopes = [[v for v in net.families[i] if v not in seen] for i in nodes]
         joined = sums.connected(scopes, of)
         nodes = {i for i, scope in zip(nodes, scopes, strict=True) if joined.issuperset(scope) and scope}
@@ -367,12 +385,20 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         return (slice(start, start + rows) for start in range(0, len(codes), rows))
 
     def _factors(self, codes: Tensor, nodes: Collection[int], seen: Collection[int]) -> tuple[list[Factor], Tensor]:
-        """The tables of some columns at the observed entries, and the log p of wholly observed ones, ``(B,)``."""
+        """The tables of some columns at the observed entries, and the log p of wholly observed ones, ``(B,)``.
+
+        Entries that some rows of a group have and others lack are observed by a factor of their own.
+        """
         tables, net = self._tables(), self._net
         observed = [i for i in sorted(nodes) if all(v in seen for v in net.families[i])]
         log_scale = self.log_table[self._places(codes, observed)].sum(0) if observed else self.log_table.new_zeros(len(codes))
         rest = sorted(set(nodes) - set(observed))
-        return [sums.sliced(tables[i].exp(), net.families[i], codes, seen) for i in rest], log_scale
+        factors = [sums.sliced(tables[i].exp(), net.families[i], codes, seen) for i in rest]
+        for v in sorted(_observed(codes) & {v for factor in factors for v in factor.variables}):
+            levels = torch.arange(self.sizes[v], device=codes.device)
+            agrees = (codes[:, v, None] == levels) | (codes[:, v, None] < 0)
+            factors.append(Factor((v,), agrees.to(self.log_table.dtype)))
+        return factors, log_scale
 
     @property
     def positions(self) -> Tensor:
@@ -385,20 +411,31 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         if not self.event.missing:
             return self.log_table[self._places(codes, range(self.event.dims))].T
         found = self.log_table.new_zeros(codes.shape)
-        for rows, seen in _patterns(codes):
+        for rows, seen in self._groups(codes):
             before: set[int] = set()
+            own = codes[rows]
+            shown = torch.full_like(own, -1)
             possible = torch.ones(len(rows), dtype=torch.bool, device=codes.device)
             for node in self._net.order:
+                level, there = own[:, node], own[:, node] >= 0
+                if bool(there.any()):
+                    each = self._log_given(shown, before, node).gather(1, level.clamp(min=0)[:, None]).squeeze(1)
+                    # After what is impossible, 0: the sum is −∞ already.
+                    found[rows, node] = torch.where(possible & there, each, 0.0)
+                    possible &= ~there | (each > -math.inf)
+                shown[:, node] = level
                 if node in seen:
-                    own = codes[rows]
-                    each = self._log_given(own, before, node).gather(1, own[:, node, None]).squeeze(1)
-                    found[rows, node] = torch.where(possible, each, 0.0)  # after what is impossible, as a sum of −∞
-                    possible &= each > -math.inf
                     before.add(node)
         return found
 
     def _log_given(self, codes: Tensor, before: Collection[int], node: int) -> Tensor:
-        """log p of the levels of a column given earlier entries, ``(B, r)``; uniform if these have p = 0."""
+        """log p of the levels of a column given earlier entries, ``(B, r)``; uniform if these have p = 0.
+
+        Args:
+            codes: rows of a group without the later entries (−1), ``(B, D)``.
+            before: earlier columns that all rows have.
+            node: the column.
+        """
         *parents, _ = self._net.families[node]
         if all(p in before for p in parents):  # these separate the column from all others before it
             return sums.sliced(self._tables()[node], self._net.families[node], codes, parents).values.expand(
@@ -442,15 +479,15 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         self.check_known(x, known)
         codes = self._codes(torch.where(known, x, self.event.lowest(x))).masked_fill(~known.flatten(1), -1)
         noise = random.uniform(codes.shape, generator, like=self.log_table)
-        for rows, seen in _patterns(codes):
+        for rows, seen in self._groups(codes):
             own = codes[rows]
             self._draw_given(own, noise[rows], seen, rows)
             codes[rows] = own
         return self.kept(x, known, self._raw(codes))
 
     def _draw_given(self, codes: Tensor, noise: Tensor, seen: Collection[int], rows: Tensor) -> None:
-        """Draw all columns of ``codes`` but those seen: back through the elimination, then barren ones forwards."""
-        nodes = sums.ancestors(self._net.parents, seen)
+        """Draw the missing entries of a group of rows: back through the elimination, then barren ones forwards."""
+        nodes = sums.ancestors(self._net.parents, _observed(codes))
         plan = self._plan(nodes, seen, ())
         for part in self._parts(codes, plan):
             own = codes[part]
@@ -477,18 +514,17 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """Parents first: the table of a column, or, after missing parents, the sum over these."""
-        codes = self.low.new_zeros(n, self.event.dims)
-        pattern = codes if gaps is None else codes.masked_fill(gaps, -1)
-        groups = list(_patterns(pattern))
+        shown = torch.full((n, self.event.dims), -1, device=self.device)
+        groups = list(self._groups(shown.masked_fill(~gaps, 0) if gaps is not None else torch.zeros_like(shown)))
         before: set[int] = set()
         for entry in in_steps(self._net.order):
             size = self.sizes[entry]
             found = self.log_table.new_full((n, size), -math.log(size))
             for rows, seen in groups:
-                if entry in seen:
-                    found[rows] = self._log_given(codes[rows], before & seen, entry)
+                if gaps is None or not bool(gaps[rows, entry].all()):
+                    found[rows] = self._log_given(shown[rows], before & seen, entry)
             value = choose(entry, found)
-            codes[:, entry] = value.nan_to_num(0.0).long()
+            shown[:, entry] = value.nan_to_num(-1.0).long()
             before.add(entry)
 
 
@@ -555,6 +591,11 @@ def _patterns(codes: Tensor) -> Iterator[tuple[Tensor, set[int]]]:
     if len(codes):
         for rows, seen in patterns(torch.where(codes < 0, math.nan, 0.0)):
             yield rows, set(seen.tolist())
+
+
+def _observed(codes: Tensor) -> set[int]:
+    """The columns that a row of ``(B, D)`` has."""
+    return set((codes >= 0).any(0).nonzero().flatten().tolist())
 
 
 def _drawn(mass: Tensor, noise: Tensor) -> Tensor:
