@@ -372,9 +372,7 @@ def test_a_naive_network_with_forty_children_has_no_wide_table() -> None:
     x[1, 0] = 1.0
     both = with_gaps(model).log_prob(torch.cat([x, x[1:].clone()]))
     x[1, 0] = 0.0
-    torch.testing.assert_close(
-        torch.logaddexp(both[1], with_gaps(model).log_prob(x)[1]), both[0], rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(torch.logaddexp(both[1], with_gaps(model).log_prob(x)[1]), both[0], rtol=0, atol=1e-12)
 
 
 def test_a_sum_that_is_too_large_is_refused_with_its_size() -> None:

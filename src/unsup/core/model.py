@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
@@ -258,6 +258,14 @@ class Model(nn.Module, ABC):
         With several objectives, the names are ``objective/term``, as in the log.
         """
         return None
+
+    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What it has learned and a reader can use, one line each, e.g. a structure; `unsup fit` shows it.
+
+        Args:
+            names: of the columns of a table; None for their numbers.
+        """
+        return ()
 
     @property
     def device(self) -> torch.device:

@@ -29,6 +29,7 @@ from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanComplete, CanSample, ChooseEntry, CodesEntries, Factorises
 from unsup.core.steps import in_steps
+from unsup.core.words import counted
 from unsup.nn.columns import patterns
 from unsup.nn.counting import Counting
 from unsup.prob import elimination as sums
@@ -50,6 +51,7 @@ _MOST_GIVEN = 2**26  # cells of all tables of a given structure
 _AT_ONCE = 2**22  # cells of a product, for all examples at a time
 _FEW = 10_000  # rows times cells of a product, that cost less than the overhead of a separate elimination
 _MANY_COLUMNS = 64  # for which hill climbing takes minutes
+_SHOWN = 40  # edges in a line
 _LEARNED = ("hill-climbing", "chow-liu")
 
 
@@ -169,6 +171,15 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         if len(names) != self.event.dims:
             raise InputError(f"{len(names)} names were given for {self.event.dims} columns")
         return [(names[j], names[i]) for j, i in found]
+
+    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The edges, as ``rain → wet``."""
+        shown = [f"{j} → {i}" for j, i in self.edges(names)]
+        if not shown:
+            return ("no edges: the columns are independent",)
+        more = len(shown) - _SHOWN
+        rest = f" and {more:,} more (edges() of the model)" if more > 0 else ""
+        return (f"{counted(len(shown), 'edge')} (parent → child): {', '.join(shown[:_SHOWN])}{rest}",)
 
     # --- the layout of the tables ---------------------------------------------------------------------------------
 
@@ -391,7 +402,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         """
         tables, net = self._tables(), self._net
         observed = [i for i in sorted(nodes) if all(v in seen for v in net.families[i])]
-        log_scale = self.log_table[self._places(codes, observed)].sum(0) if observed else self.log_table.new_zeros(len(codes))
+        log_scale = (
+            self.log_table[self._places(codes, observed)].sum(0) if observed else self.log_table.new_zeros(len(codes))
+        )
         rest = sorted(set(nodes) - set(observed))
         factors = [sums.sliced(tables[i].exp(), net.families[i], codes, seen) for i in rest]
         for v in sorted(_observed(codes) & {v for factor in factors for v in factor.variables}):
