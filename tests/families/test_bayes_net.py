@@ -53,7 +53,7 @@ def joint_by_loop(model: BayesNet, sizes: Sequence[int]) -> np.ndarray:
     for cell in itertools.product(*map(range, sizes)):
         p = 1.0
         for i, own in enumerate(parents):
-            p *= tables[i][tuple(cell[j] for j in own) + (cell[i],)]
+            p *= tables[i][(*(cell[j] for j in own), cell[i])]
         joint[cell] = p
     return joint
 

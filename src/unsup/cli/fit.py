@@ -248,12 +248,6 @@ def _finish(fitted: Fitted, model: Model, data: Data, out: str, *, changed: bool
         line += f"; validation {fitted.validation.told(parts_in_words(data.event, data.columns))}"
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
-    findings = model.findings(data.columns)
-    write(
-        line,
-        *findings,
-        "",
-        *(f"  {command}" for command in next_lines(out)),
-        f"the page of the run is {out}/report.html",
-    )
+    commands = (f"  {command}" for command in next_lines(out))
+    write(line, *model.findings(data.columns), "", *commands, f"the page of the run is {out}/report.html")
     return 0

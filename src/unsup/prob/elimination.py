@@ -217,7 +217,8 @@ def sliced_batch(factor: Factor, cells: Tensor, free: int) -> Tensor:
 def beliefs(order: Sequence[int], products: Sequence[Factor]) -> list[Factor]:
     """p(variables of each product | evidence), from one elimination of all variables, backwards.
 
-    Σ_v of a product went into the product of that of the others which is summed out first, where p(others) is a sum: p(v, others) = p(v | others) p(others), and p(v | others) is the product over its sum.
+    The sum over v of a product is part of a later product, that of the other variable which is summed out first. There
+    p(others) is known, and p(v, others) = p(v | others) p(others), where p(v | others) is the product over its sum.
 
     Args:
         order, products: of `eliminate`, nothing kept; the evidence has a probability above 0.

@@ -266,7 +266,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             weight: w, ``(B,)``.
         """
         net, nodes = self._net, range(self.event.dims)
-        observed = [i for i in nodes if seen >= set(net.families[i])]
+        observed = [i for i in nodes if set(net.families[i]) <= set(seen)]
         if observed:
             counts += self._counted(codes, observed, weight)
         plan = self._plan(nodes, seen, ())
@@ -370,7 +370,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         return torch.cat(found) if found else self.log_table.new_zeros(0)
 
     def _posteriors(self, codes: Tensor, seen: Collection[int], of: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of a group, and p(x_of | their observed entries), ``(B, *sizes of these)``; NaN where p(observed) is 0."""
+        """Rows of a group, and p(x_of | observed entries), ``(B, *sizes of these)``; NaN where p(observed) is 0."""
         net = self._net
         nodes = sums.ancestors(net.parents, {*_observed(codes), *of})
         scopes = [[v for v in net.families[i] if v not in seen] for i in nodes]
@@ -402,9 +402,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         """
         tables, net = self._tables(), self._net
         observed = [i for i in sorted(nodes) if all(v in seen for v in net.families[i])]
-        log_scale = (
-            self.log_table[self._places(codes, observed)].sum(0) if observed else self.log_table.new_zeros(len(codes))
-        )
+        log_scale = self.log_table.new_zeros(len(codes))
+        if observed:
+            log_scale = self.log_table[self._places(codes, observed)].sum(0)
         rest = sorted(set(nodes) - set(observed))
         factors = [sums.sliced(tables[i].exp(), net.families[i], codes, seen) for i in rest]
         for v in sorted(_observed(codes) & {v for factor in factors for v in factor.variables}):

@@ -45,6 +45,7 @@ from unsup.prob import distributions as dist
 
 _FLOOR = 1e-9  # of the largest variance
 _MOST_LEVELS = 2**16  # of a discrete column
+_ROWS = 512  # of real columns at a time
 
 
 class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete, CodesEntries):
@@ -144,8 +145,8 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
         if self.given is not None:
             self.count_condition(batch)
         if self.real:
-            x = batch.x.flatten(1)[:, self.real].double()
-            self.centre.copy_(x.nanmean(0).nan_to_num(0.0))
+            x = self._reals(batch.x.flatten(1)).double()
+            self.centre.copy_(x.nanmean(0).nan_to_num(0.0) if self.event.missing else x.mean(0))
 
     @torch.no_grad()
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
@@ -162,7 +163,7 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
         if self.whole:
             found["counts"] = self._counted_bits(flat, y, weight) if self.binary else self._counted(flat, y, weight)
         if self.real:
-            found["sums"] = self._summed(flat[:, self.real].double(), y, weight)
+            found["sums"] = self._summed(self._reals(flat), y, weight)
         return found
 
     def _counted(self, flat: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
@@ -173,22 +174,31 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
         counts = place.flatten().bincount(each, minlength=classes * (levels + 1))
         return counts.view(classes, levels + 1)[:, :levels].double()
 
+    def _belongs(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        """The weight of each example in its class, ``(K, B)``."""
+        found = self.mean.new_zeros(len(self.mean), len(y))
+        found[y, torch.arange(len(y), device=y.device)] = found.new_ones(len(y)) if weight is None else weight
+        return found
+
     def _counted_bits(self, flat: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         """The same for binary columns without gaps, by one product of matrices."""
-        classes = len(self.log_mass)
-        belongs = flat.new_zeros(classes, len(flat), dtype=torch.float64)
-        one = belongs.new_ones(len(flat)) if weight is None else weight
-        belongs[y, torch.arange(len(flat), device=flat.device)] = one
+        belongs = self._belongs(y, weight)
         ones = belongs @ flat.double()
         return torch.stack([belongs.sum(1, keepdim=True) - ones, ones], 2).flatten(1)
 
     def _summed(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-        gaps = x.isnan()
-        own = torch.ones_like(x) if weight is None else weight[:, None].expand_as(x)
-        own = own.masked_fill(gaps, 0.0)
-        far = (x - self.centre).masked_fill(gaps, 0.0)
-        each = torch.stack([own, own * far, own * far.square()], 1)
-        return each.new_zeros(len(self.mean), 3, len(self.real)).index_add_(0, y, each)
+        belongs, found = self._belongs(y, weight), self.mean.new_zeros(3, *self.mean.shape)
+        for part, own in zip(x.split(_ROWS), belongs.split(_ROWS, 1), strict=True):
+            far = part.double() - self.centre
+            if self.event.missing:
+                gaps = far.isnan()
+                far = far.masked_fill(gaps, 0.0)
+                found[0] += own @ (~gaps).double()
+            found[1] += own @ far
+            found[2] += own @ far.square_()
+        if not self.event.missing:
+            found[0] = belongs.sum(1, keepdim=True)
+        return found.movedim(0, 1)
 
     @torch.no_grad()
     def maximize(self, statistics: Mapping[str, Tensor]) -> None:
@@ -246,14 +256,28 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
             table = torch.cat([self.log_mass, self.log_mass.new_zeros(len(self.log_mass), 1)], 1).T.contiguous()
             found = embedding_bag(self._places(flat), table, mode="sum")
         if self.real:
-            found = found + self._log_normals(flat[:, self.real]).sum(1)
+            found = found + self._log_normal_sums(self._reals(flat))
         return found
+
+    def _log_normal_sums(self, x: Tensor) -> Tensor:
+        """The sum of `_log_normals` over the entries, class by class: ``(B, R)`` → ``(B, K)``."""
+        if bool(x.isnan().any()):
+            return self._log_normals(x).sum(1)
+        pairs = list(zip(self.mean, -0.5 / self.variance, strict=True))
+        # Few rows at a time stay in the cache.
+        parts = (part.double() for part in x.split(_ROWS))
+        far = [torch.stack([(y - mean).square() @ scale for mean, scale in pairs], 1) for y in parts]
+        return torch.cat(far) - 0.5 * (self.variance.log() + dist.LOG_2PI).sum(1)
 
     def _log_normals(self, x: Tensor) -> Tensor:
         """log p(x_d | y) of real entries, 0 for a missing one: ``(B, R)`` → ``(B, R, K)``."""
         gaps = x.isnan()
         far = (torch.where(gaps, torch.zeros_like(x), x).double()[..., None] - self.mean.T).square() / self.variance.T
         return -0.5 * (far + self.variance.T.log() + dist.LOG_2PI).masked_fill(gaps[..., None], 0.0)
+
+    def _reals(self, flat: Tensor) -> Tensor:
+        """The real entries, ``(B, R)``."""
+        return flat[:, self.real] if self.whole else flat
 
     def _places(self, flat: Tensor) -> Tensor:
         """The row of each discrete entry among all S levels, and S for a missing one: ``(B, D)`` → ``(B, n)``."""
