@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.compression import compression, compression_caches
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
@@ -49,6 +51,8 @@ BENCHMARKS = (
     sngan_step_bfloat16,
     rbm_epoch,
     fid_speed,
+    naive_bayes_peers,
+    *((bayes_net_peers,) if find_spec("pgmpy") else ()),
     compression,
     compression_caches,
 )

@@ -103,7 +103,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
     ) -> None:
         if score == "bdeu" and not equivalent_size:
             raise InputError("BayesNet: score='bdeu' needs equivalent_size above 0")
-        self.structure, self.score, self.max_parents = structure, score, max_parents
+        self.structure, self.criterion, self.max_parents = structure, score, max_parents
         self.equivalent_size = equivalent_size
         if event.missing:
             self.take_passes(_EM_PASSES, _TOLERANCE)
@@ -226,7 +226,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
                 scores = FamilyScores(
                     codes,
                     self.sizes,
-                    score=self.score,
+                    score=self.criterion,
                     equivalent_size=self.equivalent_size,
                     most_cells=_MOST_LEARNED,
                 )
