@@ -49,6 +49,7 @@ PEARL = Paper(
     title="Probabilistic Reasoning in Intelligent Systems: Networks of Plausible Inference",
     venue="Morgan Kaufmann",
     link="https://doi.org/10.1016/C2009-0-27609-4",
+    entry="book",
 )
 CHOW = Paper(
     key="chow1968approximating",
