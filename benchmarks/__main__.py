@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.classical_peers import kde_peers, linear_gaussian_peers
 from benchmarks.compression import compression, compression_caches
@@ -57,6 +59,8 @@ BENCHMARKS = (
     fid_speed,
     linear_gaussian_peers,
     kde_peers,
+    naive_bayes_peers,
+    *((bayes_net_peers,) if find_spec("pgmpy") else ()),
     compression,
     compression_caches,
 )

@@ -372,11 +372,13 @@ def conditional(s: Subject) -> Record:
     model, given = s.generic(), given_of(s.few)
     if not is_conditional(s.case) or given is None:
         return {}
-    return {
+    found = {
         "log_prob": summary(log_prob_given(model, s.x, given)),
         "sample": summary(sample_given(model, given[:7], generator=noise("sample_given"))),
-        "cold": summary(sample_given(model, given[:7], generator=noise("sample_given"), temperature=0.7)),
     }
+    if "temperature" in inspect.signature(model.sample).parameters:
+        found["cold"] = summary(sample_given(model, given[:7], generator=noise("sample_given"), temperature=0.7))
+    return found
 
 
 def energy(s: Subject) -> Record:

@@ -36,12 +36,14 @@ from unsup.families.autoregressive.subscale import Subscale, SubscaleDepth
 from unsup.families.autoregressive.transformer import Transformer
 from unsup.families.autoregressive.transformer_xl import TransformerXL
 from unsup.families.autoregressive.wavenet import WaveNet
+from unsup.families.classical.bayes_net import BayesNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.factor_analysis import FactorAnalysis
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
 from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.classical.kde import KDE
+from unsup.families.classical.naive_bayes import NaiveBayes
 from unsup.families.classical.ppca import PPCA
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
@@ -161,6 +163,28 @@ def create(
     tolerance: float = ...,
     restarts: int = ...,
 ) -> HiddenMarkovModel: ...
+@overload
+def create(
+    name: Literal["naive-bayes"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    smoothing: float = ...,
+    given: Event | None = ...,
+) -> NaiveBayes: ...
+@overload
+def create(
+    name: Literal["bayes-net"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    structure: str = ...,
+    score: Literal["bic", "bdeu"] = ...,
+    max_parents: int = ...,
+    equivalent_size: float = ...,
+) -> BayesNet: ...
 @overload
 def create(
     name: Literal["made"],

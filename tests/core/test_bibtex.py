@@ -17,7 +17,13 @@ from unsup.core.rows.record import Paper
 
 PAPERS = {paper.key: paper for row in rows().values() for paper in (row.paper, *row.also)}
 REPORTS = {"arXiv", "OpenAI technical report", "UC Berkeley"}
-TYPES = {"article": "journal", "inproceedings": "booktitle", "incollection": "booktitle", "misc": "howpublished"}
+TYPES = {
+    "article": "journal",
+    "inproceedings": "booktitle",
+    "incollection": "booktitle",
+    "book": "publisher",
+    "misc": "howpublished",
+}
 
 
 def parsed(text: str) -> list[dict]:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         model, data = _begun(name, options, settings, model_options.given(options))
     fitted = fit(model, data, out=out, resume=resume, changed_data=changed, progress=mode, **settings)
-    return _finish(fitted, data, out, changed=changed)
+    return _finish(fitted, model, data, out, changed=changed)
 
 
 def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, Any]) -> tuple[Model, Data]:
@@ -232,7 +232,7 @@ def _name_of_run(out: str) -> str:
     return str(open_run(out).config["model"]["model"])
 
 
-def _finish(fitted: Fitted, data: Data, out: str, *, changed: bool) -> int:
+def _finish(fitted: Fitted, model: Model, data: Data, out: str, *, changed: bool) -> int:
     from unsup.core.escapes import command_line
     from unsup.core.likelihood import parts_in_words
     from unsup.report.page import next_lines, write_page
@@ -248,5 +248,6 @@ def _finish(fitted: Fitted, data: Data, out: str, *, changed: bool) -> int:
         line += f"; validation {fitted.validation.told(parts_in_words(data.event, data.columns))}"
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
-    write(line, "", *(f"  {command}" for command in next_lines(out)), f"the page of the run is {out}/report.html")
+    commands = (f"  {command}" for command in next_lines(out))
+    write(line, *model.findings(data.columns), "", *commands, f"the page of the run is {out}/report.html")
     return 0

@@ -74,7 +74,8 @@ def venue_fields(venue: str, entry: str = "") -> tuple[str, dict[str, str]]:
         return "article", {"journal": latex(journal[1])} | volume
     if not entry:
         entry = "inproceedings" if re.search(r"\b(19|20)\d\d\b", venue) else "misc"
-    name = {"article": "journal", "inproceedings": "booktitle", "incollection": "booktitle"}.get(entry, "howpublished")
+    fields = {"article": "journal", "inproceedings": "booktitle", "incollection": "booktitle", "book": "publisher"}
+    name = fields.get(entry, "howpublished")
     return entry, {name: latex(venue)}
 
 

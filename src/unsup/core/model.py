@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
@@ -258,6 +258,14 @@ class Model(nn.Module, ABC):
         With several objectives, the names are ``objective/term``, as in the log.
         """
         return None
+
+    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What it has learned and a reader can use, one line each, e.g. a structure; `unsup fit` shows it.
+
+        Args:
+            names: of the columns of a table; None for their numbers.
+        """
+        return ()
 
     @property
     def device(self) -> torch.device:
@@ -821,6 +829,14 @@ class Factorises(HasDensity):
         A row sums to `log_prob` with one sample and the same noise; for a bound, these are the terms of the bound. None
         if log p is not such a sum, as for a mixture over different orders.
         """
+
+    @property
+    def positions(self) -> Tensor | None:
+        """Position of each flattened entry in the order of the factorisation, int64 ``(D,)``; None: as flattened.
+
+        A model that `IsAutoregressive` has `orders` instead.
+        """
+        return None
 
 
 class IsAutoregressive(Factorises, CanSample):

@@ -127,6 +127,43 @@ VITERBI = Paper(
     link="https://doi.org/10.1109/TIT.1967.1054010",
 )
 
+MARON = Paper(
+    key="maron1961automatic",
+    authors="M. E. Maron",
+    year=1961,
+    title="Automatic Indexing: An Experimental Inquiry",
+    venue="Journal of the ACM 8(3)",
+    link="https://doi.org/10.1145/321075.321084",
+)
+
+PEARL = Paper(
+    key="pearl1988probabilistic",
+    authors="Judea Pearl",
+    year=1988,
+    title="Probabilistic Reasoning in Intelligent Systems: Networks of Plausible Inference",
+    venue="Morgan Kaufmann",
+    link="https://doi.org/10.1016/C2009-0-27609-4",
+    entry="book",
+)
+
+CHOW = Paper(
+    key="chow1968approximating",
+    authors="C. K. Chow, C. N. Liu",
+    year=1968,
+    title="Approximating Discrete Probability Distributions with Dependence Trees",
+    venue="IEEE Transactions on Information Theory 14(3)",
+    link="https://doi.org/10.1109/TIT.1968.1054142",
+)
+
+HECKERMAN = Paper(
+    key="heckerman1995learning",
+    authors="David Heckerman, Dan Geiger, David M. Chickering",
+    year=1995,
+    title="Learning Bayesian Networks: The Combination of Knowledge and Statistical Data",
+    venue="Machine Learning 20(3)",
+    link="https://doi.org/10.1007/BF00994016",
+)
+
 ROWS: tuple[Row, ...] = (
     Row(
         name="histogram",
@@ -203,5 +240,25 @@ ROWS: tuple[Row, ...] = (
         paper=BAUM,
         also=(RABINER, VITERBI, DEMPSTER),
         exceptions={"margins": "the emissions of a state are the same at all steps, the frequencies are not"},
+    ),
+    Row(
+        name="naive-bayes",
+        target="unsup.families.classical.naive_bayes:NaiveBayes",
+        family="classical",
+        summary="Columns that are independent given the class, by counting: frequencies and Gaussians; a classifier.",
+        abilities=("score", "sample", "complete", "compress", "condition", "predict"),
+        events="any; the condition is a class",
+        paper=MARON,
+    ),
+    Row(
+        name="bayes-net",
+        target="unsup.families.classical.bayes_net:BayesNet",
+        family="classical",
+        summary="Bayesian network of discrete columns: a graph that is given or learned, exact inference with any "
+        "entries missing.",
+        abilities=("score", "sample", "complete", "compress"),
+        events="discrete entries of at most 256 levels",
+        paper=PEARL,
+        also=(CHOW, HECKERMAN),
     ),
 )

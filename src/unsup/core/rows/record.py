@@ -19,7 +19,8 @@ class Paper:
         title: as printed.
         venue: a journal with its volume and number, a conference with its year, or another place.
         link: its address.
-        entry: its type in BibTeX, if the venue does not tell it: ``incollection`` for a chapter of a book.
+        entry: its type in BibTeX, if the venue does not tell it: ``incollection`` for a chapter of a
+            book, ``book`` for a book, whose venue is the publisher.
     """
 
     key: str

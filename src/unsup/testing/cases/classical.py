@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from unsup.core.event import BINARY, REAL, Event, Support
+from dataclasses import replace
+
+from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 FULL = {"covariance": "full"}
 EDGE = {"gradient": "one of the examples is the smallest value of its column, where the density has a jump"}
+LEVELS = Event((3,), (Support("nominal", 3), BINARY, Support("ordinal", 4, low=-2)))
+IMMORAL = {"margins": "parents that are not joined are independent in the model, but not in the data"}
 CASES = (
     Case("histogram", vector(9), oracle=oracles.histogram),
     Case("histogram", vector(4, Support("nominal", 3)), {"joint": "never"}, oracle=oracles.histogram),
@@ -80,4 +84,16 @@ CASES = (
     Case("hmm", Event((2,), REAL, "sequence"), {"components": 2, "states": 2}, oracle=oracles.hidden_markov_model),
     Case("hmm", Event((2, 2), REAL, "sequence", missing=True), FULL | {"states": 2}),
     Case("hmm", Event((3,), Support("nominal", 3), "sequence", missing=True), {"states": 2}),
+    Case("naive-bayes", vector(5)),
+    Case("naive-bayes", vector(5), {"given": labels(3)}, classes=3),
+    Case("naive-bayes", vector(3, Support("nominal", 3)), {"given": labels(2), "smoothing": 0.5}, classes=2),
+    Case("naive-bayes", vector(2, REAL), {"given": labels(2)}, classes=2),
+    Case("naive-bayes", MIXED, {"given": labels(3)}, classes=3),
+    Case("naive-bayes", GAPS, {"given": labels(2)}, classes=2),
+    Case("bayes-net", vector(5), exceptions=IMMORAL),
+    Case("bayes-net", vector(4, Support("nominal", 3)), {"structure": "chow-liu"}),
+    Case("bayes-net", LEVELS, {"score": "bdeu", "equivalent_size": 5.0}, exceptions=IMMORAL),
+    Case("bayes-net", vector(4), {"structure": "0:2,1:2,2:3", "equivalent_size": 0.5}, exceptions=IMMORAL),
+    Case("bayes-net", replace(LEVELS, missing=True), {"structure": "0:2,1:2"}),
+    Case("bayes-net", replace(LEVELS, missing=True)),
 )

@@ -189,8 +189,8 @@ def factorisation(subject: Subject) -> None:
             whole_parts = model.log_conditionals(x, generator=subject.generator(1), **given)
             assert whole_parts is not None
             parts = whole_parts
-        position = model.orders[0] if isinstance(model, IsAutoregressive) else torch.arange(event.dims)
-        sequence = position.argsort().tolist()
+        position = model.orders[0] if isinstance(model, IsAutoregressive) else model.positions
+        sequence = list(range(event.dims)) if position is None else position.argsort().tolist()
         generator = subject.generator(9)
         for cut in sorted(
             {int(i) for i in torch.randint(1, event.dims, (3,), generator=generator)} if event.dims > 1 else ()
