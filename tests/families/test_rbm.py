@@ -24,8 +24,9 @@ from unsup.core.random import Rows, part_of_batch
 from unsup.core.storage import load_tensors
 from unsup.data import Data, Split
 from unsup.evaluate.likelihood import evaluate_likelihood, log_probs
-from unsup.families.energy import rbm as rbm_module
-from unsup.families.energy.rbm import RBM, gibbs
+from unsup.families.energy.rbm import RBM
+from unsup.prob import boltzmann
+from unsup.prob.boltzmann import gibbs
 from unsup.testing import examples
 
 BINARY = Support("binary")
@@ -140,7 +141,7 @@ def test_completions_follow_the_conditional_and_keep_what_is_known(model: RBM) -
 
 @pytest.mark.parametrize(("visible", "hidden"), [(4, 7), (7, 4), (5, 5)])
 def test_log_partition_sums_over_the_smaller_layer(visible: int, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", 5)  # several chunks, the last one shorter
+    monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", 5)  # several chunks, the last one shorter
     model = machine(event=Event((visible,), BINARY), hidden=hidden)
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=visible)), dtype=torch.float64)
     found, error = model.estimate_log_partition()
@@ -297,7 +298,7 @@ def test_a_batch_in_parts_is_one_batch_whose_chains_move_once(options: dict[str,
 def test_an_exact_log_probability_has_the_gradient_of_log_z_as_well(
     visible: int, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", 5)  # several blocks
+    monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", 5)  # several blocks
     model = machine(event=Event((visible,), BINARY), hidden=hidden)
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=visible)), dtype=torch.float64)
     x = states[3:9]
@@ -317,7 +318,7 @@ def test_the_gradient_of_log_z_takes_the_memory_of_one_block(monkeypatch: pytest
     model = machine(event=Event((10,), BINARY), hidden=12)
 
     def kept(block: int) -> int:
-        monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", block)
+        monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", block)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
             model.log_prob(VISIBLE.new_zeros(1, 10))
@@ -378,8 +379,8 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
 @pytest.fixture
 def estimated(monkeypatch: pytest.MonkeyPatch) -> RBM:
     """A machine small enough to enumerate that takes itself for one that is not."""
-    monkeypatch.setattr(rbm_module, "_ENUMERABLE", 2)
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 300)
+    monkeypatch.setattr(boltzmann, "ENUMERABLE", 2)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 300)
     return machine(seed=7)
 
 
@@ -395,9 +396,9 @@ def test_the_estimate_is_the_enumerated_log_partition_within_its_error(estimated
 
 def test_more_effort_is_more_temperatures(estimated: RBM, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 100)
-    ladder = rbm_module.ladder
-    monkeypatch.setattr(rbm_module, "ladder", lambda count: lengths.append(count) or ladder(count))
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 100)
+    ladder = boltzmann.ladder
+    monkeypatch.setattr(boltzmann, "ladder", lambda count: lengths.append(count) or ladder(count))
     errors = [estimated.estimate_log_partition(effort=effort, generator=seeded(1))[1] for effort in (1, 10)]
     assert lengths == [100, 1000]
     assert errors[1] < errors[0]
@@ -472,7 +473,7 @@ def test_a_stopped_run_goes_on_with_its_chains_and_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = wide_data(), {"steps": 30, "validate_every": 10, "progress": "off", "seed": 1}
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 20)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 20)
 
     def build() -> RBM:
         model = create("rbm", data.event, hidden=24, chains=8, burn_in=3, seed=1)
@@ -507,7 +508,7 @@ def test_a_stopped_run_goes_on_with_its_chains_and_ends_with_the_same_bits(
 def test_eval_estimates_with_the_effort_asked_for_and_score_uses_the_log_partition_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 20)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 20)
     data = wide_data()
     np.save(tmp_path / "bits.npy", data.train.x.squeeze(1).numpy())
     run = str(tmp_path / "run")

@@ -9,7 +9,7 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
+from unsup.core.model import CanSample, HasDensity, NeedsPartition, LearnsByCounting, Model, knobs
 from unsup.core.part import Part
 from unsup.prob.distributions import LOG_2PI
 
@@ -76,7 +76,7 @@ class Prior(nn.Module):
 
 def _built(part: Part, event: Event, owner: str) -> Model:
     model = part.build(event)
-    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
+    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, NeedsPartition):
         raise InputError(f"{owner}: prior={part.name!r} must support scoring and sampling, without log Z")
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(
