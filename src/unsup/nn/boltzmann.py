@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
 
+from unsup.core import random
 from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
-from unsup.prob.boltzmann import Interaction, free_energy_and_hidden, gibbs
+from unsup.prob import boltzmann
+from unsup.prob.boltzmann import Interaction, free_energy, free_energy_and_hidden, gibbs
+from unsup.prob.distributions import bernoulli_log_prob
 
-INITIAL_STD = 0.01
+
+def log_bits(x: Tensor, log_odds: Tensor) -> Tensor:
+    """log p of independent bits with these log-odds, summed over units: ``(B, D)`` → ``(B,)``."""
+    return bernoulli_log_prob(x, log_odds).sum(1)
 
 
 class TwoLayers(nn.Module):
@@ -35,7 +42,7 @@ class TwoLayers(nn.Module):
         self, visible: int, hidden: int, *, persistent: bool, steps: int, chains: int, centred: bool
     ) -> None:
         self.persistent, self.steps, self.centred = persistent, steps, centred
-        self.weight = nn.Parameter(INITIAL_STD * torch.randn(visible, hidden))
+        self.weight = nn.Parameter(boltzmann.INITIAL_STD * torch.randn(visible, hidden))
         self.visible_bias = nn.Parameter(torch.zeros(visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
         self.register_buffer("base_bias", torch.zeros(visible))
@@ -81,13 +88,49 @@ class TwoLayers(nn.Module):
             n, v = len(data), self.chains(None, generator)
             free, hidden = self.free_energy_and_hidden(torch.cat([data, v]))  # one product is faster than two
             below, above = free[:n], free[n:].mean()  # all processes share the chains
-            if self.training and is_last_part():
+            if self.training:  # every part of a batch draws, so that the draws after these are alike
                 with alike():
-                    self.fantasies.copy_(bits(hidden[n:], generator))
+                    h = bits(hidden[n:], generator)
+                if is_last_part():
+                    self.fantasies.copy_(h)
             return below, above, hidden[:n], v
         below, hidden = self.free_energy_and_hidden(data)
         v = self.chains(hidden, generator)
         return below, self.free_energy_and_hidden(v)[0], hidden, v
+
+    def up(self, v: Tensor) -> Tensor:
+        """The log-odds of the hidden units given bits or probabilities: ``(B, V)`` → ``(B, H)``."""
+        return torch.addmm(self.hidden_bias, v - self.base_bias.sigmoid() if self.centred else v, self.weight)
+
+    def down(self, h: Tensor) -> Tensor:
+        """The log-odds of the visible units given bits or probabilities: ``(B, H)`` → ``(B, V)``."""
+        return torch.addmm(self.visible_bias, h - 0.5 if self.centred else h, self.weight.t())
+
+    def energy_of(self, v: Tensor) -> Tensor:
+        """The free energy in the plain form, of bits ``(B, V)``, with its gradient: ``(B,)``."""
+        return free_energy(v, *self.interaction())
+
+    def from_base_rates(self, n: int, generator: Generator | None) -> Tensor:
+        """Independent visible units ``(n, V)`` with the means µ."""
+        return bits(self.base_bias.sigmoid().expand(n, -1), generator)
+
+    @torch.no_grad()
+    def drawn(
+        self,
+        n: int,
+        sweeps: int,
+        generator: Generator | None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """v ``(n, V)`` after Gibbs sweeps from persistent chains drawn at random, else from the base rates."""
+        w, b, c = self.interaction()
+        if self.persistent:
+            rows = random.integers(0, len(self.fantasies), (n,), generator, like=w)
+            h = self.fantasies[rows].to(w.dtype)
+            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+        else:
+            v = self.from_base_rates(n, generator)
+        return gibbs(v, w, b, c, sweeps, generator, on_step=on_step)
 
     @torch.no_grad()
     def chains(self, hidden: Tensor | None, generator: Generator | None) -> Tensor:
@@ -105,3 +148,13 @@ class TwoLayers(nn.Module):
         """
         centre = self.base_bias.sigmoid() if self.centred else None
         return free_energy_and_hidden(v, self.weight, self.visible_bias, self.hidden_bias, centre)
+
+
+class BinaryLayers(TwoLayers):
+    """`TwoLayers` as a module of its own."""
+
+    def __init__(
+        self, visible: int, hidden: int, *, persistent: bool, steps: int, chains: int, centred: bool
+    ) -> None:
+        super().__init__()
+        self.take_layers(visible, hidden, persistent=persistent, steps=steps, chains=chains, centred=centred)

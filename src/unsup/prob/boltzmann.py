@@ -23,6 +23,8 @@ Interaction = tuple[Tensor, Tensor, Tensor]
 ENUMERABLE = 20
 """Units of the smaller layer up to which log Z is a sum over its states."""
 STATES_AT_ONCE = 4096
+INITIAL_STD = 0.01
+"""Of weights."""
 CHAINS = 100
 """Of annealed importance sampling."""
 TEMPERATURES = 1000

@@ -84,7 +84,29 @@ CENTRING_PAPER = Paper(
     entry="incollection",
 )
 
+DBN_PAPER = Paper(
+    key="hinton2006dbn",
+    authors="Geoffrey E. Hinton, Simon Osindero, Yee-Whye Teh",
+    year=2006,
+    title="A Fast Learning Algorithm for Deep Belief Nets",
+    venue="Neural Computation 18(7)",
+    link="https://doi.org/10.1162/neco.2006.18.7.1527",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="dbn",
+        target="unsup.families.energy.dbn:DBN",
+        family="energy",
+        summary="Deep belief network: an RBM on top of directed layers, trained layer by layer, then up-down.",
+        abilities=("score", "sample", "encode", "decode"),
+        events="binary data of any shape",
+        paper=DBN_PAPER,
+        also=(RBM_PARTITION_PAPER,),
+        exceptions={
+            "loss-is-likelihood": "the losses are contrastive divergence and wake-sleep; they are not the bound",
+        },
+    ),
     Row(
         name="ebm",
         target="unsup.families.energy.ebm:EBM",

@@ -23,13 +23,11 @@ from contextlib import nullcontext
 import torch
 from torch import Generator, Tensor
 
-from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.config import Count
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Terms
-from unsup.core.random import bits
 from unsup.nn.boltzmann import TwoLayers
 from unsup.nn.partition import StoresPartition
 from unsup.prob import boltzmann
@@ -110,7 +108,7 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
 
     def energy(self, x: Tensor) -> Tensor:
         """The free energy F of raw data in nats: ``(B, *event.shape)`` → ``(B,)``."""
-        return boltzmann.free_energy(self._bits(x), *self.interaction())
+        return self.energy_of(self._bits(x))
 
     def _bits(self, x: Tensor) -> Tensor:
         self.event.check_shape(x)
@@ -137,7 +135,7 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
 
     def point_energy(self, points: Tensor) -> Tensor:
         """The free energy of bits ``(N, V)``."""
-        return boltzmann.free_energy(points, *self.interaction())
+        return self.energy_of(points)
 
     # --- log Z ----------------------------------------------------------------------------------------------------
 
@@ -169,9 +167,6 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
 
     # --- chains ---------------------------------------------------------------------------------------------------
 
-    def _from_base_rates(self, n: int, generator: Generator | None) -> Tensor:
-        return bits(self.base_bias.sigmoid().expand(n, -1), generator)
-
     @torch.no_grad()
     def sample(
         self,
@@ -187,15 +182,8 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
             burn_in: sweeps of the chains; None: as in the model.
             on_step: called after each sweep with the number of sweeps and the states of the chains as raw data.
         """
-        w, b, c = self.interaction()
-        if self.persistent:
-            rows = random.integers(0, len(self.fantasies), (n,), generator, like=w)
-            h = self.fantasies[rows].to(self.dtype)
-            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
-        else:
-            v = self._from_base_rates(n, generator)
         watch = None if on_step is None else lambda step, v: on_step(step, self._raw(v))
-        return self._raw(boltzmann.gibbs(v, w, b, c, burn_in or self.burn_in, generator, on_step=watch))
+        return self._raw(self.drawn(n, burn_in or self.burn_in, generator, watch))
 
     @torch.no_grad()
     def complete(
@@ -204,7 +192,7 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
         """Gibbs sweeps that do not change the known entries."""
         self.check_known(x, known)
         given, fixed = self._bits(x), known.flatten(1)
-        start = torch.where(fixed, given, self._from_base_rates(len(x), generator))
+        start = torch.where(fixed, given, self.from_base_rates(len(x), generator))
         return self._raw(boltzmann.gibbs(start, *self.interaction(), burn_in or self.burn_in, generator, fixed=fixed))
 
     def encode(self, x: Tensor) -> Tensor:

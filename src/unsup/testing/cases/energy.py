@@ -7,6 +7,9 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import MIXED, Case, ordinal, vector
 
 CASES = (
+    Case("dbn", vector(5)),
+    Case("dbn", Event((1, 2, 3), BINARY), {"hidden": (4, 5, 3), "chains": 16}),
+    Case("dbn", vector(4), {"persistent": False, "steps": 2, "centred": False, "fine_tuning": 0.0}),
     Case("ebm", vector(2, REAL)),
     Case(
         "ebm",
