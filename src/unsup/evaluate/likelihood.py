@@ -13,7 +13,7 @@ from unsup.core.config import Count, check_value
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
-from unsup.core.model import Factorises, HasDensity, NeedsPartition, Model, keyed_generator
+from unsup.core.model import Factorises, HasDensity, Model, NeedsPartition, keyed_generator
 from unsup.data.source import Split
 from unsup.evaluate.conditions import batches, beside, examples_in, in_use, over_examples
 

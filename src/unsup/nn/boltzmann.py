@@ -153,8 +153,6 @@ class TwoLayers(nn.Module):
 class BinaryLayers(TwoLayers):
     """`TwoLayers` as a module of its own."""
 
-    def __init__(
-        self, visible: int, hidden: int, *, persistent: bool, steps: int, chains: int, centred: bool
-    ) -> None:
+    def __init__(self, visible: int, hidden: int, *, persistent: bool, steps: int, chains: int, centred: bool) -> None:
         super().__init__()
         self.take_layers(visible, hidden, persistent=persistent, steps=steps, chains=chains, centred=centred)

@@ -9,7 +9,7 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, NeedsPartition, LearnsByCounting, Model, knobs
+from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, NeedsPartition, knobs
 from unsup.core.part import Part
 from unsup.prob.distributions import LOG_2PI
 

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch, Time
 from unsup.core.model import (
     HasDensity,
-    NeedsPartition,
     IsConditional,
     LearnsByCounting,
     Model,
+    NeedsPartition,
     Objective,
     Terms,
     keyed_generator,

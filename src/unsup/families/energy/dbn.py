@@ -240,24 +240,24 @@ class DBN(StoresPartition, CanSample, CanDecode):
 
     def up_down_loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The up-down algorithm: the loss is the sum of its terms, whose bits are drawn without gradient."""
-        depth = len(self.layers)
+        directed = range(len(self.layers) - 1)
         states = [self._bits(batch.x)]
         with torch.no_grad():
-            for i in range(depth - 1):
+            for i in directed:
                 states.append(bits(self._up(i, states[-1]).sigmoid_(), generator))
-        generative = -sum(log_bits(states[i], self._layer(i).down(states[i + 1])) for i in range(depth - 1))
-        top = self._layer(depth - 1)
+        generative = -torch.stack([log_bits(states[i], self._layer(i).down(states[i + 1])) for i in directed]).sum(0)
+        top = self._layer(-1)
         below, above, _, ends = top.contrasted(states[-1], generator)
         dreams = [ends]
         with torch.no_grad():
-            for i in reversed(range(depth - 1)):
+            for i in reversed(directed):
                 probability = self._layer(i).down(dreams[0]).sigmoid_()
                 if top.persistent:
                     with alike():
                         dreams.insert(0, bits(probability, generator))
                 else:
                     dreams.insert(0, bits(probability, generator))
-        recognition = -sum(log_bits(dreams[i + 1], self._up(i, dreams[i])) for i in range(depth - 1))
+        recognition = -torch.stack([log_bits(dreams[i + 1], self._up(i, dreams[i])) for i in directed]).sum(0)
         if top.persistent:
             recognition = recognition.mean()  # of the chains, which all examples share
         return {
