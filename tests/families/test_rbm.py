@@ -346,8 +346,28 @@ def test_samples_are_told_step_by_step_for_as_many_sweeps_as_are_asked_for() -> 
     assert all(torch.equal(a, b) for a, (_, b) in zip(longer, path, strict=False))
 
 
+def test_products_in_bfloat16_have_the_expected_gradient_of_exact_sweeps() -> None:
+    """Sums, probabilities and uniform numbers are float32, so that no bit is more often 1 than it should be."""
+    model = machine(persistent=False, steps=1, scale=2, seed=6)
+    data = torch.rand(2**V, generator=seeded(4), dtype=torch.float64) ** 2
+    x = VISIBLE[torch.multinomial(data, 40_000, replacement=True, generator=seeded(5))]
+    shares = index_of(x).bincount(minlength=2**V).double() / len(x)
+    expected = expected_gradient(model, shares, shares @ sweep_matrix(model))
+    model.float()
+    assert model.autocast
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = [model.loss(Batch(x), generator=seeded(i)) for i in range(20)]
+    assert {t.dtype for term in terms for t in term.values()} == {torch.float32}
+    found = torch.stack([gradient(model, term["loss"].mean()) for term in terms]).double()
+    exact = gradient(model, model.loss(Batch(x), generator=seeded(0))["loss"].mean())
+    assert not torch.equal(found[0], exact.double())  # products are rounded
+    np.testing.assert_allclose(found.mean(0), expected, atol=4e-3)
+    assert float(expected.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("options", [{"persistent": False, "steps": 5}, {"persistent": True}], ids=["cd", "pcd"])
-def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> None:
+def test_learning_recovers_a_known_distribution(options: dict[str, object], bfloat16: bool) -> None:
     truth = machine(hidden=2, centred=False)
     with torch.no_grad():
         truth.weight.copy_(torch.tensor([[3.0, 2], [3, -2], [-3, 2], [2, 2], [-2, -1]]))
@@ -356,7 +376,7 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
     p = (-truth.energy(VISIBLE)).softmax(0).detach()
     x = VISIBLE[torch.multinomial(p, 20_000, replacement=True, generator=seeded(11))]
     torch.manual_seed(0)
-    model = RBM(truth.event, hidden=4, chains=200, **options).double().train()
+    model = RBM(truth.event, hidden=4, chains=200, **options).to(torch.float32 if bfloat16 else torch.float64).train()
     generator = seeded(12)
     model.prepare(Batch(x), generator=generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -365,8 +385,11 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         optimizer.zero_grad()
         rows = torch.randint(len(x), (200,), generator=generator)
-        model.loss(Batch(x[rows]), generator=generator)["loss"].mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = model.loss(Batch(x[rows]), generator=generator)["loss"].mean()
+        loss.backward()
         optimizer.step()
+    model.double()
     independent = torch.where(VISIBLE == 1, x.mean(0), 1 - x.mean(0)).prod(1)
     before, after = (float((p * (p / q).log()).sum()) for q in (independent, model.log_prob(VISIBLE).exp().detach()))
     assert before > 0.2

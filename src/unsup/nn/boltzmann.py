@@ -100,11 +100,13 @@ class TwoLayers(nn.Module):
 
     def up(self, v: Tensor) -> Tensor:
         """The log-odds of the hidden units given bits or probabilities: ``(B, V)`` → ``(B, H)``."""
-        return torch.addmm(self.hidden_bias, v - self.base_bias.sigmoid() if self.centred else v, self.weight)
+        centre = self.base_bias.sigmoid() if self.centred else None
+        return boltzmann.log_odds_of_bits(v, self.weight, self.hidden_bias, centre)
 
     def down(self, h: Tensor) -> Tensor:
         """The log-odds of the visible units given bits or probabilities: ``(B, H)`` → ``(B, V)``."""
-        return torch.addmm(self.visible_bias, h - 0.5 if self.centred else h, self.weight.t())
+        centre = torch.full_like(self.hidden_bias, 0.5) if self.centred else None
+        return boltzmann.log_odds_of_bits(h, self.weight.t(), self.visible_bias, centre)
 
     def energy_of(self, v: Tensor) -> Tensor:
         """The free energy in the plain form, of bits ``(B, V)``, with its gradient: ``(B,)``."""
@@ -138,7 +140,7 @@ class TwoLayers(nn.Module):
         w, b, c = self.interaction()
         with alike() if hidden is None else nullcontext():
             h = self.fantasies.to(w.dtype) if hidden is None else bits(hidden, generator)
-            v = bits(torch.addmm(b, h, w.t()).sigmoid_(), generator)
+            v = bits(boltzmann.log_odds_of_bits(h, w.t(), b).sigmoid_(), generator)
             return gibbs(v, w, b, c, self.steps - 1, generator)
 
     def free_energy_and_hidden(self, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,27 +54,58 @@ class _FreeEnergy(torch.autograd.Function):
     def forward(
         ctx: Any, v: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, centre: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        ctx.centred = centre is not None
-        if centre is not None:
-            v = v - centre
-        inputs = torch.addmm(hidden_bias, v, weight)
+        ctx.low = half_of(v)
+        if ctx.low:  # bits have no rounding error in bfloat16, their distances from µ have
+            v = v.to(ctx.low)
+            inputs = torch.mm(v, weight.to(ctx.low)).float().add_(hidden_bias)
+            with torch.autocast(v.device.type, enabled=False):
+                free = -(v.float() @ visible_bias)
+                if centre is not None:
+                    inputs -= centre @ weight
+                    free += centre @ visible_bias
+        else:
+            if centre is not None:
+                v = v - centre
+            inputs, free = torch.addmm(hidden_bias, v, weight), -(v @ visible_bias)
         hidden = inputs.sigmoid()
-        free = -(v @ visible_bias) - softplus(inputs).sum(1)
-        if ctx.centred:
+        free -= softplus(inputs).sum(1)
+        if centre is not None:
             free += 0.5 * inputs.sum(1)
-        ctx.save_for_backward(v, hidden)
+        ctx.save_for_backward(v, hidden, centre)
         ctx.mark_non_differentiable(hidden)
         return free, hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        v, hidden = ctx.saved_tensors
+        v, hidden, centre = ctx.saved_tensors
         share = -gradient
-        if ctx.centred:
-            hidden = hidden - 0.5
-        moved = hidden * share[:, None]
-        return None, v.t() @ moved, v.t().mv(share), moved.sum(0), None
+        moved = (hidden if centre is None else hidden - 0.5).mul(share[:, None])
+        of_hidden = moved.sum(0)
+        if not ctx.low:
+            return None, v.t() @ moved, v.t().mv(share), of_hidden, None
+        with torch.autocast(v.device.type, enabled=False):
+            of_weight = torch.mm(v.t(), moved.to(ctx.low)).float()
+            of_visible = v.t().float().mv(share)
+        if centre is not None:
+            of_weight.addr_(centre, of_hidden, alpha=-1)
+            of_visible -= centre * share.sum()
+        return None, of_weight, of_visible, of_hidden, None
+
+
+def half_of(x: Tensor) -> torch.dtype | None:
+    """The type of products of float32 tensors like ``x`` under autocast; None without it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if x.dtype == torch.float32 and torch.is_autocast_enabled(kind) else None
+
+
+def log_odds_of_bits(x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None = None) -> Tensor:
+    """(x − µ) W + b, ``(B, V)`` → ``(B, H)``; under autocast only the product x W is in bfloat16, not its sum."""
+    if half_of(x) is None:
+        return torch.addmm(bias, x if centre is None else x - centre, weight)
+    found = torch.mm(x, weight).float()
+    with torch.autocast(x.device.type, enabled=False):
+        return found + (bias if centre is None else bias - centre @ weight)
 
 
 def gibbs(
@@ -92,8 +123,8 @@ def gibbs(
     down = weight.t()
     given = v
     for sweep in in_steps(range(sweeps)):
-        h = bits(torch.addmm(hidden_bias, v, weight).sigmoid_(), generator)
-        v = bits(torch.addmm(visible_bias, h, down).sigmoid_(), generator)
+        h = bits(log_odds_of_bits(v, weight, hidden_bias).sigmoid_(), generator)
+        v = bits(log_odds_of_bits(h, down, visible_bias).sigmoid_(), generator)
         if fixed is not None:
             v = torch.where(fixed, given, v)
         if on_step is not None:

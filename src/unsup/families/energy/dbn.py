@@ -86,7 +86,6 @@ class DBN(StoresPartition, CanSample, CanDecode):
         "paper": {"hidden": (500, 2000), "persistent": False, "steps": 25, "centred": False, "fine_tuning": 0.0},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear"}
-    autocast = False  # a chain's probabilities are compared with uniform numbers: float32
     not_in_half = "its free energies are sums that nearly cancel"
 
     depth_in_use: Tensor
@@ -154,8 +153,11 @@ class DBN(StoresPartition, CanSample, CanDecode):
 
     def _up(self, index: int, v: Tensor) -> Tensor:
         """The log-odds of h^{index + 1} given h^index by the recognition weights: ``(B, V)`` → ``(B, H)``."""
-        found: Tensor = self.recognition[index](v) if self.recognition else self._layer(index).up(v)
-        return found
+        if not self.recognition:
+            return self._layer(index).up(v)
+        recognition = self.recognition[index]
+        assert isinstance(recognition, nn.Linear)
+        return boltzmann.log_odds_of_bits(v, recognition.weight.t(), recognition.bias)
 
     @torch.no_grad()
     def _copy_to_recognition(self, index: int) -> None:

@@ -73,7 +73,6 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
         "paper": {"hidden": 500, "persistent": False, "steps": 25, "centred": False},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear", "ema": 0.999}
-    autocast = False  # a chain's probabilities are compared with uniform numbers: float32
     not_in_half = "its free energies are sums that nearly cancel"
 
     def __init__(
