@@ -93,7 +93,31 @@ DBN_PAPER = Paper(
     link="https://doi.org/10.1162/neco.2006.18.7.1527",
 )
 
+DBM_PAPER = Paper(
+    key="salakhutdinov2009dbm",
+    authors="Ruslan Salakhutdinov, Geoffrey E. Hinton",
+    year=2009,
+    title="Deep Boltzmann Machines",
+    venue="AISTATS 2009",
+    link="https://proceedings.mlr.press/v5/salakhutdinov09a.html",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="dbm",
+        target="unsup.families.energy.dbm:DBM",
+        family="energy",
+        summary="Deep Boltzmann machine: undirected layers, by mean field and persistent chains.",
+        abilities=("score", "sample", "encode", "decode", "complete"),
+        events="binary data of any shape",
+        paper=DBM_PAPER,
+        also=(PERSISTENT_PAPER, RBM_PARTITION_PAPER, CENTRING_PAPER),
+        exceptions={
+            "loss-is-likelihood": "the loss is a difference of energies; only its gradient is that of the bound",
+            "bound-rises": "the mean field is almost exact with weights as small as those of this law",
+            "descent": "the loss is a difference of energies that stays near 0; the chains follow the parameters",
+        },
+    ),
     Row(
         name="dbn",
         target="unsup.families.energy.dbn:DBN",
