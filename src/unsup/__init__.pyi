@@ -39,6 +39,8 @@ from unsup.families.autoregressive.wavenet import WaveNet
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.histogram import Histogram
+from unsup.families.energy.dbm import DBM
+from unsup.families.energy.dbn import DBN
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
@@ -627,6 +629,36 @@ def create(
     packing: int = ...,
     given: Event | None = ...,
 ) -> GAN: ...
+@overload
+def create(
+    name: Literal["dbm"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    pretraining: float = ...,
+    mean_field: int = ...,
+    steps: int = ...,
+    chains: int = ...,
+    centred: bool = ...,
+    burn_in: int = ...,
+) -> DBM: ...
+@overload
+def create(
+    name: Literal["dbn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    persistent: bool = ...,
+    steps: int = ...,
+    chains: int = ...,
+    centred: bool = ...,
+    fine_tuning: float = ...,
+    burn_in: int = ...,
+) -> DBN: ...
 @overload
 def create(
     name: Literal["ebm"],

@@ -57,8 +57,8 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
     gradient and no graph.
 
     The players are ``layer-1``, …, one after the other, each with the learning rate schedule in its own part of the
-    run, and ``joint``. The loss terms are ``data`` and ``chains``, the mean energies under q and of the chains; ``loss``
-    is data − chains.
+    run, and ``joint``. The loss terms are ``data`` and ``chains``, the mean energies under q and of the chains, and
+    ``loss`` = data − chains.
 
     Args:
         event: binary, of any shape.
@@ -111,8 +111,7 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
         self.centred, self.burn_in = centred, burn_in
         self.sizes = (event.dims, *hidden)
         self.weights = nn.ParameterList(
-            boltzmann.INITIAL_STD * torch.randn(below, above)
-            for below, above in zip(self.sizes, hidden, strict=False)
+            boltzmann.INITIAL_STD * torch.randn(below, above) for below, above in zip(self.sizes, hidden, strict=False)
         )
         self.biases = nn.ParameterList(torch.zeros(size) for size in self.sizes)
         self.register_buffer("base_bias", torch.zeros(event.dims))  # log-odds of the means of the data
@@ -200,9 +199,7 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
         for i in range(depth) if self.pretraining else ():
             own = [self.weights[i], self.biases[i + 1], *([] if i else [self.biases[0]])]
             moved = tuple(p for p in own if p.requires_grad)
-            found.append(
-                Objective(f"layer-{i + 1}", partial(self.layer_loss, i), moved, during=(ends[i], ends[i + 1]))
-            )
+            found.append(Objective(f"layer-{i + 1}", partial(self.layer_loss, i), moved, during=(ends[i], ends[i + 1])))
         everything = tuple(p for p in self.parameters() if p.requires_grad)
         return (*found, Objective("joint", self.loss, everything, during=(ends[-1], 1.0)))
 
@@ -290,7 +287,9 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
         """log (1/k) Σ p(x, e) / q(e|x) with k draws of the even hidden layers, float64: ``(B,)`` nats."""
         x, (w, b, c) = self._bits(batch.x), self.interaction()
         _, odd = self.mean_field(x)
-        log_odds = torch.addmm(b[x.shape[1] :], odd, w[x.shape[1] :].t())  # the best q(e|x) given that of the odd layers
+        log_odds = torch.addmm(
+            b[x.shape[1] :], odd, w[x.shape[1] :].t()
+        )  # the best q(e|x) given that of the odd layers
         total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
         for _ in range(samples):
             h = bits(log_odds.sigmoid(), generator)
