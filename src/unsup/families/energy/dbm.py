@@ -287,9 +287,8 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
         """log (1/k) Σ p(x, e) / q(e|x) with k draws of the even hidden layers, float64: ``(B,)`` nats."""
         x, (w, b, c) = self._bits(batch.x), self.interaction()
         _, odd = self.mean_field(x)
-        log_odds = torch.addmm(
-            b[x.shape[1] :], odd, w[x.shape[1] :].t()
-        )  # the best q(e|x) given that of the odd layers
+        # The best q(e|x) given that of the odd layers: half an update more.
+        log_odds = torch.addmm(b[x.shape[1] :], odd, w[x.shape[1] :].t())
         total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
         for _ in range(samples):
             h = bits(log_odds.sigmoid(), generator)

@@ -64,8 +64,8 @@ def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows, *, separat
     They are multiplied by the share of the rows, as in training before summation.
 
     Args:
-        separate: every player with a batch of its own starts from the present buffers, since in training it has seen all
-            parts of its batch before the next player begins.
+        separate: every player with a batch of its own starts from the present buffers, since in training it has seen
+            all parts of its batch before the next player begins.
     """
     buffers = _buffers(model) if separate else {}
     own = part_of(batch, rows)
