@@ -124,7 +124,7 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=3)
+        return Advice(turn=None)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:

@@ -124,7 +124,7 @@ class DBN(StoresPartition, CanSample, CanDecode):
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=2)
+        return Advice(turn=None)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
