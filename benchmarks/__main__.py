@@ -20,7 +20,7 @@ from benchmarks.hmm_fit import hmm_fit
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
-from benchmarks.rbm_epoch import rbm_epoch
+from benchmarks.rbm_epoch import rbm_epoch, rbm_epoch_bfloat16
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from benchmarks.sparse_scaling import sparse_attention
@@ -56,6 +56,7 @@ BENCHMARKS = (
     vq_vae_step_bfloat16,
     rbm_epoch,
     hmm_fit,
+    rbm_epoch_bfloat16,
     fid_speed,
     linear_gaussian_peers,
     kde_peers,

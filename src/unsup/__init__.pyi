@@ -45,6 +45,8 @@ from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.classical.kde import KDE
 from unsup.families.classical.naive_bayes import NaiveBayes
 from unsup.families.classical.ppca import PPCA
+from unsup.families.energy.dbm import DBM
+from unsup.families.energy.dbn import DBN
 from unsup.families.energy.ebm import EBM
 from unsup.families.energy.rbm import RBM
 from unsup.families.energy.score_matching import ScoreMatching
@@ -759,6 +761,36 @@ def create(
     packing: int = ...,
     given: Event | None = ...,
 ) -> GAN: ...
+@overload
+def create(
+    name: Literal["dbm"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    pretraining: float = ...,
+    mean_field: int = ...,
+    steps: int = ...,
+    chains: int = ...,
+    centred: bool = ...,
+    burn_in: int = ...,
+) -> DBM: ...
+@overload
+def create(
+    name: Literal["dbn"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    hidden: tuple[int, ...] = ...,
+    persistent: bool = ...,
+    steps: int = ...,
+    chains: int = ...,
+    centred: bool = ...,
+    fine_tuning: float = ...,
+    burn_in: int = ...,
+) -> DBN: ...
 @overload
 def create(
     name: Literal["ebm"],

@@ -24,8 +24,9 @@ from unsup.core.random import Rows, part_of_batch
 from unsup.core.storage import load_tensors
 from unsup.data import Data, Split
 from unsup.evaluate.likelihood import evaluate_likelihood, log_probs
-from unsup.families.energy import rbm as rbm_module
-from unsup.families.energy.rbm import RBM, gibbs
+from unsup.families.energy.rbm import RBM
+from unsup.prob import boltzmann
+from unsup.prob.boltzmann import gibbs
 from unsup.testing import examples
 
 BINARY = Support("binary")
@@ -140,7 +141,7 @@ def test_completions_follow_the_conditional_and_keep_what_is_known(model: RBM) -
 
 @pytest.mark.parametrize(("visible", "hidden"), [(4, 7), (7, 4), (5, 5)])
 def test_log_partition_sums_over_the_smaller_layer(visible: int, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", 5)  # several chunks, the last one shorter
+    monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", 5)  # several chunks, the last one shorter
     model = machine(event=Event((visible,), BINARY), hidden=hidden)
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=visible)), dtype=torch.float64)
     found, error = model.estimate_log_partition()
@@ -297,7 +298,7 @@ def test_a_batch_in_parts_is_one_batch_whose_chains_move_once(options: dict[str,
 def test_an_exact_log_probability_has_the_gradient_of_log_z_as_well(
     visible: int, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", 5)  # several blocks
+    monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", 5)  # several blocks
     model = machine(event=Event((visible,), BINARY), hidden=hidden)
     states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=visible)), dtype=torch.float64)
     x = states[3:9]
@@ -317,7 +318,7 @@ def test_the_gradient_of_log_z_takes_the_memory_of_one_block(monkeypatch: pytest
     model = machine(event=Event((10,), BINARY), hidden=12)
 
     def kept(block: int) -> int:
-        monkeypatch.setattr(rbm_module, "_STATES_AT_ONCE", block)
+        monkeypatch.setattr(boltzmann, "STATES_AT_ONCE", block)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
             model.log_prob(VISIBLE.new_zeros(1, 10))
@@ -345,8 +346,28 @@ def test_samples_are_told_step_by_step_for_as_many_sweeps_as_are_asked_for() -> 
     assert all(torch.equal(a, b) for a, (_, b) in zip(longer, path, strict=False))
 
 
+def test_products_in_bfloat16_have_the_expected_gradient_of_exact_sweeps() -> None:
+    """Sums, probabilities and uniform numbers are float32, so that no bit is more often 1 than it should be."""
+    model = machine(persistent=False, steps=1, scale=2, seed=6)
+    data = torch.rand(2**V, generator=seeded(4), dtype=torch.float64) ** 2
+    x = VISIBLE[torch.multinomial(data, 40_000, replacement=True, generator=seeded(5))]
+    shares = index_of(x).bincount(minlength=2**V).double() / len(x)
+    expected = expected_gradient(model, shares, shares @ sweep_matrix(model))
+    model.float()
+    assert model.autocast
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = [model.loss(Batch(x), generator=seeded(i)) for i in range(20)]
+    assert {t.dtype for term in terms for t in term.values()} == {torch.float32}
+    found = torch.stack([gradient(model, term["loss"].mean()) for term in terms]).double()
+    exact = gradient(model, model.loss(Batch(x), generator=seeded(0))["loss"].mean())
+    assert not torch.equal(found[0], exact.double())  # products are rounded
+    np.testing.assert_allclose(found.mean(0), expected, atol=4e-3)
+    assert float(expected.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("options", [{"persistent": False, "steps": 5}, {"persistent": True}], ids=["cd", "pcd"])
-def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> None:
+def test_learning_recovers_a_known_distribution(options: dict[str, object], bfloat16: bool) -> None:
     truth = machine(hidden=2, centred=False)
     with torch.no_grad():
         truth.weight.copy_(torch.tensor([[3.0, 2], [3, -2], [-3, 2], [2, 2], [-2, -1]]))
@@ -355,7 +376,7 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
     p = (-truth.energy(VISIBLE)).softmax(0).detach()
     x = VISIBLE[torch.multinomial(p, 20_000, replacement=True, generator=seeded(11))]
     torch.manual_seed(0)
-    model = RBM(truth.event, hidden=4, chains=200, **options).double().train()
+    model = RBM(truth.event, hidden=4, chains=200, **options).to(torch.float32 if bfloat16 else torch.float64).train()
     generator = seeded(12)
     model.prepare(Batch(x), generator=generator)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -364,8 +385,11 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         optimizer.zero_grad()
         rows = torch.randint(len(x), (200,), generator=generator)
-        model.loss(Batch(x[rows]), generator=generator)["loss"].mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = model.loss(Batch(x[rows]), generator=generator)["loss"].mean()
+        loss.backward()
         optimizer.step()
+    model.double()
     independent = torch.where(VISIBLE == 1, x.mean(0), 1 - x.mean(0)).prod(1)
     before, after = (float((p * (p / q).log()).sum()) for q in (independent, model.log_prob(VISIBLE).exp().detach()))
     assert before > 0.2
@@ -378,8 +402,8 @@ def test_learning_recovers_a_known_distribution(options: dict[str, object]) -> N
 @pytest.fixture
 def estimated(monkeypatch: pytest.MonkeyPatch) -> RBM:
     """A machine small enough to enumerate that takes itself for one that is not."""
-    monkeypatch.setattr(rbm_module, "_ENUMERABLE", 2)
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 300)
+    monkeypatch.setattr(boltzmann, "ENUMERABLE", 2)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 300)
     return machine(seed=7)
 
 
@@ -395,9 +419,9 @@ def test_the_estimate_is_the_enumerated_log_partition_within_its_error(estimated
 
 def test_more_effort_is_more_temperatures(estimated: RBM, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 100)
-    ladder = rbm_module.ladder
-    monkeypatch.setattr(rbm_module, "ladder", lambda count: lengths.append(count) or ladder(count))
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 100)
+    ladder = boltzmann.ladder
+    monkeypatch.setattr(boltzmann, "ladder", lambda count: lengths.append(count) or ladder(count))
     errors = [estimated.estimate_log_partition(effort=effort, generator=seeded(1))[1] for effort in (1, 10)]
     assert lengths == [100, 1000]
     assert errors[1] < errors[0]
@@ -472,7 +496,7 @@ def test_a_stopped_run_goes_on_with_its_chains_and_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = wide_data(), {"steps": 30, "validate_every": 10, "progress": "off", "seed": 1}
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 20)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 20)
 
     def build() -> RBM:
         model = create("rbm", data.event, hidden=24, chains=8, burn_in=3, seed=1)
@@ -507,7 +531,7 @@ def test_a_stopped_run_goes_on_with_its_chains_and_ends_with_the_same_bits(
 def test_eval_estimates_with_the_effort_asked_for_and_score_uses_the_log_partition_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbm_module, "_TEMPERATURES", 20)
+    monkeypatch.setattr(boltzmann, "TEMPERATURES", 20)
     data = wide_data()
     np.save(tmp_path / "bits.npy", data.train.x.squeeze(1).numpy())
     run = str(tmp_path / "run")

@@ -74,6 +74,8 @@ class Objective:
         optimizer: settings of this player that override those of the run: ``optimizer``, ``lr``, ``betas``, ``eps``,
             ``weight_decay``.
         after: called after every update of this player, including repeats, e.g. to clip weights.
+        during: the part of the run in which the player plays, as two shares of its steps; its schedule is that of this
+            part. While the length of the run is not known, players with different parts play in turn.
         joins: uses the batch of the previous player (of its last repeat), which may have stored values with their
             graph in ``batch.shared``. The gradients of all players on a batch are taken at the same parameters, before
             any of them is updated. The player is used once, and only if the previous player is used.
@@ -87,6 +89,34 @@ class Objective:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     after: Callable[[], None] | None = None
     joins: bool = False
+    during: tuple[float, float] = (0.0, 1.0)
+
+    def steps(self, total: int) -> tuple[int, int]:
+        """The first step in which the player plays, and the step after the last one, of a run of ``total`` steps.
+
+        >>> Objective("second", dict, (), during=(0.25, 1.0)).steps(10)
+        (2, 10)
+        """
+        first, end = (round(share * total) for share in self.during)
+        return first, end
+
+
+def playing_at(objectives: Sequence[Objective], step: int, total: int | None) -> list[Objective]:
+    """The objectives in whose part of a run of ``total`` steps ``step`` is; None: the length is not known.
+
+    >>> early, late = (Objective(str(d), dict, (), during=d) for d in ((0.0, 0.5), (0.5, 1.0)))
+    >>> [[o.name for o in playing_at([early, late], step, 4)] for step in (1, 2)]
+    [['(0.0, 0.5)'], ['(0.5, 1.0)']]
+    """
+    if total is None:
+        parts = list(dict.fromkeys(o.during for o in objectives))
+        return [o for o in objectives if o.during == parts[step % len(parts)]]
+    found = []
+    for objective in objectives:
+        first, end = objective.steps(total)
+        if first <= step < end:
+            found.append(objective)
+    return found
 
 
 @dataclass(frozen=True)
@@ -395,8 +425,8 @@ class HasScore(ABC):
         """∇ₓ log p(x) = −∇ₓE(x), per unit of raw data: ``(B, *event.shape)`` → the same shape, floating."""
 
 
-class HasPartition(HasEnergy, HasDensity):
-    """log p(x) = −E(x) − log Z with an expensive log Z: enumeration, annealed importance sampling or quadrature.
+class NeedsPartition(HasDensity):
+    """log p(x), or a bound on it, has an expensive log Z: enumeration, annealed importance sampling or quadrature.
 
     `estimate_log_partition` computes it and stores the result in buffers of the model. `log_prob` uses the result, and
     raises `CapabilityError` if it is missing or the parameters have changed since.
@@ -414,6 +444,10 @@ class HasPartition(HasEnergy, HasDensity):
     @abstractmethod
     def log_partition_error(self) -> float:
         """Standard error of the stored log Z, in nats."""
+
+
+class HasPartition(HasEnergy, NeedsPartition):
+    """log p(x) = −E(x) − log Z."""
 
 
 class Translates(ABC):

@@ -13,7 +13,7 @@ from unsup.core.config import Count, check_value
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
-from unsup.core.model import Factorises, HasDensity, HasPartition, Model, keyed_generator
+from unsup.core.model import Factorises, HasDensity, Model, NeedsPartition, keyed_generator
 from unsup.data.source import Split
 from unsup.evaluate.conditions import batches, beside, examples_in, in_use, over_examples
 
@@ -75,7 +75,7 @@ def log_probs(
         return model.log_prob(batch.x, **also, samples=samples, generator=generator).double()
 
     with in_use(model):
-        if isinstance(model, HasPartition) and not stored:
+        if isinstance(model, NeedsPartition) and not stored:
             generator = keyed_generator(seed, _LOG_PARTITION, device=model.device)
             model.estimate_log_partition(effort=samples, generator=generator)
     return over_examples(model, examples, chunk_of(model.event), scored, on_chunk)
@@ -154,7 +154,7 @@ def likelihood_of(
         kind=model.likelihood_kind,
         nats=-float(mean),
         dims=dims,
-        standard_error=math.hypot(error, model.log_partition_error if isinstance(model, HasPartition) else 0.0),
+        standard_error=math.hypot(error, model.log_partition_error if isinstance(model, NeedsPartition) else 0.0),
         n=n,
         samples=1 if model.likelihood_kind == "exact" else samples,
         masses=masses,

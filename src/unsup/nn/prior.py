@@ -9,7 +9,7 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, HasPartition, LearnsByCounting, Model, knobs
+from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, NeedsPartition, knobs
 from unsup.core.part import Part
 from unsup.prob.distributions import LOG_2PI
 
@@ -77,7 +77,7 @@ class Prior(nn.Module):
 def built(part: Part, event: Event, owner: str) -> Model:
     """The model of a part that is a prior on ``event``, after the checks that `Prior` lists."""
     model = part.build(event)
-    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, HasPartition):
+    if not isinstance(model, HasDensity) or not isinstance(model, CanSample) or isinstance(model, NeedsPartition):
         raise InputError(f"{owner}: prior={part.name!r} must support scoring and sampling, without log Z")
     if model.likelihood_kind not in ("exact", "bound"):
         raise InputError(

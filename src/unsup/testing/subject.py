@@ -13,13 +13,14 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch, Time
 from unsup.core.model import (
     HasDensity,
-    HasPartition,
     IsConditional,
     LearnsByCounting,
     Model,
+    NeedsPartition,
     Objective,
     Terms,
     keyed_generator,
+    playing_at,
     reduced,
 )
 from unsup.core.random import Rows
@@ -99,7 +100,7 @@ class Subject:
 
     def ready(self, model: Model) -> Model:
         """``model`` with log Z computed for its current parameters, if necessary."""
-        if isinstance(model, HasPartition) and model.likelihood_kind == "estimate":
+        if isinstance(model, NeedsPartition) and model.likelihood_kind == "estimate":
             model.estimate_log_partition(generator=self.generator(5))
         return model
 
@@ -195,8 +196,9 @@ def learn(
         time = Time(step, steps)
         generator = noise(step)
         batch = replace(batches(step), time=time)
+        at = {o.name for o in playing_at(chosen, step, steps)}
         for objective, optimizer in zip(chosen, optimizers, strict=True):
-            for _ in range(objective.repeats if step % objective.every == 0 else 0):
+            for _ in range(objective.repeats if step % objective.every == 0 and objective.name in at else 0):
                 model.zero_grad()
                 mean_loss(play(model, objective, batch, generator)).backward()
                 optimizer.step()

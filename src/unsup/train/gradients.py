@@ -92,7 +92,8 @@ class GradientTrainer(Trainer):
         if settings.minutes is None:
             self.total = settings.steps or 2000
             if settings.epochs:
-                batches = sum(p.objective.repeats / p.objective.every for p in self.players if not p.objective.joins)
+                players = [p.objective for p in self.players if not p.objective.joins]
+                batches = sum((o.during[1] - o.during[0]) * o.repeats / o.every for o in players)
                 self.total = max(1, round(settings.epochs * self.per_epoch / batches))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -274,9 +275,10 @@ class GradientTrainer(Trainer):
         self.model.train()
         shown: dict[str, Tensor] = {}
         s, several = self.settings, len(self.players) > 1
-        factor = learning_rate_factor(self.done, self.total or 10**9, s.warmup, s.schedule)
-        for together in groups_at(self.players, self.done):
+        for together in groups_at(self.players, self.done, self.total):
             for player in together:
+                first, end = player.objective.steps(self.total) if self.total else (0, 10**9)
+                factor = learning_rate_factor(self.done - first, end - first, s.warmup, s.schedule)
                 for group in player.optimizer.param_groups:
                     group["lr"] = player.lr * factor
             repeats = together[0].objective.repeats

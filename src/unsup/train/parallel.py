@@ -134,7 +134,9 @@ def shard_model(model: Model) -> None:
     for p in scalars:
         p.register_post_accumulate_grad_hook(_average_gradient)
     methods = set(_METHODS) | {
-        o.loss.__name__ for o in model.objectives() if getattr(o.loss, "__self__", None) is model
+        loss.__name__
+        for loss in (getattr(o.loss, "func", o.loss) for o in model.objectives())
+        if getattr(loss, "__self__", None) is model
     }
     for name in methods:
         if hasattr(model, name):

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from unsup.core.config import check_value
 from unsup.core.errors import InputError, nearest
-from unsup.core.model import Model, Objective, Terms
+from unsup.core.model import Model, Objective, Terms, playing_at
 from unsup.train import parallel
 from unsup.train.optimizers import OptimizerName, Rates, build_optimizer
 from unsup.train.settings import Settings
@@ -108,12 +108,13 @@ def _rates(objective: Objective, settings: Settings) -> tuple[OptimizerName, Rat
     return name, Rates(**chosen, sharded=settings.shard)
 
 
-def groups_at(players: Sequence[Player], step: int) -> list[list[Player]]:
-    """The players of ``step``, in order, each with the players that join it."""
+def groups_at(players: Sequence[Player], step: int, total: int | None) -> list[list[Player]]:
+    """The players of ``step`` of ``total``, in order, each with the players that join it."""
     groups: list[list[Player]] = []
     leads = False
+    at = {o.name for o in playing_at([player.objective for player in players], step, total)}
     for player in players:
-        acts = step % player.objective.every == 0
+        acts = step % player.objective.every == 0 and player.name in at
         if not player.objective.joins:
             leads = acts
             if acts:

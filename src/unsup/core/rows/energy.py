@@ -84,7 +84,53 @@ CENTRING_PAPER = Paper(
     entry="incollection",
 )
 
+DBN_PAPER = Paper(
+    key="hinton2006dbn",
+    authors="Geoffrey E. Hinton, Simon Osindero, Yee-Whye Teh",
+    year=2006,
+    title="A Fast Learning Algorithm for Deep Belief Nets",
+    venue="Neural Computation 18(7)",
+    link="https://doi.org/10.1162/neco.2006.18.7.1527",
+)
+
+DBM_PAPER = Paper(
+    key="salakhutdinov2009dbm",
+    authors="Ruslan Salakhutdinov, Geoffrey E. Hinton",
+    year=2009,
+    title="Deep Boltzmann Machines",
+    venue="AISTATS 2009",
+    link="https://proceedings.mlr.press/v5/salakhutdinov09a.html",
+)
+
 ROWS: tuple[Row, ...] = (
+    Row(
+        name="dbm",
+        target="unsup.families.energy.dbm:DBM",
+        family="energy",
+        summary="Deep Boltzmann machine: undirected layers, by mean field and persistent chains.",
+        abilities=("score", "sample", "encode", "decode", "complete"),
+        events="binary data of any shape",
+        paper=DBM_PAPER,
+        also=(PERSISTENT_PAPER, RBM_PARTITION_PAPER, CENTRING_PAPER),
+        exceptions={
+            "loss-is-likelihood": "the loss is a difference of energies; only its gradient is that of the bound",
+            "bound-rises": "the mean field is almost exact with weights as small as those of this law",
+            "descent": "the loss is a difference of energies that stays near 0; the chains follow the parameters",
+        },
+    ),
+    Row(
+        name="dbn",
+        target="unsup.families.energy.dbn:DBN",
+        family="energy",
+        summary="Deep belief network: an RBM on top of directed layers, trained layer by layer, then up-down.",
+        abilities=("score", "sample", "encode", "decode"),
+        events="binary data of any shape",
+        paper=DBN_PAPER,
+        also=(RBM_PARTITION_PAPER,),
+        exceptions={
+            "loss-is-likelihood": "the losses are contrastive divergence and wake-sleep; they are not the bound",
+        },
+    ),
     Row(
         name="ebm",
         target="unsup.families.energy.ebm:EBM",

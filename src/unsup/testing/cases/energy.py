@@ -7,6 +7,12 @@ from unsup.testing.cases import oracles
 from unsup.testing.cases.case import MIXED, Case, ordinal, vector
 
 CASES = (
+    Case("dbm", vector(5)),
+    Case("dbm", Event((1, 2, 3), BINARY), {"hidden": (8, 7, 6), "steps": 3, "chains": 16}),
+    Case("dbm", vector(4), {"pretraining": 0.0, "centred": False}),
+    Case("dbn", vector(5)),
+    Case("dbn", Event((1, 2, 3), BINARY), {"hidden": (4, 5, 3), "chains": 16}),
+    Case("dbn", vector(4), {"persistent": False, "steps": 2, "centred": False, "fine_tuning": 0.0}),
     Case("ebm", vector(2, REAL)),
     Case(
         "ebm",

@@ -58,11 +58,16 @@ def _many(batch: Batch, n: int) -> Batch:
     return replace(replace(batch, streams={}).take(rows % len(batch)), streams=streams)
 
 
-def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows) -> Found:
+def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows, *, separate: bool = False) -> Found:
     """The results of a step for the local rows: the loss of each player and the gradients of its parameters.
 
     They are multiplied by the share of the rows, as in training before summation.
+
+    Args:
+        separate: every player with a batch of its own starts from the present buffers, since in training it has seen
+            all parts of its batch before the next player begins.
     """
+    buffers = _buffers(model) if separate else {}
     own = part_of(batch, rows)
     names = {id(p): name for name, p in model.named_parameters()}
     found: Found = {}
@@ -70,7 +75,10 @@ def outcome(model: Model, batch: Batch, subject: Subject, rows: Rows) -> Found:
     shared: dict[str, Any] = {}
     with part_of_batch(rows):
         for objective in model.objectives():
-            shared = shared if objective.joins else {}
+            if not objective.joins:
+                shared = {}
+                for name, buffer in model.named_buffers() if separate else ():
+                    buffer.copy_(buffers[name])
             model.zero_grad()
             terms = objective.loss(replace(own, shared=shared, time=Time(1, 10)), generator=generator)
             loss = reduced({"loss": terms["loss"]}, share=rows.count / rows.total)["loss"]
@@ -191,10 +199,10 @@ def accumulation(subject: Subject) -> None:
         outcome(copy.deepcopy(start), _many(batch, 24), subject, Rows(24, 0, 12))
     if twins.added:
         return
-    whole = outcome(copy.deepcopy(start), batch, subject, Rows(12, 0, 12))
+    whole = outcome(copy.deepcopy(start), batch, subject, Rows(12, 0, 12), separate=True)
     for ends in ((5, 12), (4, 8, 12)):
         parts = [Rows(12, a, b - a) for a, b in zip((0, *ends), ends, strict=False)]
-        found = [outcome(copy.deepcopy(start), batch, subject, rows) for rows in parts]
+        found = [outcome(copy.deepcopy(start), batch, subject, rows, separate=True) for rows in parts]
         compare(f"{len(parts)} parts", found, whole)
 
 

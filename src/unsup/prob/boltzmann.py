@@ -1,0 +1,181 @@
+"""Two layers of binary units, p(v, h) ∝ exp(bᵀv + cᵀh + vᵀWh), and layers above each other. Pure functions.
+
+An `Interaction` is (W, b, c) with W ``(V, H)``, b ``(V,)`` and c ``(H,)``. Units are 0 or 1 in a floating type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+from torch.utils.checkpoint import checkpoint
+
+from unsup.core.random import bits
+from unsup.core.steps import in_steps
+from unsup.prob.annealing import anneal, base_log_partition, bernoulli_pair_step, ladder, log_mean_and_error
+
+Interaction = tuple[Tensor, Tensor, Tensor]
+
+ENUMERABLE = 20
+"""Units of the smaller layer up to which log Z is a sum over its states."""
+STATES_AT_ONCE = 4096
+INITIAL_STD = 0.01
+"""Of weights."""
+CHAINS = 100
+"""Of annealed importance sampling."""
+TEMPERATURES = 1000
+"""Of annealed importance sampling at effort 1."""
+
+
+def free_energy(v: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Tensor:
+    """F(v) = −bᵀv − Σ_j softplus(c_j + vᵀW_j): ``(B, V)`` → ``(B,)``."""
+    return -(v @ visible_bias) - softplus(torch.addmm(hidden_bias, v, weight)).sum(1)
+
+
+def free_energy_and_hidden(
+    v: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, centre: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """F(v) ``(B,)`` with its gradient in closed form, and p(h = 1 | v) ``(B, H)`` without one: of bits ``(B, V)``.
+
+    With ``centre`` µ, the energy is that of v − µ and h − ½ with the same parameters, up to a constant.
+    """
+    found: tuple[Tensor, Tensor] = _FreeEnergy.apply(v, weight, visible_bias, hidden_bias, centre)
+    return found
+
+
+class _FreeEnergy(torch.autograd.Function):
+    """∂F/∂W = −v p(h|v)ᵀ, ∂F/∂b = −v, ∂F/∂c = −p(h|v). The bits have no gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, v: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, centre: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.low = half_of(v)
+        if ctx.low:  # bits have no rounding error in bfloat16, their distances from µ have
+            v = v.to(ctx.low)
+            inputs = torch.mm(v, weight.to(ctx.low)).float().add_(hidden_bias)
+            with torch.autocast(v.device.type, enabled=False):
+                free = -(v.float() @ visible_bias)
+                if centre is not None:
+                    inputs -= centre @ weight
+                    free += centre @ visible_bias
+        else:
+            if centre is not None:
+                v = v - centre
+            inputs, free = torch.addmm(hidden_bias, v, weight), -(v @ visible_bias)
+        hidden = inputs.sigmoid()
+        free -= softplus(inputs).sum(1)
+        if centre is not None:
+            free += 0.5 * inputs.sum(1)
+        ctx.save_for_backward(v, hidden, centre)
+        ctx.mark_non_differentiable(hidden)
+        return free, hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        v, hidden, centre = ctx.saved_tensors
+        share = -gradient
+        moved = (hidden if centre is None else hidden - 0.5).mul(share[:, None])
+        of_hidden = moved.sum(0)
+        if not ctx.low:
+            return None, v.t() @ moved, v.t().mv(share), of_hidden, None
+        with torch.autocast(v.device.type, enabled=False):
+            of_weight = torch.mm(v.t(), moved.to(ctx.low)).float()
+            of_visible = v.t().float().mv(share)
+        if centre is not None:
+            of_weight.addr_(centre, of_hidden, alpha=-1)
+            of_visible -= centre * share.sum()
+        return None, of_weight, of_visible, of_hidden, None
+
+
+def half_of(x: Tensor) -> torch.dtype | None:
+    """The type of products of float32 tensors like ``x`` under autocast; None without it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if x.dtype == torch.float32 and torch.is_autocast_enabled(kind) else None
+
+
+def log_odds_of_bits(x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None = None) -> Tensor:
+    """(x − µ) W + b, ``(B, V)`` → ``(B, H)``; under autocast only the product x W is in bfloat16, not its sum."""
+    if half_of(x) is None:
+        return torch.addmm(bias, x if centre is None else x - centre, weight)
+    found = torch.mm(x, weight).float()
+    with torch.autocast(x.device.type, enabled=False):
+        return found + (bias if centre is None else bias - centre @ weight)
+
+
+def gibbs(
+    v: Tensor,
+    weight: Tensor,
+    visible_bias: Tensor,
+    hidden_bias: Tensor,
+    sweeps: int,
+    generator: Generator | None,
+    *,
+    fixed: Tensor | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """``sweeps`` of h ~ p(h|v), v ~ p(v|h) over all rows of ``v`` ``(B, V)``; entries ``fixed`` (bool) stay."""
+    down = weight.t()
+    given = v
+    for sweep in in_steps(range(sweeps)):
+        h = bits(log_odds_of_bits(v, weight, hidden_bias).sigmoid_(), generator)
+        v = bits(log_odds_of_bits(h, down, visible_bias).sigmoid_(), generator)
+        if fixed is not None:
+            v = torch.where(fixed, given, v)
+        if on_step is not None:
+            on_step(sweep + 1, v)
+    return v
+
+
+def log_odds(mean: Tensor, count: float) -> Tensor:
+    """The log-odds of a bit with this mean over ``count`` draws, smoothed by half a draw of each value.
+
+    >>> log_odds(torch.tensor(0.5), 7)
+    tensor(0.)
+    """
+    return ((mean * count + 0.5) / (count + 1)).logit()
+
+
+def is_enumerable(visible: int, hidden: int) -> bool:
+    """Whether log Z of two layers of these sizes is a sum."""
+    return min(visible, hidden) <= ENUMERABLE
+
+
+def enumerated_log_partition(weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Tensor:
+    """log Z as a sum over the states of the smaller layer; its gradient takes the memory of one block of them."""
+    w, b, c = (p.double() for p in (weight, visible_bias, hidden_bias))
+    if len(b) < len(c):
+        w, b, c = w.t(), c, b  # sum over the states of the layer with bias c, the smaller one
+    units = torch.arange(len(c), device=w.device)
+
+    def part(states: Tensor, w: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        h = (states[:, None] >> units & 1).double()
+        return (-free_energy(h, w.t(), c, b)).logsumexp(0)
+
+    parts = [
+        checkpoint(part, states, w, b, c, use_reentrant=False, preserve_rng_state=False)
+        for states in torch.arange(2 ** len(c), device=w.device).split(STATES_AT_ONCE)
+    ]
+    return torch.stack(parts).logsumexp(0)
+
+
+def annealed_log_partition(
+    interaction: Interaction, base_bias: Tensor, effort: int, generator: Generator | None
+) -> tuple[float, float]:
+    """An estimate of log Z and its standard error, by annealed importance sampling.
+
+    Args:
+        interaction: W, b and c.
+        base_bias: log-odds ``(V,)`` of the independent visible units from which the chains start.
+        effort: multiplies the number of temperatures.
+    """
+    step = bernoulli_pair_step(*interaction, base_bias)
+    start = bits(base_bias.sigmoid().expand(CHAINS, -1), generator)
+    log_weight = anneal(start, ladder(TEMPERATURES * effort), step, generator=generator)
+    mean, error = log_mean_and_error(log_weight)
+    return base_log_partition(base_bias, len(interaction[2])) + mean, error
