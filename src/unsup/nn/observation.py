@@ -65,6 +65,10 @@ class Observation(nn.Module, ABC):
         """`log_prob` summed over the last axis of the targets."""
         return self.log_prob(target, outputs).sum(-1)
 
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """`total_log_prob` of every target under every output: ``(B, D)``, ``(S, …)`` of S examples → ``(S, B)``."""
+        return self.total_log_prob(target, outputs.unsqueeze(1).expand(-1, len(target), *outputs.shape[1:]))
+
     @abstractmethod
     def typical(self, outputs: Tensor) -> Tensor:
         """The most typical target."""
@@ -146,6 +150,11 @@ class Bernoulli(Discrete):
         logits = dist.at_least_float32(outputs.squeeze(-1))
         # Two sums instead of one of Bernoulli terms: log p = Σ x l − Σ log(1 + e^l).
         return (target * logits).sum(-1) - softplus(logits).sum(-1)
+
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        logits = dist.at_least_float32(outputs.squeeze(-1))
+        with torch.autocast(logits.device.type, enabled=False):  # a sum of log-probabilities
+            return logits @ target.to(logits.dtype).T - softplus(logits).sum(-1, keepdim=True)
 
     def typical(self, outputs: Tensor) -> Tensor:
         return (outputs.squeeze(-1) > 0).long()
