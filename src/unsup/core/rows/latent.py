@@ -147,7 +147,7 @@ ROWS: tuple[Row, ...] = (
         name="latent",
         target="unsup.families.latent.latent:Latent",
         family="latent",
-        summary="Binary or categorical latents, sigmoid belief nets; VIMCO, NVIL, Gumbel-softmax, wake-sleep, exact sums.",
+        summary="Binary or categorical latents, sigmoid belief nets; VIMCO, NVIL, Gumbel-softmax, wake-sleep, exact.",
         abilities=("score", "sample", "encode", "decode", "compress"),
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VIMCO_PAPER,

@@ -5,17 +5,17 @@ belief network (Neal 1992, https://doi.org/10.1016/0004-3702(92)90065-6), whose 
 
     p(x, z) = p(z_L) Π_l p(z_l | z_{l+1}) p(x | z_1),      q(z|x) = q(z_1|x) Π_l q(z_{l+1} | z_l)
 
-Every layer has independent variables given the layer from which it is drawn. With log w_i = log p(x, z_i) − log q(z_i|x)
-and k draws, log p(x) ≥ E log (1/k) Σ_i w_i = L_k, which increases with k from the ELBO L_1. Draws of z have no gradient:
-this is where the objectives differ.
+Every layer has independent variables given the layer from which it is drawn. With k draws of z and
+log w_i = log p(x, z_i) − log q(z_i|x), log p(x) ≥ E log (1/k) Σ_i w_i = L_k, which increases with k from the ELBO L_1.
+Draws of z have no gradient: this is where the objectives differ.
 
 | objective | maximises | gradient |
 | --- | --- | --- |
 | ``enumerate`` | log p(x) | exact: a sum over all states of z; there is no q |
 | ``prior`` | L_k with draws from p(z) | of p at fixed draws; q learns as in the wake phase |
 | ``importance`` | L_k | score function without a baseline |
-| ``nvil`` | L_1 | score function, minus a baseline b(x) (Mnih, Gregor 2014, https://arxiv.org/abs/1402.0030) |
-| ``vimco`` | L_k | score function, minus leave-one-out baselines (Mnih, Rezende 2016, https://arxiv.org/abs/1602.06725) |
+| ``nvil`` | L_1 | score function, minus a baseline b(x) (Mnih, Gregor 2014) |
+| ``vimco`` | L_k | score function, minus leave-one-out baselines (Mnih, Rezende 2016) |
 | ``gumbel-softmax`` | L_1 of relaxed draws | pathwise, biased (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017) |
 | ``straight-through`` | L_1 | that of relaxed draws at hard draws, biased (Bengio, Léonard, Courville 2013) |
 | ``wake-sleep`` | p: L_1; q: E_p log q(z\\|x) | two players (Hinton, Dayan, Frey, Neal 1995) |
@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -116,8 +117,8 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
     from q, with k = ``samples`` of the call; `bound` is L_k for any number of states. The gradient of L_k is that at
     fixed draws. `encode` gives the probabilities of z_1: of the exact posterior if z has at most 4,096 states, else of
     q(z_1|x). In evaluation mode the loss is −L_k with hard draws (``enumerate``: −log p; ``prior``: with draws from the
-    prior), k = ``samples``; ``loss`` = ``reconstruction`` + ``kl`` for k = 1. ``active`` is the number of variables whose
-    KL from the prior is above 0.01 nats.
+    prior), k = ``samples``; for k = 1 it is ``reconstruction`` + ``kl``. ``active`` is the number of variables whose KL
+    from the prior is above 0.01 nats.
 
     Args:
         event: any event; images for ``net="conv"``.
@@ -192,7 +193,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
                 f"Latent: decoder={decoder!r} adds noise to the levels of {event}; expected 'auto' or a decoder of "
                 "probabilities"
             )
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Linear(above, below) for below, above in pairs)
         self.up = nn.ModuleList(nn.Linear(below, above) for below, above in pairs if self._has_q)
         start_glorot(self.down, self.up)
@@ -368,7 +369,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
             error = (bounds.elbo(self._log_weight(draws)).detach() - baseline) ** 2
             bound = estimators.score_function(draws.log_p, draws.log_q, baseline) - (error - error.detach())
             beside = {"baseline_error": error.detach()}
-        else:  # the wake phase; relaxed objectives in evaluation mode, whose gradient nobody uses
+        else:  # the wake phase; also the value of relaxed objectives in evaluation mode
             bound = estimators.wake(draws.log_p, draws.log_q)
             share = self._log_weight(draws).detach().softmax(0)
             batch.shared["latents"] = [z.detach() for z in draws.z], share
@@ -478,7 +479,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         return self.units[0].width
 
     def encode(self, x: Tensor) -> Tensor:
-        """The probabilities of z_1 given raw data, of 1 or of every category: ``(B, *event.shape)`` → ``(B, width)``."""
+        """Probabilities of z_1 given raw data, of 1 or of every category: ``(B, *event.shape)`` → ``(B, width)``."""
         if not self.is_enumerable:
             return self.units[0].mean(self.nets.encode(x))
         self.event.check_shape(x)
