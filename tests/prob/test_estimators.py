@@ -1,4 +1,4 @@
-"""Estimators of gradients through discrete draws: their means over all draws, by enumeration of a latent of four values."""
+"""Estimators of gradients through discrete draws: their means over all draws of a latent with four values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def leaves(seed: int = 0) -> tuple[Tensor, Tensor]:
     return log_p.requires_grad_(), torch.randn(4, generator=generator, dtype=torch.float64).requires_grad_()
 
 
-def exact(k: int, *, held: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """L_k and its gradients: the bound is averaged over all draws *before* it is differentiated; or at ``held`` draws."""
+def exact(k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """L_k and its gradients: the bound is averaged over all draws before it is differentiated."""
     log_p, logits = leaves()
     log_q = logits.log_softmax(0)
     draws = torch.tensor(list(itertools.product(range(4), repeat=k))).T
     chance = log_q[draws].sum(0).exp()
-    value = ((chance.detach() if held else chance) * bounds.iwae((log_p - log_q)[draws])).sum()
+    value = (chance * bounds.iwae((log_p - log_q)[draws])).sum()
     return value.detach(), *torch.autograd.grad(value, (log_p, logits))
 
 
