@@ -168,6 +168,18 @@ def test_chunks_of_states_and_of_draws_do_not_change_results(monkeypatch: pytest
     torch.testing.assert_close(wide.log_prob(X, samples=9, generator=seeded()), bound, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("support", [BINARY, REAL, Support("nominal", 3), Support("ordinal", 5)])
+def test_a_table_of_likelihoods_is_that_of_every_pair(support: Support) -> None:
+    event = Event((3,), support)
+    model = randomised(event, objective="enumerate")
+    for rows in (2, 40):
+        x = 3 * torch.rand(rows, 3, generator=seeded(), dtype=torch.float64)
+        target = model.nets.target(x if support is REAL else (x.long() % support.levels))
+        z = all_states(model)[0]
+        expected = torch.cat([model.nets.log_likelihood(target, s.expand(rows, -1)[None]) for s in z])
+        torch.testing.assert_close(model.nets.log_likelihood_table(target, z[:, 0]), expected, rtol=0, atol=1e-10)
+
+
 def test_encode_is_the_exact_posterior_where_states_are_few_else_that_of_q() -> None:
     model = randomised()
     with torch.no_grad():

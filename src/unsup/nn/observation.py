@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import one_hot, softplus
 
 from unsup.core import random
 from unsup.core.errors import InputError
@@ -135,6 +135,15 @@ class Discrete(Observation):
         return self.log_prob(
             levels.expand(*outputs.shape[:-1], -1), outputs.unsqueeze(-2).expand(*outputs.shape[:-1], self.levels, -1)
         )
+
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """With few levels a matrix product of log-masses and one-hot targets."""
+        if self.levels > len(target):
+            return super().log_prob_table(target, outputs)
+        log_masses = self.log_masses(outputs).flatten(1)
+        seen = one_hot(target.long(), self.levels).to(log_masses.dtype).flatten(1)
+        with torch.autocast(log_masses.device.type, enabled=False):  # a sum of log-probabilities
+            return log_masses @ seen.T
 
 
 class Bernoulli(Discrete):
