@@ -89,6 +89,11 @@ def main(names: list[str]) -> None:
 
         sequence_peers()
         return
+    if names[:1] == ["estimators"]:
+        from benchmarks.estimators import main as estimators
+
+        estimators()
+        return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates
 

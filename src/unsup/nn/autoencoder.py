@@ -31,7 +31,8 @@ class Autoencoder(nn.Module):
     Args:
         event: any event; images for ``net="conv"``.
         code_size: size of a code.
-        encoded_size: size of the output of the encoder, e.g. a mean and a log-variance per entry of the code.
+        encoded_size: size of the output of the encoder, e.g. a mean and a log-variance per entry of the code; 0: there
+            is no encoder.
         hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
             its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up. A `BottleneckNet` has codes that
@@ -42,6 +43,7 @@ class Autoencoder(nn.Module):
 
     Attributes:
         widest: size of the widest layer of the decoder.
+        seen_size: number of inputs of the encoder, see `seen`.
 
     Raises:
         InputError: an observation model or network that does not fit the event.
@@ -81,7 +83,8 @@ class Autoencoder(nn.Module):
             hidden = (256, 256) if hidden is None else hidden
             self.cells, self.conditions = event.dims, Conditions(given)
             seen, made = sum(seen_sizes) + self.conditions.channels, sum(self.observation.sizes)
-            self.encoder = dense((seen, *hidden, encoded_size), activation)
+            self.seen_size = seen
+            self.encoder = dense((seen, *hidden, encoded_size), activation) if encoded_size else None
             self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
             self.widest = max((*hidden, made))
         else:
@@ -94,6 +97,7 @@ class Autoencoder(nn.Module):
             self.conditions = Conditions(given, sides)
             seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
             made = sum(self.observation.sizes[: self.cells])
+<<<<<<< HEAD
             if isinstance(net, BottleneckNet):
                 self.encoder = net.encoder(seen, encoded_size)
                 self.decoder = net.decoder(code_size, made, sides)
@@ -101,9 +105,15 @@ class Autoencoder(nn.Module):
                 self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
                 codes = code_size + self.conditions.size
                 self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
+=======
+            self.seen_size = seen * height * width
+            self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation) if encoded_size else None
+            codes = code_size + self.conditions.size
+            self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
+>>>>>>> b-latent
             areas = [h * w for h, w in halved(sides, len(hidden))]
             self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
-        start_glorot(self.encoder, self.decoder)
+        start_glorot(*(net for net in (self.encoder, self.decoder) if net is not None))
 
     @property
     def output_bias(self) -> Tensor:
@@ -126,12 +136,19 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, features: Tensor | None = None) -> Tensor:
         """Raw data ``(B, *event.shape)``, and features of conditions ``(B, F)`` → ``(B, encoded_size)``."""
+        assert self.encoder is not None
+        encoded: Tensor = self.encoder(self.seen(x, features))
+        return encoded
+
+    def seen(self, x: Tensor, features: Tensor | None = None) -> Tensor:
+        """The input of the encoder: ``(B, seen_size)``, or channels of images ``(B, C, H, W)`` for ``net="conv"``."""
         self.event.check_shape(x)
         return self.encode_seen(self.seen(x), features)
 
     def seen(self, x: Tensor) -> Tensor:
         """Raw data as the encoder sees them."""
         if isinstance(self.inputs, TableInputs):
+<<<<<<< HEAD
             return self.inputs(self.observation.target(x))
         if isinstance(self.observation, Continuous):
             return self.observation.front.middle(x)
@@ -142,6 +159,15 @@ class Autoencoder(nn.Module):
         """`encode` of what `seen` returns."""
         encoded: Tensor = self.encoder(joined(seen, self.conditions.beside_examples(features)))
         return encoded
+=======
+            seen = self.inputs(self.observation.target(x))
+        elif isinstance(self.observation, Continuous):
+            seen = self.observation.front.middle(x)
+        else:
+            assert self.inputs is not None
+            seen = self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
+        return joined(seen, self.conditions.beside_examples(features))
+>>>>>>> b-latent
 
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
@@ -160,6 +186,10 @@ class Autoencoder(nn.Module):
         """log p(target|z) of k draws: targets ``(B, D)`` or ``(k, B, D)``, codes ``(k, B, code_size)`` → ``(k, B)``."""
         outputs = self.decode(z.flatten(0, 1), None if features is None else features.repeat(len(z), 1))
         return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
+
+    def log_likelihood_table(self, target: Tensor, z: Tensor) -> Tensor:
+        """log p(target_b|z_s) of every pair: targets ``(B, D)``, codes ``(S, code_size)`` → ``(S, B)``."""
+        return self.observation.log_prob_table(target, self.decode(z))
 
     def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
         """log p of all levels of discrete columns with the same number of levels: outputs of `decode` → ``(N, n, K)``.

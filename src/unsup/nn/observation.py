@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import one_hot, softplus
 
 from unsup.core import random
 from unsup.core.errors import InputError
@@ -66,6 +66,10 @@ class Observation(nn.Module, ABC):
     def total_log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
         """`log_prob` summed over the last axis of the targets."""
         return self.log_prob(target, outputs).sum(-1)
+
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """`total_log_prob` of every target under every output: ``(B, D)``, ``(S, …)`` of S examples → ``(S, B)``."""
+        return self.total_log_prob(target, outputs.unsqueeze(1).expand(-1, len(target), *outputs.shape[1:]))
 
     @abstractmethod
     def typical(self, outputs: Tensor) -> Tensor:
@@ -134,6 +138,15 @@ class Discrete(Observation):
             levels.expand(*outputs.shape[:-1], -1), outputs.unsqueeze(-2).expand(*outputs.shape[:-1], self.levels, -1)
         )
 
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """With few levels a matrix product of log-masses and one-hot targets."""
+        if self.levels > len(target):
+            return super().log_prob_table(target, outputs)
+        log_masses = self.log_masses(outputs).flatten(1)
+        seen = one_hot(target.long(), self.levels).to(log_masses.dtype).flatten(1)
+        with torch.autocast(log_masses.device.type, enabled=False):  # a sum of log-probabilities
+            return log_masses @ seen.T
+
 
 class Bernoulli(Discrete):
     """p(1) = σ(output)."""
@@ -148,6 +161,11 @@ class Bernoulli(Discrete):
         logits = dist.at_least_float32(outputs.squeeze(-1))
         # Two sums instead of one of Bernoulli terms: log p = Σ x l − Σ log(1 + e^l).
         return (target * logits).sum(-1) - softplus(logits).sum(-1)
+
+    def log_prob_table(self, target: Tensor, outputs: Tensor) -> Tensor:
+        logits = dist.at_least_float32(outputs.squeeze(-1))
+        with torch.autocast(logits.device.type, enabled=False):  # a sum of log-probabilities
+            return logits @ target.to(logits.dtype).T - softplus(logits).sum(-1, keepdim=True)
 
     def typical(self, outputs: Tensor) -> Tensor:
         return (outputs.squeeze(-1) > 0).long()

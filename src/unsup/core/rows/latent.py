@@ -91,6 +91,78 @@ _QUANTISED = {
     "frequencies": _ONE_CODE,
 }
 
+NEAL_PAPER = Paper(
+    key="neal1992belief",
+    authors="Radford M. Neal",
+    year=1992,
+    title="Connectionist learning of belief networks",
+    venue="Artificial Intelligence 56(1)",
+    link="https://doi.org/10.1016/0004-3702(92)90065-6",
+)
+
+NVIL_PAPER = Paper(
+    key="mnih2014nvil",
+    authors="Andriy Mnih, Karol Gregor",
+    year=2014,
+    title="Neural Variational Inference and Learning in Belief Networks",
+    venue="ICML 2014",
+    link="https://arxiv.org/abs/1402.0030",
+)
+
+VIMCO_PAPER = Paper(
+    key="mnih2016vimco",
+    authors="Andriy Mnih, Danilo J. Rezende",
+    year=2016,
+    title="Variational Inference for Monte Carlo Objectives",
+    venue="ICML 2016",
+    link="https://arxiv.org/abs/1602.06725",
+)
+
+GUMBEL_PAPER = Paper(
+    key="jang2017gumbel",
+    authors="Eric Jang, Shixiang Gu, Ben Poole",
+    year=2017,
+    title="Categorical Reparameterization with Gumbel-Softmax",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1611.01144",
+)
+
+CONCRETE_PAPER = Paper(
+    key="maddison2017concrete",
+    authors="Chris J. Maddison, Andriy Mnih, Yee Whye Teh",
+    year=2017,
+    title="The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1611.00712",
+)
+
+WAKE_SLEEP_PAPER = Paper(
+    key="hinton1995wakesleep",
+    authors="Geoffrey E. Hinton, Peter Dayan, Brendan J. Frey, Radford M. Neal",
+    year=1995,
+    title="The wake-sleep algorithm for unsupervised neural networks",
+    venue="Science 268(5214)",
+    link="https://doi.org/10.1126/science.7761831",
+)
+
+HELMHOLTZ_PAPER = Paper(
+    key="dayan1995helmholtz",
+    authors="Peter Dayan, Geoffrey E. Hinton, Radford M. Neal, Richard S. Zemel",
+    year=1995,
+    title="The Helmholtz machine",
+    venue="Neural Computation 7(5)",
+    link="https://doi.org/10.1162/neco.1995.7.5.889",
+)
+
+RWS_PAPER = Paper(
+    key="bornschein2015rws",
+    authors="Jörg Bornschein, Yoshua Bengio",
+    year=2015,
+    title="Reweighted Wake-Sleep",
+    venue="ICLR 2015",
+    link="https://arxiv.org/abs/1406.2751",
+)
+
 ROWS: tuple[Row, ...] = (
     Row(
         name="vae",
@@ -123,5 +195,24 @@ ROWS: tuple[Row, ...] = (
         paper=VQ_VAE_2_PAPER,
         also=(VQ_VAE_PAPER, STRAIGHT_THROUGH_PAPER),
         exceptions=_QUANTISED,
+    ),
+    Row(
+        name="latent",
+        target="unsup.families.latent.latent:Latent",
+        family="latent",
+        summary="Binary or categorical latents, sigmoid belief nets; VIMCO, NVIL, Gumbel-softmax, wake-sleep, exact.",
+        abilities=("score", "sample", "encode", "decode", "compress"),
+        events="vectors, tables, sequences and images; net=conv: images only",
+        paper=VIMCO_PAPER,
+        also=(
+            NEAL_PAPER,
+            NVIL_PAPER,
+            GUMBEL_PAPER,
+            CONCRETE_PAPER,
+            STRAIGHT_THROUGH_PAPER,
+            HELMHOLTZ_PAPER,
+            WAKE_SLEEP_PAPER,
+            RWS_PAPER,
+        ),
     ),
 )

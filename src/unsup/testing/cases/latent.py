@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.core.part import Part
+from unsup.testing.cases import oracles
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
 FREE = "some of the KL costs nothing in the loss"
@@ -18,6 +19,8 @@ OF_CODES = {
 _SMALL = {"channels": 4, "layers": 1, "head_channels": 4}
 _SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding": 4, "blocks": 1}
 
+BOUND = {"loss-is-likelihood": "the loss is a bound on log p, which is a sum over few states"}
+FROM_PRIOR = {"loss-is-likelihood": "the loss draws from the prior, the bound from q"}
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
     Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
@@ -79,4 +82,19 @@ CASES = (
         Event((2, 8, 8), ordinal(5)),
         {"prior": Part("gated-pixelcnn", _SMALL), "bottom_prior": Part("subscale", _SUBSCALE)},
     ),
+    Case("latent", vector(6), {"objective": "enumerate"}, oracle=oracles.latent),
+    Case("latent", vector(5), {"layers": (3, 2), "hidden": (), "objective": "enumerate"}, oracle=oracles.latent),
+    Case("latent", vector(6), {"layers": (1,), "categories": 5, "objective": "enumerate"}, oracle=oracles.latent),
+    Case("latent", vector(2, REAL), {"layers": (2,), "categories": 3, "objective": "enumerate"}),
+    Case("latent", WORDS, {"layers": (3,), "objective": "enumerate"}),
+    Case("latent", vector(4), {"layers": (3,), "objective": "vimco"}, exceptions=BOUND),
+    Case("latent", vector(5), {"layers": (13,), "objective": "vimco"}),
+    Case("latent", vector(5), {"layers": (8,), "categories": 3, "objective": "importance"}),
+    Case("latent", vector(5), {"layers": (8, 5), "hidden": (), "objective": "nvil"}),
+    Case("latent", vector(5), {"layers": (13,), "objective": "prior"}, exceptions=FROM_PRIOR),
+    Case("latent", GAPS, {"layers": (8,), "categories": 3, "objective": "gumbel-softmax"}),
+    Case("latent", vector(5), {"layers": (8, 5), "hidden": (), "objective": "straight-through"}),
+    Case("latent", vector(5), {"layers": (13,), "objective": "wake-sleep"}),
+    Case("latent", GAPS, {"layers": (13,), "objective": "reweighted-wake-sleep"}),
+    Case("latent", Event((1, 4, 4), BINARY), {"layers": (13,), "net": "conv", "hidden": (4,)}),
 )

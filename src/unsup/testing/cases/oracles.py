@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy import special, stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from unsup.core.batch import Batch
 from unsup.core.model import IsAutoregressive, Model
@@ -17,6 +17,7 @@ from unsup.families.classical.gaussian_mixture import GaussianMixture
 from unsup.families.classical.hmm import HiddenMarkovModel
 from unsup.families.classical.kde import KDE
 from unsup.families.energy.rbm import RBM
+from unsup.families.latent.latent import Latent
 from unsup.nn.emissions import MixedGaussians, Symbols
 from unsup.nn.levels import Categories, RoundedGaussians
 from unsup.nn.linear_gaussian import LinearGaussian
@@ -148,6 +149,30 @@ def rbm(model: Model, x: Tensor, data: Batch) -> Tensor:
 
     log_z = special.logsumexp(joint(states(len(b))))
     return torch.from_numpy(special.logsumexp(joint(x.flatten(1).numpy()), axis=1) - log_z)
+
+
+def latent(model: Model, x: Tensor, data: Batch) -> Tensor:
+    """All states enumerated one by one, with Bernoullis of scipy for x and for binary latents."""
+    assert isinstance(model, Latent)
+    counts, k = model.config["layers"], model.config["categories"]
+    each: list[Any] = []
+    for state in itertools.product(range(k), repeat=sum(counts)):
+        values = [np.array(part) for part in np.split(np.array(state), np.cumsum(counts)[:-1])]
+        z = [value.astype(float) if k == 2 else np.eye(k)[value].reshape(-1) for value in values]
+        log_p = 0.0
+        for layer, value in enumerate(values):
+            if layer + 1 < len(values):
+                net = cast(nn.Linear, model.down[layer])
+                logits = _array(net.weight) @ z[layer + 1] + _array(net.bias)
+            else:
+                logits = _array(model.prior)
+            if k == 2:
+                log_p += stats.bernoulli.logpmf(value, special.expit(logits)).sum()
+            else:
+                log_p += special.log_softmax(logits.reshape(-1, k), axis=1)[np.arange(len(value)), value].sum()
+        theta = special.expit(_array(model.nets.decode(torch.from_numpy(z[0])[None]))[0, :, 0])
+        each.append(log_p + stats.bernoulli.logpmf(x.flatten(1).numpy(), theta).sum(1))
+    return torch.from_numpy(special.logsumexp(np.stack(each), axis=0))
 
 
 def histogram(model: Model, x: Tensor, data: Batch) -> Tensor:

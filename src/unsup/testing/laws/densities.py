@@ -361,7 +361,7 @@ def slope(function: Callable[[], Tensor], moves: Mapping[str, Tensor], direction
 @law(
     "loss-is-likelihood",
     "In evaluation mode the loss is the mean of −log p or, for a bound, equal on average to the bound with the number "
-    "of samples of the loss (the option ``samples``, else 1).",
+    "of samples of the loss (the attribute ``samples``, else 1).",
     needs="an exact likelihood or a bound",
     applies=has_likelihood,
 )
@@ -369,7 +369,7 @@ def loss_is_likelihood(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, HasDensity)
     batch = subject.data(model).take(slice(0, _EXAMPLES))
-    samples = model.config.get("samples", 1)
+    samples = getattr(model, "samples", 1)
     # Training has conditions; without them, a loss may be the likelihood without conditions.
     lengths = subject.lengths(len(batch))
     told = [subject.given(len(batch))] + ([{}] if subject.given(1) and not subject.one_given() else [])

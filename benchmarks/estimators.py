@@ -1,0 +1,192 @@
+"""Gradient estimators of `latent`: ``python -m benchmarks estimators`` writes a table and a picture for docs/latent.md.
+
+Bias and standard deviation of the gradient of the parameters of q, relative to the norm of the enumerated gradient, for
+a network whose states of z are few enough for a sum. Some exact training comes first, so that neither p nor q is
+arbitrary. Objectives with two draws maximise another bound, whose gradient is a sum over all pairs of draws. Times are
+medians of interleaved training steps of the belief network 200-200-784 on random bits.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from unsup.core.batch import Batch
+from unsup.core.event import BINARY, Event
+from unsup.core.machine import machine_kind
+from unsup.core.registry import create
+from unsup.families.latent.latent import Latent
+from unsup.prob import bounds
+
+PAGE, PICTURE = Path("docs/latent.md"), Path("docs/latent-gradients.png")
+BEGIN, END = "<!-- estimators, written by python -m benchmarks estimators -->", "<!-- end of estimators -->"
+DIMS, LATENTS, EXAMPLES = 12, 4, 8
+TRAINING, RATE = 50, 0.02
+DRAWS, PARTS = 200_000, 100  # of each estimator, in so many parts, whose spread is the error of the bias
+TEMPERATURES = (1.0, 0.5, 0.1)
+ROUNDS, BATCH = 15, 100
+
+
+def _at(tau: float) -> dict[str, Any]:
+    return {"temperature": tau, "last_temperature": tau}
+
+
+ESTIMATORS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("`importance`, k = 1 (REINFORCE)", 1, {"objective": "importance", "samples": 1}),
+    ("`nvil`", 1, {"objective": "nvil"}),
+    *((f"`gumbel-softmax`, τ = {tau:g}", 1, {"objective": "gumbel-softmax", **_at(tau)}) for tau in TEMPERATURES),
+    *((f"`straight-through`, τ = {tau:g}", 1, {"objective": "straight-through", **_at(tau)}) for tau in TEMPERATURES),
+    ("`importance`, k = 2", 2, {"objective": "importance", "samples": 2}),
+    ("`vimco`, k = 2", 2, {"objective": "vimco", "samples": 2}),
+)
+"""Name, draws of the bound and options of each estimator."""
+TIMED: dict[str, dict[str, Any]] = {
+    "`nvil`": {"objective": "nvil"},
+    "`gumbel-softmax`": {"objective": "gumbel-softmax"},
+    "`straight-through`": {"objective": "straight-through"},
+    "`wake-sleep`": {"objective": "wake-sleep"},
+    "`importance`, k = 5": {"objective": "importance", "samples": 5},
+    "`vimco`, k = 5": {"objective": "vimco", "samples": 5},
+    "`reweighted-wake-sleep`, k = 5": {"objective": "reweighted-wake-sleep", "samples": 5},
+}
+
+
+def data() -> Tensor:
+    """Bits around four centres, ``(EXAMPLES, DIMS)``."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.rand(4, DIMS, generator=generator) < 0.5
+    flips = torch.rand(EXAMPLES, DIMS, generator=generator) < 0.1
+    return (centres[torch.arange(EXAMPLES) % 4] ^ flips).long()
+
+
+def built(**options: Any) -> Latent:
+    model = create("latent", Event((DIMS,), BINARY), seed=0, layers=(LATENTS,), hidden=(), **options).double()
+    assert isinstance(model, Latent)
+    return model
+
+
+def enumerated(model: Latent, x: Tensor, k: int) -> Tensor:
+    """E L_k of each example, over all draws."""
+    z = [s[:, None] for s in model._states()]
+    log_likelihood = model.nets.log_likelihood_table(model.nets.target(x), z[0][:, 0])
+    log_p = log_likelihood + model._log_prob_of(z, model._prior_logits(z))
+    log_q = model._log_prob_of(z, model._posterior_logits(x, z))
+    draws = torch.tensor(list(itertools.product(range(len(log_p)), repeat=k))).T
+    return (log_q[draws].sum(0).exp() * bounds.iwae((log_p - log_q)[draws])).sum(0)
+
+
+def trained(x: Tensor) -> Latent:
+    """Half-trained on the enumerated ELBO, the same parameters for all estimators."""
+    model = built(objective="nvil")
+    model.prepare(Batch(x), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    for step in range(TRAINING):
+        optimizer.zero_grad()
+        (-enumerated(model, x, 1).mean()).backward()
+        if model.baseline is not None:  # its own error, of a draw
+            generator = torch.Generator().manual_seed(step)
+            error = model.loss(Batch(x), generator=generator)["loss"].mean()
+            parameters = list(model.baseline.parameters())
+            for p, gradient in zip(parameters, torch.autograd.grad(error, parameters), strict=True):
+                p.grad = gradient
+        optimizer.step()
+    return model
+
+
+def of_q(loss: Tensor, model: Latent) -> Tensor:
+    assert model.nets.encoder is not None
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.nets.encoder.parameters()])])
+
+
+def measured(options: dict[str, Any], k: int, state: dict[str, Tensor], x: Tensor) -> tuple[float, float, float]:
+    """Relative bias, its error, and relative standard deviation of the gradient of one draw for each example."""
+    model = built(**options)
+    model.load_state_dict({n: state[n] for n in model.state_dict()})
+    exact = of_q(enumerated(model, x, k).mean(), model)
+    size, rows = float(exact.norm()), DRAWS // PARTS
+    means = []
+    model.train()
+    for part in range(PARTS):
+        generator = torch.Generator().manual_seed(1 + part)
+        loss = -model.loss(Batch(x.repeat(rows, 1)), generator=generator)["loss"].mean()
+        means.append(of_q(loss, model))
+    found = torch.stack(means)
+    # A part is the mean of `rows` gradients of one draw for each example.
+    deviation = float(found.var(0).sum().sqrt()) * math.sqrt(rows)
+    error = float(found.var(0).sum().sqrt()) / math.sqrt(PARTS)
+    return float((found.mean(0) - exact).norm()) / size, error / size, deviation / size
+
+
+def times() -> dict[str, float]:
+    """Median milliseconds of a training step, by interleaved rounds."""
+    x = (torch.rand(BATCH, 1, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.13).to(torch.uint8)
+    steps = {}
+    for name, options in TIMED.items():
+        model = create("latent", Event((1, 28, 28), BINARY), preset="paper", seed=0, **options).train()
+        players = [(o, torch.optim.Adam(o.parameters, fused=True)) for o in model.objectives()]
+        steps[name] = players
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    generator = torch.Generator().manual_seed(0)
+    for round_number in range(ROUNDS + 2):
+        for name, players in steps.items():
+            started, batch = time.perf_counter(), Batch(x)
+            for objective, optimizer in players:
+                optimizer.zero_grad()
+                objective.loss(batch, generator=generator)["loss"].mean().backward()
+                optimizer.step()
+            if round_number >= 2:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: 1000 * statistics.median(found) for name, found in seconds.items()}
+
+
+def picture(found: dict[str, tuple[float, float, float]]) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, (bias, error, deviation) in found.items():
+        colour = "#d97b29" if "τ" in name else "#3b6ea8"
+        axes.errorbar(max(bias, 1e-3), deviation, xerr=error, fmt="o", color=colour)
+        place = max(bias, 1e-3), deviation
+        axes.annotate(name.replace("`", ""), place, (5, 4), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", yscale="log", xlabel="bias / norm of the exact gradient", ylabel="standard deviation / norm")
+    axes.margins(0.25)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=90)
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(64).save(PICTURE, optimize=True)
+
+
+def main() -> None:
+    x = data()
+    state = trained(x).state_dict()
+    found = {name: measured(options, k, state, x) for name, k, options in ESTIMATORS}
+    picture(found)
+    lines = [
+        f"Gradient of the parameters of q for {LATENTS} binary latents, {DIMS} bits and {EXAMPLES} examples after "
+        f"{TRAINING} exact steps, with one z, or k, for each example: distance of the mean of {DRAWS:,} gradients from "
+        "the enumerated gradient, and standard deviation of one, both relative to the norm of the enumerated gradient. "
+        "An unbiased estimator has a bias about as large as its noise.",
+        "",
+        "| estimator | bias | its noise | standard deviation |",
+        "| --- | --- | --- | --- |",
+        *(f"| {name} | {bias:.3f} | {error:.3f} | {std:.1f} |" for name, (bias, error, std) in found.items()),
+        "",
+        f"Time of a training step of the belief network 200-200-784, batch {BATCH}, {torch.get_num_threads()} threads "
+        f"({machine_kind()}):",
+        "",
+        "| objective | ms |",
+        "| --- | --- |",
+        *(f"| {name} | {milliseconds:.1f} |" for name, milliseconds in times().items()),
+    ]
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1])
