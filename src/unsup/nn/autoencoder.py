@@ -97,20 +97,14 @@ class Autoencoder(nn.Module):
             self.conditions = Conditions(given, sides)
             seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
             made = sum(self.observation.sizes[: self.cells])
-<<<<<<< HEAD
+            self.seen_size = seen * height * width
             if isinstance(net, BottleneckNet):
                 self.encoder = net.encoder(seen, encoded_size)
                 self.decoder = net.decoder(code_size, made, sides)
             else:
-                self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation)
+                self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation) if encoded_size else None
                 codes = code_size + self.conditions.size
                 self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
-=======
-            self.seen_size = seen * height * width
-            self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation) if encoded_size else None
-            codes = code_size + self.conditions.size
-            self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
->>>>>>> b-latent
             areas = [h * w for h, w in halved(sides, len(hidden))]
             self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
         start_glorot(*(net for net in (self.encoder, self.decoder) if net is not None))
@@ -136,30 +130,12 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, features: Tensor | None = None) -> Tensor:
         """Raw data ``(B, *event.shape)``, and features of conditions ``(B, F)`` → ``(B, encoded_size)``."""
-        assert self.encoder is not None
-        encoded: Tensor = self.encoder(self.seen(x, features))
-        return encoded
+        return self.encode_seen(self.seen(x, features))
 
     def seen(self, x: Tensor, features: Tensor | None = None) -> Tensor:
-        """The input of the encoder: ``(B, seen_size)``, or channels of images ``(B, C, H, W)`` for ``net="conv"``."""
+        """The input of the encoder: ``(B, seen_size)``, or channels of images ``(B, C, H, W)`` for convolutions."""
         self.event.check_shape(x)
-        return self.encode_seen(self.seen(x), features)
-
-    def seen(self, x: Tensor) -> Tensor:
-        """Raw data as the encoder sees them."""
         if isinstance(self.inputs, TableInputs):
-<<<<<<< HEAD
-            return self.inputs(self.observation.target(x))
-        if isinstance(self.observation, Continuous):
-            return self.observation.front.middle(x)
-        assert self.inputs is not None
-        return self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
-
-    def encode_seen(self, seen: Tensor, features: Tensor | None = None) -> Tensor:
-        """`encode` of what `seen` returns."""
-        encoded: Tensor = self.encoder(joined(seen, self.conditions.beside_examples(features)))
-        return encoded
-=======
             seen = self.inputs(self.observation.target(x))
         elif isinstance(self.observation, Continuous):
             seen = self.observation.front.middle(x)
@@ -167,7 +143,12 @@ class Autoencoder(nn.Module):
             assert self.inputs is not None
             seen = self.inputs.flat(x) if self.conditions.sides is None else self.inputs.image(x)
         return joined(seen, self.conditions.beside_examples(features))
->>>>>>> b-latent
+
+    def encode_seen(self, seen: Tensor) -> Tensor:
+        """`encode` of what `seen` returns."""
+        assert self.encoder is not None
+        encoded: Tensor = self.encoder(seen)
+        return encoded
 
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
