@@ -307,7 +307,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
     ) -> DiagonalGaussian:
         """q after `refinement` steps of Adam on the bound of each example, for fixed noise.
 
-        Whatever q becomes, its bound with other noise is a bound.
+        The bound with other noise is a bound for any q.
         """
         noise, target = self._draws(q, batch.x, _REFINING_DRAWS, generator)
         with torch.inference_mode(False), torch.enable_grad():
@@ -423,9 +423,9 @@ def _check_objective(beta: float, samples: int, gradient: str, posterior: str, *
 
 def _check_pseudo_inputs(prior: Part | None, given: Event | None, posterior: str) -> None:
     if prior is not None:
-        raise InputError(f"VAE: pseudo_inputs are a prior of their own; leave out prior={prior.name!r}")
+        raise InputError(f"VAE: pseudo_inputs are a prior of their own; remove prior={prior.name!r}")
     if given is not None:
-        raise InputError("VAE: pseudo_inputs have no condition for the encoder; leave out given, or pseudo_inputs")
+        raise InputError("VAE: pseudo_inputs have no condition for the encoder; remove given, or pseudo_inputs")
     if posterior != "diagonal":
         raise InputError(
             f"VAE: pseudo_inputs are for posterior='diagonal', whose density is known at any z; got {posterior!r}"
