@@ -94,6 +94,11 @@ def main(names: list[str]) -> None:
 
         estimators()
         return
+    if names[:1] == ["smooth_coding"]:
+        from benchmarks.smooth_coding import main as smooth_coding
+
+        smooth_coding(names[1:])
+        return
     if names[:1] == ["rates"]:
         from benchmarks.rates import main as rates
 

@@ -1,5 +1,6 @@
 """Latent-variable models."""
 
+from unsup.core.rows.flows import IAF_PAPER, PLANAR_PAPER, SYLVESTER_PAPER
 from unsup.core.rows.record import Paper, Row
 
 VAE_PAPER = Paper(
@@ -58,6 +59,30 @@ STL_PAPER = Paper(
     title="Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference",
     venue="NeurIPS 2017",
     link="https://arxiv.org/abs/1703.09194",
+)
+VAMP_PAPER = Paper(
+    key="tomczak2018vampprior",
+    authors="Jakub M. Tomczak, Max Welling",
+    year=2018,
+    title="VAE with a VampPrior",
+    venue="AISTATS 2018",
+    link="https://arxiv.org/abs/1705.07120",
+)
+INFO_VAE_PAPER = Paper(
+    key="zhao2017infovae",
+    authors="Shengjia Zhao, Jiaming Song, Stefano Ermon",
+    year=2017,
+    title="InfoVAE: Information Maximizing Variational Autoencoders",
+    venue="arXiv:1706.02262",
+    link="https://arxiv.org/abs/1706.02262",
+)
+WAE_PAPER = Paper(
+    key="tolstikhin2018wae",
+    authors="Ilya Tolstikhin, Olivier Bousquet, Sylvain Gelly, Bernhard Schölkopf",
+    year=2018,
+    title="Wasserstein Auto-Encoders",
+    venue="ICLR 2018",
+    link="https://arxiv.org/abs/1711.01558",
 )
 VQ_VAE_PAPER = Paper(
     key="oord2017vqvae",
@@ -168,11 +193,24 @@ ROWS: tuple[Row, ...] = (
         name="vae",
         target="unsup.families.latent.vae:VAE",
         family="latent",
-        summary="Variational autoencoder; beta-VAE, IWAE, conditional VAE and learned priors as options.",
+        summary="Variational autoencoder; beta-VAE, IWAE, conditional VAE, flow posteriors and learned priors as options.",
         abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition"),
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VAE_PAPER,
-        also=(DLGM_PAPER, IWAE_PAPER, BETA_VAE_PAPER, DREG_PAPER, STL_PAPER, CVAE_PAPER),
+        also=(
+            DLGM_PAPER,
+            IWAE_PAPER,
+            BETA_VAE_PAPER,
+            DREG_PAPER,
+            STL_PAPER,
+            CVAE_PAPER,
+            PLANAR_PAPER,
+            SYLVESTER_PAPER,
+            IAF_PAPER,
+            VAMP_PAPER,
+            INFO_VAE_PAPER,
+            WAE_PAPER,
+        ),
     ),
     Row(
         name="vq-vae",
