@@ -152,13 +152,20 @@ def times() -> dict[str, float]:
 def picture(found: dict[str, tuple[float, float, float]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    relaxed: dict[str, list[tuple[float, float]]] = {}
     for name, (bias, error, deviation) in found.items():
-        colour = "#d97b29" if "τ" in name else "#3b6ea8"
-        axes.errorbar(max(bias, 1e-3), deviation, xerr=error, fmt="o", color=colour)
-        place = max(bias, 1e-3), deviation
-        axes.annotate(name.replace("`", ""), place, (5, 4), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", yscale="log", xlabel="bias / norm of the exact gradient", ylabel="standard deviation / norm")
-    axes.margins(0.25)
+        plain, _, tau = name.replace("`", "").partition(", τ = ")
+        if tau:
+            relaxed.setdefault(plain, []).append((bias, deviation))
+            axes.annotate(f"τ = {tau}", (bias, deviation), (6, -3), textcoords="offset points", fontsize=7)
+            continue
+        axes.errorbar(bias, deviation, xerr=error, fmt="o", color="#3b6ea8")
+        axes.annotate(plain, (bias, deviation), (0, 6), textcoords="offset points", fontsize=8, ha="center")
+    for (plain, points), colour in zip(relaxed.items(), ("#d97b29", "#888888"), strict=True):
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=plain)
+    axes.legend(frameon=False, loc="lower left")
+    axes.set(xscale="log", yscale="log", xlim=(8e-3, 8), ylim=(2, 600), title="gradient of q, relative to its norm")
+    axes.set(xlabel="bias (blue: unbiased, within the noise shown)", ylabel="standard deviation")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=90)
     with Image.open(drawn) as image:
