@@ -46,7 +46,9 @@ def row(name: str) -> str:
     told = bound / _DRAWS / math.log(2) / dims
     found = bits / dims
     encoded, decoded = len(both) / (middle - start), len(both) / (end - middle)
-    return f"| `{name}` | {told:.4f} | {found:.4f} | {100 * (found / told - 1):+.1f} % | {encoded:.2g} | {decoded:.2g} |\n"
+    return (
+        f"| `{name}` | {told:.4f} | {found:.4f} | {100 * (found / told - 1):+.1f} % | {encoded:.2g} | {decoded:.2g} |\n"
+    )
 
 
 def main(names: Sequence[str]) -> None:

@@ -160,7 +160,7 @@ def test_training_of_less_than_a_pass_is_remarked(tmp_path, monkeypatch):
         (
             ["digits", "--models", "histogram", "--for", "classes"],
             "is not a classifier",
-            "unsup fit digits pixelcnn --given label",
+            "unsup fit digits naive-bayes --given label",
         ),
         (["markov", "--models", "histogram", "--for", "classes"], "the data has no labels", "choose other data"),
         (["markov", "--models", "histogram", "--for", "features"], "the data has no labels", "choose other data"),

@@ -68,7 +68,8 @@ def test_every_entry_is_the_ratio_of_two_sums_over_all_values(case):
         assert len(model.orders.unique(dim=0)) > 1
         return
     mass = log_probs(model, x).exp()
-    order = model.orders[0].argsort().tolist() if hasattr(model, "orders") else list(range(case.event.dims))
+    positions = model.orders[0] if hasattr(model, "orders") else model.positions
+    order = list(range(case.event.dims)) if positions is None else positions.argsort().tolist()
     rows = torch.randperm(len(x), generator=keyed_generator(0))[:6].tolist()
     for row, place in itertools.product(rows, range(case.event.dims)):
         before = (everything[:, order[:place]] == everything[row, order[:place]]).all(1)

@@ -115,7 +115,7 @@ def test_on_real_columns_it_is_a_mixture_of_gaussians() -> None:
     model.nets.observation.prepare(data, seeded())
     with torch.no_grad():
         weights = special.softmax(model.prior.numpy())
-        decoder, deviation = model.nets.decoder[-1], np.exp(model.nets.observation.log_std.numpy())
+        decoder, deviation = model.nets.decoder[-1], np.exp(model.nets.observation.deviations().numpy())
         means = (decoder.weight.T + decoder.bias).numpy()
         front = model.nets.observation.front
         location, scale = front.mean.numpy(), front.std.numpy()

@@ -19,17 +19,15 @@ _LARGEST_LOG_VARIANCE = 20.0  # limit of both signs: keeps outliers finite, far 
 
 
 class Approximation(ABC):
-    """q(z|x) of some examples.
+    """q(z|x) of some examples."""
 
-    Attributes:
-        mean: a typical z, ``(…, L)``: of Gaussians the mean.
-    """
+    @abstractmethod
+    def centre(self) -> Tensor:
+        """A typical z, of a Gaussian the mean: ``(…, L)``."""
 
-    mean: Tensor
-
+    @abstractmethod
     def noise(self, generator: Generator | None) -> Tensor:
         """ε ~ N(0, I) for one draw."""
-        return random.normal(self.mean.shape, generator, like=self.mean)
 
     @abstractmethod
     def placed(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,6 +40,14 @@ class Approximation(ABC):
 
 class Gaussian(Approximation):
     """Capability: the density is known at any z, and the divergence from N(0, I) in closed form."""
+
+    mean: Tensor
+
+    def centre(self) -> Tensor:
+        return self.mean
+
+    def noise(self, generator: Generator | None) -> Tensor:
+        return random.normal(self.mean.shape, generator, like=self.mean)
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
@@ -167,8 +173,7 @@ class Transformed(Approximation):
     base: DiagonalGaussian
     flow: Callable[[Tensor], tuple[Tensor, Tensor]]
 
-    @property
-    def mean(self) -> Tensor:  # type: ignore[override]
+    def centre(self) -> Tensor:
         return self.flow(self.base.mean.unsqueeze(0))[0].squeeze(0)
 
     def noise(self, generator: Generator | None) -> Tensor:

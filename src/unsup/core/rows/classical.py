@@ -88,7 +88,7 @@ DUIN = Paper(
     authors="Robert P. W. Duin",
     year=1976,
     title="On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions",
-    venue="IEEE Transactions on Computers C-25(11)",
+    venue="IEEE Transactions on Computers 25(11)",
     link="https://doi.org/10.1109/TC.1976.1674577",
 )
 AITCHISON = Paper(

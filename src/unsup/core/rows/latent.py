@@ -73,7 +73,7 @@ INFO_VAE_PAPER = Paper(
     authors="Shengjia Zhao, Jiaming Song, Stefano Ermon",
     year=2017,
     title="InfoVAE: Information Maximizing Variational Autoencoders",
-    venue="arXiv:1706.02262",
+    venue="arXiv",
     link="https://arxiv.org/abs/1706.02262",
 )
 WAE_PAPER = Paper(
@@ -105,7 +105,7 @@ STRAIGHT_THROUGH_PAPER = Paper(
     authors="Yoshua Bengio, Nicholas Léonard, Aaron Courville",
     year=2013,
     title="Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation",
-    venue="arXiv:1308.3432",
+    venue="arXiv",
     link="https://arxiv.org/abs/1308.3432",
 )
 _ONE_CODE = "the bound counts one code of each example, and is below log p by what other codes add"

@@ -380,7 +380,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
 
     def encode(self, x: Tensor, *, given: Tensor | None = None) -> Tensor:
         """The posterior mean, or what a flow makes of that of its base: ``(B, *event.shape)`` → ``(B, latent_dim)``."""
-        return self._posterior(x, self._features(Batch(x, given=given))).mean
+        return self._posterior(x, self._features(Batch(x, given=given))).centre()
 
     @torch.no_grad()
     def decode(self, z: Tensor, *, given: Tensor | None = None) -> Tensor:
