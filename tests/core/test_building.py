@@ -112,7 +112,7 @@ def test_huge_levels_of_a_column_are_refused_or_need_nothing(name, levels, missi
 def test_a_tiny_model_is_tiny_on_any_event(name):
     """64 numbers a level and 256 an entry: parameters, and what else is saved.
 
-    Regressions and graphs of all pairs of entries have no widths to make small, and a pair of entries is no large event.
+    Regressions and graphs of all pairs of entries have no widths to make small, and a pair is no large event.
     """
     tried = 0
     for told, event in LARGE.items():

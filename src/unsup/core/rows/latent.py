@@ -193,7 +193,7 @@ ROWS: tuple[Row, ...] = (
         name="vae",
         target="unsup.families.latent.vae:VAE",
         family="latent",
-        summary="Variational autoencoder; beta-VAE, IWAE, conditional VAE, flow posteriors and learned priors as options.",
+        summary="Variational autoencoder; beta-VAE, IWAE, conditions, flow posteriors and learned priors as options.",
         abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition"),
         events="vectors, tables, sequences and images; net=conv: images only",
         paper=VAE_PAPER,
