@@ -56,6 +56,7 @@ from unsup.families.flows.realnvp import RealNVP
 from unsup.families.flows.residual_flow import ResidualFlow
 from unsup.families.flows.spline_flow import SplineFlow
 from unsup.families.flows.sylvester import Sylvester
+from unsup.families.latent.latent import Latent
 from unsup.families.latent.vae import VAE
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
@@ -591,6 +592,35 @@ def create(
     prior: Part | str | Mapping[str, Any] | None = ...,
     given: Event | None = ...,
 ) -> VAE: ...
+@overload
+def create(
+    name: Literal["latent"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    layers: tuple[int, ...] = ...,
+    categories: int = ...,
+    hidden: tuple[int, ...] | None = ...,
+    net: Literal["dense", "conv"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    activation: Literal["relu", "tanh"] = ...,
+    objective: Literal[
+        "enumerate",
+        "prior",
+        "importance",
+        "nvil",
+        "vimco",
+        "gumbel-softmax",
+        "straight-through",
+        "wake-sleep",
+        "reweighted-wake-sleep",
+    ] = ...,
+    samples: int | None = ...,
+    wake_q: bool = ...,
+    temperature: float = ...,
+    last_temperature: float = ...,
+) -> Latent: ...
 @overload
 def create(
     name: Literal["cyclegan"],
