@@ -31,6 +31,7 @@ from torch import Generator, Tensor, nn
 import unsup
 from unsup.core.registry import names
 from unsup.testing.cases import law_cases
+from unsup.testing.subject import play
 
 try:
     from unsup.core.random import keyed_generator
@@ -315,7 +316,7 @@ class Subject:
         with torch.no_grad():
             for i in range(SETTLING):
                 for objective in model.objectives():
-                    objective.loss(self.batch, generator=noise("settle", objective.name, i))
+                    play(model, objective, self.batch, noise("settle", objective.name, i))
         return model.eval()
 
     def generic(self) -> Any:
@@ -440,7 +441,7 @@ def learning(s: Subject, *, train: bool) -> Record:
     for i, player in enumerate(s.generic().objectives()):
         model = s.generic().train(train)
         objective = model.objectives()[i]
-        terms = objective.loss(s.few, generator=noise("loss", player.name))
+        terms = play(model, objective, s.few, noise("loss", player.name))
         loss = terms["loss"].mean()
         own: Record = {"terms": {name: mean(term) for name, term in terms.items()}}
         if loss.requires_grad:
