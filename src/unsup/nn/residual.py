@@ -33,7 +33,7 @@ TRAINING_TERMS, SCORING_TERMS = 2, 20
 _TRAINING_TOLERANCE, _TRAINING_POWERS = 1e-3, 3  # of squared spectral norms, relative; see `top_singular_vectors`
 _TIGHT, _POWERS = {torch.float32: 1e-6, torch.float64: 1e-13}, 16
 """Elsewhere; the tolerance is also that of fixed points."""
-_MORE_ITERATIONS = 8
+_MORE_ITERATIONS = 8  # after those of `inverse`, so that what is left of its error is a rounding error
 _MOST_ITERATIONS = 2000  # of fixed points: 0.98^2000 < 1e-17
 
 
