@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows")
+FAMILIES = ("autoregressive", "flows", "latent", "energy")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -40,6 +40,7 @@ def _text(length: int, symbols: int) -> Event:
 MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
+IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
@@ -237,6 +238,34 @@ PRESETS = (
     Entry("planar", "paper", PLANE, None, "Two vectors and a number for each step."),
     Entry("radial", "paper", PLANE, None, "A point and two numbers for each step."),
     Entry("sylvester", "paper", CODES, None, "The paper has this flow as a posterior only."),
+    Entry("vae", "paper", MNIST, None, "The IWAE network of one stochastic layer: 200-200-50."),
+    Entry(
+        "latent",
+        "paper",
+        MNIST,
+        None,
+        "The network 200-200-784, and q of the same shape.",
+    ),
+    Entry(
+        "vq-vae",
+        "paper",
+        CIFAR,
+        None,
+        "Without a prior of the codes; the codebook is a buffer.",
+    ),
+    Entry(
+        "vq-vae-2",
+        "paper",
+        IMAGENET_256,
+        None,
+        "Two maps, 64×64 and 32×32. The priors have the default sizes of `pixelsnail` and `subscale`, not the "
+        "published ones.",
+    ),
+    Entry("rbm", "paper", MNIST, None, "500 hidden units."),
+    Entry("dbn", "paper", MNIST, None, "784-500-2000; without recognition weights, since it is trained greedily only."),
+    Entry("dbm", "paper", MNIST, None, "784-500-1000."),
+    Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
+    Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -311,8 +340,9 @@ _HEAD = f"""# Parameters
 
 <!-- Written by scripts/parameters.py; do not edit. -->
 
-Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md) and the
-[flows](flows.md), built for the data of the paper, beside the published number. A published number is that of the
+Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
+the [latent-variable models](latent.md) and the [energy models](energy.md), built for the data of the paper, beside
+the published number. A published number is that of the
 publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
