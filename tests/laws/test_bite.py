@@ -34,6 +34,7 @@ from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.nice import NICE
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
+from unsup.nn.intervals import GaussianIntervals
 from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from unsup.prob.score_matching import exact_score_matching, score_of
 from unsup.testing import LAWS, Case, LawViolation, check_model, examples, law_cases
@@ -951,6 +952,22 @@ class CompletesEachEntryAlone(Histogram):
 
     def complete(self, x, known, *, generator=None):
         return torch.where(known, x, self.sample(len(x), generator=generator))
+
+
+@breaks("marginals", event=Event((2,), REAL), components=2, covariance="full")
+class LocatesByTheComponentsAlone(GaussianMixture):
+    """The weights are right, but within a component the known entries are ignored."""
+
+    def marginals(self, x, known):
+        for entry, rows, own in super().marginals(x, known):
+            means, log_std = self.gaussians.means[:, entry], -self.gaussians.log_diagonal[:, entry]
+            yield entry, rows, GaussianIntervals(own.log_weights.squeeze(1), means, log_std, own.centre, own.spread)
+
+
+@breaks("marginals", event=Event((3,), Support("nominal", 3)), joint="always")
+class LocatesEachEntryAlone(Histogram):
+    def marginals(self, x, known):
+        return super().marginals(x, torch.zeros_like(known))
 
 
 @breaks("class-mixture", event=PIXELS, given=labels(3))

@@ -1,4 +1,4 @@
-"""``unsup complete RUN FILE``: draw what is missing in examples, given the rest."""
+"""``unsup complete RUN FILE``: draw or estimate what is missing in examples, given the rest."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _KEPT = 0.5
 _SIDES = ("top", "bottom", "left", "right")
 _READING = ("decimal", "header")
+_FILLS = ("draw", "mode", "mean")
 _TEXT = (".csv", ".tsv", ".csv.gz")
 
 
@@ -37,7 +38,6 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
     from unsup.core.steps import heard_by
-    from unsup.evaluate.completions import complete_examples
     from unsup.train.progress import Progress
     from unsup.train.runs import open_model
 
@@ -56,14 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         with Progress("auto", unit="example", start=0) as display:
             clock = Clock(len(examples), display, "example")
             with heard_by(clock.on_step):
-                x, lengths = complete_examples(
-                    run.model,
-                    examples,
-                    known,
-                    seed=options.seed,
-                    options=knobs_in(options),
-                    on_chunk=clock.on_chunk,
-                )
+                x, lengths = _completed(run, examples, known, options, clock)
     except InputError as error:
         asked = next((f"--{way} {getattr(options, way)}" for way in ("keep", "mask") if getattr(options, way)), None)
         if asked is None:
@@ -71,6 +64,33 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
     _write(x, ~known, run, options, lengths, names)
     return 0
+
+
+def _completed(
+    run: Run, examples: Batch, known: Tensor, options: argparse.Namespace, clock: Clock
+) -> tuple[Tensor, Tensor | None]:
+    """The completed examples and their lengths."""
+    from unsup.core.model import KnowsMarginals
+    from unsup.evaluate.completions import complete_examples, fill_examples
+
+    own, settings = knobs_in(options), {"seed": options.seed, "on_chunk": clock.on_chunk}
+    if options.fill == "draw":
+        return complete_examples(run.model, examples, known, options=own, **settings)
+    if own and isinstance(run.model, KnowsMarginals):
+        flag = next(iter(own)).replace("_", "-")
+        raise InputError(f"--sample.{flag} is for draws, and --fill {options.fill} draws nothing; remove one of them")
+    return fill_examples(run.model, examples, known, options.fill, options=own, **settings), None
+
+
+def _how(run: Run, fill: str) -> str:
+    """How the cells were filled, as in ``12 missing cells in 5 rows of a.csv …``."""
+    from unsup.core.model import KnowsMarginals
+    from unsup.evaluate.completions import DRAWS
+
+    if fill == "draw":
+        return f"drawn from {run.path}"
+    estimate = "" if isinstance(run.model, KnowsMarginals) else f", estimated by {DRAWS} draws"
+    return f"filled with the {fill} under {run.path}{estimate}"
 
 
 def _instead(run: Run, examples: Batch) -> str:
@@ -89,8 +109,8 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
     parser = Parser(
         prog="unsup complete",
         description="Draw what is missing in examples from its distribution given the rest: the missing cells of a "
-        "table, a part of images, or what follows a text or the beginning of a sound. Everything else is kept as it "
-        "is, and all examples are written in their order.",
+        "table, a part of images, or what follows a text or the beginning of a sound. --fill takes the mode or the "
+        "mean in place of a draw. Everything else is kept as it is, and all examples are written in their order.",
         epilog="unsup complete RUN --help lists the options --sample.NAME of that run.",
         add_help=False,
     )
@@ -103,6 +123,13 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
     )
     parser.add_out(OUT_HELP, metavar="FILE", either=True, required=True)
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
+    parser.add_argument(
+        "--fill",
+        choices=_FILLS,
+        default=_FILLS[0],
+        help="what is written: a draw, which keeps the spread of the data; the mode, the most probable value of each "
+        "cell by itself; or the mean, rounded for whole numbers, and the mode for categories [draw]",
+    )
     parser.add_argument(
         "--keep",
         metavar="SIDE:SHARE",
@@ -306,4 +333,4 @@ def _write(
     reading: dict[str, Any] = chosen(options, _READING)
     write_file(out, filled(path, form, x, gaps, out, **reading))
     some = f"{counted(int(gaps.sum()), 'missing cell')} in {counted(int(gaps.any(1).sum()), 'row')}"
-    write(f"{some} of {options.file} drawn from {run.path}; all {counted(len(x), 'row')} in {options.out}")
+    write(f"{some} of {options.file} {_how(run, options.fill)}; all {counted(len(x), 'row')} in {options.out}")

@@ -912,10 +912,46 @@ class Intervals(ABC):
         """
 
 
+class Located(Intervals):
+    """A distribution on the line with a known mean and mode, in the units of its edges."""
+
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """The expected value, ``(n,)``."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """Where the density is highest, ``(n,)``."""
+
+
 Conditional: TypeAlias = Tensor | Intervals
-"""Of one entry given earlier ones: log p of every level, ``(n, levels)``, or a distribution on the line."""
+"""Of one entry given others: log p of every level, ``(n, levels)``, or a distribution on the line."""
+Marginal: TypeAlias = Tensor | Located
+"""A `Conditional` whose mean and mode are known."""
 ChooseEntry: TypeAlias = Callable[[int, Conditional], Tensor]
 """Chooses what an entry is: see `CodesEntries.visit`."""
+
+
+class KnowsMarginals(CanComplete):
+    """Capability: the distribution of each unknown entry given the known ones, without draws.
+
+    It is exact, except that known levels which the model dequantises are at the middle of their cells.
+    """
+
+    @abstractmethod
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """The numbers of flattened entries, the rows ``(n,)`` in which they are unknown, and their distributions there.
+
+        Args:
+            x: raw data ``(B, *event.shape)``; the values of unknown entries do not matter.
+            known: bool, of the shape of ``x``. A known entry that is missing (NaN) is summed out.
+        """
+
+    def unknown_rows(self, known: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The entries that are unknown in some rows, and these rows ``(n,)``."""
+        gaps = ~known.flatten(1)
+        for entry in gaps.any(0).nonzero().flatten().tolist():
+            yield entry, gaps[:, entry].nonzero().flatten()
 
 
 class CodesEntries(ABC):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
-from unsup.core.model import CanComplete, CanSample, HasLengths, Model, has_ends, keyed_generator
+from unsup.core.errors import CapabilityError
+from unsup.core.model import CanComplete, CanSample, HasLengths, KnowsMarginals, Model, has_ends, keyed_generator
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
+from unsup.nn.intervals import typical
+from unsup.prob.robust import half_sample_mode
 
 _SAMPLE, _COMPLETE = 0, 1  # keys of the noise
+DRAWS = 100
+"""Completions from which a mode or a mean is estimated."""
+
+Way = Literal["mode", "mean"]
 
 Drawn = tuple[Tensor, Tensor | None]
 """Raw examples and their lengths; None if all have full length."""
@@ -55,6 +62,63 @@ def complete_examples(
         return _packed(*found) if with_ends else _plain(found)
 
     return _unpacked(model, over_examples(model, examples, CHUNK, completed, on_chunk), with_ends)
+
+
+def fill_examples(
+    model: Model,
+    examples: Batch,
+    known: Tensor,
+    way: Way,
+    *,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Raw examples whose unknown entries have their mode or mean given the known ones, on the CPU.
+
+    Each entry is considered by itself: the modes need not be the most probable combination. Categories have no mean,
+    so that theirs is the mode, and the mean of whole numbers is rounded. A model without `KnowsMarginals` is asked for
+    `DRAWS` completions, keyed by (seed, chunk): the mean is that of the draws, the mode of levels the most frequent
+    one, and that of real numbers the half-sample mode.
+
+    Args:
+        known: which entries are known, bool of the shape of the examples.
+        way: ``mode`` or ``mean``.
+        options: of ``model.complete``, where draws are needed.
+
+    Raises:
+        CapabilityError: the unknown entries decide the length.
+    """
+    assert isinstance(model, CanComplete)
+    if has_ends(model):
+        raise CapabilityError(f"{type(model).__name__} decides how long its examples are, and no length has a {way}")
+    event, mean = model.event, way == "mean"
+
+    def estimated(x: Tensor, own: Tensor, given: Mapping[str, Any], position: int) -> Tensor:
+        generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
+        complete = cast(Callable[..., Tensor], model.complete)
+        drawn = [complete(x, own, generator=generator, **given, **(options or {})) for _ in range(DRAWS)]
+        found = torch.stack([part.flatten(1) for part in drawn]).double()  # (draws, B, D)
+        each = found.mean(0) if mean else half_sample_mode(found)
+        for d, support in enumerate(event.columns):
+            if support.is_discrete and (not mean or support.kind == "nominal"):
+                each[:, d] = found[:, :, d].mode(0).values
+            elif support.is_discrete:
+                each[:, d] = each[:, d].round()
+        return each
+
+    def filled(position: int, part: Batch) -> Tensor:
+        x, own = part.x, known[position * CHUNK :][: len(part)].to(part.x.device)
+        given = beside(model, part.given)
+        if isinstance(model, KnowsMarginals):
+            each = x.flatten(1).double().clone()
+            for entry, rows, marginal in cast(Callable[..., Any], model.marginals)(x, own, **given):
+                each[rows, entry] = typical(marginal, event.columns[entry], mean=mean)
+        else:
+            each = estimated(x, own, given, position)
+        return _plain(model.kept(x, own, each.nan_to_num(0.0).view_as(x)))
+
+    return over_examples(model, examples, CHUNK, filled, on_chunk)
 
 
 def sample_with_lengths(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn.functional import embedding, one_hot
 
 from unsup.core import random
 from unsup.core.event import Event
-from unsup.core.model import Conditional
+from unsup.core.model import Conditional, Marginal
 from unsup.nn.columns import FURTHEST, Columns
 from unsup.nn.gaussians import Gaussians
 from unsup.nn.intervals import GaussianIntervals
@@ -100,6 +100,15 @@ class Emissions(nn.Module, ABC):
     @abstractmethod
     def fill(self, frames: Tensor, state: Tensor, generator: Generator | None) -> Tensor:
         """Missing entries drawn given the others and the state: ``(N, C)``, ``(N,)`` → ``(N, C)``."""
+
+    @abstractmethod
+    def marginals(self, frames: Tensor, log_weights: Tensor) -> Callable[[int, Tensor], Marginal]:
+        """The distributions of missing entries given the others of their frames: a function of an entry and of frames.
+
+        Args:
+            frames: ``(N, C)``.
+            log_weights: log p of the states, given everything that is known, ``(N, K)``.
+        """
 
     @abstractmethod
     def in_turn(self, n: int, gaps: Tensor | None) -> FrameInTurn:
@@ -245,6 +254,10 @@ class Symbols(Emissions):
         table[:, :, -1].masked_fill_(~open_[:, None], -math.inf)
         return torch.where(frames < 0, dist.sample_categorical(table, generator=generator), frames)
 
+    def marginals(self, frames: Tensor, log_weights: Tensor) -> Callable[[int, Tensor], Marginal]:
+        weights, masses = log_weights.softmax(1), self.log_table().exp()
+        return lambda entry, rows: (weights[rows] @ masses[:, entry]).log()
+
     def in_turn(self, n: int, gaps: Tensor | None) -> FrameInTurn:
         return _SymbolsInTurn(self.log_table())
 
@@ -383,6 +396,16 @@ class MixedGaussians(Emissions):
         chosen = self._log_joint(frames)[torch.arange(len(frames), device=state.device), state]
         component = dist.sample_categorical(chosen, generator=generator)
         return self.gaussians.fill(frames, state * self.components + component, self.used, generator)
+
+    def marginals(self, frames: Tensor, log_weights: Tensor) -> Callable[[int, Tensor], Marginal]:
+        both = (self._log_joint(frames).log_softmax(2) + log_weights[:, :, None]).flatten(1)
+        means, log_std = self.gaussians.given(frames, self.used)
+
+        def of(entry: int, rows: Tensor) -> Marginal:
+            units = self.columns.units(entry)
+            return GaussianIntervals(both[rows], means[rows, :, entry], log_std[rows, :, entry], *units)
+
+        return of
 
     def in_turn(self, n: int, gaps: Tensor | None) -> FrameInTurn:
         return _GaussiansInTurn(self, n, gaps)

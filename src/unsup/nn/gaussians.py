@@ -192,6 +192,23 @@ class Gaussians(nn.Module):
                 filled[own[:, None], unknown] = drawn
         return filled
 
+    def given(self, y: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+        """p(y_d | the entries that are there, k) of missing entries (NaN): means and log-deviations, ``(N, K, D)``.
+
+        Those of entries that are there mean nothing.
+        """
+        shape = (len(y), self.components, self.dims)
+        if self.structure == "diagonal" or not self.dims:
+            log_std = -self.shared(self.log_diagonal, used)
+            return self.means.expand(shape), log_std.expand(shape)
+        covariances = self.covariances(used).expand(self.components, -1, -1)
+        means, variances = self.means.new_zeros(shape), self.means.new_ones(shape)
+        for rows, seen in patterns(y):
+            mean, left = conditional_moments(y[rows][:, seen] - self.means[:, None, seen], covariances, seen)
+            means[rows] = mean.movedim(1, 0) + self.means
+            variances[rows] = left.diagonal(dim1=-2, dim2=-1)
+        return means, 0.5 * variances.clamp(min=torch.finfo(variances.dtype).tiny).log()
+
     # --- learning -------------------------------------------------------------------------------------------------
 
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None, used: Tensor) -> dict[str, Tensor]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unsup.core.model import Conditional, Intervals
+from unsup.core.event import Support
+from unsup.core.model import Conditional, Intervals, Located, Marginal
 from unsup.prob.distributions import logistic_interval_log_prob
-from unsup.prob.gaussians import gaussian_interval_log_prob
+from unsup.prob.gaussians import gaussian_interval_log_prob, mixture_mode
 
 
 class MixedIntervals(Intervals):
@@ -41,11 +42,19 @@ class MixedIntervals(Intervals):
         """`log_each` in units: edges ``(n, m + 1, 1)`` and widths ``(n, m, 1)``."""
 
 
-class GaussianIntervals(MixedIntervals):
+class GaussianIntervals(MixedIntervals, Located):
     """A mixture of Gaussians."""
 
     def components(self, edges: Tensor, widths: Tensor) -> Tensor:
         return gaussian_interval_log_prob(edges, widths, self.means, self.log_scales)
+
+    def mean(self) -> Tensor:
+        return self.centre + self.spread * (self.log_weights.exp() * self.means).sum(-1).squeeze(-1)
+
+    def mode(self) -> Tensor:
+        shape = torch.broadcast_shapes(self.log_weights.shape, self.means.shape, self.log_scales.shape)
+        parts = (part.expand(shape).squeeze(-2) for part in (self.log_weights, self.means, self.log_scales))
+        return self.centre + self.spread * mixture_mode(*parts)
 
 
 class LogisticIntervals(MixedIntervals):
@@ -102,3 +111,27 @@ def cells(value: Tensor, levels: int) -> Tensor:
     """The ends of the cells of levels ``(n,)`` on the line, ``(n, 2)``; the first and the last level have the tails."""
     low = (value - 0.5).masked_fill(value < 0.5, -torch.inf)
     return torch.stack([low, (value + 0.5).masked_fill(value > levels - 1.5, torch.inf)], 1)
+
+
+def typical(marginal: Marginal, support: Support, *, mean: bool) -> Tensor:
+    """The mode of an entry, or its mean: raw values, float64 ``(n,)``.
+
+    The mean of whole numbers is the nearest level. Categories have no mean, so that it is the mode.
+
+    >>> log_p = torch.tensor([[0.5, 0.0, 0.1, 0.4]]).log()
+    >>> [typical(log_p, Support("ordinal", 4, low=7), mean=mean).item() for mean in (False, True)]
+    [7.0, 8.0]
+    """
+    if not support.is_discrete:
+        assert isinstance(marginal, Located)
+        return (marginal.mean() if mean else marginal.mode()).double()
+    if isinstance(marginal, Tensor):
+        log_p = marginal.double()
+    else:
+        edges = torch.arange(support.levels + 1, dtype=torch.float64) - 0.5
+        edges[0], edges[-1] = -torch.inf, torch.inf
+        log_p = marginal.log_masses(edges[None])
+    if not mean or support.kind == "nominal":
+        return log_p.argmax(1).double() + support.low
+    levels = torch.arange(support.levels, dtype=log_p.dtype, device=log_p.device)
+    return (log_p.softmax(1) @ levels).round() + support.low

@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Generator, Tensor, nn
 
-from unsup.core.model import Conditional
+from unsup.core.model import Marginal
 from unsup.nn.columns import observed_moments
 from unsup.nn.intervals import GaussianIntervals
 from unsup.prob import distributions as dist
@@ -81,7 +81,7 @@ class Levels(nn.Module, ABC):
         return self.log_masses().split(self.levels)
 
     @abstractmethod
-    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+    def conditional(self, column: int, log_weights: Tensor) -> Marginal:
         """The mixture of the components on one column, by their weights ``(n, K)``."""
 
     def log_each(self, units: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class Categories(Levels):
     def log_masses(self) -> Tensor:
         return torch.cat([own.log_softmax(0) for own in self.logits.split(self.levels)])
 
-    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+    def conditional(self, column: int, log_weights: Tensor) -> Marginal:
         table = self.logits.split(self.levels)[column].log_softmax(0)
         return (log_weights.softmax(1) @ table.exp().T).log()
 
@@ -185,7 +185,7 @@ class RoundedGaussians(Levels):
     def log_masses(self) -> Tensor:
         return gaussian_cell_log_prob(*self._cells())
 
-    def conditional(self, column: int, log_weights: Tensor) -> Conditional:
+    def conditional(self, column: int, log_weights: Tensor) -> Marginal:
         # Level v is the cell from v to v + 1 here, and from v − ½ to v + ½ there.
         units = self.centre[column] - 0.5, self.spread[column]
         return GaussianIntervals(log_weights, self.means[column], self.log_std[column], *units)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -23,12 +23,13 @@ from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import (
     NO_WORDS,
-    CanComplete,
     CanDecode,
     CanSample,
     ChooseEntry,
     CodesEntries,
     HasEntryConditionals,
+    KnowsMarginals,
+    Marginal,
 )
 from unsup.core.steps import in_steps
 from unsup.nn.columns import FURTHEST
@@ -51,7 +52,7 @@ _CACHED, _LEAST = 2**17, 64  # numbers that stay in the cache, and rows at a tim
 Units = Literal["each", "common"]
 
 
-class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanComplete, CodesEntries):
+class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, KnowsMarginals, CodesEntries):
     """Abstract: N(W Wᵀ + Ψ) on standardised data, with all verbs. A subclass says which Ψ, and how W is fitted.
 
     Its constructor calls `take`.
@@ -329,6 +330,28 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, CanCo
         whole = torch.where(known, x, self.event.lowest(x))
         residual = (self._points(whole, generator) - self.means).masked_fill(~known.flatten(1), math.nan)
         return self.kept(x, known, self._raw(lg.fill(residual, *self._factors(), generator)))
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """N(μ_d + w_dᵀm, w_dᵀP w_d + ψ_d), with the moments m and P of z given the known entries.
+
+        Known levels are at the middle of their cells.
+        """
+        self.check_known(x, known)
+        residual = self._middle(torch.where(known, x, self.event.lowest(x))).masked_fill(~known.flatten(1), math.nan)
+        loadings, log_noise = self._factors()
+        found = lg.posterior(residual, loadings, log_noise)
+        spread = torch.cholesky_inverse(found.lower)  # P of every pattern, (P, M, M)
+        for entry, rows in self.unknown_rows(known):
+            row = loadings[entry]
+            mean = self.means[entry] + found.mean[rows] @ row
+            variance = ((spread @ row) @ row + log_noise[entry].exp())[found.pattern[rows]]
+            centre, scale = self.front.units(entry)
+            if self.event.columns[entry].is_discrete:  # level v is the cell from v to v + 1 here
+                centre = centre - self.front.low.flatten()[entry] - 0.5
+            weight = mean.new_zeros(len(rows), 1)
+            line = (weight, mean[:, None], 0.5 * variance.log()[:, None], centre.double(), scale.double())
+            yield entry, rows, GaussianIntervals(*line)
 
     def _raw(self, residual: Tensor) -> Tensor:
         y = (residual + self.means).view(len(residual), *self.event.shape)

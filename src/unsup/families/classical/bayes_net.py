@@ -27,7 +27,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanSample, ChooseEntry, CodesEntries, Factorises
+from unsup.core.model import Advice, CanSample, ChooseEntry, CodesEntries, Factorises, KnowsMarginals
 from unsup.core.steps import in_steps
 from unsup.core.words import counted
 from unsup.nn.columns import patterns
@@ -55,7 +55,7 @@ _SHOWN = 40  # edges in a line
 _LEARNED = ("hill-climbing", "chow-liu")
 
 
-class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
+class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries):
     """Π_i p(x_i | x_pa(i)) with one table per column (Pearl 1988); all operations are exact.
 
     `edges` lists the structure. Samples, scores of entries and compression follow its topological order. A structure is
@@ -489,14 +489,42 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         Raises:
             InputError: the known entries of an example have probability 0, which only ``equivalent_size=0`` allows.
         """
-        self.check_known(x, known)
-        codes = self._codes(torch.where(known, x, self.event.lowest(x))).masked_fill(~known.flatten(1), -1)
+        codes = self._known_codes(x, known)
         noise = random.uniform(codes.shape, generator, like=self.log_table)
         for rows, seen in self._groups(codes):
             own = codes[rows]
             self._draw_given(own, noise[rows], seen, rows)
             codes[rows] = own
         return self.kept(x, known, self._raw(codes))
+
+    def _known_codes(self, x: Tensor, known: Tensor) -> Tensor:
+        """`_codes` of known entries, −1 for others."""
+        self.check_known(x, known)
+        return self._codes(torch.where(known, x, self.event.lowest(x))).masked_fill(~known.flatten(1), -1)
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """log p(x_d | known entries) of every level, by one variable elimination for each pattern and entry.
+
+        Raises:
+            InputError: as `complete`.
+        """
+        codes, gaps = self._known_codes(x, known), ~known.flatten(1)
+        for rows, seen in self._groups(codes):
+            for entry in gaps[rows].any(0).nonzero().flatten().tolist():
+                own = rows[gaps[rows, entry]]
+                for part, posterior in self._posteriors(codes[own], seen, [entry]):
+                    impossible = posterior.isnan().any(1).nonzero()
+                    if len(impossible):
+                        raise self._nothing_follows(int(own[part][impossible[0]]))
+                    yield entry, own[part], posterior.log()
+
+    @staticmethod
+    def _nothing_follows(example: int) -> InputError:
+        return InputError(
+            f"the known entries of example {example} have probability 0 under this BayesNet, so that nothing follows "
+            "from them; train it with equivalent_size above 0"
+        )
 
     def _draw_given(self, codes: Tensor, noise: Tensor, seen: Collection[int], rows: Tensor) -> None:
         """Draw the missing entries of a group of rows: back through the elimination, then barren ones forwards."""
@@ -517,10 +545,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
                         drawn.add(v)
             impossible = log_scale.isneginf().nonzero()
             if len(impossible):
-                raise InputError(
-                    f"the known entries of example {int(rows[part][impossible[0]])} have probability 0 under this "
-                    "BayesNet, so that nothing follows from them; train it with equivalent_size above 0"
-                )
+                raise self._nothing_follows(int(rows[part][impossible[0]]))
             self._draw_forwards(own, noise[part], [i for i in self._net.order if i not in drawn])
             codes[part] = own
 

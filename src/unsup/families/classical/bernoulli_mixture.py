@@ -13,7 +13,7 @@ as well, whose weights are the responsibilities by the known entries alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanComplete, CanDecode, ChooseEntry, CodesEntries
+from unsup.core.model import Advice, CanDecode, ChooseEntry, CodesEntries, KnowsMarginals, Marginal
 from unsup.core.random import bits
 from unsup.core.steps import in_steps
 from unsup.nn.counting import Mixture
@@ -32,7 +32,7 @@ from unsup.prob import distributions as dist
 _CERTAIN = 36.0  # maximum log-odds: beyond it, 1 − θ is rounded to 0 in float64
 
 
-class BernoulliMixture(Mixture, CanDecode, CanComplete, CodesEntries):
+class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
     """Mixture of K products of Bernoullis (Juan, Vidal 2004); all operations are exact.
 
     `encode` gives the responsibilities p(k | x), `decode` the most probable value of every entry under the mixture
@@ -136,12 +136,23 @@ class BernoulliMixture(Mixture, CanDecode, CanComplete, CodesEntries):
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Exact draws: k ~ p(k | known entries), then the unknown entries from θ_k."""
+        component = dist.sample_categorical(self._log_joint_of_known(x, known), generator=generator)
+        return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))
+
+    def _log_joint_of_known(self, x: Tensor, known: Tensor) -> Tensor:
+        """log p(k, known entries), ``(B, K)``."""
         self.check_known(x, known)
         fixed = known.flatten(1)
         y = torch.where(fixed, x.flatten(1).to(self.dtype), 0.0)
-        of_known = y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T
-        component = dist.sample_categorical(self.logits.log_softmax(0) + of_known, generator=generator)
-        return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))
+        return self.logits.log_softmax(0) + y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """p(x_d | known entries) = Σ_k w_k p(x_d | k), with the weights w_k ∝ π_k p(known entries | k)."""
+        weights = self._log_joint_of_known(x, known).softmax(1)
+        for entry, rows in self.unknown_rows(known):
+            one = weights[rows] @ self.log_odds[:, entry].sigmoid()
+            yield entry, rows, torch.stack([1 - one, one], 1).clamp(min=0.0).log()
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:

@@ -33,7 +33,15 @@ from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, ChooseEntry, CodesEntries, HasEntryConditionals, Symptom
+from unsup.core.model import (
+    Advice,
+    ChooseEntry,
+    CodesEntries,
+    HasEntryConditionals,
+    KnowsMarginals,
+    Marginal,
+    Symptom,
+)
 from unsup.core.steps import in_steps
 from unsup.nn.columns import FURTHEST, Columns
 from unsup.nn.counting import BLOCK, SHORT_RUN, Mixture, added
@@ -68,7 +76,7 @@ _MOST_DIMS = 128  # with more entries all covariances are diagonal
 _FORMS: tuple[Structure, ...] = ("diagonal", "tied", "full")
 
 
-class GaussianMixture(Mixture, HasEntryConditionals, CanComplete, CodesEntries):
+class GaussianMixture(Mixture, HasEntryConditionals, KnowsMarginals, CodesEntries):
     """Mixture of Gaussians, Σ_k π_k N(x; μ_k, Σ_k) (EM: Dempster, Laird, Rubin 1977).
 
     The components live on standardised data, y = (x − mean) / std of each entry, whose Jacobian is counted. Discrete
@@ -597,6 +605,26 @@ class GaussianMixture(Mixture, HasEntryConditionals, CanComplete, CodesEntries):
         component = dist.sample_categorical(self.log_joint(y), generator=generator)
         y = self.gaussians.fill(self._real(y), component, self.used, generator)
         return self.kept(x, known, self._raw(y, component, generator))
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """p(x_d | known entries) = Σ_k w_k p(x_d | known entries, k), with the weights w_k ∝ π_k p(known entries | k).
+
+        In images and other dequantised arrays known levels are at the middle of their cells.
+        """
+        self.check_known(x, known)
+        y = self.middle(torch.where(known, x, self.event.lowest(x))).masked_fill(~known.flatten(1), math.nan)
+        places = {int(d): j for j, d in enumerate(self._real(torch.arange(self.event.dims)[None])[0])}
+        owners = {d: (own, j) for own, columns in self._discrete() for j, d in enumerate(columns)}
+        log_joint, (means, log_std) = self.log_joint(y), self.gaussians.given(self._real(y), self.used)
+        for entry, rows in self.unknown_rows(known):
+            if entry in owners:
+                own, column = owners[entry]
+                yield entry, rows, own.conditional(column, log_joint[rows])
+            else:
+                at = places[entry]
+                parts = (log_joint[rows], means[rows, :, at], log_std[rows, :, at])
+                yield entry, rows, GaussianIntervals(*parts, *self._units(entry))
 
     def draw(self, component: Tensor, generator: Generator | None) -> Tensor:
         return self._raw(self.gaussians.draw(component, self.used, generator), component, generator)

@@ -30,12 +30,13 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import (
     Advice,
-    CanComplete,
     CanSample,
     ChooseEntry,
     CodesEntries,
     Factorises,
-    Intervals,
+    KnowsMarginals,
+    Located,
+    Marginal,
 )
 from unsup.core.steps import in_steps
 from unsup.nn.columns import patterns
@@ -50,7 +51,7 @@ _EM_PASSES, _TOLERANCE = 100, 1e-6
 _REACH = 10.0  # widths of the middle half of a column, from its median to the end of the bins
 
 
-class Histogram(Counting, Factorises, CanSample, CanComplete, CodesEntries):
+class Histogram(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries):
     """Smoothed frequencies of levels and bins, p(x) = P(cell of x) / width (Rosenblatt 1956).
 
     It has no parameters with gradients: training is one pass of counting (or several, of EM, for a joint table of data
@@ -328,16 +329,49 @@ class Histogram(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             position = cells.new_zeros(len(rows))
             for d in seen.tolist():
                 position = position * self.sizes[d] + cells[rows, d]
-            impossible = table[position].isneginf().all(1).nonzero()
-            if len(impossible):
-                raise InputError(
-                    f"the known entries of example {int(rows[impossible[0]])} have probability 0 under this Histogram, "
-                    "so that nothing follows from them; train it with smoothing above 0"
-                )
+            self._check_possible(table[position], rows)
             cumulative = table[position].softmax(1).cumsum(1)
             index = torch.searchsorted(cumulative / cumulative[:, -1:], uniform[rows], right=True).squeeze(1)
             cells[rows[:, None], torch.tensor(hidden)] = torch.stack(torch.unravel_index(index, sizes), 1)
         return self.kept(x, known, self._placed(cells, generator, 1.0))
+
+    @staticmethod
+    def _check_possible(log_mass: Tensor, rows: Tensor) -> None:
+        impossible = log_mass.isneginf().all(1).nonzero()
+        if len(impossible):
+            raise InputError(
+                f"the known entries of example {int(rows[impossible[0]])} have probability 0 under this Histogram, so "
+                "that nothing follows from them; train it with smoothing above 0"
+            )
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """The frequencies of the cells of an entry given the cells of the known ones.
+
+        Raises:
+            InputError: as `complete`.
+        """
+        self.check_known(x, known)
+        if not self.one_table:
+            for entry, rows in self.unknown_rows(known):
+                log_mass = self.log_mass[entry, : self.sizes[entry]].expand(len(rows), -1)
+                yield entry, rows, self._marginal_of(entry, log_mass)
+            return
+        flat, gaps = torch.where(known, x, self.event.lowest(x)).flatten(1), ~known.flatten(1)
+        cells = self._cells(flat)
+        for rows, seen in patterns(flat.double().masked_fill(gaps, math.nan)) if len(x) else ():
+            for entry in gaps[rows].any(0).nonzero().flatten().tolist():
+                own = rows[gaps[rows, entry]]  # others miss it, as known
+                both = torch.cat([seen, seen.new_tensor([entry])])
+                table = self._marginal(both).movedim(entry, -1).reshape(-1, self.sizes[entry])
+                log_mass = table[self._position(cells[own], seen)]
+                self._check_possible(log_mass, own)
+                yield entry, own, self._marginal_of(entry, log_mass.log_softmax(1))
+
+    def _marginal_of(self, entry: int, log_mass: Tensor) -> Marginal:
+        if self.discrete[entry]:
+            return log_mass
+        return _Bins(log_mass, self.low[entry], self.high[entry], self.tail[entry])
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
@@ -442,7 +476,7 @@ class Histogram(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         return self._outer_sum(rows) if self.one_table else rows
 
 
-class _Bins(Intervals):
+class _Bins(Located):
     """A real entry of a histogram: uniform in bins of equal width, with exponential tails.
 
     Args:
@@ -458,6 +492,22 @@ class _Bins(Intervals):
         rows = max(1, _MOST_OVERLAPS // (edges.shape[1] * self.log_mass.shape[1]))
         parts = zip(self.log_mass.split(rows), edges.split(rows), strict=True)
         return torch.cat([self._of(log_mass, own) for log_mass, own in parts])
+
+    def mean(self) -> Tensor:
+        ends = torch.stack([self.low - self.tail, self.high + self.tail])
+        mass = self.log_mass.softmax(1)
+        return mass[:, 1:-1] @ self._middles() + mass[:, [0, -1]] @ ends
+
+    def mode(self) -> Tensor:
+        """The middle of the bin with the highest density, or the end of the range where a tail has more."""
+        width = (self.high - self.low) / (self.log_mass.shape[1] - 2)
+        log_p = torch.cat([self.log_mass[:, 1:-1] - width.log(), self.log_mass[:, [0, -1]] - self.tail.log()], 1)
+        places = torch.cat([self._middles(), torch.stack([self.low, self.high])])
+        return places[log_p.argmax(1)]
+
+    def _middles(self) -> Tensor:
+        bins = self.log_mass.shape[1] - 2
+        return self.low + (self.high - self.low) * (torch.arange(bins, device=self.low.device) + 0.5) / bins
 
     def _of(self, log_mass: Tensor, edges: Tensor) -> Tensor:
         low, high, bins = self.low, self.high, log_mass.shape[1] - 2

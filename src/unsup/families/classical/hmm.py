@@ -15,7 +15,7 @@ where ε is that of a Dirichlet(1 + ε) prior. Everything is in float64; the rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -33,6 +33,8 @@ from unsup.core.model import (
     CodesEntries,
     Factorises,
     HasLengths,
+    KnowsMarginals,
+    Marginal,
     SamplesAnyLength,
 )
 from unsup.core.steps import in_steps
@@ -46,7 +48,7 @@ _START = 2**15  # steps by which starts are compared
 _EMPTY = 1e-10  # of a state that no step has
 
 
-class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanEncode, CodesEntries):
+class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, Factorises, CanEncode, CodesEntries):
     """A Markov chain of K hidden states, each with a distribution of what is seen (Baum et al. 1970, Rabiner 1989).
 
     A step of a sequence ``(T,)`` is an entry, of a sequence ``(T, C)`` a frame of C entries. Discrete entries of a
@@ -423,6 +425,32 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, Factorises, CanE
             frames = self.emissions.fill(frames, state, generator)
         frames = self._ended(frames.view(steps, n, self.each))
         return self.kept(x, known, self._raw(frames, n)), self._lengths_in(frames, n)
+
+    @torch.no_grad()
+    def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """p(x_d | known entries) = Σ_k p(z_t = k | known entries) p(x_d | k, known entries of its step).
+
+        Raises:
+            CapabilityError: sequences end with a symbol, so that unknown entries may not be there.
+        """
+        if self.ends:
+            raise CapabilityError(f"{type(self).__name__}: an unknown entry of {self.event} may be beyond the end")
+        self.check_known(x, known)
+        n, steps = len(x), self.event.shape[0]
+        seen = _Seen(self, torch.where(known, x, self.event.lowest(x)), None)
+        fixed = known.view(n, steps, self.each).transpose(0, 1)  # (T, B, C)
+        frames = self.emissions.without(seen.frames(0, steps), ~fixed.flatten(0, 1))
+        log_b = self.emissions.log_prob(frames).view(steps, n, self.count)
+        posterior = torch.empty_like(log_b)
+
+        def take(first: int, last: int, own: Tensor) -> None:
+            posterior[first:last] = own
+
+        hmm.expect(self.log_initial, self.log_transition, lambda i, j: log_b[i:j], steps, n, take)
+        of = self.emissions.marginals(frames, posterior.flatten(0, 1).log())
+        for entry, rows in self.unknown_rows(known):
+            step, each = divmod(entry, self.each)
+            yield entry, rows, of(each, step * n + rows)
 
     # --- coding ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ standard text is Duda, Hart 1973. The smoothing and the floor of the variances a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 import torch
@@ -30,12 +30,13 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import (
     Advice,
-    CanComplete,
     CanSample,
     ChooseEntry,
     ClassifiesByBayes,
     CodesEntries,
     Factorises,
+    KnowsMarginals,
+    Marginal,
     Terms,
 )
 from unsup.core.steps import in_steps
@@ -48,7 +49,7 @@ _MOST_LEVELS = 2**16  # of a discrete column
 _ROWS = 512  # of real columns at a time
 
 
-class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete, CodesEntries):
+class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, KnowsMarginals, CodesEntries):
     """p(y) Π_d p(x_d | y), counted in one pass (Maron 1961; Duda, Hart 1973); all operations are exact.
 
     With ``given=labels(K)`` it is p(x | y) with the counted p(y): `predict_proba` is p(y | x) by Bayes' rule, and
@@ -336,20 +337,51 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
         Raises:
             InputError: no class allows the known entries of an example, which only ``smoothing=0`` makes possible.
         """
+        joint = self._log_joint_of_known(x, known, given)
+        drawn = given is None and self.classes
+        y = dist.sample_categorical(joint, generator=generator) if drawn else joint.argmax(1)
+        return self.kept(x, known, self._draw(y, generator))
+
+    def _log_joint_of_known(self, x: Tensor, known: Tensor, given: Tensor | None) -> Tensor:
+        """log p(y, known entries), ``(B, K)``; with a condition 0 of its class and −∞ of others."""
         self.check_known(x, known)
         label = None if given is None else self.condition(given, len(x))
-        if label is None and self.classes:
-            flat = torch.where(known, x, self.event.lowest(x)).flatten(1).double()
-            joint = self._log_each(flat.masked_fill(~known.flatten(1), math.nan)) + self.log_class_prior()
-            impossible = joint.isneginf().all(1).nonzero()
-            if len(impossible):
-                raise InputError(
-                    f"the known entries of example {int(impossible[0])} have probability 0 under this NaiveBayes, so "
-                    "that nothing follows from them; train it with smoothing above 0"
-                )
-            label = dist.sample_categorical(joint, generator=generator)
-        y = torch.zeros(len(x), dtype=torch.int64, device=self.device) if label is None else label
-        return self.kept(x, known, self._draw(y, generator))
+        if label is not None:
+            joint = self.mean.new_full((len(x), len(self.log_mass)), -math.inf)
+            return joint.scatter_(1, label.long()[:, None], 0.0)
+        if not self.classes:
+            return self.mean.new_zeros(len(x), 1)
+        flat = torch.where(known, x, self.event.lowest(x)).flatten(1).double()
+        joint = self._log_each(flat.masked_fill(~known.flatten(1), math.nan)) + self.log_class_prior()
+        impossible = joint.isneginf().all(1).nonzero()
+        if len(impossible):
+            raise InputError(
+                f"the known entries of example {int(impossible[0])} have probability 0 under this NaiveBayes, so "
+                "that nothing follows from them; train it with smoothing above 0"
+            )
+        return joint
+
+    @torch.no_grad()
+    def marginals(
+        self, x: Tensor, known: Tensor, *, given: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, Marginal]]:
+        """p(x_d | known entries) = Σ_y p(y | known entries) p(x_d | y); one class if it is given.
+
+        Raises:
+            InputError: as `complete`.
+        """
+        weights = self._log_joint_of_known(x, known, given).log_softmax(1)
+        masses = dict(zip(self.whole, self.log_mass.split(self.sizes, 1) if self.whole else (), strict=True))
+        for entry, rows in self.unknown_rows(known):
+            if entry in masses:
+                yield entry, rows, (weights[rows].exp() @ masses[entry].exp()).log()
+            else:
+                yield entry, rows, self._line(weights[rows], self.real.index(entry))
+
+    def _line(self, log_weights: Tensor, place: int) -> GaussianIntervals:
+        """The mixture of the classes on a real column, by their weights ``(n, K)``."""
+        zero, unit = self.mean.new_zeros(()), self.mean.new_ones(())
+        return GaussianIntervals(log_weights, self.mean[:, place], 0.5 * self.variance[:, place].log(), zero, unit)
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
@@ -371,8 +403,7 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, CanComplete
             else:
                 place = self.real.index(entry)
                 mean, log_std = self.mean[:, place], 0.5 * self.variance[:, place].log()
-                zero, unit = self.mean.new_zeros(()), self.mean.new_ones(())
-                value = choose(entry, GaussianIntervals(weights.log(), mean, log_std, zero, unit))
+                value = choose(entry, self._line(weights.log(), place))
                 each = dist.gaussian_log_prob(value[:, None].nan_to_num(0.0), mean, log_std)
             log_joint = log_joint + each.masked_fill(value.isnan()[:, None], 0.0)
 

@@ -19,11 +19,14 @@ from unsup.core.model import (
     Factorises,
     HasDensity,
     HasLengths,
+    Intervals,
     IsAutoregressive,
     IsConditional,
     IsFlow,
+    KnowsMarginals,
     Model,
     SamplesAnyLength,
+    has_ends,
     keyed_generator,
     knobs,
 )
@@ -427,6 +430,78 @@ def _completed(model: CanComplete, known: Tensor, subject: Subject) -> tuple[Ten
         require(torch.equal(same, drawn), "completing with lengths draws other examples")
         drawn = values.in_table(subject.model, drawn, lengths)
     return x, drawn, mask
+
+
+@law(
+    "marginals",
+    "The distribution of an unknown entry given the known ones is that of the likelihood.",
+    needs="marginals and an exact likelihood, with at most 65,536 values of the discrete entries",
+    applies=lambda model: (
+        isinstance(model, KnowsMarginals)
+        and not has_ends(model)
+        and is_exact(model)
+        and grids.states(model.event) <= grids.MOST_POINTS
+    ),
+)
+def marginals(subject: Subject) -> None:
+    model = subject.generic(noise=STRONG_NOISE)
+    assert isinstance(model, KnowsMarginals)
+    assert isinstance(model, HasDensity)
+    event, x = model.event, subject.batch.x
+    if event.missing:
+        x = torch.where(x.isnan(), event.lowest(x), x)
+    real = torch.tensor([not s.is_discrete for s in event.columns])
+    if not bool(real.all()):
+        scattered = torch.rand(event.dims, generator=keyed_generator(subject.seed, 1)) < 0.5
+        for known in (torch.zeros_like(scattered), scattered):
+            _levels_are_sums(model, model, x[:1], known | real, subject)
+    if bool(real.any()):
+        _line_is_the_density(model, model, x, int(real.nonzero()[-1]), subject)
+
+
+@torch.no_grad()
+def _levels_are_sums(model: KnowsMarginals, density: HasDensity, x: Tensor, known: Tensor, subject: Subject) -> None:
+    """Masses of levels given all known entries, which include the real ones, by enumeration."""
+    event, given = subject.model.event, subject.one_given()
+    places = [d for d, s in enumerate(event.columns) if s.is_discrete and not known[d]]
+    if not places:
+        return
+    levels = Event((len(places),), tuple(event.columns[d] for d in places))
+    cells = grids.enumerate_event(levels).to(x.device)
+    full = x.flatten(1).repeat(len(cells), 1)
+    full[:, places] = cells.to(full.dtype)
+    p = log_probs(density, full.view(-1, *event.shape), **given).softmax(0)
+    mask = known.to(x.device).view(1, *event.shape)
+    found = {d: own for d, rows, own in cast(Any, model).marginals(x, mask, **given)}
+    require(sorted(found) == places, f"marginals are of the entries {sorted(found)}, and {places} are unknown")
+    for place, d in enumerate(places):
+        support, own = event.columns[d], found[d]
+        expected = p.new_zeros(support.levels).index_add_(0, cells[:, place].long() - support.low, p)
+        if isinstance(own, Intervals):
+            edges = torch.arange(support.levels + 1, dtype=torch.float64, device=x.device) - 0.5
+            edges[0], edges[-1] = -torch.inf, torch.inf
+            own = own.log_masses(edges[None])
+        error = float((own.exp().squeeze(0) - expected).abs().max())
+        require(error < 1e-8, f"the distribution of entry {d} differs from sums of the likelihood by {error:.2g}")
+
+
+@torch.no_grad()
+def _line_is_the_density(model: KnowsMarginals, density: HasDensity, x: Tensor, place: int, subject: Subject) -> None:
+    """Masses of small intervals of one real entry given all others, up to a constant."""
+    event, given = subject.model.event, subject.one_given()
+    own_values = x.flatten(1)[:, place].double()
+    width = 1e-5 * float(own_values.std() + 1e-3)
+    edges = torch.stack([own_values - width, own_values + width], 1)
+    mask = (torch.arange(event.dims, device=x.device) != place).view(1, *event.shape)
+    ((entry, _, own),) = cast(Any, model).marginals(x[:1], mask, **given)
+    require(entry == place and isinstance(own, Intervals), f"entry {place} is unknown, and has no distribution")
+    assert isinstance(own, Intervals)
+    masses = torch.cat([own.log_masses(edge[None])[:, 0] for edge in edges])
+    full = x[:1].flatten(1).double().repeat(len(own_values), 1)
+    full[:, place] = own_values
+    difference = masses - log_probs(density, full.view(-1, *event.shape), **given)
+    error = float((difference - difference.median()).abs().median())
+    require(error < 1e-4, f"the density of entry {place} differs from the likelihood by {error:.2g} nats")
 
 
 @law(
