@@ -8,7 +8,8 @@ prior Beta(1 + α, 1 + α) on every θ, alternates
 
 and never lowers Σ_n log p(x_n) + log p(θ). With l = log θ / (1 − θ), log p(x | θ_k) = Σ_d x_d l_kd − log(1 + e^l_kd) is
 one matrix product. Given its component an example's entries are independent, so that p(unknown | known) is a mixture
-as well, whose weights are the responsibilities by the known entries alone.
+as well, whose weights are the responsibilities by the known entries alone. Missing entries are integrated out: N_k in
+θ_kd is then the sum over the examples that have the entry d.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
     presets = {"tiny": {"components": 3, "iterations": 20}, "paper": {"components": 500}}
     fit_defaults = {"lr": 1e-2}
     autocast = False
+    takes_missing = True
+    marginalises = True
 
     def __init__(
         self,
@@ -98,17 +101,27 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
     # --- components -----------------------------------------------------------------------------------------------
 
     def log_components(self, y: Tensor) -> Tensor:
-        return y @ self.log_odds.T - softplus(self.log_odds).sum(1)
+        if not self.event.missing:
+            return y @ self.log_odds.T - softplus(self.log_odds).sum(1)
+        gaps = y.isnan()
+        return y.masked_fill(gaps, 0.0) @ self.log_odds.T - (~gaps).to(y.dtype) @ softplus(self.log_odds).T
+
+    def embed(self, y: Tensor) -> Tensor:
+        return y.nan_to_num(0.5) if self.event.missing else y
 
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-        """``ones``: Σ_n r_nk x_nd, ``(K, D)``."""
-        return {"ones": responsibility.T @ y}
+        """``ones``: Σ_n r_nk x_nd, ``(K, D)``; with missing entries ``seen``: Σ_n r_nk over the examples that have d."""
+        if not self.event.missing:
+            return {"ones": responsibility.T @ y}
+        gaps = y.isnan()
+        return {"ones": responsibility.T @ y.masked_fill(gaps, 0.0), "seen": responsibility.T @ (~gaps).to(y.dtype)}
 
     def maximize_components(self, sums: Mapping[str, Tensor], alive: Tensor) -> None:
-        ones = sums["ones"].clamp(min=0)
-        zeros = (sums["weight"][:, None] - ones).clamp(min=0)
+        ones, seen = sums["ones"].clamp(min=0), sums.get("seen", sums["weight"][:, None])
+        zeros = (seen - ones).clamp(min=0)
         log_odds = (ones + self.smoothing).log() - (zeros + self.smoothing).log()
-        self.log_odds.copy_(torch.where(alive[:, None], log_odds.clamp(-_CERTAIN, _CERTAIN), self.log_odds))
+        kept = ~alive[:, None] | (seen + self.smoothing <= 0)
+        self.log_odds.copy_(torch.where(kept, self.log_odds, log_odds.clamp(-_CERTAIN, _CERTAIN)))
 
     def parameter_log_prior(self) -> Tensor:
         """α Σ log θ (1 − θ)."""
@@ -135,14 +148,17 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
 
     @torch.no_grad()
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Exact draws: k ~ p(k | known entries), then the unknown entries from θ_k."""
+        """Exact draws: k ~ p(k | known entries), then the unknown entries from θ_k.
+
+        A known entry that is missing (NaN) stays so, and is integrated out.
+        """
         component = dist.sample_categorical(self._log_joint_of_known(x, known), generator=generator)
-        return torch.where(known, x.to(self.event.dtype), self.draw(component, generator))
+        return self.kept(x, known, self.draw(component, generator))
 
     def _log_joint_of_known(self, x: Tensor, known: Tensor) -> Tensor:
         """log p(k, known entries), ``(B, K)``."""
         self.check_known(x, known)
-        fixed = known.flatten(1)
+        fixed = known.flatten(1) & ~x.flatten(1).isnan()
         y = torch.where(fixed, x.flatten(1).to(self.dtype), 0.0)
         return self.logits.log_softmax(0) + y @ self.log_odds.T - fixed.to(self.dtype) @ softplus(self.log_odds).T
 
@@ -162,4 +178,4 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
         for entry in in_steps(range(self.event.dims)):
             own = log_theta[:, :, entry]
             value = choose(entry, (log_joint.softmax(1) @ own.exp().T).log())
-            log_joint = log_joint + own[value.long()]
+            log_joint = log_joint + own[value.nan_to_num(0.0).long()].masked_fill(value.isnan()[:, None], 0.0)

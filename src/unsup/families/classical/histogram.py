@@ -494,20 +494,22 @@ class _Bins(Located):
         return torch.cat([self._of(log_mass, own) for log_mass, own in parts])
 
     def mean(self) -> Tensor:
-        ends = torch.stack([self.low - self.tail, self.high + self.tail])
-        mass = self.log_mass.softmax(1)
-        return mass[:, 1:-1] @ self._middles() + mass[:, [0, -1]] @ ends
+        mass, (low, high, tail) = self.log_mass.double().softmax(1), self._units()
+        return mass[:, 1:-1] @ self._middles() + mass[:, [0, -1]] @ torch.stack([low - tail, high + tail])
 
     def mode(self) -> Tensor:
         """The middle of the bin with the highest density, or the end of the range where a tail has more."""
-        width = (self.high - self.low) / (self.log_mass.shape[1] - 2)
-        log_p = torch.cat([self.log_mass[:, 1:-1] - width.log(), self.log_mass[:, [0, -1]] - self.tail.log()], 1)
-        places = torch.cat([self._middles(), torch.stack([self.low, self.high])])
-        return places[log_p.argmax(1)]
+        log_mass, (low, high, tail) = self.log_mass.double(), self._units()
+        width = (high - low) / (log_mass.shape[1] - 2)
+        log_p = torch.cat([log_mass[:, 1:-1] - width.log(), log_mass[:, [0, -1]] - tail.log()], 1)
+        return torch.cat([self._middles(), torch.stack([low, high])])[log_p.argmax(1)]
+
+    def _units(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.low.double(), self.high.double(), self.tail.double()
 
     def _middles(self) -> Tensor:
-        bins = self.log_mass.shape[1] - 2
-        return self.low + (self.high - self.low) * (torch.arange(bins, device=self.low.device) + 0.5) / bins
+        (low, high, _), bins = self._units(), self.log_mass.shape[1] - 2
+        return low + (high - low) * (torch.arange(bins, dtype=low.dtype, device=low.device) + 0.5) / bins
 
     def _of(self, log_mass: Tensor, edges: Tensor) -> Tensor:
         low, high, bins = self.low, self.high, log_mass.shape[1] - 2

@@ -58,6 +58,7 @@ CASES = (
     Case("bernoulli-mixture", vector(6), {"smoothing": 0.0, "components": 4}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", Event((1, 2, 3), BINARY), {"smoothing": 1.0}, oracle=oracles.bernoulli_mixture),
     Case("bernoulli-mixture", vector(5), {"learn": "gradient"}, oracle=oracles.bernoulli_mixture),
+    Case("bernoulli-mixture", Event((4,), BINARY, missing=True), {"components": 2}, oracle=oracles.bernoulli_mixture),
     Case("ppca", vector(2, REAL), oracle=oracles.linear_gaussian),
     Case("ppca", vector(5, REAL), {"components": "auto", "units": "common"}, oracle=oracles.linear_gaussian),
     Case("ppca", Event((1, 2, 2), ordinal(4)), {"components": 2}),

@@ -100,7 +100,7 @@ def bernoulli_mixture(model: Model, x: Tensor, data: Batch) -> Tensor:
     """Bernoullis of scipy."""
     assert isinstance(model, BernoulliMixture)
     bits, theta = x.flatten(1).numpy(), special.expit(_array(model.log_odds))
-    each = [stats.bernoulli.logpmf(bits, theta[k]).sum(1) for k in range(model.components)]
+    each = [np.nansum(stats.bernoulli.logpmf(bits, theta[k]), 1) for k in range(model.components)]
     return torch.from_numpy(special.logsumexp(each, axis=0, b=special.softmax(_array(model.logits))[:, None]))
 
 
