@@ -15,6 +15,7 @@ import pytest
 
 import unsup
 from unsup.cli.main import main
+from unsup.core.model import KnowsMarginals
 from unsup.data.load import load_rows
 
 Call = Callable[..., Any]
@@ -171,6 +172,80 @@ def test_binary_tables_of_models_that_take_no_missing_entries(tmp_path: Path, ca
     assert (found[:, 1] == bits[:, 1]).mean() > 0.95
 
 
+def untidy(rng: np.random.Generator) -> list[list[str]]:
+    """Rows whose cells depend on the kind, with gaps of several spellings; a column and a row without values."""
+    found = []
+    for _ in range(240):
+        k = int(rng.integers(3))
+        size = f"{3 * k + 0.2 * rng.normal():.3f}"
+        row = ["abc"[k], str(2 * k + int(rng.integers(2))), size, ("no", "yes")[int(k == 2)], ""]
+        found.append([GAPS[int(rng.integers(3))] if rng.random() < 0.15 else cell for cell in row])
+    return [*found, [""] * 5]
+
+
+@pytest.mark.parametrize("model", ["gaussian-mixture", "naive-bayes", "histogram", "bayes-net"])
+def test_gaps_have_the_mode_or_the_mean(model: str, tmp_path: Path, call: Call) -> None:
+    """All gaps of an untidy table are filled, nothing else is changed, and kinds follow from the rest."""
+    header, cells = ["kind", "n", "size", "flag", "empty"], untidy(np.random.default_rng(0))
+    if model == "bayes-net":  # takes no numbers with decimals
+        header, cells = [*header[:2], *header[3:]], [[*row[:2], *row[3:]] for row in cells]
+    data = write(tmp_path / "data.csv", cells, header)
+    assert call("fit", data, model, "-o", tmp_path / "run", "--plain").status == 0
+    for way in ("mode", "mean"):
+        called = call("complete", tmp_path / "run", data, "-o", tmp_path / f"{way}.csv", "--fill", way)
+        assert called.status == 0
+        assert f"filled with the {way} under" in called.out
+        _, after = read(tmp_path / f"{way}.csv")
+        for old, new in zip(cells, after, strict=True):
+            assert all(was in (cell, *GAPS) for was, cell in zip(old, new, strict=True))
+            assert all(cell not in GAPS for cell in new[:-1])
+            assert new[-1] == old[-1]  # no model has the column without values
+    means, modes = ([row[0] for row in read(tmp_path / f"{way}.csv")[1]] for way in ("mean", "mode"))
+    assert means == modes  # words have no mean
+    assert isinstance(unsup.load(tmp_path / "run"), KnowsMarginals)
+    if model in ("gaussian-mixture", "bayes-net"):  # a kind follows from the numbers
+        clear = [(row[header.index("flag")], new[0]) for row, new in zip(cells, after, strict=True) if row[0] in GAPS]
+        assert {kind for flag, kind in clear if flag == "yes"} == {"c"}
+    again = call("complete", tmp_path / "run", data, "-o", tmp_path / "again.csv", "--fill", "mode", "--seed", 5)
+    assert again.status == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "mode.csv").read_bytes()
+
+
+def test_models_that_draw_estimate_the_mode(tmp_path: Path, call: Call) -> None:
+    """Two columns of an RBM, of which one is nearly always the other."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (200, 3))
+    bits[:, 1] = bits[:, 0]
+    header = ["a", "b", "c"]
+    data = write(tmp_path / "full.csv", bits.astype(str).tolist(), header)
+    options = ("--preset", "tiny", "--steps", 1000, "--lr", 0.02, "--plain")
+    assert call("fit", data, "rbm", "-o", tmp_path / "run", *options).status == 0
+    gaps = write(tmp_path / "gaps.csv", [[a, "", c] for a, _, c in bits[:20].astype(str).tolist()], header)
+    called = call("complete", tmp_path / "run", gaps, "-o", tmp_path / "out.csv", "--fill", "mode", "--burn-in", 20)
+    assert called.status == 0
+    assert "estimated by 100 draws" in called.out
+    assert (np.array(read(tmp_path / "out.csv")[1], int) == bits[:20]).all()
+
+
+def test_series_have_their_gaps_filled(tmp_path: Path, call: Call) -> None:
+    """Two levels that change slowly: a gap has the level of its neighbours."""
+    rng = np.random.default_rng(0)
+    level = np.repeat(rng.permutation(60) % 2, 10)
+    values = [[str(i), f"{4 * y + 0.2 * rng.normal():.3f}"] for i, y in enumerate(level)]
+    gone = rng.random(600) < 0.1
+    cells = [[t, "" if out else v] for (t, v), out in zip(values, gone, strict=True)]
+    data = write(tmp_path / "series.csv", cells, ["t", "a"])
+    fit = ("fit", data, "hmm", "--length", 20, "--time", "t", "--model.states", 2, "-o", tmp_path / "run", "--plain")
+    assert call(*fit).status == 0
+    assert call("complete", tmp_path / "run", data, "-o", tmp_path / "out.npy", "--fill", "mean").status == 0
+    found = np.load(tmp_path / "out.npy").reshape(-1)
+    assert len(found) == 600
+    assert (
+        found[~gone] == np.array([float(v) for (_, v), out in zip(values, gone, strict=True) if not out], "f")
+    ).all()
+    assert np.mean((found[gone] > 2) == (level[gone] == 1)) > 0.9
+
+
 @pytest.mark.parametrize("model", ["pixelcnn", "gated-pixelcnn", "histogram", "gaussian-mixture"])
 def test_the_lower_part_of_images_is_drawn(model: str, runs: Path, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "out.npy"
@@ -188,6 +263,7 @@ def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: C
         ((run, tables / "full.csv", "-o", out), "nothing to complete, since every value is known"),
         ((run, gaps, "-o", out, "--top", 0.5), "--top 0.5 is for images"),
         ((run, gaps, "-o", gaps), "choose another name"),
+        ((run, gaps, "-o", out, "--fill", "median"), "--fill"),
         ((run, gaps, "-o", tmp_path / "x.txt"), "should end in .png"),
         ((run, gaps, "-o", out, "--missing", "drop"), "no option '--missing'"),
         ((run, gaps, "-o", out, "--given", "a"), "--given"),

@@ -134,7 +134,7 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
         "--keep",
         metavar="SIDE:SHARE",
         help=f"the share that is known: top, bottom, left or right of images, first of each sequence [top:{_KEPT}, "
-        f"first:{_KEPT}]",
+        f"first:{_KEPT}; of series with missing values, what is there]",
     )
     parser.add_number("--top", Share, "short form of --keep top:SHARE", metavar="SHARE")
     parser.add_argument("--mask", metavar="IMAGE", help="images: what is known is white in this image of their size")
@@ -246,7 +246,14 @@ def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable
         return lambda examples: ~examples.x.isnan()
     side, share = _keep(options, event)
     if sequence:
-        return lambda examples: _beginnings(event, (_sizes(event, examples) * share).round())
+        gaps = event.missing and options.keep is None
+
+        def known(examples: Batch) -> Tensor:
+            if gaps and bool(examples.x.isnan().any()):
+                return ~examples.x.isnan()
+            return _beginnings(event, (_sizes(event, examples) * share).round())
+
+        return known
     axis = 1 if side in ("top", "bottom") else 2
     n = event.shape[axis]
     count, place = round(share * n), torch.arange(n)
