@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from binary_states import index_of, seeded, states
 from torch import Tensor
 
 from unsup import Batch, Event, InputError, Support, create, fit, load
@@ -25,19 +25,6 @@ from unsup.testing import examples
 
 BINARY = Support("binary")
 V = 4
-
-
-def states(n: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=n)), dtype=torch.float64)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def index_of(v: Tensor) -> Tensor:
-    flat = v.flatten(1).double()
-    return (flat @ 2.0 ** torch.arange(flat.shape[1] - 1, -1, -1, dtype=torch.float64)).long()
 
 
 def network(hidden: tuple[int, ...] = (3, 4), *, scale: float = 1.0, seed: int = 0, **options: object) -> DBN:

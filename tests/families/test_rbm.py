@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from binary_states import index_of, seeded, states
 from torch import Tensor
 
 from unsup import Batch, Event, InputError, Support, create, fit, load
@@ -31,17 +32,7 @@ from unsup.testing import examples
 
 BINARY = Support("binary")
 V, H = 5, 3
-VISIBLE = torch.tensor(list(itertools.product((0.0, 1.0), repeat=V)), dtype=torch.float64)
-HIDDEN = torch.tensor(list(itertools.product((0.0, 1.0), repeat=H)), dtype=torch.float64)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def index_of(v: Tensor) -> Tensor:
-    bits = v.flatten(1)
-    return (bits.double() @ 2.0 ** torch.arange(bits.shape[1] - 1, -1, -1, dtype=torch.float64)).long()
+VISIBLE, HIDDEN = states(V), states(H)
 
 
 def machine(*, scale: float = 1.0, seed: int = 0, event: Event | None = None, **options: object) -> RBM:

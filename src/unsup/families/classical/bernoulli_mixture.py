@@ -110,7 +110,7 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
         return y.nan_to_num(0.5) if self.event.missing else y
 
     def moments(self, y: Tensor, responsibility: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-        """``ones``: Σ_n r_nk x_nd, ``(K, D)``; with missing entries ``seen``: Σ_n r_nk over the examples that have d."""
+        """``ones``: Σ_n r_nk x_nd, ``(K, D)``; ``seen``: Σ_n r_nk of the examples that have d, if some lack it."""
         if not self.event.missing:
             return {"ones": responsibility.T @ y}
         gaps = y.isnan()

@@ -25,7 +25,6 @@ machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated
 
@@ -38,16 +37,16 @@ from unsup.core.config import Count, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, CanDecode, CanSample, Objective, Terms
+from unsup.core.model import Advice, Objective, Terms
 from unsup.core.parallel import is_last_part
 from unsup.core.random import alike, bits
 from unsup.nn.boltzmann import log_bits
-from unsup.nn.partition import StoresPartition
+from unsup.nn.gibbs import Undirected, Watch
 from unsup.prob import boltzmann
 from unsup.prob.boltzmann import Interaction
 
 
-class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
+class DBM(Undirected):
     """Deep Boltzmann machine of binary units (Salakhutdinov, Hinton 2009).
 
     `log_prob` is log (1/k) Σ_i p(x, eⁱ) / q(eⁱ | x), k = ``samples``, with the even hidden layers e drawn from the mean
@@ -88,7 +87,6 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100, "schedule": "linear", "ema": 0.999}
     autocast = False  # means and probabilities are compared with uniform numbers: float32
-    not_in_half = "its free energies are sums that nearly cancel"
 
     base_bias: Tensor
     fantasies: Tensor
@@ -117,10 +115,6 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
         self.register_buffer("base_bias", torch.zeros(event.dims))  # log-odds of the means of the data
         self.register_buffer("fantasies", torch.zeros(chains, sum(self.sizes[1::2]), dtype=torch.uint8))  # odd layers
         self.take_partition()
-
-    @classmethod
-    def reason_against(cls, event: Event) -> str | None:
-        return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -265,19 +259,12 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
     def partition_is_exact(self) -> bool:
         return boltzmann.is_enumerable(sum(self.sizes[::2]), sum(self.sizes[1::2]))
 
-    def partition_sum(self) -> Tensor:
-        return boltzmann.enumerated_log_partition(*self.interaction())
-
     def partition_estimate(self, effort: int, generator: Generator | None) -> tuple[float, float]:
         """From independent even units that have the means of the persistent chains."""
         w, b, c = self.interaction()
         means = torch.addmm(b, self.fantasies.to(w.dtype), w.t()).sigmoid_().mean(0)
         base = boltzmann.log_odds(means, len(self.fantasies))
         return boltzmann.annealed_log_partition((w, b, c), base, effort, generator)
-
-    def partition_parameters(self) -> Iterator[Tensor]:
-        yield from self.parameters()
-        yield self.base_bias
 
     def partition_sizes(self) -> str:
         return f"even and odd layers of {sum(self.sizes[::2])} and {sum(self.sizes[1::2])} units"
@@ -312,49 +299,15 @@ class DBM(StoresPartition, CanSample, CanDecode, CanComplete):
 
     # --- interface ------------------------------------------------------------------------------------------------
 
-    def _bits(self, x: Tensor) -> Tensor:
-        self.event.check_shape(x)
-        return x.flatten(1).to(self.dtype)
-
-    def _raw(self, even: Tensor) -> Tensor:
-        return even[:, : self.sizes[0]].reshape(len(even), *self.event.shape).to(self.event.dtype)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: Generator | None = None,
-        burn_in: Count | None = None,
-        on_step: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """The last states of ``n`` chains from persistent ones drawn at random: ``(n, *event.shape)``.
-
-        Args:
-            burn_in: sweeps of the chains; None: as in the model.
-            on_step: called after each sweep with the number of sweeps and the states of the chains as raw data.
-        """
+    def chain_ends(self, n: int, sweeps: int, generator: Generator | None, watch: Watch | None) -> Tensor:
+        """Even units, from persistent chains drawn at random."""
         w, b, c = self.interaction()
         rows = random.integers(0, len(self.fantasies), (n,), generator, like=w)
         even = bits(torch.addmm(b, self.fantasies[rows].to(w.dtype), w.t()).sigmoid_(), generator)
-        watch = None if on_step is None else lambda step, even: on_step(step, self._raw(even))
-        return self._raw(boltzmann.gibbs(even, w, b, c, burn_in or self.burn_in, generator, on_step=watch))
+        return boltzmann.gibbs(even, w, b, c, sweeps, generator, on_step=watch)
 
-    @torch.no_grad()
-    def complete(
-        self, x: Tensor, known: Tensor, *, generator: Generator | None = None, burn_in: Count | None = None
-    ) -> Tensor:
-        """Gibbs sweeps that do not change the known entries."""
-        self.check_known(x, known)
-        w, b, c = self.interaction()
-        even = bits(self._centres_of_starts().expand(len(x), -1), generator)
-        given = torch.cat([self._bits(x), even[:, self.sizes[0] :]], 1)
-        fixed = torch.cat([known.flatten(1), known.new_zeros(len(x), sum(self.sizes[2::2]))], 1)
-        start = torch.where(fixed, given, even)
-        return self._raw(boltzmann.gibbs(start, w, b, c, burn_in or self.burn_in, generator, fixed=fixed))
-
-    def _centres_of_starts(self) -> Tensor:
-        """The means of even units from which completions start: those of the data, and ½."""
+    def starting_means(self) -> Tensor:
+        """Those of the data, and ½ of the other even units."""
         visible = self.base_bias.sigmoid()
         return torch.cat([visible, visible.new_full((sum(self.sizes[2::2]),), 0.5)])
 

@@ -22,7 +22,7 @@ https://doi.org/10.1145/1390156.1390266).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated
 
@@ -34,17 +34,17 @@ from unsup.core.config import Count, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanDecode, CanSample, Objective, Terms, keyed_generator
+from unsup.core.model import Advice, Objective, Terms, keyed_generator
 from unsup.core.random import alike, bits
 from unsup.nn.boltzmann import BinaryLayers, log_bits
-from unsup.nn.partition import StoresPartition
+from unsup.nn.gibbs import BinaryUnits, Watch
 from unsup.prob import boltzmann
 
 _STARTS = 100  # chains that tell the means of a layer to the one above it
 _SWEEPS = 50  # of these chains
 
 
-class DBN(StoresPartition, CanSample, CanDecode):
+class DBN(BinaryUnits):
     """Deep belief network of binary units (Hinton, Osindero, Teh 2006; Salakhutdinov, Murray 2008).
 
     `log_prob` is log (1/k) Σ_i p(x, hⁱ) / q(hⁱ | x), k = ``samples``, with the top layer summed out: a lower ``bound``
@@ -86,7 +86,6 @@ class DBN(StoresPartition, CanSample, CanDecode):
         "paper": {"hidden": (500, 2000), "persistent": False, "steps": 25, "centred": False, "fine_tuning": 0.0},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear"}
-    not_in_half = "its free energies are sums that nearly cancel"
 
     depth_in_use: Tensor
 
@@ -117,10 +116,6 @@ class DBN(StoresPartition, CanSample, CanDecode):
                 self._copy_to_recognition(lower)
         self.register_buffer("depth_in_use", torch.tensor(len(hidden)))  # layers that are trained or in training
         self.take_partition()
-
-    @classmethod
-    def reason_against(cls, event: Event) -> str | None:
-        return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -324,38 +319,17 @@ class DBN(StoresPartition, CanSample, CanDecode):
 
     # --- interface ------------------------------------------------------------------------------------------------
 
-    def _bits(self, x: Tensor) -> Tensor:
-        self.event.check_shape(x)
-        return x.flatten(1).to(self.dtype)
-
-    def _raw(self, bits: Tensor) -> Tensor:
-        return bits.view(len(bits), *self.event.shape).to(self.event.dtype)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: Generator | None = None,
-        burn_in: Count | None = None,
-        on_step: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """Draws from the directed layers below the last states of ``n`` chains of the top RBM: ``(n, *event.shape)``.
-
-        Args:
-            burn_in: sweeps of the chains; None: as in the model.
-            on_step: called after each sweep with the number of sweeps and the most probable examples below the chains.
-        """
+    def chain_ends(self, n: int, sweeps: int, generator: Generator | None, watch: Watch | None) -> Tensor:
+        """A pass of the directed layers below the last states of chains of the top RBM."""
         below = self.depth - 1
-
-        def watch(step: int, v: Tensor) -> None:
-            if on_step is not None:
-                on_step(step, self._raw(self._typical(v)))
-
-        v = self._layer(below).drawn(n, burn_in or self.burn_in, generator, None if on_step is None else watch)
+        v = self._layer(below).drawn(n, sweeps, generator, watch)
         for i in reversed(range(below)):
             v = bits(self._layer(i).down(v).sigmoid_(), generator)
-        return self._raw(v)
+        return v
+
+    def shown(self, units: Tensor) -> Tensor:
+        """The most probable examples below the chains of the top RBM."""
+        return self._raw(self._typical(units))
 
     def _typical(self, v: Tensor) -> Tensor:
         """Bits of x, the most probable ones given probabilities of each layer below h^{depth − 1}."""

@@ -17,7 +17,6 @@ of the data (Salakhutdinov, Murray 2008, https://doi.org/10.1145/1390156.1390266
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -27,13 +26,13 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import CanComplete, CanDecode, CanSample, HasNegatives, HasPartition, Terms
+from unsup.core.model import HasNegatives, HasPartition, Terms
 from unsup.nn.boltzmann import TwoLayers
-from unsup.nn.partition import StoresPartition
+from unsup.nn.gibbs import Undirected, Watch
 from unsup.prob import boltzmann
 
 
-class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, CanDecode, CanComplete):
+class RBM(TwoLayers, Undirected, HasPartition, HasNegatives):
     """Restricted Boltzmann machine of binary units (Hinton 2002; Tieleman 2008; Salakhutdinov, Murray 2008).
 
     `energy` is the free energy F(v). `log_prob` is −F(v) − log Z: ``exact`` when the smaller layer has 20 units at most
@@ -73,7 +72,6 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
         "paper": {"hidden": 500, "persistent": False, "steps": 25, "centred": False},
     }
     fit_defaults = {"lr": 2e-3, "batch_size": 100, "schedule": "linear", "ema": 0.999}
-    not_in_half = "its free energies are sums that nearly cancel"
 
     def __init__(
         self,
@@ -90,10 +88,6 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
         self.take_layers(event.dims, hidden, persistent=persistent, steps=steps, chains=chains, centred=centred)
         self.take_partition()
 
-    @classmethod
-    def reason_against(cls, event: Event) -> str | None:
-        return None if event.uniform is not None and event.uniform.kind == "binary" else "takes binary data only"
-
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Initialise visible biases with the log-odds of the means of the data, and persistent chains at random."""
@@ -108,13 +102,6 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
     def energy(self, x: Tensor) -> Tensor:
         """The free energy F of raw data in nats: ``(B, *event.shape)`` → ``(B,)``."""
         return self.energy_of(self._bits(x))
-
-    def _bits(self, x: Tensor) -> Tensor:
-        self.event.check_shape(x)
-        return x.flatten(1).to(self.dtype)
-
-    def _raw(self, bits: Tensor) -> Tensor:
-        return bits.view(len(bits), *self.event.shape).to(self.event.dtype)
 
     # --- learning -------------------------------------------------------------------------------------------------
 
@@ -146,15 +133,8 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
     def partition_is_exact(self) -> bool:
         return boltzmann.is_enumerable(self.event.dims, self.hidden)
 
-    def partition_sum(self) -> Tensor:
-        return boltzmann.enumerated_log_partition(*self.interaction())
-
     def partition_estimate(self, effort: int, generator: Generator | None) -> tuple[float, float]:
         return boltzmann.annealed_log_partition(self.interaction(), self.base_bias, effort, generator)
-
-    def partition_parameters(self) -> Iterator[Tensor]:
-        yield from self.parameters()
-        yield self.base_bias
 
     def partition_sizes(self) -> str:
         return f"{self.event.dims} visible and {self.hidden} hidden units"
@@ -166,33 +146,11 @@ class RBM(TwoLayers, StoresPartition, HasPartition, HasNegatives, CanSample, Can
 
     # --- chains ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        generator: Generator | None = None,
-        burn_in: Count | None = None,
-        on_step: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """The last states of ``n`` chains: ``(n, *event.shape)``.
+    def chain_ends(self, n: int, sweeps: int, generator: Generator | None, watch: Watch | None) -> Tensor:
+        return self.drawn(n, sweeps, generator, watch)
 
-        Args:
-            burn_in: sweeps of the chains; None: as in the model.
-            on_step: called after each sweep with the number of sweeps and the states of the chains as raw data.
-        """
-        watch = None if on_step is None else lambda step, v: on_step(step, self._raw(v))
-        return self._raw(self.drawn(n, burn_in or self.burn_in, generator, watch))
-
-    @torch.no_grad()
-    def complete(
-        self, x: Tensor, known: Tensor, *, generator: Generator | None = None, burn_in: Count | None = None
-    ) -> Tensor:
-        """Gibbs sweeps that do not change the known entries."""
-        self.check_known(x, known)
-        given, fixed = self._bits(x), known.flatten(1)
-        start = torch.where(fixed, given, self.from_base_rates(len(x), generator))
-        return self._raw(boltzmann.gibbs(start, *self.interaction(), burn_in or self.burn_in, generator, fixed=fixed))
+    def starting_means(self) -> Tensor:
+        return self.base_bias.sigmoid()
 
     def encode(self, x: Tensor) -> Tensor:
         """p(h = 1 | x) of raw data: ``(B, *event.shape)`` → ``(B, hidden)``."""
