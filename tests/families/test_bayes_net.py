@@ -333,6 +333,27 @@ def test_expected_counts_are_sums_over_the_enumerated_posterior() -> None:
     assert float(found["count"]) == float(weight.sum())
 
 
+@pytest.mark.parametrize("size", [0.0, 2.0])
+def test_no_pass_of_em_lowers_the_posterior_of_the_tables(size: float) -> None:
+    """The likelihood of the observed entries from the enumerated joint, with the log of the prior."""
+    x = random_net().sample(60, generator=seeded()).float()
+    x[torch.rand(x.shape, generator=seeded(1)) < 0.4] = math.nan
+    model, cells, reached = BayesNet(gapped(EVENT), structure=EDGES, equivalent_size=size), everything(SIZES), []
+    noise = torch.rand(model.log_table.shape, generator=seeded(2), dtype=torch.float64)
+    for table in model._tables():
+        table.copy_(noise[: table.numel()].view(table.shape).log().log_softmax(-1))
+    fits = ((cells[None] == x[:, None]) | x.isnan()[:, None]).all(2).double()
+    for _ in range(25):
+        p = torch.from_numpy(joint_by_loop(model, SIZES).reshape(-1))
+        sums = model.statistics(Batch(x))
+        log_prob = float((fits @ p).log().sum())
+        assert float(sums["log_prob"]) == pytest.approx(log_prob, abs=1e-9)
+        reached.append(log_prob + float(model.parameter_log_prior()))
+        model.maximize(sums)
+    assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-9
+    assert reached[-1] > reached[0] + 1
+
+
 def test_em_recovers_the_tables_from_rows_with_gaps() -> None:
     truth = random_net(sharp=1.0)
     x = truth.sample(8000, generator=seeded()).float()

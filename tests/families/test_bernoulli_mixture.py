@@ -109,6 +109,46 @@ def test_no_pass_lowers_the_posterior_of_the_parameters(smoothing: float) -> Non
     assert reached[-1] > reached[0] + 0.1
 
 
+def test_a_pass_with_missing_entries_is_the_equations_in_a_loop() -> None:
+    """θ_kd of the examples that have d, weighted by the responsibilities by what they have; the posterior rises."""
+    x = data().float()
+    x[torch.rand(x.shape, generator=seeded(7)) < 0.3] = math.nan
+    x[0] = math.nan
+    model, alpha, reached = BernoulliMixture(Event((D,), BINARY, missing=True), components=K, smoothing=0.5), 0.5, []
+    model.prepare(Batch(x), generator=seeded())
+    for _ in range(15):
+        pi, theta = parts(model)
+        owes = np.tile(pi, (len(x), 1))
+        for n, row in enumerate(x.tolist()):
+            for d, value in enumerate(row):
+                if not math.isnan(value):
+                    owes[n] *= theta[:, d] if value else 1 - theta[:, d]
+        reached.append(np.log(owes.sum(1)).sum() + alpha * (np.log(theta) + np.log1p(-theta)).sum())
+        assert model.log_prob(x).sum().item() == pytest.approx(np.log(owes.sum(1)).sum(), rel=1e-12)
+        owes /= owes.sum(1, keepdims=True)
+        there, ones = (~x.isnan()).double().numpy(), x.nan_to_num(0.0).double().numpy()
+        model.maximize(model.statistics(Batch(x)))
+        pi, theta = parts(model)
+        np.testing.assert_allclose(theta, (owes.T @ ones + alpha) / (owes.T @ there + 2 * alpha), rtol=1e-10)
+        np.testing.assert_allclose(pi, owes.mean(0), rtol=1e-10)
+    assert min(b - a for a, b in itertools.pairwise(reached)) > -1e-9
+    assert reached[-1] > reached[0]
+
+
+def test_an_entry_that_no_example_has_keeps_its_probability() -> None:
+    x = data().float()
+    x[:, 2] = math.nan
+    model = BernoulliMixture(Event((D,), BINARY, missing=True), components=K, smoothing=0.0)
+    model.prepare(Batch(x), generator=seeded())
+    before = model.log_odds.detach().clone()
+    model.maximize(model.statistics(Batch(x)))
+    assert bool(model.log_odds.isfinite().all())
+    assert torch.equal(model.log_odds[:, 2], before[:, 2])
+    known = torch.ones(3, D, dtype=torch.bool)
+    known[:, 1] = False
+    assert bool(model.complete(x[:3], known, generator=seeded())[:, 2].isnan().all())  # known to be missing
+
+
 def test_the_start_is_the_smoothed_means_of_the_clusters_at_the_seeds() -> None:
     from unsup.prob.clusters import kmeans_plus_plus
 

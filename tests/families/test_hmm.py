@@ -203,15 +203,64 @@ def test_padding_is_not_counted_and_lengths_are_those_of_shorter_sequences() -> 
     assert float(log_p[0].detach()) == 0
 
 
-@pytest.mark.parametrize("event", [WORDS, TEXT, ROLL, SERIES])
-def test_each_pass_raises_the_likelihood(event: Event) -> None:
+SHORT = Event((4, 2), Support("nominal", 3), "sequence", missing=True)
+
+
+def test_every_marginal_is_a_sum_over_the_enumerated_strings() -> None:
+    """All subsets of eight entries, each with the values of one string."""
+    model = generic(SHORT)
+    every = torch.tensor(list(itertools.product(range(3), repeat=8)), dtype=torch.float32)
+    p = model.log_prob(every.view(-1, 4, 2)).detach().exp()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-10)
+    one = every[4321]
+    subsets = torch.tensor(list(itertools.product((False, True), repeat=8)))
+    found = model.log_prob(one.where(subsets, math.nan).view(-1, 4, 2)).detach().exp()
+    agrees = (every == one)[None] | ~subsets[:, None]  # (256, 3^8, 8)
+    torch.testing.assert_close(found, agrees.all(2).double() @ p, atol=1e-12, rtol=1e-10)
+
+
+def test_posteriors_and_the_best_path_with_gaps_are_those_of_all_paths() -> None:
+    model = generic(SHORT)
+    x = torch.randint(3, (5, 4, 2), generator=seeded()).float()
+    x[torch.rand(x.shape, generator=seeded(1)) < 0.4] = math.nan
+    table = model.emissions.log_table().detach()  # (K, C, levels)
+    log_b = torch.zeros(4, 5, K, dtype=torch.float64)
+    for n, t, c in itertools.product(range(5), range(4), range(2)):
+        if not x[n, t, c].isnan():
+            log_b[t, n] += table[:, c, int(x[n, t, c])]
+    every, joint = paths(model.log_initial.detach(), model.log_transition.detach(), log_b)
+    torch.testing.assert_close(model.log_prob(x).detach(), joint.logsumexp(0), atol=1e-10, rtol=0)
+    assert torch.equal(model.states(x), every[joint.argmax(0)])
+    posterior, found = joint.softmax(0), model.posteriors(x)
+    for t, k in itertools.product(range(4), range(K)):
+        torch.testing.assert_close(found[:, t, k], posterior[every[:, t] == k].sum(0), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("event", "options"),
+    [
+        (WORDS, {}),
+        (WORDS, {"transition_prior": 0.0, "smoothing": 0.0}),
+        (TEXT, {}),
+        (ROLL, {}),
+        (SHORT, {}),
+        (SERIES, {}),
+        (SERIES, {"covariance": "full", "components": 2}),
+        (Event((T, 2), REAL, "sequence", missing=True), {"components": 2}),
+        (Event((T, 2), REAL, "sequence", missing=True), {"covariance": "full"}),
+    ],
+    ids=str,
+)
+def test_each_pass_raises_the_likelihood(event: Event, options: dict[str, object]) -> None:
     generator = seeded(1)
-    model = generic(event)
+    model = generic(event, **options)
     x = (
         torch.randn(40, *event.shape, generator=generator)
         if event.is_real
         else torch.randint(event.columns[0].levels, (40, *event.shape), generator=generator).to(event.dtype)
     )
+    if event.missing:
+        x[torch.rand(x.shape, generator=generator) < 0.3] = math.nan
     lengths = torch.randint(event.shape[0] + 1, (40,), generator=generator) if event.open else None
     batch, last = Batch(x, lengths=lengths), -math.inf
     model.prepare(batch, generator=generator)
@@ -386,3 +435,23 @@ def test_hmmlearn_makes_the_same_passes() -> None:
         model.maximize(model.statistics(Batch(x)))
     torch.testing.assert_close(model.log_transition.exp().detach(), torch.from_numpy(other.transmat_))
     torch.testing.assert_close(model.emissions.log_table()[:, 0].exp().detach(), torch.from_numpy(other.emissionprob_))
+
+
+def test_hmmlearn_makes_the_same_passes_of_gaussians() -> None:
+    peer = pytest.importorskip("hmmlearn.hmm")
+    model = generic(SERIES, transition_prior=0.0, covariance_prior=1e-13)
+    x = torch.randn(50, T, 2, generator=seeded())
+    other = peer.GaussianHMM(
+        K, "diag", init_params="", n_iter=5, tol=-1e9, min_covar=0.0, covars_prior=0.0, covars_weight=0.0
+    )
+    other.startprob_, other.transmat_ = (t.exp().detach().numpy() for t in (model.log_initial, model.log_transition))
+    gaussians = model.emissions.gaussians  # of the units of the model, which are those of the data here
+    other.means_ = gaussians.means.detach().numpy()
+    other.covars_ = (-2 * gaussians.log_diagonal).exp().detach().numpy()
+    other.fit(x.reshape(-1, 2).double().numpy(), [T] * 50)
+    for _ in range(5):
+        model.maximize(model.statistics(Batch(x)))
+    torch.testing.assert_close(model.log_transition.exp().detach(), torch.from_numpy(other.transmat_))
+    torch.testing.assert_close(gaussians.means.detach(), torch.from_numpy(other.means_))
+    variances = torch.from_numpy(other.covars_).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close((-2 * gaussians.log_diagonal).exp().detach(), variances)

@@ -13,6 +13,7 @@ from unsup.prob.gaussians import (
     gaussian_cell_log_prob,
     gaussian_interval_log_prob,
     marginal_log_prob,
+    mixture_mode,
 )
 
 NONE, ALL = torch.tensor(False), torch.tensor(True)
@@ -99,3 +100,21 @@ def test_intervals_without_a_width_or_far_away_are_no_nan() -> None:
     found = gaussian_interval_log_prob(edges, edges.diff(dim=0), 0 * one, -7 * one)
     assert not found.isnan().any()
     assert found[[2, 4], 0].exp().tolist() == [0.5, 0.5]
+
+
+def test_the_mode_of_a_mixture_is_the_highest_point_of_a_fine_grid() -> None:
+    g = torch.Generator().manual_seed(0)
+    log_weights = torch.randn(40, 5, generator=g, dtype=torch.float64).log_softmax(1)
+    means = 2 * torch.randn(40, 5, generator=g, dtype=torch.float64)
+    log_std = 0.7 * torch.randn(40, 5, generator=g, dtype=torch.float64)
+
+    def log_density(y: torch.Tensor) -> torch.Tensor:
+        far = (y[..., None] - means[:, None]) * (-log_std[:, None]).exp()
+        return (log_weights[:, None] - log_std[:, None] - 0.5 * far.square()).logsumexp(2)
+
+    grid = torch.linspace(-12, 12, 24_001, dtype=torch.float64).expand(40, -1)
+    found = mixture_mode(log_weights, means, log_std)
+    best = log_density(grid).max(1).values
+    assert bool((log_density(found[:, None])[:, 0] >= best - 1e-12).all())
+    alone = mixture_mode(log_weights[:, :1], means[:, :1], log_std[:, :1])
+    torch.testing.assert_close(alone, means[:, 0])
