@@ -954,6 +954,14 @@ class KnowsMarginals(CanComplete):
             yield entry, gaps[:, entry].nonzero().flatten()
 
 
+class HasGraph(ABC):
+    """Capability: a directed graph without cycles between the entries, which the page of a run shows."""
+
+    @abstractmethod
+    def links(self) -> list[tuple[int, int]]:
+        """The edges, (parent, child), by the numbers of flattened entries from 0."""
+
+
 class CodesEntries(ABC):
     """Capability: visiting the entries of examples one by one, each with its distribution, for entropy coding.
 

@@ -28,6 +28,7 @@ from unsup.report.album import Shown, embedded, ranked, title_of
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
 from unsup.report.figures import Column, Figure, finite, gap_text, reading, sign
+from unsup.report.graph import MOST_NODES, graph
 from unsup.report.pages import Page, Pairs, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
 from unsup.report.words import capital, environment_text, plainly, told
@@ -61,6 +62,12 @@ class _About(TypedDict):
     training: dict[str, Any]
 
 
+class _Graph(TypedDict):
+    """``graph.json``: pairs of entries."""
+
+    edges: list[list[int]]
+
+
 class _Kept(TypedDict):
     """``measures.json`` of a run of a comparison."""
 
@@ -77,6 +84,7 @@ class Recorded:
         planned: the number of steps of its schedule, or of passes if the time ended them; None if it counted until it
             converged, or if it is not known yet.
         ended: whether training is finished.
+        edges: of the graph between the entries, if the model has one.
     """
 
     folder: Path
@@ -89,6 +97,7 @@ class Recorded:
     kept: int | None
     planned: int | None
     ended: bool
+    edges: Sequence[tuple[int, int]] | None = None
 
     @property
     def event(self) -> Event:
@@ -144,9 +153,15 @@ def read_run(folder: Path) -> Recorded:
         kept=kept if isinstance(kept, int) else None,
         planned=_planned(last),
         ended=last.get("ended") is not None,
+        edges=_edges(_side_record(folder / "graph.json", _Graph)),
     )
     of_now = not measured or measured["measures"]["steps"] == found.steps
     return found if of_now else replace(found, pictures={})
+
+
+def _edges(record: Mapping[str, Any]) -> list[tuple[int, int]] | None:
+    pairs = record.get("edges")
+    return None if pairs is None else [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 
 
 def _planned(last: Mapping[str, Any]) -> int | None:
@@ -184,6 +199,7 @@ def page_view(run: Recorded) -> Page:
         sections=sections(
             ("figures", "Figures", [("table", figure_rows(run), "figures", "Measured figures", _HEADS, "plain", True)]),
             ("samples", "Samples", samples_view(run.folder)),
+            ("graph", "Graph", graph_view(run)),
             ("pictures", "Pictures", [("gallery", pictures_of(run), "h3")]),
             ("training", "Training", training_view(run)),
             ("data", "Data", data_view(run)),
@@ -301,6 +317,22 @@ def samples_view(folder: Path) -> list[Parts]:
         earlier = [earlier[round(i * (len(earlier) - 1) / (_EARLIER - 1))] for i in range(_EARLIER)]
     small = [_grid(*one, _SMALL) for one in earlier]
     return [("picture", _grid(*last, _WIDE)), ("heading", small and "Earlier"), ("gallery", small, "h4", "strip")]
+
+
+def graph_view(run: Recorded) -> list[Parts]:
+    """The graph between the entries, if it is not too large for a picture."""
+    dims, edges = run.event.dims, run.edges
+    if edges is None or dims > MOST_NODES or not all(0 <= v < dims for edge in edges for v in edge):
+        return []
+    columns = list(run.columns or ())
+    if len(columns) != dims:
+        columns = [str(d) for d in range(dims)]
+    try:
+        drawn = graph(columns, edges, "chart-graph", f"Graph of {run.title}")
+    except ValueError:  # a damaged file
+        return []
+    caption = "Every column depends on those from which an arrow leads to it. An arrow is not a cause."
+    return [("charts", [Chart("Dependences", drawn, caption)], "single", "wide")]
 
 
 def pictures_of(run: Recorded) -> list[Shown]:

@@ -25,7 +25,7 @@ from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
-from unsup.core.model import CanSample, HasDensity, Model, Symptom, Translates, keyed_generator
+from unsup.core.model import CanSample, HasDensity, HasGraph, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.signals import signals_to
@@ -192,6 +192,8 @@ class Trainer(ABC):
         if self.handed is not None:
             self._load(self.handed.state)
             validation, score = self.handed.validation, self.handed.value
+        if self.folder is not None and self.writes and isinstance(self.model, HasGraph):
+            self.folder.write_json("graph.json", {"edges": [list(edge) for edge in self.model.links()]})
         self.model.eval()
         outcome = (self.done, seconds, validation, self.events, interrupted, self.folder)
         return Fitted(*outcome, self._kept_by, score, self.stop_signal if interrupted else None)

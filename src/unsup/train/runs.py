@@ -1,8 +1,9 @@
 """The run folder: the only interface between the trainer, the command line and the report.
 
-``config.json`` · ``about.json`` (what its page tells of the data) · ``events.jsonl`` (one line a log point) ·
-``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png`` · ``pictures.safetensors`` (what these
-take their scale from) · ``eval.json`` · ``env.json`` · ``report.html`` · ``README.md``.
+``config.json`` · ``about.json`` (what its page tells of the data) · ``graph.json`` (of a model with a graph) ·
+``events.jsonl`` (one line a log point) · ``checkpoints/last.safetensors`` and ``best.safetensors`` · ``samples/*.png``
+· ``pictures.safetensors`` (what these take their scale from) · ``eval.json`` · ``env.json`` · ``report.html`` ·
+``README.md``.
 """
 
 from __future__ import annotations

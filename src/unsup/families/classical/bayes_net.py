@@ -27,7 +27,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Weight
 from unsup.core.errors import InputError, nearest
 from unsup.core.event import Event
-from unsup.core.model import Advice, CanSample, ChooseEntry, CodesEntries, Factorises, KnowsMarginals
+from unsup.core.model import Advice, CanSample, ChooseEntry, CodesEntries, Factorises, HasGraph, KnowsMarginals
 from unsup.core.steps import in_steps
 from unsup.core.words import counted
 from unsup.nn.columns import patterns
@@ -55,7 +55,7 @@ _SHOWN = 40  # edges in a line
 _LEARNED = ("hill-climbing", "chow-liu")
 
 
-class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries):
+class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, HasGraph):
     """Π_i p(x_i | x_pa(i)) with one table per column (Pearl 1988); all operations are exact.
 
     `edges` lists the structure. Samples, scores of entries and compression follow its topological order. A structure is
@@ -165,12 +165,15 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries):
         >>> BayesNet(Event((3,), Support("binary")), structure="0:1,0:2").edges(["rain", "wet", "slippery"])
         [('rain', 'wet'), ('rain', 'slippery')]
         """
-        found = [(int(j), int(i)) for j, i in self.edge.nonzero().tolist()]
+        found = self.links()
         if names is None:
             return found
         if len(names) != self.event.dims:
             raise InputError(f"{len(names)} names were given for {self.event.dims} columns")
         return [(names[j], names[i]) for j, i in found]
+
+    def links(self) -> list[tuple[int, int]]:
+        return [(int(j), int(i)) for j, i in self.edge.nonzero().tolist()]
 
     def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """The edges, as ``rain → wet``."""
