@@ -10,11 +10,10 @@ from torch import Generator, Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
+from unsup.core.marginals import typical, typical_of_draws
 from unsup.core.model import CanComplete, CanSample, HasLengths, KnowsMarginals, Model, has_ends, keyed_generator
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
-from unsup.nn.intervals import typical
-from unsup.prob.robust import half_sample_mode
 
 _SAMPLE, _COMPLETE = 0, 1  # keys of the noise
 DRAWS = 100
@@ -98,14 +97,12 @@ def fill_examples(
         generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
         complete = cast(Callable[..., Tensor], model.complete)
         drawn = [complete(x, own, generator=generator, **given, **(options or {})) for _ in range(DRAWS)]
-        found = torch.stack([part.flatten(1) for part in drawn]).double()  # (draws, B, D)
-        each = found.mean(0) if mean else half_sample_mode(found)
-        for d, support in enumerate(event.columns):
-            if support.is_discrete and (not mean or support.kind == "nominal"):
-                each[:, d] = found[:, :, d].mode(0).values
-            elif support.is_discrete:
-                each[:, d] = each[:, d].round()
-        return each
+        found = torch.stack([part.flatten(1) for part in drawn])  # (draws, B, D)
+        each = [
+            typical_of_draws(own, support, mean=mean)
+            for own, support in zip(found.unbind(2), event.columns, strict=True)
+        ]
+        return torch.stack(each, 1)
 
     def filled(position: int, part: Batch) -> Tensor:
         x, own = part.x, known[position * CHUNK :][: len(part)].to(part.x.device)

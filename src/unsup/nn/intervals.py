@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unsup.core.event import Support
-from unsup.core.model import Conditional, Intervals, Located, Marginal
+from unsup.core.model import Conditional, Intervals, Located
 from unsup.prob.distributions import logistic_interval_log_prob
 from unsup.prob.gaussians import gaussian_interval_log_prob, mixture_mode
 
@@ -111,27 +110,3 @@ def cells(value: Tensor, levels: int) -> Tensor:
     """The ends of the cells of levels ``(n,)`` on the line, ``(n, 2)``; the first and the last level have the tails."""
     low = (value - 0.5).masked_fill(value < 0.5, -torch.inf)
     return torch.stack([low, (value + 0.5).masked_fill(value > levels - 1.5, torch.inf)], 1)
-
-
-def typical(marginal: Marginal, support: Support, *, mean: bool) -> Tensor:
-    """The mode of an entry, or its mean: raw values, float64 ``(n,)``.
-
-    The mean of whole numbers is the nearest level. Categories have no mean, so that it is the mode.
-
-    >>> log_p = torch.tensor([[0.5, 0.0, 0.1, 0.4]]).log()
-    >>> [typical(log_p, Support("ordinal", 4, low=7), mean=mean).item() for mean in (False, True)]
-    [7.0, 8.0]
-    """
-    if not support.is_discrete:
-        assert isinstance(marginal, Located)
-        return (marginal.mean() if mean else marginal.mode()).double()
-    if isinstance(marginal, Tensor):
-        log_p = marginal.double()
-    else:
-        edges = torch.arange(support.levels + 1, dtype=torch.float64) - 0.5
-        edges[0], edges[-1] = -torch.inf, torch.inf
-        log_p = marginal.log_masses(edges[None])
-    if not mean or support.kind == "nominal":
-        return log_p.argmax(1).double() + support.low
-    levels = torch.arange(support.levels, dtype=log_p.dtype, device=log_p.device)
-    return (log_p.softmax(1) @ levels).round() + support.low

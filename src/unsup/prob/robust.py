@@ -37,20 +37,3 @@ def in_order(x: Tensor) -> tuple[Tensor, Tensor]:
 def place(ordered: Tensor, number: Tensor) -> Tensor:
     """One value of each column: ``(N, D)``, ``(D,)`` → ``(D,)``; 0 for a column without values."""
     return ordered.gather(0, number.clamp(0, len(ordered) - 1)[None])[0].nan_to_num(0.0)
-
-
-def half_sample_mode(x: Tensor) -> Tensor:
-    """The mode of each column of a sample ``(N, ...)``: the shortest half, then the shortest half of that, and so on.
-
-    Robertson, Cryer 1974, https://doi.org/10.1080/01621459.1974.10480246.
-
-    >>> half_sample_mode(torch.tensor([0.0, 3.0, 3.1, 3.2, 9.0, 20.0])).item()
-    3.049999952316284
-    """
-    x = x.sort(0).values
-    while len(x) > 2:
-        half = (len(x) + 1) // 2
-        start = (x[half - 1 :] - x[: len(x) - half + 1]).argmin(0, keepdim=True)
-        steps = torch.arange(half, device=x.device).view(-1, *(1,) * (x.ndim - 1))
-        x = x.gather(0, start + steps)
-    return x.mean(0)
