@@ -386,6 +386,29 @@ def test_a_hundred_columns_are_summed_out_one_by_one() -> None:
     assert not bool(drawn.isnan().any())
 
 
+def test_marginals_and_expected_counts_of_a_hundred_columns() -> None:
+    """p(x_50 | both ends) of a chain, by products of matrices; every family is counted once in each row."""
+    n = 100
+    model = random_net(Event((n,), BINARY), ",".join(f"{d}:{d + 1}" for d in range(n - 1)), sharp=1.0)
+    tables = [table.exp() for table in model._tables()]
+    left, right = torch.diag(tables[0]), torch.eye(2, dtype=torch.float64)
+    for table in tables[1:51]:
+        left = left @ table
+    for table in tables[51:]:
+        right = right @ table
+    expected = left[1] * right[:, 0]
+    x = torch.zeros(1, n)
+    x[0, 0] = 1.0
+    known = torch.zeros(1, n, dtype=torch.bool)
+    known[0, [0, -1]] = True
+    found = {entry: log_p for entry, _, log_p in model.marginals(x, known)}
+    assert len(found) == n - 2
+    torch.testing.assert_close(found[50][0].exp(), expected / expected.sum(), rtol=1e-10, atol=0)
+    gapped_rows = x.where(known, math.nan).repeat(3, 1)
+    sums = with_gaps(model).statistics(Batch(gapped_rows))
+    assert float(sums["counts"].sum()) == pytest.approx(3 * n, rel=1e-10)
+
+
 def test_a_naive_network_with_forty_children_has_no_wide_table() -> None:
     model = random_net(Event((41,), BINARY), ",".join(f"0:{d}" for d in range(1, 41)))
     x = torch.full((2, 41), math.nan)

@@ -281,9 +281,22 @@ def test_gradient_of_the_likelihood_has_the_expected_counts() -> None:
     counts = sums["transitions"]
     expected = counts - counts.sum(1, keepdim=True) * model.log_transition.exp()
     torch.testing.assert_close(model.transitions.grad, expected.detach())
+    first = sums["initial"]
+    torch.testing.assert_close(model.initial.grad, (first - first.sum() * model.log_initial.exp()).detach())
     levels = sums["emitted_levels"]
     expected = levels - levels.sum(2, keepdim=True) * model.emissions.logits.softmax(2)
     torch.testing.assert_close(model.emissions.logits.grad, expected.detach())
+
+
+def test_a_model_of_a_long_sequence_does_not_underflow() -> None:
+    """20,000 steps: the parts of all entries sum to log p, and posteriors at every step to one."""
+    model = generic(Event((20_000,), Support("nominal", 4), "sequence"))
+    x = torch.randint(4, (1, 20_000), generator=seeded())
+    log_p = float(model.log_prob(x).detach())
+    assert log_p < -20_000
+    assert log_p == pytest.approx(float(model.log_conditionals(x).sum()), rel=1e-10)
+    torch.testing.assert_close(model.posteriors(x).sum(2), torch.ones(1, 20_000, dtype=torch.float64))
+    assert int(model.states(x).min()) >= 0
 
 
 def test_a_dead_state_keeps_its_row() -> None:
