@@ -214,7 +214,7 @@ def test_constant_real_columns_have_a_finite_density() -> None:
 
 
 def test_a_condition_that_is_not_a_class_is_refused() -> None:
-    with pytest.raises(InputError, match="conditioned on a class"):
+    with pytest.raises(InputError, match="--label COLUMN --given label"):
         NaiveBayes(Event((2,), BINARY), given=Event((2,), REAL))
 
 

@@ -96,7 +96,8 @@ class NaiveBayes(Counting, ClassifiesByBayes, Factorises, CanSample, KnowsMargin
         if given is not None and not self.classes:
             raise InputError(
                 f"NaiveBayes is conditioned on a class, but the condition is {given}; use one label per example "
-                "(given=labels(K)), or a model that takes any condition: made, spline-flow"
+                "(given=labels(K); of a table: --label COLUMN --given label), or a model that takes any condition: "
+                "made, spline-flow"
             )
         if self.log_prior is not None:
             self.log_prior = self.log_prior.double()
