@@ -656,7 +656,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: s
 def test_refusals_of_verbs() -> None:
     with pytest.raises(InputError, match="adds noise"):
         Latent(Event((2,), Support("ordinal", 5)), decoder="gaussian")
-    with pytest.raises(CapabilityError, match="no q"):
+    with pytest.raises(CapabilityError, match="no network q"):
         Latent(FOUR, layers=(2,), objective="enumerate").bound(X)
     wide, real = Latent(FOUR, layers=(13,)), Latent(Event((2,), REAL), layers=(2,))
     assert "too many states" in (wide.reason_against_coding() or "")
