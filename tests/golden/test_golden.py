@@ -26,6 +26,16 @@ RENAMED: dict[str, list[tuple[str, str]]] = {
     "gaussian-mixture": [(r"gaussians\.(.*)", r"\1")],
     "made": [(r"net\.(.*)", r"\1"), (r"observation\.(front\..*)", r"\1")],
     "vae": [(r"nets\.(.*)", r"\1")],
+    "vq-vae-2": [
+        (r"encoders\.0\.(.*)", r"top_encoder.\1"),
+        (r"decoders\.0\.(.*)", r"top_decoder.\1"),
+        (r"merges\.0\.(.*)", r"bottom_encoder.\1"),
+        (r"enlarge\.0\.0\.(.*)", r"enlarge.\1"),
+        (r"quantisers\.0\.(.*)", r"top.\1"),
+        (r"quantisers\.1\.(.*)", r"bottom.\1"),
+        (r"priors\.0\.(.*)", r"prior.\1"),
+        (r"priors\.1\.(.*)", r"bottom_prior.\1"),
+    ],
     "pixelcnn": [(r"blocks\.(\d+)\.shift\.weight", r"blocks.\1.label_bias.weight")],
 }
 

@@ -21,6 +21,10 @@ _SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding"
 
 BOUND = {"loss-is-likelihood": "the loss is a bound on log p, which is a sum over few states"}
 FROM_PRIOR = {"loss-is-likelihood": "the loss draws from the prior, the bound from q"}
+_FITTED = Part(
+    "vq-vae", {"codebook_size": 8, "code_dim": 4, "width": 8, "block_width": 4, "blocks": 1, "hidden": (16,)}
+)
+_FITTED_2 = Part("vq-vae-2", {"codebook_size": 6, "code_dim": 4, "width": 8, "block_width": 8, "blocks": 1})
 PROPOSAL = Part("latent", {"layers": (13,), "hidden": (4,)})
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
@@ -83,6 +87,17 @@ CASES = (
         Event((2, 8, 8), ordinal(5)),
         {"prior": Part("gated-pixelcnn", _SMALL), "bottom_prior": Part("subscale", _SUBSCALE)},
     ),
+    Case(
+        "vq-vae-2",
+        Event((2, 8, 8), ordinal(5)),
+        {"levels": 3, "bottom_prior": Part("subscale", _SUBSCALE | {"scale": 1})},
+    ),
+    Case(
+        "vq-vae",
+        vector(4),
+        {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED},
+    ),
+    Case("vq-vae-2", Event((1, 8, 8), BINARY), {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED_2}),
     Case("latent", vector(6), {"objective": "enumerate"}, oracle=oracles.latent),
     Case("latent", vector(5), {"layers": (3, 2), "hidden": (), "objective": "enumerate"}, oracle=oracles.latent),
     Case("latent", vector(6), {"layers": (1,), "categories": 5, "objective": "enumerate"}, oracle=oracles.latent),
