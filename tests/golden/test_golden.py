@@ -49,6 +49,10 @@ CHANGED: dict[tuple[str, str], str] = {
         ("vae", f"4/{q}/*"): _ENTRY_BY_ENTRY
         for q in ("log_prob", "code", "loss_train", "loss_eval", "fit_sgd", "fit_adam")
     },
+    **{
+        (model, "fit_*"): "the moving averages of codebooks have a short memory at first, and dead codes restart soon"
+        for model in ("vq-vae", "vq-vae-2")
+    },
     ("pixelcnn", "5/loss_eval/*"): "in evaluation mode too the loss is given the condition where the batch has one",
     ("pixelcnn", "5/fit_*/nats"): "validation is given the condition where the data has one",
 }
