@@ -179,7 +179,7 @@ class VectorQuantiser(nn.Module):
         self.collected.zero_()
 
     def _is_free(self, z: Tensor) -> Tensor:
-        """Whether no code is at a vector: ``(K, D)`` → ``(K,)``. Of two codes at one place, either may be the nearest."""
+        """Whether no code is at a vector, ``(K, D)`` → ``(K,)``: of two at one place, either may be the nearest."""
         apart = (z - self.lookup(self.nearest(z))).square().sum(1)
         return apart > _TAKEN * z.var(0, correction=0).sum()
 
