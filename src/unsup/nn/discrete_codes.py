@@ -62,7 +62,8 @@ class DiscreteCodes(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSp
         for name, (_, default) in options_of(type(self)).items():
             if not name.endswith(("prior", "autoencoder")) and self.config[name] not in (default, found.config[name]):
                 raise InputError(
-                    f"{name}={self.config[name]!r} is not that of the autoencoder, {found.config[name]!r}; remove this option"
+                    f"{name}={self.config[name]!r} is not that of the autoencoder, {found.config[name]!r}; remove "
+                    "this option"
                 )
         return found.requires_grad_(False)
 
