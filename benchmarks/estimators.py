@@ -1,9 +1,10 @@
 """Gradient estimators of `latent`: ``python -m benchmarks estimators`` writes a table and a picture for docs/latent.md.
 
-Bias and standard deviation of the gradient of the parameters of q, relative to the norm of the enumerated gradient, for
-a network whose states of z are few enough for a sum. Some exact training comes first, so that neither p nor q is
-arbitrary. Objectives with two draws maximise another bound, whose gradient is a sum over all pairs of draws. Times are
-medians of interleaved training steps of the belief network 200-200-784 on random bits.
+Bias and standard deviation of the gradients of the parameters of q and of p, relative to the norm of the enumerated
+gradient, for a network whose states of z are few enough for a sum. Some exact training comes first, so that neither p
+nor q is arbitrary. Gradients of q are compared with those of the objective itself: with two draws a sum over all pairs,
+of the sleep phase a sum over all dreams. Gradients of p are compared with that of log p(x). Times are medians of
+interleaved training steps of the belief network 200-200-784 on random bits.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import math
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from unsup.core.batch import Batch
 from unsup.core.event import BINARY, Event
@@ -41,15 +42,37 @@ def _at(tau: float) -> dict[str, Any]:
     return {"temperature": tau, "last_temperature": tau}
 
 
-ESTIMATORS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+RELAXED: tuple[tuple[str, dict[str, Any]], ...] = tuple(
+    (f"`{name}`, τ = {tau:g}", {"objective": name, **_at(tau)})
+    for name in ("gumbel-softmax", "straight-through")
+    for tau in TEMPERATURES
+)
+OF_Q: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("`importance`, k = 1 (REINFORCE)", 1, {"objective": "importance", "samples": 1}),
     ("`nvil`", 1, {"objective": "nvil"}),
-    *((f"`gumbel-softmax`, τ = {tau:g}", 1, {"objective": "gumbel-softmax", **_at(tau)}) for tau in TEMPERATURES),
-    *((f"`straight-through`, τ = {tau:g}", 1, {"objective": "straight-through", **_at(tau)}) for tau in TEMPERATURES),
+    *((name, 1, options) for name, options in RELAXED),
     ("`importance`, k = 2", 2, {"objective": "importance", "samples": 2}),
     ("`vimco`, k = 2", 2, {"objective": "vimco", "samples": 2}),
 )
-"""Name, draws of the bound and options of each estimator."""
+"""Name, draws of the bound and options of the estimators of a bound."""
+OF_POSTERIOR: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("`wake-sleep`, sleep phase", {"objective": "wake-sleep"}),
+    *(
+        (f"`reweighted-wake-sleep`, k = {k}, wake phase of q", {"objective": "reweighted-wake-sleep", "samples": k})
+        for k in (2, 50)
+    ),
+)
+"""Name and options of the estimators of a cross-entropy of q: from dreams, or from the posterior."""
+OF_P: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("`enumerate`", {"objective": "enumerate"}),
+    ("`variational`", {"objective": "variational"}),
+    ("`prior`, k = 100", {"objective": "prior", "samples": 100}),
+    ("`importance`, `vimco`, `reweighted-wake-sleep`, k = 5", {"objective": "vimco", "samples": 5}),
+    ("the same, k = 50", {"objective": "vimco", "samples": 50}),
+    ("`nvil`, `wake-sleep`", {"objective": "wake-sleep"}),
+    *RELAXED,
+)
+"""Name and options of the estimators of p; some are the same for p."""
 TIMED: dict[str, dict[str, Any]] = {
     "`nvil`": {"objective": "nvil"},
     "`gumbel-softmax`": {"objective": "gumbel-softmax"},
@@ -75,12 +98,17 @@ def built(**options: Any) -> Latent:
     return model
 
 
-def enumerated(model: Latent, x: Tensor, k: int) -> Tensor:
-    """E L_k of each example, over all draws."""
+def log_tables(model: Latent, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(x, z) and log q(z|x) of all states, ``(S, B)``."""
     z = [s[:, None] for s in model._states()]
     log_likelihood = model.nets.log_likelihood_table(model.nets.target(x), z[0][:, 0])
     log_p = log_likelihood + model._log_prob_of(z, model._prior_logits(z))
-    log_q = model._log_prob_of(z, model._posterior_logits(x, z))
+    return log_p, model._log_prob_of(z, model._posterior_logits(x, z))
+
+
+def enumerated(model: Latent, x: Tensor, k: int) -> Tensor:
+    """E L_k of each example, over all draws."""
+    log_p, log_q = log_tables(model, x)
     draws = torch.tensor(list(itertools.product(range(len(log_p)), repeat=k))).T
     return (log_q[draws].sum(0).exp() * bounds.iwae((log_p - log_q)[draws])).sum(0)
 
@@ -103,27 +131,61 @@ def trained(x: Tensor) -> Latent:
     return model
 
 
-def of_q(loss: Tensor, model: Latent) -> Tensor:
-    assert model.nets.encoder is not None
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*model.nets.encoder.parameters()])])
+def parameters_of(model: Latent, network: Literal["q", "p"]) -> list[nn.Parameter]:
+    of_q = [*model.nets.encoder.parameters()] if model.nets.encoder is not None else []
+    if network == "q":
+        return of_q
+    return [*model.nets.decoder.parameters(), *model.down.parameters(), model.prior]
 
 
-def measured(options: dict[str, Any], k: int, state: dict[str, Tensor], x: Tensor) -> tuple[float, float, float]:
+def gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)])
+
+
+def loss_of_q(model: Latent, batch: Batch, generator: torch.Generator) -> Tensor:
+    """The loss from which q learns; of reweighted wake-sleep the part of the weighted draws alone."""
+    found = model.loss(batch, generator=generator)["loss"]
+    if model.objective == "wake-sleep":
+        found = model.recognition_loss(batch, generator=generator)["loss"]
+    elif model.objective == "reweighted-wake-sleep":
+        z, share = batch.shared["latents"]
+        found = -(share * model._log_prob_of(z, model._posterior_logits(batch.x, z))).sum(0)
+    return found.mean()
+
+
+def loss_of_p(model: Latent, batch: Batch, generator: torch.Generator) -> Tensor:
+    return model.loss(batch, generator=generator)["loss"].mean()
+
+
+def dreamt(model: Latent) -> Tensor:
+    """−E_p(x, z) log q(z|x), a sum over all x and z."""
+    x = torch.tensor(list(itertools.product((0, 1), repeat=DIMS)))
+    log_p, log_q = log_tables(model, x)
+    return -(log_p.exp().detach() * log_q).sum()
+
+
+def of_posterior(model: Latent, x: Tensor) -> Tensor:
+    """−E_p(z|x) log q(z|x), a mean over examples."""
+    log_p, log_q = log_tables(model, x)
+    return -(log_p.softmax(0).detach() * log_q).sum(0).mean()
+
+
+def measured(model: Latent, x: Tensor, exact: Tensor, network: Literal["q", "p"]) -> tuple[float, float, float]:
     """Relative bias, its error, and relative standard deviation of the gradient of one draw for each example."""
-    model = built(**options)
-    model.load_state_dict({n: state[n] for n in model.state_dict()})
-    exact = of_q(enumerated(model, x, k).mean(), model)
-    size, rows = float(exact.norm()), DRAWS // PARTS
+    loss = loss_of_q if network == "q" else loss_of_p
+    rows, parts = DRAWS // PARTS // (model.samples if network == "p" else 1), PARTS
+    if model.objective == "prior":  # all rows share their draws
+        rows, parts = 1, 20 * PARTS
+    size, parameters = float(exact.norm()), parameters_of(model, network)
     means = []
     model.train()
-    for part in range(PARTS):
+    for part in range(parts):
         generator = torch.Generator().manual_seed(1 + part)
-        loss = -model.loss(Batch(x.repeat(rows, 1)), generator=generator)["loss"].mean()
-        means.append(of_q(loss, model))
+        means.append(gradient(loss(model, Batch(x.repeat(rows, 1)), generator), parameters))
     found = torch.stack(means)
     # A part is the mean of `rows` gradients of one draw for each example.
     deviation = float(found.var(0).sum().sqrt()) * math.sqrt(rows)
-    error = float(found.var(0).sum().sqrt()) / math.sqrt(PARTS)
+    error = float(found.var(0).sum().sqrt()) / math.sqrt(parts)
     return float((found.mean(0) - exact).norm()) / size, error / size, deviation / size
 
 
@@ -172,20 +234,53 @@ def picture(found: dict[str, tuple[float, float, float]]) -> None:
         image.convert("RGB").quantize(64).save(PICTURE, optimize=True)
 
 
+def table(found: dict[str, tuple[float, float, float]]) -> list[str]:
+    return [
+        "| estimator | bias | its noise | standard deviation |",
+        "| --- | --- | --- | --- |",
+        *(f"| {name} | {bias:.3f} | {error:.3f} | {std:.1f} |" for name, (bias, error, std) in found.items()),
+    ]
+
+
 def main() -> None:
     x = data()
     state = trained(x).state_dict()
-    found = {name: measured(options, k, state, x) for name, k, options in ESTIMATORS}
-    picture(found)
+
+    def trained_with(options: dict[str, Any]) -> Latent:
+        model = built(**options)
+        model.load_state_dict({n: state[n] for n in model.state_dict()})
+        return model
+
+    of_q: dict[str, tuple[float, float, float]] = {}
+    for name, k, options in OF_Q:
+        model = trained_with(options)
+        exact = gradient(-enumerated(model, x, k).mean(), parameters_of(model, "q"))
+        of_q[name] = measured(model, x, exact, "q")
+    picture(of_q)
+    for name, options in OF_POSTERIOR:
+        model = trained_with(options)
+        target = dreamt(model) if model.objective == "wake-sleep" else of_posterior(model, x)
+        of_q[name] = measured(model, x, gradient(target, parameters_of(model, "q")), "q")
+    of_p: dict[str, tuple[float, float, float]] = {}
+    for name, options in OF_P:
+        model = trained_with(options)
+        exact = gradient(-model.log_prob(x).mean(), parameters_of(model, "p"))
+        of_p[name] = measured(model, x, exact, "p")
     lines = [
         f"Gradient of the parameters of q for {LATENTS} binary latents, {DIMS} bits and {EXAMPLES} examples after "
         f"{TRAINING} exact steps, with one z, or k, for each example: distance of the mean of {DRAWS:,} gradients from "
         "the enumerated gradient, and standard deviation of one, both relative to the norm of the enumerated gradient. "
-        "An unbiased estimator has a bias about as large as its noise.",
+        "An unbiased estimator has a bias about as large as its noise. The enumerated gradient is that of the bound "
+        "L_1 or L_k; of the sleep phase, of E_p log q(z|x) over all dreams; of the wake phase of q, of "
+        "E_p(z|x) log q(z|x).",
         "",
-        "| estimator | bias | its noise | standard deviation |",
-        "| --- | --- | --- | --- |",
-        *(f"| {name} | {bias:.3f} | {error:.3f} | {std:.1f} |" for name, (bias, error, std) in found.items()),
+        *table(of_q),
+        "",
+        "Gradient of the parameters of p, in the same way, against the enumerated gradient of log p(x): the bias is "
+        "that of the bound, which the objective maximises instead, and of the estimator "
+        f"({DRAWS:,} draws in all of each; `prior`: {20 * PARTS:,} gradients).",
+        "",
+        *table(of_p),
         "",
         f"Time of a training step of the belief network 200-200-784, batch {BATCH}, {torch.get_num_threads()} threads "
         f"({machine_kind()}):",

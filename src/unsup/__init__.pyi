@@ -705,6 +705,7 @@ def create(
     hidden: tuple[int, ...] = ...,
     decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
     prior: Part | str | Mapping[str, Any] | None = ...,
+    autoencoder: Part | str | Mapping[str, Any] | None = ...,
 ) -> VQVAE: ...
 @overload
 def create(
@@ -713,6 +714,7 @@ def create(
     *,
     preset: str | None = None,
     seed: int = 0,
+    levels: int = ...,
     codebook_size: int = ...,
     code_dim: int = ...,
     codebook: Literal["moving", "gradient"] = ...,
@@ -725,6 +727,7 @@ def create(
     decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
     prior: Part | str | Mapping[str, Any] | None = ...,
     bottom_prior: Part | str | Mapping[str, Any] | None = ...,
+    autoencoder: Part | str | Mapping[str, Any] | None = ...,
 ) -> VQVAE2: ...
 @overload
 def create(
@@ -741,6 +744,7 @@ def create(
     activation: Literal["relu", "tanh"] = ...,
     objective: Literal[
         "enumerate",
+        "variational",
         "prior",
         "importance",
         "nvil",
@@ -751,6 +755,8 @@ def create(
         "reweighted-wake-sleep",
     ] = ...,
     samples: int | None = ...,
+    proposal: Part | str | Mapping[str, Any] | None = ...,
+    sweeps: int = ...,
     wake_q: bool = ...,
     temperature: float = ...,
     last_temperature: float = ...,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import unsup
 from unsup import Batch, Event, InputError, Support, create
 from unsup.core.batch import Time
 from unsup.core.errors import CapabilityError
+from unsup.core.part import Part
 from unsup.families.classical.bernoulli_mixture import BernoulliMixture
 from unsup.families.latent.latent import Latent
 from unsup.nn.units import Units
@@ -272,6 +275,148 @@ def test_prepare_sets_the_baseline_to_the_mean_of_its_signal() -> None:
     assert float(found) == pytest.approx(float(model.bound(x, generator=seeded()).detach().mean()), abs=1.5)
 
 
+# --- a q of its own for each example ----------------------------------------------------------------------------------
+
+
+def local_q(model: Latent, x: Tensor) -> Tensor:
+    """The probabilities of every variable after the sweeps of the model, by loops over states: ``(n, K, B)``."""
+    k, counts = model.units[0].categories, [u.count for u in model.units]
+    rows = list(itertools.product(range(k), repeat=sum(counts)))
+    with torch.no_grad():
+        log_p, _ = tables_of_p(model, x)
+        z = all_states(model)
+        log_prior = model._log_prob_of(z, model._prior_logits(z))[:, 0]
+    q = np.zeros((sum(counts), k, len(x)))
+    for row, own in zip(rows, log_prior.exp().tolist(), strict=True):
+        for j, value in enumerate(row):
+            q[j, value] += own
+    for _ in range(model.sweeps):
+        for j in range(len(q)):
+            score = np.zeros((k, len(x)))
+            for row, own in zip(rows, log_p.numpy(), strict=True):
+                others = np.prod([q[i, value] for i, value in enumerate(row) if i != j], axis=0)
+                score[row[j]] += others * own
+            q[j] = special.softmax(score, axis=0)
+    return torch.from_numpy(q)
+
+
+def tables_of_p(model: Latent, x: Tensor) -> tuple[Tensor, list[tuple[int, ...]]]:
+    """log p(x, z) of all states ``(S, B)`` with its graph, and the states as tuples of values."""
+    z = all_states(model)
+    log_p = log_likelihoods(model, x) + model._log_prob_of(z, model._prior_logits(z))
+    return log_p, list(itertools.product(range(model.units[0].categories), repeat=sum(u.count for u in model.units)))
+
+
+VARIATIONAL: list[dict[str, Any]] = [
+    {},
+    {"layers": (2, 2), "hidden": ()},
+    {"layers": (2,), "categories": 3, "sweeps": 2},
+    {"layers": (2, 1), "categories": 3},
+]
+
+
+@pytest.mark.parametrize("options", VARIATIONAL)
+def test_variational_is_the_elbo_and_its_gradient_at_the_q_of_coordinate_ascent(options: dict[str, Any]) -> None:
+    """Both by a loop over states; the gap is KL(q ‖ p(z|x)), and q has no gradient."""
+    model = randomised(objective="variational", **options)
+    q = local_q(model, X)
+    log_p, rows = tables_of_p(model, X)
+    chance = torch.stack([torch.stack([q[j, v] for j, v in enumerate(row)]).prod(0) for row in rows])
+    elbo = (chance * (log_p - chance.log())).sum(0)
+    terms = model.loss(Batch(X), generator=seeded())
+    torch.testing.assert_close(terms["loss"], -elbo, rtol=0, atol=1e-10)
+    gap = (chance * (chance.log() - log_p.log_softmax(0))).sum(0)
+    torch.testing.assert_close(model.log_prob(X) - elbo, gap, rtol=0, atol=1e-10)
+    assert float(gap.detach().min()) > 1e-4
+    expected = gradients(-elbo.mean(), model)
+    for name, gradient in gradients(terms["loss"].mean(), model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-10)
+        assert bool(gradient.any()), name
+    reconstruction = -(chance * log_likelihoods(model, X)).sum(0).detach()
+    torch.testing.assert_close(terms["reconstruction"], reconstruction, rtol=0, atol=1e-10)
+    torch.testing.assert_close(terms["kl"], -elbo.detach() - reconstruction, rtol=0, atol=1e-10)
+
+
+def test_variational_with_a_single_variable_is_exact_and_sweeps_never_lower_its_elbo() -> None:
+    model = randomised(objective="variational", layers=(1,), categories=5, sweeps=1)
+    exact = -model.log_prob(X)
+    torch.testing.assert_close(model.loss(Batch(X))["loss"], exact, rtol=0, atol=1e-12)
+    expected = gradients(-model.log_prob(X).sum(), model)
+    for name, gradient in gradients(model.loss(Batch(X))["loss"].sum(), model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-12)
+    losses = []
+    for sweeps in (1, 2, 3, 50):
+        model = randomised(objective="variational", layers=(4,), scale=2.0, sweeps=sweeps)
+        losses.append(model.loss(Batch(X))["loss"].detach())
+    assert all(bool((b <= a + 1e-12).all()) for a, b in itertools.pairwise(losses))
+    assert bool((losses[-1] < losses[0] - 1e-3).any())
+    assert bool((losses[-1] > -model.log_prob(X)).all())
+
+
+def test_variational_has_no_network_of_q_and_no_noise() -> None:
+    model = randomised(objective="variational")
+    assert all(
+        name.split(".")[0] in ("nets", "prior") and "encoder" not in name for name, _ in model.named_parameters()
+    )
+    first, second = (model.train().loss(Batch(X), generator=seeded(i))["loss"] for i in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(model.eval().loss(Batch(X))["loss"], first)
+    rows = torch.cat([model.loss(Batch(x[None]))["loss"] for x in X])
+    torch.testing.assert_close(rows, first, rtol=0, atol=1e-12)  # an example's q depends on no other
+
+
+# --- a proposal that is given -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": (2, 2), "hidden": ()}])
+def test_a_given_proposal_is_used_and_only_p_learns_by_the_unbiased_gradient_of_the_bound(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    other = randomised(seed=7, **options)
+    other.save(tmp_path / "q")
+    given = Part.of_run(tmp_path / "q")
+    model = randomised(objective="importance", samples=2, proposal=given, **options)
+    assert model.proposal is not None
+    model.proposal.load_state_dict(other.state_dict())
+    with torch.no_grad():
+        _, log_q = tables(other, X)
+    z = all_states(model)
+    torch.testing.assert_close(model._log_prob_of(z, model._posterior_logits(X, z)), log_q, rtol=0, atol=1e-12)
+    log_p, _ = tables_of_p(model, X)
+    pairs = torch.tensor(list(itertools.product(range(len(log_p)), repeat=2))).T
+    bound = (log_q[pairs].sum(0).exp() * bounds.iwae((log_p - log_q)[pairs])).sum(0)
+    learned = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert not any("encoder" in n or "up" in n or n.startswith("proposal") for n in learned)
+    found: dict[str, list[Tensor]] = {}
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    expected = dict(zip(parameters, torch.autograd.grad(-bound.mean(), [*parameters.values()]), strict=True))
+    for i in range(150):
+        loss = model.train().loss(Batch(X.repeat_interleave(64, 0)), generator=seeded(i))["loss"].mean()
+        for name, gradient in zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True):
+            found.setdefault(name, []).append(gradient)
+    for name, each in found.items():
+        apart = (torch.stack(each).mean(0) - expected[name]).abs() / (torch.stack(each).std(0) / math.sqrt(150) + 1e-12)
+        assert float(apart.max()) < 4, name
+        assert bool(expected[name].abs().max() > 1e-4), name
+
+
+def test_a_run_with_a_proposal_leaves_it_alone_and_is_loaded_without_its_folder(tmp_path: Path) -> None:
+    create("latent", FOUR, seed=3, layers=(13,), hidden=(5,)).save(tmp_path / "q")
+    model = create("latent", FOUR, layers=(13,), hidden=(5,), objective="importance", proposal=str(tmp_path / "q"))
+    assert isinstance(model, Latent)
+    assert model.proposal is not None
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    x = torch.cartesian_prod(*[torch.arange(2)] * 4)
+    unsup.fit(model, x.repeat(5, 1).numpy(), steps=3, batch_size=10, lr=0.01, progress="off")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("proposal"), name
+    model.save(tmp_path / "p")
+    shutil.rmtree(tmp_path / "q")
+    loaded = unsup.load(tmp_path / "p")
+    found, expected = (m.log_prob(X, samples=5, generator=seeded()).detach() for m in (loaded, model.eval()))
+    assert torch.equal(found, expected)
+
+
 # --- relaxed draws ----------------------------------------------------------------------------------------------------
 
 
@@ -405,7 +550,16 @@ def test_dreams_have_the_gaps_of_the_examples() -> None:
 
 @pytest.mark.parametrize(
     "objective",
-    [*UNBIASED, "enumerate", "gumbel-softmax", "straight-through", "wake-sleep", "reweighted-wake-sleep", "prior"],
+    [
+        *UNBIASED,
+        "enumerate",
+        "variational",
+        "gumbel-softmax",
+        "straight-through",
+        "wake-sleep",
+        "reweighted-wake-sleep",
+        "prior",
+    ],
 )
 def test_every_objective_learns(objective: str) -> None:
     centres = (torch.rand(4, 12, generator=seeded(5)) < 0.5).long()
@@ -482,6 +636,10 @@ def test_the_paper_preset_is_the_belief_network_200_200_784() -> None:
     ("options", "message"),
     [
         ({"layers": (13,), "objective": "enumerate"}, "at most 4,096"),
+        ({"layers": (13,), "objective": "variational"}, "at most 4,096"),
+        ({"proposal": Part("latent", {"layers": (64,)})}, "for objective='importance'"),
+        ({"proposal": Part("latent", {"layers": (3,)}), "objective": "importance"}, "same layers"),
+        ({"proposal": Part("vae"), "objective": "importance"}, "latent model"),
         ({"layers": (4, 4), "categories": 3, "objective": "enumerate"}, r"3\^8"),
         ({"layers": ()}, "no latent variables"),
         ({"objective": "nvil", "samples": 5}, "uses one draw"),
@@ -498,7 +656,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: s
 def test_refusals_of_verbs() -> None:
     with pytest.raises(InputError, match="adds noise"):
         Latent(Event((2,), Support("ordinal", 5)), decoder="gaussian")
-    with pytest.raises(CapabilityError, match="no q"):
+    with pytest.raises(CapabilityError, match="no network q"):
         Latent(FOUR, layers=(2,), objective="enumerate").bound(X)
     wide, real = Latent(FOUR, layers=(13,)), Latent(Event((2,), REAL), layers=(2,))
     assert "too many states" in (wide.reason_against_coding() or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -237,14 +238,25 @@ def test_a_prior_learns_in_the_run_of_the_autoencoder_and_does_not_change_it() -
     assert all(not torch.equal(v, first[k]) for k, v in joint.prior.named_parameters())
 
 
-def test_a_prior_learns_how_codes_depend_on_each_other() -> None:
-    """Examples of two kinds: their codes are far from uniform."""
+def test_a_prior_of_a_trained_autoencoder_learns_alone_how_codes_depend_on_each_other(tmp_path: Path) -> None:
+    """Examples of two kinds: their codes are far from uniform. The autoencoder is a run, or is saved with the prior."""
     x = (torch.arange(64) % 2).view(64, 1, 1, 1).expand(64, 1, 8, 8).to(torch.uint8).contiguous()
     two = Data(name=None, event=IMAGE, train=Split(x), validation=Split(x[:16]), test=Split(x[:16]))
-    found = create("vq-vae", IMAGE, preset="tiny", prior=PIXELS)
-    unsup.fit(found, two, steps=150, batch_size=32, lr=0.02)
+    alone = create("vq-vae", IMAGE, preset="tiny", seed=0)
+    unsup.fit(alone, two, steps=10, batch_size=32, lr=0.02, out=tmp_path / "vq", progress="off")
+    found = create("vq-vae", IMAGE, autoencoder=str(tmp_path / "vq"), prior=PIXELS)
+    first = {n: v.clone() for n, v in found.state_dict().items()}
+    unsup.fit(found, two, steps=220, batch_size=32, lr=0.02, out=tmp_path / "prior", progress="off")
+    shutil.rmtree(tmp_path / "vq")
+    found = unsup.load(tmp_path / "prior").eval()
+    assert {n.split(".")[0] for n, v in found.state_dict().items() if not torch.equal(v, first[n])} == {"prior"}
     # A bit tells the kind; the uniform prior takes log 8 nats for each of 4 codes.
-    assert float(found.prior.log_prob(found.codes_of(x)).detach().mean()) > -math.log(2) - 0.3
+    codes = found.codes_of(x)
+    log_prior = found.prior.log_prob(codes).detach()
+    assert float(log_prior.mean()) > -math.log(2) - 0.3
+    assert torch.equal(codes, alone.eval().codes_of(x))
+    gain = log_prior + 4 * math.log(8)
+    torch.testing.assert_close((found.log_prob(x) - alone.log_prob(x)).detach(), gain)
 
 
 def test_dead_codes_are_restarted_in_the_first_half_of_a_run_only() -> None:
@@ -300,6 +312,8 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         ({"decay": 1.0}, "decay"),
         ({"net": "conv", "stages": 4}, "at least 16"),
         ({"decoder": "logistic"}, "logistic"),
+        ({"autoencoder": "vae"}, "another model"),
+        ({"autoencoder": Part("vq-vae", {"width": 8}), "code_dim": 5}, "not that of the autoencoder, 32"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             create("vq-vae", IMAGE, **options)

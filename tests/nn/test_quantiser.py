@@ -117,10 +117,11 @@ def test_moving_averages_follow_the_recursion_and_reach_the_means_of_fixed_assig
     counts = torch.tensor([10.0, 20, 30]).double()
     n, m = torch.full((3,), 20.0).double(), found.codebook.detach() * 20
     total = torch.stack([z[:10].sum(0), z[10:30].sum(0), z[30:].sum(0)])
-    for _ in range(300):
+    for step in range(300):
         found(z[:, None], generator=seeded())
         found.update()
-        n, m = 0.9 * n + 0.1 * counts, 0.9 * m + 0.1 * total
+        decay = min(0.9, (1 + step) / (10 + step))  # a short memory at first
+        n, m = decay * n + (1 - decay) * counts, decay * m + (1 - decay) * total
         smooth = (n + 1e-5) / (n.sum() + 3e-5) * n.sum()
         torch.testing.assert_close(found.codebook.detach(), m / smooth[:, None])
     torch.testing.assert_close(found.codebook.detach(), total / counts[:, None], rtol=1e-5, atol=1e-5)
@@ -155,6 +156,7 @@ def test_a_pass_changes_the_codebook_only_in_training_and_after_the_step() -> No
 def test_dead_codes_are_restarted_at_vectors_of_the_batch(learn: str) -> None:
     z = draws(8, 4, 2)
     found = quantiser(3, 2, torch.tensor([[0.0, 0.0], [1e3, 1e3], [-1e3, 0.0]]), learn=learn)
+    found.steps.fill_(2000)  # the memory is short only at first
     steps = math.ceil(math.log(quantiser_module.DEAD) / math.log(0.99))
     for step in range(steps):
         assert found.restarted == 0, step
@@ -167,6 +169,25 @@ def test_dead_codes_are_restarted_at_vectors_of_the_batch(learn: str) -> None:
     found(z, generator=seeded())
     found.update()
     assert found.restarted == 0
+    assert len(found.nearest(z).unique()) == 3
+
+
+def test_codes_far_from_a_new_encoder_are_restarted_soon_and_not_where_a_code_is_already() -> None:
+    start = 1e3 + draws(20, 2, seed=1)
+    found, z = quantiser(20, 2, start), draws(50, 4, 2)
+    for step in range(60):
+        found(z, generator=seeded(step))
+        found.update()
+    assert len(found.nearest(z).unique()) > 15
+    places = draws(3, 2)
+    found, z = quantiser(8, 2, 1e3 + draws(8, 2, seed=1)), places[torch.arange(30) % 3].view(10, 3, 2)
+    restarts = []
+    for step in range(300):
+        found(z, generator=seeded(step))
+        found.update()
+        restarts.append(int(found.restarted))
+    assert sum(restarts[:20]) > 0
+    assert not any(restarts[20:])
     assert len(found.nearest(z).unique()) == 3
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch
+from unsup.core.config import options_of
+from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
 from unsup.core.model import (
@@ -20,6 +23,7 @@ from unsup.core.model import (
     HasLatents,
     Model,
 )
+from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder
 from unsup.prob.distributions import at_least_float32, log_mean_exp
 
@@ -35,6 +39,40 @@ class DiscreteCodes(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSp
     """
 
     nets: Autoencoder
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the networks and codebooks are those of a trained autoencoder, and only the prior learns."""
+        return self.config["autoencoder"] is not None
+
+    @property
+    @abstractmethod
+    def of_autoencoder(self) -> tuple[nn.Module, ...]:
+        """The networks and codebooks."""
+
+    def adopted(self, part: Part) -> Self:
+        """A trained autoencoder of the same class, whose parameters are fixed.
+
+        Raises:
+            InputError: another class of model, or options that are neither defaults nor those of the autoencoder.
+        """
+        found = part.build(self.event)
+        if not isinstance(found, type(self)):
+            raise InputError(f"autoencoder={part.name!r} is another model; expected a trained {type(self).__name__}")
+        for name, (_, default) in options_of(type(self)).items():
+            if not name.endswith(("prior", "autoencoder")) and self.config[name] not in (default, found.config[name]):
+                raise InputError(
+                    f"{name}={self.config[name]!r} is not that of the autoencoder, {found.config[name]!r}; remove "
+                    "this option"
+                )
+        return found.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.is_adopted:
+            for module in self.of_autoencoder:
+                module.eval()
+        return self
 
     @abstractmethod
     def codes_of(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -22,7 +22,9 @@ CodebookName = Literal["moving", "gradient"]
 SMOOTHING = 1e-5
 """ε of the Laplace smoothing of counts."""
 DEAD = 0.02
-"""A code is dead if its moving count is below this share of the mean of all codes: after 390 steps without use."""
+"""A code is dead if its moving count is below this share of the mean of all codes: after 390 steps without use at
+γ = 0.99, and much earlier at the start of a run."""
+_TAKEN = 1e-3  # squared distance to the nearest code, as a share of the variance of vectors
 MOST_ENCODED = 1024
 """Examples whose vectors start a codebook."""
 RESTARTING = 0.5
@@ -57,7 +59,12 @@ class VectorQuantiser(nn.Module):
         N_k ← γ N_k + (1 − γ) n_k,    m_k ← γ m_k + (1 − γ) Σ z,    e_k = m_k / N'_k,
 
     where N' are the counts with Laplace smoothing. Otherwise it is a parameter with gradient. In both cases a code
-    whose moving count falls below 0.02 of the mean is dead, and becomes a vector of the batch, drawn at random.
+    whose moving count falls below 0.02 of the mean is dead, and becomes a vector of the batch, drawn at random, unless
+    another code is there already.
+
+    In step t the averages use min(γ, (1 + t) / (10 + t)) for γ, so that their memory is short at first: a new encoder
+    moves all its vectors away from where the codebook has started, to a few of its codes. With the paper's constant γ,
+    the others are found dead only after hundreds of steps (docs/latent.md has figures).
 
     A pass in training mode only collects sums; the model calls `update` after the step. The sums are those of all
     processes and all parts of a batch.
@@ -66,7 +73,7 @@ class VectorQuantiser(nn.Module):
         size: K.
         dim: D.
         learn: ``moving`` or ``gradient``.
-        decay: γ.
+        decay: γ after the first steps.
 
     >>> quantiser = VectorQuantiser(4, 2)
     >>> found = quantiser(torch.zeros(3, 5, 2))
@@ -74,6 +81,9 @@ class VectorQuantiser(nn.Module):
     (torch.Size([3, 5]), torch.Size([3, 5, 2]), torch.Size([3]))
     """
 
+    later_state: ClassVar = {"steps": 1000.0}  # files without the number of steps were past the first ones
+
+    steps: Tensor
     usage: Tensor
     sums: Tensor
     collected: Tensor
@@ -83,6 +93,7 @@ class VectorQuantiser(nn.Module):
         super().__init__()
         self.size, self.dim, self.learn, self.decay = size, dim, learn, decay
         self.codebook = nn.Parameter(torch.randn(size, dim) / dim**0.5, requires_grad=learn == "gradient")
+        self.register_buffer("steps", torch.zeros(()))
         self.register_buffer("usage", torch.zeros(size))
         self.register_buffer("sums", torch.zeros(size, dim))
         self.register_buffer("restarted", torch.zeros(()))
@@ -94,7 +105,7 @@ class VectorQuantiser(nn.Module):
         """Start the codebook at vectors of training data ``(N, D)``, distinct ones if there are enough."""
         order = random.permutation(len(z), generator, like=z)
         self.codebook.copy_(z[order.repeat(-(-self.size // len(z)))[: self.size]])
-        for state in (self.usage, self.sums, self.restarted, self.collected):
+        for state in (self.steps, self.usage, self.sums, self.restarted, self.collected):
             state.zero_()
 
     def nearest(self, z: Tensor) -> Tensor:
@@ -153,17 +164,24 @@ class VectorQuantiser(nn.Module):
         if not bool(self.usage.any()):  # before the first step, all codes count alike
             self.usage.fill_(float(counts.mean()))
             self.sums.copy_(self.codebook * self.usage[:, None])
-        self.usage.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
+        rate = 1 - ((1 + self.steps) / (10 + self.steps)).clamp(max=self.decay)
+        self.usage.lerp_(counts, rate)
+        self.sums.lerp_(sums, rate)
+        self.steps += 1
         if self.learn == "moving":
             self.codebook.copy_(self.sums / smoothed_counts(self.usage, SMOOTHING)[:, None])
         mean = self.usage.mean()
-        dead = (self.usage < DEAD * mean) & restart
+        dead = (self.usage < DEAD * mean) & restart & self._is_free(candidates)
         self.restarted.copy_(dead.sum())
         self.codebook.copy_(torch.where(dead[:, None], candidates, self.codebook))
         self.usage.copy_(torch.where(dead, mean, self.usage))
         self.sums.copy_(torch.where(dead[:, None], candidates * mean, self.sums))
         self.collected.zero_()
+
+    def _is_free(self, z: Tensor) -> Tensor:
+        """Whether no code is at a vector, ``(K, D)`` → ``(K,)``: of two at one place, either may be the nearest."""
+        apart = (z - self.lookup(self.nearest(z))).square().sum(1)
+        return apart > _TAKEN * z.var(0, correction=0).sum()
 
     @property
     def perplexity(self) -> Tensor:

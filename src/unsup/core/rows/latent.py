@@ -188,6 +188,15 @@ RWS_PAPER = Paper(
     link="https://arxiv.org/abs/1406.2751",
 )
 
+SVI_PAPER = Paper(
+    key="hoffman2013svi",
+    authors="Matthew D. Hoffman, David M. Blei, Chong Wang, John Paisley",
+    year=2013,
+    title="Stochastic Variational Inference",
+    venue="Journal of Machine Learning Research 14",
+    link="https://arxiv.org/abs/1206.7051",
+)
+
 ROWS: tuple[Row, ...] = (
     Row(
         name="vae",
@@ -227,7 +236,7 @@ ROWS: tuple[Row, ...] = (
         name="vq-vae-2",
         target="unsup.families.latent.vq_vae_2:VQVAE2",
         family="latent",
-        summary="Autoencoder with two maps of codes: details given global structure, each with a prior.",
+        summary="Autoencoder with two or three maps of codes: details given global structure, each with a prior.",
         abilities=("score", "sample", "encode", "decode", "compress"),
         events="images",
         paper=VQ_VAE_2_PAPER,
@@ -244,6 +253,8 @@ ROWS: tuple[Row, ...] = (
         paper=VIMCO_PAPER,
         also=(
             NEAL_PAPER,
+            SVI_PAPER,
+            IWAE_PAPER,
             NVIL_PAPER,
             GUMBEL_PAPER,
             CONCRETE_PAPER,

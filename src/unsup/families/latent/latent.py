@@ -12,14 +12,20 @@ Draws of z have no gradient: this is where the objectives differ.
 | objective | maximises | gradient |
 | --- | --- | --- |
 | ``enumerate`` | log p(x) | exact: a sum over all states of z; there is no q |
+| ``variational`` | L_1 of the best factorised q of each example | exact, of p at that q (Hoffman et al. 2013) |
 | ``prior`` | L_k with draws from p(z) | of p at fixed draws; q learns as in the wake phase |
-| ``importance`` | L_k | score function without a baseline |
+| ``importance`` | L_k (IWAE; Burda et al. 2016) | score function without a baseline; none with a given ``proposal`` |
 | ``nvil`` | L_1 | score function, minus a baseline b(x) (Mnih, Gregor 2014) |
 | ``vimco`` | L_k | score function, minus leave-one-out baselines (Mnih, Rezende 2016) |
 | ``gumbel-softmax`` | L_1 of relaxed draws | pathwise, biased (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017) |
 | ``straight-through`` | L_1 | that of relaxed draws at hard draws, biased (Bengio, Léonard, Courville 2013) |
 | ``wake-sleep`` | p: L_1; q: E_p log q(z\\|x) | two players (Hinton, Dayan, Frey, Neal 1995) |
 | ``reweighted-wake-sleep`` | p: L_k; q: the same, and Σ_i w̃_i log q(z_i\\|x) | two players (Bornschein, Bengio 2015) |
+
+``variational`` has no network for q. For each example of a batch, the probabilities of all variables start at those of
+the prior and take ``sweeps`` of coordinate ascent (`unsup.prob.mean_field`); expectations are sums over all states. p
+then takes a step at this q, through which there is no gradient, as in stochastic variational inference. All other
+objectives with a q are amortised: q(z|x) is a network of x.
 
 The KL of the relaxed objectives is that of the discrete variables, not of the Concrete densities: the entropy of every
 q and E_q log p(z_L) are closed forms, and log p(z_l | z_{l+1}) is taken at relaxed draws, in which it is linear.
@@ -55,17 +61,19 @@ from unsup.core.model import (
     Symptom,
     Terms,
 )
+from unsup.core.part import Part
 from unsup.core.random import alike
 from unsup.core.steps import in_steps
 from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.nets import ActivationName, dense, start_glorot
 from unsup.nn.observation import ObservationName
 from unsup.nn.units import Units
-from unsup.prob import bounds, estimators
+from unsup.prob import bounds, estimators, mean_field
 from unsup.prob.distributions import at_least_float32
 
 ObjectiveName = Literal[
     "enumerate",
+    "variational",
     "prior",
     "importance",
     "nvil",
@@ -111,14 +119,14 @@ class Draws:
 
 
 class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
-    """Discrete latent-variable model, sigmoid belief network (Neal 1992; Mnih, Rezende 2016), with nine objectives.
+    """Discrete latent-variable model, sigmoid belief network (Neal 1992; Mnih, Rezende 2016), with ten objectives.
 
     `log_prob` is independent of the objective: exact if z has at most 4,096 states, else the bound L_k of hard draws
     from q, with k = ``samples`` of the call; `bound` is L_k for any number of states. The gradient of L_k is that at
     fixed draws. `encode` gives the probabilities of z_1: of the exact posterior if z has at most 4,096 states, else of
-    q(z_1|x). In evaluation mode the loss is −L_k with hard draws (``enumerate``: −log p; ``prior``: with draws from the
-    prior), k = ``samples``; for k = 1 it is ``reconstruction`` + ``kl``. ``active`` is the number of variables whose KL
-    from the prior is above 0.01 nats.
+    q(z_1|x). In evaluation mode the loss is −L_k with hard draws (``enumerate``: −log p; ``variational``: the loss of
+    training; ``prior``: with draws from the prior), k = ``samples``; for k = 1 it is ``reconstruction`` + ``kl``.
+    ``active`` is the number of variables whose KL from the prior is above 0.01 nats.
 
     Args:
         event: any event; images for ``net="conv"``.
@@ -133,12 +141,14 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         objective: one of the table above.
         samples: k of ``prior``, ``importance``, ``vimco`` and ``reweighted-wake-sleep``; the others use one draw. None:
             5, or 100 for ``prior``, whose draws are shared by all examples of a batch.
+        proposal: a trained `latent` with the same variables, for ``importance``: its q(z|x) is used and does not learn.
+        sweeps: passes of ``variational`` over the variables of q, for each example of a batch.
         wake_q: whether q of ``reweighted-wake-sleep`` learns from the weighted draws too, by the mean of both losses.
         temperature, last_temperature: τ of relaxed draws at the start and at the end of the run, geometric in between.
 
     Raises:
-        InputError: ``objective="enumerate"`` with more than 4,096 states, a decoder that does not fit, or ``samples``
-            that do not fit the objective.
+        InputError: ``enumerate`` or ``variational`` with more than 4,096 states, a decoder that does not fit, or
+            ``samples`` or a ``proposal`` that do not fit the objective.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -169,19 +179,24 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         activation: ActivationName = "relu",
         objective: ObjectiveName = "vimco",
         samples: Count | None = None,
+        proposal: Part | None = None,
+        sweeps: Count = 5,
         wake_q: bool = True,
         temperature: Positive = 1.0,
         last_temperature: Positive = 0.5,
     ) -> None:
         self.units = [Units(count, categories) for count in layers]
         self.objective, self.samples, self.wake_q = objective, samples or _SAMPLES.get(objective, 1), wake_q
+        self.sweeps = sweeps
         self.temperature, self.last_temperature = temperature, last_temperature
         _check(layers, categories, objective, samples)
+        self.proposal = None if proposal is None else self._built(proposal)
         widths = [units.width for units in self.units]
+        learns_q = self._has_q and proposal is None
         self.nets = Autoencoder(
             event,
             code_size=widths[0],
-            encoded_size=widths[0] if self._has_q else 0,
+            encoded_size=widths[0] if learns_q else 0,
             hidden=hidden,
             net=net,
             decoder=decoder,
@@ -195,10 +210,21 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
             )
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Linear(above, below) for below, above in pairs)
-        self.up = nn.ModuleList(nn.Linear(below, above) for below, above in pairs if self._has_q)
+        self.up = nn.ModuleList(nn.Linear(below, above) for below, above in pairs if learns_q)
         start_glorot(self.down, self.up)
         self.prior = nn.Parameter(torch.zeros(widths[-1]))
         self.baseline = dense((self.nets.seen_size, _BASELINE_WIDTH, 1), "tanh") if objective == "nvil" else None
+
+    def _built(self, proposal: Part) -> Latent:
+        if self.objective != "importance":
+            raise InputError(f"Latent: a proposal is for objective='importance'; this is {self.objective!r}")
+        found = proposal.build(self.event)
+        if not isinstance(found, Latent) or not found._has_q or found.units != self.units:
+            raise InputError(
+                f"Latent: proposal={proposal.name!r} must be a latent model with a network q(z|x) and the same "
+                "layers and categories"
+            )
+        return found.requires_grad_(False)
 
     @classmethod
     def advice(cls, event: Event, examples: int) -> Advice:
@@ -218,8 +244,13 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
             bias.fill_(bounds.elbo(self._log_weight(self._draws(x, 1, generator))).mean())
 
     @property
+    def _q(self) -> Latent:
+        """The model with the networks of q(z|x)."""
+        return self if self.proposal is None else self.proposal
+
+    @property
     def _has_q(self) -> bool:
-        return self.objective != "enumerate"
+        return self.objective not in ("enumerate", "variational")
 
     @property
     def states(self) -> int:
@@ -245,8 +276,8 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
 
     def _posterior_logits(self, x: Tensor, z: list[Tensor]) -> list[Tensor]:
         """Logits of every layer under q, ``(·, B, width)``: of z_1 given x, and of layer l + 1 given the state of l."""
-        above = [net(below.to(self.prior.dtype)) for net, below in zip(self.up, z, strict=False)]
-        return [self.nets.encode(x)[None], *above]
+        above = [net(below.to(self.prior.dtype)) for net, below in zip(self._q.up, z, strict=False)]
+        return [self._q.nets.encode(x)[None], *above]
 
     def _log_prob_of(self, z: list[Tensor], logits: list[Tensor]) -> Tensor:
         parts = [units.log_prob(*pair) for units, *pair in zip(self.units, z, logits, strict=True)]
@@ -263,10 +294,10 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         """Hard draws of q(z|x)."""
         z: list[Tensor] = []
         q: list[Tensor] = []
-        logits = self.nets.encode(x)[None]
+        logits = self._q.nets.encode(x)[None]
         for layer, noise in enumerate(self._noise(len(x), k, generator)):
             if layer:
-                logits = self.up[layer - 1](z[-1].to(self.prior.dtype))
+                logits = self._q.up[layer - 1](z[-1].to(self.prior.dtype))
             q.append(logits)
             z.append(self.units[layer].draw(logits, noise))
         p = self._prior_logits(z)
@@ -291,16 +322,23 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         every = Units(sum(counts), self.units[0].categories).states(self.prior)
         return list(every.split([units.width for units in self.units], -1))
 
+    def _log_prior_of_all(self) -> Tensor:
+        """log p(z) of all states of z, ``(S,)``."""
+        z = self._states()
+        return self._log_prob_of(z, self._prior_logits(z))
+
     def _log_prior_of_states(self) -> tuple[Tensor, Tensor]:
         """All states of z_1 ``(S_1, width)``, and log p(z_1), ``(S_1,)``."""
-        z = self._states()
-        log_prior = self._log_prob_of(z, self._prior_logits(z))
         first = self.units[0].states(self.prior)
-        return first, log_prior.view(len(first), -1).logsumexp(1)
+        return first, self._log_prior_of_all().view(len(first), -1).logsumexp(1)
 
     def _log_joint_table(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, z_1) of all states of z_1, ``(S_1, B)``, and these states."""
         states, log_prior = self._log_prior_of_states()
+        return self._log_likelihood_table(x, states) + log_prior[:, None], states
+
+    def _log_likelihood_table(self, x: Tensor, states: Tensor) -> Tensor:
+        """log p(x | z_1) of states of z_1: ``(S_1, width)`` → ``(S_1, B)``."""
         target = self.nets.target(x)
         size = max(1, _TABLE_ELEMENTS // (max(1, len(x)) * self.nets.widest))
         chunks = states.split(size)
@@ -311,7 +349,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
             ]
         else:
             parts = [self.nets.log_likelihood_table(target, z) for z in chunks]
-        return torch.cat(parts) + log_prior[:, None], states
+        return torch.cat(parts)
 
     # --- the bound ------------------------------------------------------------------------------------------------
 
@@ -324,11 +362,11 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         """L_k of raw data with draws from q(z|x), k = ``samples``: ``(B, *event.shape)`` → ``(B,)`` nats.
 
         Raises:
-            CapabilityError: ``objective="enumerate"``, which has no q.
+            CapabilityError: ``enumerate`` and ``variational``, which have no network of q.
         """
         if not self._has_q:
             raise CapabilityError(
-                "this Latent has no q(z|x), since objective='enumerate'; use log_prob, which is exact"
+                f"this Latent has no network q(z|x), since objective={self.objective!r}; use log_prob, which is exact"
             )
         return self._bound(x, samples, generator)
 
@@ -354,6 +392,8 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         """``loss``, ``reconstruction`` and ``kl`` of each example in nats, and the number of ``active`` variables."""
         if self.objective == "enumerate":
             return self._exact_loss(batch.x)
+        if self.objective == "variational":
+            return self._variational_loss(batch.x)
         if self.objective == "prior":
             return self._prior_loss(batch, generator)
         if self.objective in _RELAXED and self.training:
@@ -395,6 +435,28 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
             "loss": -log_p,
             "reconstruction": reconstruction,
             "kl": -log_p.detach() - reconstruction,
+            "active": active,
+        }
+
+    def _variational_loss(self, x: Tensor) -> Terms:
+        """−E_q log p(x, z) − H(q) of the factorised q of each example, whose sweeps have no gradient."""
+        log_prior = self._log_prior_of_all()
+        of_states = self._log_likelihood_table(x, self.units[0].states(self.prior))  # (S_1, B)
+        above = len(log_prior) // len(of_states)
+        axes = (self.units[0].categories,) * sum(units.count for units in self.units)
+        log_likelihood = of_states.repeat_interleave(above, 0).view(*axes, -1)
+        table = log_likelihood + log_prior.view(*axes, 1)
+        with torch.no_grad():
+            p = mean_field.marginals(log_prior.exp().view(axes))[..., None]
+            q = mean_field.coordinate_ascent(table, p.expand(-1, -1, len(x)), self.sweeps)
+            reconstruction = -mean_field.expectation(log_likelihood, q)
+            kl_each = (torch.special.xlogy(q, q) - torch.special.xlogy(q, p)).sum(1)
+            active = (kl_each > _ACTIVE).to(q.dtype).sum(0)
+        loss = -mean_field.elbo(table, q)
+        return {
+            "loss": loss,
+            "reconstruction": reconstruction,
+            "kl": loss.detach() - reconstruction,
             "active": active,
         }
 
@@ -481,7 +543,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
     def encode(self, x: Tensor) -> Tensor:
         """Probabilities of z_1 given raw data, of 1 or of every category: ``(B, *event.shape)`` → ``(B, width)``."""
         if not self.is_enumerable:
-            return self.units[0].mean(self.nets.encode(x))
+            return self.units[0].mean(self._q.nets.encode(x))
         self.event.check_shape(x)
         log_joint, states = self._log_joint_table(x)
         return log_joint.softmax(0).T @ states
@@ -521,9 +583,9 @@ def _check(layers: Widths, categories: int, objective: str, samples: int | None)
     if not layers:
         raise InputError("Latent: layers=() has no latent variables; expected the number of each layer, e.g. (64,)")
     count = sum(layers)
-    if objective == "enumerate" and count * math.log(categories) > math.log(_ENUMERABLE) + 1e-9:
+    if objective in ("enumerate", "variational") and count * math.log(categories) > math.log(_ENUMERABLE) + 1e-9:
         raise InputError(
-            f"Latent: objective='enumerate' sums over all states of z, at most {_ENUMERABLE:,}; layers={layers} with "
+            f"Latent: objective={objective!r} sums over all states of z, at most {_ENUMERABLE:,}; layers={layers} with "
             f"categories={categories} have {categories}^{count}; use fewer, or objective='vimco'"
         )
     if samples not in (None, 1) and objective not in _SAMPLES:

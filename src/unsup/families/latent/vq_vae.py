@@ -14,7 +14,8 @@ With the code numbers c(x) of x and a prior p(c), which is uniform or another mo
     log p(x) = log Σ_c p(c) p(x | c) ≥ log p(c(x)) + log p(x | c(x)),
 
 the bound that `log_prob` returns. The uniform prior takes log K nats for each code. A model as prior is trained in the
-same run by its own loss on c(x), which moves nothing but the prior; the paper fits it afterwards.
+same run by its own loss on c(x), which moves nothing but the prior; or afterwards, as in the paper, to a given
+``autoencoder``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
 from unsup.core.config import AtLeast, Count, Weight, Whole, Widths, Within
@@ -67,9 +68,11 @@ class VQVAE(DiscreteCodes):
         hidden: widths of the hidden layers of dense nets.
         decoder: p(x | z_q), as for `VAE`.
         prior: p(c), a model of the codes, e.g. ``gated-pixelcnn`` for maps or ``made``. None is uniform.
+        autoencoder: a trained `vq-vae`, e.g. the folder of its run, whose networks and codebook are used as they are;
+            only the prior learns. The options above, without the prior, are its own.
 
     Raises:
-        InputError: a decoder, net or prior that does not fit.
+        InputError: a decoder, net or prior that does not fit, or an autoencoder with other options.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -78,6 +81,10 @@ class VQVAE(DiscreteCodes):
     >>> model.codes_of(x).shape, model.log_prob(x).shape
     (torch.Size([3, 1, 2, 2]), torch.Size([3]))
     """
+
+    nets: Autoencoder
+    code_event: Event
+    quantiser: VectorQuantiser
 
     presets = {
         "tiny": {"codebook_size": 8, "code_dim": 4, "width": 8, "block_width": 4, "blocks": 1, "hidden": (16,)},
@@ -105,8 +112,14 @@ class VQVAE(DiscreteCodes):
         hidden: Widths = (256, 256),
         decoder: ObservationName = "auto",
         prior: Part | None = None,
+        autoencoder: Part | None = None,
     ) -> None:
         self.commitment = commitment
+        if autoencoder is not None:
+            found = self.adopted(autoencoder)
+            self.nets, self.code_event, self.quantiser = found.nets, found.code_event, found.quantiser
+            self.prior = CodePrior(prior, self.code_event, owner="VQ-VAE")
+            return
         large = event.is_image and not event.missing and min(event.shape[1:]) >= 2**stages
         is_conv = net == "conv" or (net is None and large)
         each = codes or (1 if is_conv else _CODES_OF_A_VECTOR)
@@ -135,18 +148,26 @@ class VQVAE(DiscreteCodes):
     def latent_event(self) -> Event:
         return self.code_event
 
+    @property
+    def of_autoencoder(self) -> tuple[nn.Module, ...]:
+        return (self.nets, self.quantiser)
+
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
         """Start the output bias at the marginals of the data, the codebook at encoded examples, and the prior."""
-        self.nets.prepare(batch.x, None, generator=generator)
         few = batch.x[:MOST_ENCODED]
-        self.quantiser.prepare(self._encoded(few).flatten(0, 1), generator=generator)
+        if not self.is_adopted:
+            self.nets.prepare(batch.x, None, generator=generator)
+            self.quantiser.prepare(self._encoded(few).flatten(0, 1), generator=generator)
         self.prior.prepare(self.codes_of(few), generator=generator)
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss`` and its terms, of each example, in nats or squared distances; ``perplexity`` and ``restarted``."""
+        if self.is_adopted and self.training:
+            prior = self.prior.loss(self.codes_of(batch.x), batch, generator=generator)
+            return {"loss": prior, "prior": prior.detach()}
         found = self.quantiser(self._encoded(batch.x), weight=batch.weight, generator=generator)
         target = self.nets.target(batch.x, generator)
         reconstruction = -self.nets.log_likelihood(target, self._as_input(found.vectors)[None]).squeeze(0)
@@ -163,7 +184,7 @@ class VQVAE(DiscreteCodes):
         self.quantiser.update(restart=time.share < RESTARTING)
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        return self.quantiser.diagnose(terms)
+        return None if self.is_adopted else self.quantiser.diagnose(terms)
 
     # --- codes ----------------------------------------------------------------------------------------------------
 

@@ -1,23 +1,30 @@
-"""VQ-VAE-2: two maps of codes, a small one for the global structure and a larger one for details given it.
+"""VQ-VAE-2: two or three maps of codes, a small one for the global structure and larger ones for details given it.
 
-The bottom encoder gives features h of an image; the top encoder halves their sides again, and its vectors are
-quantised to e_top. A decoder D of these and h give the vectors of the bottom map, which has a codebook of its own, and
-the image decoder sees both (Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446, algorithm 1):
+With two maps, the bottom encoder gives features h of an image; the top encoder halves their sides again, and its
+vectors are quantised to e_top. A decoder D of these and h give the vectors of the bottom map, which has a codebook of
+its own, and the image decoder sees both (Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446,
+algorithm 1):
 
     e_top = Quantise(E_top(h)),    e_bottom = Quantise(E_bottom(h, D(e_top))),    p(x | e_bottom, e_top)
 
-The loss is that of VQ-VAE with the terms of both maps. With the code numbers of both,
+With a third map, a middle encoder gives features h_middle of h; the top map is that of h_middle, and the middle map
+stands to h_middle and e_top, and the bottom map to h and e_middle, as the bottom map above to h and e_top. The image
+decoder sees all maps. (The paper uses three maps for images of 1024×1024; how its middle networks are built is our
+reading.)
 
-    log p(x) ≥ log p(c_top) + log p(c_bottom | c_top) + log p(x | c_bottom, c_top).
+The loss is that of VQ-VAE with the terms of all maps. With the code numbers of all,
 
-Both priors are uniform or models, trained in the same run by their own losses, which move nothing else. The bottom
-prior is conditioned on the numbers of the top map, each repeated at the places of the bottom map that it lies over.
+    log p(x) ≥ log p(c_top) + log p(c_bottom | c_top) + log p(x | c_bottom, c_top),
+
+and with three maps log p(c_middle | c_top) + log p(c_bottom | c_middle, c_top) in place of the second term. The priors
+are uniform or models, trained in the same run by their own losses, which move nothing else. The prior of a map is
+conditioned on the numbers of all smaller maps, each repeated at the places that it lies over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -33,43 +40,63 @@ from unsup.nn.autoencoder import Autoencoder
 from unsup.nn.bottlenecks import BottleneckNet
 from unsup.nn.code_prior import CodePrior
 from unsup.nn.discrete_codes import DiscreteCodes
+from unsup.nn.nets import Sides
 from unsup.nn.observation import ObservationName
 from unsup.nn.quantiser import MOST_ENCODED, RESTARTING, CodebookName, Quantised, VectorQuantiser
 
+NAMES = {2: ("top", "bottom"), 3: ("top", "middle", "bottom")}
+"""Names of the maps, in the order of the codes."""
+_SUFFIXES = {"top": "", "middle": "_middle", "bottom": "_bottom"}
+_PREFIXES = {"top": "", "middle": "middle_", "bottom": "bottom_"}
+
 
 class VQVAE2(DiscreteCodes):
-    """Autoencoder with two maps of codes (Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446).
+    """Autoencoder with two or three maps of codes (Razavi et al. 2019, https://arxiv.org/abs/1906.00446).
 
-    The bottom map has the sides H / 2^stages and W / 2^stages, the top map half of these. Codes are the numbers of the
-    top map, followed by those of the bottom map. The terms of the loss are those of `VQVAE`, summed over both maps;
-    ``prior`` is that of the top map and ``bottom_prior`` that of the bottom map given it; ``perplexity`` and
-    ``restarted`` are those of the top codebook, with ``_bottom`` of the other.
+    The bottom map has the sides H / 2^stages and W / 2^stages, each map above it half of these. Codes are the numbers
+    of the top map, followed by those of the maps below. The terms of the loss are those of `VQVAE`, summed over the
+    maps; ``prior`` is that of the top map, ``middle_prior`` and ``bottom_prior`` those of the other maps given the
+    smaller ones; ``perplexity`` and ``restarted`` are those of the top codebook, with ``_middle`` and ``_bottom`` of
+    the others.
 
     Args:
         event: images.
+        levels: number of maps.
         codebook_size: K, of each map.
-        code_dim: D, the length of the vectors of both codebooks.
+        code_dim: D, the length of the vectors of the codebooks.
         codebook: learned as ``moving`` averages, or by ``gradient``.
         decay: γ of the moving averages and counts.
         commitment: β.
         width: features of the maps of the networks.
         block_width: features inside the residual blocks.
-        blocks: number of residual blocks of each of the four networks.
+        blocks: number of residual blocks of each network.
         stages: number of halvings of the sides to the bottom map.
         decoder: p(x | codes), as for `VAE`.
         prior: p(c_top), a model of the codes, e.g. ``pixelsnail``. None is uniform.
-        bottom_prior: p(c_bottom | c_top), a model with a condition. ``subscale`` sees the top codes around each place;
-            other models see all of them as one vector for all places. None is uniform.
+        bottom_prior: the prior of the other maps, each of its own, given the smaller maps: a model with a condition.
+            ``subscale`` sees the codes above each place; other models see all of them as one vector for all places.
+            None is uniform.
+        autoencoder: a trained `vq-vae-2`, e.g. the folder of its run, whose networks and codebooks are used as they
+            are; only the priors learn. The options above, without those of the priors, are its own.
 
     Raises:
-        InputError: images smaller than 2^(stages + 1), a decoder that does not fit, or a prior that does not fit or
-            takes no condition.
+        InputError: images smaller than 2^(stages + levels − 1), a decoder that does not fit, a prior that does not fit
+            or takes no condition, or an autoencoder with other options.
 
     >>> from unsup import Event, Support
     >>> model = VQVAE2(Event((1, 8, 8), Support("binary")), codebook_size=16, width=8, block_width=4)
-    >>> model.top_event.shape, model.bottom_event.shape
-    ((1, 2, 2), (1, 4, 4))
+    >>> [event.shape for event in model.code_events]
+    [(1, 2, 2), (1, 4, 4)]
     """
+
+    levels: int
+    sides: list[Sides]
+    code_events: list[Event]
+    encoders: nn.ModuleList
+    decoders: nn.ModuleList
+    merges: nn.ModuleList
+    enlarge: nn.ModuleList
+    quantisers: nn.ModuleList
 
     presets = {
         "tiny": {"codebook_size": 6, "code_dim": 4, "width": 8, "block_width": 8, "blocks": 1},
@@ -89,6 +116,7 @@ class VQVAE2(DiscreteCodes):
         self,
         event: Event,
         *,
+        levels: Annotated[int, Within(2, 3)] = 2,
         codebook_size: Annotated[int, AtLeast(2)] = 256,
         code_dim: Count = 32,
         codebook: CodebookName = "moving",
@@ -101,33 +129,54 @@ class VQVAE2(DiscreteCodes):
         decoder: ObservationName = "auto",
         prior: Part | None = None,
         bottom_prior: Part | None = None,
+        autoencoder: Part | None = None,
     ) -> None:
-        if min(event.shape[1:]) < 2 ** (stages + 1):
+        if autoencoder is not None:
+            found = self.adopted(autoencoder)
+            levels = found.levels
+        elif min(event.shape[1:]) < 2 ** (stages + levels - 1):
             raise InputError(
-                f"VQ-VAE-2: stages={stages} halve the sides {stages + 1} times to the top map: expected sides of at "
-                f"least {2 ** (stages + 1)}; this data is {event}"
+                f"VQ-VAE-2: stages={stages} and levels={levels} halve the sides {stages + levels - 1} times to the top "
+                f"map: expected sides of at least {2 ** (stages + levels - 1)}; this data is {event}"
             )
-        self.commitment, self.width = commitment, width
-        outer = BottleneckNet(width, block_width, blocks, stages)
-        inner = BottleneckNet(width, block_width, blocks, stages=1)
-        # Both codes of a place go into the image decoder; its encoder gives the features h.
+        self.levels, self.names, self.commitment = levels, NAMES[levels], commitment
+        if autoencoder is None:
+            self._build(event, BottleneckNet(width, block_width, blocks, stages), decoder, codebook_size, code_dim)
+            self.quantisers = nn.ModuleList(
+                VectorQuantiser(codebook_size, code_dim, learn=codebook, decay=decay) for _ in range(levels)
+            )
+        else:
+            self.sides, self.code_events, self.nets = found.sides, found.code_events, found.nets
+            self.encoders, self.decoders, self.merges = found.encoders, found.decoders, found.merges
+            self.enlarge, self.quantisers = found.enlarge, found.quantisers
+        self.priors = nn.ModuleList(
+            CodePrior(bottom_prior, own, given=self.condition_event(place), owner=_OWNER)
+            if place
+            else CodePrior(prior, own, owner=_OWNER)
+            for place, own in enumerate(self.code_events)
+        )
+
+    def _build(
+        self, event: Event, outer: BottleneckNet, decoder: ObservationName, codebook_size: int, code_dim: int
+    ) -> None:
+        """The networks of all maps, in lists from the top; the last encoder gives features of the bottom map."""
+        width, inner = outer.width, BottleneckNet(outer.width, outer.block_width, outer.blocks, stages=1)
+        # The codes of a place of all maps go into the image decoder; its encoder gives the features h.
         self.nets = Autoencoder(
-            event, code_size=2 * code_dim, encoded_size=width, net=outer, decoder=decoder, owner="VQ-VAE-2"
+            event, code_size=self.levels * code_dim, encoded_size=width, net=outer, decoder=decoder, owner=_OWNER
         )
-        height, breadth = outer.sides((event.shape[1], event.shape[2]))
-        self.bottom_sides, support = (height, breadth), Support("nominal", codebook_size)
-        self.bottom_event = Event((1, *self.bottom_sides), support)
-        self.top_event = Event((1, *inner.sides(self.bottom_sides)), support)
-        self.top_encoder = inner.encoder(width, code_dim)
-        self.top_decoder = inner.decoder(code_dim, width, self.bottom_sides)
-        self.bottom_encoder = nn.Conv2d(2 * width, code_dim, 1)
-        odd = (height % 2, breadth % 2)
-        self.enlarge = nn.ConvTranspose2d(code_dim, code_dim, 4, stride=2, padding=1, output_padding=odd)
-        self.top, self.bottom = (
-            VectorQuantiser(codebook_size, code_dim, learn=codebook, decay=decay) for _ in range(2)
+        self.sides = [outer.sides((event.shape[1], event.shape[2]))]
+        for _ in range(1, self.levels):
+            self.sides.insert(0, inner.sides(self.sides[0]))
+        self.code_events = [Event((1, *own), Support("nominal", codebook_size)) for own in self.sides]
+        made = [code_dim] + [width] * (self.levels - 2)
+        self.encoders = nn.ModuleList(inner.encoder(width, outputs) for outputs in made)
+        self.decoders = nn.ModuleList(inner.decoder(code_dim, width, own) for own in self.sides[1:])
+        self.merges = nn.ModuleList(nn.Conv2d(2 * width, code_dim, 1) for _ in self.sides[1:])
+        self.enlarge = nn.ModuleList(
+            nn.Sequential(*(_doubled(code_dim, own) for own in self.sides[place + 1 :]))
+            for place in range(self.levels - 1)
         )
-        self.prior = CodePrior(prior, self.top_event, owner="VQ-VAE-2")
-        self.bottom_prior = CodePrior(bottom_prior, self.bottom_event, given=self.bottom_event, owner="VQ-VAE-2")
 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
@@ -139,102 +188,150 @@ class VQVAE2(DiscreteCodes):
 
     @property
     def latent_event(self) -> Event:
-        dims = self.top_event.dims + self.bottom_event.dims
-        return Event((dims,), self.top_event.columns[0])
+        return Event((sum(own.dims for own in self.code_events),), self.code_events[0].columns[0])
+
+    @property
+    def of_autoencoder(self) -> tuple[nn.Module, ...]:
+        return (self.nets, self.encoders, self.decoders, self.merges, self.enlarge, self.quantisers)
+
+    @property
+    def _quantisers(self) -> list[VectorQuantiser]:
+        return [cast(VectorQuantiser, own) for own in self.quantisers]
+
+    @property
+    def _priors(self) -> list[CodePrior]:
+        return [cast(CodePrior, own) for own in self.priors]
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Start the output bias at the marginals of the data, both codebooks at encoded examples, and the priors."""
-        self.nets.prepare(batch.x, None, generator=generator)
+        """Start the output bias at the marginals of the data, the codebooks at encoded examples, and the priors."""
         few = batch.x[:MOST_ENCODED]
-        h = self._features(few)
-        z_top = self._top_vectors(h)
-        self.top.prepare(z_top.flatten(0, 1), generator=generator)
-        e_top = self.top.lookup(self.top.nearest(z_top))
-        self.bottom.prepare(self._bottom_vectors(h, e_top).flatten(0, 1), generator=generator)
-        top, bottom = self.split_codes(self.codes_of(few))
-        self.prior.prepare(top, generator=generator)
-        self.bottom_prior.prepare(bottom, self.condition(top), generator=generator)
+        if not self.is_adopted:
+            self.nets.prepare(batch.x, None, generator=generator)
+            self._quantised(few, lambda place, z: self._started(place, z, generator))
+        maps = self.split_codes(self.codes_of(few))
+        for place, (prior, codes) in enumerate(zip(self._priors, maps, strict=True)):
+            prior.prepare(codes, self.condition(maps[:place]), generator=generator)
+
+    def _started(self, place: int, z: Tensor, generator: Generator) -> Tensor:
+        """The vectors of a map, whose codebook starts at them."""
+        quantiser = self._quantisers[place]
+        quantiser.prepare(z.flatten(0, 1), generator=generator)
+        return quantiser.lookup(quantiser.nearest(z))
 
     # --- the networks: vectors are (B, N, D), maps (B, features, h, w) --------------------------------------------
 
-    def _features(self, x: Tensor) -> Tensor:
-        """h of raw data: ``(B, width, h, w)``."""
-        return self.nets.encode(x).view(len(x), self.width, *self.bottom_sides)
+    def _quantised(self, x: Tensor, quantise: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """The quantised vectors of all maps from the top, by a function of the place of a map and its vectors."""
+        features = [self.nets.encode(x).unflatten(1, (-1, *self.sides[-1]))]
+        for place in reversed(range(self.levels - 1)):
+            features.insert(0, self.encoders[place](features[0]).unflatten(1, (-1, *self.sides[place])))
+        vectors: list[Tensor] = []
+        for place, h in enumerate(features):
+            if place:
+                above = self.decoders[place - 1](vectors[-1].transpose(1, 2).flatten(1).to(h.dtype))
+                h = self.merges[place - 1](torch.cat([h, above], 1))
+            vectors.append(quantise(place, h.flatten(2).transpose(1, 2)))
+        return vectors
 
-    def _top_vectors(self, h: Tensor) -> Tensor:
-        maps: Tensor = self.top_encoder(h)
-        return maps.view(len(h), self.top.dim, self.top_event.dims).transpose(1, 2)
-
-    def _bottom_vectors(self, h: Tensor, e_top: Tensor) -> Tensor:
-        enlarged = self.top_decoder(e_top.transpose(1, 2).flatten(1).to(h.dtype))
-        maps: Tensor = self.bottom_encoder(torch.cat([h, enlarged], 1))
-        return maps.flatten(2).transpose(1, 2)
-
-    def _as_input(self, e_top: Tensor, e_bottom: Tensor) -> Tensor:
-        """The vectors of both maps as the input of the image decoder."""
-        shape = (len(e_top), self.top.dim, *self.top_event.shape[1:])
-        top: Tensor = self.enlarge(e_top.transpose(1, 2).reshape(shape))
-        bottom = e_bottom.transpose(1, 2).reshape(len(e_bottom), self.bottom.dim, *self.bottom_sides)
-        return torch.cat([bottom, top.to(bottom.dtype)], 1).flatten(1)
+    def _as_input(self, vectors: list[Tensor]) -> Tensor:
+        """The vectors of all maps as the input of the image decoder, those of the bottom map first."""
+        maps: list[Tensor] = []
+        for place, own in enumerate(vectors):
+            found = own.transpose(1, 2).unflatten(2, self.sides[place])
+            maps.insert(0, found if place == self.levels - 1 else self.enlarge[place](found))
+        return torch.cat([own.to(maps[0].dtype) for own in maps], 1).flatten(1)
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """``loss`` and its terms, of each example, in nats or squared distances, and the state of both codebooks."""
-        h = self._features(batch.x)
-        top: Quantised = self.top(self._top_vectors(h), weight=batch.weight, generator=generator)
-        z_bottom = self._bottom_vectors(h, top.vectors)
-        bottom: Quantised = self.bottom(z_bottom, weight=batch.weight, generator=generator)
-        target, seen = self.nets.target(batch.x, generator), self._as_input(top.vectors, bottom.vectors)
+        """``loss`` and its terms, of each example, in nats or squared distances, and the state of the codebooks."""
+        if self.is_adopted and self.training:
+            return self._sum_of(self._prior_terms(self.split_codes(self.codes_of(batch.x)), batch, generator))
+        found: list[Quantised] = []
+
+        def quantise(place: int, z: Tensor) -> Tensor:
+            found.append(self._quantisers[place](z, weight=batch.weight, generator=generator))
+            return found[-1].vectors
+
+        vectors = self._quantised(batch.x, quantise)
+        target, seen = self.nets.target(batch.x, generator), self._as_input(vectors)
         terms = {
             "reconstruction": -self.nets.log_likelihood(target, seen[None]).squeeze(0),
-            "commitment": top.commitment + bottom.commitment,
+            "commitment": torch.stack([own.commitment for own in found]).sum(0),
         }
-        if self.top.learn == "gradient":
-            terms["codebook"] = top.codebook + bottom.codebook
-        c_top, c_bottom = self._as_map(top.codes, self.top_event), self._as_map(bottom.codes, self.bottom_event)
-        terms["prior"] = self.prior.loss(c_top, batch, generator=generator)
-        terms["bottom_prior"] = self.bottom_prior.loss(c_bottom, batch, self.condition(c_top), generator=generator)
+        if self._quantisers[0].learn == "gradient":
+            terms["codebook"] = torch.stack([own.codebook for own in found]).sum(0)
+        maps = [self._as_map(own.codes, event) for own, event in zip(found, self.code_events, strict=True)]
+        terms |= self._prior_terms(maps, batch, generator)
+        state = {
+            name + _SUFFIXES[level]: value
+            for level, quantiser in zip(self.names, self._quantisers, strict=True)
+            for name, value in (("perplexity", quantiser.perplexity), ("restarted", quantiser.restarted.clone()))
+        }
+        return self._sum_of(terms) | state
+
+    def _prior_terms(self, maps: list[Tensor], batch: Batch, generator: Generator | None) -> Terms:
+        return {
+            f"{_PREFIXES[name]}prior": prior.loss(maps[place], batch, self.condition(maps[:place]), generator=generator)
+            for place, (name, prior) in enumerate(zip(self.names, self._priors, strict=True))
+        }
+
+    def _sum_of(self, terms: Terms) -> Terms:
         weights = {"commitment": self.commitment}
         loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum(0)
-        state = {"perplexity": self.top.perplexity, "restarted": self.top.restarted.clone()}
-        state |= {"perplexity_bottom": self.bottom.perplexity, "restarted_bottom": self.bottom.restarted.clone()}
-        return {"loss": loss} | {name: term.detach() for name, term in terms.items()} | state
+        return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def after_step(self, time: Time) -> None:
         """Move the codebooks; in the first half of a run, restart their dead codes."""
-        for quantiser in (self.top, self.bottom):
+        for quantiser in self._quantisers:
             quantiser.update(restart=time.share < RESTARTING)
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        return self.top.diagnose(terms) or self.bottom.diagnose(terms, "_bottom")
+        for name, quantiser in () if self.is_adopted else zip(self.names, self._quantisers, strict=True):
+            found = quantiser.diagnose(terms, _SUFFIXES[name])
+            if found is not None:
+                return Symptom(found.name, f"{name} map: {found.advice}")
+        return None
 
     # --- codes ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def codes_of(self, x: Tensor) -> Tensor:
-        h = self._features(x)
-        top = self.top.nearest(self._top_vectors(h))
-        bottom = self.bottom.nearest(self._bottom_vectors(h, self.top.lookup(top)))
-        return torch.cat([top, bottom], 1).to(self.latent_event.dtype)
+        found: list[Tensor] = []
 
-    def split_codes(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """The top map ``(B, *top_event.shape)`` and the bottom map of codes ``(B, N)``."""
-        top, bottom = codes.split([self.top_event.dims, self.bottom_event.dims], 1)
-        return self._as_map(top, self.top_event), self._as_map(bottom, self.bottom_event)
+        def quantise(place: int, z: Tensor) -> Tensor:
+            found.append(self._quantisers[place].nearest(z))
+            return self._quantisers[place].lookup(found[-1])
 
-    def condition(self, top: Tensor) -> Tensor:
-        """The top map at the places of the bottom map, ``(B, *bottom_event.shape)``; the last row or column is
-        repeated where halving has lost one.
+        self._quantised(x, quantise)
+        return torch.cat(found, 1).to(self.latent_event.dtype)
+
+    def split_codes(self, codes: Tensor) -> list[Tensor]:
+        """The maps of codes ``(B, N)`` from the top, each ``(B, 1, h, w)``."""
+        parts = codes.split([own.dims for own in self.code_events], 1)
+        return [self._as_map(part, own) for part, own in zip(parts, self.code_events, strict=True)]
+
+    def condition_event(self, place: int) -> Event:
+        """The event of `condition` for the map at this place, which has a channel for each smaller map."""
+        return Event((place, *self.sides[place]), self.code_events[place].columns[0])
+
+    def condition(self, smaller: list[Tensor]) -> Tensor | None:
+        """The smaller maps at the places of the next one, ``(B, maps, h, w)``; None of none.
+
+        Where halving has lost a row or column, the last one is repeated.
         """
-        found = top.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        lost = [own - there for own, there in zip(self.bottom_sides, found.shape[2:], strict=True)]
-        return pad(found.float(), (0, lost[1], 0, lost[0]), mode="replicate").to(top.dtype) if any(lost) else found
+        if not smaller:
+            return None
+        found = smaller[0]
+        for place in range(1, len(smaller) + 1):
+            found = _repeated(found, self.sides[place])
+            found = torch.cat([found, smaller[place]], 1) if place < len(smaller) else found
+        return found
 
     def decodable(self, codes: Tensor) -> Tensor:
-        top, bottom = self.split_codes(codes)
-        return self._as_input(self.top.lookup(top.flatten(1)), self.bottom.lookup(bottom.flatten(1)))
+        maps = zip(self._quantisers, self.split_codes(codes), strict=True)
+        return self._as_input([quantiser.lookup(own.flatten(1)) for quantiser, own in maps])
 
     def _as_map(self, codes: Tensor, event: Event) -> Tensor:
         return codes.reshape(-1, *event.shape).to(event.dtype)
@@ -242,27 +339,51 @@ class VQVAE2(DiscreteCodes):
     # --- the priors -----------------------------------------------------------------------------------------------
 
     def log_prior(self, codes: Tensor, *, samples: int = 1, generator: Generator | None = None) -> Tensor:
-        top, bottom = self.split_codes(codes)
-        of_top = self.prior.log_prob(top, samples=samples, generator=generator)
-        return of_top + self.bottom_prior.log_prob(bottom, self.condition(top), samples=samples, generator=generator)
+        maps = self.split_codes(codes)
+        each = [
+            prior.log_prob(maps[place], self.condition(maps[:place]), samples=samples, generator=generator)
+            for place, prior in enumerate(self._priors)
+        ]
+        return torch.stack(each).sum(0)
 
     def draw_codes(self, n: int, *, generator: Generator | None) -> Tensor:
-        top = self.prior.sample(n, generator=generator)
-        bottom = self.bottom_prior.sample(n, self.condition(top), generator=generator)
-        return torch.cat([top.flatten(1), bottom.flatten(1)], 1)
+        maps: list[Tensor] = []
+        for prior in self._priors:
+            maps.append(prior.sample(n, self.condition(maps), generator=generator))
+        return torch.cat([own.flatten(1) for own in maps], 1)
 
     def reason_against_coding_codes(self) -> str | None:
-        return self.prior.reason_against_coding() or self.bottom_prior.reason_against_coding()
+        return next((reason for prior in self._priors if (reason := prior.reason_against_coding())), None)
 
     def visit_codes(self, n: int, choose: ChooseEntry) -> None:
-        chosen = torch.zeros(n, self.top_event.dims, dtype=torch.int64)
+        maps: list[Tensor] = []
+        start = 0
+        for own, prior in zip(self.code_events, self._priors, strict=True):
+            chosen = torch.zeros(n, own.dims, dtype=torch.int64)
 
-        def choose_top(entry: int, conditional: Conditional) -> Tensor:
-            found = choose(entry, conditional)
-            chosen[:, entry] = found.long()
-            return found
+            def choose_code(
+                entry: int, conditional: Conditional, chosen: Tensor = chosen, start: int = start
+            ) -> Tensor:
+                found = choose(start + entry, conditional)
+                chosen[:, entry] = found.long()
+                return found
 
-        self.prior.visit(n, choose_top)
-        given = self.condition(self._as_map(chosen, self.top_event)).to(self.device)
-        count = self.top_event.dims
-        self.bottom_prior.visit(n, lambda entry, conditional: choose(count + entry, conditional), given)
+            prior.visit(n, choose_code, self.condition(maps))
+            maps.append(self._as_map(chosen, own).to(self.device))
+            start += own.dims
+
+
+_OWNER = "VQ-VAE-2"
+
+
+def _doubled(features: int, sides: Sides) -> nn.ConvTranspose2d:
+    """Maps of half of these sides → maps of these sides."""
+    odd = (sides[0] % 2, sides[1] % 2)
+    return nn.ConvTranspose2d(features, features, 4, stride=2, padding=1, output_padding=odd)
+
+
+def _repeated(codes: Tensor, sides: Sides) -> Tensor:
+    """Every code at four places: maps of half of these sides → maps of these sides."""
+    found = codes.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    lost = [own - there for own, there in zip(sides, found.shape[2:], strict=True)]
+    return pad(found.float(), (0, lost[1], 0, lost[0]), mode="replicate").to(codes.dtype) if any(lost) else found

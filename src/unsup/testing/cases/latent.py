@@ -21,6 +21,11 @@ _SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding"
 
 BOUND = {"loss-is-likelihood": "the loss is a bound on log p, which is a sum over few states"}
 FROM_PRIOR = {"loss-is-likelihood": "the loss draws from the prior, the bound from q"}
+_FITTED = Part(
+    "vq-vae", {"codebook_size": 8, "code_dim": 4, "width": 8, "block_width": 4, "blocks": 1, "hidden": (16,)}
+)
+_FITTED_2 = Part("vq-vae-2", {"codebook_size": 6, "code_dim": 4, "width": 8, "block_width": 8, "blocks": 1})
+PROPOSAL = Part("latent", {"layers": (13,), "hidden": (4,)})
 CASES = (
     Case("vae", vector(6), {"latent_dim": 2}),
     Case("vae", vector(6), {"latent_dim": 2, "samples": 5}),
@@ -82,14 +87,28 @@ CASES = (
         Event((2, 8, 8), ordinal(5)),
         {"prior": Part("gated-pixelcnn", _SMALL), "bottom_prior": Part("subscale", _SUBSCALE)},
     ),
+    Case(
+        "vq-vae-2",
+        Event((2, 8, 8), ordinal(5)),
+        {"levels": 3, "bottom_prior": Part("subscale", _SUBSCALE | {"scale": 1})},
+    ),
+    Case(
+        "vq-vae",
+        vector(4),
+        {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED},
+    ),
+    Case("vq-vae-2", Event((1, 8, 8), BINARY), {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED_2}),
     Case("latent", vector(6), {"objective": "enumerate"}, oracle=oracles.latent),
     Case("latent", vector(5), {"layers": (3, 2), "hidden": (), "objective": "enumerate"}, oracle=oracles.latent),
     Case("latent", vector(6), {"layers": (1,), "categories": 5, "objective": "enumerate"}, oracle=oracles.latent),
     Case("latent", vector(2, REAL), {"layers": (2,), "categories": 3, "objective": "enumerate"}),
     Case("latent", WORDS, {"layers": (3,), "objective": "enumerate"}),
+    Case("latent", vector(6), {"layers": (1,), "categories": 5, "objective": "variational"}),
+    Case("latent", vector(4), {"layers": (2, 1), "hidden": (), "objective": "variational"}, exceptions=BOUND),
     Case("latent", vector(4), {"layers": (3,), "objective": "vimco"}, exceptions=BOUND),
     Case("latent", vector(5), {"layers": (13,), "objective": "vimco"}),
     Case("latent", vector(5), {"layers": (8,), "categories": 3, "objective": "importance"}),
+    Case("latent", vector(5), {"layers": (13,), "objective": "importance", "proposal": PROPOSAL}),
     Case("latent", vector(5), {"layers": (8, 5), "hidden": (), "objective": "nvil"}),
     Case("latent", vector(5), {"layers": (13,), "objective": "prior"}, exceptions=FROM_PRIOR),
     Case("latent", GAPS, {"layers": (8,), "categories": 3, "objective": "gumbel-softmax"}),
