@@ -39,15 +39,16 @@ from unsup.core.config import Count, Positive, Weight, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanDecode, CanSample, CodesLatents, HasDensity, IsConditional, Model, Terms
+from unsup.core.model import Advice, CanDecode, CanSample, CodesEntries, HasDensity, IsConditional, Model, Terms
 from unsup.core.parallel import gather_rows, mean_over_rows
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder, NetName
+from unsup.nn.flow import Flow
 from unsup.nn.inference import Diagonal, PosteriorName, inference_for
 from unsup.nn.nets import ActivationName
 from unsup.nn.observation import ObservationName
-from unsup.nn.posterior import Approximation, DiagonalGaussian, Gaussian
-from unsup.nn.prior import Prior
+from unsup.nn.posterior import Approximation, CodesExactLatents, DiagonalGaussian, Gaussian
+from unsup.nn.prior import EqualMixture, Prior
 from unsup.prob import bounds
 from unsup.prob.discrepancy import mmd_each
 from unsup.prob.distributions import at_least_float32, equal_mixture_log_prob
@@ -57,7 +58,7 @@ _REFINING_DRAWS, _REFINING_RATE = 8, 0.05  # fixed noise, and the rate of Adam
 _CHUNK_ELEMENTS = 2**20  # entries of the widest layer of the decoder: 4 MiB of float32, the fastest for small caches
 
 
-class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
+class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLatents):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114), β-VAE, IWAE, conditional VAE.
 
     `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, independent of the loss: β and
@@ -337,17 +338,27 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
     # --- entropy coding -------------------------------------------------------------------------------------------
 
     def reason_against_coding(self) -> str | None:
-        if not self._is_standard:
-            return "has a prior that is a model, whose bins have no known masses"
-        if not isinstance(self.inference, Diagonal):
-            return "has a posterior that is not a diagonal Gaussian, whose bins have no known masses"
         if self.nets.observation.is_noisy:
             return "has a decoder of densities, not of probabilities"
-        return None
+        return self.prior.reason_against_coding()
+
+    @property
+    def has_standard_latents(self) -> bool:
+        return self._is_standard and isinstance(self.inference, Diagonal)
+
+    def approximation(self, batch: Batch) -> Approximation:
+        return self._posterior(batch.x, self._features(batch))
+
+    @property
+    def coded_prior(self) -> Flow | CodesEntries | None:
+        if self.pseudo_inputs is None:
+            return self.prior.coded
+        each = self._of_pseudo_inputs()
+        return EqualMixture(each.mean, 0.5 * each.log_variance)
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         q = self._posterior(batch.x, self._features(batch))
-        assert isinstance(q, DiagonalGaussian)  # see `reason_against_coding`
+        assert isinstance(q, DiagonalGaussian)  # see `has_standard_latents`
         return q.mean, q.log_variance
 
     def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
