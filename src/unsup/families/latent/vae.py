@@ -21,6 +21,10 @@ With ``mmd`` = λ the loss has the term λ MMD²(q(z), p(z)), of the codes of a 
 InfoVAE (Zhao, Song, Ermon 2017, https://arxiv.org/abs/1706.02262); without the KL term, ``beta`` = 0, it is a
 Wasserstein autoencoder (Tolstikhin, Bousquet, Gelly, Schölkopf 2018, https://arxiv.org/abs/1711.01558).
 
+With ``window`` the decoder is a limited autoregressive one, p(x|z) = Π_i p(x_i | z, the pixels next to x_i and before
+it): what they tell need not be in z (Chen et al. 2017, https://arxiv.org/abs/1611.02731; Gulrajani et al. 2017,
+https://arxiv.org/abs/1611.05013).
+
 With a condition c, encoder and decoder also see c: p(x|c) = ∫ p(z) p(x|z, c) dz (Sohn, Lee, Yan 2015,
 https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models).
 """
@@ -39,7 +43,17 @@ from unsup.core.config import Count, Positive, Weight, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanDecode, CanSample, CodesEntries, HasDensity, IsConditional, Model, Terms
+from unsup.core.model import (
+    Advice,
+    CanDecode,
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    HasDensity,
+    IsConditional,
+    Model,
+    Terms,
+)
 from unsup.core.parallel import gather_rows, mean_over_rows
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder, NetName
@@ -74,6 +88,13 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         decoder: p(x|z). ``auto``: ``bernoulli`` on binary data, ``categorical`` (softmax) on nominal, ``logistic``
             (discretised) on ordinal, ``gaussian`` (learned variances) on real data, and one of these for each column of
             a table, a softmax for at most 16 whole numbers.
+            ``logistic-mixture`` is a mixture of 10 discretised logistics for each entry of ordinal data, as in
+            PixelCNN++ (Salimans et al. 2017, https://arxiv.org/abs/1701.05517) but with independent channels; in a
+            table, for columns of more than 16 whole numbers, with mixtures of 10 Gaussians for real ones.
+        window: pixels of discrete images also depend on those before them, in raster order, that are at most so many
+            rows above and columns beside, as in a variational lossy autoencoder (Chen et al. 2017,
+            https://arxiv.org/abs/1611.02731). Their channels depend on earlier ones. 0: independent entries.
+        window_features: hidden features of each pixel and channel for that.
         activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
         samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
@@ -128,6 +149,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         hidden: Widths | None = None,
         net: NetName = "dense",
         decoder: ObservationName = "auto",
+        window: Whole = 0,
+        window_features: Count = 32,
         activation: ActivationName = "relu",
         beta: Weight = 1.0,
         samples: Count = 1,
@@ -159,6 +182,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             decoder=decoder,
             activation=activation,
             given=given,
+            window=window,
+            window_features=window_features,
             owner="VAE",
         )
         self.prior = Prior(prior, self.latent_event, owner="VAE")
@@ -366,6 +391,14 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
 
     def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
         return self.nets.log_masses(outputs, columns)
+
+    @property
+    def codes_in_turn(self) -> bool:
+        return self.nets.local is not None
+
+    @torch.no_grad()
+    def visit_entries(self, z: Tensor, choose: ChooseEntry, *, given: Tensor | None = None) -> None:
+        self.nets.visit(self.outputs(z, given), choose)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """Features of the conditions, ``(B, F)``."""
