@@ -87,7 +87,7 @@ def test_a_mixture_of_logistics_is_for_ordered_levels(event: Event) -> None:
         unsup.create("vae", event, decoder="logistic-mixture")
 
 
-# --- a limited autoregressive decoder ----------------------------------------------------------------------------------
+# --- a limited autoregressive decoder ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("event", [GREY, COLOUR, SYMBOLS])

@@ -289,11 +289,12 @@ class Model(nn.Module, ABC):
         """
         return None
 
-    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
         """What it has learned and a reader can use, one line each, e.g. a structure; `unsup fit` shows it.
 
         Args:
             names: of the columns of a table; None for their numbers.
+            batch: some validation examples.
         """
         return ()
 

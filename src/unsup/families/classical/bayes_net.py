@@ -172,7 +172,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             raise InputError(f"{len(names)} names were given for {self.event.dims} columns")
         return [(names[j], names[i]) for j, i in found]
 
-    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
         """The edges, as ``rain → wet``."""
         shown = [f"{j} → {i}" for j, i in self.edges(names)]
         if not shown:

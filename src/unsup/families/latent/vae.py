@@ -32,6 +32,7 @@ https://papers.nips.cc/paper/5775-learning-structured-output-representation-usin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -52,6 +53,7 @@ from unsup.core.model import (
     HasDensity,
     IsConditional,
     Model,
+    Symptom,
     Terms,
 )
 from unsup.core.parallel import gather_rows, mean_over_rows
@@ -63,12 +65,14 @@ from unsup.nn.nets import ActivationName
 from unsup.nn.observation import ObservationName
 from unsup.nn.posterior import Approximation, CodesExactLatents, DiagonalGaussian, Gaussian
 from unsup.nn.prior import EqualMixture, Prior
+from unsup.nn.usage import COLLAPSED_KL, Usage, usage_of
 from unsup.prob import bounds
 from unsup.prob.discrepancy import mmd_each
 from unsup.prob.distributions import at_least_float32, equal_mixture_log_prob
 
 _PSEUDO_NOISE = 0.01  # standard deviation beside the examples from which pseudo-inputs start
 _REFINING_DRAWS, _REFINING_RATE = 8, 0.05  # fixed noise, and the rate of Adam
+_FEWEST_EXAMPLES = 20  # for a variance over examples
 _CHUNK_ELEMENTS = 2**20  # entries of the widest layer of the decoder: 4 MiB of float32, the fastest for small caches
 
 
@@ -351,6 +355,34 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
                     parameter.grad = gradient
                 adam.step()
         return DiagonalGaussian(own[0].detach(), own[1].detach())
+
+    # --- collapse -------------------------------------------------------------------------------------------------
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        kl = next((value for name, value in terms.items() if name.split("/")[-1] == "kl"), None)
+        if kl is None or kl > COLLAPSED_KL:
+            return None
+        return Symptom(
+            "collapse",
+            f"the KL of z is {kl:.2g} nats, so the decoder ignores z; try a longer warm_up, free_bits, a smaller beta, "
+            "or a decoder that can do less without z",
+        )
+
+    @torch.no_grad()
+    def usage(self, batch: Batch, *, generator: Generator | None = None) -> Usage:
+        """How many units of z the examples of a batch use, and their KL."""
+        q = self._posterior(batch.x, self._features(batch))
+        if self._is_standard and isinstance(q, Gaussian):
+            return usage_of(q, q.kl(), standard=True)
+        z, log_q = q.draw(generator)
+        kl = log_q - self._log_prior(z[None], generator)[0]
+        return usage_of(q, kl, standard=self._is_standard, generator=generator)
+
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
+        """Active units and KL of z, and whether it has collapsed."""
+        if batch is None or len(batch) < _FEWEST_EXAMPLES:
+            return ()
+        return self.usage(batch, generator=Generator().manual_seed(0)).sentences()
 
     def draw_latents(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         return self._posterior(batch.x, self._features(batch)).draw(generator)
