@@ -668,7 +668,9 @@ def create(
     latent_dim: int = ...,
     hidden: tuple[int, ...] | None = ...,
     net: Literal["dense", "conv"] = ...,
-    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
+    window: int = ...,
+    window_features: int = ...,
     activation: Literal["relu", "tanh"] = ...,
     beta: float = ...,
     samples: int = ...,
@@ -703,7 +705,7 @@ def create(
     blocks: int = ...,
     stages: int = ...,
     hidden: tuple[int, ...] = ...,
-    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
     prior: Part | str | Mapping[str, Any] | None = ...,
 ) -> VQVAE: ...
 @overload
@@ -722,7 +724,7 @@ def create(
     block_width: int = ...,
     blocks: int = ...,
     stages: int = ...,
-    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
     prior: Part | str | Mapping[str, Any] | None = ...,
     bottom_prior: Part | str | Mapping[str, Any] | None = ...,
 ) -> VQVAE2: ...
@@ -737,7 +739,7 @@ def create(
     categories: int = ...,
     hidden: tuple[int, ...] | None = ...,
     net: Literal["dense", "conv"] = ...,
-    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
     activation: Literal["relu", "tanh"] = ...,
     objective: Literal[
         "enumerate",
