@@ -9,7 +9,7 @@ As `unsup.coding.bitsback`, but latents are fixed-point numbers of 17 bits after
    steps, whose noise has a standard deviation of 2^−11.
 2. x is pushed under p(x|z).
 3. z is pushed under p(z): under N(0, I), through the steps of a flow, or entry by entry under the conditionals
-   p(z_d|z_<d) of a model, of which an entry takes six digits.
+   p(z_d|z_<d) of a model in cells of 2^−12, and its place in the cell.
 
 So each example costs log q(z|x) − log p(x|z) − log p(z), up to rounding, whose mean is the negative bound with one
 sample. An example whose latents are beyond the numbers is coded without q: its z is noise, for which it pays and which
@@ -43,7 +43,9 @@ from unsup.nn.invertible import Arithmetic, Exact, Smooth
 from unsup.nn.posterior import CodesExactLatents
 
 _BITS = 17  # after the point: the precision of smooth steps
-_RANGE_BITS = 10  # entries that are visited are within ±2^9
+_CELL_BITS = 12  # after the point, of the cells of entries that are visited,
+_RANGE = 1 << 7  # which are within ±2^7
+_PLACE_BITS = _BITS - _CELL_BITS
 _NOISE, _PRIOR = ((1 << 32) - k for k in (5, 6))  # roundings of their tables
 
 
@@ -118,13 +120,15 @@ class LatentsInIntegers(WithLatents):
     def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
         arithmetic, n = self.arithmetic, len(batch)
         arithmetic.stack, arithmetic.lowest = stack, stack.bits
-        noise = self.noise.draw(stack, noise_mask(call, n * self.dims))
-        arithmetic.lowest = min(arithmetic.lowest, stack.bits)
+        noise = np.zeros((n, self.dims), np.int64)
+        for column, mask in enumerate(self._masks(call, n)):  # together they would need more bits for a moment
+            noise[:, column] = self.noise.draw(stack, mask)
+            arithmetic.lowest = min(arithmetic.lowest, stack.bits)
         if plain:
-            return noise
+            return noise.ravel()
         first = arithmetic.calls = self._first(n, call)
         q = self.own.approximation(self._beside(batch))
-        z = q.exactly(torch.from_numpy(noise).view(n, self.dims), arithmetic)
+        z = q.exactly(torch.from_numpy(noise), arithmetic)
         assert arithmetic.calls == first + self.maps[0]
         return z.numpy().ravel()
 
@@ -140,14 +144,20 @@ class LatentsInIntegers(WithLatents):
             assert arithmetic.calls == first
             if (np.abs(latents + 0.5) > 8 << _BITS).any():
                 raise StreamError("noise beyond that of the encoder; the stream is damaged")
-        self.noise.undraw(stack, latents, noise_mask(call, n * self.dims))
+        for noise, mask in reversed(list(zip(latents.reshape(n, -1).T, self._masks(call, n), strict=True))):
+            self.noise.undraw(stack, np.ascontiguousarray(noise), mask)
+
+    def _masks(self, call: int, n: int) -> Integers:
+        """Random numbers for the draws of each latent, ``(L, n)``."""
+        return noise_mask(call, n * self.dims).reshape(self.dims, n)
 
     def _push_prior(
         self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
     ) -> None:
         if isinstance(self.prior, CodesEntries) and not plain:
-            offsets = latents.reshape(rows, self.dims) - _LINE.low
-            _check(rows, (offsets >= 0) & (offsets < _LINE.count))
+            stack.push_bits(latents, np.full(latents.shape, _PLACE_BITS))
+            offsets = (latents >> _PLACE_BITS).reshape(rows, self.dims) - _LINE.low
+            _check((offsets >= 0) & (offsets < _LINE.count))
             self._turns(rows, notes, call).push(self._visit_prior(rows), offsets.astype(np.uint64), stack)
             return
         if isinstance(self.prior, Flow) and not plain:
@@ -161,7 +171,8 @@ class LatentsInIntegers(WithLatents):
     def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
         if isinstance(self.prior, CodesEntries) and not plain:
             found = self._turns(rows, notes, call).pop(self._visit_prior(rows), self.dims, stack)
-            return (found.astype(np.int64) + _LINE.low).ravel()
+            cells = (found.astype(np.int64) + _LINE.low).ravel()
+            return (cells << _PLACE_BITS) + stack.pop_bits(np.full(cells.shape, _PLACE_BITS))
         latents = self.base.pop(stack, rows * self.dims)
         if isinstance(self.prior, Flow) and not plain:
             arithmetic, first = self.arithmetic, self._first(rows, call) + self.maps[0]
@@ -230,28 +241,28 @@ class _Counted(Arithmetic):
 
 @final
 @dataclass(frozen=True)
-class _Binary(Scale):
-    """Multiples of 2^−17."""
+class _Cells(Scale):
+    """Cells of width 2^−12, which stand for their middles."""
 
     @property
     def number(self) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # the line is the same for all models, and in no stream
 
     @property
     def ends(self) -> tuple[int, int]:
-        return -(1 << 40), 1 << 40
+        return -_RANGE << _CELL_BITS, _RANGE << _CELL_BITS
 
     def integers(self, values: Values) -> Integers:
-        return np.rint(values.astype(np.float64) * 2.0**_BITS).astype(np.int64)
+        return np.floor(values.astype(np.float64) * 2.0**_CELL_BITS).astype(np.int64)
 
     def values(self, integers: Integers, dtype: np.dtype[Any]) -> Values:
-        return (integers * 2.0**-_BITS).astype(dtype)
+        return ((integers + 0.5) * 2.0**-_CELL_BITS).astype(dtype)
 
     def edges(self, integers: Integers, step: int) -> Floats:
-        return cast(Floats, (integers - step / 2) * 2.0**-_BITS)
+        return cast(Floats, integers * 2.0**-_CELL_BITS)
 
 
-_LINE = Line(_Binary(), -(1 << (_BITS + _RANGE_BITS - 1)), 1, 1 << (_BITS + _RANGE_BITS))
+_LINE = Line(_Cells(), -_RANGE << _CELL_BITS, 1, 2 * _RANGE << _CELL_BITS)
 
 
 def _front(prior: Flow) -> tuple[Tensor, Tensor]:
@@ -260,6 +271,6 @@ def _front(prior: Flow) -> tuple[Tensor, Tensor]:
     return -std.log(), -prior.front.mean.double()[None] / std
 
 
-def _check(rows: int, good: NDArray[np.bool_]) -> None:
+def _check(good: NDArray[np.bool_]) -> None:
     if not good.all():
         raise Outside(np.flatnonzero(~good.all(1)))
