@@ -221,7 +221,7 @@ def test_full_gaussians_in_numbers_agree_with_bins() -> None:
             padded[:4] = own
             state[name] = padded
     full.load_state_dict(state)
-    x, sizes = examples(event, 3000), []
+    x, sizes = examples(event, 12_000), []
     with torch.no_grad():
         assert isinstance(full.approximation(Batch(x[:2])), FullGaussian)
     for model in (diagonal, full):
