@@ -60,7 +60,7 @@ class Usage:
 def usage_of(q: Approximation, kl: Tensor, *, standard: bool, generator: Generator | None = None) -> Usage:
     """The usage of z by some examples.
 
-    E[z|x] of a posterior that is no Gaussian is a mean of draws, whose variance is subtracted.
+    E[z|x] of a posterior other than a Gaussian is a mean of draws, whose variance is subtracted.
 
     Args:
         q: q(z|x), ``(B, L)``.
