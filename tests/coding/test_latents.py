@@ -170,10 +170,13 @@ def test_digits_cost_the_bound(options: dict[str, object]) -> None:
     assert torch.equal(scheme.decode(coded, len(x)), x)
 
 
-def test_conditionals_of_an_equal_mixture() -> None:
+@pytest.mark.parametrize("apart", [1.0, 50.0])
+def test_conditionals_of_an_equal_mixture(apart: float) -> None:
     """The product of the masses of narrow cells, given the entries before, is the density."""
     generator = torch.Generator().manual_seed(0)
     means, log_stds, z = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (4, 4, 7))
+    means = apart * means
+    z = z + means[torch.arange(7) % 4] * (apart > 1)
     total, width = torch.zeros(7, dtype=torch.float64), 1e-6
 
     def choose(entry: int, conditional: Conditional) -> Tensor:

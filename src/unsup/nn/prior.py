@@ -27,6 +27,8 @@ from unsup.nn.intervals import GaussianIntervals
 from unsup.nn.invertible import Exact, Invertible
 from unsup.prob.distributions import LOG_2PI, gaussian_log_prob
 
+_COUNTS = 80.0  # nats below the largest weight, where a component changes no mass that a coder sees
+
 
 class Prior(nn.Module):
     """p(z) of latents: N(0, I), or any model that scores and samples them.
@@ -125,10 +127,13 @@ class EqualMixture(CodesEntries):
         self.means, self.log_stds = means.double(), log_stds.double()
 
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
+        """Components that no longer count for an example are left out: after a few latents, most of them."""
         log_joint = self.means.new_zeros(n, len(self.means))
         for entry, (mean, log_std) in enumerate(zip(self.means.T, self.log_stds.T, strict=True)):
+            count = int((log_joint > log_joint.amax(1, keepdim=True) - _COUNTS).sum(1).max())
+            weight, kept = log_joint.topk(count, 1)
             zero = mean.new_zeros(())
-            value = choose(entry, GaussianIntervals(log_joint, mean, log_std, zero, zero + 1))
+            value = choose(entry, GaussianIntervals(weight, mean[kept], log_std[kept], zero, zero + 1))
             log_joint = log_joint + gaussian_log_prob(value[:, None], mean, log_std)
 
 
