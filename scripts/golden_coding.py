@@ -36,6 +36,7 @@ from unsup.coding.container import write_container
 from unsup.coding.packing import sources_of, write_archive
 from unsup.core.event import Event, Support
 from unsup.core.model import Model
+from unsup.core.part import Part
 from unsup.data.form import Form
 
 FOLDER = Path(__file__).parents[1] / "tests" / "coding" / "golden"
@@ -64,6 +65,9 @@ class Case:
 COLUMNS = (Support("real"), Support("ordinal", 9, -2), Support("real"), Support("nominal", 3), Support("real"))
 VARIATIONAL = {"dequantization": "variational"}
 ORDERS = {"hidden": (12,), "masks": 3, "order": "random"}
+_SMALL = {"latent_dim": 2, "hidden": (8,), "flow_steps": 2}
+LATENTS = {**_SMALL, "posterior": "iaf", "flow_hidden": (8,), "prior": Part("made", {"hidden": (8,)})}
+WINDOW = {**_SMALL, "posterior": "sylvester", "prior": Part("maf", {"layers": 2, "hidden": (8,)}), "window": 1}
 # `made-first-order` is a mixture over orders as it was coded before "entry by entry in the best order".
 CASES = (
     Case("made", "binary", Event((1, 5, 6), Support("binary"), "image"), {"hidden": (12,)}),
@@ -74,6 +78,8 @@ CASES = (
     Case("subscale-depth", "grey", Event((1, 4, 6), Support("ordinal", 16), "image"), {"depth": 2}),
     Case("vae", "binary", Event((1, 5, 6), Support("binary"), "image")),
     Case("vae", "grey", Event((1, 5, 6), Support("ordinal", 16), "image")),
+    Case("vae", "latents", Event((1, 5, 6), Support("binary"), "image"), LATENTS),
+    Case("vae", "window", Event((1, 5, 6), Support("ordinal", 16), "image"), WINDOW),
     Case("nice", "grey", Event((1, 5, 6), Support("ordinal", 16), "image"), noise=4),
     Case("realnvp", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), noise=4),
     Case("glow", "grey", Event((1, 6, 6), Support("ordinal", 16), "image"), VARIATIONAL, noise=4),

@@ -28,6 +28,7 @@ from unsup.coding.notes import Noting
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
 from unsup.core.event import BINARY, REAL, Event, Support, labels
+from unsup.core.part import Part
 from unsup.data import load_data
 from unsup.families.latent.vae import VAE
 from unsup.prob.gaussians import gaussian_cell_log_prob
@@ -315,7 +316,7 @@ def test_groups_that_cannot_be_paid_are_halved(monkeypatch: pytest.MonkeyPatch) 
         (Event((4,), Support("ordinal", 256)), {"decoder": "gaussian"}, "a decoder of densities"),
         (Event((4,), Support("nominal", 70000)), {}, "entries of more than 65,536 levels"),
         (Event((4,), BINARY), {"given": Event((2,), REAL)}, "a condition that is not a class"),
-        (Event((4,), BINARY), {"prior": "made"}, "a prior that is a model"),
+        (Event((4,), BINARY), {"prior": Part("kde", frozen=True)}, "a prior that is neither a flow"),
     ],
 )
 def test_what_is_not_coded_is_refused_with_a_reason(event: Event, options: dict[str, object], reason: str) -> None:

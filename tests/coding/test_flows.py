@@ -141,7 +141,7 @@ def test_a_scaling_is_a_bijection(step: int) -> None:
         part.ravel() for part in np.meshgrid(np.arange(-9, 10), np.arange(ratio), np.arange(1 << up), indexing="ij")
     )
     scale = np.full(x.shape, step)
-    modular = flows._Modular(stack := Given(remainder, extra), Noting(), 12, torch.float64)  # type: ignore[arg-type]
+    modular = flows.Modular(stack := Given(remainder, extra), Noting(), 12, torch.float64)  # type: ignore[arg-type]
     y = modular._scaled(x, scale)
     (rest,) = stack.pushed
     assert len(np.unique(np.stack([y, rest]), axis=1)[0]) == len(x)
@@ -152,7 +152,7 @@ def test_a_scaling_is_a_bijection(step: int) -> None:
     counts = np.unique(y, return_counts=True)[1][2:-2]
     assert (counts <= 1 << down).all()
     assert up or (counts == 1 << down).all()
-    back = flows._Modular(stack := Given(remainder, rest), Noting(), 12, torch.float64)  # type: ignore[arg-type]
+    back = flows.Modular(stack := Given(remainder, rest), Noting(), 12, torch.float64)  # type: ignore[arg-type]
     assert (back._unscaled(y, scale) == x).all()
     assert (stack.pushed[0] == extra).all()
     assert (stack.pushed[1] == remainder).all()
@@ -164,7 +164,7 @@ def test_large_numbers_are_scaled_exactly() -> None:
     x = (rng.choice([-1, 1], 4000) * 2.0 ** np.minimum(rng.uniform(0, 50, 4000), 49.9 - step / 256)).astype(np.int64)
     stack = Stack(rng.bytes(40_000))
     before = stack.to_bytes()
-    modular = flows._Modular(stack, Noting(), 12, torch.float64)
+    modular = flows.Modular(stack, Noting(), 12, torch.float64)
     y = modular._scaled(x, step)
     exact = [(int(v) * int(m) << int(u)) >> int(d) for v, m, u, d in zip(x, *flows._ratio(step), strict=True)]
     assert (np.abs(y - exact) <= 2 ** np.maximum(step / 256 + 1, 1)).all()
@@ -323,13 +323,13 @@ def test_autoregressive_and_bent_maps_of_other_last_digits(
     coded = scheme_for(model).encode(x)
     other = scheme_for(model)
     assert isinstance(other, FlowInIntegers)
-    exact, generator = flows._Modular.real, torch.Generator().manual_seed(1)
+    exact, generator = flows.Modular.real, torch.Generator().manual_seed(1)
 
-    def real(self: flows._Modular, x: torch.Tensor) -> torch.Tensor:
+    def real(self: flows.Modular, x: torch.Tensor) -> torch.Tensor:
         noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
         return exact(self, x) + 1e-14 * noise
 
-    monkeypatch.setattr(flows._Modular, "real", real)
+    monkeypatch.setattr(flows.Modular, "real", real)
     assert torch.equal(other.decode(coded, len(x)), x)
 
 
@@ -346,9 +346,9 @@ def test_values_next_to_a_rounding_boundary_are_settled() -> None:
 
     stack, notes = Stack(np.random.default_rng(0).bytes(40_000)), Noting()
     before = stack.to_bytes()
-    y = flows._Modular(stack, notes, 20, torch.float64).monotone(x, curve(1e-13))
+    y = flows.Modular(stack, notes, 20, torch.float64).monotone(x, curve(1e-13))
     assert notes.size > 9 * x.numel()
-    decoder = flows._Modular(stack, Noted.split(notes.to_bytes())[0], 20, torch.float64)
+    decoder = flows.Modular(stack, Noted.split(notes.to_bytes())[0], 20, torch.float64)
     decoder.calls += 1
     assert torch.equal(decoder.monotone_inverse(y, curve(-1e-13)), x)
     assert stack.to_bytes() == before
@@ -358,7 +358,7 @@ def test_a_bent_map_has_its_log_determinant_as_length() -> None:
     x = torch.linspace(-2, 2, 20_000, dtype=torch.float64).view(-1, 4)
     stack = Stack(np.random.default_rng(0).bytes(80_000))
     before = stack.bits
-    arithmetic = flows._Modular(stack, Noting(), 20, torch.float64)
+    arithmetic = flows.Modular(stack, Noting(), 20, torch.float64)
     y = arithmetic.monotone((x * 2**20).round().long(), lambda at: torch.sinh(2 * at))
     torch.testing.assert_close(y.double() * 2.0**-20, torch.sinh(2 * x), atol=0.01, rtol=1e-3)
     expected = float((2 * torch.cosh(2 * x)).log2().sum())
@@ -366,7 +366,7 @@ def test_a_bent_map_has_its_log_determinant_as_length() -> None:
 
 
 def test_noise_does_not_depend_on_the_stack() -> None:
-    base = flows._Base(torch.special.ndtr, 17, 5, Noting(), drawn=True)
+    base = flows.NumbersOfBase(torch.special.ndtr, 17, 5, Noting(), drawn=True)
     stack = Stack(bytes(40_000))
     before = stack.to_bytes()
     mask = np.random.default_rng(0).integers(0, 1 << 24, 8000)
@@ -473,7 +473,7 @@ def test_every_known_step_is_exact() -> None:
             assert all(isinstance(m, Affine) for m in model.modules() if isinstance(m, Bijection))
             y = torch.randn(7, *EVENTS[key].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
             stack = Stack(np.random.default_rng(0).bytes(100_000))
-            modular = flows._Modular(stack, Noting(), 30, torch.float64)
+            modular = flows.Modular(stack, Noting(), 30, torch.float64)
             z = model.flow.exactly((y * 2.0**30).round().long(), modular)  # type: ignore[operator]
             torch.testing.assert_close(z.double() * 2.0**-30, model.flow(y)[0], atol=0.05, rtol=0.02)
             x = model.flow.exactly_inverse(z, modular)  # type: ignore[operator]
@@ -487,7 +487,7 @@ def test_a_diagonal_scale_has_its_log_determinant_as_length() -> None:
     scale.log_scale.data.copy_(torch.linspace(-2, 3, 50))
     stack = Stack(np.random.default_rng(0).bytes(20_000))
     before = stack.bits
-    scale.exactly(torch.arange(5000).view(100, 50), flows._Modular(stack, Noting(), 12, torch.float64))
+    scale.exactly(torch.arange(5000).view(100, 50), flows.Modular(stack, Noting(), 12, torch.float64))
     assert before - stack.bits == pytest.approx(100 * float(scale.log_scale.detach().sum()) / math.log(2), rel=2e-3)
 
 
@@ -569,7 +569,7 @@ def test_a_wrong_jacobian_costs_bits_and_loses_nothing(monkeypatch: pytest.Monke
 
 
 def test_noise_that_is_drawn_costs_what_it_should() -> None:
-    base = flows._Base(torch.special.ndtr, 6, 5, Noting(), drawn=True, short=True)
+    base = flows.NumbersOfBase(torch.special.ndtr, 6, 5, Noting(), drawn=True, short=True)
     assert base.table.sum() == 1 << 24
     stack = Stack(np.random.default_rng(0).bytes(400_000))
     before, content, n = stack.bits, stack.to_bytes(), 100_000
@@ -590,16 +590,16 @@ def test_a_smooth_step_costs_its_log_determinant(name: str, monkeypatch: pytest.
     scheme = scheme_for(trained(name, event, x))
     assert isinstance(scheme, FlowInIntegers)
     coder = flows._Coder(scheme, Stack(np.random.default_rng(0).bytes(10**6)), Noting())
-    excess, smooth = [], flows._Modular.smooth
+    excess, smooth = [], flows.Modular.smooth
 
-    def measured(self: flows._Modular, x: torch.Tensor, step: Smooth, context: torch.Tensor | None) -> torch.Tensor:
+    def measured(self: flows.Modular, x: torch.Tensor, step: Smooth, context: torch.Tensor | None) -> torch.Tensor:
         before, real = self.stack.bits, self.real(x)
         y = smooth(self, x, step, context)
         log_det = torch.linalg.slogdet(step.jacobian(real, context)).logabsdet.sum()
         excess.append((self.stack.bits - before + float(log_det) / math.log(2)) / x.numel())
         return y
 
-    monkeypatch.setattr(flows._Modular, "smooth", measured)
+    monkeypatch.setattr(flows.Modular, "smooth", measured)
     with torch.no_grad():
         coder.push(scheme.cells.levels_of(x))
     assert excess

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from unsup import InputError
 from unsup.nn.inference import Inference, inference_for
+from unsup.nn.invertible import Smooth
 from unsup.nn.posterior import DiagonalGaussian, FullGaussian, Transformed
 
 NAMES = ("diagonal", "full", "planar", "sylvester", "iaf")
@@ -112,3 +114,32 @@ def test_a_full_gaussian_is_that_of_torch() -> None:
 def test_one_latent_has_no_flow() -> None:
     with pytest.raises(InputError, match=r"posterior='iaf' needs 2 latents or more, got latent_dim=1"):
         inference_for("iaf", 1, steps=2, hidden=(7,), owner="VAE")
+
+
+@pytest.mark.parametrize("name", ["planar", "sylvester"])
+def test_steps_of_a_flow_are_inverted_and_have_their_jacobian(name: str) -> None:
+    """Each example has steps of its own, which are those of `placed`."""
+    inference = built(name)
+    q = inference(outputs(inference, 5, 3.0))
+    assert isinstance(q, Transformed)
+    noise = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    z, log_det = q.base.at(noise), torch.zeros(5, dtype=torch.float64)
+    for step in q.steps():
+        assert isinstance(step, Smooth)
+        y, more = step(z)
+        torch.testing.assert_close(step.inverse(y), z, rtol=0, atol=1e-11)
+        for i in range(5):
+            at = torch.autograd.functional.jacobian(partial(_at, step, z, i), z[i])
+            assert isinstance(at, Tensor)
+            torch.testing.assert_close(step.jacobian(z)[i], at)
+            torch.testing.assert_close(torch.linalg.slogdet(at).logabsdet, more[i])
+        z, log_det = y, log_det + more
+    torch.testing.assert_close(z, q.placed(noise)[0])
+
+
+def _at(step: Smooth, z: Tensor, i: int, own: Tensor) -> Tensor:
+    """The value of example i, if it is ``own``."""
+    whole = z.clone()
+    whole[i] = own
+    y: Tensor = step(whole)[0]
+    return y[i]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unsup.train.progress import ProgressMode
     from unsup.train.runs import Run
 
+_SHOWN = 1000  # validation examples from which findings are made
 _MANY, _TIMES = 10_000_000, 20  # parameters, and parameters for each number of the training data, for a warning
 
 
@@ -233,6 +234,8 @@ def _name_of_run(out: str) -> str:
 
 
 def _finish(fitted: Fitted, model: Model, data: Data, out: str, *, changed: bool) -> int:
+    import torch
+
     from unsup.core.escapes import command_line
     from unsup.core.likelihood import parts_in_words
     from unsup.report.page import next_lines, write_page
@@ -249,5 +252,6 @@ def _finish(fitted: Fitted, model: Model, data: Data, out: str, *, changed: bool
     elif fitted.score is not None:
         line += f"; validation {fitted.validator} {fitted.score:.4g}"
     commands = (f"  {command}" for command in next_lines(out))
-    write(line, *model.findings(data.columns), "", *commands, f"the page of the run is {out}/report.html")
+    some = data.validation.batch(torch.arange(min(len(data.validation), _SHOWN))).to(model.device)
+    write(line, *model.findings(data.columns, batch=some), "", *commands, f"the page of the run is {out}/report.html")
     return 0

@@ -327,7 +327,7 @@ class Entries(Scheme):
 
         def choose_entry(entry: int, conditional: Conditional) -> Tensor:
             if self.spare:
-                conditional = conditional[:n] if isinstance(conditional, Tensor) else _Some(conditional, beside, n)
+                conditional = conditional[:n] if isinstance(conditional, Tensor) else Some(conditional, beside, n)
             line, there = lines[entry], np.flatnonzero(~(gaps[:, entry] | ended))
 
             def choose_digit(start: Offsets, shift: int, log_masses: Floats, near: float = NEAR_REAL) -> Integers:
@@ -436,7 +436,7 @@ def _equal_frequencies(symbols: int) -> Integers:
 
 @final
 @dataclass(frozen=True)
-class _Some(Intervals):
+class Some(Intervals):
     """The first ``n`` of several distributions on the line; the others are at ``rows`` of them."""
 
     whole: Intervals

@@ -10,6 +10,8 @@ which is on average the negative bound on log p(x) with one sample.
 Latents lie in 2^10 bins of equal mass under N(0, 1), so that p(z) is uniform over bins; z is the median of its bin. The
 posterior mass of a bin is coded as two digits of 5 bits, the second given the first: 64 masses instead of 1024.
 
+Other posteriors and priors are coded by `unsup.coding.latents`.
+
 Examples are coded in groups, whose networks are evaluated together. A group first pops the latents of all its examples,
 so groups start with a single example and grow with the stack: the initial bits are those of one example. They come from
 a hash and are part of the stream; the decoder checks that they are left at the end.
@@ -20,7 +22,8 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from statistics import NormalDist
 from typing import cast, final
@@ -30,8 +33,10 @@ import torch
 from torch import Tensor
 
 from unsup.coding.entropy import OutOfBits, Stack, StreamError
+from unsup.coding.flows import Outside, Seen
 from unsup.coding.notes import Noted, Noting, Rounding
 from unsup.coding.scheme import Profile, Scheme
+from unsup.coding.stacked import OnStack
 from unsup.coding.tables import (
     MAX_SYMBOLS,
     NEAR,
@@ -44,7 +49,7 @@ from unsup.coding.tables import (
     to_grid,
 )
 from unsup.core.batch import Batch
-from unsup.core.model import CodesLatents, IsConditional, Model
+from unsup.core.model import ChooseEntry, CodesLatents, IsConditional, Model
 
 DIGITS = 32
 """Values of each of the two digits of a bin, a power of two."""
@@ -54,28 +59,29 @@ _NEAR_Q = 3.2 * NEAR  # a narrow posterior enlarges the rounding errors of its m
 _LOG_VARIANCES = -12.0, 4.0  # limits of those errors: outside, a posterior is narrower than a bin, or wider than p(z)
 _MEANS = 100.0
 _UNLIKELY = 32 * STEPS_PER_BIT  # below the largest mass of a row, in steps; such digits have the frequency 1
+_PLAIN = 255  # in place of the exponent of an example that is coded without q
 _HEAD, _RUN = struct.Struct("<IH"), struct.Struct("<BB")  # words of initial bits and runs; exponent and length of a run
 _MOST = 256  # examples of a group
 _MOST_ENTRIES = 1 << 22  # masses that are computed at a time
 
 
-@final
-class BitsBack(Scheme):
-    """Asymmetric numeral systems with the posterior, the prior and the likelihood of a model that `CodesLatents`."""
+class WithLatents(Scheme):
+    """Abstract: bits-back coding with asymmetric numeral systems, given how latents are popped and pushed.
 
-    name, version = "bits back", 1
+    Latents are integers ``(B · L,)``.
+    """
+
     capability = CodesLatents
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
         self.coded = cast(CodesLatents, self.model)
-        self.digits = DIGITS
         self.low = torch.tensor([s.low for s in self.event.columns])
         kinds: dict[int, list[int]] = {}
         for d, support in enumerate(self.event.columns):
             kinds.setdefault(support.levels, []).append(d)
         self.kinds = {levels: torch.tensor(columns) for levels, columns in kinds.items()}
-        each = max(max(self.kinds), self.coded.latent_event.dims * (DIGITS + 1))
+        each = max(self._masses_each(), self.coded.latent_event.dims * (DIGITS + 1))
         self.most = min(_MOST, 1 << (max(1, _MOST_ENTRIES // each).bit_length() - 1))
         self.conditional = isinstance(model, IsConditional) and model.given is not None
 
@@ -93,6 +99,54 @@ class BitsBack(Scheme):
             return "has a condition that is not a class"
         return model.reason_against_coding()
 
+    # --- latents, by subclasses ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _begin(self, notes: Rounding) -> None:
+        """Make the tables that all groups share."""
+
+    @abstractmethod
+    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+        """Latents drawn from q(z|x); ``plain``: from a distribution that does not depend on x, and never fails.
+
+        Raises:
+            OutOfBits, Outside: the stack is then undefined.
+        """
+
+    @abstractmethod
+    def _push_latents(
+        self, batch: Batch, latents: Integers, stack: Stack, notes: Rounding, call: int, plain: bool = False
+    ) -> None:
+        """The inverse of `_pop_latents`."""
+
+    @abstractmethod
+    def _push_prior(
+        self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
+    ) -> None:
+        """Code latents of some examples under p(z)."""
+
+    @abstractmethod
+    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+        """The latents that `_push_prior` has coded."""
+
+    @abstractmethod
+    def _latents(self, latents: Integers, rows: int) -> Tensor:
+        """The z of integers, ``(rows, *latent_event.shape)``."""
+
+    @abstractmethod
+    def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
+        """The bytes, a multiple of 4, that the latents of the first example take."""
+
+    def _calls(self, rows: int) -> int:
+        """The number of roundings of a group: two for latents, and the blocks of entries."""
+        return 2 + (self.event.dims if self._is_sequential else len(self._blocks(rows)))
+
+    def _lowest(self, stack: Stack) -> int:
+        """The least bits of the stack since the latents of a group were popped."""
+        return stack.bits
+
+    # --- groups -------------------------------------------------------------------------------------------------------
+
     def encode(self, x: Tensor) -> bytes:
         given = self._classes(x) if self.conditional else None
         size, more = self._initial_size(x[:1], given), 4
@@ -103,29 +157,32 @@ class BitsBack(Scheme):
                 size, more = size + more, 2 * more
 
     def _encode(self, x: Tensor, given: Tensor | None, size: int) -> bytes:
-        stack, notes, call = Stack(_initial(size)), Noting(), 0
+        stack, notes, call = Stack(initial_bytes(size)), Noting(), 0
+        self._begin(notes)
         classes = self._class_frequencies(notes) if self.conditional else None
         runs: list[list[int]] = []
         done, popped, group = 0, math.inf, 1
         while done < len(x):
+            group = max(1, group)
             if popped < math.inf:  # as many as the stack can pay if the latents of an example cost what they did before
                 payable = max(1, int((stack.bits - 33) / (1.05 * popped + 1)))
                 group = min(self.most, 1 << (payable.bit_length() - 1))
-            while True:
-                rows = slice(done, done + group)
+            while True:  # a group of 0 is one example without q
+                rows = slice(done, done + max(1, group))
                 batch = Batch(x[rows], given=None if given is None else given[rows])
-                before, noted = stack.bits, notes.size
+                before, noted, kept = stack.bits, notes.size, stack.copy()
                 try:
-                    bins = self._pop_latents(batch, stack, notes, call)
+                    latents = self._pop_latents(batch, stack, notes, call, plain=not group)
+                    popped = (before - self._lowest(stack)) / len(batch)
+                    self._push_entries(batch, latents, stack, notes, call)
+                    self._push_prior(latents, len(batch), stack, notes, call, plain=not group)
                     break
-                except OutOfBits:
-                    if group == 1:
+                except (OutOfBits, Outside) as error:
+                    if group <= 1 and (isinstance(error, OutOfBits) or not group):
                         raise
                     notes.forget(noted)
+                    stack = kept
                     group //= 2
-            popped = (before - stack.bits) / len(batch)
-            self._push_entries(batch, bins, stack, notes, call)
-            stack.push(bins, self._prior())
             if classes is not None and batch.given is not None:
                 stack.push(batch.given.numpy(), classes)
             if runs and runs[-1][0] == group and runs[-1][1] < 255:
@@ -133,22 +190,28 @@ class BitsBack(Scheme):
             else:
                 runs.append([group, 1])
             done, call = done + len(batch), call + self._calls(len(batch))
-        head = _HEAD.pack(size // 4, len(runs)) + b"".join(_RUN.pack(k.bit_length() - 1, times) for k, times in runs)
+        head = _HEAD.pack(size // 4, len(runs))
+        head += b"".join(_RUN.pack(k.bit_length() - 1 if k else _PLAIN, times) for k, times in runs)
         return head + notes.to_bytes() + stack.to_bytes()
 
     def decode(self, coded: bytes, n: int) -> Tensor:
         size, groups, rest = self._head(coded, n)
         notes, rest = Noted.split(rest)
-        stack = Stack.from_bytes(rest, _initial(size))
+        stack = Stack.from_bytes(rest, initial_bytes(size))
+        self._begin(notes)
         classes = self._class_frequencies(notes) if self.conditional else None
-        call = sum(self._calls(rows) for rows in groups)
+        call = sum(self._calls(max(1, rows)) for rows in groups)
         parts = []
-        for rows in reversed(groups):
+        for group in reversed(groups):
+            rows, plain = max(1, group), not group
             call -= self._calls(rows)
             given = None if classes is None else torch.from_numpy(stack.pop(classes, rows)).long()
-            bins = stack.pop(self._prior(), rows * self.coded.latent_event.dims).astype(np.int64)
-            x = self._pop_entries(bins, given, rows, stack, notes, call)
-            self._push_latents(Batch(x, given=given), bins, stack, notes, call)
+            try:
+                latents = self._pop_prior(rows, stack, notes, call, plain)
+                x = self._pop_entries(latents, given, rows, stack, notes, call)
+                self._push_latents(Batch(x, given=given), latents, stack, notes, call, plain)
+            except Outside as error:
+                raise StreamError("a latent beyond those of the encoder; the stream is damaged") from error
             parts.append(x)
         stack.finish()
         return torch.cat(parts[::-1])
@@ -159,62 +222,28 @@ class BitsBack(Scheme):
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         words, count = _HEAD.unpack_from(coded)
         start, end = _HEAD.size, _HEAD.size + count * _RUN.size
-        if end > len(coded) or 4 * words > self._most_initial(n):
+        if end > len(coded) or 4 * words > self._mostinitial_bytes(n):
             raise StreamError(f"{count} runs of groups and {4 * words} initial bytes; the stream is damaged")
         groups: list[int] = []
         left = n
         for exponent, times in _RUN.iter_unpack(coded[start:end]):
             for _ in range(times):
-                if left <= 0 or 1 << exponent > self.most:
-                    raise StreamError(f"a group of {1 << exponent} with {left} examples left; the stream is damaged")
-                groups.append(min(left, 1 << exponent))
-                left -= groups[-1]
+                if left <= 0 or (exponent != _PLAIN and 1 << exponent > self.most):
+                    raise StreamError(f"a group of 2^{exponent} with {left} examples left; the stream is damaged")
+                groups.append(0 if exponent == _PLAIN else min(left, 1 << exponent))
+                left -= max(1, groups[-1])
         if left:
             raise StreamError(f"groups of {n - left} examples in total; expected {n}: the stream is damaged")
         return 4 * words, groups, coded[end:]
 
-    def _most_initial(self, n: int) -> int:
+    def _mostinitial_bytes(self, n: int) -> int:
         """Initial bytes are fewer: twice what the latents of all examples can cost."""
         return 4096 + 16 * n * self.coded.latent_event.dims
-
-    def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
-        """The bytes, a multiple of 4, that the latents of the first example take."""
-        stack = Stack(_initial(4 * (2 * self.coded.latent_event.dims + 2)))  # each digit takes at most 24 bits
-        self._pop_latents(Batch(x, given=None if given is None else given[:1]), stack, Noting(), 0)
-        return 4 * math.ceil((stack.initial_bits - stack.bits) / 32)
-
-    # --- latents ----------------------------------------------------------------------------------------------------
-
-    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int) -> Integers:
-        """Bins drawn from q(z|x), ``(B · L,)``. If bits are missing, the stack is left as it was."""
-        posterior = self._posterior(batch, notes, call)
-        first = stack.pop(posterior.first).astype(np.int64)
-        try:
-            return first * self.digits + stack.pop(posterior.second(first))
-        except OutOfBits:
-            stack.push(first, posterior.first)
-            raise
-
-    def _push_latents(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
-        posterior = self._posterior(batch, notes, call)
-        first = bins // self.digits
-        stack.push(bins % self.digits, posterior.second(first))
-        stack.push(first, posterior.first)
-
-    def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
-        mean, log_variance = self.coded.posterior(self._beside(batch))
-        return _Posterior(mean[: len(batch)], log_variance[: len(batch)], self.digits, notes, call)
 
     def _beside(self, batch: Batch) -> Batch:
         """The batch with spare examples, which are copies."""
         rows = torch.arange(len(batch) + self.spare) % len(batch)
         return Batch(batch.x[rows], given=None if batch.given is None else batch.given[rows])
-
-    def _prior(self) -> Integers:
-        return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
-
-    def _latents(self, bins: Integers, rows: int) -> Tensor:
-        return torch.from_numpy(bin_medians(self.digits**2)[bins]).view(rows, *self.coded.latent_event.shape)
 
     # --- entries ----------------------------------------------------------------------------------------------------
 
@@ -225,10 +254,6 @@ class BitsBack(Scheme):
             for levels, columns in self.kinds.items()
             for block in columns.split(max(1, _MOST_ENTRIES // (rows * levels)))
         ]
-
-    def _calls(self, rows: int) -> int:
-        """The number of roundings of a group: two digits, and the blocks of entries."""
-        return 2 + len(self._blocks(rows))
 
     def _entries(
         self, bins: Integers, given: Tensor | None, rows: int, notes: Rounding, call: int, backwards: bool
@@ -248,16 +273,42 @@ class BitsBack(Scheme):
 
     def _push_entries(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
         levels = batch.x.reshape(len(batch), -1).long() - self.low
+        if self._is_sequential:
+            visit = self._visit(bins, batch.given, len(batch))
+            OnStack(len(batch), self.spare, notes, call + 2).push(visit, levels.numpy().astype(np.uint64), stack)
+            return
         for columns, table in self._entries(bins, batch.given, len(batch), notes, call, backwards=False):
             stack.push(levels[:, columns].reshape(-1).numpy(), table)
 
     def _pop_entries(
         self, bins: Integers, given: Tensor | None, rows: int, stack: Stack, notes: Rounding, call: int
     ) -> Tensor:
-        levels = torch.empty(rows, self.event.dims, dtype=torch.int64)
-        for columns, table in self._entries(bins, given, rows, notes, call, backwards=True):
-            levels[:, columns] = torch.from_numpy(stack.pop(table)).long().view(rows, -1)
+        if self._is_sequential:
+            popped = OnStack(rows, self.spare, notes, call + 2).pop(
+                self._visit(bins, given, rows), self.event.dims, stack
+            )
+            levels = torch.from_numpy(popped.astype(np.int64))
+        else:
+            levels = torch.empty(rows, self.event.dims, dtype=torch.int64)
+            for columns, table in self._entries(bins, given, rows, notes, call, backwards=True):
+                levels[:, columns] = torch.from_numpy(stack.pop(table)).long().view(rows, -1)
         return (levels + self.low).to(self.event.dtype).view(rows, *self.event.shape)
+
+    @property
+    def _is_sequential(self) -> bool:
+        """Whether the entries are coded one after the other."""
+        return self.coded.codes_in_turn
+
+    def _masses_each(self) -> int:
+        """Masses of an example that are held at a time."""
+        if self._is_sequential:
+            return sum(support.levels for support in self.event.columns)
+        return max(self.kinds)
+
+    def _visit(self, bins: Integers, given: Tensor | None, rows: int) -> Callable[[ChooseEntry], None]:
+        beside = torch.arange(rows + self.spare) % rows
+        z = self._latents(bins, rows)[beside]
+        return lambda choose: self.coded.visit_entries(z, choose, given=None if given is None else given[beside])
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -275,11 +326,79 @@ class BitsBack(Scheme):
     def canary(self) -> bytes:
         x = self.event.lowest(torch.zeros(0, dtype=self.event.dtype))[None]
         given = torch.zeros(1, dtype=torch.int64) if self.conditional else None
-        posterior = self._posterior(Batch(x, given=given), Noting(), 0)
-        bins = 97 * np.arange(self.coded.latent_event.dims) % self.digits**2
-        found = [posterior.first, posterior.second(bins // self.digits)]
+        found, bins = self._canary_of_latents(Batch(x, given=given))
+        if self._is_sequential:
+            seen = Seen()
+            OnStack(1, 0, seen, 0).push(self._visit(bins, given, 1), np.zeros((1, self.event.dims), np.uint64), Stack())
+            return b"".join(table.astype("<i8").tobytes() for table in found) + bytes(seen.found)
         found += [table for _, table in self._entries(bins, given, 1, Noting(), 0, backwards=False)]
         return b"".join(table.astype("<i8").tobytes() for table in found)
+
+    @abstractmethod
+    def _canary_of_latents(self, batch: Batch) -> tuple[list[Integers], Integers]:
+        """Integers that reach the coder for one example, and some latents of it."""
+
+
+@final
+class BitsBack(WithLatents):
+    """Latents with a diagonal Gaussian q(z|x) and p(z) = N(0, I) in bins of equal mass under p(z)."""
+
+    name, version = "bits back", 1
+
+    def __init__(self, model: Model, profile: Profile = "portable") -> None:
+        super().__init__(model, profile)
+        self.digits = DIGITS
+
+    @classmethod
+    def reason_against(cls, model: Model) -> str | None:
+        reason = super().reason_against(model)
+        if reason is None and isinstance(model, CodesLatents) and not model.has_standard_latents:
+            return "has latents that are not Gaussians of independent entries"
+        return reason
+
+    def _begin(self, notes: Rounding) -> None:
+        """The bins are the same for all models."""
+
+    def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
+        stack = Stack(initial_bytes(4 * (2 * self.coded.latent_event.dims + 2)))  # each digit takes at most 24 bits
+        self._pop_latents(Batch(x, given=None if given is None else given[:1]), stack, Noting(), 0)
+        return 4 * math.ceil((stack.initial_bits - stack.bits) / 32)
+
+    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+        posterior = self._posterior(batch, notes, call)
+        first = stack.pop(posterior.first).astype(np.int64)
+        return first * self.digits + stack.pop(posterior.second(first))
+
+    def _push_latents(
+        self, batch: Batch, latents: Integers, stack: Stack, notes: Rounding, call: int, plain: bool = False
+    ) -> None:
+        posterior = self._posterior(batch, notes, call)
+        first = latents // self.digits
+        stack.push(latents % self.digits, posterior.second(first))
+        stack.push(first, posterior.first)
+
+    def _push_prior(
+        self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
+    ) -> None:
+        stack.push(latents, self._prior())
+
+    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+        return stack.pop(self._prior(), rows * self.coded.latent_event.dims).astype(np.int64)
+
+    def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
+        mean, log_variance = self.coded.posterior(self._beside(batch))
+        return _Posterior(mean[: len(batch)], log_variance[: len(batch)], self.digits, notes, call)
+
+    def _prior(self) -> Integers:
+        return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
+
+    def _latents(self, latents: Integers, rows: int) -> Tensor:
+        return torch.from_numpy(bin_medians(self.digits**2)[latents]).view(rows, *self.coded.latent_event.shape)
+
+    def _canary_of_latents(self, batch: Batch) -> tuple[list[Integers], Integers]:
+        posterior = self._posterior(batch, Noting(), 0)
+        bins = 97 * np.arange(self.coded.latent_event.dims) % self.digits**2
+        return [posterior.first, posterior.second(bins // self.digits)], bins
 
 
 _CLASSES = 2**32 - 1  # names the rounding of p(y)
@@ -351,6 +470,6 @@ def _rounded(probability: float) -> float:
 
 
 @lru_cache(maxsize=8)
-def _initial(size: int) -> bytes:
+def initial_bytes(size: int) -> bytes:
     """Initial bytes. Longer ones differ at the bottom only, so that what is popped from the top stays the same."""
     return hashlib.shake_256(b"initial bits").digest(size)[::-1]

@@ -26,13 +26,14 @@ from unsup.coding.container import MAX_CHUNK_SIZE, NEEDED, Chunk, CoderRecord, C
 from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError, CorruptChunk, UnsupportedVersion, one_line
 from unsup.coding.flows import FlowInIntegers
+from unsup.coding.latents import LatentsInIntegers
 from unsup.coding.scheme import Profile, Scheme
 from unsup.core.config import options_of
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 from unsup.core.storage import later_state
 
-SCHEMES: tuple[type[Scheme], ...] = (InTheBestOrder, EntryByEntry, BitsBack, FlowInIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (InTheBestOrder, EntryByEntry, BitsBack, LatentsInIntegers, FlowInIntegers)
 """The schemes by preference."""
 OLDER: tuple[type[Scheme], ...] = ()
 """Schemes, of the same names but of older versions, that decode the files of earlier releases."""

@@ -165,10 +165,10 @@ class FlowInIntegers(Scheme):
             stack, calls, noted = coder.stack.copy(), coder.arithmetic.calls, notes.size
             try:
                 coder.push(levels[group])
-            except (OutOfBits, _Outside) as error:
+            except (OutOfBits, Outside) as error:
                 coder.restore(stack, calls)
                 notes.forget(noted)
-                if isinstance(error, _Outside):
+                if isinstance(error, Outside):
                     rows = error.rows if len(outside) < _RETRIES else np.arange(len(group))
                     outside.append(group[rows])
                     rest = np.delete(rest, rows)
@@ -197,7 +197,7 @@ class FlowInIntegers(Scheme):
             for size in reversed(sizes):
                 order, group = np.split(order, [-max(1, size)])
                 levels[group] = coder.pop(size) if size else coder.pop_alone(group[0])
-        except _Outside as error:
+        except Outside as error:
             raise StreamError("a number beyond those of the encoder; the stream is damaged") from error
         if coder.arithmetic.calls != _FIRST:
             raise StreamError("another number of maps than were coded; the stream is damaged")
@@ -205,9 +205,9 @@ class FlowInIntegers(Scheme):
         return self.cells.raw(levels, self.event)
 
     def canary(self) -> bytes:
-        seen = _Seen()
+        seen = Seen()
         coder = _Coder(self, Stack(bytes(16 * self.event.dims)), seen)
-        with contextlib.suppress(OutOfBits, _Outside):  # of one untypical example
+        with contextlib.suppress(OutOfBits, Outside):  # of one untypical example
             coder.push(self.cells.levels[None] // 2)
         return bytes(seen.found)
 
@@ -229,7 +229,7 @@ class FlowInIntegers(Scheme):
         return calls, sizes, alone, coded[start + 4 * others :]
 
 
-class _Outside(Exception):
+class Outside(Exception):
     """Numbers that the integers cannot represent.
 
     Args:
@@ -242,7 +242,7 @@ class _Outside(Exception):
 
 
 @final
-class _Seen(Rounding):
+class Seen(Rounding):
     """Keeps what is rounded."""
 
     def __init__(self) -> None:
@@ -267,10 +267,10 @@ class _Coder:
         assert isinstance(steps, Exact)
         self.steps = steps
         self.edges = _Edges(self.cells, rounding)
-        self.base = _Base(scheme.flow.exact_cdf, self.cells.bits, _BASE, rounding)
+        self.base = NumbersOfBase(scheme.flow.exact_cdf, self.cells.bits, _BASE, rounding)
         dtype = torch.promote_types(scheme.model.dtype, torch.float32)
         smooth = _is_smooth(scheme.flow)
-        self.arithmetic = _Modular(stack, rounding, self.cells.bits, dtype, scheme.spare, smooth=smooth)
+        self.arithmetic = Modular(stack, rounding, self.cells.bits, dtype, scheme.spare, smooth=smooth)
         local = self.cells.bits - _LOCAL_NOISE if smooth else 0
         self.need = self.event.dims * (self.cells.bits + local + _RATIO_BITS / 2)
         noise = scheme.flow.front.dequantizer
@@ -285,7 +285,7 @@ class _Coder:
         """Code examples ``(B, D)``.
 
         Raises:
-            OutOfBits, _Outside: they cannot be coded; the state is then undefined.
+            OutOfBits, Outside: they cannot be coded; the state is then undefined.
         """
         before = self.arithmetic.lowest = self.stack.bits
         x = self._placed(levels) if self.noise is None else self.noise.push(levels)
@@ -298,7 +298,7 @@ class _Coder:
         """The levels of ``n`` examples ``(n, D)``.
 
         Raises:
-            StreamError, _Outside: they cannot have been coded.
+            StreamError, Outside: they cannot have been coded.
         """
         z = torch.from_numpy(self.base.pop(self.stack, n * self.event.dims)).view(n, -1)
         x = self.steps.exactly_inverse(z, self.arithmetic).reshape(n, -1).numpy()
@@ -453,13 +453,13 @@ class _Noise:
     def __init__(self, dequantizer: VariationalDequantizer, coder: _Coder, rounding: Rounding) -> None:
         self.dequantizer, self.coder = dequantizer, coder
         self.steps = cast(Exact, dequantizer.flow)
-        self.base = _Base(torch.special.ndtr, coder.cells.bits, _NOISE, rounding, drawn=True)
+        self.base = NumbersOfBase(torch.special.ndtr, coder.cells.bits, _NOISE, rounding, drawn=True)
         self.finest = np.maximum(coder.cells.parts, _NOISE_BITS)
 
     def push(self, levels: Integers) -> Integers:
         """Levels ``(B, D)`` as numbers with noise, popped from the stack."""
         coder, shape = self.coder, (len(levels), *self.dequantizer.shape)
-        drawn = self.base.draw(coder.stack, _noise_mask(coder.arithmetic.calls, levels.size))
+        drawn = self.base.draw(coder.stack, noise_mask(coder.arithmetic.calls, levels.size))
         coder.arithmetic.lowest = min(coder.arithmetic.lowest, coder.stack.bits)
         s = self.steps.exactly(torch.from_numpy(drawn).view(shape), coder.arithmetic, self._context(levels))
         self._check(s)
@@ -491,7 +491,7 @@ class _Noise:
         s = coder.arithmetic.bent_inverse(torch.from_numpy(u).view(shape), _squashed, _NOISE_BITS, _NOISE_BITS)
         self._check(s)
         found = self.steps.exactly_inverse(s, coder.arithmetic, self._context(levels))
-        self.base.undraw(coder.stack, found.flatten().numpy(), _noise_mask(coder.arithmetic.calls, levels.size))
+        self.base.undraw(coder.stack, found.flatten().numpy(), noise_mask(coder.arithmetic.calls, levels.size))
         return levels
 
     def _context(self, levels: Integers) -> Tensor:
@@ -499,19 +499,19 @@ class _Noise:
         return self.dequantizer.context(self.coder.arithmetic.spared(x))
 
     def _check(self, s: Tensor) -> None:
-        """Raise `_Outside` where the sigmoid is not computed."""
+        """Raise `Outside` where the sigmoid is not computed."""
         chosen = _Chosen(s, None)
         chosen.check(np.abs(chosen.values + 0.5) < _NOISE_RANGE << self.coder.cells.bits)
 
 
 def _squashed(s: Tensor) -> Tensor:
-    """A sigmoid that leaves one step of 2^−20 for each of the pieces on ±16, which `_Modular.bent` adds."""
+    """A sigmoid that leaves one step of 2^−20 for each of the pieces on ±16, which `Modular.bent` adds."""
     pieces = 2 * _NOISE_RANGE * 2.0 ** (_PLACE_BITS - _NOISE_BITS)
     return s.sigmoid() * (1 - pieces) + pieces / 2
 
 
 @final
-class _Base:
+class NumbersOfBase:
     """The base on the numbers: bins of 2^bits numbers, of equal width where the mass is, then by octaves.
 
     Numbers that are drawn are within ±8: those further out would come too often, as no bin has less than 2^−24.
@@ -586,7 +586,7 @@ class _Base:
 
 
 @final
-class _Modular(Arithmetic):
+class Modular(Arithmetic):
     """Maps of numbers with a stack: see the module.
 
     Attributes:
@@ -607,8 +607,10 @@ class _Modular(Arithmetic):
         self.stack, self.rounding, self.bits, self.dtype, self.spare = stack, rounding, bits, dtype, spare
         self.calls, self.lowest = _FIRST, stack.bits
         if smooth:
-            self.noise = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _LOCAL, rounding, drawn=True, short=True)
-            self.residue = _Base(torch.special.ndtr, bits - _LOCAL_NOISE, _RESIDUE, rounding)
+            self.noise = NumbersOfBase(
+                torch.special.ndtr, bits - _LOCAL_NOISE, _LOCAL, rounding, drawn=True, short=True
+            )
+            self.residue = NumbersOfBase(torch.special.ndtr, bits - _LOCAL_NOISE, _RESIDUE, rounding)
 
     def real(self, x: Tensor) -> Tensor:
         found = (x.double() * 2.0**-self.bits).to(self.dtype)
@@ -698,7 +700,7 @@ class _Modular(Arithmetic):
     def smooth(self, x: Tensor, step: Smooth, context: Tensor | None) -> Tensor:
         chosen, dims = _Chosen(x, None), x[0].numel()
         centre, log_scale, lower = self._linearised(x, step, context)
-        noise = self.noise.draw(self.stack, _noise_mask(self.calls, x.numel()))
+        noise = self.noise.draw(self.stack, noise_mask(self.calls, x.numel()))
         self.lowest = min(self.lowest, self.stack.bits)
         scaled = self.affine(torch.from_numpy(noise).view(-1, dims), log_scale, None).numpy()
         shift = centre + (lower @ self._centred(scaled)[..., None])[..., 0]
@@ -726,7 +728,7 @@ class _Modular(Arithmetic):
             shift = centre[:, d] + (lower[:, d, :d] * self._centred(scaled[:, :d])).sum(1)
             scaled[:, d] = values[:, d] - self._rounded(self.calls + d, shift)
         noise = self.affine_inverse(torch.from_numpy(scaled), log_scale, None)
-        self.noise.undraw(self.stack, noise.flatten().numpy(), _noise_mask(self.calls, y.numel()))
+        self.noise.undraw(self.stack, noise.flatten().numpy(), noise_mask(self.calls, y.numel()))
         return found
 
     def _linearised(self, x: Tensor, step: Smooth, context: Tensor | None) -> tuple[Floats, Tensor, Floats]:
@@ -739,7 +741,7 @@ class _Modular(Arithmetic):
         jacobian = step.jacobian(real, context)[:n].double()
         good = torch.isfinite(jacobian).flatten(1).all(1).numpy() & np.isfinite(centre).all(1)
         if not good.all():
-            raise _Outside(np.flatnonzero(~good))
+            raise Outside(np.flatnonzero(~good))
         lower = torch.linalg.qr(jacobian.mT, mode="r").R.mT
         diagonal = lower.diagonal(dim1=1, dim2=2)
         strict: Floats = (lower / diagonal[:, None]).tril(-1).numpy()
@@ -758,7 +760,7 @@ class _Modular(Arithmetic):
         """Values ``(B, ...)`` as numbers, which encoder and decoder round alike."""
         good = np.abs(values) * 2.0**_LOCAL_STEP < _FARTHEST_SHIFT
         if not good.all():
-            raise _Outside(np.flatnonzero(~good.reshape(len(values), -1).all(1)))
+            raise Outside(np.flatnonzero(~good.reshape(len(values), -1).all(1)))
         steps = self.rounding.settle(2 * call, to_steps(values, 2.0**_LOCAL_STEP))
         return steps << (self.bits - _LOCAL_STEP)
 
@@ -888,10 +890,10 @@ class _Chosen:
         return self._flat(curve(at).detach())
 
     def check(self, good: NDArray[np.bool_]) -> None:
-        """Raise `_Outside` with the examples of entries that are not good."""
+        """Raise `Outside` with the examples of entries that are not good."""
         if not good.all():
             rows = torch.arange(len(self.x)).view(-1, *(1,) * (self.x.ndim - 1)).expand(self.x.shape)
-            raise _Outside(np.unique(self._flat(rows)[~good]))
+            raise Outside(np.unique(self._flat(rows)[~good]))
 
     def replaced(self, values: Integers) -> Tensor:
         """The examples with other entries."""
@@ -902,8 +904,8 @@ class _Chosen:
         return (x.flatten() if self.mask is None else x[self.mask]).numpy()
 
 
-def _noise_mask(call: int, count: int) -> Integers:
-    """Random numbers for `_Base.draw`: what was pushed last may be untypical."""
+def noise_mask(call: int, count: int) -> Integers:
+    """Random numbers for `NumbersOfBase.draw`: what was pushed last may be untypical."""
     found = hashlib.shake_128(struct.pack("<I", call)).digest(4 * count)
     return np.frombuffer(found, "<u4").astype(np.int64) % TOTAL
 

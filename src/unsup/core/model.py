@@ -289,11 +289,12 @@ class Model(nn.Module, ABC):
         """
         return None
 
-    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
         """What it has learned and a reader can use, one line each, e.g. a structure; `unsup fit` shows it.
 
         Args:
             names: of the columns of a table; None for their numbers.
+            batch: some validation examples.
         """
         return ()
 
@@ -788,18 +789,30 @@ class HasLatents(ABC):
 
 
 class CodesLatents(HasLatents):
-    """Capability: the masses of p(z), q(z | x) and p(x | z) for entropy coding, with one layer of latents.
+    """Capability: p(z), q(z | x) and the masses of p(x | z) for entropy coding, with one layer of latents.
 
-    p(z) is N(0, I), q(z | x) is a diagonal Gaussian, and the entries of x are discrete and independent given z.
+    p(z) is N(0, I) and q(z | x) a diagonal Gaussian (`posterior`), or the model is also one of
+    `unsup.nn.posterior.CodesExactLatents`. The entries of x are discrete; given z they are independent, or visited in
+    turn.
     """
 
     def reason_against_coding(self) -> str | None:
         """Why some of these masses are not known with the options of this model, a clause; None if they are."""
         return None
 
+    @property
+    def has_standard_latents(self) -> bool:
+        """Whether p(z) is N(0, I) and q(z | x) a diagonal Gaussian."""
+        return True
+
+    @property
+    def codes_in_turn(self) -> bool:
+        """Whether each entry depends on earlier ones given z: `visit_entries` in place of `outputs`."""
+        return False
+
     @abstractmethod
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), ``(B, *latent_event.shape)`` each."""
+        """Mean and log-variance of q(z | x), ``(B, *latent_event.shape)`` each, if it is a diagonal Gaussian."""
 
     @abstractmethod
     def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
@@ -808,6 +821,10 @@ class CodesLatents(HasLatents):
     @abstractmethod
     def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
         """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``."""
+
+    def visit_entries(self, z: Tensor, choose: ChooseEntry, *, given: Tensor | None = None) -> None:
+        """Visit the entries of x given z ``(B, *latent_event.shape)``, as `CodesEntries.visit`."""
+        raise NotImplementedError
 
 
 class HasNegatives(HasEnergy):

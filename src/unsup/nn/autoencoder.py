@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,15 +10,19 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.errors import InputError
 from unsup.core.event import Event
+from unsup.core.model import ChooseEntry
 from unsup.nn.bottlenecks import BottleneckNet
 from unsup.nn.columns import is_table
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.heads import Heads
 from unsup.nn.inputs import Inputs, TableInputs
+from unsup.nn.local_decoder import LocalDecoder
+from unsup.nn.logistics import MixtureOfLogistics
 from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
 from unsup.nn.observation import Continuous, Discrete, Observation, ObservationName, observation_for
 
 NetName = Literal["dense", "conv"]
+_COMPONENTS = 10  # of mixtures, as in PixelCNN++
 
 
 class Autoencoder(nn.Module):
@@ -39,6 +44,8 @@ class Autoencoder(nn.Module):
             are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps.
         decoder: name of the observation model.
         given: the event of the condition, or None.
+        window: pixels around each pixel, and before it, on which its outputs also depend, see `LocalDecoder`.
+        window_features: hidden features for them.
         owner: name for errors.
 
     Attributes:
@@ -65,6 +72,8 @@ class Autoencoder(nn.Module):
         decoder: ObservationName = "auto",
         activation: ActivationName = "relu",
         given: Event | None = None,
+        window: int = 0,
+        window_features: int = 32,
         owner: str,
     ) -> None:
         super().__init__()
@@ -107,6 +116,15 @@ class Autoencoder(nn.Module):
                 self.decoder = conv_decoder(codes, (*reversed(hidden), made), sides, activation)
             areas = [h * w for h, w in halved(sides, len(hidden))]
             self.widest = max(c * a for c, a in zip((made, *hidden), areas, strict=True))
+        self.local: LocalDecoder | None = None
+        if window:
+            if not isinstance(self.observation, Discrete):
+                raise InputError(
+                    f"{owner}: window={window} takes complete images of discrete entries of one kind, and a decoder of "
+                    f"their probabilities; this data is {event}"
+                )
+            self.local = LocalDecoder(event, self.observation, window=window, features=window_features, owner=owner)
+            self.widest = max(self.widest, self.local.features)
         start_glorot(*(net for net in (self.encoder, self.decoder) if net is not None))
 
     @property
@@ -153,6 +171,8 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
 
+        With a window they are those that `LocalDecoder` corrects.
+
         Those of `Heads` lie side by side, ``(N, P)``.
         """
         each, dims = self.observation.outputs_each, self.event.dims
@@ -166,7 +186,10 @@ class Autoencoder(nn.Module):
     def log_likelihood(self, target: Tensor, z: Tensor, features: Tensor | None = None) -> Tensor:
         """log p(target|z) of k draws: targets ``(B, D)`` or ``(k, B, D)``, codes ``(k, B, code_size)`` → ``(k, B)``."""
         outputs = self.decode(z.flatten(0, 1), None if features is None else features.repeat(len(z), 1))
-        return self.observation.total_log_prob(target, outputs.view(*z.shape[:2], *outputs.shape[1:]))
+        outputs = outputs.view(*z.shape[:2], *outputs.shape[1:])
+        if self.local is not None:
+            outputs = self.local.outputs(target, outputs)
+        return self.observation.total_log_prob(target, outputs)
 
     def log_likelihood_table(self, target: Tensor, z: Tensor) -> Tensor:
         """log p(target_b|z_s) of every pair: targets ``(B, D)``, codes ``(S, code_size)`` → ``(S, B)``."""
@@ -182,21 +205,36 @@ class Autoencoder(nn.Module):
         assert isinstance(self.observation, Discrete)
         return self.observation.log_masses(outputs[:, columns])
 
+    def visit(self, plain: Tensor, choose: ChooseEntry) -> None:
+        """Visit the entries one after the other, for entropy coding with a window: outputs of `decode`."""
+        assert self.local is not None
+        observation = self.local.observation
+        self.local.walked(plain, lambda entry, outputs: choose(entry, observation.conditional(entry, outputs)))
+
     def target(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """The target that `log_likelihood` scores, from raw data: ``(B, *event.shape)`` → ``(B, D)``."""
         return self.observation.target(x, generator).flatten(1)
 
     def typical(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """The most typical raw example for each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
-        return self.observation.raw(self.observation.typical(self.decode(z, features)))
+        return self.observation.raw(self._chosen(z, features, self.observation.typical))
 
     def draw(self, z: Tensor, features: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """One raw example drawn from each code: ``(N, code_size)`` → ``(N, *event.shape)``."""
-        return self.observation.raw(self.observation.draw(self.decode(z, features), generator))
+        return self.observation.raw(self._chosen(z, features, lambda o: self.observation.draw(o, generator)))
+
+    def _chosen(self, z: Tensor, features: Tensor | None, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """Targets chosen by their outputs, ``(N, D)``: all at once, or one after the other with a window."""
+        plain = self.decode(z, features)
+        return choose(plain) if self.local is None else self.local.walked(plain, lambda _, outputs: choose(outputs))
 
 
 def _observation(event: Event, name: ObservationName, owner: str) -> Observation:
     """The heads of a table; the observation model ``name`` of other events."""
+    if name == "logistic-mixture":
+        if not any(support.kind == "ordinal" for support in event.columns):
+            raise InputError(f"{owner}={name!r} does not fit {event}; it takes whole numbers with an order")
+        return Heads(event, _COMPONENTS) if is_table(event) else MixtureOfLogistics(event, _COMPONENTS)
     if not is_table(event):
         return observation_for(event, name, owner=owner)
     if name != "auto":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from unsup.core.errors import InputError
 from unsup.nn.autoregressive_map import MaskedAutoregressive
 from unsup.nn.bijection import GatedAverage
+from unsup.nn.invertible import Exact
 from unsup.nn.posterior import Approximation, DiagonalGaussian, FullGaussian, Transformed
+from unsup.nn.smooth_steps import PlanarMap, SylvesterMap
 from unsup.prob.distributions import at_least_float32
 from unsup.prob.smooth_maps import UNMOVED, bounded_triangle, invertible_direction, planar, sylvester
 
@@ -87,7 +90,7 @@ class Planar(Inference):
                 log_det = log_det + more
             return z, log_det
 
-        return Transformed(base, flow)
+        return Transformed(base, flow, lambda: [PlanarMap(*each) for each in told])
 
 
 class Sylvester(Inference):
@@ -122,7 +125,7 @@ class Sylvester(Inference):
                 log_det = log_det + more
             return z, log_det
 
-        return Transformed(base, flow)
+        return Transformed(base, flow, lambda: [SylvesterMap(*each) for each in told])
 
 
 class InverseAutoregressive(Inference):
@@ -157,7 +160,7 @@ class InverseAutoregressive(Inference):
                 log_det = log_det + more
             return z.view(shape), log_det.view(shape[:-1])
 
-        return Transformed(base, flow)
+        return Transformed(base, flow, lambda: list(cast(Iterable[Exact], self.steps)), context)
 
 
 def inference_for(name: PosteriorName, latents: int, *, steps: int, hidden: tuple[int, ...], owner: str) -> Inference:

@@ -31,7 +31,7 @@ LOWEST_LOG_SCALE = -7.0  # minimum scale: a constant column must not make the de
 
 _RATE = 10.0
 
-ObservationName = Literal["auto", "bernoulli", "categorical", "logistic", "gaussian"]
+ObservationName = Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"]
 _BY_SUPPORT: dict[str, tuple[str, ...]] = {  # the first is "auto"
     "binary": ("bernoulli",),
     "nominal": ("categorical",),

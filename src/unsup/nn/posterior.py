@@ -6,13 +6,17 @@ The modules that turn the outputs of an encoder into them are in `unsup.nn.infer
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from unsup.core import random
+from unsup.core.batch import Batch
+from unsup.core.model import CodesEntries, CodesLatents
+from unsup.nn.flow import Flow
+from unsup.nn.invertible import Arithmetic, Exact
 from unsup.prob.distributions import LOG_2PI, at_least_float32
 
 _LARGEST_LOG_VARIANCE = 20.0  # limit of both signs: keeps outliers finite, far from the range in training
@@ -37,6 +41,14 @@ class Approximation(ABC):
         """One draw and its log-density."""
         return self.placed(self.noise(generator))
 
+    @abstractmethod
+    def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """The z of `placed` of noise in fixed-point numbers ``(B, L)``, for lossless coding."""
+
+    @abstractmethod
+    def exactly_inverse(self, z: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """The noise that `exactly` places at ``z``."""
+
 
 class Gaussian(Approximation):
     """Capability: the density is known at any z, and the divergence from N(0, I) in closed form."""
@@ -60,6 +72,19 @@ class Gaussian(Approximation):
     @abstractmethod
     def kl(self) -> Tensor:
         """KL(q ‖ N(0, I)), ``(…)``."""
+
+
+class CodesExactLatents(CodesLatents):
+    """Capability: any q(z | x) that places noise exactly, and any p(z) that is a flow or visits its entries."""
+
+    @abstractmethod
+    def approximation(self, batch: Batch) -> Approximation:
+        """q(z | x), ``(B, L)``."""
+
+    @property
+    @abstractmethod
+    def coded_prior(self) -> Flow | CodesEntries | None:
+        """p(z) of real vectors; None is N(0, I)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +128,12 @@ class DiagonalGaussian(Gaussian):
 
     def log_prob(self, z: Tensor) -> Tensor:
         return self.log_density((z - self.mean) * (-0.5 * self.log_variance).exp())
+
+    def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.affine(noise, 0.5 * self.log_variance, self.mean)
+
+    def exactly_inverse(self, z: Tensor, arithmetic: Arithmetic) -> Tensor:
+        return arithmetic.affine_inverse(z, 0.5 * self.log_variance, self.mean)
 
     def held(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
@@ -152,6 +183,25 @@ class FullGaussian(Gaussian):
         away = (z - self.mean).unsqueeze(-1)
         return self._log_density(torch.linalg.solve_triangular(self.factor, away, upper=False).squeeze(-1))
 
+    def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """From the last latent to the first: each depends on the noise of earlier ones."""
+        z = noise.clone()
+        for i in reversed(range(noise.shape[-1])):
+            z[:, i : i + 1] = arithmetic.affine(noise[:, i : i + 1], *self._exact_parameters(noise, i, arithmetic))
+        return z
+
+    def exactly_inverse(self, z: Tensor, arithmetic: Arithmetic) -> Tensor:
+        noise = z.clone()
+        for i in range(z.shape[-1]):
+            told = self._exact_parameters(noise, i, arithmetic)
+            noise[:, i : i + 1] = arithmetic.affine_inverse(z[:, i : i + 1], *told)
+        return noise
+
+    def _exact_parameters(self, noise: Tensor, i: int, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
+        earlier = arithmetic.real(noise[:, :i])
+        shift = self.mean[:, i] + (self.lower[:, i, :i] * earlier).sum(1)
+        return self.log_diagonal[:, i : i + 1], shift[:, None]
+
     def held(self) -> FullGaussian:
         return FullGaussian(self.mean.detach(), self.lower.detach(), self.log_diagonal.detach())
 
@@ -168,10 +218,13 @@ class Transformed(Approximation):
     Attributes:
         base: q(z_0|x).
         flow: f, ``(k, B, L)`` → ``(k, B, L)`` and log-determinants ``(k, B)``.
+        steps: the steps of f on vectors ``(B, L)``, for coding, and the features that they see.
     """
 
     base: DiagonalGaussian
     flow: Callable[[Tensor], tuple[Tensor, Tensor]]
+    steps: Callable[[], Sequence[Exact]]
+    context: Tensor | None = None
 
     def centre(self) -> Tensor:
         return self.flow(self.base.mean.unsqueeze(0))[0].squeeze(0)
@@ -184,3 +237,14 @@ class Transformed(Approximation):
         z, log_det = self.flow(first)
         found = z, log_density - log_det
         return found if noise.ndim == 3 else (found[0].squeeze(0), found[1].squeeze(0))
+
+    def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
+        z = self.base.exactly(noise, arithmetic)
+        for step in self.steps():
+            z = step.exactly(z, arithmetic, self.context)
+        return z
+
+    def exactly_inverse(self, z: Tensor, arithmetic: Arithmetic) -> Tensor:
+        for step in reversed(self.steps()):
+            z = step.exactly_inverse(z, arithmetic, self.context)
+        return self.base.exactly_inverse(z, arithmetic)

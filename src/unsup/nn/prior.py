@@ -9,9 +9,25 @@ from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
-from unsup.core.model import CanSample, HasDensity, LearnsByCounting, Model, NeedsPartition, knobs
+from unsup.core.model import (
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    CodesInOrders,
+    CodesSplitEntries,
+    HasDensity,
+    LearnsByCounting,
+    Model,
+    NeedsPartition,
+    knobs,
+)
 from unsup.core.part import Part
-from unsup.prob.distributions import LOG_2PI
+from unsup.nn.flow import Flow
+from unsup.nn.intervals import GaussianIntervals
+from unsup.nn.invertible import Exact, Invertible
+from unsup.prob.distributions import LOG_2PI, gaussian_log_prob
+
+_COUNTS = 80.0  # nats below the largest weight, where a component changes no mass that a coder sees
 
 
 class Prior(nn.Module):
@@ -72,6 +88,53 @@ class Prior(nn.Module):
         if "temperature" not in knobs(self.model):
             raise CapabilityError(f"temperature={temperature:g}: {type(self.model).__name__}, the prior, has none")
         return self.model.sample(n, generator=generator, temperature=temperature)
+
+    def reason_against_coding(self) -> str | None:
+        """Why codes cannot be coded under p(z), a clause; None if they can."""
+        model = self.model
+        if model is None:
+            return None
+        if isinstance(model, HasDensity) and model.likelihood_kind != "exact":
+            return "has a prior whose likelihood is a bound"
+        if isinstance(model, Flow):
+            return None if is_exact(model) else "has a prior with a step that has no exact form in integers"
+        if not isinstance(model, CodesEntries) or isinstance(model, CodesSplitEntries):
+            return "has a prior that is neither a flow nor a sequence of conditionals of single latents"
+        if isinstance(model, CodesInOrders) and model.densities > 1:
+            return "has a prior that is a mixture over orders"
+        return model.reason_against_coding()
+
+    @property
+    def coded(self) -> Flow | CodesEntries | None:
+        """The model as the coder uses it; None is N(0, I)."""
+        assert self.reason_against_coding() is None
+        return self.model if isinstance(self.model, (Flow, CodesEntries)) else None
+
+
+def is_exact(model: Flow) -> bool:
+    """Whether all steps of a flow are `Exact`."""
+    return all(isinstance(step, Exact) for step in model.flow.modules() if isinstance(step, Invertible))
+
+
+class EqualMixture(CodesEntries):
+    """1/K Σ_k N(m_k, diag s_k²), for coding: p(z_d | z_<d) is a mixture with weights ∝ N(z_<d; m_k, s_k²).
+
+    Args:
+        means, log_stds: ``(K, L)``.
+    """
+
+    def __init__(self, means: Tensor, log_stds: Tensor) -> None:
+        self.means, self.log_stds = means.double(), log_stds.double()
+
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
+        """Components that no longer count for an example are left out: after a few latents, most of them."""
+        log_joint = self.means.new_zeros(n, len(self.means))
+        for entry, (mean, log_std) in enumerate(zip(self.means.T, self.log_stds.T, strict=True)):
+            count = int((log_joint > log_joint.amax(1, keepdim=True) - _COUNTS).sum(1).max())
+            weight, kept = log_joint.topk(count, 1)
+            zero = mean.new_zeros(())
+            value = choose(entry, GaussianIntervals(weight, mean[kept], log_std[kept], zero, zero + 1))
+            log_joint = log_joint + gaussian_log_prob(value[:, None], mean, log_std)
 
 
 def built(part: Part, event: Event, owner: str) -> Model:

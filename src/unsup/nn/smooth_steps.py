@@ -6,6 +6,7 @@ Their formulas are in the families' files. Parameters are constrained so that ev
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,35 @@ _START = math.log(math.e - 1)  # softplus of it is 1
 _MARGIN = 1e-6  # at β = −α the determinant would be 0 at the centre
 
 
-class PlanarStep(Smooth):
+class _Planar(Smooth):
+    """y = x + û tanh(wᵀx + b) for vectors ``(B, D)``."""
+
+    @abstractmethod
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """w, û, their product, and b, of all examples or of each."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return planar(x, *self.values(context))
+
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        w, u, _, bias = self.values(context)
+        slope = 1 - ((x * w).sum(-1) + bias).tanh().square()
+        return _eye(x) + slope[:, None, None] * u.unsqueeze(-1) * w.unsqueeze(-2)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Along w the map is a + wᵀû tanh(a + b), which increases: its root is found by bisection."""
+        w, u, product, bias = self.values(context)
+        wanted = (y * w).sum(-1)
+        reach = product.abs().expand_as(wanted)
+
+        def too_small(a: Tensor) -> Tensor:
+            return a + product * (a + bias).tanh() < wanted
+
+        a = bisect(too_small, wanted - reach, wanted + reach)
+        return y - (a + bias).tanh()[:, None] * u
+
+
+class PlanarStep(_Planar):
     """y = x + û tanh(wᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it."""
 
     def __init__(self, dims: int, context: int = 0) -> None:
@@ -33,7 +62,6 @@ class PlanarStep(Smooth):
         self.maps = nn.Linear(context, 1, bias=False) if context else None
 
     def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """w, û, their product, and b for each example."""
         w, u, bias = (at_least_float32(p) for p in (self.w, self.u, self.bias))
         u, product = invertible_direction(w, u)
         bias = bias[None]
@@ -41,25 +69,17 @@ class PlanarStep(Smooth):
             bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))[:, 0]
         return w, u, product, bias
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return planar(x, *self.values(context))
 
-    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        w, u, _, bias = self.values(context)
-        slope = 1 - (x @ w + bias).tanh().square()
-        return _eye(x) + slope[:, None, None] * u[:, None] * w
+class PlanarMap(_Planar):
+    """A planar step with the parameters of each example: w, û, wᵀû and b of `unsup.prob.smooth_maps.planar`."""
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """Along w the map is a + wᵀû tanh(a + b), which increases: its root is found by bisection."""
-        w, u, product, bias = self.values(context)
-        wanted = y @ w
-        reach = product.abs().expand_as(wanted)
+    def __init__(self, *told: Tensor) -> None:
+        super().__init__()
+        self.told = told
 
-        def too_small(a: Tensor) -> Tensor:
-            return a + product * (a + bias).tanh() < wanted
-
-        a = bisect(too_small, wanted - reach, wanted + reach)
-        return y - (a + bias).tanh()[:, None] * u
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        w, u, product, bias = self.told
+        return w, u, product, bias
 
 
 class RadialStep(Smooth):
@@ -112,7 +132,44 @@ def _norm(x: Tensor) -> Tensor:
     return x.square().sum(1).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
 
 
-class SylvesterStep(Smooth):
+class _Sylvester(Smooth):
+    """y = x + Q R tanh(R̃ Qᵀx + b) for vectors ``(B, D)``."""
+
+    @abstractmethod
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q, R, R̃ and b, of all examples or of each."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return sylvester(x, *self.values(context))
+
+    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        q, outer, inner, bias = self.values(context)
+        slope = 1 - (_times(_times(x, q), inner.mT) + bias).tanh().square()
+        return _eye(x) + (q @ outer * slope[:, None]) @ (inner @ q.mT)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Within the span of Q the map is triangular: a bisection for each of its M coordinates, the last one first."""
+        q, outer, inner, bias = self.values(context)
+        wanted, bias = _times(y, q), bias.expand(len(y), -1)
+        v, h = torch.zeros_like(wanted), torch.zeros_like(wanted)
+        for i in reversed(range(wanted.shape[1])):
+            # The coordinates that are not known yet are 0, and have no weight.
+            offset = (v * inner[..., i, :]).sum(-1) + bias[:, i]
+            rest = wanted[:, i] - (h * outer[..., i, :]).sum(-1)
+            r, s = outer[..., i, i], inner[..., i, i]
+
+            def too_small(
+                a: Tensor, offset: Tensor = offset, rest: Tensor = rest, r: Tensor = r, s: Tensor = s
+            ) -> Tensor:
+                return a + r * (s * a + offset).tanh() < rest
+
+            reach = r.abs().expand_as(rest)
+            v[:, i] = bisect(too_small, rest - reach, rest + reach)
+            h[:, i] = (s * v[:, i] + offset).tanh()
+        return y - _times(_times(h, outer.mT), q.mT)
+
+
+class SylvesterStep(_Sylvester):
     """y = x + Q R tanh(R̃ Qᵀx + b) for vectors ``(B, D)``; with a condition, b has a term linear in it.
 
     Args:
@@ -129,7 +186,6 @@ class SylvesterStep(Smooth):
         self.maps = nn.Linear(context, rank, bias=False) if context else None
 
     def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Q, R, R̃, and b for each example."""
         q = torch.linalg.qr(at_least_float32(self.directions)).Q
         outer, inner = (bounded_triangle(at_least_float32(t)) for t in (self.outer, self.inner))
         bias = at_least_float32(self.bias)[None]
@@ -137,33 +193,22 @@ class SylvesterStep(Smooth):
             bias = bias + at_least_float32(self.maps(context.to(self.maps.weight.dtype)))
         return q, outer, inner, bias
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return sylvester(x, *self.values(context))
 
-    def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        q, outer, inner, bias = self.values(context)
-        slope = 1 - (x @ q @ inner.T + bias).tanh().square()
-        return _eye(x) + (q @ outer * slope[:, None]) @ (inner @ q.T)
+class SylvesterMap(_Sylvester):
+    """A Sylvester step with the parameters of each example: Q, R, R̃ and b of `unsup.prob.smooth_maps.sylvester`."""
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """Within the span of Q the map is triangular: a bisection for each of its M coordinates, the last one first."""
-        q, outer, inner, bias = self.values(context)
-        wanted, bias = y @ q, bias.expand(len(y), -1)
-        v, h = torch.zeros_like(wanted), torch.zeros_like(wanted)
-        for i in reversed(range(wanted.shape[1])):
-            offset = v @ inner[i] + bias[:, i]  # the coordinates that are not known yet are 0, and have no weight
-            rest = wanted[:, i] - h @ outer[i]
-            r, s = outer[i, i], inner[i, i]
+    def __init__(self, *told: Tensor) -> None:
+        super().__init__()
+        self.told = told
 
-            def too_small(
-                a: Tensor, offset: Tensor = offset, rest: Tensor = rest, r: Tensor = r, s: Tensor = s
-            ) -> Tensor:
-                return a + r * (s * a + offset).tanh() < rest
+    def values(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, outer, inner, bias = self.told
+        return q, outer, inner, bias
 
-            reach = r.abs().expand_as(rest)
-            v[:, i] = bisect(too_small, rest - reach, rest + reach)
-            h[:, i] = (s * v[:, i] + offset).tanh()
-        return y - h @ outer.T @ q.T
+
+def _times(x: Tensor, matrix: Tensor) -> Tensor:
+    """Rows times a matrix, one for all or one for each: ``(B, M)``, ``(…, M, N)`` → ``(B, N)``."""
+    return (x.unsqueeze(-2) @ matrix).squeeze(-2)
 
 
 def _eye(x: Tensor) -> Tensor:

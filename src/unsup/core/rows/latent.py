@@ -1,5 +1,6 @@
 """Latent-variable models."""
 
+from unsup.core.rows.autoregressive import PIXELCNN_PLUS_PLUS_PAPER
 from unsup.core.rows.flows import IAF_PAPER, PLANAR_PAPER, SYLVESTER_PAPER
 from unsup.core.rows.record import Paper, Row
 
@@ -107,6 +108,24 @@ STRAIGHT_THROUGH_PAPER = Paper(
     title="Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation",
     venue="arXiv",
     link="https://arxiv.org/abs/1308.3432",
+)
+LOSSY_VAE_PAPER = Paper(
+    key="chen2017lossy",
+    authors="Xi Chen, Diederik P. Kingma, Tim Salimans, Yan Duan, Prafulla Dhariwal, John Schulman, Ilya Sutskever, "
+    "Pieter Abbeel",
+    year=2017,
+    title="Variational Lossy Autoencoder",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1611.02731",
+)
+PIXEL_VAE_PAPER = Paper(
+    key="gulrajani2017pixelvae",
+    authors="Ishaan Gulrajani, Kundan Kumar, Faruk Ahmed, Adrien Ali Taiga, Francesco Visin, David Vazquez, "
+    "Aaron Courville",
+    year=2017,
+    title="PixelVAE: A Latent Variable Model for Natural Images",
+    venue="ICLR 2017",
+    link="https://arxiv.org/abs/1611.05013",
 )
 _ONE_CODE = "the bound counts one code of each example, and is below log p by what other codes add"
 _QUANTISED = {
@@ -219,6 +238,9 @@ ROWS: tuple[Row, ...] = (
             VAMP_PAPER,
             INFO_VAE_PAPER,
             WAE_PAPER,
+            LOSSY_VAE_PAPER,
+            PIXEL_VAE_PAPER,
+            PIXELCNN_PLUS_PLUS_PAPER,
         ),
     ),
     Row(

@@ -175,7 +175,7 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
     def links(self) -> list[tuple[int, int]]:
         return [(int(j), int(i)) for j, i in self.edge.nonzero().tolist()]
 
-    def findings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
         """The edges, as ``rain → wet``."""
         shown = [f"{j} → {i}" for j, i in self.edges(names)]
         if not shown:

@@ -21,6 +21,10 @@ With ``mmd`` = λ the loss has the term λ MMD²(q(z), p(z)), of the codes of a 
 InfoVAE (Zhao, Song, Ermon 2017, https://arxiv.org/abs/1706.02262); without the KL term, ``beta`` = 0, it is a
 Wasserstein autoencoder (Tolstikhin, Bousquet, Gelly, Schölkopf 2018, https://arxiv.org/abs/1711.01558).
 
+With ``window`` the decoder is a limited autoregressive one, p(x|z) = Π_i p(x_i | z, the pixels next to x_i and before
+it): what they tell need not be in z (Chen et al. 2017, https://arxiv.org/abs/1611.02731; Gulrajani et al. 2017,
+https://arxiv.org/abs/1611.05013).
+
 With a condition c, encoder and decoder also see c: p(x|c) = ∫ p(z) p(x|z, c) dz (Sohn, Lee, Yan 2015,
 https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models).
 """
@@ -28,6 +32,7 @@ https://papers.nips.cc/paper/5775-learning-structured-output-representation-usin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -39,25 +44,39 @@ from unsup.core.config import Count, Positive, Weight, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanDecode, CanSample, CodesLatents, HasDensity, IsConditional, Model, Terms
+from unsup.core.model import (
+    Advice,
+    CanDecode,
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    HasDensity,
+    IsConditional,
+    Model,
+    Symptom,
+    Terms,
+)
 from unsup.core.parallel import gather_rows, mean_over_rows
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder, NetName
+from unsup.nn.flow import Flow
 from unsup.nn.inference import Diagonal, PosteriorName, inference_for
 from unsup.nn.nets import ActivationName
 from unsup.nn.observation import ObservationName
-from unsup.nn.posterior import Approximation, DiagonalGaussian, Gaussian
-from unsup.nn.prior import Prior
+from unsup.nn.posterior import Approximation, CodesExactLatents, DiagonalGaussian, Gaussian
+from unsup.nn.prior import EqualMixture, Prior
+from unsup.nn.usage import COLLAPSED_KL, Usage, usage_of
 from unsup.prob import bounds
 from unsup.prob.discrepancy import mmd_each
 from unsup.prob.distributions import at_least_float32, equal_mixture_log_prob
 
 _PSEUDO_NOISE = 0.01  # standard deviation beside the examples from which pseudo-inputs start
 _REFINING_DRAWS, _REFINING_RATE = 8, 0.05  # fixed noise, and the rate of Adam
+_FEWEST_EXAMPLES = 20  # for a variance over examples
 _CHUNK_ELEMENTS = 2**20  # entries of the widest layer of the decoder: 4 MiB of float32, the fastest for small caches
 
 
-class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
+class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLatents):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114), β-VAE, IWAE, conditional VAE.
 
     `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, independent of the loss: β and
@@ -73,6 +92,13 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
         decoder: p(x|z). ``auto``: ``bernoulli`` on binary data, ``categorical`` (softmax) on nominal, ``logistic``
             (discretised) on ordinal, ``gaussian`` (learned variances) on real data, and one of these for each column of
             a table, a softmax for at most 16 whole numbers.
+            ``logistic-mixture`` is a mixture of 10 discretised logistics for each entry of ordinal data, as in
+            PixelCNN++ (Salimans et al. 2017, https://arxiv.org/abs/1701.05517) but with independent channels; in a
+            table, for columns of more than 16 whole numbers, with mixtures of 10 Gaussians for real ones.
+        window: pixels of discrete images also depend on those before them, in raster order, that are at most so many
+            rows above and columns beside, as in a variational lossy autoencoder (Chen et al. 2017,
+            https://arxiv.org/abs/1611.02731). Their channels depend on earlier ones. 0: independent entries.
+        window_features: hidden features of each pixel and channel for that.
         activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
         samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
@@ -127,6 +153,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
         hidden: Widths | None = None,
         net: NetName = "dense",
         decoder: ObservationName = "auto",
+        window: Whole = 0,
+        window_features: Count = 32,
         activation: ActivationName = "relu",
         beta: Weight = 1.0,
         samples: Count = 1,
@@ -158,6 +186,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
             decoder=decoder,
             activation=activation,
             given=given,
+            window=window,
+            window_features=window_features,
             owner="VAE",
         )
         self.prior = Prior(prior, self.latent_event, owner="VAE")
@@ -326,6 +356,34 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
                 adam.step()
         return DiagonalGaussian(own[0].detach(), own[1].detach())
 
+    # --- collapse -------------------------------------------------------------------------------------------------
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        kl = next((value for name, value in terms.items() if name.split("/")[-1] == "kl"), None)
+        if kl is None or kl > COLLAPSED_KL:
+            return None
+        return Symptom(
+            "collapse",
+            f"the KL of z is {kl:.2g} nats, so the decoder ignores z; try a longer warm_up, free_bits, a smaller beta, "
+            "or a decoder that can do less without z",
+        )
+
+    @torch.no_grad()
+    def usage(self, batch: Batch, *, generator: Generator | None = None) -> Usage:
+        """How many units of z the examples of a batch use, and their KL."""
+        q = self._posterior(batch.x, self._features(batch))
+        if self._is_standard and isinstance(q, Gaussian):
+            return usage_of(q, q.kl(), standard=True)
+        z, log_q = q.draw(generator)
+        kl = log_q - self._log_prior(z[None], generator)[0]
+        return usage_of(q, kl, standard=self._is_standard, generator=generator)
+
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
+        """Active units and KL of z, and whether it has collapsed."""
+        if batch is None or len(batch) < _FEWEST_EXAMPLES:
+            return ()
+        return self.usage(batch, generator=Generator().manual_seed(0)).sentences()
+
     def draw_latents(self, batch: Batch, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         return self._posterior(batch.x, self._features(batch)).draw(generator)
 
@@ -337,17 +395,27 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
     # --- entropy coding -------------------------------------------------------------------------------------------
 
     def reason_against_coding(self) -> str | None:
-        if not self._is_standard:
-            return "has a prior that is a model, whose bins have no known masses"
-        if not isinstance(self.inference, Diagonal):
-            return "has a posterior that is not a diagonal Gaussian, whose bins have no known masses"
         if self.nets.observation.is_noisy:
             return "has a decoder of densities, not of probabilities"
-        return None
+        return self.prior.reason_against_coding()
+
+    @property
+    def has_standard_latents(self) -> bool:
+        return self._is_standard and isinstance(self.inference, Diagonal)
+
+    def approximation(self, batch: Batch) -> Approximation:
+        return self._posterior(batch.x, self._features(batch))
+
+    @property
+    def coded_prior(self) -> Flow | CodesEntries | None:
+        if self.pseudo_inputs is None:
+            return self.prior.coded
+        each = self._of_pseudo_inputs()
+        return EqualMixture(each.mean, 0.5 * each.log_variance)
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         q = self._posterior(batch.x, self._features(batch))
-        assert isinstance(q, DiagonalGaussian)  # see `reason_against_coding`
+        assert isinstance(q, DiagonalGaussian)  # see `has_standard_latents`
         return q.mean, q.log_variance
 
     def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
@@ -355,6 +423,14 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLatents):
 
     def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
         return self.nets.log_masses(outputs, columns)
+
+    @property
+    def codes_in_turn(self) -> bool:
+        return self.nets.local is not None
+
+    @torch.no_grad()
+    def visit_entries(self, z: Tensor, choose: ChooseEntry, *, given: Tensor | None = None) -> None:
+        self.nets.visit(self.outputs(z, given), choose)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """Features of the conditions, ``(B, F)``."""

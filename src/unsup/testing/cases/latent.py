@@ -58,6 +58,7 @@ CASES = (
         {"latent_dim": 1, "beta": 4.0},
         exceptions={"loss-is-likelihood": "the KL term has four times the weight in the loss"},
     ),
+    Case("vae", Event((1, 1, 3), ordinal(3)), {"latent_dim": 1, "window": 1, "decoder": "logistic-mixture"}),
     Case("vq-vae", vector(6)),
     Case("vq-vae", vector(4, REAL), {"codebook_size": 32, "codebook": "gradient"}),
     Case(
