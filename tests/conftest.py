@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,17 @@ import pytest
 from torch import Tensor
 
 collect_ignore = ["conftest.py"]  # for doctests; another one of the same name is collected
+
+
+def pytest_configure() -> None:
+    gc.disable()  # while tests are collected: they stay
+
+
+def pytest_collection_finish() -> None:
+    """What was collected is never garbage: later collections do not walk through it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
