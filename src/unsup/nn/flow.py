@@ -147,7 +147,9 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         features = self.conditions(self.condition_or_none(batch.given, len(batch)))
 
         def density(y: Tensor) -> Tensor:
-            told = features if features is None or len(y) == len(features) else features.repeat(len(y) // len(features), 1)
+            told = features
+            if features is not None and len(y) > len(features):  # several draws of the noise
+                told = features.repeat(len(y) // len(features), 1)
             z, log_det = self.flow(at_least_float32(y), told)
             return self.base_log_prob(z) + log_det
 

@@ -214,7 +214,7 @@ def dequantized_log_prob(
     log P(x) ≥ E[log (1/S) Σ_s p(y(x + u_s)) |det dy/dx| / q(u_s | x)].
 
     Args:
-        density: log-density of y, ``(S B, *shape)`` → ``(S B,)``: a few noise draws of all examples, one after the other.
+        density: log-density of y, ``(s B, *shape)`` → ``(s B,)``: s draws of the noise, each of all examples.
         samples: number S of noise draws per example; ignored for real data, unless the density is an estimate.
         average: E[(1/S) Σ_s log …] instead, which does not increase: for densities with an estimated logarithm, since
             the exponential of an unbiased estimate is too large on average.

@@ -85,7 +85,7 @@ def _axes(event: Event, nodes: int) -> tuple[int, ...]:
 
 
 def refined(event: Event, at_nodes: Tensor, nodes: int) -> Tensor:
-    """Numbers at the points of a grid of ``nodes``, on that of ``2 nodes − 1``, which has them all; NaN between them."""
+    """Numbers at the points of a grid of ``nodes`` on that of ``2 nodes − 1``, which contains them; NaN between."""
     finer = at_nodes.new_full(_axes(event, 2 * nodes - 1), math.nan)
     finer[tuple(slice(None, None, None if s.is_discrete else 2) for s in event.columns)] = at_nodes.view(
         _axes(event, nodes)
@@ -102,9 +102,9 @@ def around_mass(event: Event, log_mass: Tensor, nodes: int) -> Tensor:
     for axis, support in enumerate(event.columns):
         if support.is_discrete:
             continue
-        size = 2 * nodes - 1
-        near = [some.index_select(axis, ((torch.arange(size) + step) // 2).clamp(0, nodes - 1)) for step in range(-4, 6)]
-        some = torch.stack(near).any(0)
+        own = torch.arange(2 * nodes - 1, device=some.device)
+        near = [((own + step) // 2).clamp(0, nodes - 1) for step in range(-4, 6)]
+        some = torch.stack([some.index_select(axis, place) for place in near]).any(0)
     return some.flatten()
 
 

@@ -485,7 +485,8 @@ def _total_mass(subject: Subject, model: Model, samples: int) -> tuple[float, fl
     x, log_weight, rest = found.x, found.log_weight, 0.0
     sums = []
     for r in range(12):
-        mass = (log_weight + log_probs(model, x, samples=samples, generator=subject.generator(samples, r), **given)).exp()
+        log_p = log_probs(model, x, samples=samples, generator=subject.generator(samples, r), **given)
+        mass = (log_weight + log_p).exp()
         sums.append(mass.sum() + rest)
         if r == 0:  # nodes far from all mass are computed once
             some = mass > grids.LEAST_MASS
