@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ from torch import Tensor
 collect_ignore = ["conftest.py"]  # for doctests; another one of the same name is collected
 
 
-def pytest_configure() -> None:
-    gc.disable()  # while tests are collected: they stay
-
-
-def pytest_collection_finish() -> None:
-    """What was collected is never garbage: later collections do not walk through it."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What is collected is never garbage: neither now nor later does a collection of garbage walk through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
