@@ -13,8 +13,15 @@ from unsup.core.registry import model_class, names
 SCRIPT = Path(__file__).parents[1] / "scripts" / "api_reference.py"
 
 
-def test_the_reference_has_a_page_for_every_module_and_every_public_name(tmp_path):
-    pytest.importorskip("pdoc", reason="the extra docs is not installed")
+def test_the_reference_has_a_page_for_every_module_and_every_public_name(tmp_path, monkeypatch):
+    render = pytest.importorskip("pdoc.render", reason="the extra docs is not installed")
+    configure = render.configure
+
+    def plainly(**options):
+        """Without coloured source and the index of the search, which take most of the time."""
+        configure(**{**options, "show_source": False, "search": False})
+
+    monkeypatch.setattr(render, "configure", plainly)
     spec = importlib.util.spec_from_file_location("api_reference", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from unsup.core.event import BINARY, REAL, Event, Support
+import unsup
+import unsup.nn.front as fronts
+from unsup.core.event import BINARY, REAL, Event, Support, labels
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
 
 MIXED = Event((4,), (REAL, Support("ordinal", 5, low=3), BINARY, REAL))
@@ -100,3 +102,23 @@ def test_constant_columns_stay_finite():
     y, log_det = front(torch.tensor([[5.0, 2.0]]))
     assert y.isfinite().all()
     assert log_det.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"given": labels(2)}, {"dequantization": "variational"}], ids=str)
+def test_draws_in_one_pass_are_those_of_a_loop(options, monkeypatch):
+    model = unsup.create("realnvp", MIXED, preset="tiny", seed=0, **options).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3), dtype=p.dtype))
+    x = raw(MIXED, 7)
+    given = {"given": torch.arange(7) % 2} if "given" in options else {}
+    found = []
+    for entries in (1, 4 * x.numel(), 2**14):  # one draw, four and all at once
+        monkeypatch.setattr(fronts, "_MOST_ENTRIES", entries)
+        generator = torch.Generator().manual_seed(1)
+        found.append([model.log_prob(x, samples=n, generator=generator, **given) for n in (1, 6)])
+    for others in found[1:]:
+        torch.testing.assert_close(others, found[0], rtol=1e-12, atol=1e-12)
+    assert (found[0][0] != found[0][1]).all()
+    none = {k: v[:0] for k, v in given.items()}
+    assert model.log_prob(x[:0], samples=6, **none).shape == (0,)

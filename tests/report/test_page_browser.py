@@ -135,11 +135,11 @@ def test_it_loads_without_complaint_or_network(opened: Opened) -> None:
     assert opened.path.stat().st_size < LIMIT
 
 
-@pytest.fixture(params=["contest", "run", "hostile", "outliers"])
+@pytest.fixture(scope="module", params=["contest", "run", "hostile", "outliers"])
 def any_page(
     request: pytest.FixtureRequest, browser: Any, path: Path, run_page: Path, long_page: Path, outliers: Path
 ) -> Iterator[Any]:
-    """Each kind of page, with everything open."""
+    """Each kind of page, with everything open; tests set its size and scheme, and change nothing else."""
     context = browser.new_context()
     page = context.new_page()
     page.goto({"contest": path, "run": run_page, "hostile": long_page, "outliers": outliers}[request.param].as_uri())
@@ -229,6 +229,7 @@ def test_nothing_is_cut(any_page: Any) -> None:
     cut = "s => [...document.querySelectorAll(s)].filter(e => e.scrollWidth > e.clientWidth + 1).length"
     for width in (1280, 390):
         any_page.set_viewport_size({"width": width, "height": 844})
+        any_page.emulate_media(color_scheme="light", reduced_motion="reduce")
         assert any_page.evaluate(cut, "pre") == 0
         any_page.wait_for_function(
             "() => [...document.querySelectorAll('.scroll')].every("
@@ -238,9 +239,9 @@ def test_nothing_is_cut(any_page: Any) -> None:
             assert any_page.evaluate(cut, ".scroll") == 0
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(any_page: Any, scheme: str, width: int) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_axe_finds_nothing(any_page: Any, width: int, scheme: str) -> None:
+    """The contrast of words is measured above at every width and scheme."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     any_page.set_viewport_size({"width": width, "height": 844})
     any_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

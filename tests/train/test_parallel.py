@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -40,11 +40,18 @@ SIZES |= {"latent_dim", "block", "base", "blocks", "scales", "segment", "stride"
 UNEQUAL = ("made-1", "realnvp-4", "vae-0", "gan-3", "ebm-0", "rbm-0")
 
 
-def torchrun(*arguments: str, check: bool = True, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, str(processes), *arguments]
+def torchrun(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, "2", *arguments]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def run_together(folder: Path, processes: int, how: str, batch_size: int, keys: Iterable[str]) -> None:
+    """Save the outcomes of cases in so many processes to the folder."""
+    command = [sys.executable, together.__file__, str(processes), str(folder), how, str(batch_size), *keys]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def patterns() -> dict[str, bool]:
@@ -73,7 +80,7 @@ def outcomes(tmp_path_factory) -> Callable[[bool], Path]:
     @functools.cache
     def made(first: bool) -> Path:
         folder = tmp_path_factory.mktemp("together")
-        torchrun(together.__file__, str(folder), "replicate", "16", *(k for k, own in PATTERNS.items() if own == first))
+        run_together(folder, 2, "replicate", 16, (k for k, own in PATTERNS.items() if own == first))
         return folder
 
     return made
@@ -86,14 +93,14 @@ def test_two_processes_are_one(outcomes, key):
 
 
 def test_a_sharded_model_learns_the_same(tmp_path):
-    torchrun(together.__file__, str(tmp_path), "shard", "16", *SHARDED)
+    run_together(tmp_path, 2, "shard", 16, SHARDED)
     for key in SHARDED:
         two, _ = load_tensors(tmp_path / f"{key}.safetensors")
         agree(two, together.outcome(together.all_cases()[key]), 1e-5)
 
 
 def test_three_processes_with_unequal_shares_are_one(tmp_path):
-    torchrun(together.__file__, str(tmp_path), "replicate", "8", *UNEQUAL, processes=3)
+    run_together(tmp_path, 3, "replicate", 8, UNEQUAL)
     for key in UNEQUAL:
         three, _ = load_tensors(tmp_path / f"{key}.safetensors")
         agree(three, together.outcome(together.all_cases()[key], batch_size=8), 1e-5)

@@ -1,13 +1,19 @@
 """What the tests of several processes run in each of them: short runs of tiny models, in float64.
 
+The processes are copies of one that has imported everything, with the environment that torchrun would give them.
 With plain gradient descent the parameters after a step are the gradient, so comparing them compares gradients.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -65,12 +71,42 @@ def all_cases() -> dict[str, Case]:
     return {f"{name}-{i}": case for name in own for i, case in enumerate(law_cases(name))}
 
 
-if __name__ == "__main__":
-    out, shard, batch_size, keys = Path(sys.argv[1]), sys.argv[2] == "shard", int(sys.argv[3]), sys.argv[4:]
+def work(out: Path, shard: bool, batch_size: int, keys: Sequence[str]) -> NoReturn:
+    """What one of the processes does."""
     with parallel.process_group():
         assert process_count() > 1
         for key, case in all_cases().items():
-            if not keys or key in keys:
+            if key in keys:
                 found = outcome(case, shard=shard, batch_size=batch_size)
                 save_tensors(out / f"{key}.safetensors", found, {})
     leave(0)
+
+
+def main(processes: int, out: Path, shard: bool, batch_size: int, keys: Sequence[str]) -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ.update(WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    started = []
+    for rank in range(processes):
+        child = os.fork()
+        if not child:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            try:
+                work(out, shard, batch_size, keys)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        started.append(child)
+    left = set(started)
+    while left:
+        child, status = os.wait()
+        left.remove(child)
+        if status:  # the others would wait for it
+            for other in left:
+                os.kill(other, signal.SIGKILL)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "shard", int(sys.argv[4]), sys.argv[5:]))

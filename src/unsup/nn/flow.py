@@ -147,7 +147,10 @@ class Flow(Model, IsFlow, ClassifiesByBayes):
         features = self.conditions(self.condition_or_none(batch.given, len(batch)))
 
         def density(y: Tensor) -> Tensor:
-            z, log_det = self.flow(at_least_float32(y), features)
+            told = features
+            if features is not None and len(y) > len(features):  # several draws of the noise
+                told = features.repeat(len(y) // len(features), 1)
+            z, log_det = self.flow(at_least_float32(y), told)
             return self.base_log_prob(z) + log_det
 
         return dequantized_log_prob(

@@ -15,6 +15,7 @@ from unsup.core import random
 from unsup.core.event import Event
 from unsup.prob.distributions import at_least_float32, log_mean_exp
 
+_MOST_ENTRIES = 2**14  # of examples with several noise draws in one pass: small ones cost little more than one
 _LOCATION = ("levels", "low", "mean", "std")  # buffers with the precision of the data
 
 
@@ -213,17 +214,22 @@ def dequantized_log_prob(
     log P(x) ≥ E[log (1/S) Σ_s p(y(x + u_s)) |det dy/dx| / q(u_s | x)].
 
     Args:
-        density: log-density of y, ``(B, *shape)`` → ``(B,)``.
+        density: log-density of y, ``(s B, *shape)`` → ``(s B,)``: s draws of the noise, each of all examples.
         samples: number S of noise draws per example; ignored for real data, unless the density is an estimate.
         average: E[(1/S) Σ_s log …] instead, which does not increase: for densities with an estimated logarithm, since
             the exponential of an unbiased estimate is too large on average.
     """
+    count = 1 if front.all_real and not average else samples
+    at_once = max(1, _MOST_ENTRIES // max(1, x.numel()))
     draws = []
-    for _ in range(1 if front.all_real and not average else samples):
-        noisy, log_q = front.noisy(x, generator=generator)
-        y, log_det = front(noisy)
-        draws.append(density(y) + log_det - log_q)
-    if len(draws) == 1:
+    for start in range(0, count, at_once):
+        noisy, log_q = zip(
+            *(front.noisy(x, generator=generator) for _ in range(min(at_once, count - start))), strict=True
+        )
+        y, log_det = front(torch.cat(noisy))
+        found = density(y) + log_det
+        draws += [part - q for part, q in zip(found.split(len(x)) if len(x) else [found], log_q, strict=False)]
+    if count == 1:
         return draws[0]
     return torch.stack(draws).mean(0) if average else log_mean_exp(torch.stack(draws), 0)
 

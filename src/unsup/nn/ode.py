@@ -27,6 +27,7 @@ ActivationName = Literal["softplus", "tanh"]
 SolverName = Literal["rk4", "dopri5"]
 _TIGHT = {torch.float64: (1e-11, "dopri8"), torch.float32: (1e-6, "dopri5")}
 """Tolerance of solutions outside training, and the method that needs the fewest evaluations for it."""
+_HALF_TOLERANCE = 1e-3  # with networks in half precision, whose rounding a smaller tolerance would follow
 _CODING_STEPS = 16  # of equal length, so that an example does not depend on the others
 _JACOBIAN_STEPS = 8  # fewer: each needs derivatives along many directions
 
@@ -262,6 +263,8 @@ class ODE(Smooth):
                 found = odeint_adjoint(field, state, times, adjoint_params=parameters, **settings)
         else:
             tolerance, method = _TIGHT[x.dtype]
+            if next(self.dynamics.parameters()).dtype in (torch.float16, torch.bfloat16):
+                tolerance = _HALF_TOLERANCE
             # The last step ends at the last time; otherwise the solution is interpolated there, with a larger error.
             options: dict[str, Any] = {"step_t": times[-1:]}
             found = odeint(field, state, times, rtol=tolerance, atol=tolerance, method=method, options=options)

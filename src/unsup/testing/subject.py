@@ -109,6 +109,9 @@ class Subject:
 
         Otherwise importance weights can have infinite variance, and their average is meaningless.
         """
+        return copy.deepcopy(self.once("settled", self._settled))
+
+    def _settled(self) -> Model:
         model = self.generic()
         if learns_by_counting(model):
             return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from unsup.testing.law import law, require
 from unsup.testing.subject import Subject, log_probs, mean_loss
 
 _EXAMPLES = 32
+_SETTLED = 1e-4  # change of a total mass from one grid to the next at which it is kept; it is at least its error
 _FEW = 8
 _DIRECTIONS = 3
 _STEP = 1e-6  # of a central difference in float64
@@ -40,26 +41,41 @@ def has_likelihood(model: Model) -> bool:
     return isinstance(model, HasDensity) and model.likelihood_kind in ("exact", "bound")
 
 
-def log_masses(subject: Subject) -> tuple[Tensor, Tensor]:
-    """Points of the event and the log of the mass of each in the generic model: exact, or by a quadrature."""
+@dataclass(frozen=True)
+class Masses:
+    """Points of the event, and a model's log p and the log of its mass at each: exact, or by a quadrature."""
+
+    x: Tensor
+    log_p: Tensor
+    log_mass: Tensor
+
+
+def log_masses(subject: Subject) -> Masses:
+    """All values of the event, or nodes of a quadrature, in the generic model."""
     return subject.once("log_masses", lambda: _log_masses(subject))
 
 
-def _log_masses(subject: Subject) -> tuple[Tensor, Tensor]:
+def _log_masses(subject: Subject) -> Masses:
     model = subject.generic()
     assert isinstance(model, HasDensity)
     event, data, given = subject.model.event, subject.batch.x, subject.one_given()
     if event.is_discrete:
-        return grids.enumerate_event(values.event_of(subject.model)), values.log_table(model, **given)
+        table = values.log_table(model, **given)
+        return Masses(grids.enumerate_event(values.event_of(subject.model)), table, table)
     nodes, total = grids.FIRST_NODES, math.inf
+    found = grids.grid(event, data, nodes)
+    log_p = log_probs(model, found.x, **given)
     while True:
-        found = grids.grid(event, data, nodes)
-        log_mass = found.log_weight + log_probs(model, found.x, **given)
+        log_mass = found.log_weight + log_p
         previous, total = total, float(log_mass.exp().sum())
         finer = 2 * nodes - 1
-        if abs(total - previous) < 1e-5 or grids.points(event, finer) > grids.MOST_NODES:
-            return found.x, log_mass
-        nodes = finer
+        if abs(total - previous) < _SETTLED or grids.points(event, finer) > grids.MOST_NODES:
+            return Masses(found.x, log_p, log_mass)
+        known, matters = grids.refined(event, log_p, nodes), grids.around_mass(event, log_mass, nodes)
+        found, nodes = grids.grid(event, data, finer), finer
+        fresh = matters & known.isnan()
+        log_p = known.masked_fill(~matters & known.isnan(), -math.inf)
+        log_p[fresh] = log_probs(model, found.x[fresh], **given)
 
 
 @law(
@@ -71,8 +87,7 @@ def _log_masses(subject: Subject) -> tuple[Tensor, Tensor]:
     ),
 )
 def normalised(subject: Subject) -> None:
-    _, log_mass = log_masses(subject)
-    total = float(log_mass.exp().sum())
+    total = float(log_masses(subject).log_mass.exp().sum())
     # Sums are exact to rounding. The finest grid is 0.0125 deviations wide in two dimensions and 4e-4 in one: a density
     # with kinks (ReLU) is integrated to about 0.0125² ≈ 2e-4, one with jumps (a histogram) to about 4e-4.
     tolerance = 1e-8 if subject.model.event.is_discrete else 1e-3
@@ -416,8 +431,10 @@ def bound_rises(subject: Subject) -> None:
     x = subject.x(model)[:_EXAMPLES]
     given, found = subject.given(len(x)), {}
     for k, runs in ((1, 96), (4, 24), (16, 12)):
-        means = [log_probs(model, x, samples=k, generator=subject.generator(k, r), **given).mean() for r in range(runs)]
-        found[k] = grids.mean_and_error(torch.stack(means))  # of the runs, so that the error is that of the noise
+        many = x.repeat(runs, *(1,) * (x.ndim - 1))
+        told = {name: c.repeat(runs, *(1,) * (c.ndim - 1)) for name, c in given.items()}
+        each = log_probs(model, many, samples=k, generator=subject.generator(k), **told)
+        found[k] = grids.mean_and_error(each.view(runs, -1).mean(1))  # of the runs: the error is that of the noise
 
     def rise(low: int, high: int) -> tuple[float, float]:
         return found[high][0] - found[low][0], math.hypot(found[high][1], found[low][1])
@@ -465,8 +482,13 @@ def _total_mass(subject: Subject, model: Model, samples: int) -> tuple[float, fl
     """
     assert isinstance(model, HasDensity)
     found, given = grids.grid(model.event, subject.batch.x), subject.one_given()
+    x, log_weight, rest = found.x, found.log_weight, 0.0
     sums = []
     for r in range(12):
-        log_p = log_probs(model, found.x, samples=samples, generator=subject.generator(samples, r), **given)
-        sums.append((found.log_weight + log_p).exp().sum())
+        log_p = log_probs(model, x, samples=samples, generator=subject.generator(samples, r), **given)
+        mass = (log_weight + log_p).exp()
+        sums.append(mass.sum() + rest)
+        if r == 0:  # nodes far from all mass are computed once
+            some = mass > grids.LEAST_MASS
+            x, log_weight, rest = x[some], log_weight[some], float(mass[~some].sum())
     return grids.mean_and_error(torch.stack(sums))

@@ -102,9 +102,9 @@ def entropy(subject: Subject) -> None:
     model, given = subject.generic(), subject.one_given()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
-    x, log_mass = log_masses(subject)
-    log_p = log_probs(model, x, **given) if not model.event.is_discrete else log_mass
-    expected = -float((log_mass.exp() * log_p).masked_fill(log_mass == -torch.inf, 0.0).sum())
+    masses = log_masses(subject)
+    each = masses.log_mass.exp() * masses.log_p
+    expected = -float(each.masked_fill(masses.log_mass == -torch.inf, 0.0).sum())
     own, lengths = values.draw(model, _SAMPLES, subject.generator(1), **given)
     found, error = grids.mean_and_error(-log_probs(model, _exactly(own), lengths=lengths, **given))
     # 1e-3 is the error of the quadrature, see the law "normalised".
@@ -129,7 +129,7 @@ def moments(subject: Subject) -> None:
     model = subject.generic()
     assert isinstance(model, CanSample)
     assert isinstance(model, HasDensity)
-    points, log_mass = log_masses(subject)
+    masses = log_masses(subject)
     centre, scale = subject.batch.x.double().nanmean(0), deviations(subject.batch.x)
     own = model.sample(_SAMPLES, generator=subject.generator(1), **subject.one_given()).double()
 
@@ -137,7 +137,7 @@ def moments(subject: Subject) -> None:
         u = ((x - centre) / scale).flatten(1)
         return torch.cat([u, (u[:, :, None] * u[:, None, :]).flatten(1)], 1)
 
-    expected = (log_mass.exp()[:, None] * products(points)).sum(0)
+    expected = (masses.log_mass.exp()[:, None] * products(masses.x)).sum(0)
     found = products(own)
     error = found.std(0) / len(own) ** 0.5
     apart = ((found.mean(0) - expected).abs() - 2e-3 * (1 + expected.abs())) / error
@@ -264,15 +264,19 @@ def tempered(subject: Subject) -> None:
     model = subject.generic(noise=STRONG_NOISE if subject.model.event.is_discrete else GENERIC_NOISE)
     assert isinstance(model, HasDensity)
     tables = [] if isinstance(model, IsFlow) else _tables(model, subject)
+
+    @torch.no_grad()
+    def width(temperature: float) -> float:
+        assert isinstance(model, IsFlow)
+        told = subject.given(_CODES)
+        x, _ = values.draw(model, _CODES, subject.generator(1), temperature=temperature, **told)
+        z = model.base_scores(model.transform(_exactly(x), **told)[0])
+        return float(z.square().mean().sqrt())
+
+    usual = width(1.0) if isinstance(model, IsFlow) else 1.0
     for wanted in (_COOLER, 1 / _COOLER):
         if isinstance(model, IsFlow):
-            widths, told = [], subject.given(_CODES)
-            for temperature in (1.0, wanted):
-                with torch.no_grad():
-                    x, _ = values.draw(model, _CODES, subject.generator(1), temperature=temperature, **told)
-                    z = model.base_scores(model.transform(_exactly(x), **told)[0])
-                widths.append(z.square().mean().sqrt())
-            found = float(widths[1] / widths[0])
+            found = width(wanted) / usual
             # A width of n Gaussian numbers has a relative error of 1 / √(2 n).
             require(
                 abs(found / wanted - 1) < 6 / _CODES**0.5,
