@@ -10,6 +10,13 @@ which is on average the negative bound on log p(x) with one sample.
 Latents lie in 2^10 bins of equal mass under N(0, 1), so that p(z) is uniform over bins; z is the median of its bin. The
 posterior mass of a bin is coded as two digits of 5 bits, the second given the first: 64 masses instead of 1024.
 
+With several layers, the posteriors that are drawn from the top are coded in bins of equal mass under the prior of each
+layer given those above (Townsend, Bird, Kunze, Barber 2020, https://arxiv.org/abs/1912.09953). A chain q(z_1|x)
+q(z_2|z_1) … is coded recursively: x is pushed before z_2 is popped, z_1 before z_3, so that the initial bits do not
+grow with the number of layers (Kingma, Abbeel, Ho 2019, https://arxiv.org/abs/1905.06845). Its lower layers are popped
+before their priors are known, and have bins of equal mass under a fixed Gaussian near all samples of the prior, whose
+deviation is a power of two.
+
 Examples are coded in groups, whose networks are evaluated together. A group first pops the latents of all its examples,
 so groups start with a single example and grow with the stack: the initial bits are those of one example. They come from
 a hash and are part of the stream; the decoder checks that they are left at the end.
@@ -20,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import cast, final
@@ -42,9 +49,10 @@ from unsup.coding.tables import (
     bernoulli_grid,
     frequencies,
     to_grid,
+    to_steps,
 )
 from unsup.core.batch import Batch
-from unsup.core.model import CodesLatents, IsConditional, Model
+from unsup.core.model import CodesLayers, IsConditional, LayerCoder, Model, Moments
 
 DIGITS = 32
 """Values of each of the two digits of a bin, a power of two."""
@@ -61,14 +69,14 @@ _MOST_ENTRIES = 1 << 22  # masses that are computed at a time
 
 @final
 class BitsBack(Scheme):
-    """Asymmetric numeral systems with the posterior, the prior and the likelihood of a model that `CodesLatents`."""
+    """Asymmetric numeral systems with the posterior, the prior and the likelihood of a model that `CodesLayers`."""
 
     name, version = "bits back", 1
-    capability = CodesLatents
+    capability = CodesLayers
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
-        self.coded = cast(CodesLatents, self.model)
+        self.coded = cast(CodesLayers, self.model)
         self.digits = DIGITS
         self.low = torch.tensor([s.low for s in self.event.columns])
         kinds: dict[int, list[int]] = {}
@@ -81,7 +89,7 @@ class BitsBack(Scheme):
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
-        if not isinstance(model, CodesLatents):
+        if not isinstance(model, CodesLayers):
             return "has no latents with a posterior"
         if model.event.missing:
             return "has missing entries, which are not coded"
@@ -105,6 +113,7 @@ class BitsBack(Scheme):
     def _encode(self, x: Tensor, given: Tensor | None, size: int) -> bytes:
         stack, notes, call = Stack(_initial(size)), Noting(), 0
         classes = self._class_frequencies(notes) if self.conditional else None
+        frames = self._frames(notes)
         runs: list[list[int]] = []
         done, popped, group = 0, math.inf, 1
         while done < len(x):
@@ -114,18 +123,18 @@ class BitsBack(Scheme):
             while True:
                 rows = slice(done, done + group)
                 batch = Batch(x[rows], given=None if given is None else given[rows])
-                before, noted = stack.bits, notes.size
+                before, noted = stack.copy(), notes.size
                 try:
-                    bins = self._pop_latents(batch, stack, notes, call)
+                    coder = _Coding(self, stack, notes, call, frames, batch)
+                    self.coded.code(self._beside(batch), coder)
                     break
                 except OutOfBits:
                     if group == 1:
                         raise
+                    stack = before
                     notes.forget(noted)
                     group //= 2
-            popped = (before - stack.bits) / len(batch)
-            self._push_entries(batch, bins, stack, notes, call)
-            stack.push(bins, self._prior())
+            popped = (before.bits - coder.lowest) / len(batch)
             if classes is not None and batch.given is not None:
                 stack.push(batch.given.numpy(), classes)
             if runs and runs[-1][0] == group and runs[-1][1] < 255:
@@ -141,15 +150,16 @@ class BitsBack(Scheme):
         notes, rest = Noted.split(rest)
         stack = Stack.from_bytes(rest, _initial(size))
         classes = self._class_frequencies(notes) if self.conditional else None
+        frames = self._frames(notes)
         call = sum(self._calls(rows) for rows in groups)
         parts = []
         for rows in reversed(groups):
             call -= self._calls(rows)
             given = None if classes is None else torch.from_numpy(stack.pop(classes, rows)).long()
-            bins = stack.pop(self._prior(), rows * self.coded.latent_event.dims).astype(np.int64)
-            x = self._pop_entries(bins, given, rows, stack, notes, call)
-            self._push_latents(Batch(x, given=given), bins, stack, notes, call)
-            parts.append(x)
+            coder = _Restoring(self, stack, notes, call, frames, rows)
+            beside = None if given is None else given[torch.arange(rows + self.spare) % rows]
+            self.coded.restore(rows + self.spare, beside, coder)
+            parts.append(coder.x)
         stack.finish()
         return torch.cat(parts[::-1])
 
@@ -180,30 +190,27 @@ class BitsBack(Scheme):
     def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
         """The bytes, a multiple of 4, that the latents of the first example take."""
         stack = Stack(_initial(4 * (2 * self.coded.latent_event.dims + 2)))  # each digit takes at most 24 bits
-        self._pop_latents(Batch(x, given=None if given is None else given[:1]), stack, Noting(), 0)
-        return 4 * math.ceil((stack.initial_bits - stack.bits) / 32)
+        batch, notes = Batch(x, given=None if given is None else given[:1]), Noting()
+        coder = _Coding(self, stack, notes, 0, self._frames(notes), batch)
+        self.coded.code(self._beside(batch), coder)
+        return 4 * math.ceil((stack.initial_bits - coder.lowest) / 32)
 
     # --- latents ----------------------------------------------------------------------------------------------------
 
-    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int) -> Integers:
-        """Bins drawn from q(z|x), ``(B · L,)``. If bits are missing, the stack is left as it was."""
-        posterior = self._posterior(batch, notes, call)
-        first = stack.pop(posterior.first).astype(np.int64)
-        try:
-            return first * self.digits + stack.pop(posterior.second(first))
-        except OutOfBits:
-            stack.push(first, posterior.first)
-            raise
-
-    def _push_latents(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
-        posterior = self._posterior(batch, notes, call)
-        first = bins // self.digits
-        stack.push(bins % self.digits, posterior.second(first))
-        stack.push(first, posterior.first)
-
-    def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
-        mean, log_variance = self.coded.posterior(self._beside(batch))
-        return _Posterior(mean[: len(batch)], log_variance[: len(batch)], self.digits, notes, call)
+    def _frames(self, notes: Rounding) -> list[_Frame | None]:
+        """The fixed frames of all layers; None is N(0, I)."""
+        found: list[_Frame | None] = []
+        for layer, spread in enumerate(self.coded.spread()):
+            if spread is None:
+                found.append(None)
+                continue
+            mean, log_variance = (own.double().numpy() for own in spread)
+            name = _FRAMES - 2 * layer
+            exponent = notes.settle(name, to_steps(log_variance / (2 * math.log(2)), 1.0)).clip(-40, 40)
+            scale = np.ldexp(1.0, exponent)
+            centre = notes.settle(name - 1, to_steps((mean / scale).clip(-1e6, 1e6), 4.0)) / 4 * scale
+            found.append((torch.from_numpy(centre), torch.from_numpy(scale)))
+        return found
 
     def _beside(self, batch: Batch) -> Batch:
         """The batch with spare examples, which are copies."""
@@ -212,9 +219,6 @@ class BitsBack(Scheme):
 
     def _prior(self) -> Integers:
         return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
-
-    def _latents(self, bins: Integers, rows: int) -> Tensor:
-        return torch.from_numpy(bin_medians(self.digits**2)[bins]).view(rows, *self.coded.latent_event.shape)
 
     # --- entries ----------------------------------------------------------------------------------------------------
 
@@ -227,37 +231,21 @@ class BitsBack(Scheme):
         ]
 
     def _calls(self, rows: int) -> int:
-        """The number of roundings of a group: two digits, and the blocks of entries."""
-        return 2 + len(self._blocks(rows))
+        """The number of roundings of a group: two digits of all posteriors and priors but the last, and the blocks."""
+        return 4 * len(self.coded.layer_sizes) - 2 + len(self._blocks(rows))
 
-    def _entries(
-        self, bins: Integers, given: Tensor | None, rows: int, notes: Rounding, call: int, backwards: bool
+    def _tables(
+        self, outputs: Tensor, rows: int, notes: Rounding, call: int, backwards: bool
     ) -> Iterator[tuple[Tensor, Integers]]:
         """Blocks of columns with the frequencies of their entries, ``(B · n, levels)``."""
-        beside = torch.arange(rows + self.spare) % rows
-        latents = self._latents(bins, rows)[beside]
-        outputs = self.coded.outputs(latents, None if given is None else given[beside])[:rows]
-        blocks = list(enumerate(self._blocks(rows), start=call + 2))
+        blocks = list(enumerate(self._blocks(rows), start=call + 2 * len(self.coded.layer_sizes)))
         for number, (columns, levels) in reversed(blocks) if backwards else blocks:
-            log_masses = self.coded.log_masses(outputs, columns).double().reshape(-1, levels).numpy()
+            log_masses = self.coded.log_masses(outputs[:rows], columns).double().reshape(-1, levels).numpy()
             if levels == 2:
                 odds = bernoulli_grid(np.ascontiguousarray(log_masses[:, 1] - log_masses[:, 0]))
                 yield columns, bernoulli_frequencies(notes.settle(number, odds))
             else:
                 yield columns, frequencies(notes.settle(number, to_grid(log_masses)))
-
-    def _push_entries(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
-        levels = batch.x.reshape(len(batch), -1).long() - self.low
-        for columns, table in self._entries(bins, batch.given, len(batch), notes, call, backwards=False):
-            stack.push(levels[:, columns].reshape(-1).numpy(), table)
-
-    def _pop_entries(
-        self, bins: Integers, given: Tensor | None, rows: int, stack: Stack, notes: Rounding, call: int
-    ) -> Tensor:
-        levels = torch.empty(rows, self.event.dims, dtype=torch.int64)
-        for columns, table in self._entries(bins, given, rows, notes, call, backwards=True):
-            levels[:, columns] = torch.from_numpy(stack.pop(table)).long().view(rows, -1)
-        return (levels + self.low).to(self.event.dtype).view(rows, *self.event.shape)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -275,18 +263,168 @@ class BitsBack(Scheme):
     def canary(self) -> bytes:
         x = self.event.lowest(torch.zeros(0, dtype=self.event.dtype))[None]
         given = torch.zeros(1, dtype=torch.int64) if self.conditional else None
-        posterior = self._posterior(Batch(x, given=given), Noting(), 0)
-        bins = 97 * np.arange(self.coded.latent_event.dims) % self.digits**2
-        found = [posterior.first, posterior.second(bins // self.digits)]
-        found += [table for _, table in self._entries(bins, given, 1, Noting(), 0, backwards=False)]
-        return b"".join(table.astype("<i8").tobytes() for table in found)
+        notes = Noting()
+        coder = _Listing(self, Stack(), notes, 0, self._frames(notes), Batch(x, given=given))
+        self.coded.code(self._beside(Batch(x, given=given)), coder)
+        return b"".join(table.astype("<i8").tobytes() for table in coder.tables)
 
 
 _CLASSES = 2**32 - 1  # names the rounding of p(y)
+_FRAMES = _CLASSES - 1  # and, downwards, those of fixed frames
+_Frame = tuple[Tensor, Tensor]
+"""Centre and scale of the bins of a layer, ``(L,)`` or ``(B, L)`` each."""
 
 
-class _Posterior:
-    """Frequencies of the two digits of the bins under q(z|x) = N(mean, exp(log_variance)), ``(B, …)`` each.
+class _Walk(LayerCoder):
+    """The latents of a group of examples on a stack.
+
+    Attributes:
+        lowest: the smallest number of bits that were on the stack.
+        of_posteriors, of_priors: where the names of the roundings of Gaussians start; those of entries lie between.
+    """
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        frames: Sequence[_Frame | None],
+        rows: int,
+    ) -> None:
+        self.scheme, self.stack, self.notes, self.call, self.frames = scheme, stack, notes, call, frames
+        self.rows, self.lowest = rows, stack.bits
+        self.bins: dict[int, Integers] = {}
+        self.of_posteriors = call
+        self.of_priors = call + 2 * len(scheme.coded.layer_sizes) + len(scheme._blocks(rows))
+
+    def _frame(self, layer: int, frame: Moments | None) -> _Frame | None:
+        return self.frames[layer] if frame is None else (frame[0].double(), (0.5 * frame[1].double()).exp())
+
+    def _digits(self, under: Moments, frame: _Frame | None, call: int) -> _Digits:
+        """The Gaussian in units of the frame."""
+        mean, log_variance = (own[: self.rows].double() for own in under)
+        if frame is not None:
+            centre, scale = (own if own.ndim == 1 else own[: self.rows] for own in frame)
+            mean, log_variance = (mean - centre) / scale, log_variance - 2 * scale.log()
+        return _Digits(mean, log_variance, self.scheme.digits, self.notes, call)
+
+    def _placed(self, layer: int, frame: _Frame | None) -> Tensor:
+        """The medians of the bins, with those of spare examples."""
+        rows, digits = self.rows, self.scheme.digits
+        found = torch.from_numpy(bin_medians(digits**2)[self.bins[layer]]).view(rows, -1)
+        found = found[torch.arange(rows + self.scheme.spare) % rows]
+        return found if frame is None else frame[0] + frame[1] * found
+
+    def _pop(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> Tensor:
+        own, digits, size = self._frame(layer, frame), self.scheme.digits, self.scheme.coded.layer_sizes[layer]
+        if under is None:
+            self.bins[layer] = self.stack.pop(self.scheme._prior(), self.rows * size).astype(np.int64)
+        else:
+            table = self._digits(under, own, call + 2 * layer)
+            first = self.stack.pop(table.first).astype(np.int64)
+            self.bins[layer] = first * digits + self.stack.pop(table.second(first))
+        self.lowest = min(self.lowest, self.stack.bits)
+        return self._placed(layer, own)
+
+    def _push(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> None:
+        bins, digits = self.bins[layer], self.scheme.digits
+        if under is None:
+            self.stack.push(bins, self.scheme._prior())
+            return
+        table = self._digits(under, self._frame(layer, frame), call + 2 * layer)
+        first = bins // digits
+        self.stack.push(bins % digits, table.second(first))
+        self.stack.push(first, table.first)
+
+
+@final
+class _Coding(_Walk):
+    """Pops latents under posteriors, and pushes entries, and latents under priors."""
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        frames: Sequence[_Frame | None],
+        batch: Batch,
+    ) -> None:
+        super().__init__(scheme, stack, notes, call, frames, len(batch))
+        self.x = batch.x
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        return self._pop(layer, under, frame, self.of_posteriors)
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._push(layer, under, frame, self.of_priors)
+
+    def entries(self, outputs: Tensor) -> Tensor:
+        levels = self.x.reshape(self.rows, -1).long() - self.scheme.low
+        for columns, table in self.scheme._tables(outputs, self.rows, self.notes, self.call, backwards=False):
+            self.stack.push(levels[:, columns].reshape(-1).numpy(), table)
+        return self.x
+
+
+@final
+class _Restoring(_Walk):
+    """Pops latents under priors, and entries, and pushes latents under posteriors."""
+
+    x: Tensor
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        return self._pop(layer, under, frame, self.of_priors)
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._push(layer, under, frame, self.of_posteriors)
+
+    def entries(self, outputs: Tensor) -> Tensor:
+        event, rows = self.scheme.event, self.rows
+        levels = torch.empty(rows, event.dims, dtype=torch.int64)
+        for columns, table in self.scheme._tables(outputs, rows, self.notes, self.call, backwards=True):
+            levels[:, columns] = torch.from_numpy(self.stack.pop(table)).long().view(rows, -1)
+        self.x = (levels + self.scheme.low).to(event.dtype).view(rows, *event.shape)
+        return self.x[torch.arange(rows + self.scheme.spare) % rows]
+
+
+@final
+class _Listing(_Walk):
+    """Codes nothing: lists the frequencies of one example with fixed bins."""
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        frames: Sequence[_Frame | None],
+        batch: Batch,
+    ) -> None:
+        super().__init__(scheme, stack, notes, call, frames, len(batch))
+        self.x, self.tables = batch.x, list[Integers]()
+
+    def _list(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> None:
+        if under is not None:
+            table = self._digits(under, self._frame(layer, frame), call + 2 * layer)
+            self.tables += [table.first, table.second(self.bins[layer] // self.scheme.digits)]
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        self.bins[layer] = 97 * np.arange(self.scheme.coded.layer_sizes[layer]) % self.scheme.digits**2
+        self._list(layer, under, frame, self.of_posteriors)
+        return self._placed(layer, self._frame(layer, frame))
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._list(layer, under, frame, self.of_priors)
+
+    def entries(self, outputs: Tensor) -> Tensor:
+        tables = self.scheme._tables(outputs, self.rows, self.notes, self.call, backwards=False)
+        self.tables += [table for _, table in tables]
+        return self.x
+
+
+class _Digits:
+    """Frequencies of the two digits of the bins under N(mean, exp(log_variance)), in units of the frame, ``(B, L)``.
 
     Attributes:
         first: of the first digits, ``(B · L, digits)``.

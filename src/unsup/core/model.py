@@ -787,27 +787,95 @@ class HasLatents(ABC):
         """log p(x, z), ``(B,)``. ``generator`` draws the noise of dequantised entries."""
 
 
-class CodesLatents(HasLatents):
-    """Capability: the masses of p(z), q(z | x) and p(x | z) for entropy coding, with one layer of latents.
+Moments: TypeAlias = tuple[Tensor, Tensor]
+"""Mean and log-variance of a diagonal Gaussian, ``(B, L)`` each."""
 
-    p(z) is N(0, I), q(z | x) is a diagonal Gaussian, and the entries of x are discrete and independent given z.
+
+class LayerCoder(ABC):
+    """The stack of an entropy coder, as a model that `CodesLayers` uses it.
+
+    Latents are in bins that have equal masses under a Gaussian, the *frame* of the layer. It is an argument, or fixed
+    (None), see `CodesLayers.spread`.
+    """
+
+    @abstractmethod
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        """Latents ``(B, L)`` that the bits on the stack choose under a Gaussian; None is the frame itself."""
+
+    @abstractmethod
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        """Put the latents of a layer, which `pop` has returned, on the stack."""
+
+    @abstractmethod
+    def entries(self, outputs: Tensor) -> Tensor:
+        """Push or pop the entries of raw examples under p(x | z): outputs of a model → ``(B, *event.shape)``."""
+
+
+class CodesLayers(HasLatents):
+    """Capability: bits-back coding with one or more layers of latents, all of them diagonal Gaussians.
+
+    The entries of x are discrete and independent given z. With layers that are drawn given x from the top, `code` pops
+    all of them, pushes x, and pushes them under their priors. If q(z | x) = q(z_1 | x) Π q(z_{l+1} | z_l), it pushes x
+    before z_2 is popped, and so on, so that the initial bits are those of one layer (Kingma, Abbeel, Ho 2019).
     """
 
     def reason_against_coding(self) -> str | None:
         """Why some of these masses are not known with the options of this model, a clause; None if they are."""
         return None
 
+    @property
     @abstractmethod
-    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def layer_sizes(self) -> tuple[int, ...]:
+        """The number of latents of each layer; their sum is the size of `latent_event`."""
+
+    def spread(self) -> list[Moments | None]:
+        """Where the latents of each layer with a fixed frame are, ``(L,)`` each; None is N(0, I)."""
+        return [None] * len(self.layer_sizes)
+
+    @abstractmethod
+    def code(self, batch: Batch, coder: LayerCoder) -> None:
+        """Push a batch on the stack."""
+
+    @abstractmethod
+    def restore(self, n: int, given: Tensor | None, coder: LayerCoder) -> None:
+        """The steps of `code` for ``n`` examples in reverse order: what was popped is pushed under the same Gaussian,
+        and what was pushed is popped.
+        """
+
+    @abstractmethod
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``.
+
+        ``outputs`` are those that were passed to `LayerCoder.entries`.
+        """
+
+
+class CodesLatents(CodesLayers):
+    """Capability: the masses of p(z), q(z | x) and p(x | z) for entropy coding, with one layer of latents.
+
+    p(z) is N(0, I), q(z | x) is a diagonal Gaussian, and the entries of x are discrete and independent given z.
+    """
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> Moments:
         """Mean and log-variance of q(z | x), ``(B, *latent_event.shape)`` each."""
 
     @abstractmethod
     def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """The parameters of p(x | z), from which `log_masses` computes: ``(B, *latent_event.shape)`` → ``(B, …)``."""
 
-    @abstractmethod
-    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
-        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``."""
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        return (self.latent_event.dims,)
+
+    def code(self, batch: Batch, coder: LayerCoder) -> None:
+        z = coder.pop(0, self.posterior(batch))
+        coder.entries(self.outputs(z, batch.given))
+        coder.push(0)
+
+    def restore(self, n: int, given: Tensor | None, coder: LayerCoder) -> None:
+        x = coder.entries(self.outputs(coder.pop(0), given))
+        coder.push(0, self.posterior(Batch(x, given=given)))
 
 
 class HasNegatives(HasEnergy):

@@ -36,7 +36,9 @@ class Autoencoder(nn.Module):
         hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
             its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up. A `BottleneckNet` has codes that
-            are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps.
+            are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps. ``places``
+            is a 1×1 convolution from flattened maps with the sides of the image; there is no encoder, and conditions
+            are for the caller.
         decoder: name of the observation model.
         given: the event of the condition, or None.
         owner: name for errors.
@@ -61,7 +63,7 @@ class Autoencoder(nn.Module):
         code_size: int,
         encoded_size: int,
         hidden: tuple[int, ...] | None = None,
-        net: NetName | BottleneckNet = "dense",
+        net: NetName | BottleneckNet | Literal["places"] = "dense",
         decoder: ObservationName = "auto",
         activation: ActivationName = "relu",
         given: Event | None = None,
@@ -90,8 +92,8 @@ class Autoencoder(nn.Module):
         else:
             if isinstance(net, BottleneckNet):
                 hidden = net.widths
-            hidden = (32, 64) if hidden is None else hidden
-            _check_conv(event, hidden, owner)
+            hidden = () if net == "places" else (32, 64) if hidden is None else hidden
+            _check_conv(event, hidden, owner, halved=net != "places")
             self.cells, height, width = event.shape
             sides = (height, width)
             self.conditions = Conditions(given, sides)
@@ -101,6 +103,9 @@ class Autoencoder(nn.Module):
             if isinstance(net, BottleneckNet):
                 self.encoder = net.encoder(seen, encoded_size)
                 self.decoder = net.decoder(code_size, made, sides)
+            elif net == "places":
+                self.encoder = None
+                self.decoder = nn.Sequential(nn.Unflatten(1, (code_size, *sides)), nn.Conv2d(code_size, made, 1))
             else:
                 self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation) if encoded_size else None
                 codes = code_size + self.conditions.size
@@ -204,10 +209,10 @@ def _observation(event: Event, name: ObservationName, owner: str) -> Observation
     return Heads(event)
 
 
-def _check_conv(event: Event, hidden: tuple[int, ...], owner: str) -> None:
+def _check_conv(event: Event, hidden: tuple[int, ...], owner: str, *, halved: bool) -> None:
     if not event.is_image or event.missing:
         raise InputError(f"{owner}: net='conv' takes complete images only; this data is {event}; use net='dense'")
-    if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
+    if halved and (not hidden or min(event.shape[1:]) < 2 ** len(hidden)):
         raise InputError(
             f"{owner}: net='conv' halves the sides once per width in hidden={hidden}: expected at least one width "
             f"and sides of at least {2 ** len(hidden)}; this data is {event}"

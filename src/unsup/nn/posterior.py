@@ -102,7 +102,7 @@ class DiagonalGaussian(Gaussian):
         return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return self.log_density((z - self.mean) * (-0.5 * self.log_variance).exp())
+        return self.log_density(self.units_of(z))
 
     def held(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
@@ -112,15 +112,34 @@ class DiagonalGaussian(Gaussian):
 
         ½ Σ ((μ − m)² / s² + σ²/s² − 1 − log σ²/s²), with m and s² of ``other``.
         """
+        return self.kl_each(other).sum(-1)
+
+    def kl_each(self, other: DiagonalGaussian | None = None) -> Tensor:
+        """KL(self ‖ other) of every latent, ``(…, L)``; None is N(0, I)."""
         if other is None:
-            return self.kl_each().sum(-1)
+            return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance)
         log_ratio = self.log_variance - other.log_variance
         distance = (self.mean - other.mean) ** 2 * (-other.log_variance).exp()
-        return 0.5 * (distance + log_ratio.expm1() - log_ratio).sum(-1)
+        return 0.5 * (distance + log_ratio.expm1() - log_ratio)
 
-    def kl_each(self) -> Tensor:
-        """KL(q ‖ N(0, I)) of every latent, ``(…, L)``."""
-        return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance)
+    def units_of(self, z: Tensor) -> Tensor:
+        """(z − μ) / σ, the inverse of `at`."""
+        return (z - self.mean) * (-0.5 * self.log_variance).exp()
+
+    def merged(self, other: DiagonalGaussian) -> DiagonalGaussian:
+        """The normalised product of two densities: means weighted by precisions, which add up.
+
+        σ² = 1 / (σ₁⁻² + σ₂⁻²),  μ = σ² (μ₁ σ₁⁻² + μ₂ σ₂⁻²)     (Sønderby et al. 2016, eq. 11 and 12).
+        """
+        log_variance = -torch.logaddexp(-self.log_variance, -other.log_variance)
+        weights = (log_variance - self.log_variance).exp(), (log_variance - other.log_variance).exp()
+        return DiagonalGaussian(weights[0] * self.mean + weights[1] * other.mean, log_variance)
+
+    def moved(self, change: DiagonalGaussian) -> DiagonalGaussian:
+        """N(μ + Δμ, σ Δσ) with Δμ the mean and Δσ the deviation of ``change`` (Vahdat, Kautz 2020, section 3.2)."""
+        log_variance = self.log_variance + change.log_variance
+        bounded = log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
+        return DiagonalGaussian(self.mean + change.mean, bounded)
 
 
 @dataclass(frozen=True)
