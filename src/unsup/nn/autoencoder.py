@@ -14,10 +14,15 @@ from unsup.nn.columns import is_table
 from unsup.nn.conditions import Conditions, joined
 from unsup.nn.heads import Heads
 from unsup.nn.inputs import Inputs, TableInputs
+from unsup.nn.logistics import MixtureOfLogistics, PixelMixture
 from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
-from unsup.nn.observation import Continuous, Discrete, Observation, ObservationName, observation_for
+from unsup.nn.observation import Continuous, Discrete, Observation, observation_for
 
 NetName = Literal["dense", "conv"]
+DecoderName = Literal["auto", "bernoulli", "categorical", "logistic", "gaussian", "mixture"]
+"""Names of observation models; ``mixture`` is one of discretised logistics."""
+
+_COMPONENTS = 10  # of such a mixture
 
 
 class Autoencoder(nn.Module):
@@ -39,7 +44,8 @@ class Autoencoder(nn.Module):
             are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps. ``places``
             is a 1×1 convolution from flattened maps with the sides of the image; there is no encoder, and conditions
             are for the caller.
-        decoder: name of the observation model.
+        decoder: name of the observation model; ``mixture`` has 10 components, and couples the channels of a pixel
+            in convolutional networks.
         given: the event of the condition, or None.
         owner: name for errors.
 
@@ -64,14 +70,14 @@ class Autoencoder(nn.Module):
         encoded_size: int,
         hidden: tuple[int, ...] | None = None,
         net: NetName | BottleneckNet | Literal["places"] = "dense",
-        decoder: ObservationName = "auto",
+        decoder: DecoderName = "auto",
         activation: ActivationName = "relu",
         given: Event | None = None,
         owner: str,
     ) -> None:
         super().__init__()
         self.event = event
-        self.observation = _observation(event, decoder, f"{owner}: decoder")
+        self.observation = _observation(event, decoder, f"{owner}: decoder", pixels=net != "dense")
         kind = event.uniform.kind if event.uniform is not None else "real"
         self.inputs: Inputs | TableInputs | None
         if isinstance(self.observation, Heads):
@@ -98,7 +104,8 @@ class Autoencoder(nn.Module):
             sides = (height, width)
             self.conditions = Conditions(given, sides)
             seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
-            made = sum(self.observation.sizes[: self.cells])
+            own = self.observation
+            made = own.outputs if isinstance(own, PixelMixture) else sum(own.sizes[: self.cells])
             self.seen_size = seen * height * width
             if isinstance(net, BottleneckNet):
                 self.encoder = net.encoder(seen, encoded_size)
@@ -158,12 +165,14 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
 
-        Those of `Heads` lie side by side, ``(N, P)``.
+        Those of `Heads` lie side by side, ``(N, P)``; those of a `PixelMixture` are ``(N, H W, outputs)``.
         """
-        each, dims = self.observation.outputs_each, self.event.dims
         out: Tensor = self.decoder(joined(z.to(self.output_bias.dtype), features))
         if isinstance(self.observation, Heads):
             return out
+        if isinstance(self.observation, PixelMixture):
+            return out.flatten(2).transpose(1, 2)
+        each, dims = self.observation.outputs_each, self.event.dims
         out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
         outputs: Tensor = out.transpose(2, 3).reshape(len(z), dims, each)
         return outputs
@@ -200,9 +209,15 @@ class Autoencoder(nn.Module):
         return self.observation.raw(self.observation.draw(self.decode(z, features), generator))
 
 
-def _observation(event: Event, name: ObservationName, owner: str) -> Observation:
+def _observation(event: Event, name: DecoderName, owner: str, *, pixels: bool) -> Observation:
     """The heads of a table; the observation model ``name`` of other events."""
+    if not is_table(event) and name == "mixture":
+        if event.uniform is None or event.uniform.kind != "ordinal" or event.uniform.levels < 3:
+            raise InputError(f"{owner}='mixture' does not fit {event}; it takes more than two ordered levels")
+        coupled = pixels and event.shape[0] > 1
+        return PixelMixture(event, _COMPONENTS) if coupled else MixtureOfLogistics(event, _COMPONENTS)
     if not is_table(event):
+        assert name != "mixture"
         return observation_for(event, name, owner=owner)
     if name != "auto":
         raise InputError(f"{owner}={name!r} does not fit {event}, whose columns have a head each; expected 'auto'")

@@ -49,9 +49,9 @@ from unsup.core.model import (
     Terms,
 )
 from unsup.core.parallel import mean_over_rows
-from unsup.nn.autoencoder import Autoencoder, NetName
+from unsup.nn.autoencoder import Autoencoder, DecoderName, NetName
+from unsup.nn.logistics import PixelMixture
 from unsup.nn.nets import ActivationName
-from unsup.nn.observation import ObservationName
 from unsup.nn.posterior import Approximation, DiagonalGaussian
 from unsup.nn.top_down import (
     CellName,
@@ -94,7 +94,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         cell: residual cells of convolutional networks: the ``bottleneck`` of VD-VAE, the ``separable`` cell of NVAE, or
             two ``plain`` 3×3 convolutions as in ResNet VAE.
         posterior: see the list above; ``bottom-up`` is for ``net="dense"``.
-        decoder: p(x|z), as for `VAE`; ``mixture`` is a mixture of 10 discretised logistics, for ordinal entries.
+        decoder: p(x|z), as for `VAE`; ``mixture`` is a mixture of 10 discretised logistics, for ordinal
+            entries; in images its channels depend on each other as in PixelCNN++.
         activation: of dense networks.
         norm: batch normalisation of dense networks, or none.
         samples: k of the loss.
@@ -160,7 +161,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         pooling: Widths | None = None,
         cell: CellName = "bottleneck",
         posterior: LayeredPosterior = "residual",
-        decoder: ObservationName = "auto",
+        decoder: DecoderName = "auto",
         activation: ActivationName = "relu",
         norm: NormName = "none",
         samples: Count = 1,
@@ -438,6 +439,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
     def reason_against_coding(self) -> str | None:
         if self.config["posterior"] == "iaf":
             return "has a posterior that is not a diagonal Gaussian, whose bins have no known masses"
+        if isinstance(self.nets.observation, PixelMixture):
+            return "has a decoder whose channels depend on each other (use decoder='logistic')"
         if self.nets.observation.is_noisy:
             return "has a decoder of densities, not of probabilities"
         return None
