@@ -17,7 +17,7 @@ from unsup.core.event import BINARY, REAL
 from unsup.families.latent.hierarchical_vae import HierarchicalVAE
 from unsup.families.latent.vae import VAE
 from unsup.nn.posterior import DiagonalGaussian, Transformed
-from unsup.nn.top_down import ConvHierarchy, DenseHierarchy, Layer, TopDownBlock
+from unsup.nn.top_down import ConvHierarchy, DenseHierarchy, Draw, Layer, MapSteps, TopDownBlock
 
 POSTERIORS = ("bottom-up", "ladder", "direct", "residual", "iaf")
 
@@ -190,9 +190,7 @@ def test_a_residual_posterior_that_moves_nothing_has_no_kl(images: bool) -> None
 
 
 def test_a_block_with_the_prior_output_at_zero_has_a_standard_prior_and_adds_nothing_before_z() -> None:
-    block = TopDownBlock(
-        8, 2, (3, 3), cell="bottleneck", posterior="direct", scale=0.5, flow_steps=1, flow_hidden=(4,)
-    )
+    block = TopDownBlock(8, 2, (3, 3), cell="bottleneck", posterior="direct", scale=0.5, flow_steps=1, flow_hidden=(4,))
     h = torch.randn(4, 8, 3, 3, generator=seeded())
     p, rest = block.prior_of(h)
     assert torch.equal(p.mean, torch.zeros(4, 18))
@@ -212,27 +210,42 @@ def test_steps_of_iaf_with_open_gates_leave_the_gaussian(images: bool) -> None:
     x = torch.randint(0, 2, (4, *model.event.shape), generator=seeded())
     flows = [b.flow for b in model.hierarchy.down] if images else model.hierarchy.flows
     moved = layers_of(model, x)
-    assert any(not torch.allclose(layer.z, layer.q.base.at(noise)) for layer, noise in
-               zip(moved, model._draws(x, 1, seeded())[0], strict=True))
+    assert any(
+        not torch.allclose(layer.z, layer.q.base.at(noise))
+        for layer, noise in zip(moved, model._draws(x, 1, seeded())[0], strict=True)
+    )
     with torch.no_grad():
         for flow in flows:
-            for step in flow.steps:
-                step.net.top.weight.zero_()
-                step.net.top.bias.view(-1, 2).copy_(_open_gate(step))
+            for last in flow.last if images else [step.net.top for step in flow.steps]:
+                last.weight.zero_()
+                last.bias.zero_()
+                # σ = σ(h + 2): h is the first output of an entry, or the first half of the maps.
+                (last.bias[: len(last.bias) // 2] if images else last.bias.view(-1, 2)[:, 0]).fill_(60.0)
     for layer, noise in zip(layers_of(model, x), model._draws(x, 1, seeded())[0], strict=True):
         assert isinstance(layer.q, Transformed)
         torch.testing.assert_close(layer.z, layer.q.base.at(noise), rtol=0, atol=1e-9)
         torch.testing.assert_close(layer.log_q, layer.q.base.log_density(noise), rtol=0, atol=1e-8)
 
 
-def _open_gate(step: nn.Module) -> Tensor:
-    """Outputs of each entry for which the gate is open: found by trying both."""
-    for first in (True, False):
-        outputs = torch.tensor([60.0, 0.0] if first else [0.0, 60.0], dtype=torch.float64)
-        y, log_derivative = step.bijection(torch.ones(1, 1).double(), outputs.view(1, 1, 2))
-        if float((y - 1).abs()) < 1e-9 and float(log_derivative.abs()) < 1e-9:
-            return outputs
-    raise AssertionError
+def test_steps_of_maps_have_the_jacobian_of_autograd_and_their_order() -> None:
+    flow = MapSteps(2, (2, 3), width=5, steps=2, hidden=(6, 4)).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=seeded(1), dtype=torch.float64))
+    d = torch.randn(1, 5, 2, 3, generator=seeded(), dtype=torch.float64)
+    base = DiagonalGaussian(torch.zeros(1, 12).double(), torch.zeros(1, 12).double())
+    transformed = flow.from_base(base, d)
+    z = torch.randn(12, generator=seeded(2), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: transformed.flow(v[None, None])[0][0, 0], z)
+    log_det = transformed.flow(z[None, None])[1]
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[0, 0])
+    flow.last[1].weight.data.zero_()  # the second step, in reverse order, becomes a scaling
+    flow.last[1].bias.data.zero_()
+    jacobian = torch.autograd.functional.jacobian(lambda v: transformed.flow(v[None, None])[0][0, 0], z)
+    order = torch.arange(12).view(2, 6).T.flatten()  # pixel by pixel, the maps of a pixel side by side
+    ordered = jacobian[order][:, order]
+    assert torch.equal(ordered.triu(1), torch.zeros(12, 12).double())
+    assert int((ordered.tril(-1) != 0).sum()) > 20
 
 
 # --- the bound ----------------------------------------------------------------------------------------------------
@@ -383,14 +396,8 @@ def test_temperature_multiplies_the_deviations_of_the_priors_only() -> None:
     codes = torch.randn(6, model.code_size, generator=seeded(), dtype=torch.float64)
     for temperature in (1.0, 0.3):
         generator = seeded()
-        z: dict[int, Tensor] = {}
         each = model._by_layer(torch.randn(6, model.code_size, generator=generator, dtype=torch.float64))
-
-        def draw(layer: int, p: DiagonalGaussian, t: float = temperature) -> Tensor:
-            z[layer] = p.mean + t * p.std * each[layer]
-            return z[layer]
-
-        h = model.hierarchy.generate(6, None, draw)
+        h = model.hierarchy.generate(6, None, _narrowed(each, temperature))
         assert torch.equal(
             model.sample(6, generator=seeded(), temperature=temperature), model.nets.draw(h, generator=generator)
         )
@@ -399,6 +406,10 @@ def test_temperature_multiplies_the_deviations_of_the_priors_only() -> None:
     h = model._generated(codes[:1] * 0, None)
     probability = model.nets.decode(h)[0, :, 0].sigmoid()
     assert ((samples.mean(0) - probability).abs() < 4 * (probability * (1 - probability) / 400).sqrt() + 1e-9).all()
+
+
+def _narrowed(noise: list[Tensor], temperature: float) -> Draw:
+    return lambda layer, p: p.mean + p.std * (temperature * noise[layer])
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)

@@ -13,18 +13,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, elu, interpolate
 
+from unsup.nn.bijection import GatedAverage
+from unsup.nn.causal_conv import MaskedConv, square
 from unsup.nn.conditions import joined
 from unsup.nn.inference import InverseAutoregressive
 from unsup.nn.nets import ActivationName, Sides, start_glorot
 from unsup.nn.norm import BatchNorm
-from unsup.nn.posterior import Approximation, DiagonalGaussian
+from unsup.nn.posterior import Approximation, DiagonalGaussian, Transformed
 from unsup.prob.distributions import at_least_float32
 
 LayeredPosterior = Literal["bottom-up", "ladder", "direct", "residual", "iaf"]
@@ -231,10 +234,13 @@ class DenseHierarchy(Hierarchy):
             p = self.prior_of(layer, h, d)
             sees_above = h is not None and self.posterior != "ladder"
             outputs = self.own[layer](torch.cat([d, h], 1) if sees_above and h is not None else d)
-            flow = self.flows[layer] if self.posterior == "iaf" else None
-            q = approximation(
-                "direct" if self.posterior == "ladder" and h is None else self.posterior, outputs, p, flow
-            )
+            if self.posterior == "iaf":
+                own = DiagonalGaussian.of(outputs[:, : 2 * self.sizes[layer]])
+                flow = cast(InverseAutoregressive, self.flows[layer])
+                q: Approximation = flow.from_base(p.moved(own), outputs[:, 2 * self.sizes[layer] :])
+            else:  # the top layer of a ladder has nothing to merge with
+                kind = "direct" if self.posterior == "ladder" and h is None else self.posterior
+                q = approximation(kind, outputs, p)
             z, log_q = place(layer, q, p)
             layers.insert(0, Layer(z, q, p, log_q))
             h = self.below(layer, z, given)
@@ -250,22 +256,15 @@ class DenseHierarchy(Hierarchy):
         return h
 
 
-def approximation(
-    kind: LayeredPosterior, outputs: Tensor, p: DiagonalGaussian, flow: nn.Module | None = None
-) -> Approximation:
-    """q of a layer from the outputs of a network and the prior, see `DenseHierarchy`.
+def approximation(kind: LayeredPosterior, outputs: Tensor, p: DiagonalGaussian) -> DiagonalGaussian:
+    """q of a layer from the outputs ``(N, 2 size)`` of a network and the prior.
 
-    ``ladder`` merges both by precision, ``direct`` ignores the prior, ``residual`` moves it, and ``iaf`` passes a
-    moved one through the steps of a ``flow``, with the further outputs as its features.
+    ``ladder`` merges both by precision, ``direct`` ignores the prior, and ``residual`` moves it.
     """
-    size = 2 * p.mean.shape[-1]
-    own = DiagonalGaussian.of(outputs[..., :size])
-    if kind == "direct":
-        return own
+    own = DiagonalGaussian.of(outputs)
     if kind == "ladder":
         return own.merged(p)
-    base = p.moved(own)
-    return base if flow is None else cast(InverseAutoregressive, flow).from_base(base, outputs[..., size:])
+    return own if kind == "direct" else p.moved(own)
 
 
 def _mlp(inputs: int, width: int, depth: int, activation: ActivationName, norm: NormName) -> nn.Sequential:
@@ -392,6 +391,60 @@ def _middle(width: int) -> int:
     return max(1, width // 4)
 
 
+class MapSteps(nn.Module):
+    """Inverse autoregressive steps z ← σ z + (1 − σ) m of maps of latents, each one pass of masked convolutions.
+
+    (Kingma et al. 2016, https://arxiv.org/abs/1606.04934, figure 3.) A latent is moved by those of earlier pixels, and
+    of earlier maps at its pixel, and by features d of the encoder. The order is reversed in every other step. At
+    first σ = σ(2) and m = 0.
+
+    Args:
+        latents: number of maps.
+        width: features of d.
+        hidden: features of the hidden layers.
+    """
+
+    def __init__(self, latents: int, sides: Sides, width: int, steps: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latents, self.sides, self.bijection = latents, sides, GatedAverage()
+        widths = [max(h, latents) for h in hidden]
+        self.context = nn.Conv2d(width, steps * widths[0], 1)
+        self.first = nn.ModuleList(
+            MaskedConv(latents, widths[0], latents, window=square(3), mask="A") for _ in range(steps)
+        )
+        self.inner = nn.ModuleList(
+            nn.ModuleList(MaskedConv(a, b, latents, window=square(3)) for a, b in pairwise(widths))
+            for _ in range(steps)
+        )
+        self.last = nn.ModuleList(MaskedConv(widths[-1], 2 * latents, latents, parts=2) for _ in range(steps))
+        for last in self.last:
+            nn.init.zeros_(cast(Tensor, last.weight))
+            nn.init.zeros_(cast(Tensor, last.bias))
+
+    def outputs(self, step: int, z: Tensor, context: Tensor) -> Tensor:
+        """h and m of every latent of maps ``(N, latents, *sides)``: ``(N, size, 2)``."""
+        a: Tensor = self.first[step](z) + context
+        for layer in cast(nn.ModuleList, self.inner[step]):
+            a = layer(elu(a))
+        found: Tensor = self.last[step](elu(a))
+        return at_least_float32(torch.stack([part.flatten(1) for part in found.chunk(2, 1)], -1))
+
+    def from_base(self, base: DiagonalGaussian, d: Tensor) -> Transformed:
+        """The steps after any Gaussian ``(N, size)``, with features ``(N, width, *sides)``."""
+        contexts = self.context(d).chunk(len(self.first), 1)
+
+        def flow(z: Tensor) -> tuple[Tensor, Tensor]:
+            flat, log_det = z.flatten(0, 1), z.new_zeros(z.shape[:-1].numel())
+            for step, context in enumerate(contexts):
+                flat = flat.flip(1) if step % 2 else flat
+                maps = flat.view(-1, self.latents, *self.sides).to(context.dtype)
+                flat, each = self.bijection(flat, self.outputs(step, maps, context))
+                flat, log_det = flat.flip(1) if step % 2 else flat, log_det + each.sum(1)
+            return flat.view(z.shape), log_det.view(z.shape[:-1])
+
+        return Transformed(base, flow)
+
+
 class TopDownBlock(nn.Module):
     """One layer of latents on a residual stream h: (p, r) = f(h), q = g(h, d), h ← h + r + W z, h ← h + cell(h).
 
@@ -419,8 +472,7 @@ class TopDownBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.latents, self.sides, self.posterior, self.has_rest = latents, sides, posterior, cell == "bottleneck"
-        flat = latents * math.prod(sides)
-        self.flow = InverseAutoregressive(flat, flow_steps, flow_hidden) if posterior == "iaf" else None
+        self.flow = MapSteps(latents, sides, width, flow_steps, flow_hidden) if posterior == "iaf" else None
         inner = width if posterior == "ladder" else 2 * width
         if cell == "bottleneck":
             self.prior: nn.Module = Narrow(width, _middle(width), 2 * latents + width, sides)
@@ -430,7 +482,6 @@ class TopDownBlock(nn.Module):
             last = nn.Conv2d(width, 2 * latents, 1)
             self.prior = nn.Sequential(nn.ELU(), last)
             self.own = nn.Sequential(nn.ELU(), nn.Conv2d(inner, 2 * latents, 3, padding=1))
-        self.context = nn.Linear(width, flow_hidden[0]) if self.flow is not None else None
         nn.init.zeros_(last.weight)
         nn.init.zeros_(cast(Tensor, last.bias))
         self.embed = nn.Conv2d(latents, width, 1)
@@ -448,9 +499,9 @@ class TopDownBlock(nn.Module):
     def posterior_of(self, h: Tensor, d: Tensor, p: DiagonalGaussian) -> Approximation:
         """q(z | h, d)."""
         outputs = self.own(d if self.posterior == "ladder" else torch.cat([h, d], 1)).flatten(1)
-        if self.context is not None:
-            outputs = torch.cat([outputs, self.context(d.mean((2, 3)))], 1)
-        return approximation(self.posterior, outputs, p, self.flow)
+        if self.flow is not None:
+            return self.flow.from_base(p.moved(DiagonalGaussian.of(outputs)), d)
+        return approximation(self.posterior, outputs, p)
 
     def merged(self, h: Tensor, z: Tensor) -> Tensor:
         """h with z, after the cell."""
