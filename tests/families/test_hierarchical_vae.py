@@ -334,6 +334,43 @@ def test_the_terms_besides_the_loss_have_no_gradient() -> None:
     assert {name for name, term in terms.items() if term.requires_grad} == {"loss"}
 
 
+def test_the_spectral_penalty_is_that_of_training_and_moves_weights_only() -> None:
+    model, plain = small_images(spectral=0.3, cell="separable"), small_images(cell="separable")
+    model.load_state_dict(plain.state_dict(), strict=False)
+    for _ in range(200):
+        model.after_step(Time(0, 10))
+    x = torch.randint(0, 2, (5, 1, 4, 4), generator=seeded())
+    layers = [m for m in model.hierarchy.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    exact = sum(float(torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2)) for m in layers)
+    model.train()
+    plain.train()
+    terms, without = (m.loss(Batch(x), generator=seeded()) for m in (model, plain))
+    assert float(terms["spectral"]) == pytest.approx(exact, rel=1e-3)
+    torch.testing.assert_close(terms["loss"], without["loss"] + 0.3 * terms["spectral"])
+    found, expected = gradients(model, terms["loss"]), gradients(plain, without["loss"])
+    moved = {name for name, value in expected.items() if abs(found[name] - value) > 1e-9}
+    assert moved
+    assert all(name.endswith("weight") and "nets" not in name for name in moved)
+    model.eval()
+    assert "spectral" not in model.loss(Batch(x), generator=seeded())
+
+
+def test_batch_norm_uses_running_averages_in_evaluation() -> None:
+    model = small("ladder", norm="batch")
+    noise = torch.zeros(3, model.code_size, dtype=torch.float64)
+
+    def scores(x: Tensor) -> Tensor:
+        return model._inferred(Batch(x), None, 1, model._by_layer(noise[: len(x)])).log_ratio
+
+    together, alone = scores(X), torch.cat([scores(one) for one in X.split(1)])
+    torch.testing.assert_close(together, alone)
+    model.train()
+    model.loss(Batch(X), generator=seeded())
+    assert not torch.allclose(scores(X), together)
+    model.eval()
+    assert not torch.allclose(scores(X), together)  # the averages have moved
+
+
 # --- several samples ----------------------------------------------------------------------------------------------
 
 
@@ -459,6 +496,7 @@ def test_a_resolution_without_information_is_reported() -> None:
         (Event((1, 4, 4), BINARY), {"net": "conv", "posterior": "bottom-up"}, "net='dense'"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 1, 1, 1)}, "divided by 8"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 1), "pooling": (1,)}, "at least 2"),
+        (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 0, 1)}, "without layers"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "latents": (2, 2)}, "one number each"),
     ],
 )

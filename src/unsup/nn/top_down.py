@@ -515,8 +515,9 @@ class ConvHierarchy(Hierarchy):
 
     The encoder has cells at each resolution, one more before each average pooling, and gives features d of each
     resolution. Downwards, h starts as a learned map at the coarsest resolution, and is enlarged to the nearest pixels
-    plus a learned constant between resolutions (Child 2021, https://arxiv.org/abs/2011.10650). A condition adds a
-    linear function of its features to the first h.
+    plus a learned constant between resolutions (Child 2021, https://arxiv.org/abs/2011.10650). At the finest
+    resolutions there may be no latents; h then passes as many cells as the encoder has there. A condition adds a linear
+    function of its features to the first h.
 
     Args:
         seen: number of input channels.
@@ -575,6 +576,10 @@ class ConvHierarchy(Hierarchy):
             )
             for r in self.level
         )
+        self.finishing = nn.ModuleList(  # of the finest resolutions, which have no latents
+            nn.ModuleList(_cell(cell, width, every[r], scale, encodes=False) for _ in range(encoder_blocks[r]))
+            for r in range(self.level[0])
+        )
         self.bias = nn.ParameterList(nn.Parameter(torch.zeros(width, *own)) for own in every)
         self.condition = nn.Linear(given, width, bias=False) if given else None
         self.gain, self.shift = nn.Parameter(torch.ones(width, 1, 1)), nn.Parameter(torch.zeros(width, 1, 1))
@@ -607,7 +612,11 @@ class ConvHierarchy(Hierarchy):
         return interpolate(h, size=self.every[r], mode="nearest") + self.bias[r]
 
     def _last(self, h: Tensor) -> Tensor:
-        return (self.gain * self._at(0, h) + self.shift).flatten(1)
+        for r in reversed(range(len(self.finishing))):
+            h = self._at(r, h)
+            for cell in cast(nn.ModuleList, self.finishing[r]):
+                h = h + cell(h)
+        return (self.gain * h + self.shift).flatten(1)
 
     def infer(self, seen: Tensor, given: Tensor | None, copies: int, place: Place) -> Inferred:
         d = [own.repeat(copies, 1, 1, 1) for own in self.activations(seen)]

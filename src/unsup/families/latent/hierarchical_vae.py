@@ -30,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from unsup.core import random
-from unsup.core.batch import Batch
+from unsup.core.batch import Batch, Time
 from unsup.core.config import Count, Positive, Weight, Whole, Widths
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
@@ -53,6 +53,7 @@ from unsup.nn.autoencoder import Autoencoder, DecoderName, NetName
 from unsup.nn.logistics import PixelMixture
 from unsup.nn.nets import ActivationName
 from unsup.nn.posterior import Approximation, DiagonalGaussian
+from unsup.nn.spectral import LargestSingularValues
 from unsup.nn.top_down import (
     CellName,
     ConvHierarchy,
@@ -88,7 +89,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             features of all maps, a single number; None: (48,).
         depth: number of hidden layers of each dense network.
         net: dense layers, or convolutions at several resolutions.
-        blocks: number of layers of latents at each resolution, from the finest; for ``net="conv"``.
+        blocks: number of layers of latents at each resolution, from the finest; for ``net="conv"``. The finest ones may
+            have none.
         encoder_blocks: number of cells of the encoder at each resolution; None: as ``blocks``.
         pooling: the factors between neighbouring resolutions, one fewer; None: 2 each.
         cell: residual cells of convolutional networks: the ``bottleneck`` of VD-VAE, the ``separable`` cell of NVAE, or
@@ -103,6 +105,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         warm_up: number of steps in which the weight of the KL increases from 0 to 1.
         free_bits: nats of each latent, or of each map of latents, that cost nothing: λ in Σ_j max(λ, KL_j) with KL_j
             the mean over the batch. Where the KL has no closed form, it is one number for a layer, with as many λ.
+        spectral: weight of the largest singular values of all layers in the loss of training, as in NVAE.
         flow_steps: number of steps of ``posterior="iaf"``.
         flow_hidden: units of each hidden layer of their networks.
         given: event of the condition: a class, real numbers, an image.
@@ -142,6 +145,30 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "hidden": (512, 256, 128, 64, 64),
             "posterior": "ladder",
             "norm": "batch",
+            "warm_up": 100_000,  # 200 epochs of 50,000 examples
+        },
+        # Levels and widths of the papers; our stream, upsampling and top-down blocks, see the documentation.
+        "iaf-resnet": {
+            "net": "conv",
+            "latents": (32,),
+            "hidden": (160,),
+            "blocks": (0, 10, 10),
+            "encoder_blocks": (1, 10, 10),
+            "cell": "plain",
+            "posterior": "iaf",
+            "flow_hidden": (160, 160),
+            "decoder": "logistic",
+            "free_bits": 0.25,
+        },
+        "nvae-mnist": {
+            "net": "conv",
+            "latents": (20,),
+            "hidden": (32,),
+            "blocks": (0, 10, 10),
+            "encoder_blocks": (2, 10, 10),
+            "cell": "separable",
+            "posterior": "residual",
+            "spectral": 1e-2,
         },
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
@@ -156,7 +183,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         hidden: Widths | None = None,
         depth: Count = 2,
         net: NetName = "dense",
-        blocks: Widths = (2, 2, 1),
+        blocks: tuple[Whole, ...] = (2, 2, 1),
         encoder_blocks: Widths | None = None,
         pooling: Widths | None = None,
         cell: CellName = "bottleneck",
@@ -168,6 +195,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         gradient: Literal["pathwise", "dreg"] = "pathwise",
         warm_up: Whole = 0,
         free_bits: Weight = 0.0,
+        spectral: Weight = 0.0,
         flow_steps: Count = 1,
         flow_hidden: Widths = (64,),
         given: Event | None = None,
@@ -185,7 +213,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         else:
             latents, hidden = latents or (8,), hidden or (48,)
             pooling = (2,) * (len(blocks) - 1) if pooling is None else pooling
-            encoder_blocks = encoder_blocks or blocks
+            encoder_blocks = encoder_blocks or tuple(max(1, n) for n in blocks)
             _check_conv(event, latents, hidden, blocks, encoder_blocks, pooling, posterior)
         self.nets = Autoencoder(
             event,
@@ -220,7 +248,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
                 hidden[0],
                 latents[0],
                 blocks=blocks,
-                encoder_blocks=encoder_blocks or blocks,
+                encoder_blocks=encoder_blocks or (),
                 pooling=pooling or (),
                 cell=cell,
                 posterior=posterior,
@@ -231,6 +259,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             if cell == "bottleneck":  # settings of VD-VAE, with a shorter average of the parameters
                 self.fit_defaults = {"lr": 2e-4, "betas": (0.9, 0.9), "weight_decay": 0.01, "batch_size": 32}
                 self.fit_defaults |= {"warmup": 100, "clip": 200.0, "ema": 0.999}
+        self.spectral, self.singular = spectral, LargestSingularValues(self.hierarchy) if spectral else None
         self.widest = max(self.hierarchy.widest, self.nets.widest)
 
     @classmethod
@@ -286,7 +315,14 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
                 own_kl = [part for part, name in zip(parts, self.hierarchy.groups, strict=True) if name == group]
                 terms[f"kl_{group}"] = self._mean(torch.stack(own_kl).sum(0))
             terms["active"] = self._mean(torch.stack([_active(layer) for layer in found.layers]).sum(0))
+        if self.singular is not None and self.training:
+            penalty = self.singular()
+            terms |= {"loss": terms["loss"] + self.spectral * penalty, "spectral": penalty.detach()}
         return terms
+
+    def after_step(self, time: Time) -> None:
+        if self.singular is not None:
+            self.singular.update()
 
     def _mean(self, of_copies: Tensor) -> Tensor:
         """The mean over the copies of each example: ``(k B,)`` → ``(B,)``, without a graph."""
@@ -587,6 +623,12 @@ def _check_conv(
         raise InputError(
             f"HierarchicalVAE: blocks={blocks} are {len(blocks)} resolutions; expected as many encoder_blocks, got "
             f"{encoder_blocks}, and one factor of at least 2 between neighbours, got pooling={pooling}"
+        )
+    first = next((r for r, n in enumerate(blocks) if n), len(blocks))
+    if not all(blocks[first:]) or first == len(blocks):
+        raise InputError(
+            f"HierarchicalVAE: blocks={blocks} have a resolution without layers; expected zeros before the first "
+            "number only, and one number or more above 0"
         )
     if event.is_image and min(event.shape[1:]) < math.prod(pooling):
         raise InputError(
