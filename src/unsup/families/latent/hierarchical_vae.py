@@ -73,7 +73,8 @@ _SPREAD_DRAWS = 256  # samples of the prior from which the bins of lower layers 
 
 
 class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesLayers):
-    """Hierarchical VAE: ladder VAE, two-layer IWAE net, VD-VAE, NVAE cells, ResNet VAE with IAF, by options.
+    """Hierarchical VAE: VD-VAE (Child 2021, https://arxiv.org/abs/2011.10650), and by options ladder VAE, the two-layer
+    net of IWAE, NVAE cells and ResNet VAE with IAF.
 
     `log_prob` is the importance-weighted bound L_k with k = ``samples`` of the call, without warm-up and free bits. The
     loss terms are ``reconstruction`` = −E_q log p(x|z), ``kl`` of all layers, and the KL of each layer (``kl_1`` is
