@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ CellName = Literal["bottleneck", "separable", "plain"]
 NormName = Literal["none", "batch"]
 Place = Callable[[int, Approximation, DiagonalGaussian | None], tuple[Tensor, Tensor]]
 """z of a layer and log q(z), from its number, its posterior, and its prior (None: not known before z)."""
+Placed = tuple[Tensor, DiagonalGaussian, Tensor]
+"""z of a layer ``(N, size)``, its posterior, and log q(z), ``(N,)``."""
 Draw = Callable[[int, DiagonalGaussian], Tensor]
 """z of a layer from its number and its prior."""
 
@@ -109,6 +111,12 @@ class Hierarchy(nn.Module, ABC):
         """Features ``(n, features)`` from latents that ``draw`` chooses from the top, given ``(n, F)``."""
 
 
+@overload
+def _repeated(x: Tensor, copies: int) -> Tensor: ...
+@overload
+def _repeated(x: None, copies: int) -> None: ...
+@overload
+def _repeated(x: Tensor | None, copies: int) -> Tensor | None: ...
 def _repeated(x: Tensor | None, copies: int) -> Tensor | None:
     return x if x is None or copies == 1 else x.repeat(copies, *(1,) * (x.ndim - 1))
 
@@ -199,21 +207,23 @@ class DenseHierarchy(Hierarchy):
         return DiagonalGaussian.of(_called(self.own[layer], d, held))
 
     def infer(self, seen: Tensor, given: Tensor | None, copies: int, place: Place) -> Inferred:
-        given = _repeated(given, copies)
-        return (self._upwards if self.is_bottom_up else self._downwards)(seen, given, copies, place)
+        if self.is_bottom_up:
+            return self.with_priors(self.upwards(seen, given, copies, place), _repeated(given, copies))
+        return self._downwards(seen, _repeated(given, copies), copies, place)
 
-    def _upwards(self, seen: Tensor, given: Tensor | None, copies: int, place: Place) -> Inferred:
+    def upwards(self, seen: Tensor, given: Tensor | None, copies: int, place: Place) -> list[Placed]:
+        """(z, q, log q) of every layer of ``bottom-up`` inference; the arguments are those of `infer`."""
         q = _copied(self.posterior_above(0, seen, given), copies)
-        found: list[tuple[Tensor, DiagonalGaussian, Tensor]] = []
+        given, found = _repeated(given, copies), list[Placed]()
         for layer in range(len(self.sizes)):
             if layer:
                 q = self.posterior_above(layer, found[-1][0], given)
             z, log_q = place(layer, q, None)
             found.append((z, q, log_q))
-        return self.with_priors(found, given)
+        return found
 
-    def with_priors(self, found: Sequence[tuple[Tensor, DiagonalGaussian, Tensor]], given: Tensor | None) -> Inferred:
-        """The layers with their priors, from (z, q, log q) of each."""
+    def with_priors(self, found: Sequence[Placed], given: Tensor | None) -> Inferred:
+        """The layers with their priors, from (z, q, log q) of each; given ``(N, F)``."""
         layers: list[Layer] = []
         h: Tensor | None = None
         for layer, (z, q, log_q) in reversed(list(enumerate(found))):
@@ -230,7 +240,7 @@ class DenseHierarchy(Hierarchy):
         layers: list[Layer] = []
         h: Tensor | None = None
         for layer in reversed(range(len(self.sizes))):
-            d = activations[layer].repeat(copies, 1)
+            d = _repeated(activations[layer], copies)
             p = self.prior_of(layer, h, d)
             sees_above = h is not None and self.posterior != "ladder"
             outputs = self.own[layer](torch.cat([d, h], 1) if sees_above and h is not None else d)
@@ -619,7 +629,7 @@ class ConvHierarchy(Hierarchy):
         return (self.gain * h + self.shift).flatten(1)
 
     def infer(self, seen: Tensor, given: Tensor | None, copies: int, place: Place) -> Inferred:
-        d = [own.repeat(copies, 1, 1, 1) for own in self.activations(seen)]
+        d = [_repeated(own, copies) for own in self.activations(seen)]
         h = self._first(len(d[0]), _repeated(given, copies))
         layers: list[Layer] = []
         for layer in reversed(range(len(self.sizes))):

@@ -63,6 +63,8 @@ from unsup.nn.top_down import (
     Layer,
     LayeredPosterior,
     NormName,
+    Place,
+    Placed,
 )
 from unsup.prob import bounds
 from unsup.prob.distributions import at_least_float32, standard_gaussian_log_prob
@@ -146,7 +148,6 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "hidden": (512, 256, 128, 64, 64),
             "posterior": "ladder",
             "norm": "batch",
-            "warm_up": 100_000,  # 200 epochs of 50,000 examples
         },
         # Levels and widths of the papers; our stream, upsampling and top-down blocks, see the documentation.
         "iaf-resnet": {
@@ -296,7 +297,10 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         """``loss`` and its terms, of each example, in nats."""
         features = self._features(batch)
         noise, target = self._draws(batch.x, self.samples, generator)
-        found = self._inferred(batch, features, self.samples, noise)
+        if self.gradient == "dreg":
+            found, share = self._at_copies(batch, features, noise)
+        else:
+            found, share = self._inferred(batch, features, self.samples, noise), None
         log_likelihood = self._log_likelihood(target, found, features, self.samples)
         reconstruction = -log_likelihood.mean(0)
         each = [layer.kl_each() if self.samples == 1 else None for layer in found.layers]
@@ -306,10 +310,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             charged = [self._charged(i, kl, own) for i, (kl, own) in enumerate(zip(parts, each, strict=True))]
             loss = reconstruction + batch.time.ramp(self.warm_up) * torch.stack(charged).sum(0)
         else:
-            if self.gradient == "dreg":
-                loss = -self._doubly_reparametrised(target, found, features)
-            else:
-                loss = -bounds.iwae(log_likelihood - found.log_ratio.view(self.samples, -1))
+            loss = -self._weighted(log_likelihood - found.log_ratio.view(self.samples, -1), share)
         terms = {"loss": loss, "reconstruction": reconstruction.detach(), "kl": self._mean(kl)}
         with torch.no_grad():
             for group in dict.fromkeys(self.hierarchy.groups):
@@ -338,24 +339,32 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         mean = mean_over_rows(parts.detach().mean(0))
         return torch.where(mean > least, parts, least).sum(1)
 
-    def _doubly_reparametrised(self, target: Tensor, found: Inferred, features: Tensor | None) -> Tensor:
-        """L_k with the gradient of `bounds.dreg`: log w at copies of z, with the parameters of q detached."""
+    def _at_copies(self, batch: Batch, features: Tensor | None, noise: list[Tensor]) -> tuple[Inferred, Tensor]:
+        """Layers at copies of bottom-up draws, with the parameters of q detached, for the gradient of DReG.
+
+        Also the weight of the gradient of each draw, ``(k B, 1)``, which is set once log w is known.
+        """
         hierarchy = self.hierarchy
         assert isinstance(hierarchy, DenseHierarchy)
         given = None if features is None else features.repeat(self.samples, 1)
-        z = [layer.z.view_as(layer.z) for layer in found.layers]  # no gradient of log w passes from one to the other
-        q: list[DiagonalGaussian] = []
-        for layer, own in enumerate(found.layers):
-            assert isinstance(own.q, DiagonalGaussian)
-            q.append(own.q.held() if layer == 0 else hierarchy.posterior_above(layer, z[layer - 1], given, held=True))
-        again = hierarchy.with_priors([(one, own, own.log_prob(one)) for one, own in zip(z, q, strict=True)], given)
-        log_likelihood = self._log_likelihood(target, again, features, self.samples)
-        log_weight = log_likelihood - again.log_ratio.view(self.samples, -1)
-        share = log_weight.detach().softmax(0).view(-1, 1)
-        for one in z:
+        drawn = hierarchy.upwards(self.nets.seen(batch.x, features), features, self.samples, _placing(noise))
+        share = torch.ones_like(drawn[0][2]).unsqueeze(1)
+        z = [own.view_as(own) for own, _, _ in drawn]  # no gradient of log w passes from one to the other
+        found: list[Placed] = []
+        for layer, (one, (_, q, _)) in enumerate(zip(z, drawn, strict=True)):
             if one.requires_grad:
                 one.register_hook(lambda gradient: gradient * share)
-        surrogate = (share.view_as(log_weight) * log_weight).sum(0)
+            held = q.held() if layer == 0 else hierarchy.posterior_above(layer, z[layer - 1], given, held=True)
+            found.append((one, held, held.log_prob(one)))
+        return hierarchy.with_priors(found, given), share
+
+    def _weighted(self, log_weight: Tensor, share: Tensor | None) -> Tensor:
+        """L_k of log-weights ``(k, B)``; with ``share`` (see `_at_copies`), with the gradient of `bounds.dreg`."""
+        if share is None:
+            return bounds.iwae(log_weight)
+        normalised = log_weight.detach().softmax(0)
+        share.copy_(normalised.view(-1, 1))
+        surrogate = (normalised * log_weight).sum(0)
         return bounds.iwae(log_weight.detach()) + (surrogate - surrogate.detach())
 
     def _log_prob(self, batch: Batch, *, samples: int, generator: Generator | None) -> Tensor:
@@ -392,10 +401,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         return list(codes.split(self.hierarchy.sizes[::-1], 1))[::-1]
 
     def _inferred(self, batch: Batch, features: Tensor | None, copies: int, noise: list[Tensor]) -> Inferred:
-        def place(layer: int, q: Approximation, p: DiagonalGaussian | None) -> tuple[Tensor, Tensor]:
-            return q.placed(noise[layer])
-
-        return self.hierarchy.infer(self.nets.seen(batch.x, features), features, copies, place)
+        return self.hierarchy.infer(self.nets.seen(batch.x, features), features, copies, _placing(noise))
 
     def _log_likelihood(self, target: Tensor, found: Inferred, features: Tensor | None, copies: int) -> Tensor:
         """log p(x|z), ``(k, B)``."""
@@ -570,6 +576,11 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
 
     def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
         return self.nets.log_masses(outputs, columns)
+
+
+def _placing(noise: list[Tensor]) -> Place:
+    """Draws at noise of each layer, ``(k B, size)``."""
+    return lambda layer, q, p: q.placed(noise[layer])
 
 
 def _moments(of: DiagonalGaussian) -> Moments:
