@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unsup import Batch, Event, InputError, Support, create
 from unsup.core.batch import Time
-from unsup.core.event import BINARY, REAL
+from unsup.core.event import BINARY, REAL, labels
 from unsup.families.latent.hierarchical_vae import HierarchicalVAE
 from unsup.families.latent.vae import VAE
 from unsup.nn.posterior import DiagonalGaussian, Transformed
@@ -385,6 +385,25 @@ def test_copies_in_the_batch_equal_a_loop_over_samples(posterior: str) -> None:
     expected = torch.stack(weights).logsumexp(0) - math.log(5)
     torch.testing.assert_close(model.log_prob(X, samples=5, generator=seeded()), expected)
     torch.testing.assert_close(-model.loss(Batch(X), generator=seeded())["loss"], expected)
+
+
+@pytest.mark.parametrize("cell", ["bottleneck", "separable", "plain"])
+@torch.no_grad()
+def test_copies_of_images_equal_a_loop_over_samples(cell: str) -> None:
+    """Also for a mixture over pixels, and with a condition."""
+    event = Event((3, 4, 4), Support("ordinal", 5))
+    options = {"latents": (2,), "hidden": (4,), "blocks": (0, 2, 1), "encoder_blocks": (1, 1, 1)}
+    model = randomised(
+        HierarchicalVAE(event, net="conv", cell=cell, decoder="mixture", given=labels(2), **options), scale=0.3
+    )
+    x, given = torch.randint(0, 5, (4, 3, 4, 4), generator=seeded()), torch.tensor([0, 1, 1, 0])
+    generator, weights = seeded(1), []
+    for _ in range(3):
+        weights.append(model.log_prob(x, given=given, generator=generator))
+    expected = torch.stack(weights).logsumexp(0) - math.log(3)
+    torch.testing.assert_close(model.log_prob(x, given=given, samples=3, generator=seeded(1)), expected)
+    assert not torch.allclose(model.log_prob(x, given=1 - given, samples=3, generator=seeded(1)), expected)
+    assert model.sample(3, given=torch.tensor(1), generator=seeded()).shape == (3, 3, 4, 4)
 
 
 @torch.no_grad()
