@@ -485,13 +485,13 @@ def test_codes_are_the_noise_of_the_priors(posterior: str) -> None:
 
 def test_the_nets_of_the_papers() -> None:
     mnist = Event((784,), BINARY)
-    two = create("hierarchical-vae", mnist, preset="iwae-two-layer")
+    two = create("hierarchical-vae", mnist, preset="paper-two-layer")
     shapes = [m.weight.shape for m in two.modules() if isinstance(m, nn.Linear)]
     up = [(200, 784), (200, 200), (100, 100), (100, 100)]
     down = [(200, 100), (200, 200), (100, 50), (100, 100)]
     outputs = [(200, 100), (200, 200), (100, 100), (784, 200)]
     assert sorted(map(tuple, shapes)) == sorted(up + down + outputs)
-    ladder = create("hierarchical-vae", mnist, preset="ladder")
+    ladder = create("hierarchical-vae", mnist, preset="paper-ladder")
     assert ladder.hierarchy.sizes == (64, 32, 16, 8, 4)
     assert sum(isinstance(m, nn.Linear) for m in ladder.hierarchy.up.modules()) == 10
 

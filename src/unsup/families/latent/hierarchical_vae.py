@@ -136,14 +136,14 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "posterior": "direct",
             "decoder": "mixture",
         },
-        "iwae-two-layer": {
+        "paper-two-layer": {
             "latents": (100, 50),
             "hidden": (200, 100),
             "posterior": "bottom-up",
             "activation": "tanh",
             "samples": 50,
         },
-        "ladder": {
+        "paper-ladder": {
             "latents": (64, 32, 16, 8, 4),
             "hidden": (512, 256, 128, 64, 64),
             "posterior": "ladder",
