@@ -127,10 +127,10 @@ def owned(objective: Any) -> list[nn.Parameter]:
     return found
 
 
-def condition_of_flow(s: Subject) -> Record:
-    """The condition of each example of ``s.x``, which a conditional flow needs on every call."""
+def condition_of_code(s: Subject) -> Record:
+    """The condition of each example of ``s.x``, which a conditional model with codes needs on every call."""
     given = given_of(s.few)
-    return {"given": given} if is_conditional(s.case) and hasattr(s.generic(), "transform") else {}
+    return {"given": given} if is_conditional(s.case) and hasattr(s.generic(), "encode") else {}
 
 
 def learns_by_counting(model: Any) -> bool:
@@ -396,7 +396,7 @@ def code(s: Subject) -> Record:
     model = s.generic()
     if not hasattr(model, "encode"):
         return {}
-    told = condition_of_flow(s)
+    told = condition_of_code(s)
     z = model.encode(s.x, **told)
     return {"encode": summary(z)} | ({"decode": summary(model.decode(z, **told))} if hasattr(model, "decode") else {})
 
@@ -418,7 +418,7 @@ def flow(s: Subject) -> Record:
         return {}
     discrete = torch.tensor([support.is_discrete for support in s.case.event.columns]).view(s.case.event.shape)
     uniform = torch.rand(s.x.shape, generator=noise("transform"), dtype=torch.float64)
-    told = condition_of_flow(s)
+    told = condition_of_code(s)
     z, log_det = model.transform(s.x.double() + uniform * discrete, **told)
     base = torch.randn(z.shape, generator=noise("invert"), dtype=torch.float64)
     found = {"z": summary(z), "log_det": summary(log_det), "base_log_prob": summary(model.base_log_prob(z))}

@@ -240,6 +240,15 @@ PRESETS = (
     Entry("sylvester", "paper", CODES, None, "The paper has this flow as a posterior only."),
     Entry("vae", "paper", MNIST, None, "The IWAE network of one stochastic layer: 200-200-50."),
     Entry(
+        "hierarchical-vae",
+        "paper",
+        CIFAR,
+        None,
+        "VD-VAE block by block: 43 layers of latents. It is to have 39 M parameters, a number that we have not read.",
+    ),
+    Entry("hierarchical-vae", "paper-two-layer", MNIST, None, "The IWAE network of two stochastic layers."),
+    Entry("hierarchical-vae", "paper-ladder", MNIST, None, "With batch normalisation in place of biases."),
+    Entry(
         "latent",
         "paper",
         MNIST,

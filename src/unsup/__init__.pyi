@@ -64,6 +64,7 @@ from unsup.families.flows.realnvp import RealNVP
 from unsup.families.flows.residual_flow import ResidualFlow
 from unsup.families.flows.spline_flow import SplineFlow
 from unsup.families.flows.sylvester import Sylvester
+from unsup.families.latent.hierarchical_vae import HierarchicalVAE
 from unsup.families.latent.latent import Latent
 from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
@@ -686,6 +687,34 @@ def create(
     refinement: int = ...,
     given: Event | None = ...,
 ) -> VAE: ...
+@overload
+def create(
+    name: Literal["hierarchical-vae"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    latents: tuple[int, ...] | None = ...,
+    hidden: tuple[int, ...] | None = ...,
+    depth: int = ...,
+    net: Literal["dense", "conv"] = ...,
+    blocks: tuple[int, ...] = ...,
+    encoder_blocks: tuple[int, ...] | None = ...,
+    pooling: tuple[int, ...] | None = ...,
+    cell: Literal["bottleneck", "separable", "plain"] = ...,
+    posterior: Literal["bottom-up", "ladder", "direct", "residual", "iaf"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
+    activation: Literal["relu", "tanh"] = ...,
+    norm: Literal["none", "batch"] = ...,
+    samples: int = ...,
+    gradient: Literal["pathwise", "dreg"] = ...,
+    warm_up: int = ...,
+    free_bits: float = ...,
+    spectral: float = ...,
+    flow_steps: int = ...,
+    flow_hidden: tuple[int, ...] = ...,
+    given: Event | None = ...,
+) -> HierarchicalVAE: ...
 @overload
 def create(
     name: Literal["vq-vae"],

@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 
 import unsup
 from unsup.coding import compress, decompress
-from unsup.coding.bitsback import BitsBack, bin_ends, bin_medians, log_cell_masses
+from unsup.coding.bitsback import BitsBack, _Coding, _Restoring, bin_ends, bin_medians, log_cell_masses
 from unsup.coding.chunks import scheme_for
 from unsup.coding.entropy import OutOfBits, Stack, StreamError
 from unsup.coding.errors import CodingError
@@ -69,11 +69,11 @@ def exact_bits(stack: Stack) -> float:
 def per_example(scheme: BitsBack, x: Tensor, change: Callable[[Stack, Tensor, np.ndarray], None]) -> Stack:
     """Code examples one by one on a stack with many initial bits; ``change`` sees the stack after each."""
     stack = Stack(bytes(range(256)) * 8)
+    scheme._begin(Noting())
     for one in x.split(1):
-        bins = scheme._pop_latents(Batch(one), stack, Noting(), 0)
-        scheme._push_entries(Batch(one), bins, stack, Noting(), 0)
-        stack.push(bins, scheme._prior())
-        change(stack, one, bins)
+        coder = _Coding(scheme, stack, Noting(), 0, Batch(one))
+        scheme.coded.code(Batch(one), coder)
+        change(stack, one, coder.bins[0])
     return stack
 
 
@@ -172,10 +172,10 @@ def test_bits_are_put_back() -> None:
     seen: list[np.ndarray] = []
     stack = per_example(scheme, x, lambda _stack, _one, bins: seen.append(bins))
     for one in reversed(x.split(1)):
-        bins = stack.pop(scheme._prior(), len(seen[-1])).astype(np.int64)
-        assert np.array_equal(bins, seen.pop())
-        assert torch.equal(scheme._pop_entries(bins, None, 1, stack, Noting(), 0), one)
-        scheme._push_latents(Batch(one), bins, stack, Noting(), 0)
+        coder = _Restoring(scheme, stack, Noting(), 0, 1)
+        scheme.coded.restore(1, None, coder)
+        assert np.array_equal(coder.bins[0], seen.pop())
+        assert torch.equal(coder.x, one)
     assert stack.to_bytes() == Stack(bytes(range(256)) * 8).to_bytes()
 
 

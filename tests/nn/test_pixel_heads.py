@@ -16,7 +16,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.nn.attention import Attention
 from unsup.nn.causal import Causal, Pointwise
-from unsup.nn.logistics import CoupledLogistics, CoupledSymbols, MixtureOfLogistics, PixelHead, pixel_head
+from unsup.nn.logistics import CoupledLogistics, CoupledSymbols, MixtureOfLogistics, PixelHead, PixelMixture, pixel_head
 from unsup.nn.observation import Logistic
 from unsup.nn.order import Order
 from unsup.nn.sequence import Frames, Places, SequenceModel
@@ -133,6 +133,29 @@ def test_the_coupled_mixture_is_the_papers() -> None:
     assert float(head.joint_log_prob(found, x)) == pytest.approx(total, rel=1e-9)
     expanded = head.expand(found, x).flatten(1, 2)
     assert float(head.observation.total_log_prob(x.flatten(1), expanded)) == pytest.approx(total, rel=1e-9)
+
+
+def test_the_observation_of_pixels_sums_to_one_and_draws_its_masses() -> None:
+    event = Event((2, 1, 2), ordinal(3))
+    observation = PixelMixture(event, 2).double()
+    generator = torch.Generator().manual_seed(0)
+    outputs = 1.5 * torch.randn(1, 2, observation.outputs, generator=generator, dtype=torch.float64)
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    table = outputs.expand(len(every), -1, -1)
+    log_p = observation.total_log_prob(every, table)
+    assert float(log_p.exp().sum()) == pytest.approx(1)
+    torch.testing.assert_close(observation.log_prob(every, table).sum(1), log_p)
+    torch.testing.assert_close(observation.total_log_prob(every, table[None].expand(2, -1, -1, -1))[1], log_p)
+    draws = observation.draw(outputs.expand(40_000, -1, -1), generator)
+    counts = (draws @ torch.tensor([27, 9, 3, 1])).bincount(minlength=81) / len(draws)
+    assert ((counts - log_p.exp()).abs() < 4.5 * (log_p.exp() / len(draws)).sqrt() + 1e-9).all()
+    # The channels of a pixel depend on each other: (red, green) at a pixel are entries 0 and 2.
+    joint = log_p.exp().view(3, 3, 3, 3).sum((1, 3))
+    assert (joint - joint.sum(1, keepdim=True) * joint.sum(0)).abs().max() > 1e-3
+    pixel = joint.view(3, 3)
+    red, green = observation.typical(outputs)[0, [0, 2]].tolist()
+    assert red == int(pixel.sum(1).argmax())
+    assert green == int(pixel[red].argmax())
 
 
 def test_the_mixture_of_products_is_a_mixture_of_products() -> None:

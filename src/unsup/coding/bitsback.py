@@ -10,7 +10,14 @@ which is on average the negative bound on log p(x) with one sample.
 Latents lie in 2^10 bins of equal mass under N(0, 1), so that p(z) is uniform over bins; z is the median of its bin. The
 posterior mass of a bin is coded as two digits of 5 bits, the second given the first: 64 masses instead of 1024.
 
-Other posteriors and priors are coded by `unsup.coding.latents`.
+With several layers, the posteriors that are drawn from the top are coded in bins of equal mass under the prior of each
+layer given those above (Townsend, Bird, Kunze, Barber 2020, https://arxiv.org/abs/1912.09953). A chain q(z_1|x)
+q(z_2|z_1) … is coded recursively: x is pushed before z_2 is popped, z_1 before z_3, so that the initial bits do not
+grow with the number of layers (Kingma, Abbeel, Ho 2019, https://arxiv.org/abs/1905.06845). Its lower layers are popped
+before their priors are known, and have bins of equal mass under a fixed Gaussian near all samples of the prior, whose
+deviation is a power of two.
+
+Posteriors and priors that are not such Gaussians are coded by `unsup.coding.latents`.
 
 Examples are coded in groups, whose networks are evaluated together. A group first pops the latents of all its examples,
 so groups start with a single example and grow with the stack: the initial bits are those of one example. They come from
@@ -23,7 +30,7 @@ import hashlib
 import math
 import struct
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from statistics import NormalDist
 from typing import cast, final
@@ -47,9 +54,10 @@ from unsup.coding.tables import (
     bernoulli_grid,
     frequencies,
     to_grid,
+    to_steps,
 )
 from unsup.core.batch import Batch
-from unsup.core.model import ChooseEntry, CodesLatents, IsConditional, Model
+from unsup.core.model import CodesLatents, CodesLayers, IsConditional, LayerCoder, Model, Moments, VisitEntries
 
 DIGITS = 32
 """Values of each of the two digits of a bin, a power of two."""
@@ -66,16 +74,13 @@ _MOST_ENTRIES = 1 << 22  # masses that are computed at a time
 
 
 class WithLatents(Scheme):
-    """Abstract: bits-back coding with asymmetric numeral systems, given how latents are popped and pushed.
+    """Abstract: bits-back coding with asymmetric numeral systems, given how a group of examples is coded."""
 
-    Latents are integers ``(B · L,)``.
-    """
-
-    capability = CodesLatents
+    capability = CodesLayers
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
-        self.coded = cast(CodesLatents, self.model)
+        self.coded = cast(CodesLayers, self.model)
         self.low = torch.tensor([s.low for s in self.event.columns])
         kinds: dict[int, list[int]] = {}
         for d, support in enumerate(self.event.columns):
@@ -87,7 +92,7 @@ class WithLatents(Scheme):
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
-        if not isinstance(model, CodesLatents):
+        if not isinstance(model, CodesLayers):
             return "has no latents with a posterior"
         if model.event.missing:
             return "has missing entries, which are not coded"
@@ -106,44 +111,34 @@ class WithLatents(Scheme):
         """Make the tables that all groups share."""
 
     @abstractmethod
-    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
-        """Latents drawn from q(z|x); ``plain``: from a distribution that does not depend on x, and never fails.
+    def _code(self, batch: Batch, stack: Stack, notes: Rounding, call: int, *, plain: bool) -> int:
+        """Push a group, and return the least number of bits that were on the stack.
+
+        Args:
+            call: the number of the first rounding of the group, which has `_calls`.
+            plain: draw latents from a distribution that does not depend on x, and never fails.
 
         Raises:
             OutOfBits, Outside: the stack is then undefined.
         """
 
     @abstractmethod
-    def _push_latents(
-        self, batch: Batch, latents: Integers, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
-        """The inverse of `_pop_latents`."""
+    def _restore(
+        self, rows: int, given: Tensor | None, stack: Stack, notes: Rounding, call: int, *, plain: bool
+    ) -> Tensor:
+        """The raw examples of a group that `_code` has pushed.
 
-    @abstractmethod
-    def _push_prior(
-        self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
-        """Code latents of some examples under p(z)."""
-
-    @abstractmethod
-    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
-        """The latents that `_push_prior` has coded."""
-
-    @abstractmethod
-    def _latents(self, latents: Integers, rows: int) -> Tensor:
-        """The z of integers, ``(rows, *latent_event.shape)``."""
+        Raises:
+            Outside, StreamError: the stream is damaged.
+        """
 
     @abstractmethod
     def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
         """The bytes, a multiple of 4, that the latents of the first example take."""
 
+    @abstractmethod
     def _calls(self, rows: int) -> int:
-        """The number of roundings of a group: two for latents, and the blocks of entries."""
-        return 2 + (self.event.dims if self._is_sequential else len(self._blocks(rows)))
-
-    def _lowest(self, stack: Stack) -> int:
-        """The least bits of the stack since the latents of a group were popped."""
-        return stack.bits
+        """The number of roundings of a group."""
 
     # --- groups -------------------------------------------------------------------------------------------------------
 
@@ -172,10 +167,7 @@ class WithLatents(Scheme):
                 batch = Batch(x[rows], given=None if given is None else given[rows])
                 before, noted, kept = stack.bits, notes.size, stack.copy()
                 try:
-                    latents = self._pop_latents(batch, stack, notes, call, plain=not group)
-                    popped = (before - self._lowest(stack)) / len(batch)
-                    self._push_entries(batch, latents, stack, notes, call)
-                    self._push_prior(latents, len(batch), stack, notes, call, plain=not group)
+                    lowest = self._code(batch, stack, notes, call, plain=not group)
                     break
                 except (OutOfBits, Outside) as error:
                     if group <= 1 and (isinstance(error, OutOfBits) or not group):
@@ -183,6 +175,7 @@ class WithLatents(Scheme):
                     notes.forget(noted)
                     stack = kept
                     group //= 2
+            popped = (before - lowest) / len(batch)
             if classes is not None and batch.given is not None:
                 stack.push(batch.given.numpy(), classes)
             if runs and runs[-1][0] == group and runs[-1][1] < 255:
@@ -207,12 +200,9 @@ class WithLatents(Scheme):
             call -= self._calls(rows)
             given = None if classes is None else torch.from_numpy(stack.pop(classes, rows)).long()
             try:
-                latents = self._pop_prior(rows, stack, notes, call, plain)
-                x = self._pop_entries(latents, given, rows, stack, notes, call)
-                self._push_latents(Batch(x, given=given), latents, stack, notes, call, plain)
+                parts.append(self._restore(rows, given, stack, notes, call, plain=plain))
             except Outside as error:
                 raise StreamError("a latent beyond those of the encoder; the stream is damaged") from error
-            parts.append(x)
         stack.finish()
         return torch.cat(parts[::-1])
 
@@ -222,7 +212,7 @@ class WithLatents(Scheme):
             raise StreamError(f"a stream of {len(coded)} bytes; it was cut")
         words, count = _HEAD.unpack_from(coded)
         start, end = _HEAD.size, _HEAD.size + count * _RUN.size
-        if end > len(coded) or 4 * words > self._mostinitial_bytes(n):
+        if end > len(coded) or 4 * words > self._most_initial(n):
             raise StreamError(f"{count} runs of groups and {4 * words} initial bytes; the stream is damaged")
         groups: list[int] = []
         left = n
@@ -236,14 +226,17 @@ class WithLatents(Scheme):
             raise StreamError(f"groups of {n - left} examples in total; expected {n}: the stream is damaged")
         return 4 * words, groups, coded[end:]
 
-    def _mostinitial_bytes(self, n: int) -> int:
+    def _most_initial(self, n: int) -> int:
         """Initial bytes are fewer: twice what the latents of all examples can cost."""
         return 4096 + 16 * n * self.coded.latent_event.dims
 
     def _beside(self, batch: Batch) -> Batch:
         """The batch with spare examples, which are copies."""
-        rows = torch.arange(len(batch) + self.spare) % len(batch)
-        return Batch(batch.x[rows], given=None if batch.given is None else batch.given[rows])
+        return Batch(self.with_spare(batch.x), given=None if batch.given is None else self.with_spare(batch.given))
+
+    def with_spare(self, each: Tensor) -> Tensor:
+        """One row for each example of a group, and copies for the spare ones."""
+        return each[torch.arange(len(each) + self.spare) % len(each)]
 
     # --- entries ----------------------------------------------------------------------------------------------------
 
@@ -255,60 +248,54 @@ class WithLatents(Scheme):
             for block in columns.split(max(1, _MOST_ENTRIES // (rows * levels)))
         ]
 
-    def _entries(
-        self, bins: Integers, given: Tensor | None, rows: int, notes: Rounding, call: int, backwards: bool
+    def _of_entries(self, rows: int) -> int:
+        """The number of roundings of the entries of a group."""
+        return self.event.dims if self.coded.codes_in_turn else len(self._blocks(rows))
+
+    def _masses_each(self) -> int:
+        """Masses of an example that are held at a time."""
+        return sum(s.levels for s in self.event.columns) if self.coded.codes_in_turn else max(self.kinds)
+
+    def tables(
+        self, outputs: Tensor, rows: int, notes: Rounding, call: int, *, backwards: bool = False
     ) -> Iterator[tuple[Tensor, Integers]]:
         """Blocks of columns with the frequencies of their entries, ``(B · n, levels)``."""
-        beside = torch.arange(rows + self.spare) % rows
-        latents = self._latents(bins, rows)[beside]
-        outputs = self.coded.outputs(latents, None if given is None else given[beside])[:rows]
-        blocks = list(enumerate(self._blocks(rows), start=call + 2))
+        blocks = list(enumerate(self._blocks(rows), start=call))
         for number, (columns, levels) in reversed(blocks) if backwards else blocks:
-            log_masses = self.coded.log_masses(outputs, columns).double().reshape(-1, levels).numpy()
+            log_masses = self.coded.log_masses(outputs[:rows], columns).double().reshape(-1, levels).numpy()
             if levels == 2:
                 odds = bernoulli_grid(np.ascontiguousarray(log_masses[:, 1] - log_masses[:, 0]))
                 yield columns, bernoulli_frequencies(notes.settle(number, odds))
             else:
                 yield columns, frequencies(notes.settle(number, to_grid(log_masses)))
 
-    def _push_entries(self, batch: Batch, bins: Integers, stack: Stack, notes: Rounding, call: int) -> None:
-        levels = batch.x.reshape(len(batch), -1).long() - self.low
-        if self._is_sequential:
-            visit = self._visit(bins, batch.given, len(batch))
-            OnStack(len(batch), self.spare, notes, call + 2).push(visit, levels.numpy().astype(np.uint64), stack)
+    def push_entries(self, x: Tensor, given: Tensor | VisitEntries, stack: Stack, notes: Rounding, call: int) -> None:
+        """Code raw examples ``(B, *event.shape)`` given the outputs of a model, or a visit of all entries."""
+        levels = x.reshape(len(x), -1).long() - self.low
+        if not isinstance(given, Tensor):
+            OnStack(len(x), self.spare, notes, call).push(given, levels.numpy().astype(np.uint64), stack)
             return
-        for columns, table in self._entries(bins, batch.given, len(batch), notes, call, backwards=False):
+        for columns, table in self.tables(given, len(x), notes, call):
             stack.push(levels[:, columns].reshape(-1).numpy(), table)
 
-    def _pop_entries(
-        self, bins: Integers, given: Tensor | None, rows: int, stack: Stack, notes: Rounding, call: int
-    ) -> Tensor:
-        if self._is_sequential:
-            popped = OnStack(rows, self.spare, notes, call + 2).pop(
-                self._visit(bins, given, rows), self.event.dims, stack
-            )
-            levels = torch.from_numpy(popped.astype(np.int64))
-        else:
+    def pop_entries(self, given: Tensor | VisitEntries, rows: int, stack: Stack, notes: Rounding, call: int) -> Tensor:
+        """The raw examples that `push_entries` has coded."""
+        if isinstance(given, Tensor):
             levels = torch.empty(rows, self.event.dims, dtype=torch.int64)
-            for columns, table in self._entries(bins, given, rows, notes, call, backwards=True):
+            for columns, table in self.tables(given, rows, notes, call, backwards=True):
                 levels[:, columns] = torch.from_numpy(stack.pop(table)).long().view(rows, -1)
+        else:
+            popped = OnStack(rows, self.spare, notes, call).pop(given, self.event.dims, stack)
+            levels = torch.from_numpy(popped.astype(np.int64))
         return (levels + self.low).to(self.event.dtype).view(rows, *self.event.shape)
 
-    @property
-    def _is_sequential(self) -> bool:
-        """Whether the entries are coded one after the other."""
-        return self.coded.codes_in_turn
-
-    def _masses_each(self) -> int:
-        """Masses of an example that are held at a time."""
-        if self._is_sequential:
-            return sum(support.levels for support in self.event.columns)
-        return max(self.kinds)
-
-    def _visit(self, bins: Integers, given: Tensor | None, rows: int) -> Callable[[ChooseEntry], None]:
-        beside = torch.arange(rows + self.spare) % rows
-        z = self._latents(bins, rows)[beside]
-        return lambda choose: self.coded.visit_entries(z, choose, given=None if given is None else given[beside])
+    def entries_seen(self, given: Tensor | VisitEntries) -> bytes:
+        """What the coder would use for the entries of one example."""
+        if isinstance(given, Tensor):
+            return b"".join(table.astype("<i8").tobytes() for _, table in self.tables(given, 1, Noting(), 0))
+        seen = Seen()
+        OnStack(1, self.spare, seen, 0).push(given, np.zeros((1, self.event.dims), np.uint64), Stack())
+        return bytes(seen.found)
 
     # --- classes ----------------------------------------------------------------------------------------------------
 
@@ -325,29 +312,23 @@ class WithLatents(Scheme):
 
     def canary(self) -> bytes:
         x = self.event.lowest(torch.zeros(0, dtype=self.event.dtype))[None]
-        given = torch.zeros(1, dtype=torch.int64) if self.conditional else None
-        found, bins = self._canary_of_latents(Batch(x, given=given))
-        if self._is_sequential:
-            seen = Seen()
-            OnStack(1, 0, seen, 0).push(self._visit(bins, given, 1), np.zeros((1, self.event.dims), np.uint64), Stack())
-            return b"".join(table.astype("<i8").tobytes() for table in found) + bytes(seen.found)
-        found += [table for _, table in self._entries(bins, given, 1, Noting(), 0, backwards=False)]
-        return b"".join(table.astype("<i8").tobytes() for table in found)
+        return self._canary(Batch(x, given=torch.zeros(1, dtype=torch.int64) if self.conditional else None))
 
     @abstractmethod
-    def _canary_of_latents(self, batch: Batch) -> tuple[list[Integers], Integers]:
-        """Integers that reach the coder for one example, and some latents of it."""
+    def _canary(self, batch: Batch) -> bytes:
+        """What reaches the coder for one example."""
 
 
 @final
 class BitsBack(WithLatents):
-    """Latents with a diagonal Gaussian q(z|x) and p(z) = N(0, I) in bins of equal mass under p(z)."""
+    """Layers of latents with diagonal Gaussians q and p, in bins of equal mass under a Gaussian."""
 
     name, version = "bits back", 1
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
-        self.digits = DIGITS
+        self.digits, self.layers = DIGITS, len(self.coded.layer_sizes)
+        self.frames: list[_Frame | None] = []
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
@@ -357,55 +338,207 @@ class BitsBack(WithLatents):
         return reason
 
     def _begin(self, notes: Rounding) -> None:
-        """The bins are the same for all models."""
+        """The fixed frames of all layers; None is N(0, I)."""
+        self.frames = []
+        for layer, spread in enumerate(self.coded.spread()):
+            if spread is None:
+                self.frames.append(None)
+                continue
+            mean, log_variance = (own.double().numpy() for own in spread)
+            name = _FRAMES - 2 * layer
+            exponent = notes.settle(name, to_steps(log_variance / (2 * math.log(2)), 1.0)).clip(-40, 40)
+            scale = np.ldexp(1.0, exponent)
+            centre = notes.settle(name - 1, to_steps((mean / scale).clip(-1e6, 1e6), 4.0)) / 4 * scale
+            self.frames.append((torch.from_numpy(centre), torch.from_numpy(scale)))
 
     def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
         stack = Stack(initial_bytes(4 * (2 * self.coded.latent_event.dims + 2)))  # each digit takes at most 24 bits
-        self._pop_latents(Batch(x, given=None if given is None else given[:1]), stack, Noting(), 0)
-        return 4 * math.ceil((stack.initial_bits - stack.bits) / 32)
+        notes = Noting()
+        self._begin(notes)
+        batch = Batch(x, given=None if given is None else given[:1])
+        lowest = self._code(batch, stack, notes, 0, plain=False)
+        return 4 * math.ceil((stack.initial_bits - lowest) / 32)
 
-    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
-        posterior = self._posterior(batch, notes, call)
-        first = stack.pop(posterior.first).astype(np.int64)
-        return first * self.digits + stack.pop(posterior.second(first))
+    def _calls(self, rows: int) -> int:
+        """Two digits of all posteriors, and of all priors but the last, and the entries."""
+        return 4 * self.layers - 2 + self._of_entries(rows)
 
-    def _push_latents(
-        self, batch: Batch, latents: Integers, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
-        posterior = self._posterior(batch, notes, call)
-        first = latents // self.digits
-        stack.push(latents % self.digits, posterior.second(first))
-        stack.push(first, posterior.first)
+    def _code(self, batch: Batch, stack: Stack, notes: Rounding, call: int, *, plain: bool) -> int:
+        coder = _Coding(self, stack, notes, call, batch)
+        self.coded.code(self._beside(batch), coder)
+        return coder.lowest
 
-    def _push_prior(
-        self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
-        stack.push(latents, self._prior())
+    def _restore(
+        self, rows: int, given: Tensor | None, stack: Stack, notes: Rounding, call: int, *, plain: bool
+    ) -> Tensor:
+        if plain:
+            raise StreamError("an example that is coded without its posterior; the stream is damaged")
+        coder = _Restoring(self, stack, notes, call, rows)
+        self.coded.restore(rows + self.spare, None if given is None else self.with_spare(given), coder)
+        return coder.x
 
-    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
-        return stack.pop(self._prior(), rows * self.coded.latent_event.dims).astype(np.int64)
-
-    def _posterior(self, batch: Batch, notes: Rounding, call: int) -> _Posterior:
-        mean, log_variance = self.coded.posterior(self._beside(batch))
-        return _Posterior(mean[: len(batch)], log_variance[: len(batch)], self.digits, notes, call)
-
-    def _prior(self) -> Integers:
+    def prior(self) -> Integers:
+        """The frequencies of the bins of a layer whose frame is its prior."""
         return np.full(self.digits**2, TOTAL // self.digits**2, np.int64)
 
-    def _latents(self, latents: Integers, rows: int) -> Tensor:
-        return torch.from_numpy(bin_medians(self.digits**2)[latents]).view(rows, *self.coded.latent_event.shape)
+    def of_priors(self, rows: int) -> int:
+        """The number of the first rounding of a prior, within those of a group."""
+        return 2 * self.layers + self._of_entries(rows)
 
-    def _canary_of_latents(self, batch: Batch) -> tuple[list[Integers], Integers]:
-        posterior = self._posterior(batch, Noting(), 0)
-        bins = 97 * np.arange(self.coded.latent_event.dims) % self.digits**2
-        return [posterior.first, posterior.second(bins // self.digits)], bins
+    def _canary(self, batch: Batch) -> bytes:
+        notes = Noting()
+        self._begin(notes)
+        coder = _Listing(self, Stack(), notes, 0, batch)
+        self.coded.code(self._beside(batch), coder)
+        return bytes(coder.found)
 
 
 _CLASSES = 2**32 - 1  # names the rounding of p(y)
+_FRAMES = _CLASSES - 1  # and, downwards, those of fixed frames
+_Frame = tuple[Tensor, Tensor]
+"""Centre and scale of the bins of a layer, ``(L,)`` or ``(B, L)`` each."""
 
 
-class _Posterior:
-    """Frequencies of the two digits of the bins under q(z|x) = N(mean, exp(log_variance)), ``(B, …)`` each.
+class _Walk(LayerCoder):
+    """The latents of a group of examples on a stack.
+
+    Attributes:
+        lowest: the smallest number of bits that were on the stack.
+        of_posteriors, of_entries, of_priors: where the names of their roundings start.
+    """
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        rows: int,
+    ) -> None:
+        self.scheme, self.stack, self.notes = scheme, stack, notes
+        self.rows, self.lowest = rows, stack.bits
+        self.bins: dict[int, Integers] = {}
+        self.of_posteriors, self.of_entries = call, call + 2 * scheme.layers
+        self.of_priors = call + scheme.of_priors(rows)
+
+    def _frame(self, layer: int, frame: Moments | None) -> _Frame | None:
+        return self.scheme.frames[layer] if frame is None else (frame[0].double(), (0.5 * frame[1].double()).exp())
+
+    def _digits(self, under: Moments, frame: _Frame | None, call: int) -> _Digits:
+        """The Gaussian in units of the frame."""
+        mean, log_variance = (own[: self.rows].double() for own in under)
+        if frame is not None:
+            centre, scale = (own if own.ndim == 1 else own[: self.rows] for own in frame)
+            mean, log_variance = (mean - centre) / scale, log_variance - 2 * scale.log()
+        return _Digits(mean, log_variance, self.scheme.digits, self.notes, call)
+
+    def _placed(self, layer: int, frame: _Frame | None) -> Tensor:
+        """The medians of the bins, with those of spare examples."""
+        rows, digits = self.rows, self.scheme.digits
+        found = self.scheme.with_spare(torch.from_numpy(bin_medians(digits**2)[self.bins[layer]]).view(rows, -1))
+        return found if frame is None else frame[0] + frame[1] * found
+
+    def _pop(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> Tensor:
+        own, digits, size = self._frame(layer, frame), self.scheme.digits, self.scheme.coded.layer_sizes[layer]
+        if under is None:
+            self.bins[layer] = self.stack.pop(self.scheme.prior(), self.rows * size).astype(np.int64)
+        else:
+            table = self._digits(under, own, call + 2 * layer)
+            first = self.stack.pop(table.first).astype(np.int64)
+            self.bins[layer] = first * digits + self.stack.pop(table.second(first))
+        self.lowest = min(self.lowest, self.stack.bits)
+        return self._placed(layer, own)
+
+    def _push(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> None:
+        bins, digits = self.bins[layer], self.scheme.digits
+        if under is None:
+            self.stack.push(bins, self.scheme.prior())
+            return
+        table = self._digits(under, self._frame(layer, frame), call + 2 * layer)
+        first = bins // digits
+        self.stack.push(bins % digits, table.second(first))
+        self.stack.push(first, table.first)
+
+
+@final
+class _Coding(_Walk):
+    """Pops latents under posteriors, and pushes entries, and latents under priors."""
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        batch: Batch,
+    ) -> None:
+        super().__init__(scheme, stack, notes, call, len(batch))
+        self.x = batch.x
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        return self._pop(layer, under, frame, self.of_posteriors)
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._push(layer, under, frame, self.of_priors)
+
+    def entries(self, given: Tensor | VisitEntries) -> Tensor:
+        self.scheme.push_entries(self.x, given, self.stack, self.notes, self.of_entries)
+        return self.x
+
+
+@final
+class _Restoring(_Walk):
+    """Pops latents under priors, and entries, and pushes latents under posteriors."""
+
+    x: Tensor
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        return self._pop(layer, under, frame, self.of_priors)
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._push(layer, under, frame, self.of_posteriors)
+
+    def entries(self, given: Tensor | VisitEntries) -> Tensor:
+        self.x = self.scheme.pop_entries(given, self.rows, self.stack, self.notes, self.of_entries)
+        return self.scheme.with_spare(self.x)
+
+
+@final
+class _Listing(_Walk):
+    """Codes nothing: keeps the frequencies of one example with fixed bins."""
+
+    def __init__(
+        self,
+        scheme: BitsBack,
+        stack: Stack,
+        notes: Rounding,
+        call: int,
+        batch: Batch,
+    ) -> None:
+        super().__init__(scheme, stack, notes, call, len(batch))
+        self.x, self.found = batch.x, bytearray()
+
+    def _list(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> None:
+        if under is not None:
+            table = self._digits(under, self._frame(layer, frame), call + 2 * layer)
+            for digit in (table.first, table.second(self.bins[layer] // self.scheme.digits)):
+                self.found += digit.astype("<i8").tobytes()
+
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        self.bins[layer] = 97 * np.arange(self.scheme.coded.layer_sizes[layer]) % self.scheme.digits**2
+        self._list(layer, under, frame, self.of_posteriors)
+        return self._placed(layer, self._frame(layer, frame))
+
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        self._list(layer, under, frame, self.of_priors)
+
+    def entries(self, given: Tensor | VisitEntries) -> Tensor:
+        self.found += self.scheme.entries_seen(given)
+        return self.x
+
+
+class _Digits:
+    """Frequencies of the two digits of the bins under N(mean, exp(log_variance)), in units of the frame, ``(B, L)``.
 
     Attributes:
         first: of the first digits, ``(B · L, digits)``.

@@ -37,7 +37,7 @@ from unsup.coding.scheme import Profile
 from unsup.coding.stacked import OnStack
 from unsup.coding.tables import Floats, Integers
 from unsup.core.batch import Batch
-from unsup.core.model import ChooseEntry, CodesEntries, Model
+from unsup.core.model import ChooseEntry, CodesEntries, CodesLatents, Model, VisitEntries
 from unsup.nn.flow import Flow
 from unsup.nn.invertible import Arithmetic, Exact, Smooth
 from unsup.nn.posterior import CodesExactLatents
@@ -54,6 +54,7 @@ class LatentsInIntegers(WithLatents):
     """Latents as fixed-point numbers."""
 
     name, version = "bits back in integers", 1
+    capability = CodesLatents
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
@@ -96,7 +97,7 @@ class LatentsInIntegers(WithLatents):
         return 1 + counted.calls
 
     def _calls(self, rows: int) -> int:
-        return super()._calls(rows) + 2 * (sum(self.maps) + 1) + self.dims * len(_LINE.shifts)
+        return self._of_entries(rows) + 2 * (sum(self.maps) + 2) + self.dims * len(_LINE.shifts)
 
     def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
         size = 64
@@ -105,19 +106,44 @@ class LatentsInIntegers(WithLatents):
         stack = Stack(initial_bytes(size * self.dims + 64))
         batch = Batch(x, given=None if given is None else given[:1])
         try:
-            self._pop_latents(batch, stack, notes, 0)
+            self._pop_latents(batch, stack, 0, plain=False)
         except Outside:
-            self._pop_latents(batch, stack := Stack(initial_bytes(size * self.dims + 64)), notes, 0, plain=True)
+            self._pop_latents(batch, stack := Stack(initial_bytes(size * self.dims + 64)), 0, plain=True)
         return 4 * math.ceil((stack.initial_bits - self._lowest(stack)) / 32)
 
     def _first(self, rows: int, call: int) -> int:
         """The number of the first map of a group, so that no rounding has the number of another one."""
-        return (call + super()._calls(rows) + 2) // 2
+        return (call + self._of_entries(rows) + 4) // 2
+
+    def _code(self, batch: Batch, stack: Stack, notes: Rounding, call: int, *, plain: bool) -> int:
+        latents = self._pop_latents(batch, stack, call, plain)
+        lowest = self._lowest(stack)
+        self.push_entries(batch.x, self._outputs(latents, batch.given, len(batch)), stack, notes, call + 2)
+        self._push_prior(latents, len(batch), stack, notes, call, plain)
+        return lowest
+
+    def _restore(
+        self, rows: int, given: Tensor | None, stack: Stack, notes: Rounding, call: int, *, plain: bool
+    ) -> Tensor:
+        latents = self._pop_prior(rows, stack, notes, call, plain)
+        x = self.pop_entries(self._outputs(latents, given, rows), rows, stack, notes, call + 2)
+        self._push_latents(Batch(x, given=given), latents, stack, call, plain)
+        return x
+
+    def _outputs(self, latents: Integers, given: Tensor | None, rows: int) -> Tensor | VisitEntries:
+        """The outputs of the model at latents ``(B · L,)``, or a visit of its entries."""
+        z = torch.from_numpy(latents * 2.0**-_BITS).view(rows, *self.own.latent_event.shape)
+        z, beside = self.with_spare(z), None if given is None else self.with_spare(given)
+        if self.own.codes_in_turn:
+            return lambda choose: self.own.visit_entries(z, choose, given=beside)
+        return self.own.outputs(z, beside)
 
     def _lowest(self, stack: Stack) -> int:
+        """The least bits of the stack since the latents of a group were popped."""
         return min(self.arithmetic.lowest, stack.bits)
 
-    def _pop_latents(self, batch: Batch, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+    def _pop_latents(self, batch: Batch, stack: Stack, call: int, plain: bool) -> Integers:
+        """Latents drawn from q(z|x), ``(B · L,)``."""
         arithmetic, n = self.arithmetic, len(batch)
         arithmetic.stack, arithmetic.lowest = stack, stack.bits
         noise = np.zeros((n, self.dims), np.int64)
@@ -132,9 +158,8 @@ class LatentsInIntegers(WithLatents):
         assert arithmetic.calls == first + self.maps[0]
         return z.numpy().ravel()
 
-    def _push_latents(
-        self, batch: Batch, latents: Integers, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
+    def _push_latents(self, batch: Batch, latents: Integers, stack: Stack, call: int, plain: bool) -> None:
+        """The inverse of `_pop_latents`."""
         n, arithmetic = len(batch), self.arithmetic
         if not plain:
             first = self._first(n, call)
@@ -151,9 +176,8 @@ class LatentsInIntegers(WithLatents):
         """Random numbers for the draws of each latent, ``(L, n)``."""
         return noise_mask(call, n * self.dims).reshape(self.dims, n)
 
-    def _push_prior(
-        self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False
-    ) -> None:
+    def _push_prior(self, latents: Integers, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool) -> None:
+        """Code latents under p(z)."""
         if isinstance(self.prior, CodesEntries) and not plain:
             stack.push_bits(latents, np.full(latents.shape, _PLACE_BITS))
             offsets = (latents >> _PLACE_BITS).reshape(rows, self.dims) - _LINE.low
@@ -168,7 +192,8 @@ class LatentsInIntegers(WithLatents):
             assert arithmetic.calls == first + self.maps[1]
         self.base.push(stack, latents)
 
-    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool = False) -> Integers:
+    def _pop_prior(self, rows: int, stack: Stack, notes: Rounding, call: int, plain: bool) -> Integers:
+        """The latents that `_push_prior` has coded."""
         if isinstance(self.prior, CodesEntries) and not plain:
             found = self._turns(rows, notes, call).pop(self._visit_prior(rows), self.dims, stack)
             cells = (found.astype(np.int64) + _LINE.low).ravel()
@@ -190,19 +215,16 @@ class LatentsInIntegers(WithLatents):
         prior = cast(CodesEntries, self.prior)
         return lambda choose: prior.visit(rows + self.spare, choose)
 
-    def _latents(self, latents: Integers, rows: int) -> Tensor:
-        return torch.from_numpy(latents * 2.0**-_BITS).view(rows, *self.own.latent_event.shape)
-
-    def _canary_of_latents(self, batch: Batch) -> tuple[list[Integers], Integers]:
+    def _canary(self, batch: Batch) -> bytes:
         seen = Seen()
         self._begin(seen)
         stack = Stack(initial_bytes(256 * self.dims))
         try:
-            latents = self._pop_latents(batch, stack, seen, 0)
-            self._push_prior(latents, 1, stack, seen, 0)
+            latents = self._pop_latents(batch, stack, 0, plain=False)
+            self._push_prior(latents, 1, stack, seen, 0, plain=False)
         except Outside:  # of one untypical example
-            latents = self._pop_latents(batch, stack, seen, 0, plain=True)
-        return [np.frombuffer(bytes(seen.found), "<i8").astype(np.int64)], latents
+            latents = self._pop_latents(batch, stack, 0, plain=True)
+        return bytes(seen.found) + self.entries_seen(self._outputs(latents, batch.given, 1))
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 import torch
@@ -14,10 +14,7 @@ from unsup.coding.entropy import Stack
 from unsup.coding.notes import Rounding
 from unsup.coding.reals import Line, Offsets
 from unsup.coding.tables import NEAR, Floats, Integers, frequencies, to_grid
-from unsup.core.model import ChooseEntry, Conditional, Intervals
-
-Visit: TypeAlias = Callable[[ChooseEntry], None]
-"""Visits all entries of some examples and of the spare ones, as `CodesEntries.visit`."""
+from unsup.core.model import Conditional, Intervals, VisitEntries
 
 
 @final
@@ -39,7 +36,7 @@ class OnStack:
         self.n, self.notes, self.call, self.line = n, notes, call, line
         self.beside = np.arange(n + spare) % n
 
-    def push(self, visit: Visit, offsets: Offsets, stack: Stack) -> None:
+    def push(self, visit: VisitEntries, offsets: Offsets, stack: Stack) -> None:
         """Code levels, or numbers on the line, ``(n, D)``."""
         chosen: list[tuple[Integers, Integers]] = []
 
@@ -52,7 +49,7 @@ class OnStack:
         for own, table in reversed(chosen):
             stack.push(own, table)
 
-    def pop(self, visit: Visit, dims: int, stack: Stack) -> Offsets:
+    def pop(self, visit: VisitEntries, dims: int, stack: Stack) -> Offsets:
         """What `push` has coded."""
         found = np.zeros((self.n, dims), np.uint64)
 
@@ -64,7 +61,7 @@ class OnStack:
         self._made(visit, digit)
         return found
 
-    def _made(self, visit: Visit, digit: Callable[[int, Offsets, int, Integers], Integers]) -> None:
+    def _made(self, visit: VisitEntries, digit: Callable[[int, Offsets, int, Integers], Integers]) -> None:
         call = self.call
 
         def choose(entry: int, conditional: Conditional) -> Tensor:

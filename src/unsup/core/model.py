@@ -788,12 +788,43 @@ class HasLatents(ABC):
         """log p(x, z), ``(B,)``. ``generator`` draws the noise of dequantised entries."""
 
 
-class CodesLatents(HasLatents):
-    """Capability: p(z), q(z | x) and the masses of p(x | z) for entropy coding, with one layer of latents.
+VisitEntries: TypeAlias = Callable[["ChooseEntry"], None]
+"""Visits all entries, and has each of them chosen."""
 
-    p(z) is N(0, I) and q(z | x) a diagonal Gaussian (`posterior`), or the model is also one of
-    `unsup.nn.posterior.CodesExactLatents`. The entries of x are discrete; given z they are independent, or visited in
-    turn.
+Moments: TypeAlias = tuple[Tensor, Tensor]
+"""Mean and log-variance of a diagonal Gaussian, ``(B, L)`` each."""
+
+
+class LayerCoder(ABC):
+    """The stack of an entropy coder, as a model that `CodesLayers` uses it.
+
+    Latents are in bins that have equal masses under a Gaussian, the *frame* of the layer. It is an argument, or fixed
+    (None), see `CodesLayers.spread`.
+    """
+
+    @abstractmethod
+    def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
+        """Latents ``(B, L)`` that the bits on the stack choose under a Gaussian; None is the frame itself."""
+
+    @abstractmethod
+    def push(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> None:
+        """Put the latents of a layer, which `pop` has returned, on the stack."""
+
+    @abstractmethod
+    def entries(self, given: Tensor | VisitEntries) -> Tensor:
+        """Push or pop the entries of raw examples ``(B, *event.shape)`` under p(x | z), and return them.
+
+        Args:
+            given: outputs of a model, or a visit of all entries, if `CodesLayers.codes_in_turn`.
+        """
+
+
+class CodesLayers(HasLatents):
+    """Capability: bits-back coding with one or more layers of latents, all of them diagonal Gaussians.
+
+    The entries of x are discrete and independent given z. With layers that are drawn given x from the top, `code` pops
+    all of them, pushes x, and pushes them under their priors. If q(z | x) = q(z_1 | x) Π q(z_{l+1} | z_l), it pushes x
+    before z_2 is popped, and so on, so that the initial bits are those of one layer (Kingma, Abbeel, Ho 2019).
     """
 
     def reason_against_coding(self) -> str | None:
@@ -801,26 +832,76 @@ class CodesLatents(HasLatents):
         return None
 
     @property
+    @abstractmethod
+    def layer_sizes(self) -> tuple[int, ...]:
+        """The number of latents of each layer; their sum is the size of `latent_event`."""
+
+    @property
+    def codes_in_turn(self) -> bool:
+        """Whether each entry depends on earlier ones given z: `LayerCoder.entries` gets a visit of them."""
+        return False
+
+    def spread(self) -> list[Moments | None]:
+        """Where the latents of each layer with a fixed frame are, ``(L,)`` each; None is N(0, I)."""
+        return [None] * len(self.layer_sizes)
+
+    @abstractmethod
+    def code(self, batch: Batch, coder: LayerCoder) -> None:
+        """Push a batch on the stack."""
+
+    @abstractmethod
+    def restore(self, n: int, given: Tensor | None, coder: LayerCoder) -> None:
+        """The steps of `code` for ``n`` examples in reverse order: what was popped is pushed under the same Gaussian,
+        and what was pushed is popped.
+        """
+
+    @abstractmethod
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``.
+
+        ``outputs`` are those that were passed to `LayerCoder.entries`.
+        """
+
+
+class CodesLatents(CodesLayers):
+    """Capability: p(z), q(z | x) and the masses of p(x | z) for entropy coding, with one layer of latents.
+
+    p(z) is N(0, I) and q(z | x) a diagonal Gaussian (`posterior`), or the model is also one of
+    `unsup.nn.posterior.CodesExactLatents`. The entries of x are discrete; given z they are independent, or visited in
+    turn.
+    """
+
+    @property
     def has_standard_latents(self) -> bool:
         """Whether p(z) is N(0, I) and q(z | x) a diagonal Gaussian."""
         return True
 
-    @property
-    def codes_in_turn(self) -> bool:
-        """Whether each entry depends on earlier ones given z: `visit_entries` in place of `outputs`."""
-        return False
-
     @abstractmethod
-    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def posterior(self, batch: Batch) -> Moments:
         """Mean and log-variance of q(z | x), ``(B, *latent_event.shape)`` each, if it is a diagonal Gaussian."""
 
     @abstractmethod
     def outputs(self, z: Tensor, given: Tensor | None = None) -> Tensor:
         """The parameters of p(x | z), from which `log_masses` computes: ``(B, *latent_event.shape)`` → ``(B, …)``."""
 
-    @abstractmethod
-    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
-        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``."""
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        return (self.latent_event.dims,)
+
+    def code(self, batch: Batch, coder: LayerCoder) -> None:
+        z = coder.pop(0, self.posterior(batch))
+        coder.entries(self._of_entries(z, batch.given))
+        coder.push(0)
+
+    def restore(self, n: int, given: Tensor | None, coder: LayerCoder) -> None:
+        x = coder.entries(self._of_entries(coder.pop(0), given))
+        coder.push(0, self.posterior(Batch(x, given=given)))
+
+    def _of_entries(self, z: Tensor, given: Tensor | None) -> Tensor | VisitEntries:
+        z = z.view(-1, *self.latent_event.shape)
+        if self.codes_in_turn:
+            return lambda choose: self.visit_entries(z, choose, given=given)
+        return self.outputs(z, given)
 
     def visit_entries(self, z: Tensor, choose: ChooseEntry, *, given: Tensor | None = None) -> None:
         """Visit the entries of x given z ``(B, *latent_event.shape)``, as `CodesEntries.visit`."""

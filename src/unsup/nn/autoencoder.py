@@ -17,7 +17,7 @@ from unsup.nn.conditions import Conditions, joined
 from unsup.nn.heads import Heads
 from unsup.nn.inputs import Inputs, TableInputs
 from unsup.nn.local_decoder import LocalDecoder
-from unsup.nn.logistics import MixtureOfLogistics
+from unsup.nn.logistics import MixtureOfLogistics, PixelMixture
 from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
 from unsup.nn.observation import Continuous, Discrete, Observation, ObservationName, observation_for
 
@@ -41,8 +41,11 @@ class Autoencoder(nn.Module):
         hidden: widths of the hidden layers of the encoder, mirrored in the decoder (``()``: both linear); channels of
             its stride-2 stages when ``net="conv"``. None: (256, 256), or (32, 64) for ``net="conv"``.
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up. A `BottleneckNet` has codes that
-            are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps.
-        decoder: name of the observation model.
+            are maps: ``code_size`` and ``encoded_size`` are then per place, and codes are flattened maps. ``places``
+            is a 1×1 convolution from flattened maps with the sides of the image; there is no encoder, and conditions
+            are for the caller.
+        decoder: name of the observation model; ``logistic-mixture`` has 10 components, and couples the channels of a
+            pixel for ``places``.
         given: the event of the condition, or None.
         window: pixels around each pixel, and before it, on which its outputs also depend, see `LocalDecoder`.
         window_features: hidden features for them.
@@ -68,7 +71,7 @@ class Autoencoder(nn.Module):
         code_size: int,
         encoded_size: int,
         hidden: tuple[int, ...] | None = None,
-        net: NetName | BottleneckNet = "dense",
+        net: NetName | BottleneckNet | Literal["places"] = "dense",
         decoder: ObservationName = "auto",
         activation: ActivationName = "relu",
         given: Event | None = None,
@@ -78,7 +81,7 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.event = event
-        self.observation = _observation(event, decoder, f"{owner}: decoder")
+        self.observation = _observation(event, decoder, f"{owner}: decoder", couples=net == "places")
         kind = event.uniform.kind if event.uniform is not None else "real"
         self.inputs: Inputs | TableInputs | None
         if isinstance(self.observation, Heads):
@@ -99,17 +102,21 @@ class Autoencoder(nn.Module):
         else:
             if isinstance(net, BottleneckNet):
                 hidden = net.widths
-            hidden = (32, 64) if hidden is None else hidden
-            _check_conv(event, hidden, owner)
+            hidden = () if net == "places" else (32, 64) if hidden is None else hidden
+            _check_conv(event, hidden, owner, halved=net != "places")
             self.cells, height, width = event.shape
             sides = (height, width)
             self.conditions = Conditions(given, sides)
             seen = sum(seen_sizes[: self.cells]) + self.conditions.channels
-            made = sum(self.observation.sizes[: self.cells])
+            own = self.observation
+            made = own.outputs if isinstance(own, PixelMixture) else sum(own.sizes[: self.cells])
             self.seen_size = seen * height * width
             if isinstance(net, BottleneckNet):
                 self.encoder = net.encoder(seen, encoded_size)
                 self.decoder = net.decoder(code_size, made, sides)
+            elif net == "places":
+                self.encoder = None
+                self.decoder = nn.Sequential(nn.Unflatten(1, (code_size, *sides)), nn.Conv2d(code_size, made, 1))
             else:
                 self.encoder = conv_encoder((seen, *hidden), sides, encoded_size, activation) if encoded_size else None
                 codes = code_size + self.conditions.size
@@ -171,14 +178,15 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor, features: Tensor | None = None) -> Tensor:
         """Codes ``(N, code_size)``, and features of conditions ``(N, F)`` → outputs ``(N, D, outputs_each)``.
 
-        With a window they are those that `LocalDecoder` corrects.
-
-        Those of `Heads` lie side by side, ``(N, P)``.
+        With a window they are those that `LocalDecoder` corrects. Those of `Heads` lie side by side, ``(N, P)``; those
+        of a `PixelMixture` are ``(N, H W, outputs)``.
         """
-        each, dims = self.observation.outputs_each, self.event.dims
         out: Tensor = self.decoder(joined(z.to(self.output_bias.dtype), features))
         if isinstance(self.observation, Heads):
             return out
+        if isinstance(self.observation, PixelMixture):
+            return out.flatten(2).transpose(1, 2)
+        each, dims = self.observation.outputs_each, self.event.dims
         out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
         outputs: Tensor = out.transpose(2, 3).reshape(len(z), dims, each)
         return outputs
@@ -229,12 +237,15 @@ class Autoencoder(nn.Module):
         return choose(plain) if self.local is None else self.local.walked(plain, lambda _, outputs: choose(outputs))
 
 
-def _observation(event: Event, name: ObservationName, owner: str) -> Observation:
+def _observation(event: Event, name: ObservationName, owner: str, *, couples: bool) -> Observation:
     """The heads of a table; the observation model ``name`` of other events."""
     if name == "logistic-mixture":
         if not any(support.kind == "ordinal" for support in event.columns):
             raise InputError(f"{owner}={name!r} does not fit {event}; it takes whole numbers with an order")
-        return Heads(event, _COMPONENTS) if is_table(event) else MixtureOfLogistics(event, _COMPONENTS)
+        if is_table(event):
+            return Heads(event, _COMPONENTS)
+        is_coupled = couples and len(event.shape) == 3 and event.shape[0] > 1
+        return PixelMixture(event, _COMPONENTS) if is_coupled else MixtureOfLogistics(event, _COMPONENTS)
     if not is_table(event):
         return observation_for(event, name, owner=owner)
     if name != "auto":
@@ -242,10 +253,10 @@ def _observation(event: Event, name: ObservationName, owner: str) -> Observation
     return Heads(event)
 
 
-def _check_conv(event: Event, hidden: tuple[int, ...], owner: str) -> None:
+def _check_conv(event: Event, hidden: tuple[int, ...], owner: str, *, halved: bool) -> None:
     if not event.is_image or event.missing:
         raise InputError(f"{owner}: net='conv' takes complete images only; this data is {event}; use net='dense'")
-    if not hidden or min(event.shape[1:]) < 2 ** len(hidden):
+    if halved and (not hidden or min(event.shape[1:]) < 2 ** len(hidden)):
         raise InputError(
             f"{owner}: net='conv' halves the sides once per width in hidden={hidden}: expected at least one width "
             f"and sides of at least {2 ** len(hidden)}; this data is {event}"

@@ -149,8 +149,10 @@ class InverseAutoregressive(Inference):
         )
 
     def forward(self, outputs: Tensor) -> Transformed:
-        base = DiagonalGaussian.of(outputs[..., : 2 * self.latents])
-        context = outputs[..., 2 * self.latents :]
+        return self.from_base(DiagonalGaussian.of(outputs[..., : 2 * self.latents]), outputs[..., 2 * self.latents :])
+
+    def from_base(self, base: DiagonalGaussian, context: Tensor) -> Transformed:
+        """The steps after any Gaussian, with their features ``(B, features)``."""
 
         def flow(z: Tensor) -> tuple[Tensor, Tensor]:
             shape, log_det = z.shape, z.new_zeros(z.shape[:-1].numel())

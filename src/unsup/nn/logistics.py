@@ -214,6 +214,59 @@ class CoupledLogistics(PixelHead):
         return torch.logsumexp(logits.log_softmax(-1) + component, -1).sum(-1)
 
 
+class PixelMixture(Discrete):
+    """The observation of images whose channels are `CoupledLogistics`: outputs are per pixel, ``(…, H W, outputs)``.
+
+    Entries are independent between pixels only, so that masses of a single entry are not known.
+
+    Args:
+        event: images of ordinal entries.
+        components: K.
+
+    Attributes:
+        outputs: number of outputs of a pixel.
+    """
+
+    def __init__(self, event: Event, components: int) -> None:
+        super().__init__(event)
+        self.head = CoupledLogistics(event, components)
+        self.entries = self.head.observation
+        self.channels, self.outputs = event.shape[0], self.head.outputs
+
+    def _by_pixel(self, target: Tensor) -> Tensor:
+        """Targets ``(…, D)`` → ``(…, H W, C)``."""
+        return target.unflatten(-1, (self.channels, -1)).transpose(-1, -2)
+
+    def _flat(self, levels: Tensor) -> Tensor:
+        return levels.transpose(-1, -2).flatten(-2)
+
+    def log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        levels = self._by_pixel(target)
+        levels = levels.expand(*outputs.shape[:-1], levels.shape[-1])
+        return self._flat(self.entries.log_prob(levels, self.head.expand(outputs, levels)))
+
+    def total_log_prob(self, target: Tensor, outputs: Tensor) -> Tensor:
+        return self.head.joint_log_prob(outputs, self._by_pixel(target))
+
+    def typical(self, outputs: Tensor) -> Tensor:
+        """Channel by channel, the level of highest probability given those before."""
+        levels: list[Tensor] = []
+        for _ in range(self.channels):
+            levels.append(self.entries.typical(self.head.at(outputs, levels)))
+        return self._flat(torch.stack(levels, -1))
+
+    def draw(self, outputs: Tensor, generator: Generator | None, *, temperature: float = 1.0) -> Tensor:
+        levels: list[Tensor] = []
+        for _ in range(self.channels):
+            own = self.head.at(outputs, levels)
+            levels.append(self.entries.draw(own, generator, temperature=temperature).long())
+        return self._flat(torch.stack(levels, -1))
+
+    def marginal(self, cells: Tensor) -> Tensor:
+        """The outputs of a pixel for cells ``(N, C)``, ``(outputs,)``."""
+        return self.head.start(cells[:, :, None, None])
+
+
 class CoupledSymbols(PixelHead):
     """Mixture of K products of Bernoullis or softmaxes over the channels of a pixel, for symbols without an order.
 

@@ -127,7 +127,7 @@ class DiagonalGaussian(Gaussian):
         return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return self.log_density((z - self.mean) * (-0.5 * self.log_variance).exp())
+        return self.log_density(self.units_of(z))
 
     def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
         return arithmetic.affine(noise, 0.5 * self.log_variance, self.mean)
@@ -143,15 +143,34 @@ class DiagonalGaussian(Gaussian):
 
         ½ Σ ((μ − m)² / s² + σ²/s² − 1 − log σ²/s²), with m and s² of ``other``.
         """
+        return self.kl_each(other).sum(-1)
+
+    def kl_each(self, other: DiagonalGaussian | None = None) -> Tensor:
+        """KL(self ‖ other) of every latent, ``(…, L)``; None is N(0, I)."""
         if other is None:
-            return self.kl_each().sum(-1)
+            return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance)
         log_ratio = self.log_variance - other.log_variance
         distance = (self.mean - other.mean) ** 2 * (-other.log_variance).exp()
-        return 0.5 * (distance + log_ratio.expm1() - log_ratio).sum(-1)
+        return 0.5 * (distance + log_ratio.expm1() - log_ratio)
 
-    def kl_each(self) -> Tensor:
-        """KL(q ‖ N(0, I)) of every latent, ``(…, L)``."""
-        return 0.5 * (self.mean**2 + self.log_variance.expm1() - self.log_variance)
+    def units_of(self, z: Tensor) -> Tensor:
+        """(z − μ) / σ, the inverse of `at`."""
+        return (z - self.mean) * (-0.5 * self.log_variance).exp()
+
+    def merged(self, other: DiagonalGaussian) -> DiagonalGaussian:
+        """The normalised product of two densities: means weighted by precisions, which add up.
+
+        σ² = 1 / (σ₁⁻² + σ₂⁻²),  μ = σ² (μ₁ σ₁⁻² + μ₂ σ₂⁻²)     (Sønderby et al. 2016, eq. 11 and 12).
+        """
+        log_variance = -torch.logaddexp(-self.log_variance, -other.log_variance)
+        weights = (log_variance - self.log_variance).exp(), (log_variance - other.log_variance).exp()
+        return DiagonalGaussian(weights[0] * self.mean + weights[1] * other.mean, log_variance)
+
+    def moved(self, change: DiagonalGaussian) -> DiagonalGaussian:
+        """N(μ + Δμ, σ Δσ) with Δμ the mean and Δσ the deviation of ``change`` (Vahdat, Kautz 2020, section 3.2)."""
+        log_variance = self.log_variance + change.log_variance
+        bounded = log_variance.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
+        return DiagonalGaussian(self.mean + change.mean, bounded)
 
 
 @dataclass(frozen=True)
@@ -218,12 +237,13 @@ class Transformed(Approximation):
     Attributes:
         base: q(z_0|x).
         flow: f, ``(k, B, L)`` → ``(k, B, L)`` and log-determinants ``(k, B)``.
-        steps: the steps of f on vectors ``(B, L)``, for coding, and the features that they see.
+        steps: the steps of f on vectors ``(B, L)``, for coding; None if it is not coded.
+        context: the features that the steps see.
     """
 
     base: DiagonalGaussian
     flow: Callable[[Tensor], tuple[Tensor, Tensor]]
-    steps: Callable[[], Sequence[Exact]]
+    steps: Callable[[], Sequence[Exact]] | None = None
     context: Tensor | None = None
 
     def centre(self) -> Tensor:
@@ -240,11 +260,13 @@ class Transformed(Approximation):
 
     def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
         z = self.base.exactly(noise, arithmetic)
+        assert self.steps is not None
         for step in self.steps():
             z = step.exactly(z, arithmetic, self.context)
         return z
 
     def exactly_inverse(self, z: Tensor, arithmetic: Arithmetic) -> Tensor:
+        assert self.steps is not None
         for step in reversed(self.steps()):
             z = step.exactly_inverse(z, arithmetic, self.context)
         return self.base.exactly_inverse(z, arithmetic)

@@ -96,3 +96,46 @@ def spectral_norm(module: Layer) -> Layer:
     # unsafe: the weight keeps shape and type, and skipping PyTorch's check of that saves an iteration
     parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight.detach()), unsafe=True)
     return module
+
+
+class LargestSingularValues(nn.Module):
+    """Σ σ(W) over linear and convolutional layers: the spectral penalty of NVAE (Vahdat, Kautz 2020, section 3.3).
+
+    σ(W) = uᵀWv as in `SpectralNorm`, with u stored for each layer. Using it changes no state: `update` makes an
+    iteration.
+
+    Args:
+        net: all its layers with weights of two axes or more, except masked ones.
+
+    >>> value = LargestSingularValues(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)))
+    >>> for _ in range(100):
+    ...     value.update()
+    >>> exact = sum(torch.linalg.matrix_norm(layer.weight, 2) for layer in value.layers)
+    >>> bool((value() - exact).abs() < 1e-4)
+    True
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]  # the net owns them
+        for i, layer in enumerate(self.layers):
+            u = torch.randn(len(layer.weight), dtype=layer.weight.dtype, device=layer.weight.device)
+            self.register_buffer(f"u{i}", normalize(u, dim=0))
+
+    def forward(self) -> Tensor:
+        """The sum, ``()``."""
+        found: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            with torch.autocast(layer.weight.device.type, enabled=False):
+                matrix, u = layer.weight.flatten(1), self.get_buffer(f"u{i}")
+                with torch.no_grad():
+                    v = normalize(matrix.mT @ u, dim=0)
+                found.append(u.clone() @ (matrix @ v))
+        return torch.stack(found).sum()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One power iteration for every layer."""
+        for i, layer in enumerate(self.layers):
+            matrix, u = layer.weight.flatten(1), self.get_buffer(f"u{i}")
+            u.copy_(normalize(matrix @ normalize(matrix.mT @ u, dim=0), dim=0))

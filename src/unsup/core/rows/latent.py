@@ -127,6 +127,38 @@ PIXEL_VAE_PAPER = Paper(
     venue="ICLR 2017",
     link="https://arxiv.org/abs/1611.05013",
 )
+LADDER_PAPER = Paper(
+    key="sonderby2016ladder",
+    authors="Casper Kaae Sønderby, Tapani Raiko, Lars Maaløe, Søren Kaae Sønderby, Ole Winther",
+    year=2016,
+    title="Ladder Variational Autoencoders",
+    venue="NeurIPS 2016",
+    link="https://arxiv.org/abs/1602.02282",
+)
+NVAE_PAPER = Paper(
+    key="vahdat2020nvae",
+    authors="Arash Vahdat, Jan Kautz",
+    year=2020,
+    title="NVAE: A Deep Hierarchical Variational Autoencoder",
+    venue="NeurIPS 2020",
+    link="https://arxiv.org/abs/2007.03898",
+)
+VDVAE_PAPER = Paper(
+    key="child2021vdvae",
+    authors="Rewon Child",
+    year=2021,
+    title="Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images",
+    venue="ICLR 2021",
+    link="https://arxiv.org/abs/2011.10650",
+)
+BIT_SWAP_PAPER = Paper(
+    key="kingma2019bitswap",
+    authors="Friso H. Kingma, Pieter Abbeel, Jonathan Ho",
+    year=2019,
+    title="Bit-Swap: Recursive Bits-Back Coding for Lossless Compression with Hierarchical Latent Variables",
+    venue="ICML 2019",
+    link="https://arxiv.org/abs/1905.06845",
+)
 _ONE_CODE = "the bound counts one code of each example, and is below log p by what other codes add"
 _QUANTISED = {
     "loss-is-likelihood": "the loss has the terms of the codebook and of the commitment besides the bound",
@@ -242,6 +274,16 @@ ROWS: tuple[Row, ...] = (
             PIXEL_VAE_PAPER,
             PIXELCNN_PLUS_PLUS_PAPER,
         ),
+    ),
+    Row(
+        name="hierarchical-vae",
+        target="unsup.families.latent.hierarchical_vae:HierarchicalVAE",
+        family="latent",
+        summary="Several layers of latents: ladder VAE, two-layer IWAE net, VD-VAE, NVAE cells, ResNet VAE with IAF.",
+        abilities=("score", "sample", "temper", "encode", "decode", "compress", "condition"),
+        events="vectors, tables, sequences and images; net=conv: images only",
+        paper=VDVAE_PAPER,
+        also=(LADDER_PAPER, IWAE_PAPER, DREG_PAPER, IAF_PAPER, NVAE_PAPER, BIT_SWAP_PAPER),
     ),
     Row(
         name="vq-vae",

@@ -19,6 +19,8 @@ OF_CODES = {
 _SMALL = {"channels": 4, "layers": 1, "head_channels": 4}
 _SUBSCALE = {"channels": 4, "layers": 2, "attention": 0, "heads": 1, "embedding": 4, "blocks": 1}
 
+_MAPS = {"net": "conv", "latents": (1,), "hidden": (4,), "blocks": (1, 1)}
+
 BOUND = {"loss-is-likelihood": "the loss is a bound on log p, which is a sum over few states"}
 FROM_PRIOR = {"loss-is-likelihood": "the loss draws from the prior, the bound from q"}
 _FITTED = Part(
@@ -59,6 +61,16 @@ CASES = (
         exceptions={"loss-is-likelihood": "the KL term has four times the weight in the loss"},
     ),
     Case("vae", Event((1, 1, 3), ordinal(3)), {"latent_dim": 1, "window": 1, "decoder": "logistic-mixture"}),
+    Case("hierarchical-vae", vector(3), {"posterior": "bottom-up", "samples": 3, "gradient": "dreg"}),
+    Case("hierarchical-vae", vector(3), {"posterior": "ladder", "norm": "batch"}),
+    Case("hierarchical-vae", vector(2), {"posterior": "iaf", "flow_hidden": (6,), "given": labels(2)}, classes=2),
+    Case(
+        "hierarchical-vae",
+        GAPS,
+        {"posterior": "direct", "free_bits": 0.1},
+        exceptions={"loss-is-likelihood": FREE},
+    ),
+    Case("hierarchical-vae", Event((2, 2, 3), ordinal(3)), _MAPS),
     Case("vq-vae", vector(6)),
     Case("vq-vae", vector(4, REAL), {"codebook_size": 32, "codebook": "gradient"}),
     Case(
