@@ -40,7 +40,6 @@ PICTURE = Path("docs/series.png")
 REAL_SERIES = "real, train"
 SIGNS = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 SAMPLES, SHOWN = 500, 2
-OVERLAP = 8  # windows in which a row is
 IMPORTANCE = 50  # samples of a bound
 
 GUIDE = """A table with `--length N` is read as a series: its rows in the order of time, cut into windows of N rows, which are split by time
@@ -64,6 +63,7 @@ class Source:
         read: its rows ``(N, C)``, or its windows ``(N, T)``.
         unit: of the last digit, by which values are rounded; 0 if they are not.
         length: rows of a window.
+        stride: rows from one window to the next. Windows should start at all hours of a day in training and test.
         shown: the name of the column in the picture.
     """
 
@@ -71,6 +71,7 @@ class Source:
     read: Callable[[], NDArray[np.float64]]
     unit: float
     length: int
+    stride: int
     shown: str
 
 
@@ -91,6 +92,7 @@ SOURCES = {
         lambda: _columns("uci/daily-min-temperatures.csv", "Temp"),
         0.1,
         32,
+        4,
         "°C",
     ),
     "taxi": Source(
@@ -98,17 +100,19 @@ SOURCES = {
         lambda: _columns("nab/realKnownCause/nyc_taxi.csv", "value"),
         1,
         96,
+        12,
         "passengers",
     ),
     "weather": Source(
-        "dew point, temperature and pressure in Beijing, every hour of two years, windows of two days",
-        lambda: _columns("uci/pollution.csv.gz", "DEWP", "TEMP", "PRES")[-2 * 365 * 24 :],
+        "dew point, temperature and pressure in Beijing, every hour of five years, windows of two days",
+        lambda: _columns("uci/pollution.csv.gz", "DEWP", "TEMP", "PRES"),
         1,
         48,
+        23,
         "dew point, °C",
     ),
     "heartbeats": Source(
-        "500 heartbeats of ECG5000, windows of 140 samples", _heartbeats, 0, 140, "standardised voltage"
+        "500 heartbeats of ECG5000, windows of 140 samples", _heartbeats, 0, 140, 140, "standardised voltage"
     ),
 }
 DEEP: dict[str, Any] = {"steps": 400, "batch_size": 32, "lr": 3e-3, "warmup": 50, "ema": 0.99}
@@ -116,7 +120,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ppca": ("ppca", {}, {}),
     "gaussian-mixture": ("gaussian-mixture", {}, {}),
     "hmm": ("hmm", {"states": 30, "restarts": 1}, {}),
-    "hmm, mixtures": ("hmm", {"states": 30, "components": 3, "restarts": 1}, {}),
+    "hmm, mixtures": ("hmm", {"states": 20, "components": 2, "restarts": 1}, {}),
     "rnn": ("rnn", {"width": 64, "layers": 1}, DEEP),
     "wavenet": ("wavenet", {"width": 24, "skip": 48, "layers": 6, "stacks": 1}, DEEP),
     "vae": ("vae", {"latent_dim": 16, "hidden": (256, 256)}, DEEP | {"steps": 1500}),
@@ -156,15 +160,15 @@ def loaded(name: str) -> Data:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.csv")
         np.savetxt(path, values, fmt="%.6g", delimiter=",", header=",".join("abc"[: values.shape[1]]), comments="")
-        return unsup.load_data(path, length=source.length, stride=source.length // OVERLAP)
+        return unsup.load_data(path, length=source.length, stride=source.stride)
 
 
 def measured(model: str, name: str) -> dict[str, Any]:
     """One model of one series; or windows of its training split in place of samples."""
     data, length = loaded(name), SOURCES[name].length
+    overlap = -(-length // SOURCES[name].stride) - 1
     generator = torch.Generator().manual_seed(0)
     test, found = data.test.x[:], dict[str, Any](model=model, series=name)
-    overlap = OVERLAP - 1 if data.form is not None else 0
     if model == REAL_SERIES:
         rows = torch.randperm(len(data.train), generator=generator)[:SAMPLES].sort().values
         samples = data.train.x[rows]

@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> None:
 @torch.no_grad()
 def classes(model: HiddenMarkovModel, words: tuple[str, ...], train: torch.Tensor) -> list[tuple[float, list[str]]]:
     """The share of the words that each state has, and its most probable words; the largest state first."""
-    emitted = model.emissions.log_prob(torch.arange(len(words), dtype=torch.float64)[:, None])  # (V, K)
+    emitted = model.emissions.log_prob(torch.arange(len(words))[:, None])  # (V, K)
     share = torch.zeros(model.count, dtype=torch.float64)
     for part in train.split(500):
         share += model.posteriors(part.to(model.event.dtype)).sum((0, 1))
@@ -121,7 +121,7 @@ def page(rows: list[tuple[str, float, str]], states: list[tuple[float, list[str]
         [
             "# Classes of words",
             "",
-            "A hidden Markov model of words groups them into classes by the words around them: nobody says what a verb is.",
+            "A hidden Markov model of words groups them into classes by the words before and after them, without labels.",
             "",
             "```sh",
             "unsup fit tinyshakespeare-words hmm --model.states 20 -o runs/words",

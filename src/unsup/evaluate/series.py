@@ -84,8 +84,8 @@ def two_sample_auroc(fake: Tensor, real: Tensor, *, overlap: int = 0, folds: int
 
     Args:
         overlap: how many windows after a window share steps with it, if windows are in the order of time: ⌈length /
-            stride⌉ − 1. A forest that was fitted to such a neighbour would recognise the window, whatever the model;
-            therefore neighbours of the tested windows are left out of the fit.
+            stride⌉ − 1. A forest that was fitted to such a neighbour would recognise the window for any model;
+            therefore neighbours of the tested windows are not fitted.
 
     Raises:
         InputError: too few windows for the folds.
