@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,29 @@ SIGNS = {"exact": "", "bound": "≤ ", "estimate": "≈ "}
 SAMPLES, SHOWN = 500, 2
 IMPORTANCE = 50  # samples of a bound
 
-GUIDE = """A table with `--length N` is read as a series: its rows in the order of time, cut into windows of N rows, which are split by time
-([data](data.md#series)). Any model that takes sequences or vectors can learn the windows and draw new ones.
-
-```sh
-unsup fit temperatures.csv hmm --length 64 --model.states 30 -o runs/temperatures
-unsup sample runs/temperatures -n 20 -o simulated.csv
-unsup sample runs/temperatures -n 20 -o simulated.png
-```
-"""
-READING = ""
+GUIDE = (
+    "A table with `--length N` is read as a series: its rows in the order of time, cut into windows of N rows, which "
+    "are split by time ([data](data.md#series)). Models of sequences or vectors learn the windows and draw new ones; `hmm` "
+    "draws series of any length.",
+    "",
+    "```sh",
+    "unsup fit temperatures.csv hmm --length 32 --model.states 30 -o runs/temperatures",
+    "unsup sample runs/temperatures -n 20 -o simulated.png",
+    "unsup sample runs/temperatures -n 1 --length 3650 -o simulated.csv",
+    "```",
+    "",
+)
+READING: tuple[str, ...] = (
+    "## How to read this",
+    "",
+    "- No column is enough. A model may have the values right and their order wrong: states of `hmm` keep the marginal "
+    "distribution and forget the season or the day, which the autocorrelations show. A likelihood of single steps is "
+    "hardly affected by that.",
+    "- An AUROC may be below 0.5: one year of test days has few windows that do not overlap. Compare it with the "
+    "first row. Where that row is far above 0.5, the test period differs from the training period, which no model has seen.",
+    "- The phase matters. With a stride of 24 hours all windows of the training split start at the same hour, those of "
+    "the test split at another one, and the AUROC of real windows is 1.0. The stride of the weather is therefore 23.",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Source:
 
 def _columns(file: str, *names: str) -> NDArray[np.float64]:
     path = Path(os.environ["UNSUP_DATA"], file)
-    with (gzip.open(path, "rt") if path.suffix == ".gz" else path.open()) as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         rows = list(csv.DictReader(lines))
     return np.array([[float(row[name]) for name in names] for row in rows])
 
@@ -203,13 +216,14 @@ def page(found: list[dict[str, Any]]) -> str:
     by = {(r["model"], r["series"]): r for r in found}
     models = [m for m in MODELS if all((m, s) in by for s in SOURCES)]
     options = "; ".join(
-        f"{m}: `{MODELS[m][0]}`" + "".join(f" `--model.{k.replace('_', '-')} {_told(v)}`" for k, v in MODELS[m][1].items())
+        f"{m}: `{MODELS[m][0]}`"
+        + "".join(f" `--model.{k.replace('_', '-')} {_told(v)}`" for k, v in MODELS[m][1].items())
         for m in models
     )
     lines = [
         "# Simulated series",
         "",
-        GUIDE,
+        *GUIDE,
         "## Comparison",
         "",
         " ".join((__doc__ or "").split("\n\n")[1].split()),
@@ -218,16 +232,16 @@ def page(found: list[dict[str, Any]]) -> str:
         "",
         "![Two windows of the real series, and of samples of each model](series.png)",
         "",
-        "- nats a step: −log p of a test window divided by its steps, in nats of the raw values; lower is better, and `≤` "
-        f"is a bound with {IMPORTANCE} importance samples. Series have different units, so compare within a table only.",
-        f"- marginal: the distance of the values of {SAMPLES} samples from those of the test windows (1-Wasserstein, in standard "
-        "deviations; the mean over columns).",
-        "- autocorrelation: the mean absolute difference of the autocorrelations of samples and test windows, over lags "
-        "up to half a window.",
-        "- AUROC: that of a random forest which tells samples from test windows; 0.5 is perfect.",
+        "- nats a step: −log p of a test window divided by its steps, in nats of the raw values; lower is better. `≤` "
+        f"is a bound with {IMPORTANCE} importance samples. Compare within a table only: units differ.",
+        f"- marginal: the distance of the values of {SAMPLES} samples from those of the test windows (1-Wasserstein, "
+        "in standard deviations; the mean over columns).",
+        "- autocorrelation: the mean absolute difference of the autocorrelations of samples and test windows, "
+        "over lags up to half a window.",
+        "- AUROC: that of a random forest which distinguishes samples from test windows; 0.5 is perfect.",
         "",
-        f"The first row has {SAMPLES} windows of the training split (all, if there are fewer) in place of samples. It is "
-        "the baseline: series change in time, and a model can reproduce only what it was shown.",
+        f"The first row has {SAMPLES} windows of the training split (all, if there are fewer) in place of samples. It "
+        "is the baseline: series change in time, and models learn from the training split only.",
     ]
     for name, source in SOURCES.items():
         rows = [by[m, name] for m in (REAL_SERIES, *models)]
@@ -251,10 +265,11 @@ def page(found: list[dict[str, Any]]) -> str:
         [
             *lines,
             "",
-            f"Options other than the defaults: {options}. Models that learn by gradients: 400 steps of 32 windows (`vae`: "
-            f"1,500), a learning rate of 0.003, averaged parameters. One seed. Machine: {machine}; {date}.",
+            f"Options other than the defaults: {options}. Models that learn by gradients: 400 steps of 32 windows "
+            f"(`vae`: 1,500), a learning rate of 0.003, averaged parameters. One seed. Machine: {machine}; {date}.",
             "",
-            READING,
+            *READING,
+            "",
         ]
     )
 

@@ -1,8 +1,9 @@
 """Classes of words: ``python -m benchmarks words [RUNS]`` writes ``docs/words.md``.
 
-RUNS is the folder of the runs of ``unsup reproduce hmm-words``, by default ``runs/recipes``. Perplexities are of the test
-windows of 64 words: exp of −log p per word, with a vocabulary of 5,000 in which all other words are one token. n-grams
-predict the first word of a window by its frequency, as they see no more than the models do.
+RUNS is the folder of the runs of ``unsup reproduce hmm-words``, by default ``runs/recipes``.
+
+Perplexities are of the test windows of 64 words: exp of −log p per word, with a vocabulary of 5,000 in which all other
+words are one token. n-grams predict the first word of a window by its frequency, as the models cannot see more.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def page(rows: list[tuple[str, float, str]], states: list[tuple[float, list[str]
         [
             "# Classes of words",
             "",
-            "A hidden Markov model of words groups them into classes by the words before and after them, without labels.",
+            "A hidden Markov model of words groups them into classes by the words before and after them, without "
+            "labels.",
             "",
             "```sh",
             "unsup fit tinyshakespeare-words hmm --model.states 20 -o runs/words",
@@ -130,14 +132,14 @@ def page(rows: list[tuple[str, float, str]], states: list[tuple[float, list[str]
             "python -m benchmarks words",
             "```",
             "",
-            " ".join((__doc__ or "").split("\n\n")[1].split()),
+            " ".join((__doc__ or "").split("\n\n")[2].split()),
             "",
             "| model | perplexity | free parameters |",
             "| --- | --: | --: |",
             *(f"| {name} | {value:.1f} | {free or '–'} |" for name, value, free in rows),
             "",
-            f"The {len(states)} states of the model of {len(states)}, by the share of the words that they have, with their "
-            "most probable words:",
+            f"The {len(states)} states of the model of {len(states)}, by the share of the words that they have, with "
+            "their most probable words:",
             "",
             "| share | words |",
             "| --: | --- |",

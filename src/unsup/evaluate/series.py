@@ -50,7 +50,7 @@ def autocorrelation_error(fake: Tensor, real: Tensor, *, lags: int | None = None
     >>> autocorrelation_error(torch.eye(4), torch.eye(4))
     0.0
     """
-    first, second = _two(fake, real)
+    first, _ = _two(fake, real)
     lags = first.shape[1] // 2 if lags is None else lags
     return float(np.abs(autocorrelation(fake, lags) - autocorrelation(real, lags)).mean())
 
