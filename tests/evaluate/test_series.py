@@ -15,7 +15,6 @@ from scipy import stats
 from unsup.core.errors import InputError
 from unsup.evaluate.series import autocorrelation, autocorrelation_error, marginal_distance, two_sample_auroc
 
-
 ROOT = Path(__file__).parents[2]
 
 
