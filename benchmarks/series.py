@@ -44,8 +44,8 @@ IMPORTANCE = 50  # samples of a bound
 
 GUIDE = (
     "A table with `--length N` is read as a series: its rows in the order of time, cut into windows of N rows, which "
-    "are split by time ([data](data.md#series)). Models of sequences or vectors learn the windows and draw new ones; `hmm` "
-    "draws series of any length.",
+    "are split by time ([data](data.md#series)). Models of sequences or vectors learn the windows and draw new ones; "
+    "`hmm` draws series of any length.",
     "",
     "```sh",
     "unsup fit temperatures.csv hmm --length 32 --model.states 30 -o runs/temperatures",
@@ -58,10 +58,10 @@ READING: tuple[str, ...] = (
     "## How to read this",
     "",
     "- No column is enough. A model may have the values right and their order wrong: states of `hmm` keep the marginal "
-    "distribution and forget the season or the day, which the autocorrelations show. A likelihood of single steps is "
-    "hardly affected by that.",
+    "distribution and forget the season or the day, which the autocorrelations show.",
     "- An AUROC may be below 0.5: one year of test days has few windows that do not overlap. Compare it with the "
-    "first row. Where that row is far above 0.5, the test period differs from the training period, which no model has seen.",
+    "first row. Where that row is far above 0.5, the test period differs from the training period, which is all that "
+    "a model has seen.",
     "- The phase matters. With a stride of 24 hours all windows of the training split start at the same hour, those of "
     "the test split at another one, and the AUROC of real windows is 1.0. The stride of the weather is therefore 23.",
 )
