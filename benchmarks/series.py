@@ -1,10 +1,11 @@
 """Simulated series beside real ones: ``python -m benchmarks series [MODEL …]`` writes ``docs/series.md``.
 
-Each model is fitted once to windows of a series, with seed 0 and the settings below, which were not tuned. After first
-figures, three settings were changed: windows of the temperatures are shorter (there were 19 test windows), the stride of
-the weather is 23 (see below), and states have two Gaussians in place of three (time). The first 80 % of the rows are for
-training, the last 10 % for test; the heartbeats are split by a hash. The files have rounded values, whose density a model
-could raise without bound: uniform noise of one unit of the last digit, drawn once, is added to all of them.
+Each model is fitted once to windows of a series, with seed 0 and the settings below, which were not tuned. After
+first figures, three settings were changed: windows of the temperatures are shorter (there were 19 test windows), the
+stride of the weather is 23 (see below), and states have two Gaussians in place of three (time). The first 80 % of the
+rows are for training, the last 10 % for test; the heartbeats are split by a hash. The files have rounded values,
+whose density a model could raise without bound: uniform noise of one unit of the last digit, drawn once, is added to
+all of them.
 
 Each result is appended to ``benchmarks/series.jsonl`` at once, and what stands there is not run again.
 """
