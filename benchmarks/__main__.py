@@ -74,6 +74,16 @@ def main(names: list[str]) -> None:
 
         outliers(names[1:])
         return
+    if names[:1] == ["series"]:
+        from benchmarks.series import main as series
+
+        series(names[1:])
+        return
+    if names[:1] == ["words"]:
+        from benchmarks.words import main as words
+
+        words(names[1:])
+        return
     if names[:1] == ["densities"]:
         from benchmarks.densities import main as densities
 

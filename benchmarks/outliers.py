@@ -31,7 +31,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.svm import OneClassSVM
 
 from unsup.core.event import REAL, Event
-from unsup.core.model import HasDensity, HasEnergy
+from unsup.core.model import HasDensity, HasEnergy, LearnsByCounting
 from unsup.core.registry import model_class
 from unsup.core.registry import names as registry_names
 from unsup.evaluate.outliers import default_detector
@@ -47,7 +47,6 @@ UNSEEN = slice(2, None)  # seeds that the default detector was not designed with
 MOST_ROWS = 10_000
 STEPS = 300  # of models that learn by gradients
 DEFAULT = "unsup outliers"
-COUNTED = ("gaussian-mixture", "histogram")  # models that learn without gradients
 MACHINE = (  # of the records
     "AMD EPYC, 2 cores, AVX-512 bf16; 1 thread; numpy 2.4.6, scikit-learn 1.9.1, torch 2.13.0+cpu, pyod 3.0.0; "
     "2026-11-26"
@@ -64,11 +63,16 @@ def registered(name: str, **options: Any) -> Method:
     """A model of the registry."""
 
     def run(fitted: Array, scored: Array, seed: int) -> Array:
-        training = {} if name in COUNTED else {"steps": STEPS}
+        training = {} if counts(name) else {"steps": STEPS}
         estimator = DensityEstimator(name, options=options, training=training, random_state=seed)
         return -estimator.fit(fitted).score_samples(scored)
 
     return run
+
+
+def counts(name: str) -> bool:
+    """Whether a model of the registry learns without gradients."""
+    return issubclass(model_class(name), LearnsByCounting)
 
 
 def by_scikit_learn(make: Callable[[int], Any]) -> Method:
@@ -99,6 +103,7 @@ METHODS: dict[str, Method] = {
     DEFAULT: ours,
     "gaussian-mixture": registered("gaussian-mixture"),
     "histogram": registered("histogram"),
+    **{name: registered(name) for name in ("ppca", "factor-analysis", "kde", "naive-bayes")},
     "IsolationForest": by_scikit_learn(lambda seed: IsolationForest(random_state=seed)),
     "LOF": by_scikit_learn(lambda seed: LocalOutlierFactor(novelty=True)),
     "OneClassSVM": by_scikit_learn(lambda seed: OneClassSVM()),
@@ -112,6 +117,7 @@ METHODS: dict[str, Method] = {
     "made": registered("made"),
     "ebm": registered("ebm"),
     "score-matching": registered("score-matching"),
+    **{name: registered(name) for name in ("planar", "radial", "maf", "iaf", "spline-flow", "cdf-flow")},
 }
 PEERS = ("IsolationForest", "LOF", "OneClassSVM", "ECOD", "COPOD", "KNN", "PyOD's choice")
 
@@ -224,7 +230,7 @@ def page(found: list[dict[str, Any]]) -> str:
 def _of_models(order: list[str]) -> str:
     """Which of the methods are models of the registry."""
     models = [m for m in order if m != DEFAULT and m not in PEERS]
-    deep = [m for m in models if m not in COUNTED]
+    deep = [m for m in models if not counts(m)]
     text = f"Models of the registry: {', '.join(map(_name, models))}." if models else ""
     return f"{text} {', '.join(map(_name, deep))}: after {STEPS} steps." if deep else text
 

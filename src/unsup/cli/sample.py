@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,11 +63,11 @@ def main(arguments: Sequence[str]) -> int:
     total = n if each is None else len(each)
     if is_single and total > 1:
         raise InputError(f"-o {options.out} is one recording, but {total} samples were requested; name a folder")
-    length = None if options.seconds is None else _length(options.seconds, run)
+    length = _length(options, run)
     if length not in (None, run.model.event.shape[0]) and Path(options.out).suffix.lower() == ".png":
-        raise InputError(
-            f"a picture has samples of {whole_seconds(run):g} seconds; remove --seconds, or name a folder or .npy file"
-        )
+        long = f"{whole_seconds(run):g} seconds" if options.seconds else f"{run.model.event.shape[0]:,} steps"
+        flag = "--seconds" if options.seconds else "--length"
+        raise InputError(f"a picture has samples of {long}; remove {flag}, or name another file than a picture (.npy)")
     prompt = None if options.prompt is None else prompted(options.prompt, run, total)
     lengths = None
     with Progress("auto", unit="sample", start=0) as display:
@@ -124,26 +125,37 @@ def check_completes(run: Run) -> None:
         raise CapabilityError(f"{name} cannot complete examples (models that can: {able})")
 
 
-def _length(seconds: float, run: Run) -> int:
-    """The number of samples of ``--seconds``.
+def _length(options: Namespace, run: Run) -> int | None:
+    """The length of the samples by ``--seconds`` or ``--length``; None for that of the training examples.
 
     Raises:
-        InputError: the data of the run has no rate.
+        InputError: both are given, or the data of the run has no rate, or is not of sequences.
         CapabilityError: its model samples examples of one length only.
     """
     from unsup.core.model import SamplesAnyLength
 
     form, model, name = run.form, run.model, run.config["model"]["model"]
-    if form is None or form.samples_a_second is None:
-        raise InputError(f"--seconds {seconds:g} is for sound, but this run is of {model.event}; remove it")
+    if options.seconds is None and options.length is None:
+        return None
+    if options.seconds is not None and options.length is not None:
+        raise InputError("--seconds and --length are both given; remove one of them")
+    if options.length is not None:
+        if model.event.layout != "sequence":
+            raise InputError(f"--length {options.length} is for sequences, but this run is of {model.event}; remove it")
+        length, own, said = options.length, f"{model.event.shape[0]:,} steps", f"--length {options.length}"
+    else:
+        if form is None or form.samples_a_second is None:
+            raise InputError(f"--seconds {options.seconds:g} is for sound, but this run is of {model.event}; remove it")
+        length = max(1, round(options.seconds * form.samples_a_second))
+        own, said = f"{whole_seconds(run):g} seconds", f"--seconds {options.seconds:g}"
     reason = (
         model.reason_against_length()
         if isinstance(model, SamplesAnyLength)
         else "samples examples of the length of its event only"
     )
     if reason is not None:
-        raise CapabilityError(f"{name} {reason} ({whole_seconds(run):g} seconds); remove --seconds {seconds:g}")
-    return max(1, round(seconds * form.samples_a_second))
+        raise CapabilityError(f"{name} {reason} ({own}); remove {said}")
+    return length
 
 
 def whole_seconds(run: Run) -> float:
@@ -200,6 +212,11 @@ def _parser(run: Run | None) -> Parser:
         Positive,
         "duration of samples of sound, for models that sample any length [that of the training examples]",
         metavar="S",
+    )
+    parser.add_number(
+        "--length",
+        Count,
+        "number of steps of samples of sequences, for models that sample any length [that of the training examples]",
     )
     parser.add_number("--seed", Seed, "random seed [0]", default=0)
     parser.add_argument(

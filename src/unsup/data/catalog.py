@@ -212,6 +212,13 @@ CATALOG: dict[str, Entry] = {
             "public domain",
         ),
         Entry(
+            "tinyshakespeare-words",
+            f"{_STANDARD}:tinyshakespeare_words",
+            "the same plays as windows of words, with a vocabulary of 5,000",
+            _FOUND,
+            "public domain",
+        ),
+        Entry(
             "enwiki-fragment",
             f"{_STANDARD}:enwiki_fragment",
             "6 MB of the English Wikipedia with its mark-up, as windows of bytes",

@@ -600,7 +600,7 @@ class TableForm(Form):
             raise InputError(f"{out} should end in one of {', '.join(self.suffixes)}")
         names = [column.name for column in self.columns]
         if self.window:
-            names, cells = ["window", *names], [[str(i // self.window) for i in range(len(cells[0]))], *cells]
+            names, cells = ["window", *names], [[str(i // x.shape[1]) for i in range(len(cells[0]))], *cells]
         header = [names] if self.header or self.window else []
         yield out, delimited_bytes([*header, *zip(*cells, strict=True)], out, self.separator)
 

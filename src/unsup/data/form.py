@@ -20,6 +20,7 @@ FORMS: dict[str, str] = {
     "sound": "unsup.data.sound:SoundForm",
     "text": "unsup.data.text:TextForm",
     "bytes": "unsup.data.text:BytesForm",
+    "words": "unsup.data.vocabulary:WordsForm",
 }
 """The forms by their name in JSON: ``"module:class"``. Data of other kinds has no form of its own."""
 

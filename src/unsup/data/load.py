@@ -33,6 +33,7 @@ from unsup.data.sound import SoundForm
 from unsup.data.source import Data, Split, hashed_order
 from unsup.data.streams import with_stream
 from unsup.data.text import BytesForm, TextForm
+from unsup.data.vocabulary import WordsForm
 
 __all__ = [
     "from_arrays",
@@ -349,6 +350,8 @@ def load_batch(
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
         found = tables.read_like(place.path, place_form, **reading)
         given = given or tuple(column.name for column in place_form.given)
+    elif isinstance(form, WordsForm) and place.path is not None:
+        found = form.read(place.path, chosen.get("length", event.shape[0]))
     else:
         found = place.read(chosen)
     for kind, noun in ((TextForm, "text"), (SoundForm, "sound")):

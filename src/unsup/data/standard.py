@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pooch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from unsup.core.config import AtLeast, check_value
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.data.arrays import read_npz
@@ -26,6 +27,7 @@ from unsup.data.examples import Examples, Names, classes, part_names
 from unsup.data.sound import windows_of_files
 from unsup.data.source import binarise
 from unsup.data.text import Tokens, read_text
+from unsup.data.vocabulary import read_words
 
 _PIXELS = Support("ordinal", 256)
 
@@ -359,6 +361,26 @@ def tinyshakespeare(
     return _text(found, length, tokens, tail)
 
 
+def tinyshakespeare_words(
+    *, length: int = 64, vocabulary: int = 5_000, tail: bool = False, data_dir: str | None = None
+) -> Examples:
+    """Windows of words and punctuation marks of the same plays, in lower case; the last 10 % are the test split.
+
+    Every 18th window of the rest is for validation. Words that are not among the most frequent of the first 90 % are
+    one token.
+
+    Args:
+        length: words in one window.
+        vocabulary: number of tokens, that of all other words included.
+        tail: as for bytes.
+        data_dir: as for fsdd.
+    """
+    found = _find("tinyshakespeare-words", "text/tinyshakespeare", {"input.txt": None}, None, data_dir, False)
+    (path,) = found.values()
+    check_value("vocabulary", vocabulary, Annotated[int, AtLeast(2)])
+    return _split(read_words(path, length=length, vocabulary=vocabulary, tail=tail, training=0.9))
+
+
 def enwiki_fragment(
     *,
     length: int = 512,
@@ -384,7 +406,11 @@ def enwiki_fragment(
 def _text(files: dict[str, Path], length: int, tokens: Tokens, tail: bool) -> Examples:
     """Windows of a text: the last 10 % for test, every 18th of the others (5 % of all) for validation."""
     (path,) = files.values()
-    found = read_text(path, length=length, tokens=tokens, tail=tail)
+    return _split(read_text(path, length=length, tokens=tokens, tail=tail))
+
+
+def _split(found: Examples) -> Examples:
+    """The last 10 % of the windows for test, every 18th of the others for validation."""
     numbers = torch.arange(len(found.x))
     test = numbers >= len(found.x) - len(found.x) // 10
     validation = ~test & (numbers % 18 == 9)

@@ -283,7 +283,9 @@ def read_text(
     reading = _Reading(tokens, length, documents, tail)
     found, _ = _windows([(path.name if documents else "", text)], path, reading, TextForm(encoding))
     if _is_table(text):
-        notes.append(f"the lines look like rows of a table; to read it as one, rename it to {path.stem}.csv")
+        packed = path.suffix if path.suffix.lower() in _PACKED else ""
+        own = f"{Path(path.name.removesuffix(packed)).stem}.csv{packed}"
+        notes.append(f"the lines look like rows of a table; to read it as one, rename it to {own}")
     return replace(found, notes=(*notes, *found.notes))
 
 

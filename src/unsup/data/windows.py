@@ -138,4 +138,4 @@ def file_of(name: str) -> str:
     >>> file_of("a.txt byte 64"), file_of("character 128"), file_of("a.wav 0.128 s")
     ('a.txt', '', 'a.wav')
     """
-    return re.sub(r"(?:^| )(?:(?:byte|character) \d+|\d+\.\d+ s)$", "", name)
+    return re.sub(r"(?:^| )(?:(?:byte|character|word) \d+|\d+\.\d+ s)$", "", name)

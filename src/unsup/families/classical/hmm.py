@@ -135,7 +135,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
     @classmethod
     def reason_against(cls, event: Event) -> str | None:
         if event.layout != "sequence" or event.uniform is None:
-            return "takes sequences only"
+            return "takes sequences only (the rows of a table are a series with --length N)"
         if event.uniform.levels > _MOST_LEVELS:
             return f"takes at most {_MOST_LEVELS:,} levels, each of which has a probability in every state"
         if event.missing and event.open and len(event.shape) == 1 and event.has_words:
