@@ -17,6 +17,7 @@ from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
 from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
 from benchmarks.hmm_fit import hmm_fit
+from benchmarks.latent_energy_steps import dbm_step, dbn_epoch, latent_step, vq_vae_2_step
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -54,6 +55,10 @@ BENCHMARKS = (
     sngan_step_bfloat16,
     vq_vae_step,
     vq_vae_step_bfloat16,
+    vq_vae_2_step,
+    latent_step,
+    dbn_epoch,
+    dbm_step,
     rbm_epoch,
     hmm_fit,
     rbm_epoch_bfloat16,
