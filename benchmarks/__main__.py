@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
-from benchmarks.classical_peers import kde_peers, linear_gaussian_peers
+from benchmarks.classical_peers import kde_peers, linear_gaussian_peers, mixture_peers
 from benchmarks.compression import compression, compression_caches
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
@@ -65,6 +65,7 @@ BENCHMARKS = (
     fid_speed,
     linear_gaussian_peers,
     kde_peers,
+    mixture_peers,
     naive_bayes_peers,
     *((bayes_net_peers,) if find_spec("pgmpy") else ()),
     compression,

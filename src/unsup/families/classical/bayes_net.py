@@ -123,7 +123,7 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         # The tables of all columns one after the other, with room for any structure that may be learned.
         self.register_buffer("log_table", torch.zeros(self._room(parents), dtype=torch.float64))
         self._laid_out: tuple[bytes, _Layout] | None = None
-        self._joint_key: tuple[object, ...] = ()
+        self._joint_key, self._joint_net = (0, 0, 0), self._net
         self._joints: dict[tuple[frozenset[int], tuple[int, ...]], tuple[list[int], Tensor] | None] = {}
         self._start()
 
@@ -250,9 +250,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
             weight = None if batch.weight is None else batch.weight.double()
             count = self.log_table.new_tensor(len(batch)) if weight is None else weight.sum()
             counts, nodes = torch.zeros_like(self.log_table), range(self.event.dims)
-            rows = max(_CACHED // self.event.dims, len(counts) // self.event.dims, 1)
-            for start in range(0, len(batch), rows):
-                part = slice(start, start + rows)
+            size = max(_CACHED // self.event.dims, len(counts) // self.event.dims, 1)
+            for start in range(0, len(batch), size):
+                part = slice(start, start + size)
                 counts += self._counted(self._codes(batch.x[part]), nodes, None if weight is None else weight[part])
             return {"counts": counts, "count": count}
         codes = self._codes(batch.x)
@@ -418,9 +418,9 @@ class BayesNet(Counting, Factorises, CanSample, CanComplete, CodesEntries):
         table = self.log_table
         if table.is_inference():
             return None
-        key = id(self), id(table), table._version, self._net  # any change of the parameters is a new version
-        if len(key) != len(self._joint_key) or any(a is not b and a != b for a, b in zip(key, self._joint_key)):
-            self._joint_key, self._joints = key, {}
+        key = id(self), id(table), table._version  # any change of the parameters is a new version
+        if key != self._joint_key or self._net is not self._joint_net:
+            self._joint_key, self._joint_net, self._joints = key, self._net, {}
         if (seen, of) not in self._joints:
             if len(self._joints) >= _KEPT_TABLES:
                 self._joints.clear()
