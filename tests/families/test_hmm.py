@@ -119,6 +119,31 @@ def test_scan_is_the_sequential_pass(steps: int) -> None:
         torch.testing.assert_close(slow.backward(end), fast.backward(end), atol=1e-10, rtol=1e-10)
 
 
+def test_expected_counts_of_weighted_sequences_are_those_of_the_sequential_pass() -> None:
+    log_initial, log_transition, log_b = chain(150, 3, 4, scale=5.0)
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    for lengths in (None, torch.tensor([150, 70, 1])):
+        found = []
+        for scan in (False, True):
+            parts: list[Tensor] = []
+            counts = hmm.expect(
+                log_initial,
+                log_transition,
+                lambda i, j: log_b[i:j],
+                150,
+                3,
+                lambda first, last, posterior, parts=parts: parts.append(posterior),  # type: ignore[misc]
+                lengths=lengths,
+                weight=weight,
+                scan=scan,
+            )
+            found.append((counts.initial, counts.transitions, torch.cat(parts)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+        ends = torch.tensor([150, 150, 150]) if lengths is None else lengths
+        assert float(found[1][1].sum()) == pytest.approx(float(weight @ (ends - 1).double()), rel=1e-12)
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_gradient_is_that_of_the_recursion_in_log_space(scan: bool) -> None:
     leaves = [t.requires_grad_() for t in chain(40, 2, K, scale=3.0)]

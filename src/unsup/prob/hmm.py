@@ -189,12 +189,12 @@ class Trellis:
         if batch == 1:  # the copy is faster with two axes
             rows = x.reshape(self.blocks, steps // self.blocks * each).T.contiguous()
             return rows.view(steps // self.blocks, each, self.blocks)
-        return x.reshape(self.blocks, -1, batch, each).permute(1, 3, 0, 2).flatten(2).contiguous()
+        return x.reshape(self.blocks, steps // self.blocks, batch, each).permute(1, 3, 0, 2).flatten(2).contiguous()
 
     def _in_order(self, x: Tensor) -> Tensor:
         """``(T / blocks, K, blocks B)`` → ``(T, B, K)``."""
         steps, each, _ = x.shape
-        return x.view(steps, each, self.blocks, self.batch).permute(2, 0, 3, 1).reshape(-1, self.batch, each)
+        return x.view(steps, each, self.blocks, self.batch).permute(2, 0, 3, 1).reshape(steps * self.blocks, self.batch, each)
 
 
 def _forward_steps(start: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
