@@ -194,7 +194,11 @@ class Trellis:
     def _in_order(self, x: Tensor) -> Tensor:
         """``(T / blocks, K, blocks B)`` → ``(T, B, K)``."""
         steps, each, _ = x.shape
-        return x.view(steps, each, self.blocks, self.batch).permute(2, 0, 3, 1).reshape(steps * self.blocks, self.batch, each)
+        return (
+            x.view(steps, each, self.blocks, self.batch)
+            .permute(2, 0, 3, 1)
+            .reshape(steps * self.blocks, self.batch, each)
+        )
 
 
 def _forward_steps(start: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
