@@ -11,12 +11,13 @@ import torch
 
 from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
-from benchmarks.classical_peers import kde_peers, linear_gaussian_peers
+from benchmarks.classical_peers import kde_peers, linear_gaussian_peers, mixture_peers
 from benchmarks.compression import compression, compression_caches
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
 from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
 from benchmarks.hmm_fit import hmm_fit
+from benchmarks.latent_energy_steps import dbm_step, dbn_epoch, latent_step, vq_vae_2_step
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -54,12 +55,17 @@ BENCHMARKS = (
     sngan_step_bfloat16,
     vq_vae_step,
     vq_vae_step_bfloat16,
+    vq_vae_2_step,
+    latent_step,
+    dbn_epoch,
+    dbm_step,
     rbm_epoch,
     hmm_fit,
     rbm_epoch_bfloat16,
     fid_speed,
     linear_gaussian_peers,
     kde_peers,
+    mixture_peers,
     naive_bayes_peers,
     *((bayes_net_peers,) if find_spec("pgmpy") else ()),
     compression,

@@ -1,7 +1,8 @@
-"""Probabilistic PCA, factor analysis and kernel density estimates against scikit-learn, all in float64."""
+"""Probabilistic PCA, factor analysis, mixtures and kernel density estimates against scikit-learn, all in float64."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,6 +24,7 @@ from unsup.core.model import HasDensity, LearnsByCounting, Model
 
 SIZES = ((20_000, 50), (100_000, 20))
 FACTORS = 5
+COMPONENTS, PASSES = 10, 10
 PREPARED = 20_000  # as in `unsup.fit`
 STORED, QUERIES, BANDWIDTH = 20_000, 1_000, 0.5
 
@@ -94,6 +97,43 @@ def linear_gaussian_peers() -> Several:
                 {"scikit-learn FactorAnalysis": lambda peer=peer, x=x: peer.score_samples(x)},  # type: ignore[misc]
                 rounds=9,
                 target="≥ 1×",
+            )
+        )
+    return Several(parts)
+
+
+def mixture_peers() -> Several:
+    """Passes of EM from the same number of components."""
+    parts: list[Measured] = []
+    n, dims = 100_000, 20
+    x = _examples(n, dims)
+    batch = Batch(torch.from_numpy(x))
+    for structure, theirs in (("full", "full"), ("diagonal", "diag")):
+        event = Event((dims,), REAL, precision="float64")
+        model = unsup.create("gaussian-mixture", event, seed=0, components=COMPONENTS, covariance=structure)
+        model.prepare(Batch(batch.x[:2000]), generator=torch.Generator().manual_seed(0))
+        assert isinstance(model, LearnsByCounting)
+
+        def passes(model: LearnsByCounting = model) -> None:
+            for _ in range(PASSES):
+                model.maximize(model.statistics(batch))
+
+        def peer(theirs: Any = theirs) -> None:
+            mixture = GaussianMixture(
+                COMPONENTS, covariance_type=theirs, max_iter=PASSES, tol=0.0, init_params="random_from_data"
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                mixture.fit(x)
+
+        parts.append(
+            interleave(
+                f"Gaussian mixture, {PASSES} passes of EM, {n:,} × {dims}, {COMPONENTS} {structure} components",
+                passes,
+                {"scikit-learn GaussianMixture": peer},
+                rounds=3,
+                target="≥ 1×",
+                note="theirs with its start and its last E step",
             )
         )
     return Several(parts)

@@ -40,7 +40,7 @@ def _epoch(precision: str) -> Measured:
             for rows in torch.randperm(EXAMPLES, generator=generator).split(BATCH):
                 optimizer.zero_grad()
                 with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                    loss = model.loss(Batch(x[rows]), generator=generator)["loss"].mean()
+                    loss = model.loss(Batch(x.index_select(0, rows)), generator=generator)["loss"].mean()
                 loss.backward()
                 optimizer.step()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,20 @@ def _measure(precision: Literal["float32", "bfloat16"], others: tuple[str, ...])
     )
 
 
-def trainer_step(x: Tensor, precision: str) -> Callable[[], None]:
-    event = unsup.Event((3, 32, 32), unsup.Support("ordinal", 256))
+def trainer_step(
+    x: Tensor,
+    precision: str,
+    name: str = "vq-vae",
+    options: Mapping[str, Any] | None = None,
+    *,
+    event: unsup.Event | None = None,
+    batch: int = BATCH,
+) -> Callable[[], None]:
+    """One step of the trainer, on images of 3×32² by default; without options, of the ``paper`` preset."""
+    event = event or unsup.Event((3, 32, 32), unsup.Support("ordinal", 256))
     data = Data("random", event, Split(x), Split(x[:10]), Split(x[:10]))
-    model = unsup.create("vq-vae", event, preset="paper")
-    settings = make_settings(model, {"steps": 100_000, "batch_size": BATCH, "ema": 0.0, "precision": precision})
+    model = unsup.create(name, event, preset="paper") if options is None else unsup.create(name, event, **options)
+    settings = make_settings(model, {"steps": 100_000, "batch_size": batch, "ema": 0.0, "precision": precision})
     trainer = GradientTrainer(model, data, settings, Progress("off"))
     trainer.begin()
     batches = trainer.batches()

@@ -520,3 +520,39 @@ def test_pgmpy_agrees() -> None:
         theirs = inference.query([f"c{target}"], {"c3": 1, "c5": 0}, show_progress=False).values
         np.testing.assert_allclose(found[0].numpy(), theirs, rtol=1e-10)
     assert pd.__version__
+
+
+def test_posteriors_from_a_kept_table_are_those_of_an_elimination(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_net()
+    for seed in range(3):  # the tables change: what was kept for the old ones is not used
+        model.log_table.copy_(random_net(seed=seed).log_table)
+        for seen, of in (({3, 5}, [2]), ({0, 6}, [4, 1]), (set(), [5]), ({1, 2, 4}, [0])):
+            codes = everything(SIZES).clone()
+            codes[:, [v for v in range(7) if v not in seen]] = -1
+            codes = codes.unique(dim=0)
+            ((_, kept),) = model._posteriors(codes, seen, of)
+            with monkeypatch.context() as without:
+                without.setattr("unsup.families.classical.bayes_net._MOST_KEPT", 0)
+                other = BayesNet(EVENT, structure=EDGES)
+                other.load_state_dict(model.state_dict())
+                ((_, eliminated),) = other._posteriors(codes, seen, of)
+                assert not any(other._joints.values())
+            torch.testing.assert_close(kept, eliminated.expand_as(kept), atol=1e-14, rtol=1e-12)
+            assert model._joints[frozenset(seen), tuple(of)] is not None
+
+
+def test_rows_whose_evidence_underflows_in_the_kept_table_are_eliminated_on_their_own() -> None:
+    model = BayesNet(Event((3,), BINARY), structure="0:1,0:2")
+    tables = model._tables()
+    tables[0].copy_(torch.tensor([0.5, 0.5]).log())
+    tables[1].copy_(torch.tensor([[0.0, -330.0], [0.0, -330.5]]))
+    tables[2].copy_(torch.tensor([[0.0, -330.0], [0.0, -332.0]]))
+    ((_, found),) = model._posteriors(torch.tensor([[-1, 1, 1]]), {1, 2}, [0])
+    torch.testing.assert_close(found[0, 0], torch.tensor(2.5, dtype=torch.float64).sigmoid(), atol=1e-12, rtol=0)
+
+
+def test_cells_by_a_product_are_those_by_gathering() -> None:
+    model = random_net()
+    codes = everything(SIZES)
+    for nodes in (range(7), [5], [4, 2]):
+        assert torch.equal(model._places(codes, nodes), model._places_by_gathering(codes, nodes))

@@ -600,3 +600,17 @@ def test_completion_of_dequantised_levels_stays_in_the_levels_and_uses_the_known
     assert bool(event.contains(drawn).all())
     assert torch.equal(drawn[known], x[known].to(drawn.dtype))
     assert float((drawn[:, :, 1] - x[:, :, 0]).abs().float().mean()) < 1
+
+
+def test_sums_of_many_examples_in_parts_are_those_of_all_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9000, 3, dtype=torch.float64, generator=generator)
+    weight = torch.rand(9000, dtype=torch.float64, generator=generator)
+    model = GaussianMixture(Event((3,), REAL, precision="float64"), components=2, covariance="full")
+    model.prepare(Batch(x[:500]), generator=generator)
+    for batch in (Batch(x), Batch(x, weight=weight)):
+        found = model.statistics(batch)
+        with torch.no_grad():
+            whole = model._expect(model.points(x, generator=None)[0], batch.weight)
+        for name in ("count", "weight", "first", "second"):
+            torch.testing.assert_close(found[name], whole[name], rtol=1e-10, atol=1e-9)

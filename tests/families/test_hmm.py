@@ -105,7 +105,7 @@ def test_paths_are_drawn_from_the_posterior() -> None:
     assert torch.equal(every[3], torch.tensor([0, 0, 1, 1]))
 
 
-@pytest.mark.parametrize("steps", [1, 5, 16, 17, 100, 240, 333])
+@pytest.mark.parametrize("steps", [1, 5, 32, 33, 64, 100, 256, 333])
 def test_scan_is_the_sequential_pass(steps: int) -> None:
     log_initial, log_transition, log_b = chain(steps, 3, 4, scale=8.0)
     lengths = torch.tensor([steps, steps // 2, 0])
@@ -117,6 +117,31 @@ def test_scan_is_the_sequential_pass(steps: int) -> None:
         for one, other in zip(slow.forward(start), fast.forward(start), strict=True):
             torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
         torch.testing.assert_close(slow.backward(end), fast.backward(end), atol=1e-10, rtol=1e-10)
+
+
+def test_expected_counts_of_weighted_sequences_are_those_of_the_sequential_pass() -> None:
+    log_initial, log_transition, log_b = chain(150, 3, 4, scale=5.0)
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    for lengths in (None, torch.tensor([150, 70, 1])):
+        found = []
+        for scan in (False, True):
+            parts: list[Tensor] = []
+            counts = hmm.expect(
+                log_initial,
+                log_transition,
+                lambda i, j: log_b[i:j],
+                150,
+                3,
+                lambda first, last, posterior, parts=parts: parts.append(posterior),  # type: ignore[misc]
+                lengths=lengths,
+                weight=weight,
+                scan=scan,
+            )
+            found.append((counts.initial, counts.transitions, torch.cat(parts)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+        ends = torch.tensor([150, 150, 150]) if lengths is None else lengths
+        assert float(found[1][1].sum()) == pytest.approx(float(weight @ (ends - 1).double()), rel=1e-12)
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -153,8 +178,8 @@ def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatc
         return list(torch.autograd.grad(hmm.log_prob(*own, lengths=lengths).sum(), own))
 
     whole = counts()
-    monkeypatch.setattr(hmm, "_CHUNK", 16 * 6)
-    assert hmm.chunk_length(3, 2) == 16
+    monkeypatch.setattr(hmm, "_CHUNK", 32 * 6)
+    assert hmm.chunk_length(3, 2) == 32
     for one, other in zip(whole, counts(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 

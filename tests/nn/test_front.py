@@ -122,3 +122,13 @@ def test_draws_in_one_pass_are_those_of_a_loop(options, monkeypatch):
     assert (found[0][0] != found[0][1]).all()
     none = {k: v[:0] for k, v in given.items()}
     assert model.log_prob(x[:0], samples=6, **none).shape == (0,)
+
+
+def test_units_are_means_and_standard_deviations_also_far_from_zero() -> None:
+    x = torch.randn(1000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:, 1], x[:, 2], x[:, 3] = 0.1, 1e8 + 1e-3 * x[:, 2], 1e4 + x[:, 3]
+    front = ContinuousFront(Event((4,), Support("real"), precision="float64")).double()
+    front.prepare(x, generator=torch.Generator())
+    expected = x.numpy().std(0)
+    torch.testing.assert_close(front.std[[0, 2, 3]], torch.from_numpy(expected)[[0, 2, 3]], rtol=1e-5, atol=0)
+    assert float(front.std[1]) == 1.0

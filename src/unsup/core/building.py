@@ -146,15 +146,15 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _reach(arguments: Any) -> int:
+def _reach(value: Any) -> int:
     """An upper bound on the entries that a call can create: the product of all sizes and integers in its arguments."""
-    found = 1
-    for leaf in _leaves(arguments):
-        if isinstance(leaf, Tensor):
-            found *= max(1, leaf.numel())
-        elif isinstance(leaf, int):
-            found *= max(1, abs(leaf))
-    return found
+    if isinstance(value, Tensor):
+        return max(1, value.numel())
+    if isinstance(value, int):
+        return max(1, abs(value))
+    if isinstance(value, (tuple, list)):
+        return math.prod(map(_reach, value))
+    return math.prod(map(_reach, value.values())) if isinstance(value, Mapping) else 1
 
 
 def _bytes_to_come(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

@@ -189,7 +189,9 @@ class Mixture(Counting, CanEncode, CanSample):
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
         """The E step: `moments`, ``weight`` (N_k = Σ r_nk), ``count`` and ``log_prob``; examples are weighted."""
         y, log_det = self.points(batch.x, generator=generator)
-        sums = self._expect(y, batch.weight)
+        parts = y.split(BLOCK)  # of all examples together, the intermediate results would not stay in the cache
+        weights = [None] * len(parts) if batch.weight is None else batch.weight.split(BLOCK)
+        sums = added(map(self._expect, parts, weights))
         own = log_det if batch.weight is None else log_det * batch.weight
         return sums | {"log_prob": sums["log_prob"] + own.sum()}
 

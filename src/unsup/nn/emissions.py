@@ -187,11 +187,12 @@ class Symbols(Emissions):
             if not some:
                 return bits @ (table[:, :, 1] - table[:, :, 0]).T + table[:, :, 0].sum(1)
             return bits @ table[:, :, 1].T + (frames == 0).to(table.dtype) @ table[:, :, 0].T
-        found = table.new_zeros(len(frames), self.states)
-        for entry, (own, missing) in enumerate(zip(frames.T, gone.T, strict=True)):
-            each = embedding(own.clamp(min=0), table[:, entry].T)
-            found = found + (each.masked_fill(missing[:, None], 0.0) if some else each)
-        return found
+        rows = table.permute(1, 2, 0).contiguous()  # (C, levels, K): looking up rows in order is faster
+        found: Tensor | None = None
+        for own, missing, each in zip(frames.T, gone.T, rows, strict=True):
+            own = embedding(own.clamp(min=0), each).masked_fill(missing[:, None], 0.0) if some else embedding(own, each)
+            found = own if found is None else found + own
+        return table.new_zeros(len(frames), self.states) if found is None else found
 
     def log_each(self, frames: Tensor) -> Tensor:
         table, gone = self.log_table(), frames < 0

@@ -56,37 +56,36 @@ class _FreeEnergy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.low = half_of(v)
         if ctx.low:  # bits have no rounding error in bfloat16, their distances from µ have
-            v = v.to(ctx.low)
-            inputs = torch.mm(v, weight.to(ctx.low)).float().add_(hidden_bias)
+            narrow = v.to(ctx.low)
+            inputs = torch.mm(narrow, weight.to(ctx.low)).float().add_(hidden_bias)
             with torch.autocast(v.device.type, enabled=False):
-                free = -(v.float() @ visible_bias)
+                free = -(v @ visible_bias)
                 if centre is not None:
                     inputs -= centre @ weight
                     free += centre @ visible_bias
         else:
-            if centre is not None:
-                v = v - centre
+            narrow = v = v if centre is None else v - centre
             inputs, free = torch.addmm(hidden_bias, v, weight), -(v @ visible_bias)
         hidden = inputs.sigmoid()
         free -= softplus(inputs).sum(1)
         if centre is not None:
             free += 0.5 * inputs.sum(1)
-        ctx.save_for_backward(v, hidden, centre)
+        ctx.save_for_backward(v, narrow, hidden, centre)
         ctx.mark_non_differentiable(hidden)
         return free, hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        v, hidden, centre = ctx.saved_tensors
+        v, narrow, hidden, centre = ctx.saved_tensors
         share = -gradient
         moved = (hidden if centre is None else hidden - 0.5).mul(share[:, None])
         of_hidden = moved.sum(0)
         if not ctx.low:
-            return None, v.t() @ moved, v.t().mv(share), of_hidden, None
+            return None, v.t() @ moved, share @ v, of_hidden, None
         with torch.autocast(v.device.type, enabled=False):
-            of_weight = torch.mm(v.t(), moved.to(ctx.low)).float()
-            of_visible = v.t().float().mv(share)
+            of_weight = torch.mm(narrow.t(), moved.to(ctx.low)).float()
+            of_visible = share @ v
         if centre is not None:
             of_weight.addr_(centre, of_hidden, alpha=-1)
             of_visible -= centre * share.sum()

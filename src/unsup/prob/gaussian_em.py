@@ -38,13 +38,13 @@ def log_normals(y: Tensor, means: Tensor, log_diagonal: Tensor, factors: Tensor 
         log_diagonal: log of the diagonals of U, ``(K, D)``, or ``(1, D)`` if all components have the same.
         factors: upper-triangular U, ``(K, D, D)`` or ``(1, D, D)``; None if they are diagonal.
     """
-    if factors is None:
+    constant = log_diagonal.sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI
+    if factors is None:  # one product, of y² and y
         precision = (2 * log_diagonal).exp()
         scaled = precision * means
-        square = y.square() @ precision.T - 2 * y @ scaled.T + (scaled * means).sum(1)
-    else:
-        square = torch.cat(list(_squares(y, means, factors)), 1)
-    return log_diagonal.sum(1) - 0.5 * y.shape[1] * dist.LOG_2PI - 0.5 * square
+        slopes = torch.cat([-0.5 * precision.expand_as(means), scaled], 1)
+        return torch.addmm(constant - 0.5 * (scaled * means).sum(1), torch.cat([y.square(), y], 1), slopes.T)
+    return constant - 0.5 * torch.cat(list(_squares(y, means, factors)), 1)
 
 
 def _squares(y: Tensor, means: Tensor, factors: Tensor) -> Iterator[Tensor]:

@@ -25,7 +25,7 @@ from unsup.core import random
 
 LOWEST = 1e-300
 """Probability of a transition that is impossible."""
-BLOCK = 16
+BLOCK = 32
 """Steps of a block of the scan, which are computed one after the other."""
 _SCAN_FROM = 128  # steps
 _SCAN_UP_TO = 2**15  # B K³: above, a step has enough work by itself
@@ -64,8 +64,19 @@ def log_backward(log_transition: Tensor, log_b: Tensor) -> Tensor:
 # --- both passes over some steps --------------------------------------------------------------------------------------
 
 
+class Smoothed(NamedTuple):
+    """See `Trellis.smooth`."""
+
+    posterior: Tensor
+    pairs: Tensor
+    before: Tensor
+
+
 class Trellis:
     """Some consecutive steps of a batch of sequences.
+
+    Within, states come before sequences, ``(T, K, N)``, so that sums over the few states run over long rows. With the
+    scan, the N columns are the blocks of all sequences, one block after the other.
 
     Args:
         log_b: ``(T, B, K)``; of padding 0.
@@ -78,21 +89,24 @@ class Trellis:
         self, log_b: Tensor, transition: Tensor, there: Tensor | None = None, *, scan: bool | None = None
     ) -> None:
         self.steps, self.batch, self.states = log_b.shape
-        self.transition = transition
-        self.peak = log_b.amax(2)
-        relative = log_b - self.peak[:, :, None]
-        self.tree: _Tree | None = None
+        self.transition, self.across = transition, transition.T.contiguous()
         self.rest: Trellis | None = None  # the last steps, which fill no block
-        whole = self.steps // BLOCK * BLOCK
-        if whole and (scan if scan is not None else is_scanned(*log_b.shape)):
+        self.blocks, whole = 1, self.steps
+        if self.steps >= BLOCK and (scan if scan is not None else is_scanned(*log_b.shape)):
+            self.blocks = self.steps // BLOCK
+            whole = self.blocks * BLOCK
             if whole < self.steps:
                 self.rest = Trellis(log_b[whole:], transition, None if there is None else there[whole:], scan=False)
-            relative = self._in_blocks(relative[:whole])
-            there = None if there is None else self._in_blocks(there[:whole])
-        self.b = relative.exp()
-        self.there = None if there is None else there[:, :, None]
-        if len(self.b) < self.steps:
-            self.tree = _Tree(*_products(relative[0], self.b, transition, self.there), whole // BLOCK)
+        relative = self._across(log_b[:whole])
+        self.peak = relative.amax(1, keepdim=True)
+        relative -= self.peak
+        first = relative[0].clone()
+        self.b = relative.exp_()
+        self.there = None if there is None else self._across(there[:whole, :, None])
+        self.filtered = self.b
+        self.tree: _Tree | None = None
+        if self.blocks > 1:
+            self.tree = _Tree(*_products(first, self.b, self.across, self.there), self.blocks)
 
     def forward(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the prediction of the first step ``(B, K)``.
@@ -101,76 +115,148 @@ class Trellis:
             p(z_t | x_≤t) ``(T, B, K)``, log p(x_t | x_<t) ``(T, B)``, and the prediction of the step after the last.
             Of padding, they are the prediction and 0.
         """
+        terms, end = self.filter(start)
+        filtered, trellis = [self._in_order(self.filtered)], self.rest
+        while trellis is not None:
+            filtered.append(trellis._in_order(trellis.filtered))
+            trellis = trellis.rest
+        return torch.cat(filtered) if len(filtered) > 1 else filtered[0], terms, end
+
+    def filter(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` without the first result, which is kept for `smooth`."""
         starts = start if self.tree is None else self.tree.starts(start)
-        filtered, totals, end = _forward_steps(starts, self.b, self.transition, self.there)
-        if self.tree is not None:
-            filtered, totals = self._in_order(filtered), self._in_order(totals)
-            end = end.view(-1, self.batch, self.states)[-1]
-        terms = totals.log() + self.peak[: len(totals)]
+        self.filtered, totals, ends = _forward_steps(starts.T, self.b, self.across, self.there)
+        terms, end = self._in_order(totals.log_() + self.peak).squeeze(2), ends[:, -self.batch :].T
         if self.rest is None:
-            return filtered, terms, end
-        others, more, end = self.rest.forward(end)
-        return torch.cat([filtered, others]), torch.cat([terms, more]), end
+            return terms, end
+        more, end = self.rest.filter(end)
+        return torch.cat([terms, more]), end
 
     def backward(self, end: Tensor) -> Tensor:
         """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; for padding, of its end."""
         others = None if self.rest is None else self.rest.backward(end)
-        end = end if others is None else others[0]
-        ends = end if self.tree is None else self.tree.ends(end)
-        found = _backward_steps(ends, self.b, self.transition, self.there)
-        found = found if self.tree is None else self._in_order(found)
+        found = self._in_order(_backward_steps(self._ends(end if others is None else others[0]), self))
         return found if others is None else torch.cat([found, others])
 
-    def _in_blocks(self, x: Tensor) -> Tensor:
-        """``(T, B, …)`` → ``(BLOCK, blocks B, …)``."""
-        return x.unflatten(0, (-1, BLOCK)).transpose(0, 1).flatten(1, 2).contiguous()
+    def smooth(self, end: Tensor, weight: Tensor | None, follows: Tensor | None, *, last: bool) -> Smoothed:
+        """Expected counts, after `filter`.
+
+        Args:
+            end: d of the step after the last, ``(B, K)``.
+            weight: of the sequences, ``(B,)``.
+            follows: which steps have a step after them, ``(T, B)``; None if all have.
+            last: whether the last step has none after it.
+
+        Returns:
+            p(z_t | x) times the weight, 0 for padding: ``(T, B, K)``; Σ_t f_t(i) d_{t+1}(j), scaled so that it is the
+            expected number of pairs of states over A, ``(K, K)``; and d of the first step, ``(B, K)``.
+        """
+        whole = len(self.b) * self.blocks
+        others = None
+        if self.rest is not None:
+            others = self.rest.smooth(end, weight, None if follows is None else follows[whole:], last=last)
+            end, last = others.before, False
+        each = None if weight is None else weight.repeat(self.blocks)
+        after = None if follows is None else self._across(follows[:whole, :, None])
+        pairs = torch.zeros_like(self.transition)
+        posterior = torch.empty_like(self.b)
+
+        def take(t: int, beyond: Tensor, ahead: Tensor) -> None:
+            """``beyond`` is d_{t+1} and ``ahead`` A d_{t+1}, ``(K, N)``."""
+            own = torch.mul(ahead, self.filtered[t], out=posterior[t])
+            scale = own.sum(0, keepdim=True).reciprocal_()
+            if each is not None:
+                scale *= each
+            follow = scale if after is None else torch.where(after[t], scale, 0.0)
+            joins = self.filtered[t] * follow
+            if last and t == len(self.b) - 1:
+                joins[:, -self.batch :] = 0.0
+            pairs.addmm_(joins, beyond.T)
+            own *= scale if self.there is None else torch.where(self.there[t], scale, 0.0)
+
+        before = _backward_steps(self._ends(end), self, take)[0, :, : self.batch].T
+        found = self._in_order(posterior)
+        if others is None:
+            return Smoothed(found, pairs, before)
+        return Smoothed(torch.cat([found, others.posterior]), pairs + others.pairs, before)
+
+    def _ends(self, end: Tensor) -> Tensor:
+        return (end if self.tree is None else self.tree.ends(end)).T
+
+    def _across(self, x: Tensor) -> Tensor:
+        """``(T, B, K)`` → ``(T / blocks, K, blocks B)``."""
+        steps, batch, each = x.shape
+        if batch == 1:  # the copy is faster with two axes
+            rows = x.reshape(self.blocks, steps // self.blocks * each).T.contiguous()
+            return rows.view(steps // self.blocks, each, self.blocks)
+        return x.reshape(self.blocks, steps // self.blocks, batch, each).permute(1, 3, 0, 2).flatten(2).contiguous()
 
     def _in_order(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (-1, self.batch)).transpose(0, 1).flatten(0, 1)
+        """``(T / blocks, K, blocks B)`` → ``(T, B, K)``."""
+        steps, each, _ = x.shape
+        return (
+            x.view(steps, each, self.blocks, self.batch)
+            .permute(2, 0, 3, 1)
+            .reshape(steps * self.blocks, self.batch, each)
+        )
 
 
-def _forward_steps(start: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    filtered, totals = torch.empty_like(b), b.new_empty(*b.shape[:2], 1)
+def _forward_steps(start: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    filtered, totals = torch.empty_like(b), b.new_empty(len(b), 1, b.shape[2])
     for t, (own, total) in enumerate(zip(filtered, totals, strict=True)):
         torch.mul(start, b[t], out=own)
-        torch.sum(own, 1, keepdim=True, out=total)
+        torch.sum(own, 0, keepdim=True, out=total)
         own.div_(total)
-        step = own @ transition
+        step = across @ own
         start = step if there is None else torch.where(there[t], step, start)
-    return filtered, totals.squeeze(2), start
+    return filtered, totals, start
 
 
-def _backward_steps(end: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> Tensor:
-    found = torch.empty_like(b)
-    for t in range(len(b) - 1, -1, -1):
-        step = torch.mul(end @ transition.T, b[t], out=found[t])
-        step.div_(step.amax(1, keepdim=True))
-        if there is not None:
-            step.copy_(torch.where(there[t], step, end))
+def _backward_steps(end: Tensor, own: Trellis, take: Callable[[int, Tensor, Tensor], None] | None = None) -> Tensor:
+    """d of all steps, ``(T, K, N)``; ``take`` gets d_{t+1} and A d_{t+1} of every step t."""
+    found = torch.empty_like(own.b)
+    for t in range(len(own.b) - 1, -1, -1):
+        ahead = own.transition @ end
+        if take is not None:
+            take(t, end, ahead)
+        step = torch.mul(ahead, own.b[t], out=found[t])
+        step.div_(step.amax(0, keepdim=True))
+        if own.there is not None:
+            step.copy_(torch.where(own.there[t], step, end))
         end = step
     return found
 
 
-def _products(first: Tensor, b: Tensor, transition: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
+def _products(first: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
     """Π_t diag(b_t) A over the steps of each block, as e^(log-scale) of each row times a row that sums to one.
 
     Args:
-        first: log b of the first step, in which nothing underflows: ``(N, K)``.
-        b: ``(T, N, K)``.
+        first: log b of the first step, in which nothing underflows: ``(K, N)``.
+        b: ``(T, K, N)``.
+        across: Aᵀ.
+
+    Returns:
+        Rows ``(N, K, K)``, and their log-scale ``(N, K)``.
     """
-    _, n, k = b.shape
-    identity = torch.eye(k, dtype=b.dtype, device=b.device)
-    log_scale = first.clone()
-    found = transition.expand(n, k, k).contiguous()
+    _, k, n = b.shape
+    identity = torch.eye(k, dtype=b.dtype, device=b.device)[:, :, None]
+    log_scale = first
+    # The states after the block are the first axis, those before it the second.
+    found = across[:, :, None].expand(k, k, n).contiguous()
     if there is not None:
-        found = torch.where(there[0, :, :, None], found, identity)
+        found = torch.where(there[0], found, identity)
+    step = torch.empty_like(found)
     for t in range(1, len(b)):
         rows = found.mul_(b[t, :, None]) if there is None else found * b[t, :, None]
-        total = rows.sum(2, keepdim=True)
-        log_scale += total.squeeze(2).log()
-        step = (rows.div_(total).view(-1, k) @ transition).view(n, k, k)
-        found = step if there is None else torch.where(there[t, :, :, None], step, found)
-    return found, log_scale
+        total = rows.sum(0)
+        log_scale += total.log()
+        rows *= total.reciprocal_()
+        torch.mm(across, rows.view(k, -1), out=step.view(k, -1))
+        if there is None:
+            found, step = step, found
+        else:
+            found = torch.where(there[t], step, found)
+    return found.permute(2, 1, 0).contiguous(), log_scale.T
 
 
 class _Tree:
@@ -274,7 +360,7 @@ def log_likelihood(
     start = log_initial.double().exp().expand(batch, -1)
     total = start.new_zeros(batch)
     for span in _chunks(steps, batch, len(log_initial)):
-        _, each, start = _trellis(emissions, span, transition, lengths, scan).forward(start)
+        each, start = _trellis(emissions, span, transition, lengths, scan).filter(start)
         total = total + each.sum(0)
     return total
 
@@ -320,29 +406,22 @@ def expect(
     for span in spans:
         starts.append(start)
         trellis = _trellis(emissions, span, transition, lengths, scan)
-        filtered, each, start = trellis.forward(start)
+        each, start = trellis.filter(start)
         log_prob = log_prob + each.sum(0)
     end = torch.ones_like(start)
     for number in range(len(spans) - 1, -1, -1):
         span = spans[number]
         if number < len(spans) - 1:  # the last chunk is still there
             trellis = _trellis(emissions, span, transition, lengths, scan)
-            filtered = trellis.forward(starts[number])[0]
-        after = trellis.backward(end)  # d
-        beyond = torch.cat([after[1:], end[None]])
-        posterior = (beyond.view(-1, len(transition)) @ transition.T).view(beyond.shape).mul_(filtered)
-        scale = (1.0 if weight is None else weight.double()) / posterior.sum(2)
-        there, follows = _there(lengths, *span), _there(lengths, span[0] + 1, span[1] + 1)
-        own = scale if there is None else torch.where(there, scale, 0.0)
-        joins = (scale if follows is None else torch.where(follows, scale, 0.0))[:, :, None] * filtered
-        if number == len(spans) - 1 and lengths is None:
-            joins[-1] = 0.0
-        pairs += joins.flatten(0, 1).T @ beyond.flatten(0, 1)
-        posterior.mul_(own[:, :, None])
+            trellis.filter(starts[number])
+        follows = _there(lengths, span[0] + 1, span[1] + 1)
+        last = number == len(spans) - 1 and lengths is None
+        found = trellis.smooth(end, None if weight is None else weight.double(), follows, last=last)
+        pairs += found.pairs
         if number == 0:
-            initial = posterior[0].sum(0)
-        take(*span, posterior)
-        end = after[0]
+            initial = found.posterior[0].sum(0)
+        take(*span, found.posterior)
+        end = found.before
     return Expected(log_prob, initial, pairs * transition)
 
 

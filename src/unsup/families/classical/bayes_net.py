@@ -50,6 +50,12 @@ _MOST_LEARNED = 2**14  # cells of a table that hill climbing considers
 _MOST_GIVEN = 2**26  # cells of all tables of a given structure
 _AT_ONCE = 2**22  # cells of a product, for all examples at a time
 _FEW = 10_000  # rows times cells of a product, that cost less than the overhead of a separate elimination
+_MOST_KEPT = 2**12  # cells of a table of evidence and target that is kept between queries
+_MOST_PRODUCT = 2**16  # cells of a product on the way to such a table
+_KEPT_TABLES, _KEPT_PLANS = 256, 1024
+_CACHED = 2**16  # numbers of a part of the rows, which stay in the cache
+_TINY = 1e-280  # total of a row of such a table, which has rounding errors only above
+_DENSE = 128  # columns up to which cells are found by one matrix product
 _MANY_COLUMNS = 64  # for which hill climbing takes minutes
 _SHOWN = 40  # edges in a line
 _LEARNED = ("hill-climbing", "chow-liu")
@@ -111,11 +117,14 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
             self.take_passes(1)
         self.sizes = [s.levels for s in event.columns]
         self.register_buffer("low", torch.tensor([s.low for s in event.columns]), persistent=False)
+        self.shifted = any(s.low for s in event.columns)
         parents = [[] for _ in self.sizes] if structure in _LEARNED else _parsed(structure, event.dims)
         self.register_buffer("edge", _edges(parents))  # [j, i]: j is a parent of i, (D, D)
         # The tables of all columns one after the other, with room for any structure that may be learned.
         self.register_buffer("log_table", torch.zeros(self._room(parents), dtype=torch.float64))
         self._laid_out: tuple[bytes, _Layout] | None = None
+        self._joint_key, self._joint_net = (0, 0, 0), self._net
+        self._joints: dict[tuple[frozenset[int], tuple[int, ...]], tuple[list[int], Tensor] | None] = {}
         self._start()
 
     def _room(self, parents: Sequence[Sequence[int]]) -> int:
@@ -240,11 +249,16 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
     @torch.no_grad()
     def statistics(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Tensor]:
         """``counts`` of every cell of every table, and ``count``; with gaps expected counts, and ``log_prob``."""
-        codes = self._codes(batch.x)
         if not self.event.missing:
             weight = None if batch.weight is None else batch.weight.double()
-            count = self.log_table.new_tensor(len(codes)) if weight is None else weight.sum()
-            return {"counts": self._counted(codes, range(self.event.dims), weight), "count": count}
+            count = self.log_table.new_tensor(len(batch)) if weight is None else weight.sum()
+            counts, nodes = torch.zeros_like(self.log_table), range(self.event.dims)
+            size = max(_CACHED // self.event.dims, len(counts) // self.event.dims, 1)
+            for start in range(0, len(batch), size):
+                part = slice(start, start + size)
+                counts += self._counted(self._codes(batch.x[part]), nodes, None if weight is None else weight[part])
+            return {"counts": counts, "count": count}
+        codes = self._codes(batch.x)
         weight = self.log_table.new_ones(len(codes)) if batch.weight is None else batch.weight.double()
         counts, log_prob = torch.zeros_like(self.log_table), self.log_table.new_zeros(())
         for rows, seen in self._groups(codes):
@@ -321,12 +335,21 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
         """Level numbers from 0, −1 for a missing entry: ``(B, *event.shape)`` → int64 ``(B, D)``."""
         flat = x.flatten(1)
         if not flat.is_floating_point():
-            return flat.long() - self.low
+            return flat.long() - self.low if self.shifted else flat.long()
         gaps = flat.isnan()
         return (flat.masked_fill(gaps, 0.0).long() - self.low).masked_fill(gaps, -1)
 
     def _places(self, codes: Tensor, nodes: Sequence[int]) -> Tensor:
         """The cell of each family in ``log_table``, for complete rows: ``(B, D)`` → ``(n, B)``."""
+        net = self._net
+        if len(self.sizes) > _DENSE:
+            return self._places_by_gathering(codes, nodes)
+        # Integers below 2^53 are exact in float64.
+        weight, offset = net.weight[:, nodes].T, net.offset[nodes, None]
+        return torch.addmm(offset.double(), weight, codes.T.double()).long()
+
+    def _places_by_gathering(self, codes: Tensor, nodes: Sequence[int]) -> Tensor:
+        """`_places` parent by parent: for many columns, and the reference."""
         net, across = self._net, codes.T.contiguous()
         found = across[list(nodes)] + net.offset[nodes, None]
         for parent, stride in zip(net.parent[:, nodes], net.stride[:, nodes], strict=True):
@@ -375,7 +398,13 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
     def _posteriors(self, codes: Tensor, seen: Collection[int], of: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
         """Rows of a group, and p(x_of | observed entries), ``(B, *sizes of these)``; NaN where p(observed) is 0."""
         net = self._net
-        nodes = sums.ancestors(net.parents, {*_observed(codes), *of})
+        observed = _observed(codes)
+        if observed == set(seen):
+            found = self._looked_up(codes, frozenset(observed), tuple(of))
+            if found is not None:
+                yield slice(0, len(codes)), found
+                return
+        nodes = sums.ancestors(net.parents, {*observed, *of})
         scopes = [[v for v in net.families[i] if v not in seen] for i in nodes]
         joined = sums.connected(scopes, of)
         nodes = {i for i, scope in zip(nodes, scopes, strict=True) if joined.issuperset(scope) and scope}
@@ -387,9 +416,59 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
             table = table.expand(len(codes[part]), *table.shape[1:])
             yield part, table / table.flatten(1).sum(1).view(-1, *(1,) * len(of))
 
+    def _looked_up(self, codes: Tensor, seen: frozenset[int], of: tuple[int, ...]) -> Tensor | None:
+        """`_posteriors` of complete rows from a table of the evidence and the target; None if that is too large."""
+        table = self.log_table
+        if table.is_inference():
+            return None
+        key = id(self), id(table), table._version  # any change of the parameters is a new version
+        if key != self._joint_key or self._net is not self._joint_net:
+            self._joint_key, self._joint_net, self._joints = key, self._net, {}
+        if (seen, of) not in self._joints:
+            if len(self._joints) >= _KEPT_TABLES:
+                self._joints.clear()
+            self._joints[seen, of] = self._joint(seen, of)
+        kept = self._joints[seen, of]
+        if kept is None:
+            return None
+        evidence, joint = kept
+        index = codes.new_zeros(len(codes))
+        for v in evidence:
+            index = index * self.sizes[v] + codes[:, v]
+        found = joint[index]
+        total = found.flatten(1).sum(1)
+        # Where the table has nothing, either the evidence is impossible, or its probability underflows.
+        return found / total.view(-1, *(1,) * len(of)) if bool((total > _TINY).all()) else None
+
+    def _joint(self, seen: frozenset[int], of: tuple[int, ...]) -> tuple[list[int], Tensor] | None:
+        """The evidence that matters, and p(evidence, target) up to a factor, ``(cells of the evidence, *sizes)``."""
+        net = self._net
+        nodes = sums.ancestors(net.parents, {*seen, *of})
+        scopes = [[v for v in net.families[i] if v not in seen] for i in nodes]
+        joined = sums.connected(scopes, of)
+        nodes = {i for i, scope in zip(nodes, scopes, strict=True) if joined.issuperset(scope) and scope}
+        evidence = sorted(seen & {v for i in nodes for v in net.families[i]})
+        if math.prod(self.sizes[v] for v in (*evidence, *of)) > _MOST_KEPT:
+            return None
+        families = [net.families[i] for i in sorted(nodes)]
+        plan = sums.min_fill(families, self.sizes, (*evidence, *of))
+        if plan.cells > _MOST_PRODUCT:
+            return None
+        tables = self._tables()
+        factors = [Factor(tuple(net.families[i]), tables[i].exp()[None]) for i in sorted(nodes)]
+        left, _, _ = sums.eliminate(factors, plan.order)
+        joint, _ = sums.table_over(left, (*evidence, *of))
+        return evidence, joint.reshape(-1, *(self.sizes[v] for v in of))
+
     def _plan(self, nodes: Collection[int], seen: Collection[int], keep: Collection[int]) -> Plan:
-        families = self._net.families
-        plan = sums.min_fill(([v for v in families[i] if v not in seen] for i in sorted(nodes)), self.sizes, keep)
+        families, plans = self._net.families, self._net.plans
+        key = frozenset(nodes), frozenset(seen), tuple(keep)
+        plan = plans.get(key)
+        if plan is None:
+            scopes = ([v for v in families[i] if v not in seen] for i in sorted(nodes))
+            if len(plans) >= _KEPT_PLANS:
+                plans.clear()
+            plan = plans[key] = sums.min_fill(scopes, self.sizes, keep)
         sums.check_width(plan, "inference in this BayesNet")
         return plan
 
@@ -582,6 +661,8 @@ class _Layout:
         offset: the same as a tensor, ``(D,)``.
         parent, stride: the k-th parent of each column, and its stride in the table; stride 0 where there is none:
             ``(most parents, D)``.
+        weight: the same as a matrix: column i has the strides of the members of family i, float64 ``(D, D)``.
+        plans: of eliminations, by nodes, observed columns and columns to keep.
     """
 
     parents: list[list[int]]
@@ -592,6 +673,8 @@ class _Layout:
     offset: Tensor
     parent: Tensor
     stride: Tensor
+    weight: Tensor
+    plans: dict[tuple[frozenset[int], frozenset[int], tuple[int, ...]], Plan]
 
     @classmethod
     def of(cls, edge: Tensor, sizes: Sequence[int]) -> _Layout:
@@ -609,6 +692,11 @@ class _Layout:
         for i, own in enumerate(parents):
             for k, j in enumerate(own):
                 parent[k, i], stride[k, i] = j, math.prod(shapes[i][k + 1 :])
+        small = len(sizes) if len(sizes) <= _DENSE else 0  # the matrix of many columns is not used
+        weight = torch.zeros(small, small, dtype=torch.float64)
+        for i, (own, shape) in enumerate(zip(families[:small], shapes, strict=False)):
+            for k, j in enumerate(own):
+                weight[j, i] = math.prod(shape[k + 1 :])
         device = edge.device
         offset = torch.tensor(offsets, device=device)
         return cls(
@@ -620,6 +708,8 @@ class _Layout:
             offset,
             parent.to(device),
             stride.to(device),
+            weight.to(device),
+            {},
         )
 
     def strides(self, node: int) -> list[int]:
