@@ -26,16 +26,6 @@ RENAMED: dict[str, list[tuple[str, str]]] = {
     "gaussian-mixture": [(r"gaussians\.(.*)", r"\1")],
     "made": [(r"net\.(.*)", r"\1"), (r"observation\.(front\..*)", r"\1")],
     "vae": [(r"nets\.(.*)", r"\1")],
-    "vq-vae-2": [
-        (r"encoders\.0\.(.*)", r"top_encoder.\1"),
-        (r"decoders\.0\.(.*)", r"top_decoder.\1"),
-        (r"merges\.0\.(.*)", r"bottom_encoder.\1"),
-        (r"enlarge\.0\.0\.(.*)", r"enlarge.\1"),
-        (r"quantisers\.0\.(.*)", r"top.\1"),
-        (r"quantisers\.1\.(.*)", r"bottom.\1"),
-        (r"priors\.0\.(.*)", r"prior.\1"),
-        (r"priors\.1\.(.*)", r"bottom_prior.\1"),
-    ],
     "pixelcnn": [(r"blocks\.(\d+)\.shift\.weight", r"blocks.\1.label_bias.weight")],
 }
 
@@ -48,10 +38,6 @@ CHANGED: dict[tuple[str, str], str] = {
     **{
         ("vae", f"4/{q}/*"): _ENTRY_BY_ENTRY
         for q in ("log_prob", "code", "loss_train", "loss_eval", "fit_sgd", "fit_adam")
-    },
-    **{
-        (model, "fit_*"): "the moving averages of codebooks have a short memory at first, and dead codes restart soon"
-        for model in ("vq-vae", "vq-vae-2")
     },
     ("pixelcnn", "5/loss_eval/*"): "in evaluation mode too the loss is given the condition where the batch has one",
     ("pixelcnn", "5/fit_*/nats"): "validation is given the condition where the data has one",
