@@ -214,7 +214,7 @@ ROWS: tuple[Row, ...] = (
         target="unsup.families.autoregressive.made:MADE",
         family="autoregressive",
         summary="Masked autoencoder: all conditionals of an ordering in one pass of a masked MLP.",
-        abilities=("score", "sample", "temper", "compress"),
+        abilities=("score", "sample", "temper", "complete", "compress"),
         events="vectors, tables, sequences and images",
         paper=MADE_PAPER,
     ),

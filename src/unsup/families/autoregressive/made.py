@@ -23,9 +23,9 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Widths, Within
 from unsup.core.event import Event
-from unsup.core.model import Advice, Terms
+from unsup.core.model import Advice, CanComplete, Terms
 from unsup.core.parallel import is_last_part
-from unsup.nn.autoregressor import Steps
+from unsup.nn.autoregressor import Steps, drawing, keeping, nothing_chosen, walk
 from unsup.nn.columns import is_table
 from unsup.nn.front import ContinuousFront
 from unsup.nn.heads import Heads
@@ -33,12 +33,15 @@ from unsup.nn.inputs import Inputs, TableInputs, dense_inputs
 from unsup.nn.masked import MaskedMLP, draw_degrees
 from unsup.nn.observation import Discrete, GaussianMixture, count_levels, symbols_for
 from unsup.nn.order_mixture import OrderMixture
+from unsup.prob import distributions as dist
 
 _FEW_EXAMPLES = 10_000  # number of examples below which a default network overfits
 _MOST_OUTPUTS = 50_000  # maximum size of the last layer: entries × levels
+_PROPOSALS = 100  # completions of an example, of which one is chosen
+_TOGETHER = 64  # examples that are completed at a time
 
 
-class MADE(OrderMixture):
+class MADE(OrderMixture, CanComplete):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, https://arxiv.org/abs/1502.03509).
 
     Outputs are Bernoullis for binary data, a K-way softmax for other discrete data, and a mixture of Gaussians per
@@ -160,6 +163,53 @@ class MADE(OrderMixture):
 
     def steps(self, n: int, order: int) -> Steps:
         return self.net.begin(n, order, self._encode)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Draw the unknown entries from p(unknown | known), by sampling-importance-resampling.
+
+        (Rubin 1987, https://doi.org/10.1080/01621459.1987.10478460.) Of 100 proposals one is chosen. Each is drawn
+        entry by entry, in an order of the mixture, with the known entries in their places, and its probability of being
+        chosen is proportional to Π p(known entry | entries before it). The draw is near p(unknown | known) if many
+        proposals fit what is known. If the known entries come first in the only order, one proposal is an exact draw.
+
+        Args:
+            x: raw examples ``(B, *event.shape)``; unknown entries may have any value.
+            known: bool, same shape.
+            generator: random generator.
+        """
+        self.check_known(x, known)
+        filled = torch.where(known, x, self.event.lowest(x))
+        parts = zip(filled.split(_TOGETHER), known.split(_TOGETHER), strict=True)
+        drawn = torch.cat([self._chosen_proposals(part, mask, generator) for part, mask in parts])
+        return drawn if self.event.is_discrete else self.kept(x, known, drawn)
+
+    def _chosen_proposals(self, x: Tensor, known: Tensor, generator: Generator | None) -> Tensor:
+        in_order = known.flatten(1)[:, self.orders[0].argsort()]
+        is_exact = len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
+        proposals = 1 if is_exact else _PROPOSALS
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(proposals)
+        targets, mask = self._walked(x)[rows], known.flatten(1)[rows]
+        choose = drawing(self.observation, generator)
+        drawn = nothing_chosen(self, self.observation, len(rows))
+        log_weight = torch.zeros(len(rows), dtype=torch.float64, device=x.device)
+        weights = torch.ones(len(self.orders), device=x.device)
+        order_of = weights.multinomial(len(rows), replacement=True, generator=generator)
+        for order in order_of.unique().tolist():
+            own = order_of == order
+            net, sites = self.steps(int(own.sum()), order), self.orders[order].argsort().tolist()
+            drawn[own] = walk(net, sites, keeping(mask[own], targets[own].to(drawn.dtype), choose), drawn[own])
+            entries = self._entries_in_order(self.observation.raw(drawn[own]), order).double()
+            log_weight[own] = entries.masked_fill(~mask[own], 0.0).sum(1)
+        found = self.observation.raw(drawn).unflatten(0, (len(x), proposals))
+        chosen = dist.sample_categorical(log_weight.view(len(x), proposals), generator=generator)
+        return found[torch.arange(len(x), device=x.device), chosen]
+
+    def _walked(self, x: Tensor) -> Tensor:
+        """Raw data as a walk chooses it, ``(B, D)``: levels, or standardised numbers."""
+        if self.front is not None:
+            return self.front(x)[0].flatten(1)
+        return self.observation.target(x).flatten(1)
 
     def _features(self, x: Tensor) -> Tensor:
         """The input of the network for raw data: ``(B, *event.shape)`` → ``(B, F)``."""
