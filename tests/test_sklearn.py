@@ -54,15 +54,24 @@ def blobs(*centres: tuple[float, ...], n: int = 100, scale: float = 1.0) -> np.n
 # --- scikit-learn's checks --------------------------------------------------------------------------------------------
 
 
-@parametrize_with_checks(
-    [
-        *(tiny(n, random_state=None) for n in taking(PLANE, HasDensity, HasEnergy)),
-        *(tiny(n, Encoder, random_state=None) for n in taking(PLANE, CanEncode)),
-        DensityEstimator(),
-        Encoder(),
-    ]
-)
+# The estimators share their code: one model for each way to learn and to score, and all others in the slow tests.
+TYPICAL = ("gaussian-mixture", "kde", "ppca", "made", "realnvp", "vae", "ebm")
+
+
+def checked(*, typical: bool) -> list[DensityEstimator | Encoder]:
+    found = [(n, DensityEstimator) for n in taking(PLANE, HasDensity, HasEnergy)]
+    found += [(n, Encoder) for n in taking(PLANE, CanEncode)]
+    return [tiny(n, cls, random_state=None) for n, cls in found if (n in TYPICAL) == typical]
+
+
+@parametrize_with_checks([*checked(typical=True), DensityEstimator(), Encoder()])
 def test_estimators_keep_the_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(checked(typical=False))
+def test_estimators_of_all_models_keep_the_contract(estimator, check):
     check(estimator)
 
 
