@@ -248,6 +248,21 @@ def test_steps_of_maps_have_the_jacobian_of_autograd_and_their_order() -> None:
     assert int((ordered.tril(-1) != 0).sum()) > 20
 
 
+def test_each_step_of_maps_sees_the_features_of_the_pixels_that_it_moves() -> None:
+    flow = MapSteps(1, (3, 4), width=2, steps=2, hidden=(5,)).double()
+    base = DiagonalGaussian(torch.zeros(1, 12).double(), torch.zeros(1, 12).double())
+    for step in range(2):
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=seeded(1), dtype=torch.float64))
+            flow.last[1 - step].weight.zero_()  # the other step sees nothing
+        d = torch.randn(1, 2, 3, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
+        z = flow.from_base(base, d).flow(torch.randn(1, 1, 12, generator=seeded(2), dtype=torch.float64))[0][0, 0]
+        for pixel in range(12):
+            (slope,) = torch.autograd.grad(z[pixel], d, retain_graph=True)
+            assert slope.abs().sum((0, 1)).flatten().nonzero().tolist() == [[pixel]]
+
+
 # --- the bound ----------------------------------------------------------------------------------------------------
 
 

@@ -405,8 +405,8 @@ class MapSteps(nn.Module):
     """Inverse autoregressive steps z ← σ z + (1 − σ) m of maps of latents, each one pass of masked convolutions.
 
     (Kingma et al. 2016, https://arxiv.org/abs/1606.04934, figure 3.) A latent is moved by those of earlier pixels, and
-    of earlier maps at its pixel, and by features d of the encoder. The order is reversed in every other step. At
-    first σ = σ(2) and m = 0.
+    of earlier maps at its pixel, and by features d of the encoder at its pixel and those before it. The order is
+    reversed in every other step. At first σ = σ(2) and m = 0.
 
     Args:
         latents: number of maps.
@@ -441,7 +441,9 @@ class MapSteps(nn.Module):
 
     def from_base(self, base: DiagonalGaussian, d: Tensor) -> Transformed:
         """The steps after any Gaussian ``(N, size)``, with features ``(N, width, *sides)``."""
-        contexts = self.context(d).chunk(len(self.first), 1)
+        # Reversed latents lie at the opposite pixels, and so do their features.
+        parts = enumerate(self.context(d).chunk(len(self.first), 1))
+        contexts = [part.flip(2, 3) if step % 2 else part for step, part in parts]
 
         def flow(z: Tensor) -> tuple[Tensor, Tensor]:
             flat, log_det = z.flatten(0, 1), z.new_zeros(z.shape[:-1].numel())
