@@ -508,7 +508,8 @@ def test_the_nets_of_the_papers() -> None:
     assert sorted(map(tuple, shapes)) == sorted(up + down + outputs)
     ladder = create("hierarchical-vae", mnist, preset="paper-ladder")
     assert ladder.hierarchy.sizes == (64, 32, 16, 8, 4)
-    assert sum(isinstance(m, nn.Linear) for m in ladder.hierarchy.up.modules()) == 10
+    widths = [m.out_features for m in ladder.hierarchy.up.modules() if isinstance(m, nn.Linear)]
+    assert widths == [512, 512, 256, 256, 128, 128, 64, 64, 32, 32]
 
 
 def test_a_resolution_without_information_is_reported() -> None:

@@ -144,9 +144,10 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "activation": "tanh",
             "samples": 50,
         },
+        # Widths of the paper; the activation is ours.
         "paper-ladder": {
             "latents": (64, 32, 16, 8, 4),
-            "hidden": (512, 256, 128, 64, 64),
+            "hidden": (512, 256, 128, 64, 32),
             "posterior": "ladder",
             "norm": "batch",
         },
