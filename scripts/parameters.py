@@ -247,7 +247,13 @@ PRESETS = (
         "VD-VAE block by block: 43 layers of latents. It is to have 39 M parameters, a number that we have not read.",
     ),
     Entry("hierarchical-vae", "paper-two-layer", MNIST, None, "The IWAE network of two stochastic layers."),
-    Entry("hierarchical-vae", "paper-ladder", MNIST, None, "Five layers of latents. With batch normalisation in place of biases."),
+    Entry(
+        "hierarchical-vae",
+        "paper-ladder",
+        MNIST,
+        None,
+        "Batch normalisation in place of biases.",
+    ),
     Entry(
         "latent",
         "paper",

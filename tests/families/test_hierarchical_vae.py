@@ -316,6 +316,32 @@ def test_free_bits_of_maps_agree_with_a_loop(posterior: str) -> None:
 
 
 @torch.no_grad()
+def test_free_bits_of_maps_of_iaf_are_those_of_each_map_by_draws() -> None:
+    """The Jacobian of a step is triangular, so that its diagonal has the share of each latent in log q."""
+    free, n = 4.0, 5
+    model = small_images("iaf", free_bits=free, flow_steps=1)
+    x = torch.randint(0, 2, (n, 1, 4, 4), generator=seeded())
+    terms, charged, below = model.loss(Batch(x), generator=seeded()), 0.0, 0
+    noise = model._draws(x, 1, seeded())[0]
+    for layer, own in zip(layers_of(model, x), noise, strict=True):
+        q, p = layer.q, layer.p
+        assert isinstance(q, Transformed)
+        assert isinstance(p, DiagonalGaussian)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda e, q=q: q.flow(q.base.at(e)[None])[0].sum((0, 1)), own
+        )  # (size, N, size)
+        scale = jacobian.diagonal(dim1=0, dim2=2)  # (N, size)
+        log_q = stats.norm.logpdf(own.numpy()) - np.log(scale.numpy())
+        log_p = stats.norm.logpdf(layer.z.numpy(), p.mean.numpy(), p.std.numpy())
+        each = (log_q - log_p).reshape(n, 2, -1).sum(2).mean(0)
+        below += int((each < free).sum())
+        charged += float(each.clip(free).sum())
+    assert 0 < below < 6
+    assert float((terms["loss"] - terms["reconstruction"]).mean()) == pytest.approx(charged)
+    torch.testing.assert_close(terms["kl"], small_images("iaf", flow_steps=1).loss(Batch(x), generator=seeded())["kl"])
+
+
+@torch.no_grad()
 def test_warm_up_weights_the_kl_in_training_only() -> None:
     model, plain = small("ladder", warm_up=10), small("ladder")
     for step, weight in ((0, 0.0), (5, 0.5), (20, 1.0)):
