@@ -243,8 +243,8 @@ PRESETS = (
         "hierarchical-vae",
         "paper",
         CIFAR,
-        None,
-        "VD-VAE block by block: 43 layers of latents. It is to have 39 M parameters, a number that we have not read.",
+        Published(39e6, "[authors' code](https://github.com/openai/vdvae)"),
+        "VD-VAE block by block: 43 layers of latents.",
     ),
     Entry("hierarchical-vae", "paper-two-layer", MNIST, None, "The IWAE network of two stochastic layers."),
     Entry(

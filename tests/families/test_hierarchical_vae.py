@@ -536,6 +536,10 @@ def test_the_nets_of_the_papers() -> None:
     assert ladder.hierarchy.sizes == (64, 32, 16, 8, 4)
     widths = [m.out_features for m in ladder.hierarchy.up.modules() if isinstance(m, nn.Linear)]
     assert widths == [512, 512, 256, 256, 128, 128, 64, 64, 32, 32]
+    nvae = create("hierarchical-vae", Event((1, 32, 32), BINARY), preset="nvae-mnist")
+    assert nvae.hierarchy.groups == ("8x8",) * 10 + ("4x4",) * 5
+    assert nvae.hierarchy.sizes == (20 * 64,) * 10 + (20 * 16,) * 5
+    assert [len(cells) for cells in nvae.hierarchy.up] == [3, 3, 21, 10]
 
 
 def test_a_resolution_without_information_is_reported() -> None:

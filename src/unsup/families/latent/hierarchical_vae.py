@@ -152,7 +152,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "posterior": "ladder",
             "norm": "batch",
         },
-        # Levels and widths of the papers; our stream, upsampling and top-down blocks, see the documentation.
+        # Numbers of layers and maps, and resolutions, of the papers; our stream and blocks, see the documentation.
         "iaf-resnet": {
             "net": "conv",
             "latents": (32,),
@@ -169,8 +169,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "net": "conv",
             "latents": (20,),
             "hidden": (32,),
-            "blocks": (0, 10, 10),
-            "encoder_blocks": (2, 10, 10),
+            "blocks": (0, 0, 10, 5),
+            "encoder_blocks": (2, 2, 20, 10),
             "cell": "separable",
             "posterior": "residual",
             "spectral": 1e-2,
