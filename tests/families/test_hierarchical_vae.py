@@ -248,6 +248,21 @@ def test_steps_of_maps_have_the_jacobian_of_autograd_and_their_order() -> None:
     assert int((ordered.tril(-1) != 0).sum()) > 20
 
 
+def test_each_step_of_maps_sees_the_features_of_the_pixels_that_it_moves() -> None:
+    flow = MapSteps(1, (3, 4), width=2, steps=2, hidden=(5,)).double()
+    base = DiagonalGaussian(torch.zeros(1, 12).double(), torch.zeros(1, 12).double())
+    for step in range(2):
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=seeded(1), dtype=torch.float64))
+            flow.last[1 - step].weight.zero_()  # the other step sees nothing
+        d = torch.randn(1, 2, 3, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
+        z = flow.from_base(base, d).flow(torch.randn(1, 1, 12, generator=seeded(2), dtype=torch.float64))[0][0, 0]
+        for pixel in range(12):
+            (slope,) = torch.autograd.grad(z[pixel], d, retain_graph=True)
+            assert slope.abs().sum((0, 1)).flatten().nonzero().tolist() == [[pixel]]
+
+
 # --- the bound ----------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +313,32 @@ def test_free_bits_of_maps_agree_with_a_loop(posterior: str) -> None:
     torch.testing.assert_close(
         model.log_prob(x, generator=seeded()), other.log_prob(x, generator=seeded())
     )  # not in evaluation
+
+
+@torch.no_grad()
+def test_free_bits_of_maps_of_iaf_are_those_of_each_map_by_draws() -> None:
+    """The Jacobian of a step is triangular, so that its diagonal has the share of each latent in log q."""
+    free, n = 4.0, 5
+    model = small_images("iaf", free_bits=free, flow_steps=1)
+    x = torch.randint(0, 2, (n, 1, 4, 4), generator=seeded())
+    terms, charged, below = model.loss(Batch(x), generator=seeded()), 0.0, 0
+    noise = model._draws(x, 1, seeded())[0]
+    for layer, own in zip(layers_of(model, x), noise, strict=True):
+        q, p = layer.q, layer.p
+        assert isinstance(q, Transformed)
+        assert isinstance(p, DiagonalGaussian)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda e, q=q: q.flow(q.base.at(e)[None])[0].sum((0, 1)), own
+        )  # (size, N, size)
+        scale = jacobian.diagonal(dim1=0, dim2=2)  # (N, size)
+        log_q = stats.norm.logpdf(own.numpy()) - np.log(scale.numpy())
+        log_p = stats.norm.logpdf(layer.z.numpy(), p.mean.numpy(), p.std.numpy())
+        each = (log_q - log_p).reshape(n, 2, -1).sum(2).mean(0)
+        below += int((each < free).sum())
+        charged += float(each.clip(free).sum())
+    assert 0 < below < 6
+    assert float((terms["loss"] - terms["reconstruction"]).mean()) == pytest.approx(charged)
+    torch.testing.assert_close(terms["kl"], small_images("iaf", flow_steps=1).loss(Batch(x), generator=seeded())["kl"])
 
 
 @torch.no_grad()
@@ -493,7 +534,12 @@ def test_the_nets_of_the_papers() -> None:
     assert sorted(map(tuple, shapes)) == sorted(up + down + outputs)
     ladder = create("hierarchical-vae", mnist, preset="paper-ladder")
     assert ladder.hierarchy.sizes == (64, 32, 16, 8, 4)
-    assert sum(isinstance(m, nn.Linear) for m in ladder.hierarchy.up.modules()) == 10
+    widths = [m.out_features for m in ladder.hierarchy.up.modules() if isinstance(m, nn.Linear)]
+    assert widths == [512, 512, 256, 256, 128, 128, 64, 64, 32, 32]
+    nvae = create("hierarchical-vae", Event((1, 32, 32), BINARY), preset="nvae-mnist")
+    assert nvae.hierarchy.groups == ("8x8",) * 10 + ("4x4",) * 5
+    assert nvae.hierarchy.sizes == (20 * 64,) * 10 + (20 * 16,) * 5
+    assert [len(cells) for cells in nvae.hierarchy.up] == [3, 3, 21, 10]
 
 
 def test_a_resolution_without_information_is_reported() -> None:

@@ -821,8 +821,21 @@ def test_older_files_of_gaussian_decoders_load() -> None:
         ({"posterior": "planar", "refinement": 2}, "refinement is for posterior='diagonal'"),
         ({"pseudo_inputs": 3, "prior": {"name": "made"}}, "a prior of their own"),
         ({"pseudo_inputs": 3, "posterior": "full"}, "pseudo_inputs are for posterior='diagonal'"),
+        ({"pseudo_inputs": 3, "beta": 0.0, "mmd": 1.0}, "nothing trains the prior"),
+        ({"prior": {"name": "made"}, "beta": 0.0}, "nothing trains the prior"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create("vae", Event((4,), BINARY), preset="tiny", **options)
+
+
+def test_with_beta_zero_the_prior_is_fixed_and_the_discrepancy_moves_the_encoder_alone() -> None:
+    prior = {"name": "gaussian-mixture", "options": {"components": 2, "learn": "gradient"}, "frozen": True}
+    model = create("vae", Event((4,), BINARY), preset="tiny", beta=0.0, mmd=3.0, prior=prior, seed=0)
+    x = torch.randint(0, 2, (8, 4), generator=torch.Generator().manual_seed(0))
+    terms = model.loss(Batch(x), generator=torch.Generator().manual_seed(1))
+    terms["mmd"].mean().backward()
+    moved = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.abs().max() > 0)}
+    assert moved
+    assert all(name.startswith("nets.encoder") for name in moved), moved

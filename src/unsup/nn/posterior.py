@@ -126,6 +126,10 @@ class DiagonalGaussian(Gaussian):
         """log q at the z of `at`, computed from the noise: ``(…, L)`` → ``(…)``."""
         return -0.5 * ((noise**2 + self.log_variance).sum(-1) + noise.shape[-1] * LOG_2PI)
 
+    def log_density_each(self, noise: Tensor) -> Tensor:
+        """The same of every latent: ``(…, L)`` → ``(…, L)``."""
+        return -0.5 * (noise**2 + self.log_variance + LOG_2PI)
+
     def log_prob(self, z: Tensor) -> Tensor:
         return self.log_density(self.units_of(z))
 
@@ -239,12 +243,15 @@ class Transformed(Approximation):
         flow: f, ``(k, B, L)`` → ``(k, B, L)`` and log-determinants ``(k, B)``.
         steps: the steps of f on vectors ``(B, L)``, for coding; None if it is not coded.
         context: the features that the steps see.
+        flow_each: f of autoregressive steps, with the share of each latent in the log-determinant, ``(k, B, L)``; None
+            if it is not known.
     """
 
     base: DiagonalGaussian
     flow: Callable[[Tensor], tuple[Tensor, Tensor]]
     steps: Callable[[], Sequence[Exact]] | None = None
     context: Tensor | None = None
+    flow_each: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def centre(self) -> Tensor:
         return self.flow(self.base.mean.unsqueeze(0))[0].squeeze(0)
@@ -257,6 +264,12 @@ class Transformed(Approximation):
         z, log_det = self.flow(first)
         found = z, log_density - log_det
         return found if noise.ndim == 3 else (found[0].squeeze(0), found[1].squeeze(0))
+
+    def placed_each(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`placed`, with log q of every latent given those before it: ``(B, L)`` → ``(B, L)`` and ``(B, L)``."""
+        assert self.flow_each is not None
+        z, log_det = self.flow_each(self.base.at(noise).unsqueeze(0))
+        return z.squeeze(0), self.base.log_density_each(noise) - log_det.squeeze(0)
 
     def exactly(self, noise: Tensor, arithmetic: Arithmetic) -> Tensor:
         z = self.base.exactly(noise, arithmetic)

@@ -34,7 +34,10 @@ LayeredPosterior = Literal["bottom-up", "ladder", "direct", "residual", "iaf"]
 CellName = Literal["bottleneck", "separable", "plain"]
 NormName = Literal["none", "batch"]
 Place = Callable[[int, Approximation, DiagonalGaussian | None], tuple[Tensor, Tensor]]
-"""z of a layer and log q(z), from its number, its posterior, and its prior (None: not known before z)."""
+"""z of a layer and log q(z), from its number, its posterior, and its prior (None: not known before z).
+
+log q is ``(N,)``, or that of every latent given those before it, ``(N, size)``.
+"""
 Placed = tuple[Tensor, DiagonalGaussian, Tensor]
 """z of a layer ``(N, size)``, its posterior, and log q(z), ``(N,)``."""
 Draw = Callable[[int, DiagonalGaussian], Tensor]
@@ -49,6 +52,7 @@ class Layer:
         z: ``(N, size)``.
         log_q: log q of them, ``(N,)``.
         is_closed: whether q was computed without z, so that KL(q ‖ p) is the expectation of log q − log p.
+        log_q_each: log q of every latent given those before it, ``(N, size)``; None if it is not known.
     """
 
     z: Tensor
@@ -56,6 +60,18 @@ class Layer:
     p: DiagonalGaussian
     log_q: Tensor
     is_closed: bool = True
+    log_q_each: Tensor | None = None
+
+    @classmethod
+    def placed(cls, z: Tensor, q: Approximation, p: DiagonalGaussian, log_q: Tensor) -> Layer:
+        """With log q as a `Place` gives it."""
+        return cls(z, q, p, log_q) if log_q.ndim == 1 else cls(z, q, p, log_q.sum(1), log_q_each=log_q)
+
+    def log_ratio_each(self) -> Tensor | None:
+        """log q(z) − log p(z) of every latent given those before it, ``(N, size)``; None if it is not known."""
+        if self.log_q_each is None:
+            return None
+        return self.log_q_each - self.p.log_density_each(self.p.units_of(self.z))
 
     @property
     def log_ratio(self) -> Tensor:
@@ -252,7 +268,7 @@ class DenseHierarchy(Hierarchy):
                 kind = "direct" if self.posterior == "ladder" and h is None else self.posterior
                 q = approximation(kind, outputs, p)
             z, log_q = place(layer, q, p)
-            layers.insert(0, Layer(z, q, p, log_q))
+            layers.insert(0, Layer.placed(z, q, p, log_q))
             h = self.below(layer, z, given)
         assert h is not None
         return Inferred(layers, h)
@@ -405,8 +421,8 @@ class MapSteps(nn.Module):
     """Inverse autoregressive steps z ← σ z + (1 − σ) m of maps of latents, each one pass of masked convolutions.
 
     (Kingma et al. 2016, https://arxiv.org/abs/1606.04934, figure 3.) A latent is moved by those of earlier pixels, and
-    of earlier maps at its pixel, and by features d of the encoder. The order is reversed in every other step. At
-    first σ = σ(2) and m = 0.
+    of earlier maps at its pixel, and by features d of the encoder at its pixel and those before it. The order is
+    reversed in every other step. At first σ = σ(2) and m = 0.
 
     Args:
         latents: number of maps.
@@ -441,18 +457,26 @@ class MapSteps(nn.Module):
 
     def from_base(self, base: DiagonalGaussian, d: Tensor) -> Transformed:
         """The steps after any Gaussian ``(N, size)``, with features ``(N, width, *sides)``."""
-        contexts = self.context(d).chunk(len(self.first), 1)
+        # Reversed latents lie at the opposite pixels, and so do their features.
+        parts = enumerate(self.context(d).chunk(len(self.first), 1))
+        contexts = [part.flip(2, 3) if step % 2 else part for step, part in parts]
 
-        def flow(z: Tensor) -> tuple[Tensor, Tensor]:
-            flat, log_det = z.flatten(0, 1), z.new_zeros(z.shape[:-1].numel())
+        def flow_each(z: Tensor) -> tuple[Tensor, Tensor]:
+            flat = z.flatten(0, 1)
+            log_det = torch.zeros_like(flat)
             for step, context in enumerate(contexts):
                 flat = flat.flip(1) if step % 2 else flat
                 maps = flat.view(-1, self.latents, *self.sides).to(context.dtype)
                 flat, each = self.bijection(flat, self.outputs(step, maps, context))
-                flat, log_det = flat.flip(1) if step % 2 else flat, log_det + each.sum(1)
-            return flat.view(z.shape), log_det.view(z.shape[:-1])
+                flat, each = (flat.flip(1), each.flip(1)) if step % 2 else (flat, each)
+                log_det = log_det + each
+            return flat.view(z.shape), log_det.view(z.shape)
 
-        return Transformed(base, flow)
+        def flow(z: Tensor) -> tuple[Tensor, Tensor]:
+            found, log_det = flow_each(z)
+            return found, log_det.sum(-1)
+
+        return Transformed(base, flow, flow_each=flow_each)
 
 
 class TopDownBlock(nn.Module):
@@ -638,7 +662,7 @@ class ConvHierarchy(Hierarchy):
             p, rest = block.prior_of(h)
             q = block.posterior_of(h, d[r], p)
             z, log_q = place(layer, q, p)
-            layers.insert(0, Layer(z, q, p, log_q))
+            layers.insert(0, Layer.placed(z, q, p, log_q))
             h = block.merged(rest, z)
         return Inferred(layers, self._last(h))
 

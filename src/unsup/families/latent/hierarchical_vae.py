@@ -53,7 +53,7 @@ from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.logistics import PixelMixture
 from unsup.nn.nets import ActivationName
 from unsup.nn.observation import ObservationName
-from unsup.nn.posterior import Approximation, DiagonalGaussian
+from unsup.nn.posterior import Approximation, DiagonalGaussian, Transformed
 from unsup.nn.spectral import LargestSingularValues
 from unsup.nn.top_down import (
     CellName,
@@ -108,7 +108,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         gradient: of L_k with respect to q, as for `VAE`; ``dreg`` is for ``posterior="bottom-up"``.
         warm_up: number of steps in which the weight of the KL increases from 0 to 1.
         free_bits: nats of each latent, or of each map of latents, that cost nothing: λ in Σ_j max(λ, KL_j) with KL_j
-            the mean over the batch. Where the KL has no closed form, it is one number for a layer, with as many λ.
+            the mean over the batch, of draws for maps of ``posterior="iaf"``. For other layers without a closed form,
+            dense ones of ``iaf`` and lower ones of ``bottom-up``, KL is one number for a layer, with as many λ.
         spectral: weight of the largest singular values of all layers in the loss of training, as in NVAE.
         flow_steps: number of steps of ``posterior="iaf"``.
         flow_hidden: units of each hidden layer of their networks.
@@ -144,13 +145,14 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "activation": "tanh",
             "samples": 50,
         },
+        # Widths of the paper; the activation is ours.
         "paper-ladder": {
             "latents": (64, 32, 16, 8, 4),
-            "hidden": (512, 256, 128, 64, 64),
+            "hidden": (512, 256, 128, 64, 32),
             "posterior": "ladder",
             "norm": "batch",
         },
-        # Levels and widths of the papers; our stream, upsampling and top-down blocks, see the documentation.
+        # Numbers of layers and maps, and resolutions, of the papers; our stream and blocks, see the documentation.
         "iaf-resnet": {
             "net": "conv",
             "latents": (32,),
@@ -167,8 +169,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             "net": "conv",
             "latents": (20,),
             "hidden": (32,),
-            "blocks": (0, 10, 10),
-            "encoder_blocks": (2, 10, 10),
+            "blocks": (0, 0, 10, 5),
+            "encoder_blocks": (2, 2, 20, 10),
             "cell": "separable",
             "posterior": "residual",
             "spectral": 1e-2,
@@ -308,7 +310,10 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         parts = [layer.log_ratio if own is None else own.sum(1) for layer, own in zip(found.layers, each, strict=True)]
         kl = torch.stack(parts).sum(0)
         if self.samples == 1:
-            charged = [self._charged(i, kl, own) for i, (kl, own) in enumerate(zip(parts, each, strict=True))]
+            shares = [
+                layer.log_ratio_each() if own is None else own for layer, own in zip(found.layers, each, strict=True)
+            ]
+            charged = [self._charged(i, kl, own) for i, (kl, own) in enumerate(zip(parts, shares, strict=True))]
             loss = reconstruction + batch.time.ramp(self.warm_up) * torch.stack(charged).sum(0)
         else:
             loss = -self._weighted(log_likelihood - found.log_ratio.view(self.samples, -1), share)
@@ -402,7 +407,8 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         return list(codes.split(self.hierarchy.sizes[::-1], 1))[::-1]
 
     def _inferred(self, batch: Batch, features: Tensor | None, copies: int, noise: list[Tensor]) -> Inferred:
-        return self.hierarchy.infer(self.nets.seen(batch.x, features), features, copies, _placing(noise))
+        placing = _placing(noise, each=self.free_bits > 0)
+        return self.hierarchy.infer(self.nets.seen(batch.x, features), features, copies, placing)
 
     def _log_likelihood(self, target: Tensor, found: Inferred, features: Tensor | None, copies: int) -> Tensor:
         """log p(x|z), ``(k, B)``."""
@@ -579,9 +585,15 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         return self.nets.log_masses(outputs, columns)
 
 
-def _placing(noise: list[Tensor]) -> Place:
-    """Draws at noise of each layer, ``(k B, size)``."""
-    return lambda layer, q, p: q.placed(noise[layer])
+def _placing(noise: list[Tensor], *, each: bool = False) -> Place:
+    """Draws at noise of each layer, ``(k B, size)``; ``each``: with log q of every latent where it is known."""
+
+    def place(layer: int, q: Approximation, p: DiagonalGaussian | None) -> tuple[Tensor, Tensor]:
+        if each and isinstance(q, Transformed) and q.flow_each is not None:
+            return q.placed_each(noise[layer])
+        return q.placed(noise[layer])
+
+    return place
 
 
 def _moments(of: DiagonalGaussian) -> Moments:

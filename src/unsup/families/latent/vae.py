@@ -119,7 +119,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         warm_up: number of steps in which the weight of the KL term increases from 0 to ``beta``.
         free_bits: nats of each latent that cost nothing: λ in Σ_j max(λ, KL_j) with KL_j the mean over the batch
             (Kingma et al. 2016, eq. 15). Where the KL has no closed form, it is one number: max(L λ, KL).
-        mmd: weight of the MMD term.
+        mmd: weight of the MMD term, which moves the encoder only: draws of the prior are constants in it.
         refinement: number of steps of gradient ascent, in evaluation only, by which the bound of each example improves
             the mean and variance that the encoder proposes. It takes so many passes with gradients.
         given: event of the condition: a class, real numbers, an image. Its features are appended to the input of the
@@ -127,7 +127,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
 
     Raises:
         InputError: a decoder, net or prior that does not fit; ``samples`` > 1 with β ≠ 1; a ``gradient`` that does not
-            fit ``samples`` or ``posterior``; pseudo-inputs beside another prior, a condition or a flow.
+            fit ``samples`` or ``posterior``; pseudo-inputs beside another prior, a condition or a flow; a prior that
+            should learn with β = 0.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -171,6 +172,11 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         given: Event | None = None,
     ) -> None:
         _check_objective(beta, samples, gradient, posterior, weighted=bool(warm_up or free_bits or mmd))
+        if beta == 0 and (pseudo_inputs or (prior is not None and not prior.frozen)):
+            raise InputError(
+                "VAE: with beta=0 nothing trains the prior, whose draws are constants in mmd; use beta above 0, a "
+                "frozen prior, or N(0, I)"
+            )
         if refinement and posterior != "diagonal":
             raise InputError(f"VAE: refinement is for posterior='diagonal', got {posterior!r}; use refinement=0")
         self.latent_dim, self.beta, self.samples, self.gradient = latent_dim, beta, samples, gradient
