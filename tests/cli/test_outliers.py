@@ -51,6 +51,16 @@ def test_categories_and_dates_are_told_in_words(call, tmp_path):
     assert re.search(r"line 19</th>.*<strong>colour</strong> = green \(\+", page.read_text())
 
 
+def test_entries_of_a_series_are_named_by_column_and_row_of_the_window(call, tmp_path):
+    g = np.random.default_rng(0)
+    x = g.normal(size=(400, 2))
+    x[162, 1] = 40
+    path = tmp_path / "series.csv"
+    path.write_text("\n".join(["a,load", *(f"{a:.3f},{b:.3f}" for a, b in x)]) + "\n")
+    found = call("outliers", path, "--length", 10, "--stride", 10, "--top", 1)
+    assert re.search(r" 1 .*line 162 .* load in row 3 = 40 \(\+", found.out), found.out
+
+
 def test_csv_holds_every_row(call, file, tmp_path):
     out = tmp_path / "odd.csv"
     assert call("outliers", file, "-o", out).status == 0

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     found = load_rows(options.data, gaps=gaps, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
-    columns = found.columns or _entries(found.event, found.rate)
+    columns = found.columns or _entries(found.event, found.rate, found.form)
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
@@ -135,8 +135,12 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
-def _entries(event: Event, rate: float | None) -> tuple[str, ...]:
-    """Names for entries without names: numbers from 0, times of sound, or positions of pixels."""
+def _entries(event: Event, rate: float | None, form: Form | None) -> tuple[str, ...]:
+    """Names for entries without names: numbers from 0, rows of a series, times of sound, or positions of pixels."""
+    from unsup.data.columns import TableForm
+
+    if isinstance(form, TableForm) and form.window:
+        return tuple(f"{column.name} in row {t + 1}" for t in range(event.shape[0]) for column in form.columns)
     if rate is not None and event.layout == "sequence":
         from unsup.data.windows import time_of
 
