@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 import unsup
 from unsup.core.registry import model_class, names
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "api_reference.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "api_reference.py"
 
 
 def test_the_reference_has_a_page_for_every_module_and_every_public_name(tmp_path, monkeypatch):
@@ -48,3 +51,21 @@ def test_models_cite_their_paper_and_show_an_example(name):
 @pytest.mark.parametrize("name", [n for n in unsup.__all__ if n != "__version__"])
 def test_public_names_have_words(name):
     assert len((getattr(unsup, name).__doc__ or "").split()) > 5
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/compression.md"])
+def test_tables_of_models_have_each_model_once(page):
+    """In the rows of the first table of models whose first cell has names only."""
+    text = (ROOT / page).read_text()
+    table = text[re.search(r"^\| model \|", text, re.I | re.M).start() :].split("\n\n", 1)[0]
+    cells = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", table, re.M)
+    found = Counter(name for cell in cells for name in re.findall(r"`([^`]+)`", cell))
+    assert found.keys() <= set(names())
+    assert len(found) > 10
+    assert not [name for name, count in found.items() if count > 1]
+
+
+def test_the_page_about_data_names_the_models_that_take_missing_values():
+    text = (ROOT / "docs" / "data.md").read_text()
+    told = re.search(r"\*\*Missing values\*\* are kept for models that support them \(([^)]*)\)", text)[1]
+    assert set(re.findall(r"`([^`]+)`", told)) == {name for name in names() if model_class(name).takes_missing}

@@ -73,6 +73,13 @@ def test_wrong_values_are_refused(call, tmp_path, runs):
         call("sample", runs / "made", "-o", tmp_path / "x.npy", "--sample.temprature", 1), "'--sample.temperature'"
     )
     one_line(call("eval", runs / "vae", "--importance-samples", 0), "at least 1")
+    one_line(
+        call("fit", "digits", "vae", "-o", run, "--model.hidden", 3.5), "--model.hidden takes whole numbers, not '3.5'"
+    )
+    one_line(
+        call("fit", "digits", "vae", "-o", run, "--model.hidden", 32, "big"), "--model.hidden takes whole", "'big'"
+    )
+    one_line(call("fit", "--model.hidden", 32, "digits", "vae", "more", "-o", run), "unexpected argument 'more'")
     assert not run.exists()
 
 

@@ -204,6 +204,19 @@ def test_score_writes_a_typed_log_likelihood_for_each_example(call, runs, tmp_pa
     assert {r["kind"] for r in rows} == {"exact"}
 
 
+def test_numbers_of_codes_are_written_without_a_point_and_are_decoded(call, tmp_path):
+    run, codes = tmp_path / "vq", tmp_path / "codes.csv"
+    assert call("fit", "digits", "vq-vae", "-o", run, "--steps", 2, "--preset", "tiny", "--plain").status == 0
+    assert call("encode", run, "digits", "-o", codes).status == 0
+    cells = [line.split(",")[1:] for line in codes.read_text().splitlines()[1:]]
+    assert all(cell.isdecimal() for row in cells for cell in row)
+    assert call("decode", run, codes, "-o", tmp_path / "x.npy").status == 0
+
+
+def test_a_model_of_counts_tells_no_number_of_parameters(call, tmp_path):
+    assert "parameters" not in call("fit", "digits", "naive-bayes", "-o", tmp_path / "nb", "--plain").out
+
+
 @pytest.mark.parametrize("name", ["vae", "realnvp"])
 def test_encode_and_decode_go_through_files(call, runs, name, tmp_path):
     assert call("encode", runs / name, "digits", "-o", tmp_path / "z.npz").status == 0

@@ -36,6 +36,31 @@ def test_ranks_rows_with_their_columns(call, file):
     assert re.search(r"120 +line 122 .* [ab] = .* [ab] = ", found.out)
 
 
+def test_categories_and_dates_are_told_in_words(call, tmp_path):
+    """On the screen and on the page, by the words of the file and not by their numbers."""
+    g = np.random.default_rng(0)
+    lines = [
+        f"2024-01-{g.integers(1, 29):02d},{'red' if g.random() < 0.5 else 'blue'},{g.normal():.3f}" for _ in range(300)
+    ]
+    lines[17], lines[120] = "2024-01-05,green,0.1", "2031-12-24,red,0.2"
+    path, page = tmp_path / "table.csv", tmp_path / "page.html"
+    path.write_text("\n".join(["day,colour,size", *lines]) + "\n")
+    found = call("outliers", path, "--top", 3, "-o", page)
+    assert re.search(r"line 19 .*colour = green \(\+", found.out), found.out
+    assert re.search(r"line 122 .*day = 2031-12-24 \(\+", found.out), found.out
+    assert re.search(r"line 19</th>.*<strong>colour</strong> = green \(\+", page.read_text())
+
+
+def test_entries_of_a_series_are_named_by_column_and_row_of_the_window(call, tmp_path):
+    g = np.random.default_rng(0)
+    x = g.normal(size=(400, 2))
+    x[162, 1] = 40
+    path = tmp_path / "series.csv"
+    path.write_text("\n".join(["a,load", *(f"{a:.3f},{b:.3f}" for a, b in x)]) + "\n")
+    found = call("outliers", path, "--length", 10, "--stride", 10, "--top", 1)
+    assert re.search(r" 1 .*line 162 .* load in row 3 = 40 \(\+", found.out), found.out
+
+
 def test_csv_holds_every_row(call, file, tmp_path):
     out = tmp_path / "odd.csv"
     assert call("outliers", file, "-o", out).status == 0

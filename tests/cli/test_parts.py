@@ -60,6 +60,7 @@ def test_help_lists_the_options_of_a_part_when_it_is_named(call):
     ("words", "said"),
     [
         (("--model.inner", "maed"), "'made'"),
+        (("--model.inner", "runs/made"), "'runs/made' is not a run folder (no config.json), nor a model's name"),
         (("--model.inner", "made", "--model.inner.hiden", 3), "'--model.inner.hidden'"),
         (("--model.inner.hidden", 3), "--model.inner NAME"),
         (("--model.inner", "shell", "--model.inner.layers", 0), "--model.inner.layers=0 should be at least 1"),

@@ -562,6 +562,7 @@ def test_a_resolution_without_information_is_reported() -> None:
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 1, 1, 1)}, "divided by 8"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 1), "pooling": (1,)}, "at least 2"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 0, 1)}, "without layers"),
+        (Event((1, 4, 4), BINARY), {"blocks": (1, 1)}, "are for net='conv'"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "latents": (2, 2)}, "one number each"),
     ],
 )

@@ -644,7 +644,7 @@ def test_far_outliers_and_constant_columns_stay_finite() -> None:
         (Event((4,), BINARY), {"net": "conv"}, "use net='dense'"),
         (Event((2,), (BINARY, REAL)), {"decoder": "gaussian"}, "expected 'auto'"),
         (Event((1, 8, 8), BINARY, missing=True), {"net": "conv"}, "complete images"),
-        (Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (8, 8, 8, 8)}, "sides of at least 16"),
+        (Event((1, 8, 8), BINARY), {"net": "conv", "hidden": (8, 8, 8, 8)}, "sides of at least 16.*use fewer widths"),
         (Event((4,), BINARY), {"hiden": (3,)}, "did you mean 'hidden'"),
     ],
 )

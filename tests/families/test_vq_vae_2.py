@@ -247,6 +247,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         (IMAGE, {"stages": 2, "levels": 3}, "at least 16"),
         (IMAGE, {"levels": 4}, "levels"),
         (IMAGE, {"autoencoder": "vq-vae"}, "another model"),
+        (IMAGE, {"autoencoder": "vq-vae-2"}, "name a prior"),
         (IMAGE, {"autoencoder": Part("vq-vae-2", {"width": 8}), "width": 9}, "not that of the autoencoder, 8"),
         (Event((4,), BINARY), {}, "takes images only"),
         (IMAGE, {"bottom_prior": "nade"}, "takes no condition"),

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         z = torch.cat([model.encode(part.x, **beside(model, part.given)).cpu() for part in parts])
     if options.out.lower().endswith(".csv"):
         header = ["example", *(f"z{d + 1}" for d in range(z.shape[1]))]
-        rows = ([name, *codes] for name, codes in zip(names, z.tolist(), strict=True))
+        is_whole = bool(((z == z.round()) & (z.abs() < 2**31)).all())
+        numbers = z.long() if is_whole else z  # numbers of codes are written as such: 3, not 3.0
+        rows = ([name, *codes] for name, codes in zip(names, numbers.tolist(), strict=True))
         write_file(options.out, table_text([header, *rows]).encode())
         write(f"{len(z)} codes of {z.shape[1]} numbers written to {options.out}")
         return 0

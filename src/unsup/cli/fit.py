@@ -86,7 +86,8 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
     write(data.describe())
     for line in data.notes:
         write(line)
-    write(f"{name}: {model.parameter_count:,} parameters")
+    if model.parameter_count:  # tables that are counted have none
+        write(f"{name}: {model.parameter_count:,} parameters")
     if (warning := too_large(name, model, data)) is not None:
         note(warning)
     return model, data

@@ -73,6 +73,10 @@ class Parser(argparse.ArgumentParser):
             found, rest = self.parse_known_args(words.ordered)
         except argparse.ArgumentError as error:
             raise InputError(f"{error} (see {self.prog} --help)") from error
+        if rest and rest[0] in words.ended:
+            flag = words.ended[rest[0]]
+            kind = "whole numbers" if self._option_string_actions[flag].type is int else "numbers"
+            raise InputError(f"{flag} takes {kind}, not {rest[0]!r} (see {self.prog} --help)")
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r} (see {self.prog} --help)")
         for name in self.annotations.keys() & vars(found).keys():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from unsup.core.event import Event
     from unsup.data.examples import Examples
+    from unsup.data.form import Form
     from unsup.evaluate.outliers import Detector, Outlier
     from unsup.pictures.gallery import Gallery
 
@@ -41,20 +42,23 @@ def main(arguments: Sequence[str]) -> int:
     found = load_rows(options.data, gaps=gaps, **chosen(options, [n for n in DATA_OPTIONS if n not in _SKIPPED]))
     x = found.whole.x
     detector, how = _detector(options, found, x)
-    columns = found.columns or _entries(found.event, found.rate)
+    columns = found.columns or _entries(found.event, found.rate, found.form)
     count = len(x) if kind == ".csv" else min(options.top, len(x))
     ranking, scores = rank(detector, x, found.names, columns, top=count)
     write(f"{options.data}: {len(x):,} rows, scored by {how}", "")
     gallery = Gallery(
         found.event, x, names=found.columns, rate=found.rate, letters="" if found.form is None else found.form.letters
     )
-    shown = [(str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery)) for o in ranking[: options.top]]
+    shown = [
+        (str(o.rank), str(o.row), o.name, nats(o.score), _told(o, x, gallery, found.form))
+        for o in ranking[: options.top]
+    ]
     write(*table(("rank", "row", "name", "score, nats", "unlikely because of (+ nats)"), shown, right=(0, 1, 3)))
     if kind == ".csv":
         write_file(options.out, _csv(ranking).encode())
         write("", f"{len(ranking):,} rows, the most unlikely first, in {options.out}")
     elif kind == ".html":
-        page = outlier_page(str(options.data), how, ranking, scores, x, gallery)
+        page = outlier_page(str(options.data), how, ranking, scores, x, gallery, found.form)
         write_file(options.out, page.encode())
         write("", f"the page is {options.out}")
     return 0
@@ -131,8 +135,12 @@ def _of_run(options: argparse.Namespace, found: Examples, x: Tensor) -> tuple[De
     return SingleModel(model, typical_values(x), options.seed), f"the run {options.model}"
 
 
-def _entries(event: Event, rate: float | None) -> tuple[str, ...]:
-    """Names for entries without names: numbers from 0, times of sound, or positions of pixels."""
+def _entries(event: Event, rate: float | None, form: Form | None) -> tuple[str, ...]:
+    """Names for entries without names: numbers from 0, rows of a series, times of sound, or positions of pixels."""
+    from unsup.data.columns import TableForm
+
+    if isinstance(form, TableForm) and form.window:
+        return tuple(f"{column.name} in row {t + 1}" for t in range(event.shape[0]) for column in form.columns)
     if rate is not None and event.layout == "sequence":
         from unsup.data.windows import time_of
 
@@ -146,14 +154,14 @@ def _entries(event: Event, rate: float | None) -> tuple[str, ...]:
     return tuple(p if channels == 1 else f"channel {c}, {p}" for c in range(channels) for p in places)
 
 
-def _told(outlier: Outlier, x: Tensor, gallery: Gallery) -> str:
+def _told(outlier: Outlier, x: Tensor, gallery: Gallery, form: Form | None) -> str:
     """The columns responsible; of text, the characters."""
     from unsup.pictures.text import Text
-    from unsup.report.outliers import causes, plain
+    from unsup.report.outliers import causes, told
 
     if isinstance(gallery.artist, Text):
         return ", ".join(f"{a}[{b}]{c}{d}" for a, b, c, d in causes(outlier, x[outlier.row], gallery.artist))
-    return ", ".join(f"{e.column} = {plain(e.value)} (+{e.nats:.1f})" for e in outlier.entries)
+    return ", ".join(f"{e.column} = {told(e, form)} (+{e.nats:.1f})" for e in outlier.entries)
 
 
 def _csv(ranking: Sequence[Outlier]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,14 @@ class Words:
         positionals: words that belong to no flag, in order.
         loose: words after unknown flags: their values, or positionals.
         unknown: unknown flags.
+        ended: words that are not numbers, directly after a list of numbers, with the flag of the list.
     """
 
     flags: tuple[tuple[str, ...], ...]
     positionals: tuple[str, ...]
     loose: tuple[str, ...]
     unknown: tuple[str, ...]
+    ended: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ordered(self) -> list[str]:
@@ -67,6 +69,7 @@ def split_words(
     placed: dict[int, str] = {}
     loose: list[str] = []
     unknown: list[str] = []
+    ended: dict[str, str] = {}
     behind_unknown, at = False, 0
     while at < len(arguments):
         word = arguments[at]
@@ -91,6 +94,7 @@ def split_words(
         start = at
         while at < len(arguments) and at - start < most and not is_flag(arguments[at]):
             if at - start >= least and not _converts(action, arguments[at]):
+                ended[arguments[at]] = word
                 break
             group.append(arguments[at])
             at += 1
@@ -102,7 +106,7 @@ def split_words(
             placed[start + len(group) - 1] = group.pop()
             lacking -= 1
     words = tuple(placed[i] for i in sorted(placed))
-    return Words(tuple(map(tuple, groups)), words, tuple(loose), tuple(unknown))
+    return Words(tuple(map(tuple, groups)), words, tuple(loose), tuple(unknown), ended)
 
 
 def is_flag(word: str) -> bool:

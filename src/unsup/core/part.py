@@ -61,6 +61,8 @@ class Part:
                 return cls(str(record))
             if (Path(record) / "config.json").is_file():
                 return cls.of_run(record)
+            if len(Path(record).parts) > 1:
+                raise InputError(f"{str(record)!r} is not a run folder (no config.json), nor a model's name")
             raise InputError(f"{str(record)!r} is neither a model nor a run folder{nearest(str(record), rows())}")
         try:
             found: PartRecord = check_value("part", record, PartRecord)

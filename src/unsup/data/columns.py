@@ -587,6 +587,10 @@ class TableForm(Form):
     label: str = ""
     header: bool = True
 
+    def word(self, entry: int, value: float) -> str | None:
+        column = self.columns[entry % len(self.columns)]
+        return None if column.kind == "number" else column.text(np.array([value]), REAL)[0]
+
     @property
     def meaning(self) -> tuple[tuple[str, ...], ...]:
         return tuple(column.words for column in self.columns if column.words)

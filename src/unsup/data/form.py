@@ -73,6 +73,10 @@ class Form(ABC):
         """The rate of sound; None for other data."""
         return None
 
+    def word(self, entry: int, value: float) -> str | None:
+        """The category or date that a value of a flattened entry stands for; None for numbers."""
+        return None
+
     def is_single(self, out: Path) -> bool:
         """Whether ``out`` is a file that has one example only."""
         return False

@@ -259,5 +259,5 @@ def _check_conv(event: Event, hidden: tuple[int, ...], owner: str, *, halved: bo
     if halved and (not hidden or min(event.shape[1:]) < 2 ** len(hidden)):
         raise InputError(
             f"{owner}: net='conv' halves the sides once per width in hidden={hidden}: expected at least one width "
-            f"and sides of at least {2 ** len(hidden)}; this data is {event}"
+            f"and sides of at least {2 ** len(hidden)}; this data is {event}; use fewer widths, or net='dense'"
         )

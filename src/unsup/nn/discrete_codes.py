@@ -54,7 +54,8 @@ class DiscreteCodes(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSp
         """A trained autoencoder of the same class, whose parameters are fixed.
 
         Raises:
-            InputError: another class of model, or options that are neither defaults nor those of the autoencoder.
+            InputError: another class of model, options that are neither defaults nor those of the autoencoder, or no
+                prior that could learn.
         """
         found = part.build(self.event)
         if not isinstance(found, type(self)):
@@ -65,6 +66,10 @@ class DiscreteCodes(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSp
                     f"{name}={self.config[name]!r} is not that of the autoencoder, {found.config[name]!r}; remove "
                     "this option"
                 )
+        if all(self.config[name] is None for name in options_of(type(self)) if name.endswith("prior")):
+            raise InputError(
+                "autoencoder= fixes all but the prior; name a prior, e.g. prior='gated-pixelcnn' (--model.prior)"
+            )
         return found.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:

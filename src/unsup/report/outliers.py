@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import unsup
-from unsup.core.escapes import command_line
-from unsup.evaluate.outliers import Outlier
+from unsup.core.escapes import command_line, visible
+from unsup.data.form import Form
+from unsup.evaluate.outliers import Entry, Outlier
 from unsup.pictures.artist import Artist
 from unsup.pictures.gallery import Gallery
 from unsup.pictures.plots import Plane
@@ -23,7 +24,15 @@ from unsup.report.pages import Page, footer, render, sections
 _AROUND = 12  # tokens of a text on each side of the one that is shown
 
 
-def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor, x: Tensor, gallery: Gallery) -> str:
+def outlier_page(
+    data: str,
+    how: str,
+    ranking: Sequence[Outlier],
+    scores: Tensor,
+    x: Tensor,
+    gallery: Gallery,
+    form: Form | None = None,
+) -> str:
     """The page as HTML: a table with the columns responsible, or pictures with the parts that are responsible.
 
     Args:
@@ -33,6 +42,7 @@ def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor
         scores: of all rows, ``(N,)``.
         x: all raw rows.
         gallery: of the rows.
+        form: of the data, which has the words of categories and dates.
     """
     usual, highest = float(scores.median()), ranking[0]
     summary = (
@@ -41,7 +51,7 @@ def outlier_page(data: str, how: str, ranking: Sequence[Outlier], scores: Tensor
         "A high score means that a row is unlikely, not that it is wrong.",
     )
     tabular = is_tabular(gallery.artist)
-    lines = [_row(o, causes(o, x[o.row], gallery.artist)) for o in ranking] if tabular else []
+    lines = [_row(o, causes(o, x[o.row], gallery.artist, form)) for o in ranking] if tabular else []
     among = torch.stack([_excess(o) for o in ranking])
     pictures = [] if tabular else [_picture(o, x[o.row], gallery, among) for o in ranking]
     command = command_line(["unsup", "outliers", data, "-o", "outliers.csv"])
@@ -73,13 +83,10 @@ def is_tabular(artist: Artist) -> bool:
     return isinstance(artist, Table | Plane)
 
 
-def causes(outlier: Outlier, row: Tensor, artist: Artist) -> list[tuple[str, str, str, str]]:
+def causes(outlier: Outlier, row: Tensor, artist: Artist, form: Form | None = None) -> list[tuple[str, str, str, str]]:
     """The entries responsible, as text: (before, entry, after, explanation), of which the entry is emphasised."""
     if not isinstance(artist, Text):
-        return [
-            ("", e.column, "", f" = {plain(e.value)}, usually {plain(e.typical)} (+{nats(e.nats)})")
-            for e in outlier.entries
-        ]
+        return [("", e.column, "", f" = {_compared(e, form)} (+{nats(e.nats)})") for e in outlier.entries]
     found = []
     for e in outlier.entries:
         i = e.position
@@ -93,6 +100,18 @@ def causes(outlier: Outlier, row: Tensor, artist: Artist) -> list[tuple[str, str
             (f"“{before}{parts[0]}{space}", parts[1], f"{space}{parts[2]}{after}”", f" (+{nats(e.nats)} nats)")
         )
     return found
+
+
+def told(entry: Entry, form: Form | None) -> str:
+    """The value of an entry: its category or date in words, or its number."""
+    word = None if form is None else form.word(entry.position, entry.value)
+    return plain(entry.value) if word is None else visible(word)
+
+
+def _compared(entry: Entry, form: Form | None) -> str:
+    """The value, and of a number the usual one; categories have no median."""
+    is_number = form is None or form.word(entry.position, entry.value) is None
+    return f"{told(entry, form)}{f', usually {plain(entry.typical)}' if is_number else ''}"
 
 
 def plain(value: float) -> str:

@@ -71,6 +71,7 @@ from unsup.prob import bounds
 from unsup.prob.distributions import at_least_float32, standard_gaussian_log_prob
 
 _CHUNK_ELEMENTS = 2**20  # entries of the widest layer in one chunk of draws, as of `VAE`
+_BLOCKS = (2, 2, 1)
 _ACTIVE = 0.01  # nats of a latent that carries information
 _SPREAD_DRAWS = 256  # samples of the prior from which the bins of lower layers are placed
 
@@ -188,7 +189,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         hidden: Widths | None = None,
         depth: Count = 2,
         net: NetName = "dense",
-        blocks: tuple[Whole, ...] = (2, 2, 1),
+        blocks: tuple[Whole, ...] = _BLOCKS,
         encoder_blocks: Widths | None = None,
         pooling: Widths | None = None,
         cell: CellName = "bottleneck",
@@ -209,6 +210,11 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         _check_objective(samples, gradient, posterior, norm, weighted=bool(warm_up or free_bits))
         self.take_condition(given)
         if net == "dense":
+            if blocks != _BLOCKS or encoder_blocks or pooling:
+                raise InputError(
+                    f"HierarchicalVAE: blocks, encoder_blocks and pooling are for net='conv'; got blocks={blocks} and "
+                    "net='dense'; use net='conv' for images, or latents and hidden with a number for each layer"
+                )
             latents, hidden = latents or (32, 16), hidden or (256, 128)
             if len(latents) != len(hidden):
                 raise InputError(

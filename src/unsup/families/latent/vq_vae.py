@@ -28,6 +28,7 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
 from unsup.core.config import AtLeast, Count, Weight, Whole, Widths, Within
+from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.model import Advice, ChooseEntry, Symptom, Terms
 from unsup.core.part import Part
@@ -60,7 +61,7 @@ class VQVAE(DiscreteCodes):
         codebook: learned as ``moving`` averages, or by the ``gradient`` of the second term.
         decay: γ of the moving averages and counts.
         commitment: β.
-        net: ``conv``, or ``dense`` layers. None: ``conv`` for images whose sides are large enough.
+        net: ``conv``, or ``dense`` layers. None: ``conv`` for images with sides of at least 4 (2 with one stage).
         width: features of the maps of ``net="conv"``.
         block_width: features inside the residual blocks.
         blocks: number of residual blocks of the encoder, as of the decoder.
@@ -120,8 +121,13 @@ class VQVAE(DiscreteCodes):
             self.nets, self.code_event, self.quantiser = found.nets, found.code_event, found.quantiser
             self.prior = CodePrior(prior, self.code_event, owner="VQ-VAE")
             return
-        large = event.is_image and not event.missing and min(event.shape[1:]) >= 2**stages
-        is_conv = net == "conv" or (net is None and large)
+        is_complete_image = event.is_image and not event.missing
+        is_conv = net == "conv" or (net is None and is_complete_image and min(event.shape[1:]) >= 2 ** min(stages, 2))
+        if is_conv and is_complete_image and min(event.shape[1:]) < 2**stages:
+            raise InputError(
+                f"VQ-VAE: stages={stages} halve the sides {stages} times: expected sides of at least {2**stages}; this "
+                f"data is {event}; use fewer stages, or net='dense'"
+            )
         each = codes or (1 if is_conv else _CODES_OF_A_VECTOR)
         maps = BottleneckNet(width, block_width, blocks, stages)
         self.nets = Autoencoder(
