@@ -543,12 +543,18 @@ def test_the_nets_of_the_papers() -> None:
 
 
 def test_a_resolution_without_information_is_reported() -> None:
-    model = small_images()
-    symptom = model.diagnose({"kl_4x4": 3.0, "kl_2x2": 0.001})
-    assert symptom is not None
-    assert "2x2" in symptom.advice
-    assert "4x4" not in symptom.advice
-    assert model.diagnose({"kl_4x4": 3.0, "kl_2x2": 0.5}) is None
+    model = small_images().eval()
+    batch = Batch(torch.randint(2, (8, *model.event.shape), generator=torch.Generator().manual_seed(0)))
+    used = model.findings(batch=batch)
+    assert len(used) == 1
+    with torch.no_grad():
+        for block, group in zip(model.hierarchy.down, model.hierarchy.groups, strict=True):
+            if group == "2x2":
+                for parameter in block.parameters():
+                    parameter.zero_()
+    told, collapsed = model.findings(batch=batch)
+    assert "2x2: 0.00" in told
+    assert collapsed.startswith("resolution 2x2 collapsed")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ detached, not z_l. Top-down posteriors share parameters with p, so that it does 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -45,7 +45,6 @@ from unsup.core.model import (
     LayerCoder,
     Model,
     Moments,
-    Symptom,
     Terms,
 )
 from unsup.core.parallel import mean_over_rows
@@ -425,18 +424,20 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         """The features of conditions that are appended to those of latents; maps already contain them."""
         return features if isinstance(self.hierarchy, DenseHierarchy) else None
 
-    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        """Layers, or resolutions, whose KL is below 0.01 nats."""
-        found = {name: terms[f"kl_{name}"] for name in dict.fromkeys(self.hierarchy.groups) if f"kl_{name}" in terms}
-        collapsed = [name for name, kl in found.items() if kl < _ACTIVE]
+    @torch.no_grad()
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
+        """The KL of all layers, or resolutions, and which are below 0.01 nats."""
+        if batch is None:
+            return ()
+        terms = self.loss(batch, generator=Generator().manual_seed(0))
+        kl = {name: float(terms[f"kl_{name}"].mean()) for name in dict.fromkeys(self.hierarchy.groups)}
+        what = "resolution" if isinstance(self.hierarchy, ConvHierarchy) else "layer"
+        told = f"the KL in nats of each {what} of latents: " + ", ".join(f"{name}: {kl[name]:.2f}" for name in kl)
+        collapsed = [name for name in kl if kl[name] < _ACTIVE]
         if not collapsed:
-            return None
-        what = "resolutions" if isinstance(self.hierarchy, ConvHierarchy) else "layers"
-        return Symptom(
-            "collapse",
-            f"the latents of {what} {', '.join(collapsed)} carry less than {_ACTIVE} nats; try a longer warm_up, "
-            "free_bits, or fewer layers",
-        )
+            return (told,)
+        advice = "try a longer warm_up, free_bits, or fewer layers"
+        return told, f"{what} {', '.join(collapsed)} collapsed: the same for all examples; {advice}"
 
     # --- interface ------------------------------------------------------------------------------------------------
 
