@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor
+
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and commands that tests start go on
 
 collect_ignore = ["conftest.py"]  # for doctests; another one of the same name is collected
 

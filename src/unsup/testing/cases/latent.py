@@ -88,6 +88,11 @@ CASES = (
         exceptions={"descent": "distances to the codebook grow at first, while the encoder moves its vectors apart"},
     ),
     Case("vq-vae", Event((2, 4, 4), ordinal(5)), {"stages": 1, "prior": Part("gated-pixelcnn", _SMALL)}),
+    Case(
+        "vq-vae",
+        vector(4),
+        {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED},
+    ),
     Case("vq-vae-2", Event((1, 4, 6), BINARY)),
     Case(
         "vq-vae-2",
@@ -104,11 +109,6 @@ CASES = (
         "vq-vae-2",
         Event((2, 8, 8), ordinal(5)),
         {"levels": 3, "bottom_prior": Part("subscale", _SUBSCALE | {"scale": 1})},
-    ),
-    Case(
-        "vq-vae",
-        vector(4),
-        {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED},
     ),
     Case("vq-vae-2", Event((1, 8, 8), BINARY), {"prior": Part("made", {"hidden": (12,)}), "autoencoder": _FITTED_2}),
     Case("latent", vector(6), {"objective": "enumerate"}, oracle=oracles.latent),
