@@ -44,7 +44,7 @@ def abilities_of(cls: type[Model]) -> tuple[str, ...]:
 
     >>> from unsup.core.registry import model_class
     >>> abilities_of(model_class("made"))
-    ('score', 'sample', 'temper', 'compress')
+    ('score', 'sample', 'temper', 'complete', 'compress')
     """
     earned = {word for word, capability in ABILITIES.items() if issubclass(cls, capability)}
     if issubclass(cls, IsFlow) and cls.in_integers:

@@ -185,6 +185,8 @@ class MADE(OrderMixture, CanComplete):
         return drawn if self.event.is_discrete else self.kept(x, known, drawn)
 
     def _chosen_proposals(self, x: Tensor, known: Tensor, generator: Generator | None) -> Tensor:
+        if not len(x):
+            return self.observation.raw(nothing_chosen(self, self.observation, 0))
         in_order = known.flatten(1)[:, self.orders[0].argsort()]
         is_exact = len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
         proposals = 1 if is_exact else _PROPOSALS
