@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from importlib.util import find_spec
@@ -157,7 +158,7 @@ def _lines() -> list[str]:
 def _written() -> list[tuple[str, ...]]:
     """The rows of the page as it is."""
     table = [line for line in _lines() if line.startswith("| ")][2:]
-    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
+    return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))) for line in table]
 
 
 if __name__ == "__main__":
