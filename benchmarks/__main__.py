@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import time
+from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-
-import torch
 
 from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
@@ -20,6 +16,7 @@ from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline
 from benchmarks.hmm_fit import hmm_fit
 from benchmarks.latent_energy_steps import dbm_step, dbn_epoch, latent_step, vq_vae_2_step
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
+from benchmarks.page import write_page, written_rows
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
 from benchmarks.rbm_epoch import rbm_epoch, rbm_epoch_bfloat16
@@ -29,10 +26,19 @@ from benchmarks.sparse_scaling import sparse_attention
 from benchmarks.transformer_speed import transformer_training
 from benchmarks.vq_vae_step import vq_vae_step, vq_vae_step_bfloat16
 from benchmarks.wavenet_speed import wavenet_training
-from unsup.core.machine import machine_kind
 
-PAGE = Path("docs/benchmarks.md")
-HEADER = ("work", "against", "ours, ms", "theirs, ms", "theirs / ours", "promised", "note")
+TABLES = (
+    "outliers",
+    "series",
+    "words",
+    "densities",
+    "flow_tables",
+    "sequence_peers",
+    "estimators",
+    "smooth_coding",
+    "rates",
+)
+WITHOUT_ARGUMENTS = ("sequence_peers", "estimators")
 BENCHMARKS = (
     made_loop,
     realnvp_training,
@@ -76,89 +82,19 @@ BENCHMARKS = (
 
 def main(names: list[str]) -> None:
     """Run the benchmarks named, or all of them; rows of the others are kept as they were."""
-    if names[:1] == ["outliers"]:
-        from benchmarks.outliers import main as outliers
-
-        outliers(names[1:])
-        return
-    if names[:1] == ["series"]:
-        from benchmarks.series import main as series
-
-        series(names[1:])
-        return
-    if names[:1] == ["words"]:
-        from benchmarks.words import main as words
-
-        words(names[1:])
-        return
-    if names[:1] == ["densities"]:
-        from benchmarks.densities import main as densities
-
-        densities(names[1:])
-        return
-    if names[:1] == ["flow_tables"]:
-        from benchmarks.flow_tables import main as flow_tables
-
-        flow_tables(names[1:])
-        return
-    if names[:1] == ["sequence_peers"]:
-        from benchmarks.sequence_peers import main as sequence_peers
-
-        sequence_peers()
-        return
-    if names[:1] == ["estimators"]:
-        from benchmarks.estimators import main as estimators
-
-        estimators()
-        return
-    if names[:1] == ["smooth_coding"]:
-        from benchmarks.smooth_coding import main as smooth_coding
-
-        smooth_coding(names[1:])
-        return
-    if names[:1] == ["rates"]:
-        from benchmarks.rates import main as rates
-
-        rates(names[1:])
+    if names and names[0] in TABLES:
+        arguments = (names[1:],) if names[0] not in WITHOUT_ARGUMENTS else ()
+        import_module(f"benchmarks.{names[0]}").main(*arguments)
         return
     chosen = [b for b in BENCHMARKS if not names or b.__name__ in names]
-    rows = {(row[0], row[1]): row for row in _written()}
+    rows = {(row[0], row[1]): row for row in written_rows()}
     for benchmark in chosen:
         for row in benchmark().rows():
             rows[row[0], row[1]] = row
             sys.stdout.write("  ".join(row) + "\n")
             sys.stdout.flush()
     memory = peak_memory_megabytes() if not names else None
-    kept = next((line for line in _lines() if line.startswith("Peak memory")), "")
-    if memory is not None:
-        kept = f"Peak memory of training MADE on 60,000 images of 28×28: {memory:,.0f} MB (promised: under 2,000 MB)."
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench` (or `python -m benchmarks NAME …` for some rows). Each pair was timed in turn in "
-        "one process; times are medians, the ratio is the median over pairs, above 1 means that we are faster.",
-        "",
-        f"Machine of the newest rows: {machine_kind()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
-        f"{time.strftime('%Y-%m-%d')}.",
-        "",
-        f"| {' | '.join(HEADER)} |",
-        f"|{' --- |' * len(HEADER)}",
-        *(f"| {' | '.join(row)} |" for row in rows.values()),
-        "",
-        kept,
-        "",
-    ]
-    PAGE.write_text("\n".join(lines))
-
-
-def _lines() -> list[str]:
-    return PAGE.read_text().splitlines() if PAGE.is_file() else []
-
-
-def _written() -> list[tuple[str, ...]]:
-    """The rows of the page as it is."""
-    table = [line for line in _lines() if line.startswith("| ")][2:]
-    return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))) for line in table]
+    write_page(rows.values(), memory)
 
 
 if __name__ == "__main__":

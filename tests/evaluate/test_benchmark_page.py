@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.__main__ import HEADER, _written
+from benchmarks.page import HEADER, written_rows
 
 
 def test_rows_that_are_kept_have_all_cells_of_the_header() -> None:
-    rows = _written()
+    rows = written_rows()
     assert rows
     assert [row for row in rows if len(row) != len(HEADER)] == []
