@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 
 from unsup.core.config import check_value, normalise_options
+from unsup.core.errors import InputError
 from unsup.core.escapes import UNSEEN
 from unsup.core.registry import model_class
+from unsup.core.storage import load_model
 from unsup.evaluate.measures import MEASURES, bounded
 from unsup.evaluate.records import Figure
-from unsup.train.recipes import read_recipe, shipped
+from unsup.train.recipes import read_recipe, reproduce, shipped
 from unsup.train.results import results_table
 from unsup.train.settings import make_settings
 
@@ -68,6 +71,44 @@ def test_recipes_name_options_that_exist(name):
     recipe = read_recipe(name)
     for run in recipe.run:
         cls = model_class(run.model)
-        normalise_options(run.model, vars(cls)["__init__"], run.options)
+        options = {name: value for name, value in run.options.items() if not str(value).startswith("run:")}
+        normalise_options(run.model, vars(cls)["__init__"], options)
         assert run.preset is None or run.preset in cls.presets
         make_settings(cls, run.training)
+
+
+TWO_STAGES = """
+summary = "an autoencoder, and a prior of its codes"
+data = "digits"
+seeds = [0]
+examples = 20
+
+[[run]]
+model = "vq-vae"
+label = "codes"
+preset = "tiny"
+training = { steps = 2, batch_size = 16 }
+
+[[run]]
+model = "vq-vae"
+label = "prior"
+options = { autoencoder = "run:codes", prior = "gated-pixelcnn" }
+training = { steps = 2, batch_size = 16 }
+"""
+
+
+def test_a_run_of_a_recipe_takes_the_model_of_an_earlier_one(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text(TWO_STAGES)
+    reproduce(read_recipe(str(path)), runs=tmp_path / "runs", results=tmp_path / "R.md", progress="off")
+    first, second = (load_model(tmp_path / "runs/two" / f"{name}-0") for name in ("codes", "prior"))
+    state = second.state_dict()
+    for name, value in first.state_dict().items():
+        assert torch.equal(state[name], value)
+
+
+def test_a_run_of_a_recipe_names_an_earlier_one(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text(TWO_STAGES.replace("run:codes", "run:coeds"))
+    with pytest.raises(InputError, match=r"'run:coeds' is not an earlier run; these are 'codes'"):
+        reproduce(read_recipe(str(path)), runs=tmp_path / "runs", results=tmp_path / "R.md", progress="off")

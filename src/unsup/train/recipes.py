@@ -14,7 +14,8 @@ A recipe is a TOML file::
     published = "88.40 nats (Germain et al. 2015)"
 
 ``measures`` are keys of ``unsup measures``, by default ``["likelihood"]``; ``samples = 2500`` is the number
-of samples, and ``examples = 1000`` that of test examples, which are otherwise all of them.
+of samples, and ``examples = 1000`` that of test examples, which are otherwise all of them. An option of the form
+``"run:LABEL"`` is the trained model of an earlier run of the recipe, with the same seed.
 
 Each ``[[run]]`` is trained and measured on the test split, once per seed. Results are appended to a ``.jsonl`` file,
 from which the results table is generated.
@@ -25,7 +26,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from unsup.train.results import append_result
 from unsup.train.runs import Run, environment
 from unsup.train.trainer import fit
 
+_EARLIER = "run:"
 _SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
@@ -117,13 +119,30 @@ def reproduce(
     for seed in recipe.seeds:
         for run in recipe.run:
             say(f"{recipe.name}: {run.name}, seed {seed}")
-            folder = runs / re.sub(r"^\.+", "-", recipe.name) / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
-            record = _one(recipe, run, seed, data, folder, progress)
+            folder = _folder(runs, recipe, run, seed)
+            options = {name: _resolved(value, runs, recipe, run, seed) for name, value in run.options.items()}
+            record = _one(recipe, replace(run, options=options), seed, data, folder, progress)
             append_result(record, results)
             shown = (f"{MEASURES[k].title} {MEASURES[k].show(v['value'])}" for k, v in record["figures"].items())
             say(f"{recipe.name}: {run.name}, seed {seed}: {', '.join(shown)}")
             new.append(record)
     return new
+
+
+def _folder(runs: Path, recipe: Recipe, run: RecipeRun, seed: int) -> Path:
+    return runs / re.sub(r"^\.+", "-", recipe.name) / f"{re.sub('[^a-z0-9]+', '-', run.name.lower())}-{seed}"
+
+
+def _resolved(value: Any, runs: Path, recipe: Recipe, run: RecipeRun, seed: int) -> Any:
+    """The value of an option; the folder of an earlier run where it names one."""
+    if not isinstance(value, str) or not value.startswith(_EARLIER):
+        return value
+    label = value.removeprefix(_EARLIER)
+    for earlier in recipe.run[: recipe.run.index(run)]:
+        if earlier.name == label:
+            return str(_folder(runs, recipe, earlier, seed))
+    earlier_runs = ", ".join(repr(own.name) for own in recipe.run[: recipe.run.index(run)]) or "none"
+    raise InputError(f"recipe {recipe.name}, {run.name}: {value!r} is not an earlier run; these are {earlier_runs}")
 
 
 def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, progress: ProgressMode) -> dict[str, Any]:
