@@ -72,7 +72,7 @@ def per_example(scheme: BitsBack, x: Tensor, change: Callable[[Stack, Tensor, np
     scheme._begin(Noting())
     for one in x.split(1):
         coder = _Coding(scheme, stack, Noting(), 0, Batch(one))
-        scheme.coded.code(Batch(one), coder)
+        scheme.own.code(Batch(one), coder)
         change(stack, one, coder.bins[0])
     return stack
 
@@ -173,7 +173,7 @@ def test_bits_are_put_back() -> None:
     stack = per_example(scheme, x, lambda _stack, _one, bins: seen.append(bins))
     for one in reversed(x.split(1)):
         coder = _Restoring(scheme, stack, Noting(), 0, 1)
-        scheme.coded.restore(1, None, coder)
+        scheme.own.restore(1, None, coder)
         assert np.array_equal(coder.bins[0], seen.pop())
         assert torch.equal(coder.x, one)
     assert stack.to_bytes() == Stack(bytes(range(256)) * 8).to_bytes()
@@ -316,7 +316,7 @@ def test_groups_that_cannot_be_paid_are_halved(monkeypatch: pytest.MonkeyPatch) 
         (Event((4,), Support("ordinal", 256)), {"decoder": "gaussian"}, "a decoder of densities"),
         (Event((4,), Support("nominal", 70000)), {}, "entries of more than 65,536 levels"),
         (Event((4,), BINARY), {"given": Event((2,), REAL)}, "a condition that is not a class"),
-        (Event((4,), BINARY), {"prior": Part("kde", frozen=True)}, "a prior that is neither a flow"),
+        (Event((4,), BINARY), {"prior": Part("vae", frozen=True)}, "a prior whose likelihood is a bound"),
     ],
 )
 def test_what_is_not_coded_is_refused_with_a_reason(event: Event, options: dict[str, object], reason: str) -> None:

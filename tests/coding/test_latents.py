@@ -198,7 +198,6 @@ def test_conditionals_of_an_equal_mixture(apart: float) -> None:
     ("prior", "reason"),
     [
         (Part("vae", {"latent_dim": 1, "hidden": (4,)}), "a prior whose likelihood is a bound"),
-        (Part("kde", frozen=True), "a prior that is neither a flow"),
         (Part("made", {"masks": 2, "order": "random", "hidden": (8,)}), "a prior that is a mixture over orders"),
     ],
 )

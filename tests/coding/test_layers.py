@@ -79,11 +79,11 @@ def test_bits_are_put_back(key: str) -> None:
     seen = []
     for one in x.split(1):
         coder = _Coding(scheme, stack, Noting(), 0, Batch(one))
-        scheme.coded.code(Batch(one), coder)
+        scheme.own.code(Batch(one), coder)
         seen.append(coder.bins)
     for one in reversed(x.split(1)):
         back = _Restoring(scheme, stack, Noting(), 0, 1)
-        scheme.coded.restore(1, None, back)
+        scheme.own.restore(1, None, back)
         assert torch.equal(back.x, one)
         bins = seen.pop()
         assert all(np.array_equal(back.bins[layer], bins[layer]) for layer in bins)

@@ -17,7 +17,8 @@ grow with the number of layers (Kingma, Abbeel, Ho 2019, https://arxiv.org/abs/1
 before their priors are known, and have bins of equal mass under a fixed Gaussian near all samples of the prior, whose
 deviation is a power of two.
 
-Posteriors and priors that are not such Gaussians are coded by `unsup.coding.latents`.
+Posteriors and priors that are not such Gaussians are coded by `unsup.coding.latents`, discrete latents by
+`unsup.coding.choices`.
 
 Examples are coded in groups, whose networks are evaluated together. A group first pops the latents of all its examples,
 so groups start with a single example and grow with the stack: the initial bits are those of one example. They come from
@@ -33,7 +34,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
 from statistics import NormalDist
-from typing import cast, final
+from typing import ClassVar, cast, final
 
 import numpy as np
 import torch
@@ -57,7 +58,16 @@ from unsup.coding.tables import (
     to_steps,
 )
 from unsup.core.batch import Batch
-from unsup.core.model import CodesLatents, CodesLayers, IsConditional, LayerCoder, Model, Moments, VisitEntries
+from unsup.core.model import (
+    CodesByLatents,
+    CodesLatents,
+    CodesLayers,
+    IsConditional,
+    LayerCoder,
+    Model,
+    Moments,
+    VisitEntries,
+)
 
 DIGITS = 32
 """Values of each of the two digits of a bin, a power of two."""
@@ -73,27 +83,36 @@ _MOST = 256  # examples of a group
 _MOST_ENTRIES = 1 << 22  # masses that are computed at a time
 
 
+def mass_table(log_masses: Tensor, notes: Rounding, number: int) -> Integers:
+    """The frequencies of rows of log-masses ``(N, levels)``, of which rounding ``number`` is settled."""
+    values = log_masses.double().numpy()
+    if values.shape[1] == 2:
+        odds = bernoulli_grid(np.ascontiguousarray(values[:, 1] - values[:, 0]))
+        return bernoulli_frequencies(notes.settle(number, odds))
+    return frequencies(notes.settle(number, to_grid(values)))
+
+
 class WithLatents(Scheme):
     """Abstract: bits-back coding with asymmetric numeral systems, given how a group of examples is coded."""
 
-    capability = CodesLayers
+    capability: ClassVar[type[CodesByLatents]]
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
-        self.coded = cast(CodesLayers, self.model)
+        self.coded = cast(CodesByLatents, self.model)
         self.low = torch.tensor([s.low for s in self.event.columns])
         kinds: dict[int, list[int]] = {}
         for d, support in enumerate(self.event.columns):
             kinds.setdefault(support.levels, []).append(d)
         self.kinds = {levels: torch.tensor(columns) for levels, columns in kinds.items()}
-        each = max(self._masses_each(), self.coded.latent_event.dims * (DIGITS + 1))
+        each = max(self._masses_each(), self._masses_of_latents())
         self.most = min(_MOST, 1 << (max(1, _MOST_ENTRIES // each).bit_length() - 1))
         self.conditional = isinstance(model, IsConditional) and model.given is not None
 
     @classmethod
     def reason_against(cls, model: Model) -> str | None:
-        if not isinstance(model, CodesLayers):
-            return "has no latents with a posterior"
+        if not isinstance(model, cls.capability):
+            return "has no such latents with a posterior"
         if model.event.missing:
             return "has missing entries, which are not coded"
         if not model.event.is_discrete:
@@ -102,7 +121,7 @@ class WithLatents(Scheme):
             return f"has entries of more than {MAX_SYMBOLS:,} levels"
         if isinstance(model, IsConditional) and model.given is not None and not model.classes:
             return "has a condition that is not a class"
-        return model.reason_against_coding()
+        return model.reason_against_bits_back()
 
     # --- latents, by subclasses ---------------------------------------------------------------------------------------
 
@@ -228,7 +247,7 @@ class WithLatents(Scheme):
 
     def _most_initial(self, n: int) -> int:
         """Initial bytes are fewer: twice what the latents of all examples can cost."""
-        return 4096 + 16 * n * self.coded.latent_event.dims
+        return 4096 + 16 * n * self.coded.latent_count
 
     def _beside(self, batch: Batch) -> Batch:
         """The batch with spare examples, which are copies."""
@@ -252,6 +271,10 @@ class WithLatents(Scheme):
         """The number of roundings of the entries of a group."""
         return self.event.dims if self.coded.codes_in_turn else len(self._blocks(rows))
 
+    def _masses_of_latents(self) -> int:
+        """The same of the latents."""
+        return self.coded.latent_count * (DIGITS + 1)
+
     def _masses_each(self) -> int:
         """Masses of an example that are held at a time."""
         return sum(s.levels for s in self.event.columns) if self.coded.codes_in_turn else max(self.kinds)
@@ -262,12 +285,8 @@ class WithLatents(Scheme):
         """Blocks of columns with the frequencies of their entries, ``(B · n, levels)``."""
         blocks = list(enumerate(self._blocks(rows), start=call))
         for number, (columns, levels) in reversed(blocks) if backwards else blocks:
-            log_masses = self.coded.log_masses(outputs[:rows], columns).double().reshape(-1, levels).numpy()
-            if levels == 2:
-                odds = bernoulli_grid(np.ascontiguousarray(log_masses[:, 1] - log_masses[:, 0]))
-                yield columns, bernoulli_frequencies(notes.settle(number, odds))
-            else:
-                yield columns, frequencies(notes.settle(number, to_grid(log_masses)))
+            log_masses = self.coded.log_masses(outputs[:rows], columns).reshape(-1, levels)
+            yield columns, mass_table(log_masses, notes, number)
 
     def push_entries(self, x: Tensor, given: Tensor | VisitEntries, stack: Stack, notes: Rounding, call: int) -> None:
         """Code raw examples ``(B, *event.shape)`` given the outputs of a model, or a visit of all entries."""
@@ -324,10 +343,12 @@ class BitsBack(WithLatents):
     """Layers of latents with diagonal Gaussians q and p, in bins of equal mass under a Gaussian."""
 
     name, version = "bits back", 1
+    capability = CodesLayers
 
     def __init__(self, model: Model, profile: Profile = "portable") -> None:
         super().__init__(model, profile)
-        self.digits, self.layers = DIGITS, len(self.coded.layer_sizes)
+        self.own = cast(CodesLayers, self.model)
+        self.digits, self.layers = DIGITS, len(self.own.layer_sizes)
         self.frames: list[_Frame | None] = []
 
     @classmethod
@@ -340,7 +361,7 @@ class BitsBack(WithLatents):
     def _begin(self, notes: Rounding) -> None:
         """The fixed frames of all layers; None is N(0, I)."""
         self.frames = []
-        for layer, spread in enumerate(self.coded.spread()):
+        for layer, spread in enumerate(self.own.spread()):
             if spread is None:
                 self.frames.append(None)
                 continue
@@ -352,7 +373,7 @@ class BitsBack(WithLatents):
             self.frames.append((torch.from_numpy(centre), torch.from_numpy(scale)))
 
     def _initial_size(self, x: Tensor, given: Tensor | None) -> int:
-        stack = Stack(initial_bytes(4 * (2 * self.coded.latent_event.dims + 2)))  # each digit takes at most 24 bits
+        stack = Stack(initial_bytes(4 * (2 * self.own.latent_count + 2)))  # each digit takes at most 24 bits
         notes = Noting()
         self._begin(notes)
         batch = Batch(x, given=None if given is None else given[:1])
@@ -365,7 +386,7 @@ class BitsBack(WithLatents):
 
     def _code(self, batch: Batch, stack: Stack, notes: Rounding, call: int, *, plain: bool) -> int:
         coder = _Coding(self, stack, notes, call, batch)
-        self.coded.code(self._beside(batch), coder)
+        self.own.code(self._beside(batch), coder)
         return coder.lowest
 
     def _restore(
@@ -374,7 +395,7 @@ class BitsBack(WithLatents):
         if plain:
             raise StreamError("an example that is coded without its posterior; the stream is damaged")
         coder = _Restoring(self, stack, notes, call, rows)
-        self.coded.restore(rows + self.spare, None if given is None else self.with_spare(given), coder)
+        self.own.restore(rows + self.spare, None if given is None else self.with_spare(given), coder)
         return coder.x
 
     def prior(self) -> Integers:
@@ -389,7 +410,7 @@ class BitsBack(WithLatents):
         notes = Noting()
         self._begin(notes)
         coder = _Listing(self, Stack(), notes, 0, batch)
-        self.coded.code(self._beside(batch), coder)
+        self.own.code(self._beside(batch), coder)
         return bytes(coder.found)
 
 
@@ -439,7 +460,7 @@ class _Walk(LayerCoder):
         return found if frame is None else frame[0] + frame[1] * found
 
     def _pop(self, layer: int, under: Moments | None, frame: Moments | None, call: int) -> Tensor:
-        own, digits, size = self._frame(layer, frame), self.scheme.digits, self.scheme.coded.layer_sizes[layer]
+        own, digits, size = self._frame(layer, frame), self.scheme.digits, self.scheme.own.layer_sizes[layer]
         if under is None:
             self.bins[layer] = self.stack.pop(self.scheme.prior(), self.rows * size).astype(np.int64)
         else:
@@ -525,7 +546,7 @@ class _Listing(_Walk):
                 self.found += digit.astype("<i8").tobytes()
 
     def pop(self, layer: int, under: Moments | None = None, frame: Moments | None = None) -> Tensor:
-        self.bins[layer] = 97 * np.arange(self.scheme.coded.layer_sizes[layer]) % self.scheme.digits**2
+        self.bins[layer] = 97 * np.arange(self.scheme.own.layer_sizes[layer]) % self.scheme.digits**2
         self._list(layer, under, frame, self.of_posteriors)
         return self._placed(layer, self._frame(layer, frame))
 

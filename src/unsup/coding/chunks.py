@@ -22,6 +22,7 @@ from torch import Tensor
 import unsup
 from unsup.coding.autoregressive import EntryByEntry, InTheBestOrder
 from unsup.coding.bitsback import BitsBack
+from unsup.coding.choices import BitsBackOfChoices
 from unsup.coding.container import MAX_CHUNK_SIZE, NEEDED, Chunk, CoderRecord, Container, digest
 from unsup.coding.entropy import StreamError
 from unsup.coding.errors import CodingError, CorruptChunk, UnsupportedVersion, one_line
@@ -33,7 +34,14 @@ from unsup.core.errors import CapabilityError, InputError
 from unsup.core.model import Model
 from unsup.core.storage import later_state
 
-SCHEMES: tuple[type[Scheme], ...] = (InTheBestOrder, EntryByEntry, BitsBack, LatentsInIntegers, FlowInIntegers)
+SCHEMES: tuple[type[Scheme], ...] = (
+    InTheBestOrder,
+    EntryByEntry,
+    BitsBackOfChoices,
+    BitsBack,
+    LatentsInIntegers,
+    FlowInIntegers,
+)
 """The schemes by preference."""
 OLDER: tuple[type[Scheme], ...] = ()
 """Schemes, of the same names but of older versions, that decode the files of earlier releases."""

@@ -815,11 +815,81 @@ class LayerCoder(ABC):
         """Push or pop the entries of raw examples ``(B, *event.shape)`` under p(x | z), and return them.
 
         Args:
-            given: outputs of a model, or a visit of all entries, if `CodesLayers.codes_in_turn`.
+            given: outputs of a model, or a visit of all entries, if `CodesByLatents.codes_in_turn`.
         """
 
 
-class CodesLayers(HasLatents):
+class CodesByLatents(ABC):
+    """Abstract: p(x | z) for bits-back coding, with discrete entries of x that are independent or visited in turn."""
+
+    def reason_against_bits_back(self) -> str | None:
+        """Why some of these masses are not known with the options of this model, a clause; None if they are."""
+        return None
+
+    @property
+    @abstractmethod
+    def latent_count(self) -> int:
+        """The number of latents of an example."""
+
+    @property
+    def codes_in_turn(self) -> bool:
+        """Whether each entry depends on earlier ones given z: the coder gets a visit of them."""
+        return False
+
+    @abstractmethod
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``.
+
+        ``outputs`` are those that the coder of entries was given.
+        """
+
+
+class ChoiceCoder(ABC):
+    """The stack of an entropy coder, as a model that `CodesChoices` uses it."""
+
+    @abstractmethod
+    def pop(self, layer: int, log_masses: Tensor) -> Tensor:
+        """The values, from 0, of a layer of latents ``(B, n)``, that the bits on the stack choose under their
+        ``log_masses``, ``(B, n, K)``.
+        """
+
+    @abstractmethod
+    def push(self, layer: int, log_masses: Tensor) -> None:
+        """Put the values of a layer, which `pop` has returned, on the stack."""
+
+    @abstractmethod
+    def entries(self, outputs: Tensor) -> Tensor:
+        """Push or pop the entries of raw examples ``(B, *event.shape)`` under p(x | z), and return them."""
+
+
+class CodesChoices(CodesByLatents):
+    """Capability: bits-back coding with layers of discrete latents, q(z | x) = q(z_1 | x) Π q(z_{l+1} | z_l).
+
+    `code` pushes x before z_2 is popped, z_1 before z_3, so that the initial bits are those of one layer (Kingma,
+    Abbeel, Ho 2019, https://arxiv.org/abs/1905.06845).
+    """
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[tuple[int, int], ...]:
+        """The number of latents of each layer, and K."""
+
+    @property
+    def latent_count(self) -> int:
+        return sum(count for count, _ in self.choices)
+
+    @abstractmethod
+    def code(self, batch: Batch, coder: ChoiceCoder) -> None:
+        """Push a batch on the stack."""
+
+    @abstractmethod
+    def restore(self, n: int, coder: ChoiceCoder) -> None:
+        """The steps of `code` for ``n`` examples in reverse order: what was popped is pushed under the same masses, and
+        what was pushed is popped.
+        """
+
+
+class CodesLayers(HasLatents, CodesByLatents):
     """Capability: bits-back coding with one or more layers of latents, all of them diagonal Gaussians.
 
     The entries of x are discrete and independent given z. With layers that are drawn given x from the top, `code` pops
@@ -827,19 +897,14 @@ class CodesLayers(HasLatents):
     before z_2 is popped, and so on, so that the initial bits are those of one layer (Kingma, Abbeel, Ho 2019).
     """
 
-    def reason_against_coding(self) -> str | None:
-        """Why some of these masses are not known with the options of this model, a clause; None if they are."""
-        return None
-
     @property
     @abstractmethod
     def layer_sizes(self) -> tuple[int, ...]:
         """The number of latents of each layer; their sum is the size of `latent_event`."""
 
     @property
-    def codes_in_turn(self) -> bool:
-        """Whether each entry depends on earlier ones given z: `LayerCoder.entries` gets a visit of them."""
-        return False
+    def latent_count(self) -> int:
+        return self.latent_event.dims
 
     def spread(self) -> list[Moments | None]:
         """Where the latents of each layer with a fixed frame are, ``(L,)`` each; None is N(0, I)."""
@@ -853,13 +918,6 @@ class CodesLayers(HasLatents):
     def restore(self, n: int, given: Tensor | None, coder: LayerCoder) -> None:
         """The steps of `code` for ``n`` examples in reverse order: what was popped is pushed under the same Gaussian,
         and what was pushed is popped.
-        """
-
-    @abstractmethod
-    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
-        """log p of all levels of some flattened entries, which have the same number of levels: ``(B, n, levels)``.
-
-        ``outputs`` are those that were passed to `LayerCoder.entries`.
         """
 
 

@@ -12,6 +12,8 @@ from unsup.core.model import Conditional, Intervals, Located
 from unsup.prob.distributions import logistic_interval_log_prob
 from unsup.prob.gaussians import gaussian_interval_log_prob, mixture_mode
 
+_BLOCK = 2**22  # masses of components at a time
+
 
 class MixedIntervals(Intervals):
     """Abstract: Σ_k w_k p_k of (value − centre) / spread.
@@ -27,25 +29,41 @@ class MixedIntervals(Intervals):
         self.centre, self.spread = centre.double(), spread.double()
 
     def log_masses(self, edges: Tensor) -> Tensor:
-        return torch.logsumexp(self.log_weights + self.log_each(edges), -1)
+        rows = max(1, _BLOCK // max(1, edges[0].numel() * self.log_weights.shape[-1])) if len(edges) else 1
+        parts = [
+            torch.logsumexp(self._rows(self.log_weights, part) + self._log_each(edges[part], part), -1)
+            for part in (slice(start, start + rows) for start in range(0, max(1, len(edges)), rows))
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def log_each(self, edges: Tensor) -> Tensor:
         """log P of each interval in each component: ``(n, m + 1)`` → ``(n, m, K)``."""
+        return self._log_each(edges, slice(None))
+
+    def _log_each(self, edges: Tensor, rows: slice) -> Tensor:
         units, widths = (edges - self.centre) / self.spread, edges.diff() / self.spread
-        found = self.components(units.unsqueeze(-1), widths.unsqueeze(-1))
+        means, log_scales = (self._rows(own, rows) for own in (self.means, self.log_scales))
+        found = self.components(units.unsqueeze(-1), widths.unsqueeze(-1), means, log_scales)
         # An interval between two infinite ends has no mass.
         return found.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
+    @staticmethod
+    def _rows(own: Tensor, rows: slice) -> Tensor:
+        """Parameters of some examples; those of all examples are shared."""
+        return own[rows] if own.ndim == 3 and len(own) > 1 else own
+
+    @staticmethod
     @abstractmethod
-    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
+    def components(edges: Tensor, widths: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
         """`log_each` in units: edges ``(n, m + 1, 1)`` and widths ``(n, m, 1)``."""
 
 
 class GaussianIntervals(MixedIntervals, Located):
     """A mixture of Gaussians."""
 
-    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
-        return gaussian_interval_log_prob(edges, widths, self.means, self.log_scales)
+    @staticmethod
+    def components(edges: Tensor, widths: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+        return gaussian_interval_log_prob(edges, widths, means, log_scales)
 
     def mean(self) -> Tensor:
         return self.centre + self.spread * (self.log_weights.exp() * self.means).sum(-1).squeeze(-1)
@@ -59,8 +77,9 @@ class GaussianIntervals(MixedIntervals, Located):
 class LogisticIntervals(MixedIntervals):
     """A mixture of logistics."""
 
-    def components(self, edges: Tensor, widths: Tensor) -> Tensor:
-        return logistic_interval_log_prob(edges, widths, self.means, self.log_scales)
+    @staticmethod
+    def components(edges: Tensor, widths: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+        return logistic_interval_log_prob(edges, widths, means, log_scales)
 
 
 class JoinedIntervals(Intervals):

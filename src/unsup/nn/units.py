@@ -58,6 +58,13 @@ class Units:
         """log p of the layer: ``(…, width)``, ``(…, width)`` → ``(…)``."""
         return self.log_prob_each(z, logits).sum(-1)
 
+    def log_masses(self, logits: Tensor) -> Tensor:
+        """log p of all K values of every variable: ``(…, width)`` → ``(…, count, K)``."""
+        logits = at_least_float32(logits)
+        if self.is_binary:
+            return torch.stack([-softplus(logits), -softplus(-logits)], -1)
+        return self._split(logits).log_softmax(-1)
+
     def mean(self, logits: Tensor) -> Tensor:
         """The probabilities of 1, or of every category: ``(…, width)``."""
         logits = at_least_float32(logits)
@@ -105,8 +112,11 @@ class Units:
     def states(self, like: Tensor) -> Tensor:
         """All K^count states, ``(S, width)``, in the type of ``like``."""
         places = torch.tensor(list(itertools.product(range(self.categories), repeat=self.count)), device=like.device)
-        dtype = at_least_float32(like).dtype
-        return places.to(dtype) if self.is_binary else self._one_hot(places, dtype)
+        return self.state(places, at_least_float32(like).dtype)
+
+    def state(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """The state with the given values from 0: ``(…, count)`` → ``(…, width)``."""
+        return values.to(dtype) if self.is_binary else self._one_hot(values, dtype)
 
     def _one_hot(self, place: Tensor, dtype: torch.dtype) -> Tensor:
         return one_hot(place, self.categories).flatten(-2).to(dtype)

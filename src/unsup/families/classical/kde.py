@@ -31,9 +31,21 @@ from unsup.core.config import Count, Positive
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
-from unsup.core.model import Advice, CanComplete, CanSample, LearnsByCounting, LeavesOut, Model, Terms
-from unsup.nn.columns import Columns
+from unsup.core.model import (
+    Advice,
+    CanComplete,
+    CanSample,
+    ChooseEntry,
+    CodesEntries,
+    LearnsByCounting,
+    LeavesOut,
+    Model,
+    Terms,
+)
+from unsup.core.steps import in_steps
+from unsup.nn.columns import FURTHEST, Columns
 from unsup.nn.front import ContinuousFront, dequantized_log_prob
+from unsup.nn.intervals import GaussianIntervals, cells
 from unsup.prob import distributions as dist
 from unsup.prob import kernels
 from unsup.prob.distributions import LOG_2PI
@@ -46,10 +58,11 @@ _TRIED = 1000  # training examples that the bandwidths are chosen by
 _NARROWER, _WIDER = 50.0, 4.0  # bandwidths that are tried, relative to Scott's rule
 _STEPS, _ROUNDS = 14, 2  # of a search, and of searches for h and λ in turn
 _REACH = 10.0  # interquartile ranges from the median, beyond which a value is gross
+_CODED = 2_048  # stored examples, with which entries are coded
 _LEAST_SHARE = 1e-4  # of λ, relative to the uniform kernel
 
 
-class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete):
+class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete, CodesEntries):
     """Kernel density estimate with Gaussian kernels, and kernels of levels and categories (Parzen 1962).
 
     The training examples are stored, and nothing is learned but the bandwidths. Tables have a kernel for every column:
@@ -416,6 +429,54 @@ class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete):
             return self.columns.raw(y)
         assert self.front is not None
         return self.front.to_support(self.front.invert(y.view(len(y), *self.event.shape)))
+
+    # --- coding ---------------------------------------------------------------------------------------------------
+
+    def reason_against_coding(self) -> str | None:
+        if int(self.stored) > _CODED:
+            return (
+                f"stores {int(self.stored):,} examples, and coding compares every entry with all of them: at most "
+                f"{_CODED:,} (--model.examples {_CODED})"
+            )
+        return None
+
+    @torch.no_grad()
+    def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
+        """p(x_d | x_<d) = Σ_n w_n K_d(x_d | x_nd), with the weights w_n ∝ Π_<d K(x_<d | x_n,<d).
+
+        Dequantised levels have the probability of their cells, of which `log_prob` is a lower bound.
+        """
+        centres = self._centres()
+        log_joint = centres.new_zeros(n, len(centres))
+        words = set(self.words)
+        for entry in in_steps(range(self.event.dims)):
+            column, levels = centres[:, entry], self.event.columns[entry].levels
+            if entry in words:
+                log_masses = self._masses(entry, torch.arange(levels, device=column.device))  # of v given u
+                of_levels = log_joint.softmax(1) @ one_hot(column.long(), levels).to(log_joint.dtype)
+                value = choose(entry, (of_levels @ log_masses.exp().T).log())
+                each = log_masses[value.nan_to_num(0.0).long()][:, column.long()]
+            else:
+                centre, spread, width = self._units(entry)
+                line = GaussianIntervals(log_joint, column, width.log().expand(len(column)), centre, spread)
+                value = choose(entry, line)
+                if levels:
+                    each = line.log_each(cells(value, levels)).squeeze(1)
+                else:
+                    y = ((value - centre) / spread).clamp(-FURTHEST, FURTHEST)
+                    each = dist.gaussian_log_prob(y[:, None], column, width.log())
+            log_joint = log_joint + each.masked_fill(value.isnan()[:, None], 0.0)
+
+    def _units(self, entry: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Centre and spread of an entry, of a level counted from 0, and the width of the kernel in these units."""
+        if self.columns is not None:
+            width = self.bandwidth * (self.spread[entry] if entry in self.whole else 1.0)
+            return *self.columns.units(entry), width
+        assert self.front is not None
+        centre, spread = self.front.units(entry)
+        if self.event.columns[entry].is_discrete:  # level v is the cell from v to v + 1 there, from v − ½ to v + ½ here
+            centre = centre - self.front.low.flatten()[entry] - 0.5
+        return centre, spread, self.bandwidth
 
 
 def _is_binary(event: Event) -> bool:

@@ -493,7 +493,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
 
     # --- entropy coding -------------------------------------------------------------------------------------------
 
-    def reason_against_coding(self) -> str | None:
+    def reason_against_bits_back(self) -> str | None:
         if self.config["posterior"] == "iaf":
             return "has a posterior that is not a diagonal Gaussian, whose bins have no known masses"
         if isinstance(self.nets.observation, PixelMixture):
@@ -544,7 +544,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             return
 
         def place(layer: int, q: Approximation, p: DiagonalGaussian | None) -> tuple[Tensor, Tensor]:
-            assert isinstance(q, DiagonalGaussian)  # see `reason_against_coding`
+            assert isinstance(q, DiagonalGaussian)  # see `reason_against_bits_back`
             assert p is not None
             z = coder.pop(layer, _moments(q), _moments(p))
             return z, z.new_zeros(len(z))

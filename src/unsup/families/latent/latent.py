@@ -53,7 +53,9 @@ from unsup.core.model import (
     Advice,
     CanDecode,
     CanSample,
+    ChoiceCoder,
     ChooseEntry,
+    CodesChoices,
     CodesEntries,
     HasDensity,
     Model,
@@ -118,7 +120,7 @@ class Draws:
         return self.log_likelihood + self.log_prior
 
 
-class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
+class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices):
     """Discrete latent-variable model, sigmoid belief network (Neal 1992; Mnih, Rezende 2016), with ten objectives.
 
     `log_prob` is independent of the objective: exact if z has at most 4,096 states, else the bound L_k of hard draws
@@ -566,6 +568,41 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries):
         if not all(support.is_discrete for support in self.event.columns):
             return "has a decoder of densities, not of probabilities"
         return None
+
+    def reason_against_bits_back(self) -> str | None:
+        return None if self._has_q else f"has no network q(z|x), since objective={self.objective!r}"
+
+    @property
+    def choices(self) -> tuple[tuple[int, int], ...]:
+        return tuple((units.count, units.categories) for units in self.units)
+
+    def log_masses(self, outputs: Tensor, columns: Tensor) -> Tensor:
+        return self.nets.log_masses(outputs, columns)
+
+    @torch.no_grad()
+    def code(self, batch: Batch, coder: ChoiceCoder) -> None:
+        z = self._popped(0, self._q.nets.encode(batch.x), coder)
+        coder.entries(self.nets.decode(z))
+        for layer, (up, down) in enumerate(zip(self._q.up, self.down, strict=True), start=1):
+            above = self._popped(layer, up(z), coder)
+            coder.push(layer - 1, self.units[layer - 1].log_masses(down(above)))
+            z = above
+        coder.push(len(self.units) - 1, self.units[-1].log_masses(self.prior.expand(len(z), -1)))
+
+    @torch.no_grad()
+    def restore(self, n: int, coder: ChoiceCoder) -> None:
+        z = self._popped(len(self.units) - 1, self.prior.expand(n, -1), coder)
+        for layer in reversed(range(1, len(self.units))):
+            below = self._popped(layer - 1, self.down[layer - 1](z), coder)
+            coder.push(layer, self.units[layer].log_masses(self._q.up[layer - 1](below)))
+            z = below
+        x = coder.entries(self.nets.decode(z))
+        coder.push(0, self.units[0].log_masses(self._q.nets.encode(x)))
+
+    def _popped(self, layer: int, logits: Tensor, coder: ChoiceCoder) -> Tensor:
+        """The state of a layer that the bits of a stack choose."""
+        units = self.units[layer]
+        return units.state(coder.pop(layer, units.log_masses(logits)), self.prior.dtype)
 
     @torch.no_grad()
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:

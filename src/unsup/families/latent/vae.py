@@ -400,7 +400,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
 
     # --- entropy coding -------------------------------------------------------------------------------------------
 
-    def reason_against_coding(self) -> str | None:
+    def reason_against_bits_back(self) -> str | None:
         if self.nets.observation.is_noisy:
             return "has a decoder of densities, not of probabilities"
         return self.prior.reason_against_coding()
