@@ -212,6 +212,29 @@ def gather_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:n] for part, n in zip(processes.collect(padded), counts, strict=True)])
 
 
+def all_rows(x: Tensor) -> Tensor:
+    """As `gather_rows`, with gradients, which flow back from all processes: about ``(B / n, ...)`` → ``(B, ...)``.
+
+    If a batch is computed in parts, they are the rows of the current part.
+    """
+    processes = group()
+    if processes.count == 1:
+        return x
+    counts = [int(c) for c in processes.collect(torch.tensor(len(x), device=x.device))]
+    before, after = (sum(counts[part]) for part in (slice(processes.rank), slice(processes.rank + 1, None)))
+    whole = torch.cat([x.new_zeros(before, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])])
+    total: Tensor = _Sum.apply(whole)
+    return total
+
+
+def first_row() -> int:
+    """The number of the first row of this process in the result of `all_rows`."""
+    processes, rows = group(), rows_at_hand()
+    if processes.count == 1 or rows is None:
+        return 0
+    return sum(_at_hand(rows, processes)[: processes.rank])
+
+
 def mean_over_rows(x: Tensor) -> Tensor:
     """The mean over processes, weighted by their number of rows; gradients flow back from all processes.
 

@@ -1,0 +1,95 @@
+"""The base of models that learn features of images, without a density: a backbone, and what collapse looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unsup.core.batch import Batch
+from unsup.core.event import Event
+from unsup.core.model import CanEncode, Model, Symptom
+from unsup.nn.backbones import BackboneName, build_backbone
+from unsup.prob.contrast import effective_rank
+
+_COLLAPSED = 0.1  # of the spread of embeddings, which is 1 on the sphere
+_TOLD = 1000  # examples by which the rank is told
+
+
+class FeatureModel(Model, CanEncode):
+    """Abstract: features of images of levels by a backbone, which is all that is used after training.
+
+    Its constructor calls `take`. Codes are the features of the backbone in evaluation mode, before any head; the
+    gradient of `encode` is that of these features.
+    """
+
+    def take(self, event: Event, net: BackboneName, width: float) -> None:
+        """Called in the constructor."""
+        self.backbone = build_backbone(net, event, width=width, owner=type(self).__name__)
+        self.stage: int | None = None
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        if not event.is_image:
+            return "takes images (C, H, W)"
+        if event.uniform is None or event.uniform.kind not in ("binary", "ordinal"):
+            return "takes images of levels, such as 0 to 255"
+        return None
+
+    @property
+    def code_size(self) -> int:
+        """F, the number of features."""
+        return self.backbone.size if self.stage is None else self.backbone.sizes[self.stage - 1]
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, *, generator: Generator) -> None:
+        """Set the moments of the channels."""
+        self.backbone.scale.prepare(self.unit(batch.x))
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Raw levels as numbers in [0, 1] of the type in which the model computes."""
+        support = self.event.uniform
+        assert support is not None
+        scaled = (x - support.low).to(self.dtype) / (support.levels - 1)
+        return scaled.clamp(0, 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Features of raw images, ``(B, C, H, W)`` → ``(B, F)``, in evaluation mode."""
+        self.event.check_shape(x)
+        with evaluating(self.backbone):
+            return self.backbone(self.unit(x), self.stage)
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        """Collapse: all embeddings are nearly the same."""
+        spread = next((value for name, value in terms.items() if name.split("/")[-1] == "spread"), None)
+        if spread is None or not spread < _COLLAPSED:
+            return None
+        return Symptom(
+            "collapse",
+            f"the embeddings hardly differ: the spread of their entries is {spread:.2g} of that on a sphere; try "
+            "larger batches, a smaller learning rate, a longer warmup, or another seed",
+        )
+
+    @torch.no_grad()
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
+        """The effective rank of the features of some examples."""
+        if batch is None or len(batch) < 2:
+            return ()
+        x = batch.x[:_TOLD]
+        rank = effective_rank(self.encode(x))
+        return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """In this context, a network is in evaluation mode."""
+    training = net.training
+    if training:
+        net.eval()
+    try:
+        yield
+    finally:
+        if training:
+            net.train()

@@ -1,0 +1,145 @@
+"""Losses that compare embeddings of views: InfoNCE, NT-Xent, BYOL, VICReg, Barlow Twins. Functions on tensors.
+
+Where rows of a batch are compared with each other, these are the rows of all processes, and gradients flow back to all
+of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, relu
+
+from unsup.core.parallel import all_rows, first_row, mean_over_rows, rows_together
+from unsup.prob.distributions import at_least_float32
+
+
+def unit(x: Tensor) -> Tensor:
+    """Embeddings ``(B, F)`` on the sphere, in float32 at least."""
+    return normalize(at_least_float32(x), dim=-1, eps=1e-12)
+
+
+def info_nce(scores: Tensor, positive: Tensor) -> Tensor:
+    """−log softmax of the score of the positive among all candidates: ``(B, M)``, ``(B,)`` → ``(B,)`` in nats.
+
+    log M minus its mean is a lower bound on the mutual information (van den Oord, Li, Vinyals 2018,
+    https://arxiv.org/abs/1807.03748), if the candidates of a row are its positive and M − 1 independent draws.
+
+    >>> info_nce(torch.zeros(2, 5), torch.tensor([0, 3])).exp()
+    tensor([5.0000, 5.0000])
+    """
+    scores = at_least_float32(scores)
+    return scores.logsumexp(1) - scores.gather(1, positive[:, None]).squeeze(1)
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised cross-entropy between two views of each example: ``(B, F)`` twice → ``(B,)``, the mean of both ways.
+
+    For view i of 2N views, with s the cosine: −log exp(s(i, its twin) / τ) / Σ_{k ≠ i} exp(s(i, k) / τ) (Chen,
+    Kornblith, Norouzi, Hinton 2020, https://arxiv.org/abs/2002.05709). Only the view itself is excluded.
+
+    >>> same = torch.ones(4, 3)
+    >>> round(float(nt_xent(same, same, 0.5).mean().exp()), 4)  # all embeddings equal: 2N − 1 equal candidates
+    7.0
+    """
+    one, two = unit(first), unit(second)
+    candidates = torch.cat([all_rows(one), all_rows(two)])
+    whole = len(candidates) // 2
+    own = first_row() + torch.arange(len(one), device=one.device)
+    each = []
+    for anchors, itself, twin in ((one, own, own + whole), (two, own + whole, own)):
+        scores = anchors @ candidates.T / temperature
+        each.append(info_nce(scores.scatter(1, itself[:, None], -math.inf), twin))
+    return 0.5 * (each[0] + each[1])
+
+
+def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """‖p/|p| − z/|z|‖² = 2 − 2 cos(p, z): ``(B, F)`` twice → ``(B,)``.
+
+    One term of BYOL (Grill et al. 2020, https://arxiv.org/abs/2006.07733), whose loss is the *sum* of both ways.
+
+    >>> cosine_distance(torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    tensor([0., 2.])
+    """
+    return 2 - 2 * (unit(prediction) * unit(target)).sum(-1)
+
+
+def moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(F,)`` and unbiased covariance ``(F, F)`` of the embeddings of all processes, ``(B, F)``."""
+    z = at_least_float32(z)
+    count = rows_together() or len(z)
+    mean = mean_over_rows(z.mean(0))
+    centred = z - mean
+    return mean, mean_over_rows(centred.T @ centred / len(z)) * (count / max(1, count - 1))
+
+
+def variance_hinge(covariance: Tensor, target: float = 1.0, eps: float = 1e-4) -> Tensor:
+    """The mean over entries of max(0, γ − √(variance + ε)): ``(F, F)`` → ``()``, of VICReg.
+
+    >>> round(float(variance_hinge(torch.zeros(3, 3))), 4)  # constant embeddings: 1 − √ε
+    0.99
+    """
+    return relu(target - (covariance.diagonal() + eps).sqrt()).mean()
+
+
+def covariance_penalty(covariance: Tensor) -> Tensor:
+    """The sum of squares off the diagonal, divided by F: ``(F, F)`` → ``()``, of VICReg.
+
+    >>> float(covariance_penalty(torch.eye(3)))
+    0.0
+    """
+    return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)
+
+
+def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """The correlation of every entry of one view with every one of the other: ``(B, F)`` twice → ``(F, F)``.
+
+    Each entry is standardised by its moments over the batch, of all processes.
+    """
+    one, two = (_standardised(at_least_float32(z)) for z in (first, second))
+    return mean_over_rows(one.T @ two / len(one))
+
+
+def redundancy(correlation: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Σ_i (1 − C_ii)² and weight · Σ_{i≠j} C_ij²: ``(F, F)`` → ``()`` twice, the terms of Barlow Twins.
+
+    Zbontar, Jing, Misra, LeCun, Deny 2021, https://arxiv.org/abs/2103.03230.
+    """
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum(), weight * (correlation.square().sum() - diagonal.square().sum())
+
+
+def spread(z: Tensor) -> Tensor:
+    """√F times the mean deviation of the entries of normalised embeddings: 1 if they fill the sphere, 0 if all agree.
+
+    ``(B, F)`` → ``()``, over all processes.
+    """
+    z = unit(z.detach())
+    mean = mean_over_rows(z.mean(0))
+    variance = mean_over_rows(z.square().mean(0)) - mean.square()
+    return variance.clamp(min=0).sqrt().mean() * math.sqrt(z.shape[1])
+
+
+def effective_rank(z: Tensor) -> float:
+    """exp H(λ / Σ λ) of the eigenvalues λ of the covariance of features ``(B, F)``, from 1 to F.
+
+    Roy, Vetterli 2007 (https://www.eurasip.org/Proceedings/Eusipco/Eusipco2007/Papers/a5p-h05.pdf).
+
+    >>> round(effective_rank(torch.eye(4).repeat(50, 1)), 3)  # three directions of equal variance
+    3.0
+    """
+    centred = z.double() - z.double().mean(0)
+    values = torch.linalg.svdvals(centred).square()
+    total = values.sum()
+    if not total > 0:
+        return 1.0
+    share = values / total
+    return float(torch.special.entr(share).sum().exp())
+
+
+def _standardised(z: Tensor, eps: float = 1e-12) -> Tensor:
+    mean = mean_over_rows(z.mean(0))
+    centred = z - mean
+    return centred / (mean_over_rows(centred.square().mean(0)) + eps).sqrt()
