@@ -288,6 +288,12 @@ def test_a_single_exact_likelihood_is_not_the_best_one_and_a_lower_bound_comes_f
     assert "Cost of made" in of(high)
 
 
+def test_a_model_without_parameters_costs_seconds_only(noise):
+    counted = run("exact", -100 + noise) | {"parameters": 0}
+    lines = " ".join(said([contestant("bayes-net", counted)], {"bayes-net": [-100 + noise]}))
+    assert "Cost of bayes-net: 10 seconds of training" in lines
+
+
 def test_a_degenerate_fit_is_said_and_does_not_lead(noise):
     a, b = 10_000 + noise, -100 + noise
     both = [contestant("a", run("exact", a, notes=["degenerate at step 3: floor"])), contestant("b", run("exact", b))]

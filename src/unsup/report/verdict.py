@@ -344,7 +344,9 @@ def _cost(o: Outcome) -> list[str]:
     parameters, seconds = (
         o.mean(name, read) for read in (lambda m: m["parameters"], lambda m: m["train_seconds"] or 0.0)
     )
-    line = f"Cost of {name}: {counted(round(parameters), 'parameter')}, {counted(round(seconds), 'second')} of training"
+    # A model that counts has tables and no parameters.
+    size = f"{counted(round(parameters), 'parameter')}, " if parameters else ""
+    line = f"Cost of {name}: {size}{counted(round(seconds), 'second')} of training"
     speeds = o.places.get("sampling", {})
     if name in speeds:
         line += f", {_rate(speeds[name]['value'], o.thing)}"
