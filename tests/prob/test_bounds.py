@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unsup.nn.posterior import DiagonalGaussian
-from unsup.prob.bounds import dreg, elbo, iwae
+from unsup.prob.bounds import dreg, elbo, iwae, with_free_bits
 from unsup.prob.distributions import gaussian_log_prob, standard_gaussian_log_prob
 
 X = 0.7
@@ -141,3 +141,13 @@ def test_without_gradients_dreg_is_its_value() -> None:
     with torch.no_grad():
         log_weight, z = model.draws(noise, held=True)
         torch.testing.assert_close(dreg(log_weight, z), iwae(log_weight))
+
+
+def test_free_bits_compare_the_weighted_mean_of_each_part() -> None:
+    parts = torch.tensor([[0.1, 2.0], [0.3, 1.0], [2.0, 0.4]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    found = with_free_bits(parts, 0.5, weight)  # means 0.23 and 1.33: only the second part costs
+    assert torch.allclose(found, 0.5 + parts[:, 1])
+    found.sum().backward()
+    assert torch.equal(parts.grad, torch.tensor([[0.0, 1.0]] * 3, dtype=torch.float64))
+    assert torch.allclose(with_free_bits(parts, 0.5), parts.sum(1))  # unweighted means 0.8 and 1.13

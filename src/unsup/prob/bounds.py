@@ -9,8 +9,10 @@ the rest vanishes if q is exact. For `iwae` this gradient would be biased; use `
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from unsup.core.parallel import mean_over_rows
 from unsup.prob.distributions import log_mean_exp
 
 
@@ -57,3 +59,23 @@ def dreg(log_weight: Tensor, z: Tensor) -> Tensor:
         z.register_hook(lambda gradient: gradient * share.unsqueeze(-1))
     surrogate = (share * log_weight).sum(0)
     return log_mean_exp(log_weight.detach(), 0) + (surrogate - surrogate.detach())
+
+
+def with_free_bits(parts: Tensor, least: float, weight: Tensor | None = None) -> Tensor:
+    """The KL that costs something, of each example: ``(B, n)`` → ``(B,)``.
+
+    A part whose mean over the batch, of all processes, is at most ``least`` counts as ``least`` and has no gradient
+    (Kingma et al. 2016, https://arxiv.org/abs/1606.04934).
+
+    Args:
+        weight: of each example in the mean, ``(B,)``.
+
+    >>> with_free_bits(torch.tensor([[0.1, 2.0], [0.3, 1.0]]), 0.5)
+    tensor([2.5000, 1.5000])
+    """
+    held = parts.detach()
+    if weight is None:
+        mean = mean_over_rows(held.mean(0))
+    else:
+        mean = mean_over_rows((weight[:, None] * held).mean(0)) / mean_over_rows(weight.mean())
+    return torch.where(mean > least, parts, least).sum(1)

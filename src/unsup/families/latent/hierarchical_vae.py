@@ -47,7 +47,6 @@ from unsup.core.model import (
     Moments,
     Terms,
 )
-from unsup.core.parallel import mean_over_rows
 from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.logistics import PixelMixture
 from unsup.nn.nets import ActivationName
@@ -318,7 +317,9 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             shares = [
                 layer.log_ratio_each() if own is None else own for layer, own in zip(found.layers, each, strict=True)
             ]
-            charged = [self._charged(i, kl, own) for i, (kl, own) in enumerate(zip(parts, shares, strict=True))]
+            charged = [
+                self._charged(i, kl, own, batch.weight) for i, (kl, own) in enumerate(zip(parts, shares, strict=True))
+            ]
             loss = reconstruction + batch.time.ramp(self.warm_up) * torch.stack(charged).sum(0)
         else:
             loss = -self._weighted(log_likelihood - found.log_ratio.view(self.samples, -1), share)
@@ -341,14 +342,13 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         """The mean over the copies of each example: ``(k B,)`` → ``(B,)``, without a graph."""
         return of_copies.detach().view(self.samples, -1).mean(0)
 
-    def _charged(self, layer: int, kl: Tensor, each: Tensor | None) -> Tensor:
+    def _charged(self, layer: int, kl: Tensor, each: Tensor | None, weight: Tensor | None) -> Tensor:
         """The KL of a layer that costs something, ``(B,)``: at least `free_bits` for each map in the mean."""
         if not self.free_bits:
             return kl
         maps = self.hierarchy.maps[layer]
         parts, least = (kl[:, None], maps * self.free_bits) if each is None else (_of_maps(each, maps), self.free_bits)
-        mean = mean_over_rows(parts.detach().mean(0))
-        return torch.where(mean > least, parts, least).sum(1)
+        return bounds.with_free_bits(parts, least, weight)
 
     def _at_copies(self, batch: Batch, features: Tensor | None, noise: list[Tensor]) -> tuple[Inferred, Tensor]:
         """Layers at copies of bottom-up draws, with the parameters of q detached, for the gradient of DReG.

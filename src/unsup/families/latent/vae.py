@@ -56,7 +56,7 @@ from unsup.core.model import (
     Symptom,
     Terms,
 )
-from unsup.core.parallel import gather_rows, mean_over_rows
+from unsup.core.parallel import gather_rows
 from unsup.core.part import Part
 from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.flow import Flow
@@ -258,7 +258,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             each = q.kl_each() if isinstance(q, DiagonalGaussian) and closed else None
             weight = self.beta * batch.time.ramp(self.warm_up)
             terms = {
-                "loss": reconstruction + weight * self._charged(kl, each),
+                "loss": reconstruction + weight * self._charged(kl, each, batch.weight),
                 "reconstruction": reconstruction,
                 "kl": kl,
             }
@@ -278,13 +278,12 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             log_q = q.held().log_prob(z)
         return log_q - self._log_prior(z, generator)
 
-    def _charged(self, kl: Tensor, each: Tensor | None) -> Tensor:
+    def _charged(self, kl: Tensor, each: Tensor | None, weight: Tensor | None) -> Tensor:
         """The KL that costs something, of each example: at least `free_bits` for each latent in the mean."""
         if not self.free_bits:
             return kl
         parts, least = (kl[:, None], self.latent_dim * self.free_bits) if each is None else (each, self.free_bits)
-        mean = mean_over_rows(parts.detach().mean(0))
-        return torch.where(mean > least, parts, least).sum(1)
+        return bounds.with_free_bits(parts, least, weight)
 
     def _mmd(self, z: Tensor, generator: Generator | None) -> Tensor:
         """The share of each example in MMD²(q(z), p(z))."""
