@@ -1,0 +1,1 @@
+"""One method per file; the rows of the registry are in `unsup.core.rows`."""
