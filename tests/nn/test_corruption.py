@@ -61,7 +61,7 @@ def test_masked_reals_are_the_mean():
 def test_masked_categories_are_none(net: NetName):
     """All indicators of an entry are hit together."""
     event = Event((2, 4, 4), Support("nominal", 3))
-    nets, x, seen, found = corrupted(event, "masking", 0.25, net=net)
+    _, _, seen, found = corrupted(event, "masking", 0.25, net=net)
     if net == "conv":
         seen, found = (v.view(N, 2, 3, 4, 4).transpose(2, 4) for v in (seen, found))
     seen, found = seen.reshape(N, 32, 3), found.reshape(N, 32, 3)
@@ -71,7 +71,7 @@ def test_masked_categories_are_none(net: NetName):
 
 
 def test_masked_entries_of_tables_with_gaps_are_missing():
-    nets, x, seen, found = corrupted(GAPS, "masking", 0.25)
+    nets, x, _, found = corrupted(GAPS, "masking", 0.25)
     alike = x.clone()
     last = torch.tensor(nets.seen_sizes).cumsum(0) - 1
     removed = found[:, last] == 1

@@ -24,7 +24,7 @@ class Corruption(nn.Module):
     """x̃ ~ q(x̃ | x), as inputs of an encoder. Entries are corrupted independently of each other.
 
     - ``masking``: each entry is removed with probability ν. Levels of images and vectors become the lowest one, real
-      entries the mean of the data, categories none of the categories, and whole numbers of mixed tables their mean. If
+      entries the mean of the data, and whole numbers of mixed tables their mean; categories lose their indicators. If
       entries may be missing, a removed entry is a missing one.
     - ``gaussian``: N(0, σ²) is added to each input: σ is in standard deviations of real entries, and of whole numbers
       of mixed tables, in ranges (highest − lowest) of levels, and added to the indicators of categories. Missing

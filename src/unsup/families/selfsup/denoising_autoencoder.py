@@ -52,7 +52,8 @@ class DenoisingAutoencoder(Model, CanDecode):
 
     With ``pretraining`` above 0, the players ``layer-1``, … train one layer after the other in equal parts of that
     share of the run, each with a learning rate schedule of its own; the player ``denoising`` trains all layers in the
-    rest of it. Until its last layer is reached, the code of the model is that of layers which have not learned.
+    rest of it. Until its last layer is reached, the code of the model is that of layers which have not learned, so that
+    the newest parameters are kept; without such players, they are those with the best ``reconstruction``.
 
     Args:
         event: any event; images for ``net="conv"``.
@@ -88,7 +89,6 @@ class DenoisingAutoencoder(Model, CanDecode):
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
     takes_missing = True
-    validator = "reconstruction"
 
     def __init__(
         self,
@@ -120,6 +120,8 @@ class DenoisingAutoencoder(Model, CanDecode):
             )
         self._code_size, self.activation, self.pretraining = code, activation, pretraining
         self.noise, self.strength = noise, corruption
+        if not pretraining:  # else a code of untrained layers might be the best one for some time
+            self.validator = "reconstruction"
         self.nets = Networks(
             event,
             code_size=code,
