@@ -35,7 +35,7 @@ class Corruption(nn.Module):
     Args:
         nets: the encoder, without a condition.
         name: the kind of noise.
-        strength: ν or σ; 0 is no noise.
+        strength: ν or σ; 0 leaves examples as they are.
         owner: name for errors.
 
     Raises:
