@@ -10,6 +10,7 @@ from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.classical_peers import kde_peers, linear_gaussian_peers, mixture_peers
 from benchmarks.compression import compression, compression_caches
+from benchmarks.denoising_step import denoising_autoencoder_step
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
 from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
@@ -66,6 +67,7 @@ BENCHMARKS = (
     latent_step,
     dbn_epoch,
     dbm_step,
+    denoising_autoencoder_step,
     rbm_epoch,
     hmm_fit,
     rbm_epoch_bfloat16,

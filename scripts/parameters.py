@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows", "latent", "energy")
+FAMILIES = ("autoregressive", "flows", "latent", "energy", "selfsup")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -281,6 +281,8 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
+    Entry("autoencoder", "paper", MNIST, None, "784-1000-500-250-30 and back."),
+    Entry("denoising-autoencoder", "paper", MNIST, None, "Three layers of 1,000 units; the sizes are our choice."),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -356,8 +358,8 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
-the [latent-variable models](latent.md) and the [energy models](energy.md), built for the data of the paper, beside
-the published number. A published number is that of the
+the [latent-variable models](latent.md), the [energy models](energy.md) and the [self-supervised models](selfsup.md),
+built for the data of the paper, beside the published number. A published number is that of the
 publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and

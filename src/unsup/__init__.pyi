@@ -69,6 +69,8 @@ from unsup.families.latent.latent import Latent
 from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
+from unsup.families.selfsup.autoencoder import Autoencoder
+from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -907,5 +909,40 @@ def create(
     steps: int = ...,
     step_size: float | None = ...,
 ) -> ScoreMatching: ...
+@overload
+def create(
+    name: Literal["autoencoder"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    code: int = ...,
+    hidden: tuple[int, ...] | None = ...,
+    net: Literal["dense", "conv"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
+    activation: Literal["sigmoid", "tanh", "relu", "linear"] = ...,
+    code_activation: Literal["sigmoid", "tanh", "relu", "linear"] = ...,
+    tied: bool = ...,
+    sparsity: float = ...,
+    target: float = ...,
+    contractive: float = ...,
+) -> Autoencoder: ...
+@overload
+def create(
+    name: Literal["denoising-autoencoder"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    code: int = ...,
+    hidden: tuple[int, ...] | None = ...,
+    net: Literal["dense", "conv"] = ...,
+    decoder: Literal["auto", "bernoulli", "categorical", "logistic", "logistic-mixture", "gaussian"] = ...,
+    activation: Literal["sigmoid", "tanh", "relu", "linear"] = ...,
+    tied: bool = ...,
+    noise: Literal["masking", "gaussian", "salt"] = ...,
+    corruption: float = ...,
+    pretraining: float | None = ...,
+) -> DenoisingAutoencoder: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

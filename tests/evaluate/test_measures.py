@@ -20,7 +20,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import check_value
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
-from unsup.core.model import CanEncode, CanSample, Classifies, CodesEntries, HasDensity, Model, Translates
+from unsup.core.model import CanDecode, CanSample, Classifies, CodesEntries, HasDensity, Model, Translates
 from unsup.data.source import Data
 from unsup.evaluate.bench import Bench, Measuring
 from unsup.evaluate.estimate import of_share, wilson
@@ -35,7 +35,7 @@ from unsup.train.trainer import fit
 # --- planted models ---------------------------------------------------------------------------------------------------
 
 
-class Planted(Model, HasDensity, CanSample, CanEncode, Classifies, CodesEntries, Translates):
+class Planted(Model, HasDensity, CanSample, CanDecode, Classifies, CodesEntries, Translates):
     """All that can be measured, as good as ``skill`` says: 1 knows the data, 0 nothing."""
 
     likelihood_kind = "exact"
@@ -72,6 +72,14 @@ class Planted(Model, HasDensity, CanSample, CanEncode, Classifies, CodesEntries,
     def encode(self, x):
         noise = torch.randn(x.flatten(1).shape, generator=torch.Generator().manual_seed(len(x)))
         return self.skill * x.flatten(1).float() + (1 - self.skill) * 16 * noise
+
+    @property
+    def code_size(self):
+        return self.event.dims
+
+    def decode(self, z):
+        low, high = self._data.train.x.min(), self._data.train.x.max()
+        return z.view(-1, *self.event.shape).clamp(float(low), float(high)).to(self.event.dtype)
 
     def predict_proba(self, x):
         label = self._data.train.label[:500][self._known(x).indices]

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from unsup.core.errors import InputError, nearest
 from unsup.core.model import (
+    CanDecode,
     CanEncode,
     CanSample,
     Classifies,
     HasDensity,
     HasEnergy,
     IsConditional,
+    IsFlow,
     Model,
     Translates,
     keyed_generator,
@@ -38,6 +40,7 @@ from unsup.evaluate.modes import MODES_KNOWN, known_modes
 from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
 from unsup.evaluate.quadrature import is_planar
+from unsup.evaluate.reconstruction import unrestored_variance
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
 from unsup.evaluate.samples import (
     SPLITS,
@@ -323,6 +326,10 @@ def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
     return run
 
 
+def _reconstruction(exam: Exam) -> Figure:
+    return unrestored_variance(exam.model, exam.bench.without_gaps(exam.bench.test))
+
+
 def _labels_of(splits: tuple[Split, Split]) -> tuple[Tensor, Tensor]:
     """The labels of two splits."""
     first, second = (split.label for split in splits)
@@ -380,6 +387,9 @@ NEEDS: dict[str, Need] = {
                     "{model} draws no samples"),
     "codes": Need("a model that encodes", "model", lambda model, data: isinstance(model, CanEncode),
                   "{model} has no codes"),
+    "restored": Need("a model that decodes its codes, and is not invertible", "model",
+                     lambda model, data: isinstance(model, CanDecode) and not isinstance(model, IsFlow),
+                     "{model} does not decode, or restores every example"),
     "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
     "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
                          "{model} does not translate"),
@@ -459,6 +469,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
     Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
             "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
+    Measure("reconstruction", "reconstruction error", "share of the variance that decoding the codes does not restore",
+            "", "lower", "features", ("restored",), _reconstruction, _POSITIVE),
     Measure("implied_bytes", "implied bytes", "bytes of an example under an ideal coder, by the likelihood",
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
     Measure("coded_bytes", "coded bytes", "bytes of an example compressed with the model, decoded and compared",

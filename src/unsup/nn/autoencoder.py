@@ -18,7 +18,7 @@ from unsup.nn.heads import Heads
 from unsup.nn.inputs import Inputs, TableInputs
 from unsup.nn.local_decoder import LocalDecoder
 from unsup.nn.logistics import MixtureOfLogistics, PixelMixture
-from unsup.nn.nets import ActivationName, conv_decoder, conv_encoder, dense, halved, start_glorot
+from unsup.nn.nets import UnitName, conv_decoder, conv_encoder, dense, halved, start_glorot, tied_decoder
 from unsup.nn.observation import Continuous, Discrete, Observation, ObservationName, observation_for
 
 NetName = Literal["dense", "conv"]
@@ -46,6 +46,8 @@ class Autoencoder(nn.Module):
             are for the caller.
         decoder: name of the observation model; ``logistic-mixture`` has 10 components, and couples the channels of a
             pixel for ``places``.
+        activation: of the hidden layers.
+        tied: whether the decoder has the transposed weights of the dense encoder.
         given: the event of the condition, or None.
         window: pixels around each pixel, and before it, on which its outputs also depend, see `LocalDecoder`.
         window_features: hidden features for them.
@@ -54,6 +56,7 @@ class Autoencoder(nn.Module):
     Attributes:
         widest: size of the widest layer of the decoder.
         seen_size: number of inputs of the encoder, see `seen`.
+        seen_sizes: number of inputs of the encoder for each entry of an example.
 
     Raises:
         InputError: an observation model or network that does not fit the event.
@@ -73,7 +76,8 @@ class Autoencoder(nn.Module):
         hidden: tuple[int, ...] | None = None,
         net: NetName | BottleneckNet | Literal["places"] = "dense",
         decoder: ObservationName = "auto",
-        activation: ActivationName = "relu",
+        activation: UnitName = "relu",
+        tied: bool = False,
         given: Event | None = None,
         window: int = 0,
         window_features: int = 32,
@@ -90,16 +94,23 @@ class Autoencoder(nn.Module):
             self.inputs = None  # its front scales the input
         else:
             self.inputs = Inputs(event, one_hot=kind == "nominal", lowest=0 if kind == "binary" else -1)
-        seen_sizes = (1,) * event.dims if self.inputs is None else self.inputs.sizes
+        self.seen_sizes = seen_sizes = (1,) * event.dims if self.inputs is None else self.inputs.sizes
         if net == "dense":
             hidden = (256, 256) if hidden is None else hidden
             self.cells, self.conditions = event.dims, Conditions(given)
             seen, made = sum(seen_sizes) + self.conditions.channels, sum(self.observation.sizes)
             self.seen_size = seen
             self.encoder = dense((seen, *hidden, encoded_size), activation) if encoded_size else None
-            self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
+            if tied:
+                _check_tied(event, seen, made, owner)
+                assert self.encoder is not None
+                self.decoder = tied_decoder(self.encoder, activation)
+            else:
+                self.decoder = dense((code_size + self.conditions.size, *reversed(hidden), made), activation)
             self.widest = max((*hidden, made))
         else:
+            if tied:
+                raise InputError(f"{owner}: tied=True is for net='dense', whose decoder mirrors the encoder")
             if isinstance(net, BottleneckNet):
                 hidden = net.widths
             hidden = () if net == "places" else (32, 64) if hidden is None else hidden
@@ -181,14 +192,17 @@ class Autoencoder(nn.Module):
         With a window they are those that `LocalDecoder` corrects. Those of `Heads` lie side by side, ``(N, P)``; those
         of a `PixelMixture` are ``(N, H W, outputs)``.
         """
-        out: Tensor = self.decoder(joined(z.to(self.output_bias.dtype), features))
+        return self.shaped(self.decoder(joined(z.to(self.output_bias.dtype), features)))
+
+    def shaped(self, out: Tensor) -> Tensor:
+        """What the last layer of the decoder returns, in the shape of `decode`."""
         if isinstance(self.observation, Heads):
             return out
         if isinstance(self.observation, PixelMixture):
             return out.flatten(2).transpose(1, 2)
         each, dims = self.observation.outputs_each, self.event.dims
-        out = out.reshape(len(z), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
-        outputs: Tensor = out.transpose(2, 3).reshape(len(z), dims, each)
+        out = out.reshape(len(out), self.cells, each, dims // self.cells)  # (N, C, P, H · W), or (N, D, P, 1)
+        outputs: Tensor = out.transpose(2, 3).reshape(len(out), dims, each)
         return outputs
 
     def log_likelihood(self, target: Tensor, z: Tensor, features: Tensor | None = None) -> Tensor:
@@ -251,6 +265,14 @@ def _observation(event: Event, name: ObservationName, owner: str, *, couples: bo
     if name != "auto":
         raise InputError(f"{owner}={name!r} does not fit {event}, whose columns have a head each; expected 'auto'")
     return Heads(event)
+
+
+def _check_tied(event: Event, seen: int, made: int, owner: str) -> None:
+    if seen != made:
+        raise InputError(
+            f"{owner}: tied=True needs as many outputs of the decoder as inputs of the encoder; on {event} they are "
+            f"{made} and {seen}; use tied=False, or a decoder with one output per number"
+        )
 
 
 def _check_conv(event: Event, hidden: tuple[int, ...], owner: str, *, halved: bool) -> None:

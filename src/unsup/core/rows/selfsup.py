@@ -1,5 +1,68 @@
 """Self-supervised models: encoders that learn by made-up tasks or by contrasting views."""
 
-from unsup.core.rows.record import Row
+from unsup.core.rows.record import Paper, Row
 
-ROWS: tuple[Row, ...] = ()
+DEEP_AUTOENCODER_PAPER = Paper(
+    key="hinton2006reducing",
+    authors="Geoffrey E. Hinton, Ruslan R. Salakhutdinov",
+    year=2006,
+    title="Reducing the Dimensionality of Data with Neural Networks",
+    venue="Science 313(5786)",
+    link="https://doi.org/10.1126/science.1127647",
+)
+SPARSE_PAPER = Paper(
+    key="lee2007sparse",
+    authors="Honglak Lee, Chaitanya Ekanadham, Andrew Y. Ng",
+    year=2007,
+    title="Sparse deep belief net model for visual area V2",
+    venue="NIPS 2007",
+    link="https://papers.nips.cc/paper/3313-sparse-deep-belief-net-model-for-visual-area-v2",
+)
+CONTRACTIVE_PAPER = Paper(
+    key="rifai2011contractive",
+    authors="Salah Rifai, Pascal Vincent, Xavier Muller, Xavier Glorot, Yoshua Bengio",
+    year=2011,
+    title="Contractive Auto-Encoders: Explicit Invariance During Feature Extraction",
+    venue="ICML 2011",
+    link="https://icml.cc/2011/papers/455_icmlpaper.pdf",
+)
+DENOISING_PAPER = Paper(
+    key="vincent2010stacked",
+    authors="Pascal Vincent, Hugo Larochelle, Isabelle Lajoie, Yoshua Bengio, Pierre-Antoine Manzagol",
+    year=2010,
+    title="Stacked Denoising Autoencoders: Learning Useful Representations in a Deep Network with a Local Denoising "
+    "Criterion",
+    venue="Journal of Machine Learning Research 11",
+    link="https://jmlr.org/papers/v11/vincent10a.html",
+)
+FIRST_DENOISING_PAPER = Paper(
+    key="vincent2008extracting",
+    authors="Pascal Vincent, Hugo Larochelle, Yoshua Bengio, Pierre-Antoine Manzagol",
+    year=2008,
+    title="Extracting and Composing Robust Features with Denoising Autoencoders",
+    venue="ICML 2008",
+    link="https://doi.org/10.1145/1390156.1390294",
+)
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="autoencoder",
+        target="unsup.families.selfsup.autoencoder:Autoencoder",
+        family="selfsup",
+        summary="Deep autoencoder with a small code, or with a sparse or contractive penalty.",
+        abilities=("encode", "decode"),
+        events="any data, also tables with missing entries",
+        paper=DEEP_AUTOENCODER_PAPER,
+        also=(SPARSE_PAPER, CONTRACTIVE_PAPER),
+    ),
+    Row(
+        name="denoising-autoencoder",
+        target="unsup.families.selfsup.denoising_autoencoder:DenoisingAutoencoder",
+        family="selfsup",
+        summary="Restores examples from corrupted copies; trained layer by layer, then together.",
+        abilities=("encode", "decode"),
+        events="any data, also tables with missing entries",
+        paper=DENOISING_PAPER,
+        also=(FIRST_DENOISING_PAPER,),
+    ),
+)

@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
-from unsup.testing.cases.case import Case
+from unsup.core.event import BINARY, REAL, Event, Support
+from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
-CASES: tuple[Case, ...] = ()
+CASES: tuple[Case, ...] = (
+    Case("autoencoder", vector(6), {"code": 3}),
+    Case("autoencoder", vector(4, REAL), {"code": 2, "hidden": ()}),
+    Case("autoencoder", vector(3, Support("nominal", 3)), {"code": 2}),
+    Case("autoencoder", vector(3, ordinal(4)), {"code": 2, "activation": "relu"}),
+    Case("autoencoder", MIXED, {"code": 2}),
+    Case("autoencoder", WORDS, {"code": 2}),
+    Case("autoencoder", GAPS, {"code": 2}),
+    Case("autoencoder", Event((1, 4, 4), ordinal(17)), {"code": 3}),
+    Case("autoencoder", Event((2, 4, 5), ordinal(5)), {"net": "conv", "hidden": (4,)}),
+    Case(
+        "autoencoder",
+        vector(5),
+        {"code": 7, "hidden": (), "code_activation": "sigmoid", "tied": True, "sparsity": 0.5, "target": 0.2},
+    ),
+    Case(
+        "autoencoder",
+        vector(5),
+        {"code": 7, "hidden": (), "code_activation": "sigmoid", "tied": True, "contractive": 0.1},
+    ),
+    Case("autoencoder", vector(3, REAL), {"code": 2, "hidden": (6, 5), "contractive": 0.1}),
+    Case("denoising-autoencoder", vector(6)),
+    Case("denoising-autoencoder", vector(5), {"tied": True, "noise": "salt", "pretraining": 1.0}),
+    Case("denoising-autoencoder", vector(3, REAL), {"noise": "gaussian", "corruption": 0.5, "activation": "tanh"}),
+    Case("denoising-autoencoder", vector(3, REAL), {"hidden": (), "activation": "linear", "corruption": 0.0}),
+    Case("denoising-autoencoder", vector(3, Support("nominal", 3)), {"activation": "relu", "tied": True}),
+    Case("denoising-autoencoder", vector(3, ordinal(4)), {"noise": "gaussian", "pretraining": 0.0}),
+    Case("denoising-autoencoder", MIXED, {"pretraining": 0.0}),
+    Case("denoising-autoencoder", WORDS, {"noise": "gaussian"}),
+    Case("denoising-autoencoder", GAPS, {"pretraining": 0.0}),
+    Case("denoising-autoencoder", GAPS, {"noise": "gaussian", "pretraining": 0.0}),
+    Case("denoising-autoencoder", Event((1, 4, 4), BINARY), {"net": "conv", "hidden": (4,)}),
+    Case("denoising-autoencoder", Event((2, 4, 4), Support("nominal", 3)), {"net": "conv", "hidden": (4,)}),
+)
