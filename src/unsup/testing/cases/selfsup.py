@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from unsup.testing.cases.case import Case
+from unsup.core.event import BINARY, Event
+from unsup.testing.cases.case import Case, ordinal
 
-CASES: tuple[Case, ...] = ()
+CASES: tuple[Case, ...] = (
+    Case("mae", Event((1, 8, 8), BINARY)),
+    Case("mae", Event((3, 4, 8), ordinal(4)), {"class_token": True, "mask_ratio": 0.5}),
+)
