@@ -44,10 +44,8 @@ def slow_block(block: TransformerBlock, x: Tensor) -> Tensor:
     size = x.shape[1]
     each = size // block.heads
     normed = [slow_norm(token, block.first_norm) for token in x]
-    q, k, v = (
-        [block.project.weight[i * size : (i + 1) * size] @ t + block.project.bias[i * size : (i + 1) * size] for t in normed]
-        for i in range(3)
-    )
+    rows = list(zip(block.project.weight.split(size), block.project.bias.split(size), strict=True))
+    q, k, v = ([weight @ token + bias for token in normed] for weight, bias in rows)
     found = []
     for i, token in enumerate(x):
         heads = []

@@ -8,7 +8,8 @@ masked patch (He, Chen, Xie, Li, Dollár, Girshick 2022, https://arxiv.org/abs/2
     L(x) = 1/|M| Σ_{i ∈ M} 1/D ‖g(f(x_{∉ M}), M)_i − t_i‖²,        t_i = (x_i − m_i) / √(s_i² + 10⁻⁶)
 
 x_i are the D numbers of patch i, in channels that are standardised by the training images, m_i and s_i² their mean and
-unbiased variance (divisor D − 1), as in the published code. After training, f sees all patches, and g is not used.
+unbiased variance (divisor D − 1), as in the published code. Without normalisation, t_i = x_i (table 1d of the paper).
+After training, f sees all patches, and g is not used.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class MAE(FeatureModel):
         heads: of its attention.
         class_token: give the encoder a learned token beside the patches, which becomes the code.
         mask_ratio: r, the fraction of patches that are masked; at least one patch is visible.
+        normalised: whether patches are predicted with mean 0 and variance 1, else as they are.
         decoder_size: of the tokens of the decoder, a multiple of ``decoder_heads``.
         decoder_depth: number of blocks of the decoder.
         decoder_heads: of its attention.
@@ -128,6 +130,7 @@ class MAE(FeatureModel):
         heads: Count = 3,
         class_token: bool = False,
         mask_ratio: Share = 0.75,
+        normalised: bool = True,
         decoder_size: Count = 96,
         decoder_depth: Count = 2,
         decoder_heads: Count = 3,
@@ -142,11 +145,12 @@ class MAE(FeatureModel):
         for name, of, each in (("", size, heads), ("decoder_", decoder_size, decoder_heads)):
             if of % each:
                 raise InputError(f"MAE: {name}heads={each} does not divide {name}size={of}; use a divisor")
-        if channels * patch**2 == 1:
+        if normalised and channels * patch**2 == 1:
             raise InputError(
-                f"MAE: patches of one number have no variance; expected images with a common divisor of both sides, "
-                f"these are {height}×{width}; resize them"
+                f"MAE: patches of one number of {height}×{width} images have no variance; use normalised=False, or "
+                "another patch"
             )
+        self.normalised = normalised
         self.patches = (height // patch) * (width // patch)
         self.visible = max(1, math.floor((1 - mask_ratio) * self.patches + 1e-6))
         if not 0 < mask_ratio < 1 or self.visible == self.patches:
@@ -169,17 +173,19 @@ class MAE(FeatureModel):
     # --- the loss -------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
-        """The mean squared error of the masked patches, whose numbers have variance 1: ``(B,)``."""
+        """The mean squared error of the numbers of masked patches, ``(B,)``."""
         x = self.unit(batch.x)
         shuffle = shuffles(len(x), self.patches, generator, like=batch.x)
-        hidden = self._patches_of(x, shuffle[:, self.visible :])
-        mean, deviation = patch_moments(hidden)
-        error = self._predicted(x, shuffle) - (hidden - mean) / deviation
+        patches, mean, deviation = self._masked(x, shuffle)
+        error = self._predicted(x, shuffle) - (patches - mean) / deviation
         return {"loss": error.square().mean((1, 2))}
 
-    def _patches_of(self, x: Tensor, places: Tensor) -> Tensor:
-        """Patches ``(B, M, D)`` of standardised channels."""
-        return taken(to_patches(self.backbone.scale(x), self.backbone.patch), places)
+    def _masked(self, x: Tensor, shuffle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Masked patches ``(B, M, D)`` of standardised channels, with what is subtracted and divided by: (B, M, 1)."""
+        patches = taken(to_patches(self.backbone.scale(x), self.backbone.patch), shuffle[:, self.visible :])
+        if self.normalised:
+            return patches, *patch_moments(patches)
+        return patches, torch.zeros_like(patches[..., :1]), torch.ones_like(patches[..., :1])
 
     def _predicted(self, x: Tensor, shuffle: Tensor) -> Tensor:
         """Predictions ``(B, M, D)`` of the masked patches of images in [0, 1]."""
@@ -193,21 +199,22 @@ class MAE(FeatureModel):
     def reconstruct(self, x: Tensor, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Images with masked patches in grey, and with predictions in their place: raw images, as ``x``.
 
-        The prediction is of a normalised patch; its mean and deviation are those of the masked patch itself.
+        Grey is the middle level, or black if there are two.
+
+        With ``normalised``, the mean and deviation of a prediction are those of the masked patch itself, so the picture
+        shows more than the model knows; without, it shows the predictions.
         """
         self.event.check_shape(x)
         unit = self.unit(x)
         shuffle = shuffles(len(x), self.patches, generator, like=x)
-        masked = shuffle[:, self.visible :]
-        mean, deviation = patch_moments(self._patches_of(unit, masked))
+        _, mean, deviation = self._masked(unit, shuffle)
         with evaluating(self):
             predicted = mean + deviation * self._predicted(unit, shuffle)
-        scale, patch = self.backbone.scale, self.backbone.patch
-        whole = to_patches(scale(unit), patch)
-        places = masked.unsqueeze(-1).expand_as(predicted)
-        filled = to_images(whole.scatter(1, places, predicted), len(scale.mean), self.backbone.sides, patch)
+        scale, patch, sides = self.backbone.scale, self.backbone.patch, self.backbone.sides
+        places = shuffle[:, self.visible :].unsqueeze(-1).expand_as(predicted)
+        filled = to_images(to_patches(scale(unit), patch).scatter(1, places, predicted), len(scale.mean), sides, patch)
         filled = filled * scale.std.view(-1, 1, 1) + scale.mean.view(-1, 1, 1)
-        grey = to_images(to_patches(unit, patch).scatter(1, places, 0.5), len(scale.mean), self.backbone.sides, patch)
+        grey = to_images(to_patches(unit, patch).scatter(1, places, 0.5), len(scale.mean), sides, patch)
         return self._levels(grey), self._levels(filled)
 
     def _levels(self, unit: Tensor) -> Tensor:
