@@ -15,7 +15,7 @@ import unsup
 from unsup.families.selfsup.mae import MAE
 from unsup.pictures.images import plain_image
 
-COLUMNS, ENLARGED, GAP = 14, 3, 4
+COLUMNS, ENLARGED, GAP = 16, 5, 4
 
 
 def main() -> None:

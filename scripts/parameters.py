@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows", "latent", "energy")
+FAMILIES = ("autoregressive", "flows", "latent", "energy", "selfsup")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -41,6 +41,7 @@ MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
 IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
+IMAGENET_224 = ("ImageNet 224×224", _images(3, 224))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
@@ -281,6 +282,29 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
+    Entry(
+        "mae",
+        "paper",
+        IMAGENET_224,
+        None,
+        "ViT-B/16 without classifier (85,647,360) and a decoder of 8 blocks of 512 (26,008,320). The "
+        "[published code](https://github.com/facebookresearch/mae) stores fixed positions of 197 tokens among its "
+        "parameters, 151,296 and 100,864 numbers that are not trained: with them, 85.8 M and 111.9 M in all.",
+    ),
+    Entry(
+        "mae",
+        "paper-large",
+        IMAGENET_224,
+        None,
+        "ViT-L/16 without classifier (303,099,904) and the same decoder.",
+    ),
+    Entry(
+        "mae",
+        "paper-huge",
+        IMAGENET_224,
+        None,
+        "ViT-H/14 without classifier and the same decoder.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -356,8 +380,8 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
-the [latent-variable models](latent.md) and the [energy models](energy.md), built for the data of the paper, beside
-the published number. A published number is that of the
+the [latent-variable models](latent.md), the [energy models](energy.md) and the
+[self-supervised models](selfsup.md), built for the data of the paper, beside the published number. A published number is that of the
 publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
