@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch
 from unsup.core.event import Event
-from unsup.core.model import CanEncode, Model, Symptom
+from unsup.core.model import Advice, CanEncode, Model, Symptom
 from unsup.nn.backbone import Backbone
 from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.prob.contrast import effective_rank
@@ -42,6 +42,11 @@ class FeatureModel(Model, CanEncode):
         if event.uniform is None or event.uniform.kind not in ("binary", "ordinal"):
             return "takes images of levels, such as 0 to 255"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """In a contest only if named: its measures are of likelihoods and samples."""
+        return Advice(turn=None)
 
     @property
     def code_size(self) -> int:

@@ -13,6 +13,7 @@ EPSILON = 1e-6
 def to_patches(x: Tensor, patch: int) -> Tensor:
     """The patches of images, row by row: ``(B, C, H, W)`` → ``(B, T, C · patch²)``, entries in the order C, H, W.
 
+    >>> import torch
     >>> x = torch.arange(16).view(1, 1, 4, 4)
     >>> to_patches(x, 2)[0].tolist()
     [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
@@ -26,6 +27,7 @@ def to_patches(x: Tensor, patch: int) -> Tensor:
 def to_images(patches: Tensor, channels: int, sides: tuple[int, int], patch: int) -> Tensor:
     """The inverse of `to_patches`: ``(B, T, C · patch²)`` → ``(B, C, H, W)``.
 
+    >>> import torch
     >>> x = torch.randn(2, 3, 4, 6)
     >>> bool((to_images(to_patches(x, 2), 3, (4, 6), 2) == x).all())
     True
@@ -48,6 +50,7 @@ def patch_moments(patches: Tensor) -> tuple[Tensor, Tensor]:
 def shuffles(n: int, places: int, generator: Generator | None, *, like: Tensor) -> Tensor:
     """A random order of 0, …, places − 1 for each of ``n`` examples, ``(n, places)``, int64; uniform and independent.
 
+    >>> import torch
     >>> shuffles(2, 4, Generator().manual_seed(0), like=torch.zeros(())).sort().values.tolist()
     [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
