@@ -382,10 +382,10 @@ _HEAD = f"""# Parameters
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
 the [latent-variable models](latent.md), the [energy models](energy.md) and the
 [self-supervised models](selfsup.md), built for the data of the paper, beside the published number. A published number
-is that of the publication in the last column; where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
-model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
-the reason is below. Weights that a mask sets to zero are counted if they are stored. `python scripts/parameters.py`
-writes this page, and a test compares it.
+is that of the publication in the last column; where a paper does not report one, nothing is given. An *estimate* is
+one that authors of another paper made of the model. Numbers are rounded in print, so ours should be within
+{TOLERANCE:.0%} of them; otherwise it is a **miss**, and the reason is below. Weights that a mask sets to zero are
+counted if they are stored. `python scripts/parameters.py` writes this page, and a test compares it.
 """
 
 
