@@ -17,6 +17,7 @@ from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline
 from benchmarks.hmm_fit import hmm_fit
 from benchmarks.latent_energy_steps import dbm_step, dbn_epoch, latent_step, vq_vae_2_step
 from benchmarks.made_loop import made_loop, peak_memory_megabytes
+from benchmarks.mae_step import mae_step, mae_step_bfloat16
 from benchmarks.page import write_page, written_rows
 from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
@@ -65,6 +66,8 @@ BENCHMARKS = (
     vq_vae_step_bfloat16,
     vq_vae_2_step,
     latent_step,
+    mae_step,
+    mae_step_bfloat16,
     dbn_epoch,
     dbm_step,
     denoising_autoencoder_step,

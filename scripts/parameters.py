@@ -41,6 +41,7 @@ MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
 IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
+IMAGENET_224 = ("ImageNet 224×224", _images(3, 224))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
@@ -283,6 +284,29 @@ PRESETS = (
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
     Entry("autoencoder", "paper", MNIST, None, "784-1000-500-250-30 and back."),
     Entry("denoising-autoencoder", "paper", MNIST, None, "Three layers of 1,000 units; the sizes are our choice."),
+    Entry(
+        "mae",
+        "paper",
+        IMAGENET_224,
+        None,
+        "ViT-B/16 without classifier (85,647,360) and a decoder of 8 blocks of 512 (26,008,320). The "
+        "[published code](https://github.com/facebookresearch/mae) stores fixed positions of 197 tokens among its "
+        "parameters, 151,296 and 100,864 numbers that are not trained: with them, 85.8 M and 111.9 M in all.",
+    ),
+    Entry(
+        "mae",
+        "paper-large",
+        IMAGENET_224,
+        None,
+        "ViT-L/16 without classifier (303,099,904) and the same decoder.",
+    ),
+    Entry(
+        "mae",
+        "paper-huge",
+        IMAGENET_224,
+        None,
+        "ViT-H/14 without classifier and the same decoder.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}

@@ -71,6 +71,7 @@ from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.families.selfsup.autoencoder import Autoencoder
 from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
+from unsup.families.selfsup.mae import MAE
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -944,5 +945,23 @@ def create(
     corruption: float = ...,
     pretraining: float | None = ...,
 ) -> DenoisingAutoencoder: ...
+@overload
+def create(
+    name: Literal["mae"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    patch: int | None = ...,
+    size: int = ...,
+    depth: int = ...,
+    heads: int = ...,
+    class_token: bool = ...,
+    mask_ratio: float = ...,
+    normalised: bool = ...,
+    decoder_size: int = ...,
+    decoder_depth: int = ...,
+    decoder_heads: int = ...,
+) -> MAE: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch
 from unsup.core.event import Event
-from unsup.core.model import CanEncode, Model, Symptom
+from unsup.core.model import Advice, CanEncode, Model, Symptom
+from unsup.nn.backbone import Backbone
 from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.prob.contrast import effective_rank
 
@@ -21,13 +22,17 @@ _TOLD = 1000  # examples by which the rank is told
 class FeatureModel(Model, CanEncode):
     """Abstract: features of images of levels by a backbone, which is all that is used after training.
 
-    Its constructor calls `take`. Codes are the features of the backbone in evaluation mode, before any head; the
-    gradient of `encode` is that of these features.
+    Its constructor calls `take`, or `take_backbone` with a network of its own. Codes are the features of the backbone
+    in evaluation mode, before any head; the gradient of `encode` is that of these features.
     """
 
     def take(self, event: Event, net: BackboneName, width: float) -> None:
         """Called in the constructor."""
-        self.backbone = build_backbone(net, event, width=width, owner=type(self).__name__)
+        self.take_backbone(build_backbone(net, event, width=width, owner=type(self).__name__))
+
+    def take_backbone(self, backbone: Backbone) -> None:
+        """Called in the constructor, instead of `take`."""
+        self.backbone = backbone
         self.stage: int | None = None
 
     @classmethod
@@ -37,6 +42,11 @@ class FeatureModel(Model, CanEncode):
         if event.uniform is None or event.uniform.kind not in ("binary", "ordinal"):
             return "takes images of levels, such as 0 to 255"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """In a contest only if named: its measures are of likelihoods and samples."""
+        return Advice(turn=None)
 
     @property
     def code_size(self) -> int:

@@ -38,4 +38,7 @@ CASES: tuple[Case, ...] = (
     Case("denoising-autoencoder", GAPS, {"noise": "gaussian", "pretraining": 0.0}),
     Case("denoising-autoencoder", Event((1, 4, 4), BINARY), {"net": "conv", "hidden": (4,)}),
     Case("denoising-autoencoder", Event((2, 4, 4), Support("nominal", 3)), {"net": "conv", "hidden": (4,)}),
+    Case("mae", Event((1, 8, 8), BINARY)),
+    Case("mae", Event((3, 4, 8), ordinal(4)), {"class_token": True, "mask_ratio": 0.5}),
+    Case("mae", Event((1, 4, 6), ordinal(4)), {"normalised": False}),
 )
