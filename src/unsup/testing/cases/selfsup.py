@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from unsup.testing.cases.case import Case
+from unsup.core.event import BINARY, Event, Support
+from unsup.testing.cases.case import Case, ordinal
 
-CASES: tuple[Case, ...] = ()
+CASES: tuple[Case, ...] = (
+    Case("colorization", Event((3, 5, 4), ordinal(256))),
+    Case("colorization", Event((3, 8, 7), Support("ordinal", 5, low=-2)), {"halvings": 2, "layers": 2, "dilated": 0}),
+    Case("colorization", Event((3, 4, 4), BINARY), {"uniform": 1.0}),
+    Case("split-brain", Event((3, 5, 4), ordinal(256))),
+    Case("split-brain", Event((3, 8, 7), BINARY), {"halvings": 2, "layers": 2, "dilated": 0}),
+    Case("split-brain", Event((3, 20, 33), Support("ordinal", 5, low=-2)), {"net": "alexnet"}),
+)
