@@ -162,16 +162,11 @@ def test_colours_are_the_annealed_mean_of_the_prediction() -> None:
             p = model._logits(x).softmax(1)
         powers = (p.log() / temperature).softmax(1)
         ab = torch.einsum("nqhw,qc->nchw", powers, centres)
-        if temperature == 1e-4:
+        if temperature == 1e-4:  # the mode
             ab = centres[p.argmax(1)].movedim(-1, 1)
-        found = model.translate(x, to="b")
-        places = lab(found)[:, 1:, ::2, ::2]
-        # Colours inside the gamut come back up to the rounding to levels.
-        inside = (places - ab).norm(dim=1) < 3
-        assert float(inside.double().mean()) > 0.3
-        assert float((places - ab).norm(dim=1).median()) < 60
-        grey = model.translate(x, to="a")
-        assert bool((grey == grey[:, :1]).all())
+        expected = 255 * from_lab(torch.cat([lab(x)[:, :1, ::2, ::2], ab], 1))
+        found = model.translate(x, to="b")[:, :, ::2, ::2]
+        assert float((found - expected).abs().max()) < 0.51
 
 
 def test_a_constant_prediction_is_a_constant_colour() -> None:
@@ -197,11 +192,8 @@ def test_a_picture_is_coloured_alike_whatever_colours_it_had() -> None:
 
 
 def test_other_events_are_refused() -> None:
-    for event in (
-        Event((1, 8, 8), Support("ordinal", 256)),
-        Event((3, 8, 8), Support("real")),
-        Event((3,), Support("binary")),
-    ):
+    levels = Support("ordinal", 256)
+    for event in (Event((1, 8, 8), levels), Event((3, 8, 8), Support("real")), Event((3,), levels)):
         with pytest.raises(InputError, match=r"images"):
             Colorization(event)
 
@@ -281,7 +273,7 @@ def test_a_folder_of_grey_or_colour_pictures_is_coloured(tmp_path: Path, capsys:
     run, out = tmp_path / "run", tmp_path / "out"
     words = ["fit", tmp_path / "colour", "colorization", "-o", run, "--preset", "tiny", "--steps", 3, "--plain"]
     assert main([str(w) for w in words]) == 0
-    assert [p.name for p in (run / "samples").iterdir()] == ["step-0000003.png"]
+    assert (run / "samples" / "step-0000003.png").exists()
     assert main(["translate", str(run), str(tmp_path / "grey"), "-o", str(out)]) == 0
     capsys.readouterr()
     for i in range(3):

@@ -1,4 +1,4 @@
-"""Networks from the channels of CIE Lab to maps: the one of colorization, whole or in two halves, and halves of AlexNet.
+"""Networks from channels of CIE Lab to maps: that of colorization, whole or in two halves, and AlexNet in two halves.
 
 A network of halves consists of two networks without connections, of L and of ab, that are computed as one by
 convolutions of two groups. The first half of the channels of each of its stages is that of L, the other that of ab.
@@ -114,8 +114,8 @@ class ColourNet(Backbone):
 class AlexHalves(Backbone):
     """The convolutions of AlexNet in two halves, for split-brain autoencoders (https://arxiv.org/abs/1611.09842).
 
-    11×11 of stride 4, 5×5, and three of 3×3; a maximum over 3×3 of stride 2 after the first two; all in two groups, with
-    batch normalisation before each ReLU. Padding is half of a kernel, so that places are at pixels 0, 16, 32 …: 12×12
+    11×11 of stride 4, 5×5, and three of 3×3; a maximum over 3×3 of stride 2 after the first two; all in two groups,
+    with batch normalisation before each ReLU. Padding is half of a kernel, so that places are at pixels 0, 16, 32 …: 12×12
     for 180×180 pixels. There is no last maximum and no fully connected layer.
 
     Args:

@@ -100,8 +100,8 @@ def from_lab(x: Tensor) -> Tensor:
 def into_gamut(x: Tensor) -> Tensor:
     """Colours outside the gamut, moved towards the grey of their luminance until they are inside: ``(B, 3, ...)``.
 
-    Y, and with it L, stays: x → Y + s (x − Y) with the largest s ≤ 1 for which all channels of linear sRGB are from 0 to
-    1. (Clipping of each channel would change L.)
+    Y, and with it L, stays: x → Y + s (x − Y) with the largest s ≤ 1 for which all channels of linear sRGB are from 0
+    to 1. (Clipping of each channel would change L.)
     """
     luminance = _mixed(x, _TO_WHITE[1:2])
     grey = luminance.clamp(0, 1)
@@ -147,7 +147,7 @@ def _nearest_table(neighbours: int) -> NDArray[np.int64]:
 
 
 def soft_encoding(ab: Tensor, *, neighbours: int = NEIGHBOURS, sigma: float = SIGMA) -> tuple[Tensor, Tensor]:
-    """The nearest bins of colours, and their weights ∝ exp(−d² / 2σ²), which sum to 1: ``(B, 2, ...)`` → ``(B, k, ...)``.
+    """The nearest bins of colours ``(B, 2, ...)``, and their weights ∝ exp(−d² / 2σ²), with sum 1: ``(B, k, ...)``.
 
     Only the bins that a table has for the cell of a colour are compared, a dozen instead of 313. Colours are expected
     in the gamut.

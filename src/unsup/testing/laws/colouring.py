@@ -35,7 +35,7 @@ def colouring(subject: Subject) -> None:
     assert isinstance(model, Colours)
     x = subject.x(model)[:_EXAMPLES]
     with torch.no_grad():
-        grey, coloured = (model.translate(x, to=to) for to in ("a", "b"))  # type: ignore[arg-type]
+        grey, coloured = (model.translate(x, to=to) for to in ("a", "b"))
         require(bool((grey == grey[:, :1]).all()), "the channels of a grey picture differ")
         require(torch.equal(model.translate(grey, to="a"), grey), "a grey picture is not its own grey picture")
         own = _lightness(model.event, x)
