@@ -115,8 +115,8 @@ class AlexHalves(Backbone):
     """The convolutions of AlexNet in two halves, for split-brain autoencoders (https://arxiv.org/abs/1611.09842).
 
     11×11 of stride 4, 5×5, and three of 3×3; a maximum over 3×3 of stride 2 after the first two; all in two groups,
-    with batch normalisation before each ReLU. Padding is half of a kernel, so that places are at pixels 0, 16, 32 …: 12×12
-    for 180×180 pixels. There is no last maximum and no fully connected layer.
+    with batch normalisation before each ReLU. Padding is half of a kernel, so that places are at pixels 0, 16, 32 …:
+    12×12 for 180×180 pixels. There is no last maximum and no fully connected layer.
 
     Args:
         width: channels of the first convolution, 96 in the paper, of both halves; the others have 8/3, 4, 4 and 8/3

@@ -42,6 +42,7 @@ from unsup.prob.lab import (
 
 _GREY = 5.0  # largest |a| or |b| of a grey picture
 _AT_ONCE = 256  # pictures of which colours are counted
+_RAREST = 1e-5  # probability in the first prediction
 _PIXELS_AT_ONCE = 2**18  # of pictures that are coloured
 
 
@@ -96,6 +97,8 @@ class Colorization(FeatureModel, Colours):
         self.backbone = ColourNet(width, halvings, layers, dilated)
         self.stage = halvings + 1
         self.head = nn.Conv2d(self.backbone.size, len(ab_bins()), 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self._bias)
         self.register_buffer("prior", torch.full((len(ab_bins()),), 1 / len(ab_bins())))
 
     @classmethod
@@ -111,12 +114,19 @@ class Colorization(FeatureModel, Colours):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Count the colours of training pictures: p̃."""
+        """Count the colours of training pictures: p̃; the first prediction is the best one that knows nothing else."""
         counts = torch.zeros_like(self.prior, dtype=torch.float64)
         for part in batch.x.split(_AT_ONCE):
             bins, _ = soft_encoding(self._targets(part), neighbours=1)
             counts += torch.bincount(bins.flatten(), minlength=len(counts))
         self.prior.copy_(smoothed(counts))
+        if not bool(self._bias.any()):  # it has not learned
+            self._bias.copy_((self.prior * class_weights(self.prior, self.uniform)).clamp(min=_RAREST).log())
+
+    @property
+    def _bias(self) -> nn.Parameter:
+        assert self.head.bias is not None
+        return self.head.bias
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss`` and ``cross_entropy``, of each picture."""
