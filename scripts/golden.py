@@ -429,7 +429,7 @@ def flow(s: Subject) -> Record:
 def translate(s: Subject) -> Record:
     model = s.generic()
     if isinstance(model, Colours):
-        return {to: summary(model.translate(s.few, to=to)) for to in ("a", "b")}
+        return {to: summary(model.translate(s.x, to=to)) for to in ("a", "b")}
     if not translates(s.case):
         return {}
     return {

@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows", "latent", "energy")
+FAMILIES = ("autoregressive", "flows", "latent", "energy", "selfsup")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -41,6 +41,8 @@ MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
 IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
+IMAGENET_176 = ("ImageNet 176×176", _images(3, 176))
+IMAGENET_180 = ("ImageNet 180×180", _images(3, 180))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
@@ -281,6 +283,22 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
+    Entry(
+        "colorization",
+        "paper",
+        IMAGENET_176,
+        None,
+        "Layer for layer the [published code](https://github.com/richzhang/colorization), whose fixed layer from bins "
+        "to ab is not a parameter here.",
+    ),
+    Entry(
+        "split-brain",
+        "paper",
+        IMAGENET_180,
+        None,
+        "The convolutions of AlexNet in two halves, with batch normalisation and two output layers; without the fully "
+        "connected layers.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}

@@ -69,6 +69,8 @@ from unsup.families.latent.latent import Latent
 from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
+from unsup.families.selfsup.colorization import Colorization
+from unsup.families.selfsup.split_brain import SplitBrain
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -907,5 +909,32 @@ def create(
     steps: int = ...,
     step_size: float | None = ...,
 ) -> ScoreMatching: ...
+@overload
+def create(
+    name: Literal["colorization"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    halvings: int = ...,
+    layers: int = ...,
+    dilated: int = ...,
+    uniform: float = ...,
+    temperature: float = ...,
+) -> Colorization: ...
+@overload
+def create(
+    name: Literal["split-brain"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal["vgg", "alexnet"] = ...,
+    width: int = ...,
+    halvings: int = ...,
+    layers: int = ...,
+    dilated: int = ...,
+) -> SplitBrain: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

@@ -124,7 +124,7 @@ class Colorization(FeatureModel, Colours):
             self._bias.copy_((self.prior * class_weights(self.prior, self.uniform)).clamp(min=_RAREST).log())
 
     @property
-    def _bias(self) -> nn.Parameter:
+    def _bias(self) -> Tensor:
         assert self.head.bias is not None
         return self.head.bias
 
