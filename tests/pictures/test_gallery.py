@@ -691,6 +691,17 @@ def test_what_is_no_picture_is_refused(content):
         Drawn.read(content)
 
 
+def test_colourings_are_rows_of_three():
+    event = KINDS["colour"]
+    grey, coloured, true = (draw(event, 5, seed) for seed in range(3))
+    drawn = Gallery(event, true).colourings(grey, coloured, true)
+    assert "its predicted colours, and its own" in drawn.caption
+    side = event.shape[1:]
+    for row, column in itertools.product(range(5), range(3)):
+        found = tile(pixels(drawn), row, column, *side, 1)
+        np.testing.assert_array_equal(found, as_levels((grey, coloured, true)[column][row], event))
+
+
 @pytest.mark.parametrize("name", ["digits", "table", "tokens", "series"])
 def test_translations_are_rows_of_three(name):
     event = KINDS[name]

@@ -133,7 +133,7 @@ class Colorization(FeatureModel, Colours):
         ab = self._targets(batch.x)
         bins, weights = soft_encoding(ab)
         nats = soft_cross_entropy(self._logits(batch.x), bins, weights)  # (B, h, w)
-        rarity = class_weights(self.prior, self.uniform).to(nats.dtype)[bins[:, 0]]  # the nearest bin is the argmax
+        rarity = class_weights(self.prior.to(nats.dtype), self.uniform)[bins[:, 0]]  # the nearest bin is the argmax
         is_coloured = (ab.abs() > _GREY).flatten(1).any(1)
         loss = (rarity * nats).flatten(1).sum(1) * is_coloured
         return {"loss": loss, "cross_entropy": nats.detach().flatten(1).mean(1)}
