@@ -189,9 +189,9 @@ def smoothed(counts: Tensor, *, sigma: float = SIGMA) -> Tensor:
 def class_weights(p: Tensor, uniform: float) -> Tensor:
     """w ∝ ((1 − λ) p + λ / Q)⁻¹ with Σ p w = 1: ``(Q,)`` → ``(Q,)``; λ is ``uniform``, in (0, 1].
 
-    >>> p = torch.tensor([0.7, 0.2, 0.1])
-    >>> class_weights(p, 1.0)
-    tensor([1., 1., 1.])
+    >>> p = torch.tensor([0.75, 0.25])
+    >>> [round(w, 4) for w in class_weights(p, 0.5).tolist()]
+    [0.8571, 1.4286]
     """
     found = 1 / ((1 - uniform) * p + uniform / len(p))
     return found / (p * found).sum()
