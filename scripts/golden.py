@@ -29,6 +29,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 import unsup
+from unsup.core.model import Colours
 from unsup.core.registry import names
 from unsup.testing.cases import law_cases
 from unsup.testing.subject import play
@@ -426,9 +427,11 @@ def flow(s: Subject) -> Record:
 
 
 def translate(s: Subject) -> Record:
+    model = s.generic()
+    if isinstance(model, Colours):
+        return {to: summary(model.translate(s.x, to=to)) for to in ("a", "b")}
     if not translates(s.case):
         return {}
-    model = s.generic()
     return {
         "b": summary(model.translate(s.x, to="b")),
         "a": summary(model.translate(second_domain(s.few), to="a")),

@@ -42,6 +42,8 @@ CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
 IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
 IMAGENET_224 = ("ImageNet 224×224", _images(3, 224))
+IMAGENET_176 = ("ImageNet 176×176", _images(3, 176))
+IMAGENET_180 = ("ImageNet 180×180", _images(3, 180))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
@@ -306,6 +308,22 @@ PRESETS = (
         IMAGENET_224,
         None,
         "ViT-H/14 without classifier and the same decoder.",
+    ),
+    Entry(
+        "colorization",
+        "paper",
+        IMAGENET_176,
+        None,
+        "Layer for layer the [published code](https://github.com/richzhang/colorization), whose fixed layer from bins "
+        "to ab is not a parameter here.",
+    ),
+    Entry(
+        "split-brain",
+        "paper",
+        IMAGENET_180,
+        None,
+        "The convolutions of AlexNet in two halves, with batch normalisation and two output layers; without the fully "
+        "connected layers.",
     ),
 )
 

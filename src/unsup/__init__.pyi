@@ -70,8 +70,10 @@ from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.families.selfsup.autoencoder import Autoencoder
+from unsup.families.selfsup.colorization import Colorization
 from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
 from unsup.families.selfsup.mae import MAE
+from unsup.families.selfsup.split_brain import SplitBrain
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -945,6 +947,33 @@ def create(
     corruption: float = ...,
     pretraining: float | None = ...,
 ) -> DenoisingAutoencoder: ...
+@overload
+def create(
+    name: Literal["colorization"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int = ...,
+    halvings: int = ...,
+    layers: int = ...,
+    dilated: int = ...,
+    uniform: float = ...,
+    temperature: float = ...,
+) -> Colorization: ...
+@overload
+def create(
+    name: Literal["split-brain"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal["vgg", "alexnet"] = ...,
+    width: int = ...,
+    halvings: int = ...,
+    layers: int = ...,
+    dilated: int = ...,
+) -> SplitBrain: ...
 @overload
 def create(
     name: Literal["mae"],

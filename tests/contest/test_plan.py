@@ -145,3 +145,12 @@ def test_a_mixture_never_has_more_components_than_a_few_examples_can_fill(name, 
     mixture = next(e for e in contestants(EVENTS[name], examples)[0] if e.model == "gaussian-mixture")
     chosen = mixture.options.get("components", "auto")
     assert chosen == "auto" or 1 <= chosen <= max(1, examples // 10)
+
+
+def test_models_that_translate_without_a_second_domain_take_part_if_they_are_named():
+    colour = Event((3, 8, 8), Support("ordinal", 256))
+    entries, _ = contestants(colour, 1000, ("colorization",))
+    assert [e.model for e in entries] == ["colorization"]
+    with pytest.raises(InputError, match="learns from two domains"):
+        contestants(colour, 1000, ("cyclegan",))
+    assert "colorization" not in [e.model for e in contestants(colour, 1000)[0]]

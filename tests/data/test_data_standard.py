@@ -173,6 +173,21 @@ def test_patches_of_photographs() -> None:
         load_data("bsds-patches", n=9)
 
 
+@needs("bsds300")
+def test_colour_patches_of_photographs() -> None:
+    data = load_data("bsds-colour", n=300, side=24)
+    x = data.train.x
+    assert data.event == Event((3, 24, 24), Support("ordinal", 256))
+    assert sizes(data) == (300, 30, 30)
+    assert (x.amax(1).int() - x.amin(1).int()).double().mean() > 10  # they have colours
+    steps = x.int().diff(dim=3).abs().double().mean()
+    assert steps < 0.3 * (x.int() - x.roll(1, 0).int()).abs().double().mean()
+    assert torch.equal(x, load_data("bsds-colour", n=300, side=24).train.x)
+    for options, words in (({"n": 9}, "n=9 training patches"), ({"side": 322}, "side=322 pixels; expected 1 to 321")):
+        with pytest.raises(InputError, match=words):
+            load_data("bsds-colour", **options)
+
+
 def test_missing_photographs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNSUP_DATA", raising=False)
     with pytest.raises(InputError, match="needs at least two images bsds300/train/"):

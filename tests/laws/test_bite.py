@@ -34,8 +34,10 @@ from unsup.families.energy.score_matching import ScoreMatching
 from unsup.families.flows.nice import NICE
 from unsup.families.flows.realnvp import RealNVP
 from unsup.families.latent.vae import VAE
+from unsup.families.selfsup.colorization import Colorization
 from unsup.nn.intervals import GaussianIntervals
 from unsup.prob.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from unsup.prob.lab import linear_of_lab, srgb_of_linear
 from unsup.prob.score_matching import exact_score_matching, score_of
 from unsup.testing import LAWS, Case, LawViolation, check_model, examples, law_cases
 
@@ -1208,6 +1210,25 @@ def test_the_law_of_opposition_sees_translators_that_help_the_critics(monkeypatc
     monkeypatch.setattr(CycleGAN, "translators_loss", flipped)
     (after,) = case.check(laws=("opposition",)).outcomes
     assert (before.status, after.status) == ("passed", "failed")
+
+
+@breaks("colouring", event=Event((3, 4, 4), Support("ordinal", 256)))
+class AveragesChannels(Colorization):
+    """A grey picture of the mean of the channels has another lightness."""
+
+    def translate(self, x, *, to):
+        if to == "b":
+            return super().translate(x, to=to)
+        return x.double().mean(1, keepdim=True).round().expand_as(x).to(x.dtype)
+
+
+@breaks("colouring", event=Event((3, 4, 4), Support("ordinal", 256)))
+class ClipsChannels(Colorization):
+    """Colours outside the gamut are clipped channel by channel, which changes the lightness."""
+
+    def _of_lab(self, lab):
+        levels = srgb_of_linear(linear_of_lab(lab + torch.tensor([0.0, 60, 60]).view(3, 1, 1))).clamp(0, 1)
+        return (255 * levels).round().to(torch.uint8) if lab[:, 1:].any() else super()._of_lab(lab)
 
 
 class Penalised(GAN):

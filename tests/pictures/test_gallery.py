@@ -691,6 +691,15 @@ def test_what_is_no_picture_is_refused(content):
         Drawn.read(content)
 
 
+def test_colourings_are_rows_of_three():
+    event = KINDS["colour"]
+    grey, coloured, true = (draw(event, 5, seed) for seed in range(3))
+    drawn = Gallery(event, true).colourings(grey, coloured, true)
+    assert "its predicted colours, and its own" in drawn.caption
+    arranged = Gallery(event, true).translations(grey, coloured, true)
+    np.testing.assert_array_equal(pixels(drawn), pixels(arranged))
+
+
 @pytest.mark.parametrize("name", ["digits", "table", "tokens", "series"])
 def test_translations_are_rows_of_three(name):
     event = KINDS[name]

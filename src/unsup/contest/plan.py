@@ -13,7 +13,7 @@ from unsup.core.config import Count, Positive
 from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
 from unsup.core.event import Event
-from unsup.core.model import LearnsByCounting, Translates
+from unsup.core.model import Colours, LearnsByCounting, Model, Translates
 from unsup.core.registry import create, model_class, names, row
 from unsup.evaluate.records import Purpose
 
@@ -114,10 +114,14 @@ def _turn(name: str, event: Event, examples: int) -> int | None:
     return model_class(name).advice(event, examples).turn
 
 
+def _needs_two_domains(cls: type[Model]) -> bool:
+    return issubclass(cls, Translates) and not issubclass(cls, Colours)
+
+
 def _usual(event: Event, examples: int) -> list[str]:
     """The default selection: family after family, each in the order of the turns."""
     families = list(dict.fromkeys(row(name).family for name in names()))
-    single = [name for name in names() if not issubclass(model_class(name), Translates)]
+    single = [name for name in names() if not _needs_two_domains(model_class(name))]
     turns = {name: _turn(name, event, examples) for name in single}
     usual = [(families.index(row(name).family), turn, name) for name, turn in turns.items() if turn is not None]
     return [name for *_, name in sorted(usual, key=lambda one: one[:2])]
@@ -125,7 +129,7 @@ def _usual(event: Event, examples: int) -> list[str]:
 
 def _entry(name: str, event: Event, examples: int, *, asked: bool) -> Entry:
     cls = model_class(name)
-    if issubclass(cls, Translates):
+    if _needs_two_domains(cls):
         raise _Unfit("learns from two domains, which a comparison does not have")
     advice = cls.advice(event, examples)
     reason = cls.refusal(event) or (None if asked else advice.against)

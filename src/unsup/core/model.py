@@ -459,6 +459,18 @@ class Translates(ABC):
         """Raw examples of the other domain → raw examples of domain ``to``: ``(B, *event.shape)``, ``event.dtype``."""
 
 
+class Colours(Translates):
+    """Capability: colouring. Domain a has grey pictures, of three equal channels, and domain b colour pictures.
+
+    Training needs colour pictures only, no second domain. `translate` to a takes the colour away; to b, it does the
+    same before it predicts colours, so that pictures of both domains can be given. Both keep the lightness L.
+    """
+
+    @abstractmethod
+    def chromaticity(self, x: Tensor) -> Tensor:
+        """a and b of CIE Lab of raw pictures: ``(B, 3, H, W)`` → ``(B, 2, H, W)``."""
+
+
 class CanSample(ABC):
     """Capability: sampling of new examples.
 

@@ -177,6 +177,13 @@ CATALOG: dict[str, Entry] = {
             "Berkeley terms: non-commercial research and education",
         ),
         Entry(
+            "bsds-colour",
+            f"{_STANDARD}:bsds_colour",
+            "colour patches of 32×32 pixels of photographs",
+            _FOUND,
+            "Berkeley terms: non-commercial research and education",
+        ),
+        Entry(
             "jsb-chorales",
             f"{_STANDARD}:jsb_chorales",
             "382 chorales by Bach as piano rolls of 88 keys, up to 160 steps",

@@ -67,7 +67,8 @@ def mend(own: Event, event: Event) -> str:
     if own.dims == event.dims:
         return f"; reshape the array to {(-1, *event.shape)}"
     if own.is_image and event.is_image:
-        if own.shape[0] != event.shape[0]:
+        is_widened = (own.shape[0], event.shape[0]) == (1, 3)  # grey images among colour images
+        if own.shape[0] != event.shape[0] and not is_widened:
             return f"; convert the images to {event.shape[0]} channel{'s' * (event.shape[0] > 1)}"
         square = event.shape[1] == event.shape[2]
         return f"; use --resize {event.shape[1]} (resize={event.shape[1]})" if square else "; resize the images"

@@ -217,8 +217,37 @@ def bsds_patches(*, n: int = 100_000, data_dir: str | None = None) -> Examples:
     )
 
 
-def _photographs(name: str, folder: str, data_dir: str | None) -> list[NDArray[np.uint8]]:
-    """The images of a folder in grey, by name."""
+def bsds_colour(*, n: int = 20_000, side: int = 32, data_dir: str | None = None) -> Examples:
+    """Colour patches of the photographs of BSDS300 (Martin et al. 2001), drawn by a fixed seed: ``(3, side, side)``.
+
+    Validation patches are from a tenth of the training images, test patches from validation images of BSDS500.
+
+    Args:
+        n: number of training patches; validation and test have a tenth of it.
+        side: of the patches, in pixels.
+        data_dir: folder with the standard sets, instead of $UNSUP_DATA.
+    """
+    if n < 10:
+        raise InputError(f"bsds-colour: n={n} training patches; expected at least 10")
+    training, test = (_photographs("bsds-colour", f"bsds300/{part}", data_dir, "RGB") for part in ("train", "val"))
+    smallest = min(min(image.shape[:2]) for image in (*training, *test))
+    if not 1 <= side <= smallest:
+        raise InputError(f"bsds-colour: side={side} pixels; expected 1 to {smallest}, the smallest side of an image")
+    kept = len(training) - max(1, len(training) // 10)
+    parts, sizes = (training[:kept], training[kept:], test), (n, n // 10, n // 10)
+    rng = np.random.default_rng(list(b"bsds-colour"))
+    x = np.concatenate([_windows(images, size, side, rng) for images, size in zip(parts, sizes, strict=True)])
+    return Examples(
+        torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
+        Event((3, side, side), _PIXELS),
+        _part_names(sizes),
+        sizes=sizes,
+        split="patches of different photographs",
+    )
+
+
+def _photographs(name: str, folder: str, data_dir: str | None, mode: str = "L") -> list[NDArray[np.uint8]]:
+    """The images of a folder by name, grey ``(H, W)`` or ``(H, W, 3)`` with mode RGB."""
     places = [place / folder for place in _places(data_dir, folder)]
     files = next((found for place in places if (found := sorted(place.glob("*.jpg")))), [])
     if len(files) < 2:
@@ -230,17 +259,22 @@ def _photographs(name: str, folder: str, data_dir: str | None) -> list[NDArray[n
     images = []
     for file in files:
         with Image.open(file) as image:
-            images.append(np.asarray(image.convert("L")))
+            images.append(np.asarray(image.convert(mode)))
     return images
 
 
-def _patches(images: list[NDArray[np.uint8]], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    side, found = 8, np.empty((n, 8, 8))
+def _windows(images: list[NDArray[np.uint8]], n: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Random squares of random images, ``(n, side, side, ...)``."""
+    found = np.empty((n, side, side, *images[0].shape[2:]), np.uint8)
     for i, which in enumerate(rng.integers(len(images), size=n)):
         image = images[which]
-        top, left = (rng.integers(size - side + 1) for size in image.shape)
+        top, left = (rng.integers(size - side + 1) for size in image.shape[:2])
         found[i] = image[top : top + side, left : left + side]
-    flat = (found.reshape(n, -1) + rng.random((n, side * side))) / 256
+    return found
+
+
+def _patches(images: list[NDArray[np.uint8]], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    flat = (_windows(images, n, 8, rng).reshape(n, -1) + rng.random((n, 64))) / 256
     flat -= flat.mean(1, keepdims=True)
     return flat[:, :-1].astype(np.float32)
 

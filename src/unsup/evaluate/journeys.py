@@ -1,4 +1,4 @@
-"""Reconstructions, paths between examples through their codes, and the error of translations."""
+"""Reconstructions, paths between examples through their codes, and the errors of translations and of colours."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError, InputError
-from unsup.core.model import CanDecode, IsFlow, Model, Translates
+from unsup.core.model import CanDecode, Colours, IsFlow, Model, Translates
 from unsup.data.source import Split
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.estimate import make_figure
 from unsup.evaluate.records import Figure
 
 _AT_ONCE = 200
+_COLOURS_OF = 5000  # training pictures of which the mean colour is computed
 
 
 def reconstruct(model: Model, x: Tensor | Split | Batch) -> Tensor:
@@ -118,3 +119,43 @@ def translation_error(model: Model, x: Tensor, target: Tensor, *, to: Literal["a
     spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
     found, floor = float(error.mean()), float(identity.mean())
     return make_figure(found, len(x), error=spread, floor=floor, share=found / floor)
+
+
+@torch.no_grad()
+def colour_error(model: Model, x: Tensor, known: Tensor) -> Figure:
+    """The mean distance in ab of CIE Lab, over pixels, of colours that are predicted for grey pictures and true ones.
+
+    Args:
+        x: raw colour pictures ``(N, 3, H, W)``; the model sees them as grey pictures.
+        known: raw training pictures, of which at most 5,000 are used.
+
+    Returns:
+        The error, with its standard error over pictures. The floor is the error of one colour for all pixels, the mean
+        of a and b in training pictures; the detail ``share`` is the error relative to it.
+
+    Raises:
+        CapabilityError: the model does not colour pictures.
+        InputError: no pictures.
+    """
+    if not isinstance(model, Colours):
+        raise CapabilityError(f"{type(model).__name__} does not colour pictures; use colorization")
+    if not len(x) or not len(known):
+        raise InputError(f"{len(x)} pictures and {len(known)} training pictures given; expected one or more")
+    painter = model
+
+    def chromaticity(pictures: Tensor) -> Tensor:
+        return painter.chromaticity(pictures).double().cpu()
+
+    known = known[:_COLOURS_OF]
+    mean = sum(chromaticity(part.to(model.device)).mean((2, 3)).sum(0) for part in known.split(_AT_ONCE)) / len(known)
+    constant = torch.as_tensor(mean)[:, None, None]
+
+    def errors(position: int, rows: slice) -> Tensor:
+        own = x[rows].to(model.device)
+        true, found = chromaticity(own), chromaticity(painter.translate(painter.translate(own, to="a"), to="b"))
+        return torch.stack([(v - true).norm(dim=1).flatten(1).mean(1) for v in (found, constant)], 1)
+
+    error, floor = by_chunks(model, len(x), _AT_ONCE, errors).unbind(1)
+    spread = float(error.std(correction=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    value, least = float(error.mean()), float(floor.mean())
+    return make_figure(value, len(x), error=spread, floor=least, **({"share": value / least} if least else {}))

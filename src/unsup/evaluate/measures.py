@@ -19,6 +19,7 @@ from unsup.core.model import (
     CanEncode,
     CanSample,
     Classifies,
+    Colours,
     HasDensity,
     HasEnergy,
     IsConditional,
@@ -35,7 +36,7 @@ from unsup.evaluate.compressed import reason_against_coding
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.features import Features
-from unsup.evaluate.journeys import translation_error
+from unsup.evaluate.journeys import colour_error, translation_error
 from unsup.evaluate.modes import MODES_KNOWN, known_modes
 from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
@@ -352,6 +353,10 @@ def _translation(to: Literal["a", "b"]) -> Callable[[Exam], Figure]:
     return run
 
 
+def _colour(exam: Exam) -> Figure:
+    return colour_error(exam.model, exam.bench.test.x, exam.bench.data.train.glance)
+
+
 def _seconds(exam: Exam) -> Figure:
     if exam.train_seconds is None:
         raise InputError("the duration of training is not recorded")
@@ -393,6 +398,8 @@ NEEDS: dict[str, Need] = {
     "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
     "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
                          "{model} does not translate"),
+    "colouring": Need("a model that colours grey pictures", "model", lambda model, data: isinstance(model, Colours),
+                      "{model} does not colour pictures"),
     "labels": Need("labels", "data", _has_labels, "the data has no labels"),
     "levels": Need("discrete data", "data", lambda model, data: data.event.is_discrete,
                    "a density of real numbers does not imply a number of bytes"),
@@ -402,6 +409,8 @@ NEEDS: dict[str, Need] = {
     "images": Need("images of one or three channels", "data",
                    lambda model, data: data.event.is_image and data.event.shape[0] in (1, 3),
                    "the data are not images of one or three channels"),
+    "colour": Need("colour pictures", "data", lambda model, data: data.event.is_image and data.event.shape[0] == 3,
+                   "the data are not images of three channels"),
     "modes": Need(f"data whose modes are known ({', '.join(MODES_KNOWN)})", "data",
                   lambda model, data: data.name in MODES_KNOWN,
                   f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}"),
@@ -414,6 +423,7 @@ NEEDS: dict[str, Need] = {
 _HELD_OUT = "held-out data in place of samples"
 _RAW = "raw data in place of codes"
 _TRUE = "held-out examples, at most as many"
+_MEAN_COLOUR = "the mean colour of training pictures"
 _UNTRANSLATED = "examples without a translation"
 _ANY = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
@@ -459,6 +469,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("b"), _POSITIVE, _UNTRANSLATED),
     Measure("translation_a", "error to a", "mean absolute error per entry of translations to domain a",
             "raw units", "lower", "samples", ("translations", "pairs"), _translation("a"), _POSITIVE, _UNTRANSLATED),
+    Measure("colour", "colour error", "mean distance of predicted colours of grey pictures from the true ones",
+            "units of ab", "lower", "samples", ("colouring", "colour"), _colour, _POSITIVE, _MEAN_COLOUR),
     Measure("auroc", "AUROC", "probability that an anomaly has a higher score than a held-out example",
             "", "higher", "anomalies", ("score",), _of_anomalies("auroc"), _SHARE, "guessing"),
     Measure("average_precision", "average precision", "mean precision over the ranks of the anomalies",

@@ -131,6 +131,10 @@ class Gallery:
         what = "an example of domain A, its translation to B, and that translated back to A"
         return self._sets(what, (a, b, back))
 
+    def colourings(self, grey: Tensor, coloured: Tensor, true: Tensor) -> Drawn | None:
+        """Grey pictures, with the colours that a model predicts for them, and with their own."""
+        return self._sets("a grey picture, its predicted colours, and its own", (grey, coloured, true))
+
     def reconstructions(self, x: Tensor, x_hat: Tensor, *, lengths: Tensor | None = None) -> Drawn | None:
         """Examples ``(N, *event.shape)`` with their reconstructions."""
         return self._sets("reconstructions", (x, x_hat), ("originals", "reconstructions"), lengths)

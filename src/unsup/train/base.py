@@ -25,7 +25,7 @@ from unsup.core.errors import InputError, TrainingError
 from unsup.core.event import Event
 from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
-from unsup.core.model import CanSample, HasDensity, HasGraph, Model, Symptom, Translates, keyed_generator
+from unsup.core.model import CanSample, Colours, HasDensity, HasGraph, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
 from unsup.core.random import Rows, manual_seed
 from unsup.core.signals import signals_to
@@ -546,7 +546,7 @@ class Trainer(ABC):
         )
 
     def _picture(self, folder: Run) -> None:
-        """Draw samples of fixed noise, or translations of the first validation examples."""
+        """Draw samples of fixed noise, or translations or colourings of the first validation examples."""
         self.model.eval()
         drawn = None
         if isinstance(self.model, CanSample):
@@ -558,8 +558,12 @@ class Trainer(ABC):
                 drawn = self.gallery.examples(samples, what, lengths=lengths, beside=True)
         elif isinstance(self.model, Translates):
             a = self.watched.rows(torch.arange(min(_TRANSLATED, len(self.watched)))).to(self.device)
-            b = self.model.translate(a, to="b")
-            drawn = self.gallery.translations(a, b, self.model.translate(b, to="a"))
+            if isinstance(self.model, Colours):
+                grey = self.model.translate(a, to="a")
+                drawn = self.gallery.colourings(grey, self.model.translate(grey, to="b"), a)
+            else:
+                b = self.model.translate(a, to="b")
+                drawn = self.gallery.translations(a, b, self.model.translate(b, to="a"))
         if drawn is not None and self.writes:
             folder.save_picture(f"step-{self.done:07d}.png", drawn)
 
