@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from unsup.nn.vit import ViT
 
 SMALL = Event((3, 32, 32), Support("ordinal", 256), "image")
 LARGE = Event((3, 224, 224), Support("ordinal", 256), "image")
-NAMES: tuple[BackboneName, ...] = ("mlp", "conv-small", "conv-large", "wrn-28-2", "resnet18", "resnet50", "vit")
+NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 
 
 @pytest.mark.parametrize(
