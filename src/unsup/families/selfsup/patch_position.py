@@ -124,7 +124,8 @@ class PatchPosition(PatchModel):
         pixels = random.uniform(shape, generator, like=patches) * max(0, most**2 - least**2) + least**2
         chosen = random.uniform(shape, generator, like=patches) < _COARSE
         sizes = torch.where(chosen, pixels.sqrt().long(), side)
-        return resampled(patches, self.matrices.to(patches.dtype), sizes)
+        with torch.autocast(patches.device.type, enabled=False):  # bfloat16 has too few bits for contrasts
+            return resampled(patches, self.matrices.to(patches.dtype), sizes)
 
     def normalised_one_colour(self, patches: Tensor, generator: Generator | None) -> Tensor:
         """Centred channels, all but one of three colours replaced by noise, divided by the root mean square of all."""
