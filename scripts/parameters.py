@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows", "latent", "energy")
+FAMILIES = ("autoregressive", "flows", "latent", "energy", "selfsup")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -37,11 +37,16 @@ def _text(length: int, symbols: int) -> Event:
     return Event((length,), Support("nominal", symbols), "sequence")
 
 
+def _images_of(side: int) -> tuple[str, Event]:
+    return f"ImageNet {side}×{side}", _images(3, side)
+
+
 MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
 IMAGENET_256 = ("ImageNet 256×256", _images(3, 256))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
+PHOTOGRAPHS = ("photographs", _images(3, 400))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
 ENWIK8 = ("enwik8, 204 symbols", _text(1024, 204))
@@ -281,6 +286,30 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
+    Entry(
+        "rotation",
+        "paper",
+        CIFAR,
+        None,
+        "The net of four blocks of the [published code](https://github.com/gidariss/FeatureLearningRotNet), with its "
+        "classifier.",
+    ),
+    Entry(
+        "patch-position",
+        "paper",
+        PHOTOGRAPHS,
+        None,
+        "Layer for layer the [published code](https://github.com/cdoersch/deepcontext); the biases that its batch "
+        "normalisations remove (9,216) are not stored.",
+    ),
+    Entry(
+        "jigsaw",
+        "paper",
+        _images_of(255),
+        None,
+        "Layer for layer the [published code](https://github.com/MehdiNoroozi/JigsawPuzzleSolver): 1,024 units for "
+        "each tile of 64 pixels and 100 permutations. The network whose size the paper reports is below.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -348,6 +377,15 @@ VARIANTS = (
         "The model of ImageNet 64×64.",
         options={"width": 512, "layers": 48, "heads": 16, "stride": 128},
     ),
+    Entry(
+        "jigsaw",
+        "paper",
+        _images_of(300),
+        Published(27.5e6, "[Noroozi, Favaro 2016](https://arxiv.org/abs/1603.09246)"),
+        "The network that the paper compares with AlexNet, on whole cells of 75 pixels and with 1,000 classes, here in "
+        "the place of permutations; 512 units for each cell.",
+        options={"patch": 75, "hidden": (512, 4096), "permutations": 1000},
+    ),
 )
 
 
@@ -356,8 +394,8 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
-the [latent-variable models](latent.md) and the [energy models](energy.md), built for the data of the paper, beside
-the published number. A published number is that of the
+the [latent-variable models](latent.md), the [energy models](energy.md) and the [self-supervised models](selfsup.md),
+built for the data of the paper, beside the published number. A published number is that of the
 publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
@@ -422,7 +460,7 @@ def text() -> str:
 
 def _name(entry: Entry) -> str:
     preset = f" `{entry.preset}`" if entry.preset else ""
-    layers = f" with {entry.options['layers']} layers" if entry.options else ""
+    layers = f" with {entry.options['layers']} layers" if "layers" in entry.options else ""
     return f"`{entry.model}`{preset}{layers}"
 
 

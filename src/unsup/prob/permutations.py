@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+_BITS_OF_TOTAL = 24
+
 
 def distant_permutations(tiles: int, count: int) -> Tensor:
     """``count`` permutations of 0, …, tiles − 1, chosen one by one for large Hamming distances: ``(count, tiles)``.
@@ -39,12 +41,12 @@ def _chosen(tiles: int, count: int) -> tuple[tuple[int, ...], ...]:
     total = torch.zeros(columns.shape[1:], dtype=torch.int32)
     found: list[tuple[int, ...]] = []
     for _ in range(count):
-        far = nearest == nearest.max()
-        farthest = int((far & (total == total[far].max())).nonzero()[0])
+        worth = (nearest.int() << _BITS_OF_TOTAL) + total
+        farthest = int((worth == worth.max()).nonzero()[0])
         found.append(tuple(columns[:, farthest].tolist()))
         distance = torch.zeros_like(nearest)
         for column, value in zip(columns, found[-1], strict=True):
-            distance += column != value
+            distance += (column != value).view(torch.uint8)
         nearest = torch.minimum(nearest, distance)
         total += distance
     return tuple(found)

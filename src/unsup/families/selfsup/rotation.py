@@ -62,8 +62,8 @@ class Rotation(FeatureModel):
         self,
         event: Event,
         *,
-        net: BackboneName = "resnet18",
-        width: Positive = 0.25,
+        net: BackboneName = "nin-4",
+        width: Positive = 0.5,
         stage: Count | None = None,
     ) -> None:
         self.take(event, net, width)
