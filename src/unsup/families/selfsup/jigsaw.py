@@ -59,7 +59,7 @@ class Jigsaw(PatchModel):
 
     Args:
         event: images of levels. Three channels are taken for colours.
-        permutations: P.
+        permutations: P, 100 to 1,000 in the paper; more take longer until the loss begins to fall.
         net: the network of a tile. ``alexnet`` is that of the paper, for tiles of 32 pixels or more.
         width: a factor of its numbers of channels.
         patch: side of a tile; None: the largest for which the image has room, 8 for 32×32.
@@ -84,7 +84,14 @@ class Jigsaw(PatchModel):
 
     presets = {
         "tiny": {"net": "nin-3", "width": 0.04, "hidden": (6, 8), "permutations": 5},
-        "paper": {"net": "alexnet", "width": 1.0, "patch": 64, "hidden": (1024, 4096), "dropout": 0.5},
+        "paper": {
+            "permutations": 100,
+            "net": "alexnet",
+            "width": 1.0,
+            "patch": 64,
+            "hidden": (1024, 4096),
+            "dropout": 0.5,
+        },
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 64}
 
@@ -92,7 +99,7 @@ class Jigsaw(PatchModel):
         self,
         event: Event,
         *,
-        permutations: Annotated[int, Within(1, 2000)] = 100,
+        permutations: Annotated[int, Within(1, 2000)] = 30,
         net: PatchNet = "resnet18",
         width: Positive = 0.25,
         patch: Count | None = None,
