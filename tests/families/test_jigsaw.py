@@ -14,7 +14,7 @@ import unsup
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
-from unsup.families.selfsup.jigsaw import Jigsaw, grid_of
+from unsup.families.selfsup.jigsaw import Jigsaw
 from unsup.nn.norm import BatchNorm
 
 LEVELS = Support("ordinal", 256)
@@ -110,7 +110,7 @@ def test_the_set_is_fixed_and_saved(tmp_path: Path) -> None:
 
 
 def test_tiles_lie_at_random_in_their_cells() -> None:
-    grid = grid_of(64)
+    grid = Jigsaw.grid_of(64)
     assert (grid.pitch, grid.slack, grid.extent) == (85, 21, 255)
     n = 4000
     corners = grid.corners(n, (255, 255), Generator().manual_seed(0), like=torch.zeros(()))
@@ -192,7 +192,7 @@ def test_the_network_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("side", "options", "message"),
     [
-        (14, {}, "images of 14×14 are too small: 3×3 patches of 4 pixels with their gaps need 15; use larger images"),
+        (14, {}, "takes images with sides of 15 or more, for 3×3 patches of 4 pixels .* 3×14×14"),
         (32, {"patch": 9}, "3×3 patches of 9 pixels with their gaps need 33; use a smaller patch"),
         (40, {"net": "alexnet"}, "3×3 patches of 32 pixels with their gaps need 126; use another net"),
         (32, {"permutations": 2001}, "permutations=2001 should be from 1 to 2000"),

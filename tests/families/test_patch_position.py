@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
-from unsup.families.selfsup.patch_position import PatchPosition, grid_of
+from unsup.families.selfsup.patch_position import PatchPosition
 from unsup.nn.norm import BatchNorm
 
 LEVELS = Support("ordinal", 256)
@@ -79,7 +79,7 @@ def test_each_patch_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_grid_has_gaps_of_half_a_patch_and_random_places() -> None:
-    grid = grid_of(96)
+    grid = PatchPosition.grid_of(96)
     assert (grid.patch, grid.pitch - grid.patch, grid.slack, grid.extent) == (96, 48, 14, 398)
     n, sides = 4000, (400, 410)
     corners = grid.corners(n, sides, Generator().manual_seed(0), like=torch.zeros(()))
@@ -94,7 +94,7 @@ def test_the_grid_has_gaps_of_half_a_patch_and_random_places() -> None:
     columns = corners[1].view(n, 3, 3)
     assert torch.equal((columns[:, :, 1] - columns[:, :, 0] > 0), torch.ones(n, 3, dtype=torch.bool))
     for number in range(1, 200):  # and of every size
-        own = grid_of(number)
+        own = PatchPosition.grid_of(number)
         assert own.pitch - own.patch - own.slack >= (1 if number > 3 else 0)
 
 
@@ -202,7 +202,7 @@ def test_patches_scale_with_the_image() -> None:
 @pytest.mark.parametrize(
     ("side", "options", "message"),
     [
-        (15, {}, "images of 15×15 are too small: 3×3 patches of 4 pixels with their gaps need 16; use larger images"),
+        (15, {}, "takes images with sides of 16 or more, for 3×3 patches of 4 pixels .* 3×15×15"),
         (32, {"patch": 8}, "images of 32×32 are too small: 3×3 patches of 8 pixels .* need 34; use a smaller patch"),
         (32, {"net": "alexnet"}, "3×3 patches of 32 pixels with their gaps need 132; use another net"),
         (200, {"net": "alexnet", "patch": 31}, "patch=31 is too small; net='alexnet' takes 32 pixels or more"),

@@ -24,7 +24,8 @@ PatchNet = Literal["alexnet", "conv-small", "conv-large", "nin-3", "nin-4", "nin
 """Networks of convolutions, which take patches and whole images."""
 ROWS = 3
 PATCHES = ROWS**2
-_LEAST = 4  # pixels of a patch, of the nets that take the smallest ones
+LEAST_PATCH = 4
+"""The side of the smallest patch that a net takes."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,25 @@ class PatchModel(FeatureModel):
 
     grid: PatchGrid
 
+    @staticmethod
+    @abstractmethod
+    def grid_of(patch: int) -> PatchGrid:
+        """The grid of patches of this side."""
+
+    @classmethod
+    def reason_against(cls, event: Event) -> str | None:
+        reason, least = super().reason_against(event), cls.grid_of(LEAST_PATCH).extent
+        if reason is None and min(event.shape[1:]) < least:
+            return (
+                f"takes images with sides of {least} or more, for 3×3 patches of {LEAST_PATCH} pixels with their gaps"
+            )
+        return reason
+
     def take_patches(
         self,
         event: Event,
         net: PatchNet,
         width: float,
-        grid: Callable[[int], PatchGrid],
         patch: int | None,
         stage: int | None,
         alexnet: Callable[[int, float], AlexNet],
@@ -79,8 +93,7 @@ class PatchModel(FeatureModel):
         """Called in the constructor.
 
         Args:
-            grid: the grid of patches of a side.
-            patch: their side; None: the largest of which nine have room in an image.
+            patch: the side of a patch; None: the largest of which nine have room in an image.
             alexnet: builds ``net="alexnet"`` for a number of channels and a width.
 
         Raises:
@@ -90,16 +103,15 @@ class PatchModel(FeatureModel):
         least = LEAST_SIDE if net == "alexnet" else least_side(net)
         if patch is not None and patch < least:
             raise InputError(f"{owner}: patch={patch} is too small; net={net!r} takes {least} pixels or more")
-        extent = grid(patch or least).extent
+        extent = self.grid_of(patch or least).extent
         if shortest < extent:
-            mend = "use another net" if grid(_LEAST).extent <= shortest else "use larger images"
             raise InputError(
                 f"{owner}: images of {event.shape[1]}×{event.shape[2]} are too small: 3×3 patches of {patch or least} "
                 f"pixels with their gaps need {extent}; "
-                + ("use a smaller patch" if patch and grid(least).extent <= shortest else mend)
+                + ("use a smaller patch" if patch and self.grid_of(least).extent <= shortest else "use another net")
             )
-        side = patch or max(p for p in range(least, shortest) if grid(p).extent <= shortest)
-        self.grid = grid(side)
+        side = patch or max(p for p in range(least, shortest) if self.grid_of(p).extent <= shortest)
+        self.grid = self.grid_of(side)
         image = Event((event.shape[0], side, side), event.support, "image")
         if net == "alexnet":
             self.backbone: Backbone = alexnet(event.shape[0], width)

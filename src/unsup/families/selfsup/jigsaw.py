@@ -37,16 +37,6 @@ _APART = 1 / 32  # of the side of a tile, by which colours are shifted
 _CELL, _TILE = 85, 64  # the sides of the paper, of which others are multiples
 
 
-def grid_of(patch: int) -> PatchGrid:
-    """Cells without gaps, of 85/64 of the side of a tile, in which tiles lie at random.
-
-    >>> grid_of(64), grid_of(64).extent
-    (PatchGrid(patch=64, pitch=85, slack=21), 255)
-    """
-    cell = patch * _CELL // _TILE
-    return PatchGrid(patch, cell, cell - patch)
-
-
 class Jigsaw(PatchModel):
     """Jigsaw puzzles of 3×3 tiles (Noroozi, Favaro 2016, https://arxiv.org/abs/1603.09246).
 
@@ -107,13 +97,23 @@ class Jigsaw(PatchModel):
         dropout: Annotated[float, Within(0, 1, below=True)] = 0.0,
         stage: Count | None = None,
     ) -> None:
-        self.take_patches(event, net, width, grid_of, patch, stage, _alexnet)
+        self.take_patches(event, net, width, patch, stage, _alexnet)
         without_batch_statistics(self.backbone)
         self.register_buffer("permutations", distant_permutations(PATCHES, permutations))
         one, all_nine = hidden
         self.of_tile = nn.Sequential(nn.Linear(self.patch_features, one), nn.ReLU(), Dropout(dropout))
         puzzle = (nn.Linear(PATCHES * one, all_nine), nn.ReLU(), Dropout(dropout), nn.Linear(all_nine, permutations))
         self.of_puzzle = nn.Sequential(*puzzle)
+
+    @staticmethod
+    def grid_of(patch: int) -> PatchGrid:
+        """Cells without gaps, of 85/64 of the side of a tile, in which tiles lie at random.
+
+        >>> Jigsaw.grid_of(64), Jigsaw.grid_of(64).extent
+        (PatchGrid(patch=64, pitch=85, slack=21), 255)
+        """
+        cell = patch * _CELL // _TILE
+        return PatchGrid(patch, cell, cell - patch)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss`` and ``accuracy`` of each example."""

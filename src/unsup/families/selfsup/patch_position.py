@@ -36,15 +36,6 @@ _COARSE = 1 / 3  # the share of patches whose resolution is reduced
 _JITTER, _COARSEST = 7 / 96, 10 / 96  # of the side of a patch
 
 
-def grid_of(patch: int) -> PatchGrid:
-    """Gaps of half a patch, and patches that move by 7/96 of their side in each direction.
-
-    >>> grid_of(96)
-    PatchGrid(patch=96, pitch=144, slack=14)
-    """
-    return PatchGrid(patch, patch + patch // 2, 2 * round(_JITTER * patch))
-
-
 class PatchPosition(PatchModel):
     """Relative position of two patches (Doersch, Gupta, Efros 2015, https://arxiv.org/abs/1505.05192).
 
@@ -98,12 +89,21 @@ class PatchPosition(PatchModel):
         grids: Count = 1,
         stage: Count | None = None,
     ) -> None:
-        self.take_patches(event, net, width, grid_of, patch, stage, _alexnet)
+        self.take_patches(event, net, width, patch, stage, _alexnet)
         self.grids = grids
         self.register_buffer("matrices", resampling(self.grid.patch).float(), persistent=False)
         self.of_patch = nn.Sequential(*_normed(self.patch_features, hidden))
         pair = _normed(2 * hidden, hidden)
         self.of_pair = nn.Sequential(*pair, _linear(hidden, hidden), nn.ReLU(), _linear(hidden, POSITIONS))
+
+    @staticmethod
+    def grid_of(patch: int) -> PatchGrid:
+        """Gaps of half a patch, and patches that move by 7/96 of their side in each direction.
+
+        >>> PatchPosition.grid_of(96)
+        PatchGrid(patch=96, pitch=144, slack=14)
+        """
+        return PatchGrid(patch, patch + patch // 2, 2 * round(_JITTER * patch))
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss`` and ``accuracy`` of each example."""
