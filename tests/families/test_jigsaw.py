@@ -192,7 +192,7 @@ def test_the_network_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("side", "options", "message"),
     [
-        (14, {}, "takes images with sides of 15 or more, for 3×3 patches of 4 pixels .* 3×14×14"),
+        (14, {}, "takes images with sides of 15 or more: 3×3 patches of 4 pixels .* 3×14×14"),
         (32, {"patch": 9}, "3×3 patches of 9 pixels with their gaps need 33; use a smaller patch"),
         (40, {"net": "alexnet"}, "3×3 patches of 32 pixels with their gaps need 126; use another net"),
         (32, {"permutations": 2001}, "permutations=2001 should be from 1 to 2000"),

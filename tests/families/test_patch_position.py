@@ -202,7 +202,7 @@ def test_patches_scale_with_the_image() -> None:
 @pytest.mark.parametrize(
     ("side", "options", "message"),
     [
-        (15, {}, "takes images with sides of 16 or more, for 3×3 patches of 4 pixels .* 3×15×15"),
+        (15, {}, "takes images with sides of 16 or more: 3×3 patches of 4 pixels .* 3×15×15"),
         (32, {"patch": 8}, "images of 32×32 are too small: 3×3 patches of 8 pixels .* need 34; use a smaller patch"),
         (32, {"net": "alexnet"}, "3×3 patches of 32 pixels with their gaps need 132; use another net"),
         (200, {"net": "alexnet", "patch": 31}, "patch=31 is too small; net='alexnet' takes 32 pixels or more"),

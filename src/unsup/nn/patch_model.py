@@ -76,9 +76,7 @@ class PatchModel(FeatureModel):
     def reason_against(cls, event: Event) -> str | None:
         reason, least = super().reason_against(event), cls.grid_of(LEAST_PATCH).extent
         if reason is None and min(event.shape[1:]) < least:
-            return (
-                f"takes images with sides of {least} or more, for 3×3 patches of {LEAST_PATCH} pixels with their gaps"
-            )
+            return f"takes images with sides of {least} or more: 3×3 patches of {LEAST_PATCH} pixels and their gaps"
         return reason
 
     def take_patches(
