@@ -101,8 +101,8 @@ def without_batch_statistics(net: nn.Module) -> None:
 
     >>> net = nn.Sequential(nn.Conv2d(1, 48, 3), BatchNorm(48))
     >>> without_batch_statistics(net)
-    >>> net[1]
-    GroupNorm(3, 48, eps=1e-05, affine=True)
+    >>> net[1].num_groups
+    3
     """
     for name, child in net.named_children():
         if isinstance(child, BatchNorm):
