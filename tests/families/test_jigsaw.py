@@ -16,6 +16,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.families.selfsup.jigsaw import Jigsaw
 from unsup.nn.norm import BatchNorm
+from unsup.testing.subject import learn
 
 LEVELS = Support("ordinal", 256)
 SMALL = {"net": "nin-3", "width": 0.05, "hidden": (6, 10), "permutations": 7}
@@ -205,3 +206,37 @@ def test_what_does_not_fit_is_refused(side: int, options: dict[str, object], mes
 
 def test_tiles_scale_with_the_image() -> None:
     assert {side: model(side).grid.patch for side in (15, 28, 32, 64, 255)} == {15: 4, 28: 7, 32: 8, 64: 16, 255: 64}
+
+
+def ramps(n: int, seed: int) -> Tensor:
+    """Brightness grows to the right and below, under noise: tiles differ by their mean alone."""
+    at = torch.arange(15)
+    grain = torch.randint(0, 60, (n, 1, 15, 15), generator=Generator().manual_seed(seed))
+    return (40 + 8 * at[:, None] + 3 * at + grain).to(torch.uint8)
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_the_brightness_of_tiles_is_no_shortcut(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without normalisation the puzzle is solved by it; with that of each tile it is not."""
+    if not defended:
+        monkeypatch.setattr(Jigsaw, "normalised", lambda self, x: 4 * x - 2)
+    torch.manual_seed(0)
+    event, options = Event((1, 15, 15), LEVELS), {"permutations": 5, "width": 0.1, "hidden": (16, 32)}
+    ours = Jigsaw(event, net="nin-3", **options)
+    if not defended:
+        without_normalisation(ours.backbone)
+    noise_of = [Generator().manual_seed(step) for step in range(100)]
+    learn(ours, lambda step: Batch(ramps(32, step)), 100, 5e-3, noise_of.__getitem__)
+    with torch.no_grad():
+        found = ours.loss(Batch(ramps(1000, 1000)), generator=Generator().manual_seed(0))["accuracy"].double()
+    share = float(found.mean())
+    assert (abs(share - 1 / 5) < 4 * math.sqrt(0.16 / 1000)) == defended
+    assert defended or share > 0.8
+
+
+def without_normalisation(net: nn.Module) -> None:
+    """Group normalisations would hide the mean of a tile too."""
+    for name, child in net.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(net, name, nn.Identity())
+        without_normalisation(child)

@@ -13,6 +13,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, Event, Support
 from unsup.families.selfsup.patch_position import PatchPosition
 from unsup.nn.norm import BatchNorm
+from unsup.testing.subject import learn
 
 LEVELS = Support("ordinal", 256)
 SMALL = {"net": "nin-3", "width": 0.05, "hidden": 12}
@@ -221,3 +222,36 @@ def test_images_need_not_be_square() -> None:
     assert ours.grid.patch == 4
     assert ours.loss(Batch(x), generator=Generator())["loss"].shape == (3,)
     assert ours.encode(x).shape == (3, ours.code_size)
+
+
+def levels_of_noise(n: int, seed: int) -> Tensor:
+    return torch.randint(0, 256, (n, 1, 16, 16), generator=Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def lens(n: int, seed: int) -> Tensor:
+    """Each colour alone is noise; how the second and third follow the first depends on the row and the column."""
+    first = levels_of_noise(n, seed)
+    third = torch.arange(16) // 6  # of 16 pixels, as the rows of patches
+    by_row, by_column = (third == 0).view(-1, 1), (third == 0).view(1, -1)
+    second = torch.where(by_row, 255 - first, first)
+    return torch.cat([first, second, torch.where(by_column, 255 - first, first)], 1)
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_what_colours_have_in_common_is_no_shortcut(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all colours the task is solved by them, as the aberration of a lens would; with one of them it is not."""
+    if not defended:
+        monkeypatch.setattr(
+            PatchPosition,
+            "normalised_one_colour",
+            lambda self, patches, generator: patches - patches.mean((-2, -1), True),
+        )
+    torch.manual_seed(0)
+    ours = PatchPosition(Event((3, 16, 16), LEVELS), net="nin-3", width=0.1, hidden=32).train()
+    noise_of = [Generator().manual_seed(step) for step in range(100)]
+    learn(ours, lambda step: Batch(lens(32, step)), 100, 5e-3, noise_of.__getitem__)
+    with torch.no_grad():
+        found = ours.loss(Batch(lens(400, 1000)), generator=Generator().manual_seed(0))["accuracy"].double()
+    error = float(found.std()) / len(found) ** 0.5
+    assert (abs(float(found.mean()) - 1 / 8) < 4 * error) == defended
+    assert defended or float(found.mean()) > 0.3
