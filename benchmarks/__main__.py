@@ -23,6 +23,7 @@ from benchmarks.pixelcnn_plus_plus_speed import pixelcnn_plus_plus_training
 from benchmarks.pixelcnn_speed import pixelcnn_bfloat16, pixelcnn_sampling
 from benchmarks.rbm_epoch import rbm_epoch, rbm_epoch_bfloat16
 from benchmarks.realnvp_peers import realnvp_sampling, realnvp_training, realnvp_training_as_fit
+from benchmarks.rotation_step import rotation_step, rotation_step_bfloat16
 from benchmarks.sngan_step import sngan_step, sngan_step_bfloat16
 from benchmarks.sparse_scaling import sparse_attention
 from benchmarks.transformer_speed import transformer_training
@@ -74,6 +75,8 @@ BENCHMARKS = (
     rbm_epoch,
     hmm_fit,
     rbm_epoch_bfloat16,
+    rotation_step,
+    rotation_step_bfloat16,
     fid_speed,
     linear_gaussian_peers,
     kde_peers,

@@ -37,6 +37,10 @@ def _text(length: int, symbols: int) -> Event:
     return Event((length,), Support("nominal", symbols), "sequence")
 
 
+def _images_of(side: int) -> tuple[str, Event]:
+    return f"ImageNet {side}×{side}", _images(3, side)
+
+
 MNIST = ("binarized MNIST", Event((1, 28, 28), BINARY))
 CIFAR = ("CIFAR-10", _images(3, 32))
 IMAGENET_32 = ("ImageNet 32×32", _images(3, 32))
@@ -45,6 +49,7 @@ IMAGENET_224 = ("ImageNet 224×224", _images(3, 224))
 IMAGENET_176 = ("ImageNet 176×176", _images(3, 176))
 IMAGENET_180 = ("ImageNet 180×180", _images(3, 180))
 IMAGENET_64 = ("ImageNet 64×64", _images(3, 64))
+PHOTOGRAPHS = ("photographs", _images(3, 400))
 COLOURS = ("32×32 images of 512 colours", Event((1, 32, 32), Support("nominal", 512)))
 PENN = ("Penn Treebank, 49 characters", _text(100, 49))
 ENWIK8 = ("enwik8, 204 symbols", _text(1024, 204))
@@ -325,6 +330,30 @@ PRESETS = (
         "The convolutions of AlexNet in two halves, with batch normalisation and two output layers; without the fully "
         "connected layers.",
     ),
+    Entry(
+        "rotation",
+        "paper",
+        CIFAR,
+        None,
+        "The net of four blocks of the [published code](https://github.com/gidariss/FeatureLearningRotNet), with its "
+        "classifier.",
+    ),
+    Entry(
+        "patch-position",
+        "paper",
+        PHOTOGRAPHS,
+        None,
+        "Layer for layer the [published code](https://github.com/cdoersch/deepcontext); the biases that its batch "
+        "normalisations remove (9,216) are not stored.",
+    ),
+    Entry(
+        "jigsaw",
+        "paper",
+        _images_of(255),
+        None,
+        "Layer for layer the [published code](https://github.com/MehdiNoroozi/JigsawPuzzleSolver): 1,024 units for "
+        "each tile of 64 pixels and 100 permutations. The network whose size the paper reports is below.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -391,6 +420,15 @@ VARIANTS = (
         Published(152e6, f"{SPARSE}, table 1"),
         "The model of ImageNet 64×64.",
         options={"width": 512, "layers": 48, "heads": 16, "stride": 128},
+    ),
+    Entry(
+        "jigsaw",
+        "paper",
+        _images_of(300),
+        Published(27.5e6, "[Noroozi, Favaro 2016](https://arxiv.org/abs/1603.09246)"),
+        "The network that the paper compares with AlexNet, on whole cells of 75 pixels and with 1,000 classes, here in "
+        "the place of permutations; 512 units for each cell.",
+        options={"patch": 75, "hidden": (512, 4096), "permutations": 1000},
     ),
 )
 
@@ -466,7 +504,7 @@ def text() -> str:
 
 def _name(entry: Entry) -> str:
     preset = f" `{entry.preset}`" if entry.preset else ""
-    layers = f" with {entry.options['layers']} layers" if entry.options else ""
+    layers = f" with {entry.options['layers']} layers" if "layers" in entry.options else ""
     return f"`{entry.model}`{preset}{layers}"
 
 

@@ -72,7 +72,10 @@ from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.families.selfsup.autoencoder import Autoencoder
 from unsup.families.selfsup.colorization import Colorization
 from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
+from unsup.families.selfsup.jigsaw import Jigsaw
 from unsup.families.selfsup.mae import MAE
+from unsup.families.selfsup.patch_position import PatchPosition
+from unsup.families.selfsup.rotation import Rotation
 from unsup.families.selfsup.split_brain import SplitBrain
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
@@ -947,6 +950,52 @@ def create(
     corruption: float = ...,
     pretraining: float | None = ...,
 ) -> DenoisingAutoencoder: ...
+@overload
+def create(
+    name: Literal["rotation"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    stage: int | None = ...,
+) -> Rotation: ...
+@overload
+def create(
+    name: Literal["patch-position"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "alexnet", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50"
+    ] = ...,
+    width: float = ...,
+    patch: int | None = ...,
+    hidden: int = ...,
+    grids: int = ...,
+    stage: int | None = ...,
+) -> PatchPosition: ...
+@overload
+def create(
+    name: Literal["jigsaw"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    permutations: int = ...,
+    net: Literal[
+        "alexnet", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50"
+    ] = ...,
+    width: float = ...,
+    patch: int | None = ...,
+    hidden: tuple[int, int] = ...,
+    dropout: float = ...,
+    stage: int | None = ...,
+) -> Jigsaw: ...
 @overload
 def create(
     name: Literal["colorization"],

@@ -6,15 +6,11 @@ of a middle stage are those of its pooled maps.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-BackboneName = Literal["mlp", "conv-small", "conv-large", "wrn-28-2", "resnet18", "resnet50", "vit"]
-SMALL_SIDE = 64
-"""Images with a smaller side, or this one, are not halved before the first stage of a residual network."""
 
 
 class ChannelScale(nn.Module):
@@ -81,6 +77,12 @@ class Backbone(nn.Module, ABC):
         return self.pooled(self.finished(maps) if stage in (None, len(self.stages)) else maps)
 
 
-def scaled(channels: int, width: float) -> int:
+def scaled(channels: float, width: float) -> int:
     """A number of channels times ``width``, at least one."""
     return max(1, round(channels * width))
+
+
+def shape_of_maps(net: Backbone, image: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the finished maps of one image ``(C, H, W)``, without computing them."""
+    hollow = copy.deepcopy(net).to("meta").eval()
+    return tuple(hollow.finished(hollow.maps(torch.empty(1, *image, device="meta"))).shape[1:])

@@ -12,11 +12,14 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.nn.backbone import Backbone, scaled
 from unsup.nn.conv_nets import conv_large, conv_small
+from unsup.nn.nin import NIN
 from unsup.nn.norm import BatchNorm
 from unsup.nn.resnets import ResNet, WideResNet
 from unsup.nn.vit import ViT, patch_for
 
-BackboneName = Literal["mlp", "conv-small", "conv-large", "wrn-28-2", "resnet18", "resnet50", "vit"]
+BackboneName = Literal[
+    "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+]
 SMALL_SIDE = 64
 """Images with this side or a smaller one are not halved before the first stage of a residual network."""
 
@@ -66,6 +69,11 @@ def build_backbone(name: BackboneName, event: Event, *, width: float = 1.0, owne
     return build(channels, (sides[0], sides[1]), width)
 
 
+def least_side(name: BackboneName) -> int:
+    """The smallest side of an image that a network takes."""
+    return _BUILDERS[name][0]
+
+
 def _mlp(channels: int, sides: tuple[int, int], width: float) -> Backbone:
     return MLP(channels, sides[0] * sides[1], (scaled(1024, width),) * 2)
 
@@ -76,6 +84,10 @@ def _conv_small(channels: int, sides: tuple[int, int], width: float) -> Backbone
 
 def _conv_large(channels: int, sides: tuple[int, int], width: float) -> Backbone:
     return conv_large(channels, width)
+
+
+def _nin(blocks: int) -> Callable[[int, tuple[int, int], float], Backbone]:
+    return lambda channels, sides, width: NIN(channels, blocks, width)
 
 
 def _wide_resnet(channels: int, sides: tuple[int, int], width: float) -> Backbone:
@@ -98,6 +110,9 @@ _BUILDERS: dict[BackboneName, tuple[int, Callable[[int, tuple[int, int], float],
     "mlp": (1, _mlp),
     "conv-small": (12, _conv_small),
     "conv-large": (12, _conv_large),
+    "nin-3": (4, _nin(3)),
+    "nin-4": (4, _nin(4)),
+    "nin-5": (4, _nin(5)),
     "wrn-28-2": (4, _wide_resnet),
     "resnet18": (4, _resnet18),
     "resnet50": (4, _resnet50),

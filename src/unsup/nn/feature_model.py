@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch
+from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanEncode, Model, Symptom
 from unsup.nn.backbone import Backbone
@@ -65,11 +66,26 @@ class FeatureModel(Model, CanEncode):
         scaled = (x - support.low).to(self.dtype) / (support.levels - 1)
         return scaled.clamp(0, 1)
 
+    def seen(self, x: Tensor) -> Tensor:
+        """What the backbone is given of raw images in `encode`: `unit`, unless a model normalises it further."""
+        return self.unit(x)
+
+    def stage_numbered(self, stage: int) -> int:
+        """``stage``, counted from 1, if the backbone has it.
+
+        Raises:
+            InputError: the backbone has fewer stages.
+        """
+        stages = len(self.backbone.stages)
+        if stage > stages:
+            raise InputError(f"{type(self).__name__}: stage={stage} should be at most {stages}, the stages of this net")
+        return stage
+
     def encode(self, x: Tensor) -> Tensor:
         """Features of raw images, ``(B, C, H, W)`` → ``(B, F)``, in evaluation mode."""
         self.event.check_shape(x)
         with evaluating(self.backbone):
-            return self.backbone(self.unit(x), self.stage)
+            return self.backbone(self.seen(x), self.stage)
 
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         """Collapse: all embeddings are nearly the same."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unsup.core.parallel import mean_over_rows, process_count, rows_together
 from unsup.core.random import rows_at_hand
 
+_CHANNELS_OF_A_GROUP = 16
 _BATCH_STATISTICS: ContextVar[bool] = ContextVar("_BATCH_STATISTICS", default=False)
 
 
@@ -90,3 +91,23 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         statistics = (self.running_mean, self.running_var)
         return batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
+def without_batch_statistics(net: nn.Module) -> None:
+    """Replace every `BatchNorm` in ``net`` by a group normalisation, whose moments are those of one example.
+
+    Groups have 16 channels, or more if their number does not divide that of the channels (Wu, He 2018,
+    https://arxiv.org/abs/1803.08494).
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 48, 3), BatchNorm(48))
+    >>> without_batch_statistics(net)
+    >>> net[1].num_groups
+    3
+    """
+    for name, child in net.named_children():
+        if isinstance(child, BatchNorm):
+            channels = len(child.running_mean)
+            groups = next(n for n in range(max(1, channels // _CHANNELS_OF_A_GROUP), 0, -1) if channels % n == 0)
+            setattr(net, name, nn.GroupNorm(groups, channels, affine=child.weight is not None))
+        else:
+            without_batch_statistics(child)
