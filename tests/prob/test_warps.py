@@ -46,9 +46,9 @@ def test_crops_are_those_of_pillow():
     height, width = torch.tensor([9, 4, 1, 9]), torch.tensor([12, 11, 3, 5])
     found = warps.resized_crop(x, top, left, height, width, FLIP)
     for n in range(4):
-        t, l, h, w = (int(v[n]) for v in (top, left, height, width))
+        i, j, h, w = (int(v[n]) for v in (top, left, height, width))
         for channel in range(2):
-            cut = Image.fromarray(x[n, channel, t : t + h, l : l + w].numpy().copy())
+            cut = Image.fromarray(x[n, channel, i : i + h, j : j + w].numpy().copy())
             expected = np.asarray(cut.resize((12, 9), Image.Resampling.BILINEAR))
             expected = expected[:, ::-1] if FLIP[n] else expected
             assert np.abs(found[n, channel].numpy() - expected).max() < 2e-6

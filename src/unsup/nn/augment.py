@@ -75,12 +75,13 @@ class ResizedCrop(Operation):
     def __call__(self, x: Tensor, generator: Generator | None) -> Tensor:
         full_height, full_width = x.shape[2:]
         area = _between(x, generator, *self.area, _TRIES) * (full_height * full_width)
-        aspect = _between(x, generator, *map(math.log, self.aspect), _TRIES).exp()
-        heights, widths = ((a.sqrt()).round() for a in (area / aspect, area * aspect))
+        narrow, wide = self.aspect
+        aspect = _between(x, generator, math.log(narrow), math.log(wide), _TRIES).exp()
+        heights, widths = (a.sqrt().round() for a in (area / aspect, area * aspect))
         fits = (heights >= 1) & (heights <= full_height) & (widths >= 1) & (widths <= full_width)
         first = fits.to(torch.uint8).argmax(1, keepdim=True)
         height, width = (size.gather(1, first)[:, 0] for size in (heights, widths))
-        limited = min(max(full_width / full_height, self.aspect[0]), self.aspect[1])
+        limited = min(max(full_width / full_height, narrow), wide)
         middle_height = min(full_height, round(full_width / limited))
         middle_width = min(full_width, round(full_height * limited))
         some = fits.any(1)

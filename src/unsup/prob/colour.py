@@ -5,7 +5,8 @@ Strengths are tensors ``(B,)``. Everything has a gradient with respect to the im
 `equalised`, whose result is piecewise constant.
 
     grey    l(x) = 0.299 R + 0.587 G + 0.114 B                              (ITU-R BT.601)
-    blend   clip(f x + (1 − f) y)      y = 0: brightness · mean of l(x): contrast · l(x): saturation · smooth(x): sharpness
+    blend   clip(f x + (1 − f) y)      y = 0: brightness · y = mean of l(x): contrast · y = l(x): saturation
+                                       y = smooth x: sharpness
     hue     V = max, C = V − min, h = position on the hexagon in [0, 6);  h ← h + 6 s mod 6;  V and C do not change
 
 These are the operations of Pillow (``ImageEnhance``, ``ImageOps``) and of torchvision, which round to 8 bits after each
