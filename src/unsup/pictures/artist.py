@@ -62,6 +62,10 @@ class Artist(ABC):
         With two ``names`` each row is a pair; they describe its parts, in the plural.
         """
 
+    def views(self, rows: Tensor) -> Sheet:
+        """``(R, S, *event.shape)``: each row is an example and its S − 1 views. By default as `sets`."""
+        return self.sets(rows)
+
     @abstractmethod
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         """Examples in the given order, with words if there is space.

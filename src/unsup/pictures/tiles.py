@@ -138,6 +138,16 @@ class Tiles(Artist):
         band = self._band(self._tiles(rows.flatten(0, 1)), steps)
         return self._page([band], len(rows), f"{len(rows)} rows of {steps} {self.noun}")
 
+    def views(self, rows: Tensor) -> Sheet:
+        steps = rows.shape[1]
+        rows = rows[: max(1, (_ALL if self.whole else 2 * _FEW) // (steps * self.values))]
+        first, others = (
+            self._band(self._tiles(part.flatten(0, 1)), part.shape[1]) for part in rows.split([1, steps - 1], 1)
+        )
+        band = torch.cat([pad(first, (0, 4 * self.gap), value=255), others], 2)
+        each = "1 view" if steps == 2 else f"{steps - 1} views"
+        return self._page([band], len(rows), f"{len(rows)} rows, each one of the {self.noun} and {each} of it")
+
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = min(self._room(24 if marks is None else 48), len(x))
         columns, tiles, frame = min(self.columns, n), self._tiles(x[:n]), max(1, self.side // 14)
