@@ -65,7 +65,7 @@ def adjusted(x: Tensor, factor: Tensor, what: Tensor) -> Tensor:
     lightness = grey(x)
     to_mean, to_grey = ((1 - factor) * (what == kind) for kind in (CONTRAST, SATURATION))
     base = lightness * _each(to_grey) + lightness.mean((1, 2, 3), keepdim=True) * _each(to_mean)
-    return (x * _each(factor) + base).clamp(0, 1)
+    return torch.addcmul(base, x, _each(factor)).clamp(0, 1)
 
 
 def hue_turned(x: Tensor, turns: Tensor) -> Tensor:
@@ -83,16 +83,12 @@ def hue_turned(x: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     low, high = (choose(choose(red, green), blue) for choose in (torch.minimum, torch.maximum))
     chroma = high - low
-    scale = chroma.clamp_min(_LEAST).reciprocal()
-    is_red = red == high
-    is_green = (green == high) & ~is_red
-    # Multiplication by 0 or 1 is much faster than torch.where on a CPU.
-    first, second = (green - blue) * scale * is_red, ((blue - red) * scale + 2) * is_green
-    hue = first + second + ((red - green) * scale + 4) * ~(is_red | is_green)
+    # With channels scaled to 0 … 1, the hue in [−3, 3] is 1 + G + B − R, with the sign of G − B.
+    hue = torch.copysign((green + blue - red - low) / chroma.clamp_min(_LEAST) + 1, green - blue)
     hue = hue + 6 * turns.to(x).view(-1, 1, 1)
-    hue = hue - 6 * (hue / 6).floor()
+    hue = torch.add(hue, (hue / 6).floor(), alpha=-6)
     shares = ((hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs())
-    return torch.stack([torch.addcmul(low, chroma, share.clamp(0, 1)) for share in shares], 1).clamp(0, 1)
+    return torch.stack([torch.addcmul(low, chroma, share.clamp(0, 1)) for share in shares], 1)
 
 
 def solarised(x: Tensor, threshold: Tensor) -> Tensor:
